@@ -1,0 +1,168 @@
+"""Who a device is: one P-256 key, and what it may sign.
+
+The same key is the device's HTTPS identity (a short-lived ES256 token), its Flower node key, and its signature
+under reports. Each use has its own domain-separation prefix, so that a signature made for one is void for another.
+The key is P-256 because TPMs and secure elements hold P-256.
+
+Source: RFC 7515/7519 (JWS, JWT), RFC 7518 section 3.4 (ES256); claims checked: iss, sub, aud, iat, exp.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+from protocol.errors import IdentityError, TokenError
+
+__all__ = [
+    "fingerprint",
+    "issue_token",
+    "load_private_key",
+    "load_public_key",
+    "private_key_pem",
+    "public_key_pem",
+    "sign_statement",
+    "token_subject",
+    "verify_statement",
+    "verify_token",
+]
+
+TOKEN_LIFETIME_S: Final = 300.0
+"""How long a device token is good for. Short, because it cannot be revoked by itself."""
+
+CLOCK_LEEWAY_S: Final = 300.0
+"""How far a device's clock may be off; Flower's own node authentication allows about as much."""
+
+_HEADER: Final = b'{"alg":"ES256","typ":"JWT"}'
+
+
+class _Claims(msgspec.Struct, kw_only=True):
+    sub: str
+    aud: str
+    iat: float
+    exp: float
+
+
+def load_private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read an unencrypted PEM (PKCS#8 or SEC 1) P-256 key; raises IdentityError for anything else."""
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError) as error:
+        raise IdentityError(f"not an unencrypted PEM private key: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise IdentityError("the device key must be a P-256 (secp256r1) key")
+    return key
+
+
+def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """Read a PEM SubjectPublicKeyInfo P-256 key; raises IdentityError for anything else."""
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError) as error:
+        raise IdentityError(f"not a PEM public key: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise IdentityError("the device key must be a P-256 (secp256r1) key")
+    return key
+
+
+def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS#8 PEM, unencrypted: store it with mode 0600."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_key_pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    """SubjectPublicKeyInfo PEM."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """SHA-256 of the DER SubjectPublicKeyInfo, hex."""
+    return hashlib.sha256(
+        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    ).hexdigest()
+
+
+def sign_statement(key: ec.EllipticCurvePrivateKey, domain: str, statement: bytes) -> bytes:
+    """Sign `statement` (ECDSA, SHA-256, DER) for one purpose, e.g. domain ``enrolment/v1``."""
+    return key.sign(_framed(domain, statement), ec.ECDSA(hashes.SHA256()))
+
+
+def verify_statement(key: ec.EllipticCurvePublicKey, domain: str, statement: bytes, signature: bytes) -> None:
+    """Raise IdentityError unless `signature` was made by `key` over `statement` for `domain`."""
+    try:
+        key.verify(signature, _framed(domain, statement), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise IdentityError(
+            f"the signature over this {domain} statement does not verify under the device's key"
+        ) from None
+
+
+def issue_token(key: ec.EllipticCurvePrivateKey, device: str, audience: str, now: float) -> str:
+    """Make a device's bearer token for one audience (``fleet``), good for `TOKEN_LIFETIME_S` from `now` (Unix s)."""
+    claims = msgspec.json.encode(_Claims(sub=device, aud=audience, iat=now, exp=now + TOKEN_LIFETIME_S))
+    signed = _b64(_HEADER) + b"." + _b64(claims)
+    r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
+    return (signed + b"." + _b64(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
+
+
+def token_subject(token: str) -> str:
+    """The device a token claims to be from, UNVERIFIED: only to look its key up."""
+    return _parse(token)[0].sub
+
+
+def verify_token(token: str, key: ec.EllipticCurvePublicKey, audience: str, now: float) -> str:
+    """Return the device id of a valid token.
+
+    Raises:
+        TokenError: malformed, for another audience, expired or from the future (± `CLOCK_LEEWAY_S`), or not
+            signed by `key`; the device should check its clock and make a new one.
+    """
+    claims, signed, signature = _parse(token)
+    try:
+        key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise TokenError(f"the token of device {claims.sub!r} is not signed by its enrolled key") from None
+    if claims.aud != audience:
+        raise TokenError(
+            f"the token of device {claims.sub!r} is for audience {claims.aud!r}, not {audience!r}"
+        )
+    if not (
+        claims.iat - CLOCK_LEEWAY_S <= now <= min(claims.exp, claims.iat + TOKEN_LIFETIME_S) + CLOCK_LEEWAY_S
+    ):
+        raise TokenError(
+            f"the token of device {claims.sub!r} is {now - claims.iat:.0f} s old; it is good for {TOKEN_LIFETIME_S:.0f} s (is the device's clock right?)"
+        )
+    return claims.sub
+
+
+def _parse(token: str) -> tuple[_Claims, bytes, bytes]:
+    parts = token.encode("utf-8", "replace").split(b".")
+    if len(parts) != 3 or len(token) > 4096:
+        raise TokenError("a device token has three parts separated by dots (a JWT)")
+    try:
+        header, claims, raw = (base64.urlsafe_b64decode(p + b"=" * (-len(p) % 4)) for p in parts)
+        parsed = msgspec.json.decode(claims, type=_Claims)
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise TokenError(f"the device token does not parse: {error}") from None
+    if header != _HEADER or len(raw) != 64:
+        raise TokenError("a device token is signed with ES256")
+    signature = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+    return parsed, parts[0] + b"." + parts[1], signature
+
+
+def _b64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _framed(domain: str, statement: bytes) -> bytes:
+    return b"fedge/" + domain.encode() + b"\x00" + statement

@@ -1,0 +1,101 @@
+"""What a model bundle promises: its manifest.
+
+The manifest is the signed part; it names every file by size and SHA-256, so trusting it is trusting the bundle.
+`protocol.bundle` packs, signs, opens and verifies; `models.bundles` knows what the files mean.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from protocol.names import ReleaseId, release_id
+
+__all__ = ["FeatureSpec", "FileEntry", "Manifest", "ModelSpec", "Provenance", "ThresholdSpec"]
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the bundle, in the order in which they are packed."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Sha256
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True):
+    """Which model this is. `layers` are the widths from input to output; `layout_sha256` pins the flat vector."""
+
+    kind: Literal["dense-autoencoder", "dense-classifier"]
+    layers: tuple[Positive, ...]
+    parameter_count: Positive
+    layout_sha256: Sha256
+
+
+class FeatureSpec(Struct, frozen=True, kw_only=True):
+    """How a window becomes the model's input.
+
+    ``vibration``: `window_samples` raw samples per channel at `sample_rate_hz` → named time and frequency features.
+    ``passthrough``: the source delivers ready features, `window_samples` is 1.
+    """
+
+    kind: Literal["vibration", "passthrough"]
+    names: tuple[Name, ...]
+    window_samples: Positive = 1
+    channels: Positive = 1
+    sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
+
+
+class ThresholdSpec(Struct, frozen=True, kw_only=True):
+    """The score above which a window counts as anomalous, and how it was found.
+
+    `score` is the `quantile` of `fitted_on` healthy scores × `margin`. A device may move it to its own healthy
+    quantile, but only within [`personal_minimum`, `personal_maximum`] × `score`.
+    """
+
+    score: Annotated[float, Meta(gt=0)]
+    quantile: Annotated[float, Meta(gt=0, lt=1)]
+    margin: Annotated[float, Meta(gt=0)]
+    fitted_on: Annotated[int, Meta(ge=0)]
+    personal_minimum: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    personal_maximum: Annotated[float, Meta(ge=1)] = 2.0
+
+
+class Provenance(Struct, frozen=True, kw_only=True):
+    """Where a release comes from: enough to ask why it exists and what it cost."""
+
+    training_run: str | None = None
+    trigger: str = "initial"
+    rounds: Annotated[int, Meta(ge=0)] = 0
+    participants: Annotated[int, Meta(ge=0)] = 0
+    examples: Annotated[int, Meta(ge=0)] = 0
+    parent: str | None = None
+    algorithm: str = ""
+    evaluation: dict[str, float] = field(default_factory=dict)
+    git_revision: str = ""
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """Everything a device needs to decide whether to accept a release, before it opens a file of it.
+
+    `created_at` is Unix seconds. `files` is the complete list; a bundle with more or fewer is refused.
+    """
+
+    format: Literal[1] = 1
+    family: Name
+    version: Positive
+    created_at: float
+    model: ModelSpec
+    features: FeatureSpec
+    threshold: ThresholdSpec
+    files: tuple[FileEntry, ...]
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @property
+    def release(self) -> ReleaseId:
+        """``family/version``."""
+        return release_id(self.family, self.version)

@@ -1,0 +1,200 @@
+"""The CloudEvents 1.0 envelope (structured mode, JSON) around every message.
+
+The event id is ``device/boot/sequence``: storing an event twice is seen, a gap is seen. `encode` is deterministic
+(field order of the structs), which the golden vectors of the tests hold fast.
+
+Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec; extension attributes `bootid` and `sequence`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import msgspec
+
+from protocol.errors import MalformedMessageError, MessageTooLargeError, UnknownVersionError
+from protocol.limits import MAX_NESTING_DEPTH, MAX_PAYLOAD_BYTES
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import (
+    Ack,
+    AnomalyEvent,
+    Birth,
+    Death,
+    DesiredState,
+    DriftReport,
+    Health,
+    InstallReport,
+    Payload,
+    TrainingInvitation,
+)
+
+__all__ = ["Event", "decode", "encode", "kind_of"]
+
+VERSION: Final = 1
+PAYLOAD_OF: Final[dict[Kind, type[Payload]]] = {
+    Kind.BIRTH: Birth,
+    Kind.DEATH: Death,
+    Kind.ANOMALY: AnomalyEvent,
+    Kind.DRIFT: DriftReport,
+    Kind.HEALTH: Health,
+    Kind.REPORT: InstallReport,
+    Kind.DESIRED: DesiredState,
+    Kind.ACK: Ack,
+    Kind.TRAINING: TrainingInvitation,
+}
+_KINDS: Final = {kind.value for kind in Kind}
+_KIND_OF: Final = {payload: kind for kind, payload in PAYLOAD_OF.items()}
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET: Final = re.compile(rb"[\[\]{}]")
+_TYPE: Final = re.compile(r"dev\.fedge\.([a-z]+)\.v([1-9][0-9]{0,3})")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One message with its origin.
+
+    Attributes:
+        source: the device id, or ``fleet`` / ``aggregator``.
+        boot_id: random per start of the sender; sequences count from 1 within it (0: a last will).
+        sequence: position in the sender's stream of this boot.
+        time: when the sender made the message, Unix seconds.
+        data: the payload struct; its type decides the kind.
+    """
+
+    source: str
+    boot_id: str
+    sequence: int
+    time: float
+    data: Payload
+
+    @property
+    def id(self) -> str:
+        """The idempotency key ``source/boot/sequence``."""
+        return f"{self.source}/{self.boot_id}/{self.sequence}"
+
+
+class _Wire(msgspec.Struct, kw_only=True):
+    specversion: str
+    id: str
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    type: str
+    time: datetime
+    datacontenttype: str = "application/json"
+    bootid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    sequence: Annotated[int, msgspec.Meta(ge=0)]
+    data: msgspec.Raw
+
+
+_encoder: Final = msgspec.json.Encoder()
+_wire_decoder: Final = msgspec.json.Decoder(_Wire)
+_data_decoders: Final = {kind: msgspec.json.Decoder(payload) for kind, payload in PAYLOAD_OF.items()}
+
+
+def kind_of(payload: Payload) -> Kind:
+    """The kind of message a payload struct is the data of."""
+    return _KIND_OF[type(payload)]
+
+
+def encode(event: Event) -> bytes:
+    """Write an event as UTF-8 JSON.
+
+    Raises:
+        MessageTooLargeError: it would exceed `MAX_PAYLOAD_BYTES`; leave the raw window out.
+        MalformedMessageError: it holds NaN or infinity, which JSON has no word for.
+    """
+    kind = kind_of(event.data)
+    data = _encoder.encode(event.data)
+    if _has_non_finite(event.data):
+        raise MalformedMessageError(f"a {kind.value} message holds NaN or infinity; send finite numbers only")
+    wire = _Wire(
+        specversion="1.0",
+        id=event.id,
+        source=event.source,
+        type=f"dev.fedge.{kind.value}.v{VERSION}",
+        time=datetime.fromtimestamp(event.time, UTC),
+        bootid=event.boot_id,
+        sequence=event.sequence,
+        data=msgspec.Raw(data),
+    )
+    payload = _encoder.encode(wire)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MessageTooLargeError(
+            f"a {kind.value} message of {len(payload)} bytes exceeds {MAX_PAYLOAD_BYTES}"
+        )
+    return payload
+
+
+def decode(payload: bytes, expected: Kind | None = None) -> Event:
+    """Read an event, checking size and depth before anything is parsed.
+
+    Unknown fields are ignored. `expected` is the kind the topic promised.
+
+    Raises:
+        MessageTooLargeError: too many bytes or too deep.
+        MalformedMessageError: truncated, not JSON, a field missing or of the wrong type, or not the expected kind.
+        UnknownVersionError: a kind or version this build does not know.
+    """
+    _check_limits(payload)
+    try:
+        wire = _wire_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedMessageError(
+            f"not a Fedge message ({error}); expected a CloudEvents 1.0 JSON object"
+        ) from None
+    kind = _check_type(wire)
+    if expected is not None and kind is not expected:
+        raise MalformedMessageError(
+            f"message type {wire.type!r} arrived on the topic of {expected.value!r} messages"
+        )
+    try:
+        data = _data_decoders[kind].decode(wire.data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedMessageError(f"the data of this {kind.value} message is wrong: {error}") from None
+    if wire.time.tzinfo is None:
+        raise MalformedMessageError(
+            f"time {wire.time.isoformat()!r} has no zone; expected e.g. 2026-01-31T12:00:00Z"
+        )
+    event = Event(
+        source=wire.source, boot_id=wire.bootid, sequence=wire.sequence, time=wire.time.timestamp(), data=data
+    )
+    if wire.id != event.id:
+        raise MalformedMessageError(f"id {wire.id[:200]!r} is not source/bootid/sequence ({event.id!r})")
+    return event
+
+
+def _check_type(wire: _Wire) -> Kind:
+    if wire.specversion != "1.0":
+        raise UnknownVersionError(
+            f"CloudEvents specversion {wire.specversion!r} is not spoken here; expected '1.0'"
+        )
+    match = _TYPE.fullmatch(wire.type)
+    if not match or match[1] not in _KINDS:
+        raise UnknownVersionError(
+            f"message type {wire.type[:80]!r} is not known; expected dev.fedge.<kind>.v{VERSION} with kind one of {[k.value for k in Kind]}"
+        )
+    if int(match[2]) != VERSION:
+        raise UnknownVersionError(
+            f"message type {wire.type!r} has version {match[2]}; this build speaks version {VERSION}: upgrade the older side"
+        )
+    return Kind(match[1])
+
+
+def _check_limits(payload: bytes) -> None:
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MessageTooLargeError(f"payload of {len(payload)} bytes exceeds {MAX_PAYLOAD_BYTES}")
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", payload)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_NESTING_DEPTH:
+            raise MessageTooLargeError(f"payload nests deeper than {MAX_NESTING_DEPTH} levels")
+
+
+def _has_non_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return value != value or value in (float("inf"), float("-inf"))  # noqa: PLR0124 - NaN is what differs from itself
+    if isinstance(value, msgspec.Struct):
+        return any(_has_non_finite(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, dict):
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, tuple | list) and any(map(_has_non_finite, value))

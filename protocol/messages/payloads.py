@@ -1,0 +1,197 @@
+"""The data of each message kind, version 1.
+
+Every field has a unit in its name or a plain meaning; a field with a default was or may be added later, so that
+older senders stay readable. Struct names are what travels; changing a field's meaning needs a new version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep
+
+__all__ = [
+    "Ack",
+    "AnomalyEvent",
+    "Birth",
+    "BootAck",
+    "Death",
+    "DesiredState",
+    "DetectorFinding",
+    "DriftReport",
+    "Health",
+    "InstallReport",
+    "Payload",
+    "TrainingInvitation",
+]
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(max_length=2000)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Birth(Struct, frozen=True, kw_only=True):
+    """A device is here: what it is and what it runs. Sent once per boot."""
+
+    agent_version: Name
+    hardware: Name
+    family: Name
+    release: str | None = None
+    runtime: Text = ""
+    capabilities: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Death(Struct, frozen=True, kw_only=True):
+    """A device is gone. Also the MQTT last will, then with sequence 0."""
+
+    reason: DeathReason
+
+
+class AnomalyEvent(Struct, frozen=True, kw_only=True):
+    """One anomaly, published once when it opens.
+
+    `window` is base64 of the raw window, little-endian float32, shape (`window_shape`); absent where it would not
+    fit a payload. `observed_at_s` is the machine's own clock (recording or simulated time), seconds.
+    """
+
+    release: Name
+    score: float
+    threshold: float
+    window_index: Count
+    observed_at_s: float
+    windows_over: Count = 1
+    contributors: tuple[str, ...] = ()
+    window: str = ""
+    window_shape: tuple[int, ...] = ()
+
+
+class DetectorFinding(Struct, frozen=True, kw_only=True):
+    """One detector that fired: which, on which sensor, its statistic against its threshold."""
+
+    detector: Name
+    sensor: Name
+    statistic: float
+    threshold: float
+
+
+class DriftReport(Struct, frozen=True, kw_only=True):
+    """The device's world has left, or returned to, its reference.
+
+    `drift_score` is the largest statistic ÷ threshold over all detectors (≥ 1 means drift).
+    """
+
+    release: Name
+    state: DriftState
+    drift_score: float
+    observed_at_s: float
+    windows: Count
+    findings: tuple[DetectorFinding, ...] = ()
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """Counters of one device, cumulative since it was commissioned unless named `interval_*`.
+
+    `anomaly_rate` is windows over threshold ÷ windows, in the interval. Bytes are payload bytes.
+    `machine_time_s` is how much machine time the device has watched.
+    """
+
+    state: AgentState
+    release: str | None
+    uptime_s: float
+    windows: Count = 0
+    windows_over_threshold: Count = 0
+    anomalies: Count = 0
+    interval_s: float = 0.0
+    interval_windows: Count = 0
+    anomaly_rate: float = 0.0
+    score_mean: float = 0.0
+    drift_score: float = 0.0
+    drifted: bool = False
+    machine_time_s: float = 0.0
+    inference_p50_us: float = 0.0
+    inference_p99_us: float = 0.0
+    memory_pss_bytes: Count = 0
+    raw_bytes: Count = 0
+    telemetry_bytes: Count = 0
+    training_bytes: Count = 0
+    update_bytes: Count = 0
+    outbox_events: Count = 0
+    outbox_evicted: Count = 0
+    buffered_windows: Count = 0
+    training_run: str | None = None
+    install_step: InstallStep = InstallStep.IDLE
+
+
+class InstallReport(Struct, frozen=True, kw_only=True):
+    """How far a device is with a desired state; the last word per `execution` counts."""
+
+    execution: Name
+    release: Name
+    counter: Count
+    step: InstallStep
+    status: InstallStatus
+    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    reason: Text = ""
+    active_release: str | None = None
+
+
+class DesiredState(Struct, frozen=True, kw_only=True):
+    """What a device shall run. Retained; `counter` only ever grows, so an old one can be told and refused.
+
+    A rollback is the old content under a new counter. `bundle_path` is relative to the fleet's base URL.
+    """
+
+    execution: Name
+    release: Name
+    counter: Annotated[int, Meta(ge=1)]
+    bundle_path: Annotated[str, Meta(pattern="^/v1/", max_length=300)]
+    bundle_sha256: Sha256
+    bundle_bytes: Annotated[int, Meta(ge=1)]
+
+
+class BootAck(Struct, frozen=True, kw_only=True):
+    """Ranges [first, last] (both included) of sequences of one boot that the fleet has stored durably."""
+
+    boot_id: Name
+    ranges: tuple[tuple[int, int], ...]
+
+
+class Ack(Struct, frozen=True, kw_only=True):
+    """The fleet has these events on disk; the device may forget them."""
+
+    boots: tuple[BootAck, ...]
+
+
+class TrainingInvitation(Struct, frozen=True, kw_only=True):
+    """A training run is open. Retained until it ends; ignored after `expires_at` (Unix seconds).
+
+    `flower_address` is ``host:port`` of the Flower Fleet API (TLS). Devices of `family` whose readiness check
+    agrees join; they wait a random part of `spread_s` first, so that a fleet does not arrive at once.
+    """
+
+    run_id: Name
+    family: Name
+    base_release: Name
+    layout_sha256: Sha256
+    flower_address: Name
+    issued_at: float
+    expires_at: float
+    minimum_windows: Count = 64
+    spread_s: float = 0.0
+
+
+Payload = (
+    Birth
+    | Death
+    | AnomalyEvent
+    | DriftReport
+    | Health
+    | InstallReport
+    | DesiredState
+    | Ack
+    | TrainingInvitation
+)
