@@ -84,6 +84,7 @@ def decode_question(text: str) -> Question:
         question: Question = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise QuestionError(f"not a round question this build knows: {error}") from None
+    return question
 
 
 @dataclass(frozen=True)
