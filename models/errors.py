@@ -1,0 +1,60 @@
+"""Everything that can be wrong with a model, its content, or the data it is given.
+
+::
+
+    ModelError
+    ├── LayoutError             we, or the sender: a vector or an array does not fit the architecture
+    │   └── ParameterError      the parameters are not finite numbers
+    ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
+    ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
+    │   └── GoldenMismatchError the model computes something else on this machine than where it was built
+    └── ExportError             the cloud: a model cannot be built from what was given
+        └── RangeError          the activation ranges given for int8 are unusable
+
+A device answers any of these by keeping the release it runs.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleContentError",
+    "ExportError",
+    "GoldenMismatchError",
+    "LayoutError",
+    "ModelError",
+    "ModelFormatError",
+    "ParameterError",
+    "RangeError",
+]
+
+
+class ModelError(Exception):
+    """Root of every refusal in this package."""
+
+
+class LayoutError(ModelError):
+    """An array does not have the shape or type that the architecture asks for; mend the caller."""
+
+
+class ParameterError(LayoutError):
+    """Parameters hold NaN or infinity; discard them and keep the last good ones."""
+
+
+class ModelFormatError(ModelError):
+    """Bytes that LiteRT cannot run, or a model of another architecture; refuse the release."""
+
+
+class BundleContentError(ModelError):
+    """A verified bundle whose files contradict its manifest; refuse the release."""
+
+
+class GoldenMismatchError(BundleContentError):
+    """The int8 model does not reproduce its golden outputs on this machine; refuse the release."""
+
+
+class ExportError(ModelError):
+    """TensorFlow or the quantizer could not build the model; the message carries their last words."""
+
+
+class RangeError(ExportError):
+    """The (min, max) ranges are missing, not finite or inverted; ask the devices again."""
