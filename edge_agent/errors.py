@@ -9,17 +9,39 @@
     │   ├── OutboxError          the outbox database cannot be read or written
     │   └── SampleBufferError         the sample buffer holds rows of another shape, or cannot be written
     ├── LinkError                the road to the broker: refused, wrong password, no TLS where it is needed
+    ├── InstallationError        a release is not installed; the one that runs keeps running
+    │   ├── ReleaseRefusedError      the sender: stale, incompatible or untrusted; asking again does not help
+    │   ├── InstallFailedError       this device or this release: no space, wrong golden outputs, a crash in the probe
+    │   └── InstallTimeoutError      download or probe did not end in time
+    ├── FleetError               the road to the fleet's HTTPS API
+    │   ├── FleetUnreachableError    refused, no route, name unknown, reset, or silent for too long: try again later
+    │   ├── FleetTlsError            the other side is not the fleet whose CA is pinned here
+    │   └── FleetAnswerError         the fleet answered, but with an error or something else than asked
+    │       ├── FleetDeniedError     401 or 403: this device's key, claim token or clock is not accepted
+    │       ├── FleetNotFoundError   404: there is no such thing
+    │       └── FleetConflictError   409: the device is enrolled with another key
     └── NotEnrolledError         the device has no identity yet: `fedge-agent enrol`
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "SampleBufferError",
     "EdgeAgentError",
+    "FleetAnswerError",
+    "FleetConflictError",
+    "FleetDeniedError",
+    "FleetError",
+    "FleetNotFoundError",
+    "FleetTlsError",
+    "FleetUnreachableError",
+    "InstallFailedError",
+    "InstallTimeoutError",
+    "InstallationError",
     "LinkError",
     "NotEnrolledError",
     "OutboxError",
+    "ReleaseRefusedError",
+    "SampleBufferError",
     "SettingsError",
     "SourceError",
     "StorageError",
@@ -56,3 +78,55 @@ class LinkError(EdgeAgentError):
 
 class NotEnrolledError(EdgeAgentError):
     """The state directory holds no device identity."""
+
+
+class InstallationError(EdgeAgentError):
+    """A release was not installed; the release that runs keeps running."""
+
+
+class ReleaseRefusedError(InstallationError):
+    """Stale, incompatible or untrusted: the same bytes will be refused again, publish another release."""
+
+
+class InstallFailedError(InstallationError):
+    """This device could not take the release: disk space, golden outputs, a crash or too much memory in the probe."""
+
+
+class InstallTimeoutError(InstallationError):
+    """Downloading or probing did not end in time; ask again when the road or the device is free."""
+
+
+class FleetError(EdgeAgentError):
+    """The fleet's HTTPS API did not do what was asked."""
+
+
+class FleetUnreachableError(FleetError):
+    """Nobody answered, or the connection broke; try again later."""
+
+
+class FleetTlsError(FleetError):
+    """The certificate shown does not verify under the pinned CA, or is for another name; check url and ca_file."""
+
+
+class FleetAnswerError(FleetError):
+    """The fleet answered with an error status or with something else than was asked for.
+
+    Attributes:
+        status: the HTTP status, or 0 where the status was fine but the content was not.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class FleetDeniedError(FleetAnswerError):
+    """401 or 403: the device's key, its claim token or its clock is not accepted."""
+
+
+class FleetNotFoundError(FleetAnswerError):
+    """404: the fleet has no such resource."""
+
+
+class FleetConflictError(FleetAnswerError):
+    """409: what was asked contradicts what the fleet holds, e.g. a known device with another key."""
