@@ -1,0 +1,127 @@
+"""The database under every table: declarative base, engine, and the two kinds of transaction.
+
+SQLite by default, PostgreSQL by URL. Invariants:
+
+* What a `write` block did is on disk when the block has ended (SQLite: WAL and ``synchronous=FULL``, so also
+  after a power cut), or not at all when it raised.
+* A SQLite writer takes the write lock when it begins, never in the middle: a transaction that read first cannot
+  fail because another wrote meanwhile. Writers of this process queue on a lock, which hands over at once, where
+  SQLite's own busy handler polls; writers of other processes (the command line) wait `BUSY_TIMEOUT_S`.
+* Everything here is synchronous and belongs on a worker thread: FastAPI runs plain ``def`` endpoints on one, tasks
+  of the event loop use ``asyncio.to_thread``. The loop itself never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.types import JSON
+
+from fleet.errors import SettingsError
+
+__all__ = ["Base", "Database", "open_database"]
+
+BUSY_TIMEOUT_S: Final = 30
+"""How long a writer waits for another process's transaction; ours take milliseconds."""
+
+_IMMEDIATE: Final = "fedge_write"
+
+
+class Base(DeclarativeBase):
+    """Root of every table; named constraints, so that migrations can refer to them on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    # mypy and SQLAlchemy read a JSON object column from this annotation
+    type_annotation_map = {dict[str, Any]: JSON, dict[str, str]: JSON, list[Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
+
+
+class Database:
+    """Read and write transactions over one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._sqlite = engine.dialect.name == "sqlite"
+        self._write_lock = threading.Lock()
+        self._writer = engine.execution_options(**{_IMMEDIATE: True})
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session over one consistent snapshot; whatever it changed is discarded."""
+        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits durably when the block ends, and rolls back when it raises.
+
+        Not re-entrant: do not open a second `write` inside one.
+        """
+        with (
+            self._write_lock if self._sqlite else nullcontext(),
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def close(self) -> None:
+        """Return every connection."""
+        self.engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Connect to `url` (``sqlite:////path`` or ``postgresql+psycopg://…``); creates a SQLite file's directory.
+
+    Raises:
+        SettingsError: the URL does not parse or names another kind of database.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError(
+            "database_url does not parse; valid: sqlite:////absolute/file.sqlite or postgresql+psycopg://user:password@host/name"
+        ) from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(
+                parsed, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+            )
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        case "postgresql":
+            engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        case other:
+            raise SettingsError(f"database_url names {other!r}; valid are sqlite and postgresql")
+    return Database(engine)
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    # the driver must not begin transactions by itself: `_begin_sqlite` decides between BEGIN and BEGIN IMMEDIATE
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,70 @@
+"""Devices as the fleet knows them, and what each shall run.
+
+`Device` joins what was enrolled (identity, hardware, labels) with what the device last said (online, release,
+drift, health). `Desired` is the fleet's wish: written by the rollout engine only, published by `fleet.mqtt`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from fleet.storage.base import Base
+
+__all__ = ["Desired", "Device", "DeviceState"]
+
+
+class DeviceState(StrEnum):
+    """Whether the fleet lets a device in."""
+
+    ENROLLED = "enrolled"
+    REVOKED = "revoked"
+
+
+class Device(Base):
+    """One device. `release` is what it last said it runs; `boot_id` its latest boot; times are Unix seconds."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    public_key: Mapped[str]
+    hardware: Mapped[str] = mapped_column(String(200), index=True)
+    family: Mapped[str] = mapped_column(String(64), index=True)
+    labels: Mapped[dict[str, str]]
+    state: Mapped[DeviceState] = mapped_column(String(16), default=DeviceState.ENROLLED)
+    enrolled_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+    broker_password_hash: Mapped[str]  # Mosquitto $7$: what the broker's password file holds
+    agent_version: Mapped[str | None] = mapped_column(String(200))
+    online: Mapped[bool] = mapped_column(default=False)
+    boot_id: Mapped[str | None] = mapped_column(String(64))
+    last_seen: Mapped[float | None]
+    release: Mapped[str | None] = mapped_column(String(80))
+    release_since: Mapped[float | None]
+    drifted: Mapped[bool] = mapped_column(default=False)
+    drift_since: Mapped[float | None]
+    drift_score: Mapped[float | None]
+    last_health: Mapped[dict[str, Any] | None]
+    last_health_at: Mapped[float | None]
+
+
+class Desired(Base):
+    """What one device shall run; `counter` only ever grows per device (a rollback is old content, new counter).
+
+    The row's fields are those of `protocol.messages.payloads.DesiredState`.
+    """
+
+    __tablename__ = "desired_states"
+
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    execution: Mapped[str] = mapped_column(String(200))
+    release: Mapped[str] = mapped_column(String(80))
+    counter: Mapped[int]
+    bundle_path: Mapped[str] = mapped_column(String(300))
+    bundle_sha256: Mapped[str] = mapped_column(String(64))
+    bundle_bytes: Mapped[int]
+    set_at: Mapped[float]

@@ -1,0 +1,107 @@
+"""What devices reported: one table per kind of message, and the sequence ranges that make ingest idempotent.
+
+Every row carries the event's identity (device, boot, sequence) and two times: `sent_at` by the device's clock,
+`received_at` by ours. Only `received_at` may be compared between devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+from sqlalchemy.schema import SchemaItem
+
+from fleet.storage.base import Base
+
+__all__ = ["Anomaly", "DriftRecord", "EventRange", "HealthRecord", "InstallRecord"]
+
+
+class EventRange(Base):
+    """Sequences [first, last] of one boot that are stored. Ranges of a boot neither overlap nor touch."""
+
+    __tablename__ = "event_ranges"
+
+    device: Mapped[str] = mapped_column(String(64), primary_key=True)
+    boot_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    first: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last: Mapped[int] = mapped_column(BigInteger)
+
+
+class _Received:
+    # BIGINT is no rowid alias in SQLite, hence the variant
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    device: Mapped[str] = mapped_column(String(64))
+    boot_id: Mapped[str] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    sent_at: Mapped[float]
+    received_at: Mapped[float]
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[SchemaItem, ...]:
+        return (
+            UniqueConstraint("device", "boot_id", "sequence"),
+            Index(None, "device", "received_at"),
+            Index(None, "received_at"),
+        )
+
+
+class Anomaly(_Received, Base):
+    """An anomaly a device published. `window` is raw little-endian float32 of `window_shape`, or absent."""
+
+    __tablename__ = "anomalies"
+
+    release: Mapped[str] = mapped_column(String(200))
+    score: Mapped[float]
+    threshold: Mapped[float]
+    window_index: Mapped[int] = mapped_column(BigInteger)
+    windows_over: Mapped[int] = mapped_column(BigInteger)
+    observed_at_s: Mapped[float]
+    contributors: Mapped[list[str]]
+    window: Mapped[bytes | None] = mapped_column(LargeBinary)
+    window_shape: Mapped[list[Any]]
+
+
+class DriftRecord(_Received, Base):
+    """A drift report; `state` is drifted or recovered, `findings` the detectors that fired."""
+
+    __tablename__ = "drift_reports"
+
+    release: Mapped[str] = mapped_column(String(200))
+    state: Mapped[str] = mapped_column(String(16))
+    drift_score: Mapped[float]
+    observed_at_s: Mapped[float]
+    windows: Mapped[int] = mapped_column(BigInteger)
+    findings: Mapped[list[Any]]
+
+
+class HealthRecord(_Received, Base):
+    """A health message: the figures that rollouts judge as columns, the whole payload beside them."""
+
+    __tablename__ = "health_reports"
+
+    release: Mapped[str | None] = mapped_column(String(200))
+    anomaly_rate: Mapped[float]
+    drift_score: Mapped[float]
+    drifted: Mapped[bool]
+    inference_p99_us: Mapped[float]
+    interval_windows: Mapped[int] = mapped_column(BigInteger)
+    payload: Mapped[dict[str, Any]]
+
+
+class InstallRecord(_Received, Base):
+    """How far a device is with an execution; per (device, execution) the greatest (received, id) counts."""
+
+    __tablename__ = "install_reports"
+
+    execution: Mapped[str] = mapped_column(String(200), index=True)
+    release: Mapped[str] = mapped_column(String(200))
+    counter: Mapped[int] = mapped_column(BigInteger)
+    step: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    progress: Mapped[float]
+    reason: Mapped[str]
+    active_release: Mapped[str | None] = mapped_column(String(200))
