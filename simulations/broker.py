@@ -1,0 +1,161 @@
+"""The embedded MQTT broker of a simulated world: amqtt on loopback, with passwords and topic rights.
+
+``python -m simulations.broker --listen 127.0.0.1:PORT --passwords FILE``
+
+Not for production (use Mosquitto; `deploy/` shows how): amqtt keeps sessions and retained messages in memory and
+manages about a thousand QoS 1 messages a second on two cores. It refuses to listen beyond loopback, refuses
+anonymous clients, reads the same password file that the fleet maintains for Mosquitto (again at each change), and
+gives each device its own topics only. One source of identity, whichever broker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hmac
+import ipaddress
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from hashlib import pbkdf2_hmac
+from pathlib import Path
+from typing import Final
+
+from amqtt.broker import Broker
+from amqtt.contexts import Action, BaseContext
+from amqtt.errors import BrokerError
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
+from amqtt.session import Session
+
+from protocol.errors import TopicError
+from protocol.topics import DOWNLINK_KINDS, PREFIX, TRAINING, UPLINK_KINDS, parse_device_topic
+from simulations.mosquitto_passwords import parse_password_line
+
+SERVICES: Final = frozenset({"fleet", "aggregator"})
+"""User names with rights on every device's topics."""
+
+
+class PasswordFile(BaseAuthPlugin):
+    """Accepts the users of a Mosquitto password file; the file is read again whenever it changes."""
+
+    def __init__(self, context: BaseContext) -> None:
+        super().__init__(context)
+        self._path = Path(self.config.path)
+        self._read_at: tuple[int, int] | None = None
+        self._users: dict[str, tuple[int, bytes, bytes]] = {}
+        self._verified: dict[str, tuple[str, bytes]] = {}
+
+    async def authenticate(self, *, session: Session) -> bool | None:
+        """Whether the session's user name and password are in the file."""
+        self._read_if_changed()
+        username, password = session.username, session.password
+        if not username or not password or username not in self._users:
+            return False
+        iterations, salt, digest = self._users[username]
+        if self._verified.get(username) == (password, digest):
+            return True
+        made = await asyncio.to_thread(
+            pbkdf2_hmac, "sha512", password.encode(), salt, iterations, len(digest)
+        )
+        if hmac.compare_digest(made, digest):
+            self._verified[username] = (password, digest)
+            return True
+        return False
+
+    def _read_if_changed(self) -> None:
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return
+        if (stat.st_mtime_ns, stat.st_ino) == self._read_at:
+            return
+        self._users = dict(
+            parse_password_line(line)
+            for line in self._path.read_text().splitlines()
+            if line.strip() and not line.startswith("#")
+        )
+        self._read_at = (stat.st_mtime_ns, stat.st_ino)
+
+    @dataclass
+    class Config:
+        """Where the password file is."""
+
+        path: str = ""
+
+
+class DeviceTopics(BaseTopicPlugin):
+    """A device publishes its own uplink and reads its own downlink and the invitations; services do everything."""
+
+    async def topic_filtering(
+        self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
+    ) -> bool | None:
+        """Whether `session` may do `action` on `topic`."""
+        if session is None or not session.username or not topic:
+            return False
+        return may(session.username, topic, publish=action == Action.PUBLISH)
+
+    @dataclass
+    class Config:
+        """No options."""
+
+
+def may(username: str, topic: str, *, publish: bool) -> bool:
+    """Whether a user may publish to, or else read, a topic or filter."""
+    if username in SERVICES:
+        return topic.startswith(f"{PREFIX}/")
+    levels = topic.split("/")
+    if not publish and len(levels) == 5 and "/".join(levels[:2]) == PREFIX and levels[3] == TRAINING:
+        return "#" not in levels
+    try:
+        parsed = parse_device_topic(topic)
+    except TopicError:
+        return False
+    return parsed.device == username and parsed.kind in (UPLINK_KINDS if publish else DOWNLINK_KINDS)
+
+
+def broker_settings(host: str, port: int, passwords: Path) -> dict[str, object]:
+    """The amqtt configuration: one TCP listener, our two plug-ins, nothing of its defaults."""
+    return {
+        "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}", "max_connections": 1000}},
+        "plugins": {
+            "simulations.broker.PasswordFile": {"path": str(passwords)},
+            "simulations.broker.DeviceTopics": {},
+        },
+    }
+
+
+async def serve(host: str, port: int, passwords: Path) -> None:
+    """Run the broker until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    broker = Broker(broker_settings(host, port, passwords))
+    await broker.start()
+    await stop.wait()
+    await broker.shutdown()
+
+
+def main() -> int:
+    """Parse the command line and serve; returns the exit status."""
+    parser = argparse.ArgumentParser(description="MQTT broker for a simulated world (loopback only)")
+    parser.add_argument("--listen", required=True, help="host:port on loopback")
+    parser.add_argument("--passwords", required=True, type=Path, help="Mosquitto password file")
+    options = parser.parse_args()
+    host, _, port = options.listen.rpartition(":")
+    if not ipaddress.ip_address(host).is_loopback:
+        sys.stderr.write(
+            f"broker: {host} is not loopback; this broker has no TLS: use Mosquitto beyond this machine\n"
+        )
+        return 2
+    logging.basicConfig(level=logging.ERROR, format="broker: %(message)s")
+    try:
+        asyncio.run(serve(host, int(port), options.passwords))
+    except (BrokerError, OSError) as error:
+        sys.stderr.write(f"broker: cannot listen on {options.listen}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Starts the processes of a world, keeps them alive as an init system would, and stops every one of them.
+
+A process that dies is started again after a short delay (systemd's Restart=always), unless it dies too often.
+Children die with this process even when it is killed (PR_SET_PDEATHSIG), so a crashed demo leaves nothing behind.
+Everything is stopped by pid; nothing is ever killed by name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, Self
+
+from simulations.errors import ProcessFailedError
+
+__all__ = ["Supervisor", "WorldProcess"]
+
+RESTART_DELAY_S: Final = 0.5
+MAXIMUM_RESTARTS: Final = 10
+STOP_GRACE_S: Final = 8.0
+_PR_SET_PDEATHSIG: Final = 1
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(kw_only=True)
+class WorldProcess:
+    """One supervised process. `restarts` counts how often it was started again; `pids` every pid it has had."""
+
+    name: str
+    arguments: Sequence[str]
+    log: Path
+    environment: Mapping[str, str]
+    popen: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+    died_at: float | None = None
+    pids: list[int] = field(default_factory=list)
+    exit_codes: list[int] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int | None:
+        """The pid it runs under now, or None between two lives."""
+        return self.popen.pid if self.popen and self.popen.poll() is None else None
+
+    def last_words(self, lines: int = 3) -> str:
+        """The end of its log, for an error message."""
+        try:
+            text = self.log.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return " | ".join(text[-lines:])
+
+
+class Supervisor:
+    """Owns the processes of one world. Call `tick` regularly; use as a context manager so that all are stopped."""
+
+    def __init__(self, log_directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logs = log_directory
+        self._clock = clock
+        self.processes: dict[str, WorldProcess] = {}
+        log_directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_all()
+
+    def start(
+        self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> WorldProcess:
+        """Start ``python -m module arguments`` under `name`; its output goes to ``<logs>/<name>.log``."""
+        process = WorldProcess(
+            name=name,
+            arguments=(sys.executable, "-m", module, *arguments),
+            log=self._logs / f"{name}.log",
+            environment={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+        )
+        self.processes[name] = process
+        self._spawn(process)
+        return process
+
+    def run(self, name: str, module: str, *arguments: str, timeout_s: float = 120.0) -> str:
+        """Run ``python -m module arguments`` to its end and return its standard output.
+
+        Raises:
+            ProcessFailedError: it did not exit with 0 in time; carries its last words.
+        """
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as errors:
+            try:
+                done = subprocess.run(
+                    (sys.executable, "-m", module, *arguments),
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    timeout=timeout_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise ProcessFailedError(
+                    f"{name} did not finish within {timeout_s:.0f} s; see {log}"
+                ) from None
+        if done.returncode != 0:
+            words = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise ProcessFailedError(
+                f"{name} ended with status {done.returncode}: {' '.join(words)} (log: {log})"
+            )
+        return done.stdout.decode()
+
+    def tick(self) -> list[str]:
+        """Start again what has died; returns the names of processes found dead since the last call.
+
+        Raises:
+            ProcessFailedError: one of them died more than `MAXIMUM_RESTARTS` times.
+        """
+        now, found = self._clock(), []
+        for process in self.processes.values():
+            if process.popen is None or process.popen.poll() is None:
+                continue
+            if process.died_at is None:
+                process.died_at = now
+                process.exit_codes.append(process.popen.returncode)
+                found.append(process.name)
+                if process.restarts >= MAXIMUM_RESTARTS:
+                    raise ProcessFailedError(
+                        f"{process.name} died {process.restarts + 1} times; its last words: {process.last_words()}"
+                    )
+            elif now - process.died_at >= RESTART_DELAY_S:
+                process.restarts += 1
+                self._spawn(process)
+        return found
+
+    def wait_until(
+        self, ready: Callable[[], bool], what: str, timeout_s: float, *, poll_s: float = 0.1
+    ) -> None:
+        """Poll `ready` until it is true, keeping processes alive meanwhile.
+
+        Raises:
+            ProcessFailedError: not ready within `timeout_s`; quotes whoever died.
+        """
+        deadline = self._clock() + timeout_s
+        while not ready():
+            self.tick()
+            if self._clock() > deadline:
+                dead = [
+                    f"{p.name}: {p.last_words()}"
+                    for p in self.processes.values()
+                    if p.pid is None or p.restarts
+                ]
+                raise ProcessFailedError(
+                    f"{what} did not happen within {timeout_s:.0f} s{'; ' if dead else ''}{'; '.join(dead[:3])} (logs: {self._logs})"
+                )
+            time.sleep(poll_s)
+
+    def kill(self, name: str) -> int:
+        """SIGKILL one process (it will be started again by `tick`); returns the pid that was killed."""
+        pid = self.processes[name].pid
+        if pid is None:
+            raise ProcessFailedError(f"{name} is not running and cannot be killed")
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self, name: str) -> None:
+        """Stop one process for good."""
+        process = self.processes.pop(name)
+        _terminate([process])
+
+    def stop_all(self) -> None:
+        """Stop everything, newest first: first kindly, then not."""
+        processes = list(self.processes.values())[::-1]
+        self.processes.clear()
+        _terminate(processes)
+
+    def _spawn(self, process: WorldProcess) -> None:
+        process.died_at = None
+        log: IO[bytes]
+        with process.log.open("ab") as log:
+            process.popen = subprocess.Popen(
+                process.arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(process.environment),
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, and we start from the only thread
+            )
+        process.pids.append(process.popen.pid)
+
+
+def _terminate(processes: Sequence[WorldProcess]) -> None:
+    alive = [p.popen for p in processes if p.popen and p.popen.poll() is None]
+    for popen in alive:
+        popen.terminate()
+    deadline = time.monotonic() + STOP_GRACE_S
+    for popen in alive:
+        try:
+            popen.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            popen.wait()
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
