@@ -1,0 +1,121 @@
+"""Whether one device's answer may enter the sum: shape, finiteness, plausible counts, bounded update.
+
+Pure rules, each raising AnswerRefusedError with a reason that names the value and what would be valid. One bad
+answer costs that device its place in the round, never the round. These need to SEE the single answer: under a secure
+sum the device clips itself instead, and the server can check the sum only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.errors import AnswerRefusedError
+from protocol.questions import AnswerLayout
+
+__all__ = ["Admission", "admit_assessment", "admit_update", "check_answer"]
+
+Admission = Callable[[Mapping[str, NDArray[np.float64]]], None]
+"""A rule over the named parts of one answer; raises AnswerRefusedError, or returns for what may enter."""
+
+WHOLE_COUNT_TOLERANCE: Final = 0.5
+"""Counts travel as float32; a count of 16 million is exact, more is rounded."""
+
+MAXIMUM_EXAMPLES: Final = 100_000
+"""The default of `FitQuestion.maximum_examples`: one device may not outweigh a fleet by claiming more."""
+
+
+def check_answer(
+    layout: AnswerLayout, vector: NDArray[np.floating], admission: Admission
+) -> dict[str, NDArray[np.float64]]:
+    """Name the parts of an admissible answer.
+
+    Args:
+        layout: of the question that was asked.
+        vector: the flat answer, any float type, as it came.
+        admission: the rule of the question.
+
+    Raises:
+        AnswerRefusedError: another shape or type, NaN or infinity (with how many and where first), or `admission` refused.
+    """
+    if vector.shape != (layout.total,):
+        raise AnswerRefusedError(f"answer has shape {vector.shape}; the question asks for ({layout.total},)")
+    if vector.dtype != np.float32:
+        raise AnswerRefusedError(f"answer is {vector.dtype}; the question asks for float32")
+    finite = np.isfinite(vector)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise AnswerRefusedError(
+            f"answer holds {int(np.count_nonzero(~finite))} NaN or infinite entries of {layout.total},"
+            f" the first in {_part_of(layout, first)!r}; valid are finite numbers"
+        )
+    parts = layout.unpack(vector)
+    admission(parts)
+    return parts
+
+
+def admit_update(*, norm_limit: float, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
+    """The rule for ``train.fit``: 1 … `maximum_examples` examples and an update of at most `norm_limit`.
+
+    The norm is the L2 norm of (n·(w' - w)) / n, the device's move in parameter space, so that a device with many
+    examples is measured like one with few.
+    """
+    if not norm_limit > 0 or not np.isfinite(norm_limit):
+        raise ValueError(f"norm_limit {norm_limit} must be a positive number")
+
+    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
+        examples = _admit_examples(parts, maximum_examples)
+        norm = float(np.linalg.norm(parts["weighted_update"])) / examples
+        if norm > norm_limit:
+            raise AnswerRefusedError(f"update has norm {norm:.4g}; the limit is {norm_limit:.4g}")
+        for name in ("loss_before", "loss_after"):
+            if parts[name][0] < 0:
+                raise AnswerRefusedError(f"{name} is {parts[name][0]:.4g}; a summed loss is 0 or more")
+
+    return rule
+
+
+def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
+    """The rule for ``evaluate.assess``: plausible examples, no negative loss or count, histograms that add up to n."""
+
+    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
+        examples = _admit_examples(parts, maximum_examples)
+        for name in (
+            "candidate_loss",
+            "champion_loss",
+            "range_low",
+            "range_high",
+            "feature_counts",
+            "feature_squares",
+        ):
+            if (parts[name] < 0).any():
+                raise AnswerRefusedError(
+                    f"{name} has the negative entry {parts[name].min():.4g}; valid is 0 or more"
+                )
+        for name in ("candidate_scores", "champion_scores"):
+            counts = parts[name]
+            if (counts < 0).any() or abs(counts.sum() - examples) > WHOLE_COUNT_TOLERANCE:
+                raise AnswerRefusedError(
+                    f"{name} counts {counts.sum():.6g} scores; it must count each of the {examples:.6g} examples once"
+                )
+
+    return rule
+
+
+def _admit_examples(parts: Mapping[str, NDArray[np.float64]], maximum: int) -> float:
+    examples = float(parts["examples"][0])
+    if not 1 <= examples <= maximum:
+        raise AnswerRefusedError(f"answer claims {examples:g} examples; valid is 1 to {maximum}")
+    return examples
+
+
+def _part_of(layout: AnswerLayout, index: int) -> str:
+    at = 0
+    for name, size in layout.sizes.items():
+        at += size
+        if index < at:
+            return name
+    raise AssertionError("an index within the vector lies within a part")

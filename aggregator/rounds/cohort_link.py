@@ -1,0 +1,94 @@
+"""One question to a cohort of devices: the values that go in and come out, and the port to the devices.
+
+Not a policy: who is asked, how often and what is done with the sum is decided elsewhere. A device answers with one
+flat float32 vector (`protocol.questions`), or fails with a reason, or is never heard of again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NewType, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.names import DeviceId
+from protocol.questions import Question
+
+__all__ = ["CohortLink", "CohortReport", "CohortSum", "DeviceReply", "Refusal", "Ticket"]
+
+Ticket = NewType("Ticket", str)
+"""One question to one device, as the link names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReply:
+    """What came back for one ticket: `vector`, or `failure` (a reason in words) where there is none.
+
+    `lost` is true where the device never answered (it went offline); then `failure` says so.
+    `seconds_in_training` is the device's own figure, wall seconds, 0 where it gave none; it is a claim, not a fact.
+    """
+
+    ticket: Ticket
+    device: DeviceId
+    vector: NDArray[np.float32] | None = None
+    failure: str = ""
+    lost: bool = False
+    seconds_in_training: float = 0.0
+
+
+class CohortLink(Protocol):
+    """The road to the devices. Flower implements it (`aggregator.flower.link`); tests answer in-process."""
+
+    def ask(
+        self,
+        devices: Sequence[DeviceId],
+        question: Question,
+        arrays: Mapping[str, NDArray[np.float32]],
+        *,
+        lifetime_s: float,
+    ) -> dict[Ticket, DeviceId]:
+        """Put the question to each device; devices missing from the result could not be asked.
+
+        Raises:
+            FlowerRunEndedError: the run takes no more questions.
+        """
+
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
+        """Replies that are complete by now, each once; waits up to `wait_s` for something to happen."""
+
+    def withdraw(self, tickets: Collection[Ticket]) -> None:
+        """Stop waiting for these; whatever still comes for them is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A device whose answer was not taken, and why, in words for the operator."""
+
+    device: DeviceId
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortReport:
+    """Who did what in one round.
+
+    `participants` are in the sum. `refused` answered something that was not admitted, or reported a failure. `lost` did
+    not answer by the deadline or went offline. `spared` were asked but not waited for, as enough others had answered.
+    `seconds` is the round's wall time; `seconds_in_training` the largest figure of the participants.
+    """
+
+    participants: tuple[DeviceId, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    lost: tuple[DeviceId, ...] = ()
+    spared: tuple[DeviceId, ...] = ()
+    seconds: float = 0.0
+    seconds_in_training: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortSum(CohortReport):
+    """The sum over `participants`, float64, in the question's answer layout: the only thing a server step sees."""
+
+    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))

@@ -1,0 +1,193 @@
+"""THE SEAM: a question goes to a cohort, one sum comes back, and nothing else of any device is kept.
+
+::
+
+    round policy ──question, arrays──► Collector.collect ──ask──► CohortLink ──► devices
+    round policy ◄──CohortSum(total)── Collector.collect ◄─reply─ CohortLink ◄── devices
+
+`PlainCollector` sees each answer, admits it and adds it up in float64. A secure-sum collector stands in the same place
+with the same signature: devices mask, only the unmasked SUM appears, and `Admission` moves to the device (clipping) and to
+the sum. So a round policy may rely on: `total` is the sum over exactly `participants`, there are at least
+`quorum` of them, and nothing below this line can tell it a single device's answer.
+
+Not a policy of who takes part, and no arithmetic on the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.errors import AnswerRefusedError, QuorumMissedError, RoundCancelledError
+from aggregator.rounds.admission import Admission, check_answer
+from aggregator.rounds.cohort_link import CohortLink, CohortReport, CohortSum, DeviceReply, Refusal
+from protocol.names import DeviceId
+from protocol.questions import AnswerLayout, Question
+
+__all__ = ["Collector", "PlainCollector"]
+
+LOOK_EVERY_S: Final = 0.25
+"""Longest wait between two looks at the clock and at `cancelled`; replies wake the collector at once."""
+
+
+class Collector(Protocol):
+    """Gathers the sum of a cohort's answers to one question."""
+
+    def collect(
+        self,
+        question: Question,
+        arrays: Mapping[str, NDArray[np.float32]],
+        layout: AnswerLayout,
+        nodes: Sequence[DeviceId],
+        *,
+        admission: Admission,
+        deadline_s: float,
+        quorum: int,
+        enough: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> CohortSum:
+        """Ask every device of `nodes` and add up what is admitted.
+
+        Args:
+            question: what is asked (`protocol.questions`).
+            arrays: named flat float32 vectors that go with it.
+            layout: of the answer.
+            nodes: the cohort; with over-selection more than `enough`.
+            admission: the rule each single answer must pass.
+            deadline_s: wall seconds from now; whoever answers later is dropped and reported lost.
+            quorum: fewest answers that make a sum.
+            enough: close as soon as this many answers are in; None waits for everyone or the deadline.
+            cancelled: asked a few times a second; True ends the round.
+
+        Raises:
+            QuorumMissedError: fewer than `quorum` admitted answers; carries the report.
+            RoundCancelledError: `cancelled` said so; carries the report.
+            FlowerRunEndedError: the transport's run is over; start another and ask again.
+        """
+
+
+class PlainCollector:
+    """The collector without a secure sum: the server sees each update in memory, adds it and forgets it.
+
+    Args:
+        link: the road to the devices.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, link: CohortLink, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._link = link
+        self._clock = clock
+
+    def collect(
+        self,
+        question: Question,
+        arrays: Mapping[str, NDArray[np.float32]],
+        layout: AnswerLayout,
+        nodes: Sequence[DeviceId],
+        *,
+        admission: Admission,
+        deadline_s: float,
+        quorum: int,
+        enough: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> CohortSum:
+        """See `Collector.collect`."""
+        _check_figures(nodes, quorum, enough, deadline_s)
+        started = self._clock()
+        tally = _Tally(layout, admission, nodes)
+        waiting = self._link.ask(nodes, question, arrays, lifetime_s=deadline_s)
+        target = len(nodes) if enough is None else min(enough, len(nodes))
+        try:
+            while waiting and len(tally.participants) < target:
+                left = started + deadline_s - self._clock()
+                if left <= 0:
+                    break
+                if cancelled():
+                    raise RoundCancelledError(
+                        f"the round was cancelled with {len(tally.participants)} of {target} answers in",
+                        tally.report(self._clock() - started, spared=tuple(waiting.values())),
+                    )
+                for reply in self._link.replies(tuple(waiting), wait_s=min(left, LOOK_EVERY_S)):
+                    del waiting[reply.ticket]
+                    # A reply beyond the target is late: the sum is over exactly the first `target`.
+                    if len(tally.participants) < target:
+                        tally.take(reply)
+                    else:
+                        tally.spare(reply.device)
+        finally:
+            self._link.withdraw(tuple(waiting))
+        seconds = self._clock() - started
+        closed_early = len(tally.participants) >= target
+        report = tally.report(seconds, spared=tuple(waiting.values()) if closed_early else ())
+        if len(report.participants) < quorum:
+            raise QuorumMissedError(
+                f"{len(report.participants)} of {len(nodes)} devices answered within {deadline_s:g} s, the quorum is {quorum}"
+                f" ({len(report.refused)} refused, {len(report.lost)} lost)",
+                report,
+            )
+        return CohortSum(
+            participants=report.participants,
+            refused=report.refused,
+            lost=report.lost,
+            spared=report.spared,
+            seconds=report.seconds,
+            seconds_in_training=report.seconds_in_training,
+            total=tally.total,
+        )
+
+
+class _Tally:
+    """The running sum of one round and who is in it."""
+
+    def __init__(self, layout: AnswerLayout, admission: Admission, nodes: Sequence[DeviceId]) -> None:
+        self._layout, self._admission, self._nodes = layout, admission, nodes
+        self.total = np.zeros(layout.total, np.float64)
+        self.participants: list[DeviceId] = []
+        self._refused: list[Refusal] = []
+        self._lost: list[DeviceId] = []
+        self._spared: list[DeviceId] = []
+        self._seconds_in_training = 0.0
+
+    def take(self, reply: DeviceReply) -> None:
+        if reply.vector is None:
+            if reply.lost:
+                self._lost.append(reply.device)
+            else:
+                self._refused.append(Refusal(device=reply.device, reason=reply.failure))
+            return
+        try:
+            check_answer(self._layout, reply.vector, self._admission)
+        except AnswerRefusedError as refusal:
+            self._refused.append(Refusal(device=reply.device, reason=str(refusal)))
+            return
+        self.total += reply.vector
+        self.participants.append(reply.device)
+        self._seconds_in_training = max(self._seconds_in_training, reply.seconds_in_training)
+
+    def spare(self, device: DeviceId) -> None:
+        self._spared.append(device)
+
+    def report(self, seconds: float, *, spared: tuple[DeviceId, ...]) -> CohortReport:
+        spared = (*self._spared, *spared)
+        heard = {*self.participants, *self._lost, *spared, *(r.device for r in self._refused)}
+        return CohortReport(
+            participants=tuple(self.participants),
+            refused=tuple(self._refused),
+            lost=(*self._lost, *(device for device in self._nodes if device not in heard)),
+            spared=spared,
+            seconds=seconds,
+            seconds_in_training=self._seconds_in_training,
+        )
+
+
+def _check_figures(nodes: Sequence[DeviceId], quorum: int, enough: int | None, deadline_s: float) -> None:
+    if len(set(nodes)) != len(nodes):
+        raise ValueError(f"a cohort names each device once, got {sorted(nodes)}")
+    if quorum < 1 or (enough is not None and enough < quorum):
+        raise ValueError(f"quorum {quorum} must be 1 or more and at most enough ({enough})")
+    if deadline_s <= 0:
+        raise ValueError(f"deadline_s {deadline_s} must be positive")
