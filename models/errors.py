@@ -5,6 +5,8 @@
     ModelError
     ├── LayoutError             we, or the sender: a vector or an array does not fit the architecture
     │   └── ParameterError      the parameters are not finite numbers
+    ├── FeatureError            the sensor, or the spec: a window that cannot become features
+    ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
     ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
     ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
     │   └── GoldenMismatchError the model computes something else on this machine than where it was built
@@ -18,7 +20,9 @@ from __future__ import annotations
 
 __all__ = [
     "BundleContentError",
+    "DriftStateError",
     "ExportError",
+    "FeatureError",
     "GoldenMismatchError",
     "LayoutError",
     "ModelError",
@@ -38,6 +42,14 @@ class LayoutError(ModelError):
 
 class ParameterError(LayoutError):
     """Parameters hold NaN or infinity; discard them and keep the last good ones."""
+
+
+class FeatureError(ModelError):
+    """A window of another shape or with samples that are not finite, or a spec this build cannot compute."""
+
+
+class DriftStateError(ModelError):
+    """Saved drift state that is truncated or belongs to another reference; begin with a fresh monitor."""
 
 
 class ModelFormatError(ModelError):

@@ -1,0 +1,127 @@
+"""From scores to alarms: a personal threshold within the fleet's bounds, and a debouncer that speaks once.
+
+The fleet publishes a threshold with each model (`protocol.manifest.ThresholdSpec`); a device may move it to its own
+healthy quantile, but only within the published clamp, so that a sick machine cannot teach itself deafness.
+
+Invariants: an alarm opens and closes alternately; thresholds are positive and finite.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from protocol.manifest import ThresholdSpec
+
+__all__ = ["AlarmState", "Closed", "Opened", "PersonalThreshold", "effective_threshold", "fit_threshold"]
+
+FEWEST_PERSONAL_SCORES: Final = 30
+"""Below this the published threshold stands: a tail read from fewer scores is mostly luck."""
+
+
+class PersonalThreshold(Struct, frozen=True, kw_only=True):
+    """A device's threshold: the `value` in force, the `wanted` one before the clamp, and the n behind it."""
+
+    value: float
+    wanted: float
+    fitted_on: int
+
+    @property
+    def is_clamped(self) -> bool:
+        """Did the published bounds cut the device's own wish?"""
+        return self.value != self.wanted
+
+
+def fit_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) -> PersonalThreshold:
+    """Move the published threshold to this device's own healthy scores, within the published bounds.
+
+    Args:
+        spec: the release's threshold.
+        personal_scores: this device's healthy scores under that release, shape (n,), n may be 0.
+
+    Raises:
+        ValueError: a score is negative or not finite.
+    """
+    scores = np.asarray(personal_scores, np.float64)
+    if not (np.isfinite(scores).all() and (scores >= 0).all()):
+        raise ValueError("personal scores must be finite and not negative; leave unscored windows out")
+    if len(scores) < FEWEST_PERSONAL_SCORES:
+        return PersonalThreshold(value=spec.score, wanted=spec.score, fitted_on=len(scores))
+    wanted = float(np.quantile(scores, spec.quantile)) * spec.margin
+    lowest, highest = spec.personal_minimum * spec.score, spec.personal_maximum * spec.score
+    return PersonalThreshold(value=min(max(wanted, lowest), highest), wanted=wanted, fitted_on=len(scores))
+
+
+def effective_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) -> float:
+    """The value of `fit_threshold`."""
+    return fit_threshold(spec, personal_scores).value
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """An anomaly begins with this window."""
+
+    score: float
+    threshold: float
+
+
+class Closed(Struct, frozen=True, kw_only=True):
+    """The anomaly is over; it lasted `windows` windows and reached `peak_score`."""
+
+    windows: int
+    peak_score: float
+
+
+class AlarmState:
+    """Debounces scores: opens once when enough recent windows are over, closes once when enough are clearly under.
+
+    Args:
+        confirm: windows over the threshold, among the last `confirm` + 1, that open an alarm.
+        release: windows in a row below `release_share` × threshold that close it.
+        release_share: hysteresis in (0, 1].
+    """
+
+    def __init__(self, *, confirm: int = 2, release: int = 5, release_share: float = 0.9) -> None:
+        if confirm < 1 or release < 1 or not 0 < release_share <= 1:
+            raise ValueError(
+                f"alarm settings must be confirm ≥ 1, release ≥ 1 and 0 < release_share ≤ 1, "
+                f"got {confirm}, {release}, {release_share}"
+            )
+        self._confirm, self._release, self._release_share = confirm, release, release_share
+        self._recent: deque[bool] = deque(maxlen=confirm + 1 if confirm > 1 else 1)
+        self._calm = self._windows = 0
+        self._peak = 0.0
+        self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Is an anomaly going on?"""
+        return self._open
+
+    def update(self, score: float, threshold: float) -> Opened | Closed | None:
+        """Judge one window; at most one event a window. A NaN score counts as over: a broken model must be heard."""
+        over = not score <= threshold
+        if not self._open:
+            self._recent.append(over)
+            if over and sum(self._recent) >= self._confirm:
+                self._open, self._calm, self._windows, self._peak = True, 0, 1, score
+                return Opened(score=score, threshold=threshold)
+            return None
+        self._windows += 1
+        self._peak = max(self._peak, score)
+        self._calm = self._calm + 1 if score < self._release_share * threshold else 0
+        if self._calm < self._release:
+            return None
+        closed = Closed(windows=self._windows, peak_score=self._peak)
+        self.reset()
+        return closed
+
+    def reset(self) -> None:
+        """Forget everything, e.g. after a new release went live."""
+        self._open = False
+        self._calm = self._windows = 0
+        self._peak = 0.0
+        self._recent.clear()
