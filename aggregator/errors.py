@@ -3,6 +3,15 @@
 ::
 
     AggregatorError
+    ├── SettingsError                the person who configured: a key, a value, a file or an address that cannot be used
+    ├── FleetError                   the fleet, or the road to it
+    │   ├── FleetUnreachableError    no connection, no certificate it trusts, or the fleet failed: try again later
+    │   └── FleetRefusedError        the fleet answered no (token, conflict, request); trying again will not help
+    ├── ChampionError                the fleet's newest release cannot be built upon: untrusted, damaged or none there
+    ├── RunError                     who asked for something of a training run
+    │   ├── UnknownRunError          no such run or family
+    │   └── RunConflictError         the family already trains, or the run has ended
+    ├── ExportFailedError            we: the candidate could not be made into a release
     ├── FlowerServerError            we: the embedded Flower server cannot do its work
     │   ├── FlowerVersionError       the person who installed: another Flower than the one this build was written for
     │   ├── FlowerListenError        the person who configured: address in use, certificate or key unreadable
@@ -10,6 +19,7 @@
     ├── FlowerRunEndedError          we: the Flower run no longer accepts questions; start another one
     └── RoundError                   this round gave nothing; the model is untouched, the next round may work
         ├── AnswerRefusedError       one device: its answer is misshapen, not finite or beyond a limit
+        ├── SumError                 the cohort's sum cannot be used: no examples, not finite, a range missing
         ├── QuorumMissedError        too few devices answered in time
         └── RoundCancelledError      somebody asked for the run to end
 """
@@ -24,6 +34,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AggregatorError",
     "AnswerRefusedError",
+    "ChampionError",
+    "ExportFailedError",
+    "FleetError",
+    "FleetRefusedError",
+    "FleetUnreachableError",
     "FlowerListenError",
     "FlowerRunEndedError",
     "FlowerServerError",
@@ -32,11 +47,56 @@ __all__ = [
     "RosterError",
     "RoundCancelledError",
     "RoundError",
+    "RunConflictError",
+    "RunError",
+    "SettingsError",
+    "SumError",
+    "UnknownRunError",
 ]
 
 
 class AggregatorError(Exception):
     """Root of every failure in this package."""
+
+
+class SettingsError(AggregatorError):
+    """The settings, or a file or address they name, cannot be used; the message says which and what would be valid."""
+
+
+class FleetError(AggregatorError):
+    """The fleet's HTTP API did not do what was asked."""
+
+
+class FleetUnreachableError(FleetError):
+    """No answer, or a failure of the fleet's own; wait and try again."""
+
+
+class FleetRefusedError(FleetError):
+    """The fleet refused; `status` is the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ChampionError(AggregatorError):
+    """The newest release of a family cannot be trained from."""
+
+
+class RunError(AggregatorError):
+    """A request about a training run that cannot be met."""
+
+
+class UnknownRunError(RunError):
+    """No run of this id, or no family of this name; the message lists what there is."""
+
+
+class RunConflictError(RunError):
+    """The run or family is not in a state that allows it."""
+
+
+class ExportFailedError(AggregatorError):
+    """The candidate could not be quantised or packed; the run fails and the champion stays."""
 
 
 class FlowerServerError(AggregatorError):
@@ -65,6 +125,10 @@ class RoundError(AggregatorError):
 
 class AnswerRefusedError(RoundError):
     """One device's answer is refused; its message is the reason shown to the operator."""
+
+
+class SumError(RoundError):
+    """A cohort's sum from which nothing can be read; the message says which part."""
 
 
 class QuorumMissedError(RoundError):

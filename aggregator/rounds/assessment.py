@@ -1,0 +1,165 @@
+"""What the fleet's summed answers to ``evaluate.assess`` say: losses, threshold, int8 ranges, reference statistics.
+
+::
+
+    sum over devices ─► Assessment ─┬─► losses, alarm rate  ─► aggregator.rounds.gate
+                                    ├─► threshold           ─► manifest
+                                    ├─► tensor ranges       ─► int8 quantisation
+                                    └─► feature statistics  ─► reference.json
+
+Pure, and nothing but sums goes in: no value in here belongs to one device, and the secure sum can stand before it.
+All quantiles are read off the shared grids of `protocol.grids`, whose resolution bounds their error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.errors import SumError
+from models.drift.reference import DriftReference
+from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
+from protocol.manifest import ThresholdSpec
+from protocol.questions import assess_layout
+
+__all__ = ["Assessment", "alarm_rate", "fit_threshold", "read_assessment", "reference_from_sums", "tensor_ranges"]
+
+REFERENCE_QUANTILES = np.arange(1, 10) / 10
+_SMALLEST_STD = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assessment:
+    """The evaluation of a cohort.
+
+    Losses are means per held-out window. Histograms count windows per SCORE_GRID bin. `range_low`, `range_high` count
+    devices, shape (tensors, RANGE_GRID bins); `feature_counts` counts windows, shape (features, FEATURE_GRID bins);
+    `feature_sum`, `feature_squares` have shape (features,).
+    """
+
+    examples: int
+    candidate_loss: float
+    champion_loss: float
+    candidate_scores: NDArray[np.float64]
+    champion_scores: NDArray[np.float64]
+    range_low: NDArray[np.float64]
+    range_high: NDArray[np.float64]
+    feature_counts: NDArray[np.float64]
+    feature_sum: NDArray[np.float64]
+    feature_squares: NDArray[np.float64]
+
+
+def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int) -> Assessment:
+    """Name the parts of a cohort's sum, shape (assess_layout(tensors, features).total,).
+
+    Raises:
+        SumError: no device held a window out, or the sum is not finite; the run cannot go on with this cohort.
+    """
+    parts = assess_layout(tensors, features).unpack(np.asarray(total))
+    n = float(parts["examples"][0])
+    if not np.isfinite(total).all() or n <= 0:
+        raise SumError(f"the evaluation counts {n:g} held-out windows; at least one, and finite sums, are needed")
+    return Assessment(
+        examples=round(n),
+        candidate_loss=float(parts["candidate_loss"][0]) / n,
+        champion_loss=float(parts["champion_loss"][0]) / n,
+        candidate_scores=parts["candidate_scores"],
+        champion_scores=parts["champion_scores"],
+        range_low=parts["range_low"].reshape(tensors, RANGE_GRID.bins),
+        range_high=parts["range_high"].reshape(tensors, RANGE_GRID.bins),
+        feature_counts=parts["feature_counts"].reshape(features, FEATURE_GRID.bins),
+        feature_sum=parts["feature_sum"],
+        feature_squares=parts["feature_squares"],
+    )
+
+
+def fit_threshold(assessment: Assessment, *, quantile: float, margin: float) -> ThresholdSpec:
+    """The alarm threshold of the candidate: the `quantile` of its healthy scores across the fleet × `margin`.
+
+    Raises:
+        SumError: the score histogram is empty.
+    """
+    counts = assessment.candidate_scores
+    fitted_on = round(float(counts.sum()))
+    if fitted_on < 1:
+        raise SumError("no device counted a score; a threshold cannot be fitted")
+    return ThresholdSpec(
+        score=SCORE_GRID.quantile(counts, quantile) * margin,
+        quantile=quantile,
+        margin=margin,
+        fitted_on=fitted_on,
+    )
+
+
+def alarm_rate(counts: NDArray[np.floating], threshold: float) -> float:
+    """Share of the counted scores above `threshold`, in [0, 1].
+
+    The bin that holds the threshold is split linearly; a share of an empty histogram is 0.
+
+    >>> counts = SCORE_GRID.count(np.array([0.1, 0.2, 5.0, 7.0]))
+    >>> alarm_rate(counts, 1.0)
+    0.5
+    """
+    total = float(np.sum(counts))
+    if total <= 0:
+        return 0.0
+    edges = SCORE_GRID.edges
+    b = int(np.searchsorted(edges, threshold, side="left"))
+    above = float(np.sum(counts[b + 1 :]))
+    if 0 < b < len(edges):
+        above += float(counts[b]) * float((edges[b] - threshold) / (edges[b] - edges[b - 1]))
+    elif b == 0:
+        above += float(counts[0])
+    return min(max(above / total, 0.0), 1.0)
+
+
+def tensor_ranges(assessment: Assessment) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(low, high), each (tensors,), that enclose what any device of the cohort saw in each activation tensor.
+
+    Raises:
+        SumError: no device reported a range for a tensor; names it.
+    """
+    bounds = []
+    for tensor, (low, high) in enumerate(zip(assessment.range_low, assessment.range_high, strict=True)):
+        try:
+            bounds.append(RANGE_GRID.outer_bounds(low, high))
+        except ValueError as error:
+            raise SumError(f"activation tensor {tensor} cannot be quantised: {error}") from None
+    lows, highs = np.array(bounds, np.float32).T
+    return lows, highs
+
+
+def reference_from_sums(assessment: Assessment) -> DriftReference:
+    """The fleet's reference: mean, std and 9 inner decile edges per feature, mean and std of the candidate's score."""
+    n = float(assessment.examples)
+    mean = assessment.feature_sum / n
+    std = np.sqrt(np.maximum(assessment.feature_squares / n - mean**2, _SMALLEST_STD**2))
+    return DriftReference(
+        edges=tuple(
+            _decile_edges(counts, scale)
+            for counts, scale in zip(assessment.feature_counts, std.tolist(), strict=True)
+        ),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        score_mean=assessment.candidate_loss,
+        score_std=_score_std(assessment),
+        fitted_on=assessment.examples,
+    )
+
+
+def _decile_edges(counts: NDArray[np.float64], std: float) -> tuple[float, ...]:
+    # Equal deciles (a feature with few distinct values) are parted by a hair: edges must ascend strictly.
+    deciles = np.array([FEATURE_GRID.quantile(counts, float(q)) for q in REFERENCE_QUANTILES])
+    hair = 1e-6 * std * np.arange(len(deciles))
+    return tuple((np.maximum.accumulate(deciles) + hair).tolist())
+
+
+def _score_std(assessment: Assessment) -> float:
+    edges = SCORE_GRID.edges
+    centres = np.concatenate([edges[:1], np.sqrt(edges[:-1] * edges[1:]), edges[-1:]])
+    counts = assessment.candidate_scores
+    mean = float(counts @ centres) / max(float(counts.sum()), 1.0)
+    variance = float(counts @ (centres - mean) ** 2) / max(float(counts.sum()), 1.0)
+    return max(float(np.sqrt(variance)), 1e-6 * max(assessment.candidate_loss, 1e-6))

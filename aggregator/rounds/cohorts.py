@@ -1,0 +1,64 @@
+"""Which devices are asked in a round, and how many answers make the round count.
+
+Pure: randomness comes in as a generator. Over-selection asks more devices than are needed, so that the slowest do not
+hold the round up; the quorum says below which number of answers a round is void.
+
+Source: Bonawitz et al., Towards Federated Learning at Scale: System Design, MLSys 2019, arXiv:1902.01046v2, section 3
+(selection of 130 % of the goal count, a minimum fraction that must report).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocol.names import DeviceId
+
+__all__ = ["Cohort", "CohortPolicy", "select_cohort"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortPolicy:
+    """How a round's cohort is chosen.
+
+    `fraction` of the devices online is wanted, never fewer than `minimum_devices` (the quorum); `over_selection` ≥ 1
+    times as many are asked.
+    """
+
+    fraction: float
+    over_selection: float
+    minimum_devices: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Who is asked; the round closes at `enough` answers and is void below `quorum`."""
+
+    devices: tuple[DeviceId, ...]
+    enough: int
+    quorum: int
+
+
+def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.random.Generator) -> Cohort:
+    """Draw a cohort, uniformly and without replacement, from the devices `online`.
+
+    With fewer devices online than the quorum the cohort holds them all and cannot reach its quorum: the caller calls
+    the round void, or waits.
+
+    >>> cohort = select_cohort(map(DeviceId, "abcdefghij"), CohortPolicy(fraction=0.5, over_selection=1.2,
+    ...                        minimum_devices=2), np.random.default_rng(0))
+    >>> len(cohort.devices), cohort.enough, cohort.quorum
+    (6, 5, 2)
+    """
+    candidates = sorted(set(online))
+    enough = min(max(math.ceil(policy.fraction * len(candidates)), policy.minimum_devices), len(candidates))
+    asked = min(math.ceil(enough * policy.over_selection), len(candidates))
+    chosen = rng.choice(len(candidates), size=asked, replace=False) if asked else ()
+    return Cohort(
+        devices=tuple(sorted(candidates[i] for i in chosen)),
+        enough=max(enough, policy.minimum_devices),
+        quorum=policy.minimum_devices,
+    )

@@ -1,0 +1,90 @@
+"""Whether a candidate model may replace the champion: every reason, for or against, in words.
+
+Pure. The losses and the alarm rate come from the federated evaluation on windows no device trained on; the int8 error
+compares the exported model with the float candidate. All checks are always made, so that a refusal names everything
+that is wrong, not only the first thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Check", "GateLimits", "check_candidate", "check_int8", "failed_reasons"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateLimits:
+    """What a candidate must reach.
+
+    `minimum_improvement`: of the loss, relative to the champion's (0.02 = 2 % lower; negative allows some harm).
+    `maximum_alarm_rate`: share of held-out windows above the proposed threshold. `maximum_int8_error`: mean squared
+    difference of int8 and float outputs over the mean square of the float outputs.
+    """
+
+    minimum_improvement: float
+    maximum_alarm_rate: float
+    maximum_int8_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One measured `value` against its `limit`; `reason` says it in one sentence."""
+
+    name: str
+    value: float
+    limit: float
+    is_passed: bool
+    reason: str
+
+
+def check_candidate(
+    limits: GateLimits, *, candidate_loss: float, champion_loss: float, alarm_rate: float, threshold: float
+) -> tuple[Check, ...]:
+    """Judge a candidate by the federated evaluation: losses are means per window, `alarm_rate` in [0, 1]."""
+    return (
+        _check_improvement(limits.minimum_improvement, candidate_loss, champion_loss),
+        _at_most(
+            "alarm_rate",
+            alarm_rate,
+            limits.maximum_alarm_rate,
+            f"share of held-out windows above the proposed threshold {threshold:.4g}",
+        ),
+    )
+
+
+def check_int8(limits: GateLimits, *, int8_error: float) -> tuple[Check, ...]:
+    """Judge the exported int8 model by its distance from the float candidate."""
+    return (
+        _at_most(
+            "int8_error", int8_error, limits.maximum_int8_error, "relative squared error of int8 against float"
+        ),
+    )
+
+
+def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
+    """The sentences of the checks that did not pass; empty: the candidate may go on."""
+    return tuple(check.reason for check in checks if not check.is_passed)
+
+
+def _check_improvement(limit: float, candidate: float, champion: float) -> Check:
+    # A champion without loss cannot be improved on; a NaN anywhere must fail, so the comparison is written positively.
+    gain = (champion - candidate) / champion if champion > 0 else (0.0 if candidate <= champion else -math.inf)
+    passed = math.isfinite(gain) and gain >= limit
+    verb = "is enough" if passed else "is not enough"
+    return Check(
+        name="improvement",
+        value=gain,
+        limit=limit,
+        is_passed=passed,
+        reason=f"loss {candidate:.4g} against the champion's {champion:.4g}: {gain:+.2%} {verb} (at least {limit:+.2%})",
+    )
+
+
+def _at_most(name: str, value: float, limit: float, what: str) -> Check:
+    passed = math.isfinite(value) and value <= limit
+    verb = "is within" if passed else "exceeds"
+    return Check(
+        name=name, value=value, limit=limit, is_passed=passed, reason=f"{what}: {value:.4g} {verb} {limit:.4g}"
+    )

@@ -1,0 +1,236 @@
+"""What the aggregator is told once, at its start: one TOML file, read into an immutable object.
+
+Unknown keys are refused with the nearest valid one. Paths are relative to the file. Environment variables
+``FEDGE_AGGREGATOR_<KEY>`` fill what the file leaves out. There are no default secrets: every key, password and token
+is a file that somebody made. This module checks words and numbers; whether a file can be read is found by `app`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aggregator.errors import SettingsError
+from protocol.errors import TopicError
+from protocol.names import check_name
+
+__all__ = [
+    "FamilySettings",
+    "FleetSettings",
+    "GateSettings",
+    "MqttSettings",
+    "Settings",
+    "ThresholdSettings",
+    "TriggerSettings",
+    "load_settings",
+    "split_address",
+]
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    root = (info.context or {}).get("root")
+    return path if root is None or path.is_absolute() else Path(root) / path
+
+
+def _checked_name(name: str, info: ValidationInfo) -> str:
+    try:
+        return check_name(name, str(info.field_name))
+    except TopicError as error:
+        raise ValueError(str(error)) from None
+
+
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+FilePath = Annotated[Path, AfterValidator(_resolve)]
+Name = Annotated[str, AfterValidator(_checked_name)]
+Address = Annotated[str, AfterValidator(_checked_address)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FleetSettings(_Section):
+    """Where the fleet's HTTP API is; `token_file` holds a token of role publisher."""
+
+    url: Annotated[str, Field(pattern="^https://[^/]+/?$")]
+    ca_file: FilePath
+    token_file: FilePath
+    timeout_s: Seconds = 20.0
+
+
+class MqttSettings(_Section):
+    """The broker that carries invitations. ``mqtt://`` is for loopback only."""
+
+    url: Annotated[str, Field(pattern="^mqtts?://[^/]+/?$")]
+    username: str | None = None
+    password_file_path: FilePath | None = None
+    ca_file: FilePath | None = None
+
+
+class TriggerSettings(_Section):
+    """When a run starts by itself; see `aggregator.triggers`. `drift_share` or `schedule_every_s` absent: off."""
+
+    drift_share: Share | None = None
+    within_s: Seconds = 86_400.0
+    cooldown_s: Annotated[float, Field(ge=0)] = 3_600.0
+    schedule_every_s: Seconds | None = None
+
+
+class GateSettings(_Section):
+    """What a candidate must reach; see `aggregator.rounds.gate.GateLimits`."""
+
+    minimum_improvement: float = 0.0
+    maximum_alarm_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
+    maximum_int8_error: Annotated[float, Field(gt=0)] = 0.05
+
+
+class ThresholdSettings(_Section):
+    """The alarm threshold: a quantile of the fleet's healthy scores times a margin."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    margin: Annotated[float, Field(gt=0)] = 1.1
+
+
+class FamilySettings(_Section):
+    """How one model family learns. Fields named as in `protocol.questions.FitQuestion` are handed to the devices.
+
+    `minimum_devices` is the quorum: fewer answers make a round void, and `round_attempts` void rounds in a row end the
+    run. `norm_limit` bounds the L2 norm of one device's mean update; larger ones are refused by name.
+    """
+
+    name: Name
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 5
+    epochs: Annotated[int, Field(ge=1)] = 2
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+    maximum_examples: Annotated[int, Field(ge=1)] = 100_000
+    server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
+    server_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    cohort_fraction: Share = 1.0
+    over_selection: Annotated[float, Field(ge=1)] = 1.2
+    minimum_devices: Annotated[int, Field(ge=1)] = 3
+    minimum_windows: Annotated[int, Field(ge=1)] = 64
+    join_timeout_s: Seconds = 120.0
+    join_spread_s: Annotated[float, Field(ge=0)] = 0.0
+    round_deadline_s: Seconds = 120.0
+    round_attempts: Annotated[int, Field(ge=1)] = 3
+    norm_limit: Annotated[float, Field(gt=0)] = 100.0
+    trigger: TriggerSettings = TriggerSettings()
+    gate: GateSettings = GateSettings()
+    threshold: ThresholdSettings = ThresholdSettings()
+    rollout: dict[str, Any] | None = None
+
+
+class Settings(BaseSettings):
+    """Everything the aggregator needs to run. Nothing listens beyond loopback unless somebody writes it here."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FEDGE_AGGREGATOR_")
+
+    listen: Address = "127.0.0.1:8444"
+    flower_listen: Address = "127.0.0.1:9092"
+    flower_public_address: Address | None = None
+    tls_cert: FilePath
+    tls_key: FilePath
+    data_dir: FilePath
+    tenant: Name
+    signing_key: FilePath
+    release_keys: tuple[FilePath, ...] = ()
+    watch_every_s: Seconds = 10.0
+    publish_patience_s: Seconds = 600.0
+    fleet: FleetSettings
+    mqtt: MqttSettings
+    family: Annotated[tuple[FamilySettings, ...], Field(min_length=1)]
+
+    @property
+    def flower_address(self) -> str:
+        """What devices are told to dial: ``host:port``."""
+        return self.flower_public_address or self.flower_listen
+
+    @property
+    def families(self) -> dict[str, FamilySettings]:
+        """The configured families by name."""
+        return {family.name: family for family in self.family}
+
+
+def load_settings(path: Path) -> Settings:
+    """Read `path`.
+
+    Raises:
+        SettingsError: no such file, not TOML, an unknown key (the nearest valid one is named), or a value out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from None
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    try:
+        settings = _validated(data, path.resolve().parent)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_first_problem(error)}") from None
+    if len(settings.families) != len(settings.family):
+        raise SettingsError(f"{path}: two [[family]] sections have the same name; each family is configured once")
+    return settings
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Read ``host:port``; raises ValueError where it is anything else. Port 0 asks for any free one."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"address {address!r} is not of the form host:port, e.g. 127.0.0.1:8444")
+    return host.strip("[]"), int(port)
+
+
+def _validated(data: dict[str, Any], root: Path) -> Settings:
+    # Settings() itself reads the environment but takes no context: the paths are resolved in a second, pure pass.
+    merged = Settings(**data).model_dump(exclude_unset=True)
+    return Settings.model_validate(merged, context={"root": root})
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            return _unknown_key(problem["loc"])
+        case "missing":
+            return f"{where} is missing; it has no default"
+        case _:
+            message = problem["msg"].removeprefix("Value error, ")
+            return f"{where} = {problem['input']!r}: {message}"
+
+
+def _unknown_key(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Settings
+    for part in location[:-1]:
+        if isinstance(part, str):
+            section = _SECTIONS[part]
+    key, valid = str(location[-1]), sorted(section.model_fields)
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(valid)}"
+    where = ".".join(str(part) for part in location)
+    return f"unknown key {where!r}; {hint}"
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "fleet": FleetSettings,
+    "mqtt": MqttSettings,
+    "family": FamilySettings,
+    "trigger": TriggerSettings,
+    "gate": GateSettings,
+    "threshold": ThresholdSettings,
+}

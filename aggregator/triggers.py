@@ -1,0 +1,90 @@
+"""When a training run starts by itself: the rules, and nothing else.
+
+Pure: what the fleet's drift looks like, what has run before and the time of day are arguments. A person's request is
+not asked here; it always starts a run unless one of the family is under way.
+
+A drift trigger fires when at least `drift_share` of a family's devices are in drift and have entered it within the last
+`within_s`: a fleet whose world changed shows many fresh reports, while machines that wear out one by one over a year do
+not. Then no automatic run starts for `cooldown_s` after the end of the last, whatever came of it, because the new release
+needs time to reach the devices and a candidate that failed the gate would fail it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DriftSummary", "RunHistory", "Trigger", "TriggerPolicy", "decide_trigger"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerPolicy:
+    """`drift_share` in (0, 1] or None (off); times in seconds; `schedule_every_s` None: no schedule."""
+
+    drift_share: float | None
+    within_s: float
+    cooldown_s: float
+    schedule_every_s: float | None
+    minimum_devices: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftSummary:
+    """How many `devices` a family has, and since when (Unix s) each drifted device has been in drift.
+
+    `drifted_since` holds None for a device whose entry time the fleet does not know: it counts as fresh.
+    """
+
+    devices: int
+    drifted_since: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHistory:
+    """What has run for a family before; `last_ended_at` is Unix s, None when nothing ever ended."""
+
+    is_running: bool
+    last_ended_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """Why a run starts: `kind` is ``drift`` or ``schedule``, `reason` is for people."""
+
+    kind: str
+    reason: str
+
+
+def decide_trigger(
+    policy: TriggerPolicy, drift: DriftSummary, history: RunHistory, now: float, watching_since: float
+) -> Trigger | None:
+    """Say whether a run shall start now (Unix s), and why.
+
+    `watching_since` is when this aggregator began to watch: the schedule of a family that never ran counts from there.
+    """
+    if history.is_running or drift.devices < policy.minimum_devices:
+        return None
+    ended = history.last_ended_at
+    if ended is not None and now - ended < policy.cooldown_s:
+        return None
+    return _drift_trigger(policy, drift, now) or _schedule_trigger(policy, ended, now, watching_since)
+
+
+def _drift_trigger(policy: TriggerPolicy, drift: DriftSummary, now: float) -> Trigger | None:
+    if policy.drift_share is None or not drift.devices:
+        return None
+    fresh = sum(since is None or now - since <= policy.within_s for since in drift.drifted_since)
+    if not fresh or fresh / drift.devices < policy.drift_share:
+        return None
+    return Trigger(
+        kind="drift",
+        reason=f"{fresh} of {drift.devices} devices entered drift within {policy.within_s:g} s (limit: {policy.drift_share:.0%})",
+    )
+
+
+def _schedule_trigger(
+    policy: TriggerPolicy, ended: float | None, now: float, watching_since: float
+) -> Trigger | None:
+    every = policy.schedule_every_s
+    if every is None or now - (watching_since if ended is None else ended) < every:
+        return None
+    return Trigger(kind="schedule", reason=f"{every:g} s have passed since the last run")
