@@ -1,0 +1,138 @@
+"""What a device remembers about installing, as one immutable value.
+
+Not a log: it holds the present, plus the last few outcomes so that a repeated request gets the same answer. The pointer
+to the active bundle lives in the same value as the step of the installation, so that both always change in one write.
+
+Invariants: `highest_counter` never falls; `committed` holds at most `KEPT_COMMITTED` bundles, newest first; `attempt`
+is None unless an installation is under way.
+
+Source: states after ../../docs/fleet.md; the pointer-with-bookkeeping pattern after A/B updaters with boot counters.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from protocol.messages.kinds import InstallStatus, InstallStep
+from protocol.messages.payloads import DesiredState, InstallReport
+
+__all__ = ["KEPT_COMMITTED", "KEPT_OUTCOMES", "Attempt", "Baseline", "BundleRef", "Journal"]
+
+KEPT_COMMITTED: Final = 2
+"""Committed bundles kept on disk beside the factory one: the present one and the one before it."""
+
+KEPT_OUTCOMES: Final = 8
+"""Outcomes remembered for requests that arrive twice; brokers repeat the last one or two."""
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class BundleRef(Struct, frozen=True, kw_only=True):
+    """A bundle on this device's disk, by the SHA-256 of the whole file."""
+
+    release: Annotated[str, Meta(min_length=1, max_length=200)]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Baseline(Struct, frozen=True, kw_only=True):
+    """How detection went before a new release: the yardstick of its trial.
+
+    `latency_us` is the median inference time over the last `windows` windows; `error_share` the share that failed.
+    """
+
+    windows: Count
+    latency_us: float
+    error_share: float
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One installation under way.
+
+    Attributes:
+        desired: what was asked.
+        step: how far it is; written before the step's work begins.
+        fallback: what ran before, and runs again if this fails.
+        starts: how often the agent began to run this content (probe or trial) without finishing.
+        baseline: the yardstick, from TRIAL on.
+        reason: why it is being undone, from ROLLING_BACK on.
+    """
+
+    desired: DesiredState
+    step: InstallStep
+    fallback: BundleRef | None = None
+    starts: Count = 0
+    baseline: Baseline | None = None
+    reason: str = ""
+
+    @property
+    def bundle(self) -> BundleRef:
+        """The bundle that is being installed."""
+        return BundleRef(release=self.desired.release, sha256=self.desired.bundle_sha256)
+
+
+class Journal(Struct, frozen=True, kw_only=True):
+    """The content of ``install.json``.
+
+    Attributes:
+        highest_counter: the newest desired state ever accepted; anything at or below it is old.
+        active: the bundle the agent runs, also after a restart.
+        committed: bundles that passed their trial here, newest first.
+        factory: the bundle that came with the device, else the first one ever committed; never deleted.
+        attempt: the installation under way.
+        outcomes: final reports of the last installations, oldest first.
+    """
+
+    format: Literal[1] = 1
+    highest_counter: Count = 0
+    active: BundleRef | None = None
+    committed: tuple[BundleRef, ...] = ()
+    factory: BundleRef | None = None
+    attempt: Attempt | None = None
+    outcomes: tuple[InstallReport, ...] = ()
+
+    def fallbacks(self, *, without: str = "") -> tuple[BundleRef, ...]:
+        """Bundles to run when the active one cannot: the attempt's fallback, the committed, the factory one.
+
+        `without` is the SHA-256 of a bundle that must not come back.
+        """
+        first = self.attempt.fallback if self.attempt else None
+        ordered = [first, *self.committed, self.factory]
+        return tuple(dict.fromkeys(ref for ref in ordered if ref is not None and ref.sha256 != without))
+
+    def has_proven(self, sha256: str) -> bool:
+        """Whether these exact bytes already passed a trial on this device."""
+        return any(ref.sha256 == sha256 for ref in (*self.committed, self.factory) if ref is not None)
+
+    def kept(self) -> frozenset[str]:
+        """SHA-256 of every bundle that must stay on disk."""
+        refs = [*self.fallbacks(), self.active, self.attempt.bundle if self.attempt else None]
+        return frozenset(ref.sha256 for ref in refs if ref is not None)
+
+    def outcome_of(self, execution: str) -> InstallReport | None:
+        """The final report of an installation that ended, if it is remembered."""
+        return next((r for r in reversed(self.outcomes) if r.execution == execution), None)
+
+    def step(self) -> InstallStep:
+        """Where installing stands, for people who watch; INCONSISTENT stays until something runs again."""
+        if self.attempt is not None:
+            return self.attempt.step
+        if self.active is None and self.outcomes and self.outcomes[-1].step is InstallStep.INCONSISTENT:
+            return InstallStep.INCONSISTENT
+        return InstallStep.IDLE
+
+    def report(
+        self, desired: DesiredState, step: InstallStep, status: InstallStatus, *, reason: str = ""
+    ) -> InstallReport:
+        """The report that says `step` of `desired` to the fleet, with the release that is active now."""
+        return InstallReport(
+            execution=desired.execution,
+            release=desired.release,
+            counter=desired.counter,
+            step=step,
+            status=status,
+            progress=1.0 if status is InstallStatus.SUCCEEDED else 0.0,
+            reason=reason[:2000],
+            active_release=self.active.release if self.active else None,
+        )
