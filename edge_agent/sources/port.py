@@ -1,0 +1,50 @@
+"""What the agent asks of anything that senses.
+
+A source hands out one window at a time when it is due; it never blocks, never sleeps and starts no thread. The agent
+sleeps until `next_due_s` on the same clock that it passes as `now`.
+
+Invariants: `index` counts from 0 without gaps, `observed_at_s` (the machine's own clock, seconds) never decreases,
+`samples` is float32 (samples, channels) as `spec` promises and belongs to the receiver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.manifest import FeatureSpec
+
+__all__ = ["Source", "SourceWindow"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceWindow:
+    """One window of a machine's life."""
+
+    samples: NDArray[np.float32]
+    observed_at_s: float
+    index: int
+
+
+class Source(Protocol):
+    """A sensor, a recording, or a simulation."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """How its windows become features."""
+
+    @property
+    def next_due_s(self) -> float:
+        """When the next window is due, on the clock of `now`; infinity once the source has ended."""
+
+    def next_window(self, now: float) -> SourceWindow | None:
+        """The window due at `now` (seconds of any monotonic clock), or None if none is due yet.
+
+        Raises SourceError when the sensor or recording cannot deliver; the agent reports it and asks again later.
+        """
+
+    def close(self) -> None:
+        """Let go of files and devices; safe to call twice."""
