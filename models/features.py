@@ -116,10 +116,14 @@ class _Passthrough:
 
     def extract(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         if window.size != self._size:
-            raise FeatureError(f"a window of ready features must hold {self._size} values, got {window.shape}")
+            raise FeatureError(
+                f"a window of ready features must hold {self._size} values, got {window.shape}"
+            )
         row = np.asarray(window, np.float32).reshape(self._size)
         if not np.isfinite(row).all():
-            raise FeatureError(f"feature {int(np.argmin(np.isfinite(row)))} of the window is not a finite number")
+            raise FeatureError(
+                f"feature {int(np.argmin(np.isfinite(row)))} of the window is not a finite number"
+            )
         return row
 
 
@@ -150,7 +154,9 @@ class _VibrationFeatures:
 
     def extract(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         if window.shape != self._shape:
-            raise FeatureError(f"a window must have shape {self._shape} (samples, channels), got {window.shape}")
+            raise FeatureError(
+                f"a window must have shape {self._shape} (samples, channels), got {window.shape}"
+            )
         features = np.concatenate([self._channel(window[:, c]) for c in range(window.shape[1])])
         # One check at the end: every sample enters the energy, so a single NaN or infinity shows here.
         if not np.isfinite(features).all():
@@ -191,7 +197,7 @@ class _VibrationFeatures:
         return np.append(np.log(bands + _TINY), (np.log(peak + _TINY), np.log(variance)))
 
 
-def _starts(frequency: NDArray[np.float64], edges_hz: Sequence[float]) -> NDArray[np.intp]:
+def _starts(frequency: NDArray[np.floating], edges_hz: Sequence[float]) -> NDArray[np.intp]:
     """First bin of each band, never DC; a coarse spectrum still gets at least one bin a band."""
     return np.maximum(np.searchsorted(frequency, edges_hz), np.arange(len(edges_hz)) + 1)
 

@@ -30,8 +30,8 @@ class Standardiser(Struct, frozen=True, kw_only=True):
 
     def apply(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """(F,) or (n, F) raw features → the same shape in units of healthy variation, clipped to ±8."""
-        z = (np.asarray(x, np.float32) - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.clip(z, -CLIP, CLIP, out=z)
+        centred = np.asarray(x, np.float32) - np.asarray(self.mean, np.float32)
+        return np.clip(centred / np.asarray(self.std, np.float32), -CLIP, CLIP)
 
     @staticmethod
     def fit(rows: NDArray[np.floating]) -> Standardiser:
@@ -56,7 +56,9 @@ def fit_standardiser(rows: NDArray[np.floating]) -> Standardiser:
         raise ValueError(f"a standardiser needs at least 2 rows of features, got an array of shape {x.shape}")
     if not np.isfinite(x).all():
         bad = int(np.argmin(np.isfinite(x).all(axis=0)))
-        raise ValueError(f"feature {bad} holds values that are not finite; drop those windows before commissioning")
+        raise ValueError(
+            f"feature {bad} holds values that are not finite; drop those windows before commissioning"
+        )
     mean = x.mean(axis=0)
     floor = np.maximum(_RELATIVE_FLOOR * np.abs(mean), _ABSOLUTE_FLOOR)
     std = np.maximum(x.std(axis=0, ddof=1), floor)

@@ -156,7 +156,12 @@ class RotatingMachine:
     """
 
     def __init__(
-        self, profile: MachineProfile, *, seed: int, sample_rate_hz: float = 12_800.0, window_samples: int = 2048
+        self,
+        profile: MachineProfile,
+        *,
+        seed: int,
+        sample_rate_hz: float = 12_800.0,
+        window_samples: int = 2048,
     ) -> None:
         if window_samples < 64 or window_samples % 2:
             raise ValueError(f"window_samples must be even and at least 64, got {window_samples}")
@@ -170,7 +175,9 @@ class RotatingMachine:
         self._random = np.random.default_rng([seed, 0x0FED6E])
         self._time_s = np.arange(window_samples) / sample_rate_hz
         draw = self._random
-        self._harmonics_g = np.asarray(profile.harmonics_g) * draw.lognormal(0.0, 0.25, len(profile.harmonics_g))
+        self._harmonics_g = np.asarray(profile.harmonics_g) * draw.lognormal(
+            0.0, 0.25, len(profile.harmonics_g)
+        )
         self._noise_g = profile.noise_g * draw.lognormal(0.0, 0.2)
         self._line_g = profile.line_g * draw.lognormal(0.0, 0.25)
         self._speed_factor = draw.normal(1.0, 0.006)
@@ -205,7 +212,7 @@ class RotatingMachine:
     def _broadband(self, load: float, wear: float) -> NDArray[np.float64]:
         """Rolling and flow noise: grows with load, and with the surface roughness that wear brings."""
         level = self._noise_g * load**0.8 * (1.0 + 2.0 * wear) * self._random.lognormal(0.0, 0.06)
-        return level * self._random.standard_normal(self._n)
+        return np.asarray(level * self._random.standard_normal(self._n))
 
     def _tones(self, load: float, turn_hz: float, imbalance: float) -> NDArray[np.float64]:
         """Shaft harmonics and twice line frequency; imbalance drives the first, misalignment under load the others."""

@@ -58,7 +58,9 @@ def fit_reference(rows: NDArray[np.floating], scores: NDArray[np.floating]) -> D
     if len(x) < 2 * BINS:
         raise ValueError(f"a drift reference needs at least {2 * BINS} windows, got {len(x)}")
     if not (np.isfinite(x).all() and np.isfinite(s).all()):
-        raise ValueError("a drift reference needs finite rows and scores; drop windows with NaN or infinity first")
+        raise ValueError(
+            "a drift reference needs finite rows and scores; drop windows with NaN or infinity first"
+        )
     std = np.maximum(x.std(axis=0, ddof=1), _SMALLEST_STD)
     quantiles = np.arange(1, BINS) / BINS
     edges = np.quantile(x, quantiles, axis=0, method="median_unbiased").T

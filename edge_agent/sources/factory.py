@@ -1,0 +1,75 @@
+"""Opens the source that the configuration names, your own ones included.
+
+A plug-in is any importable callable ``module:function`` that returns a `port.Source`; see README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import assert_never
+
+from edge_agent.errors import SourceError
+from edge_agent.sources.port import Source
+from edge_agent.sources.replay import ReplaySource
+from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings, SourceSettings
+from edge_agent.sources.simulated import SimulatedSource
+from protocol.manifest import FeatureSpec
+
+__all__ = ["open_source"]
+
+
+def open_source(settings: SourceSettings, *, directory: Path) -> Source:
+    """Build the source; relative paths in `settings` are taken from `directory` (where agent.toml lies).
+
+    Raises:
+        SourceError: it cannot be opened; the message says what, where, and what would be valid.
+    """
+    match settings:
+        case SimulatedSettings():
+            return SimulatedSource(settings, directory=directory)
+        case ReplaySettings():
+            return ReplaySource(settings, directory=directory)
+        case PluginSettings():
+            return _open_plugin(settings)
+        case _:
+            assert_never(settings)
+
+
+def _open_plugin(settings: PluginSettings) -> Source:
+    module_name, _, function_name = settings.factory.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SourceError(
+            f"source.factory {settings.factory!r}: cannot import {module_name}: {error}"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise SourceError(
+            f"source.factory {settings.factory!r}: {module_name} has no function {function_name!r}"
+        )
+    try:
+        source = function(speed=settings.speed, **settings.options)
+    except SourceError:
+        raise
+    except Exception as error:  # foreign code: whatever it raises must not cross this adapter
+        raise SourceError(
+            f"source.factory {settings.factory!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    return _checked(source, settings.factory)
+
+
+def _checked(source: object, factory: str) -> Source:
+    lacking = [name for name in ("spec", "next_due_s", "next_window", "close") if not hasattr(source, name)]
+    if lacking:
+        raise SourceError(
+            f"source.factory {factory!r} returned a {type(source).__name__} without {', '.join(lacking)}; "
+            f"it must return an edge_agent.sources.port.Source"
+        )
+    spec = source.spec  # type: ignore[attr-defined]  # its presence was checked by name just above
+    if not isinstance(spec, FeatureSpec):
+        raise SourceError(
+            f"source.factory {factory!r}: spec must be a protocol.manifest.FeatureSpec, got {spec!r}"
+        )
+    return source  # type: ignore[return-value]  # duck typing ends here: it has every member of the port

@@ -1,0 +1,117 @@
+"""A source that plays a recording row by row, in a loop or once, and jumps when its control file says so.
+
+Rows are ready features (`passthrough`). Machine time runs on through loops and jumps: it never goes back.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from edge_agent.errors import SourceError
+from edge_agent.sources.control_file import ControlFile
+from edge_agent.sources.pacing import Pace
+from edge_agent.sources.port import SourceWindow
+from edge_agent.sources.recording import Recording, read_csv, read_npz
+from edge_agent.sources.settings import ReplaySettings
+from models.features import passthrough_spec
+from protocol.manifest import FeatureSpec
+
+__all__ = ["ReplayControl", "ReplaySource"]
+
+_logger = logging.getLogger(__name__)
+
+
+class ReplayControl(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jump to these rows now."""
+
+    rows: tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=1)]]
+    loop: bool = True
+
+
+class ReplaySource:
+    """Implements `port.Source`; relative paths are taken from `directory`.
+
+    Raises:
+        SourceError: the recording cannot be used; the message names the file and the place in it.
+    """
+
+    def __init__(self, settings: ReplaySettings, *, directory: Path) -> None:
+        self._path = directory / settings.path
+        recording = _read(settings, self._path)
+        self._rows = recording.rows
+        self._spec = passthrough_spec(recording.names)
+        self._pace = Pace(period_s=settings.row_every_s, speed=settings.speed)
+        self._period_s = settings.row_every_s
+        first, end = settings.rows or (0, len(self._rows))
+        self._check(first, end)
+        self._first, self._end, self._loop = first, end, settings.loop
+        self._row = first
+        self._index = 0
+        self._control = (
+            ControlFile(directory / settings.control_file, ReplayControl) if settings.control_file else None
+        )
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The recording's columns as features."""
+        return self._spec
+
+    @property
+    def next_due_s(self) -> float:
+        """See `port.Source`; a recording that has ended still looks for a jump once a period."""
+        return self._pace.next_due_s
+
+    def next_window(self, now: float) -> SourceWindow | None:
+        """See `port.Source`; None for good once a recording without loop is through, unless it is told to jump."""
+        if not self._pace.take(now):
+            return None
+        self._obey()
+        if self._row >= self._end:
+            if not self._loop:
+                if self._control is None:
+                    self._pace.end()
+                return None
+            self._row = self._first
+        samples = self._rows[self._row : self._row + 1].copy()
+        window = SourceWindow(samples=samples, observed_at_s=self._index * self._period_s, index=self._index)
+        self._row += 1
+        self._index += 1
+        return window
+
+    def close(self) -> None:
+        """The recording is in memory; nothing is held open."""
+
+    def _obey(self) -> None:
+        order = self._control.poll() if self._control is not None else None
+        if order is None:
+            return
+        try:
+            self._check(*order.rows)
+        except SourceError as error:
+            _logger.warning("replay_jump_refused reason=%s", error)
+            return
+        self._first, self._end = order.rows
+        self._row, self._loop = self._first, order.loop
+
+    def _check(self, first: int, end: int) -> None:
+        if not 0 <= first < end <= len(self._rows):
+            raise SourceError(
+                f"{self._path}: rows [{first}, {end}] lie outside the recording; it has rows 0 to {len(self._rows)} "
+                f"and needs first < last + 1"
+            )
+
+
+def _read(settings: ReplaySettings, path: Path) -> Recording:
+    match path.suffix.lower():
+        case ".npz":
+            return read_npz(path, key=settings.key)
+        case ".csv":
+            return read_csv(path, columns=settings.columns, delimiter=settings.delimiter)
+        case other:
+            raise SourceError(
+                f"{path}: recordings are .csv or .npz files, not {other or 'without a suffix'!r}"
+            )

@@ -1,0 +1,69 @@
+"""The `[source]` table of agent.toml: which source, and how it is paced.
+
+The agent's configuration includes `SourceSettings`; `kind` tells the three apart. Paths are relative to agent.toml.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+__all__ = ["PluginSettings", "ReplaySettings", "SimulatedSettings", "SourceSettings"]
+
+Speed = Annotated[float, Meta(gt=0, le=1e6)]
+Seconds = Annotated[float, Meta(gt=0)]
+RowRange = Annotated[
+    tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=1)]], Meta(title="[first, last + 1]")
+]
+
+
+class SimulatedSettings(
+    Struct, frozen=True, kw_only=True, tag="simulated", tag_field="kind", forbid_unknown_fields=True
+):
+    """A simulated rotating machine.
+
+    `speed` is machine seconds per wall second; a snapshot of `window_samples` is taken every `snapshot_every_s`
+    machine seconds. `seed` picks the individual.
+    """
+
+    seed: Annotated[int, Meta(ge=0)] = 0
+    profile: str = "motor-a"
+    speed: Speed = 1.0
+    snapshot_every_s: Seconds = 10.0
+    sample_rate_hz: Annotated[float, Meta(ge=3200)] = 12_800.0
+    window_samples: Annotated[int, Meta(ge=256, le=65_536)] = 2048
+    control_file: str | None = None
+
+
+class ReplaySettings(
+    Struct, frozen=True, kw_only=True, tag="replay", tag_field="kind", forbid_unknown_fields=True
+):
+    """A recording, one window a row.
+
+    NPZ: `key` names the (rows, features) array. CSV: `columns` picks and orders columns (empty: all of them), and
+    `delimiter` parts them. `rows` is [first, last + 1]; `row_every_s` is machine time between rows.
+    """
+
+    path: str
+    key: str | None = None
+    columns: tuple[str, ...] = ()
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    rows: RowRange | None = None
+    row_every_s: Seconds = 10.0
+    speed: Speed = 1.0
+    loop: bool = True
+    control_file: str | None = None
+
+
+class PluginSettings(
+    Struct, frozen=True, kw_only=True, tag="plugin", tag_field="kind", forbid_unknown_fields=True
+):
+    """Your own source: `factory` is ``module:function``, called with `speed=` and the `options`."""
+
+    factory: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    speed: Speed = 1.0
+    options: dict[str, bool | int | float | str | list[str] | list[float]] = field(default_factory=dict)
+
+
+SourceSettings = SimulatedSettings | ReplaySettings | PluginSettings
