@@ -1,0 +1,196 @@
+"""The figures of a run, computed from its record: what the last screen, the report and the JSON show alike.
+
+Pure. A false alarm is an alarm the fleet stored from a machine without an injected fault; its rate is per hour of
+machine time that was watched in the same phase. Bandwidth saved compares telemetry with the bytes that streaming
+every raw sample would have cost; training and update traffic are shown apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulations.record import Record, RolloutSeen, TrainingSeen
+
+__all__ = ["AlarmRate", "Figures", "compute_figures"]
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmRate:
+    """False alarms and the share of windows over threshold, over some device-hours of machine time."""
+
+    alarms: int
+    device_hours: float
+    per_device_hour: float
+    windows_over_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The figures of one run. Seconds are wall seconds, bytes are payload bytes; None where it did not happen."""
+
+    devices: int
+    windows: int
+    machine_hours: float
+    faults_injected: int
+    faults_caught: int
+    faults_missed: int
+    seconds_to_catch: float | None
+    times_published: int
+    false_alarms_at_first: AlarmRate
+    false_alarms_after_change: AlarmRate
+    false_alarms_after_learning: AlarmRate
+    raw_bytes: int
+    telemetry_bytes: int
+    bandwidth_saved_pct: float
+    training_bytes: int
+    update_bytes: int
+    inference_p50_us: float
+    inference_p99_us: float
+    agent_memory_mb: float
+    rounds: int
+    seconds_per_round: float | None
+    seconds_per_round_beyond_training: float | None
+    devices_per_round: float | None
+    loss_champion: float | None
+    loss_candidate: float | None
+    int8_error: float | None
+    seconds_training_run: float | None
+    seconds_to_roll_out: float | None
+    seconds_to_recover: float | None
+    final_release: str
+    process_deaths: int
+    comparison: dict[str, float]
+    seconds_total: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
+    """Compute every figure of a record; `learned_version` is the version that federated learning made."""
+    seen = list(record.devices.values())
+    change_began, _ = record.between("c")
+    training = _last(record.trainings.values())
+    good, bad = _good_and_bad(record, learned_version)
+    learned_from = good.ended_s if good and good.ended_s is not None else record.now_s
+    bad_began = bad.began_s if bad else record.now_s
+    caught = [f for f in record.faults if f.caught_s is not None]
+    raw, telemetry = sum(d.raw_bytes for d in seen), sum(d.telemetry_bytes for d in seen)
+    drilled = _rounds(training)
+    return Figures(
+        devices=len(seen),
+        windows=sum(d.windows for d in seen),
+        machine_hours=sum(d.machine_time_s for d in seen) / 3600,
+        faults_injected=len(record.faults),
+        faults_caught=len(caught),
+        faults_missed=len(record.faults) - len(caught),
+        seconds_to_catch=max((f.caught_s - f.at_s for f in caught if f.caught_s is not None), default=None),
+        times_published=max((f.published for f in record.faults), default=0),
+        false_alarms_at_first=_alarm_rate(record, 0.0, change_began),
+        false_alarms_after_change=_alarm_rate(record, change_began, good.began_s if good else record.now_s),
+        false_alarms_after_learning=_alarm_rate(record, learned_from, bad_began),
+        raw_bytes=raw,
+        telemetry_bytes=telemetry,
+        bandwidth_saved_pct=100 * (1 - telemetry / raw) if raw else 0.0,
+        training_bytes=sum(d.training_bytes for d in seen),
+        update_bytes=sum(d.update_bytes for d in seen),
+        inference_p50_us=float(np.median([d.p50_us for d in seen])) if seen else 0.0,
+        inference_p99_us=max((d.p99_us for d in seen), default=0.0),
+        agent_memory_mb=max((d.memory_bytes for d in seen), default=0) / 1e6,
+        rounds=len(drilled),
+        seconds_per_round=_mean(_number(r, "seconds") for r in drilled),
+        seconds_per_round_beyond_training=_mean(
+            _number(r, "seconds") - _number(r, "seconds_in_training") for r in drilled
+        ),
+        devices_per_round=_mean(float(_count(r, "participants")) for r in drilled),
+        loss_champion=_evaluated(training, "champion_loss"),
+        loss_candidate=_evaluated(training, "candidate_loss"),
+        int8_error=_evaluated(training, "int8_error"),
+        seconds_training_run=training.ended_s - training.began_s if training and training.ended_s else None,
+        seconds_to_roll_out=good.ended_s - good.began_s if good and good.ended_s else None,
+        seconds_to_recover=bad.recovered_s - bad.began_s if bad and bad.recovered_s else None,
+        final_release=_common([d.release or "none" for d in seen]),
+        process_deaths=len(record.deaths),
+        comparison=dict(record.comparison),
+        seconds_total=record.now_s,
+    )
+
+
+def _alarm_rate(record: Record, start_s: float, end_s: float) -> AlarmRate:
+    """Alarms of machines that had no fault then, over the machine time that was watched then."""
+    hours = over = windows = 0.0
+    for trace in record.traces.values():
+        inside = (trace.at_s >= start_s) & (trace.at_s < end_s) & ~_faulty(record, trace.device, trace.at_s)
+        if inside.sum() < 2:
+            continue
+        machine = trace.machine_s[inside]
+        steps = np.diff(machine)
+        hours += float(steps[steps > 0].sum()) / 3600
+        over += float(trace.over[inside].sum())
+        windows += float(inside.sum())
+    alarms = sum(
+        1
+        for a in record.alarms
+        if start_s <= a.at_s < end_s and not _faulty(record, a.device, np.array([a.at_s]))[0]
+    )
+    return AlarmRate(
+        alarms=alarms,
+        device_hours=hours,
+        per_device_hour=alarms / hours if hours else 0.0,
+        windows_over_share=over / windows if windows else 0.0,
+    )
+
+
+def _faulty(record: Record, device: str, at_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    faulty = np.zeros(at_s.shape, bool)
+    for fault in record.faults:
+        if fault.device == device:
+            faulty |= (at_s >= fault.at_s) & (at_s <= (fault.ended_s or np.inf))
+    return faulty
+
+
+def _good_and_bad(record: Record, version: int) -> tuple[RolloutSeen | None, RolloutSeen | None]:
+    numbered = [(int(r.release.rpartition("/")[2]), r) for r in record.rollouts.values()]
+    good = _last(r for v, r in numbered if v == version and r.state == "COMPLETED")
+    return good, _last(r for v, r in numbered if v > version)
+
+
+def _last(items: Iterable[_Item]) -> _Item | None:
+    found = list(items)
+    return found[-1] if found else None
+
+
+def _rounds(training: TrainingSeen | None) -> list[dict[str, object]]:
+    return [r for r in training.rounds if not r.get("void")] if training else []
+
+
+def _number(values: dict[str, object], key: str) -> float:
+    value = values.get(key, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _count(values: dict[str, object], key: str) -> int:
+    value = values.get(key)
+    return len(value) if isinstance(value, list) else int(_number(values, key))
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return sum(found) / len(found) if found else None
+
+
+def _evaluated(training: TrainingSeen | None, key: str) -> float | None:
+    return training.evaluation.get(key) if training else None
+
+
+def _common(values: list[str]) -> str:
+    distinct = sorted(set(values))
+    return distinct[0] if len(distinct) == 1 else ", ".join(distinct)

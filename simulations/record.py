@@ -1,0 +1,171 @@
+"""What was seen of a world: plain values that the screen, the report and the figures are made from.
+
+Times are wall seconds since the story began unless named otherwise. Nothing here decides or draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Alarm",
+    "Chapter",
+    "ChapterState",
+    "DeviceSeen",
+    "FaultInjected",
+    "Record",
+    "RolloutSeen",
+    "ScoreTrace",
+    "TrainingSeen",
+]
+
+
+class ChapterState(StrEnum):
+    """Where a chapter of the story stands."""
+
+    AHEAD = "ahead"
+    NOW = "now"
+    DONE = "done"
+
+
+@dataclass(kw_only=True)
+class Chapter:
+    """One chapter: its letter and title, and when it began and ended."""
+
+    letter: str
+    title: str
+    state: ChapterState = ChapterState.AHEAD
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    note: str = ""
+
+
+@dataclass(kw_only=True)
+class DeviceSeen:
+    """The newest the fleet knows of a device; counters as in protocol Health."""
+
+    device: str
+    hardware: str
+    machine: str = ""
+    online: bool = False
+    state: str = "-"
+    release: str | None = None
+    desired_release: str | None = None
+    windows: int = 0
+    windows_over: int = 0
+    anomalies: int = 0
+    anomaly_rate: float = 0.0
+    score_mean: float = 0.0
+    drift_score: float = 0.0
+    drifted: bool = False
+    machine_time_s: float = 0.0
+    p50_us: float = 0.0
+    p99_us: float = 0.0
+    memory_bytes: int = 0
+    raw_bytes: int = 0
+    telemetry_bytes: int = 0
+    training_bytes: int = 0
+    update_bytes: int = 0
+    training_run: str | None = None
+    install_step: str = "IDLE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """An anomaly the fleet has stored."""
+
+    device: str
+    at_s: float
+    machine_s: float
+    release: str
+    score: float
+    threshold: float
+
+
+@dataclass(kw_only=True)
+class FaultInjected:
+    """A fault the world put into one machine, and when its device's alarm reached the fleet."""
+
+    device: str
+    kind: str
+    at_s: float
+    ended_s: float | None = None
+    caught_s: float | None = None
+    published: int = 0
+
+
+@dataclass(kw_only=True)
+class TrainingSeen:
+    """A training run as the aggregator tells it. `rounds` are its round records, oldest first."""
+
+    run: str
+    state: str
+    began_s: float
+    ended_s: float | None = None
+    planned_rounds: int = 0
+    rounds: list[dict[str, object]] = field(default_factory=list)
+    evaluation: dict[str, float] = field(default_factory=dict)
+    release: str | None = None
+    reason: str = ""
+
+
+@dataclass(kw_only=True)
+class RolloutSeen:
+    """A rollout as the fleet tells it. `groups` are (name, state, done, devices)."""
+
+    rollout: str
+    release: str
+    state: str
+    began_s: float
+    ended_s: float | None = None
+    recovered_s: float | None = None
+    groups: list[tuple[str, str, int, int]] = field(default_factory=list)
+    timeline: list[dict[str, object]] = field(default_factory=list)
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreTrace:
+    """Every window of one device: times, score, threshold; `release` is the running version's number (0: none)."""
+
+    device: str
+    at_s: NDArray[np.float64]
+    machine_s: NDArray[np.float64]
+    score: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+    over: NDArray[np.bool_]
+    release: NDArray[np.int64]
+
+
+@dataclass(kw_only=True)
+class Record:
+    """Everything that was seen, in one place."""
+
+    title: str
+    chapters: list[Chapter]
+    devices: dict[str, DeviceSeen] = field(default_factory=dict)
+    alarms: list[Alarm] = field(default_factory=list)
+    faults: list[FaultInjected] = field(default_factory=list)
+    trainings: dict[str, TrainingSeen] = field(default_factory=dict)
+    rollouts: dict[str, RolloutSeen] = field(default_factory=dict)
+    drift_share: list[tuple[float, float]] = field(default_factory=list)
+    traces: dict[str, ScoreTrace] = field(default_factory=dict)
+    deaths: list[tuple[float, str]] = field(default_factory=list)
+    learning_memory_bytes: int = 0
+    comparison: dict[str, float] = field(default_factory=dict)
+    now_s: float = 0.0
+    exit_reason: str = ""
+
+    @property
+    def chapter(self) -> Chapter | None:
+        """The chapter that is being played."""
+        return next((c for c in self.chapters if c.state is ChapterState.NOW), None)
+
+    def between(self, letter: str) -> tuple[float, float]:
+        """When a chapter began and ended (now, if it has not)."""
+        chapter = next(c for c in self.chapters if c.letter == letter)
+        return chapter.began_s, chapter.ended_s if chapter.state is ChapterState.DONE else self.now_s

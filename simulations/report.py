@@ -1,0 +1,211 @@
+"""The HTML report of a run and its JSON: one self-contained file each, no script, no network.
+
+Plots are inline SVG drawn by matplotlib; the table and the JSON hold the same figures as the last screen.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from simulations.figures import Figures
+from simulations.record import Record
+from simulations.summary import summary_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Plot
+
+__all__ = ["write_json", "write_report"]
+
+_STYLE: Final = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2733}
+h1{margin-bottom:0}h2{margin-top:2.2rem;border-bottom:1px solid #dde3ea}
+p.lead{color:#546170;margin-top:.3rem}table{border-collapse:collapse;width:100%}
+td,th{padding:.35rem .6rem;border-bottom:1px solid #eef1f4;text-align:left;vertical-align:top}
+td.value{font-weight:600;white-space:nowrap}td.remark{color:#546170}svg{width:100%;height:auto}
+"""
+
+
+def write_json(path: Path, record: Record, figures: Figures) -> None:
+    """Write the figures and the story's times as JSON, in one step (temp file, fsync, rename)."""
+    document = {
+        "title": record.title,
+        "figures": figures.as_dict(),
+        "chapters": [
+            {"letter": c.letter, "title": c.title, "began_s": c.began_s, "ended_s": c.ended_s, "note": c.note}
+            for c in record.chapters
+        ],
+        "training_runs": [
+            {
+                "run": t.run,
+                "state": t.state,
+                "rounds": t.rounds,
+                "evaluation": t.evaluation,
+                "release": t.release,
+            }
+            for t in record.trainings.values()
+        ],
+        "rollouts": [
+            {"id": r.rollout, "release": r.release, "state": r.state, "timeline": r.timeline}
+            for r in record.rollouts.values()
+        ],
+    }
+    _write(path, json.dumps(document, indent=2, default=_plain) + "\n")
+
+
+def write_report(path: Path, record: Record, figures: Figures) -> None:
+    """Write the self-contained HTML report."""
+    rows = "\n".join(
+        f'<tr><td>{html.escape(a.strip())}</td><td class="value">{html.escape(b)}</td><td class="remark">{html.escape(c)}</td></tr>'
+        for a, b, c in summary_rows(figures)
+    )
+    story = "\n".join(
+        f"<tr><td>{c.letter}</td><td>{html.escape(c.title)}</td><td class='value'>{c.ended_s - c.began_s:.1f} s</td>"
+        f"<td class='remark'>{html.escape(c.note)}</td></tr>"
+        for c in record.chapters
+    )
+    plots = [
+        (
+            "Score over time, per device",
+            "Each window's anomaly score ÷ its threshold; above 1 is over. Colours are versions.",
+            _plot_scores(record),
+        ),
+        (
+            "Drift",
+            "Share of devices whose world has left their reference, as the fleet saw it.",
+            _plot_drift(record),
+        ),
+        (
+            "Model quality per round",
+            "Mean loss on the devices' own windows before and after each round's training.",
+            _plot_rounds(record),
+        ),
+        ("Rollouts", "When each group of each rollout ran; red is a rollback.", _plot_rollouts(record)),
+    ]
+    sections = "\n".join(f"<h2>{t}</h2><p class='lead'>{d}</p>{svg}" for t, d, svg in plots)
+    _write(
+        path,
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Fedge · {html.escape(record.title)}</title><style>{_STYLE}</style>"
+        f"<h1>{html.escape(record.title)}</h1><p class=lead>{html.escape(record.exit_reason)}</p>"
+        f"<h2>Figures</h2><table>{rows}</table><h2>The story</h2><table>{story}</table>{sections}</html>\n",
+    )
+
+
+def _new_plot(width: float, height: float) -> Plot:
+    from matplotlib.figure import Figure  # drawn once, at the end: keeps the live view quick to start
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(plot: Plot) -> str:
+    out = io.StringIO()
+    plot.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return re.sub(r"(?s)^.*?(?=<svg)", "", text)
+
+
+def _plot_scores(record: Record) -> str:
+    names = sorted(record.traces)
+    if not names:
+        return "<p>No windows were scored.</p>"
+    columns = 3
+    rows = -(-len(names) // columns)
+    plot = _new_plot(12, 1.7 * rows)
+    axes = np.atleast_1d(plot.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        trace = record.traces[name]
+        ratio = np.clip(trace.score / np.maximum(trace.threshold, 1e-12), 1e-2, 1e2)
+        for version in sorted(set(trace.release.tolist())):
+            chosen = trace.release == version
+            axis.semilogy(
+                trace.at_s[chosen],
+                ratio[chosen],
+                ".",
+                markersize=1.6,
+                color=f"C{version % 10}",
+                rasterized=False,
+            )
+        axis.axhline(1, color="#999", linewidth=0.8)
+        for fault in record.faults:
+            if fault.device == name:
+                axis.axvspan(fault.at_s, fault.ended_s or record.now_s, color="#fdd", zorder=0)
+        axis.set_title(name, fontsize=9, loc="left")
+        axis.tick_params(labelsize=7)
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    return _svg(plot)
+
+
+def _plot_drift(record: Record) -> str:
+    plot = _new_plot(12, 2.4)
+    axis = plot.subplots()
+    if record.drift_share:
+        times, shares = zip(*record.drift_share, strict=True)
+        axis.fill_between(times, [100 * s for s in shares], step="post", alpha=0.4, color="C1")
+    axis.set_ylim(0, 100)
+    axis.set_ylabel("% of devices")
+    axis.set_xlabel("s")
+    for chapter in record.chapters:
+        axis.axvline(chapter.began_s, color="#bbb", linewidth=0.7)
+        axis.text(chapter.began_s, 101, chapter.letter, fontsize=8)
+    return _svg(plot)
+
+
+def _plot_rounds(record: Record) -> str:
+    rounds = [r for t in record.trainings.values() for r in t.rounds if not r.get("void")]
+    if not rounds:
+        return "<p>No round was run.</p>"
+    plot = _new_plot(12, 2.6)
+    axis = plot.subplots()
+    number = range(1, len(rounds) + 1)
+    for key, label in (("loss_before", "before"), ("loss_after", "after")):
+        values = [r.get(key) for r in rounds]
+        axis.plot(number, [v if isinstance(v, float) else np.nan for v in values], "o-", label=label)
+    axis.set_xticks(list(number))
+    axis.set_xlabel("round")
+    axis.set_ylabel("loss")
+    axis.legend()
+    return _svg(plot)
+
+
+def _plot_rollouts(record: Record) -> str:
+    if not record.rollouts:
+        return "<p>No rollout was run.</p>"
+    plot = _new_plot(12, 0.9 + 0.7 * len(record.rollouts))
+    axis = plot.subplots()
+    for row, rollout in enumerate(record.rollouts.values()):
+        end = rollout.recovered_s or rollout.ended_s or record.now_s
+        is_bad = "ROLL" in rollout.state
+        axis.barh(
+            row, end - rollout.began_s, left=rollout.began_s, color="#d66" if is_bad else "#6a6", height=0.5
+        )
+        axis.text(end, row, f"  {rollout.release}: {rollout.state.lower()}", va="center", fontsize=9)
+    axis.set_yticks([])
+    axis.invert_yaxis()
+    axis.set_xlim(0, record.now_s * 1.25)
+    axis.set_xlabel("s")
+    return _svg(plot)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

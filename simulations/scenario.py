@@ -1,0 +1,135 @@
+"""What a simulation shall be: the fleet, its machines, and the times of the story. Read from TOML, checked at once.
+
+``demo.toml`` beside this file is the scenario of ``make demo``; every key has that value as its default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from simulations.errors import ScenarioError
+
+__all__ = [
+    "BUILT_IN",
+    "DetectionSettings",
+    "MachineSettings",
+    "RolloutSettings",
+    "Scenario",
+    "TrainingSettings",
+    "load_scenario",
+]
+
+BUILT_IN: Final = Path(__file__).parent / "scenarios"
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
+class MachineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The machines and how fast their time runs.
+
+    `speed` is machine seconds per wall second; a window is taken every `snapshot_every_s` machine seconds.
+    """
+
+    speed: Seconds = 60.0
+    snapshot_every_s: Seconds = 10.0
+    sample_rate_hz: Seconds = 12_800.0
+    window_samples: Positive = 2048
+    changed_load: Seconds = 1.5
+    changed_share: Share = 0.85
+    fault_kind: str = "outer_race"
+    fault_severity: Share = 0.6
+
+
+class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a device learns its normal and when it alarms."""
+
+    commissioning_windows: Positive = 120
+    confirm: Positive = 2
+    quantile: Share = 0.999
+    margin: Seconds = 1.1
+
+
+class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The federated run."""
+
+    hidden: tuple[Positive, ...] = (16, 8, 16)
+    reference_machines: Positive = 3
+    rounds: Positive = 5
+    epochs: Positive = 4
+    batch_size: Positive = 32
+    learning_rate: Seconds = 0.05
+    server_optimizer: str = "fedavg"
+    drift_share: Share = 0.5
+    minimum_devices: Positive = 6
+
+
+class RolloutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Groups of the rollout and its health gate."""
+
+    canary_pct: Share = 0.08
+    quarter_pct: Share = 0.25
+    soak_s: Seconds = 3.0
+    maximum_anomaly_rate: Share = 0.3
+
+
+class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole simulation. `seed` makes machines and their noise repeatable; process timing is not."""
+
+    name: str = "demo"
+    title: str = "Twelve machines, one loop"
+    devices: Annotated[int, Meta(ge=3, le=200)] = 12
+    hardware: tuple[str, ...] = ("rpi4", "coral", "jetson")
+    family: str = "rotating-machine"
+    seed: int = 7
+    watch_s: Seconds = 20.0
+    settle_s: Seconds = 15.0
+    patience_s: Seconds = 120.0
+    machines: MachineSettings = msgspec.field(default_factory=MachineSettings)
+    detection: DetectionSettings = msgspec.field(default_factory=DetectionSettings)
+    training: TrainingSettings = msgspec.field(default_factory=TrainingSettings)
+    rollout: RolloutSettings = msgspec.field(default_factory=RolloutSettings)
+
+
+def load_scenario(name_or_path: str) -> Scenario:
+    """Read a built-in scenario by name or a TOML file by path.
+
+    Raises:
+        ScenarioError: no such scenario, not TOML, or a key or value that is not valid; says what would be.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = BUILT_IN / f"{name_or_path}.toml"
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.toml")))
+        raise ScenarioError(
+            f"no scenario {name_or_path!r}: give one of {known}, or the path of a .toml file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path} is not valid TOML: {error}") from None
+    _check_keys(document, Scenario, "")
+    try:
+        return msgspec.convert(document, Scenario)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"{path}: {error}") from None
+
+
+def _check_keys(table: dict[str, object], kind: type[Struct], where: str) -> None:
+    fields = {f.name: f.type for f in msgspec.structs.fields(kind)}
+    for key, value in table.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(fields))}"
+            raise ScenarioError(f"unknown key {where + key!r} in the scenario; {hint}")
+        nested = fields[key]
+        if isinstance(value, dict) and isinstance(nested, type) and issubclass(nested, Struct):
+            _check_keys(value, nested, f"{where}{key}.")

@@ -1,0 +1,117 @@
+"""The last screen of a run: its figures, in words a newcomer understands, beside their targets."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from simulations.figures import AlarmRate, Figures
+
+__all__ = ["draw_summary", "summary_rows"]
+
+
+def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
+    """(what, value, remark or target) for each figure, in the order of the story."""
+    f = figures
+    rows = [
+        (
+            "devices",
+            str(f.devices),
+            f"{f.windows:,} windows scored in {f.machine_hours:.1f} hours of machine time",
+        ),
+        (
+            "faults injected / caught / missed",
+            f"{f.faults_injected} / {f.faults_caught} / {f.faults_missed}",
+            f"caught in {_seconds(f.seconds_to_catch)}, published {f.times_published} time(s)",
+        ),
+        (
+            "false alarms per device-hour, version 1",
+            _rate(f.false_alarms_at_first),
+            _over(f.false_alarms_at_first),
+        ),
+        (
+            "  … after the load changed",
+            _rate(f.false_alarms_after_change),
+            _over(f.false_alarms_after_change),
+        ),
+        (
+            "  … with the version learned together",
+            _rate(f.false_alarms_after_learning),
+            _over(f.false_alarms_after_learning),
+        ),
+        (
+            "telemetry sent / raw streaming",
+            f"{_size(f.telemetry_bytes)} / {_size(f.raw_bytes)}",
+            f"{f.bandwidth_saved_pct:.2f} % saved (target ≥ 99 %)",
+        ),
+        ("  training and update traffic, apart", f"{_size(f.training_bytes)} + {_size(f.update_bytes)}", ""),
+        (
+            "inference p50 / p99",
+            f"{f.inference_p50_us:.0f} / {f.inference_p99_us:.0f} µs",
+            "median and worst device",
+        ),
+        ("agent memory (PSS), largest", f"{f.agent_memory_mb:.0f} MB", "target ≤ 60 MB"),
+        (
+            "rounds, seconds each",
+            f"{f.rounds}, {_seconds(f.seconds_per_round)}",
+            (
+                f"{_seconds(f.seconds_per_round_beyond_training)} beyond training (target ≤ 2 s); "
+                f"{f.devices_per_round or 0:.0f} devices a round"
+            ),
+        ),
+        (
+            "loss on held-out windows, before → after",
+            f"{_number(f.loss_champion)} → {_number(f.loss_candidate)}",
+            "federated evaluation",
+        ),
+        ("int8 error against float", _number(f.int8_error), "mean absolute, standardised units"),
+        ("time to roll out", _seconds(f.seconds_to_roll_out), "canary → quarter → all"),
+        (
+            "bad release → full recovery",
+            _seconds(f.seconds_to_recover),
+            f"target ≤ 30 s; the fleet runs {f.final_release}",
+        ),
+    ]
+    for name, value in f.comparison.items():
+        rows.append((name, f"{value:.4g}", ""))
+    if f.process_deaths:
+        rows.append(("processes that died and came back", str(f.process_deaths), ""))
+    rows.append(("whole story", _seconds(f.seconds_total), ""))
+    return rows
+
+
+def draw_summary(figures: Figures, title: str) -> RenderableType:
+    """A panel for the terminal."""
+    table = Table(box=None, padding=(0, 1), show_header=False, expand=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="dim")
+    for what, value, remark in summary_rows(figures):
+        table.add_row(what, value, Text(remark))
+    return Panel(table, title=f"[bold]Fedge[/] · {title} · figures of this run", border_style="green")
+
+
+def _rate(rate: AlarmRate) -> str:
+    return f"{rate.per_device_hour:.2f}"
+
+
+def _over(rate: AlarmRate) -> str:
+    return f"{rate.alarms} alarms in {rate.device_hours:.1f} device-hours; {100 * rate.windows_over_share:.1f} % of windows over threshold"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
