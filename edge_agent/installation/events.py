@@ -1,0 +1,186 @@
+"""What happens to an installation (events) and what is done about it (effects), as values.
+
+They carry facts only; `transitions` decides what follows from an event, `installer` performs effects. Each effect may be
+performed again after a kill, and ends in exactly one event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.installation.journal import Baseline, BundleRef
+from protocol.messages.kinds import InstallStep
+from protocol.messages.payloads import DesiredState
+
+__all__ = [
+    "Activate",
+    "ActiveLost",
+    "Asked",
+    "Check",
+    "Checked",
+    "Download",
+    "Downloaded",
+    "Effect",
+    "Event",
+    "FallBack",
+    "FellBack",
+    "Opened",
+    "Probe",
+    "Probed",
+    "Proceed",
+    "Prune",
+    "Restarted",
+    "Staged",
+    "Stopped",
+    "TrialEnded",
+    "Verified",
+    "Verify",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The fleet wants a release."""
+
+    desired: DesiredState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restarted:
+    """The agent has started; whatever was under way was cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The request is acceptable."""
+
+    is_on_disk: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """All bytes are on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """Signature, hashes and fit hold, and the file has its final name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """The way is free to go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """The model reproduces its golden outputs in a child process, fast enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The bundle is in memory; `baseline` says how detection goes without it."""
+
+    baseline: Baseline | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded:
+    """The trial of the bundle `sha256` has a verdict: `failure` is its reason, or None where it passed."""
+
+    sha256: str
+    failure: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """The step's work ended badly: `step` is REJECTED, FAILED or TIMED_OUT."""
+
+    step: InstallStep
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveLost:
+    """The active bundle can no longer be opened."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FellBack:
+    """`bundle` is in memory (None: there is nothing to run); `failure` says that bundles were there, but none opens."""
+
+    bundle: BundleRef | None
+    failure: str | None
+
+
+Event = (
+    Asked
+    | Restarted
+    | Checked
+    | Downloaded
+    | Verified
+    | Staged
+    | Probed
+    | Opened
+    | TrialEnded
+    | Stopped
+    | ActiveLost
+    | FellBack
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Test the request against this device."""
+
+    desired: DesiredState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """Fetch what is missing of the bundle."""
+
+    desired: DesiredState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Verify the file completely and give it its final name."""
+
+    desired: DesiredState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proceed:
+    """Nothing to do; go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Run the model in a child process."""
+
+    bundle: BundleRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activate:
+    """Bring the bundle into memory."""
+
+    bundle: BundleRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallBack:
+    """Bring the first of these that opens into memory."""
+
+    bundles: tuple[BundleRef, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """Delete every bundle that the journal does not keep."""
+
+
+Effect = Check | Download | Verify | Proceed | Probe | Activate | FallBack | Prune

@@ -1,0 +1,277 @@
+"""The decisions of an installation: journal + event → new journal, what to do next, what to tell the fleet.
+
+Pure: no clock, no disk, no thread. Whoever performs an effect writes the new journal first, so that a kill at any
+point is met by `Restarted` with a journal that says which work was begun.
+
+::
+
+    Asked ─► CHECKING ─► DOWNLOADING ─► VERIFYING ─► STAGED ─► PROBING ─► ACTIVATING ─► TRIAL ─► COMMITTED
+                 └── already on disk ─────┘             └ proven here ───────┘ └── proven here ────┘
+    any step before TRIAL ─► REJECTED | FAILED | TIMED_OUT | CANCELED (a newer request)
+    TRIAL ─► ROLLING_BACK ─► ROLLED_BACK | INCONSISTENT (nothing on disk can be run)
+
+Invariants: the active bundle changes only in TRIAL, COMMITTED (of a proven bundle), ROLLED_BACK, INCONSISTENT, CANCELED of a
+trial, and recovery; it never names an unverified bundle; content that is not committed is begun at most `MAXIMUM_STARTS` times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from msgspec.structs import replace
+
+from edge_agent.installation.acceptance import Novelty, novelty
+from edge_agent.installation.events import (
+    Activate,
+    ActiveLost,
+    Asked,
+    Check,
+    Checked,
+    Download,
+    Downloaded,
+    Effect,
+    Event,
+    FallBack,
+    FellBack,
+    Opened,
+    Probe,
+    Probed,
+    Proceed,
+    Prune,
+    Restarted,
+    Staged,
+    Stopped,
+    TrialEnded,
+    Verified,
+    Verify,
+)
+from edge_agent.installation.journal import (
+    KEPT_COMMITTED,
+    KEPT_OUTCOMES,
+    Attempt,
+    BundleRef,
+    Journal,
+)
+from protocol.messages.kinds import InstallStatus, InstallStep
+from protocol.messages.payloads import DesiredState, InstallReport
+
+__all__ = ["MAXIMUM_STARTS", "Decision", "decide"]
+
+MAXIMUM_STARTS: Final = 3
+"""How often content that never proved itself may be run: once, and twice more for power cuts that were not its fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What follows from an event.
+
+    Attributes:
+        journal: to be written durably before anything else happens.
+        effect: what to do then; None: wait.
+        reports: what to tell the fleet.
+    """
+
+    journal: Journal
+    effect: Effect | None = None
+    reports: tuple[InstallReport, ...] = ()
+
+
+def decide(journal: Journal, event: Event) -> Decision:
+    """Decide what follows; an event that does not fit the present step changes nothing."""
+    match event:
+        case Asked(desired=desired):
+            return _asked(journal, desired)
+        case Restarted():
+            return _restarted(journal)
+        case ActiveLost(reason=reason):
+            return _active_lost(journal, reason)
+        case FellBack(bundle=bundle, failure=failure):
+            return _fell_back(journal, bundle, failure)
+        case _:
+            return (
+                Decision(journal=journal)
+                if journal.attempt is None
+                else _under_way(journal, journal.attempt, event)
+            )
+
+
+def _asked(journal: Journal, desired: DesiredState) -> Decision:
+    match novelty(journal, desired):
+        case Novelty.RUNNING:
+            return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+        case Novelty.ANSWERED:
+            answer = journal.outcome_of(desired.execution)
+            reports = () if answer is None else (answer,)
+            return Decision(journal=journal, effect=_effect_of(journal), reports=reports)
+        case Novelty.STALE:
+            refusal = journal.report(
+                desired,
+                InstallStep.REJECTED,
+                InstallStatus.REJECTED,
+                reason=f"desired state {desired.counter} ({desired.release}) is not newer than {journal.highest_counter}, which this device has accepted",
+            )
+            return Decision(journal=journal, effect=_effect_of(journal), reports=(refusal,))
+        case Novelty.NEW | Novelty.LOST:
+            return _begin(journal, desired)
+        case unknown:
+            assert_never(unknown)
+
+
+def _begin(journal: Journal, desired: DesiredState) -> Decision:
+    reports: tuple[InstallReport, ...] = ()
+    if (attempt := journal.attempt) is not None:
+        # Content that never proved itself must not outlive its trial, not even while the next release is fetched.
+        active = attempt.fallback if attempt.step is InstallStep.TRIAL else journal.active
+        journal, reports = _close(
+            replace(journal, active=active),
+            attempt,
+            InstallStep.CANCELED,
+            InstallStatus.CANCELED,
+            reason=f"superseded by desired state {desired.counter} ({desired.release})",
+        )
+    journal = replace(
+        journal,
+        highest_counter=max(journal.highest_counter, desired.counter),
+        attempt=Attempt(desired=desired, step=InstallStep.CHECKING, fallback=journal.active),
+    )
+    return Decision(journal=journal, effect=_effect_of(journal), reports=(*reports, *_progress(journal)))
+
+
+def _restarted(journal: Journal) -> Decision:
+    attempt = journal.attempt
+    if attempt is None:
+        # The last word may have been lost between the journal and the outbox; saying it twice does no harm.
+        return Decision(journal=journal, effect=Prune(), reports=journal.outcomes[-1:])
+    if attempt.step not in {InstallStep.PROBING, InstallStep.ACTIVATING, InstallStep.TRIAL}:
+        return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+    if attempt.starts >= MAXIMUM_STARTS:
+        reason = (
+            f"the agent ended {attempt.starts} times during {attempt.step.value} of {attempt.desired.release}"
+        )
+        if attempt.step is InstallStep.TRIAL:
+            return _roll_back(journal, attempt, reason)
+        return _stop(journal, attempt, InstallStep.FAILED, reason)
+    journal = replace(journal, attempt=replace(attempt, starts=attempt.starts + 1))
+    return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+
+
+def _active_lost(journal: Journal, reason: str) -> Decision:
+    attempt, active = journal.attempt, journal.active
+    if attempt is not None and attempt.step is InstallStep.TRIAL:
+        return _roll_back(journal, attempt, reason)
+    lost = active.sha256 if active is not None else ""
+    return Decision(journal=journal, effect=FallBack(bundles=journal.fallbacks(without=lost)))
+
+
+def _fell_back(journal: Journal, bundle: BundleRef | None, failure: str | None) -> Decision:
+    attempt = journal.attempt
+    journal = replace(journal, active=bundle)
+    if attempt is None or attempt.step is not InstallStep.ROLLING_BACK:
+        if attempt is not None:
+            journal = replace(journal, attempt=replace(attempt, fallback=bundle))
+        return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+    step, status, reason = InstallStep.ROLLED_BACK, InstallStatus.ROLLED_BACK, attempt.reason
+    if failure is not None:
+        step, status = InstallStep.INCONSISTENT, InstallStatus.FAILED
+        reason = f"{reason}; and nothing on this device could be run instead: {failure}"
+    journal, reports = _close(journal, attempt, step, status, reason=reason)
+    return Decision(journal=journal, effect=Prune(), reports=reports)
+
+
+def _under_way(
+    journal: Journal,
+    attempt: Attempt,
+    event: Checked | Downloaded | Verified | Staged | Probed | Opened | TrialEnded | Stopped,
+) -> Decision:
+    match attempt.step, event:
+        case InstallStep.CHECKING, Checked(is_on_disk=is_on_disk):
+            return _enter(journal, attempt, InstallStep.VERIFYING if is_on_disk else InstallStep.DOWNLOADING)
+        case InstallStep.DOWNLOADING, Downloaded():
+            return _enter(journal, attempt, InstallStep.VERIFYING)
+        case InstallStep.VERIFYING, Verified():
+            return _enter(journal, attempt, InstallStep.STAGED)
+        case InstallStep.STAGED, Staged():
+            is_proven = journal.has_proven(attempt.desired.bundle_sha256)
+            return _enter(journal, attempt, InstallStep.ACTIVATING if is_proven else InstallStep.PROBING)
+        case InstallStep.PROBING, Probed():
+            return _enter(journal, attempt, InstallStep.ACTIVATING)
+        case InstallStep.ACTIVATING, Opened(baseline=baseline):
+            journal = replace(journal, active=attempt.bundle)
+            if journal.has_proven(attempt.bundle.sha256):
+                return _commit(journal, attempt)
+            return _enter(journal, replace(attempt, baseline=baseline), InstallStep.TRIAL)
+        case InstallStep.TRIAL, TrialEnded(sha256=sha256, failure=failure) if sha256 == attempt.bundle.sha256:
+            return _commit(journal, attempt) if failure is None else _roll_back(journal, attempt, failure)
+        case InstallStep.TRIAL | InstallStep.ROLLING_BACK, _:
+            return Decision(journal=journal)
+        case _, Stopped(step=step, reason=reason):
+            return _stop(journal, attempt, step, reason)
+        case _:
+            return Decision(journal=journal)
+
+
+def _enter(journal: Journal, attempt: Attempt, step: InstallStep) -> Decision:
+    runs_content = step in {InstallStep.PROBING, InstallStep.ACTIVATING, InstallStep.TRIAL}
+    journal = replace(journal, attempt=replace(attempt, step=step, starts=1 if runs_content else 0))
+    return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+
+
+def _commit(journal: Journal, attempt: Attempt) -> Decision:
+    mine = attempt.bundle
+    committed = (mine, *(ref for ref in journal.committed if ref.sha256 != mine.sha256))[:KEPT_COMMITTED]
+    journal = replace(journal, committed=committed, factory=journal.factory or mine)
+    journal, reports = _close(journal, attempt, InstallStep.COMMITTED, InstallStatus.SUCCEEDED)
+    return Decision(journal=journal, effect=Prune(), reports=reports)
+
+
+def _roll_back(journal: Journal, attempt: Attempt, reason: str) -> Decision:
+    journal = replace(journal, attempt=replace(attempt, step=InstallStep.ROLLING_BACK, reason=reason))
+    return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+
+
+def _stop(journal: Journal, attempt: Attempt, step: InstallStep, reason: str) -> Decision:
+    journal, reports = _close(journal, attempt, step, InstallStatus(step.value), reason=reason)
+    return Decision(journal=journal, effect=Prune(), reports=reports)
+
+
+def _close(
+    journal: Journal, attempt: Attempt, step: InstallStep, status: InstallStatus, *, reason: str = ""
+) -> tuple[Journal, tuple[InstallReport, ...]]:
+    """End the attempt: forget it, remember its outcome."""
+    outcome = journal.report(attempt.desired, step, status, reason=reason)
+    others = tuple(r for r in journal.outcomes if r.execution != outcome.execution)
+    closed = replace(journal, attempt=None, outcomes=(*others, outcome)[-KEPT_OUTCOMES:])
+    return closed, (outcome,)
+
+
+def _effect_of(journal: Journal) -> Effect | None:
+    """The work of the present step: performing it again is always safe."""
+    attempt = journal.attempt
+    if attempt is None:
+        return None
+    match attempt.step:
+        case InstallStep.CHECKING:
+            return Check(desired=attempt.desired)
+        case InstallStep.DOWNLOADING:
+            return Download(desired=attempt.desired)
+        case InstallStep.VERIFYING:
+            return Verify(desired=attempt.desired)
+        case InstallStep.STAGED:
+            return Proceed()
+        case InstallStep.PROBING:
+            return Probe(bundle=attempt.bundle)
+        case InstallStep.ACTIVATING:
+            return Activate(bundle=attempt.bundle)
+        case InstallStep.ROLLING_BACK:
+            return FallBack(bundles=journal.fallbacks(without=attempt.bundle.sha256))
+        case _:
+            return None  # TRIAL waits for windows; the other steps end an attempt
+
+
+def _progress(journal: Journal) -> tuple[InstallReport, ...]:
+    attempt = journal.attempt
+    if attempt is None:
+        return ()
+    report = journal.report(attempt.desired, attempt.step, InstallStatus.IN_PROGRESS, reason=attempt.reason)
+    return (report,)
