@@ -1,0 +1,118 @@
+"""What a device reaches: Flower's Fleet API, ``/v1/fleet/*``, and not one route more.
+
+::
+
+    TLS ─► body limit ─► error translation ─► protobuf ─► node signature ─► roster ─► held pull ─► Flower's own handlers
+
+No Control API (it starts runs with uploaded code), no Runtime API (it hands out task tokens), no FAB: this app cannot be
+asked for them because it does not have them. Three things are added to Flower's own checks:
+
+* A key that is not in the roster (now) is refused, also where Flower still knows its node.
+* A reply must come from the node that signs the request; Flower checks only that the node was asked.
+* ``pull-messages`` is held until a question for that node exists, at most `hold_s`: devices hear at once and
+  twelve of them cost twelve requests a second instead of 120. Stock SuperNodes only see a slow answer.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aggregator.flower import upstream
+from aggregator.flower.doorbell import Doorbell
+from protocol.names import DeviceId
+
+__all__ = ["KeyRing", "fleet_app"]
+
+CallNext = Callable[[Request], Awaitable[Response]]
+
+
+class KeyRing(Protocol):
+    """Who is let in, by public key (`aggregator.flower.roster.Roster`)."""
+
+    def device_of_key(self, public_key: bytes) -> DeviceId | None:
+        """The device whose key this is, or None for a stranger."""
+
+
+def fleet_app(
+    linkstate_factory: object, keys: KeyRing, doorbell: Doorbell, *, maximum_request_bytes: int, hold_s: float
+) -> FastAPI:
+    """Build the app.
+
+    Args:
+        linkstate_factory: Flower's, over the one database.
+        keys: who is let in.
+        doorbell: rung when questions and answers are stored.
+        maximum_request_bytes: larger bodies are refused unread.
+        hold_s: longest time a pull is held open; well under a client's read timeout (stock SuperNode: 30 s).
+    """
+    guard = _Guard(keys, doorbell, hold_s)
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=[
+            Middleware(_BodyLimit, maximum_bytes=maximum_request_bytes),
+            Middleware(BaseHTTPMiddleware, dispatch=upstream.http_error_translator),
+            Middleware(upstream.ProtobufTranslationMiddleware),
+            Middleware(upstream.NodeAuthMiddleware),
+            Middleware(BaseHTTPMiddleware, dispatch=guard),
+        ],
+    )
+    app.state.linkstate_factory = linkstate_factory
+    app.state.enable_supernode_auth = True
+    app.state.fleet_event_log_plugin = None
+    app.state.artifact_provider = None
+    app.state.superlink_lifespan = None
+    app.include_router(upstream.fleet_router)
+    return app
+
+
+class _Guard:
+    """Runs behind Flower's signature check: what it reads from the request is signed for."""
+
+    def __init__(self, keys: KeyRing, doorbell: Doorbell, hold_s: float) -> None:
+        self._keys, self._doorbell, self._hold_s = keys, doorbell, hold_s
+
+    async def __call__(self, request: Request, call_next: CallNext) -> Response:
+        message = getattr(request.state, "protobuf_request", None)
+        if message is None:
+            # Nothing of the Fleet API: the router answers 404, and Flower's check has not run for it.
+            return await call_next(request)
+        key = b64decode(request.headers[upstream.FLEET_HTTP_PUBLIC_KEY_HEADER])
+        if self._keys.device_of_key(key) is None:
+            raise HTTPException(status_code=401, detail="This device key is not in the aggregator's roster")
+        if isinstance(message, upstream.PushMessagesRequest):
+            if len(message.messages_list) != 1 or len(message.message_object_trees) != 1:
+                raise HTTPException(
+                    status_code=400, detail="A reply is exactly one message with its object tree"
+                )
+            if message.messages_list[0].metadata.src_node_id != message.node.node_id:
+                raise HTTPException(status_code=403, detail="A reply must come from the node that signs it")
+        if isinstance(message, upstream.PullMessagesRequest):
+            await self._doorbell.wait_for_question(message.node.node_id, self._hold_s)
+        response = await call_next(request)
+        if isinstance(message, upstream.PushMessagesRequest | upstream.PushObjectRequest):
+            self._doorbell.ring_asker()
+        return response
+
+
+class _BodyLimit:
+    """Refuses bodies that are too large or of unknown length before a byte of them is read."""
+
+    def __init__(self, app: ASGIApp, maximum_bytes: int) -> None:
+        self._app, self._maximum_bytes = app, maximum_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            declared = dict(scope["headers"]).get(b"content-length", b"")
+            if not declared.isdigit() or int(declared) > self._maximum_bytes:
+                await Response(status_code=413)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,134 @@
+"""The cohort link over Flower: devices become nodes, questions become messages, replies become vectors.
+
+Implements `aggregator.rounds.cohort_link.CohortLink`. Everything that a reply can be (an error, no record, a record of another kind,
+an array that does not parse) ends as a `DeviceReply` with a reason in words; nothing a device sends raises here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.flower.doorbell import Doorbell
+from aggregator.flower.grid import LinkStateGrid
+from aggregator.flower.roster import Roster
+from aggregator.flower.upstream import (
+    ArrayRecord,
+    ConfigRecord,
+    ErrorCode,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from aggregator.rounds.cohort_link import DeviceReply, Ticket
+from protocol.names import DeviceId
+from protocol.questions import ASSESS, FIT, FitQuestion, Question, encode_question
+
+__all__ = ["FlowerCohortLink"]
+
+MAXIMUM_REASON_CHARS: Final = 300
+"""A device's own words about its failure end up in logs and on a dashboard."""
+
+_LOST_CODES: Final = {
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+}
+
+
+class FlowerCohortLink:
+    """Asks devices through one Flower run. One thread at a time.
+
+    Args:
+        grid: of a running Flower run.
+        roster: device ↔ node.
+        doorbell: rung when part of an answer is stored.
+    """
+
+    def __init__(self, grid: LinkStateGrid, roster: Roster, doorbell: Doorbell) -> None:
+        self._grid, self._roster, self._doorbell = grid, roster, doorbell
+        self._asked: dict[Ticket, DeviceId] = {}
+
+    def ask(
+        self,
+        devices: Sequence[DeviceId],
+        question: Question,
+        arrays: Mapping[str, NDArray[np.float32]],
+        *,
+        lifetime_s: float,
+    ) -> dict[Ticket, DeviceId]:
+        """See `CohortLink.ask`."""
+        content = RecordDict(
+            {
+                "question": ConfigRecord({"json": encode_question(question)}),
+                "arrays": ArrayRecord({name: _as_array(array) for name, array in arrays.items()}),
+            }
+        )
+        kind = FIT if isinstance(question, FitQuestion) else ASSESS
+        reachable = [(d, n) for d in devices if (n := self._roster.node_of(d)) is not None]
+        messages = [Message(content, node, kind, ttl=lifetime_s) for _, node in reachable]
+        ids = self._grid.ask(messages)
+        asked = {Ticket(i): device for i, (device, _) in zip(ids, reachable, strict=True) if i}
+        self._asked.update(asked)
+        return dict(asked)
+
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
+        """See `CohortLink.replies`."""
+        found = self._take(tickets)
+        if not found:
+            self._doorbell.wait_for_answer(wait_s)
+            found = self._take(tickets)
+        return found
+
+    def withdraw(self, tickets: Collection[Ticket]) -> None:
+        """See `CohortLink.withdraw`."""
+        self._grid.withdraw(tickets)
+        for ticket in tickets:
+            self._asked.pop(ticket, None)
+
+    def _take(self, tickets: Collection[Ticket]) -> list[DeviceReply]:
+        found = []
+        for message in self._grid.take_replies(tickets):
+            ticket = Ticket(message.metadata.reply_to_message_id)
+            # A reply to something that was withdrawn meanwhile is late: dropped.
+            if (device := self._asked.pop(ticket, None)) is not None:
+                found.append(_read_reply(ticket, device, message))
+        return found
+
+
+def _as_array(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _read_reply(ticket: Ticket, device: DeviceId, message: Message) -> DeviceReply:
+    if message.has_error():
+        error = message.error
+        words = (error.reason or f"Flower error {error.code}")[:MAXIMUM_REASON_CHARS]
+        return DeviceReply(ticket=ticket, device=device, failure=words, lost=error.code in _LOST_CODES)
+    try:
+        vector = message.content.array_records["answer"]["vector"].numpy()
+    except (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError) as error:
+        return DeviceReply(
+            ticket=ticket,
+            device=device,
+            failure=f"reply holds no readable array record 'answer' with 'vector': {error!r}"[
+                :MAXIMUM_REASON_CHARS
+            ],
+        )
+    return DeviceReply(
+        ticket=ticket,
+        device=device,
+        vector=vector,
+        seconds_in_training=_seconds(message.content.metric_records),
+    )
+
+
+def _seconds(metrics: Mapping[str, MetricRecord]) -> float:
+    """The device's own training time from the optional metric record "work"; 0 where it is absent or absurd."""
+    value = metrics["work"].get("seconds", 0.0) if "work" in metrics else 0.0
+    if isinstance(value, int | float) and np.isfinite(value) and value >= 0:
+        return float(value)
+    return 0.0

@@ -1,0 +1,157 @@
+"""Which devices may join rounds: device id ↔ public key ↔ Flower node, kept on disk.
+
+The caller decides who is in (it reads the fleet's list); Flower only ever sees keys that were put here. Flower
+forbids registering a key again once its node was deleted, so nodes are never deleted: a device that leaves keeps its node and loses
+its place here, and `device_of_key` is asked on every request (`fleet_app`).
+
+Invariants: one key belongs to one device and the reverse; the file is the whole roster, replaced atomically.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from aggregator.errors import RosterError
+from protocol.errors import ProtocolError
+from protocol.identity import load_public_key, public_key_pem
+from protocol.names import DeviceId, check_name
+
+__all__ = ["Roster", "RosterChange"]
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    public_key: str
+    node_id: int
+
+
+class _RosterFile(msgspec.Struct, frozen=True, kw_only=True):
+    format: int = 1
+    devices: dict[str, _Entry] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosterChange:
+    """What a new roster changed, device ids in order. `rekeyed` have a new key; their old one is void."""
+
+    added: tuple[DeviceId, ...]
+    removed: tuple[DeviceId, ...]
+    rekeyed: tuple[DeviceId, ...]
+
+
+class Roster:
+    """The devices that may take part. Safe to use from several threads.
+
+    Args:
+        path: the roster file; its directory exists. A missing file is an empty roster.
+        node_of_key: gives the Flower node of a PEM key, registering it where it has none.
+
+    Raises:
+        RosterError: the file is there but cannot be read.
+    """
+
+    def __init__(self, path: Path, node_of_key: Callable[[bytes], int]) -> None:
+        self._path, self._node_of_key = path, node_of_key
+        self._lock = threading.Lock()
+        self._publish(_read(path).devices)
+
+    def sync(self, public_keys: Mapping[DeviceId, bytes]) -> RosterChange:
+        """Make exactly these devices the roster, durably.
+
+        Args:
+            public_keys: device id → SubjectPublicKeyInfo PEM of its P-256 key.
+
+        Raises:
+            RosterError: a bad name or key, or one key for two devices; the roster is as before.
+        """
+        with self._lock:
+            before = self._entries
+            after = {str(device): self._entry(device, pem) for device, pem in sorted(public_keys.items())}
+            _check_distinct(after)
+            change = RosterChange(
+                added=tuple(DeviceId(d) for d in after if d not in before),
+                removed=tuple(DeviceId(d) for d in before if d not in after),
+                rekeyed=tuple(
+                    DeviceId(d)
+                    for d, e in after.items()
+                    if d in before and before[d].public_key != e.public_key
+                ),
+            )
+            if after != before:
+                _write(self._path, msgspec.json.encode(_RosterFile(devices=after)))
+                self._publish(after)
+        return change
+
+    def device_of_key(self, public_key: bytes) -> DeviceId | None:
+        """The device whose key this is (PEM as Flower sends it), or None for a stranger."""
+        return self._device_of_key.get(public_key.strip())
+
+    def device_of_node(self, node_id: int) -> DeviceId | None:
+        """The device behind a Flower node, or None where it is no longer in the roster."""
+        return self._device_of_node.get(node_id)
+
+    def node_of(self, device: DeviceId) -> int | None:
+        """The Flower node of a device, or None where it is not in the roster."""
+        entry = self._entries.get(device)
+        return None if entry is None else entry.node_id
+
+    def devices(self) -> tuple[DeviceId, ...]:
+        """Everybody in the roster, in order."""
+        return tuple(DeviceId(device) for device in self._entries)
+
+    def _entry(self, device: str, pem: bytes) -> _Entry:
+        try:
+            check_name(device, "device")
+            # Written back in one form: Flower compares keys byte by byte.
+            canonical = public_key_pem(load_public_key(pem))
+        except ProtocolError as error:
+            raise RosterError(f"device {device[:80]!r} cannot be in the roster: {error}") from None
+        return _Entry(public_key=canonical.decode("ascii"), node_id=self._node_of_key(canonical))
+
+    def _publish(self, entries: Mapping[str, _Entry]) -> None:
+        # Whole dictionaries are swapped, so that requests read without a lock.
+        self._entries = dict(entries)
+        self._device_of_key = {e.public_key.encode().strip(): DeviceId(d) for d, e in entries.items()}
+        self._device_of_node = {e.node_id: DeviceId(d) for d, e in entries.items()}
+
+
+def _check_distinct(entries: Mapping[str, _Entry]) -> None:
+    owner: dict[str, str] = {}
+    for device, entry in entries.items():
+        if (other := owner.setdefault(entry.public_key, device)) != device:
+            raise RosterError(
+                f"devices {other!r} and {device!r} have the same public key; each needs its own"
+            )
+
+
+def _read(path: Path) -> _RosterFile:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_RosterFile)
+    except FileNotFoundError:
+        return _RosterFile()
+    except (OSError, msgspec.DecodeError) as error:
+        raise RosterError(
+            f"roster file {path} cannot be read: {error}; remove it and it is written anew from the fleet's list"
+        ) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise RosterError(f"roster file {path} cannot be written: {error.strerror or error}") from None

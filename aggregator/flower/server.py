@@ -1,0 +1,322 @@
+"""The embedded Flower server: one TLS port, one SQLite database, runs that live as long as this process says.
+
+::
+
+    with FlowerServer(settings) as server:
+        server.sync_roster({"press-1": pem, ...})
+        run = server.start_run()
+        collector = PlainCollector(server.link(run))
+        ...
+        server.finish_run(run, RunEnd.COMPLETED)
+
+A Flower run is only the envelope in which questions travel; what survives a kill -9 is the roster, the nodes and
+the database. On start, runs that a former process left open are finished: their unanswered questions are void, the caller starts a new
+run and asks again from its own last finished round. Devices notice nothing but a pause.
+
+Not a SuperLink: no Control API, no Runtime API, no FAB, no subprocess. Threads: one for the server's event loop,
+one that keeps runs alive; every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+
+from aggregator.errors import FlowerListenError, FlowerRunEndedError, FlowerServerError, RosterError
+from aggregator.flower import upstream
+from aggregator.flower.doorbell import Doorbell
+from aggregator.flower.fleet_app import fleet_app
+from aggregator.flower.grid import LinkStateGrid
+from aggregator.flower.link import FlowerCohortLink
+from aggregator.flower.roster import Roster, RosterChange
+from protocol.names import DeviceId
+
+__all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
+
+RUN_HEARTBEAT_S: Final = 15.0
+"""Flower ends a run whose heartbeat is 60 s late; a quarter of that forgives a busy machine."""
+
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowerServerSettings:
+    """Where the Fleet API listens and where it keeps its state.
+
+    `port` 0 takes a free one. `tls_cert` holds the chain, leaf first. `data_dir` gets ``flower.sqlite`` and ``roster.json``.
+    `maximum_request_bytes`: 64 MiB holds an update of 16 million parameters. `hold_s`: how long a device's pull is held.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls_cert: Path
+    tls_key: Path
+    data_dir: Path
+    maximum_request_bytes: int = 64 * 1024 * 1024
+    hold_s: float = 1.0
+
+
+class RunEnd(StrEnum):
+    """How a Flower run ended, in Flower's words."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowerRun:
+    """A Flower run of this process."""
+
+    run_id: int
+    task_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Payload bytes of one run, as the server counts them: to devices and from devices."""
+
+    to_devices_bytes: int
+    from_devices_bytes: int
+
+
+class FlowerServer:
+    """Serves the Fleet API and starts runs in it.
+
+    Args:
+        settings: where to listen, where to keep state; `data_dir` is created.
+
+    Raises:
+        FlowerServerError: the database cannot be opened.
+        RosterError: the roster file cannot be read.
+    """
+
+    def __init__(self, settings: FlowerServerSettings) -> None:
+        self._settings = settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        database = settings.data_dir / "flower.sqlite"
+        try:
+            _, factory = upstream.get_objectstore_linkstate_factories(
+                str(database), upstream.get_federation_manager(is_simulation=False)
+            )
+            self._state = factory.state()
+        except Exception as error:  # SQLAlchemy, Alembic and sqlite3 each have their own tree
+            raise FlowerServerError(f"Flower's database {database} cannot be opened: {error}") from error
+        self._factory = factory
+        self._doorbell = Doorbell()
+        self._roster = Roster(settings.data_dir / "roster.json", self._node_of_key)
+        self._runs: dict[int, FlowerRun] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._port = settings.port
+        self._uvicorn: uvicorn.Server | None = None
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, known after `start`."""
+        return self._port
+
+    def start(self) -> None:
+        """Finish what a former process left open, then listen; returns when devices can connect.
+
+        Raises:
+            FlowerListenError: the address is taken, or the certificate or key cannot be used.
+        """
+        _check_tls(self._settings)
+        listener = _bind(self._settings)
+        self._port = listener.getsockname()[1]
+        self._finish_stale_runs()
+        app = fleet_app(
+            self._factory,
+            self._roster,
+            self._doorbell,
+            maximum_request_bytes=self._settings.maximum_request_bytes,
+            hold_s=self._settings.hold_s,
+        )
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                ssl_certfile=self._settings.tls_cert,
+                ssl_keyfile=self._settings.tls_key,
+                log_config=None,
+                access_log=False,
+                ws="none",
+                lifespan="off",
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=2,
+                server_header=False,
+            )
+        )
+        self._stopping.clear()
+        self._spawn("flower-fleet-api", lambda: self._serve(listener))
+        self._spawn("flower-run-heartbeat", self._keep_runs_alive)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._uvicorn.started:
+            if not self._threads[0].is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise FlowerListenError(f"the Fleet API did not start on {self._settings.host}:{self._port}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop listening. Runs that are still open are finished as stopped; devices wait and come back."""
+        self._stopping.set()
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
+        for thread in self._threads:
+            thread.join(STOP_TIMEOUT_S)
+        self._threads.clear()
+        for run in tuple(self._runs.values()):
+            self.finish_run(run, RunEnd.STOPPED)
+
+    def sync_roster(self, public_keys: Mapping[DeviceId, bytes]) -> RosterChange:
+        """Let exactly these devices in from now on (device id → public key PEM); durable.
+
+        Raises:
+            RosterError: a bad name or key, or one key for two devices; the roster is as before.
+        """
+        return self._roster.sync(public_keys)
+
+    def roster(self) -> tuple[DeviceId, ...]:
+        """Everybody who is let in."""
+        return self._roster.devices()
+
+    def online_devices(self) -> frozenset[DeviceId]:
+        """Devices of the roster whose learner is connected (its heartbeat is not overdue)."""
+        online = self._state.get_node_info(statuses=["online"])
+        devices = (self._roster.device_of_node(node.node_id) for node in online)
+        return frozenset(device for device in devices if device is not None)
+
+    def start_run(self) -> FlowerRun:
+        """Open a Flower run; it stays open until `finish_run`, `stop`, or this process is gone for a minute."""
+        run_id = self._state.create_run(
+            None,
+            None,
+            None,
+            {},
+            upstream.NOOP_FEDERATION_ID,
+            None,
+            upstream.NOOP_FLWR_AID,
+            upstream.TaskType.SERVER_APP,
+        )
+        tasks = self._state.get_tasks(run_ids=[run_id])
+        if len(tasks) != 1:
+            raise FlowerServerError(f"Flower made {len(tasks)} tasks for run {run_id}; expected one")
+        run = FlowerRun(run_id=run_id, task_id=tasks[0].task_id)
+        if not (self._state.claim_task(run.task_id) and self._state.activate_task(run.task_id)):
+            raise FlowerServerError(f"Flower would not start run {run_id}")
+        with self._lock:
+            self._runs[run_id] = run
+        return run
+
+    def finish_run(self, run: FlowerRun, end: RunEnd, details: str = "") -> None:
+        """Close a run and drop its messages; finishing twice is allowed."""
+        with self._lock:
+            self._runs.pop(run.run_id, None)
+        self._state.finish_task(run.task_id, end.value, details)
+        self._state.cleanup_run(run.run_id)
+
+    def is_running(self, run: FlowerRun) -> bool:
+        """Whether the run still takes questions."""
+        return self.grid(run).is_open()
+
+    def traffic(self, run: FlowerRun) -> Traffic:
+        """Bytes that went over the wire for this run so far."""
+        info = self._info(run)
+        return Traffic(to_devices_bytes=info.bytes_sent, from_devices_bytes=info.bytes_recv)
+
+    def grid(self, run: FlowerRun) -> LinkStateGrid:
+        """A Flower Grid for this run, for stock strategies."""
+        return LinkStateGrid(self._state, self._info(run), self._doorbell)
+
+    def link(self, run: FlowerRun) -> FlowerCohortLink:
+        """The road to the devices that a collector takes."""
+        return FlowerCohortLink(self.grid(run), self._roster, self._doorbell)
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _info(self, run: FlowerRun) -> upstream.Run:
+        found = self._state.get_run_info(run_ids=[run.run_id])
+        if not found:
+            raise FlowerRunEndedError(
+                f"Flower run {run.run_id} is not in this server's database; start another"
+            )
+        return found[0]
+
+    def _node_of_key(self, public_key: bytes) -> int:
+        node_id = self._state.get_node_id_by_public_key(public_key)
+        if node_id is None:
+            node_id = self._state.create_node(
+                upstream.NOOP_FLWR_AID, upstream.NOOP_ACCOUNT_NAME, public_key, RUN_HEARTBEAT_S
+            )
+        if not node_id:
+            raise RosterError("Flower would not register a device key; its log says why")
+        return node_id
+
+    def _finish_stale_runs(self) -> None:
+        unfinished = [upstream.Status.PENDING, upstream.Status.STARTING, upstream.Status.RUNNING]
+        for info in self._state.get_run_info(statuses=unfinished):
+            if info.run_id not in self._runs and info.primary_task_id is not None:
+                self._state.finish_task(
+                    info.primary_task_id, RunEnd.STOPPED.value, "the aggregator that opened it is gone"
+                )
+                self._state.cleanup_run(info.run_id)
+
+    def _serve(self, listener: socket.socket) -> None:
+        if self._uvicorn is not None:
+            self._uvicorn.run(sockets=[listener])
+
+    def _keep_runs_alive(self) -> None:
+        while not self._stopping.wait(RUN_HEARTBEAT_S):
+            for run in tuple(self._runs.values()):
+                # A run that Flower has ended already is found out by the next question in it.
+                self._state.acknowledge_task_heartbeat(run.task_id)
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+
+def _bind(settings: FlowerServerSettings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise FlowerListenError(
+            f"the Fleet API cannot listen on {settings.host}:{settings.port}: {error.strerror or error};"
+            " choose another flower_listen or stop what uses it"
+        ) from None
+    return listener
+
+
+def _check_tls(settings: FlowerServerSettings) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise FlowerListenError(
+            f"certificate {settings.tls_cert} with key {settings.tls_key} cannot be used: {error};"
+            " give a PEM chain and its unencrypted PEM key"
+        ) from None

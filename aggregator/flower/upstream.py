@@ -1,0 +1,116 @@
+"""Everything the aggregator takes from inside Flower 1.41.0, in one place.
+
+Flower promises to keep what its ``__all__`` lists name; a server without its Control API, Runtime API and
+subprocesses needs more. All of that is imported here and nowhere else in the aggregator, so an
+upgrade shows in one module and in `tests/aggregator/test_flower_contract.py`.
+
+Importing this module has side effects by necessity: Flower reads its environment when it is imported. Telemetry and the
+update check (each phones home and may wait seconds for an answer) are switched off, and its console log handler is taken
+away, so that records go where the application's own go, from level ERROR up.
+
+Source: Flower 1.41.0, https://github.com/adap/flower (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from aggregator.errors import FlowerVersionError
+
+FLOWER_VERSION: Final = "1.41.0"
+"""The one version this adapter was written and tested for."""
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+# Flower's home holds command-line profiles and caches; the embedded server uses neither, and must not find a person's.
+os.environ.setdefault("FLWR_HOME", str(Path(tempfile.gettempdir()) / f"fedge-flower-{os.getuid()}"))
+
+if (_installed := metadata.version("flwr")) != FLOWER_VERSION:
+    raise FlowerVersionError(
+        f"Flower {_installed} is installed; this build works with {FLOWER_VERSION} exactly: pip install flwr=={FLOWER_VERSION}"
+    )
+
+try:
+    from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+    from flwr.app.message import remove_content_from_message
+    from flwr.common.constant import (
+        NOOP_ACCOUNT_NAME,
+        NOOP_FLWR_AID,
+        SUPERLINK_NODE_ID,
+        ErrorCode,
+        Status,
+        SubStatus,
+    )
+    from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+    from flwr.proto.message_pb2 import PushObjectRequest
+    from flwr.server.superlink.linkstate import LinkState
+    from flwr.serverapp import Grid
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
+    from flwr.supercore.error import http_error_translator
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_all_nested_objects,
+        get_object_tree,
+        iterate_object_tree,
+        no_object_id_recompute,
+    )
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+    from flwr.supercore.object_store import NoObjectInStoreError
+    from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+    from flwr.supercore.run import Run
+    from flwr.supercore.task_identity import TaskIdentity
+    from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
+    from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+    from flwr.superlink.routers.fleet.router import router as fleet_router
+except ImportError as error:
+    raise FlowerVersionError(
+        f"Flower {FLOWER_VERSION} as installed lacks what the server needs ({error}): pip install --force-reinstall flwr=={FLOWER_VERSION}"
+    ) from error
+
+__all__ = [
+    "FLEET_HTTP_PUBLIC_KEY_HEADER",
+    "FLOWER_VERSION",
+    "NOOP_ACCOUNT_NAME",
+    "NOOP_FEDERATION_ID",
+    "NOOP_FLWR_AID",
+    "SUPERLINK_NODE_ID",
+    "ArrayRecord",
+    "ConfigRecord",
+    "Error",
+    "ErrorCode",
+    "Grid",
+    "LinkState",
+    "Message",
+    "MetricRecord",
+    "NoObjectInStoreError",
+    "NodeAuthMiddleware",
+    "ProtobufTranslationMiddleware",
+    "PullMessagesRequest",
+    "PushMessagesRequest",
+    "PushObjectRequest",
+    "RecordDict",
+    "Run",
+    "Status",
+    "SubStatus",
+    "TaskIdentity",
+    "TaskType",
+    "fleet_router",
+    "get_all_nested_objects",
+    "get_federation_manager",
+    "get_object_tree",
+    "get_objectstore_linkstate_factories",
+    "http_error_translator",
+    "inflate_object_from_contents",
+    "iterate_object_tree",
+    "no_object_id_recompute",
+    "remove_content_from_message",
+]
+
+_logger = logging.getLogger("flwr")
+_logger.handlers.clear()
+_logger.propagate = True
+_logger.setLevel(logging.ERROR)
