@@ -17,10 +17,9 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from edge_agent.errors import SettingsError
+from edge_agent.sources.settings import SourceSettings
 from protocol.errors import TopicError
 from protocol.names import check_name
-
-SourceSettings = dict[str, Any]
 
 __all__ = [
     "BufferSettings",
@@ -90,12 +89,11 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     commissioning_windows: Annotated[int, Meta(ge=20, le=100_000)] = 120
     """Windows on which the standardiser, drift reference and personal threshold are fitted; fewer are too noisy."""
-    confirm: Positive = 2
-    """Windows over the threshold, among the last `confirm_of`, that open an alarm: one spike is not an anomaly."""
-    confirm_of: Positive = 3
+    confirm: Annotated[int, Meta(ge=1, le=100)] = 2
+    """Windows over the threshold, among the last `confirm` + 1, that open an alarm: one spike is not an anomaly."""
     release: Positive = 5
-    """Windows in a row below `release_ratio` × threshold that close it."""
-    release_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    """Windows in a row below `release_share` × threshold that close it."""
+    release_share: Annotated[float, Meta(gt=0, le=1)] = 0.9
     personal_threshold: bool = True
     """Move the fleet's threshold to this device's own healthy quantile, within the manifest's clamp."""
     reference_windows: Annotated[int, Meta(ge=20, le=100_000)] = 120
@@ -278,10 +276,6 @@ def _check_meaning(settings: Settings, file: Path) -> None:
         raise SettingsError(f"{file}: {error}") from None
     if not settings.release_keys:
         raise SettingsError(f"{file}: release_keys is empty; name at least one Ed25519 public key file (PEM)")
-    if settings.detection.confirm > settings.detection.confirm_of:
-        raise SettingsError(
-            f"{file}: detection.confirm = {settings.detection.confirm} exceeds detection.confirm_of = {settings.detection.confirm_of}; no alarm could ever open"
-        )
     if settings.fleet is not None and not settings.fleet.url.startswith("https://"):
         raise SettingsError(f"{file}: fleet.url = {settings.fleet.url!r} is not valid: use https://host:port")
     if settings.mqtt is not None:
