@@ -50,6 +50,7 @@ from edge_agent.installation.journal import (
     KEPT_COMMITTED,
     KEPT_OUTCOMES,
     Attempt,
+    Baseline,
     BundleRef,
     Journal,
 )
@@ -184,31 +185,42 @@ def _under_way(
     attempt: Attempt,
     event: Checked | Downloaded | Verified | Staged | Probed | Opened | TrialEnded | Stopped,
 ) -> Decision:
+    decision = Decision(journal=journal)
     match attempt.step, event:
         case InstallStep.CHECKING, Checked(is_on_disk=is_on_disk):
-            return _enter(journal, attempt, InstallStep.VERIFYING if is_on_disk else InstallStep.DOWNLOADING)
+            step = InstallStep.VERIFYING if is_on_disk else InstallStep.DOWNLOADING
+            decision = _enter(journal, attempt, step)
         case InstallStep.DOWNLOADING, Downloaded():
-            return _enter(journal, attempt, InstallStep.VERIFYING)
+            decision = _enter(journal, attempt, InstallStep.VERIFYING)
         case InstallStep.VERIFYING, Verified():
-            return _enter(journal, attempt, InstallStep.STAGED)
+            decision = _enter(journal, attempt, InstallStep.STAGED)
         case InstallStep.STAGED, Staged():
-            is_proven = journal.has_proven(attempt.desired.bundle_sha256)
-            return _enter(journal, attempt, InstallStep.ACTIVATING if is_proven else InstallStep.PROBING)
+            is_proven = journal.has_proven(attempt.bundle.sha256)
+            step = InstallStep.ACTIVATING if is_proven else InstallStep.PROBING
+            decision = _enter(journal, attempt, step)
         case InstallStep.PROBING, Probed():
-            return _enter(journal, attempt, InstallStep.ACTIVATING)
+            decision = _enter(journal, attempt, InstallStep.ACTIVATING)
         case InstallStep.ACTIVATING, Opened(baseline=baseline):
-            journal = replace(journal, active=attempt.bundle)
-            if journal.has_proven(attempt.bundle.sha256):
-                return _commit(journal, attempt)
-            return _enter(journal, replace(attempt, baseline=baseline), InstallStep.TRIAL)
-        case InstallStep.TRIAL, TrialEnded(sha256=sha256, failure=failure) if sha256 == attempt.bundle.sha256:
-            return _commit(journal, attempt) if failure is None else _roll_back(journal, attempt, failure)
+            decision = _opened(journal, attempt, baseline)
+        case InstallStep.TRIAL, TrialEnded(sha256=sha256, failure=failure):
+            if sha256 == attempt.bundle.sha256:
+                decision = (
+                    _commit(journal, attempt) if failure is None else _roll_back(journal, attempt, failure)
+                )
         case InstallStep.TRIAL | InstallStep.ROLLING_BACK, _:
-            return Decision(journal=journal)
+            pass  # only a verdict ends a trial, and only FellBack a rollback
         case _, Stopped(step=step, reason=reason):
-            return _stop(journal, attempt, step, reason)
+            decision = _stop(journal, attempt, step, reason)
         case _:
-            return Decision(journal=journal)
+            pass  # the result of work that a newer request has made void
+    return decision
+
+
+def _opened(journal: Journal, attempt: Attempt, baseline: Baseline | None) -> Decision:
+    journal = replace(journal, active=attempt.bundle)
+    if journal.has_proven(attempt.bundle.sha256):
+        return _commit(journal, attempt)
+    return _enter(journal, replace(attempt, baseline=baseline), InstallStep.TRIAL)
 
 
 def _enter(journal: Journal, attempt: Attempt, step: InstallStep) -> Decision:
@@ -250,23 +262,17 @@ def _effect_of(journal: Journal) -> Effect | None:
     attempt = journal.attempt
     if attempt is None:
         return None
-    match attempt.step:
-        case InstallStep.CHECKING:
-            return Check(desired=attempt.desired)
-        case InstallStep.DOWNLOADING:
-            return Download(desired=attempt.desired)
-        case InstallStep.VERIFYING:
-            return Verify(desired=attempt.desired)
-        case InstallStep.STAGED:
-            return Proceed()
-        case InstallStep.PROBING:
-            return Probe(bundle=attempt.bundle)
-        case InstallStep.ACTIVATING:
-            return Activate(bundle=attempt.bundle)
-        case InstallStep.ROLLING_BACK:
-            return FallBack(bundles=journal.fallbacks(without=attempt.bundle.sha256))
-        case _:
-            return None  # TRIAL waits for windows; the other steps end an attempt
+    desired, bundle = attempt.desired, attempt.bundle
+    works: dict[InstallStep, Effect] = {
+        InstallStep.CHECKING: Check(desired=desired),
+        InstallStep.DOWNLOADING: Download(desired=desired),
+        InstallStep.VERIFYING: Verify(desired=desired),
+        InstallStep.STAGED: Proceed(),
+        InstallStep.PROBING: Probe(bundle=bundle),
+        InstallStep.ACTIVATING: Activate(bundle=bundle),
+        InstallStep.ROLLING_BACK: FallBack(bundles=journal.fallbacks(without=bundle.sha256)),
+    }
+    return works.get(attempt.step)  # TRIAL waits for windows
 
 
 def _progress(journal: Journal) -> tuple[InstallReport, ...]:

@@ -1,0 +1,289 @@
+"""The device's side of the fleet's HTTPS API: desired state, bundles, enrolment.
+
+Standard library only (`http.client`, `ssl`), because it stays in the resident agent. One connection per call; no
+redirects, no proxies, no cookies. The only trusted CA is the pinned one; there is no way to switch verification off.
+
+Every failure is one of the `FleetError`s of `edge_agent.errors` with one line that says what happened and what to do;
+nothing is retried here, because only the caller knows how urgent it is.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from edge_agent.errors import (
+    FleetAnswerError,
+    FleetConflictError,
+    FleetDeniedError,
+    FleetNotFoundError,
+    FleetTlsError,
+    FleetUnreachableError,
+    SettingsError,
+)
+from protocol.identity import TOKEN_LIFETIME_S, issue_token
+from protocol.limits import MAX_PAYLOAD_BYTES
+from protocol.messages.payloads import DesiredState
+
+__all__ = ["Answer", "BundleStream", "DesiredAnswer", "FleetClient", "FleetEndpoint"]
+
+TOKEN_AUDIENCE: Final = "fleet"
+CHUNK_BYTES: Final = 64 * 1024
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+_OK: Final = frozenset({200, 201, 204, 206, 304})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A complete HTTP answer with a good status; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesiredAnswer:
+    """What the fleet wants of this device.
+
+    `state` is None where it wants nothing, or where nothing changed since `etag` was given (`is_unchanged`).
+    """
+
+    state: DesiredState | None
+    etag: str
+    is_unchanged: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleStream:
+    """Bytes of a bundle from `offset` on: 0 where the server ignored the wish to resume. Iterate once."""
+
+    offset: int
+    chunks: Iterator[bytes]
+
+
+class _Problem(msgspec.Struct):
+    title: str = ""
+    detail: str = ""
+
+
+class FleetEndpoint:
+    """HTTPS to one fleet, verified against one pinned CA. Knows no identity.
+
+    Args:
+        url: ``https://host[:port]``.
+        ca_file: PEM of the CA that signs the fleet's certificate.
+        timeout_s: longest silence on the socket. 10 s: a phone link stalls for seconds, a dead peer forever.
+
+    Raises:
+        SettingsError: not an https URL, or the CA file cannot be used.
+    """
+
+    def __init__(self, *, url: str, ca_file: Path, timeout_s: float = 10.0) -> None:
+        self._host, self._port = _host_and_port(url)
+        self._url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._tls = _pinned_context(ca_file)
+
+    def exchange(
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Send one request and read the whole answer (at most `MAX_PAYLOAD_BYTES`).
+
+        Raises:
+            FleetUnreachableError, FleetTlsError: the road.
+            FleetAnswerError: an error status, or an answer that is too large.
+        """
+        with self.open(method, path, headers=headers, body=body) as response:
+            content = response.read(MAX_PAYLOAD_BYTES + 1)
+            if len(content) > MAX_PAYLOAD_BYTES:
+                raise FleetAnswerError(
+                    f"{method} {path}: the answer exceeds {MAX_PAYLOAD_BYTES} bytes; is {self._url} really the fleet?"
+                )
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(status=response.status, headers=names, body=content)
+
+    @contextmanager
+    def open(
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send one request and hand out the answer unread; raises as `exchange`, also while the caller reads."""
+        connection = http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout_s, context=self._tls
+        )
+        try:
+            connection.request(method, path, body=body, headers=dict(headers))
+            response = connection.getresponse()
+            if response.status not in _OK:
+                raise _refusal(f"{method} {path}", response.status, response.read(MAX_PAYLOAD_BYTES))
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise self._road_failure(error) from None
+        finally:
+            connection.close()
+
+    def _road_failure(self, error: Exception) -> FleetTlsError | FleetUnreachableError:
+        where = f"the fleet at {self._url}"
+        match error:
+            case ssl.SSLCertVerificationError():
+                return FleetTlsError(
+                    f"{where} is not the one whose CA is pinned here: {error.verify_message}; check [fleet] url and ca_file"
+                )
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return FleetUnreachableError(f"{where} closed the connection; try again later")
+            case ssl.SSLError():
+                return FleetTlsError(f"{where} does not speak TLS 1.2 or newer: {error.reason or error}")
+            case TimeoutError():
+                return FleetUnreachableError(f"{where} was silent for {self._timeout_s:g} s; try again later")
+            case ConnectionRefusedError():
+                return FleetUnreachableError(
+                    f"{where} refused the connection: nothing listens there; is it running?"
+                )
+            case socket.gaierror():
+                return FleetUnreachableError(
+                    f"{where} has no address: host {self._host!r} is unknown; check [fleet] url and DNS"
+                )
+            case OSError():
+                return FleetUnreachableError(f"{where} cannot be reached: {error.strerror or error}")
+            case _:
+                return FleetUnreachableError(
+                    f"{where} broke off its answer ({type(error).__name__}); try again later"
+                )
+
+
+class FleetClient:
+    """What an enrolled device asks of its fleet; thread-safe as long as `key` is.
+
+    Args:
+        endpoint: the fleet.
+        device: this device's id.
+        key: its identity key; makes the short-lived bearer tokens.
+        clock: Unix time, s.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: FleetEndpoint,
+        device: str,
+        key: EllipticCurvePrivateKey,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._endpoint = endpoint
+        self._device = device
+        self._key = key
+        self._clock = clock
+        self._token = ("", float("-inf"))
+
+    def desired(self, etag: str = "") -> DesiredAnswer:
+        """Ask what this device shall run; for devices behind a firewall that blocks MQTT.
+
+        Args:
+            etag: that of the last answer; an unchanged state then costs some hundred bytes.
+
+        Raises:
+            FleetError: see `FleetEndpoint.exchange`; FleetAnswerError also for a malformed state.
+        """
+        path = "/v1/device/desired"
+        headers = {**self._headers(), **({"If-None-Match": etag} if etag else {})}
+        answer = self._endpoint.exchange("GET", path, headers=headers)
+        if answer.status == 304:
+            return DesiredAnswer(state=None, etag=etag, is_unchanged=True)
+        new_etag = answer.headers.get("etag", "")
+        if answer.status == 204:
+            return DesiredAnswer(state=None, etag=new_etag, is_unchanged=False)
+        try:
+            state = msgspec.json.decode(answer.body, type=DesiredState)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FleetAnswerError(f"GET {path}: the fleet's desired state is malformed: {error}") from None
+        return DesiredAnswer(state=state, etag=new_etag, is_unchanged=False)
+
+    @contextmanager
+    def bundle(self, path: str, *, offset: int = 0) -> Iterator[BundleStream]:
+        """Open the bundle at `path` (``DesiredState.bundle_path``) from byte `offset` on.
+
+        The stream ends where the connection ends: the caller compares with the length it was promised.
+
+        Raises:
+            FleetError: also while the chunks are read. A FleetAnswerError of status 416: nothing lies at `offset`.
+        """
+        headers = {**self._headers(), **({"Range": f"bytes={offset}-"} if offset else {})}
+        with self._endpoint.open("GET", path, headers=headers) as response:
+            start = 0
+            if response.status == 206:
+                found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
+                if found is None or int(found[1]) != offset:
+                    raise FleetAnswerError(
+                        f"GET {path}: asked for bytes from {offset} on, got Content-Range {response.getheader('Content-Range')!r}"
+                    )
+                start = offset
+            yield BundleStream(offset=start, chunks=iter(lambda: response.read(CHUNK_BYTES), b""))
+
+    def _headers(self) -> dict[str, str]:
+        token, good_until = self._token
+        now = self._clock()
+        # A clock that was set back makes the cached token come from the future: made anew as well.
+        if not good_until - TOKEN_LIFETIME_S <= now < good_until - TOKEN_LIFETIME_S / 2:
+            token = issue_token(self._key, self._device, TOKEN_AUDIENCE, now)
+            self._token = (token, now + TOKEN_LIFETIME_S)
+        return {"Authorization": f"Bearer {token}", "Accept": "application/json, application/octet-stream"}
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+        parts = urlsplit("")
+    if parts.scheme != "https" or not host or parts.path not in {"", "/"} or parts.query:
+        raise SettingsError(
+            f"[fleet] url {url!r} is not an HTTPS address; write https://host[:port], e.g. https://127.0.0.1:8443"
+        )
+    return host, port or 443
+
+
+def _pinned_context(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cafile=str(ca_file))
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(
+            f"[fleet] ca_file {ca_file} cannot be used: {error.strerror or error}; it must be the PEM of the fleet's CA"
+        ) from None
+    return context
+
+
+def _refusal(call: str, status: int, body: bytes) -> FleetAnswerError:
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = _Problem()
+    said = " ".join((problem.detail or problem.title or http.client.responses.get(status, "")).split())[:300]
+    line = f"{call}: the fleet answered {status}: {said}"
+    match status:
+        case 401:
+            return FleetDeniedError(
+                f"{line}; is this device enrolled, and is its clock right?", status=status
+            )
+        case 403:
+            return FleetDeniedError(f"{line}; was this device or its claim revoked?", status=status)
+        case 404:
+            return FleetNotFoundError(line, status=status)
+        case 409:
+            return FleetConflictError(line, status=status)
+        case _:
+            return FleetAnswerError(line, status=status)
