@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
@@ -42,6 +42,8 @@ class Device(Base):
     agent_version: Mapped[str | None] = mapped_column(String(200))
     online: Mapped[bool] = mapped_column(default=False)
     boot_id: Mapped[str | None] = mapped_column(String(64))
+    heard_sequence: Mapped[int] = mapped_column(BigInteger, default=0)  # latest event of boot_id seen here
+    heard_sent_at: Mapped[float] = mapped_column(default=0.0)  # its time, by the device's clock
     last_seen: Mapped[float | None]
     release: Mapped[str | None] = mapped_column(String(80))
     release_since: Mapped[float | None]

@@ -1,0 +1,39 @@
+"""What each role allows, as a pure rule.
+
+viewer < operator < admin. ``publisher`` stands beside them: it reads, publishes releases, and creates the rollout
+that its family's settings ask for (the aggregator holds one), but manages no device and no token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fleet.storage.access_tables import Role
+
+__all__ = ["Caller", "allows"]
+
+_GRANTS: Final[dict[Role, frozenset[Role]]] = {
+    Role.VIEWER: frozenset({Role.VIEWER}),
+    Role.OPERATOR: frozenset({Role.VIEWER, Role.OPERATOR}),
+    Role.PUBLISHER: frozenset({Role.VIEWER, Role.PUBLISHER}),
+    Role.ADMIN: frozenset(Role),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who made a request: an operator token's name, or a device's id. `role` is None for a device."""
+
+    name: str
+    role: Role | None
+
+    @property
+    def actor(self) -> str:
+        """How the audit log names this caller."""
+        return f"device:{self.name}" if self.role is None else f"{self.role.value}:{self.name}"
+
+
+def allows(role: Role, *wanted: Role) -> bool:
+    """Whether a token of `role` may do what any of the `wanted` roles may."""
+    return not _GRANTS[role].isdisjoint(wanted)

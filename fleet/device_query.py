@@ -1,0 +1,201 @@
+"""The query language that selects devices, a subset of RSQL/FIQL, as SQL.
+
+::
+
+    query      = and-group *( ("," | " or ") and-group )
+    and-group  = term *( (";" | " and ") term )
+    term       = "(" query ")" | selector operator value
+    operator   = "==" | "!="                 value may hold * for any characters
+               | "=in=" | "=out="            value is (v1,v2,...)
+    selector   = id hardware family state release online drifted | label name | "labels." label name
+
+``hardware=in=(rpi4,rpi5) and site!=lab``. A device without a label differs from every value of it. Values hold
+letters, digits and ``. _ - / : + @ *`` or are quoted. The empty query selects every device.
+
+Source: https://github.com/jirutka/rsql-parser (grammar); draft-nottingham-atompub-fiql-00.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, String, and_, false, func, not_, or_, true
+from sqlalchemy import cast as sql_cast
+
+from fleet.errors import QuerySyntaxError
+from fleet.storage.device_tables import Device
+
+__all__ = ["device_filter"]
+
+MAX_QUERY_CHARS: Final = 2000
+MAX_DEPTH: Final = 16
+"""Nested parentheses; stops stack-exhausting queries."""
+
+_TEXT_FIELDS: Final = {
+    "id": Device.id,
+    "hardware": Device.hardware,
+    "family": Device.family,
+    "state": Device.state,
+    "release": Device.release,
+}
+_FLAG_FIELDS: Final = {"online": Device.online, "drifted": Device.drifted}
+_FIELDS: Final = sorted([*_TEXT_FIELDS, *_FLAG_FIELDS])
+
+_TOKEN: Final = re.compile(
+    r"""\s*(?:(?P<operator>==|!=|=in=|=out=)|(?P<sign>[();,])"""
+    r"""|"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<word>[A-Za-z0-9._\-/:+@*]+))"""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Token:
+    kind: str  # operator, sign, word, quoted or end
+    text: str
+    position: int
+
+
+def device_filter(query: str) -> ColumnElement[bool]:
+    """The condition on `Device` that `query` means.
+
+    Raises:
+        QuerySyntaxError: it does not parse, or names something near to, but not, a field; the message says where and what
+            would be valid.
+    """
+    if len(query) > MAX_QUERY_CHARS:
+        raise QuerySyntaxError(f"the device query has {len(query)} characters; at most {MAX_QUERY_CHARS}")
+    if not query.strip():
+        return true()
+    return _Parser(_tokens(query)).parse()
+
+
+def _tokens(query: str) -> list[_Token]:
+    tokens, position = [], 0
+    stripped = query.rstrip()
+    while position < len(stripped):
+        match = _TOKEN.match(stripped, position)
+        if match is None or match.lastgroup is None:
+            raise QuerySyntaxError(
+                f"device query, position {position + 1}: {stripped[position : position + 10]!r} is not understood; quote values with other characters"
+            )
+        kind = "quoted" if match.lastgroup in {"double", "single"} else match.lastgroup
+        tokens.append(
+            _Token(kind=kind, text=match[match.lastgroup], position=match.start(match.lastgroup) + 1)
+        )
+        position = match.end()
+    return [*tokens, _Token(kind="end", text="the end", position=len(stripped) + 1)]
+
+
+class _Parser:
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+
+    def parse(self) -> ColumnElement[bool]:
+        condition = self._any_of()
+        self._expect(self._peek().kind == "end", "';' (and), ',' (or) or the end")
+        return condition
+
+    def _any_of(self) -> ColumnElement[bool]:
+        terms = [self._all_of()]
+        while self._takes(",", "or"):
+            terms.append(self._all_of())
+        return or_(*terms)
+
+    def _all_of(self) -> ColumnElement[bool]:
+        terms = [self._term()]
+        while self._takes(";", "and"):
+            terms.append(self._term())
+        return and_(*terms)
+
+    def _term(self) -> ColumnElement[bool]:
+        if not self._takes("("):
+            return self._comparison()
+        self._depth += 1
+        self._expect(self._depth <= MAX_DEPTH, f"at most {MAX_DEPTH} nested parentheses")
+        condition = self._any_of()
+        self._expect(self._takes(")"), "')'")
+        self._depth -= 1
+        return condition
+
+    def _comparison(self) -> ColumnElement[bool]:
+        self._expect(self._peek().kind in {"word", "quoted"}, "a field or a label")
+        selector = self._take()
+        self._expect(self._peek().kind == "operator", "one of == != =in= =out=")
+        operator = self._take().text
+        values = self._values() if operator in {"=in=", "=out="} else [self._value()]
+        matches = _matches(selector, values)
+        return not_(matches) if operator in {"!=", "=out="} else matches
+
+    def _values(self) -> list[_Token]:
+        self._expect(self._takes("("), "'(' and a list of values")
+        values = [self._value()]
+        while self._takes(","):
+            values.append(self._value())
+        self._expect(self._takes(")"), "',' or ')'")
+        return values
+
+    def _value(self) -> _Token:
+        self._expect(self._peek().kind in {"word", "quoted"}, "a value")
+        return self._take()
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self) -> _Token:
+        self._next += 1
+        return self._tokens[self._next - 1]
+
+    def _takes(self, *texts: str) -> bool:
+        found = self._peek().kind in {"sign", "word"} and self._peek().text in texts
+        self._next += found
+        return found
+
+    def _expect(self, holds: bool, wanted: str) -> None:  # noqa: FBT001 - reads as a sentence at its calls
+        if not holds:
+            token = self._peek()
+            raise QuerySyntaxError(
+                f"device query, position {token.position}: found {token.text[:40]!r}, expected {wanted}"
+            )
+
+
+def _matches(selector: _Token, values: list[_Token]) -> ColumnElement[bool]:
+    name = selector.text
+    if name in _FLAG_FIELDS:
+        wanted = {_flag(name, value) for value in values}
+        return or_(*(_FLAG_FIELDS[name].is_(flag) for flag in wanted))
+    if name in _TEXT_FIELDS:
+        column: ColumnElement[str] = sql_cast(_TEXT_FIELDS[name], String)
+    else:
+        column = Device.labels[_label(selector)].as_string()
+    # NULL differs from everything: without coalesce a missing label would make != unknown instead of true
+    return func.coalesce(or_(*(_equals(column, value) for value in values)), false())
+
+
+def _equals(column: ColumnElement[str], value: _Token) -> ColumnElement[bool]:
+    if value.kind == "quoted" or "*" not in value.text:
+        return column == value.text
+    pattern = "".join({"%": r"\%", "_": r"\_", "*": "%"}.get(sign, sign) for sign in value.text)
+    return column.like(pattern, escape="\\")
+
+
+def _flag(name: str, value: _Token) -> bool:
+    if value.text not in {"true", "false"}:
+        raise QuerySyntaxError(
+            f"device query, position {value.position}: {name} is {value.text[:40]!r}; valid are true and false"
+        )
+    return value.text == "true"
+
+
+def _label(selector: _Token) -> str:
+    if selector.text.startswith("labels."):
+        return selector.text.removeprefix("labels.")
+    near = difflib.get_close_matches(selector.text, _FIELDS, n=1, cutoff=0.8)
+    if near:
+        raise QuerySyntaxError(
+            f"device query, position {selector.position}: {selector.text!r} is no field; did you mean {near[0]!r}? (a label of that name is written labels.{selector.text})"
+        )
+    return selector.text

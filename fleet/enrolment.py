@@ -1,0 +1,140 @@
+"""How a device gets in: a claim token, a key of its own, and a signature that proves it holds that key.
+
+The same device with the same key may enrol again (its first answer got lost): it gets a new broker password and
+spends no further use of the claim. A known device with another key is refused: keys do not change silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet import audit
+from fleet.auth.broker_passwords import SALT_BYTES, hash_password, new_password
+from fleet.auth.claim_tokens import find_claim, use_claim
+from fleet.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
+from fleet.storage.base import Database
+from fleet.storage.device_tables import Device, DeviceState
+from protocol.errors import IdentityError, TopicError
+from protocol.identity import fingerprint, load_public_key, public_key_pem, verify_statement
+from protocol.messages.kinds import Kind
+from protocol.topics import device_topic
+
+__all__ = ["Applicant", "enrol", "revoke"]
+
+STATEMENT_DOMAIN: Final = "enrolment/v1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applicant:
+    """What a device says about itself. `signature` is DER ECDSA over device id, newline, key fingerprint."""
+
+    device: str
+    public_key: str
+    hardware: str
+    family: str
+    labels: dict[str, str]
+    signature: bytes
+
+
+def enrol(
+    database: Database,
+    applicant: Applicant,
+    claim: str,
+    *,
+    tenant: str,
+    reserved: Collection[str],
+    now: float,
+    random_bytes: Callable[[int], bytes],
+) -> str:
+    """Enrol a device durably and return its new broker password. Its broker user name is its id.
+
+    Raises:
+        BadRequestError: id or key is not valid, or the signature is not by that key.
+        UnauthenticatedError: the claim token is unknown, expired or used up.
+        ConflictError: the id is taken by another key, by a service's broker account, or the key by another id.
+        ForbiddenError: the device was revoked.
+    """
+    key = _checked_key(applicant, tenant)
+    if applicant.device in reserved:
+        raise ConflictError(
+            f"device id {applicant.device!r} is the broker account of a service; choose another"
+        )
+    password = new_password(random_bytes)
+    entry = hash_password(password, random_bytes(SALT_BYTES))
+    with database.write() as session:
+        token = find_claim(session, claim, now)
+        device = session.get(Device, applicant.device)
+        if device is None:
+            use_claim(session, token)
+            _admit(session, applicant, key, entry, now)
+        else:
+            _recognise(device, key)
+            device.broker_password_hash = entry
+            device.hardware, device.family = applicant.hardware, applicant.family
+            device.labels = dict(applicant.labels)
+        audit.record(
+            session,
+            at=now,
+            actor=f"claim:{token.name}",
+            action="device_enrolled" if device is None else "device_enrolled_again",
+            subject=applicant.device,
+            fingerprint=fingerprint(key),
+        )
+    return password
+
+
+def revoke(session: Session, device_id: str, *, actor: str, now: float) -> Device:
+    """Shut a device out; raises NotFoundError. Revoking twice changes nothing."""
+    device = session.get(Device, device_id)
+    if device is None:
+        raise NotFoundError(f"there is no device {device_id!r}")
+    if device.state != DeviceState.REVOKED:
+        device.state, device.revoked_at, device.online = DeviceState.REVOKED, now, False
+        audit.record(session, at=now, actor=actor, action="device_revoked", subject=device_id)
+    return device
+
+
+def _checked_key(applicant: Applicant, tenant: str) -> ec.EllipticCurvePublicKey:
+    try:
+        device_topic(tenant, applicant.device, Kind.BIRTH)  # the id must be usable as a topic level
+        key = load_public_key(applicant.public_key.encode())
+        statement = f"{applicant.device}\n{fingerprint(key)}".encode()
+        verify_statement(key, STATEMENT_DOMAIN, statement, applicant.signature)
+    except (TopicError, IdentityError) as error:
+        raise BadRequestError(str(error)) from None
+    return key
+
+
+def _admit(
+    session: Session, applicant: Applicant, key: ec.EllipticCurvePublicKey, entry: str, now: float
+) -> None:
+    other = session.scalar(select(Device.id).where(Device.fingerprint == fingerprint(key)))
+    if other is not None:
+        raise ConflictError(f"this key is already enrolled as device {other!r}; each device needs its own")
+    session.add(
+        Device(
+            id=applicant.device,
+            fingerprint=fingerprint(key),
+            public_key=public_key_pem(key).decode(),
+            hardware=applicant.hardware,
+            family=applicant.family,
+            labels=dict(applicant.labels),
+            enrolled_at=now,
+            broker_password_hash=entry,
+        )
+    )
+
+
+def _recognise(device: Device, key: ec.EllipticCurvePublicKey) -> None:
+    if device.fingerprint != fingerprint(key):
+        raise ConflictError(
+            f"device {device.id!r} is enrolled with key {device.fingerprint[:12]}…, this is {fingerprint(key)[:12]}…; enrol the new key under another id"
+        )
+    if device.state == DeviceState.REVOKED:
+        raise ForbiddenError(f"device {device.id!r} is revoked and cannot enrol again")

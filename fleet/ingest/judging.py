@@ -1,0 +1,128 @@
+"""Whether a message from the broker may be stored: a pure rule over topic and payload.
+
+A refused message is dropped for good: it cannot become right by being sent again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from protocol.errors import (
+    MalformedMessageError,
+    MessageTooLargeError,
+    ProtocolError,
+    TopicError,
+    UnknownVersionError,
+)
+from protocol.messages.envelope import Event, decode
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import AnomalyEvent
+from protocol.topics import UPLINK_KINDS, parse_device_topic
+
+__all__ = ["Arrival", "Refusal", "RefusalReason", "anomaly_window", "judge"]
+
+
+MAXIMUM_SEQUENCE: Final = (1 << 62) - 1
+"""What a signed 64-bit column holds with room for a successor."""
+
+
+class RefusalReason(StrEnum):
+    """Why a message was dropped; a label of the metrics."""
+
+    TOPIC = "topic"
+    MALFORMED = "malformed"
+    VERSION = "version"
+    TOO_LARGE = "too_large"
+    WRONG_SOURCE = "wrong_source"
+    UNKNOWN_DEVICE = "unknown_device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A message as the broker handed it over. `received_at` is Unix seconds by our clock."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    received_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A message that is dropped: whose topic it came on (``?`` if that is wrong already), why, in one line."""
+
+    device: str
+    reason: RefusalReason
+    message: str
+
+
+def judge(arrival: Arrival, tenant: str) -> Event | Refusal:
+    """Decode an arrival, or say why it is refused. Does not know which devices are enrolled."""
+    device = "?"
+    try:
+        topic = parse_device_topic(arrival.topic)
+        device = topic.device
+        if topic.tenant != tenant or topic.kind not in UPLINK_KINDS:
+            raise TopicError(f"topic {arrival.topic[:120]!r} is not an uplink topic of tenant {tenant!r}")
+        event = decode(arrival.payload, topic.kind)
+        if isinstance(event.data, AnomalyEvent):
+            anomaly_window(event.data)
+        if event.source == topic.device:
+            _check_sequence(event, topic.kind)
+            return event
+    except ProtocolError as error:
+        return Refusal(device=device, reason=_reason(error), message=str(error))
+    return Refusal(
+        device=device,
+        reason=RefusalReason.WRONG_SOURCE,
+        message=f"message of source {event.source[:80]!r} arrived on the topic of device {topic.device!r}",
+    )
+
+
+def anomaly_window(anomaly: AnomalyEvent) -> bytes | None:
+    """The raw window's bytes (little-endian float32), or None where the device left it out.
+
+    Raises:
+        MalformedMessageError: not base64, or its length does not fit `window_shape`.
+    """
+    if not anomaly.window:
+        return None
+    try:
+        window = base64.b64decode(anomaly.window, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedMessageError("the anomaly's window is not base64") from None
+    values = 1
+    for extent in anomaly.window_shape:
+        values *= max(extent, 0)
+    if not anomaly.window_shape or len(window) != 4 * values:
+        raise MalformedMessageError(
+            f"the anomaly's window has {len(window)} bytes; shape {anomaly.window_shape} of float32 needs {4 * values}"
+        )
+    return window
+
+
+def _check_sequence(event: Event, kind: Kind) -> None:
+    if event.sequence == 0 and kind is not Kind.DEATH:
+        raise MalformedMessageError(
+            f"a {kind.value} message has sequence 0, which only a last will may; count from 1"
+        )
+    if event.sequence > MAXIMUM_SEQUENCE:
+        raise MalformedMessageError(
+            f"sequence {event.sequence} is beyond any real stream ({MAXIMUM_SEQUENCE}); count from 1"
+        )
+
+
+def _reason(error: ProtocolError) -> RefusalReason:
+    match error:
+        case TopicError():
+            return RefusalReason.TOPIC
+        case MessageTooLargeError():
+            return RefusalReason.TOO_LARGE
+        case UnknownVersionError():
+            return RefusalReason.VERSION
+        case _:
+            return RefusalReason.MALFORMED

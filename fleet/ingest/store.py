@@ -1,0 +1,252 @@
+"""Stores a batch of events in one transaction and says what may be acknowledged.
+
+Invariants: an event is in the answer only if it is on disk (stored now or before); an event is stored once however
+often it arrives; a refused one leaves an audit line, never a row. Synchronous: runs on a worker thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy.orm import Session
+
+from fleet import audit
+from fleet.ingest.device_view import observe
+from fleet.ingest.judging import Arrival, Refusal, RefusalReason, anomaly_window, judge
+from fleet.ingest.sequences import contains, merge
+from fleet.metrics import FleetMetrics
+from fleet.storage.base import Base, Database
+from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.event_tables import Anomaly, DriftRecord, EventRange, HealthRecord, InstallRecord
+from protocol.messages.envelope import Event, kind_of
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import Ack, AnomalyEvent, BootAck, DriftReport, Health, InstallReport
+
+__all__ = ["BatchResult", "EventStore"]
+
+AUDIT_INTERVAL_S: Final = 60.0
+"""A device that sends nonsense all day fills one audit line a minute and reason, not the disk."""
+
+AUDIT_MEMORY: Final = 10_000
+"""(device, reason) pairs remembered for that; beyond it the memory starts anew."""
+
+Boot = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchResult:
+    """What became of a batch: acknowledgements per device, stored events by kind, refusals."""
+
+    acks: Mapping[str, Ack]
+    stored: Mapping[Kind, int]
+    duplicates: int
+    refusals: Sequence[Refusal]
+
+
+@dataclass(kw_only=True)
+class _Batch:
+    rows: dict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    fresh: dict[Boot, set[int]] = field(default_factory=lambda: defaultdict(set))
+    touched: dict[Boot, set[int]] = field(default_factory=lambda: defaultdict(set))
+    stored: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
+    duplicates: int = 0
+
+
+class EventStore:
+    """The durable end of ingest."""
+
+    def __init__(self, database: Database, tenant: str, metrics: FleetMetrics) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._metrics = metrics
+        self._audited: dict[tuple[str, str], float] = {}
+
+    def store(self, arrivals: Sequence[Arrival]) -> BatchResult:
+        """Judge and store what arrived, in one transaction.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database refuses; nothing is stored and nothing may be acknowledged.
+        """
+        started = time.monotonic()
+        events: list[tuple[Event, Arrival]] = []
+        refusals: list[Refusal] = []
+        for arrival in arrivals:
+            judged = judge(arrival, self._tenant)
+            if isinstance(judged, Refusal):
+                refusals.append(judged)
+            else:
+                events.append((judged, arrival))
+        batch = _Batch()
+        with self._database.write() as session:
+            devices = _devices(session, {event.source for event, _ in events})
+            ranges = _ranges(session, events)
+            for event, arrival in events:
+                device = devices.get(event.source)
+                if device is None or device.state == DeviceState.REVOKED:
+                    refusals.append(_stranger(event.source, revoked=device is not None))
+                else:
+                    _take(batch, ranges, device, event, arrival)
+            acked = _store_ranges(session, ranges, batch)
+            for table, rows in batch.rows.items():
+                session.execute(insert(table), rows)
+            self._audit(session, refusals, arrivals[-1].received_at if arrivals else 0.0)
+        self._count(batch, refusals, len(arrivals), time.monotonic() - started)
+        return BatchResult(
+            acks=_acks(acked), stored=batch.stored, duplicates=batch.duplicates, refusals=refusals
+        )
+
+    def _audit(self, session: Session, refusals: Iterable[Refusal], now: float) -> None:
+        for refusal in refusals:
+            key = (refusal.device, refusal.reason)
+            if now - self._audited.get(key, float("-inf")) < AUDIT_INTERVAL_S:
+                continue
+            if len(self._audited) >= AUDIT_MEMORY:
+                self._audited.clear()
+            self._audited[key] = now
+            audit.record(
+                session,
+                at=now,
+                actor=f"device:{refusal.device}",
+                action="message_refused",
+                subject=refusal.device,
+                reason=refusal.reason.value,
+                message=refusal.message[:500],
+            )
+
+    def _count(self, batch: _Batch, refusals: Sequence[Refusal], size: int, seconds: float) -> None:
+        for kind, count in batch.stored.items():
+            self._metrics.stored.labels(kind.value).inc(count)
+        self._metrics.duplicates.inc(batch.duplicates)
+        for refusal in refusals:
+            self._metrics.refused.labels(refusal.reason.value).inc()
+        self._metrics.batch_events.observe(size)
+        self._metrics.batch_seconds.observe(seconds)
+
+
+def _devices(session: Session, names: set[str]) -> dict[str, Device]:
+    rows = session.scalars(select(Device).where(Device.id.in_(names)))
+    return {device.id: device for device in rows}
+
+
+def _ranges(session: Session, events: Sequence[tuple[Event, Arrival]]) -> dict[Boot, list[tuple[int, int]]]:
+    """The stored ranges that the batch's sequences lie in or touch; others cannot change."""
+    spans: dict[Boot, list[int]] = defaultdict(list)
+    for event, _ in events:
+        spans[event.source, event.boot_id].append(event.sequence)
+    found: dict[Boot, list[tuple[int, int]]] = {boot: [] for boot in spans}
+    if not spans:
+        return found
+    rows = session.execute(
+        select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last).where(
+            tuple_(EventRange.device, EventRange.boot_id).in_(list(spans))
+        )
+    )
+    for device, boot_id, first, last in rows:
+        sequences = spans[device, boot_id]
+        if first <= max(sequences) + 1 and last >= min(sequences) - 1:
+            found[device, boot_id].append((first, last))
+    return found
+
+
+def _take(
+    batch: _Batch,
+    ranges: Mapping[Boot, list[tuple[int, int]]],
+    device: Device,
+    event: Event,
+    arrival: Arrival,
+) -> None:
+    boot = (event.source, event.boot_id)
+    # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
+    if event.sequence == 0:
+        observe(device, event, received_at=arrival.received_at, retained=arrival.retained)
+        return
+    batch.touched[boot].add(event.sequence)
+    if event.sequence in batch.fresh[boot] or contains(ranges[boot], event.sequence):
+        batch.duplicates += 1
+        return
+    batch.fresh[boot].add(event.sequence)
+    batch.stored[kind_of(event.data)] += 1
+    observe(device, event, received_at=arrival.received_at, retained=arrival.retained)
+    table_and_row = _row(event, arrival.received_at)
+    if table_and_row is not None:
+        table, row = table_and_row
+        batch.rows[table].append(row)
+
+
+def _row(event: Event, received_at: float) -> tuple[type[Base], dict[str, Any]] | None:
+    identity = {
+        "device": event.source,
+        "boot_id": event.boot_id,
+        "sequence": event.sequence,
+        "sent_at": event.time,
+        "received_at": received_at,
+    }
+    data = event.data
+    fields = msgspec.to_builtins(data)
+    match data:
+        case AnomalyEvent():
+            return Anomaly, identity | fields | {"window": anomaly_window(data)}
+        case DriftReport():
+            return DriftRecord, identity | fields
+        case InstallReport():
+            return InstallRecord, identity | fields
+        case Health():
+            columns = (
+                "release",
+                "anomaly_rate",
+                "drift_score",
+                "drifted",
+                "inference_p99_us",
+                "interval_windows",
+            )
+            return HealthRecord, identity | {name: fields[name] for name in columns} | {"payload": fields}
+        case _:
+            return None
+
+
+def _store_ranges(
+    session: Session, ranges: Mapping[Boot, list[tuple[int, int]]], batch: _Batch
+) -> dict[Boot, list[tuple[int, int]]]:
+    acked: dict[Boot, list[tuple[int, int]]] = {}
+    gone: list[tuple[str, str, int]] = []
+    added: list[dict[str, Any]] = []
+    for (device, boot_id), touched in batch.touched.items():
+        before = set(ranges[device, boot_id])
+        after = merge(ranges[device, boot_id], batch.fresh[device, boot_id])
+        gone += [(device, boot_id, first) for first, _ in before - set(after)]
+        added += [
+            {"device": device, "boot_id": boot_id, "first": first, "last": last}
+            for first, last in set(after) - before
+        ]
+        acked[device, boot_id] = [r for r in after if any(r[0] <= s <= r[1] for s in touched)]
+    if gone:
+        session.execute(
+            delete(EventRange)
+            .where(tuple_(EventRange.device, EventRange.boot_id, EventRange.first).in_(gone))
+            .execution_options(synchronize_session=False)
+        )
+    if added:
+        session.execute(insert(EventRange), added)
+    return acked
+
+
+def _acks(acked: Mapping[Boot, list[tuple[int, int]]]) -> dict[str, Ack]:
+    boots: dict[str, list[BootAck]] = defaultdict(list)
+    for (device, boot_id), ranges in acked.items():
+        if ranges:
+            boots[device].append(BootAck(boot_id=boot_id, ranges=tuple(ranges)))
+    return {device: Ack(boots=tuple(entries)) for device, entries in boots.items()}
+
+
+def _stranger(device: str, *, revoked: bool) -> Refusal:
+    return Refusal(
+        device=device,
+        reason=RefusalReason.UNKNOWN_DEVICE,
+        message=f"device {device!r} is {'revoked' if revoked else 'not enrolled here'}; its messages are dropped",
+    )

@@ -1,0 +1,50 @@
+"""What the fleet service counts about itself, in Prometheus' words. One registry per app, none global."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["FleetMetrics"]
+
+_BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_SECOND_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class FleetMetrics:
+    """The counters; each is incremented where the thing happens."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.stored = Counter(
+            "fedge_fleet_events_stored", "Events stored durably", ["kind"], registry=registry
+        )
+        self.duplicates = Counter(
+            "fedge_fleet_events_duplicate", "Events that were stored before", registry=registry
+        )
+        self.refused = Counter(
+            "fedge_fleet_events_refused", "Messages dropped for what they are", ["reason"], registry=registry
+        )
+        self.overflowed = Counter(
+            "fedge_fleet_events_overflowed",
+            "Messages dropped while busy; devices send them again",
+            registry=registry,
+        )
+        self.batch_events = Histogram(
+            "fedge_fleet_batch_events", "Events in one transaction", buckets=_BATCH_BUCKETS, registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "fedge_fleet_batch_seconds", "Time to store one batch", buckets=_SECOND_BUCKETS, registry=registry
+        )
+        self.acks = Counter("fedge_fleet_acks_published", "Acknowledgements published", registry=registry)
+        self.desired = Counter("fedge_fleet_desired_published", "Desired states published", registry=registry)
+        self.broker_connected = Gauge("fedge_fleet_broker_connected", "1 while connected", registry=registry)
+        self.broker_connects = Counter(
+            "fedge_fleet_broker_connects", "Connects to the broker", registry=registry
+        )
+        self.devices = Gauge("fedge_fleet_devices", "Devices by what they are", ["state"], registry=registry)
+
+    def exposition(self) -> bytes:
+        """The text format (version 0.0.4) of everything counted."""
+        return generate_latest(self.registry)

@@ -1,0 +1,151 @@
+"""Releases: verified before anything is kept, bytes in a file named by their SHA-256, record in the database.
+
+The order makes a crash harmless: file durable first, then the row. A file without a row is an orphan that the next
+upload of the same bytes takes over; a row without its file cannot happen, short of a damaged disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from sqlalchemy.orm import Session
+
+from fleet import audit
+from fleet.durable_files import write_durably
+from fleet.errors import ConflictError, NotFoundError, SettingsError, StorageError, UnacceptableError
+from fleet.storage.base import Database
+from fleet.storage.release_tables import Release
+from protocol.bundle import TrustedKeys, VerifiedBundle, open_bundle
+from protocol.errors import BundleError, TopicError
+from protocol.names import check_name
+
+__all__ = ["Published", "ReleaseStore", "bundle_path", "find_release", "load_release_keys"]
+
+CHUNK_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A release's record, and whether this call created it (False: the same bytes were there)."""
+
+    release: Release
+    created: bool
+
+
+def load_release_keys(paths: Iterable[Path]) -> TrustedKeys:
+    """Read the pinned Ed25519 public keys; raises SettingsError naming the file that is none."""
+    keys: list[Ed25519PublicKey] = []
+    for path in paths:
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except OSError as error:
+            raise SettingsError(f"cannot read the release key {path}: {error.strerror}") from None
+        except ValueError:
+            raise SettingsError(f"the release key {path} is not a PEM public key") from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise SettingsError(f"the release key {path} is not an Ed25519 public key")
+        keys.append(key)
+    return TrustedKeys(keys)
+
+
+def bundle_path(family: str, version: int) -> str:
+    """Where the bundle is downloaded, relative to the fleet's base URL."""
+    return f"/v1/releases/{family}/{version}/bundle"
+
+
+def find_release(session: Session, family: str, version: int) -> Release:
+    """The record of a release; raises NotFoundError."""
+    release = session.get(Release, (family, version))
+    if release is None:
+        raise NotFoundError(f"there is no release {family}/{version}")
+    return release
+
+
+class ReleaseStore:
+    """Publishes releases and hands out their bytes."""
+
+    def __init__(self, database: Database, directory: Path, trusted: TrustedKeys) -> None:
+        self._database = database
+        self._directory = directory
+        self._trusted = trusted
+
+    def publish(self, content: bytes, *, actor: str, now: float) -> Published:
+        """Verify a bundle and keep it durably. The same bytes again change nothing.
+
+        Raises:
+            UnacceptableError: not a bundle, damaged, or not signed by a trusted release key.
+            ConflictError: this release id exists with other bytes; publish under a new version.
+        """
+        verified = self._verify(content)
+        manifest = verified.manifest
+        path = self._path(verified.sha256)
+        if not path.exists():
+            write_durably(path, content, mode=0o640)
+        with self._database.write() as session:
+            existing = session.get(Release, (manifest.family, manifest.version))
+            if existing is not None:
+                if existing.sha256 != verified.sha256:
+                    raise ConflictError(
+                        f"release {manifest.release} exists with SHA-256 {existing.sha256[:12]}…, this bundle has {verified.sha256[:12]}…; a release never changes: publish it under a new version"
+                    )
+                return Published(release=existing, created=False)
+            release = Release(
+                family=manifest.family,
+                version=manifest.version,
+                sha256=verified.sha256,
+                size_bytes=len(content),
+                signed_by=verified.signed_by.hex(),
+                manifest=msgspec.to_builtins(manifest),
+                published_by=actor,
+                published_at=now,
+            )
+            session.add(release)
+            audit.record(
+                session,
+                at=now,
+                actor=actor,
+                action="release_published",
+                subject=manifest.release,
+                sha256=verified.sha256,
+                size_bytes=len(content),
+            )  # fmt: skip - one line of fields
+        return Published(release=release, created=True)
+
+    def read_range(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes [start, stop) of a stored bundle, in chunks.
+
+        Raises:
+            StorageError: the file is missing or shorter than its record says.
+        """
+        try:
+            with self._path(sha256).open("rb") as file:
+                file.seek(start)
+                while start < stop:
+                    chunk = file.read(min(CHUNK_BYTES, stop - start))
+                    if not chunk:
+                        raise StorageError(
+                            f"the stored bundle {sha256[:12]}… ends at byte {start}; restore it from a backup"
+                        )
+                    start += len(chunk)
+                    yield chunk
+        except FileNotFoundError:
+            raise StorageError(
+                f"the stored bundle {sha256[:12]}… is missing; publish its bytes again"
+            ) from None
+
+    def _verify(self, content: bytes) -> VerifiedBundle:
+        try:
+            verified = open_bundle(content, self._trusted)
+            check_name(verified.manifest.family, "family")
+        except (BundleError, TopicError) as error:
+            raise UnacceptableError(str(error)) from None
+        return verified
+
+    def _path(self, sha256: str) -> Path:
+        return self._directory / f"{sha256}.fedge"
