@@ -5,6 +5,7 @@
     ModelError
     ├── LayoutError             we, or the sender: a vector or an array does not fit the architecture
     │   └── ParameterError      the parameters are not finite numbers
+    ├── InputError              the device: a window of another shape, or with NaN in it
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
     ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
@@ -24,6 +25,7 @@ __all__ = [
     "ExportError",
     "FeatureError",
     "GoldenMismatchError",
+    "InputError",
     "LayoutError",
     "ModelError",
     "ModelFormatError",
@@ -50,6 +52,10 @@ class FeatureError(ModelError):
 
 class DriftStateError(ModelError):
     """Saved drift state that is truncated or belongs to another reference; begin with a fresh monitor."""
+
+
+class InputError(ModelError):
+    """A window the model cannot score; count it, and look at the sensor."""
 
 
 class ModelFormatError(ModelError):

@@ -1,0 +1,217 @@
+"""What the files of a verified model bundle mean, and whether they say what the manifest promises.
+
+`protocol.bundle` has already proved who signed the bundle and that no bit changed; a signed bundle may still be
+wrong. This module reads the content, and refuses one that contradicts its manifest before anything runs it.
+
+    model.int8.tflite   what detects               parameters.f32   flat float32 vector, little-endian, P entries
+    training.tflite     what learns                reference.json   FleetReference: what the fleet calls normal
+    golden.json         inputs and the int8 outputs that the release's builder saw
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from models.architecture import Architecture, require_finite
+from models.drift.reference import BINS, DriftReference
+from models.errors import BundleContentError, GoldenMismatchError, LayoutError
+from protocol.bundle import VerifiedBundle
+from protocol.manifest import Manifest
+
+__all__ = [
+    "FILES",
+    "GOLDEN_TOLERANCE_STEPS",
+    "FleetReference",
+    "GoldenVectors",
+    "Int8Inference",
+    "ModelBundle",
+    "bundle_files",
+    "make_golden_vectors",
+    "read_bundle",
+]
+
+FILES: Final = frozenset(
+    {"model.int8.tflite", "training.tflite", "parameters.f32", "reference.json", "golden.json"}
+)
+"""Every bundle of format 1 holds exactly these."""
+
+FleetReference = DriftReference
+"""What the fleet calls normal, in standardised features: the struct a device keeps for itself, summed over devices."""
+
+GOLDEN_TOLERANCE_STEPS: Final = 2
+"""int8 steps: kernels for x86, Arm and the Edge TPU round a half differently in each of a few layers."""
+
+T = TypeVar("T")
+Int8Value = Annotated[int, Meta(ge=-128, le=127)]
+
+
+class Int8Inference(Protocol):
+    """The part of `models.litert.Int8Model` that golden vectors need."""
+
+    def infer_int8(self, x: NDArray[np.floating]) -> NDArray[np.int8]:
+        """Raw int8 outputs for one window (F,)."""
+
+
+class GoldenVectors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Standardised windows, and the int8 outputs the builder of the release got for them.
+
+    `tolerance_steps` is how many int8 steps an output may differ on another machine.
+    """
+
+    inputs: tuple[tuple[float, ...], ...]
+    outputs: tuple[tuple[Int8Value, ...], ...]
+    tolerance_steps: Annotated[int, Meta(ge=0, le=16)] = GOLDEN_TOLERANCE_STEPS
+
+    def check(self, model: Int8Inference) -> int:
+        """Run every input through the model; returns the largest difference in steps.
+
+        Raises:
+            GoldenMismatchError: an output is further off than the tolerance; do not activate the release.
+        """
+        worst = 0
+        for i, (window, expected) in enumerate(zip(self.inputs, self.outputs, strict=True)):
+            got = model.infer_int8(np.array(window, np.float32)).astype(np.int64)
+            if got.shape != (len(expected),):
+                raise GoldenMismatchError(
+                    f"golden vector {i} has {len(expected)} outputs, the model gives {got.shape}"
+                )
+            difference = np.abs(got - np.array(expected))
+            worst = max(worst, int(difference.max()))
+            if worst > self.tolerance_steps:
+                at = int(difference.argmax())
+                raise GoldenMismatchError(
+                    f"golden vector {i}, output {at}: expected int8 {expected[at]} ± {self.tolerance_steps}, this machine computes {got[at]}"
+                )
+        return worst
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBundle:
+    """The content of a bundle, checked against its manifest. `parameters` is float32 (P,), read-only."""
+
+    manifest: Manifest
+    architecture: Architecture
+    int8_model: bytes
+    training_model: bytes
+    parameters: NDArray[np.float32]
+    reference: FleetReference
+    golden: GoldenVectors
+    sha256: str
+
+
+def read_bundle(verified: VerifiedBundle) -> ModelBundle:
+    """Read the files of a bundle and check them against its manifest; no model is loaded.
+
+    Raises:
+        BundleContentError: a file is missing or surplus, does not parse, has another layout, or is not finite.
+    """
+    manifest, files = verified.manifest, verified.files
+    name = manifest.release
+    if files.keys() != FILES:
+        raise BundleContentError(
+            f"{name} holds the files {sorted(files)}; format 1 has exactly {sorted(FILES)}"
+        )
+    try:
+        architecture = Architecture.from_manifest(manifest.model)
+        parameters = require_finite(architecture, np.frombuffer(files["parameters.f32"], "<f4"))
+    except (LayoutError, ValueError) as error:  # ValueError: a length that is no multiple of four
+        raise BundleContentError(f"{name} has a wrong layout: {error}") from None
+    if len(manifest.features.names) != architecture.feature_count:
+        raise BundleContentError(
+            f"{name} names {len(manifest.features.names)} features, its model takes {architecture.feature_count}"
+        )
+    reference = _decode(files["reference.json"], FleetReference, f"reference.json of {name}")
+    _check_reference(reference, architecture.feature_count, name)
+    golden = _decode(files["golden.json"], GoldenVectors, f"golden.json of {name}")
+    _check_golden(golden, architecture, name)
+    return ModelBundle(
+        manifest=manifest,
+        architecture=architecture,
+        int8_model=files["model.int8.tflite"],
+        training_model=files["training.tflite"],
+        parameters=parameters,
+        reference=reference,
+        golden=golden,
+        sha256=verified.sha256,
+    )
+
+
+def bundle_files(
+    *,
+    int8_model: bytes,
+    training_model: bytes,
+    parameters: NDArray[np.floating],
+    reference: FleetReference,
+    golden: GoldenVectors,
+) -> dict[str, bytes]:
+    """The bytes of each file; the inverse of `read_bundle`."""
+    return {
+        "model.int8.tflite": int8_model,
+        "training.tflite": training_model,
+        "parameters.f32": np.asarray(parameters, "<f4").tobytes(),
+        "reference.json": msgspec.json.encode(reference),
+        "golden.json": msgspec.json.encode(golden),
+    }
+
+
+def make_golden_vectors(
+    model: Int8Inference, feature_count: int, *, seed: int = 0, count: int = 8
+) -> GoldenVectors:
+    """Golden vectors of an int8 model: `count` standard normal windows from `seed`, and what the model answers.
+
+    The inputs are rounded to 1/1024, so that their JSON is short and exact.
+    """
+    rng = np.random.default_rng(seed)
+    inputs = np.round(rng.normal(size=(count, feature_count)) * 1024) / 1024
+    outputs = [model.infer_int8(window.astype(np.float32)) for window in inputs]
+    return GoldenVectors(
+        inputs=tuple(tuple(row) for row in inputs.tolist()),
+        outputs=tuple(tuple(row.tolist()) for row in outputs),
+    )
+
+
+def _decode(content: bytes, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleContentError(f"{what} is not of format 1: {error}") from None
+
+
+def _check_reference(reference: FleetReference, features: int, name: str) -> None:
+    shapes: Mapping[str, tuple[int, ...]] = {
+        "edges": (features, BINS - 1),
+        "mean": (features,),
+        "std": (features,),
+    }
+    for field, shape in shapes.items():
+        try:
+            values = np.array(getattr(reference, field), np.float64)
+        except ValueError:  # rows of different length
+            raise BundleContentError(
+                f"{field} in reference.json of {name} is ragged; expected {shape}"
+            ) from None
+        if values.shape != shape or not np.isfinite(values).all():
+            raise BundleContentError(
+                f"{field} in reference.json of {name} must be {shape} finite numbers, got shape {values.shape}"
+            )
+    if (
+        min(reference.std, default=0.0) <= 0
+        or not np.isfinite([reference.score_mean, reference.score_std]).all()
+    ):
+        raise BundleContentError(f"reference.json of {name} needs positive std and finite score statistics")
+
+
+def _check_golden(golden: GoldenVectors, architecture: Architecture, name: str) -> None:
+    widths = {len(row) for row in golden.inputs}, {len(row) for row in golden.outputs}
+    expected = {architecture.feature_count}, {architecture.output_count}
+    if len(golden.inputs) != len(golden.outputs) or widths != expected:
+        raise BundleContentError(
+            f"golden.json of {name} must pair inputs of {architecture.feature_count} with outputs of {architecture.output_count} values"
+        )

@@ -1,0 +1,85 @@
+"""One signed release from everything that goes into it: models, ranges, thresholds, reference, provenance.
+
+It decides nothing: whether a candidate deserves a release is the aggregator's gate. The same arguments give the same
+bytes; the clock and the key are arguments.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from models.architecture import Architecture, require_finite
+from models.bundles import FleetReference, bundle_files, make_golden_vectors, read_bundle
+from models.export.int8_graph import export_int8_model
+from models.export.isolated import export_training_model
+from models.litert import Int8Model
+from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
+from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
+
+__all__ = ["build_release"]
+
+
+def build_release(
+    *,
+    architecture: Architecture,
+    parameters: NDArray[np.floating],
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+    features: FeatureSpec,
+    threshold: ThresholdSpec,
+    reference: FleetReference,
+    family: str,
+    version: int,
+    created_at: float,
+    signing_key: Ed25519PrivateKey,
+    provenance: Provenance | None = None,
+    int8_model: bytes | None = None,
+    training_model: bytes | None = None,
+) -> bytes:
+    """The bytes of a complete, signed bundle, opened and read once as a device will.
+
+    Args:
+        architecture: which model.
+        parameters: flat float vector (P,).
+        low: smallest value of each activation tensor (T,), as devices reported it.
+        high: largest value of each (T,).
+        features: how a window becomes the model's input.
+        threshold: the score above which a window is anomalous.
+        reference: what the fleet calls normal.
+        family: whom the release is for.
+        version: counts up within the family, ≥ 1.
+        created_at: Unix seconds.
+        signing_key: the release key; it does not leave this process.
+        provenance: where the release comes from.
+        int8_model: a finished int8 model of these parameters, where the caller has measured one already.
+        training_model: a finished training model; by default built in a child process and kept for the next call.
+
+    Raises:
+        LayoutError, RangeError, ExportError: as `export_int8_model` and `export_training_model`.
+        BundleContentError: the pieces contradict each other, e.g. names for another number of features.
+        protocol.errors.BundleFormatError: the bundle exceeds a limit of `protocol.limits`.
+    """
+    flat = require_finite(architecture, parameters)
+    detector = int8_model or export_int8_model(architecture, flat, low, high)
+    files = bundle_files(
+        int8_model=detector,
+        training_model=training_model or export_training_model(architecture),
+        parameters=flat,
+        reference=reference,
+        golden=make_golden_vectors(Int8Model(detector, architecture.kind), architecture.feature_count),
+    )
+    manifest = Manifest(
+        family=family,
+        version=version,
+        created_at=created_at,
+        model=architecture.to_manifest(),
+        features=features,
+        threshold=threshold,
+        files=entries_for(files),
+        provenance=provenance or Provenance(),
+    )
+    packed = pack_bundle(manifest, files, signing_key)
+    read_bundle(open_bundle(packed, TrustedKeys([signing_key.public_key()])))
+    return packed

@@ -1,0 +1,157 @@
+"""What a device does with a round's question: train on its own windows, and say how good two models are on them.
+
+Pure given the model, the windows, the settings and the random generator; it knows no files and no Flower. The
+learner of the edge agent calls it, and so do benchmarks and simulations.
+
+    train.fit         w ── epochs x shuffled batches of gradient descent, pulled to w by the proximal term ──► w'
+    evaluate.assess   x ── candidate and champion ──► counts that add up over devices (protocol.questions)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError, ParameterError
+from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
+
+__all__ = ["FitResult", "Trainable", "assess", "fit"]
+
+Floats = NDArray[np.floating]
+
+
+class Trainable(Protocol):
+    """The part of `models.litert.TrainingModel` that training needs."""
+
+    def restore(self, flat: Floats, anchor: Floats | None = None) -> None:
+        """Set parameters and anchor (P,)."""
+
+    def save(self) -> NDArray[np.float32]:
+        """Current parameters (P,)."""
+
+    def train(
+        self, x: Floats, learning_rate: float, *, labels: Floats | None = None, proximal: float = 0.0
+    ) -> float:
+        """One step; the loss before it."""
+
+    def infer(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(output, score) of windows (B, F)."""
+
+    def ranges(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(low (T,), high (T,)) over windows (B, F)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """Parameters (P,) after training, the mean score of all windows before and after, and how many steps it took.
+
+    For an autoencoder the mean score is its loss; for a classifier the losses are the mean cross-entropy.
+    """
+
+    parameters: NDArray[np.float32]
+    loss_before: float
+    loss_after: float
+    steps: int
+
+
+def fit(
+    model: Trainable,
+    parameters: Floats,
+    x: Floats,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    proximal: float,
+    rng: np.random.Generator,
+    labels: Floats | None = None,
+) -> FitResult:
+    """Train from `parameters` on windows x (n, F); each epoch visits every window once, in a new order.
+
+    Args:
+        model: the runner; its state is overwritten.
+        parameters: where to start, and the anchor of the proximal term (P,).
+        x: standardised windows, finite.
+        epochs: passes over the windows, ≥ 1.
+        batch_size: windows a step, ≥ 1; the last batch of an epoch may be smaller.
+        learning_rate: per step.
+        proximal: FedProx' μ; 0 switches it off.
+        rng: shuffles.
+        labels: one-hot (n, classes), for a classifier.
+
+    Raises:
+        InputError: no windows, or one that is not finite.
+        ParameterError: training diverged to NaN or infinity; lower the learning rate, answer nothing.
+    """
+    _require_windows(x)
+    windows = np.ascontiguousarray(x, np.float32)
+    model.restore(parameters)
+    loss_before = _loss(model, windows, labels)
+    steps = 0
+    for _ in range(epochs):
+        order = rng.permutation(len(windows))
+        for at in range(0, len(windows), batch_size):
+            chosen = order[at : at + batch_size]
+            batch_labels = None if labels is None else labels[chosen]
+            model.train(windows[chosen], learning_rate, labels=batch_labels, proximal=proximal)
+            steps += 1
+    trained = model.save()
+    if not np.isfinite(trained).all():
+        raise ParameterError(
+            f"training diverged after {steps} steps at learning rate {learning_rate}: its parameters are not finite"
+        )
+    return FitResult(
+        parameters=trained, loss_before=loss_before, loss_after=_loss(model, windows, labels), steps=steps
+    )
+
+
+def assess(
+    model: Trainable, candidate: Floats, champion: Floats, x: Floats
+) -> dict[str, NDArray[np.float64]]:
+    """The parts of an ``evaluate.assess`` answer for held-out windows x (n, F), by `protocol.questions.assess_layout`.
+
+    Ranges are those of the candidate: they calibrate its int8 model. The model ends up holding the candidate.
+
+    Raises:
+        InputError: no windows, or one that is not finite.
+    """
+    _require_windows(x)
+    windows = np.ascontiguousarray(x, np.float32)
+    model.restore(champion)
+    champion_scores = model.infer(windows)[1].astype(np.float64)
+    model.restore(candidate)
+    candidate_scores = model.infer(windows)[1].astype(np.float64)
+    low, high = model.ranges(windows)
+    exact = windows.astype(np.float64)
+    return {
+        "examples": np.array([len(windows)], np.float64),
+        "candidate_loss": candidate_scores.sum(keepdims=True),
+        "champion_loss": champion_scores.sum(keepdims=True),
+        "candidate_scores": SCORE_GRID.count(candidate_scores),
+        "champion_scores": SCORE_GRID.count(champion_scores),
+        "range_low": np.concatenate([RANGE_GRID.count(low[t : t + 1]) for t in range(len(low))]),
+        "range_high": np.concatenate([RANGE_GRID.count(high[t : t + 1]) for t in range(len(high))]),
+        "feature_counts": np.concatenate([FEATURE_GRID.count(column) for column in exact.T]),
+        "feature_sum": exact.sum(axis=0),
+        "feature_squares": (exact * exact).sum(axis=0),
+    }
+
+
+def _loss(model: Trainable, windows: NDArray[np.float32], labels: Floats | None) -> float:
+    output, score = model.infer(windows)
+    if labels is None:
+        return float(score.mean(dtype=np.float64))
+    shifted = output.astype(np.float64) - output.max(axis=1, keepdims=True)
+    log_share = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-(labels * log_share).sum() / len(windows))
+
+
+def _require_windows(x: Floats) -> None:
+    if x.ndim != 2 or not len(x):
+        raise InputError(f"training needs windows of shape (≥1, F), got {x.shape}")
+    if not np.isfinite(x).all():
+        bad = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise InputError(f"window {bad} of {len(x)} is not finite; drop such windows before training")
