@@ -63,7 +63,7 @@ class PluginSettings(
 
     factory: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     speed: Speed = 1.0
-    options: dict[str, bool | int | float | str | list[str] | list[float]] = field(default_factory=dict)
+    options: dict[str, bool | int | float | str | list[str | float]] = field(default_factory=dict)
 
 
 SourceSettings = SimulatedSettings | ReplaySettings | PluginSettings
