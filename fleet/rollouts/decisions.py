@@ -1,0 +1,325 @@
+"""What a rollout does next: a pure state machine over plan, progress and observations.
+
+::
+
+    reports ──► executions ──► abort rules ──► counts ──► metrics ──► soak ──► next group
+                                  │             │           │
+                                  ▼             ▼           ▼
+                              pause/cancel   ROLLING_BACK ◄─┘ ──► every device given the release is given back
+
+Invariants (held fast by property tests):
+
+* At most one group is RUNNING or SOAKING.
+* A device is given the release only while the rollout is RUNNING.
+* When a rollback begins, every device that was given the release is given back in the same decision, under a new
+  counter, whatever it has reported so far: it may commit a moment later.
+* Deciding twice on the same observations at the same time changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from fleet.rollouts.gates import Judgement, Verdict, aborting_rule, judge_counts, judge_metrics
+from fleet.rollouts.plans import AbortAction
+from fleet.rollouts.progress import (
+    Command,
+    ConfirmReturn,
+    Execution,
+    GiveBack,
+    GiveRelease,
+    Group,
+    MoveExecution,
+    MoveGroup,
+    MoveRollout,
+    Observations,
+    Report,
+    Rollout,
+    Withdraw,
+    apply_to_execution,
+    apply_to_rollout,
+)
+from fleet.rollouts.states import OCCUPYING, GroupState, RolloutState, is_open, may_follow
+from protocol.messages.kinds import InstallStatus
+from protocol.names import DeviceId
+
+__all__ = ["Draft", "begin_cancel", "begin_rollback", "decide", "start_next_group"]
+
+SETTLE_S: Final = 5.0
+"""Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
+
+MAXIMUM_RETURNS: Final = 3
+"""How often a device is told to go back; after that a person must look at it."""
+
+
+class Draft:
+    """A decision in the making: each command is applied at once, so later steps see what earlier ones did."""
+
+    def __init__(self, rollout: Rollout, now: float) -> None:
+        # one copy for the whole decision: a copy per command would be quadratic in the devices
+        self._executions = dict(rollout.executions)
+        self.rollout = replace(rollout, executions=self._executions)
+        self.now = now
+        self.commands: list[Command] = []
+
+    def do(self, command: Command) -> None:
+        """Take `command` into the decision; raises ConflictError where the state machine has no such arrow."""
+        match command:
+            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
+                self._executions[command.device] = apply_to_execution(
+                    self._executions[command.device], command, self.now
+                )
+            case MoveRollout() | MoveGroup() | Withdraw():
+                self.rollout = apply_to_rollout(self.rollout, command, self.now)
+        self.commands.append(command)
+
+
+def decide(rollout: Rollout, observations: Observations, now: float) -> list[Command]:
+    """What follows for `rollout` from `observations` at Unix second `now`, in the order in which it applies."""
+    draft = Draft(rollout, now)
+    if rollout.state in OCCUPYING or rollout.state is RolloutState.COMPLETED:
+        _hear(draft, observations)
+    if draft.rollout.state is RolloutState.RUNNING:
+        _drop_revoked(draft, observations)
+        _time_out(draft, observations)
+        _retry(draft)
+        _advance(draft, observations)
+    if draft.rollout.state is RolloutState.ROLLING_BACK:
+        _settle(draft, observations)
+    return draft.commands
+
+
+def _hear(draft: Draft, observations: Observations) -> None:
+    for execution in draft.rollout.executions.values():
+        report = observations.reports.get(draft.rollout.given_id(execution))
+        if report is None or execution.returned_at is not None:
+            continue
+        if report.status is not execution.state and may_follow(execution.state, report.status):
+            draft.do(MoveExecution(device=execution.device, state=report.status, reason=report.reason))
+
+
+def _drop_revoked(draft: Draft, observations: Observations) -> None:
+    for execution in draft.rollout.executions.values():
+        if execution.device in observations.revoked and is_open(execution.state):
+            draft.do(
+                MoveExecution(
+                    device=execution.device, state=InstallStatus.CANCELED, reason="the device was revoked"
+                )
+            )
+
+
+def _time_out(draft: Draft, observations: Observations) -> None:
+    for execution in draft.rollout.executions.values():
+        report = observations.reports.get(draft.rollout.given_id(execution))
+        reason = _overdue(draft, execution, report)
+        if reason is not None:
+            draft.do(MoveExecution(device=execution.device, state=InstallStatus.TIMED_OUT, reason=reason))
+
+
+def _overdue(draft: Draft, execution: Execution, report: Report | None) -> str | None:
+    if execution.given_at is None:
+        return None
+    limits, age = draft.rollout.plan.timeout, draft.now - execution.given_at
+    match execution.state:
+        case InstallStatus.QUEUED | InstallStatus.DEFERRED if age > limits.queued_s:
+            return f"not begun within {limits.queued_s:g} s"
+        case InstallStatus.IN_PROGRESS if draft.now - execution.since > limits.in_progress_s:
+            return f"still installing after {limits.in_progress_s:g} s"
+        case InstallStatus.IN_PROGRESS if report is not None and draft.now - report.at > limits.step_s:
+            return f"no progress for {limits.step_s:g} s"
+        case _:
+            return None
+
+
+def _retry(draft: Draft) -> None:
+    for execution in draft.rollout.executions.values():
+        if execution.attempt and execution.attempt <= draft.rollout.plan.retries(execution.state):
+            draft.do(
+                GiveRelease(device=execution.device, previous=execution.previous, before=execution.before)
+            )
+
+
+def _advance(draft: Draft, observations: Observations) -> None:
+    struck = aborting_rule(draft.rollout.executions.values(), draft.rollout.plan.abort)
+    if struck is not None:
+        rule, reason = struck
+        match rule.action:
+            case AbortAction.ROLLBACK:
+                begin_rollback(draft, reason, actor="fleet")
+            case AbortAction.PAUSE:
+                draft.do(MoveRollout(state=RolloutState.PAUSED, reason=reason))
+            case AbortAction.CANCEL:
+                begin_cancel(draft, reason, actor="fleet")
+        return
+    # each turn ends the present group or returns: empty groups of a small fleet pass in the same decision
+    while draft.rollout.state is RolloutState.RUNNING:
+        group = _present_group(draft.rollout)
+        if group is None:
+            if not start_next_group(draft, observations):
+                return
+        elif not _pass_or_fail(draft, group, observations):
+            return
+
+
+def _present_group(rollout: Rollout) -> Group | None:
+    return next((g for g in rollout.groups if g.state in {GroupState.RUNNING, GroupState.SOAKING}), None)
+
+
+def start_next_group(draft: Draft, observations: Observations) -> bool:
+    """Start the first group that has not run, giving its devices the release; complete the rollout if there is none.
+
+    Returns:
+        Whether a group was started.
+    """
+    group = next((g for g in draft.rollout.groups if g.state is GroupState.SCHEDULED), None)
+    if group is None:
+        draft.do(MoveRollout(state=RolloutState.COMPLETED, reason="every group passed"))
+        return False
+    waiting = [e for e in draft.rollout.of_group(group.number) if e.state is InstallStatus.QUEUED]
+    draft.do(
+        MoveGroup(
+            number=group.number, state=GroupState.RUNNING, reason=f"{len(waiting)} devices get the release"
+        )
+    )
+    for execution in waiting:
+        running = observations.running.get(execution.device)
+        draft.do(
+            GiveRelease(
+                device=execution.device,
+                previous=running.release if running else None,
+                before=observations.recent.get(execution.device),
+            )
+        )
+    return True
+
+
+def _pass_or_fail(draft: Draft, group: Group, observations: Observations) -> bool:
+    """Move the present group on; whether it passed, so that the next may start."""
+    judgement = _judge(draft, group, observations)
+    match judgement.verdict:
+        case Verdict.FAILS:
+            _fail(draft, group, judgement.reason)
+        case Verdict.HOLDS:
+            draft.do(MoveGroup(number=group.number, state=GroupState.PASSED, reason=judgement.reason))
+        case Verdict.UNDECIDED:
+            pass
+    return judgement.verdict is Verdict.HOLDS
+
+
+def _judge(draft: Draft, group: Group, observations: Observations) -> Judgement:
+    plan, executions = draft.rollout.plan, draft.rollout.of_group(group.number)
+    treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
+    metrics = judge_metrics(plan.success, treated, observations.figures, observations.recent)
+    counts = judge_counts(executions, plan.success)
+    for judgement in (metrics, counts):
+        if judgement.verdict is Verdict.FAILS:
+            return judgement
+    if group.state is GroupState.RUNNING:
+        if counts.verdict is Verdict.UNDECIDED or not treated:
+            return counts
+        draft.do(MoveGroup(number=group.number, state=GroupState.SOAKING, reason=counts.reason))
+        group = draft.rollout.groups[group.number]
+    soaked_for = draft.now - group.since
+    if soaked_for < group.soak_s:
+        return Judgement(verdict=Verdict.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
+    if metrics.verdict is Verdict.UNDECIDED:
+        if soaked_for <= group.soak_s + plan.timeout.health_s:
+            return metrics
+        late = f"{plan.timeout.health_s:g} s after the soak, {metrics.reason}"
+        return Judgement(verdict=Verdict.FAILS, reason=late)
+    return Judgement(verdict=Verdict.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
+
+
+def _fail(draft: Draft, group: Group, reason: str) -> None:
+    draft.do(MoveGroup(number=group.number, state=GroupState.FAILED, reason=reason))
+    label = f"group {group.number}" + (f" ({group.name})" if group.name else "")
+    begin_rollback(draft, f"{label} failed: {reason}", actor="fleet")
+
+
+def begin_rollback(draft: Draft, reason: str, *, actor: str) -> None:
+    """Give back every device that was given the release, and withdraw the release."""
+    draft.do(MoveRollout(state=RolloutState.ROLLING_BACK, reason=reason, actor=actor))
+    draft.do(Withdraw(release=draft.rollout.plan.release, reason=reason))
+    for execution in draft.rollout.executions.values():
+        if execution.is_given:
+            _give_back(draft, execution)
+        elif is_open(execution.state):
+            draft.do(
+                MoveExecution(
+                    device=execution.device,
+                    state=InstallStatus.CANCELED,
+                    reason="never given the release: the rollout went back",
+                )
+            )
+
+
+def begin_cancel(draft: Draft, reason: str, *, actor: str) -> None:
+    """Stop here: who runs the release keeps it, who has not finished goes back to what it ran."""
+    draft.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
+    for execution in draft.rollout.executions.values():
+        if execution.is_given and execution.state is not InstallStatus.SUCCEEDED:
+            _give_back(draft, execution)
+        if is_open(execution.state):
+            draft.do(
+                MoveExecution(
+                    device=execution.device, state=InstallStatus.CANCELED, reason="the rollout was canceled"
+                )
+            )
+
+
+def _give_back(draft: Draft, execution: Execution) -> None:
+    release = draft.rollout.back_to(execution)
+    draft.do(GiveBack(device=execution.device, release=release))
+    if release is None:
+        _restored(draft, execution.device, "it ran nothing before and keeps what it has")
+
+
+def _settle(draft: Draft, observations: Observations) -> None:
+    waiting: list[DeviceId] = []
+    for execution in list(draft.rollout.executions.values()):
+        if execution.returned_at is None or execution.restored_at is not None:
+            continue
+        if execution.device in observations.revoked:
+            _restored(draft, execution.device, "the device was revoked")
+            continue
+        report = observations.reports.get(draft.rollout.returned_id(execution))
+        if _is_back(draft, execution, report, observations):
+            _restored(draft, execution.device, f"back on {draft.rollout.back_to(execution)}")
+            continue
+        if (
+            report is not None
+            and report.status is InstallStatus.FAILED
+            and execution.returns < MAXIMUM_RETURNS
+        ):
+            draft.do(GiveBack(device=execution.device, release=draft.rollout.back_to(execution)))
+        waiting.append(execution.device)
+    if not waiting:
+        draft.do(MoveRollout(state=RolloutState.ROLLED_BACK, reason="every device is back"))
+    elif draft.now - draft.rollout.since > draft.rollout.plan.timeout.rollback_s:
+        named = ", ".join(sorted(waiting)[:5]) + (", …" if len(waiting) > 5 else "")
+        draft.do(
+            MoveRollout(
+                state=RolloutState.ROLLED_BACK,
+                reason=f"every device is told to go back; {len(waiting)} have not confirmed: {named}",
+            )
+        )
+
+
+def _is_back(draft: Draft, execution: Execution, report: Report | None, observations: Observations) -> bool:
+    if report is not None:
+        return report.status is InstallStatus.SUCCEEDED
+    # a device that never left its release has nothing to install, and may have nothing to report
+    running = observations.running.get(execution.device)
+    return (
+        running is not None
+        and execution.returned_at is not None
+        and running.release == draft.rollout.back_to(execution)
+        and running.at > execution.returned_at + SETTLE_S
+    )
+
+
+def _restored(draft: Draft, device: DeviceId, reason: str) -> None:
+    draft.do(ConfirmReturn(device=device, reason=reason))
+    if may_follow(draft.rollout.executions[device].state, InstallStatus.ROLLED_BACK):
+        draft.do(MoveExecution(device=device, state=InstallStatus.ROLLED_BACK, reason=reason))

@@ -1,0 +1,259 @@
+"""Whether a group has succeeded, and whether the release does harm: counts, metrics, abort rules.
+
+Pure functions of plan, executions and figures. Each answer carries its reason in words, with the device or the
+figure that decided, because that is what the timeline shows. Two choices:
+
+* A gate on a `value` is judged on every device by itself: the mean of a hundred well machines hides one that
+  alarms without end. Health is differential: a device that was beyond the value before it got the release is held
+  to what it showed then (× `TOLERANCE`), so a machine that is really broken does not condemn a release.
+* A gate against the `control` is judged on the mean of the group: single machines differ more than releases do.
+  The control is the devices not given the release yet, as they are now, so weather that hits all hits both arms;
+  in the last group, where none is left, it is the group's own figures from before.
+
+Rates fail only when chance does not explain them: the lower Wilson bound of the rate is beyond the limit
+(E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927). So a gate can
+be asked continuously, from the first windows on, without stopping a good release for one bad minute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import NormalDist, fmean
+from typing import Final
+
+from fleet.rollouts.plans import AbortRule, Metric, MetricGate, SuccessCriteria
+from fleet.rollouts.progress import Execution, Figures
+from fleet.rollouts.states import EXECUTED, FAILURES
+from protocol.messages.kinds import InstallStatus
+from protocol.names import DeviceId
+
+__all__ = [
+    "TOLERANCE",
+    "Judgement",
+    "Verdict",
+    "aborting_rule",
+    "judge_counts",
+    "judge_metric",
+    "judge_metrics",
+    "missing_evidence",
+    "wilson_lower_bound",
+]
+
+TOLERANCE: Final = 1.25
+"""How much above its own earlier figure a device may be that was beyond the value already."""
+
+
+class Verdict(StrEnum):
+    """What a rule says."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNDECIDED = "undecided"  # not enough is known yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict and why."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> Judgement:
+    """Whether enough devices of a group run the release, or too many never will.
+
+    Deferred devices are neutral while others succeed; revoked ones (canceled) do not count.
+    """
+    counted = [e for e in executions if e.state is not InstallStatus.CANCELED]
+    if not counted:
+        return Judgement(verdict=Verdict.HOLDS, reason="the group has no devices")
+    succeeded = sum(e.state is InstallStatus.SUCCEEDED for e in counted)
+    failed = sum(e.state in FAILURES for e in counted)
+    deferred = sum(e.state is InstallStatus.DEFERRED for e in counted)
+    floor = min(criteria.min_devices, len(counted))
+    needed = max(floor, _share(criteria.threshold_pct, len(counted)))
+    if len(counted) - failed < needed:
+        return Judgement(
+            verdict=Verdict.FAILS,
+            reason=f"{failed} of {len(counted)} devices failed; {needed} must succeed ({criteria.threshold_pct:g} %)",
+        )
+    if succeeded >= max(floor, 1, _share(criteria.threshold_pct, len(counted) - deferred)):
+        neutral = f", {deferred} deferred" if deferred else ""
+        return Judgement(
+            verdict=Verdict.HOLDS, reason=f"{succeeded} of {len(counted)} devices run the release{neutral}"
+        )
+    return Judgement(
+        verdict=Verdict.UNDECIDED, reason=f"{succeeded} of {needed} devices needed run the release"
+    )
+
+
+def _share(percentage: float, count: int) -> int:
+    return math.ceil(count * percentage / 100 - 1e-9)
+
+
+def judge_metrics(
+    criteria: SuccessCriteria,
+    treated: Sequence[Execution],
+    figures: Mapping[DeviceId, Figures],
+    recent: Mapping[DeviceId, Figures],
+) -> Judgement:
+    """All metric gates over the devices of a group that committed the release.
+
+    The first gate that fails decides. Holds only when none fails and every device but the share that
+    `threshold_pct` forgives has shown enough.
+    """
+    for gate in criteria.metrics:
+        judgement = judge_metric(gate, criteria, treated, figures, recent)
+        if judgement.verdict is Verdict.FAILS:
+            return judgement
+    silent = missing_evidence(criteria, treated, figures)
+    if criteria.metrics and len(treated) - len(silent) < _share(criteria.threshold_pct, len(treated)):
+        named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
+        return Judgement(
+            verdict=Verdict.UNDECIDED,
+            reason=f"{len(silent)} of {len(treated)} devices have not shown enough health on the release yet ({named})",
+        )
+    held = ", ".join(gate.text for gate in criteria.metrics)
+    return Judgement(verdict=Verdict.HOLDS, reason=held or "no metric is asked for")
+
+
+def missing_evidence(
+    criteria: SuccessCriteria, treated: Iterable[Execution], figures: Mapping[DeviceId, Figures]
+) -> list[DeviceId]:
+    """Devices whose health since they committed the release does not suffice to judge them, sorted."""
+    return sorted(e.device for e in treated if not _suffices(figures.get(e.device), criteria))
+
+
+def judge_metric(
+    gate: MetricGate,
+    criteria: SuccessCriteria,
+    treated: Sequence[Execution],
+    figures: Mapping[DeviceId, Figures],
+    recent: Mapping[DeviceId, Figures],
+) -> Judgement:
+    """One gate, over the devices that have shown enough; undecided where none has."""
+    judged = [(e, figures[e.device]) for e in treated if _suffices(figures.get(e.device), criteria)]
+    if not judged:
+        return Judgement(verdict=Verdict.UNDECIDED, reason=f"{gate.text}: no device has shown enough yet")
+    if gate.value is not None:
+        return _judge_each(gate, gate.value, criteria, judged)
+    return _judge_mean(gate, criteria, judged, [f for f in recent.values() if _suffices(f, criteria)])
+
+
+def _judge_each(
+    gate: MetricGate, value: float, criteria: SuccessCriteria, judged: Sequence[tuple[Execution, Figures]]
+) -> Judgement:
+    for execution, shown in judged:
+        limit, origin = value, ""
+        if execution.before is not None and _suffices(execution.before, criteria):
+            own = _figure(gate.name, execution.before)
+            if own > value:
+                limit, origin = own * TOLERANCE, f" (its own {own:.3g} before, × {TOLERANCE:g})"
+        if _is_beyond(gate, shown, limit, criteria.confidence):
+            return Judgement(
+                verdict=Verdict.FAILS,
+                reason=f"{gate.text} fails on {execution.device}: {_figure(gate.name, shown):.3g}"
+                f" against {limit:.3g}{origin}",
+            )
+    worst = max(_figure(gate.name, shown) for _, shown in judged)
+    return Judgement(
+        verdict=Verdict.HOLDS, reason=f"{gate.text} holds on {len(judged)} devices, worst {worst:.3g}"
+    )
+
+
+def _judge_mean(
+    gate: MetricGate,
+    criteria: SuccessCriteria,
+    judged: Sequence[tuple[Execution, Figures]],
+    control: Sequence[Figures],
+) -> Judgement:
+    arm = "devices without the release"
+    if not control:
+        judged = [(e, f) for e, f in judged if e.before is not None and _suffices(e.before, criteria)]
+        control = [e.before for e, _ in judged if e.before is not None]
+        arm = "same devices before"
+    if not control or gate.ratio is None:
+        # the first release of a fleet: nothing ran before, so nothing can have become worse
+        return Judgement(verdict=Verdict.HOLDS, reason=f"{gate.text}: there is nothing to compare with")
+    baseline = fmean(_figure(gate.name, figures) for figures in control)
+    limit = max(gate.ratio * baseline, gate.control_floor())
+    group = _pool([figures for _, figures in judged])
+    shown = _figure(gate.name, group)
+    verdict = Verdict.FAILS if _is_beyond(gate, group, limit, criteria.confidence) else Verdict.HOLDS
+    return Judgement(
+        verdict=verdict,
+        reason=f"{gate.text} {verdict}: mean of {len(judged)} devices {shown:.3g} against {limit:.3g}"
+        f" ({len(control)} {arm}: {baseline:.3g})",
+    )
+
+
+def _pool(figures: Sequence[Figures]) -> Figures:
+    return Figures(
+        reports=sum(f.reports for f in figures),
+        windows=sum(f.windows for f in figures),
+        windows_over=sum(f.windows_over for f in figures),
+        inference_p99_us=fmean(f.inference_p99_us for f in figures),
+        drift_score=fmean(f.drift_score for f in figures),
+    )
+
+
+def _suffices(figures: Figures | None, criteria: SuccessCriteria) -> bool:
+    return (
+        figures is not None
+        and figures.reports >= criteria.min_reports
+        and figures.windows >= criteria.min_windows
+    )
+
+
+def _figure(metric: Metric, figures: Figures) -> float:
+    match metric:
+        case Metric.ANOMALY_RATE:
+            return figures.anomaly_rate
+        case Metric.INFERENCE_P99_US:
+            return figures.inference_p99_us
+        case Metric.DRIFT_SCORE:
+            return figures.drift_score
+
+
+def _is_beyond(gate: MetricGate, figures: Figures, limit: float, confidence: float) -> bool:
+    shown = _figure(gate.name, figures)
+    if gate.name is Metric.ANOMALY_RATE:
+        shown = wilson_lower_bound(figures.windows_over, figures.windows, confidence)
+        # a rate of 1 is beyond every limit below 1, but its bound stays under 1: a limit of 1 cannot fail
+    return shown >= limit if gate.op == "<" and shown > 0 else shown > limit
+
+
+def wilson_lower_bound(successes: float, trials: int, confidence: float) -> float:
+    """The one-sided lower `confidence` bound of a proportion, in [0, 1]; 0 where there were no trials.
+
+    Example:
+        >>> round(wilson_lower_bound(10, 10, 0.95), 3)
+        0.787
+    """
+    if trials == 0:
+        return 0.0
+    z = NormalDist().inv_cdf(confidence)
+    share = min(successes / trials, 1.0)
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, (centre - spread) / (1 + z * z / trials))
+
+
+def aborting_rule(
+    executions: Iterable[Execution], rules: Iterable[AbortRule]
+) -> tuple[AbortRule, str] | None:
+    """The first abort rule that strikes over all executions of a rollout, and why; None where none does."""
+    ended = [e for e in executions if e.is_given and e.state in EXECUTED]
+    for rule in rules:
+        kinds = FAILURES if rule.failure_type == "ALL" else {InstallStatus(rule.failure_type)}
+        failed = sum(e.state in kinds for e in ended)
+        if len(ended) >= rule.min_executed and failed * 100 >= rule.threshold_pct * len(ended) and failed:
+            kind = "failed" if rule.failure_type == "ALL" else rule.failure_type
+            return rule, (
+                f"{failed} of {len(ended)} ended executions {kind}; "
+                f"the rule allows less than {rule.threshold_pct:g} % from {rule.min_executed} on"
+            )
+    return None

@@ -1,0 +1,104 @@
+"""What a person (or the aggregator) may tell a rollout to do.
+
+Pure, like `decisions`: a verb on a rollout in the wrong state is refused with the state and the verbs that would be
+valid. Whether the devices are free is the store's question, because it needs the other rollouts.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, assert_never
+
+from fleet.errors import ConflictError
+from fleet.rollouts.decisions import Draft, begin_cancel, begin_rollback, decide
+from fleet.rollouts.progress import Command, MoveGroup, MoveRollout, Observations, Rollout
+from fleet.rollouts.states import GroupState, RolloutState
+
+__all__ = ["Verb", "carry_out", "valid_verbs"]
+
+
+class Verb(StrEnum):
+    """``POST /v1/rollouts/{id}:<verb>``."""
+
+    APPROVE = "approve"
+    START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    ROLLBACK = "rollback"
+    TRIGGER_NEXT_GROUP = "trigger-next-group"
+
+
+_VALID_IN: Final[dict[Verb, frozenset[RolloutState]]] = {
+    Verb.APPROVE: frozenset({RolloutState.WAITING_FOR_APPROVAL}),
+    Verb.START: frozenset({RolloutState.READY}),
+    Verb.PAUSE: frozenset({RolloutState.RUNNING}),
+    Verb.RESUME: frozenset({RolloutState.PAUSED}),
+    Verb.CANCEL: frozenset(
+        {
+            RolloutState.DRAFT,
+            RolloutState.WAITING_FOR_APPROVAL,
+            RolloutState.READY,
+            RolloutState.RUNNING,
+            RolloutState.PAUSED,
+        }
+    ),
+    Verb.ROLLBACK: frozenset({RolloutState.RUNNING, RolloutState.PAUSED}),
+    Verb.TRIGGER_NEXT_GROUP: frozenset({RolloutState.RUNNING}),
+}
+
+
+def valid_verbs(state: RolloutState) -> list[Verb]:
+    """The verbs that a rollout in `state` obeys."""
+    return [verb for verb in Verb if state in _VALID_IN[verb]]
+
+
+def carry_out(
+    rollout: Rollout, verb: Verb, *, actor: str, creator: str, observations: Observations, now: float
+) -> list[Command]:
+    """What `verb`, said by `actor` at Unix second `now`, does to `rollout`; includes what follows from it at once.
+
+    Raises:
+        ConflictError: the rollout's state does not allow it, or the approver is `creator`.
+    """
+    if rollout.state not in _VALID_IN[verb]:
+        obeyed = ", ".join(valid_verbs(rollout.state)) or "no verb any more"
+        hint = "; to undo it, create a rollout of the earlier release" if verb is Verb.ROLLBACK else ""
+        raise ConflictError(
+            f"rollout {rollout.id} is {rollout.state} and cannot {verb}; it obeys: {obeyed}{hint}"
+        )
+    draft = Draft(rollout, now)
+    match verb:
+        case Verb.APPROVE:
+            if actor == creator:
+                raise ConflictError(
+                    f"rollout {rollout.id} was created by {creator}: a second person must approve it"
+                )
+            draft.do(MoveRollout(state=RolloutState.READY, reason="approved", actor=actor))
+        case Verb.START:
+            draft.do(MoveRollout(state=RolloutState.RUNNING, reason="started", actor=actor))
+        case Verb.PAUSE:
+            draft.do(MoveRollout(state=RolloutState.PAUSED, reason="paused", actor=actor))
+        case Verb.RESUME:
+            draft.do(MoveRollout(state=RolloutState.RUNNING, reason="resumed", actor=actor))
+        case Verb.CANCEL:
+            begin_cancel(draft, "canceled", actor=actor)
+        case Verb.ROLLBACK:
+            begin_rollback(draft, "a person asked for it", actor=actor)
+        case Verb.TRIGGER_NEXT_GROUP:
+            _pass_present_group(draft, actor)
+        case _:
+            assert_never(verb)
+    draft.commands.extend(decide(draft.rollout, observations, now))
+    return draft.commands
+
+
+def _pass_present_group(draft: Draft, actor: str) -> None:
+    present = next(
+        (g for g in draft.rollout.groups if g.state in {GroupState.RUNNING, GroupState.SOAKING}), None
+    )
+    if present is None:
+        raise ConflictError(f"rollout {draft.rollout.id} has no running group to end")
+    draft.do(
+        MoveGroup(number=present.number, state=GroupState.PASSED, reason=f"{actor} did not wait for its end")
+    )
