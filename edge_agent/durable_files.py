@@ -101,7 +101,7 @@ def _write(path: Path, content: bytes, *, mode: int, durable: bool) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
-            with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123 - Path.open cannot take a descriptor
+            with open(descriptor, "wb", closefd=False) as file:
                 file.write(content)
             if durable:
                 os.fsync(descriptor)

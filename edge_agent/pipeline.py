@@ -1,0 +1,365 @@
+"""From a window to a decision: features → this machine's scale → int8 model → score → alarm and drift.
+
+Decisions only: no clock but the one handed in, no network, no disk (`Memory` and `SampleBuffer` are handed in). One
+window at a time, one thread. A window that cannot be judged is an `Unjudged`, never an exception: sensors fail, and
+watching goes on.
+
+::
+
+    window ─► features ─┬─ first N: fit the standardiser (commissioning)
+                        └─► standardise ─► buffer
+                                 └─► Int8Model ─► score ─┬─► AlarmState (personal threshold) ─► Opened | Closed
+                                                         └─► DriftMonitor ─► drifted | recovered
+
+Invariants: an anomaly opens once, also across a restart; a model on trial touches neither the drift monitor nor what
+is remembered, so that a rollback returns to exactly what was; a commit makes the newest buffered windows the new
+normal, because those are what the model was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.sample_buffer import BufferedRows
+from edge_agent.settings import DetectionSettings
+from edge_agent.sources.port import SourceWindow
+from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
+from models.drift.reference import DriftReference, fit_reference
+from models.errors import ModelError
+from models.features import make_extractor
+from models.litert import Int8Model
+from models.standardiser import CLIP, Standardiser, fit_standardiser
+from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, fit_threshold
+from protocol.manifest import FeatureSpec, Manifest
+
+__all__ = ["Judged", "Pipeline", "RowStore", "Unjudged"]
+
+Float = NDArray[np.float32]
+_CONTRIBUTORS: Final = 3
+"""Features named in an anomaly: enough to tell a bearing from a load change, few enough to read."""
+
+
+class RowStore(Protocol):
+    """Where standardised rows are kept; `SampleBuffer` is one."""
+
+    def append(self, row: Float, machine_s: float) -> None:
+        """Keep one row."""
+
+    def newest(self, count: int) -> BufferedRows:
+        """The last rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What became of one window that was scored.
+
+    Attributes:
+        score: anomaly score, ≥ 0.
+        threshold: the one in force.
+        latency_us: standardise + infer + score, µs.
+        alarm: an alarm that opened or closed with this window.
+        windows_over: windows over the threshold since the alarm began to build.
+        contributors: the features that deviate most, worst first; only when an alarm opened.
+        drift: the verdict if drift began or ended with this window.
+    """
+
+    score: float
+    threshold: float
+    latency_us: float
+    alarm: Opened | Closed | None = None
+    windows_over: int = 0
+    contributors: tuple[str, ...] = ()
+    drift: DriftVerdict | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Does the score exceed the threshold? NaN does."""
+        return not self.score <= self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """A window without a score: still commissioning, no release yet, or (`error`) it or the model is unusable."""
+
+    error: str | None = None
+    is_model_error: bool = False
+
+
+class Pipeline:
+    """All detection state of one device."""
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        settings: DetectionSettings,
+        *,
+        memory: DetectionMemory,
+        buffer: RowStore,
+        clock: Callable[[], float],
+    ) -> None:
+        """Continue from what is remembered.
+
+        Args:
+            spec: what the source delivers and how it becomes features.
+            settings: limits.
+            memory: what survives a restart.
+            buffer: where standardised windows go.
+            clock: monotonic seconds, for latencies.
+        """
+        self._settings = settings
+        self._memory = memory
+        self._buffer = buffer
+        self._clock = clock
+        self._names = spec.names
+        self._extractor = make_extractor(spec)
+        self._raw_rows: list[Float] = []
+        self._standardiser = memory.load_standardiser(len(spec.names))
+        self._centre, self._scale = _arrays(self._standardiser)
+        self._remembered = memory.load_remembered()
+        self._alarm = _fresh_alarm(settings)
+        # An alarm that was open when the process died is the same anomaly, not a new one.
+        self._is_continuing = self._remembered.alarm_open
+        self._calm = 0
+        self._windows_over = 0
+        self._model: Int8Model | None = None
+        self._manifest: Manifest | None = None
+        self._threshold: PersonalThreshold | None = None
+        self._is_trial = False
+        self._drift: DriftMonitor | None = memory.load_drift(
+            len(spec.names), DriftSettings(arl0=settings.drift_run_length)
+        )
+        self._was_drifted = self._drift is not None and self._drift.verdict().drifted
+
+    @property
+    def is_commissioned(self) -> bool:
+        """Does it know this machine's scale?"""
+        return self._standardiser is not None
+
+    @property
+    def has_model(self) -> bool:
+        """Is there a model to score with?"""
+        return self._model is not None
+
+    @property
+    def is_drifted(self) -> bool:
+        """The last drift verdict."""
+        return self._was_drifted
+
+    @property
+    def alarm_is_open(self) -> bool:
+        """Is an anomaly going on?"""
+        return self._alarm.is_open
+
+    @property
+    def threshold(self) -> PersonalThreshold | None:
+        """The threshold in force."""
+        return self._threshold
+
+    def drift_score(self) -> float:
+        """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
+        return self._drift.verdict().score if self._drift is not None else 0.0
+
+    def adopt(self, manifest: Manifest, int8_model: bytes, *, bundle_sha256: str, is_trial: bool) -> None:
+        """Score with this release from the next window on.
+
+        Raises:
+            ModelError: the model cannot be loaded; the one before stays in use.
+        """
+        self._model = Int8Model(int8_model, manifest.model.kind)
+        self._manifest, self._is_trial = manifest, is_trial
+        known = self._remembered
+        self._alarm = _fresh_alarm(self._settings)
+        if known.threshold is not None and known.bundle_sha256 == bundle_sha256:
+            self._threshold = known.threshold
+        else:
+            rows = self._recent_rows()
+            self._threshold = self._fit_threshold(manifest, self._score_rows(rows))
+            if not is_trial and self.is_commissioned:
+                self.commit(bundle_sha256)
+
+    def commit(self, bundle_sha256: str) -> DriftVerdict | None:
+        """The release has proved itself: its normal becomes this device's normal.
+
+        Returns:
+            The verdict of the renewed monitor if drift was reported before: it has ended.
+        """
+        self._is_trial = False
+        if self._manifest is None or not self.is_commissioned:
+            return None
+        rows = self._recent_rows()
+        scores = self._score_rows(rows)
+        self._threshold = self._fit_threshold(self._manifest, scores)
+        # Windows that are anomalies under the new model itself must not become its normal.
+        healthy = scores <= self._manifest.threshold.score * self._manifest.threshold.personal_maximum
+        if np.count_nonzero(healthy) < max(20, len(scores) // 2):
+            healthy = np.isfinite(scores)
+        self._renew_reference(rows[healthy], scores[healthy])
+        self._remember(bundle_sha256=bundle_sha256, threshold=self._threshold)
+        if not self._was_drifted:
+            return None
+        self._was_drifted = False
+        return self._drift.verdict() if self._drift is not None else None
+
+    def observe(self, window: SourceWindow) -> Judged | Unjudged:
+        """Judge one window."""
+        try:
+            features = self._extractor.extract(window.samples)
+        except ModelError as error:
+            return Unjudged(error=str(error))
+        if not math.isfinite(float(features.dot(features))):
+            bad = [
+                name for name, value in zip(self._names, features, strict=True) if not math.isfinite(value)
+            ]
+            return Unjudged(
+                error=f"window {window.index} has features that are not finite: {', '.join(bad[:5])}"
+            )
+        if self._standardiser is None:
+            self._commission(features, window.observed_at_s)
+            return Unjudged()
+        started = self._clock()
+        row = self.standardise(features)
+        self._buffer.append(row, window.observed_at_s)
+        if self._model is None or self._threshold is None:
+            return Unjudged()
+        try:
+            output, score = self._model.infer_and_score(row)
+        except (ModelError, RuntimeError, ValueError) as error:
+            return Unjudged(error=f"inference failed: {error}", is_model_error=True)
+        latency_us = (self._clock() - started) * 1e6
+        return self._decide(row, output, score, latency_us)
+
+    def standardise(self, features: Float) -> Float:
+        """Raw features (F,) in units of this machine's healthy variation; equals `Standardiser.apply`."""
+        row = features - self._centre
+        np.divide(row, self._scale, out=row)
+        np.maximum(row, -CLIP, out=row)
+        np.minimum(row, CLIP, out=row)
+        return row
+
+    def save(self) -> None:
+        """Let the drift monitor's state survive a restart."""
+        if self._drift is not None:
+            self._memory.save_drift(self._drift)
+
+    def _decide(self, row: Float, output: Float, score: float, latency_us: float) -> Judged:
+        assert self._threshold is not None  # noqa: S101 - `observe` checked it
+        threshold = self._threshold.value
+        alarm = self._debounce(score, threshold)
+        contributors = self._contributors(row, output) if isinstance(alarm, Opened) else ()
+        return Judged(
+            score=score,
+            threshold=threshold,
+            latency_us=latency_us,
+            alarm=alarm,
+            windows_over=self._windows_over,
+            contributors=contributors,
+            drift=self._watch_drift(row, score),
+        )
+
+    def _debounce(self, score: float, threshold: float) -> Opened | Closed | None:
+        is_over = not score <= threshold
+        self._windows_over = (
+            self._windows_over + 1 if is_over else (self._windows_over if self._alarm.is_open else 0)
+        )
+        change = self._alarm.update(score, threshold)
+        if self._is_continuing:
+            self._calm = 0 if is_over else self._calm + 1
+            if isinstance(change, Opened):
+                self._is_continuing = False
+                return None
+            if self._calm >= self._settings.release:
+                self._is_continuing = False
+                self._remember(alarm_open=False)
+        elif change is not None:
+            self._remember(alarm_open=isinstance(change, Opened))
+        if isinstance(change, Closed):
+            self._windows_over = 0
+            self._remember(alarm_open=False)
+        return change
+
+    def _watch_drift(self, row: Float, score: float) -> DriftVerdict | None:
+        if self._drift is None or self._is_trial or not math.isfinite(score):
+            return None
+        self._drift.update(row, score)
+        verdict = self._drift.verdict()
+        if verdict.drifted == self._was_drifted:
+            return None
+        self._was_drifted = verdict.drifted
+        return verdict
+
+    def _contributors(self, row: Float, output: Float) -> tuple[str, ...]:
+        if output.shape != row.shape:
+            return ()
+        worst = np.argsort(-np.square(output - row), kind="stable")[:_CONTRIBUTORS]
+        return tuple(self._names[i] for i in worst)
+
+    def _commission(self, features: Float, machine_s: float) -> None:
+        self._raw_rows.append(features)
+        if len(self._raw_rows) < self._settings.commissioning_windows:
+            return
+        raw = np.stack(self._raw_rows)
+        self._raw_rows.clear()
+        self._standardiser = fit_standardiser(raw)
+        self._centre, self._scale = _arrays(self._standardiser)
+        self._memory.save_standardiser(self._standardiser)
+        for features_of_one in raw:
+            self._buffer.append(self.standardise(features_of_one), machine_s)
+
+    def _recent_rows(self) -> Float:
+        return self._buffer.newest(self._settings.reference_windows).rows
+
+    def _score_rows(self, rows: Float) -> NDArray[np.float64]:
+        if self._model is None:
+            return np.empty(0)
+        return np.array([self._model.infer_and_score(row)[1] for row in rows], np.float64)
+
+    def _fit_threshold(self, manifest: Manifest, scores: NDArray[np.float64]) -> PersonalThreshold:
+        spec = manifest.threshold
+        usable = scores[np.isfinite(scores) & (scores <= spec.score * spec.personal_maximum)]
+        if not self._settings.personal_threshold:
+            usable = usable[:0]
+        return fit_threshold(spec, usable)
+
+    def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> None:
+        if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays
+            return
+        reference: DriftReference = fit_reference(rows, scores)
+        settings = DriftSettings(arl0=self._settings.drift_run_length)
+        self._drift = DriftMonitor(reference, settings)
+        self._memory.save_drift(self._drift)
+
+    def _remember(
+        self,
+        *,
+        bundle_sha256: str | None = None,
+        threshold: PersonalThreshold | None = None,
+        alarm_open: bool | None = None,
+    ) -> None:
+        known = self._remembered
+        renewed = Remembered(
+            bundle_sha256=known.bundle_sha256 if bundle_sha256 is None else bundle_sha256,
+            threshold=known.threshold if threshold is None else threshold,
+            alarm_open=known.alarm_open if alarm_open is None else alarm_open,
+        )
+        if renewed != known:
+            self._remembered = renewed
+            self._memory.save_remembered(renewed)
+
+
+def _fresh_alarm(settings: DetectionSettings) -> AlarmState:
+    return AlarmState(
+        confirm=settings.confirm, release=settings.release, release_share=settings.release_share
+    )
+
+
+def _arrays(standardiser: Standardiser | None) -> tuple[Float, Float]:
+    if standardiser is None:
+        return np.zeros(0, np.float32), np.ones(0, np.float32)
+    return np.asarray(standardiser.mean, np.float32), np.asarray(standardiser.std, np.float32)

@@ -1,0 +1,96 @@
+"""The local health file: what the agent is doing, readable by people and programs without a port.
+
+`status.json` is rewritten atomically every second, so a reader never sees half of it; its age tells whether the agent
+is alive. `counters.json` carries the cumulative counters over restarts. Neither is fsynced each time: after a power
+cut they are at most seconds old.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from edge_agent.durable_files import read_bytes, write_durably, write_quickly
+from edge_agent.errors import StorageError
+from edge_agent.health import Counters
+from protocol.messages.payloads import Health
+
+__all__ = ["Status", "load_counters", "read_status", "save_counters", "write_status"]
+
+log = logging.getLogger(__name__)
+
+STALE_AFTER_S: Final = 15.0
+"""A status older than this means that the agent hangs or is gone; it is written every second."""
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """Everything a person at the device wants to know; `written_at_s` and `started_at_s` are Unix seconds.
+
+    `learner` says why it does or does not train, `link` how the broker is, `problems` what needs a person.
+    """
+
+    device: str
+    tenant: str
+    family: str
+    pid: int
+    boot_id: str
+    agent_version: str
+    started_at_s: float
+    written_at_s: float
+    health: Health
+    threshold: float | None = None
+    last_score: float | None = None
+    alarm_open: bool = False
+    is_trial: bool = False
+    commissioned: bool = False
+    broker_connected: bool = False
+    broker_connections: int = 0
+    learner: str = ""
+    malformed_downlinks: int = 0
+    source_errors: int = 0
+    inference_errors: int = 0
+    problems: tuple[str, ...] = ()
+
+    def is_stale(self, now_s: float) -> bool:
+        """Has the agent stopped writing?"""
+        return not -STALE_AFTER_S < now_s - self.written_at_s < STALE_AFTER_S
+
+
+def write_status(path: Path, status: Status) -> None:
+    """Replace status.json; raises StorageError where the disk refuses."""
+    write_quickly(path, msgspec.json.encode(status))
+
+
+def read_status(path: Path) -> Status:
+    """Read status.json.
+
+    Raises:
+        StorageError: there is none (has the agent ever run?), or it is not one.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise StorageError(f"there is no {path}; has the agent been started with this configuration?")
+    try:
+        return msgspec.json.decode(content, type=Status)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is not a status file of this version: {error}") from None
+
+
+def load_counters(path: Path) -> Counters:
+    """The counters of earlier boots; zeros where the file is missing or damaged (one line says so)."""
+    try:
+        content = read_bytes(path)
+        return Counters() if content is None else msgspec.json.decode(content, type=Counters)
+    except (StorageError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("counters_unreadable path=%s error=%s: counting from zero", path, error)
+        return Counters()
+
+
+def save_counters(path: Path, counters: Counters, *, durable: bool = False) -> None:
+    """Keep the counters; raises StorageError where the disk refuses."""
+    write = write_durably if durable else write_quickly
+    write(path, msgspec.json.encode(counters))
