@@ -1,7 +1,8 @@
 """The world a device calls normal: what its drift detectors compare every window with.
 
 Fitted on the device from its own standardised windows (in commissioning, and again after every new release). It is
-not the fleet's reference, which a bundle carries for people; both hold the same fields.
+not the fleet's reference, which a bundle carries for people; both hold the same fields, and this one also how long
+each sensor remembers.
 
 Invariants: edges ascend strictly per sensor, every standard deviation is positive, all numbers are finite.
 """
@@ -12,13 +13,16 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "DriftReference", "fit_reference"]
+__all__ = ["BINS", "DriftReference", "fit_reference", "log_score_moments", "memory_of"]
 
 BINS = 10
 """Equiprobable bins of the reference histogram; ten keep a sensor's state small and PSI readable."""
 
-_SMALLEST_STD = 1e-3
+SMALLEST_STD = 1e-3
 """In units of the standardised feature: a constant sensor must not turn rounding noise into drift."""
+
+_HAIR = 1e-6
+_LONGEST_MEMORY = 20.0
 
 
 class DriftReference(Struct, frozen=True, kw_only=True):
@@ -26,6 +30,8 @@ class DriftReference(Struct, frozen=True, kw_only=True):
 
     `edges` holds for each of F sensors the 9 inner edges of ten equiprobable bins; `mean` and `std` are per sensor,
     `score_mean` and `score_std` of the (linear) anomaly score, `fitted_on` counts the windows behind them.
+    `memory` is how many successive windows carry the information of one independent window, ≥ 1 per sensor (empty:
+    windows are independent); `score_memory` the same for the score.
     """
 
     edges: tuple[tuple[float, ...], ...]
@@ -34,6 +40,8 @@ class DriftReference(Struct, frozen=True, kw_only=True):
     score_mean: float
     score_std: float
     fitted_on: int
+    memory: tuple[float, ...] = ()
+    score_memory: float = 1.0
 
     @property
     def sensors(self) -> int:
@@ -45,8 +53,8 @@ def fit_reference(rows: NDArray[np.floating], scores: NDArray[np.floating]) -> D
     """Learn what normal looks like.
 
     Args:
-        rows: standardised healthy windows, shape (n, F), n ≥ 20.
-        scores: their anomaly scores, shape (n,), positive.
+        rows: standardised healthy windows in the order of time, shape (n, F), n ≥ 20.
+        scores: their anomaly scores, shape (n,), not negative.
 
     Raises:
         ValueError: too few rows, shapes that disagree, or a value that is not finite; collect more windows.
@@ -57,25 +65,56 @@ def fit_reference(rows: NDArray[np.floating], scores: NDArray[np.floating]) -> D
         raise ValueError(f"reference rows must be (n, F) with n scores, got {x.shape} and {s.shape}")
     if len(x) < 2 * BINS:
         raise ValueError(f"a drift reference needs at least {2 * BINS} windows, got {len(x)}")
-    if not (np.isfinite(x).all() and np.isfinite(s).all()):
+    if not (np.isfinite(x).all() and np.isfinite(s).all() and (s >= 0).all()):
         raise ValueError(
             "a drift reference needs finite rows and scores; drop windows with NaN or infinity first"
         )
-    std = np.maximum(x.std(axis=0, ddof=1), _SMALLEST_STD)
-    quantiles = np.arange(1, BINS) / BINS
-    edges = np.quantile(x, quantiles, axis=0, method="median_unbiased").T
-    edges = _strictly_ascending(edges, std)
+    std = np.maximum(x.std(axis=0, ddof=1), SMALLEST_STD)
+    edges = np.quantile(x, np.arange(1, BINS) / BINS, axis=0, method="median_unbiased").T
+    log_scores = np.log(np.maximum(s, np.finfo(np.float64).tiny))
     return DriftReference(
-        edges=tuple(tuple(row) for row in edges.tolist()),
+        edges=tuple(tuple(row) for row in _strictly_ascending(edges, std).tolist()),
         mean=tuple(x.mean(axis=0).tolist()),
         std=tuple(std.tolist()),
         score_mean=float(s.mean()),
-        score_std=float(max(s.std(ddof=1), 1e-6 * max(abs(s.mean()), 1e-6))),
+        score_std=float(max(s.std(ddof=1), 1e-3 * s.mean(), 1e-12)),
         fitted_on=len(x),
+        memory=tuple(memory_of(x).tolist()),
+        score_memory=float(memory_of(log_scores[:, None])[0]),
     )
+
+
+def memory_of(x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Integrated autocorrelation time (F,) of the columns of x (n, F), in [1, 20].
+
+    The variance of a mean over b successive windows is memory/b times that of one window. Two estimates, the larger
+    counts: overlapping batch means, which ask for no model but miss memories beyond √n, and a first-order
+    autoregression, (1 + ρ)/(1 - ρ) with ρ's small-sample bias undone.
+
+    Sources: Meketon and Schmeiser, "Overlapping batch means" (WSC 1984); Kendall, "Note on bias in the estimation of
+    autocorrelation", Biometrika 41 (1954).
+    """
+    n = len(x)
+    centred = x - x.mean(axis=0)
+    variance = np.maximum(x.var(axis=0), SMALLEST_STD**2)
+    batch = max(2, min(int(n**0.5), 25))
+    padded = np.vstack([np.zeros((1, x.shape[1])), np.cumsum(centred, axis=0)])
+    means = (padded[batch:] - padded[:-batch]) / batch
+    # Batches of one short series share its mean: without the last factor their spread is too small.
+    by_batches = batch * means.var(axis=0) / variance / (1 - batch / n)
+    lag_one = (centred[1:] * centred[:-1]).mean(axis=0) / variance
+    rho = np.clip(lag_one + (1 + 3 * lag_one) / n, 0.0, 0.9)
+    return np.asarray(np.clip(np.maximum(by_batches, (1 + rho) / (1 - rho)), 1.0, _LONGEST_MEMORY))
+
+
+def log_score_moments(reference: DriftReference) -> tuple[float, float]:
+    """(mean, std) of ln score for a log-normal score with the reference's linear moments."""
+    mean = max(reference.score_mean, 1e-12)
+    variance = float(np.log1p((reference.score_std / mean) ** 2))
+    return float(np.log(mean)) - variance / 2, max(variance**0.5, 0.05)
 
 
 def _strictly_ascending(edges: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
     """Part equal edges by a hair, so that a sensor with few distinct values still has ten bins."""
-    hair = 1e-6 * std[:, None] * np.arange(edges.shape[1])
+    hair = _HAIR * std[:, None] * np.arange(edges.shape[1])
     return np.asarray(np.maximum.accumulate(edges, axis=1) + hair)
