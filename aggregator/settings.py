@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import SettingsError
+from aggregator.rounds.gate import GateLimits
 from protocol.errors import TopicError
 from protocol.names import check_name
 
@@ -32,9 +34,13 @@ __all__ = [
 ]
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    root = (info.context or {}).get("root")
-    return path if root is None or path.is_absolute() else Path(root) / path
+# BaseSettings has its own constructor and drops a validation context, so the folder travels beside it.
+_root: ContextVar[Path | None] = ContextVar("root", default=None)
+
+
+def _resolve(path: Path) -> Path:
+    root = _root.get()
+    return path if root is None or path.is_absolute() else root / path
 
 
 def _checked_name(name: str, info: ValidationInfo) -> str:
@@ -94,6 +100,14 @@ class GateSettings(_Section):
     maximum_alarm_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     maximum_int8_error: Annotated[float, Field(gt=0)] = 0.05
 
+    def limits(self) -> GateLimits:
+        """The limits as the gate's rules take them."""
+        return GateLimits(
+            minimum_improvement=self.minimum_improvement,
+            maximum_alarm_rate=self.maximum_alarm_rate,
+            maximum_int8_error=self.maximum_int8_error,
+        )
+
 
 class ThresholdSettings(_Section):
     """The alarm threshold: a quantile of the fleet's healthy scores times a margin."""
@@ -106,7 +120,8 @@ class FamilySettings(_Section):
     """How one model family learns. Fields named as in `protocol.questions.FitQuestion` are handed to the devices.
 
     `minimum_devices` is the quorum: fewer answers make a round void, and `round_attempts` void rounds in a row end the
-    run. `norm_limit` bounds the L2 norm of one device's mean update; larger ones are refused by name.
+    run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
+    or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update; larger ones are refused by name.
     """
 
     name: Name
@@ -123,6 +138,7 @@ class FamilySettings(_Section):
     minimum_devices: Annotated[int, Field(ge=1)] = 3
     minimum_windows: Annotated[int, Field(ge=1)] = 64
     join_timeout_s: Seconds = 120.0
+    join_settle_s: Seconds = 15.0
     join_spread_s: Annotated[float, Field(ge=0)] = 0.0
     round_deadline_s: Seconds = 120.0
     round_attempts: Annotated[int, Field(ge=1)] = 3
@@ -183,7 +199,9 @@ def load_settings(path: Path) -> Settings:
     except ValidationError as error:
         raise SettingsError(f"{path}: {_first_problem(error)}") from None
     if len(settings.families) != len(settings.family):
-        raise SettingsError(f"{path}: two [[family]] sections have the same name; each family is configured once")
+        raise SettingsError(
+            f"{path}: two [[family]] sections have the same name; each family is configured once"
+        )
     return settings
 
 
@@ -196,9 +214,11 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _validated(data: dict[str, Any], root: Path) -> Settings:
-    # Settings() itself reads the environment but takes no context: the paths are resolved in a second, pure pass.
-    merged = Settings(**data).model_dump(exclude_unset=True)
-    return Settings.model_validate(merged, context={"root": root})
+    token = _root.set(root)
+    try:
+        return Settings(**data)
+    finally:
+        _root.reset(token)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -54,8 +54,10 @@ def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.rand
     (6, 5, 2)
     """
     candidates = sorted(set(online))
-    enough = min(max(math.ceil(policy.fraction * len(candidates)), policy.minimum_devices), len(candidates))
-    asked = min(math.ceil(enough * policy.over_selection), len(candidates))
+    goal = min(max(math.ceil(policy.fraction * len(candidates)), policy.minimum_devices), len(candidates))
+    asked = min(math.ceil(goal * policy.over_selection), len(candidates))
+    # Where there are too few devices to over-select, the goal gives way: one straggler must not hold everyone up.
+    enough = min(goal, math.ceil(asked / policy.over_selection))
     chosen = rng.choice(len(candidates), size=asked, replace=False) if asked else ()
     return Cohort(
         devices=tuple(sorted(candidates[i] for i in chosen)),

@@ -1,0 +1,56 @@
+"""The exporter: the quantizer in this process, TensorFlow only ever in a child (`models.export.isolated`).
+
+Holds the release key, which signs and is never shown. Foreign errors end here as ExportFailedError.
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from aggregator.errors import ExportFailedError
+from aggregator.rounds.ports import Candidate
+from models.errors import ModelError
+from models.export.int8_graph import export_int8_model
+from models.export.release import build_release
+from protocol.errors import ProtocolError
+
+__all__ = ["SigningExporter"]
+
+
+class SigningExporter:
+    """Implements `aggregator.rounds.ports.Exporter` with one release key."""
+
+    def __init__(self, signing_key: Ed25519PrivateKey) -> None:
+        self._key = signing_key
+
+    def int8_model(self, candidate: Candidate) -> bytes:
+        """See `Exporter.int8_model`."""
+        try:
+            return export_int8_model(
+                candidate.architecture, candidate.parameters, candidate.low, candidate.high
+            )
+        except ModelError as error:
+            raise ExportFailedError(f"the candidate cannot be quantised: {error}") from error
+
+    def release(self, candidate: Candidate, int8_model: bytes) -> bytes:
+        """See `Exporter.release`."""
+        try:
+            return build_release(
+                architecture=candidate.architecture,
+                parameters=candidate.parameters,
+                low=candidate.low,
+                high=candidate.high,
+                features=candidate.features,
+                threshold=candidate.threshold,
+                reference=candidate.reference,
+                family=candidate.family,
+                version=candidate.version,
+                created_at=candidate.created_at,
+                signing_key=self._key,
+                provenance=candidate.provenance,
+                int8_model=int8_model,
+            )
+        except (ModelError, ProtocolError) as error:
+            raise ExportFailedError(
+                f"release {candidate.family}/{candidate.version} cannot be built: {error}"
+            ) from error

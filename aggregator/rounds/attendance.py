@@ -1,0 +1,155 @@
+"""The devices' part of a run: inviting them, waiting for them, asking a cohort one question.
+
+An `Attendance` lasts while devices take part. It opens the Flower session and posts the invitation when it is made, so a
+run that resumes after a kill simply makes a new one; it takes both down when it is closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.errors import RoundCancelledError
+from aggregator.rounds.admission import Admission
+from aggregator.rounds.cohort_link import CohortReport, CohortSum
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.ports import Federation, InvitationBoard, Member, Session
+from aggregator.rounds.runs import TrainingRun
+from aggregator.settings import FamilySettings
+from protocol.messages.payloads import TrainingInvitation
+from protocol.names import DeviceId
+from protocol.questions import AnswerLayout, Question
+
+__all__ = ["Attendance", "Pacing"]
+
+LOOK_EVERY_S: Final = 0.1
+"""How often joining devices are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pacing:
+    """Time and interruption, handed in: `now` Unix seconds, `sleep` seconds, `is_stopping` the service's own end."""
+
+    now: Callable[[], float]
+    sleep: Callable[[float], None]
+    is_stopping: Callable[[], bool]
+
+
+class Attendance:
+    """The devices of one run.
+
+    Args:
+        run: with `base_release` and `layout_sha256` set.
+        policy: of the family.
+        members: the family's devices by the fleet.
+        flower_address: what devices are told to dial.
+        is_cancelled: whether somebody asked for the run to end.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        policy: FamilySettings,
+        members: Sequence[Member],
+        *,
+        federation: Federation,
+        board: InvitationBoard,
+        flower_address: str,
+        pacing: Pacing,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        self._run, self._policy, self._board, self._pacing = run, policy, board, pacing
+        self._is_cancelled = is_cancelled
+        self._roster = {member.device: member.public_key for member in members}
+        self._wanted = _wanted_devices(policy, sum(member.is_online for member in members))
+        self._has_gathered = False
+        self._session: Session = federation.open(run.id, self._roster)
+        now = pacing.now()
+        board.post(
+            TrainingInvitation(
+                run_id=run.id,
+                family=run.family,
+                base_release=run.base_release or "",
+                layout_sha256=run.layout_sha256 or "",
+                flower_address=flower_address,
+                issued_at=now,
+                expires_at=now + _longest_run_s(policy, run),
+                minimum_windows=policy.minimum_windows,
+                spread_s=policy.join_spread_s,
+            )
+        )
+
+    def close(self, outcome: str, *, is_over: bool) -> None:
+        """End the session with `outcome` (a run state, for the logs); take the invitation down if the run `is_over`.
+
+        An invitation that stands (the session broke, the service restarts) keeps the learners waiting for the next session.
+        """
+        if is_over:
+            self._board.clear(self._run.family)
+        self._session.close(outcome)
+
+    def gather(self) -> frozenset[DeviceId]:
+        """Wait for devices and return who is there, possibly fewer than the quorum.
+
+        The first time it waits for everyone wanted, for a settled quorum, or for the join timeout; later only until
+        the quorum stands, because who left may never return.
+
+        Raises:
+            RoundCancelledError: the run or the service is ending.
+        """
+        policy, pacing = self._policy, self._pacing
+        started = changed = pacing.now()
+        joined: frozenset[DeviceId] = frozenset()
+        while True:
+            self._raise_if_ending()
+            now, seen = pacing.now(), self._session.joined() & self._roster.keys()
+            if seen - joined:
+                changed = now
+            joined = seen
+            has_quorum = len(joined) >= policy.minimum_devices
+            is_settled = has_quorum and (self._has_gathered or now - changed >= policy.join_settle_s)
+            if len(joined) >= self._wanted or is_settled or now - started >= policy.join_timeout_s:
+                self._has_gathered = has_quorum
+                return joined
+            pacing.sleep(LOOK_EVERY_S)
+
+    def ask(
+        self,
+        question: Question,
+        arrays: Mapping[str, NDArray[np.float32]],
+        layout: AnswerLayout,
+        cohort: Cohort,
+        admission: Admission,
+    ) -> CohortSum:
+        """Put a question to a cohort; raises as `aggregator.rounds.collector.Collector.collect` does."""
+        return self._session.collector.collect(
+            question,
+            arrays,
+            layout,
+            cohort.devices,
+            admission=admission,
+            deadline_s=self._policy.round_deadline_s,
+            quorum=cohort.quorum,
+            enough=cohort.enough,
+            cancelled=lambda: self._is_cancelled() or self._pacing.is_stopping(),
+        )
+
+    def _raise_if_ending(self) -> None:
+        if self._is_cancelled() or self._pacing.is_stopping():
+            raise RoundCancelledError("the run ended while devices were joining", CohortReport())
+
+
+def _wanted_devices(policy: FamilySettings, online: int) -> int:
+    share = math.ceil(policy.cohort_fraction * policy.over_selection * online)
+    return max(min(share, online), policy.minimum_devices)
+
+
+def _longest_run_s(policy: FamilySettings, run: TrainingRun) -> float:
+    """How long the run can last from now: each question asked as often and as slowly as the policy allows."""
+    questions = run.rounds - run.finished_rounds + 1
+    return (questions + 1) * policy.round_attempts * (policy.join_timeout_s + policy.round_deadline_s)

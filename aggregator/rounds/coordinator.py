@@ -1,0 +1,255 @@
+"""The state machine of a training run: one step at a time, each committed before the next begins.
+
+::
+
+    INVITING ─► ROUND ─► ASSESSING ─► GATED ─► EXPORTING ─► PUBLISHING ─► COMPLETED
+        │       ↺ k = 1..rounds          │          │
+        └───────── FAILED / CANCELED     └──────────┴─► REJECTED_BY_GATE
+
+Invariants:
+    * `advance` is safe to call after a kill -9 at any point: it goes on after the last committed step. Steps that reach
+      out (publish, start a rollout) are idempotent at the other end.
+    * A step commits the next record and the vectors it made in one transaction.
+    * A void round leaves the model as it was; `round_attempts` void attempts in a row end the run as FAILED.
+    * Devices are invited exactly while the state is one of `runs.WITH_DEVICES`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from aggregator.errors import AggregatorError, FlowerRunEndedError, RoundCancelledError
+from aggregator.rounds import champion
+from aggregator.rounds.attendance import Attendance, Pacing
+from aggregator.rounds.journal import ASSESSMENT, CHAMPION, MOMENTS, PARAMETERS, RunJournal
+from aggregator.rounds.optimizers import ServerOptimizer, make_server_optimizer
+from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, ReleaseFleet
+from aggregator.rounds.releasing import Releasing
+from aggregator.rounds.run_store import RunStore
+from aggregator.rounds.runs import WITH_DEVICES, RoundRecord, RunState, TrainingRun
+from aggregator.rounds.training import RoundOutcome, assess_candidate, train_round
+from aggregator.settings import FamilySettings
+from protocol.bundle import TrustedKeys
+
+__all__ = ["Coordinator"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """Drives training runs, one at a time, from the thread that calls `advance`.
+
+    Args:
+        store: where runs are kept.
+        families: their settings by name.
+        fleet, federation, board, exporter: the world (`aggregator.rounds.ports`).
+        trusted: release keys under which a champion may be built upon.
+        flower_address: what devices are told to dial.
+        patience_s: how long an unreachable fleet is waited for before the run fails.
+        git_revision: for the provenance of releases.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        families: Mapping[str, FamilySettings],
+        fleet: ReleaseFleet,
+        federation: Federation,
+        board: InvitationBoard,
+        exporter: Exporter,
+        trusted: TrustedKeys,
+        flower_address: str,
+        pacing: Pacing,
+        patience_s: float = 600.0,
+        git_revision: str = "",
+    ) -> None:
+        self._families, self._fleet, self._federation, self._board = families, fleet, federation, board
+        self._trusted, self._flower_address, self._pacing = trusted, flower_address, pacing
+        self._journal = RunJournal(store, trusted, pacing, patience_s)
+        self._attendance: Attendance | None = None
+        releasing = Releasing(self._journal, fleet, exporter, pacing, git_revision)
+        self._steps: dict[RunState, Callable[[TrainingRun, FamilySettings], TrainingRun]] = {
+            RunState.INVITING: self._invite,
+            RunState.ROUND: self._train,
+            RunState.ASSESSING: self._assess,
+            RunState.GATED: releasing.judge,
+            RunState.EXPORTING: releasing.export,
+            RunState.PUBLISHING: releasing.publish,
+        }
+
+    def advance(self, run_id: str) -> TrainingRun:
+        """Take a run as far as it goes and return its last record.
+
+        Returns early, with the run unfinished, only when the service is stopping; call it again after the restart.
+        """
+        run = self._journal.get(run_id)
+        try:
+            while not run.is_over and not self._pacing.is_stopping():
+                run = self._take_step(run)
+                if run.state not in WITH_DEVICES:
+                    self._dismiss(run)
+        finally:
+            self._dismiss(run)
+        return run
+
+    def _take_step(self, run: TrainingRun) -> TrainingRun:
+        if self._journal.is_cancelled(run.id):
+            return self._journal.end(run, RunState.CANCELED, "canceled on request")
+        try:
+            policy = self._families.get(run.family)
+            if policy is None:
+                return self._journal.end(
+                    run,
+                    RunState.FAILED,
+                    f"family {run.family!r} is no longer in the settings; put it back or start anew",
+                )
+            return self._steps[run.state](run, policy)
+        except RoundCancelledError:
+            return run  # the loop finds out who is ending: the run or the service
+        except AggregatorError as error:
+            return self._journal.end(run, RunState.FAILED, str(error))
+
+    def _invite(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
+        release, content = self._journal.patiently(
+            lambda: champion.fetch_champion(self._fleet, run.family, self._trusted), run
+        )
+        bundle = champion.read_champion(content, self._trusted)
+        parameters = bundle.parameters
+        run = msgspec.structs.replace(
+            run, base_release=release, layout_sha256=bundle.architecture.layout_sha256
+        )
+        attendance = self._attend(run, policy)
+        joined = attendance.gather()
+        if len(joined) < policy.minimum_devices:
+            return self._journal.end(
+                run,
+                RunState.FAILED,
+                f"{len(joined)} devices joined within {policy.join_timeout_s:g} s, the quorum is {policy.minimum_devices}",
+            )
+        return self._journal.commit(
+            run,
+            RunState.ROUND,
+            f"{len(joined)} devices have joined",
+            {
+                CHAMPION: content,
+                PARAMETERS: parameters.tobytes(),
+                MOMENTS: _optimizer(policy).init(parameters).tobytes(),
+            },
+        )
+
+    def _train(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
+        bundle, model = self._journal.champion(run), self._journal.model(run)
+        outcome = self._try_round(
+            run,
+            lambda: train_round(
+                run,
+                policy,
+                _optimizer(policy),
+                architecture=bundle.architecture,
+                model=model,
+                attendance=self._attend(run, policy),
+                started_at=self._pacing.now(),
+            ),
+        )
+        if outcome is None or outcome.total is None:
+            return self._count_void(run, policy, outcome)
+        finished = run.finished_rounds + 1
+        run = msgspec.structs.replace(
+            run, log=(*run.log, outcome.record), finished_rounds=finished, attempts=0
+        )
+        _log_round(run, outcome.record)
+        return self._journal.commit(
+            run,
+            RunState.ASSESSING if finished >= run.rounds else RunState.ROUND,
+            f"round {finished} of {run.rounds} is done",
+            {PARAMETERS: outcome.model.parameters.tobytes(), MOMENTS: outcome.model.moments.tobytes()},
+        )
+
+    def _assess(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
+        bundle, model = self._journal.champion(run), self._journal.model(run)
+        outcome = self._try_round(
+            run,
+            lambda: assess_candidate(
+                run,
+                policy,
+                architecture=bundle.architecture,
+                model=model,
+                champion=bundle.parameters,
+                attendance=self._attend(run, policy),
+                started_at=self._pacing.now(),
+            ),
+        )
+        if outcome is None or outcome.total is None:
+            return self._count_void(run, policy, outcome)
+        run = msgspec.structs.replace(run, log=(*run.log, outcome.record), attempts=0)
+        _log_round(run, outcome.record)
+        return self._journal.commit(
+            run, RunState.GATED, "the candidate is evaluated", {ASSESSMENT: outcome.total.tobytes()}
+        )
+
+    def _try_round(self, run: TrainingRun, attempt: Callable[[], RoundOutcome]) -> RoundOutcome | None:
+        try:
+            return attempt()
+        except FlowerRunEndedError as ended:
+            # The session is gone, not the run: the next attempt opens another one.
+            _logger.warning("session_lost run=%s reason=%s", run.id, ended)
+            self._dismiss(run)
+            return None
+
+    def _count_void(
+        self, run: TrainingRun, policy: FamilySettings, outcome: RoundOutcome | None
+    ) -> TrainingRun:
+        attempts = run.attempts + 1
+        log = run.log if outcome is None else (*run.log, outcome.record)
+        why = "the Flower session broke" if outcome is None else outcome.record.note
+        _logger.warning("round_void run=%s attempt=%d reason=%s", run.id, attempts, why)
+        run = msgspec.structs.replace(run, log=log, attempts=attempts)
+        if attempts >= policy.round_attempts:
+            return self._journal.end(
+                run, RunState.FAILED, f"{attempts} attempts in a row gave no round; the last: {why}"
+            )
+        return self._journal.commit(run, run.state, f"attempt {attempts} of {policy.round_attempts}: {why}")
+
+    def _attend(self, run: TrainingRun, policy: FamilySettings) -> Attendance:
+        if self._attendance is None:
+            members = self._journal.patiently(lambda: self._fleet.members(run.family), run)
+            self._attendance = Attendance(
+                run,
+                policy,
+                members,
+                federation=self._federation,
+                board=self._board,
+                flower_address=self._flower_address,
+                pacing=self._pacing,
+                is_cancelled=lambda: self._journal.is_cancelled(run.id),
+            )
+        return self._attendance
+
+    def _dismiss(self, run: TrainingRun) -> None:
+        attendance, self._attendance = self._attendance, None
+        if attendance is not None:
+            attendance.close(run.state.value, is_over=run.state not in WITH_DEVICES)
+
+
+def _log_round(run: TrainingRun, record: RoundRecord) -> None:
+    _logger.info(
+        "round_closed run=%s kind=%s round=%d participants=%d refused=%d lost=%d seconds=%.2f in_training=%.2f",
+        run.id,
+        record.kind,
+        record.number,
+        len(record.participants),
+        len(record.refused),
+        len(record.lost),
+        record.seconds,
+        record.seconds_in_training,
+    )
+    for refused in record.refused:
+        _logger.warning("answer_refused run=%s device=%s reason=%s", run.id, refused.device, refused.reason)
+
+
+def _optimizer(policy: FamilySettings) -> ServerOptimizer:
+    return make_server_optimizer(policy.server_optimizer, policy.server_learning_rate)

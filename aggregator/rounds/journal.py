@@ -1,0 +1,121 @@
+"""A run's journal: its committed steps, read and written, and the patience with a fleet that is away.
+
+The steps of a run (`coordinator` with devices, `releasing` after them) share it. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from itertools import chain, repeat
+from typing import Final, TypeVar
+
+import msgspec
+import numpy as np
+
+from aggregator.errors import FleetUnreachableError, RoundCancelledError
+from aggregator.rounds import champion
+from aggregator.rounds.assessment import Assessment, read_assessment
+from aggregator.rounds.attendance import Pacing
+from aggregator.rounds.cohort_link import CohortReport
+from aggregator.rounds.run_store import RunStore
+from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.training import ModelState
+from models.bundles import ModelBundle
+from protocol.bundle import TrustedKeys
+from protocol.names import RunId
+
+__all__ = ["ASSESSMENT", "BUNDLE", "CHAMPION", "MOMENTS", "PARAMETERS", "RunJournal"]
+
+CHAMPION: Final = "champion"
+PARAMETERS: Final = "parameters"
+MOMENTS: Final = "moments"
+ASSESSMENT: Final = "assessment"
+BUNDLE: Final = "bundle"
+
+RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
+"""Waits between attempts to reach the fleet; the last one repeats until the patience ends."""
+
+T = TypeVar("T")
+_logger = logging.getLogger(__name__)
+
+
+class RunJournal:
+    """Reads and writes runs.
+
+    Args:
+        store: where runs are kept.
+        trusted: release keys under which a champion may be built upon.
+        pacing: time, and whether the service is stopping.
+        patience_s: how long an unreachable fleet is waited for.
+    """
+
+    def __init__(self, store: RunStore, trusted: TrustedKeys, pacing: Pacing, patience_s: float) -> None:
+        self._store, self._trusted, self._pacing, self._patience_s = store, trusted, pacing, patience_s
+
+    def get(self, run_id: str) -> TrainingRun:
+        """The last committed record."""
+        return self._store.get(run_id)
+
+    def is_cancelled(self, run: RunId) -> bool:
+        """Whether somebody asked for the end of the run."""
+        return self._store.is_cancel_requested(run)
+
+    def patiently(self, call: Callable[[], T], run: TrainingRun) -> T:
+        """Call until the fleet answers.
+
+        Raises:
+            FleetUnreachableError: the patience ended.
+            RoundCancelledError: the run or the service is ending.
+        """
+        started = self._pacing.now()
+        for wait_s in chain(RETRY_S, repeat(RETRY_S[-1])):
+            try:
+                return call()
+            except FleetUnreachableError as error:
+                if self._pacing.now() - started + wait_s > self._patience_s:
+                    raise
+                _logger.warning("fleet_unreachable run=%s retry_s=%g reason=%s", run.id, wait_s, error)
+            if self._pacing.is_stopping() or self.is_cancelled(run.id):
+                raise RoundCancelledError("the run ended while the fleet was away", CohortReport())
+            self._pacing.sleep(wait_s)
+        raise AssertionError("the waits never end")
+
+    def champion(self, run: TrainingRun) -> ModelBundle:
+        """The release the run started from, verified again."""
+        return champion.read_champion(self._store.artifact(run.id, CHAMPION), self._trusted)
+
+    def model(self, run: TrainingRun) -> ModelState:
+        """The global model after the last finished round."""
+        parameters = np.frombuffer(self._store.artifact(run.id, PARAMETERS), np.float32).copy()
+        moments = self._store.vector(run.id, MOMENTS).reshape(-1, parameters.size)
+        return ModelState(parameters=parameters, moments=moments)
+
+    def assessment(self, run: TrainingRun) -> Assessment:
+        """What the federated evaluation said."""
+        architecture = self.champion(run).architecture
+        return read_assessment(
+            self._store.vector(run.id, ASSESSMENT),
+            tensors=architecture.tensor_count,
+            features=architecture.feature_count,
+        )
+
+    def artifact(self, run: TrainingRun, name: str) -> bytes:
+        """What a step left behind."""
+        return self._store.artifact(run.id, name)
+
+    def commit(
+        self, run: TrainingRun, state: RunState, detail: str, artifacts: Mapping[str, bytes] | None = None
+    ) -> TrainingRun:
+        """Commit the next record with what its step made, in one transaction."""
+        run = msgspec.structs.replace(run, state=state, detail=detail, updated_at=self._pacing.now())
+        self._store.save(run, artifacts)
+        return run
+
+    def end(self, run: TrainingRun, state: RunState, detail: str) -> TrainingRun:
+        """Commit the last record of a run; its artifacts go."""
+        now = self._pacing.now()
+        run = msgspec.structs.replace(run, state=state, detail=detail, updated_at=now, ended_at=now)
+        self._store.save(run)
+        _logger.info("run_ended run=%s state=%s detail=%s", run.id, state.value, detail)
+        return run

@@ -1,0 +1,147 @@
+"""What a training run needs of the world, as ports. Adapters implement them; tests pass their own.
+
+`Federation` is the Flower side, `ReleaseFleet` the fleet's HTTP API, `InvitationBoard` MQTT, `Exporter` TensorFlow in a
+child process. All are called from the one worker thread that drives runs, so they are plain blocking calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.rounds.collector import Collector
+from models.architecture import Architecture
+from models.drift.reference import DriftReference
+from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
+from protocol.messages.payloads import TrainingInvitation
+from protocol.names import DeviceId, FamilyName, RunId
+
+__all__ = [
+    "Candidate",
+    "Exporter",
+    "Federation",
+    "InvitationBoard",
+    "Member",
+    "ReleaseFleet",
+    "ReleaseRecord",
+    "Session",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A device of the family, as the fleet knows it: who, its key (PEM), whether it is there."""
+
+    device: DeviceId
+    public_key: bytes
+    is_online: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRecord:
+    """A release as the fleet lists it."""
+
+    release: str
+    version: int
+    sha256: str
+
+
+class Session(Protocol):
+    """The devices of one run while they take part."""
+
+    @property
+    def collector(self) -> Collector:
+        """Asks them, and adds up."""
+        ...
+
+    def joined(self) -> frozenset[DeviceId]:
+        """Who is connected now."""
+        ...
+
+    def close(self, outcome: str) -> None:
+        """Tell those who ask that the run is over; closing twice is no error."""
+        ...
+
+
+class Federation(Protocol):
+    """Opens sessions with devices."""
+
+    def open(self, run: RunId, roster: Mapping[DeviceId, bytes]) -> Session:
+        """Let the devices of `roster` (device → public key PEM) take part in `run`, and no others.
+
+        Raises:
+            FlowerServerError, RosterError: the message says what to mend; the run fails.
+        """
+        ...
+
+
+class ReleaseFleet(Protocol):
+    """The fleet, as far as training needs it. Every call may raise FleetUnreachableError or FleetRefusedError."""
+
+    def members(self, family: FamilyName) -> list[Member]:
+        """The devices of a family that are not revoked."""
+        ...
+
+    def releases(self, family: FamilyName) -> list[ReleaseRecord]:
+        """Its releases, any order."""
+        ...
+
+    def bundle(self, family: FamilyName, version: int) -> bytes:
+        """The bytes of a release's bundle, unverified."""
+        ...
+
+    def publish(self, content: bytes) -> None:
+        """Hand a bundle in; the same bytes again are no error. Status 409: another bundle has this release id."""
+        ...
+
+    def start_rollout(self, template: Mapping[str, Any], release: str, name: str) -> str:
+        """Create and start a rollout of `release`, unless one called `name` exists; returns its id."""
+        ...
+
+
+class InvitationBoard(Protocol):
+    """The retained invitation of each family. Returns at once; delivery is retried until it holds."""
+
+    def post(self, invitation: TrainingInvitation) -> None:
+        """Show this invitation to the family's devices until it is cleared."""
+        ...
+
+    def clear(self, family: FamilyName) -> None:
+        """Take the family's invitation down."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """A model that passed the federated evaluation and everything its release says.
+
+    `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds.
+    """
+
+    family: FamilyName
+    version: int
+    architecture: Architecture
+    parameters: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    threshold: ThresholdSpec
+    features: FeatureSpec
+    reference: DriftReference
+    provenance: Provenance
+    created_at: float
+
+
+class Exporter(Protocol):
+    """Makes releases, away from this process' memory. Raises ExportFailedError."""
+
+    def int8_model(self, candidate: Candidate) -> bytes:
+        """The candidate as int8 ``.tflite``, activations quantised to [low, high]."""
+        ...
+
+    def release(self, candidate: Candidate, int8_model: bytes) -> bytes:
+        """The complete signed bundle around `int8_model`. Same candidate, same bytes."""
+        ...

@@ -1,0 +1,136 @@
+"""The second half of a run, without devices: gate, int8 model, release, rollout.
+
+Each method takes one step of the state machine drawn in `coordinator` and returns the committed record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from aggregator.errors import FleetRefusedError
+from aggregator.rounds import champion, proposal
+from aggregator.rounds.attendance import Pacing
+from aggregator.rounds.gate import Check, check_candidate, check_int8, failed_reasons
+from aggregator.rounds.journal import BUNDLE, RunJournal
+from aggregator.rounds.ports import Exporter, ReleaseFleet
+from aggregator.rounds.runs import CheckRecord, RunState, TrainingRun
+from aggregator.settings import FamilySettings
+
+__all__ = ["Releasing"]
+
+
+class Releasing:
+    """Turns an evaluated candidate into a release.
+
+    Args:
+        journal: of the runs.
+        fleet, exporter: the world (`aggregator.rounds.ports`).
+        pacing: for the release's date.
+        git_revision: for its provenance.
+    """
+
+    def __init__(
+        self, journal: RunJournal, fleet: ReleaseFleet, exporter: Exporter, pacing: Pacing, git_revision: str
+    ) -> None:
+        self._journal, self._fleet, self._exporter = journal, fleet, exporter
+        self._pacing, self._git_revision = pacing, git_revision
+
+    def judge(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
+        """GATED: compare the candidate with the champion."""
+        assessment = self._journal.assessment(run)
+        threshold, rate = proposal.propose_threshold(assessment, policy.threshold)
+        checks = check_candidate(
+            policy.gate.limits(),
+            candidate_loss=assessment.candidate_loss,
+            champion_loss=assessment.champion_loss,
+            alarm_rate=rate,
+            threshold=threshold.score,
+        )
+        run = msgspec.structs.replace(
+            run,
+            candidate_loss=assessment.candidate_loss,
+            champion_loss=assessment.champion_loss,
+            alarm_rate=rate,
+            threshold=threshold.score,
+            checks=_check_records(checks),
+        )
+        if reasons := failed_reasons(checks):
+            return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
+        return self._journal.commit(run, RunState.EXPORTING, "the candidate beats the champion")
+
+    def export(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
+        """EXPORTING: quantise, measure, sign under the next version."""
+        version = self._journal.patiently(lambda: champion.next_version(self._fleet, run.family), run)
+        candidate = proposal.make_candidate(
+            run,
+            policy,
+            champion=self._journal.champion(run),
+            assessment=self._journal.assessment(run),
+            parameters=self._journal.model(run).parameters,
+            version=version,
+            created_at=self._pacing.now(),
+            git_revision=self._git_revision,
+        )
+        int8_model = self._exporter.int8_model(candidate)
+        error = proposal.measure_int8_error(
+            candidate, int8_model, self._journal.assessment(run), seed=run.seed
+        )
+        checks = check_int8(policy.gate.limits(), int8_error=error)
+        kept = tuple(check for check in run.checks if check.name != "int8_error")
+        run = msgspec.structs.replace(run, int8_error=error, checks=(*kept, *_check_records(checks)))
+        if reasons := failed_reasons(checks):
+            return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
+        content = self._exporter.release(proposal.with_int8_error(candidate, error), int8_model)
+        run = msgspec.structs.replace(run, release=f"{run.family}/{version}")
+        return self._journal.commit(
+            run, RunState.PUBLISHING, f"release {run.release} is built", {BUNDLE: content}
+        )
+
+    def publish(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
+        """PUBLISHING: hand the release to the fleet and start its rollout, if the family has a template."""
+        content = self._journal.artifact(run, BUNDLE)
+        try:
+            self._journal.patiently(lambda: self._fleet.publish(content), run)
+        except FleetRefusedError as refused:
+            if refused.status != 409 or run.attempts + 1 >= policy.round_attempts:
+                raise
+            # Somebody published this version meanwhile: build the same candidate under the next number.
+            run = msgspec.structs.replace(run, attempts=run.attempts + 1)
+            return self._journal.commit(
+                run, RunState.EXPORTING, f"{run.release} was taken; trying the next version"
+            )
+        if policy.rollout is None:
+            return self._journal.end(run, RunState.COMPLETED, f"release {run.release} is published")
+        return self._roll_out(run, policy.rollout)
+
+    def _roll_out(self, run: TrainingRun, template: Mapping[str, object]) -> TrainingRun:
+        release = str(run.release)
+        name = f"{release} by {run.id}"
+        try:
+            rollout = self._journal.patiently(lambda: self._fleet.start_rollout(template, release, name), run)
+        except FleetRefusedError as refused:
+            # The release stands; only its rollout needs a person now.
+            return self._journal.end(
+                run,
+                RunState.COMPLETED,
+                f"release {release} is published, but its rollout was refused: {refused}",
+            )
+        run = msgspec.structs.replace(run, rollout=rollout)
+        return self._journal.end(
+            run, RunState.COMPLETED, f"release {release} is published and rollout {rollout} started"
+        )
+
+
+def _check_records(checks: tuple[Check, ...]) -> tuple[CheckRecord, ...]:
+    return tuple(
+        CheckRecord(
+            name=check.name,
+            value=check.value,
+            limit=check.limit,
+            is_passed=check.is_passed,
+            reason=check.reason,
+        )
+        for check in checks
+    )

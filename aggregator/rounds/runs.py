@@ -1,0 +1,152 @@
+"""What a training run is: its states, its rounds, and what people may read of it.
+
+::
+
+    INVITING ─► ROUND ─► ASSESSING ─► GATED ─► EXPORTING ─► PUBLISHING ─► COMPLETED
+        │       ↺ k = 1..rounds          │          │
+        └───────── FAILED / CANCELED     └──────────┴─► REJECTED_BY_GATE
+
+Values only. A run is replaced, never changed: each step makes the next record, and the store keeps the last one. Every
+field is safe to show to an operator: there is no update, no parameter and no sample in here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from protocol.names import DeviceId, FamilyName, RunId
+
+__all__ = [
+    "FINAL_STATES",
+    "WITH_DEVICES",
+    "CheckRecord",
+    "RefusedDevice",
+    "RoundRecord",
+    "RunState",
+    "TrainingRun",
+]
+
+
+class RunState(StrEnum):
+    """Where a run stands; the drawing is at the head of this file."""
+
+    INVITING = "INVITING"
+    ROUND = "ROUND"
+    ASSESSING = "ASSESSING"
+    GATED = "GATED"
+    EXPORTING = "EXPORTING"
+    PUBLISHING = "PUBLISHING"
+    COMPLETED = "COMPLETED"
+    REJECTED_BY_GATE = "REJECTED_BY_GATE"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+FINAL_STATES: Final = frozenset(
+    {RunState.COMPLETED, RunState.REJECTED_BY_GATE, RunState.FAILED, RunState.CANCELED}
+)
+"""States that no step leaves."""
+
+WITH_DEVICES: Final = frozenset({RunState.INVITING, RunState.ROUND, RunState.ASSESSING})
+"""States in which devices take part: the invitation stands and the Flower run is open."""
+
+
+class RefusedDevice(Struct, frozen=True, kw_only=True):
+    """A device whose answer was not taken, and why."""
+
+    device: DeviceId
+    reason: str
+
+
+class RoundRecord(Struct, frozen=True, kw_only=True):
+    """One question to one cohort: a round of training, or the evaluation (`kind` ``fit`` or ``assess``).
+
+    `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
+    example over the participants, before and after local training (evaluation: champion and candidate).
+    `seconds_in_training` is the slowest participant's own figure, so `seconds` - `seconds_in_training` is overhead.
+    """
+
+    kind: str
+    number: int
+    attempt: int
+    started_at: float
+    seconds: float
+    seconds_in_training: float
+    asked: int
+    participants: tuple[DeviceId, ...]
+    refused: tuple[RefusedDevice, ...]
+    lost: tuple[DeviceId, ...]
+    spared: tuple[DeviceId, ...]
+    examples: int = 0
+    loss_before: float | None = None
+    loss_after: float | None = None
+    is_void: bool = False
+    note: str = ""
+
+
+class CheckRecord(Struct, frozen=True, kw_only=True):
+    """One check of the gate, as `aggregator.rounds.gate.Check`."""
+
+    name: str
+    value: float
+    limit: float
+    is_passed: bool
+    reason: str
+
+
+class TrainingRun(Struct, frozen=True, kw_only=True):
+    """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
+
+    `trigger` is ``person``, ``drift`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
+    is where it is. `rollout` is the fleet's id of the rollout that was started, if the family has a template.
+    """
+
+    id: RunId
+    family: FamilyName
+    trigger: str
+    reason: str
+    requested_by: str
+    rounds: int
+    state: RunState
+    created_at: float
+    updated_at: float
+    ended_at: float | None = None
+    seed: int = 0
+    finished_rounds: int = 0
+    attempts: int = 0
+    log: tuple[RoundRecord, ...] = ()
+    base_release: str | None = None
+    layout_sha256: str | None = None
+    champion_loss: float | None = None
+    candidate_loss: float | None = None
+    alarm_rate: float | None = None
+    threshold: float | None = None
+    int8_error: float | None = None
+    checks: tuple[CheckRecord, ...] = ()
+    release: str | None = None
+    rollout: str | None = None
+    detail: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left."""
+        return self.state in FINAL_STATES
+
+    @property
+    def participants(self) -> frozenset[DeviceId]:
+        """Every device that is in at least one round's sum."""
+        return frozenset(
+            device
+            for entry in self.log
+            if entry.kind == "fit" and not entry.is_void
+            for device in entry.participants
+        )
+
+    @property
+    def examples(self) -> int:
+        """Windows behind the last round that was finished."""
+        fits = [entry.examples for entry in self.log if entry.kind == "fit" and not entry.is_void]
+        return fits[-1] if fits else 0
