@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Certificates", "create_certificates", "create_release_key", "write_secret"]
+from simulations.errors import DataError
+
+__all__ = ["Certificates", "create_certificates", "create_release_key", "load_release_key", "write_secret"]
 
 _LIFETIME = dt.timedelta(days=7)
 
@@ -110,6 +112,14 @@ def create_release_key(private: Path, public: Path) -> Ed25519PrivateKey:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
+    return key
+
+
+def load_release_key(private: Path) -> Ed25519PrivateKey:
+    """Read a release key back; raises DataError where the file holds another kind of key."""
+    key = serialization.load_pem_private_key(private.read_bytes(), None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise DataError(f"{private} is not an Ed25519 key")
     return key
 
 

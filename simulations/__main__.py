@@ -1,0 +1,5 @@
+"""``python -m simulations`` is ``fedge-sim``."""
+
+from simulations.cli import main
+
+main()

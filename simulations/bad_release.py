@@ -1,0 +1,36 @@
+"""A harmful release with a valid signature: what a rollout has to survive.
+
+Signatures say who made a release, not that it is good. This one is version 2's model with a threshold so low that
+nearly every window counts as anomalous, signed with the world's real release key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from protocol.bundle import TrustedKeys, open_bundle, pack_bundle
+from protocol.manifest import Provenance
+from simulations.certificates import load_release_key
+
+__all__ = ["harmful_release"]
+
+HARM: Final = 0.02
+"""The threshold is multiplied by this; a device may correct it by a factor of two at most."""
+
+
+def harmful_release(good: bytes, *, version: int, signing_key: Path, now: float) -> bytes:
+    """Return the bundle `good` again as `version`, with a harmful threshold, signed by the key in `signing_key`."""
+    key = load_release_key(signing_key)
+    opened = open_bundle(good, TrustedKeys([key.public_key()]))
+    threshold = opened.manifest.threshold
+    manifest = msgspec.structs.replace(
+        opened.manifest,
+        version=version,
+        created_at=now,
+        threshold=msgspec.structs.replace(threshold, score=threshold.score * HARM),
+        provenance=Provenance(trigger="simulation: a harmful release", parent=opened.manifest.release),
+    )
+    return pack_bundle(manifest, opened.files, key)

@@ -1,0 +1,89 @@
+"""``fedge-sim``: play a scenario and see what happened.
+
+Exit status: 0 the story ended well, 1 it did not, 2 the call or the scenario is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from simulations.errors import DataError, ScenarioError, SimulationError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Simulate a fleet on one laptop with the real agents and services.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Keep ``run`` a sub-command: more will stand beside it."""
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str, typer.Argument(help="a built-in scenario (demo) or the path of a .toml file")
+    ] = "demo",
+    data: Annotated[
+        str | None, typer.Option(help="real recordings instead of simulated machines: pronostia=PATH")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="write the HTML report here (default: beside the world)")
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="where the world lives; kept afterwards (default: a temporary folder, removed)"),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option(help="use this MQTT broker (mqtt://host:port on loopback) instead of the embedded one"),
+    ] = None,
+) -> None:
+    """Play a story from enrolment to recovery, live."""
+    from simulations.playing import (
+        open_world_and_play,  # after --help and usage errors: it imports the services
+    )
+
+    console = Console()
+    keep = directory is not None
+    home = (directory or Path(tempfile.mkdtemp(prefix="fedge-demo-"))).absolute()
+    try:
+        outcome = open_world_and_play(
+            scenario, home, console, data=data, json_path=json, report_path=report, broker_url=broker
+        )
+    except (ScenarioError, DataError) as error:
+        _fail(str(error), 2)
+    except SimulationError as error:
+        _fail(f"{error}\nthe world is kept for a look: {home}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; everything that was started is stopped", 130)
+    console.print(f"report: {outcome.report}   figures: {outcome.json}", highlight=False, soft_wrap=True)
+    if not keep:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"fedge-sim: {message}", file=sys.stderr)
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """Entry point of the ``fedge-sim`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Was learning together worth it? Version 1, learning alone, and version 2 on rows that none of them was trained on.
+
+For each recorded bearing: the device's own standardiser, fitted as the agent fits it; then the share of windows over
+threshold in the settled part of its life (35-50 %, healthy and never trained on: false alarms) and in the last 5 %
+(true alarms). Versions 1 and 2 are the released int8 models with personal thresholds. Learning alone starts from the
+same version 1, trains as many epochs on the same rows that the device contributed, and sets its threshold by the same
+rule from its own scores. Same data, same effort: the difference is the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundles import ModelBundle, read_bundle
+from models.litert import Int8Model, TrainingModel
+from models.local_training import fit
+from models.standardiser import fit_standardiser
+from models.thresholds import effective_threshold
+from protocol.bundle import TrustedKeys, open_bundle
+from simulations.certificates import load_release_key
+from simulations.machines import RecordedBearings
+from simulations.observer import Observer
+from simulations.scenario import Scenario
+from simulations.world import World
+
+__all__ = ["compare_on_recordings"]
+
+Rows = NDArray[np.float32]
+ShareOver = Callable[[Rows], float]
+
+
+def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Observer) -> dict[str, float]:
+    """Percentages, averaged over the devices; keys say what they are."""
+    trusted = TrustedKeys([load_release_key(world.release_key).public_key()])
+    first, second = (
+        read_bundle(
+            open_bundle(
+                observer.publisher.download(f"/v1/releases/{world.scenario.family}/{v}/bundle"), trusted
+            )
+        )
+        for v in (1, 2)
+    )
+    false_alarms: dict[str, list[float]] = {"version 1": [], "learning alone": [], "learned together": []}
+    found: dict[str, list[float]] = {name: [] for name in false_alarms}
+    for index in range(len(world.devices)):
+        healthy = bearings.rows(index, bearings.HEALTHY)
+        own = fit_standardiser(_commissioning(healthy, world.scenario))
+        reference, recent = own.apply(healthy), own.apply(bearings.rows(index, bearings.CHANGED))
+        settled, broken = (
+            own.apply(bearings.rows(index, part)) for part in (bearings.SETTLED, bearings.BROKEN)
+        )
+        for name, scores in (
+            ("version 1", _released(first, reference)),
+            ("learned together", _released(second, recent)),
+            ("learning alone", _alone(first, np.concatenate([reference, recent]), world.scenario)),
+        ):
+            over_settled, over_broken = scores(settled), scores(broken)
+            false_alarms[name].append(over_settled)
+            found[name].append(over_broken)
+    named = {
+        f"mid-life false alarms, {k} (% of windows)": 100 * float(np.mean(v)) for k, v in false_alarms.items()
+    }
+    return named | {
+        f"end of life found, {k} (% of windows)": 100 * float(np.mean(v)) for k, v in found.items()
+    }
+
+
+def _share_over(score: Callable[[Rows], NDArray[np.floating]], threshold: float) -> ShareOver:
+    return lambda rows: float(np.mean(np.asarray(score(rows)) > threshold))
+
+
+def _released(bundle: ModelBundle, own_rows: Rows) -> ShareOver:
+    model = Int8Model(bundle.int8_model)
+
+    def score(rows: Rows) -> NDArray[np.floating]:
+        return np.asarray([model.infer_and_score(row)[1] for row in rows])
+
+    return _share_over(score, effective_threshold(bundle.manifest.threshold, score(own_rows)))
+
+
+def _alone(start: ModelBundle, rows: Rows, scenario: Scenario) -> ShareOver:
+    model = TrainingModel(start.training_model, start.architecture)
+    training = scenario.training
+    result = fit(
+        model,
+        start.parameters,
+        rows,
+        epochs=training.epochs * training.rounds,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        proximal=0.0,
+        rng=np.random.default_rng(scenario.seed),
+    )
+    model.restore(result.parameters)
+    own = np.asarray(model.infer(rows)[1])
+    threshold = float(np.quantile(own, scenario.detection.quantile)) * scenario.detection.margin
+    return _share_over(lambda x: model.infer(x)[1], threshold)
+
+
+def _commissioning(healthy: Rows, scenario: Scenario) -> Rows:
+    """The first windows the agent saw: the healthy part, from its start, in a loop."""
+    wanted = scenario.detection.commissioning_windows
+    return np.resize(healthy, (wanted, healthy.shape[1])) if len(healthy) < wanted else healthy[:wanted]

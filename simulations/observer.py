@@ -1,0 +1,303 @@
+"""Watches a world through its own doors: the fleet's and the aggregator's HTTP APIs, and the agents' score logs.
+
+It fills a `Record` and changes nothing in the world. A service that is away for a moment (it may just have been killed)
+is no error: the record keeps what was last seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from simulations.record import Alarm, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
+from simulations.world import World
+
+__all__ = ["Observer", "ServiceClient"]
+
+
+class ServiceClient:
+    """A small HTTPS client for one service of the world; `token` is read at each call, for it may not exist yet."""
+
+    def __init__(self, address: str, ca_file: Path, token_file: Path) -> None:
+        self._address = address
+        self._ca_file = ca_file
+        self._token_file = token_file
+        self._client: httpx.Client | None = None
+
+    def is_up(self) -> bool:
+        """Whether ``/healthz`` answers."""
+        try:
+            return self._http().get("/healthz").is_success
+        except (httpx.HTTPError, OSError):
+            return False
+
+    def get(self, path: str, **query: str | float) -> Any:
+        """JSON of a GET, or None while the service is away."""
+        try:
+            answer = self._http().get(path, params=query, headers=self._headers())
+        except (httpx.HTTPError, OSError):
+            return None
+        return answer.json() if answer.is_success else None
+
+    def post(self, path: str, *, body: object = None, content: bytes | None = None, tries: int = 20) -> Any:
+        """JSON of a POST; tries again while the service is away. Raises httpx.HTTPStatusError for a refusal."""
+        for attempt in range(tries):
+            try:
+                answer = self._http().post(
+                    path,
+                    json=body if content is None else None,
+                    content=content,
+                    headers=self._headers()
+                    | ({"Content-Type": "application/octet-stream"} if content else {}),
+                )
+            except (httpx.HTTPError, OSError):
+                if attempt == tries - 1:
+                    raise
+                time.sleep(0.5)
+                continue
+            if answer.is_error:
+                raise httpx.HTTPStatusError(
+                    f"{path}: {answer.text[:300]}", request=answer.request, response=answer
+                )
+            return answer.json() if answer.content else None
+        return None
+
+    def download(self, path: str) -> bytes:
+        """The bytes behind a GET."""
+        answer = self._http().get(path, headers=self._headers())
+        answer.raise_for_status()
+        return answer.content
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client:
+            self._client.close()
+
+    def _http(self) -> httpx.Client:
+        if self._client is None:
+            import ssl
+
+            context = ssl.create_default_context(cafile=str(self._ca_file))
+            self._client = httpx.Client(base_url=f"https://{self._address}", verify=context, timeout=5)
+        return self._client
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+
+
+class Observer:
+    """Fills the record. `clock` gives wall seconds since the story began; `epoch` is that moment in Unix seconds."""
+
+    def __init__(self, world: World, record: Record, *, clock: Callable[[], float], epoch: float) -> None:
+        self.fleet = ServiceClient(world.addresses.fleet, world.ca_file, world.token_file("admin"))
+        self.publisher = ServiceClient(world.addresses.fleet, world.ca_file, world.token_file("publisher"))
+        self.aggregator = ServiceClient(
+            world.addresses.aggregator, world.ca_file, world.aggregator_token_file
+        )
+        self._world = world
+        self._record = record
+        self._clock = clock
+        self._epoch = epoch
+        self._logs = {
+            d: _ScoreLog(world.device_directory(d) / "state" / "scores.csv", d) for d in world.devices
+        }
+        self._seen_alarms: set[str] = set()
+        self._machine_of = {d: world.machines.name(i) for i, d in enumerate(world.devices)}
+        self._hardware_of = {d: world.hardware(i) for i, d in enumerate(world.devices)}
+
+    def now(self) -> float:
+        """Wall seconds since the story began."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Close the connections to the services."""
+        for client in (self.fleet, self.publisher, self.aggregator):
+            client.close()
+
+    def look(self) -> None:
+        """See everything once."""
+        self._record.now_s = self._clock()
+        self._see_devices()
+        self._see_alarms()
+        self._see_drift()
+        self._see_trainings()
+        self._see_rollouts()
+        for device, log in self._logs.items():
+            if (trace := log.read(self._epoch)) is not None:
+                self._record.traces[device] = trace
+
+    def _see_devices(self) -> None:
+        answer = self.fleet.get("/v1/devices", limit=500)
+        for item in (answer or {}).get("items", []):
+            health = item.get("last_health") or {}
+            name = item["id"]
+            self._record.devices[name] = DeviceSeen(
+                device=name,
+                hardware=item.get("hardware") or self._hardware_of.get(name, ""),
+                machine=self._machine_of.get(name, ""),
+                online=bool(item.get("online")),
+                state=str(health.get("state") or item.get("state") or "-"),
+                release=item.get("release"),
+                desired_release=item.get("desired_release"),
+                windows=health.get("windows", 0),
+                windows_over=health.get("windows_over_threshold", 0),
+                anomalies=health.get("anomalies", 0),
+                anomaly_rate=health.get("anomaly_rate", 0.0),
+                score_mean=health.get("score_mean", 0.0),
+                drift_score=health.get("drift_score", 0.0),
+                drifted=bool(health.get("drifted")),
+                machine_time_s=health.get("machine_time_s", 0.0),
+                p50_us=health.get("inference_p50_us", 0.0),
+                p99_us=health.get("inference_p99_us", 0.0),
+                memory_bytes=health.get("memory_pss_bytes", 0),
+                raw_bytes=health.get("raw_bytes", 0),
+                telemetry_bytes=health.get("telemetry_bytes", 0),
+                training_bytes=health.get("training_bytes", 0),
+                update_bytes=health.get("update_bytes", 0),
+                training_run=health.get("training_run"),
+                install_step=health.get("install_step", "IDLE"),
+            )
+
+    def _see_alarms(self) -> None:
+        answer = self.fleet.get("/v1/anomalies", limit=500)
+        for item in (answer or {}).get("items", []):
+            if item["id"] in self._seen_alarms:
+                continue
+            self._seen_alarms.add(item["id"])
+            self._record.alarms.append(
+                Alarm(
+                    device=item["device"],
+                    at_s=_seconds(item.get("time")) - self._epoch,
+                    machine_s=item.get("observed_at_s", 0.0),
+                    release=item.get("release", ""),
+                    score=item.get("score", 0.0),
+                    threshold=item.get("threshold", 0.0),
+                )
+            )
+        for fault in self._record.faults:
+            hits = [
+                a.at_s
+                for a in self._record.alarms
+                if a.device == fault.device and fault.at_s <= a.at_s <= (fault.ended_s or float("inf"))
+            ]
+            fault.published = len(hits)
+            if hits and fault.caught_s is None:
+                fault.caught_s = self._clock()
+
+    def _see_drift(self) -> None:
+        devices = self._record.devices.values()
+        if devices:
+            share = sum(d.drifted for d in devices) / len(devices)
+            self._record.drift_share.append((self._record.now_s, share))
+
+    def _see_trainings(self) -> None:
+        if not self._world.aggregator_token_file.exists():
+            return
+        answer = self.aggregator.get("/v1/training-runs")
+        for item in reversed((answer or {}).get("items", [])):
+            run = item["id"]
+            full = self.aggregator.get(f"/v1/training-runs/{run}") or item
+            known = self._record.trainings.get(run)
+            is_over = full["state"] in {"COMPLETED", "REJECTED_BY_GATE", "FAILED", "CANCELED"}
+            ended = known.ended_s if known else None
+            self._record.trainings[run] = TrainingSeen(
+                run=run,
+                state=full["state"],
+                began_s=known.began_s if known else self._record.now_s,
+                ended_s=ended if ended is not None else (self._record.now_s if is_over else None),
+                planned_rounds=full.get("planned_rounds", 0),
+                rounds=full.get("rounds", []),
+                evaluation=full.get("evaluation") or {},
+                release=full.get("release"),
+                reason=full.get("reason") or "",
+            )
+
+    def _see_rollouts(self) -> None:
+        answer = self.fleet.get("/v1/rollouts")
+        for item in reversed((answer or {}).get("items", [])):
+            rollout = item["id"]
+            known = self._record.rollouts.get(rollout)
+            if known and known.ended_s is not None and known.timeline:
+                continue
+            full = self.fleet.get(f"/v1/rollouts/{rollout}") or item
+            is_over = full["state"] in {"COMPLETED", "CANCELED", "ROLLED_BACK"}
+            self._record.rollouts[rollout] = RolloutSeen(
+                rollout=rollout,
+                release=full["release"],
+                state=full["state"],
+                began_s=known.began_s if known else self._record.now_s,
+                ended_s=self._record.now_s if is_over else None,
+                recovered_s=known.recovered_s if known else None,
+                groups=[
+                    (
+                        g.get("name") or f"group {n + 1}",
+                        g["state"],
+                        g.get("succeeded", 0),
+                        g.get("devices", 0),
+                    )
+                    for n, g in enumerate(full.get("groups", []))
+                ],
+                timeline=full.get("timeline", []),
+                reason=full.get("reason") or "",
+            )
+
+
+class _ScoreLog:
+    """Reads a growing scores.csv, only what is new each time."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        self._path = path
+        self._device = device
+        self._offset = 0
+        self._rows: list[tuple[float, float, float, float, float, float]] = []
+
+    def read(self, epoch: float) -> ScoreTrace | None:
+        """Everything logged so far, or None before the first window."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                fresh = file.read()
+        except FileNotFoundError:
+            return None
+        complete = fresh[: fresh.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.decode().splitlines():
+            cells = line.split(",")
+            if len(cells) == 6 and cells[0] != "wall_s":
+                over = float(cells[4] in {"1", "True", "true"})
+                version = float(cells[5].rpartition("/")[2] or 0)
+                self._rows.append(
+                    (
+                        float(cells[0]) - epoch,
+                        float(cells[1]),
+                        float(cells[2]),
+                        float(cells[3]),
+                        over,
+                        version,
+                    )
+                )
+        if not self._rows:
+            return None
+        table = np.asarray(self._rows)
+        return ScoreTrace(
+            device=self._device,
+            at_s=table[:, 0],
+            machine_s=table[:, 1],
+            score=table[:, 2],
+            threshold=table[:, 3],
+            over=table[:, 4] > 0,
+            release=table[:, 5].astype(np.int64),
+        )
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float):
+        return float(value)
+    import datetime as dt
+
+    return dt.datetime.fromisoformat(str(value)).timestamp()

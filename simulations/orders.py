@@ -1,0 +1,53 @@
+"""What the people of a simulated world ask of the services: the first release, and rollouts with a health gate.
+
+The same bodies a person would write by hand; docs/fleet.md explains each key.
+"""
+
+from __future__ import annotations
+
+from protocol.manifest import FeatureSpec
+from simulations.scenario import Scenario
+
+__all__ = ["first_release_spec", "rollout_body", "rollout_groups"]
+
+
+def rollout_groups(scenario: Scenario) -> list[dict[str, object]]:
+    """Canary, quarter, all, with the scenario's soak time."""
+    settings = scenario.rollout
+    return [
+        {"name": "canary", "percentage": 100 * settings.canary_pct, "soak_s": settings.soak_s},
+        {"name": "quarter", "percentage": 100 * settings.quarter_pct, "soak_s": settings.soak_s},
+        {"name": "all", "percentage": 100, "soak_s": settings.soak_s},
+    ]
+
+
+def rollout_body(scenario: Scenario, groups: list[dict[str, object]]) -> dict[str, object]:
+    """The body of ``POST /v1/rollouts`` but for its name and release, with the scenario's health gate."""
+    limit = scenario.rollout.maximum_anomaly_rate
+    return {
+        "target_query": f"family=={scenario.family}",
+        "groups": groups,
+        "success": {
+            "threshold_pct": 95,
+            "metrics": [{"name": "anomaly_rate", "op": "<=", "value": limit}],
+        },
+        "abort": [{"failure_type": "FAILED", "min_executed": 1, "threshold_pct": 50, "action": "rollback"}],
+    }
+
+
+def first_release_spec(scenario: Scenario, features: FeatureSpec) -> dict[str, object]:
+    """family.toml for ``fedge-aggregator initial-release``."""
+    width = len(features.names)
+    rate = {"sample_rate_hz": features.sample_rate_hz} if features.sample_rate_hz else {}
+    return {
+        "family": scenario.family,
+        "model": {"kind": "dense-autoencoder", "layers": [width, *scenario.training.hidden, width]},
+        "features": {
+            "kind": features.kind,
+            "names": list(features.names),
+            "window_samples": features.window_samples,
+            "channels": features.channels,
+            **rate,
+        },
+        "seed": scenario.seed,
+    }

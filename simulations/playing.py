@@ -1,0 +1,117 @@
+"""Puts a world together, plays its story, and writes down what was seen: the body of ``fedge-sim run``."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from simulations.comparison import compare_on_recordings
+from simulations.errors import ScenarioError, SimulationError
+from simulations.figures import Figures, compute_figures
+from simulations.machines import Machines, RecordedBearings, SimulatedMachines
+from simulations.observer import Observer
+from simulations.processes import Supervisor
+from simulations.record import Record
+from simulations.report import write_json, write_report
+from simulations.scenario import Scenario, load_scenario
+from simulations.screen import Screen
+from simulations.story import Story, new_chapters
+from simulations.summary import draw_summary
+from simulations.world import World
+
+__all__ = ["Outcome", "open_world_and_play"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run left behind."""
+
+    record: Record
+    figures: Figures
+    report: Path
+    json: Path
+
+
+def open_world_and_play(
+    scenario_name: str,
+    directory: Path,
+    console: Console,
+    *,
+    data: str | None = None,
+    json_path: Path | None = None,
+    report_path: Path | None = None,
+    broker_url: str | None = None,
+    on_tick: Callable[[Record, Supervisor], None] = lambda *_: None,
+) -> Outcome:
+    """Play a scenario in `directory` (created; must be empty or absent) and print its figures.
+
+    Raises:
+        SimulationError: see `simulations.errors`; the report of what was seen until then is written all the same.
+    """
+    scenario = load_scenario(scenario_name)
+    machines = _choose_machines(scenario, data)
+    if directory.exists() and any(directory.iterdir()):
+        raise ScenarioError(f"{directory} is not empty; a world needs a folder of its own")
+    title = scenario.title if data is None else f"{scenario.title} · real bearings"
+    record = Record(title=title, chapters=new_chapters())
+    report = report_path or Path.cwd() / f"fedge-{scenario.name}-report.html"
+    figures_file = json_path or report.with_suffix(".json")
+    began, epoch = time.monotonic(), time.time()
+    with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
+        world = World(directory, scenario, machines, supervisor, broker_url=broker_url)
+        observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=epoch)
+        try:
+            with Screen(console) as screen:
+                Story(
+                    world=world,
+                    record=record,
+                    observer=observer,
+                    screen=screen,
+                    on_tick=lambda r: on_tick(r, supervisor),
+                ).play()
+            if isinstance(machines, RecordedBearings):
+                with console.status(
+                    "comparing with version 1 and with learning alone, on rows nobody trained on"
+                ):
+                    record.comparison = compare_on_recordings(world, machines, observer)
+            record.exit_reason = "The story came to its end."
+        except SimulationError as error:
+            record.exit_reason = f"The story broke off: {error}"
+            raise
+        finally:
+            observer.close()
+            figures = compute_figures(record)
+            write_json(figures_file, record, figures)
+            write_report(report, record, figures)
+    console.print(draw_summary(figures, record.title))
+    return Outcome(record=record, figures=figures, report=report, json=figures_file)
+
+
+def _choose_machines(scenario: Scenario, data: str | None) -> Machines:
+    settings, count = scenario.machines, scenario.devices
+    if data is None:
+        return SimulatedMachines(settings, count, scenario.training.reference_machines, scenario.seed)
+    kind, equals, path = data.partition("=")
+    if kind != "pronostia" or not equals or not path:
+        raise ScenarioError(f"--data {data!r} is not known; use --data pronostia=PATH")
+    return RecordedBearings(settings, count, scenario.training.reference_machines, Path(path))
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a run the way Ctrl-C does: everything that was started is stopped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,272 @@
+"""The story of a world, chapter by chapter: what is done, and what must be seen before it goes on.
+
+::
+
+    a  enrol, version 1     b  watch      c  the load changes     d  learn together
+    e  version 2 spreads    f  a fault    g  a bad version 3 is undone
+
+Each chapter acts through the doors a person would use (HTTP APIs, the machine itself) and then waits until the world
+shows the effect; a chapter that waits in vain ends the story with what was missing. Nothing is faked or skipped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import tomli_w
+
+from protocol.names import release_id
+from simulations.bad_release import harmful_release
+from simulations.errors import StoryError
+from simulations.observer import Observer
+from simulations.orders import first_release_spec, rollout_body, rollout_groups
+from simulations.record import Chapter, ChapterState, DeviceSeen, FaultInjected, Record, RolloutSeen
+from simulations.screen import Screen
+from simulations.world import World
+
+__all__ = ["CHAPTERS", "Story", "new_chapters"]
+
+CHAPTERS: Final = (
+    ("a", "Devices enrol and get version 1, trained on a few reference machines only"),
+    ("b", "They watch, and say almost nothing"),
+    ("c", "The load changes on most machines: drift and false alarms rise"),
+    ("d", "They learn together, and nobody shares a sample"),
+    ("e", "Version 2 spreads: canary, quarter, all"),
+    ("f", "A real fault in one machine"),
+    ("g", "A bad version 3 is stopped at the canary and undone"),
+)
+LOOK_EVERY_S: Final = 0.5
+TICK_S: Final = 0.1
+
+
+def new_chapters() -> list[Chapter]:
+    """The chapters, none begun."""
+    return [Chapter(letter=letter, title=title) for letter, title in CHAPTERS]
+
+
+@dataclass(kw_only=True)
+class Story:
+    """Plays a world's story. `on_tick` is called about ten times a second (tests use it to kill processes)."""
+
+    world: World
+    record: Record
+    observer: Observer
+    screen: Screen
+    on_tick: Callable[[Record], None] = lambda _: None
+    _looked_at: float = 0.0
+
+    def play(self) -> None:
+        """Play every chapter in order.
+
+        Raises:
+            StoryError: the world did not show what a chapter waits for.
+            ProcessFailedError: a process did not come up or kept dying.
+        """
+        for chapter, act in zip(
+            self.record.chapters,
+            (self._enrol, self._watch, self._change, self._learn, self._spread, self._break, self._undo),
+            strict=True,
+        ):
+            chapter.began_s = self.record.now_s = self._clock()
+            chapter.state = ChapterState.NOW
+            act(chapter)
+            self._look()
+            chapter.ended_s = self.record.now_s
+            chapter.state = ChapterState.DONE
+        self._let_health_arrive()
+
+    def _enrol(self, chapter: Chapter) -> None:
+        world = self.world
+        self._say(chapter, "making certificates, keys and tokens")
+        world.prepare()
+        world.issue_tokens()
+        self._say(chapter, "starting the broker and the fleet")
+        world.start_services(fleet_is_up=self.observer.fleet.is_up)
+        self._say(
+            chapter, f"training version 1 on {world.scenario.training.reference_machines} reference machines"
+        )
+        bundle = self._make_first_release()
+        self.observer.publisher.post("/v1/releases", content=bundle.read_bytes())
+        self._say(chapter, "starting the aggregator with its Flower server")
+        world.start_aggregator(aggregator_is_up=self.observer.aggregator.is_up)
+        self._say(chapter, "enrolling the devices")
+        world.start_agents(self._is_online, lambda note: self._say(chapter, note))
+        self._start_rollout(1, [{"name": "all", "percentage": 100, "soak_s": 0}])
+        self._wait(lambda: self._all_run(1), "version 1 on every device")
+        self._say(chapter, "each device learns its own machine's normal")
+        self._wait(lambda: all(d.state == "watching" for d in self._devices()), "the end of commissioning")
+        chapter.note = f"{len(self._devices())} devices on three kinds of hardware run version 1"
+
+    def _watch(self, chapter: Chapter) -> None:
+        self._pause(self.world.scenario.watch_s)
+        seen = self._devices()
+        raw, sent = sum(d.raw_bytes for d in seen), sum(d.telemetry_bytes for d in seen)
+        saved = 100 * (1 - sent / raw) if raw else 0.0
+        chapter.note = f"{sum(d.windows for d in seen):,} windows scored; {sent / 1e3:.0f} kB sent instead of {raw / 1e6:.0f} MB: {saved:.2f} % saved"
+
+    def _change(self, chapter: Chapter) -> None:
+        scenario = self.world.scenario
+        changed = round(scenario.machines.changed_share * len(self.world.devices))
+        for index, device in enumerate(self.world.devices[:changed]):
+            self.world.machines.change(self.world.control_file(device), index)
+        wanted = scenario.training.drift_share
+        self._say(
+            chapter,
+            f"{changed} machines run differently now; waiting until {wanted:.0%} of the fleet report drift",
+        )
+        self._wait(lambda: self._drifted() >= wanted, "drift on enough devices")
+        chapter.note = f"{self._drifted():.0%} of the devices report drift"
+
+    def _learn(self, chapter: Chapter) -> None:
+        self._say(chapter, "the aggregator invites the fleet by itself")
+        self._wait(lambda: bool(self.record.trainings), "a training run started by drift")
+        self._say(chapter, "learners join and train on what their own machines showed them")
+        self._wait(self._training_is_over, "the end of the training run", patience=2.0)
+        run = list(self.record.trainings.values())[-1]
+        if run.state != "COMPLETED":
+            raise StoryError(
+                f"training run {run.run} ended as {run.state}: {run.reason or 'no reason given'}"
+            )
+        chapter.note = (
+            f"{len(run.rounds)} rounds; {run.release} passed the gate, was quantized to int8 and signed"
+        )
+
+    def _spread(self, chapter: Chapter) -> None:
+        self._say(chapter, "each group is watched before the next one follows")
+        self._wait(lambda: self._rollout_of(2) is not None, "the rollout of version 2")
+        self._wait(lambda: self._rollout_state(2) in {"COMPLETED", "ROLLED_BACK"}, "the rollout of version 2")
+        if self._rollout_state(2) != "COMPLETED":
+            rollout = self._rollout_of(2)
+            raise StoryError(f"version 2 was rolled back: {rollout.reason if rollout else ''}")
+        self._wait(lambda: self._all_run(2), "version 2 on every device")
+        for index, device in enumerate(self.world.devices):
+            self.world.machines.settle(self.world.control_file(device), index)
+        self._say(chapter, "version 2 is everywhere; watching false alarms")
+        self._pause(self.world.scenario.settle_s)
+        chapter.note = "canary, quarter, all: version 2 is everywhere and the false alarms are gone"
+
+    def _break(self, chapter: Chapter) -> None:
+        index = len(self.world.devices) // 2
+        device = self.world.devices[index]
+        kind = self.world.machines.break_down(self.world.control_file(device), index)
+        fault = FaultInjected(device=device, kind=kind, at_s=self._clock())
+        self.record.faults.append(fault)
+        self._say(chapter, f"{device}: {kind}")
+        self._wait(lambda: fault.caught_s is not None, f"the alarm of {device}")
+        self._pause(4.0)
+        self.world.machines.settle(self.world.control_file(device), index)
+        if not self._is_replayed():
+            self.world.machines.change(self.world.control_file(device), index)
+        fault.ended_s = self._clock()
+        caught = (fault.caught_s or 0.0) - fault.at_s
+        chapter.note = f"{device}: {kind}, caught after {caught:.1f} s, published {fault.published} time(s)"
+
+    def _undo(self, chapter: Chapter) -> None:
+        family = self.world.scenario.family
+        good = self.observer.publisher.download(f"/v1/releases/{family}/2/bundle")
+        bad = harmful_release(good, version=3, signing_key=self.world.release_key, now=time.time())
+        self.observer.publisher.post("/v1/releases", content=bad)
+        self._say(chapter, "version 3 has a valid signature and a harmful threshold")
+        began = self._clock()
+        self._start_rollout(3, rollout_groups(self.world.scenario))
+        self._wait(lambda: self._rollout_state(3) == "ROLLED_BACK", "the rollback of version 3")
+        self._wait(lambda: self._all_run(2), "version 2 back on every device")
+        rollout = self._rollout_of(3)
+        if rollout is None:
+            raise StoryError("the rollout of version 3 is gone from the fleet's records")
+        rollout.began_s, rollout.recovered_s = began, self.record.now_s
+        touched = sum(1 for trace in self.record.traces.values() if (trace.release == 3).any())
+        chapter.note = f"it reached {touched} device(s); the fleet is back on version 2 after {rollout.recovered_s - began:.1f} s, without anyone's help"
+
+    def _make_first_release(self) -> Path:
+        world, scenario = self.world, self.world.scenario
+        recordings = world.write_reference_recordings()
+        spec = world.directory / "family.toml"
+        spec.write_bytes(tomli_w.dumps(first_release_spec(scenario, world.machines.feature_spec)).encode())
+        bundle = world.directory / "version-1.fedge"
+        world.supervisor.run(
+            "initial-release", "aggregator", "initial-release",
+            "--features", str(recordings), "--spec", str(spec),
+            "--signing-key", str(world.release_key), "--out", str(bundle),
+            timeout_s=scenario.patience_s,
+        )  # fmt: skip
+        return bundle
+
+    def _start_rollout(self, version: int, groups: list[dict[str, object]]) -> None:
+        release = release_id(self.world.scenario.family, version)
+        body = rollout_body(self.world.scenario, groups) | {"name": release, "release": release}
+        made = self.observer.fleet.post("/v1/rollouts", body=body)
+        self.observer.fleet.post(f"/v1/rollouts/{made['id']}:start")
+
+    def _devices(self) -> list[DeviceSeen]:
+        return list(self.record.devices.values())
+
+    def _is_online(self, device: str) -> bool:
+        self._look()
+        seen = self.record.devices.get(device)
+        return seen is not None and seen.online
+
+    def _all_run(self, version: int) -> bool:
+        wanted = release_id(self.world.scenario.family, version)
+        seen = self._devices()
+        return len(seen) == len(self.world.devices) and all(d.release == wanted for d in seen)
+
+    def _drifted(self) -> float:
+        return self.record.drift_share[-1][1] if self.record.drift_share else 0.0
+
+    def _training_is_over(self) -> bool:
+        return all(t.ended_s is not None for t in self.record.trainings.values())
+
+    def _rollout_of(self, version: int) -> RolloutSeen | None:
+        wanted = release_id(self.world.scenario.family, version)
+        return next((r for r in self.record.rollouts.values() if r.release == wanted), None)
+
+    def _rollout_state(self, version: int) -> str:
+        rollout = self._rollout_of(version)
+        return rollout.state if rollout else ""
+
+    def _is_replayed(self) -> bool:
+        return self.world.machines.feature_spec.kind == "passthrough"
+
+    def _let_health_arrive(self) -> None:
+        self._pause(2.0)
+
+    def _clock(self) -> float:
+        return self.observer.now()
+
+    def _say(self, chapter: Chapter, note: str) -> None:
+        chapter.note = note
+        self.record.now_s = self._clock()
+        self.screen.update(self.record)
+
+    def _look(self) -> None:
+        self.observer.look()
+        self._looked_at = self._clock()
+        self.screen.update(self.record)
+
+    def _tick(self) -> None:
+        for name in self.world.supervisor.tick():
+            self.record.deaths.append((self._clock(), name))
+        if self._clock() - self._looked_at >= LOOK_EVERY_S:
+            self._look()
+        self.on_tick(self.record)
+        time.sleep(TICK_S)
+
+    def _pause(self, seconds: float) -> None:
+        until = self._clock() + seconds
+        while self._clock() < until:
+            self._tick()
+
+    def _wait(self, seen: Callable[[], bool], what: str, *, patience: float = 1.0) -> None:
+        limit = self.world.scenario.patience_s * patience
+        until = self._clock() + limit
+        while not seen():
+            self._tick()
+            if self._clock() > until:
+                raise StoryError(
+                    f"waited {limit:.0f} s for {what}, in vain; the logs are in {self.world.directory / 'logs'}"
+                )
