@@ -85,13 +85,13 @@ class DetectionMemory:
         """Keep it, durably."""
         self._save(self._paths.detection, msgspec.json.encode(remembered))
 
-    def load_drift(self, features: int, settings: DriftSettings) -> DriftMonitor | None:
+    def load_drift(self, sensors: tuple[str, ...], settings: DriftSettings) -> DriftMonitor | None:
         """The drift monitor as it was saved, or None: it starts with the next reference."""
         found = self._load(self._paths.drift, _DriftFile)
-        if found is None or len(found.reference.mean) != features:
+        if found is None or len(found.reference.mean) != len(sensors):
             return None
         try:
-            monitor = DriftMonitor(found.reference, settings)
+            monitor = DriftMonitor(found.reference, settings, sensors=sensors)
             monitor.restore(found.state)
         except (ModelError, ValueError) as error:
             log.warning(
@@ -102,7 +102,7 @@ class DetectionMemory:
 
     def save_drift(self, monitor: DriftMonitor) -> None:
         """Keep reference and state."""
-        content = msgspec.json.encode(_DriftFile(reference=monitor.reference, state=monitor.save()))
+        content = msgspec.json.encode(_DriftFile(reference=monitor.reference, state=monitor.state()))
         self._save(self._paths.drift, content)
 
     def _load(self, path: Path, kind: type[T]) -> T | None:

@@ -119,7 +119,7 @@ class Pipeline:
         self._clock = clock
         self._names = spec.names
         self._extractor = make_extractor(spec)
-        self._raw_rows: list[Float] = []
+        self._raw_rows: list[tuple[Float, float]] = []
         self._standardiser = memory.load_standardiser(len(spec.names))
         self._centre, self._scale = _arrays(self._standardiser)
         self._remembered = memory.load_remembered()
@@ -130,10 +130,11 @@ class Pipeline:
         self._windows_over = 0
         self._model: Int8Model | None = None
         self._manifest: Manifest | None = None
+        self._bundle_sha256 = ""
         self._threshold: PersonalThreshold | None = None
         self._is_trial = False
         self._drift: DriftMonitor | None = memory.load_drift(
-            len(spec.names), DriftSettings(arl0=settings.drift_run_length)
+            spec.names, DriftSettings(run_length=settings.drift_run_length)
         )
         self._was_drifted = self._drift is not None and self._drift.verdict().drifted
 
@@ -172,19 +173,33 @@ class Pipeline:
         Raises:
             ModelError: the model cannot be loaded; the one before stays in use.
         """
-        self._model = Int8Model(int8_model, manifest.model.kind)
-        self._manifest, self._is_trial = manifest, is_trial
-        known = self._remembered
-        self._alarm = _fresh_alarm(self._settings)
-        if known.threshold is not None and known.bundle_sha256 == bundle_sha256:
-            self._threshold = known.threshold
-        else:
-            rows = self._recent_rows()
-            self._threshold = self._fit_threshold(manifest, self._score_rows(rows))
-            if not is_trial and self.is_commissioned:
-                self.commit(bundle_sha256)
+        model = Int8Model(int8_model, manifest.model.kind)
+        if self._model is not None:
+            # Another model is another opinion: what it calls an anomaly is a new one.
+            self._alarm.reset()
+            self._is_continuing, self._windows_over = False, 0
+            self._remember(alarm_open=False)
+        self._model, self._manifest, self._bundle_sha256, self._is_trial = (
+            model,
+            manifest,
+            bundle_sha256,
+            is_trial,
+        )
+        if self.is_commissioned:
+            self._settle(manifest)
 
-    def commit(self, bundle_sha256: str) -> DriftVerdict | None:
+    def _settle(self, manifest: Manifest) -> None:
+        """Find the threshold for the model just adopted, and a reference where it is committed but has none yet."""
+        known = self._remembered
+        is_known = known.bundle_sha256 == self._bundle_sha256
+        if is_known and known.threshold is not None and (self._is_trial or self._drift is not None):
+            self._threshold = known.threshold
+        elif self._is_trial:
+            self._threshold = self._fit_threshold(manifest, self._score_rows(self._recent_rows()))
+        else:
+            self.commit()
+
+    def commit(self) -> DriftVerdict | None:
         """The release has proved itself: its normal becomes this device's normal.
 
         Returns:
@@ -201,7 +216,7 @@ class Pipeline:
         if np.count_nonzero(healthy) < max(20, len(scores) // 2):
             healthy = np.isfinite(scores)
         self._renew_reference(rows[healthy], scores[healthy])
-        self._remember(bundle_sha256=bundle_sha256, threshold=self._threshold)
+        self._remember(bundle_sha256=self._bundle_sha256, threshold=self._threshold)
         if not self._was_drifted:
             return None
         self._was_drifted = False
@@ -301,16 +316,17 @@ class Pipeline:
         return tuple(self._names[i] for i in worst)
 
     def _commission(self, features: Float, machine_s: float) -> None:
-        self._raw_rows.append(features)
+        self._raw_rows.append((features, machine_s))
         if len(self._raw_rows) < self._settings.commissioning_windows:
             return
-        raw = np.stack(self._raw_rows)
-        self._raw_rows.clear()
-        self._standardiser = fit_standardiser(raw)
+        observed, self._raw_rows = self._raw_rows, []
+        self._standardiser = fit_standardiser(np.stack([raw for raw, _ in observed]))
         self._centre, self._scale = _arrays(self._standardiser)
         self._memory.save_standardiser(self._standardiser)
-        for features_of_one in raw:
-            self._buffer.append(self.standardise(features_of_one), machine_s)
+        for raw, at_s in observed:
+            self._buffer.append(self.standardise(raw), at_s)
+        if self._manifest is not None:
+            self._settle(self._manifest)
 
     def _recent_rows(self) -> Float:
         return self._buffer.newest(self._settings.reference_windows).rows
@@ -331,8 +347,8 @@ class Pipeline:
         if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays
             return
         reference: DriftReference = fit_reference(rows, scores)
-        settings = DriftSettings(arl0=self._settings.drift_run_length)
-        self._drift = DriftMonitor(reference, settings)
+        settings = DriftSettings(run_length=self._settings.drift_run_length)
+        self._drift = DriftMonitor(reference, settings, sensors=self._names)
         self._memory.save_drift(self._drift)
 
     def _remember(
