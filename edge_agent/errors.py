@@ -7,7 +7,7 @@
     ├── SourceError              the sensor or the recording does not deliver (edge_agent.sources)
     ├── StorageError             the device's disk: full, read-only, or a file of ours that is damaged
     │   ├── OutboxError          the outbox database cannot be read or written
-    │   └── SampleBufferError         the sample buffer holds rows of another shape, or cannot be written
+    │   └── SampleBufferError    the sample buffer holds rows of another shape, or cannot be written
     ├── LinkError                the road to the broker: refused, wrong password, no TLS where it is needed
     ├── InstallationError        a release is not installed; the one that runs keeps running
     │   ├── ReleaseRefusedError      the sender: stale, incompatible or untrusted; asking again does not help
@@ -20,12 +20,21 @@
     │       ├── FleetDeniedError     401 or 403: this device's key, claim token or clock is not accepted
     │       ├── FleetNotFoundError   404: there is no such thing
     │       └── FleetConflictError   409: the device is enrolled with another key
+    ├── LearnerError             a training run goes on without this device; inference is not touched
+    │   ├── NotReadyError             this device: no active model, too few windows, or the invitation is for another
+    │   ├── QuestionRefusedError      the aggregator: a question that does not fit this device's model
+    │   ├── AggregatorUnreachableError  the road: refused, reset, silent, or the aggregator is restarting; try again later
+    │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or finds its clock wrong
+    │   └── AggregatorAnswerError     the aggregator answered something else than asked; drop this one message
     └── NotEnrolledError         the device has no identity yet: `fedge-agent enrol`
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "AggregatorAnswerError",
+    "AggregatorRefusedError",
+    "AggregatorUnreachableError",
     "EdgeAgentError",
     "FleetAnswerError",
     "FleetConflictError",
@@ -37,9 +46,12 @@ __all__ = [
     "InstallFailedError",
     "InstallTimeoutError",
     "InstallationError",
+    "LearnerError",
     "LinkError",
     "NotEnrolledError",
+    "NotReadyError",
     "OutboxError",
+    "QuestionRefusedError",
     "ReleaseRefusedError",
     "SampleBufferError",
     "SettingsError",
@@ -130,3 +142,27 @@ class FleetNotFoundError(FleetAnswerError):
 
 class FleetConflictError(FleetAnswerError):
     """409: what was asked contradicts what the fleet holds, e.g. a known device with another key."""
+
+
+class LearnerError(EdgeAgentError):
+    """This device cannot take part in a training run; the message says why."""
+
+
+class NotReadyError(LearnerError):
+    """The device lacks what the run needs, now; a later invitation may find it ready."""
+
+
+class QuestionRefusedError(LearnerError):
+    """A round's question that this device does not answer; its message is what the aggregator is told."""
+
+
+class AggregatorUnreachableError(LearnerError):
+    """Nobody answered, or the server said that it cannot now; try again later."""
+
+
+class AggregatorRefusedError(LearnerError):
+    """The device's key is not in the aggregator's roster, or its clock is more than five minutes off."""
+
+
+class AggregatorAnswerError(LearnerError):
+    """What came is no answer to what was asked; this message is lost, the next one may be fine."""

@@ -1,0 +1,162 @@
+"""``python -m edge_agent.learner --config agent.toml --invitation FILE``: started by the agent, not by people.
+
+Exit codes: 0 the run ended (or SIGTERM came), 3 not ready or the invitation expired before this device got in,
+4 the aggregator refuses this device, 1 anything else. The last line on stderr says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from edge_agent.errors import (
+    AggregatorRefusedError,
+    EdgeAgentError,
+    NotEnrolledError,
+    NotReadyError,
+    SettingsError,
+)
+from edge_agent.settings import Settings, load_settings
+from protocol.messages.payloads import TrainingInvitation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["main"]
+
+ENDED: Final = 0
+FAILED: Final = 1
+NOT_READY: Final = 3
+REFUSED: Final = 4
+
+NICENESS: Final = 10
+"""Detection comes first: the learner takes the processor time that is left."""
+
+_log: Final = logging.getLogger("edge_agent.learner")
+
+
+class _DismissedError(BaseException):
+    """SIGTERM or SIGINT: raised wherever the main thread is, so that a long training ends at once too."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Take part in one run; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_agent.learner", description="Take part in one training run."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="agent.toml of this device")
+    parser.add_argument("--invitation", type=Path, required=True, help="the invitation, as JSON")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    # httpx announces each request at INFO; ten lines a second say nothing.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: _dismiss(stop, number, frame))
+    signal.signal(signal.SIGINT, lambda number, frame: _dismiss(stop, number, frame))
+    os.nice(NICENESS)
+    try:
+        return _run(options.config, options.invitation, stop)
+    except _DismissedError:
+        return ENDED
+    except (NotReadyError, NotEnrolledError) as error:
+        return _end(NOT_READY, f"not ready: {error}")
+    except AggregatorRefusedError as error:
+        return _end(REFUSED, f"refused by the aggregator: {error}")
+    except EdgeAgentError as error:
+        return _end(FAILED, str(error))
+
+
+def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
+    # What costs nothing is checked before Flower and LiteRT are imported: a device that is not ready says so in 0.1 s.
+    from edge_agent.learner.enrolled_files import read_active_bundle, read_device_key, read_invitation
+
+    settings = load_settings(config)
+    invitation = read_invitation(invitation_file)
+    if settings.flower is None:
+        raise SettingsError(f"{config} has no [flower] table; training needs flower.ca_file")
+    if time.time() >= invitation.expires_at:
+        raise NotReadyError(f"the invitation to run {invitation.run_id} has expired")
+    bundle = read_active_bundle(settings.paths, settings.release_keys)
+    if bundle.architecture.layout_sha256 != invitation.layout_sha256:
+        raise NotReadyError(
+            f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
+        )
+    key = read_device_key(settings.paths.device_key)
+
+    from edge_agent.learner.client_app import client_app
+    from edge_agent.learner.flower_client import FlowerClient
+    from edge_agent.learner.learner_stats import StatsFile
+    from edge_agent.learner.local_learner import LocalLearner
+    from edge_agent.learner.participation import Participation
+    from models.litert import TrainingModel
+
+    model = TrainingModel(bundle.training_model, bundle.architecture)
+    learner = LocalLearner(
+        model,
+        _rows(settings, invitation, bundle.architecture.feature_count),
+        maximum_examples=settings.learner.maximum_examples,
+    )
+    client = FlowerClient(invitation.flower_address, settings.flower.ca_file, key, now=time.time)
+    rng = random.Random()  # noqa: S311 - spreads a fleet's arrivals in time, decides nothing secret
+    stats = StatsFile(settings.paths.learner_stats)
+    participation = Participation(
+        client,
+        client_app(learner.answer, clock=time.monotonic),
+        run_id=invitation.run_id,
+        expires_at=invitation.expires_at,
+        now=time.time,
+        clock=time.monotonic,
+        stop=stop,
+        show=stats.show,
+        traffic=lambda: (client.traffic.sent_bytes, client.traffic.received_bytes),
+        rng=rng,
+    )
+    _log.info("learner_started run=%s release=%s", invitation.run_id, bundle.manifest.release)
+    stop.wait(rng.uniform(0.0, invitation.spread_s))
+    try:
+        joined = participation.take_part()
+    finally:
+        client.close()
+    if not joined and not stop.is_set():
+        return _end(
+            NOT_READY,
+            f"the invitation to run {invitation.run_id} expired before the aggregator could be reached",
+        )
+    return ENDED
+
+
+def _rows(settings: Settings, invitation: TrainingInvitation, features: int) -> NDArray[np.float32]:
+    from edge_agent.sample_buffer import read_rows
+
+    rows = read_rows(settings.paths.buffer, features, newest=settings.learner.maximum_examples).rows
+    needed = max(settings.learner.minimum_windows, invitation.minimum_windows)
+    if len(rows) < needed:
+        raise NotReadyError(f"{len(rows)} windows are buffered, run {invitation.run_id} asks for {needed}")
+    return rows
+
+
+def _dismiss(stop: threading.Event, _number: int, _frame: FrameType | None) -> None:
+    if not stop.is_set():
+        stop.set()
+        raise _DismissedError
+
+
+def _end(code: int, words: str) -> int:
+    print(words, file=sys.stderr)  # noqa: T201 - the one line the agent passes on
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""One device's part in a training run: pull a question, answer it, again, until the run ends.
+
+::
+
+    activate ─► pull ─► ClientApp ─► reply ─► pull ...           every road may fail at every arrow
+       ▲         │ unreachable: wait, longer each time, and go on where it was, until the invitation expires
+       └─────────┘ refused: the roster may be behind, so try for a while; then give up
+
+It decides how failures are met and nothing else: questions are `client_app`'s, the wire is `flower_client`'s. An answer whose
+run has ended meanwhile (the aggregator was restarted, the round closed) is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, AggregatorUnreachableError
+from edge_agent.learner.learner_stats import LearnerState, LearnerStats
+from edge_agent.learner.upstream import ClientApp, Context, Error, ErrorCode, Message, RecordDict
+from protocol.questions import FIT
+
+__all__ = ["FlowerRoad", "Participation", "Patience"]
+
+_log: Final = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+HEARTBEAT_EVERY_S: Final = 6.0
+"""Of the 10 s that are promised (`flower_client.HEARTBEAT_INTERVAL_S`): one lost heartbeat changes nothing."""
+
+
+class FlowerRoad(Protocol):
+    """The road to the aggregator: `edge_agent.learner.flower_client.FlowerClient`, which documents each call."""
+
+    def activate(self) -> None: ...  # noqa: D102 - see FlowerClient
+
+    def heartbeat(self) -> None: ...  # noqa: D102 - see FlowerClient
+
+    def deactivate(self) -> None: ...  # noqa: D102 - see FlowerClient
+
+    def pull(self) -> Message | None: ...  # noqa: D102 - see FlowerClient
+
+    def reply(self, message: Message, seconds: float) -> None: ...  # noqa: D102 - see FlowerClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long and how often to try.
+
+    `poll_s` between two empty pulls. `first_wait_s` doubles up to `longest_wait_s` while the aggregator is away: a
+    fleet is back within seconds, and does not come back all at once (each wait is drawn between half and whole).
+    `refusals_s`: how long a refused key is tried again, as the roster follows an enrolment with a delay.
+    """
+
+    poll_s: float = 0.1
+    first_wait_s: float = 0.2
+    longest_wait_s: float = 5.0
+    refusals_s: float = 30.0
+
+
+class Participation:
+    """Takes part until `stop` is set or the invitation expires.
+
+    Args:
+        road: to the aggregator.
+        app: answers messages.
+        run_id: of the invitation, for the stats.
+        expires_at: Unix seconds; afterwards nothing is tried any more.
+        now: Unix seconds.
+        clock: monotonic seconds.
+        stop: set by a signal; every wait ends with it.
+        show: told whenever the stats change.
+        traffic: bytes (sent, received) so far.
+        rng: spreads the waits of a fleet.
+    """
+
+    def __init__(
+        self,
+        road: FlowerRoad,
+        app: ClientApp,
+        *,
+        run_id: str,
+        expires_at: float,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        stop: threading.Event,
+        show: Callable[[LearnerStats], None],
+        traffic: Callable[[], tuple[int, int]],
+        patience: Patience = Patience(),
+        rng: random.Random,
+    ) -> None:
+        self._road, self._app, self._run_id = road, app, run_id
+        self._expires_at, self._now, self._clock = expires_at, now, clock
+        self._stop, self._show, self._traffic = stop, show, traffic
+        self._patience, self._rng = patience, rng
+        self._rounds = self._refused = 0
+        self._refused_since: float | None = None
+
+    def take_part(self) -> bool:
+        """Run to the end; returns whether the aggregator ever let this device in.
+
+        Raises:
+            AggregatorRefusedError: the device's key was refused for longer than `Patience.refusals_s`.
+        """
+        joined = False
+        try:
+            self._report(LearnerState.JOINING)
+            joined = self._persist(self._activated) is True
+            heartbeats = threading.Thread(target=self._send_heartbeats, name="heartbeats", daemon=True)
+            heartbeats.start()
+            while not self._is_over():
+                self._report(LearnerState.WAITING)
+                message = self._pull()
+                if message is None:
+                    self._stop.wait(self._patience.poll_s)
+                else:
+                    self._answer(message)
+        finally:
+            if joined:
+                self._leave()
+            self._report(LearnerState.ENDED)
+        return joined
+
+    def _activated(self) -> bool:
+        self._road.activate()
+        return True
+
+    def _pull(self) -> Message | None:
+        try:
+            return self._persist(self._road.pull)
+        except AggregatorAnswerError as error:
+            _log.warning("question_dropped %s", error)
+            return None
+
+    def _answer(self, message: Message) -> None:
+        self._report(LearnerState.ANSWERING)
+        started = self._clock()
+        context = Context(
+            run_id=message.metadata.run_id,
+            node_id=message.metadata.dst_node_id,
+            node_config={},
+            state=RecordDict(),
+            run_config={},
+        )
+        try:
+            reply = self._app(message, context)
+        except Exception as error:  # noqa: BLE001 - a question must not end the learner; the aggregator hears what broke
+            _log.exception("question_failed")
+            reply = Message(
+                Error(
+                    ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+                    f"the device failed: {type(error).__name__}: {error}"[:300],
+                ),
+                reply_to=message,
+            )
+        seconds = self._clock() - started
+        try:
+            self._persist(lambda: self._road.reply(reply, seconds))
+        except AggregatorAnswerError as error:
+            _log.info("answer_dropped %s", error)
+            return
+        if reply.has_error():
+            self._refused += 1
+        elif message.metadata.message_type == FIT:
+            self._rounds += 1
+
+    def _persist(self, call: Callable[[], _Result]) -> _Result | None:
+        """The call's result however often the aggregator is away meanwhile; None when the run is over first."""
+        wait_s = self._patience.first_wait_s
+        while not self._is_over():
+            try:
+                result = call()
+            except AggregatorUnreachableError as error:
+                _log.info("aggregator_unreachable %s", error)
+            except AggregatorRefusedError:
+                self._refused_since = (
+                    self._refused_since if self._refused_since is not None else self._clock()
+                )
+                if self._clock() - self._refused_since > self._patience.refusals_s:
+                    raise
+            else:
+                self._refused_since = None
+                return result
+            self._report(LearnerState.RECONNECTING)
+            self._stop.wait(wait_s * self._rng.uniform(0.5, 1.0))
+            wait_s = min(2 * wait_s, self._patience.longest_wait_s)
+        return None
+
+    def _send_heartbeats(self) -> None:
+        while not self._stop.wait(HEARTBEAT_EVERY_S) and not self._is_over():
+            try:
+                self._road.heartbeat()
+            except (AggregatorUnreachableError, AggregatorRefusedError, AggregatorAnswerError) as error:
+                # The other thread meets the same failure and knows what to do about it.
+                _log.debug("heartbeat_lost %s", error)
+
+    def _leave(self) -> None:
+        try:
+            self._road.deactivate()
+        except (AggregatorUnreachableError, AggregatorRefusedError, AggregatorAnswerError) as error:
+            _log.debug("leave_unheard %s", error)
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._now() >= self._expires_at
+
+    def _report(self, state: LearnerState) -> None:
+        sent, received = self._traffic()
+        self._show(
+            LearnerStats(
+                run_id=self._run_id,
+                state=state,
+                rounds=self._rounds,
+                sent_bytes=sent,
+                received_bytes=received,
+                refused=self._refused,
+            )
+        )

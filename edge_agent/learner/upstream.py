@@ -1,0 +1,130 @@
+"""Everything the device takes from inside Flower 1.41.0, in one place; and what it must not import.
+
+Flower's own device connection (`flwr.supernode.fleet_http_connection`) needs FastAPI for the name of one status
+code, and its package is installed here without its server's dependencies. So the wire is spoken by our `flower_client` over Flower's
+protobuf messages, and this module imports the messages, the object (de)composition and `ClientApp`, which load
+without SQLAlchemy, FastAPI, pydantic, starlette, uvicorn and alembic. See docs/decisions/0002.
+
+Importing has side effects by necessity: telemetry and the update check are switched off before Flower reads its environment, and its
+console handler is taken away.
+
+Source: Flower 1.41.0, https://github.com/adap/flower (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+from edge_agent.errors import LearnerError
+
+FLOWER_VERSION: Final = "1.41.0"
+"""The one version this adapter was written and tested for."""
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+try:
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+    from flwr.app.message import remove_content_from_message
+    from flwr.clientapp import ClientApp
+    from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode
+    from flwr.common.serde import message_from_proto, message_to_proto
+    from flwr.proto.fleet_pb2 import (
+        ActivateNodeRequest,
+        ActivateNodeResponse,
+        DeactivateNodeRequest,
+        DeactivateNodeResponse,
+        PullMessagesRequest,
+        PullMessagesResponse,
+        PushMessagesRequest,
+        PushMessagesResponse,
+    )
+    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
+    from flwr.proto.message_pb2 import (
+        ConfirmMessageReceivedRequest,
+        ConfirmMessageReceivedResponse,
+        ObjectTree,
+        PullObjectRequest,
+        PullObjectResponse,
+        PushObjectRequest,
+        PushObjectResponse,
+    )
+    from flwr.proto.node_pb2 import Node
+    from flwr.supercore.constant import (
+        FLEET_HTTP_PUBLIC_KEY_HEADER,
+        FLEET_HTTP_SIGNATURE_HEADER,
+        FLWR_COMPONENT_NAME_METADATA_KEY,
+        FLWR_PACKAGE_NAME_METADATA_KEY,
+        FLWR_PACKAGE_VERSION_METADATA_KEY,
+    )
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_all_nested_objects,
+        get_object_tree,
+        iterate_object_tree,
+        no_object_id_recompute,
+    )
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+    from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+    from flwr.supercore.version import package_version
+except ImportError as error:
+    raise LearnerError(
+        f"Flower as installed lacks what the learner needs ({error}): pip install --no-deps flwr=={FLOWER_VERSION}"
+    ) from error
+
+if package_version != FLOWER_VERSION:
+    raise LearnerError(
+        f"Flower {package_version} is installed; this build works with {FLOWER_VERSION} exactly: pip install --no-deps flwr=={FLOWER_VERSION}"
+    )
+
+__all__ = [
+    "FLEET_HTTP_PUBLIC_KEY_HEADER",
+    "FLEET_HTTP_SIGNATURE_HEADER",
+    "FLOWER_VERSION",
+    "FLWR_COMPONENT_NAME_METADATA_KEY",
+    "FLWR_PACKAGE_NAME_METADATA_KEY",
+    "FLWR_PACKAGE_VERSION_METADATA_KEY",
+    "PROTOBUF_MEDIA_TYPE",
+    "TIMESTAMP_HEADER",
+    "ActivateNodeRequest",
+    "ActivateNodeResponse",
+    "ArrayRecord",
+    "ClientApp",
+    "ConfigRecord",
+    "ConfirmMessageReceivedRequest",
+    "ConfirmMessageReceivedResponse",
+    "Context",
+    "DeactivateNodeRequest",
+    "DeactivateNodeResponse",
+    "Error",
+    "ErrorCode",
+    "Message",
+    "MetricRecord",
+    "Node",
+    "ObjectTree",
+    "PullMessagesRequest",
+    "PullMessagesResponse",
+    "PullObjectRequest",
+    "PullObjectResponse",
+    "PushMessagesRequest",
+    "PushMessagesResponse",
+    "PushObjectRequest",
+    "PushObjectResponse",
+    "RecordDict",
+    "SendNodeHeartbeatRequest",
+    "SendNodeHeartbeatResponse",
+    "get_all_nested_objects",
+    "get_object_tree",
+    "inflate_object_from_contents",
+    "iterate_object_tree",
+    "message_from_proto",
+    "message_to_proto",
+    "no_object_id_recompute",
+    "remove_content_from_message",
+]
+
+_logger = logging.getLogger("flwr")
+_logger.handlers.clear()
+_logger.propagate = True
+_logger.setLevel(logging.ERROR)
