@@ -184,10 +184,12 @@ def start_next_group(draft: Draft, observations: Observations) -> bool:
     )
     for execution in waiting:
         running = observations.running.get(execution.device)
+        previous = running.returnable if running else None
         draft.do(
             GiveRelease(
                 device=execution.device,
-                previous=running.release if running else None,
+                # going back to the release itself would be no way out of it
+                previous=previous if previous != draft.rollout.plan.release else None,
                 before=observations.recent.get(execution.device),
             )
         )

@@ -63,9 +63,14 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What a device last said it runs (None: nothing), and when its last health arrived, Unix seconds."""
+    """What a device last said it runs (None: nothing), and when its last health arrived, Unix seconds.
+
+    `returnable` is the release that it could be told to go back to: what it runs, else what it was last told to run;
+    None where the fleet does not hold such a release.
+    """
 
     release: str | None
+    returnable: str | None
     at: float
 
 

@@ -1,0 +1,205 @@
+"""What is known of a rollout's devices, read from what they reported.
+
+Only health that says something about the release is taken:
+
+* from a device whose last report on the present attempt is SUCCEEDED, naming the release itself;
+* sent after that report: of the same boot with a greater sequence, or of another boot and received later. Sequences,
+  not clocks: a device's clock may jump;
+* without the first such message, whose interval began before the device committed.
+
+Of those, the newest count: enough for the plan's `min_reports` and `min_windows`, and at least `KEPT_REPORTS`, so that
+a release that turns bad late is not hidden by hours of good figures.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from fleet.rollouts.plans import SuccessCriteria
+from fleet.rollouts.progress import Figures, Observations, Report, Rollout, Running
+from fleet.rollouts.states import GroupState, RolloutState
+from fleet.storage.device_tables import Desired, Device, DeviceState
+from fleet.storage.event_tables import HealthRecord, InstallRecord
+from fleet.storage.release_tables import Release
+from fleet.storage.rollout_tables import RolloutExecution
+from protocol.messages.kinds import InstallStatus
+from protocol.names import DeviceId
+
+__all__ = ["observe"]
+
+KEPT_REPORTS: Final = 20
+"""Newest health messages of a device that are averaged: a few seconds of a demo, ten minutes at one in 30 s."""
+
+HORIZON_S: Final = 86400.0
+"""Older health says nothing about now."""
+
+
+class _Commit(NamedTuple):
+    boot_id: str
+    sequence: int
+    received_at: float
+
+
+class _Row(NamedTuple):
+    """The columns of a health message that figures are made of."""
+
+    device: str
+    boot_id: str
+    sequence: int
+    received_at: float
+    anomaly_rate: float
+    drift_score: float
+    inference_p99_us: float
+    interval_windows: int
+
+
+def observe(session: Session, rollout: Rollout, now: float) -> Observations:
+    """Everything `decisions.decide` may know of `rollout` at Unix second `now`."""
+    reports, commits = _read_reports(session, rollout)
+    devices = session.execute(
+        select(Device.id, Device.state, Device.release, Device.last_health_at, Desired.release)
+        .join(RolloutExecution, RolloutExecution.device == Device.id)
+        .outerjoin(Desired, Desired.device == Device.id)
+        .where(RolloutExecution.rollout == rollout.id)
+    ).all()
+    stored = {
+        f"{family}/{version}" for family, version in session.execute(select(Release.family, Release.version))
+    }
+    running: dict[DeviceId, Running] = {}
+    revoked: set[DeviceId] = set()
+    for device, state, release, health_at, desired in devices:
+        if state == DeviceState.REVOKED:
+            revoked.add(DeviceId(device))
+        returnable = next((known for known in (release, desired) if known in stored), None)
+        running[DeviceId(device)] = Running(release=release, returnable=returnable, at=health_at or 0.0)
+    judges = rollout.state in {RolloutState.READY, RolloutState.RUNNING} and bool(
+        rollout.plan.success.metrics
+    )
+    return Observations(
+        reports=reports,
+        running=running,
+        revoked=frozenset(revoked),
+        figures=_read_figures(session, rollout, commits, now) if judges else {},
+        recent=_read_recent(session, rollout, now) if judges else {},
+    )
+
+
+def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report], dict[DeviceId, _Commit]]:
+    """Each execution's last word, and where in its device's stream the release was committed."""
+    prefix = f"{rollout.id}:"
+    # a range over the index: ";" follows ":" in every collation used here
+    mine = (InstallRecord.execution >= prefix) & (InstallRecord.execution < f"{rollout.id};")
+    latest = (
+        select(func.max(InstallRecord.id)).where(mine).group_by(InstallRecord.device, InstallRecord.execution)
+    )
+    reports: dict[str, Report] = {}
+    commits: dict[DeviceId, _Commit] = {}
+    for row in session.scalars(select(InstallRecord).where(InstallRecord.id.in_(latest))):
+        execution = rollout.executions.get(DeviceId(row.device))
+        # a device speaks for itself only: the execution id in a report must be one of its own
+        if execution is None or row.execution not in {
+            rollout.given_id(execution),
+            rollout.returned_id(execution),
+        }:
+            continue
+        status = InstallStatus(row.status)
+        reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
+        if row.execution == rollout.given_id(execution) and status is InstallStatus.SUCCEEDED:
+            commits[execution.device] = _Commit(row.boot_id, row.sequence, row.received_at)
+    return reports, commits
+
+
+def _read_figures(
+    session: Session, rollout: Rollout, commits: dict[DeviceId, _Commit], now: float
+) -> dict[DeviceId, Figures]:
+    present = next((g for g in rollout.groups if g.state in {GroupState.RUNNING, GroupState.SOAKING}), None)
+    if present is None:
+        return {}
+    where = (
+        (RolloutExecution.group == present.number)
+        & RolloutExecution.returned_at.is_(None)
+        & (HealthRecord.received_at >= RolloutExecution.given_at)
+        & (HealthRecord.release == rollout.plan.release)
+    )
+    figures: dict[DeviceId, Figures] = {}
+    for device, rows in _read_health(session, rollout, where, now).items():
+        commit = commits.get(device)
+        if commit is None:
+            continue
+        after = [row for row in rows if _is_after(row, commit)]
+        if len(after) > 1:
+            figures[device] = _summarise(after[:-1], rollout.plan.success)
+    return figures
+
+
+def _is_after(row: _Row, commit: _Commit) -> bool:
+    if row.boot_id == commit.boot_id:
+        return row.sequence > commit.sequence
+    return row.received_at > commit.received_at
+
+
+def _read_recent(session: Session, rollout: Rollout, now: float) -> dict[DeviceId, Figures]:
+    where = RolloutExecution.given_at.is_(None) & (HealthRecord.release == Device.release)
+    return {
+        device: _summarise(rows, rollout.plan.success)
+        for device, rows in _read_health(session, rollout, where, now).items()
+    }
+
+
+def _read_health(
+    session: Session, rollout: Rollout, where: ColumnElement[bool], now: float
+) -> dict[DeviceId, list[_Row]]:
+    """Health of the rollout's devices for which `where` holds, newest first, no more than can matter."""
+    newest = func.row_number().over(partition_by=HealthRecord.device, order_by=HealthRecord.id.desc())
+    ranked = (
+        select(
+            HealthRecord.device,
+            HealthRecord.boot_id,
+            HealthRecord.sequence,
+            HealthRecord.received_at,
+            HealthRecord.anomaly_rate,
+            HealthRecord.drift_score,
+            HealthRecord.inference_p99_us,
+            HealthRecord.interval_windows,
+            newest.label("place"),
+        )
+        .join(RolloutExecution, RolloutExecution.device == HealthRecord.device)
+        .join(Device, Device.id == HealthRecord.device)
+        .where(RolloutExecution.rollout == rollout.id, HealthRecord.received_at > now - HORIZON_S, where)
+        .subquery()
+    )
+    criteria = rollout.plan.success
+    # one more than is kept: the first message after a commit is left out
+    most = max(KEPT_REPORTS, criteria.min_reports, criteria.min_windows) + 1
+    query = select(*[column for column in ranked.c if column.name != "place"])
+    rows: Iterable[Any] = session.execute(
+        query.where(ranked.c.place <= most).order_by(ranked.c.device, ranked.c.place)
+    )
+    found: dict[DeviceId, list[_Row]] = defaultdict(list)
+    for values in rows:
+        row = _Row(*values)
+        found[DeviceId(row.device)].append(row)
+    return found
+
+
+def _summarise(newest_first: Sequence[_Row], criteria: SuccessCriteria) -> Figures:
+    kept: list[_Row] = []
+    windows = 0
+    for row in newest_first:
+        if len(kept) >= max(KEPT_REPORTS, criteria.min_reports) and windows >= criteria.min_windows:
+            break
+        kept.append(row)
+        windows += row.interval_windows
+    return Figures(
+        reports=len(kept),
+        windows=windows,
+        windows_over=sum(row.anomaly_rate * row.interval_windows for row in kept),
+        inference_p99_us=fmean(row.inference_p99_us for row in kept),
+        drift_score=kept[0].drift_score,
+    )

@@ -1,0 +1,173 @@
+"""What the API may ask of rollouts: preview, create, carry out a verb. Each is one transaction.
+
+Called on worker threads. Desired states are announced after the transaction has committed, never inside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet import audit
+from fleet.desired import DesiredPublisher
+from fleet.device_query import device_filter
+from fleet.errors import ConflictError, UnacceptableError
+from fleet.releases import find_release
+from fleet.rollouts.observations import observe
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.progress import Command, Execution, Group, MoveRollout, Rollout
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.store import (
+    find_rollout,
+    insert_rollout,
+    occupied_devices,
+    write_commands,
+)
+from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.verbs import Verb, carry_out
+from fleet.storage.base import Database
+from fleet.storage.device_tables import Device, DeviceState
+from protocol.names import DeviceId, split_release_id
+
+__all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The devices a plan means: those that get the release, by group, and those that run it already, sorted."""
+
+    groups: tuple[tuple[DeviceId, ...], ...]
+    current: tuple[DeviceId, ...]
+
+
+def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> Targets:
+    """The exact devices that `plan` would reach; nothing is changed.
+
+    Raises:
+        UnacceptableError, QuerySyntaxError, NotFoundError: as `create_rollout`.
+    """
+    with database.read() as session:
+        _check_releases(session, plan)
+        return _find_targets(session, plan, rollout_id)
+
+
+def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, actor: str, now: float) -> None:
+    """Store a rollout of `plan` for the devices that it means now; it waits for its start, or first for approval.
+
+    Raises:
+        NotFoundError: the release, or the one to go back to, was never published here.
+        QuerySyntaxError: the device query does not parse.
+        ConflictError: the release was withdrawn and `force` is not set.
+        UnacceptableError: no device would get the release.
+    """
+    with database.write() as session:
+        _check_releases(session, plan)
+        targets = _find_targets(session, plan, rollout_id)
+        rollout = _draft_rollout(plan, rollout_id, targets, now)
+        insert_rollout(session, rollout, created_by=actor)
+        commands: list[Command] = [
+            MoveRollout(state=RolloutState.WAITING_FOR_APPROVAL, reason="the plan asks for approval")
+            if plan.require_approval
+            else MoveRollout(state=RolloutState.READY, reason="no approval needed")
+        ]
+        write_commands(session, rollout, commands, now)
+        audit.record(
+            session,
+            at=now,
+            actor=actor,
+            action="rollout_created",
+            subject=rollout_id,
+            release=plan.release,
+            devices=len(rollout.executions),
+        )
+
+
+def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: float) -> Rollout:
+    return Rollout(
+        id=rollout_id,
+        plan=plan,
+        state=RolloutState.DRAFT,
+        since=now,
+        groups=tuple(
+            Group(number=number, name=group.name or f"group-{number}", soak_s=group.soak_s, since=now)
+            for number, group in enumerate(plan.groups)
+        ),
+        executions={
+            device: Execution(device=device, group=number, since=now)
+            for number, devices in enumerate(targets.groups)
+            for device in devices
+        },
+    )
+
+
+def _check_releases(session: Session, plan: RolloutPlan) -> None:
+    for release in filter(None, (plan.release, plan.rollback_to)):
+        record = find_release(session, *split_release_id(release))
+        if record.withdrawn_at is not None and not plan.force:
+            raise ConflictError(
+                f"release {release} was withdrawn ({record.withdrawn_reason}); set force to roll it out all the same"
+            )
+
+
+def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
+    rows = session.execute(
+        select(Device.id, Device.release).where(
+            Device.family == plan.family,
+            Device.state == DeviceState.ENROLLED,
+            device_filter(plan.target_query),
+        )
+    ).all()
+    if not rows:
+        raise UnacceptableError(
+            f"target_query {plan.target_query!r} selects no enrolled device of family {plan.family!r}"
+        )
+    current = tuple(sorted(DeviceId(device) for device, release in rows if release == plan.release))
+    wanted = [DeviceId(device) for device, release in rows if release != plan.release]
+    if not wanted:
+        raise UnacceptableError(
+            f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
+        )
+    groups = assign_groups(rollout_id, wanted, [group.percentage for group in plan.groups])
+    return Targets(groups=tuple(groups), current=current)
+
+
+def carry_out_verb(
+    database: Database, publisher: DesiredPublisher, rollout_id: str, verb: Verb, *, actor: str, now: float
+) -> None:
+    """Do what a person asks of a rollout, and all that follows at once.
+
+    Raises:
+        NotFoundError: there is no such rollout.
+        ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices.
+    """
+    with database.write() as session:
+        rollout, record = find_rollout(session, rollout_id, for_update=True)
+        if verb is Verb.START:
+            _check_devices_are_free(session, rollout_id)
+        observations = observe(session, rollout, now)
+        commands = carry_out(
+            rollout, verb, actor=actor, creator=record.created_by, observations=observations, now=now
+        )
+        devices = write_commands(session, rollout, commands, now)
+        audit.record(
+            session,
+            at=now,
+            actor=actor,
+            action="rollout_" + verb.value.replace("-", "_"),
+            subject=rollout_id,
+            devices=len(devices),
+        )
+    publisher.announce(devices)
+
+
+def _check_devices_are_free(session: Session, rollout_id: str) -> None:
+    occupied = occupied_devices(session, rollout_id)
+    if occupied:
+        others = ", ".join(sorted(set(occupied.values())))
+        device = min(occupied)
+        raise ConflictError(
+            f"{len(occupied)} devices of rollout {rollout_id}, among them {device}, are in the unfinished rollout {others};"
+            " start this one when that has ended, or cancel that one"
+        )
