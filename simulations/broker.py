@@ -149,6 +149,7 @@ def main() -> int:
         )
         return 2
     logging.basicConfig(level=logging.ERROR, format="broker: %(message)s")
+    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it prints tracebacks for what is told in one line below
     try:
         asyncio.run(serve(host, int(port), options.passwords))
     except (BrokerError, OSError) as error:

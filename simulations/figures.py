@@ -131,9 +131,8 @@ def _alarm_rate(record: Record, start_s: float, end_s: float) -> AlarmRate:
         inside = (trace.at_s >= start_s) & (trace.at_s < end_s) & ~_faulty(record, trace.device, trace.at_s)
         if inside.sum() < 2:
             continue
-        machine = trace.machine_s[inside]
-        steps = np.diff(machine)
-        hours += float(steps[steps > 0].sum()) / 3600
+        steps = np.diff(trace.machine_s)  # negative where an agent was started again
+        hours += float(steps[(steps > 0) & inside[1:] & inside[:-1]].sum()) / 3600
         over += float(trace.over[inside].sum())
         windows += float(inside.sum())
     alarms = sum(

@@ -1,0 +1,161 @@
+"""The figures of a run: computed from a record that is small enough to check by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulations.figures import compute_figures
+from simulations.record import (
+    Alarm,
+    ChapterState,
+    DeviceSeen,
+    FaultInjected,
+    Record,
+    RolloutSeen,
+    ScoreTrace,
+    TrainingSeen,
+)
+from simulations.report import write_json, write_report
+from simulations.story import new_chapters
+
+
+def trace(device: str, *, over_from: float = 1e9) -> ScoreTrace:
+    """One window a second for 100 s; 36 machine seconds a window: 1 machine hour in 100 s."""
+    at = np.arange(100.0)
+    over = at >= over_from
+    return ScoreTrace(
+        device=device,
+        at_s=at,
+        machine_s=at * 36,
+        score=np.where(over, 2.0, 0.5),
+        threshold=np.ones(100),
+        over=over,
+        release=np.where(at < 50, 1, 2),
+    )
+
+
+def alarm(device: str, at_s: float) -> Alarm:
+    return Alarm(device=device, at_s=at_s, machine_s=at_s * 36, release="f/1", score=2.0, threshold=1.0)
+
+
+@pytest.fixture
+def record() -> Record:
+    chapters = new_chapters()
+    for number, chapter in enumerate(chapters):
+        chapter.state, chapter.began_s, chapter.ended_s = ChapterState.DONE, number * 10.0, number * 10.0 + 10
+    seen = DeviceSeen(
+        device="d01",
+        hardware="rpi4",
+        windows=100,
+        raw_bytes=1_000_000,
+        telemetry_bytes=5_000,
+        p50_us=10,
+        p99_us=20,
+        memory_bytes=50_000_000,
+        machine_time_s=3600,
+        release="f/2",
+    )
+    return Record(
+        title="t",
+        chapters=chapters,
+        devices={
+            "d01": seen,
+            "d02": DeviceSeen(device="d02", hardware="jetson", p50_us=30, p99_us=90, release="f/2"),
+        },
+        alarms=[alarm("d01", 25.0), alarm("d01", 62.0), alarm("d02", 70.0)],
+        faults=[FaultInjected(device="d01", kind="x", at_s=60.0, ended_s=65.0, caught_s=62.0, published=1)],
+        trainings={
+            "r": TrainingSeen(
+                run="r",
+                state="COMPLETED",
+                began_s=30,
+                ended_s=40,
+                rounds=[
+                    {"seconds": 3.0, "seconds_in_training": 2.0, "participants": ["d01", "d02"]},
+                    {"seconds": 9.0, "void": True},
+                    {"seconds": 5.0, "seconds_in_training": 3.0, "participants": ["d01"]},
+                ],
+                evaluation={"int8_error": 0.01, "champion_loss": 2.0, "candidate_loss": 1.0},
+            )
+        },
+        rollouts={
+            "a": RolloutSeen(rollout="a", release="f/1", state="COMPLETED", began_s=1, ended_s=2),
+            "b": RolloutSeen(rollout="b", release="f/2", state="COMPLETED", began_s=40, ended_s=50),
+            "c": RolloutSeen(
+                rollout="c", release="f/3", state="ROLLED_BACK", began_s=80, ended_s=85, recovered_s=86
+            ),
+        },
+        traces={"d01": trace("d01"), "d02": trace("d02", over_from=90)},
+        now_s=100.0,
+    )
+
+
+def test_a_caught_fault_is_counted_with_its_delay(record: Record) -> None:
+    figures = compute_figures(record)
+    assert (figures.faults_injected, figures.faults_caught, figures.faults_missed) == (1, 1, 0)
+    assert figures.seconds_to_catch == 2.0
+
+
+def test_a_fault_nobody_reported_is_missed(record: Record) -> None:
+    record.faults[0].caught_s = None
+    assert compute_figures(record).faults_missed == 1
+
+
+def test_the_alarm_of_a_faulty_machine_is_not_a_false_one(record: Record) -> None:
+    after = compute_figures(record).false_alarms_after_learning
+    assert after.alarms == 1  # d02 at 70 s; d01 at 62 s had a fault
+    assert after.device_hours == pytest.approx((29 + 29 - 7) * 36 / 3600, rel=0.05)
+
+
+def test_alarms_are_told_apart_by_phase(record: Record) -> None:
+    figures = compute_figures(record)
+    assert figures.false_alarms_at_first.alarms == 0
+    assert figures.false_alarms_after_change.alarms == 1
+
+
+def test_bandwidth_saved_is_telemetry_against_raw_streaming(record: Record) -> None:
+    assert compute_figures(record).bandwidth_saved_pct == pytest.approx(99.5)
+
+
+def test_void_rounds_do_not_count_as_rounds(record: Record) -> None:
+    figures = compute_figures(record)
+    assert figures.rounds == 2
+    assert figures.seconds_per_round == 4.0
+    assert figures.seconds_per_round_beyond_training == 1.5
+    assert figures.devices_per_round == 1.5
+
+
+def test_times_of_rollout_and_recovery(record: Record) -> None:
+    figures = compute_figures(record)
+    assert (figures.seconds_to_roll_out, figures.seconds_to_recover) == (10, 6)
+    assert figures.final_release == "f/2"
+
+
+def test_an_empty_record_has_figures_too() -> None:
+    figures = compute_figures(Record(title="t", chapters=new_chapters()))
+    assert figures.windows == 0
+    assert figures.seconds_to_recover is None
+
+
+def test_json_and_report_hold_the_same_figures_and_need_no_network(record: Record, tmp_path: Path) -> None:
+    figures = compute_figures(record)
+    write_json(tmp_path / "f.json", record, figures)
+    write_report(tmp_path / "r.html", record, figures)
+    assert json.loads((tmp_path / "f.json").read_text())["figures"]["bandwidth_saved_pct"] == pytest.approx(
+        99.5
+    )
+    page = (tmp_path / "r.html").read_text()
+    assert "99.50 % saved" in page
+    assert page.count("<svg") == 4
+    assert "<script" not in page
+    assert 'src="http' not in page
+
+
+def test_a_report_of_a_story_that_broke_off_is_written_all_the_same(tmp_path: Path) -> None:
+    record = Record(title="t", chapters=new_chapters(), exit_reason="The story broke off: <no broker>")
+    write_report(tmp_path / "r.html", record, compute_figures(record))
+    assert "&lt;no broker&gt;" in (tmp_path / "r.html").read_text()

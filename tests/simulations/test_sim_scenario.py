@@ -1,0 +1,71 @@
+"""Scenarios: read, checked, and refused with the nearest valid key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from simulations.cli import app
+from simulations.errors import ScenarioError
+from simulations.scenario import load_scenario
+
+
+def test_the_demo_scenario_has_twelve_devices_of_three_kinds() -> None:
+    scenario = load_scenario("demo")
+    assert scenario.devices == 12
+    assert len(scenario.hardware) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("devics = 3", "did you mean 'devices'"),
+        ("[machines]\nspede = 3", "did you mean 'machines.?speed'|did you mean 'speed'"),
+        ("devices = 'many'", "devices"),
+        ("devices = 1", ">= 3"),
+        ("devices = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_scenario_is_refused_and_says_what_is_right(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError, match=words):
+        load_scenario(str(path))
+
+
+def test_an_unknown_scenario_names_the_known_ones() -> None:
+    with pytest.raises(ScenarioError, match="demo"):
+        load_scenario("demmo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nope"], "no scenario 'nope'"),
+        (["run", "demo", "--data", "femto=/x"], "use --data pronostia=PATH"),
+        (["run", "demo", "--data", "pronostia=/nowhere"], "no PRONOSTIA features at"),
+    ],
+)
+def test_a_wrong_call_ends_with_one_clear_line_and_status_2(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_world_needs_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    result = CliRunner().invoke(app, ["run", "demo", "--directory", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "not empty" in result.output
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_no_broker_is_one_clear_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["run", "demo", "--broker", "mqtt://127.0.0.1:1", "--directory", str(tmp_path / "w")]
+    )
+    assert result.exit_code != 0
+    assert "no broker answers at mqtt://127.0.0.1:1" in result.output
