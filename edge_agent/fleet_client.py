@@ -39,7 +39,7 @@ from protocol.messages.payloads import DesiredState
 
 __all__ = ["Answer", "BundleStream", "DesiredAnswer", "FleetClient", "FleetEndpoint"]
 
-TOKEN_AUDIENCE: Final = "fleet"
+AUDIENCE: Final = "fleet"
 CHUNK_BYTES: Final = 64 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 _OK: Final = frozenset({200, 201, 204, 206, 304})
@@ -115,6 +115,8 @@ class FleetEndpoint:
             names = {name.lower(): value for name, value in response.getheaders()}
             return Answer(status=response.status, headers=names, body=content)
 
+    # The caller's own failures pass through untouched unless they are OSErrors: disk writes belong outside `open`
+    # or raise errors of ours.
     @contextmanager
     def open(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
@@ -136,31 +138,26 @@ class FleetEndpoint:
 
     def _road_failure(self, error: Exception) -> FleetTlsError | FleetUnreachableError:
         where = f"the fleet at {self._url}"
+        if isinstance(error, ssl.SSLError) and not isinstance(
+            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+        ):
+            if isinstance(error, ssl.SSLCertVerificationError):
+                said = f"is not the one whose CA is pinned here: {error.verify_message}; check [fleet] url and ca_file"
+            else:
+                said = f"does not speak TLS 1.2 or newer: {error.reason or error}; check [fleet] url"
+            return FleetTlsError(f"{where} {said}")
         match error:
-            case ssl.SSLCertVerificationError():
-                return FleetTlsError(
-                    f"{where} is not the one whose CA is pinned here: {error.verify_message}; check [fleet] url and ca_file"
-                )
-            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                return FleetUnreachableError(f"{where} closed the connection; try again later")
-            case ssl.SSLError():
-                return FleetTlsError(f"{where} does not speak TLS 1.2 or newer: {error.reason or error}")
             case TimeoutError():
-                return FleetUnreachableError(f"{where} was silent for {self._timeout_s:g} s; try again later")
+                said = f"was silent for {self._timeout_s:g} s; try again later"
             case ConnectionRefusedError():
-                return FleetUnreachableError(
-                    f"{where} refused the connection: nothing listens there; is it running?"
-                )
+                said = "refused the connection: nothing listens there; is it running?"
             case socket.gaierror():
-                return FleetUnreachableError(
-                    f"{where} has no address: host {self._host!r} is unknown; check [fleet] url and DNS"
-                )
-            case OSError():
-                return FleetUnreachableError(f"{where} cannot be reached: {error.strerror or error}")
+                said = f"has no address: host {self._host!r} is unknown; check [fleet] url and DNS"
+            case http.client.HTTPException() | ConnectionError() | ssl.SSLError():
+                said = f"broke off the connection ({type(error).__name__}); try again later"
             case _:
-                return FleetUnreachableError(
-                    f"{where} broke off its answer ({type(error).__name__}); try again later"
-                )
+                said = f"cannot be reached: {getattr(error, 'strerror', None) or error}"
+        return FleetUnreachableError(f"{where} {said}")
 
 
 class FleetClient:
@@ -236,7 +233,7 @@ class FleetClient:
         now = self._clock()
         # A clock that was set back makes the cached token come from the future: made anew as well.
         if not good_until - TOKEN_LIFETIME_S <= now < good_until - TOKEN_LIFETIME_S / 2:
-            token = issue_token(self._key, self._device, TOKEN_AUDIENCE, now)
+            token = issue_token(self._key, self._device, AUDIENCE, now)
             self._token = (token, now + TOKEN_LIFETIME_S)
         return {"Authorization": f"Bearer {token}", "Accept": "application/json, application/octet-stream"}
 

@@ -1,4 +1,4 @@
-"""The release that detection runs: what the installer hands to the agent's loop.
+"""The release that detection runs: what the installer hands to the agent's loop, and what other processes may read.
 
 A value, not a service: the bundle is verified and in memory, so that swapping a model is a change of reference.
 """
@@ -6,14 +6,17 @@ A value, not a service: the bundle is verified and in memory, so that swapping a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from models.bundles import ModelBundle
+from edge_agent.installation.bundle_store import BundleStore
+from edge_agent.installation.journal import BundleRef
+from edge_agent.installation.journal_file import JournalFile
+from edge_agent.installation.verification import verify
+from models.bundles import ModelBundle
+from protocol.bundle import TrustedKeys
+from protocol.messages.kinds import InstallStep
 
-    from edge_agent.installation.journal import BundleRef
-
-__all__ = ["ActiveRelease"]
+__all__ = ["ActiveRelease", "read_active"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +39,20 @@ class ActiveRelease:
     def release(self) -> str:
         """``family/version``."""
         return self.ref.release
+
+
+def read_active(journal_file: Path, bundles: Path, keys: TrustedKeys) -> ActiveRelease | None:
+    """The active release as another process sees it (the learner, a status command); None while there is none.
+
+    Takes no lock and changes nothing; the agent may swap right after.
+
+    Raises:
+        StorageError: the journal or the bundle cannot be read.
+        ReleaseRefusedError: the bundle on disk does not verify.
+    """
+    journal = JournalFile(journal_file).read()
+    if journal is None or journal.active is None:
+        return None
+    ref = journal.active
+    bundle = verify(BundleStore(bundles).read(ref.sha256), ref.sha256, keys)
+    return ActiveRelease(ref=ref, bundle=bundle, generation=0, is_trial=journal.step() is InstallStep.TRIAL)

@@ -2,9 +2,9 @@
 
 ::
 
-    loop ── submit(desired) ──►┌────────┐── events ──► transitions.decide ──► journal (fsync) ──► next effect
-    loop ── on_window(...) ───►│ worker │
-    loop ◄─ active(), poll() ──└────────┘── disk, HTTPS, probe child
+    loop ── submit(desired) ──►┌────────┐── event ──► transitions.decide ──► journal (fsync) ──► effect ─┐
+    loop ── on_window(...) ───►│ worker │◄───────────────────────── the next event ────────────────────┘
+    loop ◄─ active(), poll() ──└────────┘
 
 The worker handles one event at a time: decide, write the journal, publish the active release, perform the effect, whose
 result is the next event. A newer request interrupts a download or a probe. The loop swaps models between windows, when
@@ -15,57 +15,326 @@ Not here: scheduling of windows, building interpreters, sending reports (the loo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
+import msgspec
+
+from edge_agent.errors import EdgeAgentError, StorageError
+from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.active import ActiveRelease
-from protocol.messages.kinds import InstallStep
+from edge_agent.installation.bundle_store import BundleStore
+from edge_agent.installation.download import BundleSource
+from edge_agent.installation.effects import Effects, InstallLimits, Ports
+from edge_agent.installation.events import (
+    ActiveLost,
+    Asked,
+    Effect,
+    Event,
+    FallBack,
+    Prune,
+    Restarted,
+    TrialEnded,
+)
+from edge_agent.installation.inbox import Inbox
+from edge_agent.installation.journal import Journal
+from edge_agent.installation.journal_file import JournalFile
+from edge_agent.installation.probe import ChildProbe, ModelProbe
+from edge_agent.installation.recovery import first_journal
+from edge_agent.installation.transitions import Decision, decide
+from edge_agent.installation.trial import Failed, Trial, WindowRecord
+from protocol.bundle import TrustedKeys
+from protocol.messages.kinds import InstallStatus, InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport
 
-__all__ = ["Installation"]
+__all__ = ["Installer", "open_installer"]
+
+log: Final = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S: Final = 5.0
+"""How often a long download is reported."""
+
+CLOSE_WAIT_S: Final = 5.0
+"""How long `close` waits for the worker: a read from the network ends within its own timeout."""
 
 
-class Installation(Protocol):
-    """What the loop may ask. Every call returns at once; all of them belong to the loop's thread.
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """What the loop may see, replaced as a whole: one reference, so no lock."""
+
+    active: ActiveRelease | None
+    trial: Trial | None
+
+
+class Installer:
+    """Installs what the fleet asks for. All calls belong to the loop's thread and return at once.
 
     Use::
 
-        installer = open_installer(state_dir, keys, requirements, fleet_client)   # recovers; active() is right already
+        installer = open_installer(journal_file=..., bundles=..., keys=..., requirements=..., source=fleet_client)
         installer.start(wake=loop_wakeup)
         while running:
-            active = installer.active()                    # once before each window
+            active = installer.active()  # once before each window
             if active and active.generation != generation:
-                model, generation = Int8Model(active.bundle.int8_model), active.generation   # error → on_window
-            ... score the window ...
+                model, generation = Int8Model(active.bundle.int8_model), active.generation  # error → on_window
+            ...
             installer.on_window(score, latency_us, error)  # speaks of the release that active() last gave
             for report in installer.poll():
                 outbox.put(report)
         installer.close()
+
+    Raises:
+        StorageError: another agent uses the directory, or the disk cannot be read.
     """
 
+    def __init__(
+        self,
+        *,
+        journal_file: JournalFile,
+        ports: Ports,
+        record: WindowRecord,
+        limits: InstallLimits,
+        inbox: Inbox,
+    ) -> None:
+        ports.store.lock()
+        self._file = journal_file
+        self._ports = ports
+        self._record = record
+        self._limits = limits
+        self._inbox = inbox
+        self._effects = Effects(ports, limits)
+        self._reports: list[InstallReport] = []
+        self._reports_lock = threading.Lock()
+        self._wake: Callable[[], None] = lambda: None
+        self._thread: threading.Thread | None = None
+        self._last_progress_s = float("-inf")
+        self._generation = 0
+        self._published = self._handed = _Published(active=None, trial=None)
+        self._judged: Trial | None = None
+        self._deferred: Effect | None = None
+        self._is_recovering = True
+        self._journal = journal_file.load() or self._adopt()
+        self._handle(Restarted())
+        self._is_recovering = False
+
     def start(self, wake: Callable[[], None] | None = None) -> None:
-        """Begin to work in the background; `wake` is called from the worker when there is a report or a new release."""
+        """Work in the background from now on; `wake` is called from the worker when there is something to poll."""
+        self._wake = wake or self._wake
+        self._thread = threading.Thread(target=self._work, name="installer", daemon=True)
+        self._thread.start()
 
     def submit(self, desired: DesiredState) -> None:
-        """Ask for a release. Repeats are answered again, older ones are refused with a report."""
+        """Ask for a release. A repeated request is answered again, an older one is refused with a report."""
+        self._inbox.put(Asked(desired=desired))
 
     def poll(self) -> list[InstallReport]:
-        """Take the reports made since the last call: per execution only the newest unless it is final."""
+        """Take the reports made since the last call, oldest first; of one execution's progress only the newest."""
+        with self._reports_lock:
+            taken, self._reports = self._reports, []
+        newest = {report.execution: i for i, report in enumerate(taken)}
+        return [
+            report
+            for i, report in enumerate(taken)
+            if report.status is not InstallStatus.IN_PROGRESS or newest[report.execution] == i
+        ]
 
     def active(self) -> ActiveRelease | None:
         """The release to run for the next window; None while the device has none."""
+        self._handed = self._published
+        return self._handed.active
 
     def on_window(self, score: float | None, latency_us: float, error: str | None = None) -> None:
-        """Tell how the last window went with the release that `active` last gave.
+        """Tell how a window went with the release that `active` last gave.
 
         Args:
-            score: its anomaly score, or None where the model gave none (also: the model could not be loaded).
+            score: its anomaly score, or None where the model gave none (also: it could not be loaded).
             latency_us: time of the inference, µs.
             error: one line if something failed, else None.
         """
+        active, trial = self._handed.active, self._handed.trial
+        if active is None:
+            return
+        if trial is None:
+            self._record.add(latency_us, has_failed=error is not None)
+            return
+        if trial is self._judged:
+            return  # the verdict is on its way to the worker
+        verdict = trial.observe(score, latency_us, error)
+        if verdict is not None:
+            self._judged = trial
+            failure = verdict.reason if isinstance(verdict, Failed) else None
+            self._inbox.put(TrialEnded(sha256=active.ref.sha256, failure=failure))
 
     def step(self) -> InstallStep:
         """Where installing stands; IDLE when nothing is under way."""
+        return self._journal.step()
 
     def close(self) -> None:
-        """Stop the worker within a few seconds; what was under way continues at the next start."""
+        """Stop the worker; what was under way continues at the next start."""
+        self._inbox.close()
+        if self._thread is not None:
+            self._thread.join(CLOSE_WAIT_S)
+        self._ports.store.unlock()
+
+    def run_pending(self) -> None:
+        """Do all waiting work now, in the caller's thread: for tests and tools, instead of `start`."""
+        self._work(is_blocking=False)
+
+    def _work(self, *, is_blocking: bool = True) -> None:
+        deferred, self._deferred = self._deferred, None
+        if deferred is not None:
+            self._follow(deferred)
+        while (event := self._inbox.take(is_blocking=is_blocking)) is not None:
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        decision = decide(self._journal, event)
+        if self._apply(decision):
+            self._follow(decision.effect)
+
+    def _follow(self, effect: Effect | None) -> None:
+        """Perform an effect and everything that follows from it."""
+        while effect is not None:
+            if self._is_recovering and not isinstance(effect, FallBack | Prune):
+                self._deferred = effect  # the agent's start does not wait for networks and probes
+                return
+            if isinstance(effect, Prune):
+                self._ports.store.prune(self._journal.kept())
+                return
+            event = self._effects.perform(effect, self._inbox, self._on_progress)
+            if event is None:
+                return
+            decision = decide(self._journal, event)
+            if not self._apply(decision):
+                return
+            effect = decision.effect
+
+    def _apply(self, decision: Decision) -> bool:
+        """Write the journal, then let the loop and the fleet see it; False where the decision's effect is void."""
+        if decision.journal != self._journal:
+            try:
+                self._file.save(decision.journal)
+            except StorageError as error:
+                if not self._may_go_on_unwritten(decision, error):
+                    return False
+            self._journal = decision.journal
+        self._report(decision.reports)
+        try:
+            self._publish()
+        except (EdgeAgentError, OSError) as error:
+            log.error("active_release_lost release=%s error=%s", self._journal.active, error)  # noqa: TRY400 - expected, no traceback
+            self._handle(ActiveLost(reason=str(error)))
+            return False
+        return True
+
+    def _may_go_on_unwritten(self, decision: Decision, error: StorageError) -> bool:
+        step, attempt = self._journal.step(), self._journal.attempt or decision.journal.attempt
+        log.error("install_journal_unwritten step=%s error=%s", step.value, error)
+        if InstallStep.ROLLING_BACK in {step, decision.journal.step()}:
+            return True  # the good model must run again, disk or no disk; the next start decides anew
+        if step is InstallStep.TRIAL:
+            self._publish(is_new_trial=True)  # judged again, and written then
+        elif attempt is not None:
+            failed = self._journal.report(
+                attempt.desired, InstallStep.FAILED, InstallStatus.FAILED, reason=str(error)
+            )
+            self._report([failed])
+            self._journal = msgspec.structs.replace(self._journal, attempt=None)
+        return False
+
+    def _publish(self, *, is_new_trial: bool = False) -> None:
+        """Show the loop what the journal says; raises where the active bundle cannot be opened."""
+        shown, ref = self._published, self._journal.active
+        shown_ref = shown.active.ref if shown.active is not None else None
+        is_trial, was_trial = self._journal.step() is InstallStep.TRIAL, shown.trial is not None
+        if (ref, is_trial) == (shown_ref, was_trial) and not is_new_trial:
+            return
+        is_undone = was_trial and ref != shown_ref
+        if not is_trial and not is_undone:
+            self._record.clear()  # a release that stays is its own yardstick
+        active = trial = None
+        if ref is not None:
+            if ref != shown_ref:
+                self._generation += 1
+            active = ActiveRelease(
+                ref=ref, bundle=self._effects.open(ref), generation=self._generation, is_trial=is_trial
+            )
+        if is_trial and self._journal.attempt is not None:
+            trial = Trial(self._limits.trial, self._journal.attempt.baseline)
+        self._published = _Published(active=active, trial=trial)
+        self._wake()
+
+    def _report(self, reports: Iterable[InstallReport]) -> None:
+        for report in reports:
+            log.info(
+                "install_step_reported release=%s counter=%d step=%s status=%s reason=%s",
+                report.release,
+                report.counter,
+                report.step.value,
+                report.status.value,
+                report.reason,
+            )
+            with self._reports_lock:
+                self._reports.append(report)
+            self._wake()
+
+    def _on_progress(self, share: float) -> None:
+        attempt, now = self._journal.attempt, self._inbox.now()
+        if attempt is None or now - self._last_progress_s < PROGRESS_EVERY_S:
+            return
+        self._last_progress_s = now
+        report = self._journal.report(attempt.desired, attempt.step, InstallStatus.IN_PROGRESS)
+        self._report([msgspec.structs.replace(report, progress=min(share, 1.0))])
+
+    def _adopt(self) -> Journal:
+        ports = self._ports
+        journal = first_journal(ports.store, ports.keys, ports.requirements.family)
+        self._file.save(journal)
+        return journal
+
+
+def open_installer(
+    *,
+    journal_file: Path,
+    bundles: Path,
+    keys: TrustedKeys,
+    requirements: Requirements,
+    source: BundleSource,
+    limits: InstallLimits | None = None,
+    probe: ModelProbe | None = None,
+) -> Installer:
+    """Build the installer of a device from its files; recovers, so that `Installer.active` is right at once.
+
+    Args:
+        journal_file: ``install.json``.
+        bundles: directory of bundles; created if missing.
+        keys: the pinned release keys.
+        requirements: what this device can run.
+        source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
+        limits: of download and trial.
+        probe: how models are tried out; default a child process.
+
+    Raises:
+        StorageError: another agent uses the directory, or the disk cannot be read or written.
+    """
+    store, record = BundleStore(bundles), WindowRecord()
+    ports = Ports(
+        store=store,
+        source=source,
+        probe=probe or ChildProbe(keys),
+        keys=keys,
+        requirements=requirements,
+        baseline=record.baseline,
+        free_bytes=store.free_bytes,
+    )
+    return Installer(
+        journal_file=JournalFile(journal_file),
+        ports=ports,
+        record=record,
+        limits=limits or InstallLimits(),
+        inbox=Inbox(),
+    )

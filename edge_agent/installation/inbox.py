@@ -1,0 +1,78 @@
+"""What waits for the installer's worker: events from the loop, and the pauses that they cut short.
+
+The only meeting point of the two threads for requests; first in, first out.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from edge_agent.installation.events import Asked, Event
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """A queue of events that doubles as the worker's patience (`edge_agent.installation.download.Patience`).
+
+    Args:
+        clock: monotonic seconds.
+        jitter: random in [0, 1).
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,  # only spreads retries
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._events: deque[Event] = deque()
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def put(self, event: Event) -> None:
+        """Add an event; wakes the worker."""
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Tell the worker to end as soon as what it does can be continued later."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def take(self, *, is_blocking: bool) -> Event | None:
+        """The next event; None when closed, or when there is none and `is_blocking` is False."""
+        with self._changed:
+            if is_blocking:
+                self._changed.wait_for(lambda: self._events or self._is_closed)
+            if self._is_closed or not self._events:
+                return None
+            return self._events.popleft()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    def wait(self, seconds: float) -> None:
+        """Pause, but not beyond a new request or the end."""
+        with self._changed:
+            self._changed.wait_for(self._has_request, timeout=seconds)
+
+    def is_interrupted(self) -> bool:
+        """Whether a request waits, or the end was called for."""
+        with self._changed:
+            return self._has_request()
+
+    def jitter(self) -> float:
+        """Random in [0, 1)."""
+        return self._jitter()
+
+    def _has_request(self) -> bool:
+        return self._is_closed or any(isinstance(event, Asked) for event in self._events)
