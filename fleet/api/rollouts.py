@@ -1,0 +1,198 @@
+"""``/v1/rollouts``: create, preview, watch and steer rollouts.
+
+Groups are drawn by the rollout's id, and the id follows from the ``Idempotency-Key``: the same key previews and then
+creates the same groups, and a create that is sent twice makes one rollout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from pydantic import BaseModel
+
+from fleet.api.dependencies import Services, get_services, require
+from fleet.auth.roles import Caller
+from fleet.errors import ConflictError, NotFoundError
+from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.store import find_rollout
+from fleet.rollouts.verbs import Verb
+from fleet.rollouts.views import (
+    ExecutionView,
+    RolloutSummary,
+    RolloutView,
+    list_rollouts,
+    view_executions,
+    view_rollout,
+)
+from fleet.storage.access_tables import Role
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["rollouts"])
+
+RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=8, max_length=200, description="the same key gives the same rollout and groups"),
+]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+class PreviewGroup(BaseModel):
+    """A group as it would be drawn."""
+
+    number: int
+    name: str
+    percentage: float
+    devices: list[str]
+
+
+class Preview(BaseModel):
+    """What a plan would reach. Create with `idempotency_key` to get exactly these groups."""
+
+    idempotency_key: str
+    release: str
+    devices: int
+    groups: list[PreviewGroup]
+    already_running: list[str]
+
+
+class RolloutPage(BaseModel):
+    """A page of rollouts, newest first; ask again with ``cursor=next_cursor`` until that is null."""
+
+    items: list[RolloutSummary]
+    next_cursor: str | None
+
+
+class ExecutionPage(BaseModel):
+    """A page of executions, by device."""
+
+    items: list[ExecutionView]
+    next_cursor: str | None
+
+
+def _rollout_id(caller: Caller, key: str) -> str:
+    # the caller's name is part of it: two people's keys may be the same word
+    return "ro-" + hashlib.sha256(f"{caller.actor}\n{key}".encode()).hexdigest()[:16]
+
+
+@router.post("/rollouts:preview")
+def preview(
+    plan: RolloutPlan,
+    idempotency_key: IdempotencyKey = None,
+    caller: Caller = Depends(require(Role.VIEWER)),
+    services: Services = Depends(get_services),
+) -> Preview:
+    """The exact devices of each group; nothing is changed."""
+    key = idempotency_key or secrets.token_hex(16)
+    targets = preview_rollout(services.database, plan, _rollout_id(caller, key))
+    return Preview(
+        idempotency_key=key,
+        release=plan.release,
+        devices=sum(len(devices) for devices in targets.groups),
+        groups=[
+            PreviewGroup(
+                number=number,
+                name=group.name or f"group-{number}",
+                percentage=group.percentage,
+                devices=sorted(devices),
+            )
+            for number, (group, devices) in enumerate(zip(plan.groups, targets.groups, strict=True))
+        ],
+        already_running=list(targets.current),
+    )
+
+
+@router.post("/rollouts", status_code=201)
+def create(
+    plan: RolloutPlan,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+    caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
+    services: Services = Depends(get_services),
+) -> RolloutView:
+    """Create a rollout; it is READY (or WAITING_FOR_APPROVAL) and begins with ``:start``.
+
+    With an ``Idempotency-Key`` that was used before: 200 and that rollout if the plan is the same, else 409.
+    """
+    rollout_id = _rollout_id(caller, idempotency_key or secrets.token_hex(16))
+    if idempotency_key is not None:
+        known = _find_same(services, rollout_id, plan, idempotency_key)
+        if known is not None:
+            response.status_code = 200
+            return known
+    create_rollout(services.database, plan, rollout_id, actor=caller.actor, now=services.now())
+    return _view(services, rollout_id)
+
+
+def _find_same(services: Services, rollout_id: str, plan: RolloutPlan, key: str) -> RolloutView | None:
+    with services.database.read() as session:
+        try:
+            rollout, _ = find_rollout(session, rollout_id)
+        except NotFoundError:
+            return None
+        if rollout.plan != plan:
+            raise ConflictError(
+                f"Idempotency-Key {key[:40]!r} already made rollout {rollout_id} from another plan; use a new key"
+            )
+        return view_rollout(session, rollout_id)
+
+
+def _view(services: Services, rollout_id: str) -> RolloutView:
+    with services.database.read() as session:
+        return view_rollout(session, rollout_id)
+
+
+@router.get("/rollouts", dependencies=[Depends(require(Role.VIEWER))])
+def index(
+    state: RolloutState | None = None,
+    cursor: str | None = None,
+    limit: Limit = 100,
+    services: Services = Depends(get_services),
+) -> RolloutPage:
+    """Rollouts, newest first."""
+    with services.database.read() as session:
+        found = list_rollouts(session, state=state, before=cursor, limit=limit + 1)
+    return RolloutPage(items=found[:limit], next_cursor=found[limit - 1].id if len(found) > limit else None)
+
+
+@router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
+def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> RolloutView:
+    """One rollout with its groups and its timeline."""
+    return _view(services, rollout_id)
+
+
+@router.get("/rollouts/{rollout_id}/groups/{number}/executions", dependencies=[Depends(require(Role.VIEWER))])
+def executions(
+    rollout_id: RolloutId,
+    number: int,
+    cursor: str = "",
+    limit: Limit = 100,
+    services: Services = Depends(get_services),
+) -> ExecutionPage:
+    """The devices of a group and how far each is."""
+    with services.database.read() as session:
+        found = view_executions(session, rollout_id, number, after=cursor, limit=limit + 1)
+    return ExecutionPage(
+        items=found[:limit], next_cursor=found[limit - 1].device if len(found) > limit else None
+    )
+
+
+@router.post("/rollouts/{rollout_id}:{verb}")
+def carry_out(
+    rollout_id: RolloutId,
+    verb: Verb,
+    caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
+    services: Services = Depends(get_services),
+) -> RolloutView:
+    """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group."""
+    carry_out_verb(
+        services.database, services.publisher, rollout_id, verb, actor=caller.actor, now=services.now()
+    )
+    services.wake_rollouts()
+    return _view(services, rollout_id)

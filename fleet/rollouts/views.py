@@ -1,0 +1,225 @@
+"""Rollouts as the API shows them: the resources of ``/v1/rollouts``, read from the database."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pydantic import BaseModel
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fleet.errors import NotFoundError
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.store import find_rollout
+from fleet.rollouts.timeline import read_timeline
+from fleet.rollouts.verbs import Verb, valid_verbs
+from fleet.storage.event_tables import InstallRecord
+from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord
+from protocol.names import DeviceId
+
+__all__ = [
+    "ExecutionView",
+    "GroupView",
+    "RolloutSummary",
+    "RolloutView",
+    "TimelineLine",
+    "list_rollouts",
+    "view_executions",
+    "view_rollout",
+]
+
+
+class RolloutSummary(BaseModel):
+    """One rollout in a list. `counts` says how many devices are in each execution state; times are Unix seconds."""
+
+    id: str
+    name: str
+    family: str
+    release: str
+    state: RolloutState
+    since: float
+    created_at: float
+    created_by: str
+    counts: dict[str, int]
+
+
+class GroupView(BaseModel):
+    """One group and how its devices stand."""
+
+    number: int
+    name: str
+    percentage: float
+    soak_s: float
+    state: str
+    since: float
+    reason: str
+    devices: list[str]
+    counts: dict[str, int]
+
+
+class TimelineLine(BaseModel):
+    """One transition. `subject` is rollout, group, device or release; `was` is None where there was nothing before.
+
+    `state` of a device is an execution state, or GIVEN, GIVEN_BACK, RESTORED; of a release, WITHDRAWN.
+    """
+
+    at: float
+    subject: str
+    group: int | None
+    device: str | None
+    was: str | None
+    state: str
+    reason: str
+    actor: str
+
+
+class RolloutView(RolloutSummary):
+    """One rollout: its plan, its groups, everything that happened, and the verbs it obeys now."""
+
+    plan: RolloutPlan
+    groups: list[GroupView]
+    verbs: list[Verb]
+    timeline: list[TimelineLine]
+
+
+class ExecutionView(BaseModel):
+    """One device in a rollout. `step` and `progress` are its last word on the present attempt."""
+
+    device: str
+    group: int
+    execution: str
+    state: str
+    reason: str
+    since: float
+    attempt: int
+    given_at: float | None
+    previous: str | None
+    step: str | None
+    progress: float | None
+    returned_at: float | None
+    restored_at: float | None
+
+
+def list_rollouts(
+    session: Session, *, state: RolloutState | None, before: str | None, limit: int
+) -> list[RolloutSummary]:
+    """At most `limit` rollouts, newest first, that are older than rollout `before`; raises NotFoundError for it."""
+    query = (
+        select(RolloutRecord).order_by(RolloutRecord.created_at.desc(), RolloutRecord.id.desc()).limit(limit)
+    )
+    if state is not None:
+        query = query.where(RolloutRecord.state == state)
+    if before is not None:
+        last = session.get(RolloutRecord, before)
+        if last is None:
+            raise NotFoundError(f"cursor {before[:80]!r} is no rollout; use next_cursor of the page before")
+        query = query.where(
+            (RolloutRecord.created_at < last.created_at)
+            | ((RolloutRecord.created_at == last.created_at) & (RolloutRecord.id < last.id))
+        )
+    records = list(session.scalars(query))
+    counts = _count_executions(session, [record.id for record in records])
+    return [_summarise(record, counts.get(record.id, {})) for record in records]
+
+
+def _count_executions(session: Session, rollouts: Iterable[str]) -> dict[str, dict[str, int]]:
+    counted: dict[str, dict[str, int]] = {}
+    rows = session.execute(
+        select(RolloutExecution.rollout, RolloutExecution.state, func.count())
+        .where(RolloutExecution.rollout.in_(list(rollouts)))
+        .group_by(RolloutExecution.rollout, RolloutExecution.state)
+    )
+    for rollout, state, count in rows:
+        counted.setdefault(rollout, {})[state] = count
+    return counted
+
+
+def _summarise(record: RolloutRecord, counts: dict[str, int]) -> RolloutSummary:
+    return RolloutSummary(
+        id=record.id,
+        name=record.name,
+        family=record.family,
+        release=record.release,
+        state=RolloutState(record.state),
+        since=record.since,
+        created_at=record.created_at,
+        created_by=record.created_by,
+        counts=counts,
+    )
+
+
+def view_rollout(session: Session, rollout_id: str) -> RolloutView:
+    """One rollout with its timeline; raises NotFoundError."""
+    rollout, record = find_rollout(session, rollout_id)
+    groups = [
+        GroupView(
+            number=group.number,
+            name=group.name,
+            percentage=plan.percentage,
+            soak_s=group.soak_s,
+            state=group.state,
+            since=group.since,
+            reason=group.reason,
+            devices=[e.device for e in rollout.of_group(group.number)],
+            counts=dict(Counter(str(e.state) for e in rollout.of_group(group.number))),
+        )
+        for group, plan in zip(rollout.groups, rollout.plan.groups, strict=True)
+    ]
+    summary = _summarise(record, dict(Counter(str(e.state) for e in rollout.executions.values())))
+    return RolloutView(
+        **dict(summary),
+        plan=rollout.plan,
+        groups=groups,
+        verbs=valid_verbs(rollout.state),
+        timeline=[
+            TimelineLine.model_validate(line, from_attributes=True)
+            for line in read_timeline(session, rollout_id)
+        ],
+    )
+
+
+def view_executions(
+    session: Session, rollout_id: str, number: int, *, after: str, limit: int
+) -> list[ExecutionView]:
+    """At most `limit` executions of a group, by device, of devices whose name comes after `after`.
+
+    Raises:
+        NotFoundError: there is no such rollout, or no such group in it.
+    """
+    rollout, _ = find_rollout(session, rollout_id)
+    if not 0 <= number < len(rollout.groups):
+        raise NotFoundError(
+            f"rollout {rollout_id} has groups 0 to {len(rollout.groups) - 1}, no group {number}"
+        )
+    page = sorted((e for e in rollout.of_group(number) if e.device > after), key=lambda e: e.device)[:limit]
+    words = {
+        (DeviceId(device), execution): (step, progress)
+        for device, execution, step, progress in session.execute(
+            select(InstallRecord.device, InstallRecord.execution, InstallRecord.step, InstallRecord.progress)
+            .where(InstallRecord.execution.in_([rollout.given_id(e) for e in page]))
+            .order_by(InstallRecord.id)
+        )
+    }
+    views = []
+    for execution in page:
+        step, progress = words.get((execution.device, rollout.given_id(execution)), (None, None))
+        views.append(
+            ExecutionView(
+                device=execution.device,
+                group=execution.group,
+                execution=rollout.given_id(execution),
+                state=execution.state,
+                reason=execution.reason,
+                since=execution.since,
+                attempt=execution.attempt,
+                given_at=execution.given_at,
+                previous=execution.previous,
+                step=step,
+                progress=progress,
+                returned_at=execution.returned_at,
+                restored_at=execution.restored_at,
+            )
+        )
+    return views
