@@ -47,6 +47,7 @@ class Services:
     metrics: FleetMetrics
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
     broker_accounts_changed: Callable[[], None]  # rewrites the broker's password file
+    reserved_devices: frozenset[str]  # broker accounts of services: no device may take these ids
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from fleet import audit
@@ -70,9 +71,36 @@ class EventStore:
     def store(self, arrivals: Sequence[Arrival]) -> BatchResult:
         """Judge and store what arrived, in one transaction.
 
+        Should the database refuse a value (a number beyond its columns), the batch is halved until the one event
+        that it refuses is found: that one is dropped, so that no device can stop the others.
+
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database refuses; nothing is stored and nothing may be acknowledged.
+            sqlalchemy.exc.OperationalError: the database cannot write now (disk full, locked); what was not stored is
+                not acknowledged, so its devices send it again.
         """
+        try:
+            return self._store_together(arrivals)
+        except OperationalError:
+            raise
+        except (SQLAlchemyError, OverflowError) as error:
+            if len(arrivals) == 1:
+                return self._drop(arrivals[0], error)
+            middle = len(arrivals) // 2
+            return _join(self.store(arrivals[:middle]), self.store(arrivals[middle:]))
+
+    def _drop(self, arrival: Arrival, error: Exception) -> BatchResult:
+        judged = judge(arrival, self._tenant)
+        refusal = Refusal(
+            device=judged.device if isinstance(judged, Refusal) else judged.source,
+            reason=RefusalReason.MALFORMED,
+            message=f"the database cannot hold a value of this message: {str(error).splitlines()[0][:200]}",
+        )
+        with self._database.write() as session:
+            self._audit(session, [refusal], arrival.received_at)
+        self._metrics.refused.labels(refusal.reason.value).inc()
+        return BatchResult(acks={}, stored={}, duplicates=0, refusals=[refusal])
+
+    def _store_together(self, arrivals: Sequence[Arrival]) -> BatchResult:
         started = time.monotonic()
         events: list[tuple[Event, Arrival]] = []
         refusals: list[Refusal] = []
@@ -242,6 +270,26 @@ def _acks(acked: Mapping[Boot, list[tuple[int, int]]]) -> dict[str, Ack]:
         if ranges:
             boots[device].append(BootAck(boot_id=boot_id, ranges=tuple(ranges)))
     return {device: Ack(boots=tuple(entries)) for device, entries in boots.items()}
+
+
+def _join(one: BatchResult, other: BatchResult) -> BatchResult:
+    acks = {
+        device: Ack(
+            boots=tuple(
+                boot for part in (one, other) if device in part.acks for boot in part.acks[device].boots
+            )
+        )
+        for device in {*one.acks, *other.acks}
+    }
+    stored = {
+        kind: one.stored.get(kind, 0) + other.stored.get(kind, 0) for kind in {*one.stored, *other.stored}
+    }
+    return BatchResult(
+        acks=acks,
+        stored=stored,
+        duplicates=one.duplicates + other.duplicates,
+        refusals=[*one.refusals, *other.refusals],
+    )
 
 
 def _stranger(device: str, *, revoked: bool) -> Refusal:

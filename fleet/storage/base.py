@@ -117,7 +117,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # the driver must not begin transactions by itself: `_begin_sqlite` decides between BEGIN and BEGIN IMMEDIATE
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "case_sensitive_like=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -1,0 +1,168 @@
+"""Devices: list by query, look at one, shut one out, and what a device itself asks for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Query, Response
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+
+from fleet.api.dependencies import Services, get_services, require, require_device
+from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.problems import PROBLEM_RESPONSES
+from fleet.auth.roles import Caller
+from fleet.desired import desired_state
+from fleet.device_query import device_filter
+from fleet.enrolment import revoke
+from fleet.errors import NotFoundError
+from fleet.storage.access_tables import Role
+from fleet.storage.device_tables import Desired, Device
+
+__all__ = ["DeviceView", "router"]
+
+router = APIRouter(prefix="/v1", tags=["devices"], responses=PROBLEM_RESPONSES)
+
+
+class DeviceView(BaseModel):
+    """A device as the fleet sees it; times are Unix seconds, `last_health` is the device's latest health message."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "press-7",
+                "hardware": "rpi4",
+                "family": "rotating-machine",
+                "labels": {"site": "hall-1"},
+                "state": "enrolled",
+                "online": True,
+                "public_key": "-----BEGIN PUBLIC KEY-----…",
+                "fingerprint": "3f…",
+                "agent_version": "0.1.0",
+                "release": "rotating-machine/2",
+                "desired_release": "rotating-machine/2",
+                "desired_counter": 2,
+                "last_health": {"state": "watching", "windows": 5120},
+                "last_health_at": 1767225600.0,
+                "drifted": False,
+                "drift_since": None,
+                "drift_score": 0.3,
+                "last_seen": 1767225600.0,
+                "enrolled_at": 1767000000.0,
+            }
+        }
+    )
+    id: str
+    hardware: str
+    family: str
+    labels: dict[str, str]
+    state: str
+    online: bool
+    public_key: str
+    fingerprint: str
+    agent_version: str | None
+    release: str | None
+    desired_release: str | None
+    desired_counter: int | None
+    last_health: dict[str, Any] | None
+    last_health_at: float | None
+    drifted: bool
+    drift_since: float | None
+    drift_score: float | None
+    last_seen: float | None
+    enrolled_at: float
+
+    @classmethod
+    def of(cls, device: Device, desired: Desired | None) -> DeviceView:
+        """The view of a row."""
+        own = {name: getattr(device, name) for name in cls.model_fields if not name.startswith("desired_")}
+        return cls(
+            **own,
+            desired_release=desired.release if desired else None,
+            desired_counter=desired.counter if desired else None,
+        )
+
+
+@router.get("/devices")
+def list_devices(
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    query: Annotated[
+        str,
+        Query(
+            description="see fleet.device_query; empty selects all",
+            examples=["hardware=in=(rpi4,rpi5) and site!=lab"],
+        ),
+    ] = "",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[DeviceView]:
+    """The devices a query selects, by id."""
+    rows = (
+        select(Device, Desired)
+        .outerjoin(Desired, Desired.device == Device.id)
+        .where(device_filter(query))
+        .order_by(Device.id)
+        .limit(limit + 1)
+    )
+    if cursor:
+        rows = rows.where(Device.id > decode_cursor(cursor))
+    with services.database.read() as session:
+        views = [DeviceView.of(device, desired) for device, desired in session.execute(rows).tuples()]
+    more = len(views) > limit
+    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+
+
+@router.get("/devices/{device_id}")
+def show_device(
+    device_id: str,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DeviceView:
+    """One device."""
+    with services.database.read() as session:
+        device = session.get(Device, device_id)
+        if device is None:
+            raise NotFoundError(f"there is no device {device_id[:80]!r}")
+        return DeviceView.of(device, session.get(Desired, device_id))
+
+
+@router.post("/devices/{device_id}:revoke")
+def revoke_device(
+    device_id: str,
+    caller: Annotated[Caller, Depends(require(Role.ADMIN))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DeviceView:
+    """Shut a device out: HTTPS and ingest at once, the broker as soon as it reads its password file again."""
+    with services.database.write() as session:
+        device = revoke(session, device_id, actor=caller.actor, now=services.now())
+        view = DeviceView.of(device, session.get(Desired, device_id))
+    services.broker_accounts_changed()
+    return view
+
+
+@router.get(
+    "/device/desired",
+    tags=["for devices"],
+    responses={
+        204: {"description": "nothing is desired"},
+        304: {"description": "unchanged since If-None-Match"},
+    },
+)
+def read_desired(
+    caller: Annotated[Caller, Depends(require_device)],
+    services: Annotated[Services, Depends(get_services)],
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """What the calling device shall run: the same content as its retained MQTT message, for networks without MQTT."""
+    with services.database.read() as session:
+        row = session.get(Desired, caller.name)
+    if row is None:
+        return Response(status_code=204)
+    body = msgspec.json.encode(desired_state(row))
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(body, media_type="application/json", headers={"ETag": etag})

@@ -1,0 +1,174 @@
+"""What devices reported: anomalies, drift, and the drift summary that starts training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Select, select
+
+from fleet.api.dependencies import Services, get_services, require
+from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.problems import PROBLEM_RESPONSES
+from fleet.auth.roles import Caller
+from fleet.errors import BadRequestError
+from fleet.storage.access_tables import Role
+from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.event_tables import Anomaly, DriftRecord
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["observations"], responses=PROBLEM_RESPONSES)
+
+Record = TypeVar("Record", Anomaly, DriftRecord)
+Since = Annotated[float | None, Query(description="received at or after, Unix seconds")]
+Until = Annotated[float | None, Query(description="received before, Unix seconds")]
+
+
+class AnomalyView(BaseModel):
+    """An anomaly. `sent_at` is the device's clock, `received_at` ours, `observed_at_s` the machine's."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    device: str
+    boot_id: str
+    sequence: int
+    sent_at: float
+    received_at: float
+    release: str
+    score: float
+    threshold: float
+    window_index: int
+    windows_over: int
+    observed_at_s: float
+    contributors: list[str]
+    window_shape: list[int]
+
+
+class DriftView(BaseModel):
+    """A drift report; `drift_score` ≥ 1 means drift."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    device: str
+    boot_id: str
+    sequence: int
+    sent_at: float
+    received_at: float
+    release: str
+    state: str
+    drift_score: float
+    observed_at_s: float
+    windows: int
+    findings: list[dict[str, Any]]
+
+
+class DriftSummary(BaseModel):
+    """How much of a family has drifted now. `devices` counts enrolled devices that were ever heard."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "family": "rotating-machine",
+                "devices": 12,
+                "drifted": 8,
+                "share": 0.667,
+                "since": 1767225600.0,
+                "drifted_devices": ["press-1", "press-7"],
+                "drift_since": {"press-1": 1767225600.0, "press-7": 1767225660.0},
+            }
+        }
+    )
+    family: str
+    devices: int
+    drifted: int
+    share: float
+    since: float | None
+    drifted_devices: list[str]
+    drift_since: dict[str, float]
+
+
+@router.get("/anomalies")
+def list_anomalies(
+    *,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    device: Annotated[str | None, Query(max_length=64)] = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[AnomalyView]:
+    """Anomalies, newest first."""
+    rows = _newest_first(Anomaly, since=since, until=until, cursor=cursor, limit=limit)
+    if device is not None:
+        rows = rows.where(Anomaly.device == device)
+    with services.database.read() as session:
+        views = [AnomalyView.model_validate(row) for row in session.scalars(rows)]
+    more = len(views) > limit
+    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+
+
+@router.get("/drift")
+def list_drift(
+    *,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    family: Annotated[str | None, Query(max_length=64)] = None,
+    device: Annotated[str | None, Query(max_length=64)] = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[DriftView]:
+    """Drift reports, newest first."""
+    rows = _newest_first(DriftRecord, since=since, until=until, cursor=cursor, limit=limit)
+    if family is not None:
+        rows = rows.where(DriftRecord.device.in_(select(Device.id).where(Device.family == family)))
+    if device is not None:
+        rows = rows.where(DriftRecord.device == device)
+    with services.database.read() as session:
+        views = [DriftView.model_validate(row) for row in session.scalars(rows)]
+    more = len(views) > limit
+    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+
+
+@router.get("/drift/summary")
+def summarise_drift(
+    family: Annotated[str, Query(max_length=64)],
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DriftSummary:
+    """The share of a family that is in drift now."""
+    heard = select(Device.id, Device.drifted, Device.drift_since).where(
+        Device.family == family, Device.state == DeviceState.ENROLLED, Device.last_seen.is_not(None)
+    )
+    with services.database.read() as session:
+        rows = session.execute(heard.order_by(Device.id)).tuples().all()
+    drift_since = {name: since for name, drifted, since in rows if drifted and since is not None}
+    return DriftSummary(
+        family=family,
+        devices=len(rows),
+        drifted=len(drift_since),
+        share=len(drift_since) / len(rows) if rows else 0.0,
+        since=min(drift_since.values(), default=None),
+        drifted_devices=list(drift_since),
+        drift_since=drift_since,
+    )
+
+
+def _newest_first(
+    table: type[Record], *, since: float | None, until: float | None, cursor: str | None, limit: int
+) -> Select[Record]:
+    rows = select(table).order_by(table.id.desc()).limit(limit + 1)
+    if since is not None:
+        rows = rows.where(table.received_at >= since)
+    if until is not None:
+        rows = rows.where(table.received_at < until)
+    if cursor:
+        key = decode_cursor(cursor)
+        if not key.isdecimal():
+            raise BadRequestError(f"cursor {cursor[:40]!r} is not one of this listing")
+        rows = rows.where(table.id < int(key))
+    return rows

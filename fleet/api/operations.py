@@ -1,0 +1,86 @@
+"""For whoever runs the service: is it well, what does it count, who changed what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select, text
+
+from fleet.api.dependencies import Services, get_services, require
+from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.problems import PROBLEM_RESPONSES
+from fleet.auth.roles import Caller
+from fleet.errors import BadRequestError
+from fleet.storage.access_tables import AuditEntry, Role
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
+
+
+class HealthView(BaseModel):
+    """`status` is ok while the database answers; a broker that is away does not make the API unwell."""
+
+    status: str
+    broker_connected: bool
+
+
+class AuditView(BaseModel):
+    """A line of the audit log."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+@router.get("/healthz")
+def health(services: Annotated[Services, Depends(get_services)]) -> HealthView:
+    """Whether the service answers and its database does. Open to everybody."""
+    with services.database.read() as session:
+        session.execute(text("SELECT 1"))
+    return HealthView(
+        status="ok",
+        broker_connected=bool(services.metrics.registry.get_sample_value("fedge_fleet_broker_connected")),
+    )
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> Response:
+    """Prometheus text format."""
+    return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/audit")
+def list_audit(
+    _caller: Annotated[Caller, Depends(require(Role.ADMIN))],
+    services: Annotated[Services, Depends(get_services)],
+    subject: Annotated[str | None, Query(max_length=200)] = None,
+    action: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[AuditView]:
+    """The audit log, newest first."""
+    rows = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
+    if subject is not None:
+        rows = rows.where(AuditEntry.subject == subject)
+    if action is not None:
+        rows = rows.where(AuditEntry.action == action)
+    if cursor:
+        key = decode_cursor(cursor)
+        if not key.isdecimal():
+            raise BadRequestError(f"cursor {cursor[:40]!r} is not one of this listing")
+        rows = rows.where(AuditEntry.id < int(key))
+    with services.database.read() as session:
+        views = [AuditView.model_validate(row) for row in session.scalars(rows)]
+    more = len(views) > limit
+    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)

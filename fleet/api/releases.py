@@ -1,0 +1,207 @@
+"""Releases: publish a signed bundle, read its record, download its bytes whole or in part."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+
+from fleet.api.dependencies import Services, get_services, require, require_device_or
+from fleet.api.problems import PROBLEM_RESPONSES, problem
+from fleet.auth.roles import Caller
+from fleet.errors import TooLargeError
+from fleet.releases import bundle_path, find_release
+from fleet.storage.access_tables import Role
+from fleet.storage.release_tables import Release
+
+__all__ = ["ReleaseView", "byte_range", "router"]
+
+router = APIRouter(prefix="/v1", tags=["releases"], responses=PROBLEM_RESPONSES)
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class ReleaseView(BaseModel):
+    """A release's record. `manifest.provenance` says which training run made it and what it was judged by."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "rotating-machine/2",
+                "family": "rotating-machine",
+                "version": 2,
+                "sha256": "9a…",
+                "size_bytes": 98304,
+                "signed_by": "77…",
+                "bundle_path": "/v1/releases/rotating-machine/2/bundle",
+                "published_by": "publisher:aggregator",
+                "published_at": 1767225600.0,
+                "withdrawn_at": None,
+                "withdrawn_reason": None,
+                "manifest": {"format": 1, "family": "rotating-machine", "version": 2},
+                "provenance": {"training_run": "run-1", "rounds": 5, "participants": 12},
+            }
+        }
+    )
+    id: str
+    family: str
+    version: int
+    sha256: str
+    size_bytes: int
+    signed_by: str
+    bundle_path: str
+    published_by: str
+    published_at: float
+    withdrawn_at: float | None
+    withdrawn_reason: str | None
+    manifest: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, release: Release) -> ReleaseView:
+        """The view of a row."""
+        derived = {"id", "bundle_path", "provenance"}
+        return cls(
+            **{name: getattr(release, name) for name in cls.model_fields if name not in derived},
+            id=f"{release.family}/{release.version}",
+            bundle_path=bundle_path(release.family, release.version),
+            provenance=release.manifest["provenance"],
+        )
+
+
+@router.post(
+    "/releases",
+    status_code=201,
+    responses={200: {"description": "these bytes were published before"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"format": "binary"}}},
+        }
+    },
+)
+async def publish_release(
+    request: Request,
+    response: Response,
+    caller: Annotated[Caller, Depends(require(Role.PUBLISHER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> ReleaseView:
+    """Publish a bundle (the raw bytes as body), signed by a release key this fleet trusts."""
+    content = await _read_body(request, services.settings.maximum_bundle_bytes)
+    published = await asyncio.to_thread(
+        services.releases.publish, content, actor=caller.actor, now=services.now()
+    )
+    if not published.created:
+        response.status_code = 200
+    release = published.release
+    response.headers["Location"] = f"/v1/releases/{release.family}/{release.version}"
+    return ReleaseView.of(release)
+
+
+@router.get("/releases")
+def list_releases(
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    family: Annotated[str | None, Query(max_length=64)] = None,
+) -> list[ReleaseView]:
+    """Every release, by family and version."""
+    rows = select(Release).order_by(Release.family, Release.version)
+    if family is not None:
+        rows = rows.where(Release.family == family)
+    with services.database.read() as session:
+        return [ReleaseView.of(release) for release in session.scalars(rows)]
+
+
+@router.get("/releases/{family}/{version}")
+def show_release(
+    family: str,
+    version: int,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> ReleaseView:
+    """One release's record."""
+    with services.database.read() as session:
+        return ReleaseView.of(find_release(session, family, version))
+
+
+@router.get(
+    "/releases/{family}/{version}/bundle",
+    tags=["for devices"],
+    response_class=StreamingResponse,
+    responses={206: {"description": "the bytes asked for"}, 304: {"description": "unchanged"}},
+)
+def download_bundle(
+    *,
+    request: Request,
+    family: str,
+    version: int,
+    _caller: Annotated[Caller, Depends(require_device_or(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+    if_range: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The bundle's bytes; a download that broke off continues with Range."""
+    with services.database.read() as session:
+        release = find_release(session, family, version)
+    size, etag = release.size_bytes, f'"{release.sha256}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, immutable, max-age=31536000",
+    }
+    if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
+        return Response(status_code=304, headers=headers)
+    wanted = byte_range(range_header, size) if if_range in {None, etag} else (0, size)
+    if wanted is None:
+        return problem(
+            request,
+            416,
+            f"Range {str(range_header)[:80]!r} lies outside the bundle's {size} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    start, stop = wanted
+    headers["Content-Length"] = str(stop - start)
+    if (start, stop) != (0, size):
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return StreamingResponse(
+        services.releases.read_range(release.sha256, start, stop),
+        status_code=206 if "Content-Range" in headers else 200,
+        media_type="application/octet-stream",
+        headers=headers,
+    )
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The half-open span a Range header asks of `size` bytes; None when none of it exists.
+
+    A header of another unit, or of several ranges, means the whole: RFC 9110 section 14.2 lets a server ignore it.
+    """
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or match[0] == "bytes=-":
+        return 0, size
+    first, last = match[1], match[2]
+    if not first:
+        return (max(size - int(last), 0), size) if int(last) else None
+    if last and int(last) < int(first):
+        return 0, size
+    if int(first) >= size:
+        return None
+    return int(first), min(int(last) + 1, size) if last else size
+
+
+async def _read_body(request: Request, maximum_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > maximum_bytes:
+        raise TooLargeError(f"a bundle of {declared} bytes exceeds this fleet's {maximum_bytes}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > maximum_bytes:
+            raise TooLargeError(f"the bundle exceeds this fleet's {maximum_bytes} bytes")
+    return bytes(body)

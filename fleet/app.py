@@ -1,0 +1,279 @@
+"""Puts the fleet service together: the only place that reads settings and builds adapters.
+
+One process, one event loop: HTTP, the MQTT connection, the rollout engine and housekeeping are its tasks. Everything
+that touches the database runs on worker threads, so the API answers while thousands of events are stored.
+
+::
+
+    settings ─► database (migrated) ─► releases, accounts ─┐
+                     │                                      ├─► Services ─► API
+                     ├─► EventStore ◄─ Intake ◄─ BrokerLink ┤
+                     └─► RolloutEngine ─► Outgoing ─────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from fleet.api import devices, enrolments, observations, operations, releases, rollouts
+from fleet.api.dependencies import Services
+from fleet.api.problems import install_problem_handlers
+from fleet.auth.broker_passwords import BrokerAccounts, read_password
+from fleet.auth.claim_tokens import import_claims
+from fleet.errors import SettingsError, StartError
+from fleet.housekeeping import Housekeeping
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.migrations.upgrade import upgrade
+from fleet.mqtt.intake import Intake
+from fleet.mqtt.link import BrokerAddress, BrokerLink
+from fleet.mqtt.outgoing import Outgoing
+from fleet.releases import ReleaseStore, load_release_keys
+from fleet.rollouts.engine import RolloutEngine
+from fleet.settings import MqttSettings, Settings, split_endpoint
+from fleet.storage.base import Database, open_database
+
+__all__ = ["build_app", "open_storage", "serve"]
+
+RESERVED_DEVICES: Final = frozenset({"fleet", "aggregator"})
+"""Broker accounts of Fedge's own services, whether or not this fleet's settings name them."""
+
+_log = structlog.get_logger()
+
+
+def open_storage(settings: Settings) -> Database:
+    """The database at its newest schema. Raises SettingsError, StorageError."""
+    database = open_database(settings.effective_database_url)
+    upgrade(database)
+    return database
+
+
+def build_app(settings: Settings, database: Database) -> FastAPI:
+    """The service as an ASGI app; its lifespan runs the MQTT connection, the rollout engine and housekeeping.
+
+    Raises:
+        SettingsError: a key, password or claim file is not what the settings promise.
+    """
+    metrics = FleetMetrics()
+    store = ReleaseStore(database, settings.data_dir / "releases", load_release_keys(settings.release_keys))
+    accounts = _accounts(settings, database)
+    accounts.rewrite()
+    _import_claims(settings, database)
+    broker = _broker_address(settings.mqtt) if settings.mqtt else None
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        outgoing = Outgoing()
+        engine = RolloutEngine(database, outgoing)
+        tasks: list[Coroutine[Any, Any, None]] = [
+            engine.run(),
+            Housekeeping(
+                database,
+                metrics,
+                offline_after_s=settings.offline_after_s,
+                health_history_s=settings.health_history_s,
+                now=time.time,
+            ).run(),
+        ]
+        if settings.mqtt and broker:
+            tasks += _messaging(settings, settings.mqtt, broker, database, outgoing, engine, metrics)
+        app.state.services = Services(
+            settings=settings,
+            database=database,
+            releases=store,
+            publisher=outgoing,
+            metrics=metrics,
+            wake_rollouts=engine.wake,
+            broker_accounts_changed=accounts.rewrite,
+            reserved_devices=RESERVED_DEVICES | accounts.service_names,
+        )
+        running = [asyncio.create_task(_guard(task)) for task in tasks]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    app = FastAPI(
+        title="Fedge fleet",
+        summary="Devices, releases, rollouts, anomalies and drift.",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    install_problem_handlers(app)
+    for module in (devices, enrolments, releases, rollouts, observations, operations):
+        app.include_router(module.router)
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        StartError: the address cannot be bound, or the certificate cannot be used.
+    """
+    _configure_logging()
+    endpoint = split_endpoint(settings.listen)
+    _check_certificate(settings)
+    listening = _bind(endpoint.host, endpoint.port)
+    database = open_storage(settings)
+    try:
+        config = uvicorn.Config(
+            build_app(settings, database),
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+        host, port = listening.getsockname()[:2]
+        _log.info(
+            "listening",
+            url=f"{'https' if settings.tls_cert else 'http'}://{host}:{port}",
+            tenant=settings.tenant,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        listening.close()
+        database.close()
+
+
+def _messaging(
+    settings: Settings,
+    mqtt: MqttSettings,
+    broker: BrokerAddress,
+    database: Database,
+    outgoing: Outgoing,
+    engine: RolloutEngine,
+    metrics: FleetMetrics,
+) -> list[Coroutine[Any, Any, None]]:
+    intake = Intake(
+        EventStore(database, settings.tenant, metrics),
+        outgoing,
+        metrics,
+        batch_events=mqtt.batch_events,
+        batch_wait_s=mqtt.batch_wait_s,
+        queued_events=mqtt.queued_events,
+        wake_rollouts=engine.wake,
+    )
+    link = BrokerLink(
+        broker,
+        tenant=settings.tenant,
+        boot_id=secrets.token_hex(8),
+        database=database,
+        intake=intake,
+        outgoing=outgoing,
+        metrics=metrics,
+        first_pause_s=mqtt.reconnect_s,
+        now=time.time,
+        jitter=random.SystemRandom().random,
+    )
+    return [intake.run(), link.run()]
+
+
+async def _guard(task: Coroutine[Any, Any, None]) -> None:
+    # a background task that ends is a defect: say so loudly instead of going silently deaf
+    try:
+        await task
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        _log.critical("background_task_ended", task=task.__qualname__, exc_info=True)
+        raise
+
+
+def _accounts(settings: Settings, database: Database) -> BrokerAccounts:
+    mqtt = settings.mqtt
+    services = dict(mqtt.services) if mqtt else {}
+    if mqtt and mqtt.password_file_path:
+        services.setdefault(mqtt.username, mqtt.password_file_path)
+    return BrokerAccounts(
+        database,
+        file=mqtt.password_file if mqtt else None,
+        services=services,
+        random_bytes=secrets.token_bytes,
+        broker_pid_file=mqtt.broker_pid_file if mqtt else None,
+    )
+
+
+def _import_claims(settings: Settings, database: Database) -> None:
+    path = settings.enrolment.claim_tokens_file
+    if path is None:
+        return
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read claim_tokens_file {path}: {error}") from None
+    with database.write() as session:
+        import_claims(session, lines, time.time())
+
+
+def _broker_address(mqtt: MqttSettings) -> BrokerAddress:
+    parts = urlsplit(mqtt.url)
+    tls = parts.scheme == "mqtts"
+    return BrokerAddress(
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or (8883 if tls else 1883),
+        username=mqtt.username,
+        password=read_password(mqtt.password_file_path) if mqtt.password_file_path else None,
+        tls=tls,
+        ca_file=mqtt.ca_file,
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; stop what uses it, or choose another listen address"
+        ) from None
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(
+            f"tls_cert {settings.tls_cert} and tls_key {settings.tls_key} cannot be used: {error}"
+        ) from None
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=partial(structlog.PrintLoggerFactory, file=sys.stderr)(),
+    )

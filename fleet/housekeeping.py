@@ -1,0 +1,88 @@
+"""What happens by itself as time passes: silent devices go offline, old health messages go away, gauges are set.
+
+Anomalies, drift, install reports and the audit log are kept: they are few, and people ask about them later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from fleet.metrics import FleetMetrics
+from fleet.storage.base import Database
+from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.event_tables import HealthRecord
+
+__all__ = ["Housekeeping"]
+
+EVERY_S: Final = 5.0
+"""How late a silent device may be called offline; four statements on indexed columns."""
+
+PRUNED_AT_ONCE: Final = 5000
+"""Health rows removed in one transaction: ~20 ms, so that ingest never waits long for the write lock."""
+
+_log = structlog.get_logger()
+
+
+class Housekeeping:
+    """Keeps the fleet's view true while nothing arrives. Ages are in seconds; `now` gives Unix seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        metrics: FleetMetrics,
+        *,
+        offline_after_s: float,
+        health_history_s: float,
+        now: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._offline_after_s = offline_after_s
+        self._health_history_s = health_history_s
+        self._now = now
+
+    async def run(self) -> None:
+        """Tidy every `EVERY_S` until cancelled."""
+        while True:
+            try:
+                await asyncio.to_thread(self.tidy)
+            except SQLAlchemyError as error:
+                _log.error("housekeeping_failed", error=str(error).splitlines()[0])
+            await asyncio.sleep(EVERY_S)
+
+    def tidy(self) -> None:
+        """Do everything that is due now."""
+        now = self._now()
+        silent = (Device.online.is_(True)) & (Device.last_seen < now - self._offline_after_s)
+        old = select(HealthRecord.id).where(HealthRecord.received_at < now - self._health_history_s)
+        with self._database.read() as session:
+            has_silent = session.scalar(select(Device.id).where(silent).limit(1)) is not None
+            has_old = session.scalar(old.limit(1)) is not None
+        if has_silent or has_old:
+            with self._database.write() as session:
+                session.execute(update(Device).where(silent).values(online=False))
+                session.execute(
+                    delete(HealthRecord)
+                    .where(HealthRecord.id.in_(old.limit(PRUNED_AT_ONCE)))
+                    .execution_options(synchronize_session=False)
+                )
+        self._count_devices()
+
+    def _count_devices(self) -> None:
+        enrolled = Device.state == DeviceState.ENROLLED
+        conditions = {
+            "enrolled": enrolled,
+            "online": enrolled & Device.online.is_(True),
+            "drifted": enrolled & Device.drifted.is_(True),
+            "revoked": Device.state == DeviceState.REVOKED,
+        }
+        with self._database.read() as session:
+            for state, condition in conditions.items():
+                count = session.scalar(select(func.count()).select_from(Device).where(condition))
+                self._metrics.devices.labels(state).set(count or 0)

@@ -1,0 +1,62 @@
+"""Brings a database to the newest schema in one transaction, or refuses one that is newer than this build.
+
+Two processes may do it at once (a server that starts, a command line beside it): the second waits and finds nothing
+left to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from fleet.errors import StorageError
+from fleet.storage.base import Database
+
+__all__ = ["head_revision", "make_revision", "upgrade"]
+
+FOLDER: Final = Path(__file__).parent
+
+
+def upgrade(database: Database) -> None:
+    """Apply every migration that is missing.
+
+    Raises:
+        StorageError: the database is of a newer build, or not one of ours.
+    """
+    config = _config()
+    with database.write() as session:
+        config.attributes["connection"] = session.connection()
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StorageError(
+                f"the database's schema is not known to this build ({error}); run the build that wrote it, or a newer one"
+            ) from None
+
+
+def head_revision() -> str:
+    """The revision a database of this build has."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def make_revision(message: str, database: Database) -> None:
+    """Write the difference between `fleet.storage` and `database` (at head) as a new step: for developers."""
+    config = _config()
+    with database.write() as session:
+        config.attributes["connection"] = session.connection()
+        command.revision(config, message, autogenerate=True, rev_id=_next_revision(config))
+
+
+def _next_revision(config: Config) -> str:
+    return f"{len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1:04d}"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    return config

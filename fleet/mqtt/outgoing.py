@@ -1,0 +1,83 @@
+"""What waits to be published: acknowledgements and desired states, each at most once per device.
+
+Bounded by the number of devices, not by time: while the broker is slow or away, acknowledgements of a device merge into
+one, and a device whose desired state changed many times is named once. So nothing here can fill the memory, and
+nothing that waits is out of date. May be filled from any thread; is emptied by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from fleet.ingest.sequences import merge
+from protocol.messages.payloads import Ack, BootAck
+
+__all__ = ["Outgoing"]
+
+RANGES_PER_ACK: Final = 2000
+"""A range takes at most ~45 bytes of JSON; 2000 stay well under the payload limit of 128 KB."""
+
+PendingRanges = dict[str, tuple[tuple[int, int], ...]]
+
+
+class Outgoing:
+    """The waiting acknowledgements and desired states. Construct inside the running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._acks: dict[str, PendingRanges] = {}
+        self._desired: set[str] = set()
+        self.acks_waiting = asyncio.Event()
+        self.desired_waiting = asyncio.Event()
+
+    def acknowledge(self, acks: Mapping[str, Ack]) -> None:
+        """Queue acknowledgements by device; the events they name are on disk."""
+        with self._lock:
+            for device, ack in acks.items():
+                boots = self._acks.setdefault(device, {})
+                for boot in ack.boots:
+                    boots[boot.boot_id] = merge((*boots.get(boot.boot_id, ()), *boot.ranges), ())
+        if acks:
+            self._loop.call_soon_threadsafe(self.acks_waiting.set)
+
+    def announce(self, devices: Iterable[str]) -> None:
+        """Queue these devices' desired states (the `DesiredPublisher` port)."""
+        with self._lock:
+            self._desired.update(devices)
+            waiting = bool(self._desired)
+        if waiting:
+            self._loop.call_soon_threadsafe(self.desired_waiting.set)
+
+    def take_acks(self) -> dict[str, tuple[Ack, ...]]:
+        """Empty the waiting acknowledgements: per device one message, more where one would be too large."""
+        self.acks_waiting.clear()
+        with self._lock:
+            waiting, self._acks = self._acks, {}
+        return {device: tuple(_ack_messages(boots)) for device, boots in waiting.items()}
+
+    def take_desired(self) -> list[str]:
+        """Empty the names of devices whose desired state waits."""
+        self.desired_waiting.clear()
+        with self._lock:
+            waiting, self._desired = self._desired, set()
+        return sorted(waiting)
+
+
+def _ack_messages(boots: PendingRanges) -> Iterable[Ack]:
+    entries: list[BootAck] = []
+    room = RANGES_PER_ACK
+    for boot_id, ranges in boots.items():
+        start = 0
+        while start < len(ranges):
+            part = ranges[start : start + room]
+            entries.append(BootAck(boot_id=boot_id, ranges=part))
+            start, room = start + len(part), room - len(part)
+            if room == 0:
+                yield Ack(boots=tuple(entries))
+                entries, room = [], RANGES_PER_ACK
+    if entries:
+        yield Ack(boots=tuple(entries))

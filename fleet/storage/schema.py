@@ -1,0 +1,17 @@
+"""Every table of the fleet in one metadata: importing this module is what makes it complete."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import MetaData
+
+from fleet.storage import access_tables, device_tables, event_tables, release_tables, rollout_tables
+from fleet.storage.base import Base
+
+__all__ = ["METADATA"]
+
+_MODULES: Final = (access_tables, device_tables, event_tables, release_tables, rollout_tables)
+
+METADATA: Final[MetaData] = Base.metadata
+"""All tables of `_MODULES`."""
