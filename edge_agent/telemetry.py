@@ -1,0 +1,189 @@
+"""Everything this device says and hears: payloads become numbered events in the outbox, downlinks become typed values.
+
+It knows topics, sequence numbers and bytes, not what the payloads are about. What is poison on the way in is counted
+and told in one line, and never reaches the agent.
+
+::
+
+    post(payloads) ─► Event(boot, sequence) ─► Outbox ─► deliver() ─► Link.publish
+    Link.take_messages ─► receive() ─► acks → Outbox │ Downlink(desired), Downlink(invitation)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from edge_agent.health import Counters
+from edge_agent.mqtt_link import Incoming, Link
+from edge_agent.outbox import Outbox
+from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError
+from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.kinds import DeathReason, Kind
+from protocol.messages.payloads import Ack, AnomalyEvent, Death, DesiredState, Payload, TrainingInvitation
+from protocol.topics import device_topic, training_topic
+
+__all__ = ["Downlink", "Identity", "Telemetry", "last_will", "subscriptions"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who speaks: names as in topics, and `boot_id`, random per start."""
+
+    tenant: str
+    device: str
+    family: str
+    boot_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downlink:
+    """What arrived for the agent to act on, newest last.
+
+    `invitations` holds None where the retained invitation was cleared: the run is over.
+    """
+
+    desired: tuple[DesiredState, ...] = ()
+    invitations: tuple[TrainingInvitation | None, ...] = ()
+
+
+class Telemetry:
+    """The device's voice. One thread."""
+
+    def __init__(self, identity: Identity, outbox: Outbox, link: Link | None, counters: Counters) -> None:
+        self._identity = identity
+        self._outbox = outbox
+        self._link = link
+        self._counters = counters
+        self._sequence = 0
+        self._connections = 0
+        self._evicted = 0
+        self._kinds = {topic: kind for kind, topic in _downlink_topics(identity).items()}
+
+    @property
+    def is_connected(self) -> bool:
+        """Is there a broker now?"""
+        return self._link is not None and self._link.is_connected
+
+    @property
+    def connections(self) -> int:
+        """How often the broker was connected in this boot."""
+        return self._link.connections if self._link is not None else 0
+
+    def post(self, payloads: Iterable[Payload], now_s: float) -> None:
+        """Number the payloads and put them into the outbox in one transaction; `now_s` is Unix seconds.
+
+        A raw window that does not fit a message is left out; a payload with NaN is refused in one line.
+        """
+        events = [event for payload in payloads if (event := self._event(payload, now_s)) is not None]
+        if events:
+            self._outbox.put(events, now_s=now_s)
+        self._counters.outbox_evicted += self._outbox.evicted - self._evicted
+        self._evicted = self._outbox.evicted
+
+    def deliver(self, clock_s: float) -> None:
+        """Send what is due; `clock_s` is monotonic seconds. Without a broker everything waits."""
+        link = self._link
+        if link is None or not link.is_connected:
+            return
+        if link.connections != self._connections:
+            self._connections = link.connections
+            self._outbox.reconnected()
+        for entry in self._outbox.due(clock_s):
+            topic = device_topic(self._identity.tenant, self._identity.device, entry.kind)
+            if link.publish(topic, entry.payload, retain=entry.kind is Kind.DEATH):
+                self._counters.telemetry_bytes += len(entry.payload)
+            else:
+                self._outbox.unsend(entry)
+
+    def receive(self) -> Downlink:
+        """Take what arrived: acknowledgements go to the outbox, the rest to the caller."""
+        messages = self._link.take_messages() if self._link is not None else []
+        acks: list[Ack] = []
+        desired: list[DesiredState] = []
+        invitations: list[TrainingInvitation | None] = []
+        for message in messages:
+            kind = self._kinds.get(message.topic)
+            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED}:
+                # An empty retained message is MQTT's word for "cleared".
+                if kind is Kind.TRAINING:
+                    invitations.append(None)
+                continue
+            data = self._decoded(message, kind)
+            if isinstance(data, Ack):
+                acks.append(data)
+            elif isinstance(data, DesiredState):
+                desired.append(data)
+            elif isinstance(data, TrainingInvitation):
+                invitations.append(data)
+        self._outbox.acknowledge(acks)
+        return Downlink(desired=tuple(desired), invitations=tuple(invitations))
+
+    def _event(self, payload: Payload, now_s: float) -> Event | None:
+        event = self._numbered(payload, now_s)
+        try:
+            encode(event)
+        except MessageError as error:
+            if (
+                isinstance(error, MessageTooLargeError)
+                and isinstance(payload, AnomalyEvent)
+                and payload.window
+            ):
+                return self._event(_without_window(payload), now_s)
+            log.error("event_not_sent error=%s", error)  # noqa: TRY400 - one line; the number came from a sensor
+            return None
+        self._sequence += 1
+        return event
+
+    def _numbered(self, payload: Payload, now_s: float) -> Event:
+        return Event(
+            source=self._identity.device,
+            boot_id=self._identity.boot_id,
+            sequence=self._sequence + 1,
+            time=now_s,
+            data=payload,
+        )
+
+    def _decoded(self, message: Incoming, kind: Kind | None) -> Payload | None:
+        try:
+            if kind is None:
+                raise MalformedMessageError("this device did not subscribe to that topic")
+            return decode(message.payload, kind).data
+        except MessageError as error:
+            self._counters.malformed_downlinks += 1
+            log.warning("downlink_refused topic=%s error=%s", message.topic[:120], error)
+            return None
+
+
+def subscriptions(identity: Identity) -> tuple[str, ...]:
+    """The topics a device listens to."""
+    return tuple(_downlink_topics(identity).values())
+
+
+def last_will(identity: Identity, now_s: float) -> tuple[str, bytes]:
+    """Topic and payload that the broker shall publish when this device is lost (sequence 0)."""
+    event = Event(
+        source=identity.device,
+        boot_id=identity.boot_id,
+        sequence=0,
+        time=now_s,
+        data=Death(reason=DeathReason.LOST),
+    )
+    return device_topic(identity.tenant, identity.device, Kind.DEATH), encode(event)
+
+
+def _downlink_topics(identity: Identity) -> dict[Kind, str]:
+    return {
+        Kind.DESIRED: device_topic(identity.tenant, identity.device, Kind.DESIRED),
+        Kind.ACK: device_topic(identity.tenant, identity.device, Kind.ACK),
+        Kind.TRAINING: training_topic(identity.tenant, identity.family),
+    }
+
+
+def _without_window(payload: AnomalyEvent) -> AnomalyEvent:
+    return msgspec.structs.replace(payload, window="", window_shape=())
