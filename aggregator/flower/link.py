@@ -16,6 +16,7 @@ from aggregator.flower.doorbell import Doorbell
 from aggregator.flower.grid import LinkStateGrid
 from aggregator.flower.roster import Roster
 from aggregator.flower.upstream import (
+    Array,
     ArrayRecord,
     ConfigRecord,
     ErrorCode,
@@ -24,6 +25,8 @@ from aggregator.flower.upstream import (
     RecordDict,
 )
 from aggregator.rounds.cohort_link import DeviceReply, Ticket
+from protocol.errors import QuestionError
+from protocol.flat_vectors import decode_vector
 from protocol.names import DeviceId
 from protocol.questions import ASSESS, FIT, FitQuestion, Question, encode_question
 
@@ -64,7 +67,7 @@ class FlowerCohortLink:
         content = RecordDict(
             {
                 "question": ConfigRecord({"json": encode_question(question)}),
-                "arrays": ArrayRecord({name: _as_array(array) for name, array in arrays.items()}),
+                "arrays": ArrayRecord({name: _as_array(vector) for name, vector in arrays.items()}),
             }
         )
         kind = FIT if isinstance(question, FitQuestion) else ASSESS
@@ -99,8 +102,8 @@ class FlowerCohortLink:
         return found
 
 
-def _as_array(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array, np.float32)
+def _as_array(vector: NDArray[np.float32]) -> Array:
+    return Array(np.ascontiguousarray(vector, np.float32))
 
 
 def _read_reply(ticket: Ticket, device: DeviceId, message: Message) -> DeviceReply:
@@ -109,21 +112,20 @@ def _read_reply(ticket: Ticket, device: DeviceId, message: Message) -> DeviceRep
         words = (error.reason or f"Flower error {error.code}")[:MAXIMUM_REASON_CHARS]
         return DeviceReply(ticket=ticket, device=device, failure=words, lost=error.code in _LOST_CODES)
     try:
-        vector = message.content.array_records["answer"]["vector"].numpy()
-    except (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError) as error:
-        return DeviceReply(
-            ticket=ticket,
-            device=device,
-            failure=f"reply holds no readable array record 'answer' with 'vector': {error!r}"[
-                :MAXIMUM_REASON_CHARS
-            ],
-        )
+        vector = decode_vector(message.content.array_records["answer"]["vector"].data)
+    except (KeyError, QuestionError) as error:
+        words = f"answer cannot be read: {_words(error)}"[:MAXIMUM_REASON_CHARS]
+        return DeviceReply(ticket=ticket, device=device, failure=words)
     return DeviceReply(
         ticket=ticket,
         device=device,
         vector=vector,
         seconds_in_training=_seconds(message.content.metric_records),
     )
+
+
+def _words(error: Exception) -> str:
+    return f"array record 'answer' lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _seconds(metrics: Mapping[str, MetricRecord]) -> float:

@@ -36,7 +36,7 @@ if (_installed := metadata.version("flwr")) != FLOWER_VERSION:
     )
 
 try:
-    from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
     from flwr.app.message import remove_content_from_message
     from flwr.common.constant import (
         NOOP_ACCOUNT_NAME,
@@ -78,6 +78,7 @@ __all__ = [
     "NOOP_FEDERATION_ID",
     "NOOP_FLWR_AID",
     "SUPERLINK_NODE_ID",
+    "Array",
     "ArrayRecord",
     "ConfigRecord",
     "Error",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import QuestionRefusedError
 from edge_agent.learner.upstream import (
+    Array,
     ArrayRecord,
     ClientApp,
     Context,
@@ -56,7 +57,7 @@ def client_app(answer: Answerer, *, clock: Callable[[], float]) -> ClientApp:
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(refusal)), reply_to=message)
         content = RecordDict(
             {
-                "answer": ArrayRecord({"vector": vector}),
+                "answer": ArrayRecord({"vector": Array(vector)}),
                 "work": MetricRecord({"seconds": clock() - started}),
             }
         )

@@ -26,7 +26,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
 try:
-    from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
     from flwr.app.message import remove_content_from_message
     from flwr.clientapp import ClientApp
     from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode
@@ -89,6 +89,7 @@ __all__ = [
     "TIMESTAMP_HEADER",
     "ActivateNodeRequest",
     "ActivateNodeResponse",
+    "Array",
     "ArrayRecord",
     "ClientApp",
     "ConfigRecord",

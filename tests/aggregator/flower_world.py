@@ -1,0 +1,225 @@
+"""A small real world for the Flower tests: certificates, a release, device directories, learner processes.
+
+Everything is the production part; only the sensors are missing (the sample buffer is filled with plain random rows).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from edge_agent.installation.bundle_store import BundleStore
+from edge_agent.installation.journal import BundleRef, Journal
+from edge_agent.installation.journal_file import JournalFile
+from edge_agent.installation.verification import verify
+from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.settings import StatePaths
+from models.architecture import Architecture, initial_parameters
+from models.drift.reference import fit_reference
+from protocol.bundle import TrustedKeys
+from protocol.identity import private_key_pem, public_key_pem
+from protocol.manifest import FeatureSpec, ThresholdSpec
+from protocol.messages.payloads import TrainingInvitation
+from protocol.names import DeviceId
+
+ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+RUN_LEARNER = Path(__file__).with_name("run_learner_without_server_packages.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """A CA and a certificate for 127.0.0.1."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def make_tls(directory: Path) -> Tls:
+    """Write a fresh CA and server certificate."""
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test ca")])
+    ca = _certificate(ca_name, ca_name, ca_key.public_key(), ca_key, is_ca=True)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    cert = _certificate(name, ca_name, key.public_key(), ca_key, is_ca=False)
+    tls = Tls(ca=directory / "ca.pem", cert=directory / "cert.pem", key=directory / "key.pem")
+    tls.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    tls.cert.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    tls.key.write_bytes(private_key_pem(key))
+    return tls
+
+
+def build_bundle() -> bytes:
+    """A signed release of `ARCHITECTURE`; takes some seconds (TensorFlow builds the training graph)."""
+    from models.export.release import build_release  # TensorFlow: only where a release is really needed
+
+    rows = np.random.default_rng(1).normal(size=(200, 6))
+    return build_release(
+        architecture=ARCHITECTURE,
+        parameters=initial_parameters(ARCHITECTURE, 3),
+        low=np.full(ARCHITECTURE.tensor_count, -4.0, np.float32),
+        high=np.full(ARCHITECTURE.tensor_count, 4.0, np.float32),
+        features=FeatureSpec(kind="passthrough", names=tuple("abcdef")),
+        threshold=ThresholdSpec(score=1.0, quantile=0.999, margin=1.1, fitted_on=200),
+        reference=fit_reference(rows, np.abs(rows).mean(axis=1)),
+        family="press",
+        version=1,
+        created_at=1.0,
+        signing_key=RELEASE_KEY,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device's directory and identity."""
+
+    id: DeviceId
+    directory: Path
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def public_key(self) -> bytes:
+        """PEM."""
+        return public_key_pem(self.key.public_key())
+
+    @property
+    def paths(self) -> StatePaths:
+        """Its state directory."""
+        return StatePaths(self.directory / "state")
+
+
+def make_device(root: Path, name: str, bundle: bytes, tls: Tls, *, rows: int = 200, seed: int = 0) -> Device:
+    """Create a commissioned device: enrolled key, active release, filled buffer."""
+    device = Device(id=DeviceId(name), directory=root / name, key=ec.generate_private_key(ec.SECP256R1()))
+    device.paths.root.mkdir(parents=True)
+    device.paths.device_key.write_bytes(private_key_pem(device.key))
+    (device.directory / "release.pub.pem").write_bytes(
+        RELEASE_KEY.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    (device.directory / "agent.toml").write_text(
+        'state_dir = "state"\ntenant = "demo"\nfamily = "press"\nhardware = "rpi4"\n'
+        f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\n[source]\nkind = "simulated"\n'
+    )
+    import hashlib
+
+    sha256 = hashlib.sha256(bundle).hexdigest()
+    verified = verify(bundle, sha256, TrustedKeys([RELEASE_KEY.public_key()]))
+    BundleStore(device.paths.bundles).adopt(sha256, bundle)
+    ref = BundleRef(release=verified.manifest.release, sha256=sha256)
+    JournalFile(device.paths.install_journal).save(Journal(active=ref, committed=(ref,), factory=ref))
+    buffer = SampleBuffer(device.paths.buffer, ARCHITECTURE.feature_count, 1 << 20)
+    rng = np.random.default_rng(seed)
+    for i in range(rows):
+        buffer.append((rng.normal(size=6) + 0.3 * seed).astype(np.float32), float(i))
+    buffer.close()
+    return device
+
+
+def invite(device: Device, port: int, *, seconds: float = 120.0, layout: str | None = None) -> Path:
+    """Leave an invitation for the device's learner."""
+    invitation = TrainingInvitation(
+        run_id="run-1",
+        family="press",
+        base_release="press/1",
+        layout_sha256=layout or ARCHITECTURE.layout_sha256,
+        flower_address=f"127.0.0.1:{port}",
+        issued_at=time.time(),
+        expires_at=time.time() + seconds,
+        minimum_windows=64,
+    )
+    device.paths.learner.mkdir(exist_ok=True)
+    device.paths.invitation.write_bytes(msgspec.json.encode(invitation))
+    return device.paths.invitation
+
+
+def start_learner(device: Device) -> subprocess.Popen[bytes]:
+    """Start the learner the way the agent does, in an interpreter that cannot import the server's packages."""
+    with (device.directory / "learner.log").open("ab") as log:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                str(RUN_LEARNER),
+                "--config",
+                str(device.directory / "agent.toml"),
+                "--invitation",
+                str(device.paths.invitation),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+
+
+@contextlib.contextmanager
+def learners(devices: list[Device], port: int) -> Iterator[dict[DeviceId, subprocess.Popen[bytes]]]:
+    """Run learners; whatever happens they are gone afterwards."""
+    children: dict[DeviceId, subprocess.Popen[bytes]] = {}
+    try:
+        for device in devices:
+            invite(device, port)
+            children[device.id] = start_learner(device)
+        yield children
+    finally:
+        for child in children.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        for child in children.values():
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
+    """Return as soon as `condition` holds; fail with `what` otherwise."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    signer: ec.EllipticCurvePrivateKey,
+    *,
+    is_ca: bool,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    )
+    if not is_ca:
+        addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+    return builder.sign(signer, hashes.SHA256())
