@@ -50,6 +50,7 @@ class Status(Struct, frozen=True, kw_only=True):
     broker_connected: bool = False
     broker_connections: int = 0
     learner: str = ""
+    learner_pid: int | None = None
     malformed_downlinks: int = 0
     source_errors: int = 0
     inference_errors: int = 0

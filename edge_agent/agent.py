@@ -1,0 +1,348 @@
+"""The agent's loop: windows in, decisions out, everything else between two windows.
+
+It owns the order of things and nothing else: what to decide is in `pipeline`, what to say in `telemetry`, when to learn
+in `learner_supervisor`, what to run in `installation`. Single-threaded; link, installer and poll threads only wake it.
+
+::
+
+    while not stopped:
+        window due?   ─► swap model if asked ─► pipeline.observe ─► anomaly, drift
+        a tick due?   ─► downlinks ─► install reports ─► learner ─► post ─► deliver ─► status, health
+        sleep until the next window, tick or wake-up
+
+Invariant: nothing that fails in a tick (disk, broker, learner, installer) keeps the next window from being scored.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from edge_agent.agent_ports import Clocks, Installation, Reporter
+from edge_agent.errors import SourceError, StorageError
+from edge_agent.health import Counters, Interval, LatencyReservoir
+from edge_agent.installation.active import ActiveRelease
+from edge_agent.learner_supervisor import LearnerSupervisor
+from edge_agent.pipeline import Judged, Pipeline, Unjudged
+from edge_agent.score_log import ScoreLog
+from edge_agent.sources.port import Source, SourceWindow
+from edge_agent.telemetry import Telemetry
+from models.drift.monitor import DriftVerdict
+from models.errors import ModelError
+from models.thresholds import Opened
+from protocol.limits import MAX_PAYLOAD_BYTES
+from protocol.messages.kinds import AgentState, DeathReason, DriftState
+from protocol.messages.payloads import (
+    AnomalyEvent,
+    Birth,
+    Death,
+    DesiredState,
+    DriftReport,
+    Payload,
+    TrainingInvitation,
+)
+
+__all__ = ["Agent"]
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+"""Longest time between two looks at everything that is not a window; a message wakes the loop at once."""
+SOURCE_RETRY_S: Final = 5.0
+"""After a source failed: long enough to spare the log, short enough to notice a sensor that was plugged in again."""
+FAREWELL_S: Final = 2.0
+_WINDOW_BYTES: Final = MAX_PAYLOAD_BYTES * 3 // 4 - 4096
+"""A larger raw window does not fit a message as base64 beside the rest."""
+
+
+class Agent:
+    """Everything that watches one machine. `step` is one turn; `run` repeats it until `stop`."""
+
+    def __init__(
+        self,
+        *,
+        birth: Birth,
+        source: Source,
+        pipeline: Pipeline,
+        telemetry: Telemetry,
+        installation: Installation,
+        learner: LearnerSupervisor,
+        reporter: Reporter,
+        counters: Counters,
+        latencies: LatencyReservoir,
+        flush_rows: Callable[[], None],
+        requested: Callable[[], DesiredState | None],
+        score_log: ScoreLog | None,
+        clocks: Clocks,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            birth: what this device is; its release is filled in.
+            source: where windows come from.
+            pipeline: what judges them.
+            telemetry: the road to the fleet.
+            installation: which release to run.
+            learner: the training guest.
+            reporter: status and health.
+            counters: shared with `telemetry`.
+            latencies: of inference.
+            flush_rows: makes buffered rows visible to the learner; may raise StorageError.
+            requested: a desired state that came over HTTPS, if any.
+            score_log: every score, or None.
+            clocks: time.
+        """
+        self.pipeline = pipeline
+        self.telemetry = telemetry
+        self.installation = installation
+        self.learner = learner
+        self.counters = counters
+        self.latencies = latencies
+        self.active: ActiveRelease | None = None
+        self.state = AgentState.STARTING
+        self.started_clock_s = clocks.monotonic()
+        self.started_wall_s = clocks.wall()
+        self.interval = Interval(started_s=self.started_clock_s)
+        self.last_score: float | None = None
+        self._birth = birth
+        self._source = source
+        self._reporter = reporter
+        self._flush_rows = flush_rows
+        self._requested = requested
+        self._score_log = score_log
+        self._clocks = clocks
+        self._is_stopped = False
+        self._posts: list[Payload] = []
+        self._next_tick_s = self._source_retry_s = float("-inf")
+        self._last_machine_s: float | None = None
+        self._generation: int | None = None
+        self._was_trial = False
+        self._model_error: str | None = None
+        self._connections = 0
+        self._last_problem = ""
+
+    @property
+    def release(self) -> str | None:
+        """The release that judges windows now."""
+        return self.active.release if self.active is not None and self.pipeline.has_model else None
+
+    def stop(self) -> None:
+        """End `run` after the present turn; safe from a signal handler."""
+        self._is_stopped = True
+
+    def run(self) -> None:
+        """Watch until stopped, then say goodbye."""
+        self._swap_model()
+        self._posts.append(self._born())
+        while not self._is_stopped:
+            self._clocks.wait(self.step())
+        self._farewell()
+
+    def step(self) -> float:
+        """One turn: at most one window and what is due besides.
+
+        Returns:
+            Seconds until there is something to do again, ≥ 0.
+        """
+        clock_s = self._clocks.monotonic()
+        self._watch(clock_s)
+        if self._posts or clock_s >= self._next_tick_s:
+            self._next_tick_s = clock_s + TICK_S
+            self._tick(clock_s)
+        due_s = max(self._source.next_due_s, self._source_retry_s)
+        return max(0.0, min(due_s, self._next_tick_s) - self._clocks.monotonic())
+
+    def woken(self) -> None:
+        """The next turn shall look at everything, not only at the window."""
+        self._next_tick_s = float("-inf")
+
+    def _watch(self, clock_s: float) -> None:
+        if clock_s < self._source_retry_s:
+            return
+        try:
+            window = self._source.next_window(clock_s)
+        except SourceError as error:
+            self.counters.source_errors += 1
+            self._source_retry_s = clock_s + SOURCE_RETRY_S
+            self._complain("source_failed", str(error))
+            return
+        if window is None:
+            return
+        self._swap_model()
+        self._count(window)
+        judgement = self.pipeline.observe(window)
+        if isinstance(judgement, Judged):
+            self._judged(window, judgement)
+        else:
+            self._unjudged(judgement)
+
+    def _count(self, window: SourceWindow) -> None:
+        counters = self.counters
+        counters.windows += 1
+        self.interval.windows += 1
+        counters.raw_bytes += window.samples.nbytes
+        if self._last_machine_s is not None:
+            counters.machine_time_s += max(0.0, window.observed_at_s - self._last_machine_s)
+        self._last_machine_s = window.observed_at_s
+
+    def _judged(self, window: SourceWindow, judged: Judged) -> None:
+        release = self.release or ""
+        self.state = AgentState.WATCHING
+        self.last_score = judged.score
+        self.latencies.add(judged.latency_us)
+        self.installation.on_window(judged.score, judged.latency_us)
+        self.interval.score_sum += judged.score
+        if judged.is_over:
+            self.counters.windows_over_threshold += 1
+            self.interval.over += 1
+        if isinstance(judged.alarm, Opened):
+            self.counters.anomalies += 1
+            self._posts.append(_anomaly(window, judged, release))
+            log.warning(
+                "anomaly_opened release=%s score=%.4g threshold=%.4g", release, judged.score, judged.threshold
+            )
+        if judged.drift is not None:
+            self._report_drift(judged.drift, release, window.observed_at_s)
+        if self._score_log is not None:
+            self._score_log.add(
+                wall_s=self._clocks.wall(),
+                machine_s=window.observed_at_s,
+                score=judged.score,
+                threshold=judged.threshold,
+                release=release,
+            )
+
+    def _unjudged(self, unjudged: Unjudged) -> None:
+        if self._model_error is not None or unjudged.is_model_error:
+            self.counters.inference_errors += 1
+            self.installation.on_window(None, 0.0, self._model_error or unjudged.error)
+        elif unjudged.error is not None:
+            self.counters.source_errors += 1
+        if unjudged.error is not None:
+            self._complain("window_not_judged", unjudged.error)
+        self.state = self._idle_state()
+
+    def _idle_state(self) -> AgentState:
+        if not self.pipeline.has_model:
+            return AgentState.WAITING_FOR_RELEASE
+        return AgentState.WATCHING if self.pipeline.is_commissioned else AgentState.COMMISSIONING
+
+    def _swap_model(self) -> None:
+        active = self.installation.active()
+        if active is None:
+            return
+        if active.generation != self._generation:
+            self._generation, self.active = active.generation, active
+            self._was_trial = active.is_trial
+            self.latencies.clear()
+            try:
+                self.pipeline.adopt(
+                    active.bundle.manifest,
+                    active.bundle.int8_model,
+                    bundle_sha256=active.bundle.sha256,
+                    is_trial=active.is_trial,
+                )
+                self._model_error = None
+                log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)
+            except (ModelError, RuntimeError, ValueError) as error:
+                self._model_error = f"the model of {active.release} cannot be loaded: {error}"
+                self._complain("release_not_adopted", self._model_error)
+        elif self._was_trial and not active.is_trial:
+            self._was_trial, self.active = False, active
+            log.info("release_committed release=%s", active.release)
+            recovered = self.pipeline.commit()
+            if recovered is not None:
+                self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
+        self.active = active
+
+    def _tick(self, clock_s: float) -> None:
+        wall_s = self._clocks.wall()
+        downlink = self.telemetry.receive()
+        for invitation in downlink.invitations:
+            self._invited(invitation, wall_s)
+        requested = self._requested()
+        for desired in (*downlink.desired, *((requested,) if requested is not None else ())):
+            self.installation.submit(desired)
+        self._swap_model()
+        self._posts += self.installation.poll()
+        try:
+            self._flush_rows()
+        except StorageError as error:
+            self._complain("rows_not_buffered", str(error))
+        self.counters.training_bytes += self.learner.tick(wall_s)
+        if self.telemetry.connections != self._connections:
+            # The broker may have told the world that this device was lost: contradict it at once.
+            self._connections = self.telemetry.connections
+            self._reporter.health_now()
+        self._posts += self._reporter.due(self, clock_s, wall_s)
+        if self._score_log is not None:
+            self._score_log.flush()
+        self._send(clock_s, wall_s)
+
+    def _invited(self, invitation: TrainingInvitation | None, wall_s: float) -> None:
+        if invitation is not None and wall_s >= invitation.expires_at:
+            log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
+            return
+        self.learner.invite(invitation, wall_s)
+
+    def _send(self, clock_s: float, wall_s: float) -> None:
+        posts, self._posts = self._posts, []
+        self.telemetry.post(posts, wall_s)
+        self.telemetry.deliver(clock_s)
+
+    def _report_drift(self, verdict: DriftVerdict, release: str, machine_s: float) -> None:
+        state = DriftState.DRIFTED if verdict.drifted else DriftState.RECOVERED
+        log.warning("drift_%s release=%s score=%.3g", state.value, release, verdict.score)
+        self._posts.append(
+            DriftReport(
+                release=release,
+                state=state,
+                drift_score=verdict.score,
+                observed_at_s=machine_s,
+                windows=verdict.windows,
+                findings=verdict.findings,
+            )
+        )
+
+    def _farewell(self) -> None:
+        self.state = AgentState.STOPPING
+        clock_s, wall_s = self._clocks.monotonic(), self._clocks.wall()
+        self.counters.training_bytes += self.learner.close(wall_s)
+        self._posts += self.installation.poll()
+        self._posts += self._reporter.finish(self, clock_s, wall_s)
+        self._posts.append(Death(reason=DeathReason.SHUTDOWN))
+        self.pipeline.save()
+        if self._score_log is not None:
+            self._score_log.flush()
+        self._send(clock_s, wall_s)
+        self._source.close()
+
+    def _born(self) -> Birth:
+        return msgspec.structs.replace(self._birth, release=self.release)
+
+    def _complain(self, event: str, problem: str) -> None:
+        # Once per problem: a sensor that fails every window must not fill the log.
+        if problem != self._last_problem:
+            log.warning("%s error=%s", event, problem)
+        self._last_problem = problem
+
+
+def _anomaly(window: SourceWindow, judged: Judged, release: str) -> AnomalyEvent:
+    raw = np.ascontiguousarray(window.samples, "<f4")
+    fits = raw.nbytes <= _WINDOW_BYTES
+    return AnomalyEvent(
+        release=release,
+        score=judged.score,
+        threshold=judged.threshold,
+        window_index=window.index,
+        observed_at_s=window.observed_at_s,
+        windows_over=max(1, judged.windows_over),
+        contributors=judged.contributors,
+        window=base64.b64encode(raw.tobytes()).decode() if fits else "",
+        window_shape=raw.shape if fits else (),
+    )

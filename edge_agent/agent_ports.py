@@ -1,0 +1,57 @@
+"""What the agent's loop asks of the parts around it: ports, so that a test can put its own behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from edge_agent.installation.active import ActiveRelease
+from protocol.messages.kinds import InstallStep
+from protocol.messages.payloads import DesiredState, InstallReport, Payload
+
+if TYPE_CHECKING:
+    from edge_agent.agent import Agent
+
+__all__ = ["Clocks", "Installation", "Reporter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """`monotonic` and `wall` in seconds; `wait(timeout_s)` sleeps until then or until the loop is woken."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    wait: Callable[[float], None]
+
+
+class Installation(Protocol):
+    """Which release to run; `edge_agent.installation.installer.Installer` is one. Every call returns at once."""
+
+    def submit(self, desired: DesiredState) -> None:
+        """Ask for a release."""
+
+    def poll(self) -> list[InstallReport]:
+        """Reports made since the last call."""
+
+    def active(self) -> ActiveRelease | None:
+        """The release for the next window."""
+
+    def on_window(self, score: float | None, latency_us: float, error: str | None = None) -> None:
+        """How the last window went with the active release."""
+
+    def step(self) -> InstallStep:
+        """Where installing stands."""
+
+
+class Reporter(Protocol):
+    """What the loop tells about itself now and then; `edge_agent.reporting.StatusReporter` is one."""
+
+    def due(self, agent: Agent, clock_s: float, wall_s: float) -> list[Payload]:
+        """Write the status and counters if it is time; a health message if it is time for one."""
+
+    def health_now(self) -> None:
+        """The next call of `due` shall give a health message."""
+
+    def finish(self, agent: Agent, clock_s: float, wall_s: float) -> list[Payload]:
+        """The last status and health of this boot."""
