@@ -20,7 +20,7 @@ setup: $(READY) ## make the virtual environment (the other targets do it themsel
 demo: $(READY) ## the whole loop, live, in a few minutes (ARGS="--data pronostia=PATH --json out.json")
 	@$(BIN)/fedge-sim run demo $(ARGS)
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests (ARGS="tests/fleet -k rollout" for some)
 	@$(BIN)/python -m pytest -q $(ARGS)
 
 lint: $(READY) ## format check, ruff, mypy --strict, import-linter
@@ -31,7 +31,7 @@ lint: $(READY) ## format check, ruff, mypy --strict, import-linter
 format: $(READY) ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
-check: lint test ## everything CI runs
+check: test ## everything CI runs: format, ruff, mypy --strict and import-linter are tests too (tests/test_house_rules.py)
 
 bench: $(READY) ## every benchmark, one JSON object per figure
 	@for b in benchmarks/[a-z]*.py; do echo "# $$b" >&2; $(BIN)/python $$b || exit 1; done

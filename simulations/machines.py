@@ -216,8 +216,8 @@ class RecordedBearings:
 
     def _bounds(self, index: int, part: tuple[float, float]) -> tuple[int, int]:
         length = len(self._rows[self._devices[index]])
-        first = int(part[0] * length)
-        return first, max(int(part[1] * length), first + 10)
+        last = max(int(part[1] * length), 10)
+        return min(int(part[0] * length), last - 10), last
 
 
 def _split_bearings(
