@@ -24,7 +24,7 @@ def fetch_champion(fleet: ReleaseFleet, family: FamilyName, trusted: TrustedKeys
         ChampionError: there is no release yet, or its bundle is not the one a trusted key signed.
         FleetError: it could not be fetched.
     """
-    releases = fleet.releases(family)
+    releases = [record for record in fleet.releases(family) if not record.is_withdrawn]
     if not releases:
         raise ChampionError(
             f"the fleet holds no release of family {family!r}; publish version 1 first (fedge-aggregator initial-release)"

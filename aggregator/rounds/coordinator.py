@@ -16,10 +16,10 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 
 import msgspec
+import structlog
 
 from aggregator.errors import AggregatorError, FlowerRunEndedError, RoundCancelledError
 from aggregator.rounds import champion
@@ -36,7 +36,7 @@ from protocol.bundle import TrustedKeys
 
 __all__ = ["Coordinator"]
 
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 class Coordinator:
@@ -196,7 +196,7 @@ class Coordinator:
             return attempt()
         except FlowerRunEndedError as ended:
             # The session is gone, not the run: the next attempt opens another one.
-            _logger.warning("session_lost run=%s reason=%s", run.id, ended)
+            _log.warning("session_lost", run=run.id, reason=str(ended))
             self._dismiss(run)
             return None
 
@@ -206,7 +206,7 @@ class Coordinator:
         attempts = run.attempts + 1
         log = run.log if outcome is None else (*run.log, outcome.record)
         why = "the Flower session broke" if outcome is None else outcome.record.note
-        _logger.warning("round_void run=%s attempt=%d reason=%s", run.id, attempts, why)
+        _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
         run = msgspec.structs.replace(run, log=log, attempts=attempts)
         if attempts >= policy.round_attempts:
             return self._journal.end(
@@ -236,19 +236,19 @@ class Coordinator:
 
 
 def _log_round(run: TrainingRun, record: RoundRecord) -> None:
-    _logger.info(
-        "round_closed run=%s kind=%s round=%d participants=%d refused=%d lost=%d seconds=%.2f in_training=%.2f",
-        run.id,
-        record.kind,
-        record.number,
-        len(record.participants),
-        len(record.refused),
-        len(record.lost),
-        record.seconds,
-        record.seconds_in_training,
+    _log.info(
+        "round_closed",
+        run=run.id,
+        kind=record.kind,
+        round=record.number,
+        participants=len(record.participants),
+        refused=len(record.refused),
+        lost=len(record.lost),
+        seconds=round(record.seconds, 3),
+        seconds_in_training=round(record.seconds_in_training, 3),
     )
     for refused in record.refused:
-        _logger.warning("answer_refused run=%s device=%s reason=%s", run.id, refused.device, refused.reason)
+        _log.warning("answer_refused", run=run.id, device=refused.device, reason=refused.reason)
 
 
 def _optimizer(policy: FamilySettings) -> ServerOptimizer:

@@ -5,13 +5,13 @@ The steps of a run (`coordinator` with devices, `releasing` after them) share it
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
 from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
+import structlog
 
 from aggregator.errors import FleetUnreachableError, RoundCancelledError
 from aggregator.rounds import champion
@@ -37,7 +37,7 @@ RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
 """Waits between attempts to reach the fleet; the last one repeats until the patience ends."""
 
 T = TypeVar("T")
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 class RunJournal:
@@ -75,7 +75,7 @@ class RunJournal:
             except FleetUnreachableError as error:
                 if self._pacing.now() - started + wait_s > self._patience_s:
                     raise
-                _logger.warning("fleet_unreachable run=%s retry_s=%g reason=%s", run.id, wait_s, error)
+                _log.warning("fleet_unreachable", run=run.id, retry_s=wait_s, reason=str(error))
             if self._pacing.is_stopping() or self.is_cancelled(run.id):
                 raise RoundCancelledError("the run ended while the fleet was away", CohortReport())
             self._pacing.sleep(wait_s)
@@ -117,5 +117,5 @@ class RunJournal:
         now = self._pacing.now()
         run = msgspec.structs.replace(run, state=state, detail=detail, updated_at=now, ended_at=now)
         self._store.save(run)
-        _logger.info("run_ended run=%s state=%s detail=%s", run.id, state.value, detail)
+        _log.info("run_ended", run=run.id, state=state.value, detail=detail)
         return run

@@ -43,11 +43,11 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseRecord:
-    """A release as the fleet lists it."""
+    """A release as the fleet lists it; a withdrawn one keeps its version but is nobody's champion."""
 
     release: str
     version: int
-    sha256: str
+    is_withdrawn: bool = False
 
 
 class Session(Protocol):

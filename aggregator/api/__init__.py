@@ -1,0 +1,1 @@
+"""The operator API: training runs, over HTTPS with tokens. Everything but ``/healthz`` needs a token."""

@@ -1,0 +1,75 @@
+"""``/v1/training-runs``: start, list, read, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from aggregator.api.access import require
+from aggregator.api.run_view import run_summary, run_view
+from aggregator.tokens import Role
+from aggregator.training_desk import TrainingDesk
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/training-runs", tags=["training runs"])
+
+Viewer = Annotated[str, Depends(require(Role.VIEWER))]
+OperatorName = Annotated[str, Depends(require(Role.OPERATOR))]
+RunName = Annotated[str, Path(max_length=64, pattern="^[A-Za-z0-9._-]+$")]
+
+
+class RunRequest(BaseModel):
+    """Body of ``POST /v1/training-runs``; `rounds` absent takes the family's setting."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"family": "rotating-machine", "reason": "new bearings in hall 2", "rounds": 5}]
+        },
+    )
+
+    family: Annotated[str, Field(min_length=1, max_length=64)]
+    reason: Annotated[str, Field(max_length=500)] = "a person asked for it"
+    rounds: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+@router.post("", status_code=201)
+def start(body: RunRequest, request: Request, operator: OperatorName) -> dict[str, Any]:
+    """Start a run. 404: unknown family. 409: the family is training already."""
+    desk: TrainingDesk = request.app.state.desk
+    run = desk.start_run(
+        body.family, trigger="person", reason=body.reason, requested_by=operator, rounds=body.rounds
+    )
+    return run_view(run)
+
+
+@router.get("")
+def list_runs(
+    request: Request,
+    _viewer: Viewer,
+    family: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> dict[str, Any]:
+    """Runs, the newest first."""
+    desk: TrainingDesk = request.app.state.desk
+    return {
+        "items": [run_summary(run) for run in desk.store.recent(family=family, limit=limit)],
+        "next_cursor": None,
+    }
+
+
+@router.get("/{run_id}")
+def read(run_id: RunName, request: Request, _viewer: Viewer) -> dict[str, Any]:
+    """One run, complete, at any time of its life."""
+    desk: TrainingDesk = request.app.state.desk
+    return run_view(desk.store.get(run_id))
+
+
+@router.post("/{run_id}:cancel", status_code=202)
+def cancel(run_id: RunName, request: Request, _operator: OperatorName) -> dict[str, Any]:
+    """Ask for the end of a run; it ends within a second or at its next step. 409: it has ended."""
+    desk: TrainingDesk = request.app.state.desk
+    return run_summary(desk.cancel(run_id))

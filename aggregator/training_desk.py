@@ -1,0 +1,202 @@
+"""The desk where training runs are asked for, worked off and watched: two threads around the coordinator.
+
+::
+
+    person (API) ──┐
+    drift trigger ─┼─► start_run ─► store ─► worker thread ─► Coordinator.advance, one run at a time
+    schedule ──────┘
+
+The worker takes up unfinished runs first, so a restart after a kill goes on by itself. The watcher asks the fleet for drift
+and lets `aggregator.triggers` decide. A fleet that is away is waited for and said once, not once a look.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from aggregator.errors import FleetError, RunConflictError, UnknownRunError
+from aggregator.rounds.run_store import RunStore
+from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.settings import FamilySettings
+from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
+from protocol.names import FamilyName, RunId
+
+__all__ = ["DriftSource", "RunDriver", "TrainingDesk"]
+
+JOIN_S: Final = 5.0
+"""How long a stopping service waits for its threads; what they have committed is safe anyway."""
+
+_log = structlog.get_logger()
+
+
+class DriftSource(Protocol):
+    """Where the watcher sees drift; the fleet client implements it."""
+
+    def drift(self, family: FamilyName) -> DriftSummary:
+        """The family's drift now; raises FleetError."""
+        ...
+
+
+class RunDriver(Protocol):
+    """What takes a run as far as it goes; the coordinator implements it."""
+
+    def advance(self, run_id: str) -> TrainingRun:
+        """See `aggregator.rounds.coordinator.Coordinator.advance`."""
+        ...
+
+
+class TrainingDesk:
+    """Starts, drives and cancels runs.
+
+    Args:
+        store: where runs are kept.
+        families: settings by name.
+        driver: takes a run through its states.
+        drift: where the watcher sees drift.
+        stopping: set by `stop`; the driver looks at it too.
+        now: Unix seconds.
+        new_id: makes an identifier of a run, unique for ever.
+        watch_every_s: seconds between two looks at drift and schedule.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        families: Mapping[str, FamilySettings],
+        driver: RunDriver,
+        drift: DriftSource,
+        stopping: threading.Event,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+        watch_every_s: float,
+    ) -> None:
+        self._store, self._families, self._driver, self._drift = store, families, driver, drift
+        self._stopping, self._now, self._new_id, self._watch_every_s = stopping, now, new_id, watch_every_s
+        self._work = threading.Event()
+        self._work.set()
+        self._watching_since = now()
+        self._is_fleet_away = False
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def store(self) -> RunStore:
+        """The runs, for reading."""
+        return self._store
+
+    def start(self) -> None:
+        """Take up what is unfinished, and watch."""
+        for name, task in (("training-worker", self._work_off), ("training-watcher", self._watch)):
+            thread = threading.Thread(target=task, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Stop after the step under way; unfinished runs go on at the next start."""
+        self._stopping.set()
+        self._work.set()
+        for thread in self._threads:
+            thread.join(JOIN_S)
+        self._threads.clear()
+
+    def start_run(
+        self, family: str, *, trigger: str, reason: str, requested_by: str, rounds: int | None = None
+    ) -> TrainingRun:
+        """Open a run; the worker takes it up at once.
+
+        Raises:
+            UnknownRunError: the family is not configured here; the message lists those that are.
+            RunConflictError: the family is training already.
+        """
+        policy = self._families.get(family)
+        if policy is None:
+            raise UnknownRunError(
+                f"family {family[:80]!r} is not configured here; valid are {', '.join(sorted(self._families))}"
+            )
+        now, identifier = self._now(), self._new_id()
+        run = TrainingRun(
+            id=RunId(identifier),
+            family=FamilyName(family),
+            trigger=trigger,
+            reason=reason,
+            requested_by=requested_by,
+            rounds=rounds or policy.rounds,
+            state=RunState.INVITING,
+            created_at=now,
+            updated_at=now,
+            # Cohorts are drawn from this; it need not be secret, only another one each time.
+            seed=int.from_bytes(identifier.encode()[-4:], "big"),
+            detail="waiting for its turn",
+        )
+        self._store.add(run)
+        _log.info("run_started", run=run.id, family=family, trigger=trigger, reason=reason)
+        self._work.set()
+        return run
+
+    def cancel(self, run: str) -> TrainingRun:
+        """Ask for the end of a run; raises UnknownRunError, or RunConflictError where it has ended."""
+        return self._store.request_cancel(run)
+
+    def look(self) -> None:
+        """One look of the watcher at every family that may start by itself."""
+        for family, policy in self._families.items():
+            trigger = policy.trigger
+            if trigger.drift_share is None and trigger.schedule_every_s is None:
+                continue
+            try:
+                drift = self._drift.drift(FamilyName(family))
+            except FleetError as error:
+                if not self._is_fleet_away:
+                    _log.warning("drift_not_seen", family=family, reason=str(error))
+                self._is_fleet_away = True
+                continue
+            self._is_fleet_away = False
+            self._decide(family, policy, drift)
+
+    def _decide(self, family: str, policy: FamilySettings, drift: DriftSummary) -> None:
+        history = RunHistory(
+            is_running=any(run.family == family for run in self._store.unfinished()),
+            last_ended_at=self._store.last_ended_at(FamilyName(family)),
+        )
+        rules = TriggerPolicy(**policy.trigger.model_dump(), minimum_devices=policy.minimum_devices)
+        trigger = decide_trigger(rules, drift, history, self._now(), self._watching_since)
+        if trigger is None:
+            return
+        try:
+            self.start_run(family, trigger=trigger.kind, reason=trigger.reason, requested_by="aggregator")
+        except RunConflictError:
+            # A person was faster between our look at the store and now; their run serves as well.
+            return
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            self.look()
+            self._stopping.wait(self._watch_every_s)
+
+    def _work_off(self) -> None:
+        while not self._stopping.is_set():
+            self._work.wait()
+            self._work.clear()
+            while not self._stopping.is_set() and (unfinished := self._store.unfinished()):
+                self._drive(unfinished[0])
+
+    def _drive(self, run: TrainingRun) -> None:
+        try:
+            self._driver.advance(run.id)
+        except Exception as error:
+            _log.exception("run_crashed", run=run.id)
+            now = self._now()
+            self._store.save(
+                msgspec.structs.replace(
+                    self._store.get(run.id),
+                    state=RunState.FAILED,
+                    detail=f"internal error ({type(error).__name__}); the aggregator's log says where",
+                    updated_at=now,
+                    ended_at=now,
+                )
+            )
