@@ -24,7 +24,14 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.manifest import ThresholdSpec
 from protocol.questions import assess_layout
 
-__all__ = ["Assessment", "alarm_rate", "fit_threshold", "read_assessment", "reference_from_sums", "tensor_ranges"]
+__all__ = [
+    "Assessment",
+    "alarm_rate",
+    "fit_threshold",
+    "read_assessment",
+    "reference_from_sums",
+    "tensor_ranges",
+]
 
 REFERENCE_QUANTILES = np.arange(1, 10) / 10
 _SMALLEST_STD = 1e-3
@@ -60,7 +67,9 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
     parts = assess_layout(tensors, features).unpack(np.asarray(total))
     n = float(parts["examples"][0])
     if not np.isfinite(total).all() or n <= 0:
-        raise SumError(f"the evaluation counts {n:g} held-out windows; at least one, and finite sums, are needed")
+        raise SumError(
+            f"the evaluation counts {n:g} held-out windows; at least one, and finite sums, are needed"
+        )
     return Assessment(
         examples=round(n),
         candidate_loss=float(parts["candidate_loss"][0]) / n,

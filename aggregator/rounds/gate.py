@@ -58,7 +58,10 @@ def check_int8(limits: GateLimits, *, int8_error: float) -> tuple[Check, ...]:
     """Judge the exported int8 model by its distance from the float candidate."""
     return (
         _at_most(
-            "int8_error", int8_error, limits.maximum_int8_error, "relative squared error of int8 against float"
+            "int8_error",
+            int8_error,
+            limits.maximum_int8_error,
+            "relative squared error of int8 against float",
         ),
     )
 
@@ -70,7 +73,9 @@ def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
 
 def _check_improvement(limit: float, candidate: float, champion: float) -> Check:
     # A champion without loss cannot be improved on; a NaN anywhere must fail, so the comparison is written positively.
-    gain = (champion - candidate) / champion if champion > 0 else (0.0 if candidate <= champion else -math.inf)
+    gain = (
+        (champion - candidate) / champion if champion > 0 else (0.0 if candidate <= champion else -math.inf)
+    )
     passed = math.isfinite(gain) and gain >= limit
     verb = "is enough" if passed else "is not enough"
     return Check(
@@ -86,5 +91,9 @@ def _at_most(name: str, value: float, limit: float, what: str) -> Check:
     passed = math.isfinite(value) and value <= limit
     verb = "is within" if passed else "exceeds"
     return Check(
-        name=name, value=value, limit=limit, is_passed=passed, reason=f"{what}: {value:.4g} {verb} {limit:.4g}"
+        name=name,
+        value=value,
+        limit=limit,
+        is_passed=passed,
+        reason=f"{what}: {value:.4g} {verb} {limit:.4g}",
     )
