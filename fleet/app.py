@@ -21,10 +21,10 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -49,11 +49,15 @@ from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings, split_endpoint
 from fleet.storage.base import Database, open_database
 
-__all__ = ["build_app", "open_storage", "serve"]
+__all__ = ["build_app", "check_files", "open_storage", "serve"]
 
 RESERVED_DEVICES: Final = frozenset({"fleet", "aggregator"})
 """Broker accounts of Fedge's own services, whether or not this fleet's settings name them."""
 
+RESTART_PAUSE_S: Final = 1.0
+"""Before a background task that failed starts anew."""
+
+Task = Callable[[], Awaitable[None]]
 _log = structlog.get_logger()
 
 
@@ -81,18 +85,16 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         outgoing = Outgoing()
         engine = RolloutEngine(database, outgoing)
-        tasks: list[Coroutine[Any, Any, None]] = [
-            engine.run(),
-            Housekeeping(
-                database,
-                metrics,
-                offline_after_s=settings.offline_after_s,
-                health_history_s=settings.health_history_s,
-                now=time.time,
-            ).run(),
-        ]
+        housekeeping = Housekeeping(
+            database,
+            metrics,
+            offline_after_s=settings.offline_after_s,
+            health_history_s=settings.health_history_s,
+            now=time.time,
+        )
+        tasks: dict[str, Task] = {"rollouts": engine.run, "housekeeping": housekeeping.run}
         if settings.mqtt and broker:
-            tasks += _messaging(settings, settings.mqtt, broker, database, outgoing, engine, metrics)
+            tasks |= _messaging(settings, settings.mqtt, broker, database, outgoing, engine, metrics)
         app.state.services = Services(
             settings=settings,
             database=database,
@@ -103,7 +105,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             broker_accounts_changed=accounts.rewrite,
             reserved_devices=RESERVED_DEVICES | accounts.service_names,
         )
-        running = [asyncio.create_task(_guard(task)) for task in tasks]
+        running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
         try:
             yield
         finally:
@@ -167,7 +169,7 @@ def _messaging(
     outgoing: Outgoing,
     engine: RolloutEngine,
     metrics: FleetMetrics,
-) -> list[Coroutine[Any, Any, None]]:
+) -> dict[str, Task]:
     intake = Intake(
         EventStore(database, settings.tenant, metrics),
         outgoing,
@@ -189,18 +191,17 @@ def _messaging(
         now=time.time,
         jitter=random.SystemRandom().random,
     )
-    return [intake.run(), link.run()]
+    return {"intake": intake.run, "broker_link": link.run}
 
 
-async def _guard(task: Coroutine[Any, Any, None]) -> None:
-    # a background task that ends is a defect: say so loudly instead of going silently deaf
-    try:
-        await task
-    except asyncio.CancelledError:
-        raise
-    except BaseException:
-        _log.critical("background_task_ended", task=task.__qualname__, exc_info=True)
-        raise
+async def _keep_running(name: str, task: Task) -> None:
+    # a task that ends by an error nobody foresaw must not leave the service silently deaf
+    while True:
+        try:
+            await task()
+        except Exception:  # noqa: BLE001 - whatever it was, it is logged and the task starts anew
+            _log.critical("background_task_failed", task=name, exc_info=True)
+        await asyncio.sleep(RESTART_PAUSE_S)
 
 
 def _accounts(settings: Settings, database: Database) -> BrokerAccounts:
@@ -251,6 +252,16 @@ def _bind(host: str, port: int) -> socket.socket:
         raise StartError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; stop what uses it, or choose another listen address"
         ) from None
+
+
+def check_files(settings: Settings) -> None:
+    """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
+    load_release_keys(settings.release_keys)
+    _check_certificate(settings)
+    if settings.mqtt:
+        _broker_address(settings.mqtt)
+        for path in settings.mqtt.services.values():
+            read_password(path)
 
 
 def _check_certificate(settings: Settings) -> None:

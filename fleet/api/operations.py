@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, text
@@ -58,6 +58,15 @@ def metrics(
 ) -> Response:
     """Prometheus text format."""
     return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/openapi.json", include_in_schema=False)
+def openapi(
+    request: Request, _caller: Annotated[Caller, Depends(require(Role.VIEWER))]
+) -> dict[str, Any]:
+    """This API as OpenAPI 3.1, with examples."""
+    app: FastAPI = request.app
+    return app.openapi()
 
 
 @router.get("/v1/audit")

@@ -1,0 +1,57 @@
+"""``fedge-fleet``: the server, its secrets, and a client for people and programs.
+
+Exit status 0 when done, 1 when refused or failed, 2 for wrong usage or settings. An error is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet import app as service
+from fleet.commands import access, resources
+from fleet.errors import FleetError, SettingsError
+from fleet.settings import load_settings
+from protocol.errors import ProtocolError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Devices, releases, rollouts, anomalies and drift of a Fedge fleet.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(access.tokens, name="tokens")
+app.add_typer(access.claims, name="claims")
+app.add_typer(resources.devices, name="devices")
+app.add_typer(resources.releases, name="releases")
+app.command("anomalies")(resources.anomalies)
+app.command("drift")(resources.drift)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
+
+
+@app.command()
+def serve(config: ConfigOption) -> None:
+    """Run the service until SIGINT or SIGTERM."""
+    service.serve(load_settings(config))
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption) -> None:
+    """Check fleet.toml and the files it names without starting anything."""
+    settings = load_settings(config)
+    service.check_files(settings)
+    print(f"{config} is valid: tenant {settings.tenant}, listens on {settings.listen}")
+
+
+def main() -> None:
+    """The console command."""
+    try:
+        app()
+    except (FleetError, ProtocolError) as error:
+        print(f"fedge-fleet: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)

@@ -1,0 +1,106 @@
+"""The fleet's HTTP API as a program sees it: JSON in, JSON out, every refusal a `ClientError` in one line."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from fleet.errors import ClientError
+from fleet.settings import Endpoint
+
+__all__ = ["FleetClient", "connect"]
+
+TIMEOUT_S: Final = 30.0
+"""A bundle of 64 MB is read by the server in chunks; nothing of the API is silent for this long."""
+
+Query = Mapping[str, str | float | None]
+
+
+class FleetClient:
+    """Calls the API with one operator token. Use as a context manager."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def get(self, path: str, query: Query | None = None) -> Any:
+        """The JSON at `path`; query values of None are left out. Raises ClientError."""
+        params = {key: value for key, value in (query or {}).items() if value is not None}
+        return self._call("GET", path, params=params)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Post JSON and return the answer's JSON. Raises ClientError."""
+        return self._call("POST", path, json=body)
+
+    def upload(self, path: str, content: bytes) -> Any:
+        """Post raw bytes and return the answer's JSON. Raises ClientError."""
+        return self._call("POST", path, content=content, headers={"Content-Type": "application/octet-stream"})
+
+    def pages(self, path: str, query: Query, limit: int) -> Iterator[Any]:
+        """Up to `limit` items of a paged listing. Raises ClientError."""
+        cursor: str | None = None
+        while limit > 0:
+            page = self.get(path, {**query, "cursor": cursor, "limit": min(limit, 1000)})
+            yield from page["items"]
+            limit -= len(page["items"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise ClientError(
+                f"no answer from the fleet at {self._http.base_url}: {error}; is it running, and --url and --ca right?"
+            ) from None
+        if answer.is_success:
+            return answer.json() if answer.content else None
+        raise ClientError(f"the fleet refused {method} {path} ({answer.status_code}): {_detail(answer)}")
+
+
+def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetClient:
+    """A client for `url` that trusts the CA in `ca` (default: the system's) and sends the token in `token_file`.
+
+    Raises:
+        ClientError: something is missing or unreadable, or the URL would send the token in clear.
+    """
+    if not url or token_file is None:
+        raise ClientError(
+            "where is the fleet, and who are you? Give --url and --token-file, or set FEDGE_FLEET_URL and FEDGE_FLEET_TOKEN_FILE"
+        )
+    parts = urlsplit(url)
+    is_loopback = Endpoint(host=parts.hostname or "", port=0).is_loopback
+    if parts.scheme not in {"http", "https"} or (parts.scheme == "http" and not is_loopback):
+        raise ClientError(f"--url {url!r} must be https:// (http:// only to loopback)")
+    try:
+        token = token_file.read_text("utf-8").strip()
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
+        raise ClientError(f"cannot read the token file {token_file} or the CA {ca}: {error}") from None
+    if not token.isascii() or not token or any(c.isspace() for c in token):
+        raise ClientError(f"the token file {token_file} does not hold one token")
+    return FleetClient(
+        httpx.Client(
+            base_url=url, verify=context, timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"}
+        )
+    )
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]

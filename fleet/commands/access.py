@@ -1,0 +1,132 @@
+"""``tokens`` and ``claims``: work on the database itself, whether or not the server runs.
+
+A secret is printed once, alone on standard output, so that it can be redirected into a file.
+"""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet import audit
+from fleet.app import open_storage
+from fleet.auth.claim_tokens import create_claim
+from fleet.auth.operator_tokens import create_token, revoke_token
+from fleet.commands.connection import JsonOption
+from fleet.commands.printing import print_json, print_table, show_time
+from fleet.settings import load_settings
+from fleet.storage.access_tables import ClaimToken, OperatorToken, Role
+from protocol.names import check_name
+
+__all__ = ["claims", "tokens"]
+
+tokens = typer.Typer(help="Operator tokens (on the server).", no_args_is_help=True)
+claims = typer.Typer(help="Claim tokens that let devices enrol (on the server).", no_args_is_help=True)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
+
+
+@tokens.command("create")
+def tokens_create(
+    role: Annotated[Role, typer.Option(help="What the token may do")],
+    name: Annotated[str, typer.Option(help="Who will hold it; appears in the audit log")],
+    config: ConfigOption,
+) -> None:
+    """Print a new operator token. It cannot be shown again."""
+    with _changing(config) as session:
+        token = create_token(session, name, role, time.time(), secrets.token_bytes)
+        _note(session, "token_created", name, role=role.value)
+    print(token)
+
+
+@tokens.command("list")
+def tokens_list(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Who holds tokens."""
+    with _changing(config) as session:
+        rows: list[dict[str, Any]] = [
+            {"name": t.name, "role": t.role, "created_at": t.created_at, "revoked_at": t.revoked_at}
+            for t in session.scalars(select(OperatorToken).order_by(OperatorToken.name))
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        "Operator tokens",
+        ["name", "role", "created", "revoked"],
+        ([r["name"], r["role"], show_time(r["created_at"]), show_time(r["revoked_at"])] for r in rows),
+    )
+
+
+@tokens.command("revoke")
+def tokens_revoke(name: Annotated[str, typer.Option(help="Its name")], config: ConfigOption) -> None:
+    """Make a token void at once."""
+    with _changing(config) as session:
+        revoke_token(session, name, time.time())
+        _note(session, "token_revoked", name)
+
+
+@claims.command("create")
+def claims_create(
+    config: ConfigOption,
+    uses: Annotated[int, typer.Option(min=1, help="How many devices may enrol with it")] = 1,
+    name: Annotated[str, typer.Option(help="What it is for")] = "cli",
+    valid_s: Annotated[
+        float | None, typer.Option(min=1, help="Seconds until it expires; default never")
+    ] = None,
+) -> None:
+    """Print a new claim token. It cannot be shown again."""
+    check_name(name, "claim name")
+    with _changing(config) as session:
+        token = create_claim(
+            session,
+            name=name,
+            uses=uses,
+            now=time.time(),
+            lifetime_s=valid_s,
+            random_bytes=secrets.token_bytes,
+        )
+        _note(session, "claim_created", name, uses=uses)
+    print(token)
+
+
+@claims.command("list")
+def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Claim tokens and how many devices they still let in."""
+    with _changing(config) as session:
+        rows: list[dict[str, Any]] = [
+            {"name": c.name, "uses": c.uses, "uses_left": c.uses_left, "expires_at": c.expires_at}
+            for c in session.scalars(select(ClaimToken).order_by(ClaimToken.created_at))
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        "Claim tokens",
+        ["name", "uses", "left", "expires"],
+        ([r["name"], r["uses"], r["uses_left"], show_time(r["expires_at"])] for r in rows),
+    )
+
+
+@contextmanager
+def _changing(config: Path) -> Iterator[Session]:
+    database = open_storage(load_settings(config))
+    try:
+        with database.write() as session:
+            yield session
+    finally:
+        database.close()
+
+
+def _note(session: Session, action: str, subject: str, **detail: object) -> None:
+    audit.record(
+        session, at=time.time(), actor=f"cli:{getpass.getuser()}", action=action, subject=subject, **detail
+    )

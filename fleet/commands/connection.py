@@ -1,0 +1,23 @@
+"""The options every client command shares: where the fleet is, who calls, and how to print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["CaOption", "JsonOption", "TokenFileOption", "UrlOption"]
+
+UrlOption = Annotated[
+    str | None, typer.Option("--url", envvar="FEDGE_FLEET_URL", help="Base URL, e.g. https://fleet:8443")
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option("--ca", envvar="FEDGE_FLEET_CA", help="PEM of the CA that signed the fleet's certificate"),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", envvar="FEDGE_FLEET_TOKEN_FILE", help="File with your operator token"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table")]

@@ -1,0 +1,39 @@
+"""How commands answer: a table for people, JSON for programs. Both go to standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["print_json", "print_table", "show_number", "show_time"]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under `columns`; None prints as a dash."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("–" if cell is None else escape(str(cell)) for cell in row))
+    console = Console()
+    # into a pipe or file nothing may be cut off
+    console.print(table, soft_wrap=False) if console.is_terminal else Console(width=240).print(table)
+
+
+def show_time(unix_s: float | None) -> str | None:
+    """A time for people: UTC to the second."""
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def show_number(value: float | None) -> str | None:
+    """A figure for people: three significant digits."""
+    return None if value is None else f"{value:.3g}"
