@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Final
 
 from fleet.rollouts.gates import Judgement, Verdict, aborting_rule, judge_counts, judge_metrics
-from fleet.rollouts.plans import AbortAction
+from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import (
     Command,
     ConfirmReturn,
@@ -40,7 +40,7 @@ from fleet.rollouts.progress import (
     apply_to_execution,
     apply_to_rollout,
 )
-from fleet.rollouts.states import OCCUPYING, GroupState, RolloutState, is_open, may_follow
+from fleet.rollouts.states import FAILURES, OCCUPYING, GroupState, RolloutState, is_open, may_follow
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
@@ -141,7 +141,7 @@ def _retry(draft: Draft) -> None:
 
 
 def _advance(draft: Draft, observations: Observations) -> None:
-    struck = aborting_rule(draft.rollout.executions.values(), draft.rollout.plan.abort)
+    struck = aborting_rule(draft.rollout.executions.values(), _rules_in_force(draft.rollout))
     if struck is not None:
         rule, reason = struck
         match rule.action:
@@ -160,6 +160,12 @@ def _advance(draft: Draft, observations: Observations) -> None:
                 return
         elif not _pass_or_fail(draft, group, observations):
             return
+
+
+def _rules_in_force(rollout: Rollout) -> list[AbortRule]:
+    # who resumed knew of the failures so far: only another one pauses again
+    news = any(e.state in FAILURES and e.since >= rollout.since for e in rollout.executions.values())
+    return [rule for rule in rollout.plan.abort if news or rule.action is not AbortAction.PAUSE]
 
 
 def _present_group(rollout: Rollout) -> Group | None:
@@ -260,14 +266,14 @@ def begin_cancel(draft: Draft, reason: str, *, actor: str) -> None:
     """Stop here: who runs the release keeps it, who has not finished goes back to what it ran."""
     draft.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
     for execution in draft.rollout.executions.values():
-        if execution.is_given and execution.state is not InstallStatus.SUCCEEDED:
-            _give_back(draft, execution)
         if is_open(execution.state):
             draft.do(
                 MoveExecution(
                     device=execution.device, state=InstallStatus.CANCELED, reason="the rollout was canceled"
                 )
             )
+        if execution.is_given and execution.state is not InstallStatus.SUCCEEDED:
+            _give_back(draft, execution)
 
 
 def _give_back(draft: Draft, execution: Execution) -> None:

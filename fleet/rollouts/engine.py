@@ -3,7 +3,7 @@
 One task of the service's event loop; the work itself runs on a worker thread, because it reads and writes the
 database. A decision is first taken on a read-only snapshot; only when there is something to do is it taken again inside
 the writing transaction, so an idle engine never blocks the ingest. The engine holds no state of its own: killed at any
-point it continues from the database, and it announces every desired state of unfinished rollouts at its start.
+point it continues from the database, and it announces every desired state at its start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fleet.rollouts.observations import observe
 from fleet.rollouts.progress import Command, MoveGroup, MoveRollout
 from fleet.rollouts.store import find_rollout, watched_rollouts, write_commands
 from fleet.storage.base import Database
-from fleet.storage.device_tables import Desired
+from fleet.storage.rollout_tables import DesiredCounter
 from protocol.names import DeviceId
 
 __all__ = ["RolloutEngine"]
@@ -79,10 +79,13 @@ class RolloutEngine:
                 continue
 
     def announce_all(self) -> None:
-        """Announce every desired state: what was stored before a crash may never have been sent."""
+        """Announce every device that ever had a desired state: what was stored before a crash may never have been sent.
+
+        Also those whose desired state was taken away since: their retained message must go.
+        """
         try:
             with self._database.read() as session:
-                devices = list(session.scalars(select(Desired.device)))
+                devices = list(session.scalars(select(DesiredCounter.device)))
         except SQLAlchemyError:
             _log.exception("desired_states_not_announced")
             return

@@ -1,0 +1,197 @@
+"""A small fleet in a real database, whose devices say what a test tells them to say; time is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fleet.rollouts.engine import RolloutEngine
+from fleet.rollouts.operations import carry_out_verb, create_rollout
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.verbs import Verb
+from fleet.rollouts.views import RolloutView, view_rollout
+from fleet.storage.base import Base, Database, open_database
+from fleet.storage.device_tables import Desired, Device, DeviceState
+from fleet.storage.event_tables import HealthRecord, InstallRecord
+from fleet.storage.release_tables import Release
+from protocol.messages.kinds import InstallStatus, InstallStep
+
+FAMILY = "pump"
+PLAN: dict[str, Any] = {
+    "name": "pump v2",
+    "release": "pump/2",
+    "groups": [{"name": "canary", "percentage": 10, "soak_s": 10}, {"percentage": 50}, {"percentage": 100}],
+    "success": {"threshold_pct": 100, "metrics": [{"name": "anomaly_rate", "op": "<=", "value": 0.3}]},
+}
+
+
+class RecordingPublisher:
+    """A DesiredPublisher that remembers whom it was told to announce."""
+
+    def __init__(self) -> None:
+        self.announced: list[str] = []
+
+    def announce(self, devices: Iterable[str]) -> None:
+        self.announced.extend(sorted(devices))
+
+
+class RolloutWorld:
+    """Twelve devices on ``pump/1``; ``pump/1`` to ``pump/3`` are published."""
+
+    def __init__(self, path: Path, devices: int = 12) -> None:
+        self.now = 1000.0
+        self.database: Database = open_database(f"sqlite:///{path / 'fleet.sqlite'}")
+        Base.metadata.create_all(self.database.engine)
+        self.publisher = RecordingPublisher()
+        self.engine = RolloutEngine(self.database, self.publisher, now=lambda: self.now)
+        self.devices = [f"d{number:02}" for number in range(devices)]
+        self._sequence = 0
+        self._made = 0
+        with self.database.write() as session:
+            for version in (1, 2, 3):
+                session.add(
+                    Release(
+                        family=FAMILY,
+                        version=version,
+                        sha256=f"{version:064x}",
+                        size_bytes=100 + version,
+                        signed_by="test",
+                        manifest={},
+                        published_by="test",
+                        published_at=self.now,
+                        withdrawn_at=None,
+                        withdrawn_reason=None,
+                    )
+                )
+            for name in self.devices:
+                session.add(make_device(name, self.now))
+
+    def close(self) -> None:
+        self.database.close()
+
+    def create(self, **changes: Any) -> str:
+        self._made += 1
+        rollout_id = f"ro-{self._made}"
+        plan = RolloutPlan.model_validate(PLAN | changes)
+        create_rollout(self.database, plan, rollout_id, actor="operator:ann", now=self.now)
+        return rollout_id
+
+    def say(self, rollout_id: str, verb: Verb, actor: str = "operator:ann") -> None:
+        carry_out_verb(self.database, self.publisher, rollout_id, verb, actor=actor, now=self.now)
+
+    def started(self, **changes: Any) -> str:
+        rollout_id = self.create(**changes)
+        self.say(rollout_id, Verb.START)
+        return rollout_id
+
+    def tick(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.engine.advance_all()
+
+    def view(self, rollout_id: str) -> RolloutView:
+        with self.database.read() as session:
+            return view_rollout(session, rollout_id)
+
+    def desired(self, device: str) -> Desired | None:
+        with self.database.read() as session:
+            return session.get(Desired, device)
+
+    def release(self, version: int) -> Release:
+        with self.database.read() as session:
+            found = session.get(Release, (FAMILY, version))
+        assert found is not None
+        return found
+
+    def report(
+        self, device: str, status: InstallStatus, *, execution: str | None = None, reason: str = ""
+    ) -> None:
+        """The device speaks on its present desired state, or on `execution`."""
+        desired = self.desired(device)
+        with self.database.write() as session:
+            session.add(
+                InstallRecord(
+                    **self._event(device),
+                    execution=execution or (desired.execution if desired else "?"),
+                    release=desired.release if desired else "pump/1",
+                    counter=desired.counter if desired else 0,
+                    step=InstallStep.COMMITTED,
+                    status=status,
+                    progress=1.0,
+                    reason=reason,
+                    active_release=None,
+                )
+            )
+            if status is InstallStatus.SUCCEEDED and desired is not None and execution is None:
+                row = session.get(Device, device)
+                assert row is not None
+                row.release = desired.release
+
+    def health(
+        self,
+        device: str,
+        *,
+        rate: float = 0.0,
+        times: int = 1,
+        windows: int = 20,
+        p99_us: float = 100.0,
+        drift: float = 0.1,
+        release: str | None = None,
+    ) -> None:
+        with self.database.write() as session:
+            row = session.get(Device, device)
+            assert row is not None
+            for _ in range(times):
+                session.add(
+                    HealthRecord(
+                        **self._event(device),
+                        release=release or row.release,
+                        anomaly_rate=rate,
+                        drift_score=drift,
+                        drifted=False,
+                        inference_p99_us=p99_us,
+                        interval_windows=windows,
+                        payload={},
+                    )
+                )
+            row.last_health_at = self.now
+
+    def install(self, devices: Iterable[str]) -> None:
+        for device in devices:
+            self.report(device, InstallStatus.SUCCEEDED)
+
+    def _event(self, device: str) -> dict[str, Any]:
+        self._sequence += 1
+        return {
+            "device": device,
+            "boot_id": "boot-1",
+            "sequence": self._sequence,
+            "sent_at": self.now,
+            "received_at": self.now,
+        }
+
+
+def make_device(name: str, now: float, release: str | None = "pump/1") -> Device:
+    return Device(
+        id=name,
+        fingerprint=name.rjust(64, "0"),
+        public_key="-",
+        hardware="rpi4",
+        family=FAMILY,
+        labels={},
+        state=DeviceState.ENROLLED,
+        enrolled_at=now,
+        revoked_at=None,
+        broker_password_hash="-",
+        agent_version=None,
+        online=True,
+        boot_id=None,
+        last_seen=None,
+        release=release,
+        release_since=None,
+        drifted=False,
+        drift_since=None,
+        drift_score=None,
+        last_health=None,
+        last_health_at=None,
+    )

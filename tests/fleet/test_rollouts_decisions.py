@@ -1,0 +1,352 @@
+"""The state machine against a fleet that does anything: whatever happens, the invariants of `decisions` hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from fleet.errors import ConflictError
+from fleet.rollouts.decisions import Draft, decide
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.progress import (
+    Command,
+    Execution,
+    Figures,
+    GiveBack,
+    GiveRelease,
+    Group,
+    MoveExecution,
+    MoveGroup,
+    MoveRollout,
+    Observations,
+    Report,
+    Rollout,
+    Running,
+    Withdraw,
+)
+from fleet.rollouts.states import GroupState, RolloutState, check_follows, may_follow
+from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.verbs import Verb, carry_out, valid_verbs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from protocol.messages.kinds import InstallStatus
+from protocol.names import DeviceId
+
+ACTIVE = {GroupState.RUNNING, GroupState.SOAKING}
+
+
+def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
+    body: dict[str, Any] = {
+        "name": "r",
+        "release": "pump/2",
+        "groups": [{"percentage": 25, "soak_s": 10}, {"percentage": 100}],
+    }
+    plan = RolloutPlan.model_validate(body | changes)
+    names = [DeviceId(f"d{number}") for number in range(devices)]
+    drawn = assign_groups("ro-1", names, [group.percentage for group in plan.groups])
+    return Rollout(
+        id="ro-1",
+        plan=plan,
+        state=RolloutState.READY,
+        since=0.0,
+        groups=tuple(
+            Group(number=number, name=group.name, soak_s=group.soak_s)
+            for number, group in enumerate(plan.groups)
+        ),
+        executions={
+            device: Execution(device=device, group=number)
+            for number, group in enumerate(drawn)
+            for device in group
+        },
+    )
+
+
+@dataclass
+class World:
+    """A rollout whose commands are carried out, and the desired state that each device would hold."""
+
+    rollout: Rollout
+    now: float = 0.0
+    observations: Observations = field(default_factory=Observations)
+    desired: dict[str, tuple[str | None, int]] = field(default_factory=dict)
+    log: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        running = Running(release="pump/1", returnable="pump/1", at=0.0)
+        self.observations = Observations(running=dict.fromkeys(self.rollout.executions, running))
+
+    def take(self, commands: list[Command]) -> None:
+        draft = Draft(self.rollout, self.now)
+        for command in commands:
+            state = draft.rollout.state
+            draft.do(command)
+            match command:
+                case GiveRelease():
+                    assert state is RolloutState.RUNNING, "given the release outside RUNNING"
+                    self._want(command.device, self.rollout.plan.release)
+                case GiveBack():
+                    self._want(command.device, command.release)
+                case _:
+                    pass
+        self.rollout = draft.rollout
+        self.log.extend(commands)
+
+    def _want(self, device: str, release: str | None) -> None:
+        _, counter = self.desired.get(device, (None, 0))
+        self.desired[device] = (release, counter + 1)
+
+    def tick(self, seconds: float = 0.0) -> list[Command]:
+        self.now += seconds
+        commands = decide(self.rollout, self.observations, self.now)
+        self.take(commands)
+        return commands
+
+    def say(self, verb: Verb) -> None:
+        self.take(
+            carry_out(
+                self.rollout, verb, actor="bob", creator="ann", observations=self.observations, now=self.now
+            )
+        )
+
+    def report(self, device: str, status: InstallStatus) -> None:
+        execution = self.rollout.executions[DeviceId(device)]
+        key = self.rollout.given_id(execution)
+        if execution.returned_at is not None:
+            key = self.rollout.returned_id(execution)
+        reports = {**self.observations.reports, key: Report(status=status, at=self.now)}
+        self.observations = replace(self.observations, reports=reports)
+
+
+class AnyFleet(RuleBasedStateMachine):
+    """Devices report anything at any time, people say any verb, time passes, health says anything."""
+
+    @initialize(
+        devices=st.integers(1, 7),
+        retries=st.integers(0, 2),
+        action=st.sampled_from(["rollback", "pause", "cancel", None]),
+        previous=st.booleans(),
+    )
+    def start(self, devices: int, retries: int, action: str | None, previous: bool) -> None:
+        rollout = make_rollout(
+            devices,
+            groups=[{"percentage": 10, "soak_s": 5}, {"percentage": 50}, {"percentage": 100, "soak_s": 5}],
+            retry={"FAILED": retries, "TIMED_OUT": retries},
+            abort=[{"min_executed": 2, "threshold_pct": 50, "action": action}] if action else [],
+            success={"threshold_pct": 60, "metrics": [{"name": "drift_score", "value": 1.0}]},
+            timeout={"queued_s": 50, "in_progress_s": 30, "step_s": 20, "health_s": 20, "rollback_s": 40},
+        )
+        self.world = World(rollout)
+        self.before = {d: "pump/1" if previous else None for d in rollout.executions}
+        self.world.observations = Observations(
+            running={d: Running(release=r, returnable=r, at=0.0) for d, r in self.before.items()}
+        )
+        self.world.say(Verb.START)
+
+    @rule(pick=st.integers(0, 6), status=st.sampled_from(InstallStatus))
+    def device_reports(self, pick: int, status: InstallStatus) -> None:
+        devices = sorted(self.world.rollout.executions)
+        self.world.report(devices[pick % len(devices)], status)
+
+    @rule(pick=st.integers(0, 6), drift=st.sampled_from([0.1, 0.1, 0.1, 5.0]))
+    def device_sends_health(self, pick: int, drift: float) -> None:
+        devices = sorted(self.world.rollout.executions)
+        shown = Figures(reports=5, windows=50, windows_over=0, inference_p99_us=10.0, drift_score=drift)
+        figures = {**self.world.observations.figures, devices[pick % len(devices)]: shown}
+        self.world.observations = replace(self.world.observations, figures=figures)
+
+    @rule(pick=st.integers(0, 6))
+    def device_is_revoked(self, pick: int) -> None:
+        devices = sorted(self.world.rollout.executions)
+        revoked = self.world.observations.revoked | {devices[pick % len(devices)]}
+        self.world.observations = replace(self.world.observations, revoked=revoked)
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 25.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tick(seconds)
+        assert decide(self.world.rollout, self.world.observations, self.world.now) == []
+
+    @rule(verb=st.sampled_from([Verb.PAUSE, Verb.RESUME, Verb.RESUME, Verb.TRIGGER_NEXT_GROUP]))
+    def person_steers(self, verb: Verb) -> None:
+        if verb in valid_verbs(self.world.rollout.state):
+            try:
+                self.world.say(verb)
+            except ConflictError:
+                assert verb is Verb.TRIGGER_NEXT_GROUP
+
+    @rule(verb=st.sampled_from([Verb.CANCEL, Verb.ROLLBACK]))
+    def person_gives_up(self, verb: Verb) -> None:
+        if verb in valid_verbs(self.world.rollout.state):
+            self.world.say(verb)
+
+    @invariant()
+    def at_most_one_group_is_active(self) -> None:
+        if hasattr(self, "world"):
+            assert sum(group.state in ACTIVE for group in self.world.rollout.groups) <= 1
+
+    @invariant()
+    def a_rollback_leaves_every_touched_device_on_its_previous_release(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        rollout = self.world.rollout
+        if rollout.state not in {RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK}:
+            return
+        gives = [command.device for command in self.world.log if isinstance(command, GiveRelease)]
+        for device in set(gives):
+            release, counter = self.world.desired[device]
+            assert release == self.before[DeviceId(device)]
+            assert counter > gives.count(DeviceId(device))
+        assert any(isinstance(command, Withdraw) for command in self.world.log)
+
+    @invariant()
+    def a_canceled_rollout_wants_the_release_only_where_it_succeeded(self) -> None:
+        if hasattr(self, "world") and self.world.rollout.state is RolloutState.CANCELED:
+            for device, (release, _) in self.world.desired.items():
+                succeeded = self.world.rollout.executions[DeviceId(device)].state is InstallStatus.SUCCEEDED
+                assert succeeded == (release == "pump/2")
+
+
+TestAnyFleet = AnyFleet.TestCase
+TestAnyFleet.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+
+
+@given(devices=st.integers(0, 60), salt=st.text(max_size=5), first=st.floats(0.1, 60))
+def test_groups_share_out_every_device_once_and_always_the_same_way(
+    devices: int, salt: str, first: float
+) -> None:
+    names = [DeviceId(f"d{number}") for number in range(devices)]
+    groups = assign_groups(salt, names, [first, 75.0, 100.0])
+    assert sorted(device for group in groups for device in group) == sorted(names)
+    assert groups == assign_groups(salt, list(reversed(names)), [first, 75.0, 100.0])
+    assert not devices or len(groups[0]) >= 1
+    assert len(groups[0]) <= devices * first / 100 + 1
+
+
+def test_another_rollout_draws_another_canary() -> None:
+    names = [DeviceId(f"d{number}") for number in range(50)]
+    canaries = {assign_groups(f"ro-{number}", names, [2.0, 100.0])[0] for number in range(20)}
+    assert len(canaries) > 10
+
+
+def test_every_state_of_the_drawing_is_reached_only_by_its_arrows() -> None:
+    assert may_follow(RolloutState.RUNNING, RolloutState.PAUSED)
+    assert not may_follow(RolloutState.COMPLETED, RolloutState.RUNNING)
+    assert not may_follow(GroupState.SCHEDULED, GroupState.PASSED)
+    assert not may_follow(InstallStatus.REJECTED, InstallStatus.QUEUED)
+    with pytest.raises(ConflictError, match="rollout ro-1 is ROLLED_BACK and cannot become RUNNING"):
+        check_follows("rollout ro-1", RolloutState.ROLLED_BACK, RolloutState.RUNNING)
+
+
+@pytest.mark.parametrize("state", list(RolloutState))
+@pytest.mark.parametrize("verb", list(Verb))
+def test_a_verb_works_where_it_is_listed_and_is_refused_with_the_list_elsewhere(
+    state: RolloutState, verb: Verb
+) -> None:
+    rollout = replace(make_rollout(), state=state)
+    if state in {RolloutState.RUNNING, RolloutState.PAUSED}:
+        started = make_rollout()
+        world = World(started)
+        world.say(Verb.START)
+        rollout = replace(world.rollout, state=state)
+
+    def said() -> list[Command]:
+        return carry_out(rollout, verb, actor="bob", creator="ann", observations=Observations(), now=1.0)
+
+    if verb in valid_verbs(state):
+        assert said()
+    else:
+        with pytest.raises(ConflictError, match=rf"rollout ro-1 is {state} and cannot {verb}; it obeys: "):
+            said()
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [
+        ("rollback", RolloutState.ROLLING_BACK),
+        ("pause", RolloutState.PAUSED),
+        ("cancel", RolloutState.CANCELED),
+    ],
+)
+def test_an_abort_rule_acts_before_the_group_is_judged(action: str, state: RolloutState) -> None:
+    world = World(
+        make_rollout(
+            20,
+            groups=[{"percentage": 50}, {"percentage": 100}],
+            abort=[{"failure_type": "REJECTED", "min_executed": 2, "threshold_pct": 50, "action": action}],
+            success={"threshold_pct": 60},
+        )
+    )
+    world.say(Verb.START)
+    first, second = [e.device for e in world.rollout.of_group(0)][:2]
+    world.report(first, InstallStatus.REJECTED)
+    world.tick()
+    world.report(second, InstallStatus.SUCCEEDED)
+    world.tick()
+    assert world.rollout.state is state
+
+
+def test_a_resumed_rollout_is_paused_again_only_by_another_failure() -> None:
+    world = World(
+        make_rollout(
+            20,
+            groups=[{"percentage": 50}, {"percentage": 100}],
+            abort=[{"threshold_pct": 10, "action": "pause"}],
+            success={"threshold_pct": 60},
+        )
+    )
+    world.say(Verb.START)
+    first, second = [e.device for e in world.rollout.of_group(0)][:2]
+    world.report(first, InstallStatus.REJECTED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.PAUSED
+    world.now += 1
+    world.say(Verb.RESUME)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.RUNNING
+    world.report(second, InstallStatus.REJECTED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.PAUSED
+
+
+def test_a_deferred_device_does_not_hold_up_the_others() -> None:
+    world = World(make_rollout(4, groups=[{"percentage": 100}], retry={"FAILED": 1}))
+    world.say(Verb.START)
+    devices = sorted(world.rollout.executions)
+    world.report(devices[0], InstallStatus.DEFERRED)
+    for device in devices[1:]:
+        world.report(device, InstallStatus.SUCCEEDED)
+    world.tick()
+    assert world.rollout.state is RolloutState.COMPLETED
+
+
+def test_a_silent_installation_times_out_and_a_late_success_still_counts() -> None:
+    world = World(make_rollout(2, groups=[{"percentage": 100}], success={"threshold_pct": 50}))
+    world.say(Verb.START)
+    first, second = sorted(world.rollout.executions)
+    world.report(first, InstallStatus.IN_PROGRESS)
+    world.tick(1)
+    commands = world.tick(601)
+    assert [(c.device, c.state) for c in commands if isinstance(c, MoveExecution)] == [
+        (first, InstallStatus.TIMED_OUT)
+    ]
+    world.report(second, InstallStatus.SUCCEEDED)
+    world.tick()
+    assert world.rollout.state is RolloutState.COMPLETED
+    world.report(first, InstallStatus.SUCCEEDED)
+    world.tick()
+    assert {e.state for e in world.rollout.executions.values()} == {InstallStatus.SUCCEEDED}
+
+
+def test_empty_groups_of_a_tiny_fleet_pass_at_once() -> None:
+    world = World(make_rollout(1, groups=[{"percentage": 5}, {"percentage": 50}, {"percentage": 100}]))
+    world.say(Verb.START)
+    world.report("d0", InstallStatus.SUCCEEDED)
+    commands = world.tick()
+    assert [c.number for c in commands if isinstance(c, MoveGroup) and c.state is GroupState.PASSED] == [
+        0,
+        1,
+        2,
+    ]
+    assert isinstance(commands[-1], MoveRollout)
+    assert world.rollout.state is RolloutState.COMPLETED
