@@ -47,7 +47,7 @@ from protocol.messages.payloads import (
     TrainingInvitation,
 )
 
-__all__ = ["Agent"]
+__all__ = ["FAREWELL_S", "Agent"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ TICK_S: Final = 0.25
 SOURCE_RETRY_S: Final = 5.0
 """After a source failed: long enough to spare the log, short enough to notice a sensor that was plugged in again."""
 FAREWELL_S: Final = 2.0
+"""How long the last words may take; a device is often stopped because its power is going."""
 _WINDOW_BYTES: Final = MAX_PAYLOAD_BYTES * 3 // 4 - 4096
 """A larger raw window does not fit a message as base64 beside the rest."""
 
@@ -140,7 +141,8 @@ class Agent:
         self._swap_model()
         self._posts.append(self._born())
         while not self._is_stopped:
-            self._clocks.wait(self.step())
+            if self._clocks.wait(self.step()):
+                self._next_tick_s = float("-inf")
         self._farewell()
 
     def step(self) -> float:
@@ -156,10 +158,6 @@ class Agent:
             self._tick(clock_s)
         due_s = max(self._source.next_due_s, self._source_retry_s)
         return max(0.0, min(due_s, self._next_tick_s) - self._clocks.monotonic())
-
-    def woken(self) -> None:
-        """The next turn shall look at everything, not only at the window."""
-        self._next_tick_s = float("-inf")
 
     def _watch(self, clock_s: float) -> None:
         if clock_s < self._source_retry_s:

@@ -18,11 +18,11 @@ __all__ = ["Clocks", "Installation", "Reporter"]
 
 @dataclass(frozen=True, kw_only=True)
 class Clocks:
-    """`monotonic` and `wall` in seconds; `wait(timeout_s)` sleeps until then or until the loop is woken."""
+    """`monotonic` and `wall` in seconds; `wait(timeout_s)` sleeps until then or, True, until woken."""
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
-    wait: Callable[[float], None]
+    wait: Callable[[float], bool]
 
 
 class Installation(Protocol):

@@ -11,7 +11,8 @@ supervisor decides in `tick`, which the agent's loop calls a few times a second;
     cleared or expired ─► SIGTERM, then SIGKILL after a grace
 
 Invariants: at most one learner; one run id is joined at most once to its end; a learner left over by a killed agent
-is ended before a new one starts. Learning while the device also infers is bounded by nice(10).
+is ended before a new one starts. The learner lowers its own
+priority (nice 10) before it imports anything large.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ RETRY_S: Final = 5.0
 """How often a refused invitation is considered again: temperature and buffer change slowly."""
 GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL."""
-NICENESS: Final = 10
 
 
 class Child(Protocol):
@@ -257,7 +257,7 @@ class LearnerSupervisor:
 
 
 def start_learner(config_file: Path, paths: StatePaths) -> subprocess.Popen[bytes]:
-    """Start ``python -m edge_agent.learner`` with lower priority; its output goes to learner/learner.log.
+    """Start ``python -m edge_agent.learner``; its output goes to learner/learner.log.
 
     Raises:
         OSError: no memory, no process slots, or no disk.
@@ -277,10 +277,6 @@ def start_learner(config_file: Path, paths: StatePaths) -> subprocess.Popen[byte
         )
     finally:
         os.close(output)
-    try:
-        os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
-    except OSError as error:  # it may have ended already, or this kernel forbids it
-        log.debug("learner_priority_unchanged error=%s", error)
     return child
 
 

@@ -1,0 +1,269 @@
+"""Builds the agent from its settings and runs it: the only place that reads the configuration and makes adapters.
+
+Imports are kept to what a resident agent needs (no typer, rich, httpx, asyncio); `edge_agent.cli` leads here without
+importing anything of theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edge_agent.agent import FAREWELL_S, Agent
+from edge_agent.agent_ports import Clocks
+from edge_agent.desired_poll import DesiredPoll
+from edge_agent.detection_memory import DetectionMemory
+from edge_agent.durable_files import private_directory
+from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
+from edge_agent.errors import EdgeAgentError, FleetUnreachableError, SettingsError
+from edge_agent.fleet_client import BundleStream, FleetClient, FleetEndpoint
+from edge_agent.health import Counters, LatencyReservoir
+from edge_agent.installation.acceptance import Requirements
+from edge_agent.installation.installer import Installer, open_installer
+from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner
+from edge_agent.mqtt_link import Credentials, MqttLink, Will
+from edge_agent.outbox import Outbox
+from edge_agent.pipeline import Pipeline
+from edge_agent.readiness import Device, read_conditions, refusal
+from edge_agent.reporting import Facts, StatusReporter
+from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.score_log import ScoreLog
+from edge_agent.settings import Settings, load_settings
+from edge_agent.sources.factory import open_source
+from edge_agent.sources.port import Source
+from edge_agent.status import load_counters
+from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
+from edge_agent.version import AGENT_VERSION
+from protocol.bundle import TrustedKeys
+from protocol.messages.kinds import InstallStep
+from protocol.messages.payloads import Birth
+
+__all__ = ["load_release_keys", "run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(config_file: Path) -> int:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Returns:
+        The exit status: 0 after a clean stop, 2 where the configuration or state directory cannot be used (one line
+        on stderr says why).
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        settings = load_settings(config_file)
+        with ExitStack() as stack:
+            agent = _build(settings, load_enrolled(settings.paths.enrolment), stack)
+            # A plain flag: the loop looks at it at least every tick, and a handler may take no lock.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda _number, _frame: agent.stop())
+            log.info("agent_started pid=%d version=%s", os.getpid(), AGENT_VERSION)
+            agent.run()
+    except EdgeAgentError as error:
+        log.error("agent_not_started error=%s", error)  # noqa: TRY400 - one line for a person, no traceback
+        return 2
+    log.info("agent_stopped")
+    return 0
+
+
+def load_release_keys(files: tuple[Path, ...]) -> TrustedKeys:
+    """Read the pinned release keys.
+
+    Raises:
+        SettingsError: a file is missing or holds no Ed25519 public key.
+    """
+    keys = []
+    for file in files:
+        try:
+            key = serialization.load_pem_public_key(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"release_keys: {file} is not a public key file: {error}") from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise SettingsError(
+                f"release_keys: {file} holds a {type(key).__name__}; expected an Ed25519 public key"
+            )
+        keys.append(key)
+    return TrustedKeys(keys)
+
+
+def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
+    paths = settings.paths
+    private_directory(settings.state_dir)
+    if enrolled.tenant != settings.tenant:
+        raise SettingsError(
+            f"{settings.config_file}: tenant = {settings.tenant!r}, but this device is enrolled in {enrolled.tenant!r}"
+        )
+    identity = Identity(
+        tenant=settings.tenant, device=enrolled.device, family=settings.family, boot_id=secrets.token_hex(8)
+    )
+    source = open_source(settings.source, directory=settings.config_file.parent)
+    stack.callback(source.close)
+    counters = load_counters(paths.counters)
+    fleet = _fleet_client(settings, enrolled.device)
+    installer = _installer(settings, source, _CountedBundles(fleet, counters))
+    stack.callback(installer.close)
+    buffer = SampleBuffer(paths.buffer, len(source.spec.names), settings.buffer.maximum_bytes)
+    stack.callback(buffer.close)
+    outbox = Outbox.open(paths.outbox, settings.outbox, now_s=time.time())
+    stack.callback(outbox.close)
+    waking = threading.Event()
+    link = _link(settings, identity, enrolled, waking.set)
+    if link is not None:
+        stack.callback(link.close, FAREWELL_S)
+    poll = _desired_poll(settings, fleet, link, waking.set, stack)
+    pipeline = Pipeline(
+        source.spec, settings.detection, memory=DetectionMemory(paths), buffer=buffer, clock=time.perf_counter
+    )
+    if end_orphan(paths):
+        log.info("the learner of an earlier start was ended")
+    learner = LearnerSupervisor(
+        paths,
+        start=lambda: start_learner(settings.config_file, paths),
+        refusal=lambda invitation, now_s: refusal(
+            invitation, _offer(settings, installer, buffer), read_conditions(), settings.learner, now_s
+        ),
+        draw=random.random,
+    )
+    stack.callback(lambda: learner.close(time.time()))
+    facts = Facts(settings=settings, identity=identity, agent_version=AGENT_VERSION, pid=os.getpid())
+    agent = Agent(
+        birth=_birth(settings),
+        source=source,
+        pipeline=pipeline,
+        telemetry=Telemetry(identity, outbox, link, counters),
+        installation=installer,
+        learner=learner,
+        reporter=StatusReporter(facts, outbox, buffer),
+        counters=counters,
+        latencies=LatencyReservoir(random.Random()),  # noqa: S311 - which latencies are kept is no secret
+        flush_rows=buffer.flush,
+        requested=poll.take if poll is not None else lambda: None,
+        score_log=ScoreLog(paths.score_log) if settings.debug.score_log else None,
+        clocks=Clocks(monotonic=time.monotonic, wall=time.time, wait=lambda s: _wait(waking, s)),
+    )
+    installer.start(wake=waking.set)
+    return agent
+
+
+def _wait(waking: threading.Event, timeout_s: float) -> bool:
+    was_woken = waking.wait(timeout_s)
+    if was_woken:
+        waking.clear()
+    return was_woken
+
+
+def _installer(settings: Settings, source: Source, bundles: _CountedBundles) -> Installer:
+    paths = settings.paths
+    return open_installer(
+        journal_file=paths.install_journal,
+        bundles=paths.bundles,
+        keys=load_release_keys(settings.release_keys),
+        requirements=Requirements(family=settings.family, features=source.spec),
+        source=bundles,
+    )
+
+
+def _fleet_client(settings: Settings, device: str) -> FleetClient | None:
+    if settings.fleet is None:
+        return None
+    endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
+    return FleetClient(endpoint=endpoint, device=device, key=load_device_key(settings.paths.device_key))
+
+
+def _link(
+    settings: Settings, identity: Identity, enrolled: Enrolled, wake: Callable[[], None]
+) -> MqttLink | None:
+    if settings.mqtt is None:
+        return None
+    topic, payload = last_will(identity, time.time())
+    return MqttLink(
+        settings.mqtt,
+        client_id=identity.device,
+        credentials=Credentials(username=enrolled.mqtt.username, password=enrolled.mqtt.password),
+        will=Will(topic=topic, payload=payload),
+        subscriptions=subscriptions(identity),
+        wake=wake,
+    )
+
+
+def _desired_poll(
+    settings: Settings,
+    fleet: FleetClient | None,
+    link: MqttLink | None,
+    wake: Callable[[], None],
+    stack: ExitStack,
+) -> DesiredPoll | None:
+    if settings.fleet is None or fleet is None:
+        return None
+    poll = DesiredPoll(
+        fleet.desired,
+        every_s=settings.fleet.poll_s,
+        is_needed=lambda: link is None or not link.is_connected,
+        wake=wake,
+    )
+    stack.callback(poll.close)
+    return poll
+
+
+def _offer(settings: Settings, installer: Installer, buffer: SampleBuffer) -> Device:
+    active = installer.active()
+    return Device(
+        family=settings.family,
+        layout_sha256=active.bundle.manifest.model.layout_sha256 if active is not None else None,
+        buffered_windows=len(buffer),
+        is_installing=installer.step() is not InstallStep.IDLE,
+        can_reach_aggregator=settings.flower is not None,
+    )
+
+
+def _birth(settings: Settings) -> Birth:
+    return Birth(
+        agent_version=AGENT_VERSION,
+        hardware=settings.hardware,
+        family=settings.family,
+        runtime=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
+        capabilities=(
+            "detect",
+            "install",
+            *(("learn",) if settings.learner.enabled and settings.flower else ()),
+        ),
+        labels=settings.labels,
+    )
+
+
+class _CountedBundles:
+    """`BundleSource` that counts what updates cost; without a fleet every download fails clearly."""
+
+    def __init__(self, fleet: FleetClient | None, counters: Counters) -> None:
+        self._fleet = fleet
+        self._counters = counters
+
+    @contextmanager
+    def bundle(self, path: str, *, offset: int = 0) -> Iterator[BundleStream]:
+        """See `FleetClient.bundle`."""
+        if self._fleet is None:
+            raise FleetUnreachableError(
+                "agent.toml has no [fleet] table, so there is no one to fetch a bundle from"
+            )
+        opened: AbstractContextManager[BundleStream] = self._fleet.bundle(path, offset=offset)
+        with opened as stream:
+            yield BundleStream(offset=stream.offset, chunks=self._counted(stream.chunks))
+
+    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._counters.update_bytes += len(chunk)
+            yield chunk

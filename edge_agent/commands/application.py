@@ -1,0 +1,79 @@
+"""The Typer application behind ``fedge-agent``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from edge_agent.app import load_release_keys
+from edge_agent.app import run as run_agent
+from edge_agent.commands.status_table import print_status
+from edge_agent.fleet_client import FleetEndpoint
+from edge_agent.mqtt_link import client_tls
+from edge_agent.settings import load_settings
+from edge_agent.sources.factory import open_source
+from edge_agent.status import read_status
+
+__all__ = ["application"]
+
+Config = Annotated[Path, typer.Option("--config", help="agent.toml of this device")]
+
+application = typer.Typer(
+    name="fedge-agent",
+    help="Watch one machine: detect locally, learn together, install better models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@application.command()
+def run(config: Config) -> int:
+    """Run the agent until SIGTERM."""
+    return run_agent(config)
+
+
+@application.command()
+def enrol(config: Config) -> int:
+    """Enrol this device with its fleet, once, with the claim token that [fleet] names."""
+    from edge_agent.enrolment import enrol_device
+
+    enrolled = enrol_device(load_settings(config))
+    print(f"enrolled as device {enrolled.device} of tenant {enrolled.tenant}")
+    return 0
+
+
+@application.command()
+def status(
+    config: Config, as_json: Annotated[bool, typer.Option("--json", help="the status file as it is")] = False
+) -> int:
+    """Show what the agent on this device is doing; exit status 1 where it does not run."""
+    found = read_status(load_settings(config).paths.status)
+    now_s = time.time()
+    if as_json:
+        print(json.dumps({**msgspec.to_builtins(found), "running": not found.is_stale(now_s)}))
+    else:
+        print_status(found, now_s)
+    return 1 if found.is_stale(now_s) else 0
+
+
+@application.command("check-config")
+def check_config(config: Config) -> int:
+    """Check agent.toml and every file it names, without starting anything."""
+    settings = load_settings(config)
+    keys = load_release_keys(settings.release_keys)
+    source = open_source(settings.source, directory=settings.config_file.parent)
+    source.close()
+    if settings.fleet is not None:
+        FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
+    if settings.mqtt is not None:
+        client_tls(settings.mqtt)
+    print(
+        f"{config} is fine: family {settings.family}, {len(source.spec.names)} features, {len(keys)} release key(s), state in {settings.state_dir}"
+    )
+    return 0

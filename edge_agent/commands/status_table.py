@@ -1,0 +1,48 @@
+"""``fedge-agent status`` for people: the status file as a table."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent.status import Status
+
+__all__ = ["print_status"]
+
+
+def print_status(status: Status, now_s: float) -> None:
+    """Print one status; `now_s` is Unix seconds and tells whether the agent still writes."""
+    is_stale = status.is_stale(now_s)
+    health = status.health
+    saved = 1.0 - health.telemetry_bytes / health.raw_bytes if health.raw_bytes else 0.0
+    age_s = now_s - status.written_at_s
+    rows = [
+        ("state", f"[red]not running, last seen {age_s:.0f} s ago[/red]" if is_stale else health.state.value),
+        ("release", f"{health.release or 'none'}{' (on trial)' if status.is_trial else ''}"),
+        (
+            "windows",
+            f"{health.windows} watched, {health.windows_over_threshold} over, {health.anomalies} anomalies",
+        ),
+        (
+            "score",
+            f"{_number(status.last_score)} against {_number(status.threshold)}{', ALARM' if status.alarm_open else ''}",
+        ),
+        ("drift", f"{health.drift_score:.2f} of 1{', drifted' if health.drifted else ''}"),
+        ("inference", f"p50 {health.inference_p50_us:.0f} µs, p99 {health.inference_p99_us:.0f} µs"),
+        ("memory", f"{health.memory_pss_bytes / 1e6:.1f} MB"),
+        ("telemetry", f"{health.telemetry_bytes / 1e3:.1f} kB sent, {saved:.2%} of raw streaming saved"),
+        ("training, updates", f"{health.training_bytes / 1e3:.1f} kB, {health.update_bytes / 1e3:.1f} kB"),
+        ("outbox", f"{health.outbox_events} waiting, {health.outbox_evicted} given up"),
+        ("broker", "connected" if status.broker_connected else "not connected"),
+        ("learner", status.learner),
+        ("install", health.install_step.value),
+        *(("problem", f"[red]{problem}[/red]") for problem in status.problems),
+    ]
+    table = Table(title=f"{status.device} ({status.tenant}, {status.family})", show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
