@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite
 from models.drift.reference import BINS, DriftReference
-from models.errors import BundleContentError, GoldenMismatchError, LayoutError
+from models.errors import BundleContentError, GoldenMismatchError, LayoutError, ModelFormatError
+from models.seal import check_seal
 from protocol.bundle import VerifiedBundle
 from protocol.manifest import Manifest
 
@@ -127,6 +128,7 @@ def read_bundle(verified: VerifiedBundle) -> ModelBundle:
         raise BundleContentError(
             f"{name} names {len(manifest.features.names)} features, its model takes {architecture.feature_count}"
         )
+    _check_models(files, architecture, name)
     reference = _decode(files["reference.json"], FleetReference, f"reference.json of {name}")
     _check_reference(reference, architecture.feature_count, name)
     golden = _decode(files["golden.json"], GoldenVectors, f"golden.json of {name}")
@@ -182,6 +184,18 @@ def _decode(content: bytes, kind: type[T], what: str) -> T:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleContentError(f"{what} is not of format 1: {error}") from None
+
+
+def _check_models(files: Mapping[str, bytes], architecture: Architecture, name: str) -> None:
+    try:
+        for file in ("model.int8.tflite", "training.tflite"):
+            check_seal(files[file], f"{file} of {name}")
+    except ModelFormatError as error:
+        raise BundleContentError(str(error)) from None
+    if architecture.layout_sha256.encode() not in files["training.tflite"]:
+        raise BundleContentError(
+            f"training.tflite of {name} was built for another layout than {architecture.kind} {architecture.layers}"
+        )
 
 
 def _check_reference(reference: FleetReference, features: int, name: str) -> None:

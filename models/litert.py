@@ -5,9 +5,9 @@ Everything about the interpreter's Python API stays in this file; other modules 
 
     x float32 (F,) ─ ÷ scale + zero ─► int8 ─► interpreter ─► int8 ─ (q - zero) · scale ─► output float32
 
-LiteRT parses model bytes in C++ without checking every offset in them: a file that was altered on purpose can crash
-the process. What is cheap to see is checked here; the rest is why a bundle's signature is verified before its models
-are loaded. One object serves one thread at a time.
+LiteRT follows offsets in the model's bytes without checking each: damaged bytes can crash the process. So the seal
+inside the model is checked before LiteRT sees it (`models.seal`); against a forger, a bundle's signature is verified
+before that. One object serves one thread at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from models.architecture import Architecture, Kind, require_finite
 from models.errors import InputError, LayoutError, ModelFormatError
 from models.native_noise import silent_stderr
 from models.reference_model import scores
+from models.seal import check_seal
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -148,7 +149,7 @@ class TrainingModel:
                 f"this training model was built for another layout than {architecture.kind} {architecture.layers} ({architecture.layout_sha256[:12]}…)"
             )
         self.architecture: Final = architecture
-        self._run = {name: interpreter.get_signature_runner(name) for name in expected}
+        self._runners = {name: interpreter.get_signature_runner(name) for name in expected}
         self._anchor: Float | None = None
 
     def restore(self, flat: NDArray[np.floating], anchor: NDArray[np.floating] | None = None) -> None:
@@ -161,11 +162,11 @@ class TrainingModel:
         parameters = require_finite(self.architecture, flat)
         # A copy, so that a caller who goes on writing into his array does not move the anchor we compare with.
         self._anchor = require_finite(self.architecture, parameters if anchor is None else anchor).copy()
-        self._run["restore"](parameters=parameters, anchor=self._anchor)
+        self._call("restore", parameters=parameters, anchor=self._anchor)
 
     def save(self) -> Float:
         """The current parameters, a new vector (P,)."""
-        flat: Float = self._run["save"]()["parameters"]
+        flat: Float = self._call("save")["parameters"]
         return flat
 
     def train(
@@ -205,17 +206,26 @@ class TrainingModel:
                     f"a classifier trains on one-hot labels of shape {shape}, got {None if labels is None else labels.shape}"
                 )
             inputs["labels"] = np.ascontiguousarray(labels, np.float32)
-        return float(self._run["train"](**inputs)["loss"][0])
+        return float(self._call("train", **inputs)["loss"][0])
 
     def infer(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
         """(output (B, outputs), score (B,)) for windows x (B, F) under the current parameters."""
-        result = self._run["infer"](x=self._batch(x))
+        result = self._call("infer", x=self._batch(x))
         return result["output"], result["score"]
 
     def ranges(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
         """(lowest (T,), highest (T,)) value of each activation tensor over x (B, F), by `Architecture.tensor_names`."""
-        result = self._run["ranges"](x=self._batch(x))
+        result = self._call("ranges", x=self._batch(x))
         return result["low"], result["high"]
+
+    def _call(self, signature: str, **inputs: Float) -> dict[str, Float]:
+        try:
+            outputs: dict[str, Float] = self._runners[signature](**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise ModelFormatError(
+                f"LiteRT cannot run {signature!r} of the training model: {_one_line(error)}"
+            ) from None
+        return outputs
 
     def _batch(self, x: NDArray[np.floating]) -> Float:
         # LiteRT would resize its tensors to any shape it is given, and multiply past the end.
@@ -233,13 +243,15 @@ def _load(content: bytes, what: str) -> Any:
         raise ModelFormatError(
             f"the {what} has {len(content)} bytes; expected {_MIN_MODEL_BYTES} to {MAX_MODEL_BYTES}"
         )
+    check_seal(content, what)
     try:
         with silent_stderr():
             interpreter = Interpreter(model_content=content, num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelFormatError(f"LiteRT cannot load the {what} of {len(content)} bytes: {reason}") from None
+        raise ModelFormatError(
+            f"LiteRT cannot load the {what} of {len(content)} bytes: {_one_line(error)}"
+        ) from None
     return interpreter
 
 
@@ -247,6 +259,10 @@ def _only(tensors: list[dict[str, Any]]) -> dict[str, Any]:
     if len(tensors) != 1:
         raise ModelFormatError(f"an int8 model has one input and one output, this one has {len(tensors)}")
     return tensors[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _first_bad(x: NDArray[np.floating]) -> str:

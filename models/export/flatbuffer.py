@@ -34,10 +34,7 @@ def pack_model(model: Any) -> bytes:
 
 
 def canonical_model(content: bytes, *, description: str) -> bytes:
-    """The same model without what a converter leaves of its own run: tensor names, metadata, version stamps.
-
-    `description` is kept in the clear, so that a model can be recognised by its bytes.
-    """
+    """The same model without what a converter leaves of its own run: tensor names, metadata, version stamps."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)

@@ -25,11 +25,17 @@ from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import ExportError, RangeError
 from models.export.flatbuffer import make, pack_model
 from models.native_noise import silent_stderr
+from models.seal import seal_model, sealed_description
 
 __all__ = ["export_float_model", "export_int8_model"]
 
+Statistics = dict[str, dict[str, NDArray[np.float32]]]
+
 _SMALLEST_SPAN: Final = 1e-4
 """A tensor that never moved (a dead ReLU) still needs a scale above zero."""
+
+_LARGEST_REQUANTISATION: Final = 64.0
+"""input scale x weight scale / output scale: XNNPACK refuses to load a layer from 256 on."""
 
 
 def export_int8_model(
@@ -53,7 +59,9 @@ def export_int8_model(
         ExportError: the quantizer is not installed, or refused the graph.
     """
     ranges = _usable_ranges(architecture, low, high)
-    content = export_float_model(architecture, parameters)
+    flat = require_finite(architecture, parameters)
+    _widen_dead_outputs(architecture, flat, ranges)
+    content = export_float_model(architecture, flat)
     try:
         with silent_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the quantizer warns about its own debugging interpreter
@@ -72,7 +80,7 @@ def export_int8_model(
         raise ExportError(
             f"the quantizer refused {architecture.kind} {architecture.layers}: {str(error)[:500]}"
         ) from error
-    return bytes(result.quantized_model)
+    return seal_model(bytes(result.quantized_model))
 
 
 def export_float_model(architecture: Architecture, parameters: NDArray[np.floating]) -> bytes:
@@ -93,7 +101,7 @@ def export_float_model(architecture: Architecture, parameters: NDArray[np.floati
         target = graph.add_tensor("output" if is_last else f"relu_{i}", (1, architecture.layers[i + 1]))
         graph.add_dense([tensor, weight, bias], target, has_relu=not is_last)
         tensor = target
-    return graph.pack(first, tensor, f"fedge dense {architecture.layout_sha256}")
+    return graph.pack(first, tensor, sealed_description("dense", architecture.layout_sha256))
 
 
 class _GraphWriter:
@@ -173,7 +181,7 @@ class _GraphWriter:
 
 def _usable_ranges(
     architecture: Architecture, low: NDArray[np.floating], high: NDArray[np.floating]
-) -> dict[str, dict[str, NDArray[np.float32]]]:
+) -> Statistics:
     """What the quantizer calls statistics: tensor name → {"min", "max"}, each of shape (1, 1), zero enclosed."""
     names = architecture.tensor_names
     if low.shape != (len(names),) or high.shape != low.shape:
@@ -191,3 +199,20 @@ def _usable_ranges(
         top = max(top, bottom + _SMALLEST_SPAN)
         ranges[name] = {"min": np.array([[bottom]], np.float32), "max": np.array([[top]], np.float32)}
     return ranges
+
+
+def _widen_dead_outputs(
+    architecture: Architecture, parameters: NDArray[np.floating], ranges: Statistics
+) -> None:
+    """Make each layer's output range wide enough for the runtime to rescale its sums into it.
+
+    Only a layer that was as good as silent is touched: its range is below one 64th of a step of its inputs' products.
+    """
+    weights = split_parameters(architecture, parameters)[::2]
+    names = ["input", *(name for name in architecture.tensor_names if name.startswith("relu")), "output"]
+    for weight, source, target in zip(weights, names, names[1:], strict=False):
+        span = ranges[source]["max"] - ranges[source]["min"]
+        least = span * (np.abs(weight).max() / 127.0) / _LARGEST_REQUANTISATION
+        ranges[target]["max"] = np.maximum(ranges[target]["max"], ranges[target]["min"] + least).astype(
+            np.float32
+        )

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from models.architecture import Architecture
-from models.errors import ExportError, ModelError
+from models.errors import ExportError
 
 __all__ = ["export_training_model"]
 

@@ -11,7 +11,7 @@ computes; `models.export.training` makes a file of it and `models.litert` runs i
     save                                                                        parameters (P,)
     restore     parameters (P,), anchor (P,)                                    done (1,)
 
-Invariants: no tensor of rank 0 takes part in arithmetic (LiteRT on aarch64 crashes where one meets a matrix); every
+Invariants: every input of an operation has rank 1 or more (LiteRT on aarch64 crashes where a scalar meets a matrix); every
 gradient is computed from the weights as they were before the step.
 
 The proximal pull to the anchor is FedProx: Li et al., arXiv:1812.06127v5, Eq. (2).
@@ -64,9 +64,9 @@ class TrainingGraph:
         """Output and anomaly score of each window."""
         output = self._forward(x, self._values())[-1]
         if self._is_classifier:
-            score = tf.constant([1.0]) - tf.reduce_max(tf.nn.softmax(output), axis=1)
+            score = tf.constant([1.0]) - tf.reduce_max(tf.nn.softmax(output), axis=[1])
         else:
-            score = tf.reduce_mean(tf.square(output - x), axis=1)
+            score = tf.reduce_mean(tf.square(output - x), axis=[1])
         return {"output": output, "score": score}
 
     def train(
@@ -139,7 +139,7 @@ class TrainingGraph:
         gradients: list[Tensor] = []
         for i in reversed(range(len(inputs))):
             weight = tf.matmul(inputs[i], delta, transpose_a=True)
-            gradients = [weight, tf.reduce_sum(delta, axis=0, keepdims=True), *gradients]
+            gradients = [weight, tf.reduce_sum(delta, axis=[0], keepdims=True), *gradients]
             if i:
                 is_active = tf.cast(inputs[i] > tf.constant([0.0]), tf.float32)
                 delta = tf.matmul(delta, values[2 * i], transpose_b=True) * is_active

@@ -1,0 +1,98 @@
+"""Two small models that tests on a device can load without TensorFlow: their files lie in `golden/`.
+
+Run as a program (``python tests/models/model_samples.py``) to write the files anew after a wanted change of the
+graphs; `test_models_export.py` proves that they are what this checkout exports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from models import reference_model
+from models.architecture import Architecture, initial_parameters
+from models.bundles import bundle_files, make_golden_vectors
+from models.drift.reference import fit_reference
+from models.litert import Int8Model
+from protocol.bundle import TrustedKeys, VerifiedBundle, entries_for, open_bundle, pack_bundle
+from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
+
+GOLDEN = Path(__file__).parent / "golden"
+AUTOENCODER = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
+CLASSIFIER = Architecture(kind="dense-classifier", layers=(5, 4, 3))
+ARCHITECTURES = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER}
+SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def training_bytes(name: str) -> bytes:
+    return (GOLDEN / f"{name}.training.tflite").read_bytes()
+
+
+def int8_bytes(name: str) -> bytes:
+    return (GOLDEN / f"{name}.int8.tflite").read_bytes()
+
+
+def parameters(name: str) -> np.ndarray:
+    """Glorot weights and biases that are not zero, so that a forgotten bias is seen."""
+    architecture = ARCHITECTURES[name]
+    jitter = np.random.default_rng(5).normal(0, 0.1, architecture.parameter_count)
+    return (initial_parameters(architecture, 3) + jitter).astype(np.float32)
+
+
+def windows(name: str, count: int, seed: int = 11) -> np.ndarray:
+    shape = (count, ARCHITECTURES[name].feature_count)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def labels(name: str, count: int, seed: int = 12) -> np.ndarray | None:
+    if name != "classifier":
+        return None
+    classes = CLASSIFIER.output_count
+    return np.eye(classes, dtype=np.float32)[np.random.default_rng(seed).integers(0, classes, count)]
+
+
+def ranges(name: str) -> tuple[np.ndarray, np.ndarray]:
+    return reference_model.ranges(ARCHITECTURES[name], parameters(name), windows(name, 400))
+
+
+def good_files() -> dict[str, bytes]:
+    """The files of a sound autoencoder bundle."""
+    x = windows("autoencoder", 100)
+    return bundle_files(
+        int8_model=int8_bytes("autoencoder"),
+        training_model=training_bytes("autoencoder"),
+        parameters=parameters("autoencoder"),
+        reference=fit_reference(x, reference_model.infer(AUTOENCODER, parameters("autoencoder"), x)[1]),
+        golden=make_golden_vectors(Int8Model(int8_bytes("autoencoder")), AUTOENCODER.feature_count),
+    )
+
+
+def verified(files: dict[str, bytes], *, features: int = 6) -> VerifiedBundle:
+    """These files, signed and opened as a device would."""
+    manifest = Manifest(
+        family="pump",
+        version=4,
+        created_at=1.0,
+        model=AUTOENCODER.to_manifest(),
+        features=FeatureSpec(kind="passthrough", names=tuple(f"f{i}" for i in range(features))),
+        threshold=ThresholdSpec(score=2.0, quantile=0.99, margin=1.1, fitted_on=100),
+        files=entries_for(files),
+    )
+    packed = pack_bundle(manifest, files, SIGNING_KEY)
+    return open_bundle(packed, TrustedKeys([SIGNING_KEY.public_key()]))
+
+
+def write_golden() -> None:
+    from models.export import export_int8_model, export_training_model
+
+    GOLDEN.mkdir(exist_ok=True)
+    for name, architecture in ARCHITECTURES.items():
+        (GOLDEN / f"{name}.training.tflite").write_bytes(export_training_model(architecture))
+        int8 = export_int8_model(architecture, parameters(name), *ranges(name))
+        (GOLDEN / f"{name}.int8.tflite").write_bytes(int8)
+
+
+if __name__ == "__main__":
+    write_golden()

@@ -1,0 +1,281 @@
+"""The LiteRT adapter against the NumPy oracle, and against bytes that are no model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from model_samples import (
+    ARCHITECTURES,
+    AUTOENCODER,
+    int8_bytes,
+    labels,
+    parameters,
+    ranges,
+    training_bytes,
+    windows,
+)
+
+from models import reference_model
+from models.architecture import Architecture
+from models.errors import InputError, LayoutError, ModelError, ModelFormatError, ParameterError
+from models.litert import Int8Model, TrainingModel
+from models.seal import check_seal
+
+pytestmark = pytest.mark.edge
+
+both = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def restored(name: str) -> TrainingModel:
+    model = TrainingModel(training_bytes(name), ARCHITECTURES[name])
+    model.restore(parameters(name))
+    return model
+
+
+@both
+def test_outputs_and_scores_equal_the_oracles(name) -> None:
+    x = windows(name, 33)
+    output, score = restored(name).infer(x)
+    expected_output, expected_score = reference_model.infer(ARCHITECTURES[name], parameters(name), x)
+    np.testing.assert_allclose(output, expected_output, atol=1e-5)
+    np.testing.assert_allclose(score, expected_score, atol=1e-5)
+
+
+@both
+def test_ranges_of_every_activation_tensor_equal_the_oracles(name) -> None:
+    x = windows(name, 33)
+    for found, expected in zip(
+        restored(name).ranges(x),
+        reference_model.ranges(ARCHITECTURES[name], parameters(name), x),
+        strict=True,
+    ):
+        assert found.shape == (ARCHITECTURES[name].tensor_count,)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@both
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_a_training_step_equals_the_oracles(name, batch) -> None:
+    x, y, model = windows(name, batch), labels(name, batch), restored(name)
+    loss = model.train(x, 0.5, labels=y)
+    expected, expected_loss = reference_model.train_step(
+        ARCHITECTURES[name], parameters(name), x, 0.5, labels=y
+    )
+    assert loss == pytest.approx(expected_loss, abs=1e-5)
+    np.testing.assert_allclose(model.save(), expected, atol=1e-5)
+    assert np.abs(expected - parameters(name)).max() > 1e-3
+
+
+@both
+def test_steps_with_a_proximal_pull_equal_the_oracles(name) -> None:
+    x, y, model = windows(name, 16), labels(name, 16), restored(name)
+    anchor = parameters(name) + np.float32(0.3)
+    expected = parameters(name)
+    for _ in range(5):
+        model.train(x, 0.1, labels=y, anchor=anchor, proximal=0.7)
+        expected, _ = reference_model.train_step(
+            ARCHITECTURES[name], expected, x, 0.1, labels=y, anchor=anchor, proximal=0.7
+        )
+    np.testing.assert_allclose(model.save(), expected, atol=1e-5)
+
+
+@both
+def test_parameters_come_back_bit_by_bit(name) -> None:
+    assert np.array_equal(restored(name).save(), parameters(name))
+
+
+def test_the_anchor_stays_when_the_caller_reuses_his_array() -> None:
+    model, vector = restored("autoencoder"), parameters("autoencoder").copy()
+    model.restore(vector)
+    vector[:] = 99.0
+    model.train(windows("autoencoder", 4), 0.1, proximal=10.0)
+    assert np.abs(model.save()).max() < 10
+
+
+def test_a_model_trains_on_batches_of_changing_size() -> None:
+    model = restored("autoencoder")
+    losses = [model.train(windows("autoencoder", n), 0.05) for n in (8, 3, 8, 1, 64)]
+    assert np.isfinite(losses).all()
+
+
+@both
+def test_int8_outputs_stay_within_a_few_steps_of_the_oracle(name) -> None:
+    model, architecture = Int8Model(int8_bytes(name), ARCHITECTURES[name].kind), ARCHITECTURES[name]
+    x = windows(name, 200)
+    output = np.array([model.infer(row) for row in x])
+    expected, _ = reference_model.infer(architecture, parameters(name), x)
+    assert np.abs(output - expected).max() < 6 * model.output_scale
+    low, high = ranges(name)
+    assert model.output_scale < 1.01 * (max(high[-1], 0) - min(low[-1], 0)) / 255
+
+
+@both
+def test_int8_scores_follow_the_float_scores(name) -> None:
+    model, x = Int8Model(int8_bytes(name), ARCHITECTURES[name].kind), windows(name, 200)
+    got = np.array([model.infer_and_score(row)[1] for row in x])
+    _, expected = reference_model.infer(ARCHITECTURES[name], parameters(name), x)
+    assert np.abs(got - expected).max() < 0.04 * expected.max()
+
+
+def test_an_int8_output_is_the_callers_own_array() -> None:
+    model, x = Int8Model(int8_bytes("autoencoder")), windows("autoencoder", 2)
+    first = model.infer(x[0])
+    kept = first.copy()
+    model.infer(x[1])
+    assert np.array_equal(first, kept)
+
+
+def test_values_beyond_the_range_saturate_instead_of_wrapping_round() -> None:
+    model, x = Int8Model(int8_bytes("autoencoder")), windows("autoencoder", 1)[0]
+    far, farther = x.copy(), x.copy()
+    far[2], farther[2] = 1e3, 1e6
+    assert np.array_equal(model.infer_int8(far), model.infer_int8(farther))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_window_that_is_not_finite_is_refused_and_the_feature_named(bad) -> None:
+    model, x = Int8Model(int8_bytes("autoencoder")), windows("autoencoder", 1)[0]
+    x[3] = bad
+    with pytest.raises(InputError, match="at feature 3"):
+        model.infer(x)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (1, 6), ()])
+def test_a_window_of_another_shape_is_refused(shape) -> None:
+    with pytest.raises(InputError, match=r"one window of shape \(6,\)"):
+        Int8Model(int8_bytes("autoencoder")).infer(np.zeros(shape, np.float32))
+
+
+def test_batches_and_labels_of_another_shape_are_refused() -> None:
+    model = restored("classifier")
+    with pytest.raises(LayoutError, match="a batch has shape"):
+        model.infer(np.zeros((3, 6), np.float32))
+    with pytest.raises(LayoutError, match="a batch has shape"):
+        model.ranges(np.zeros((0, 5), np.float32))
+    with pytest.raises(LayoutError, match="one-hot labels of shape"):
+        model.train(windows("classifier", 3), 0.1)
+    with pytest.raises(LayoutError, match="one-hot labels of shape"):
+        model.train(windows("classifier", 3), 0.1, labels=np.zeros((3, 2), np.float32))
+
+
+def test_training_before_restoring_is_refused() -> None:
+    with pytest.raises(LayoutError, match="restore parameters before training"):
+        TrainingModel(training_bytes("autoencoder"), AUTOENCODER).train(windows("autoencoder", 2), 0.1)
+
+
+def test_parameters_that_do_not_fit_leave_the_model_as_it_was() -> None:
+    model = restored("autoencoder")
+    with pytest.raises(LayoutError):
+        model.restore(np.zeros(7, np.float32))
+    with pytest.raises(ParameterError, match="not finite"):
+        model.restore(np.full(AUTOENCODER.parameter_count, np.nan, np.float32))
+    assert np.array_equal(model.save(), parameters("autoencoder"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a TFLite flatbuffer"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a TFLite flatbuffer"),
+        (b"\x1c\x00\x00\x00TFL3", "expected 64 to"),
+    ],
+)
+def test_bytes_that_are_no_model_are_refused(content, words) -> None:
+    with pytest.raises(ModelFormatError, match=words):
+        Int8Model(content)
+    with pytest.raises(ModelFormatError, match=words):
+        TrainingModel(content, AUTOENCODER)
+
+
+def test_a_model_of_another_role_or_layout_is_refused() -> None:
+    with pytest.raises(ModelFormatError, match="has the signatures"):
+        TrainingModel(int8_bytes("autoencoder"), AUTOENCODER)
+    with pytest.raises(ModelFormatError, match="one input and one output, this one has 2"):
+        Int8Model(training_bytes("autoencoder"))
+    with pytest.raises(ModelFormatError, match="gives back its 5 features, this int8 model gives 3"):
+        Int8Model(int8_bytes("classifier"))
+    with pytest.raises(ModelFormatError, match="has the signatures"):
+        TrainingModel(training_bytes("classifier"), AUTOENCODER)
+    # As many features and the same signatures: only the layout hash can tell.
+    twin = Architecture(kind="dense-autoencoder", layers=(6, 2, 6, 2, 6))
+    with pytest.raises(ModelFormatError, match="built for another layout"):
+        TrainingModel(training_bytes("autoencoder"), twin)
+
+
+def test_a_seal_covers_every_byte_of_a_model() -> None:
+    content = int8_bytes("classifier")
+    mark = content.index(b" seal:")
+    check_seal(content, "model")
+    for at in set(range(len(content))) - set(range(mark, mark + 6)):
+        damaged = bytearray(content)
+        damaged[at] ^= 0x10
+        with pytest.raises(ModelFormatError, match="is damaged"):
+            check_seal(bytes(damaged), "model")
+
+
+DAMAGE = """
+import sys, random
+from pathlib import Path
+from models.architecture import Architecture
+from models.errors import ModelFormatError
+from models.litert import Int8Model, TrainingModel
+int8, training = (Path(p).read_bytes() for p in sys.argv[1:3])
+architecture = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
+dice, refused = random.Random(1), 0
+for _ in range(300):
+    for content, load in ((int8, Int8Model), (training, lambda c: TrainingModel(c, architecture))):
+        damaged = bytearray(content)
+        damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+        for broken in (bytes(damaged), content[: dice.randrange(len(content))]):
+            try:
+                load(broken)
+            except ModelFormatError:
+                refused += 1
+print(refused)
+"""
+
+
+def test_damaged_models_are_refused_and_never_crash_the_process() -> None:
+    from model_samples import GOLDEN
+
+    files = [str(GOLDEN / f"autoencoder.{kind}.tflite") for kind in ("int8", "training")]
+    child = subprocess.run(
+        [sys.executable, "-c", DAMAGE, *files], capture_output=True, text=True, check=False
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    # A bit in the seal's own marker is the one damage that goes unseen, and it changes nothing that runs.
+    assert int(child.stdout) >= 1195
+
+
+LIGHT = """
+import sys
+import models.litert, models.local_training, models.bundles
+from pathlib import Path
+model = models.litert.Int8Model(Path(sys.argv[1]).read_bytes())
+heavy = {"tensorflow", "ai_edge_quantizer", "scipy", "jax", "torch", "flatbuffers", "pandas"} & set(sys.modules)
+print(sorted(heavy))
+"""
+
+
+def test_a_device_loads_a_model_quietly_and_without_heavy_libraries() -> None:
+    from model_samples import GOLDEN
+
+    child = subprocess.run(
+        [sys.executable, "-c", LIGHT, str(GOLDEN / "autoencoder.int8.tflite")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (child.returncode, child.stdout.strip(), child.stderr) == (0, "[]", "")
+
+
+def test_every_refusal_of_this_package_has_one_root() -> None:
+    from models import errors
+
+    named = [getattr(errors, name) for name in errors.__all__]
+    assert all(issubclass(error, ModelError) for error in named)
+    assert errors.__all__ == sorted(errors.__all__)
+    assert all(f"{error.__name__} " in (errors.__doc__ or "") for error in named if error is not ModelError)

@@ -1,0 +1,116 @@
+"""The device's training loop and its answer to an assessment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
+
+from models import reference_model
+from models.errors import InputError, ParameterError
+from models.litert import TrainingModel
+from models.local_training import assess, fit
+from protocol.grids import RANGE_GRID, SCORE_GRID
+from protocol.questions import assess_layout
+
+pytestmark = pytest.mark.edge
+
+
+def model_of(name: str) -> TrainingModel:
+    return TrainingModel(training_bytes(name), ARCHITECTURES[name])
+
+
+def fit_sample(name: str, **change):
+    settings = {"epochs": 8, "batch_size": 16, "learning_rate": 0.1, "proximal": 0.0, "seed": 1} | change
+    rng = np.random.default_rng(settings.pop("seed"))
+    x = settings.pop("x", windows(name, 70))
+    return fit(model_of(name), parameters(name), x, rng=rng, labels=labels(name, 70), **settings)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_training_lowers_the_loss_and_counts_its_steps(name) -> None:
+    result = fit_sample(name)
+    assert result.loss_after < 0.97 * result.loss_before
+    assert result.steps == 8 * 5
+    before, _ = reference_model.loss_and_gradient(
+        ARCHITECTURES[name], parameters(name), windows(name, 70), labels(name, 70)
+    )
+    after, _ = reference_model.loss_and_gradient(
+        ARCHITECTURES[name], result.parameters, windows(name, 70), labels(name, 70)
+    )
+    assert (result.loss_before, result.loss_after) == pytest.approx((before, after), rel=1e-5)
+
+
+def test_one_epoch_equals_the_oracles_steps_in_the_same_order() -> None:
+    result = fit_sample("autoencoder", epochs=1, proximal=0.2)
+    x, expected = windows("autoencoder", 70), parameters("autoencoder")
+    order = np.random.default_rng(1).permutation(70)
+    for at in range(0, 70, 16):
+        expected, _ = reference_model.train_step(
+            AUTOENCODER, expected, x[order[at : at + 16]], 0.1, anchor=parameters("autoencoder"), proximal=0.2
+        )
+    np.testing.assert_allclose(result.parameters, expected, atol=1e-5)
+
+
+def test_the_same_seed_trains_the_same_model_and_another_seed_another() -> None:
+    first, again, other = (
+        fit_sample("autoencoder"),
+        fit_sample("autoencoder"),
+        fit_sample("autoencoder", seed=2),
+    )
+    assert np.array_equal(first.parameters, again.parameters)
+    assert not np.array_equal(first.parameters, other.parameters)
+
+
+def test_a_proximal_term_keeps_the_update_short() -> None:
+    start = parameters("autoencoder")
+    free = np.linalg.norm(fit_sample("autoencoder").parameters - start)
+    pulled = np.linalg.norm(fit_sample("autoencoder", proximal=5.0).parameters - start)
+    assert pulled < 0.5 * free
+
+
+def test_training_that_diverges_is_refused() -> None:
+    with pytest.raises(ParameterError, match="diverged after"):
+        fit_sample("autoencoder", learning_rate=1e6, epochs=30)
+
+
+@pytest.mark.parametrize("x", [np.zeros((0, 6)), np.zeros(6)])
+def test_training_without_windows_is_refused(x) -> None:
+    with pytest.raises(InputError, match="needs windows"):
+        fit_sample("autoencoder", x=x)
+
+
+def test_a_window_that_is_not_finite_is_named() -> None:
+    x = windows("autoencoder", 70)
+    x[13, 2] = np.nan
+    with pytest.raises(InputError, match="window 13 of 70"):
+        fit_sample("autoencoder", x=x)
+    with pytest.raises(InputError, match="window 13 of 70"):
+        assess(model_of("autoencoder"), parameters("autoencoder"), parameters("autoencoder"), x)
+
+
+def test_an_assessment_fits_the_protocols_layout_and_says_what_the_oracle_says() -> None:
+    x, champion = windows("autoencoder", 50), parameters("autoencoder")
+    candidate = champion * np.float32(0.9)
+    parts = assess(model_of("autoencoder"), candidate, champion, x)
+    layout = assess_layout(AUTOENCODER.tensor_count, AUTOENCODER.feature_count)
+    parts = layout.unpack(layout.pack(parts))
+    candidate_scores = reference_model.infer(AUTOENCODER, candidate, x)[1]
+    champion_scores = reference_model.infer(AUTOENCODER, champion, x)[1]
+    assert parts["examples"] == 50
+    assert parts["candidate_loss"] == pytest.approx(candidate_scores.sum(), rel=1e-5)
+    assert parts["champion_loss"] == pytest.approx(champion_scores.sum(), rel=1e-5)
+    assert parts["candidate_scores"].sum() == parts["champion_scores"].sum() == 50
+    assert SCORE_GRID.quantile(parts["candidate_scores"], 0.5) == pytest.approx(
+        np.median(candidate_scores), rel=0.1
+    )
+    np.testing.assert_allclose(parts["feature_sum"], x.sum(axis=0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(parts["feature_squares"], (x**2).sum(axis=0), rtol=1e-4)
+    assert (parts["feature_counts"].reshape(6, -1).sum(axis=1) == 50).all()
+    low, high = reference_model.ranges(AUTOENCODER, candidate, x)
+    lows = parts["range_low"].reshape(AUTOENCODER.tensor_count, -1)
+    highs = parts["range_high"].reshape(AUTOENCODER.tensor_count, -1)
+    for t in range(AUTOENCODER.tensor_count):
+        lower, upper = RANGE_GRID.outer_bounds(lows[t], highs[t])
+        assert lower <= low[t] <= high[t] <= upper
+        assert upper <= max(high[t] * 1.1, 2**-6)
