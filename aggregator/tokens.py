@@ -19,8 +19,9 @@ from aggregator.errors import AccessError, SettingsError
 from protocol.errors import TopicError
 from protocol.names import check_name
 
-__all__ = ["PREFIX", "Role", "TokenStore"]
+__all__ = ["DATABASE", "PREFIX", "Role", "TokenStore"]
 
+DATABASE: Final = "aggregator.sqlite"
 PREFIX: Final = "ao_"
 SECRET_BYTES: Final = 32
 

@@ -188,7 +188,7 @@ class TrainingDesk:
     def _drive(self, run: TrainingRun) -> None:
         try:
             self._driver.advance(run.id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a defect in one run must neither stop the service nor be tried for ever
             _log.exception("run_crashed", run=run.id)
             now = self._now()
             self._store.save(

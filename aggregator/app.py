@@ -1,0 +1,297 @@
+"""The aggregator service: the only place that reads settings into adapters, and that runs them.
+
+::
+
+    Flower Fleet API (thread) ◄── devices            operator API (event loop) ◄── people, fedge-aggregator
+              ▲                                                  │
+    worker thread: Coordinator ◄── TrainingDesk ◄── watcher thread ──► fleet (HTTPS)
+              └──► invitation board (event loop) ──► MQTT
+
+Starting checks everything that can be checked (keys, ports, fleet, broker) and fails with one clear line; once up, a fleet
+or broker that goes away is waited for. SIGTERM ends it within seconds; what was not finished goes on at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiomqtt
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from aggregator.api.application import create_api
+from aggregator.errors import FleetUnreachableError, SettingsError
+from aggregator.exporter import SigningExporter
+from aggregator.federation import FlowerFederation
+from aggregator.fleet_client import FleetClient
+from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from aggregator.invitations import MqttInvitationBoard, broker_account
+from aggregator.release_keys import read_private_key, read_public_key
+from aggregator.rounds.attendance import Pacing
+from aggregator.rounds.coordinator import Coordinator
+from aggregator.rounds.run_store import RunStore
+from aggregator.run_metrics import RunMetrics
+from aggregator.settings import Settings, split_address
+from aggregator.tokens import DATABASE, TokenStore
+from aggregator.training_desk import TrainingDesk
+from protocol.bundle import TrustedKeys
+from protocol.names import FamilyName
+
+__all__ = ["Aggregator", "build_aggregator", "configure_logging", "serve"]
+
+START_PATIENCE_S: Final = 15.0
+"""How long fleet and broker may take to come up beside us before the start fails."""
+
+GIT_REVISION: Final = os.environ.get("FEDGE_GIT_REVISION", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregator:
+    """The built service; `serve` runs it."""
+
+    settings: Settings
+    api: FastAPI
+    desk: TrainingDesk
+    fleet: FleetClient
+    flower: FlowerServer
+    board: MqttInvitationBoard
+    store: RunStore
+    tokens: TokenStore
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises the signals it caught once more when it is done; here `serve` owns the signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def configure_logging(*, as_json: bool) -> None:
+    """Send structlog and the standard library's records to stderr, in one form."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    # Each request of ours at INFO would drown the events of a run.
+    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def build_aggregator(settings: Settings) -> Aggregator:
+    """Read keys and secrets, open the database, build every adapter; nothing listens or connects yet.
+
+    Raises:
+        SettingsError: a file that cannot be used.
+        FlowerServerError: Flower's state cannot be opened.
+    """
+    signing_key = read_private_key(settings.signing_key, "signing_key")
+    trusted = TrustedKeys(
+        [signing_key.public_key(), *(read_public_key(path, "release_keys") for path in settings.release_keys)]
+    )
+    fleet = FleetClient(settings.fleet)
+    board = MqttInvitationBoard(
+        settings.mqtt,
+        tenant=settings.tenant,
+        families=settings.families,
+        boot_id=os.urandom(8).hex(),
+        now=time.time,
+    )
+    try:
+        store = RunStore(settings.data_dir / DATABASE)
+    except OSError as error:
+        raise SettingsError(f"data_dir {settings.data_dir} cannot be used: {error}") from None
+    host, port = split_address(settings.flower_listen)
+    flower = FlowerServer(
+        FlowerServerSettings(
+            host=host,
+            port=port,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            data_dir=settings.data_dir / "flower",
+        )
+    )
+    stopping = threading.Event()
+    coordinator = Coordinator(
+        store=store,
+        families=settings.families,
+        fleet=fleet,
+        federation=FlowerFederation(flower),
+        board=board,
+        exporter=SigningExporter(signing_key),
+        trusted=trusted,
+        flower_address=settings.flower_address,
+        pacing=Pacing(now=time.time, sleep=lambda s: _sleep(stopping, s), is_stopping=stopping.is_set),
+        patience_s=settings.publish_patience_s,
+        git_revision=GIT_REVISION,
+    )
+    desk = TrainingDesk(
+        store=store,
+        families=settings.families,
+        driver=coordinator,
+        drift=fleet,
+        stopping=stopping,
+        now=time.time,
+        new_id=lambda: f"run-{int(time.time())}-{os.urandom(4).hex()}",
+        watch_every_s=settings.watch_every_s,
+    )
+    tokens = TokenStore(settings.data_dir / DATABASE)
+    registry = CollectorRegistry()
+    registry.register(RunMetrics(store))
+    api = create_api(desk, tokens, registry, lambda: {"status": "ok", "broker_connected": board.is_connected})
+    return Aggregator(
+        settings=settings,
+        api=api,
+        desk=desk,
+        fleet=fleet,
+        flower=flower,
+        board=board,
+        store=store,
+        tokens=tokens,
+    )
+
+
+async def serve(aggregator: Aggregator) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError, FlowerListenError, FleetError: the start failed; the message says what to mend.
+    """
+    listener = _bind(aggregator.settings)
+    server = _Server(
+        uvicorn.Config(
+            aggregator.api,
+            ssl_certfile=aggregator.settings.tls_cert,
+            ssl_keyfile=aggregator.settings.tls_key,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+            server_header=False,
+        )
+    )
+    loop, ending = asyncio.get_running_loop(), threading.Event()
+
+    def end() -> None:
+        ending.set()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        await _check_surroundings(aggregator, ending)
+        if ending.is_set():
+            return
+        await asyncio.to_thread(aggregator.flower.start)
+        board = asyncio.create_task(aggregator.board.run())
+        aggregator.desk.start()
+        structlog.get_logger().info(
+            "aggregator_started",
+            listen=aggregator.settings.listen,
+            flower_listen=aggregator.settings.flower_listen,
+            families=sorted(aggregator.settings.families),
+        )
+        await server.serve(sockets=[listener])
+        await asyncio.to_thread(aggregator.desk.stop)
+        board.cancel()
+        with suppress(asyncio.CancelledError):
+            await board
+    finally:
+        listener.close()
+        await asyncio.to_thread(aggregator.flower.stop)
+        aggregator.fleet.close()
+        aggregator.tokens.close()
+        aggregator.store.close()
+    structlog.get_logger().info("aggregator_stopped")
+
+
+async def _check_surroundings(aggregator: Aggregator, ending: threading.Event) -> None:
+    """Wait a little for fleet and broker to come up; a refusal (token, account) is final at once."""
+    deadline = time.monotonic() + START_PATIENCE_S
+    await asyncio.to_thread(_check_fleet, aggregator, ending, deadline)
+    connect = broker_account(aggregator.settings.mqtt)
+    while not ending.is_set():
+        try:
+            async with connect():
+                return
+        except aiomqtt.MqttError as error:
+            if isinstance(error, aiomqtt.MqttCodeError) or time.monotonic() > deadline:
+                raise SettingsError(
+                    f"the broker at mqtt.url {aggregator.settings.mqtt.url} cannot be used: {error}"
+                ) from None
+        await asyncio.sleep(0.5)
+
+
+def _check_fleet(aggregator: Aggregator, ending: threading.Event, deadline: float) -> None:
+    while True:
+        try:
+            aggregator.fleet.releases(FamilyName(aggregator.settings.family[0].name))
+        except FleetUnreachableError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+        if ending.wait(0.5):
+            return
+
+
+def _bind(settings: Settings) -> socket.socket:
+    host, port = split_address(settings.listen)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"tls_cert {settings.tls_cert} with tls_key {settings.tls_key} cannot be used: {error}"
+        ) from None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise SettingsError(
+            f"the operator API cannot listen on {settings.listen}: {error.strerror or error}; choose another 'listen' or stop what uses it"
+        ) from None
+    return listener
+
+
+def _sleep(stopping: threading.Event, seconds: float) -> None:
+    stopping.wait(seconds)

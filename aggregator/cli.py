@@ -1,0 +1,217 @@
+"""``fedge-aggregator``: the service, and what people do with it.
+
+Exit codes: 0 done; 1 a run that was waited for did not complete; 2 something the person has to mend, said in one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aggregator.errors import AggregatorError
+
+__all__ = ["main"]
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+tokens_cli = typer.Typer(no_args_is_help=True, help="Tokens of the operator API.")
+keys_cli = typer.Typer(no_args_is_help=True, help="Release signing keys.")
+cli.add_typer(tokens_cli, name="tokens")
+cli.add_typer(keys_cli, name="keys")
+
+Config = Annotated[Path, typer.Option("--config", help="aggregator.toml")]
+Url = Annotated[str, typer.Option("--url", envvar="FEDGE_AGGREGATOR_URL", help="https://host:port")]
+Ca = Annotated[Path, typer.Option("--ca", envvar="FEDGE_AGGREGATOR_CA", help="CA certificate, PEM")]
+TokenFile = Annotated[
+    Path, typer.Option("--token-file", envvar="FEDGE_AGGREGATOR_TOKEN_FILE", help="file with an ao_… token")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table")]
+
+FINAL = frozenset({"COMPLETED", "REJECTED_BY_GATE", "FAILED", "CANCELED"})
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli()
+
+
+@cli.command()
+def serve(
+    config: Config,
+    json_logs: Annotated[bool, typer.Option("--json-logs/--plain-logs", help="form of the log")] = True,
+) -> None:
+    """Run the aggregator until SIGTERM."""
+    with _one_line_errors():
+        # Imported here: the other commands need neither Flower nor the API.
+        from aggregator.app import build_aggregator, configure_logging
+        from aggregator.app import serve as run_service
+        from aggregator.settings import load_settings
+
+        settings = load_settings(config)
+        configure_logging(as_json=json_logs)
+        asyncio.run(run_service(build_aggregator(settings)))
+
+
+@cli.command()
+def train(
+    family: Annotated[str, typer.Option("--family")],
+    url: Url,
+    ca: Ca,
+    token_file: TokenFile,
+    reason: Annotated[str, typer.Option("--reason")] = "a person asked for it",
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1)] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="stay until the run is over")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a training run."""
+    with _one_line_errors():
+        from aggregator.api_client import ApiClient
+
+        client = ApiClient(url, ca, token_file)
+        body: dict[str, Any] = {"family": family, "reason": reason}
+        run = client.call("POST", "/v1/training-runs", json=body | ({"rounds": rounds} if rounds else {}))
+        if wait:
+            run = _follow(client, run["id"], quiet=as_json)
+        print(json.dumps(run) if as_json else f"{run['id']} {run['state']}: {run['detail']}")
+        if wait and run["state"] != "COMPLETED":
+            raise typer.Exit(1)
+
+
+@cli.command()
+def runs(
+    url: Url,
+    ca: Ca,
+    token_file: TokenFile,
+    run_id: Annotated[str | None, typer.Argument(help="one run in full")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="ask for the end of RUN_ID")] = False,
+    family: Annotated[str | None, typer.Option("--family")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List training runs, or show one with its rounds."""
+    with _one_line_errors():
+        from aggregator.api_client import ApiClient
+        from aggregator.run_tables import print_run, print_runs
+
+        client = ApiClient(url, ca, token_file)
+        if run_id is None:
+            answer = client.call("GET", "/v1/training-runs", params={"family": family} if family else {})
+        elif cancel:
+            answer = client.call("POST", f"/v1/training-runs/{run_id}:cancel")
+        else:
+            answer = client.call("GET", f"/v1/training-runs/{run_id}")
+        if as_json:
+            print(json.dumps(answer))
+        elif run_id is None:
+            print_runs(answer["items"])
+        else:
+            print_run(answer)
+
+
+@tokens_cli.command("create")
+def create_token(
+    config: Config,
+    name: Annotated[str, typer.Option("--name", help="who or what holds it")],
+    role: Annotated[str, typer.Option("--role", help="viewer, operator or admin")] = "operator",
+) -> None:
+    """Print a new token, once."""
+    with _one_line_errors():
+        from aggregator.errors import SettingsError
+        from aggregator.tokens import Role
+
+        if role not in list(Role):
+            raise SettingsError(f"role {role!r} is not known; valid are {', '.join(Role)}")
+        print(_token_store(config).create(name, Role(role), now=time.time(), random_bytes=os.urandom))
+
+
+@tokens_cli.command("revoke")
+def revoke_token(config: Config, name: Annotated[str, typer.Option("--name")]) -> None:
+    """Make a token void at once."""
+    with _one_line_errors():
+        _token_store(config).revoke(name)
+
+
+@keys_cli.command("create")
+def create_key(out: Annotated[Path, typer.Option("--out", help="e.g. release.key")]) -> None:
+    """Make an Ed25519 release key (mode 0600) and its public half beside it."""
+    with _one_line_errors():
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        from aggregator.release_keys import create_key_files
+
+        public = create_key_files(out, Ed25519PrivateKey.generate())
+        print(
+            f"{out} (keep it secret, keep a copy offline) and {public} (pin it on devices, fleet and aggregator)"
+        )
+
+
+@cli.command("initial-release")
+def initial_release(
+    features: Annotated[Path, typer.Option("--features", help="NPZ: machine name → rows (n, features)")],
+    spec: Annotated[Path, typer.Option("--spec", help="family.toml")],
+    signing_key: Annotated[Path, typer.Option("--signing-key", help="Ed25519 PEM")],
+    out: Annotated[Path, typer.Option("--out", help="bundle to write, e.g. v1.fedge")],
+    as_json: AsJson = False,
+) -> None:
+    """Train version 1 centrally on reference recordings; needs no server."""
+    with _one_line_errors():
+        from aggregator.exporter import SigningExporter
+        from aggregator.initial_release import load_spec, read_recordings, train_release
+        from aggregator.release_keys import read_private_key
+        from aggregator.run_tables import training_progress
+        from aggregator.written_files import write_durably
+
+        family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
+        machines = read_recordings(features, len(family.features.names))
+        with training_progress(quiet=as_json) as progress:
+            made = train_release(
+                family, machines, SigningExporter(key), created_at=time.time(), progress=progress
+            )
+        write_durably(out, made.content)
+        figures = {name: value for name, value in vars(made).items() if name != "content"}
+        figures |= {"file": str(out), "bytes": len(made.content)}
+        print(json.dumps(figures) if as_json else _sentence(figures))
+
+
+def _sentence(figures: dict[str, Any]) -> str:
+    return (
+        f"{figures['release']} from {figures['windows']} windows of {figures['machines']} machines: loss "
+        f"{figures['loss_before']:.4g} → {figures['loss_after']:.4g}, held out {figures['held_out_loss']:.4g}; "
+        f"threshold {figures['threshold']:.4g}; int8 error {figures['int8_error']:.2g}; {figures['bytes']} bytes in {figures['file']}"
+    )
+
+
+def _token_store(config: Path) -> Any:
+    from aggregator.settings import load_settings
+    from aggregator.tokens import DATABASE, TokenStore
+
+    return TokenStore(load_settings(config).data_dir / DATABASE)
+
+
+def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
+    said = ""
+    while True:
+        run: dict[str, Any] = client.call("GET", f"/v1/training-runs/{run_id}")
+        line = f"{run['state']}: {run['detail']}"
+        if not quiet and line != said:
+            print(line, file=sys.stderr)
+            said = line
+        if run["state"] in FINAL:
+            return run
+        time.sleep(1.0)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except AggregatorError as error:
+        print(f"fedge-aggregator: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None

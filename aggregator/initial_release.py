@@ -1,0 +1,289 @@
+"""Version 1: a model trained centrally on recordings of a few reference machines, before any device exists.
+
+::
+
+    recordings (NPZ: machine → rows (n, F)) ─► each standardised by its own first rows ─► train on 4 of 5 rows
+        ─► assess on every 5th ─► threshold, ranges, reference exactly as after a federated run ─► signed bundle
+
+It needs no server. The assessment runs through the same code as the fleet's sums, with one participant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from aggregator.errors import ExportFailedError, SettingsError
+from aggregator.rounds.assessment import fit_threshold, read_assessment, reference_from_sums, tensor_ranges
+from aggregator.rounds.ports import Candidate, Exporter
+from aggregator.rounds.proposal import measure_int8_error, with_int8_error
+from models.architecture import Architecture, Kind, initial_parameters
+from models.errors import ModelError
+from models.export.isolated import export_training_model
+from models.features import make_extractor
+from models.litert import TrainingModel
+from models.local_training import assess, fit
+from models.standardiser import fit_standardiser
+from protocol.errors import TopicError
+from protocol.manifest import FeatureSpec, Provenance
+from protocol.names import FamilyName, check_name
+from protocol.questions import assess_layout
+
+__all__ = [
+    "FamilySpec",
+    "InitialRelease",
+    "load_spec",
+    "read_recordings",
+    "standardise_machines",
+    "train_release",
+]
+
+HOLD_OUT_EVERY: Final = 5
+"""Every 5th window judges and none of them trains: what the learners on the devices do, too."""
+
+EPOCHS_AT_ONCE: Final = 10
+"""Between two reports of progress."""
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[model]``: kind and layer widths, input first."""
+
+    layers: tuple[Positive, ...]
+    kind: Kind = "dense-autoencoder"
+
+
+class TrainingSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[training]``: plain mini-batch descent."""
+
+    epochs: Positive = 60
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.2
+
+
+class ThresholdSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[threshold]``: as in aggregator.toml."""
+
+    quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.999
+    margin: Annotated[float, Meta(gt=0)] = 1.1
+
+
+class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """family.toml. `commissioning_rows` of each recording fit that machine's standardiser."""
+
+    family: str
+    model: ModelSection
+    features: FeatureSpec
+    training: TrainingSection = TrainingSection()
+    threshold: ThresholdSection = ThresholdSection()
+    commissioning_rows: Annotated[int, Meta(ge=2)] = 120
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialRelease:
+    """The bundle and the figures a person wants to see before trusting it."""
+
+    content: bytes
+    release: str
+    machines: int
+    windows: int
+    loss_before: float
+    loss_after: float
+    held_out_loss: float
+    threshold: float
+    int8_error: float
+
+
+def load_spec(path: Path) -> FamilySpec:
+    """Read family.toml; raises SettingsError that names the key, with the nearest valid one for a typo."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the family specification {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    _check_keys(data, FamilySpec, path)
+    try:
+        spec = msgspec.convert(data, FamilySpec)
+        check_name(spec.family, "family")
+        Architecture(kind=spec.model.kind, layers=spec.model.layers)
+        make_extractor(spec.features)
+    except (msgspec.ValidationError, TopicError, ModelError, ValueError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    if spec.model.layers[0] != len(spec.features.names):
+        raise SettingsError(
+            f"{path}: model.layers begins with {spec.model.layers[0]}, but features.names has {len(spec.features.names)} names"
+        )
+    if spec.model.kind != "dense-autoencoder":
+        raise SettingsError(f"{path}: recordings carry no labels, so version 1 must be a dense-autoencoder")
+    return spec
+
+
+def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]:
+    """Machine → feature rows (n, features) from an NPZ; 1-D arrays (such as names) are passed over.
+
+    Raises:
+        SettingsError: not an NPZ, no machine in it, another number of features, or a value that is not finite.
+    """
+    machines: dict[str, NDArray[np.float32]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                if (rows := archive[name]).ndim == 2:
+                    machines[name] = rows.astype(np.float32)
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise SettingsError(
+            f"cannot read recordings from {path}: {error}; expected an .npz of 2-D arrays"
+        ) from None
+    if not machines:
+        raise SettingsError(f"{path} holds no recording: expected one array (rows, {features}) per machine")
+    for name, rows in machines.items():
+        if rows.shape[1] != features:
+            raise SettingsError(
+                f"recording {name!r} in {path} has {rows.shape[1]} features; the family has {features}"
+            )
+        if not np.isfinite(rows).all():
+            bad = int(np.argmin(np.isfinite(rows).all(axis=1)))
+            raise SettingsError(f"row {bad} of recording {name!r} in {path} holds NaN or infinity; remove it")
+    return machines
+
+
+def standardise_machines(
+    machines: Mapping[str, NDArray[np.float32]], commissioning_rows: int
+) -> NDArray[np.float32]:
+    """All rows (n, F) in units of each machine's own healthy variation, as its device would see them.
+
+    Raises:
+        SettingsError: a recording is too short to leave anything after commissioning.
+    """
+    standardised = []
+    for name, rows in machines.items():
+        if len(rows) <= commissioning_rows:
+            raise SettingsError(
+                f"recording {name!r} has {len(rows)} rows; more than commissioning_rows = {commissioning_rows} are needed"
+            )
+        standardised.append(fit_standardiser(rows[:commissioning_rows]).apply(rows))
+    return np.concatenate(standardised)
+
+
+def train_release(
+    spec: FamilySpec,
+    machines: Mapping[str, NDArray[np.float32]],
+    exporter: Exporter,
+    *,
+    created_at: float,
+    progress: Callable[[float], None] = lambda _: None,
+) -> InitialRelease:
+    """Train, calibrate, quantise and sign version 1.
+
+    Args:
+        spec: the family.
+        machines: raw feature rows per reference machine, from `read_recordings`.
+        exporter: signs; its key decides who trusts the release.
+        created_at: Unix seconds.
+        progress: told the finished share of the training, 0 to 1.
+
+    Raises:
+        SettingsError: the recordings are too short.
+        ExportFailedError: training diverged, or the release cannot be built.
+    """
+    architecture = Architecture(kind=spec.model.kind, layers=spec.model.layers)
+    rows = standardise_machines(machines, spec.commissioning_rows)
+    held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
+    try:
+        model = TrainingModel(export_training_model(architecture), architecture)
+        parameters, before, after = _train(spec, architecture, model, rows[~held_out], progress)
+        parts = assess(model, parameters, parameters, rows[held_out])
+    except ModelError as error:
+        raise ExportFailedError(f"version 1 of {spec.family} cannot be trained: {error}") from error
+    layout = assess_layout(architecture.tensor_count, architecture.feature_count)
+    assessment = read_assessment(
+        layout.pack(parts), tensors=architecture.tensor_count, features=architecture.feature_count
+    )
+    low, high = tensor_ranges(assessment)
+    candidate = Candidate(
+        family=FamilyName(spec.family),
+        version=1,
+        architecture=architecture,
+        parameters=parameters,
+        low=low,
+        high=high,
+        threshold=fit_threshold(assessment, quantile=spec.threshold.quantile, margin=spec.threshold.margin),
+        features=spec.features,
+        reference=reference_from_sums(assessment),
+        provenance=Provenance(
+            trigger="initial",
+            participants=len(machines),
+            examples=int(np.count_nonzero(~held_out)),
+            algorithm=f"central, {spec.training.epochs} epochs",
+            evaluation={"candidate_loss": assessment.candidate_loss},
+        ),
+        created_at=created_at,
+    )
+    int8_model = exporter.int8_model(candidate)
+    int8_error = measure_int8_error(candidate, int8_model, assessment, seed=spec.seed)
+    return InitialRelease(
+        content=exporter.release(with_int8_error(candidate, int8_error), int8_model),
+        release=f"{spec.family}/1",
+        machines=len(machines),
+        windows=len(rows),
+        loss_before=before,
+        loss_after=after,
+        held_out_loss=assessment.candidate_loss,
+        threshold=candidate.threshold.score,
+        int8_error=int8_error,
+    )
+
+
+def _train(
+    spec: FamilySpec,
+    architecture: Architecture,
+    model: TrainingModel,
+    rows: NDArray[np.float32],
+    progress: Callable[[float], None],
+) -> tuple[NDArray[np.float32], float, float]:
+    settings, rng = spec.training, np.random.default_rng(spec.seed)
+    parameters = initial_parameters(architecture, spec.seed)
+    first: float | None = None
+    done, last = 0, 0.0
+    while done < settings.epochs:
+        epochs = min(EPOCHS_AT_ONCE, settings.epochs - done)
+        result = fit(
+            model,
+            parameters,
+            rows,
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            proximal=0.0,
+            rng=rng,
+        )
+        parameters, last = result.parameters, result.loss_after
+        first = result.loss_before if first is None else first
+        done += epochs
+        progress(done / settings.epochs)
+    return parameters, first or 0.0, last
+
+
+def _check_keys(data: Mapping[str, Any], section: type[Struct], path: Path, where: str = "") -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in data.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(fields))}"
+            raise SettingsError(f"{path}: unknown key {where + key!r}; {hint}")
+        kind = fields[key]
+        if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Struct):
+            _check_keys(value, kind, path, f"{where}{key}.")

@@ -1,0 +1,76 @@
+"""Training runs as tables for people, and a progress bar for what takes longer than two seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["print_run", "print_runs", "training_progress"]
+
+
+def print_runs(items: Sequence[dict[str, Any]]) -> None:
+    """One line a run, the newest first."""
+    table = Table("run", "family", "state", "rounds", "trigger", "started", "release", "detail", box=None)
+    for run in items:
+        table.add_row(
+            run["id"],
+            run["family"],
+            run["state"],
+            f"{run['finished_rounds']}/{run['planned_rounds']}",
+            run["trigger"],
+            _time(run["created_at"]),
+            run["release"] or "-",
+            run["detail"],
+        )
+    Console().print(table if items else "no training run yet")
+
+
+def print_run(run: dict[str, Any]) -> None:
+    """A run in full: state, rounds, who was refused and why, the gate's checks."""
+    console = Console()
+    console.print(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}", markup=False)
+    rounds = Table(
+        "round", "devices", "lost", "seconds", "training", "loss before", "after", "note", box=None
+    )
+    for entry in run.get("rounds", []):
+        rounds.add_row(
+            f"{entry['number']}.{entry['attempt']}",
+            f"{len(entry['participants'])}/{entry['asked']}",
+            str(len(entry["lost"])),
+            f"{entry['seconds']:.2f}",
+            f"{entry['seconds_in_training']:.2f}",
+            _number(entry["loss_before"]),
+            _number(entry["loss_after"]),
+            entry["note"],
+        )
+    console.print(rounds)
+    for entry in run.get("rounds", []):
+        for refused in entry["refused"]:
+            console.print(
+                f"round {entry['number']} refused {refused['device']}: {refused['reason']}", markup=False
+            )
+    for check in run.get("checks", []):
+        console.print(f"{'passed' if check['is_passed'] else 'FAILED'}  {check['reason']}", markup=False)
+
+
+@contextmanager
+def training_progress(*, quiet: bool) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr that is told the finished share, 0 to 1."""
+    columns = (TextColumn("training version 1"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        task = progress.add_task("training", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
