@@ -10,16 +10,16 @@ import hashlib
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Response
 from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services, require
+from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.problems import PROBLEM_RESPONSES
 from fleet.auth.roles import Caller
-from fleet.errors import ConflictError, NotFoundError
 from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.states import RolloutState
-from fleet.rollouts.store import find_rollout
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import (
     ExecutionView,
@@ -33,14 +33,13 @@ from fleet.storage.access_tables import Role
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["rollouts"])
+router = APIRouter(prefix="/v1", tags=["rollouts"], responses=PROBLEM_RESPONSES)
 
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
 IdempotencyKey = Annotated[
     str | None,
     Header(min_length=8, max_length=200, description="the same key gives the same rollout and groups"),
 ]
-Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 class PreviewGroup(BaseModel):
@@ -60,20 +59,6 @@ class Preview(BaseModel):
     devices: int
     groups: list[PreviewGroup]
     already_running: list[str]
-
-
-class RolloutPage(BaseModel):
-    """A page of rollouts, newest first; ask again with ``cursor=next_cursor`` until that is null."""
-
-    items: list[RolloutSummary]
-    next_cursor: str | None
-
-
-class ExecutionPage(BaseModel):
-    """A page of executions, by device."""
-
-    items: list[ExecutionView]
-    next_cursor: str | None
 
 
 def _rollout_id(caller: Caller, key: str) -> str:
@@ -121,26 +106,10 @@ def create(
     With an ``Idempotency-Key`` that was used before: 200 and that rollout if the plan is the same, else 409.
     """
     rollout_id = _rollout_id(caller, idempotency_key or secrets.token_hex(16))
-    if idempotency_key is not None:
-        known = _find_same(services, rollout_id, plan, idempotency_key)
-        if known is not None:
-            response.status_code = 200
-            return known
-    create_rollout(services.database, plan, rollout_id, actor=caller.actor, now=services.now())
+    created = create_rollout(services.database, plan, rollout_id, actor=caller.actor, now=services.now())
+    if not created:
+        response.status_code = 200
     return _view(services, rollout_id)
-
-
-def _find_same(services: Services, rollout_id: str, plan: RolloutPlan, key: str) -> RolloutView | None:
-    with services.database.read() as session:
-        try:
-            rollout, _ = find_rollout(session, rollout_id)
-        except NotFoundError:
-            return None
-        if rollout.plan != plan:
-            raise ConflictError(
-                f"Idempotency-Key {key[:40]!r} already made rollout {rollout_id} from another plan; use a new key"
-            )
-        return view_rollout(session, rollout_id)
 
 
 def _view(services: Services, rollout_id: str) -> RolloutView:
@@ -151,14 +120,16 @@ def _view(services: Services, rollout_id: str) -> RolloutView:
 @router.get("/rollouts", dependencies=[Depends(require(Role.VIEWER))])
 def index(
     state: RolloutState | None = None,
-    cursor: str | None = None,
+    cursor: Cursor = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),
-) -> RolloutPage:
+) -> Page[RolloutSummary]:
     """Rollouts, newest first."""
+    before = decode_cursor(cursor) if cursor else None
     with services.database.read() as session:
-        found = list_rollouts(session, state=state, before=cursor, limit=limit + 1)
-    return RolloutPage(items=found[:limit], next_cursor=found[limit - 1].id if len(found) > limit else None)
+        found = list_rollouts(session, state=state, before=before, limit=limit + 1)
+    more = encode_cursor(found[limit - 1].id) if len(found) > limit else None
+    return Page[RolloutSummary](items=found[:limit], next_cursor=more)
 
 
 @router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
@@ -171,16 +142,16 @@ def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> R
 def executions(
     rollout_id: RolloutId,
     number: int,
-    cursor: str = "",
+    cursor: Cursor = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),
-) -> ExecutionPage:
+) -> Page[ExecutionView]:
     """The devices of a group and how far each is."""
+    after = decode_cursor(cursor) if cursor else ""
     with services.database.read() as session:
-        found = view_executions(session, rollout_id, number, after=cursor, limit=limit + 1)
-    return ExecutionPage(
-        items=found[:limit], next_cursor=found[limit - 1].device if len(found) > limit else None
-    )
+        found = view_executions(session, rollout_id, number, after=after, limit=limit + 1)
+    more = encode_cursor(found[limit - 1].device) if len(found) > limit else None
+    return Page[ExecutionView](items=found[:limit], next_cursor=more)
 
 
 @router.post("/rollouts/{rollout_id}:{verb}")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, String, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.plans import SuccessCriteria
@@ -92,27 +92,37 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
 
 def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report], dict[DeviceId, _Commit]]:
     """Each execution's last word, and where in its device's stream the release was committed."""
-    prefix = f"{rollout.id}:"
-    # a range over the index: ";" follows ":" in every collation used here
-    mine = (InstallRecord.execution >= prefix) & (InstallRecord.execution < f"{rollout.id};")
-    latest = (
-        select(func.max(InstallRecord.id)).where(mine).group_by(InstallRecord.device, InstallRecord.execution)
-    )
     reports: dict[str, Report] = {}
     commits: dict[DeviceId, _Commit] = {}
-    for row in session.scalars(select(InstallRecord).where(InstallRecord.id.in_(latest))):
-        execution = rollout.executions.get(DeviceId(row.device))
-        # a device speaks for itself only: the execution id in a report must be one of its own
-        if execution is None or row.execution not in {
-            rollout.given_id(execution),
-            rollout.returned_id(execution),
-        }:
-            continue
+    given = literal(f"{rollout.id}:") + RolloutExecution.device + ":" + cast(RolloutExecution.attempt, String)
+    returned = (
+        literal(f"{rollout.id}:") + RolloutExecution.device + ":back" + cast(RolloutExecution.returns, String)
+    )
+    for row in _read_installs(session, rollout, given):
         status = InstallStatus(row.status)
         reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
-        if row.execution == rollout.given_id(execution) and status is InstallStatus.SUCCEEDED:
-            commits[execution.device] = _Commit(row.boot_id, row.sequence, row.received_at)
+        if status is InstallStatus.SUCCEEDED:
+            commits[DeviceId(row.device)] = _Commit(row.boot_id, row.sequence, row.received_at)
+    for row in _read_installs(session, rollout, returned):
+        reports[row.execution] = Report(
+            status=InstallStatus(row.status), at=row.received_at, reason=row.reason
+        )
     return reports, commits
+
+
+def _read_installs(
+    session: Session, rollout: Rollout, execution: ColumnElement[str]
+) -> Iterable[InstallRecord]:
+    """Reports on `execution` ids, oldest first. A device speaks for itself only, whatever id it names."""
+    return session.scalars(
+        select(InstallRecord)
+        .join(
+            RolloutExecution,
+            (InstallRecord.execution == execution) & (InstallRecord.device == RolloutExecution.device),
+        )
+        .where(RolloutExecution.rollout == rollout.id, RolloutExecution.given_at.is_not(None))
+        .order_by(InstallRecord.id)
+    )
 
 
 def _read_figures(

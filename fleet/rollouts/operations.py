@@ -29,6 +29,7 @@ from fleet.rollouts.targets import assign_groups
 from fleet.rollouts.verbs import Verb, carry_out
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId, split_release_id
 
 __all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout"]
@@ -59,10 +60,12 @@ def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, ac
     Raises:
         NotFoundError: the release, or the one to go back to, was never published here.
         QuerySyntaxError: the device query does not parse.
-        ConflictError: the release was withdrawn and `force` is not set.
+        ConflictError: the release was withdrawn and `force` is not set, or `rollout_id` has another plan.
         UnacceptableError: no device would get the release.
     """
     with database.write() as session:
+        if _is_known(session, plan, rollout_id):
+            return False
         _check_releases(session, plan)
         targets = _find_targets(session, plan, rollout_id)
         rollout = _draft_rollout(plan, rollout_id, targets, now)
@@ -82,6 +85,16 @@ def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, ac
             release=plan.release,
             devices=len(rollout.executions),
         )
+    return True
+
+
+def _is_known(session: Session, plan: RolloutPlan, rollout_id: str) -> bool:
+    record = session.get(RolloutRecord, rollout_id)
+    if record is not None and RolloutPlan.model_validate(record.plan) != plan:
+        raise ConflictError(
+            f"rollout {rollout_id} exists with another plan; send another plan under a new Idempotency-Key"
+        )
+    return record is not None
 
 
 def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: float) -> Rollout:

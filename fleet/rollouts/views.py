@@ -114,7 +114,9 @@ def list_rollouts(
     if before is not None:
         last = session.get(RolloutRecord, before)
         if last is None:
-            raise NotFoundError(f"cursor {before[:80]!r} is no rollout; use next_cursor of the page before")
+            raise NotFoundError(
+                f"the cursor names rollout {before[:80]!r}, which does not exist; start from the first page"
+            )
         query = query.where(
             (RolloutRecord.created_at < last.created_at)
             | ((RolloutRecord.created_at == last.created_at) & (RolloutRecord.id < last.id))

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from fleet.errors import ConflictError
 from fleet.rollouts.decisions import Draft, decide
 from fleet.rollouts.plans import RolloutPlan
@@ -28,9 +32,6 @@ from fleet.rollouts.progress import (
 from fleet.rollouts.states import GroupState, RolloutState, check_follows, may_follow
 from fleet.rollouts.targets import assign_groups
 from fleet.rollouts.verbs import Verb, carry_out, valid_verbs
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
@@ -138,7 +139,7 @@ class AnyFleet(RuleBasedStateMachine):
             timeout={"queued_s": 50, "in_progress_s": 30, "step_s": 20, "health_s": 20, "rollback_s": 40},
         )
         self.world = World(rollout)
-        self.before = {d: "pump/1" if previous else None for d in rollout.executions}
+        self.before = dict.fromkeys(rollout.executions, "pump/1" if previous else None)
         self.world.observations = Observations(
             running={d: Running(release=r, returnable=r, at=0.0) for d, r in self.before.items()}
         )

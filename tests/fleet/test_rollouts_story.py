@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rollout_world import RolloutWorld, make_device
+
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.kinds import InstallStatus
-from rollout_world import RolloutWorld, make_device
 
 
 @pytest.fixture

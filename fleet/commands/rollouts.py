@@ -1,0 +1,236 @@
+"""``rollouts``: create, watch and steer rollouts over the fleet's HTTPS API."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fleet.client import connect
+from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
+from fleet.commands.printing import print_json, print_table, show_time
+from fleet.errors import ClientError
+from fleet.rollouts.verbs import Verb
+
+__all__ = ["rollouts"]
+
+rollouts = typer.Typer(help="Rollouts: create, preview, list, show, steer.", no_args_is_help=True)
+
+PlanArgument = Annotated[
+    Path | None, typer.Argument(help="JSON file with the plan (docs/fleet.md); or use the options")
+]
+ReleaseOption = Annotated[str | None, typer.Option("--release", help="family/version")]
+QueryOption = Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware==rpi4 and site!=lab'")]
+GroupOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group", help="cumulative percentage[:soak in seconds], repeat; default 5:3600 25:3600 100"
+    ),
+]
+RolloutArgument = Annotated[str, typer.Argument(help="Its id, e.g. ro-4f1c0a7be2d95386")]
+
+DEFAULT_GROUPS = ("5:3600", "25:3600", "100")
+
+
+@rollouts.command("create")
+def create(
+    plan: PlanArgument = None,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    release: ReleaseOption = None,
+    query: QueryOption = "",
+    group: GroupOption = None,
+    start: Annotated[bool, typer.Option("--start", help="Start it at once")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a rollout from a plan file, or of --release with --group."""
+    body = _read_plan(plan, release, query, group)
+    with connect(url, ca, token_file) as client:
+        view = client.post("/v1/rollouts", body)
+        if start:
+            view = client.post(f"/v1/rollouts/{view['id']}:start")
+    _print_rollout(view, as_json=as_json)
+
+
+@rollouts.command("preview")
+def preview(
+    plan: PlanArgument = None,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    release: ReleaseOption = None,
+    query: QueryOption = "",
+    group: GroupOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The devices that a plan would reach; nothing is changed."""
+    body = _read_plan(plan, release, query, group)
+    with connect(url, ca, token_file) as client:
+        found = client.post("/v1/rollouts:preview", body)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        f"{found['release']} would reach {found['devices']} devices; {len(found['already_running'])} run it already",
+        ["group", "name", "up to", "devices"],
+        (
+            [g["number"], g["name"], f"{g['percentage']:g} %", ", ".join(g["devices"])]
+            for g in found["groups"]
+        ),
+    )
+
+
+@rollouts.command("list")
+def index(
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    state: Annotated[str | None, typer.Option("--state", help="e.g. RUNNING")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most items")] = 50,
+) -> None:
+    """Rollouts, newest first."""
+    with connect(url, ca, token_file) as client:
+        rows = list(client.pages("/v1/rollouts", {"state": state}, limit))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        f"{len(rows)} rollouts",
+        ["rollout", "name", "release", "state", "since", "devices", "created by"],
+        (
+            [
+                r["id"],
+                r["name"],
+                r["release"],
+                r["state"],
+                show_time(r["since"]),
+                _show_counts(r["counts"]),
+                r["created_by"],
+            ]
+            for r in rows
+        ),
+    )
+
+
+@rollouts.command("show")
+def show(
+    rollout: RolloutArgument,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One rollout: its groups and what happened to it."""
+    with connect(url, ca, token_file) as client:
+        view = client.get(f"/v1/rollouts/{rollout}")
+    _print_rollout(view, as_json=as_json)
+
+
+def _add_verb(verb: Verb, help_text: str) -> None:
+    def command(
+        rollout: RolloutArgument,
+        url: UrlOption = None,
+        ca: CaOption = None,
+        token_file: TokenFileOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        with connect(url, ca, token_file) as client:
+            view = client.post(f"/v1/rollouts/{rollout}:{verb.value}")
+        _print_rollout(view, as_json=as_json)
+
+    rollouts.command(verb.value, help=help_text)(command)
+
+
+_add_verb(Verb.APPROVE, "Approve a rollout that someone else created.")
+_add_verb(Verb.START, "Give the release to the first group.")
+_add_verb(Verb.PAUSE, "Give the release to nobody else until resumed.")
+_add_verb(Verb.RESUME, "Go on after a pause.")
+_add_verb(Verb.CANCEL, "Stop; who runs the release keeps it, who has not finished goes back.")
+_add_verb(Verb.ROLLBACK, "Give every device back what it ran, and withdraw the release.")
+_add_verb(Verb.TRIGGER_NEXT_GROUP, "Do not wait for the present group.")
+
+
+def _read_plan(
+    plan: Path | None, release: str | None, query: str, groups: list[str] | None
+) -> dict[str, Any]:
+    if (plan is None) == (release is None):
+        raise ClientError(
+            "what shall be rolled out? Give a plan file, or --release family/version (not both)"
+        )
+    if plan is None:
+        return {
+            "name": f"{release} by hand",
+            "release": release,
+            "target_query": query,
+            "groups": [_read_group(text) for text in groups or DEFAULT_GROUPS],
+        }
+    if query or groups:
+        raise ClientError(
+            "--query and --group go with --release; a plan file names its own target_query and groups"
+        )
+    try:
+        body = json.loads(plan.read_text("utf-8"))
+    except OSError as error:
+        raise ClientError(f"cannot read the plan {plan}: {error.strerror}") from None
+    except ValueError as error:
+        raise ClientError(f"the plan {plan} is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise ClientError(f"the plan {plan} is not a JSON object; docs/fleet.md has an example")
+    return body
+
+
+def _read_group(text: str) -> dict[str, float]:
+    percentage, _, soak = text.partition(":")
+    try:
+        return {"percentage": float(percentage), "soak_s": float(soak or 0)}
+    except ValueError:
+        raise ClientError(f"--group {text!r} is not percentage[:soak in seconds], e.g. 5:3600") from None
+
+
+def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    print_table(
+        f"{view['id']}  {view['release']}  {view['state']}",
+        ["group", "name", "up to", "state", "since", "devices", "reason"],
+        (
+            [
+                g["number"],
+                g["name"],
+                f"{g['percentage']:g} %",
+                g["state"],
+                show_time(g["since"]),
+                _show_counts(g["counts"]),
+                g["reason"],
+            ]
+            for g in view["groups"]
+        ),
+    )
+    lines = [line for line in view["timeline"] if line["subject"] != "device"]
+    print_table(
+        "Timeline (devices: --json)",
+        ["time", "what", "from", "to", "by", "reason"],
+        (
+            [
+                show_time(line["at"]),
+                line["subject"] if line["group"] is None else f"group {line['group']}",
+                line["was"],
+                line["state"],
+                line["actor"],
+                line["reason"],
+            ]
+            for line in lines
+        ),
+    )
+    if view["verbs"]:
+        Console().print(f"It obeys: {', '.join(view['verbs'])}", highlight=False)
+
+
+def _show_counts(counts: dict[str, int]) -> str:
+    return " ".join(f"{state.lower()}={count}" for state, count in sorted(counts.items()))
