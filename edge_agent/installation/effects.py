@@ -44,7 +44,7 @@ from edge_agent.installation.events import (
 from edge_agent.installation.journal import Baseline, BundleRef
 from edge_agent.installation.probe import ModelProbe
 from edge_agent.installation.trial import TrialLimits
-from edge_agent.installation.verification import verify
+from edge_agent.installation.verification import has_hash, verify
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
@@ -186,8 +186,9 @@ class Effects:
 
     def _verify(self, desired: DesiredState) -> None:
         store, sha256 = self._ports.store, desired.bundle_sha256
-        is_part = store.part_bytes(sha256) > 0
-        content = store.read_part(sha256) if is_part else store.read(sha256)
+        content = store.read(sha256) if store.has(sha256) else b""
+        if not has_hash(content, sha256):
+            content = store.read_part(sha256)
         bundle = verify(content, sha256, self._ports.keys)
         check_fit(bundle.manifest, desired, self._ports.requirements)
         store.stage(sha256)

@@ -51,7 +51,8 @@ def main() -> None:
     except MemoryError:
         result = ProbeResult(failure=f"the model wants more than {request.memory_bytes} bytes of memory")
     except (BundleError, ModelError) as error:
-        result = ProbeResult(failure=str(error))
+        # LiteRT does not say when it was memory that it could not get.
+        result = ProbeResult(failure=f"{error} (memory allowed: {request.memory_bytes // 1_048_576} MiB)")
     os.write(result_fd, msgspec.json.encode(result))
 
 
