@@ -41,8 +41,6 @@ MAX_MODEL_BYTES: Final = 32 * 1024 * 1024
 
 _MIN_MODEL_BYTES: Final = 64
 _IDENTIFIER: Final = b"TFL3"
-_INT8_MIN: Final = np.float32(-128)
-_INT8_MAX: Final = np.float32(127)
 
 
 class Int8Model:
@@ -77,11 +75,13 @@ class Int8Model:
         self._interpreter = interpreter
         self._source, self._target = int(source["index"]), int(target["index"])
         self._shape = (self.feature_count,)
-        # float32 scalars: a Python float would be converted again in every call.
-        self._per_step = np.float32(1.0 / source["quantization"][0])
-        self._zero = np.float32(source["quantization"][1])
-        self._output_step = np.float32(self.output_scale)
-        self._output_zero = np.float32(target["quantization"][1])
+        # Arrays of rank 0: NumPy would wrap a scalar into one again in every call, for half of a call's time.
+        self._per_step = np.array(1.0 / source["quantization"][0], np.float32)
+        self._zero = np.array(source["quantization"][1], np.float32)
+        self._lowest = np.array(-128, np.float32)
+        self._highest = np.array(127, np.float32)
+        self._output_step = np.array(self.output_scale, np.float32)
+        self._output_zero = np.array(target["quantization"][1], np.float32)
         self._scaled = np.empty(self._shape, np.float32)
         self._quantised = np.zeros((1, self.feature_count), np.int8)
 
@@ -94,14 +94,14 @@ class Int8Model:
         if x.shape != self._shape:
             raise InputError(f"the model takes one window of shape {self._shape}, got {x.shape}")
         scaled = self._scaled
-        np.multiply(x, self._per_step, out=scaled, casting="same_kind")
+        np.multiply(x, self._per_step, out=scaled)
         # One sum of squares finds any NaN or infinity for a fifth of what np.isfinite().all() costs.
         if not math.isfinite(scaled.dot(scaled)):
             raise InputError(f"a window must be finite and below 1e18, got {_first_bad(x)}")
         np.add(scaled, self._zero, out=scaled)
         np.rint(scaled, out=scaled)
-        np.maximum(scaled, _INT8_MIN, out=scaled)
-        np.minimum(scaled, _INT8_MAX, out=scaled)
+        np.maximum(scaled, self._lowest, out=scaled)
+        np.minimum(scaled, self._highest, out=scaled)
         self._quantised[0] = scaled
         interpreter = self._interpreter
         interpreter.set_tensor(self._source, self._quantised)
@@ -111,7 +111,8 @@ class Int8Model:
 
     def infer(self, x: NDArray[np.floating]) -> Float:
         """Output (outputs,) as float32, a new array, for one standardised window x (F,); raises as `infer_int8`."""
-        output = np.subtract(self.infer_int8(x), self._output_zero, dtype=np.float32)
+        output = self.infer_int8(x).astype(np.float32)
+        np.subtract(output, self._output_zero, out=output)
         np.multiply(output, self._output_step, out=output)
         return output
 

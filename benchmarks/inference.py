@@ -1,0 +1,151 @@
+"""What an agent adds to a bare LiteRT interpreter: time per window, training step, and memory. One JSON object a line.
+
+    python benchmarks/inference.py [--repeats N]
+
+Each figure names its peer: the interpreter alone (set, invoke, get) on the same model in the same process, or the
+bound that the design sets. Times are the best of seven rounds, as the machine may be busy; p99 is of single windows.
+Memory is PSS: libraries that other processes share count in part, so run it on a machine that does nothing else.
+Models are built in memory with weights from a seed; no TensorFlow unless a training model is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from models import reference_model
+from models.architecture import Architecture, initial_parameters
+from models.export import export_int8_model, isolated
+from models.litert import Int8Model, TrainingModel
+
+SENSOR = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
+# MLPerf Tiny's anomaly-detection reference: 264 k multiply-accumulates.
+TINY = Architecture(kind="dense-autoencoder", layers=(640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640))
+
+MEMORY = """
+import sys
+from pathlib import Path
+def own_kib():
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
+import numpy as np, msgspec
+before = own_kib()
+from models.litert import Int8Model
+library = own_kib()
+model = Int8Model(sys.stdin.buffer.read())
+model.infer_and_score(np.zeros(model.feature_count, np.float32))
+print(before, library, own_kib())
+"""
+
+
+def report(name: str, value: float, unit: str, peer: str, peer_value: float) -> None:
+    line = {
+        "name": name,
+        "value": round(value, 3),
+        "unit": unit,
+        "peer": peer,
+        "peer_value": round(peer_value, 3),
+    }
+    print(json.dumps(line | {"ratio": round(value / peer_value, 3)}), flush=True)
+
+
+def best_us(call: Callable[[], object], repeats: int) -> float:
+    rounds = []
+    for _ in range(7):
+        start = time.perf_counter_ns()
+        for _ in range(repeats):
+            call()
+        rounds.append((time.perf_counter_ns() - start) / repeats / 1000)
+    return min(rounds)
+
+
+def quantile_us(call: Callable[[], object], repeats: int, q: float) -> float:
+    singles = np.empty(repeats)
+    for i in range(repeats):
+        start = time.perf_counter_ns()
+        call()
+        singles[i] = time.perf_counter_ns() - start
+    return float(np.quantile(singles, q)) / 1000
+
+
+def measure_inference(label: str, architecture: Architecture, repeats: int) -> bytes:
+    flat, rng = initial_parameters(architecture, 0), np.random.default_rng(0)
+    low, high = reference_model.ranges(architecture, flat, rng.normal(size=(64, architecture.feature_count)))
+    content = export_int8_model(architecture, flat, low, high)
+    model = Int8Model(content)
+    x = rng.normal(size=architecture.feature_count).astype(np.float32)
+    interpreter = model._interpreter  # noqa: SLF001 - the peer is this very interpreter without our wrapper
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    row = np.zeros((1, architecture.feature_count), np.int8)
+
+    def bare() -> np.ndarray:
+        interpreter.set_tensor(source, row)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    alone = best_us(bare, repeats)
+    budget = 20 + 3 * alone
+    report(f"{label} invoke", best_us(interpreter.invoke, repeats), "us", "bare set+invoke+get", alone)
+    report(
+        f"{label} Int8Model.infer",
+        best_us(lambda: model.infer(x), repeats),
+        "us",
+        "bare set+invoke+get",
+        alone,
+    )
+    score = best_us(lambda: model.infer_and_score(x), repeats)
+    report(f"{label} Int8Model.infer_and_score", score, "us", "bare set+invoke+get", alone)
+    report(
+        f"{label} Int8Model.infer_and_score",
+        score,
+        "us",
+        "budget of the whole window: 20 us + 3 x bare",
+        budget,
+    )
+    tail = quantile_us(lambda: model.infer_and_score(x), repeats, 0.99)
+    report(f"{label} Int8Model.infer_and_score p99", tail, "us", "bare p99", quantile_us(bare, repeats, 0.99))
+    return content
+
+
+def measure_memory(content: bytes) -> None:
+    child = subprocess.run([sys.executable, "-c", MEMORY], input=content, capture_output=True, check=True)
+    before, library, loaded = (int(part) / 1024 for part in child.stdout.split())
+    report(
+        "own memory of an int8 model", loaded - library, "MiB PSS", "LiteRT library alone", library - before
+    )
+    report("process with numpy, LiteRT and a model", loaded, "MiB PSS", "bound for the whole agent", 60.0)
+
+
+def measure_training(repeats: int) -> None:
+    model = TrainingModel(isolated.export_training_model(SENSOR), SENSOR)
+    model.restore(initial_parameters(SENSOR, 0))
+    x = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    runner = model._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
+    settings = {"learning_rate": np.array([0.01], np.float32), "proximal": np.zeros(1, np.float32)}
+    alone = best_us(lambda: runner(x=x, **settings), repeats)
+    step = best_us(lambda: model.train(x, 0.01), repeats)
+    report("training step, batch 64", step, "us", "bare signature runner", alone)
+    flat = initial_parameters(SENSOR, 0)
+    oracle = best_us(lambda: reference_model.train_step(SENSOR, flat, x, 0.01), max(repeats // 10, 1))
+    report("training step, batch 64", step, "us", "NumPy oracle (float64)", oracle)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=5000, help="calls a round")
+    repeats = parser.parse_args().repeats
+    content = measure_inference("sensor 32-16-8-16-32", SENSOR, repeats)
+    measure_inference("MLPerf Tiny AD", TINY, repeats)
+    measure_memory(content)
+    measure_training(max(repeats // 5, 1))
+
+
+if __name__ == "__main__":
+    main()
