@@ -54,8 +54,11 @@ def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> T
         return _find_targets(session, plan, rollout_id)
 
 
-def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, actor: str, now: float) -> None:
+def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, actor: str, now: float) -> bool:
     """Store a rollout of `plan` for the devices that it means now; it waits for its start, or first for approval.
+
+    Returns:
+        Whether it is new: the same plan under the same id again changes nothing.
 
     Raises:
         NotFoundError: the release, or the one to go back to, was never published here.
