@@ -223,6 +223,8 @@ class Installer:
                     return False
             self._journal = decision.journal
         self._report(decision.reports)
+        if isinstance(decision.effect, FallBack):
+            return True  # the loop keeps what it has until something better is in memory
         try:
             self._publish()
         except (EdgeAgentError, OSError) as error:
