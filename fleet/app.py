@@ -17,6 +17,7 @@ import asyncio
 import logging
 import random
 import secrets
+import signal
 import socket
 import ssl
 import sys
@@ -155,6 +156,10 @@ def serve(settings: Settings) -> None:
             url=f"{'https' if settings.tls_cert else 'http'}://{host}:{port}",
             tenant=settings.tenant,
         )
+        # uvicorn raises the signal that stopped it once more when it is done; without these the process would die of
+        # it before the database is closed
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from fleet import app as service
-from fleet.commands import access, resources
+from fleet.commands import access, resources, rollouts
 from fleet.errors import FleetError, SettingsError
 from fleet.settings import load_settings
 from protocol.errors import ProtocolError
@@ -28,6 +28,7 @@ app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.claims, name="claims")
 app.add_typer(resources.devices, name="devices")
 app.add_typer(resources.releases, name="releases")
+app.add_typer(rollouts.rollouts, name="rollouts")
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
 

@@ -6,10 +6,11 @@ upload of the same bytes takes over; a row without its file cannot happen, short
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -124,20 +125,18 @@ class ReleaseStore:
             StorageError: the file is missing or shorter than its record says.
         """
         try:
-            with self._path(sha256).open("rb") as file:
-                file.seek(start)
-                while start < stop:
-                    chunk = file.read(min(CHUNK_BYTES, stop - start))
-                    if not chunk:
-                        raise StorageError(
-                            f"the stored bundle {sha256[:12]}… ends at byte {start}; restore it from a backup"
-                        )
-                    start += len(chunk)
-                    yield chunk
+            file = self._path(sha256).open("rb")
         except FileNotFoundError:
             raise StorageError(
                 f"the stored bundle {sha256[:12]}… is missing; publish its bytes again"
             ) from None
+        size = os.fstat(file.fileno()).st_size
+        if size < stop:
+            file.close()
+            raise StorageError(
+                f"the stored bundle {sha256[:12]}… ends at byte {size}; remove the file and publish its bytes again"
+            )
+        return _chunks(file, start, stop)
 
     def _verify(self, content: bytes) -> VerifiedBundle:
         try:
@@ -149,3 +148,14 @@ class ReleaseStore:
 
     def _path(self, sha256: str) -> Path:
         return self._directory / f"{sha256}.fedge"
+
+
+def _chunks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while start < stop:
+            chunk = file.read(min(CHUNK_BYTES, stop - start))
+            if not chunk:
+                return  # cut short under our hands: the client sees fewer bytes than Content-Length promised
+            start += len(chunk)
+            yield chunk

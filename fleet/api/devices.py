@@ -18,8 +18,10 @@ from fleet.desired import desired_state
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
+from fleet.ingest.sequences import gap_count
 from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Desired, Device
+from fleet.storage.event_tables import EventRange
 
 __all__ = ["DeviceView", "router"]
 
@@ -85,6 +87,15 @@ class DeviceView(BaseModel):
         )
 
 
+class BootView(BaseModel):
+    """What is stored of one boot of a device: sequences `first` to `last`, less the `missing` ones."""
+
+    boot_id: str
+    first: int
+    last: int
+    missing: int
+
+
 @router.get("/devices")
 def list_devices(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
@@ -127,6 +138,28 @@ def show_device(
         if device is None:
             raise NotFoundError(f"there is no device {device_id[:80]!r}")
         return DeviceView.of(device, session.get(Desired, device_id))
+
+
+@router.get("/devices/{device_id}/boots")
+def list_boots(
+    device_id: str,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> list[BootView]:
+    """Where events of a device are missing: on their way, or evicted from its outbox before they could be sent."""
+    rows = (
+        select(EventRange)
+        .where(EventRange.device == device_id)
+        .order_by(EventRange.boot_id, EventRange.first)
+    )
+    boots: dict[str, list[tuple[int, int]]] = {}
+    with services.database.read() as session:
+        for row in session.scalars(rows):
+            boots.setdefault(row.boot_id, []).append((row.first, row.last))
+    return [
+        BootView(boot_id=boot_id, first=ranges[0][0], last=ranges[-1][1], missing=gap_count(ranges))
+        for boot_id, ranges in boots.items()
+    ]
 
 
 @router.post("/devices/{device_id}:revoke")

@@ -9,15 +9,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 
 from fleet.api.dependencies import Services, get_services, require, require_device_or
+from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from fleet.api.problems import PROBLEM_RESPONSES, problem
 from fleet.auth.roles import Caller
 from fleet.errors import TooLargeError
 from fleet.releases import bundle_path, find_release
 from fleet.storage.access_tables import Role
 from fleet.storage.release_tables import Release
+from protocol.names import split_release_id
 
 __all__ = ["ReleaseView", "byte_range", "router"]
 
@@ -108,13 +110,20 @@ def list_releases(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
     family: Annotated[str | None, Query(max_length=64)] = None,
-) -> list[ReleaseView]:
-    """Every release, by family and version."""
-    rows = select(Release).order_by(Release.family, Release.version)
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[ReleaseView]:
+    """Releases, by family and version."""
+    rows = select(Release).order_by(Release.family, Release.version).limit(limit + 1)
     if family is not None:
         rows = rows.where(Release.family == family)
+    if cursor:
+        after_family, after_version = split_release_id(decode_cursor(cursor))
+        rows = rows.where(tuple_(Release.family, Release.version) > tuple_(after_family, after_version))
     with services.database.read() as session:
-        return [ReleaseView.of(release) for release in session.scalars(rows)]
+        views = [ReleaseView.of(release) for release in session.scalars(rows)]
+    more = len(views) > limit
+    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
 
 
 @router.get("/releases/{family}/{version}")

@@ -83,10 +83,11 @@ def releases_list(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     family: Annotated[str | None, typer.Option("--family")] = None,
+    limit: LimitOption = 1000,
 ) -> None:
     """Every release."""
     with connect(url, ca, token_file) as client:
-        rows = client.get("/v1/releases", {"family": family})
+        rows = list(client.pages("/v1/releases", {"family": family}, limit))
     if as_json:
         print_json(rows)
         return

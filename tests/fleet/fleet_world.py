@@ -1,0 +1,259 @@
+"""What the fleet's tests stand on: real keys, real bundles, real messages, a real server process, a real broker."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fleet.ingest.judging import Arrival
+from fleet.storage.base import Database
+from fleet.storage.device_tables import Device
+from protocol.bundle import entries_for, pack_bundle
+from protocol.identity import fingerprint, issue_token, public_key_pem, sign_statement
+from protocol.manifest import FeatureSpec, Manifest, ModelSpec, ThresholdSpec
+from protocol.messages.envelope import Event, decode, encode, kind_of
+from protocol.messages.kinds import AgentState, Kind
+from protocol.messages.payloads import Ack, AnomalyEvent, Health, Payload
+from protocol.topics import device_topic
+
+TENANT = "demo"
+RELEASE_KEY = Ed25519PrivateKey.generate()
+NOW = 1_767_225_600.0
+
+
+def bundle(
+    version: int = 1,
+    *,
+    content: bytes = b"model",
+    key: Ed25519PrivateKey = RELEASE_KEY,
+    family: str = "motor",
+) -> bytes:
+    files = {"model.int8.tflite": content}
+    manifest = Manifest(
+        family=family,
+        version=version,
+        created_at=NOW,
+        model=ModelSpec(
+            kind="dense-autoencoder", layers=(4, 2, 4), parameter_count=22, layout_sha256="0" * 64
+        ),
+        features=FeatureSpec(kind="passthrough", names=("a", "b", "c", "d")),
+        threshold=ThresholdSpec(score=1.0, quantile=0.999, margin=1.1, fitted_on=100),
+        files=entries_for(files),
+    )
+    return pack_bundle(manifest, files, key)
+
+
+def write_release_key(path: Path, key: Ed25519PrivateKey = RELEASE_KEY) -> Path:
+    path.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return path
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """A device's identity and its stream of messages."""
+
+    name: str
+    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    boot: str = "boot-1"
+    sequence: int = 0
+
+    def token(self, now: float, audience: str = "fleet") -> str:
+        return issue_token(self.key, self.name, audience, now)
+
+    def enrolment(self, **changes: Any) -> dict[str, Any]:
+        statement = f"{self.name}\n{fingerprint(self.key.public_key())}".encode()
+        return {
+            "device": self.name,
+            "public_key": public_key_pem(self.key.public_key()).decode(),
+            "hardware": "rpi4",
+            "family": "motor",
+            "labels": {"site": "hall-1"},
+            "signature": base64.b64encode(sign_statement(self.key, "enrolment/v1", statement)).decode(),
+        } | changes
+
+    def event(self, data: Payload, *, sequence: int | None = None, at: float = NOW) -> Event:
+        if sequence is None:
+            self.sequence += 1
+            sequence = self.sequence
+        return Event(source=self.name, boot_id=self.boot, sequence=sequence, time=at, data=data)
+
+    def arrival(
+        self, data: Payload, *, sequence: int | None = None, at: float = NOW, retained: bool = False
+    ) -> Arrival:
+        return arrival(self.event(data, sequence=sequence, at=at), retained=retained)
+
+
+def arrival(event: Event, *, retained: bool = False) -> Arrival:
+    return Arrival(
+        topic=device_topic(TENANT, event.source, kind_of(event.data)),
+        payload=encode(event),
+        retained=retained,
+        received_at=event.time + 1,
+    )
+
+
+def anomaly(**changes: Any) -> AnomalyEvent:
+    fields: dict[str, Any] = {
+        "release": "motor/1",
+        "score": 2.0,
+        "threshold": 1.0,
+        "window_index": 7,
+        "observed_at_s": 70.0,
+    }  # fmt: skip - one line of fields
+    return AnomalyEvent(**fields | changes)
+
+
+def health(**changes: Any) -> Health:
+    fields: dict[str, Any] = {"state": AgentState.WATCHING, "release": "motor/1", "uptime_s": 10.0}
+    return Health(**fields | changes)
+
+
+def enrol_directly(database: Database, *machines: Machine) -> None:
+    """Put devices into the database without HTTP."""
+    with database.write() as session:
+        for machine in machines:
+            session.add(
+                Device(
+                    id=machine.name,
+                    fingerprint=fingerprint(machine.key.public_key()),
+                    public_key=public_key_pem(machine.key.public_key()).decode(),
+                    hardware="rpi4",
+                    family="motor",
+                    labels={"site": "hall-1"},
+                    enrolled_at=NOW,
+                    broker_password_hash="$7$1$AAAA$AAAA",
+                )
+            )
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for another process; fails with what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s:.0f} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process of ours, ended by its id whatever happens."""
+    with log.open("ab") as stderr:
+        child = subprocess.Popen([sys.executable, *arguments], stdout=stderr, stderr=stderr)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+@contextmanager
+def fleet_process(config: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """``fedge-fleet serve`` as its own process, and the URL it listens on."""
+    start = log.stat().st_size if log.exists() else 0
+
+    def url() -> str | None:
+        match = re.search(r'"url": "(https?://[^"]+)"', log.read_text()[start:] if log.exists() else "")
+        return match[1] if match else None
+
+    with process("-m", "fleet", "serve", "--config", str(config), log=log) as child:
+        wait_until(lambda: url() or child.poll() is not None, f"the fleet to listen (see {log})")
+        assert child.poll() is None, log.read_text()
+        yield child, url() or ""
+
+
+@contextmanager
+def broker_process(port: int, passwords: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """amqtt in its own process, with the password file that the fleet maintains."""
+    with process(
+        "-m", "simulations.broker", "--listen", f"127.0.0.1:{port}", "--passwords", str(passwords), log=log
+    ) as child:
+        wait_until(lambda: _accepts(port) or child.poll() is not None, "the broker to listen")
+        assert child.poll() is None, log.read_text()
+        yield child
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    """As a power cut does it: no handler runs."""
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class DeviceClient:
+    """A device's MQTT connection: publishes raw payloads, remembers what came down."""
+
+    def __init__(self, port: int, username: str, password: str) -> None:
+        self.acked: set[tuple[str, int]] = set()
+        self.desired: list[bytes] = []
+        self.connected = threading.Event()
+        self._name = username
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=username, protocol=paho.MQTTv311
+        )
+        self._client.username_pw_set(username, password)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = self._on_connect
+        self._client.on_message = self._on_message
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def publish(self, event: Event) -> None:
+        self.publish_raw(kind_of(event.data), encode(event))
+
+    def publish_raw(self, kind: Kind, payload: bytes) -> None:
+        self._client.publish(device_topic(TENANT, self._name, kind), payload, qos=1)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: paho.Client, *_: object) -> None:
+        client.subscribe([(device_topic(TENANT, self._name, kind), 1) for kind in (Kind.ACK, Kind.DESIRED)])
+        self.connected.set()
+
+    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        if message.topic.endswith("/desired"):
+            self.desired.append(message.payload)
+            return
+        data = decode(message.payload, Kind.ACK).data
+        assert isinstance(data, Ack)
+        for boot in data.boots:
+            for first, last in boot.ranges:
+                self.acked.update((boot.boot_id, n) for n in range(first, last + 1))
