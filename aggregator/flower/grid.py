@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from aggregator.errors import FlowerRunEndedError
 from aggregator.flower.doorbell import Doorbell
+from aggregator.flower.shelf import Shelf
 from aggregator.flower.upstream import (
     SUPERLINK_NODE_ID,
     Grid,
@@ -41,11 +43,12 @@ class LinkStateGrid(Grid):
         state: the server's database.
         run: a running Flower run.
         doorbell: tells waiting nodes of a question, and this grid of an answer.
+        shelf: gets a copy of the open question's objects.
     """
 
-    def __init__(self, state: LinkState, run: Run, doorbell: Doorbell) -> None:
-        self._state, self._run, self._doorbell = state, run, doorbell
-        self._arriving: dict[str, Message] = {}
+    def __init__(self, state: LinkState, run: Run, doorbell: Doorbell, shelf: Shelf) -> None:
+        self._state, self._run, self._doorbell, self._shelf = state, run, doorbell, shelf
+        self._arriving: dict[str, _Arrival] = {}
         # The Message constructor insists on a process-wide identity; each message gets its run's own in `ask`.
         TaskIdentity.run_id, TaskIdentity.node_id = run.run_id, SUPERLINK_NODE_ID
         TaskIdentity.task_id = run.primary_task_id or 0
@@ -60,28 +63,29 @@ class LinkStateGrid(Grid):
             raise FlowerRunEndedError(
                 f"Flower run {self._run.run_id} has ended (finished, or its heartbeat ran out); start another"
             )
+        contents: dict[str, bytes] = {}
         with no_object_id_recompute():
-            ids = [self._store(message) for message in messages]
+            ids = [self._store(message, contents) for message in messages]
+        self._shelf.fill(self._run.run_id, contents)
         self._doorbell.ring_nodes(m.metadata.dst_node_id for m, i in zip(messages, ids, strict=True) if i)
         return ids
 
     def take_replies(self, message_ids: Collection[str]) -> list[Message]:
         """Replies to these messages whose objects are all here, each once; also Flower's own error replies."""
         for stub in self._state.get_message_res(message_ids=set(message_ids), run_id=self._run.run_id):
-            self._arriving[stub.metadata.message_id] = stub
+            self._arriving[stub.metadata.message_id] = _Arrival(stub)
         complete = []
-        for reply_id, stub in list(self._arriving.items()):
-            reply = self._inflate(stub)
-            if reply is not None:
+        for reply_id, arrival in list(self._arriving.items()):
+            if self._fetch(arrival):
                 del self._arriving[reply_id]
-                self._forget(stub.metadata.reply_to_message_id, reply_id)
-                complete.append(reply)
+                self._forget(arrival.stub.metadata.reply_to_message_id, reply_id)
+                complete.append(arrival.reply())
         return complete
 
     def withdraw(self, message_ids: Collection[str]) -> None:
         """Delete these questions and half-arrived replies to them; later replies are refused by the database."""
-        for reply_id, stub in list(self._arriving.items()):
-            if stub.metadata.reply_to_message_id in message_ids:
+        for reply_id, arrival in list(self._arriving.items()):
+            if arrival.stub.metadata.reply_to_message_id in message_ids:
                 del self._arriving[reply_id]
                 self._state.object_store.delete(reply_id)
         for message_id in message_ids:
@@ -92,7 +96,7 @@ class LinkStateGrid(Grid):
         status = self._state.get_run_status({self._run.run_id}).get(self._run.run_id)
         return status is not None and status.status == "running"
 
-    def _store(self, message: Message) -> str:
+    def _store(self, message: Message, contents: dict[str, bytes]) -> str:
         # Identity first: the message's id is a hash over it.
         message.metadata.__dict__.update(
             _run_id=self._run.run_id, _src_node_id=SUPERLINK_NODE_ID, _src_task_id=self._run.primary_task_id
@@ -104,34 +108,31 @@ class LinkStateGrid(Grid):
         stored, missing = self._state.store_message_and_object_tree(
             remove_content_from_message(message), get_object_tree(message), session
         )
+        for object_id, part in objects.items():
+            if object_id not in contents:
+                contents[object_id] = part.deflate()
         for object_id in missing:
-            self._state.store_object(run_id, session, object_id, objects[object_id].deflate())
+            self._state.store_object(run_id, session, object_id, contents[object_id])
         return message.metadata.message_id if stored else ""
 
-    def _inflate(self, stub: Message) -> Message | None:
-        """The whole reply, the bare stub where its objects are gone, or None while they are still arriving."""
-        reply_id = stub.metadata.message_id
-        try:
-            tree = self._state.object_store.get_object_tree(reply_id)
-        except NoObjectInStoreError:
-            return stub
-        contents: dict[str, bytes] = {}
-        for node in iterate_object_tree(tree):
-            content = self._state.get_object(self._run.run_id, node.object_id)
+    def _fetch(self, arrival: _Arrival) -> bool:
+        """Take what has arrived since the last look; True when there is nothing left to wait for."""
+        if arrival.missing is None:
+            try:
+                tree = self._state.object_store.get_object_tree(arrival.stub.metadata.message_id)
+            except NoObjectInStoreError:
+                return True
+            arrival.missing = [node.object_id for node in iterate_object_tree(tree)]
+        # Devices send an answer's objects in any order; the first one that is not here ends this look.
+        while arrival.missing:
+            content = self._state.get_object(self._run.run_id, arrival.missing[-1])
             if content is None:
-                return stub
+                return True
             if not content:
-                return None
-            contents[node.object_id] = content
-        try:
-            reply = inflate_object_from_contents(reply_id, contents)
-        except Exception:  # noqa: BLE001 - a device's bytes: whatever they break, it is that device's reply that is void
-            return stub
-        if not isinstance(reply, Message):
-            return stub
-        # What the device wrote into the object is its word; who is answered is what Flower's database checked.
-        reply.__dict__["_metadata"] = stub.metadata
-        return reply
+                return False
+            arrival.contents[arrival.missing.pop()] = content
+        arrival.is_whole = True
+        return True
 
     def _forget(self, message_id: str, reply_id: str = "") -> None:
         self._state.delete_messages(message_ins_ids={message_id})
@@ -186,3 +187,27 @@ class LinkStateGrid(Grid):
                 self._doorbell.wait_for_answer(min(left, 0.25))
         self.withdraw(waiting)
         return replies
+
+
+@dataclass
+class _Arrival:
+    """A reply on its way: Flower lists it before its objects have been uploaded."""
+
+    stub: Message
+    missing: list[str] | None = None
+    contents: dict[str, bytes] = field(default_factory=dict)
+    is_whole: bool = False
+
+    def reply(self) -> Message:
+        """The reply with its content; the empty stub where its objects are gone or do not parse."""
+        if not self.is_whole:
+            return self.stub
+        try:
+            reply = inflate_object_from_contents(self.stub.metadata.message_id, self.contents)
+        except Exception:  # noqa: BLE001 - a device's bytes: whatever they break, it is that device's reply that is void
+            return self.stub
+        if not isinstance(reply, Message):
+            return self.stub
+        # What the device wrote into the object is its word; who is answered is what Flower's database checked.
+        reply.__dict__["_metadata"] = self.stub.metadata
+        return reply

@@ -6,7 +6,8 @@ an array that does not parse) ends as a `DeviceReply` with a reason in words; no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,9 @@ from protocol.questions import ASSESS, FIT, FitQuestion, Question, encode_questi
 
 __all__ = ["FlowerCohortLink"]
 
+GATHER_S: Final = 0.03
+"""How long a ring is left to gather others before the database is asked."""
+
 MAXIMUM_REASON_CHARS: Final = 300
 """A device's own words about its failure end up in logs and on a dashboard."""
 
@@ -49,9 +53,18 @@ class FlowerCohortLink:
         grid: of a running Flower run.
         roster: device ↔ node.
         doorbell: rung when part of an answer is stored.
+        pause: sleeps for some seconds.
     """
 
-    def __init__(self, grid: LinkStateGrid, roster: Roster, doorbell: Doorbell) -> None:
+    def __init__(
+        self,
+        grid: LinkStateGrid,
+        roster: Roster,
+        doorbell: Doorbell,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pause = pause
         self._grid, self._roster, self._doorbell = grid, roster, doorbell
         self._asked: dict[Ticket, DeviceId] = {}
 
@@ -80,11 +93,10 @@ class FlowerCohortLink:
 
     def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
         """See `CohortLink.replies`."""
-        found = self._take(tickets)
-        if not found:
-            self._doorbell.wait_for_answer(wait_s)
-            found = self._take(tickets)
-        return found
+        self._doorbell.wait_for_answer(wait_s)
+        # An answer arrives in about seven requests and rings with each: one look for all that come close together.
+        self._pause(min(GATHER_S, wait_s))
+        return self._take(tickets)
 
     def withdraw(self, tickets: Collection[Ticket]) -> None:
         """See `CohortLink.withdraw`."""

@@ -39,6 +39,7 @@ from aggregator.flower.fleet_app import fleet_app
 from aggregator.flower.grid import LinkStateGrid
 from aggregator.flower.link import FlowerCohortLink
 from aggregator.flower.roster import Roster, RosterChange
+from aggregator.flower.shelf import Shelf
 from protocol.names import DeviceId
 
 __all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
@@ -114,7 +115,7 @@ class FlowerServer:
         except Exception as error:  # SQLAlchemy, Alembic and sqlite3 each have their own tree
             raise FlowerServerError(f"Flower's database {database} cannot be opened: {error}") from error
         self._factory = factory
-        self._doorbell = Doorbell()
+        self._doorbell, self._shelf = Doorbell(), Shelf()
         self._roster = Roster(settings.data_dir / "roster.json", self._node_of_key)
         self._runs: dict[int, FlowerRun] = {}
         self._lock = threading.Lock()
@@ -142,6 +143,7 @@ class FlowerServer:
             self._factory,
             self._roster,
             self._doorbell,
+            self._shelf,
             maximum_request_bytes=self._settings.maximum_request_bytes,
             hold_s=self._settings.hold_s,
         )
@@ -226,6 +228,7 @@ class FlowerServer:
             self._runs.pop(run.run_id, None)
         self._state.finish_task(run.task_id, end.value, details)
         self._state.cleanup_run(run.run_id)
+        self._shelf.clear(run.run_id)
 
     def is_running(self, run: FlowerRun) -> bool:
         """Whether the run still takes questions."""
@@ -234,11 +237,14 @@ class FlowerServer:
     def traffic(self, run: FlowerRun) -> Traffic:
         """Bytes that went over the wire for this run so far."""
         info = self._info(run)
-        return Traffic(to_devices_bytes=info.bytes_sent, from_devices_bytes=info.bytes_recv)
+        return Traffic(
+            to_devices_bytes=info.bytes_sent + self._shelf.served_bytes(run.run_id),
+            from_devices_bytes=info.bytes_recv,
+        )
 
     def grid(self, run: FlowerRun) -> LinkStateGrid:
         """A Flower Grid for this run, for stock strategies."""
-        return LinkStateGrid(self._state, self._info(run), self._doorbell)
+        return LinkStateGrid(self._state, self._info(run), self._doorbell, self._shelf)
 
     def link(self, run: FlowerRun) -> FlowerCohortLink:
         """The road to the devices that a collector takes."""

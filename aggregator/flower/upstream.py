@@ -46,8 +46,8 @@ try:
         Status,
         SubStatus,
     )
-    from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
-    from flwr.proto.message_pb2 import PushObjectRequest
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
     from flwr.server.superlink.linkstate import LinkState
     from flwr.serverapp import Grid
     from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
@@ -60,6 +60,7 @@ try:
     )
     from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
     from flwr.supercore.object_store import NoObjectInStoreError
+    from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
     from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
@@ -77,7 +78,9 @@ __all__ = [
     "NOOP_ACCOUNT_NAME",
     "NOOP_FEDERATION_ID",
     "NOOP_FLWR_AID",
+    "PROTOBUF_MEDIA_TYPE",
     "SUPERLINK_NODE_ID",
+    "ActivateNodeRequest",
     "Array",
     "ArrayRecord",
     "ConfigRecord",
@@ -91,6 +94,8 @@ __all__ = [
     "NodeAuthMiddleware",
     "ProtobufTranslationMiddleware",
     "PullMessagesRequest",
+    "PullObjectRequest",
+    "PullObjectResponse",
     "PushMessagesRequest",
     "PushObjectRequest",
     "RecordDict",

@@ -43,8 +43,6 @@ try:
     )
     from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
     from flwr.proto.message_pb2 import (
-        ConfirmMessageReceivedRequest,
-        ConfirmMessageReceivedResponse,
         ObjectTree,
         PullObjectRequest,
         PullObjectResponse,
@@ -93,8 +91,6 @@ __all__ = [
     "ArrayRecord",
     "ClientApp",
     "ConfigRecord",
-    "ConfirmMessageReceivedRequest",
-    "ConfirmMessageReceivedResponse",
     "Context",
     "DeactivateNodeRequest",
     "DeactivateNodeResponse",
