@@ -18,6 +18,7 @@ normal, because those are what the model was trained on.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.errors import StorageError
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.port import SourceWindow
@@ -63,7 +65,7 @@ class Judged:
     Attributes:
         score: anomaly score, ≥ 0.
         threshold: the one in force.
-        latency_us: standardise + infer + score, µs.
+        latency_us: inference with its score, µs.
         alarm: an alarm that opened or closed with this window.
         windows_over: windows over the threshold since the alarm began to build.
         contributors: the features that deviate most, worst first; only when an alarm opened.
@@ -228,21 +230,16 @@ class Pipeline:
             features = self._extractor.extract(window.samples)
         except ModelError as error:
             return Unjudged(error=str(error))
-        if not math.isfinite(float(features.dot(features))):
-            bad = [
-                name for name, value in zip(self._names, features, strict=True) if not math.isfinite(value)
-            ]
-            return Unjudged(
-                error=f"window {window.index} has features that are not finite: {', '.join(bad[:5])}"
-            )
         if self._standardiser is None:
             self._commission(features, window.observed_at_s)
             return Unjudged()
-        started = self._clock()
         row = self.standardise(features)
-        self._buffer.append(row, window.observed_at_s)
+        # A full disk costs training rows, never a judgement; the loop's own flush tells people.
+        with contextlib.suppress(StorageError):
+            self._buffer.append(row, window.observed_at_s)
         if self._model is None or self._threshold is None:
             return Unjudged()
+        started = self._clock()
         try:
             output, score = self._model.infer_and_score(row)
         except (ModelError, RuntimeError, ValueError) as error:

@@ -1,0 +1,161 @@
+"""A device for tests: a state directory with identity, pinned key, factory bundle and a recording to watch.
+
+The models are the small real ones of tests/models/golden, so no TensorFlow is needed. A healthy row is standard
+normal, a faulty one lies far outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from models.architecture import Architecture, initial_parameters
+from models.bundles import bundle_files, make_golden_vectors
+from models.drift.reference import fit_reference
+from models.litert import Int8Model
+from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
+from protocol.identity import private_key_pem
+from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "models" / "golden"
+FEATURES = 6
+NAMES = tuple(f"feature-{i}" for i in range(FEATURES))
+SPEC = FeatureSpec(kind="passthrough", names=NAMES)
+ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
+RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+TRUSTED = TrustedKeys([RELEASE_KEY.public_key()])
+DEVICE, TENANT, FAMILY = "pump-07", "demo", "pump"
+PASSWORD = "made-up-for-tests"
+
+
+def int8_model() -> bytes:
+    return (GOLDEN / "autoencoder.int8.tflite").read_bytes()
+
+
+def make_bundle(version: int = 1, *, threshold: float = 4.0) -> bytes:
+    rows = healthy(200, seed=1)
+    model = Int8Model(int8_model())
+    scores = np.array([model.infer_and_score(row)[1] for row in rows])
+    files = bundle_files(
+        int8_model=int8_model(),
+        training_model=(GOLDEN / "autoencoder.training.tflite").read_bytes(),
+        parameters=initial_parameters(ARCHITECTURE, 3),
+        reference=fit_reference(rows, scores),
+        golden=make_golden_vectors(model, FEATURES),
+    )
+    manifest = Manifest(
+        family=FAMILY,
+        version=version,
+        created_at=1.0,
+        model=ARCHITECTURE.to_manifest(),
+        features=SPEC,
+        threshold=ThresholdSpec(score=threshold, quantile=0.99, margin=1.1, fitted_on=100),
+        files=entries_for(files),
+    )
+    return pack_bundle(manifest, files, RELEASE_KEY)
+
+
+def manifest_of(bundle: bytes) -> Manifest:
+    return open_bundle(bundle, TRUSTED).manifest
+
+
+def healthy(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, FEATURES)).astype(np.float32)
+
+
+def faulty(count: int, seed: int = 0) -> np.ndarray:
+    return healthy(count, seed) + np.float32(7.0)
+
+
+def write_device(
+    directory: Path,
+    *,
+    rows: np.ndarray,
+    speed: float = 200.0,
+    mqtt_url: str | None = None,
+    bundle: bytes | None = None,
+    extra: str = "",
+) -> Path:
+    """Everything `fedge-agent run` needs; returns agent.toml. `speed` is windows per second."""
+    state = directory / "state"
+    (state / "bundles").mkdir(parents=True)
+    if bundle is not None:
+        (state / "bundles" / "factory.fedge").write_bytes(bundle)
+    key = ec.generate_private_key(ec.SECP256R1())
+    (state / "device.key").write_bytes(private_key_pem(key))
+    enrolment = {"device": DEVICE, "tenant": TENANT, "mqtt": {"username": DEVICE, "password": PASSWORD}}
+    (state / "enrolment.json").write_text(json.dumps(enrolment))
+    (directory / "release.pub.pem").write_bytes(
+        RELEASE_KEY.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    np.savez(directory / "rows.npz", rows=rows)
+    (directory / "machine.json").write_text(json.dumps({"rows": [0, len(rows)], "loop": True}))
+    config = directory / "agent.toml"
+    config.write_text(
+        f'state_dir = "state"\ntenant = "{TENANT}"\nfamily = "{FAMILY}"\nhardware = "rpi4"\n'
+        'release_keys = ["release.pub.pem"]\nlabels = { site = "hall-1" }\n'
+        + (f'[mqtt]\nurl = "{mqtt_url}"\nreconnect_max_s = 0.5\n' if mqtt_url else "")
+        + f'[source]\nkind = "replay"\npath = "rows.npz"\nkey = "rows"\nrow_every_s = 1.0\nspeed = {speed}\n'
+        'control_file = "machine.json"\n'
+        "[detection]\ncommissioning_windows = 60\nreference_windows = 60\n"
+        "[health]\nevery_s = 0.5\nstatus_every_s = 0.1\n" + extra
+    )
+    return config
+
+
+@contextmanager
+def running_agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A real agent process; ended by its own pid whatever happens."""
+    log = (config.parent / "agent.log").open("ab")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent", "run", "--config", str(config)],
+        cwd=ROOT,
+        stderr=log,
+        stdout=log,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+        child.wait()
+        log.close()
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+    """Poll a condition of another process."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
+        time.sleep(0.02)
+
+
+def status_of(config: Path) -> dict[str, object]:
+    """status.json, or nothing yet."""
+    try:
+        found: dict[str, object] = json.loads((config.parent / "state" / "status.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def health_of_status(config: Path) -> dict[str, object]:
+    health = status_of(config).get("health", {})
+    assert isinstance(health, dict)
+    return health
