@@ -159,6 +159,9 @@ class LearnerSupervisor:
         return moved
 
     def _consider(self, invitation: TrainingInvitation, now_s: float) -> None:
+        if now_s >= invitation.expires_at:
+            self._invitation, self.note = None, f"the invitation to run {invitation.run_id} has expired"
+            return
         if invitation.run_id == self._done_run:
             self.note = f"run {invitation.run_id} is done here"
             self._not_before_s = invitation.expires_at

@@ -1,0 +1,292 @@
+"""Telemetry: numbered events out, typed values in, poison counted and never passed on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from edge_agent.health import Counters, Interval, LatencyReservoir, Observed, health_of, memory_pss_bytes
+from edge_agent.mqtt_link import Incoming
+from edge_agent.outbox import Outbox
+from edge_agent.settings import OutboxSettings
+from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
+from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.kinds import AgentState, DeathReason, InstallStep, Kind
+from protocol.messages.payloads import (
+    Ack,
+    AnomalyEvent,
+    BootAck,
+    Death,
+    DesiredState,
+    Health,
+    Payload,
+    TrainingInvitation,
+)
+
+pytestmark = pytest.mark.edge
+NOW = 1_800_000_000.0
+IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
+ACK_TOPIC, DESIRED_TOPIC = "fedge/v1/demo/pump-07/ack", "fedge/v1/demo/pump-07/desired"
+TRAINING_TOPIC = "fedge/v1/demo/training/pump"
+
+
+class FakeLink:
+    """A `Link` in memory."""
+
+    def __init__(self) -> None:
+        self.is_connected = True
+        self.connections = 1
+        self.sent: list[tuple[str, bytes, bool]] = []
+        self.arrived: list[Incoming] = []
+        self.takes = True
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        if self.takes:
+            self.sent.append((topic, payload, retain))
+        return self.takes
+
+    def take_messages(self) -> list[Incoming]:
+        taken, self.arrived = self.arrived, []
+        return taken
+
+    def close(self, timeout_s: float) -> None:
+        self.is_connected = False
+
+    def arrive(self, topic: str, data: Payload | bytes) -> None:
+        payload = (
+            data
+            if isinstance(data, bytes)
+            else encode(Event(source="fleet", boot_id="f", sequence=1, time=NOW, data=data))
+        )
+        self.arrived.append(Incoming(topic=topic, payload=payload))
+
+
+@pytest.fixture
+def link() -> FakeLink:
+    return FakeLink()
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return Outbox.open(tmp_path / "outbox.sqlite", OutboxSettings(), now_s=NOW)
+
+
+@pytest.fixture
+def telemetry(link: FakeLink, counters: Counters, outbox: Outbox) -> Telemetry:
+    return Telemetry(IDENTITY, outbox, link, counters)
+
+
+def _anomaly(window: str = "") -> AnomalyEvent:
+    return AnomalyEvent(
+        release="pump/1",
+        score=2.0,
+        threshold=1.0,
+        window_index=3,
+        observed_at_s=1.0,
+        window=window,
+        window_shape=(3, 4),
+    )
+
+
+def _ack(first: int, last: int) -> Ack:
+    return Ack(boots=(BootAck(boot_id="b1", ranges=((first, last),)),))
+
+
+INVITATION = TrainingInvitation(
+    run_id="r1",
+    family="pump",
+    base_release="pump/1",
+    layout_sha256="0" * 64,
+    flower_address="127.0.0.1:1",
+    issued_at=NOW,
+    expires_at=NOW + 60,
+)
+DESIRED = DesiredState(
+    execution="e1",
+    release="pump/2",
+    counter=2,
+    bundle_path="/v1/x",
+    bundle_sha256="0" * 64,
+    bundle_bytes=1,
+)
+
+
+def test_events_are_numbered_from_one_and_stay_until_the_fleet_has_them(
+    telemetry: Telemetry, link: FakeLink, outbox: Outbox, counters: Counters
+) -> None:
+    telemetry.post([_anomaly(), _anomaly()], NOW)
+    telemetry.deliver(0.0)
+    assert [decode(p).id for _, p, _ in link.sent] == ["pump-07/b1/1", "pump-07/b1/2"]
+    assert link.sent[0][0] == "fedge/v1/demo/pump-07/anomaly"
+    assert counters.telemetry_bytes == sum(len(p) for _, p, _ in link.sent)
+    link.arrive(ACK_TOPIC, _ack(1, 1))
+    telemetry.receive()
+    assert len(outbox) == 1
+
+
+def test_a_new_connection_sends_everything_unacknowledged_again(telemetry: Telemetry, link: FakeLink) -> None:
+    telemetry.post([_anomaly()], NOW)
+    telemetry.deliver(0.0)
+    telemetry.deliver(1.0)
+    assert len(link.sent) == 1
+    link.connections += 1
+    telemetry.deliver(2.0)
+    assert len(link.sent) == 2
+    assert link.sent[0][1] == link.sent[1][1]
+
+
+def test_what_the_link_does_not_take_is_tried_again(telemetry: Telemetry, link: FakeLink) -> None:
+    link.takes = False
+    telemetry.post([_anomaly()], NOW)
+    telemetry.deliver(0.0)
+    link.takes = True
+    telemetry.deliver(0.1)
+    assert len(link.sent) == 1
+
+
+def test_without_a_broker_everything_waits(telemetry: Telemetry, link: FakeLink, outbox: Outbox) -> None:
+    link.is_connected = False
+    telemetry.post([_anomaly()], NOW)
+    telemetry.deliver(0.0)
+    assert link.sent == []
+    assert len(outbox) == 1
+
+
+def test_a_raw_window_that_does_not_fit_is_left_out(telemetry: Telemetry, link: FakeLink) -> None:
+    telemetry.post([_anomaly("A" * 200_000)], NOW)
+    telemetry.deliver(0.0)
+    data = decode(link.sent[0][1]).data
+    assert isinstance(data, AnomalyEvent)
+    assert data.window == ""
+    assert data.window_shape == ()
+
+
+def test_a_number_that_is_none_is_refused_and_leaves_no_gap(
+    telemetry: Telemetry, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = AnomalyEvent(
+        release="pump/1", score=float("nan"), threshold=1.0, window_index=0, observed_at_s=0.0
+    )
+    telemetry.post([broken, _anomaly()], NOW)
+    telemetry.deliver(0.0)
+    assert [decode(p).sequence for _, p, _ in link.sent] == [1]
+    assert "event_not_sent" in caplog.text
+
+
+def test_only_death_is_retained_and_the_will_has_sequence_zero(telemetry: Telemetry, link: FakeLink) -> None:
+    telemetry.post([_anomaly(), Death(reason=DeathReason.SHUTDOWN)], NOW)
+    telemetry.deliver(0.0)
+    assert [retained for _, _, retained in link.sent] == [False, True]
+    topic, payload = last_will(IDENTITY, NOW)
+    assert topic == "fedge/v1/demo/pump-07/death"
+    assert decode(payload, Kind.DEATH).id == "pump-07/b1/0"
+
+
+def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Telemetry, link: FakeLink) -> None:
+    link.arrive(TRAINING_TOPIC, INVITATION)
+    link.arrive(DESIRED_TOPIC, DESIRED)
+    link.arrive(TRAINING_TOPIC, b"")
+    link.arrive(DESIRED_TOPIC, b"")
+    downlink = telemetry.receive()
+    assert downlink.desired == (DESIRED,)
+    assert downlink.invitations == (INVITATION, None)
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (ACK_TOPIC, b""),
+        (ACK_TOPIC, b"{"),
+        (ACK_TOPIC, b"\x00\xff" * 50),
+        (ACK_TOPIC, b"[" * 100_000),
+        (ACK_TOPIC, b"x" * 200_000),
+        (ACK_TOPIC, b"null"),
+        (DESIRED_TOPIC, encode(Event(source="f", boot_id="f", sequence=1, time=NOW, data=_ack(1, 9)))),
+        (DESIRED_TOPIC, b'{"specversion":"1.0"}'),
+        (
+            TRAINING_TOPIC,
+            encode(Event(source="f", boot_id="f", sequence=1, time=NOW, data=INVITATION)).replace(
+                b".v1", b".v7"
+            ),
+        ),
+        (
+            "fedge/v1/other/pump-07/ack",
+            encode(Event(source="f", boot_id="f", sequence=1, time=NOW, data=_ack(1, 9))),
+        ),
+        ("", b"{}"),
+    ],
+)
+def test_poison_is_counted_and_told_in_one_line(
+    telemetry: Telemetry,
+    link: FakeLink,
+    outbox: Outbox,
+    counters: Counters,
+    caplog: pytest.LogCaptureFixture,
+    topic: str,
+    payload: bytes,
+) -> None:
+    telemetry.post([_anomaly()], NOW)
+    link.arrive(topic, payload)
+    link.arrive(ACK_TOPIC, _ack(1, 1))
+    downlink = telemetry.receive()
+    assert downlink.desired == ()
+    assert downlink.invitations == ()
+    assert counters.malformed_downlinks == 1
+    assert len(caplog.records) == 1
+    assert "\n" not in caplog.records[0].getMessage()
+    assert len(outbox) == 0, "the good message after the poison still counts"
+
+
+def test_a_device_listens_to_its_own_topics_and_its_familys_training() -> None:
+    assert set(subscriptions(IDENTITY)) == {ACK_TOPIC, DESIRED_TOPIC, TRAINING_TOPIC}
+
+
+def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
+    counters = Counters(windows=100, windows_over_threshold=9, anomalies=2, raw_bytes=800, training_bytes=7)
+    interval = Interval(started_s=10.0, windows=20, over=5, score_sum=30.0)
+    latencies = LatencyReservoir(random.Random(1))
+    for i in range(1, 101):
+        latencies.add(float(i))
+    observed = Observed(
+        state=AgentState.WATCHING,
+        release="pump/1",
+        uptime_s=3.0,
+        drift_score=0.5,
+        drifted=False,
+        outbox_events=1,
+        buffered_windows=2,
+        training_run=None,
+        install_step=InstallStep.IDLE,
+        memory_pss_bytes=4,
+    )
+    health = health_of(counters, interval, latencies, observed, 14.0)
+    assert isinstance(health, Health)
+    assert (health.windows, health.interval_windows, health.interval_s) == (100, 20, 4.0)
+    assert (health.anomaly_rate, health.score_mean) == (0.25, 1.5)
+    assert (health.inference_p50_us, health.inference_p99_us) == (51.0, 100.0)
+    assert health.raw_bytes == 800
+
+
+def test_the_latency_sample_is_bounded_and_stays_close_to_the_truth() -> None:
+    latencies = LatencyReservoir(random.Random(3), size=512)
+    rng = random.Random(4)
+    for _ in range(20_000):
+        latencies.add(rng.uniform(0.0, 1000.0))
+    assert abs(latencies.quantile(0.5) - 500.0) < 60.0
+    assert abs(latencies.quantile(0.99) - 990.0) < 10.0
+    latencies.clear()
+    assert latencies.quantile(0.5) == 0.0
+
+
+def test_memory_is_read_from_the_kernel_and_zero_where_it_does_not_tell(tmp_path: Path) -> None:
+    (tmp_path / "rollup").write_text("x\nRss: 9 kB\nPss:  1234 kB\n")
+    assert memory_pss_bytes(tmp_path / "rollup") == 1234 * 1024
+    assert memory_pss_bytes(tmp_path / "missing") == 0
+    assert memory_pss_bytes() > 5_000_000
