@@ -67,9 +67,9 @@ class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class TrainingSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[training]``: plain mini-batch descent."""
 
-    epochs: Positive = 60
+    epochs: Positive = 400
     batch_size: Positive = 16
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.2
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
 
 
 class ThresholdSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,9 @@ def write_durably(path: Path, content: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(
+                    file.fileno(), 0o644
+                )  # mkstemp makes files for its owner alone; these are for handing on
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

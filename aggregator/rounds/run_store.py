@@ -76,7 +76,7 @@ class RunStore:
                     "SELECT id FROM runs WHERE family = ? AND ended_at IS NULL", (run.family,)
                 ).fetchone()
                 raise RunConflictError(
-                    f"family {run.family!r} is already training in run {row[0] if row else run.id!r}; wait for its end or cancel it"
+                    f"family {run.family!r} is already training in run {(row[0] if row else run.id)!r}; wait for its end or cancel it"
                 ) from None
 
     def save(self, run: TrainingRun, artifacts: Mapping[str, bytes] | None = None) -> None:
