@@ -6,7 +6,7 @@ Everything about the interpreter's Python API stays in this file; other modules 
     x float32 (F,) ─ ÷ scale + zero ─► int8 ─► interpreter ─► int8 ─ (q - zero) · scale ─► output float32
 
 LiteRT follows offsets in the model's bytes without checking each: damaged bytes can crash the process. So the seal
-inside the model is checked before LiteRT sees it (`models.seal`); against a forger, a bundle's signature is verified
+behind the model is checked before LiteRT sees it (`models.seal`); against a forger, a bundle's signature is verified
 before that. One object serves one thread at a time.
 """
 

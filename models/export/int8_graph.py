@@ -25,7 +25,7 @@ from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import ExportError, RangeError
 from models.export.flatbuffer import make, pack_model
 from models.native_noise import silent_stderr
-from models.seal import seal_model, sealed_description
+from models.seal import seal_model
 
 __all__ = ["export_float_model", "export_int8_model"]
 
@@ -101,7 +101,7 @@ def export_float_model(architecture: Architecture, parameters: NDArray[np.floati
         target = graph.add_tensor("output" if is_last else f"relu_{i}", (1, architecture.layers[i + 1]))
         graph.add_dense([tensor, weight, bias], target, has_relu=not is_last)
         tensor = target
-    return graph.pack(first, tensor, sealed_description("dense", architecture.layout_sha256))
+    return graph.pack(first, tensor, f"fedge dense {architecture.layout_sha256}")
 
 
 class _GraphWriter:

@@ -14,7 +14,7 @@ from models.architecture import Architecture
 from models.errors import ExportError
 from models.export.flatbuffer import canonical_model
 from models.native_noise import silent_stderr
-from models.seal import seal_model, sealed_description
+from models.seal import seal_model
 
 __all__ = ["export_training_model"]
 
@@ -56,5 +56,5 @@ def export_training_model(architecture: Architecture) -> bytes:
             raise ExportError(
                 f"TensorFlow could not convert {architecture.kind} {architecture.layers}: {str(error)[:500]}"
             ) from error
-    description = sealed_description("training", architecture.layout_sha256)
+    description = f"fedge training {architecture.layout_sha256}"
     return seal_model(canonical_model(content, description=description))
