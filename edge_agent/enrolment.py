@@ -65,7 +65,7 @@ def enrol_device(settings: Settings) -> Enrolled:
     paths = settings.paths
     private_directory(settings.state_dir)
     key = _device_key(paths.device_key)
-    device = device_name(key.public_key())
+    device = settings.device or device_name(key.public_key())
     endpoint = FleetEndpoint(url=fleet.url, ca_file=fleet.ca_file)
     path = "/v1/enrolments"
     try:

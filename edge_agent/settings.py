@@ -179,6 +179,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hardware: Text
     source: SourceSettings
     release_keys: tuple[Path, ...]
+    device: str | None = None
+    """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
     fleet: FleetSettings | None = None
     mqtt: MqttSettings | None = None
@@ -272,6 +274,8 @@ def _check_meaning(settings: Settings, file: Path) -> None:
     try:
         check_name(settings.tenant, "tenant")
         check_name(settings.family, "family")
+        if settings.device is not None:
+            check_name(settings.device, "device")
     except TopicError as error:
         raise SettingsError(f"{file}: {error}") from None
     if not settings.release_keys:

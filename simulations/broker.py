@@ -32,8 +32,11 @@ from protocol.errors import TopicError
 from protocol.topics import DOWNLINK_KINDS, PREFIX, TRAINING, UPLINK_KINDS, parse_device_topic
 from simulations.mosquitto_passwords import parse_password_line
 
-SERVICES: Final = frozenset({"fleet", "aggregator"})
-"""User names with rights on every device's topics."""
+FLEET: Final = "fleet"
+"""The user name with rights on every topic of ours."""
+
+AGGREGATOR: Final = "aggregator"
+"""The user name that publishes training invitations and may read everything of ours."""
 
 
 class PasswordFile(BaseAuthPlugin):
@@ -102,11 +105,13 @@ class DeviceTopics(BaseTopicPlugin):
 
 def may(username: str, topic: str, *, publish: bool) -> bool:
     """Whether a user may publish to, or else read, a topic or filter."""
-    if username in SERVICES:
-        return topic.startswith(f"{PREFIX}/")
     levels = topic.split("/")
-    if not publish and len(levels) == 5 and "/".join(levels[:2]) == PREFIX and levels[3] == TRAINING:
-        return "#" not in levels
+    is_ours = "/".join(levels[:2]) == PREFIX
+    is_invitation = is_ours and len(levels) == 5 and levels[3] == TRAINING and "#" not in levels
+    if username == FLEET or (username == AGGREGATOR and not publish):
+        return is_ours
+    if is_invitation:
+        return username == AGGREGATOR or not publish
     try:
         parsed = parse_device_topic(topic)
     except TopicError:
@@ -149,7 +154,9 @@ def main() -> int:
         )
         return 2
     logging.basicConfig(level=logging.ERROR, format="broker: %(message)s")
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it prints tracebacks for what is told in one line below
+    logging.getLogger("amqtt").setLevel(
+        logging.CRITICAL
+    )  # it prints tracebacks for what is told in one line below
     try:
         asyncio.run(serve(host, int(port), options.passwords))
     except (BrokerError, OSError) as error:

@@ -57,7 +57,9 @@ class Screen:
             for line in _news(record):
                 if line not in self._said:
                     self._said.add(line)
-                    self._console.print(f"{record.now_s:6.1f} s  {line}", highlight=False, soft_wrap=True)
+                    self._console.print(
+                        f"{record.now_s:6.1f} s  {line}", highlight=False, markup=False, soft_wrap=True
+                    )
 
 
 def draw_world(record: Record, height: int = 50) -> RenderableType:
@@ -207,11 +209,7 @@ def _draw_totals(record: Record) -> RenderableType:
 
 def _news(record: Record) -> list[str]:
     lines = [f"[{c.letter}] {c.title}" for c in record.chapters if c.state is not ChapterState.AHEAD]
-    lines += [
-        f"[{c.letter}] done in {c.ended_s - c.began_s:.1f} s: {c.note}"
-        for c in record.chapters
-        if c.state is ChapterState.DONE
-    ]
+    lines += [f"    {c.note}" for c in record.chapters if c.note and c.state is not ChapterState.AHEAD]
     lines += [f"    training {t.run}: {t.state}, {len(t.rounds)} rounds" for t in record.trainings.values()]
     lines += [f"    rollout of {r.release}: {r.state} {r.reason}".rstrip() for r in record.rollouts.values()]
     lines += [f"    process {name} died at {at:.1f} s and is started again" for at, name in record.deaths]

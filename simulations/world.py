@@ -268,6 +268,7 @@ class World:
             "state_dir": "state",
             "tenant": TENANT,
             "family": s.family,
+            "device": device,
             "hardware": self.hardware(index),
             "labels": {"machine": self.machines.name(index)},
             "release_keys": ["../../pki/release.pub.pem"],
@@ -283,7 +284,7 @@ class World:
                 "commissioning_windows": s.detection.commissioning_windows,
                 "confirm": s.detection.confirm,
             },
-            "health": {"every_s": 1.0},
+            "health": {"every_s": 2.0},
             "debug": {"score_log": True},
         }
 

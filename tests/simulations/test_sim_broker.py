@@ -120,6 +120,9 @@ def test_a_device_enrolled_later_is_let_in_without_a_restart(broker: tuple[int, 
         ("d01", "fedge/v1/demo/+/desired", False, False),
         ("fleet", "fedge/v1/demo/+/anomaly", False, True),
         ("fleet", "$SYS/#", False, False),
+        ("aggregator", "fedge/v1/demo/training/pump", True, True),
+        ("aggregator", "fedge/v1/demo/+/drift", False, True),
+        ("aggregator", "fedge/v1/demo/d01/desired", True, False),
     ],
 )
 def test_rights_of_a_user_on_a_topic(user: str, topic: str, publish: bool, allowed: bool) -> None:
