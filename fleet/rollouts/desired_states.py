@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from fleet.releases import bundle_path, find_release
 from fleet.storage.device_tables import Desired
-from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import DesiredCounter
 from protocol.names import DeviceId, split_release_id
 
 __all__ = ["Wish", "write_desired"]
 
-_CHUNK = 500  # bound parameters in one statement: SQLite before 3.32 takes 999
+_CHUNK: Final = 500  # bound parameters in one statement: SQLite before 3.32 takes 999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,49 +37,47 @@ def write_desired(session: Session, wishes: Mapping[DeviceId, Wish], now: float)
     Raises:
         NotFoundError: a wished release is not stored; the transaction must not commit.
     """
-    counters = _next_counters(session, list(wishes))
-    gone = [device for device, wish in wishes.items() if wish.release is None]
-    for chunk in _chunks(gone):
-        session.execute(delete(Desired).where(Desired.device.in_(chunk)))
-    rows: list[Desired] = []
-    records: dict[str, Release] = {}
-    for device, wish in wishes.items():
-        if wish.release is None:
-            continue
-        if wish.release not in records:
-            records[wish.release] = find_release(session, *split_release_id(wish.release))
-        record = records[wish.release]
-        rows.append(
-            Desired(
-                device=device,
-                execution=wish.execution,
-                release=wish.release,
-                counter=counters[device],
-                bundle_path=bundle_path(record.family, record.version),
-                bundle_sha256=record.sha256,
-                bundle_bytes=record.size_bytes,
-                set_at=now,
-            )
+    devices = list(wishes)
+    counters = _next_counters(session, devices)
+    for chunk in _chunks(devices):
+        session.execute(
+            delete(Desired).where(Desired.device.in_(chunk)).execution_options(synchronize_session=False)
         )
-    for row in rows:
-        session.merge(row)
-    session.flush()
+    releases = {wish.release for wish in wishes.values() if wish.release is not None}
+    records = {release: find_release(session, *split_release_id(release)) for release in releases}
+    rows = [
+        {
+            "device": device,
+            "execution": wish.execution,
+            "release": wish.release,
+            "counter": counters[device],
+            "bundle_path": bundle_path(records[wish.release].family, records[wish.release].version),
+            "bundle_sha256": records[wish.release].sha256,
+            "bundle_bytes": records[wish.release].size_bytes,
+            "set_at": now,
+        }
+        for device, wish in wishes.items()
+        if wish.release is not None
+    ]
+    if rows:
+        session.execute(insert(Desired), rows)
 
 
 def _next_counters(session: Session, devices: list[DeviceId]) -> dict[DeviceId, int]:
-    known: dict[str, DesiredCounter] = {}
+    known: dict[str, int] = {}
     for chunk in _chunks(devices):
-        for row in session.scalars(select(DesiredCounter).where(DesiredCounter.device.in_(chunk))):
-            known[row.device] = row
-        # merge() below then finds each row in the session instead of asking for it one by one
-        session.scalars(select(Desired).where(Desired.device.in_(chunk))).all()
-    for device in devices:
-        if device in known:
-            known[device].counter += 1
-        else:
-            known[device] = DesiredCounter(device=device, counter=1)
-            session.add(known[device])
-    return {device: known[device].counter for device in devices}
+        rows = session.execute(
+            select(DesiredCounter.device, DesiredCounter.counter).where(DesiredCounter.device.in_(chunk))
+        )
+        known.update((device, counter) for device, counter in rows)
+    counters = {device: known.get(device, 0) + 1 for device in devices}
+    grown = [{"device": d, "counter": counters[d]} for d in devices if d in known]
+    first = [{"device": d, "counter": counters[d]} for d in devices if d not in known]
+    if grown:
+        session.execute(update(DesiredCounter), grown)
+    if first:
+        session.execute(insert(DesiredCounter), first)
+    return counters
 
 
 def _chunks(devices: list[DeviceId]) -> list[list[DeviceId]]:

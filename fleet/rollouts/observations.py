@@ -102,7 +102,10 @@ def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report]
         status = InstallStatus(row.status)
         reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
         if status is InstallStatus.SUCCEEDED:
-            commits[DeviceId(row.device)] = _Commit(row.boot_id, row.sequence, row.received_at)
+            # devices repeat their last word after a restart: the first time is when it happened
+            commits.setdefault(DeviceId(row.device), _Commit(row.boot_id, row.sequence, row.received_at))
+        else:
+            commits.pop(DeviceId(row.device), None)
     for row in _read_installs(session, rollout, returned):
         reports[row.execution] = Report(
             status=InstallStatus(row.status), at=row.received_at, reason=row.reason

@@ -39,7 +39,7 @@ class RecordingPublisher:
 class RolloutWorld:
     """Twelve devices on ``pump/1``; ``pump/1`` to ``pump/3`` are published."""
 
-    def __init__(self, path: Path, devices: int = 12) -> None:
+    def __init__(self, path: Path, devices: int = 12, *, fresh: bool = True) -> None:
         self.now = 1000.0
         self.database: Database = open_database(f"sqlite:///{path / 'fleet.sqlite'}")
         Base.metadata.create_all(self.database.engine)
@@ -48,6 +48,10 @@ class RolloutWorld:
         self.devices = [f"d{number:02}" for number in range(devices)]
         self._sequence = 0
         self._made = 0
+        if fresh:
+            self._publish_and_enrol()
+
+    def _publish_and_enrol(self) -> None:
         with self.database.write() as session:
             for version in (1, 2, 3):
                 session.add(

@@ -96,6 +96,18 @@ def test_health_from_before_the_commit_does_not_count(world: RolloutWorld) -> No
     assert world.view(rollout).groups[0].state == "PASSED"
 
 
+def test_a_repeated_success_does_not_make_the_evidence_start_anew(world: RolloutWorld) -> None:
+    rollout = world.started()
+    canary = world.view(rollout).groups[0].devices
+    world.install(canary)
+    world.tick(0.25)
+    for device in canary:
+        world.health(device, rate=0.9, times=4)
+    world.install(canary)
+    world.tick(0.25)
+    assert world.view(rollout).state is RolloutState.ROLLING_BACK
+
+
 def test_a_device_cannot_report_for_another(world: RolloutWorld) -> None:
     rollout = world.started()
     canary = world.view(rollout).groups[0].devices
