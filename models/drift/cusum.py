@@ -60,11 +60,12 @@ class Cusum:
         z = rows * self._factor
         z += self._offset
         np.clip(z, -WINSORISE_AT, WINSORISE_AT, out=z)
-        for side, step in ((0, z), (1, -z)):
-            partial = (step - self._allowance).cumsum(axis=0)
-            partial += self._sums[side]
-            end = partial[-1] - np.minimum(partial.min(axis=0), 0.0)
-            self._sums[side] = np.minimum(end, self._ceiling)
+        steps = np.stack([z, -z])
+        steps -= self._allowance
+        partial = steps.cumsum(axis=1, out=steps)
+        partial += self._sums[:, None, :]
+        lowest = np.minimum(partial.min(axis=1), 0.0)
+        self._sums = np.minimum(partial[:, -1] - lowest, self._ceiling)
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Named arrays to save."""

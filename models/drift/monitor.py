@@ -16,6 +16,7 @@ state continues exactly where it was saved, and is refused for another reference
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,9 +51,13 @@ _LARGEST_HISTOGRAM_THRESHOLD = 0.6
 _ALLOWANCE_FOR_FIT = 2.5
 """In standard errors of the reference's mean: added to the CUSUM's allowance."""
 _SMALLEST_SCORE = 1e-12
-_HISTOGRAM_NAMES = tuple(f"histogram λ={rate:g}" for rate in HISTOGRAM_RATES)
-_CUSUM_NAMES = ("cusum up", "cusum down")
-_CHECK_NAMES = ("stuck", "out of range")
+_DETECTORS = (
+    *(f"histogram λ={rate:g}" for rate in HISTOGRAM_RATES),
+    "cusum up",
+    "cusum down",
+    "stuck",
+    "out of range",
+)
 
 
 class DriftSettings(Struct, frozen=True, kw_only=True):
@@ -124,7 +129,7 @@ class DriftMonitor:
         """Add one window: x standardised (F,), `score` ≥ 0. A window that is not finite is skipped."""
         row = self._pending[self._filled]
         row[:-1] = x
-        row[-1] = np.log(score + _SMALLEST_SCORE) if score >= 0 else np.nan
+        row[-1] = math.log(score + _SMALLEST_SCORE) if score >= 0 else math.nan
         self._filled += 1
         if self._filled == len(self._pending):
             self._filled = 0
@@ -153,7 +158,7 @@ class DriftMonitor:
         self._filled = len(pending)
         self._pending[: self._filled] = pending
         self._calm, self._windows = counters["calm"], counters["windows"]
-        self._judge(drifted=bool(counters["drifted"]))
+        self._judge(self._score(), drifted=bool(counters["drifted"]))
 
     def _build_detectors(self, reference: DriftReference) -> None:
         settings, n, count = self._settings, reference.fitted_on, reference.sensors
@@ -208,49 +213,48 @@ class DriftMonitor:
         elif drifted:
             self._calm = self._calm + len(block) if score < self._settings.recovered_below else 0
             drifted = self._calm < self._settings.recover_windows
-        self._judge(drifted=drifted)
+        self._judge(score, drifted=drifted)
+
+    def _ratios(self) -> NDArray[np.float64]:
+        """Statistic ÷ threshold of each detector (rows) for each label (columns), shape (6, F + 1)."""
+        ratios = np.zeros((len(_DETECTORS), len(self._labels)))
+        ratios[0:2, :-1] = self._histogram.statistic / self._histogram_threshold
+        ratios[2:4] = self._cusum.statistic / self._cusum_threshold
+        ratios[4:6, :-1] = self._checks.statistic / self._check_threshold
+        # Rising errors are drift; falling ones are a model that got better.
+        ratios[3, -1] = 0.0
+        return ratios
 
     def _score(self) -> float:
-        sums = self._cusum.statistic
-        # Rising errors are drift; falling ones (last entry, downward sum) are a model that got better.
-        largest_sum = max(sums[0].max(), sums[1, :-1].max())
-        return float(
-            max(
-                (self._histogram.statistic / self._histogram_threshold).max(),
-                largest_sum / self._cusum_threshold,
-                (self._checks.statistic / self._check_threshold).max(),
-            )
-        )
+        return float(self._ratios().max())
 
-    def _judge(self, *, drifted: bool) -> None:
-        score = self._score()
+    def _judge(self, score: float, *, drifted: bool) -> None:
         findings = self._findings() if score >= 1.0 else ()
         self._verdict = DriftVerdict(score=score, drifted=drifted, findings=findings, windows=self._windows)
 
     def _findings(self) -> tuple[DetectorFinding, ...]:
         """Everything over its threshold, worst first."""
-        sums = self._cusum.statistic.copy()
-        sums[1, -1] = 0.0
-        rows = [
-            *zip(_HISTOGRAM_NAMES, self._histogram.statistic, self._histogram_threshold, strict=True),
-            *zip(_CUSUM_NAMES, sums, np.full((2, 1), self._cusum_threshold), strict=True),
-            *zip(_CHECK_NAMES, self._checks.statistic, self._check_threshold, strict=True),
-        ]
-        found = [
-            (
-                float(value / limit),
+        ratios = self._ratios()
+        worst = np.argsort(ratios, axis=None)[::-1][:_MOST_FINDINGS]
+        findings = []
+        for detector, column in zip(*np.unravel_index(worst, ratios.shape), strict=True):
+            if ratios[detector, column] < 1.0:
+                break
+            threshold = self._threshold_of(int(detector), int(column))
+            findings.append(
                 DetectorFinding(
-                    detector=detector, sensor=label, statistic=float(value), threshold=float(limit)
-                ),
+                    detector=_DETECTORS[detector],
+                    sensor=self._labels[column],
+                    statistic=float(ratios[detector, column] * threshold),
+                    threshold=threshold,
+                )
             )
-            for detector, values, limits in rows
-            for label, value, limit in zip(
-                self._labels, values, np.broadcast_to(limits, values.shape), strict=False
-            )
-            if value >= limit
-        ]
-        found.sort(key=lambda pair: -pair[0])
-        return tuple(finding for _, finding in found[:_MOST_FINDINGS])
+        return tuple(findings)
+
+    def _threshold_of(self, detector: int, column: int) -> float:
+        if detector < 2:
+            return float(self._histogram_threshold[detector, column])
+        return float(self._cusum_threshold if detector < 4 else self._check_threshold[detector - 4, 0])
 
     def _fingerprint(self) -> str:
         content = msgspec.json.encode((self._reference, self._settings))

@@ -48,12 +48,20 @@ class SensorChecks:
 
     def update(self, rows: NDArray[np.float32]) -> None:
         """Look at k windows, shape (k, F), in order."""
-        before = np.vstack([self._previous, rows[:-1]])
-        same = (rows == before) & (np.abs(rows) < CLIP) & self._can_stick
-        outside = np.abs(rows - self._mean) > self._radius
-        self._runs[0] = _run_at_end(same, self._runs[0])
-        self._runs[1] = _run_at_end(outside, self._runs[1])
-        self._previous = rows[-1].copy()
+        before = self._previous if len(rows) == 1 else rows[-2]
+        self._previous, earlier = rows[-1].copy(), self._previous
+        if not (self._is_same(rows[-1], before).any() or self._is_outside(rows[-1]).any()):
+            # The common case, and most of the time saved: no run reaches the end of the block.
+            self._runs[:] = 0
+            return
+        same = self._is_same(rows, np.vstack([earlier, rows[:-1]]))
+        self._runs = _run_at_end(np.stack([same, self._is_outside(rows)]), self._runs)
+
+    def _is_same(self, rows: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return np.asarray((rows == before) & self._can_stick & (np.abs(rows) < CLIP))
+
+    def _is_outside(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(rows - self._mean) > self._radius)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Named arrays to save."""
@@ -68,8 +76,7 @@ class SensorChecks:
 
 
 def _run_at_end(flags: NDArray[np.bool_], run: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Length of the run of True that ends a block (k, F), joined to the run before it where it fills the block."""
-    unbroken = flags[::-1].argmin(axis=0)
-    filled = flags.all(axis=0)
-    joined = np.where(filled, run.astype(np.int32) + len(flags), unbroken)
-    return np.minimum(joined, _LARGEST_COUNT).astype(np.int16)
+    """Length of the run of True that ends a block (2, k, F), joined to the run before it where it fills the block."""
+    unbroken = flags[:, ::-1].argmin(axis=1)
+    joined = np.where(flags.all(axis=1), run.astype(np.int32) + flags.shape[1], unbroken)
+    return np.asarray(np.minimum(joined, _LARGEST_COUNT), np.int16)

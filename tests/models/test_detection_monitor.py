@@ -1,0 +1,180 @@
+"""The monitor says DRIFTED once and RECOVERED once, names what moved, and survives a restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.drift.monitor import DriftMonitor, DriftSettings, bootstrap_factor
+from models.drift.reference import fit_reference
+from models.errors import DriftStateError
+
+pytestmark = pytest.mark.edge
+
+SENSORS = 8
+NAMES = tuple(f"s{i}" for i in range(SENSORS))
+Float = NDArray[np.float64]
+
+
+def world(seed: int, windows: int, rho: float = 0.3) -> tuple[Float, Float]:
+    """Healthy windows (n, F) and log-normal scores (n,)."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((windows, SENSORS + 1))
+    for i in range(1, windows):
+        x[i] = rho * x[i - 1] + (1 - rho**2) ** 0.5 * x[i]
+    return x[:, :-1], np.exp(0.4 * x[:, -1])
+
+
+def monitor(seed: int = 0, windows: int = 400, **settings: float) -> DriftMonitor:
+    return DriftMonitor(fit_reference(*world(seed, windows)), DriftSettings(**settings), sensors=NAMES)  # type: ignore[arg-type]  # numbers for numeric settings
+
+
+def watch(watcher: DriftMonitor, rows: Float, scores: Float) -> list[bool]:
+    states = []
+    for row, score in zip(rows, scores, strict=True):
+        watcher.update(row, float(score))
+        states.append(watcher.verdict().drifted)
+    return states
+
+
+def turns(states: list[bool]) -> int:
+    return int(np.abs(np.diff(np.asarray([False, *states], int))).sum())
+
+
+def test_a_healthy_world_gives_no_drift() -> None:
+    watcher = monitor()
+    assert not any(watch(watcher, *world(1, 1500)))
+    assert 0 < watcher.verdict().score < 1
+    assert watcher.verdict().findings == ()
+
+
+@pytest.mark.parametrize(("commissioning", "rho"), [(120, 0.0), (120, 0.5), (400, 0.7)])
+def test_false_drift_is_as_rare_as_wanted_even_with_autocorrelated_windows(
+    commissioning: int, rho: float
+) -> None:
+    wrong = 0
+    for seed in range(20):
+        rows, scores = world(100 + seed, commissioning + 1000, rho)
+        watcher = DriftMonitor(fit_reference(rows[:commissioning], scores[:commissioning]))
+        wrong += any(watch(watcher, rows[commissioning:], scores[commissioning:]))
+    # Wanted: 1 - exp(-1000/20000) = 5 % of 20 runs. Five would have a chance below 1 in 300.
+    assert wrong <= 4
+
+
+CHANGES = {
+    "mean": lambda x: x + 1.0 * (np.arange(SENSORS) == 3),
+    "scale": lambda x: x * np.where(np.arange(SENSORS) == 3, 2.5, 1.0),
+    "narrow": lambda x: x * np.where(np.arange(SENSORS) == 3, 0.2, 1.0),
+    "stuck": lambda x: np.where(np.arange(SENSORS) == 3, 0.5, x),
+    "far out": lambda x: np.where(np.arange(SENSORS) == 3, 12.0 + x, x),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_kind_of_change_is_found_and_laid_to_the_right_sensor(change: str) -> None:
+    watcher = monitor()
+    rows, scores = world(2, 400)
+    watch(watcher, rows[:100], scores[:100])
+    states = watch(watcher, CHANGES[change](rows[100:]), scores[100:])
+    assert states[-1]
+    assert turns(states) == 1
+    assert {finding.sensor for finding in watcher.verdict().findings} == {"s3"}
+    worst = watcher.verdict().findings[0]
+    assert watcher.verdict().score == pytest.approx(worst.statistic / worst.threshold)
+
+
+def test_a_rising_score_alone_is_drift_and_a_falling_one_is_not() -> None:
+    rows, scores = world(3, 400)
+    rising, falling = monitor(), monitor()
+    assert watch(rising, rows, scores * 2.5)[-1]
+    assert {f.sensor for f in rising.verdict().findings} == {"score"}
+    assert not watch(falling, rows, scores / 10)[-1]
+
+
+def test_it_says_drifted_once_and_recovered_once() -> None:
+    watcher = monitor()
+    rows, scores = world(4, 3000)
+    rows[200:260] += 1.5
+    states = watch(watcher, rows, scores)
+    assert turns(states) == 2
+    assert not states[-1]
+    assert not any(states[:200])
+
+
+def test_reset_begins_a_new_normal() -> None:
+    watcher = monitor()
+    rows, scores = world(5, 1000)
+    assert watch(watcher, rows[:300] + 2.0, scores[:300])[-1]
+    watcher.reset(fit_reference(rows[300:500] + 2.0, scores[300:500]))
+    assert watcher.verdict().score == 0
+    assert not any(watch(watcher, rows[500:] + 2.0, scores[500:]))
+
+
+def test_windows_that_are_not_finite_are_skipped() -> None:
+    with_gaps, without = monitor(), monitor()
+    rows, scores = world(6, 80)
+    watch(without, rows, scores)
+    for i, (row, score) in enumerate(zip(rows, scores, strict=True)):
+        if i % 8 == 0:
+            with_gaps.update(np.full(SENSORS, np.nan), float(score))
+            with_gaps.update(row, float("nan"))
+        with_gaps.update(row, float(score))
+    assert with_gaps.verdict().windows == pytest.approx(80, abs=8)
+    assert np.isfinite(with_gaps.verdict().score)
+
+
+def test_a_restart_goes_on_exactly_where_it_stopped() -> None:
+    rows, scores = world(7, 500)
+    rows[250:] += 0.4
+    through, before, after = monitor(), monitor(), monitor()
+    expected = watch(through, rows, scores)
+    watch(before, rows[:301], scores[:301])  # in the middle of a block
+    after.restore(before.state())
+    assert after.verdict() == before.verdict()
+    assert watch(after, rows[301:], scores[301:]) == expected[301:]
+    assert after.verdict() == through.verdict()
+
+
+def test_a_saved_state_stays_small() -> None:
+    assert len(monitor().state()) < 200 * SENSORS + 600
+
+
+@pytest.mark.parametrize("spoil", ["flip", "cut", "empty", "other reference", "other settings"])
+def test_a_state_that_is_damaged_or_foreign_is_refused_and_changes_nothing(spoil: str) -> None:
+    source = monitor()
+    watch(source, *world(8, 100))
+    state = source.state()
+    match spoil:
+        case "flip":
+            state = state[:200] + bytes([state[200] ^ 1]) + state[201:]
+        case "cut":
+            state = state[:-30]
+        case "empty":
+            state = b""
+        case "other reference":
+            state = monitor(seed=9).state()
+        case "other settings":
+            state = monitor(run_length=1000.0).state()
+    target = monitor()
+    watch(target, *world(10, 50))
+    unchanged = target.state()
+    with pytest.raises(DriftStateError):
+        target.restore(state)
+    assert target.state() == unchanged
+
+
+def test_sensor_names_must_fit_the_reference() -> None:
+    with pytest.raises(ValueError, match="1 sensor names for a reference of 8"):
+        DriftMonitor(fit_reference(*world(0, 100)), sensors=("a",))
+
+
+def test_the_bootstrap_asks_for_more_where_the_plain_thresholds_are_too_low() -> None:
+    rows, scores = world(11, 300, rho=0.9)
+    random = np.random.default_rng(0)
+    factor = bootstrap_factor(rows, scores, DriftSettings(), block=30, windows=300, chains=8, rng=random)
+    assert factor >= 1.0
+    with pytest.raises(ValueError, match="needs 300 windows, got 100"):
+        bootstrap_factor(
+            rows[:100], scores[:100], DriftSettings(), block=30, windows=50, chains=2, rng=random
+        )
