@@ -181,6 +181,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     release_keys: tuple[Path, ...]
     device: str | None = None
     """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
+    device: Text | None = None
+    """The name to enrol under; by default ``device-`` and the start of its key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
     fleet: FleetSettings | None = None
     mqtt: MqttSettings | None = None
@@ -274,6 +276,8 @@ def _check_meaning(settings: Settings, file: Path) -> None:
     try:
         check_name(settings.tenant, "tenant")
         check_name(settings.family, "family")
+        if settings.device is not None:
+            check_name(settings.device, "device")
         if settings.device is not None:
             check_name(settings.device, "device")
     except TopicError as error:
