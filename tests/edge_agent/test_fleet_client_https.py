@@ -81,9 +81,11 @@ def test_a_bundle_is_read_from_an_offset(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ignores_the_offset_is_noticed(tmp_path: Path) -> None:
-    with serving(tmp_path, lambda _: Reply(200, b"whole")) as server:
-        with client(server.url, server.ca_file).bundle("/v1/x", offset=3) as stream:
-            assert stream.offset == 0
+    with (
+        serving(tmp_path, lambda _: Reply(200, b"whole")) as server,
+        client(server.url, server.ca_file).bundle("/v1/x", offset=3) as stream,
+    ):
+        assert stream.offset == 0
 
 
 def test_a_wrong_range_is_refused(tmp_path: Path) -> None:
@@ -110,9 +112,11 @@ STATUSES = {
 @pytest.mark.parametrize("status", STATUSES)
 def test_an_error_status_is_one_clear_line_with_the_fleets_words(tmp_path: Path, status: int) -> None:
     body = b'{"title": "No", "detail": "because\\nof this"}'
-    with serving(tmp_path, lambda _: Reply(status, body)) as server:
-        with pytest.raises(STATUSES[status]) as caught:
-            client(server.url, server.ca_file).desired()
+    with (
+        serving(tmp_path, lambda _: Reply(status, body)) as server,
+        pytest.raises(STATUSES[status]) as caught,
+    ):
+        client(server.url, server.ca_file).desired()
     assert type(caught.value) is STATUSES[status]
     assert caught.value.status == status
     assert f"GET /v1/device/desired: the fleet answered {status}: because of this" in str(caught.value)
@@ -121,15 +125,19 @@ def test_an_error_status_is_one_clear_line_with_the_fleets_words(tmp_path: Path,
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"release": 3}', b"\xff\xfe"])
 def test_an_answer_that_is_no_desired_state_is_refused(tmp_path: Path, body: bytes) -> None:
-    with serving(tmp_path, lambda _: Reply(200, body)) as server:
-        with pytest.raises(FleetAnswerError, match="desired state is malformed"):
-            client(server.url, server.ca_file).desired()
+    with (
+        serving(tmp_path, lambda _: Reply(200, body)) as server,
+        pytest.raises(FleetAnswerError, match="desired state is malformed"),
+    ):
+        client(server.url, server.ca_file).desired()
 
 
 def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
-    with serving(tmp_path, lambda _: Reply(200, b"x" * 200_000)) as server:
-        with pytest.raises(FleetAnswerError, match="exceeds 131072 bytes"):
-            client(server.url, server.ca_file).desired()
+    with (
+        serving(tmp_path, lambda _: Reply(200, b"x" * 200_000)) as server,
+        pytest.raises(FleetAnswerError, match="exceeds 131072 bytes"),
+    ):
+        client(server.url, server.ca_file).desired()
 
 
 def test_nobody_listening_is_one_clear_line(tmp_path: Path) -> None:
@@ -148,9 +156,11 @@ def test_an_unknown_host_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_silent_server_times_out(tmp_path: Path) -> None:
     ca, _, _ = make_certificate(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(FleetUnreachableError, match=r"was silent for 0\.2 s"):
-            client(f"https://127.0.0.1:{silent.getsockname()[1]}", ca, timeout_s=0.2).desired()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(FleetUnreachableError, match=r"was silent for 0\.2 s"),
+    ):
+        client(f"https://127.0.0.1:{silent.getsockname()[1]}", ca, timeout_s=0.2).desired()
 
 
 def test_a_server_without_tls_is_told(tmp_path: Path) -> None:
@@ -184,9 +194,11 @@ def test_a_fleet_of_another_ca_is_refused(tmp_path: Path) -> None:
 def test_a_certificate_for_another_name_or_time_is_refused(
     tmp_path: Path, certificate: dict[str, object], why: str
 ) -> None:
-    with serving(tmp_path, lambda _: Reply(204), **certificate) as server:
-        with pytest.raises(FleetTlsError, match=why):
-            client(server.url, server.ca_file).desired()
+    with (
+        serving(tmp_path, lambda _: Reply(204), **certificate) as server,
+        pytest.raises(FleetTlsError, match=why),
+    ):
+        client(server.url, server.ca_file).desired()
 
 
 @pytest.mark.parametrize(
