@@ -124,13 +124,14 @@ class Agent:
         self._generation: int | None = None
         self._was_trial = False
         self._model_error: str | None = None
+        self._judging: str | None = None
         self._connections = 0
         self._last_problem = ""
 
     @property
     def release(self) -> str | None:
-        """The release that judges windows now."""
-        return self.active.release if self.active is not None and self.pipeline.has_model else None
+        """The release whose model judges windows now."""
+        return self._judging
 
     def stop(self) -> None:
         """End `run` after the present turn; safe from a signal handler."""
@@ -193,7 +194,12 @@ class Agent:
         self.state = AgentState.WATCHING
         self.last_score = judged.score
         self.latencies.add(judged.latency_us)
-        self.installation.on_window(judged.score, judged.latency_us)
+        if self._model_error is None:
+            self.installation.on_window(judged.score, judged.latency_us)
+        else:
+            # The release before goes on judging, but the one to be tried does not work here.
+            self.counters.inference_errors += 1
+            self.installation.on_window(None, 0.0, self._model_error)
         self.interval.score_sum += judged.score
         if judged.is_over:
             self.counters.windows_over_threshold += 1
@@ -245,7 +251,7 @@ class Agent:
                     bundle_sha256=active.bundle.sha256,
                     is_trial=active.is_trial,
                 )
-                self._model_error = None
+                self._model_error, self._judging = None, active.release
                 log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)
             except (ModelError, RuntimeError, ValueError) as error:
                 self._model_error = f"the model of {active.release} cannot be loaded: {error}"

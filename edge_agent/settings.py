@@ -179,10 +179,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hardware: Text
     source: SourceSettings
     release_keys: tuple[Path, ...]
-    device: str | None = None
-    """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     device: Text | None = None
-    """The name to enrol under; by default ``device-`` and the start of its key's fingerprint."""
+    """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
     fleet: FleetSettings | None = None
     mqtt: MqttSettings | None = None
