@@ -122,7 +122,10 @@ class _Guard:
         if isinstance(message, upstream.PullObjectRequest):
             content = self._shelf.take(message.run_id, message.object_id)
             if content is not None:
-                return _object_response(content)
+                request.state.protobuf_response = upstream.PullObjectResponse(
+                    object_found=True, object_available=True, object_content=content
+                )
+                return Response()  # Flower's translation layer makes the body from the state
         if isinstance(message, upstream.ActivateNodeRequest):
             # A learner that was killed is online for Flower until its heartbeat is overdue, and would be refused.
             # The signature proves that this is the same device; its former self is gone.
@@ -139,11 +142,6 @@ class _Guard:
         node_id = self._state.get_node_id_by_public_key(key)
         if node_id is not None:
             self._state.deactivate_node(node_id)
-
-
-def _object_response(content: bytes) -> Response:
-    answer = upstream.PullObjectResponse(object_found=True, object_available=True, object_content=content)
-    return Response(answer.SerializeToString(), media_type=upstream.PROTOBUF_MEDIA_TYPE)
 
 
 class _BodyLimit:

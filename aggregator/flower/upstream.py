@@ -60,7 +60,6 @@ try:
     )
     from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
     from flwr.supercore.object_store import NoObjectInStoreError
-    from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
     from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
@@ -78,7 +77,6 @@ __all__ = [
     "NOOP_ACCOUNT_NAME",
     "NOOP_FEDERATION_ID",
     "NOOP_FLWR_AID",
-    "PROTOBUF_MEDIA_TYPE",
     "SUPERLINK_NODE_ID",
     "ActivateNodeRequest",
     "Array",
