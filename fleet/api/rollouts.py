@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1", tags=["rollouts"], responses=PROBLEM_RESPONSES)
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
 IdempotencyKey = Annotated[
     str | None,
-    Header(min_length=8, max_length=200, description="the same key gives the same rollout and groups"),
+    Header(min_length=1, max_length=200, description="the same key gives the same rollout and groups"),
 ]
 
 

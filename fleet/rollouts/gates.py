@@ -5,7 +5,7 @@ figure that decided, because that is what the timeline shows. Two choices:
 
 * A gate on a `value` is judged on every device by itself: the mean of a hundred well machines hides one that
   alarms without end. Health is differential: a device that was beyond the value before it got the release is held
-  to what it showed then (× `TOLERANCE`), so a machine that is really broken does not condemn a release.
+  to what it showed then (with `TOLERANCE`), so a machine that is really broken does not condemn a release.
 * A gate against the `control` is judged on the mean of the group: single machines differ more than releases do.
   The control is the devices not given the release yet, as they are now, so weather that hits all hits both arms;
   in the last group, where none is left, it is the group's own figures from before.
@@ -151,7 +151,7 @@ def _judge_each(
         if execution.before is not None and _suffices(execution.before, criteria):
             own = _figure(gate.name, execution.before)
             if own > value:
-                limit, origin = own * TOLERANCE, f" (its own {own:.3g} before, × {TOLERANCE:g})"
+                limit, origin = _own_limit(gate.name, own), f" (its own {own:.3g} before, and tolerance)"
         if _is_beyond(gate, shown, limit, criteria.confidence):
             return Judgement(
                 verdict=Verdict.FAILS,
@@ -162,6 +162,13 @@ def _judge_each(
     return Judgement(
         verdict=Verdict.HOLDS, reason=f"{gate.text} holds on {len(judged)} devices, worst {worst:.3g}"
     )
+
+
+def _own_limit(metric: Metric, own: float) -> float:
+    if metric is Metric.ANOMALY_RATE:
+        # a rate ends at 1: half-way there, so that a device that alarmed often can still show that it got worse
+        return min(own * TOLERANCE, (1 + own) / 2)
+    return own * TOLERANCE
 
 
 def _judge_mean(

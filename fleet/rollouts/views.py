@@ -10,13 +10,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
-from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.plans import GroupPlan, RolloutPlan
+from fleet.rollouts.progress import Execution, Group
+from fleet.rollouts.states import FAILURES, RolloutState
 from fleet.rollouts.store import find_rollout
 from fleet.rollouts.timeline import read_timeline
 from fleet.rollouts.verbs import Verb, valid_verbs
 from fleet.storage.event_tables import InstallRecord
 from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord
+from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
 __all__ = [
@@ -46,7 +48,7 @@ class RolloutSummary(BaseModel):
 
 
 class GroupView(BaseModel):
-    """One group and how its devices stand."""
+    """One group and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `members` by name."""
 
     number: int
     name: str
@@ -55,8 +57,11 @@ class GroupView(BaseModel):
     state: str
     since: float
     reason: str
-    devices: list[str]
+    devices: int
+    succeeded: int
+    failed: int
     counts: dict[str, int]
+    members: list[str]
 
 
 class TimelineLine(BaseModel):
@@ -76,8 +81,12 @@ class TimelineLine(BaseModel):
 
 
 class RolloutView(RolloutSummary):
-    """One rollout: its plan, its groups, everything that happened, and the verbs it obeys now."""
+    """One rollout: its plan, its groups, everything that happened, and the verbs it obeys now.
 
+    `reason` says why it is in its present state.
+    """
+
+    reason: str
     plan: RolloutPlan
     groups: list[GroupView]
     verbs: list[Verb]
@@ -156,29 +165,35 @@ def view_rollout(session: Session, rollout_id: str) -> RolloutView:
     """One rollout with its timeline; raises NotFoundError."""
     rollout, record = find_rollout(session, rollout_id)
     groups = [
-        GroupView(
-            number=group.number,
-            name=group.name,
-            percentage=plan.percentage,
-            soak_s=group.soak_s,
-            state=group.state,
-            since=group.since,
-            reason=group.reason,
-            devices=[e.device for e in rollout.of_group(group.number)],
-            counts=dict(Counter(str(e.state) for e in rollout.of_group(group.number))),
-        )
+        _view_group(group, plan, rollout.of_group(group.number))
         for group, plan in zip(rollout.groups, rollout.plan.groups, strict=True)
     ]
+    timeline = read_timeline(session, rollout_id)
     summary = _summarise(record, dict(Counter(str(e.state) for e in rollout.executions.values())))
     return RolloutView(
         **dict(summary),
         plan=rollout.plan,
         groups=groups,
         verbs=valid_verbs(rollout.state),
-        timeline=[
-            TimelineLine.model_validate(line, from_attributes=True)
-            for line in read_timeline(session, rollout_id)
-        ],
+        reason=next((line.reason for line in reversed(timeline) if line.subject == "rollout"), ""),
+        timeline=[TimelineLine.model_validate(line, from_attributes=True) for line in timeline],
+    )
+
+
+def _view_group(group: Group, plan: GroupPlan, executions: list[Execution]) -> GroupView:
+    return GroupView(
+        number=group.number,
+        name=group.name,
+        percentage=plan.percentage,
+        soak_s=group.soak_s,
+        state=group.state,
+        since=group.since,
+        reason=group.reason,
+        devices=len(executions),
+        succeeded=sum(e.state is InstallStatus.SUCCEEDED for e in executions),
+        failed=sum(e.state in FAILURES for e in executions),
+        counts=dict(Counter(str(e.state) for e in executions)),
+        members=[e.device for e in executions],
     )
 
 

@@ -59,19 +59,19 @@ def test_create_start_and_watch_a_rollout(api: TestClient, world: RolloutWorld) 
     rollout = created.json()
     assert rollout["state"] == "READY"
     assert rollout["created_by"] == "operator:ann"
-    assert [len(group["devices"]) for group in rollout["groups"]] == [2, 4, 6]
+    assert [group["devices"] for group in rollout["groups"]] == [2, 4, 6]
     started = api.post(f"/v1/rollouts/{rollout['id']}:start").json()
     assert started["state"] == "RUNNING"
     assert started["verbs"] == ["pause", "cancel", "rollback", "trigger-next-group"]
-    device = started["groups"][0]["devices"][0]
+    device = started["groups"][0]["members"][0]
     world.report(device, InstallStatus.IN_PROGRESS)
     page = api.get(f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"limit": 1}).json()
-    assert page["items"][0]["device"] == sorted(started["groups"][0]["devices"])[0]
+    assert page["items"][0]["device"] == sorted(started["groups"][0]["members"])[0]
     rest = api.get(
         f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"cursor": page["next_cursor"]}
     ).json()
     executions = [*page["items"], *rest["items"]]
-    assert {e["device"] for e in executions} == set(started["groups"][0]["devices"])
+    assert {e["device"] for e in executions} == set(started["groups"][0]["members"])
     assert [e["step"] for e in executions if e["device"] == device] == ["COMMITTED"]
     assert rest["next_cursor"] is None
 
@@ -94,7 +94,7 @@ def test_preview_changes_nothing_and_its_key_creates_the_same_groups(api: TestCl
     assert api.get("/v1/rollouts").json()["items"] == []
     key = {"Idempotency-Key": seen["idempotency_key"]}
     created = api.post("/v1/rollouts", json=PLAN, headers=key)
-    assert [sorted(g["devices"]) for g in created.json()["groups"]] == [g["devices"] for g in seen["groups"]]
+    assert [sorted(g["members"]) for g in created.json()["groups"]] == [g["devices"] for g in seen["groups"]]
     again = api.post("/v1/rollouts", json=PLAN, headers=key)
     assert (again.status_code, again.json()["id"]) == (200, created.json()["id"])
     other = api.post("/v1/rollouts", json=PLAN | {"release": "pump/3"}, headers=key)
@@ -221,6 +221,6 @@ def test_a_rollout_never_reaches_a_device_that_was_revoked_before(
         row = session.get(Device, "d00")
         assert row is not None
         row.state = "revoked"  # type: ignore[assignment]  # as an older database would hold it: a plain word
-    devices = [d for g in api.post("/v1/rollouts", json=PLAN).json()["groups"] for d in g["devices"]]
+    devices = [d for g in api.post("/v1/rollouts", json=PLAN).json()["groups"] for d in g["members"]]
     assert "d00" not in devices
     assert len(devices) == 11

@@ -101,6 +101,7 @@ def test_a_machine_that_was_broken_before_does_not_condemn_the_release() -> None
     verdict, reason = judge(criteria(RATE), {"d0": figures(1.0)}, before=broken)
     assert verdict is Verdict.FAILS
     assert "its own 0.6 before" in reason
+    assert judge(criteria(RATE), {"d0": figures(1.0)}, before=figures(0.9))[0] is Verdict.FAILS
 
 
 @pytest.mark.parametrize(("windows", "reports"), [(9, 5), (0, 5)])
