@@ -41,16 +41,16 @@ from fleet.errors import SettingsError, StartError
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.migrations.upgrade import upgrade
+from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.link import BrokerAddress, BrokerLink
 from fleet.mqtt.outgoing import Outgoing
 from fleet.releases import ReleaseStore, load_release_keys
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings, split_endpoint
-from fleet.storage.base import Database, open_database
+from fleet.storage.base import Database
 
-__all__ = ["build_app", "check_files", "open_storage", "serve"]
+__all__ = ["build_app", "check_files", "serve"]
 
 RESERVED_DEVICES: Final = frozenset({"fleet", "aggregator"})
 """Broker accounts of Fedge's own services, whether or not this fleet's settings name them."""
@@ -60,13 +60,6 @@ RESTART_PAUSE_S: Final = 1.0
 
 Task = Callable[[], Awaitable[None]]
 _log = structlog.get_logger()
-
-
-def open_storage(settings: Settings) -> Database:
-    """The database at its newest schema. Raises SettingsError, StorageError."""
-    database = open_database(settings.effective_database_url)
-    upgrade(database)
-    return database
 
 
 def build_app(settings: Settings, database: Database) -> FastAPI:
@@ -139,7 +132,7 @@ def serve(settings: Settings) -> None:
     endpoint = split_endpoint(settings.listen)
     _check_certificate(settings)
     listening = _bind(endpoint.host, endpoint.port)
-    database = open_storage(settings)
+    database = open_storage(settings.effective_database_url)
     try:
         config = uvicorn.Config(
             build_app(settings, database),
@@ -156,11 +149,16 @@ def serve(settings: Settings) -> None:
             url=f"{'https' if settings.tls_cert else 'http'}://{host}:{port}",
             tenant=settings.tenant,
         )
-        # uvicorn raises the signal that stopped it once more when it is done; without these the process would die of
-        # it before the database is closed
+        server = uvicorn.Server(config)
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        # uvicorn listens to signals only while it serves, and raises the one that stopped it once more when it is done:
+        # ours covers the moments before, and lets the database be closed after
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        uvicorn.Server(config).run(sockets=[listening])
+            signal.signal(number, stop)
+        server.run(sockets=[listening])
     finally:
         listening.close()
         database.close()

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from fleet import app as service
 from fleet.commands import access, resources, rollouts
 from fleet.errors import FleetError, SettingsError
 from fleet.settings import load_settings
@@ -38,14 +37,19 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 @app.command()
 def serve(config: ConfigOption) -> None:
     """Run the service until SIGINT or SIGTERM."""
-    service.serve(load_settings(config))
+    # client commands need not wait for the server's libraries
+    from fleet.app import serve as run
+
+    run(load_settings(config))
 
 
 @app.command("check-config")
 def check_config(config: ConfigOption) -> None:
     """Check fleet.toml and the files it names without starting anything."""
+    from fleet.app import check_files
+
     settings = load_settings(config)
-    service.check_files(settings)
+    check_files(settings)
     print(f"{config} is valid: tenant {settings.tenant}, listens on {settings.listen}")
 
 

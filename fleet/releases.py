@@ -86,7 +86,8 @@ class ReleaseStore:
         verified = self._verify(content)
         manifest = verified.manifest
         path = self._path(verified.sha256)
-        if not path.exists():
+        # a file cut short by a damaged disk is replaced by the bytes we just verified
+        if not path.exists() or path.stat().st_size != len(content):
             write_durably(path, content, mode=0o640)
         with self._database.write() as session:
             existing = session.get(Release, (manifest.family, manifest.version))
@@ -134,7 +135,7 @@ class ReleaseStore:
         if size < stop:
             file.close()
             raise StorageError(
-                f"the stored bundle {sha256[:12]}… ends at byte {size}; remove the file and publish its bytes again"
+                f"the stored bundle {sha256[:12]}… ends at byte {size}; publish its bytes again"
             )
         return _chunks(file, start, stop)
 

@@ -7,11 +7,20 @@ that its family's settings ask for (the aggregator holds one), but manages no de
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from fleet.storage.access_tables import Role
+__all__ = ["Caller", "Role", "allows"]
 
-__all__ = ["Caller", "allows"]
+
+class Role(StrEnum):
+    """What an operator token allows. viewer < operator < admin; publisher may read and publish releases."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    PUBLISHER = "publisher"
+
 
 _GRANTS: Final[dict[Role, frozenset[Role]]] = {
     Role.VIEWER: frozenset({Role.VIEWER}),

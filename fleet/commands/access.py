@@ -11,21 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from fleet import audit
-from fleet.app import open_storage
-from fleet.auth.claim_tokens import create_claim
-from fleet.auth.operator_tokens import create_token, revoke_token
+from fleet.auth.roles import Role
 from fleet.commands.connection import JsonOption
 from fleet.commands.printing import print_json, print_table, show_time
 from fleet.settings import load_settings
-from fleet.storage.access_tables import ClaimToken, OperatorToken, Role
 from protocol.names import check_name
+
+# The database layer takes a second to import, which a client command of the same program need not wait for:
+# the imports inside the functions below are for that.
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 __all__ = ["claims", "tokens"]
 
@@ -42,6 +41,8 @@ def tokens_create(
     config: ConfigOption,
 ) -> None:
     """Print a new operator token. It cannot be shown again."""
+    from fleet.auth.operator_tokens import create_token
+
     with _changing(config) as session:
         token = create_token(session, name, role, time.time(), secrets.token_bytes)
         _note(session, "token_created", name, role=role.value)
@@ -51,6 +52,10 @@ def tokens_create(
 @tokens.command("list")
 def tokens_list(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Who holds tokens."""
+    from sqlalchemy import select
+
+    from fleet.storage.access_tables import OperatorToken
+
     with _changing(config) as session:
         rows: list[dict[str, Any]] = [
             {"name": t.name, "role": t.role, "created_at": t.created_at, "revoked_at": t.revoked_at}
@@ -69,6 +74,8 @@ def tokens_list(config: ConfigOption, as_json: JsonOption = False) -> None:
 @tokens.command("revoke")
 def tokens_revoke(name: Annotated[str, typer.Option(help="Its name")], config: ConfigOption) -> None:
     """Make a token void at once."""
+    from fleet.auth.operator_tokens import revoke_token
+
     with _changing(config) as session:
         revoke_token(session, name, time.time())
         _note(session, "token_revoked", name)
@@ -84,6 +91,8 @@ def claims_create(
     ] = None,
 ) -> None:
     """Print a new claim token. It cannot be shown again."""
+    from fleet.auth.claim_tokens import create_claim
+
     check_name(name, "claim name")
     with _changing(config) as session:
         token = create_claim(
@@ -101,6 +110,10 @@ def claims_create(
 @claims.command("list")
 def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Claim tokens and how many devices they still let in."""
+    from sqlalchemy import select
+
+    from fleet.storage.access_tables import ClaimToken
+
     with _changing(config) as session:
         rows: list[dict[str, Any]] = [
             {"name": c.name, "uses": c.uses, "uses_left": c.uses_left, "expires_at": c.expires_at}
@@ -118,7 +131,9 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
 
 @contextmanager
 def _changing(config: Path) -> Iterator[Session]:
-    database = open_storage(load_settings(config))
+    from fleet.migrations.upgrade import open_storage
+
+    database = open_storage(load_settings(config).effective_database_url)
     try:
         with database.write() as session:
             yield session
@@ -127,6 +142,8 @@ def _changing(config: Path) -> Iterator[Session]:
 
 
 def _note(session: Session, action: str, subject: str, **detail: object) -> None:
+    from fleet import audit
+
     audit.record(
         session, at=time.time(), actor=f"cli:{getpass.getuser()}", action=action, subject=subject, **detail
     )

@@ -15,11 +15,18 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from fleet.errors import StorageError
-from fleet.storage.base import Database
+from fleet.storage.base import Database, open_database
 
-__all__ = ["head_revision", "make_revision", "upgrade"]
+__all__ = ["head_revision", "make_revision", "open_storage", "upgrade"]
 
 FOLDER: Final = Path(__file__).parent
+
+
+def open_storage(url: str) -> Database:
+    """Connect to the database at `url` and bring it to the newest schema. Raises SettingsError, StorageError."""
+    database = open_database(url)
+    upgrade(database)
+    return database
 
 
 def upgrade(database: Database) -> None:

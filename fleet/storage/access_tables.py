@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import BigInteger, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from fleet.auth.roles import Role
 from fleet.storage.base import Base
 
 __all__ = ["AuditEntry", "ClaimToken", "OperatorToken", "Role"]
-
-
-class Role(StrEnum):
-    """What an operator token allows. viewer < operator < admin; publisher may read and publish releases."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-    PUBLISHER = "publisher"
 
 
 class OperatorToken(Base):

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, health, write_release_key
 
-from fleet.app import build_app, open_storage
+from fleet.app import build_app
 from fleet.auth.broker_passwords import verify_password
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token, revoke_token
@@ -23,6 +23,7 @@ from fleet.device_query import device_filter
 from fleet.errors import QuerySyntaxError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
+from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_settings
 from fleet.storage.access_tables import OperatorToken, Role
 from fleet.storage.base import Database
@@ -81,7 +82,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         """
     )
     settings = load_settings(folder / "fleet.toml")
-    database = open_storage(settings)
+    database = open_storage(settings.effective_database_url)
     with TestClient(build_app(settings, database), raise_server_exceptions=False) as client:
         yield Fleet(client, database, folder)
     database.close()

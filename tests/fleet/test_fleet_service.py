@@ -1,0 +1,246 @@
+"""The service as it runs: a real process, the real broker, kill -9 of either, and the command line."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+from fleet_world import (
+    NOW,
+    TENANT,
+    DeviceClient,
+    Machine,
+    anomaly,
+    broker_process,
+    bundle,
+    fleet_process,
+    free_port,
+    health,
+    kill,
+    wait_until,
+    write_release_key,
+)
+from sqlalchemy import select
+
+from fleet.storage.base import open_database
+from fleet.storage.device_tables import Desired
+from fleet.storage.event_tables import Anomaly
+from protocol.messages.envelope import decode
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import DesiredState
+
+
+class Site:
+    """A folder with fleet.toml, and what a person would type there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.log = folder / "fleet.log"
+        self.passwords = folder / "passwords"
+        self.config = folder / "fleet.toml"
+        write_release_key(folder / "release.pub.pem")
+        (folder / "fleet.password").write_text("made-up-fleet-password")
+        self.config.write_text(
+            f"""
+            listen = "127.0.0.1:0"
+            data_dir = "data"
+            tenant = "{TENANT}"
+            release_keys = ["release.pub.pem"]
+            [mqtt]
+            url = "mqtt://127.0.0.1:{self.port}"
+            password_file_path = "fleet.password"
+            password_file = "passwords"
+            reconnect_s = 0.1
+            """
+        )
+
+    def cli(self, *arguments: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "fleet", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    def token(self, role: str = "admin") -> str:
+        return self.cli(
+            "tokens", "create", "--role", role, "--name", f"a-{role}", "--config", str(self.config)
+        ).strip()
+
+    def claim(self) -> str:
+        return self.cli("claims", "create", "--uses", "5", "--config", str(self.config)).strip()
+
+    def enrol(self, url: str, machine: Machine) -> DeviceClient:
+        answer = httpx.post(
+            f"{url}/v1/enrolments",
+            json=machine.enrolment(),
+            headers={"Authorization": f"Bearer {self.claim()}"},
+        )
+        assert answer.status_code == 201, answer.text
+        login = answer.json()["mqtt"]
+        client = DeviceClient(self.port, login["username"], login["password"])
+        assert client.connected.wait(10)
+        return client
+
+    def broker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        # the fleet writes the password file when it starts; a broker without one lets nobody in
+        return broker_process(self.port, self.passwords, self.folder / "broker.log")
+
+    def stored(self) -> list[int]:
+        database = open_database(f"sqlite:///{self.folder}/data/fleet.sqlite")
+        with database.read() as session:
+            rows = list(session.scalars(select(Anomaly.sequence).order_by(Anomaly.sequence)))
+        database.close()
+        return rows
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def is_connected(url: str) -> bool:
+    return bool(httpx.get(f"{url}/healthz").json()["broker_connected"])
+
+
+@pytest.fixture
+def closing() -> Iterator[list[DeviceClient]]:
+    clients: list[DeviceClient] = []
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def test_killing_the_fleet_in_the_middle_of_ingest_loses_nothing_that_was_acknowledged(
+    site: Site, closing: list[DeviceClient]
+) -> None:
+    machine = Machine(name="press-1")
+    events = {n: machine.event(anomaly(window_index=n), sequence=n) for n in range(1, 401)}
+    with site.broker():
+        with fleet_process(site.config, site.log) as (child, url):
+            wait_until(lambda: is_connected(url), "the fleet to reach the broker")
+            client = site.enrol(url, machine)
+            closing.append(client)
+            for event in events.values():
+                client.publish(event)
+            wait_until(lambda: client.acked, "the first acknowledgement")
+            kill(child)
+            acked_before = {n for _, n in client.acked}
+        assert acked_before
+        assert acked_before <= set(site.stored())
+        with fleet_process(site.config, site.log) as (_, url):
+            wait_until(lambda: is_connected(url), "the new fleet to reach the broker")
+
+            def resend() -> bool:
+                missing = [e for n, e in events.items() if ("boot-1", n) not in client.acked]
+                for event in missing:
+                    client.publish(event)
+                return not missing
+
+            wait_until(resend, "every event to be acknowledged", 40)
+    assert site.stored() == list(range(1, 401))
+
+
+def test_desired_states_reach_devices_again_after_the_broker_was_killed_and_forgot_them(
+    site: Site, closing: list[DeviceClient]
+) -> None:
+    machine = Machine(name="press-1")
+    with fleet_process(site.config, site.log) as (_, url):
+        assert not is_connected(url)  # no broker yet: the API works all the same
+        with site.broker() as broker:
+            wait_until(lambda: is_connected(url), "the fleet to find the broker")
+            first = site.enrol(url, machine)
+            first.publish_raw(Kind.HEALTH, b'{"specversion"')  # a truncated payload disturbs nobody
+            first.publish(machine.event(health()))
+            wait_until(lambda: first.acked == {("boot-1", 1)}, "the health message to be acknowledged")
+            first.close()
+            database = open_database(f"sqlite:///{site.folder}/data/fleet.sqlite")
+            with database.write() as session:
+                session.add(
+                    Desired(
+                        device="press-1",
+                        execution="e1",
+                        release="motor/1",
+                        counter=1,
+                        set_at=NOW,
+                        bundle_path="/v1/releases/motor/1/bundle",
+                        bundle_sha256="0" * 64,
+                        bundle_bytes=10,
+                    )  # fmt: skip - one line of fields
+                )
+            database.close()
+            kill(broker)
+        wait_until(lambda: not is_connected(url), "the fleet to notice that the broker is gone")
+        with site.broker():
+            wait_until(lambda: is_connected(url), "the fleet to be back")
+            second = site.enrol(url, machine)
+            closing.append(second)
+            wait_until(lambda: second.desired, "the retained desired state")
+            state = decode(second.desired[0], Kind.DESIRED).data
+    assert isinstance(state, DesiredState)
+    assert (state.release, state.counter) == ("motor/1", 1)
+
+
+def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site) -> None:
+    token_file = site.folder / "token"
+    token_file.write_text(site.token("publisher"))
+    (site.folder / "v1.fedge").write_bytes(bundle(1))
+    with fleet_process(site.config, site.log) as (_, url):
+        reach = ("--url", url, "--token-file", str(token_file))
+        assert "published motor/1" in site.cli("releases", "publish", str(site.folder / "v1.fedge"), *reach)
+        assert "motor/1" in site.cli("releases", "list", *reach)
+        assert json.loads(site.cli("releases", "list", "--json", *reach))[0]["id"] == "motor/1"
+        assert json.loads(site.cli("devices", "list", "--json", *reach)) == []
+        assert json.loads(site.cli("anomalies", "--json", *reach)) == []
+        assert json.loads(site.cli("drift", "--summary", "--family", "motor", *reach))["devices"] == 0
+        refused = site.cli("devices", "revoke", "press-1", *reach, status=1)
+        assert refused.count("\n") == 1
+        assert "needs admin" in refused
+        token_file.write_text("fo_wrong")
+        assert "401" in site.cli("devices", "list", *reach, status=1)
+    assert "no answer from the fleet" in site.cli("devices", "list", *reach, status=1)
+
+
+def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -> None:
+    token, claim = site.token(), site.claim()
+    assert token.startswith("fo_")
+    assert claim.startswith("fc_")
+    assert "a name" not in site.cli("tokens", "list", "--config", str(site.config))
+    assert token not in site.cli("tokens", "list", "--json", "--config", str(site.config))
+    again = site.cli(
+        "tokens", "create", "--role", "admin", "--name", "a-admin", "--config", str(site.config), status=1
+    )
+    assert "exists" in again
+    with fleet_process(site.config, site.log):
+        assert stat.S_IMODE(site.passwords.stat().st_mode) & 0o007 == 0
+    log = site.log.read_text()
+    assert token not in log
+    assert "made-up-fleet-password" not in log + site.passwords.read_text()
+
+
+def test_a_port_in_use_is_one_line_and_no_trace(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        site.config.write_text(site.config.read_text().replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"'))
+        line = site.cli("serve", "--config", str(site.config), status=1)
+    assert line.count("\n") == 1
+    assert f"127.0.0.1:{port}" in line
+    assert "choose another" in line
+
+
+def test_sigterm_ends_the_service_with_status_0(site: Site) -> None:
+    with fleet_process(site.config, site.log) as (child, _):
+        child.terminate()
+        assert child.wait(15) == 0
