@@ -161,7 +161,7 @@ class TrainingModel:
             ParameterError: a vector that is not finite.
         """
         parameters = require_finite(self.architecture, flat)
-        # A copy, so that a caller who goes on writing into his array does not move the anchor we compare with.
+        # A copy: `train` compares with it, and the caller may go on writing into his array.
         self._anchor = require_finite(self.architecture, parameters if anchor is None else anchor).copy()
         self._call("restore", parameters=parameters, anchor=self._anchor)
 

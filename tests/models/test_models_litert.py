@@ -21,7 +21,7 @@ from model_samples import (
 from models import reference_model
 from models.architecture import Architecture
 from models.errors import InputError, LayoutError, ModelError, ModelFormatError, ParameterError
-from models.litert import Int8Model, TrainingModel
+from models.litert import Int8Model, Interpreter, TrainingModel
 from models.seal import SEAL_BYTES, check_seal, seal_model
 
 pytestmark = pytest.mark.edge
@@ -87,12 +87,18 @@ def test_parameters_come_back_bit_by_bit(name) -> None:
     assert np.array_equal(restored(name).save(), parameters(name))
 
 
-def test_the_anchor_stays_when_the_caller_reuses_his_array() -> None:
-    model, vector = restored("autoencoder"), parameters("autoencoder").copy()
+def test_an_anchor_is_what_it_was_when_it_was_given_and_a_changed_one_counts_anew() -> None:
+    model, vector, x = restored("autoencoder"), parameters("autoencoder").copy(), windows("autoencoder", 4)
     model.restore(vector)
-    vector[:] = 99.0
-    model.train(windows("autoencoder", 4), 0.1, proximal=10.0)
-    assert np.abs(model.save()).max() < 10
+    vector += np.float32(0.5)
+    model.train(x, 0.1, proximal=2.0)
+    expected, _ = reference_model.train_step(
+        AUTOENCODER, parameters("autoencoder"), x, 0.1, anchor=parameters("autoencoder"), proximal=2.0
+    )
+    np.testing.assert_allclose(model.save(), expected, atol=1e-5)
+    model.train(x, 0.1, anchor=vector, proximal=2.0)
+    expected, _ = reference_model.train_step(AUTOENCODER, expected, x, 0.1, anchor=vector, proximal=2.0)
+    np.testing.assert_allclose(model.save(), expected, atol=1e-5)
 
 
 def test_a_model_trains_on_batches_of_changing_size() -> None:
@@ -110,6 +116,25 @@ def test_int8_outputs_stay_within_a_few_steps_of_the_oracle(name) -> None:
     assert np.abs(output - expected).max() < 6 * model.output_scale
     low, high = ranges(name)
     assert model.output_scale < 1.01 * (max(high[-1], 0) - min(low[-1], 0)) / 255
+
+
+@both
+def test_the_buffered_path_equals_the_interpreter_used_by_the_book(name) -> None:
+    content = int8_bytes(name)
+    model, interpreter = Int8Model(content, ARCHITECTURES[name].kind), Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero = source["quantization"]
+    output_scale, output_zero = target["quantization"]
+    for x in windows(name, 300):
+        steps = np.clip(np.round(x.astype(float) / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(source["index"], steps[None])
+        interpreter.invoke()
+        raw = interpreter.get_tensor(target["index"])[0]
+        assert np.array_equal(model.infer_int8(x), raw)
+        np.testing.assert_allclose(
+            model.infer(x), (raw.astype(float) - output_zero) * output_scale, atol=1e-5
+        )
 
 
 @both
