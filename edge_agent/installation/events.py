@@ -18,6 +18,7 @@ __all__ = [
     "Asked",
     "Check",
     "Checked",
+    "Closing",
     "Download",
     "Downloaded",
     "Effect",
@@ -48,6 +49,11 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class Restarted:
     """The agent has started; whatever was under way was cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """The agent ends in good order; whatever is under way is not to blame for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,7 @@ class FellBack:
 Event = (
     Asked
     | Restarted
+    | Closing
     | Checked
     | Downloaded
     | Verified

@@ -33,6 +33,7 @@ from edge_agent.installation.effects import Effects, InstallLimits, Ports
 from edge_agent.installation.events import (
     ActiveLost,
     Asked,
+    Closing,
     Effect,
     Event,
     FallBack,
@@ -178,6 +179,8 @@ class Installer:
         self._inbox.close()
         if self._thread is not None:
             self._thread.join(CLOSE_WAIT_S)
+        if self._thread is None or not self._thread.is_alive():
+            self._handle(Closing())
         self._ports.store.unlock()
 
     def run_pending(self) -> None:

@@ -54,7 +54,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
         desired: what was asked.
         step: how far it is; written before the step's work begins.
         fallback: what ran before, and runs again if this fails.
-        starts: how often the agent began to run this content (probe or trial) without finishing.
+        starts: how often the agent began to run this content (probe or trial) and was cut off, plus the present time.
         baseline: the yardstick, from TRIAL on.
         reason: why it is being undone, from ROLLING_BACK on.
     """

@@ -28,6 +28,7 @@ from edge_agent.installation.events import (
     Asked,
     Check,
     Checked,
+    Closing,
     Download,
     Downloaded,
     Effect,
@@ -85,6 +86,8 @@ def decide(journal: Journal, event: Event) -> Decision:
             return _asked(journal, desired)
         case Restarted():
             return _restarted(journal)
+        case Closing():
+            return _closing(journal)
         case ActiveLost(reason=reason):
             return _active_lost(journal, reason)
         case FellBack(bundle=bundle, failure=failure):
@@ -155,6 +158,13 @@ def _restarted(journal: Journal) -> Decision:
         return _stop(journal, attempt, InstallStep.FAILED, reason)
     journal = replace(journal, attempt=replace(attempt, starts=attempt.starts + 1))
     return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+
+
+def _closing(journal: Journal) -> Decision:
+    attempt = journal.attempt
+    if attempt is None or attempt.starts == 0:
+        return Decision(journal=journal)
+    return Decision(journal=replace(journal, attempt=replace(attempt, starts=attempt.starts - 1)))
 
 
 def _active_lost(journal: Journal, reason: str) -> Decision:

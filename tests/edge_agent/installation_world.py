@@ -180,7 +180,13 @@ class Device:
         )
 
     def restart(self) -> None:
+        """End in good order and start again."""
         self.installer.close()
+        self.installer = self._open()
+
+    def crash(self) -> None:
+        """Be cut off and start again."""
+        self.installer._ports.store.unlock()  # as the kernel does
         self.installer = self._open()
 
     def work(self) -> list[InstallReport]:

@@ -62,13 +62,22 @@ def test_a_release_that_takes_the_agent_down_is_started_three_times_and_then_und
     device.install(1)
     device.submit(device.fleet.offer(make_bundle(2), 2))
     for _ in range(2):
-        device.restart()
+        device.crash()
         assert device.release == "pump/2"
-    device.restart()
+    device.crash()
     assert device.release == "pump/1"
     [report] = device.work()
     assert report.status is InstallStatus.ROLLED_BACK
     assert report.reason == "the agent ended 3 times during TRIAL of pump/2"
+
+
+def test_an_agent_that_is_stopped_in_good_order_does_not_count_against_the_release(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.submit(device.fleet.offer(make_bundle(1), 1))
+    for _ in range(6):
+        device.restart()
+    assert device.installer.step() is InstallStep.TRIAL
+    assert device.release == "pump/1"
 
 
 def test_a_restart_in_a_trial_begins_it_again_with_the_same_yardstick(tmp_path: Path) -> None:

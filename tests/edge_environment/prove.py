@@ -97,7 +97,7 @@ def build(*, is_fresh: bool) -> None:
     pip("install", *constrained, "-e", f"{ROOT}[edge]")
     pip("install", "--no-deps", FLOWER)
     pip("install", *constrained, *TEST_TOOLS)
-    packages = pip("list", "--format=freeze").count("==")
+    packages = run_inside("-m", "pip", "list", "--format=freeze").count("==")
     size_bytes = sum(path.lstat().st_size for path in ENVIRONMENT.rglob("*") if path.is_file())
     say(f"{packages} packages, {size_bytes / 1e6:.0f} MB")
     STAMP.write_text(wanted, encoding="utf-8")
