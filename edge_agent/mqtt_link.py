@@ -227,7 +227,15 @@ class MqttLink:
             client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
             if self._stopping.is_set():
                 return
+            connections, complaint = self.connections, self._complaint
             client.loop_forever(retry_first_connection=False)
+            if (
+                connections == self.connections
+                and complaint == self._complaint
+                and not self._stopping.is_set()
+            ):
+                # Some brokers hang up instead of answering that they refuse.
+                self._complain("the broker hung up; is this device enrolled, and not revoked?")
         except (OSError, ValueError) as error:
             self._complain(f"{error}; is the broker running and reachable?")
         finally:

@@ -1,0 +1,152 @@
+"""The MQTT link against a real broker: absent, present, lost, refusing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from agent_broker import BrokerThread, ListeningFleet, free_port
+from agent_world import DEVICE, PASSWORD, wait_for
+
+from edge_agent.errors import LinkError
+from edge_agent.mqtt_link import Credentials, Incoming, MqttLink, Will, backoff_s, client_tls
+from edge_agent.settings import MqttSettings
+from edge_agent.telemetry import Identity, last_will, subscriptions
+from protocol.messages.envelope import Event, encode
+from protocol.messages.kinds import AgentState, DeathReason, Kind
+from protocol.messages.payloads import Ack, Death, Health
+
+IDENTITY = Identity(tenant="demo", device=DEVICE, family="pump", boot_id="b1")
+HEALTH_TOPIC = f"fedge/v1/demo/{DEVICE}/health"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerThread]:
+    made = BrokerThread(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., MqttLink]]:
+    links: list[MqttLink] = []
+
+    def made(url: str, *, password: str = PASSWORD, wake: Callable[[], None] = lambda: None) -> MqttLink:
+        topic, payload = last_will(IDENTITY, 1.8e9)
+        link = MqttLink(
+            MqttSettings(url=url, keepalive_s=2, reconnect_max_s=0.3),
+            client_id=DEVICE,
+            credentials=Credentials(username=DEVICE, password=password),
+            will=Will(topic=topic, payload=payload),
+            subscriptions=subscriptions(IDENTITY),
+            wake=wake,
+        )
+        links.append(link)
+        return link
+
+    yield made
+    for link in links:
+        link.close(1.0)
+
+
+def _health(sequence: int = 1) -> bytes:
+    data = Health(state=AgentState.WATCHING, release=None, uptime_s=1.0)
+    return encode(Event(source=DEVICE, boot_id="b1", sequence=sequence, time=1.8e9, data=data))
+
+
+def test_a_broker_that_appears_later_is_found_and_both_directions_work(
+    broker: BrokerThread, connect: Callable[..., MqttLink]
+) -> None:
+    woken = threading.Event()
+    link = connect(broker.url, wake=woken.set)
+    assert not link.publish(HEALTH_TOPIC, _health())
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    try:
+        wait_for(lambda: link.is_connected, "the connection")
+        assert woken.is_set()
+        assert link.publish(HEALTH_TOPIC, _health())
+        wait_for(lambda: len(fleet.of(Kind.HEALTH)) == 1, "the health message")
+        fleet.tell(Kind.ACK, Ack(boots=()))
+        arrived: list[Incoming] = []
+
+        def an_empty_ack_came() -> bool:
+            arrived.extend(link.take_messages())
+            return any(b'"boots":[]' in m.payload for m in arrived)
+
+        wait_for(an_empty_ack_came, "the downlink")
+        assert {m.topic for m in arrived} == {f"fedge/v1/demo/{DEVICE}/ack"}
+    finally:
+        fleet.close()
+
+
+def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
+    broker: BrokerThread, connect: Callable[..., MqttLink]
+) -> None:
+    broker.start()
+    link = connect(broker.url)
+    wait_for(lambda: link.connections == 1, "the first connection")
+    broker.stop()
+    wait_for(lambda: not link.is_connected, "the loss to be noticed")
+    broker.start()
+    wait_for(lambda: link.connections == 2 and link.is_connected, "the second connection")
+
+
+def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
+    broker: BrokerThread, connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "edge_agent")
+    broker.start()
+    link = connect(broker.url, password="wrong-and-secret")
+    wait_for(lambda: "is it enrolled, and not revoked?" in caplog.text, "the complaint")
+    wait_for(lambda: link._client is None, "the first attempt to end")
+    assert not link.is_connected
+    assert "wrong-and-secret" not in caplog.text
+    assert "wrong-and-secret" not in repr(link._credentials)
+
+
+def test_no_broker_is_told_in_one_line(
+    connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
+) -> None:
+    link = connect(f"mqtt://127.0.0.1:{free_port()}")
+    wait_for(lambda: "broker_unreachable" in caplog.text, "the complaint")
+    assert "goes on and keeps trying" in caplog.text
+    link.close(1.0)
+    assert caplog.text.count("broker_unreachable") == 1
+
+
+def test_a_clean_close_sends_what_was_published_last_and_no_will(
+    broker: BrokerThread, connect: Callable[..., MqttLink]
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    try:
+        link = connect(broker.url)
+        wait_for(lambda: link.is_connected, "the connection")
+        data = Death(reason=DeathReason.SHUTDOWN)
+        farewell = encode(Event(source=DEVICE, boot_id="b1", sequence=7, time=1.8e9, data=data))
+        link.publish(f"fedge/v1/demo/{DEVICE}/death", farewell, retain=True)
+        link.close(2.0)
+        wait_for(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
+        assert [e.sequence for e in fleet.of(Kind.DEATH)] == [7]
+    finally:
+        fleet.close()
+
+
+def test_a_ca_file_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    for name in ("ca.pem", "missing.pem"):
+        with pytest.raises(LinkError, match=r"cannot use mqtt\.ca_file .*PEM file with the broker's CA"):
+            client_tls(MqttSettings(url="mqtts://broker.example", ca_file=tmp_path / name))
+    assert client_tls(MqttSettings(url="mqtt://127.0.0.1")) is None
+
+
+def test_the_wait_grows_is_bounded_and_spreads() -> None:
+    waits = [backoff_s(n, 5.0, 0.999) for n in range(1, 30)]
+    assert waits == sorted(waits)
+    assert max(waits) <= 5.0
+    assert min(backoff_s(n, 5.0, 0.0) for n in range(1, 30)) >= 0.1
+    assert backoff_s(20, 5.0, 0.0) == 2.5
