@@ -106,7 +106,7 @@ class Observer:
         self._logs = {
             d: _ScoreLog(world.device_directory(d) / "state" / "scores.csv", d) for d in world.devices
         }
-        self._seen_alarms: set[str] = set()
+        self._seen_alarms: set[int] = set()
         self._machine_of = {d: world.machines.name(i) for i, d in enumerate(world.devices)}
         self._hardware_of = {d: world.hardware(i) for i, d in enumerate(world.devices)}
 
@@ -172,7 +172,7 @@ class Observer:
             self._record.alarms.append(
                 Alarm(
                     device=item["device"],
-                    at_s=_seconds(item.get("time")) - self._epoch,
+                    at_s=item["sent_at"] - self._epoch,
                     machine_s=item.get("observed_at_s", 0.0),
                     release=item.get("release", ""),
                     score=item.get("score", 0.0),
@@ -202,19 +202,17 @@ class Observer:
         for item in reversed((answer or {}).get("items", [])):
             run = item["id"]
             full = self.aggregator.get(f"/v1/training-runs/{run}") or item
-            known = self._record.trainings.get(run)
-            is_over = full["state"] in {"COMPLETED", "REJECTED_BY_GATE", "FAILED", "CANCELED"}
-            ended = known.ended_s if known else None
+            ended, planned = full.get("ended_at"), full.get("planned_rounds", 0)
             self._record.trainings[run] = TrainingSeen(
                 run=run,
                 state=full["state"],
-                began_s=known.began_s if known else self._record.now_s,
-                ended_s=ended if ended is not None else (self._record.now_s if is_over else None),
-                planned_rounds=full.get("planned_rounds", 0),
+                began_s=full["created_at"] - self._epoch,
+                ended_s=ended - self._epoch if ended is not None else None,
+                planned_rounds=planned,
                 rounds=full.get("rounds", []),
                 evaluation=full.get("evaluation") or {},
                 release=full.get("release"),
-                reason=full.get("reason") or "",
+                reason=full.get("detail") or full.get("reason") or "",
             )
 
     def _see_rollouts(self) -> None:
@@ -226,24 +224,21 @@ class Observer:
                 continue
             full = self.fleet.get(f"/v1/rollouts/{rollout}") or item
             is_over = full["state"] in {"COMPLETED", "CANCELED", "ROLLED_BACK"}
+            timeline = full.get("timeline", [])
+            reasons = [line["reason"] for line in timeline if line["subject"] == "rollout" and line["reason"]]
             self._record.rollouts[rollout] = RolloutSeen(
                 rollout=rollout,
                 release=full["release"],
                 state=full["state"],
-                began_s=known.began_s if known else self._record.now_s,
-                ended_s=self._record.now_s if is_over else None,
+                began_s=full["created_at"] - self._epoch,
+                ended_s=full["since"] - self._epoch if is_over else None,
                 recovered_s=known.recovered_s if known else None,
                 groups=[
-                    (
-                        g.get("name") or f"group {n + 1}",
-                        g["state"],
-                        g.get("succeeded", 0),
-                        g.get("devices", 0),
-                    )
-                    for n, g in enumerate(full.get("groups", []))
+                    (g["name"], g["state"], g["counts"].get("SUCCEEDED", 0), sum(g["counts"].values()))
+                    for g in full.get("groups", [])
                 ],
-                timeline=full.get("timeline", []),
-                reason=full.get("reason") or "",
+                timeline=timeline,
+                reason=reasons[-1] if reasons else "",
             )
 
 
@@ -293,11 +288,3 @@ class _ScoreLog:
             over=table[:, 4] > 0,
             release=table[:, 5].astype(np.int64),
         )
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, int | float):
-        return float(value)
-    import datetime as dt
-
-    return dt.datetime.fromisoformat(str(value)).timestamp()

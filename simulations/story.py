@@ -171,16 +171,15 @@ class Story:
         bad = harmful_release(good, version=3, signing_key=self.world.release_key, now=time.time())
         self.observer.publisher.post("/v1/releases", content=bad)
         self._say(chapter, "version 3 has a valid signature and a harmful threshold")
-        began = self._clock()
         self._start_rollout(3, rollout_groups(self.world.scenario))
         self._wait(lambda: self._rollout_state(3) == "ROLLED_BACK", "the rollback of version 3")
         self._wait(lambda: self._all_run(2), "version 2 back on every device")
         rollout = self._rollout_of(3)
         if rollout is None:
             raise StoryError("the rollout of version 3 is gone from the fleet's records")
-        rollout.began_s, rollout.recovered_s = began, self.record.now_s
+        rollout.recovered_s = self.record.now_s
         touched = sum(1 for trace in self.record.traces.values() if (trace.release == 3).any())
-        chapter.note = f"it reached {touched} device(s); the fleet is back on version 2 after {rollout.recovered_s - began:.1f} s, without anyone's help"
+        chapter.note = f"it reached {touched} device(s); the fleet is back on version 2 after {rollout.recovered_s - rollout.began_s:.1f} s, without anyone's help"
 
     def _make_first_release(self) -> Path:
         world, scenario = self.world, self.world.scenario
