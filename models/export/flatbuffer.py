@@ -13,9 +13,8 @@ __all__ = ["canonical_model", "make", "pack_model"]
 
 def make(kind: str, **fields: Any) -> Any:
     """An object of the TFLite schema, e.g. ``make("TensorT", shape=[1, 8])``; raises AttributeError for a typo."""
-    from ai_edge_litert import (
-        schema_py_generated as schema,
-    )  # 20 000 generated lines: only where models are built
+    # 20 000 generated lines: loaded only where a model is built.
+    from ai_edge_litert import schema_py_generated as schema
 
     made = getattr(schema, kind)()
     for name, value in fields.items():
