@@ -1,0 +1,153 @@
+"""A device behind a firewall that blocks MQTT, against the real fleet service: enrol, ask, fetch, install, be revoked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+from https_world import make_certificate
+from installation_world import KEYS, RELEASE_KEY, REQUIREMENTS, TrustingProbe, make_bundle
+
+from edge_agent.enrolled import load_device_key
+from edge_agent.enrolment import enrol_device
+from edge_agent.errors import FleetDeniedError
+from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.installation.effects import InstallLimits
+from edge_agent.installation.installer import open_installer
+from edge_agent.installation.trial import TrialLimits
+from edge_agent.settings import FleetSettings, Settings
+from protocol.messages.kinds import InstallStatus
+from protocol.messages.payloads import DesiredState
+
+START_S = 30.0
+
+
+class Fleet:
+    """``fedge-fleet`` as a process of its own, without a broker."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.log, self.config = folder, folder / "fleet.log", folder / "fleet.toml"
+        self.ca, _, _ = make_certificate(folder)
+        pem = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / "release.pub.pem").write_bytes(RELEASE_KEY.public_key().public_bytes(*pem))
+        (folder / "fleet.password").write_text("made-up-fleet-password")
+        self.config.write_text(
+            'listen = "127.0.0.1:0"\ntls_cert = "tls.pem"\ntls_key = "tls.key"\ndata_dir = "data"\n'
+            'tenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
+            '[mqtt]\nurl = "mqtt://127.0.0.1:9"\npassword_file_path = "fleet.password"\npassword_file = "passwords"\n'
+        )
+        self.url = ""
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        with self.log.open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "fleet", "serve", "--config", str(self.config)], stdout=log, stderr=log
+            )
+        try:
+            until = time.monotonic() + START_S
+            while not self.url:
+                assert child.poll() is None, self.log.read_text()
+                assert time.monotonic() < until, self.log.read_text()
+                _, found, rest = self.log.read_text().partition('"url": "')
+                self.url = rest.partition('"')[0] if found else ""
+                time.sleep(0.05)
+            self.endpoint = FleetEndpoint(url=self.url, ca_file=self.ca)
+            yield
+        finally:
+            child.terminate()
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def cli(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "fleet", *arguments, "--config", str(self.config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[-1]
+
+    def call(self, token: str, path: str, body: bytes = b"") -> dict[str, object]:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        answer = self.endpoint.exchange("POST", path, headers=headers, body=body)
+        decoded: dict[str, object] = msgspec.json.decode(answer.body or b"{}")
+        return decoded
+
+
+def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "fleet")
+    (tmp_path / "claim.token").write_text(fleet.cli("claims", "create", "--uses", "3"))
+    admin = fleet.cli("tokens", "create", "--role", "admin", "--name", "a")
+    publisher = fleet.cli("tokens", "create", "--role", "publisher", "--name", "p")
+    with fleet.serving():
+        settings = Settings(
+            state_dir=tmp_path / "state",
+            tenant="demo",
+            family="pump",
+            hardware="rpi4",
+            source={"kind": "simulated"},  # type: ignore[arg-type]  # not looked at here
+            release_keys=(),
+            fleet=FleetSettings(url=fleet.url, ca_file=fleet.ca, claim_token_file=tmp_path / "claim.token"),
+        )
+        enrolled = enrol_device(settings)
+        assert enrol_device(settings).device == enrolled.device, "enrolling again is harmless"
+        client = FleetClient(
+            endpoint=fleet.endpoint,
+            device=enrolled.device,
+            key=load_device_key(settings.paths.device_key),
+        )
+        assert client.desired().state is None
+
+        fleet.call(publisher, "/v1/releases", make_bundle(1))
+        plan = {"name": "first", "release": "pump/1", "groups": [{"percentage": 100}]}
+        rollout = fleet.call(admin, "/v1/rollouts", msgspec.json.encode(plan))
+        fleet.call(admin, f"/v1/rollouts/{rollout['id']}:start")
+        desired, etag = _wanted(client)
+        assert desired.release == "pump/1"
+        assert client.desired(etag).is_unchanged
+
+        installer = open_installer(
+            journal_file=settings.paths.install_journal,
+            bundles=settings.paths.bundles,
+            keys=KEYS,
+            requirements=REQUIREMENTS,
+            source=client,
+            limits=InstallLimits(trial=TrialLimits(windows=2)),
+            probe=TrustingProbe(),
+        )
+        try:
+            installer.submit(desired)
+            installer.run_pending()
+            for _ in range(2):
+                assert installer.active() is not None
+                installer.on_window(0.1, 10.0)
+            installer.run_pending()
+            assert installer.poll()[-1].status is InstallStatus.SUCCEEDED
+        finally:
+            installer.close()
+        # A download that broke off goes on where it ended, on the real service as well.
+        with client.bundle(desired.bundle_path, offset=1000) as stream:
+            assert (stream.offset, b"".join(stream.chunks)) == (1000, make_bundle(1)[1000:])
+
+        fleet.call(admin, f"/v1/devices/{enrolled.device}:revoke")
+        with pytest.raises(FleetDeniedError, match=r"the fleet answered 40[13]"):
+            client.desired()
+
+
+def _wanted(client: FleetClient) -> tuple[DesiredState, str]:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        answer = client.desired()
+        if answer.state is not None:
+            return answer.state, answer.etag
+        time.sleep(0.1)
+    raise AssertionError("the rollout never reached the device")
