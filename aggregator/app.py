@@ -110,8 +110,8 @@ def configure_logging(*, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # Each request of ours at INFO would drown the events of a run.
-    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt"):
+    # Requests, database migrations and Flower's own talk would drown the events of a run.
+    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt", "alembic", "flwr"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -222,7 +222,8 @@ def _validated(data: dict[str, Any], root: Path) -> Settings:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # A misspelt key also leaves the right one missing; the misspelling is what the person wants to hear of.
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
         case "extra_forbidden":

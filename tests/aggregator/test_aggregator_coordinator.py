@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_every_round_says_who_took_part_and_what_it_did_to_the_loss(world: World
     assert [entry.number for entry in fits] == [1, 2, 3]
     assert all(len(entry.participants) == 4 and entry.examples == 4 * 64 for entry in fits)
     losses = [entry.loss_before for entry in fits] + [fits[-1].loss_after]
-    assert all(a > b for a, b in zip(losses, losses[1:], strict=False) if a and b)
+    assert all(a > b for a, b in itertools.pairwise(losses) if a and b)
     assert all(entry.seconds >= entry.seconds_in_training >= 0 for entry in fits)
 
 

@@ -1,0 +1,239 @@
+"""Settings, keys, tokens, and the first release: what people hand to the command line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aggregator_world import ARCHITECTURE
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from aggregator.cli import cli
+from aggregator.errors import AccessError, SettingsError
+from aggregator.initial_release import load_spec, read_recordings
+from aggregator.invitations import broker_account
+from aggregator.release_keys import create_key_files, read_private_key, read_public_key
+from aggregator.settings import MqttSettings, load_settings, split_address
+from aggregator.tokens import Role, TokenStore
+from models.bundles import read_bundle
+from models.litert import Int8Model
+from models.standardiser import fit_standardiser
+from protocol.bundle import TrustedKeys, open_bundle
+
+GOOD = """
+tls_cert = "server.pem"
+tls_key = "server.key"
+data_dir = "data"
+tenant = "demo"
+signing_key = "release.key"
+[fleet]
+url = "https://127.0.0.1:8443"
+ca_file = "ca.pem"
+token_file = "/abs/fleet.token"
+[mqtt]
+url = "mqtt://127.0.0.1:1883"
+[[family]]
+name = "press"
+[family.trigger]
+drift_share = 0.5
+"""
+
+
+def settings_of(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "aggregator.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path)
+    return str(refused.value)
+
+
+def test_paths_are_relative_to_the_settings_file(tmp_path: Path) -> None:
+    (tmp_path / "aggregator.toml").write_text(GOOD)
+    settings = load_settings(tmp_path / "aggregator.toml")
+    assert settings.tls_cert == tmp_path / "server.pem"
+    assert settings.fleet.ca_file == tmp_path / "ca.pem"
+    assert settings.fleet.token_file == Path("/abs/fleet.token")
+    assert settings.families["press"].trigger.drift_share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "said"),
+    [
+        ("tenant", "tennant", "unknown key 'tennant'; did you mean 'tenant'?"),
+        (
+            "drift_share",
+            "drift_shar",
+            "unknown key 'family.0.trigger.drift_shar'; did you mean 'drift_share'?",
+        ),
+        ("ca_file", "zzz", "unknown key 'fleet.zzz'; valid are ca_file"),
+        ("0.5", "1.5", "family.0.trigger.drift_share = 1.5"),
+        ('"press"', '"pre ss"', "'pre ss' is not a valid name"),
+        ("https://127", "http://127", "fleet.url"),
+        ('tenant = "demo"', "", "tenant is missing"),
+        ("[fleet]", "[fleet", "is not valid TOML"),
+        ('tenant = "demo"', 'tenant = "demo"\nlisten = "8444"', "not of the form host:port"),
+        ("[[family]]", '[[family]]\nname = "press"\n[[family]]', "the same name"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_named_with_what_would_be_valid(
+    tmp_path: Path, find: str, replace: str, said: str
+) -> None:
+    assert find in GOOD
+    assert said in settings_of(tmp_path, GOOD.replace(find, replace, 1))
+
+
+@pytest.mark.parametrize("address", ["8444", ":8444", "host:", "host:99999", "host:-1"])
+def test_an_address_without_host_or_port_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        split_address(address)
+
+
+def test_plain_mqtt_beyond_loopback_is_refused() -> None:
+    with pytest.raises(SettingsError, match="mqtts://"):
+        broker_account(MqttSettings(url="mqtt://broker.example:1883"))
+
+
+def test_a_release_key_is_private_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "release.key"
+    public = create_key_files(path, Ed25519PrivateKey.generate())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert public == tmp_path / "release.pub.pem"
+    private = read_private_key(path, "signing_key")
+    assert read_public_key(public, "release_keys") == private.public_key()
+    with pytest.raises(SettingsError, match="never overwritten"):
+        create_key_files(path, Ed25519PrivateKey.generate())
+    with pytest.raises(SettingsError, match="not an unencrypted Ed25519 private key"):
+        read_private_key(public, "signing_key")
+
+
+def test_a_token_is_stored_as_a_hash_and_knows_its_role(tmp_path: Path) -> None:
+    tokens = TokenStore(tmp_path / "a.sqlite")
+    token = tokens.create("anna", Role.OPERATOR, now=1.0, random_bytes=os.urandom)
+    assert tokens.authenticate(token) == ("anna", Role.OPERATOR)
+    tokens.close()
+    assert token.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    tokens = TokenStore(tmp_path / "a.sqlite")
+    with pytest.raises(SettingsError, match="exists"):
+        tokens.create("anna", Role.VIEWER, now=2.0, random_bytes=os.urandom)
+    tokens.revoke("anna")
+    with pytest.raises(AccessError) as refused:
+        tokens.authenticate(token)
+    assert refused.value.status == 401
+    tokens.close()
+
+
+def test_roles_include_the_ones_below_them() -> None:
+    assert [[held.allows(needed) for needed in Role] for held in Role] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
+
+
+SPEC = """
+family = "pump"
+seed = 3
+commissioning_rows = 40
+[model]
+layers = [6, 4, 6]
+[features]
+kind = "passthrough"
+names = ["a", "b", "c", "d", "e", "f"]
+"""
+
+
+def recordings(path: Path, machines: int = 3, rows: int = 200) -> Path:
+    basis = np.random.default_rng(99).normal(size=(2, 6))
+    made = {}
+    for machine in range(machines):
+        rng = np.random.default_rng(machine)
+        hidden = rng.normal(size=(rows, 2)) @ basis + 0.1 * rng.normal(size=(rows, 6))
+        made[f"m{machine}"] = (5 * machine + (1 + machine) * hidden).astype(np.float32)
+    np.savez(path, feature_names=np.array(list("abcdef")), **made)  # type: ignore[arg-type] # numpy's stub wants named keywords
+    return path
+
+
+def initial_release(tmp_path: Path, *more: str) -> None:
+    (tmp_path / "family.toml").write_text(SPEC)
+    create_key_files(tmp_path / "release.key", Ed25519PrivateKey.generate())
+    cli(
+        [
+            "initial-release",
+            *("--features", str(recordings(tmp_path / "x.npz")), "--spec", str(tmp_path / "family.toml")),
+            *("--signing-key", str(tmp_path / "release.key"), "--out", str(tmp_path / "v1.fedge"), *more),
+        ],
+        standalone_mode=False,
+    )
+
+
+def test_version_1_is_a_signed_bundle_whose_int8_model_knows_normal_from_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initial_release(tmp_path)
+    assert "pump/1 from 600 windows of 3 machines" in capsys.readouterr().out
+    trusted = TrustedKeys([read_public_key(tmp_path / "release.pub.pem", "release_keys")])
+    bundle = read_bundle(open_bundle((tmp_path / "v1.fedge").read_bytes(), trusted))
+    model = Int8Model(bundle.int8_model)
+    bundle.golden.check(model)
+    # A machine it never saw, standardised by itself, is normal; with its sensors torn apart it is not.
+    rng = np.random.default_rng(77)
+    basis = np.random.default_rng(99).normal(size=(2, 6))
+    own = (9 + rng.normal(size=(300, 2)) @ basis + 0.1 * rng.normal(size=(300, 6))).astype(np.float32)
+    standard = fit_standardiser(own[:100]).apply(own)
+    threshold = bundle.manifest.threshold.score
+    healthy = np.array([model.infer_and_score(row)[1] for row in standard])
+    broken = np.array([model.infer_and_score(row)[1] for row in rng.permuted(standard, axis=0)])
+    assert np.mean(healthy > threshold) <= 0.02
+    assert np.median(broken) > 10 * np.median(healthy)
+
+
+def test_the_same_recordings_give_the_same_model(tmp_path: Path) -> None:
+    releases = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        initial_release(tmp_path / name)
+        releases.append((tmp_path / name / "v1.fedge").read_bytes()[-5000:])
+    assert releases[0] == releases[1]
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "said"),
+    [
+        ("seed", "sed", "unknown key 'sed'; did you mean 'seed'?"),
+        ("layers", "layer", "unknown key 'model.layer'; did you mean 'layers'?"),
+        ("[6, 4, 6]", "[6, 4, 5]", "must be equal"),
+        ("[6, 4, 6]", "[5, 4, 5]", "features.names has 6 names"),
+        ('"passthrough"', '"passthru"', "passthru"),
+        ("seed = 3", "seed = 'x'", "seed"),
+    ],
+)
+def test_a_mistake_in_the_family_specification_is_named(
+    tmp_path: Path, find: str, replace: str, said: str
+) -> None:
+    path = tmp_path / "family.toml"
+    assert find in SPEC
+    path.write_text(SPEC.replace(find, replace, 1))
+    with pytest.raises(SettingsError) as refused:
+        load_spec(path)
+    assert said in str(refused.value)
+
+
+def test_recordings_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(SettingsError, match="cannot read recordings"):
+        read_recordings(path, 6)
+    with pytest.raises(SettingsError, match="has 6 features; the family has 7"):
+        read_recordings(recordings(path), 7)
+    rows = np.zeros((50, 6), np.float32)
+    rows[17, 2] = np.nan
+    np.savez(path, m=rows)
+    with pytest.raises(SettingsError, match="row 17 of recording 'm'"):
+        read_recordings(path, 6)
+    np.savez(path, names=np.array(["a"]))
+    with pytest.raises(SettingsError, match="holds no recording"):
+        read_recordings(path, 6)
+    assert ARCHITECTURE.feature_count == 6

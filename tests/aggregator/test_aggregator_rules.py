@@ -1,0 +1,263 @@
+"""The pure rules: server optimisers, cohorts, gate, assessment, triggers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from aggregator_world import ARCHITECTURE, rows_of, trainer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.errors import SettingsError, SumError
+from aggregator.rounds.assessment import (
+    Assessment,
+    alarm_rate,
+    fit_threshold,
+    read_assessment,
+    reference_from_sums,
+    tensor_ranges,
+)
+from aggregator.rounds.cohorts import CohortPolicy, select_cohort
+from aggregator.rounds.gate import GateLimits, check_candidate, check_int8, failed_reasons
+from aggregator.rounds.optimizers import OPTIMIZERS, FedAdam, FedAvg, ServerOptimizer, make_server_optimizer
+from aggregator.rounds.proposal import PROBES, draw_probes
+from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
+from models.architecture import initial_parameters
+from models.local_training import assess
+from protocol.grids import SCORE_GRID
+from protocol.names import DeviceId
+from protocol.questions import assess_layout
+
+every_optimizer = pytest.mark.parametrize("optimizer", [make_server_optimizer(name) for name in OPTIMIZERS])
+
+
+@every_optimizer
+def test_a_step_changes_neither_its_arguments_nor_their_types(optimizer: ServerOptimizer) -> None:
+    w, update = np.float32([1, 2, 3]), np.array([0.1, -0.2, 0.0])
+    state = optimizer.init(w)
+    kept = state.copy()
+    step = optimizer.step(state, w, update)
+    assert w.tolist() == [1, 2, 3]
+    assert np.array_equal(state, kept)
+    assert step.parameters.dtype == np.float32
+    assert step.state.shape == state.shape
+
+
+@every_optimizer
+def test_nothing_learned_is_nothing_moved(optimizer: ServerOptimizer) -> None:
+    w = np.float32([1, -2])
+    assert np.array_equal(optimizer.step(optimizer.init(w), w, np.zeros(2)).parameters, w)
+
+
+@every_optimizer
+def test_a_step_goes_where_the_cohort_went(optimizer: ServerOptimizer) -> None:
+    w, update = np.zeros(4, np.float32), np.array([1.0, -1.0, 0.5, -0.5])
+    moved = optimizer.step(optimizer.init(w), w, update).parameters
+    assert np.array_equal(np.sign(moved), np.sign(update))
+
+
+@every_optimizer
+def test_steps_find_the_bottom_of_a_bowl(optimizer: ServerOptimizer) -> None:
+    w, target = np.zeros(3, np.float32), np.array([0.3, -0.2, 0.1])
+    state = optimizer.init(w)
+    for _ in range(400):
+        state, w = optimizer.step(state, w, 0.5 * (target - w))
+    assert np.allclose(w, target, atol=0.02)
+
+
+def test_fedavg_is_the_mean_of_the_models_weighted_by_examples() -> None:
+    w, models, n = np.float32([1, 1]), np.array([[3.0, 1.0], [0.0, 5.0]]), np.array([10.0, 30.0])
+    naive = (n[:, None] * models).sum(0) / n.sum()
+    update = (n[:, None] * (models - w)).sum(0) / n.sum()
+    assert np.allclose(FedAvg().step(FedAvg().init(w), w, update).parameters, naive)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=6))
+def test_fedadam_is_the_papers_recursion_written_out(updates: list[float]) -> None:
+    adam = FedAdam(learning_rate=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3)
+    w = np.zeros(1, np.float32)
+    state = adam.init(w)
+    for update in updates:
+        state, w = adam.step(state, w, np.array([update]))
+    # unrolled: m_t and v_t as sums over the past instead of recursions
+    t, x = len(updates), 0.0
+    for k in range(1, t + 1):
+        m = sum(0.1 * 0.9 ** (k - i) * updates[i - 1] for i in range(1, k + 1))
+        v = 0.99**k * 1e-6 + sum(0.01 * 0.99 ** (k - i) * updates[i - 1] ** 2 for i in range(1, k + 1))
+        x += 0.1 * m / (v**0.5 + 1e-3)
+    assert w[0] == pytest.approx(x, rel=1e-4, abs=1e-6)
+
+
+def test_an_unknown_optimizer_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(SettingsError, match="valid are fedavg, fedadam"):
+        make_server_optimizer("fedsgd")
+
+
+@given(
+    st.integers(0, 60), st.floats(0.05, 1.0), st.floats(1.0, 2.0), st.integers(1, 5), st.integers(0, 2**31)
+)
+def test_a_cohort_is_drawn_from_who_is_there_and_can_be_closed(
+    online: int, fraction: float, over: float, minimum: int, seed: int
+) -> None:
+    names = [DeviceId(f"d{i}") for i in range(online)]
+    policy = CohortPolicy(fraction=fraction, over_selection=over, minimum_devices=minimum)
+    cohort = select_cohort(names, policy, np.random.default_rng(seed))
+    assert set(cohort.devices) <= set(names)
+    assert len(set(cohort.devices)) == len(cohort.devices)
+    assert cohort.enough >= cohort.quorum == minimum
+    if online >= minimum:
+        assert cohort.quorum <= len(cohort.devices)
+        assert cohort.enough <= len(cohort.devices)
+    assert cohort == select_cohort(reversed(names), policy, np.random.default_rng(seed))
+
+
+def test_a_whole_fleet_that_is_asked_does_not_wait_for_its_last_straggler() -> None:
+    policy = CohortPolicy(fraction=1.0, over_selection=1.2, minimum_devices=3)
+    cohort = select_cohort([DeviceId(f"d{i}") for i in range(12)], policy, np.random.default_rng(0))
+    assert (len(cohort.devices), cohort.enough) == (12, 10)
+
+
+LIMITS = GateLimits(minimum_improvement=0.05, maximum_alarm_rate=0.01, maximum_int8_error=0.02)
+
+
+def test_a_good_candidate_passes_every_check() -> None:
+    checks = check_candidate(LIMITS, candidate_loss=0.9, champion_loss=1.0, alarm_rate=0.001, threshold=2.0)
+    assert failed_reasons((*checks, *check_int8(LIMITS, int8_error=0.001))) == ()
+
+
+def test_a_bad_candidate_is_told_everything_that_is_wrong() -> None:
+    checks = check_candidate(LIMITS, candidate_loss=0.99, champion_loss=1.0, alarm_rate=0.5, threshold=2.0)
+    reasons = failed_reasons((*checks, *check_int8(LIMITS, int8_error=0.1)))
+    assert len(reasons) == 3
+    assert "+1.00% is not enough (at least +5.00%)" in reasons[0]
+    assert "0.5 exceeds 0.01" in reasons[1]
+    assert "0.1 exceeds 0.02" in reasons[2]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_figure_that_is_not_finite_never_passes(bad: float) -> None:
+    checks = check_candidate(LIMITS, candidate_loss=bad, champion_loss=1.0, alarm_rate=bad, threshold=2.0)
+    assert not any(check.is_passed for check in (*checks, *check_int8(LIMITS, int8_error=bad)))
+
+
+def assessment_of_fleet(devices: int = 3) -> tuple[Assessment, np.ndarray, np.ndarray]:
+    candidate, champion = initial_parameters(ARCHITECTURE, 1), initial_parameters(ARCHITECTURE, 2)
+    layout = assess_layout(ARCHITECTURE.tensor_count, 6)
+    rows = [rows_of(i) for i in range(devices)]
+    total = sum(layout.pack(assess(trainer(), candidate, champion, x)).astype(np.float64) for x in rows)
+    everything = np.concatenate(rows)
+    trainer().restore(candidate)
+    scores = trainer().infer(everything)[1]
+    return read_assessment(total, tensors=ARCHITECTURE.tensor_count, features=6), everything, scores
+
+
+def test_sums_say_what_the_pooled_rows_would() -> None:
+    assessment, rows, scores = assessment_of_fleet()
+    assert assessment.examples == len(rows)
+    assert assessment.candidate_loss == pytest.approx(scores.mean(), rel=1e-4)
+    reference = reference_from_sums(assessment)
+    assert np.allclose(reference.mean, rows.mean(0), atol=1e-3)
+    assert np.allclose(reference.std, rows.std(0), rtol=1e-3)
+    # A quarter of a standard deviation is FEATURE_GRID's step.
+    assert np.allclose(reference.edges, np.quantile(rows, np.arange(1, 10) / 10, axis=0).T, atol=0.25)
+    assert reference.score_std == pytest.approx(scores.std(), rel=0.1)
+
+
+def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() -> None:
+    assessment, _, scores = assessment_of_fleet()
+    threshold = fit_threshold(assessment, quantile=0.99, margin=1.1)
+    assert threshold.score == pytest.approx(1.1 * np.quantile(scores, 0.99), rel=0.1)
+    assert threshold.fitted_on == len(scores)
+
+
+@given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=50), st.floats(1e-3, 1e3))
+def test_the_alarm_rate_is_the_share_above_the_threshold_within_one_bin(
+    scores: list[float], threshold: float
+) -> None:
+    rate = alarm_rate(SCORE_GRID.count(np.array(scores)), threshold)
+    step = 10 ** (1 / 32)
+    above = [np.mean(np.array(scores) > limit) for limit in (threshold * step, threshold / step)]
+    assert above[0] - 1e-9 <= rate <= above[1] + 1e-9
+
+
+def test_int8_ranges_enclose_what_every_device_saw() -> None:
+    assessment, rows, _ = assessment_of_fleet()
+    low, high = tensor_ranges(assessment)
+    trainer().restore(initial_parameters(ARCHITECTURE, 1))
+    seen_low, seen_high = trainer().ranges(rows)
+    assert (low <= seen_low + 1e-6).all()
+    assert (high >= seen_high - 1e-6).all()
+    assert (high <= 1.1 * seen_high + 0.02).all()
+
+
+def test_an_empty_evaluation_is_refused() -> None:
+    layout = assess_layout(ARCHITECTURE.tensor_count, 6)
+    with pytest.raises(SumError, match="0 held-out windows"):
+        read_assessment(np.zeros(layout.total), tensors=ARCHITECTURE.tensor_count, features=6)
+
+
+def test_a_tensor_without_a_range_is_named() -> None:
+    assessment, _, _ = assessment_of_fleet()
+    assessment.range_low[2] = 0
+    with pytest.raises(SumError, match="tensor 2"):
+        tensor_ranges(assessment)
+
+
+def test_probes_are_distributed_like_the_fleets_features() -> None:
+    assessment, rows, _ = assessment_of_fleet()
+    probes = draw_probes(assessment.feature_counts, np.random.default_rng(0))
+    assert probes.shape == (PROBES, 6)
+    assert np.allclose(probes.mean(0), rows.mean(0), atol=0.3)
+    assert np.allclose(probes.std(0), rows.std(0), rtol=0.2)
+
+
+RULES = TriggerPolicy(
+    drift_share=0.5, within_s=100.0, cooldown_s=50.0, schedule_every_s=1000.0, minimum_devices=2
+)
+IDLE = RunHistory(is_running=False, last_ended_at=None)
+
+
+def fresh(drifted: int, devices: int = 4, since: float | None = 990.0) -> DriftSummary:
+    return DriftSummary(devices=devices, drifted_since=(since,) * drifted)
+
+
+@pytest.mark.parametrize(
+    ("drift", "history", "kind"),
+    [
+        (fresh(1), IDLE, None),
+        (fresh(2), IDLE, "drift"),
+        (fresh(2, since=None), IDLE, "drift"),
+        (fresh(4, since=899.0), IDLE, None),
+        (fresh(4), RunHistory(is_running=True, last_ended_at=None), None),
+        (fresh(4), RunHistory(is_running=False, last_ended_at=951.0), None),
+        (fresh(4), RunHistory(is_running=False, last_ended_at=950.0), "drift"),
+        (fresh(1, devices=1), IDLE, None),
+        (fresh(0, devices=0), IDLE, None),
+    ],
+    ids=[
+        "too few", "half the fleet", "undated", "long ago", "under way", "cooling down", "cooled down",
+        "fewer than the quorum", "no fleet",
+    ],
+)  # fmt: skip
+def test_drift_starts_a_run_when_enough_of_the_fleet_entered_it_lately(
+    drift: DriftSummary, history: RunHistory, kind: str | None
+) -> None:
+    trigger = decide_trigger(RULES, drift, history, now=1000.0, watching_since=900.0)
+    assert (trigger.kind if trigger else None) == kind
+
+
+def test_the_schedule_counts_from_the_last_run_or_from_the_start() -> None:
+    quiet = fresh(0)
+    assert decide_trigger(RULES, quiet, IDLE, now=1999.0, watching_since=1000.0) is None
+    due = decide_trigger(RULES, quiet, IDLE, now=2000.0, watching_since=1000.0)
+    assert due is not None
+    assert due.kind == "schedule"
+    ran = RunHistory(is_running=False, last_ended_at=1500.0)
+    assert decide_trigger(RULES, quiet, ran, now=2000.0, watching_since=0.0) is None
+
+
+def test_triggers_that_are_switched_off_never_fire() -> None:
+    off = TriggerPolicy(
+        drift_share=None, within_s=1.0, cooldown_s=0.0, schedule_every_s=None, minimum_devices=1
+    )
+    assert decide_trigger(off, fresh(4), IDLE, now=1e9, watching_since=0.0) is None
