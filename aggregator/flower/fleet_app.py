@@ -129,19 +129,24 @@ class _Guard:
         if isinstance(message, upstream.ActivateNodeRequest):
             # A learner that was killed is online for Flower until its heartbeat is overdue, and would be refused.
             # The signature proves that this is the same device; its former self is gone.
-            await run_in_threadpool(self._sign_off, key)
+            node_id = await run_in_threadpool(self._sign_off, key)
+            self._doorbell.dismiss(node_id)
         if isinstance(message, upstream.PullMessagesRequest):
-            await self._doorbell.wait_for_question(message.node.node_id, self._hold_s)
+            may_pull = await self._doorbell.wait_for_question(message.node.node_id, self._hold_s)
+            if not may_pull or await request.is_disconnected():
+                # Pulling marks a question as delivered; nobody would hear it here.
+                request.state.protobuf_response = upstream.PullMessagesResponse()
+                return Response()
         async with self._turn:
             response = await call_next(request)
         if isinstance(message, upstream.PushMessagesRequest | upstream.PushObjectRequest):
             self._doorbell.ring_asker()
         return response
 
-    def _sign_off(self, key: bytes) -> None:
-        node_id = self._state.get_node_id_by_public_key(key)
-        if node_id is not None:
-            self._state.deactivate_node(node_id)
+    def _sign_off(self, key: bytes) -> int:
+        node_id = self._state.get_node_id_by_public_key(key) or 0
+        self._state.deactivate_node(node_id)
+        return node_id
 
 
 class _BodyLimit:

@@ -46,7 +46,12 @@ try:
         Status,
         SubStatus,
     )
-    from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+    from flwr.proto.fleet_pb2 import (
+        ActivateNodeRequest,
+        PullMessagesRequest,
+        PullMessagesResponse,
+        PushMessagesRequest,
+    )
     from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
     from flwr.server.superlink.linkstate import LinkState
     from flwr.serverapp import Grid
@@ -92,6 +97,7 @@ __all__ = [
     "NodeAuthMiddleware",
     "ProtobufTranslationMiddleware",
     "PullMessagesRequest",
+    "PullMessagesResponse",
     "PullObjectRequest",
     "PullObjectResponse",
     "PushMessagesRequest",

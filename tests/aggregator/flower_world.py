@@ -6,12 +6,15 @@ Everything is the production part; only the sensors are missing (the sample buff
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
+import hashlib
 import ipaddress
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +32,9 @@ from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.verification import verify
+from edge_agent.learner.client_app import Answerer, client_app
+from edge_agent.learner.flower_client import FlowerClient
+from edge_agent.learner.participation import Participation
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import StatePaths
 from models.architecture import Architecture, initial_parameters
@@ -120,8 +126,6 @@ def make_device(root: Path, name: str, bundle: bytes, tls: Tls, *, rows: int = 2
         'state_dir = "state"\ntenant = "demo"\nfamily = "press"\nhardware = "rpi4"\n'
         f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\n[source]\nkind = "simulated"\n'
     )
-    import hashlib
-
     sha256 = hashlib.sha256(bundle).hexdigest()
     verified = verify(bundle, sha256, TrustedKeys([RELEASE_KEY.public_key()]))
     BundleStore(device.paths.bundles).adopt(sha256, bundle)
@@ -208,18 +212,45 @@ def _certificate(
     *,
     is_ca: bool,
 ) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
     if not is_ca:
         addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
     return builder.sign(signer, hashes.SHA256())
+
+
+@contextlib.contextmanager
+def answering_device(device: Device, port: int, tls: Tls, answer: Answerer) -> Iterator[threading.Event]:
+    """A real connection of a device that answers whatever `answer` says, in a thread; set the event to end it."""
+    stop = threading.Event()
+    client = FlowerClient(f"127.0.0.1:{port}", tls.ca, device.key, now=time.time)
+    participation = Participation(
+        client,
+        client_app(answer, clock=time.monotonic),
+        run_id="run-1",
+        expires_at=time.time() + 120,
+        now=time.time,
+        clock=time.monotonic,
+        stop=stop,
+        show=lambda _: None,
+        traffic=lambda: (0, 0),
+        rng=random.Random(1),
+    )
+    thread = threading.Thread(target=participation.take_part)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(10)
+        client.close()

@@ -1,0 +1,53 @@
+"""A minimal aggregator for the kill test: serve, run rounds as fast as they go, write one line per finished round."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from aggregator.errors import QuorumMissedError
+from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from aggregator.rounds.admission import admit_update
+from aggregator.rounds.collector import PlainCollector
+from models.architecture import Architecture, initial_parameters
+from protocol.names import DeviceId
+from protocol.questions import FitQuestion, fit_layout
+
+
+def main(data: Path, port: int, cert: Path, key: Path) -> None:
+    architecture = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+    parameters = initial_parameters(architecture, 3)
+    layout = fit_layout(len(parameters))
+    settings = FlowerServerSettings(port=port, tls_cert=cert, tls_key=key, data_dir=data)
+    with FlowerServer(settings) as server:
+        server.sync_roster({DeviceId(path.stem): path.read_bytes() for path in (data / "keys").glob("*.pem")})
+        collector = PlainCollector(server.link(server.start_run()))
+        while True:
+            if len(server.online_devices()) < 2:
+                time.sleep(0.1)
+                continue
+            question = FitQuestion(
+                run_id="r",
+                round_number=1,
+                layout_sha256=architecture.layout_sha256,
+                epochs=1,
+                batch_size=32,
+                learning_rate=0.01,
+            )
+            try:
+                result = collector.collect(
+                    question,
+                    {"parameters": parameters},
+                    layout,
+                    list(server.roster()),
+                    admission=admit_update(norm_limit=10),
+                    deadline_s=10,
+                    quorum=2,
+                )
+            except QuorumMissedError:
+                continue
+            with (data / "rounds.jsonl").open("a") as lines:
+                lines.write(json.dumps(list(result.participants)) + "\n")
+
+
+main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
