@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import socket
 import threading
@@ -54,7 +55,7 @@ class BrokerThread:
     def stop(self) -> None:
         if self._loop is None or self._broker is None or self._thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self._broker.shutdown(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(_end(self._broker), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(20)
         self._loop = self._broker = self._thread = None
@@ -68,6 +69,14 @@ class BrokerThread:
         ready.set()
         loop.run_forever()
         loop.close()
+
+
+async def _end(broker: Broker) -> None:
+    # amqtt stumbles over its own cancelled tasks when a client has vanished, and then leaves its port open.
+    with contextlib.suppress(asyncio.CancelledError):
+        await broker.shutdown()
+    for server in broker._servers.values():
+        await server.close_instance()
 
 
 class ListeningFleet:

@@ -101,7 +101,7 @@ def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
     caplog.set_level(logging.DEBUG, "edge_agent")
     broker.start()
     link = connect(broker.url, password="wrong-and-secret")
-    wait_for(lambda: "is it enrolled, and not revoked?" in caplog.text, "the complaint")
+    wait_for(lambda: "enrolled, and not revoked?" in caplog.text, "the complaint")
     wait_for(lambda: link._client is None, "the first attempt to end")
     assert not link.is_connected
     assert "wrong-and-secret" not in caplog.text

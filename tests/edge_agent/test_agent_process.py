@@ -1,0 +1,282 @@
+"""The real agent process with a real broker: kill -9, no broker, lost acknowledgements, poison, a clean stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agent_broker import BrokerThread, ListeningFleet
+from agent_world import (
+    DEVICE,
+    FAMILY,
+    ROOT,
+    TENANT,
+    faulty,
+    health_of_status,
+    healthy,
+    make_bundle,
+    running_agent,
+    status_of,
+    wait_for,
+    write_device,
+)
+
+from edge_agent.version import AGENT_VERSION
+from protocol.messages.kinds import DeathReason, Kind
+from protocol.messages.payloads import AnomalyEvent, Birth, Death, TrainingInvitation
+from protocol.topics import device_topic, training_topic
+
+RESEND = "[outbox]\nresend_s = 0.5\n"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerThread]:
+    made = BrokerThread(tmp_path)
+    yield made
+    made.stop()
+
+
+def _device(directory: Path, broker: BrokerThread, extra: str = RESEND) -> Path:
+    # 70 healthy windows for the scale, then a fault of 20 windows in every 100: anomalies come steadily.
+    quiet = healthy(70, 9) * 0.5
+    rows = np.concatenate([healthy(100), *([faulty(20), quiet] * 3)])
+    return write_device(
+        directory, rows=rows, speed=100.0, mqtt_url=broker.url, bundle=make_bundle(), extra=extra
+    )
+
+
+def _stored_anomalies(config: Path) -> set[str]:
+    database = sqlite3.connect(config.parent / "state" / "outbox.sqlite", timeout=5)
+    try:
+        rows = database.execute("SELECT boot_id, sequence FROM events WHERE kind = 'anomaly'").fetchall()
+    finally:
+        database.close()
+    return {f"{DEVICE}/{boot}/{sequence}" for boot, sequence in rows}
+
+
+def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: BrokerThread) -> None:
+    config = _device(tmp_path, broker)
+    with running_agent(config) as agent:
+        wait_for(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
+        agent.send_signal(signal.SIGKILL)
+        agent.wait(10)
+    kept = _stored_anomalies(config)
+    assert len(kept) >= 2
+    assert "broker_unreachable" in (tmp_path / "agent.log").read_text()
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    try:
+        with running_agent(config):
+            wait_for(lambda: kept <= set(fleet.events), "the anomalies of the first boot")
+            wait_for(lambda: not kept & _stored_anomalies(config), "their deletion after the acknowledgement")
+        anomaly = fleet.events[min(kept)].data
+        assert isinstance(anomaly, AnomalyEvent)
+        assert anomaly.window_shape == (1, 6)
+        assert len({e.boot_id for e in fleet.of(Kind.BIRTH)}) == 2
+    finally:
+        fleet.close()
+
+
+def test_lost_acknowledgements_mean_repetition_and_no_loss_and_duplicated_ones_nothing(
+    tmp_path: Path, broker: BrokerThread
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port, acknowledges=False)
+    config = _device(tmp_path, broker)
+    try:
+        with running_agent(config):
+            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
+            first = fleet.of(Kind.ANOMALY)[0].id
+            wait_for(lambda: fleet.deliveries.count(first) >= 2, "its repetition")
+            assert first in _stored_anomalies(config)
+            fleet.acknowledge_all()
+            fleet.acknowledge_all()
+            wait_for(lambda: first not in _stored_anomalies(config), "its deletion")
+    finally:
+        fleet.close()
+
+
+def test_a_broker_that_dies_and_returns_costs_no_event(tmp_path: Path, broker: BrokerThread) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    config = _device(tmp_path, broker)
+    try:
+        with running_agent(config) as agent:
+            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
+            fleet.close()
+            broker.stop()
+            before = health_of_status(config)["anomalies"]
+            wait_for(lambda: health_of_status(config)["anomalies"] > before, "an anomaly while alone")  # type: ignore[operator] # numbers
+            broker.start()
+            fleet = ListeningFleet(broker.port)
+            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "the anomaly from the time alone")
+            agent.terminate()
+            assert agent.wait(15) == 0
+    finally:
+        fleet.close()
+
+
+def test_poison_on_every_downlink_is_counted_and_the_agent_goes_on(
+    tmp_path: Path, broker: BrokerThread
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    config = _device(tmp_path, broker)
+    poison = [b"{", b"\x00\xff\xfe", b"[" * 5000, b"null", b'{"specversion":"9"}', b"x" * 140_000]
+    try:
+        with running_agent(config) as agent:
+            wait_for(lambda: bool(status_of(config).get("broker_connected")), "the connection")
+            for payload in poison:
+                for topic in (
+                    device_topic(TENANT, DEVICE, Kind.ACK),
+                    device_topic(TENANT, DEVICE, Kind.DESIRED),
+                ):
+                    fleet.publish(topic, payload)
+            wait_for(lambda: status_of(config)["malformed_downlinks"] == 2 * len(poison), "the count")
+            assert agent.poll() is None
+            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly after the poison")
+        log = (tmp_path / "agent.log").read_text()
+        assert "Traceback" not in log
+        assert log.count("downlink_refused") == 2 * len(poison)
+    finally:
+        fleet.close()
+
+
+def test_birth_death_and_the_last_will_tell_when_a_device_comes_and_goes(
+    tmp_path: Path, broker: BrokerThread
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    config = _device(tmp_path, broker)
+    try:
+        with running_agent(config) as agent:
+            wait_for(lambda: len(fleet.of(Kind.BIRTH)) == 1, "the birth")
+            birth = fleet.of(Kind.BIRTH)[0].data
+            assert isinstance(birth, Birth)
+            assert (birth.release, birth.hardware, birth.labels) == ("pump/1", "rpi4", {"site": "hall-1"})
+            assert birth.agent_version == AGENT_VERSION
+            agent.terminate()
+            assert agent.wait(15) == 0
+        wait_for(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
+        assert fleet.of(Kind.DEATH)[0].data == Death(reason=DeathReason.SHUTDOWN)
+        with running_agent(config) as agent:
+            wait_for(lambda: len(fleet.of(Kind.BIRTH)) == 2, "the second birth")
+            agent.send_signal(signal.SIGKILL)
+            agent.wait(10)
+            wait_for(lambda: len(fleet.of(Kind.DEATH)) == 2, "the last will")
+        will = fleet.of(Kind.DEATH)[-1]
+        assert (will.data, will.sequence) == (Death(reason=DeathReason.LOST), 0)
+    finally:
+        fleet.close()
+
+
+def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
+    tmp_path: Path, broker: BrokerThread
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    config = _device(tmp_path, broker)
+    invitation = TrainingInvitation(
+        run_id="run-1",
+        family=FAMILY,
+        base_release="pump/1",
+        layout_sha256="0" * 64,
+        flower_address="127.0.0.1:1",
+        issued_at=0.0,
+        expires_at=4e9,
+    )
+    try:
+        with running_agent(config):
+            fleet.tell(Kind.TRAINING, invitation)
+            wait_for(lambda: "no [flower] table" in str(status_of(config).get("learner")), "the reason")
+            fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
+            wait_for(lambda: status_of(config)["learner"] == "no training run is open", "the clearing")
+    finally:
+        fleet.close()
+
+
+def _command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge_agent", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: BrokerThread) -> None:
+    config = _device(tmp_path, broker)
+    assert "is fine: family pump, 6 features" in _command("check-config", "--config", str(config)).stdout
+    before = _command("status", "--config", str(config))
+    assert (before.returncode, "has the agent been started" in before.stderr) == (2, True)
+    with running_agent(config):
+        wait_for(lambda: health_of_status(config).get("windows", 0) > 70, "some windows")  # type: ignore[operator] # a number
+        told = _command("status", "--config", str(config), "--json")
+        assert told.returncode == 0
+        found = json.loads(told.stdout)
+        assert (found["running"], found["device"], found["health"]["release"]) == (True, DEVICE, "pump/1")
+        shown = _command("status", "--config", str(config))
+        assert shown.returncode == 0
+        assert "pump/1" in shown.stdout
+        second = _command("run", "--config", str(config))
+        assert second.returncode == 2
+        assert "in use by another agent" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("run", "--config", "/nowhere/agent.toml"), "cannot read /nowhere/agent.toml"),
+        (("status",), "Missing option '--config'"),
+        (("fly",), "No such command 'fly'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(words: tuple[str, ...], expected: str) -> None:
+    done = _command(*words)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ("state/enrolment.json", "run `fedge-agent enrol"),
+        ("release.pub.pem", "is not a public key file"),
+        ("rows.npz", "rows.npz"),
+    ],
+)
+def test_a_device_that_is_not_set_up_is_told_what_is_missing(
+    tmp_path: Path, broker: BrokerThread, spoil: str, expected: str
+) -> None:
+    config = _device(tmp_path, broker)
+    (tmp_path / spoil).unlink()
+    done = _command("run", "--config", str(config))
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_resident_process_imports_nothing_for_people() -> None:
+    heavy = ("typer", "rich", "httpx", "asyncio", "click", "flwr", "tensorflow", "pydantic", "requests")
+    script = f"import sys, edge_agent.app\nprint([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["project"]["version"] == AGENT_VERSION
