@@ -82,6 +82,14 @@ def test_a_modulated_high_band_shows_in_the_envelope_band_of_its_rate_and_nowher
     assert found["log_rms"] == pytest.approx(plain["log_rms"], abs=0.01)
 
 
+def test_shaft_tones_however_strong_do_not_reach_the_envelope() -> None:
+    plain = features(noise(1))
+    shaft = sum(20.0 / order * np.sin(2 * np.pi * 25.0 * order * TIME_S) for order in range(1, 6))
+    found = features(noise(1) + shaft)
+    for name in ("log_envelope_energy_2", "log_envelope_peak", "log_envelope_kurtosis"):
+        assert found[name] == pytest.approx(plain[name], abs=0.05)
+
+
 def test_channels_are_independent_and_named() -> None:
     extractor = make_extractor(vibration_spec(RATE, SAMPLES, 2))
     row = extractor.extract(np.column_stack([noise(1), noise(2)]).astype(np.float32))
