@@ -1,0 +1,179 @@
+"""The collector and its admission rules over a fake link: no Flower, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from aggregator.errors import AnswerRefusedError, QuorumMissedError, RoundCancelledError
+from aggregator.rounds.admission import admit_assessment, admit_update, check_answer
+from aggregator.rounds.cohort_link import CohortSum, DeviceReply, Ticket
+from aggregator.rounds.collector import PlainCollector
+from protocol.grids import SCORE_GRID
+from protocol.names import DeviceId
+from protocol.questions import FitQuestion, Question, assess_layout, fit_layout
+
+LAYOUT = fit_layout(4)
+QUESTION = FitQuestion(
+    run_id="r", round_number=1, layout_sha256="0" * 64, epochs=1, batch_size=1, learning_rate=0.1
+)
+
+
+def update(move: float = 0.1, examples: float = 10.0, *, loss: float = 1.0) -> np.ndarray:
+    return LAYOUT.pack(
+        {
+            "weighted_update": np.full(4, move * examples),
+            "examples": np.array([examples]),
+            "loss_before": np.array([loss]),
+            "loss_after": np.array([loss]),
+        }
+    )
+
+
+class FakeLink:
+    """Answers by a script: device → (second it answers at, what)."""
+
+    def __init__(self, script: Mapping[str, tuple[float, np.ndarray | str | None]]) -> None:
+        self.script, self.now, self.withdrawn = script, 0.0, set[Ticket]()
+
+    def clock(self) -> float:
+        return self.now
+
+    def ask(
+        self,
+        devices: Sequence[DeviceId],
+        question: Question,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        lifetime_s: float,
+    ) -> dict[Ticket, DeviceId]:
+        return {Ticket(f"t-{device}"): device for device in devices if device in self.script}
+
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
+        self.now += wait_s
+        due = []
+        for ticket in tickets:
+            device = DeviceId(ticket.removeprefix("t-"))
+            at, what = self.script[device]
+            if at <= self.now:
+                due.append(self._reply(ticket, device, what))
+        return due
+
+    def withdraw(self, tickets: Collection[Ticket]) -> None:
+        self.withdrawn |= set(tickets)
+
+    @staticmethod
+    def _reply(ticket: Ticket, device: DeviceId, what: np.ndarray | str | None) -> DeviceReply:
+        if what is None:
+            return DeviceReply(ticket=ticket, device=device, failure="went offline", lost=True)
+        if isinstance(what, str):
+            return DeviceReply(ticket=ticket, device=device, failure=what)
+        return DeviceReply(ticket=ticket, device=device, vector=what, seconds_in_training=0.5)
+
+
+def collect(link: FakeLink, cohort: str, **limits: object) -> CohortSum:
+    settings = {"deadline_s": 10.0, "quorum": 1, "admission": admit_update(norm_limit=1.0), **limits}
+    return PlainCollector(link, clock=link.clock).collect(
+        QUESTION, {}, LAYOUT, [DeviceId(name) for name in cohort], **settings
+    )
+
+
+def test_sum_equals_the_naive_float64_sum_of_what_was_admitted() -> None:
+    rng = np.random.default_rng(0)
+    answers = {name: update(0.1 * rng.random(), float(rng.integers(1, 50))) for name in "abcdefgh"}
+    result = collect(FakeLink({n: (0.1, v) for n, v in answers.items()}), "abcdefgh")
+    naive = np.zeros(LAYOUT.total)
+    for vector in answers.values():
+        naive = naive + np.asarray(vector, np.float64)
+    np.testing.assert_array_equal(result.total, naive)
+    assert result.seconds_in_training == 0.5
+
+
+def test_each_device_ends_in_exactly_one_list() -> None:
+    link = FakeLink(
+        {
+            "a": (0.1, update()),
+            "b": (0.1, np.full(LAYOUT.total, np.nan, np.float32)),
+            "c": (0.1, "no rows"),
+            "d": (0.1, None),
+            "e": (99.0, update()),
+        }
+    )
+    result = collect(link, "abcdef")
+    assert result.participants == ("a",)
+    assert {r.device: r.reason for r in result.refused}["c"] == "no rows"
+    assert sorted(r.device for r in result.refused) == ["b", "c"]
+    assert result.lost == ("d", "e", "f")  # f could not even be asked
+    assert result.seconds == pytest.approx(10.0)
+    assert link.withdrawn == {"t-e"}
+
+
+def test_round_closes_with_enough_answers_and_later_ones_change_nothing() -> None:
+    link = FakeLink({"a": (0.1, update()), "b": (0.1, update()), "c": (0.1, update()), "d": (99.0, update())})
+    result = collect(link, "abcd", enough=2)
+    assert len(result.participants) == 2
+    np.testing.assert_array_equal(result.total, 2 * update().astype(np.float64))
+    assert len(result.spared) == 2
+    assert result.lost == ()
+    assert result.seconds < 1
+
+
+def test_missed_quorum_carries_the_report() -> None:
+    with pytest.raises(QuorumMissedError, match=r"1 of 2 devices .* quorum is 2") as missed:
+        collect(FakeLink({"a": (0.1, update()), "b": (99.0, update())}), "ab", quorum=2)
+    assert missed.value.report.lost == ("b",)
+
+
+def test_cancelled_round_withdraws_its_questions() -> None:
+    link = FakeLink({"a": (99.0, update())})
+    with pytest.raises(RoundCancelledError):
+        collect(link, "a", cancelled=lambda: link.now > 1)
+    assert link.withdrawn == {"t-a"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [({"quorum": 0}, "quorum"), ({"quorum": 3, "enough": 2}, "enough"), ({"deadline_s": 0.0}, "deadline_s")],
+)
+def test_impossible_figures_are_refused(limits: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        collect(FakeLink({"a": (0.1, update())}), "a", **limits)
+
+
+@pytest.mark.parametrize(
+    ("vector", "words"),
+    [
+        (np.zeros(3, np.float32), r"shape \(3,\)"),
+        (np.zeros(LAYOUT.total), "float64"),
+        (np.full(LAYOUT.total, np.inf, np.float32), "7 NaN or infinite"),
+        (update(move=1.0), r"norm 2; the limit is 1"),
+        (update(examples=0.0), "claims 0 examples"),
+        (update(move=0.0, examples=1e6), r"claims 1e\+06 examples"),
+        (update(loss=-1.0), "loss_before is -1"),
+    ],
+)
+def test_bad_update_is_refused_with_its_value_and_what_is_valid(vector: np.ndarray, words: str) -> None:
+    with pytest.raises(AnswerRefusedError, match=words):
+        check_answer(LAYOUT, vector, admit_update(norm_limit=1.0))
+
+
+def test_norm_limit_is_per_example() -> None:
+    check_answer(LAYOUT, update(move=0.49, examples=1000.0), admit_update(norm_limit=1.0))
+
+
+def test_assessment_must_count_each_example_once() -> None:
+    layout = assess_layout(2, 3)
+    parts = {name: np.zeros(size) for name, size in layout.sizes.items()}
+    parts["examples"][0] = 5
+    for name in ("candidate_scores", "champion_scores"):
+        parts[name] = SCORE_GRID.count(np.ones(5))
+    check_answer(layout, layout.pack(parts), admit_assessment())
+    parts["champion_scores"][0] += 1
+    with pytest.raises(AnswerRefusedError, match="champion_scores counts 6"):
+        check_answer(layout, layout.pack(parts), admit_assessment())
+    parts["champion_scores"][0] -= 1
+    parts["feature_counts"][0] = -1
+    with pytest.raises(AnswerRefusedError, match="feature_counts"):
+        check_answer(layout, layout.pack(parts), admit_assessment())
