@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -13,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_broker import BrokerThread, ListeningFleet
+from agent_broker import BrokerThread, ListeningFleet, free_port
 from agent_world import (
+    ARCHITECTURE,
     DEVICE,
     FAMILY,
     ROOT,
@@ -28,6 +31,10 @@ from agent_world import (
     wait_for,
     write_device,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import DeathReason, Kind
@@ -201,6 +208,70 @@ def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
             wait_for(lambda: status_of(config)["learner"] == "no training run is open", "the clearing")
     finally:
         fleet.close()
+
+
+def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watches_on(
+    tmp_path: Path, broker: BrokerThread
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker.port)
+    (tmp_path / "ca.pem").write_text(_ca_certificate())
+    config = _device(tmp_path, broker, RESEND + '[flower]\nca_file = "ca.pem"\n')
+    invitation = TrainingInvitation(
+        run_id="run-1",
+        family=FAMILY,
+        base_release="pump/1",
+        layout_sha256=ARCHITECTURE.layout_sha256,
+        flower_address=f"127.0.0.1:{free_port()}",
+        issued_at=0.0,
+        expires_at=4e9,
+    )
+
+    def learner_pid() -> int | None:
+        pid = status_of(config).get("learner_pid")
+        return pid if isinstance(pid, int) and Path(f"/proc/{pid}").exists() else None
+
+    try:
+        with running_agent(config) as agent:
+            fleet.tell(Kind.TRAINING, invitation)
+            wait_for(lambda: learner_pid() is not None, "the learner")
+            first = learner_pid()
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            windows = health_of_status(config)["windows"]
+            wait_for(lambda: learner_pid() not in {None, first}, "another learner")
+            assert health_of_status(config)["windows"] > windows  # type: ignore[operator] # numbers
+            orphan = learner_pid()
+            agent.send_signal(signal.SIGKILL)
+            agent.wait(10)
+        with running_agent(config) as agent:
+            wait_for(lambda: not Path(f"/proc/{orphan}").exists(), "the end of the orphan")
+            wait_for(lambda: learner_pid() is not None, "its successor")
+            last = learner_pid()
+            fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
+            wait_for(lambda: not Path(f"/proc/{last}").exists(), "the end of training with the run")
+            assert agent.poll() is None
+        assert "learner_crashed run=run-1 status=-9" in (tmp_path / "agent.log").read_text()
+    finally:
+        fleet.close()
+
+
+def _ca_certificate() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+    day = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(day)
+        .not_valid_after(day + dt.timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:
