@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import stat
 import subprocess
@@ -30,7 +31,11 @@ from fleet_world import (
 )
 from sqlalchemy import select
 
-from fleet.storage.base import open_database
+from fleet.auth.claim_tokens import create_claim
+from fleet.auth.operator_tokens import create_token
+from fleet.auth.roles import Role
+from fleet.migrations.upgrade import open_storage
+from fleet.storage.base import Database
 from fleet.storage.device_tables import Desired
 from fleet.storage.event_tables import Anomaly
 from protocol.messages.envelope import decode
@@ -74,13 +79,24 @@ class Site:
         assert done.returncode == status, done.stderr
         return done.stdout if status == 0 else done.stderr
 
-    def token(self, role: str = "admin") -> str:
-        return self.cli(
-            "tokens", "create", "--role", role, "--name", f"a-{role}", "--config", str(self.config)
-        ).strip()
+    def database(self) -> Database:
+        return open_storage(f"sqlite:///{self.folder}/data/fleet.sqlite")
+
+    def token(self, role: Role = Role.ADMIN) -> str:
+        database = self.database()
+        with database.write() as session:
+            token = create_token(session, f"a-{role}", role, NOW, secrets.token_bytes)
+        database.close()
+        return token
 
     def claim(self) -> str:
-        return self.cli("claims", "create", "--uses", "5", "--config", str(self.config)).strip()
+        database = self.database()
+        with database.write() as session:
+            claim = create_claim(
+                session, name="t", uses=5, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
+            )
+        database.close()
+        return claim
 
     def enrol(self, url: str, machine: Machine) -> DeviceClient:
         answer = httpx.post(
@@ -99,7 +115,7 @@ class Site:
         return broker_process(self.port, self.passwords, self.folder / "broker.log")
 
     def stored(self) -> list[int]:
-        database = open_database(f"sqlite:///{self.folder}/data/fleet.sqlite")
+        database = self.database()
         with database.read() as session:
             rows = list(session.scalars(select(Anomaly.sequence).order_by(Anomaly.sequence)))
         database.close()
@@ -166,7 +182,7 @@ def test_desired_states_reach_devices_again_after_the_broker_was_killed_and_forg
             first.publish(machine.event(health()))
             wait_until(lambda: first.acked == {("boot-1", 1)}, "the health message to be acknowledged")
             first.close()
-            database = open_database(f"sqlite:///{site.folder}/data/fleet.sqlite")
+            database = site.database()
             with database.write() as session:
                 session.add(
                     Desired(
@@ -195,7 +211,7 @@ def test_desired_states_reach_devices_again_after_the_broker_was_killed_and_forg
 
 def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site) -> None:
     token_file = site.folder / "token"
-    token_file.write_text(site.token("publisher"))
+    token_file.write_text(site.token(Role.PUBLISHER))
     (site.folder / "v1.fedge").write_bytes(bundle(1))
     with fleet_process(site.config, site.log) as (_, url):
         reach = ("--url", url, "--token-file", str(token_file))
@@ -214,14 +230,15 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
 
 
 def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -> None:
-    token, claim = site.token(), site.claim()
+    config = str(site.config)
+    token = site.cli("tokens", "create", "--role", "admin", "--name", "ann", "--config", config).strip()
+    claim = site.cli("claims", "create", "--uses", "5", "--config", config).strip()
     assert token.startswith("fo_")
     assert claim.startswith("fc_")
-    assert "a name" not in site.cli("tokens", "list", "--config", str(site.config))
-    assert token not in site.cli("tokens", "list", "--json", "--config", str(site.config))
-    again = site.cli(
-        "tokens", "create", "--role", "admin", "--name", "a-admin", "--config", str(site.config), status=1
-    )
+    listed = site.cli("tokens", "list", "--json", "--config", config)
+    assert "ann" in listed
+    assert token not in listed
+    again = site.cli("tokens", "create", "--role", "admin", "--name", "ann", "--config", config, status=1)
     assert "exists" in again
     with fleet_process(site.config, site.log):
         assert stat.S_IMODE(site.passwords.stat().st_mode) & 0o007 == 0

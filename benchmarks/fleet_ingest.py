@@ -1,0 +1,275 @@
+"""How fast the fleet stores events durably, and whether its API answers meanwhile. Prints JSON.
+
+``python benchmarks/fleet_ingest.py [--events 20000] [--devices 200] [--rate 1000 --seconds 10]``
+
+Two measurements:
+
+* ``store``: judging, storing and committing (SQLite, WAL, synchronous=FULL) in batches of 500, without a network;
+* ``service``: the real process behind the real embedded broker, fed `rate` QoS 0 messages a second by one client, while
+  another asks ``GET /v1/devices`` all the time. `acked_per_s` counts events whose acknowledgement came back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import paho.mqtt.client as paho
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fleet.auth.broker_passwords import hash_password
+from fleet.auth.operator_tokens import create_token
+from fleet.auth.roles import Role
+from fleet.ingest.judging import Arrival
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.migrations.upgrade import open_storage
+from fleet.storage.base import Database
+from fleet.storage.device_tables import Device
+from protocol.identity import public_key_pem
+from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.kinds import AgentState, Kind
+from protocol.messages.payloads import Ack, AnomalyEvent, Health
+from protocol.topics import device_topic
+
+TENANT = "bench"
+BATCH = 500
+
+
+def enrol(database: Database, devices: list[str]) -> None:
+    key = public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key()).decode()
+    entry = hash_password(secrets.token_urlsafe(), secrets.token_bytes(12), 1)
+    with database.write() as session:
+        for name in devices:
+            session.add(
+                Device(
+                    id=name,
+                    fingerprint=secrets.token_hex(32),
+                    public_key=key,
+                    hardware="rpi4",
+                    family="motor",
+                    labels={},
+                    enrolled_at=0.0,
+                    broker_password_hash=entry,
+                )  # fmt: skip - one line of fields
+            )
+
+
+def message(device: str, sequence: int, now: float) -> tuple[str, bytes]:
+    """Three health messages to each anomaly with a window of 256 values."""
+    if sequence % 4:
+        health = Health(state=AgentState.WATCHING, release="motor/1", uptime_s=1.0, windows=sequence)
+        kind, data = Kind.HEALTH, health
+    else:
+        kind = Kind.ANOMALY
+        data = AnomalyEvent(
+            release="motor/1",
+            score=2.0,
+            threshold=1.0,
+            window_index=sequence,
+            observed_at_s=1.0,
+            window="A" * 1364 + "AA==",
+            window_shape=(256, 1),
+        )  # fmt: skip - one line of fields
+    event = Event(source=device, boot_id="bench", sequence=sequence, time=now, data=data)
+    return device_topic(TENANT, device, kind), encode(event)
+
+
+def measure_store(folder: Path, events: int, devices: int) -> dict[str, float]:
+    database = open_storage(f"sqlite:///{folder}/store.sqlite")
+    names = [f"d-{n}" for n in range(devices)]
+    enrol(database, names)
+    store = EventStore(database, TENANT, FleetMetrics())
+    arrivals = [
+        Arrival(topic=topic, payload=payload, retained=False, received_at=time.time())
+        for n in range(events)
+        for topic, payload in [message(names[n % devices], n // devices + 1, time.time())]
+    ]
+    started, cpu_started = time.perf_counter(), time.process_time()
+    for start in range(0, events, BATCH):
+        store.store(arrivals[start : start + BATCH])
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    database.close()
+    return {
+        "events": events,
+        "seconds": round(seconds, 3),
+        "events_per_s": round(events / seconds),
+        "cpu_us_per_event": round(1e6 * cpu_s / events, 1),
+    }
+
+
+def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> dict[str, float]:
+    port, config = free_port(), write_config(folder)
+    names = [f"d-{n}" for n in range(devices)]
+    database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
+    enrol(database, names)
+    with database.write() as session:
+        token = create_token(session, "bench", Role.VIEWER, time.time(), secrets.token_bytes)
+    database.close()
+    config.write_text(config.read_text().replace("PORT", str(port)))
+    log = (folder / "log").open("w+")
+    children = [
+        subprocess.Popen([sys.executable, "-m", "fleet", "serve", "--config", str(config)], stderr=log)
+    ]
+    try:
+        wait_for((folder / "passwords").exists, "the password file")
+        listen = f"127.0.0.1:{port}"
+        children.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "simulations.broker",
+                    "--listen",
+                    listen,
+                    "--passwords",
+                    str(folder / "passwords"),
+                ]  # fmt: skip - one command
+            )
+        )
+        wait_for(lambda: "broker_connected" in (folder / "log").read_text(), "the fleet at the broker")
+        url = json.loads((folder / "log").read_text().splitlines()[0])["url"]
+        return feed(port, url, token, names, rate=rate, seconds=seconds)
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait(15)
+
+
+def feed(port: int, url: str, token: str, names: list[str], *, rate: int, seconds: float) -> dict[str, float]:
+    acked: set[tuple[str, int]] = set()
+
+    def on_message(_client: paho.Client, _data: object, got: paho.MQTTMessage) -> None:
+        ack = decode(got.payload, Kind.ACK).data
+        assert isinstance(ack, Ack)
+        device = got.topic.split("/")[3]
+        for boot in ack.boots:
+            for first, last in boot.ranges:
+                acked.update((device, n) for n in range(first, last + 1))
+
+    # the aggregator's account may publish for any device at the embedded broker
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    client.username_pw_set("aggregator", "bench-made-up")
+    client.on_message = on_message
+    subscribed = threading.Event()
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_connect = lambda *_: client.subscribe(f"fedge/v1/{TENANT}/+/ack")
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    wait_for(subscribed.is_set, "the subscription to acknowledgements")
+    stop = threading.Event()
+    latencies: list[float] = []
+    asker = threading.Thread(target=ask, args=(url, token, stop, latencies))
+    asker.start()
+    started, sent = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < seconds:
+        while sent < elapsed * rate:
+            topic, payload = message(names[sent % len(names)], sent // len(names) + 1, time.time())
+            client.publish(topic, payload, qos=0)
+            sent += 1
+        time.sleep(0.005)
+    deadline = time.perf_counter() + 60
+    while len(acked) < sent and time.perf_counter() < deadline:
+        time.sleep(0.02)
+    took = time.perf_counter() - started
+    stop.set()
+    asker.join()
+    client.disconnect()
+    client.loop_stop()
+    latencies.sort()
+    return {
+        "offered_per_s": rate,
+        "sent": sent,
+        "acked": len(acked),
+        "acked_per_s": round(len(acked) / took),
+        "api_requests": len(latencies),
+        "api_p50_ms": round(1000 * statistics.median(latencies), 1),
+        "api_p95_ms": round(1000 * latencies[int(0.95 * len(latencies))], 1),
+        "api_p99_ms": round(1000 * latencies[int(0.99 * len(latencies))], 1),
+    }
+
+
+def ask(url: str, token: str, stop: threading.Event, latencies: list[float]) -> None:
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+        while not stop.is_set():
+            started = time.perf_counter()
+            http.get(f"{url}/v1/devices", params={"limit": 20}).raise_for_status()
+            latencies.append(time.perf_counter() - started)
+            time.sleep(0.05)
+
+
+def write_config(folder: Path) -> Path:
+    key = Ed25519PrivateKey.generate().public_key()
+    (folder / "release.pub.pem").write_bytes(
+        key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    (folder / "fleet.password").write_text(secrets.token_urlsafe(24))
+    (folder / "aggregator.password").write_text("bench-made-up")
+    config = folder / "fleet.toml"
+    config.write_text(
+        f"""
+        listen = "127.0.0.1:0"
+        data_dir = "data"
+        tenant = "{TENANT}"
+        release_keys = ["release.pub.pem"]
+        [mqtt]
+        url = "mqtt://127.0.0.1:PORT"
+        password_file_path = "fleet.password"
+        password_file = "passwords"
+        services = {{ aggregator = "aggregator.password" }}
+        """
+    )
+    return config
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: object, what: str) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited 60 s in vain for {what}")
+        time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure durable ingest")
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--devices", type=int, default=200)
+    parser.add_argument("--rate", type=int, default=1000, help="messages a second; 0 skips the service")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        figures: dict[str, object] = {
+            "cpus": os.cpu_count(),
+            "load_1min": round(os.getloadavg()[0], 1),
+            "store": measure_store(Path(name), options.events, options.devices),
+        }
+        if options.rate:
+            folder = Path(name) / "service"
+            folder.mkdir()
+            figures["service"] = measure_service(folder, options.rate, options.seconds, options.devices)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

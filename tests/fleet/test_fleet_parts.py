@@ -1,0 +1,381 @@
+"""Parts on their own: settings, migrations, transactions, the password file, what waits to be published, intake."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, write_release_key
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
+
+from fleet import errors
+from fleet.app import check_files
+from fleet.auth.broker_passwords import BrokerAccounts, hash_password, verify_password
+from fleet.auth.claim_tokens import import_claims
+from fleet.durable_files import write_durably
+from fleet.errors import FleetError, SettingsError, StartError, StorageError
+from fleet.ingest.judging import Arrival
+from fleet.ingest.store import BatchResult, EventStore
+from fleet.metrics import FleetMetrics
+from fleet.migrations.upgrade import open_storage
+from fleet.mqtt.intake import Intake
+from fleet.mqtt.outgoing import RANGES_PER_ACK, Outgoing
+from fleet.settings import Settings, load_settings
+from fleet.storage.access_tables import AuditEntry, ClaimToken
+from fleet.storage.base import Database, open_database
+from fleet.storage.device_tables import Device
+from fleet.storage.schema import METADATA
+from protocol.limits import MAX_PAYLOAD_BYTES
+from protocol.messages.envelope import Event, encode
+from protocol.messages.payloads import Ack, BootAck
+
+MINIMAL = """
+data_dir = "data"
+tenant = "demo"
+release_keys = ["release.pub.pem"]
+"""
+
+
+def settings_of(folder: Path, content: str) -> Settings:
+    write_release_key(folder / "release.pub.pem")
+    (folder / "fleet.toml").write_text(content)
+    return load_settings(folder / "fleet.toml")
+
+
+def test_paths_are_relative_to_the_file_and_the_database_lies_in_data_dir(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, MINIMAL)
+    assert settings.release_keys == (tmp_path / "release.pub.pem",)
+    assert settings.effective_database_url == f"sqlite:///{tmp_path}/data/fleet.sqlite"
+
+
+def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGE_FLEETD_TENANT", "factory")
+    assert settings_of(tmp_path, MINIMAL).tenant == "factory"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (MINIMAL + 'tls_crt = "x"', "unknown key 'tls_crt': did you mean 'tls_cert'?"),
+        (MINIMAL + "[mqtt]\nulr='mqtt://127.0.0.1'", "did you mean 'url'?"),
+        (MINIMAL + "[enrolment]\nclaims='x'", "claim_tokens_file"),
+        (MINIMAL + "zzzz = 1", "valid are"),
+        (MINIMAL.replace("tenant", "#"), "key 'tenant' is missing"),
+        (MINIMAL.replace('"demo"', '"de/mo"'), "'de/mo'"),
+        (MINIMAL.replace('["release.pub.pem"]', "[]"), "release_keys"),
+        (MINIMAL + "listen = '127.0.0.1'", "not host:port"),
+        (MINIMAL + "listen = '127.0.0.1:99999'", "not host:port"),
+        (MINIMAL + "listen = '0.0.0.0:8443'", "reachable from other machines"),
+        (MINIMAL + "tls_cert = 'x'", "belong together"),
+        (MINIMAL + "offline_after_s = -1", "offline_after_s"),
+        (MINIMAL + "[mqtt]\nurl='mqtt://broker.example'", "mqtts://"),
+        (MINIMAL + "[mqtt]\nurl='mqtt://a:b@127.0.0.1'", "no user"),
+        (MINIMAL + "[mqtt]\nurl='http://127.0.0.1'", "mqtt://"),
+        ("tenant = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_valid(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_of(tmp_path, content)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_of_settings_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.toml"):
+        load_settings(tmp_path / "none.toml")
+
+
+def test_files_that_the_settings_name_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, MINIMAL + "tls_cert = 'c'\ntls_key = 'k'")
+    with pytest.raises(StartError, match="cannot be used"):
+        check_files(settings)
+    (tmp_path / "release.pub.pem").write_text("nonsense")
+    with pytest.raises(SettingsError, match="not a PEM public key"):
+        check_files(settings)
+    settings = settings_of(tmp_path, MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\npassword_file_path='p'")
+    (tmp_path / "p").write_text("\n")
+    with pytest.raises(SettingsError, match="empty"):
+        check_files(settings)
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite+nodriver:///x"])
+def test_a_database_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises((SettingsError, Exception), match=r"valid|driver|dialect"):
+        open_database(url)
+
+
+def test_the_migrations_give_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
+    database = open_storage(f"sqlite:///{tmp_path}/new/fleet.sqlite")
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    database.close()
+
+
+def test_migrating_twice_changes_nothing_and_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/fleet.sqlite"
+    open_storage(url).close()
+    database = open_storage(url)
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(StorageError, match="9999"):
+        open_storage(url)
+
+
+def test_sqlite_commits_are_durable_and_writers_queue_instead_of_failing(tmp_path: Path) -> None:
+    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
+    other = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")  # as another process: it shares no lock
+    with database.read() as session:
+        assert session.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+    def write_many(through: Database) -> None:
+        for _ in range(20):
+            with through.write() as session:
+                # reads first: a deferred transaction would fail here as soon as the other side wrote
+                session.scalars(select(AuditEntry)).all()
+                session.add(AuditEntry(at=NOW, actor="a", action="x", subject="s", detail={}))
+
+    threads = [threading.Thread(target=write_many, args=(d,)) for d in (database, other, database)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as session:
+        assert len(session.scalars(select(AuditEntry)).all()) == 60
+    database.close()
+    other.close()
+
+
+def test_a_write_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
+
+    def fail() -> None:
+        with database.write() as session:
+            session.add(AuditEntry(at=NOW, actor="a", action="x", subject="s", detail={}))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with database.read() as session:
+        assert session.scalars(select(AuditEntry)).all() == []
+    database.close()
+
+
+def test_a_failed_durable_write_leaves_the_old_content_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_durably(path, b"old")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_mosquitto_itself_would_accept_our_password_entries(tmp_path: Path) -> None:
+    # the published vector form: $7$, iterations, 12-byte salt, 64-byte digest
+    entry = hash_password("secret", b"0123456789ab", 101)
+    kind, iterations, salt, digest = entry.split("$")[1:]
+    assert (kind, iterations, len(salt), len(digest)) == ("7", "101", 16, 88)
+    assert verify_password("secret", entry)
+    assert not verify_password("Secret", entry)
+    assert not verify_password("secret", entry.replace("$7$", "$6$"))
+    assert not verify_password("secret", "nonsense")
+    tool = shutil.which("mosquitto_passwd")
+    if tool:
+        subprocess.run([tool, "-c", "-b", str(tmp_path / "p"), "ann", "secret"], check=True)
+        assert verify_password("secret", (tmp_path / "p").read_text().strip().split(":", 1)[1])
+
+
+def test_many_enrolments_at_once_share_rewrites_and_none_returns_before_its_device_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
+    accounts = BrokerAccounts(
+        database, file=tmp_path / "passwords", services={}, random_bytes=secrets.token_bytes
+    )
+    writes: list[int] = []
+
+    def slow_write(path: Path, content: bytes, *, mode: int) -> None:
+        writes.append(len(content))
+        write_durably(path, content, mode=mode)
+
+    monkeypatch.setattr("fleet.auth.broker_passwords.write_durably", slow_write)
+    missing: list[str] = []
+
+    def enrol(name: str) -> None:
+        enrol_directly(database, Machine(name=name))
+        accounts.rewrite()
+        if f"{name}:" not in (tmp_path / "passwords").read_text():
+            missing.append(name)
+
+    threads = [threading.Thread(target=enrol, args=(f"d-{n}",)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not missing
+    assert 1 <= len(writes) <= 12
+    database.close()
+
+
+def test_claim_tokens_are_imported_once_and_a_bad_line_is_named_without_its_token(tmp_path: Path) -> None:
+    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
+    lines = ["# ours", "", "claim-token-of-the-first-image 3", "claim-token-of-the-second-image"]
+    with database.write() as session:
+        assert import_claims(session, lines, NOW) == 2
+        assert import_claims(session, lines, NOW) == 0
+        assert sorted(session.scalars(select(ClaimToken.uses_left))) == [1, 3]
+        for line in ("short 1", "claim-token-of-the-third-image many", "claim-token-of-the-third-image 1 2"):
+            with pytest.raises(SettingsError, match="line 1") as caught:
+                import_claims(session, [line], NOW)
+            assert line.split()[0] not in str(caught.value)
+    database.close()
+
+
+def test_waiting_acknowledgements_of_a_device_merge_and_fit_a_payload() -> None:
+    async def story() -> None:
+        outgoing = Outgoing()
+        outgoing.acknowledge({"a": Ack(boots=(BootAck(boot_id="b", ranges=((1, 3),)),))})
+        outgoing.acknowledge({"a": Ack(boots=(BootAck(boot_id="b", ranges=((4, 6), (9, 9))),))})
+        assert outgoing.take_acks() == {"a": (Ack(boots=(BootAck(boot_id="b", ranges=((1, 6), (9, 9))),)),)}
+        assert outgoing.take_acks() == {}
+        big = 10**17
+        ranges = tuple((big + 2 * n, big + 2 * n) for n in range(3 * RANGES_PER_ACK + 1))
+        outgoing.acknowledge({"a": Ack(boots=(BootAck(boot_id="b" * 64, ranges=ranges),))})
+        messages = outgoing.take_acks()["a"]
+        assert tuple(r for m in messages for boot in m.boots for r in boot.ranges) == ranges
+        for message in messages:
+            event = Event(source="fleet", boot_id="x", sequence=1, time=NOW, data=message)
+            assert len(encode(event)) < MAX_PAYLOAD_BYTES
+
+    asyncio.run(story())
+
+
+def test_announcing_from_a_thread_wakes_the_loop_once_per_device() -> None:
+    async def story() -> None:
+        outgoing = Outgoing()
+        await asyncio.gather(*(asyncio.to_thread(outgoing.announce, ["a", "b"]) for _ in range(5)))
+        await asyncio.wait_for(outgoing.desired_waiting.wait(), 5)
+        assert outgoing.take_desired() == ["a", "b"]
+        assert not outgoing.desired_waiting.is_set()
+
+    asyncio.run(story())
+
+
+class SlowStore:
+    """A store that waits to be let go, and fails as often as it is told."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.failures = failures
+
+    def store(self, arrivals: list[Arrival]) -> BatchResult:
+        self.gate.wait(10)
+        if self.failures:
+            self.failures -= 1
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        self.batches.append(len(arrivals))
+        return BatchResult(acks={}, stored={}, duplicates=0, refusals=[])
+
+
+def run_intake(store: SlowStore, story: Callable[[Intake, FleetMetrics], None], stored: int) -> FleetMetrics:
+    metrics = FleetMetrics()
+
+    async def main() -> None:
+        intake = Intake(
+            store,
+            Outgoing(),
+            metrics,
+            batch_events=10,
+            batch_wait_s=0,
+            queued_events=25,
+            wake_rollouts=lambda: None,
+        )
+        task = asyncio.create_task(intake.run())
+        story(intake, metrics)
+        async with asyncio.timeout(10):
+            while sum(store.batches) < stored:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(main())
+    return metrics
+
+
+def message() -> Arrival:
+    return Machine(name="a").arrival(anomaly())
+
+
+def test_what_arrives_while_the_disk_is_busy_is_stored_in_full_batches_and_overflow_is_counted() -> None:
+    store = SlowStore()
+
+    def story(intake: Intake, _metrics: FleetMetrics) -> None:
+        for _ in range(40):
+            intake.offer(message())
+        store.gate.set()
+
+    metrics = run_intake(store, story, 25)
+    assert store.batches == [10, 10, 5]
+    assert metrics.registry.get_sample_value("fedge_fleet_events_overflowed_total") == 15
+
+
+def test_a_full_disk_drops_the_batch_unacknowledged_and_intake_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fleet.mqtt.intake.STORE_RETRY_S", 0.0)
+    store = SlowStore(failures=1)
+    store.gate.set()
+
+    def story(intake: Intake, _metrics: FleetMetrics) -> None:
+        for _ in range(20):
+            intake.offer(message())
+
+    run_intake(store, story, 10)
+    assert store.batches == [10]
+
+
+def test_a_store_that_cannot_write_acknowledges_nothing(tmp_path: Path) -> None:
+    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
+    machine = Machine(name="a")
+    enrol_directly(database, machine)
+    with database.write() as session:
+        session.execute(
+            text("CREATE TRIGGER full BEFORE INSERT ON anomalies BEGIN SELECT RAISE(ABORT, 'no'); END")
+        )
+    result = EventStore(database, TENANT, FleetMetrics()).store([machine.arrival(anomaly())])
+    assert not result.acks
+    with database.read() as session:
+        assert session.get(Device, "a") is not None
+        assert session.scalars(text("SELECT count(*) FROM event_ranges")).one() == 0
+    database.close()
+
+
+def test_every_error_is_in_the_tree_and_the_tree_names_only_errors() -> None:
+    drawn = {
+        word.strip("│├└─ ").split()[0]
+        for word in (errors.__doc__ or "").splitlines()
+        if "Error" in word and not word.startswith("Everything")
+    }
+    assert drawn == set(errors.__all__)
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), FleetError)
