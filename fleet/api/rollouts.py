@@ -114,7 +114,7 @@ def create(
 
 def _view(services: Services, rollout_id: str) -> RolloutView:
     with services.database.read() as session:
-        return view_rollout(session, rollout_id)
+        return view_rollout(session, rollout_id, services.now())
 
 
 @router.get("/rollouts", dependencies=[Depends(require(Role.VIEWER))])

@@ -228,6 +228,8 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
             for line in lines
         ),
     )
+    if view["waiting_for"]:
+        Console().print(f"It waits for: {view['waiting_for']}", highlight=False, markup=False)
     if view["verbs"]:
         Console().print(f"It obeys: {', '.join(view['verbs'])}", highlight=False)
 

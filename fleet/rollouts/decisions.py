@@ -40,11 +40,11 @@ from fleet.rollouts.progress import (
     apply_to_execution,
     apply_to_rollout,
 )
-from fleet.rollouts.states import FAILURES, OCCUPYING, GroupState, RolloutState, is_open, may_follow
+from fleet.rollouts.states import FAILURES, OCCUPYING, OPEN, GroupState, RolloutState, may_follow
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["Draft", "begin_cancel", "begin_rollback", "decide", "start_next_group"]
+__all__ = ["Draft", "begin_cancel", "begin_rollback", "decide", "explain", "start_next_group"]
 
 SETTLE_S: Final = 5.0
 """Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
@@ -101,7 +101,7 @@ def _hear(draft: Draft, observations: Observations) -> None:
 
 def _drop_revoked(draft: Draft, observations: Observations) -> None:
     for execution in draft.rollout.executions.values():
-        if execution.device in observations.revoked and is_open(execution.state):
+        if execution.device in observations.revoked and execution.state in OPEN:
             draft.do(
                 MoveExecution(
                     device=execution.device, state=InstallStatus.CANCELED, reason="the device was revoked"
@@ -135,6 +135,7 @@ def _overdue(draft: Draft, execution: Execution, report: Report | None) -> str |
 def _retry(draft: Draft) -> None:
     for execution in draft.rollout.executions.values():
         if execution.attempt and execution.attempt <= draft.rollout.plan.retries(execution.state):
+            # what it ran before is what it ran before the first attempt, never the release that failed
             draft.do(
                 GiveRelease(device=execution.device, previous=execution.previous, before=execution.before)
             )
@@ -154,7 +155,7 @@ def _advance(draft: Draft, observations: Observations) -> None:
         return
     # each turn ends the present group or returns: empty groups of a small fleet pass in the same decision
     while draft.rollout.state is RolloutState.RUNNING:
-        group = _present_group(draft.rollout)
+        group = draft.rollout.present_group
         if group is None:
             if not start_next_group(draft, observations):
                 return
@@ -166,10 +167,6 @@ def _rules_in_force(rollout: Rollout) -> list[AbortRule]:
     # who resumed knew of the failures so far: only another one pauses again
     news = any(e.state in FAILURES and e.since >= rollout.since for e in rollout.executions.values())
     return [rule for rule in rollout.plan.abort if news or rule.action is not AbortAction.PAUSE]
-
-
-def _present_group(rollout: Rollout) -> Group | None:
-    return next((g for g in rollout.groups if g.state in {GroupState.RUNNING, GroupState.SOAKING}), None)
 
 
 def start_next_group(draft: Draft, observations: Observations) -> bool:
@@ -239,6 +236,28 @@ def _judge(draft: Draft, group: Group, observations: Observations) -> Judgement:
     return Judgement(verdict=Verdict.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
 
 
+def explain(rollout: Rollout, observations: Observations, now: float) -> str:
+    """What `rollout` waits for, in words for a person; empty where it waits for nothing."""
+    group = rollout.present_group
+    if rollout.state is RolloutState.ROLLING_BACK:
+        waiting = sum(
+            e.returned_at is not None and e.restored_at is None for e in rollout.executions.values()
+        )
+        return f"{waiting} devices have not confirmed that they are back"
+    if rollout.state is RolloutState.PAUSED:
+        return "a person to resume, cancel or roll it back"
+    if rollout.state is not RolloutState.RUNNING or group is None:
+        return ""
+    executions = rollout.of_group(group.number)
+    if group.state is GroupState.RUNNING:
+        return judge_counts(executions, rollout.plan.success).reason
+    treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
+    metrics = judge_metrics(rollout.plan.success, treated, observations.figures, observations.recent)
+    left_s = group.since + group.soak_s - now
+    soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
+    return f"{soaking}{metrics.reason}"
+
+
 def _fail(draft: Draft, group: Group, reason: str) -> None:
     draft.do(MoveGroup(number=group.number, state=GroupState.FAILED, reason=reason))
     label = f"group {group.number}" + (f" ({group.name})" if group.name else "")
@@ -252,7 +271,7 @@ def begin_rollback(draft: Draft, reason: str, *, actor: str) -> None:
     for execution in draft.rollout.executions.values():
         if execution.is_given:
             _give_back(draft, execution)
-        elif is_open(execution.state):
+        elif execution.state in OPEN:
             draft.do(
                 MoveExecution(
                     device=execution.device,
@@ -266,7 +285,7 @@ def begin_cancel(draft: Draft, reason: str, *, actor: str) -> None:
     """Stop here: who runs the release keeps it, who has not finished goes back to what it ran."""
     draft.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
     for execution in draft.rollout.executions.values():
-        if is_open(execution.state):
+        if execution.state in OPEN:
             draft.do(
                 MoveExecution(
                     device=execution.device, state=InstallStatus.CANCELED, reason="the rollout was canceled"

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from fleet.rollouts.plans import SuccessCriteria
 from fleet.rollouts.progress import Figures, Observations, Report, Rollout, Running
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import RolloutState
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
@@ -131,7 +131,7 @@ def _read_installs(
 def _read_figures(
     session: Session, rollout: Rollout, commits: dict[DeviceId, _Commit], now: float
 ) -> dict[DeviceId, Figures]:
-    present = next((g for g in rollout.groups if g.state in {GroupState.RUNNING, GroupState.SOAKING}), None)
+    present = rollout.present_group
     if present is None:
         return {}
     where = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.states import GroupState, RolloutState, check_follows
+from fleet.rollouts.states import ACTIVE, GroupState, RolloutState, check_follows
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
@@ -139,6 +139,11 @@ class Rollout:
     groups: tuple[Group, ...]
     executions: Mapping[DeviceId, Execution]
 
+    @property
+    def present_group(self) -> Group | None:
+        """The group that runs or soaks; None before the first, after the last, and in between."""
+        return next((group for group in self.groups if group.state in ACTIVE), None)
+
     def of_group(self, number: int) -> list[Execution]:
         """The executions of one group, by device."""
         return [execution for execution in self.executions.values() if execution.group == number]
@@ -256,7 +261,6 @@ def apply_to_execution(
         case GiveRelease():
             if execution.state is not InstallStatus.QUEUED:
                 check_follows(f"execution on {execution.device}", execution.state, InstallStatus.QUEUED)
-            first = not execution.is_given
             return replace(
                 execution,
                 state=InstallStatus.QUEUED,
@@ -264,9 +268,8 @@ def apply_to_execution(
                 reason="",
                 attempt=execution.attempt + 1,
                 given_at=now,
-                # a retry must not remember the failed release, or figures taken on it, as what was before
-                previous=command.previous if first else execution.previous,
-                before=command.before if first else execution.before,
+                previous=command.previous,
+                before=command.before,
             )
         case GiveBack():
             return replace(execution, returns=execution.returns + 1, returned_at=now)

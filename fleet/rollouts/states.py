@@ -20,14 +20,15 @@ from fleet.errors import ConflictError
 from protocol.messages.kinds import InstallStatus
 
 __all__ = [
+    "ACTIVE",
     "EXECUTED",
     "FAILURES",
     "OCCUPYING",
+    "OPEN",
     "WATCHED",
     "GroupState",
     "RolloutState",
     "check_follows",
-    "is_open",
     "may_follow",
 ]
 
@@ -72,7 +73,11 @@ OCCUPYING: Final = frozenset({_R.RUNNING, _R.PAUSED, _R.ROLLING_BACK})
 WATCHED: Final = OCCUPYING | {_R.COMPLETED}
 """Rollouts whose devices' reports still change something; in COMPLETED those of stragglers."""
 
-_OPEN: Final = frozenset({_E.QUEUED, _E.IN_PROGRESS, _E.DEFERRED})
+OPEN: Final = frozenset({_E.QUEUED, _E.IN_PROGRESS, _E.DEFERRED})
+"""An execution in one of these has not ended."""
+
+ACTIVE: Final = frozenset({_G.RUNNING, _G.SOAKING})
+"""The group in one of these is the present one; there is at most one."""
 
 _ROLLOUT: Final[dict[RolloutState, frozenset[RolloutState]]] = {
     _R.DRAFT: frozenset({_R.WAITING_FOR_APPROVAL, _R.READY, _R.CANCELED}),
@@ -133,8 +138,3 @@ def check_follows(
     """
     if not may_follow(current, following):
         raise ConflictError(f"{what} is {current} and cannot become {following}")
-
-
-def is_open(state: InstallStatus) -> bool:
-    """Whether an execution in `state` has not ended."""
-    return state in _OPEN

@@ -32,15 +32,13 @@ from fleet.rollouts.progress import (
     Rollout,
     Withdraw,
 )
-from fleet.rollouts.states import OCCUPYING, GroupState, RolloutState
+from fleet.rollouts.states import OCCUPYING, OPEN, GroupState, RolloutState
 from fleet.rollouts.timeline import timeline_row
 from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutRecord, RolloutTransition
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId, split_release_id
 
 __all__ = ["find_rollout", "insert_rollout", "occupied_devices", "watched_rollouts", "write_commands"]
-
-_OPEN = [InstallStatus.QUEUED, InstallStatus.IN_PROGRESS, InstallStatus.DEFERRED]
 
 
 def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> None:
@@ -139,14 +137,16 @@ def _read_execution(row: RolloutExecution) -> Execution:
 
 
 def _execution_row(execution: Execution) -> dict[str, Any]:
-    return asdict(execution)
+    # asdict() copies recursively, field by field: half a second for ten thousand devices
+    before = None if execution.before is None else asdict(execution.before)
+    return {**vars(execution), "before": before}
 
 
 def watched_rollouts(session: Session) -> list[str]:
     """Ids of the rollouts for which something may still happen, oldest first."""
     stragglers = (
         select(RolloutExecution.rollout)
-        .where(RolloutExecution.rollout == RolloutRecord.id, RolloutExecution.state.in_(_OPEN))
+        .where(RolloutExecution.rollout == RolloutRecord.id, RolloutExecution.state.in_(list(OPEN)))
         .exists()
     )
     watched = RolloutRecord.state.in_(list(OCCUPYING)) | (
@@ -249,7 +249,7 @@ def _supersede(session: Session, rollout_id: str, devices: set[DeviceId], now: f
         .where(
             RolloutExecution.rollout != rollout_id,
             RolloutExecution.device.in_(mine),
-            RolloutExecution.state.in_(_OPEN),
+            RolloutExecution.state.in_(list(OPEN)),
             RolloutExecution.given_at.is_not(None),
         )
         .values(state=InstallStatus.CANCELED, since=now, reason=f"superseded by rollout {rollout_id}")

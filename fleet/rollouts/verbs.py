@@ -94,9 +94,7 @@ def carry_out(
 
 
 def _pass_present_group(draft: Draft, actor: str) -> None:
-    present = next(
-        (g for g in draft.rollout.groups if g.state in {GroupState.RUNNING, GroupState.SOAKING}), None
-    )
+    present = draft.rollout.present_group
     if present is None:
         raise ConflictError(f"rollout {draft.rollout.id} has no running group to end")
     draft.do(

@@ -10,6 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
+from fleet.rollouts.decisions import explain
+from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import GroupPlan, RolloutPlan
 from fleet.rollouts.progress import Execution, Group
 from fleet.rollouts.states import FAILURES, RolloutState
@@ -83,10 +85,11 @@ class TimelineLine(BaseModel):
 class RolloutView(RolloutSummary):
     """One rollout: its plan, its groups, everything that happened, and the verbs it obeys now.
 
-    `reason` says why it is in its present state.
+    `reason` says why it is in its present state, `waiting_for` what must happen next.
     """
 
     reason: str
+    waiting_for: str
     plan: RolloutPlan
     groups: list[GroupView]
     verbs: list[Verb]
@@ -161,8 +164,8 @@ def _summarise(record: RolloutRecord, counts: dict[str, int]) -> RolloutSummary:
     )
 
 
-def view_rollout(session: Session, rollout_id: str) -> RolloutView:
-    """One rollout with its timeline; raises NotFoundError."""
+def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
+    """One rollout at Unix second `now`, with its timeline; raises NotFoundError."""
     rollout, record = find_rollout(session, rollout_id)
     groups = [
         _view_group(group, plan, rollout.of_group(group.number))
@@ -176,6 +179,7 @@ def view_rollout(session: Session, rollout_id: str) -> RolloutView:
         groups=groups,
         verbs=valid_verbs(rollout.state),
         reason=next((line.reason for line in reversed(timeline) if line.subject == "rollout"), ""),
+        waiting_for=explain(rollout, observe(session, rollout, now), now),
         timeline=[TimelineLine.model_validate(line, from_attributes=True) for line in timeline],
     )
 

@@ -95,7 +95,7 @@ class RolloutWorld:
 
     def view(self, rollout_id: str) -> RolloutView:
         with self.database.read() as session:
-            return view_rollout(session, rollout_id)
+            return view_rollout(session, rollout_id, self.now)
 
     def desired(self, device: str) -> Desired | None:
         with self.database.read() as session:

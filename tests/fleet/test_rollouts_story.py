@@ -49,7 +49,9 @@ def test_the_next_group_waits_for_the_soak(world: RolloutWorld) -> None:
     rollout = world.started()
     run_group(world, rollout, 0, seconds=9.0)
     assert [group.state for group in world.view(rollout).groups] == ["SOAKING", "SCHEDULED", "SCHEDULED"]
+    assert world.view(rollout).waiting_for == "1 s more of its soak; anomaly_rate <= 0.3"
     world.tick(1.1)
+    assert world.view(rollout).waiting_for == "0 of 4 devices needed run the release"
     assert [group.state for group in world.view(rollout).groups] == ["PASSED", "RUNNING", "SCHEDULED"]
 
 
@@ -89,7 +91,7 @@ def test_health_from_before_the_commit_does_not_count(world: RolloutWorld) -> No
         world.health(device, rate=1.0, times=4, release="pump/2")  # in trial, not committed
     world.install(canary)
     for device in canary:
-        world.health(device, rate=1.0, times=1)  # its interval began before the commit
+        world.health(device, rate=1.0, windows=400)  # its interval began before the commit
         world.health(device, rate=0.0, times=3)
     world.tick(0.25)
     world.tick(11)

@@ -1,0 +1,166 @@
+"""The engine behind the real ingest: encoded messages in, desired states out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rollout_world import RolloutWorld
+from sqlalchemy.exc import OperationalError
+
+from fleet.ingest.judging import Arrival
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.rollouts.engine import RolloutEngine
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.verbs import Verb
+from protocol.messages.envelope import Event, encode, kind_of
+from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
+from protocol.messages.payloads import Health, InstallReport, Payload
+from protocol.topics import device_topic
+
+TENANT = "demo"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[RolloutWorld]:
+    world = RolloutWorld(tmp_path)
+    yield world
+    world.close()
+
+
+class Devices:
+    """Every device of the world, speaking through the fleet's own ingest."""
+
+    def __init__(self, world: RolloutWorld) -> None:
+        self._world = world
+        self._store = EventStore(world.database, TENANT, FleetMetrics())
+        self._sequence = 0
+
+    def send(self, device: str, *payloads: Payload) -> None:
+        arrivals = []
+        for payload in payloads:
+            self._sequence += 1
+            event = Event(
+                source=device, boot_id="b1", sequence=self._sequence, time=self._world.now, data=payload
+            )
+            arrivals.append(
+                Arrival(
+                    topic=device_topic(TENANT, device, kind_of(payload)),
+                    payload=encode(event),
+                    retained=False,
+                    received_at=self._world.now,
+                )
+            )
+        self._store.store(arrivals)
+
+    def install(self, device: str) -> None:
+        """What an agent says of the desired state it holds."""
+        desired = self._world.desired(device)
+        assert desired is not None
+        steps = [
+            (InstallStep.DOWNLOADING, InstallStatus.IN_PROGRESS),
+            (InstallStep.COMMITTED, InstallStatus.SUCCEEDED),
+        ]
+        reports = [
+            InstallReport(
+                execution=desired.execution,
+                release=desired.release,
+                counter=desired.counter,
+                step=step,
+                status=status,
+                active_release=desired.release if status is InstallStatus.SUCCEEDED else None,
+            )
+            for step, status in steps
+        ]
+        self.send(device, *reports)
+
+    def watch(self, device: str, rate: float, times: int = 4) -> None:
+        desired = self._world.desired(device)
+        assert desired is not None
+        said = Health(
+            state=AgentState.WATCHING,
+            release=desired.release,
+            uptime_s=1.0,
+            interval_windows=20,
+            anomaly_rate=rate,
+        )
+        self.send(device, *[said] * times)
+
+
+def test_messages_of_devices_carry_a_rollout_through_and_a_bad_one_back(world: RolloutWorld) -> None:
+    devices = Devices(world)
+    good = world.started()
+    for group in world.view(good).groups:
+        for device in group.members:
+            devices.install(device)
+        world.tick(0.25)
+        for device in group.members:
+            devices.watch(device, rate=0.05)
+        world.tick(11)
+    assert world.view(good).state is RolloutState.COMPLETED
+    bad = world.started(release="pump/3")
+    canary = world.view(bad).groups[0].members
+    for device in canary:
+        devices.install(device)
+        devices.watch(device, rate=0.95)
+    world.tick(0.25)
+    assert world.view(bad).state is RolloutState.ROLLING_BACK
+    for device in canary:
+        devices.install(device)
+    world.tick(0.25)
+    assert world.view(bad).state is RolloutState.ROLLED_BACK
+    assert {row.release for d in world.devices if (row := world.desired(d))} == {"pump/2"}
+
+
+async def _run_until(engine: RolloutEngine, world: RolloutWorld, rollout: str, state: RolloutState) -> None:
+    running = asyncio.create_task(engine.run())
+    try:
+        async with asyncio.timeout(20):
+            while world.view(rollout).state is not state:
+                engine.wake()
+                await asyncio.sleep(0)
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+def test_the_task_announces_at_its_start_and_moves_rollouts_on_when_woken(world: RolloutWorld) -> None:
+    rollout = world.started(groups=[{"percentage": 100}], success={})
+    world.publisher.announced.clear()
+    world.install(world.devices)
+    engine = RolloutEngine(world.database, world.publisher, now=lambda: world.now, tick_s=3600.0)
+    engine.wake()  # before it runs: without effect, without harm
+    asyncio.run(_run_until(engine, world, rollout, RolloutState.COMPLETED))
+    assert world.publisher.announced == world.devices
+    engine.wake()  # after it ended
+
+
+def test_a_broken_rollout_does_not_stop_the_others(
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.started(target_query="id=in=(d00,d01)", groups=[{"percentage": 100}], success={})
+    second = world.started(target_query="id=in=(d02,d03)", groups=[{"percentage": 100}], success={})
+    world.install(["d00", "d01", "d02", "d03"])
+    advance = world.engine.advance
+
+    def fail_on_first(rollout_id: str) -> bool:
+        if rollout_id == first:
+            raise OperationalError("select", {}, Exception("disk I/O error"))
+        return advance(rollout_id)
+
+    monkeypatch.setattr(world.engine, "advance", fail_on_first)
+    world.tick(0.25)
+    assert world.view(first).state is RolloutState.RUNNING
+    assert world.view(second).state is RolloutState.COMPLETED
+
+
+def test_an_operators_rollback_tells_the_devices_at_once(world: RolloutWorld) -> None:
+    rollout = world.started()
+    world.publisher.announced.clear()
+    world.say(rollout, Verb.ROLLBACK)
+    assert world.publisher.announced == sorted(world.view(rollout).groups[0].members)
