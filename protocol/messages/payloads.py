@@ -92,8 +92,10 @@ class DriftReport(Struct, frozen=True, kw_only=True):
     findings: tuple[DetectorFinding, ...] = ()
 
 
-class Health(Struct, frozen=True, kw_only=True):
+class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counters of one device, cumulative since it was commissioned unless named `interval_*`.
+
+    The most frequent message by far, so fields that hold their default do not travel.
 
     `anomaly_rate` is windows over threshold ÷ windows, in the interval. Bytes are payload bytes.
     `machine_time_s` is how much machine time the device has watched.
