@@ -59,9 +59,11 @@ class Cusum:
         """Add k windows, shape (k, C), in order. The ceiling is applied at the end of the block."""
         z = rows * self._factor
         z += self._offset
-        np.clip(z, -WINSORISE_AT, WINSORISE_AT, out=z)
-        steps = np.stack([z, -z])
-        steps -= self._allowance
+        np.minimum(z, WINSORISE_AT, out=z)
+        np.maximum(z, -WINSORISE_AT, out=z)
+        steps = np.empty((2, *z.shape))
+        np.subtract(z, self._allowance, out=steps[0])
+        np.subtract(-self._allowance, z, out=steps[1])
         partial = steps.cumsum(axis=1, out=steps)
         partial += self._sums[:, None, :]
         lowest = np.minimum(partial.min(axis=1), 0.0)

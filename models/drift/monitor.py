@@ -2,7 +2,7 @@
 
 ::
 
-    update(x, score) ─► block of 8 windows ─► histograms, CUSUMs, checks ─► max statistic ÷ threshold
+    update(x, score) ─► block of 16 windows ─► histograms, CUSUMs, checks ─► max statistic ÷ threshold
                                                                                ≥ 1 → drifted
                                                           < 0.7 for 25 windows → recovered
 
@@ -75,7 +75,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     range_windows: int = 12
     recovered_below: float = 0.7
     recover_windows: int = 25
-    block: int = 8
+    block: int = 16
     threshold_factor: float = 1.0
 
 
