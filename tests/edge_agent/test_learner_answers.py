@@ -1,0 +1,224 @@
+"""What the learner answers, and what it makes of garbage: no network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+import pytest
+
+from edge_agent.errors import NotReadyError, QuestionRefusedError
+from edge_agent.learner.client_app import client_app
+from edge_agent.learner.local_learner import LocalLearner
+from edge_agent.learner.upstream import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    RecordDict,
+)
+from models.architecture import Architecture
+from protocol.errors import QuestionError
+from protocol.flat_vectors import decode_vector
+from protocol.questions import (
+    ASSESS,
+    FIT,
+    AssessQuestion,
+    FitQuestion,
+    assess_layout,
+    encode_question,
+    fit_layout,
+)
+
+pytestmark = pytest.mark.edge
+
+ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(3, 2, 3))
+P = ARCHITECTURE.parameter_count
+
+
+class MeanModel:
+    """Trains every parameter towards the mean of what it sees: a model whose answer can be worked out by hand."""
+
+    architecture = ARCHITECTURE
+
+    def __init__(self) -> None:
+        self.parameters = np.zeros(P, np.float32)
+        self.seen: list[np.ndarray] = []
+
+    def restore(self, flat: np.ndarray, anchor: np.ndarray | None = None) -> None:
+        self.parameters = np.array(flat, np.float32)
+
+    def save(self) -> np.ndarray:
+        return self.parameters.copy()
+
+    def train(
+        self, x: np.ndarray, learning_rate: float, *, labels: object = None, proximal: float = 0.0
+    ) -> float:
+        self.seen.append(x)
+        self.parameters += np.float32(learning_rate)
+        return 1.0
+
+    def infer(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return x, np.full(len(x), float(abs(self.parameters[0]) + 1), np.float32)
+
+    def ranges(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(ARCHITECTURE.tensor_count, x.min()), np.full(ARCHITECTURE.tensor_count, x.max())
+
+
+def rows(n: int) -> np.ndarray:
+    return np.arange(3 * n, dtype=np.float32).reshape(n, 3) / (3 * n)
+
+
+def fit(**changes: object) -> FitQuestion:
+    fields = {
+        "run_id": "r",
+        "round_number": 1,
+        "layout_sha256": ARCHITECTURE.layout_sha256,
+        "epochs": 1,
+        "batch_size": 100,
+        "learning_rate": 0.5,
+        **changes,
+    }
+    return FitQuestion(**fields)
+
+
+def test_fit_answers_n_times_the_update_and_never_sees_a_held_out_row() -> None:
+    model, data = MeanModel(), rows(10)
+    learner = LocalLearner(model, data, maximum_examples=100)
+    parts = fit_layout(P).unpack(learner.answer(fit(), {"parameters": np.ones(P, np.float32)}))
+    assert parts["examples"] == [8]
+    np.testing.assert_array_equal(parts["weighted_update"], np.full(P, 4.0))
+    seen = {tuple(row) for batch in model.seen for row in batch}
+    assert seen == {tuple(row) for i, row in enumerate(data) if i % 5 != 4}
+
+
+def test_assess_sees_the_held_out_rows_alone() -> None:
+    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
+    question = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    answer = learner.answer(
+        question, {"candidate": np.zeros(P, np.float32), "champion": np.ones(P, np.float32)}
+    )
+    parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(answer)
+    assert (parts["examples"], parts["candidate_loss"], parts["champion_loss"]) == ([2], [2], [4])
+    np.testing.assert_allclose(parts["feature_sum"], rows(10)[4::5].sum(axis=0), rtol=1e-6)
+
+
+def test_question_limits_examples_to_the_newest() -> None:
+    model = MeanModel()
+    LocalLearner(model, rows(100), maximum_examples=50).answer(
+        fit(maximum_examples=7), {"parameters": np.zeros(P, np.float32)}
+    )
+    assert sum(len(batch) for batch in model.seen) == 7
+    assert min(row[0] for batch in model.seen for row in batch) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("question", "arrays", "words"),
+    [
+        (fit(layout_sha256="0" * 64), {"parameters": np.zeros(P)}, "layout 000000000000"),
+        (fit(), {}, "lacks the array 'parameters'"),
+        (fit(), {"parameters": np.zeros(P - 1)}, "shape"),
+        (fit(), {"parameters": np.full(P, np.nan)}, "not finite"),
+        (fit(epochs=10**6), {"parameters": np.zeros(P)}, "at most 1000"),
+    ],
+)
+def test_unfit_question_is_refused_in_words(
+    question: FitQuestion, arrays: Mapping[str, np.ndarray], words: str
+) -> None:
+    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
+    with pytest.raises(QuestionRefusedError, match=words):
+        learner.answer(question, {k: v.astype(np.float32) for k, v in arrays.items()})
+
+
+def test_too_few_or_foreign_rows_are_not_ready() -> None:
+    with pytest.raises(NotReadyError, match=r"\(4, 3\)"):
+        LocalLearner(MeanModel(), rows(4), maximum_examples=100)
+    with pytest.raises(NotReadyError, match=r"\(10, 2\)"):
+        LocalLearner(MeanModel(), np.zeros((10, 2), np.float32), maximum_examples=100)
+
+
+def ask(content: RecordDict, kind: str = FIT) -> Message:
+    from flwr.app import Metadata
+    from flwr.app.message import make_message
+
+    metadata = Metadata(
+        run_id=1, message_id="m", src_node_id=1, dst_node_id=2, reply_to_message_id="", group_id="",
+        created_at=4e9, ttl=60.0, message_type=kind,
+    )  # fmt: skip
+    app = client_app(lambda _question, arrays: arrays["parameters"], clock=lambda: 0.0)
+    context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
+    return app(make_message(metadata=metadata, content=content), context)
+
+
+def record(payload: bytes) -> RecordDict:
+    array = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=payload)
+    return RecordDict(
+        {
+            "question": ConfigRecord({"json": encode_question(fit())}),
+            "arrays": ArrayRecord({"parameters": array}),
+        }
+    )
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def test_question_and_answer_travel_as_records() -> None:
+    reply = ask(record(npy(np.array([1.5, 2.5], np.float32))))
+    assert decode_vector(reply.content.array_records["answer"]["vector"].data).tolist() == [1.5, 2.5]
+    assert "seconds" in reply.content.metric_records["work"]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (pytest.fail, ("code from the server ran",))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"garbage",
+        pickle.dumps(Bomb()),
+        b"PK\x03\x04" + bytes(30),
+        npy(np.zeros(2)),
+        npy(np.zeros((2, 2), np.float32)),
+        npy(np.zeros(2, np.float32))[:-1],
+        npy(np.zeros(2, np.float32)) + b"x",
+        npy(np.zeros(2, np.float32)).replace(b"(2,)", b"(9,)"),
+        npy(np.zeros(2, ">f4")),
+    ],
+)
+def test_garbage_for_a_vector_is_refused_and_never_run(payload: bytes) -> None:
+    with pytest.raises(QuestionError):
+        decode_vector(payload)
+    assert ask(record(payload)).has_error()
+
+
+def test_object_array_is_refused_without_unpickling() -> None:
+    stream = BytesIO()
+    np.save(stream, np.array([Bomb()], object), allow_pickle=True)
+    with pytest.raises(QuestionError, match=r"object|float32"):
+        decode_vector(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({"question": ConfigRecord({"json": "{"})}),
+        RecordDict({"question": ConfigRecord({"json": 7})}),
+        RecordDict({"question": ConfigRecord({"json": '{"type":"erase","run_id":"r"}'})}),
+    ],
+)
+def test_message_without_a_known_question_gets_an_error_reply(content: RecordDict) -> None:
+    for kind in (FIT, ASSESS):
+        reply = ask(content, kind)
+        assert reply.has_error()
+        assert reply.error.reason
