@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from importlib import metadata
-from pathlib import Path
 from typing import Final
 
 from aggregator.errors import FlowerVersionError
@@ -27,8 +25,8 @@ FLOWER_VERSION: Final = "1.41.0"
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
-# Flower's home holds command-line profiles and caches; the embedded server uses neither, and must not find a person's.
-os.environ.setdefault("FLWR_HOME", str(Path(tempfile.gettempdir()) / f"fedge-flower-{os.getuid()}"))
+# Flower's home holds command-line profiles and caches. The embedded server uses neither, and must not find a person's.
+os.environ["FLWR_HOME"] = "/nonexistent/fedge-flower"
 
 if (_installed := metadata.version("flwr")) != FLOWER_VERSION:
     raise FlowerVersionError(

@@ -97,6 +97,7 @@ class Participation:
         self._expires_at, self._now, self._clock = expires_at, now, clock
         self._stop, self._show, self._traffic = stop, show, traffic
         self._patience, self._rng = patience, rng
+        self._is_active = False
         self._rounds = self._refused = 0
         self._refused_since: float | None = None
 
@@ -109,7 +110,7 @@ class Participation:
         joined = False
         try:
             self._report(LearnerState.JOINING)
-            joined = self._persist(self._activated) is True
+            joined = self._persist(lambda: True) is True
             heartbeats = threading.Thread(target=self._send_heartbeats, name="heartbeats", daemon=True)
             heartbeats.start()
             while not self._is_over():
@@ -124,10 +125,6 @@ class Participation:
                 self._leave()
             self._report(LearnerState.ENDED)
         return joined
-
-    def _activated(self) -> bool:
-        self._road.activate()
-        return True
 
     def _pull(self) -> Message | None:
         try:
@@ -169,14 +166,19 @@ class Participation:
             self._rounds += 1
 
     def _persist(self, call: Callable[[], _Result]) -> _Result | None:
-        """The call's result however often the aggregator is away meanwhile; None when the run is over first."""
+        """The call's result, made as an active node, however often the aggregator is away meanwhile; None when the run is over first."""
         wait_s = self._patience.first_wait_s
         while not self._is_over():
             try:
+                if not self._is_active:
+                    self._road.activate()
+                    self._is_active = True
                 result = call()
             except AggregatorUnreachableError as error:
                 _log.info("aggregator_unreachable %s", error)
             except AggregatorRefusedError:
+                # Perhaps the aggregator lost its database and knows this key under another node: introduce ourselves again.
+                self._is_active = False
                 self._refused_since = (
                     self._refused_since if self._refused_since is not None else self._clock()
                 )

@@ -24,6 +24,9 @@ FLOWER_VERSION: Final = "1.41.0"
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["FLWR_HOME"] = (
+    "/nonexistent/fedge-flower"  # a service user may have no home, and nothing of it is used
+)
 
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict

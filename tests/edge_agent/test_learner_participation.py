@@ -142,6 +142,14 @@ def test_refused_key_is_tried_while_the_roster_may_lag_then_given_up() -> None:
         take_part(FakeRoad(activate=[fails(AggregatorRefusedError("401"))] * 100))
 
 
+def test_aggregator_that_forgot_this_node_is_met_with_a_new_introduction() -> None:
+    road = FakeRoad(pull=[fails(AggregatorRefusedError("401")), question])
+    joined, _, _ = take_part(road)
+    assert joined
+    assert road.calls[:4] == ["activate", "pull", "activate", "pull"]
+    assert len(road.replies) == 1
+
+
 def test_garbage_question_and_unwanted_answer_are_dropped() -> None:
     garbage = fails(AggregatorAnswerError("no message"))
     road = FakeRoad(pull=[garbage, question, question], reply=[garbage])
