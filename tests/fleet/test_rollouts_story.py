@@ -187,6 +187,20 @@ def test_a_device_that_ran_nothing_keeps_what_it_has_and_its_counter_never_comes
     assert {world.desired(device).counter for device in world.devices} == {3}  # type: ignore[union-attr]
 
 
+def test_a_device_never_goes_back_to_the_release_that_is_undone(world: RolloutWorld) -> None:
+    rollout = world.create(groups=[{"percentage": 100}])
+    with world.database.write() as session:
+        row = session.get(Device, "d00")
+        assert row is not None
+        row.release = "pump/2"  # it got there by itself between create and start
+    world.say(rollout, Verb.START)
+    world.say(rollout, Verb.ROLLBACK)
+    assert world.desired("d00") is None
+    other = world.desired("d01")
+    assert other is not None
+    assert other.release == "pump/1"
+
+
 def test_rollback_to_names_the_release_for_everyone(world: RolloutWorld) -> None:
     rollout = world.started(release="pump/3", rollback_to="pump/2")
     canary = world.view(rollout).groups[0].members
