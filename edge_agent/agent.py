@@ -245,7 +245,7 @@ class Agent:
             self._was_trial = active.is_trial
             self.latencies.clear()
             try:
-                self.pipeline.adopt(
+                recovered = self.pipeline.adopt(
                     active.bundle.manifest,
                     active.bundle.int8_model,
                     bundle_sha256=active.bundle.sha256,
@@ -253,6 +253,8 @@ class Agent:
                 )
                 self._model_error, self._judging = None, active.release
                 log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)
+                if recovered is not None:
+                    self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
             except (ModelError, RuntimeError, ValueError) as error:
                 self._model_error = f"the model of {active.release} cannot be loaded: {error}"
                 self._complain("release_not_adopted", self._model_error)

@@ -169,8 +169,13 @@ class Pipeline:
         """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
         return self._drift.verdict().score if self._drift is not None else 0.0
 
-    def adopt(self, manifest: Manifest, int8_model: bytes, *, bundle_sha256: str, is_trial: bool) -> None:
+    def adopt(
+        self, manifest: Manifest, int8_model: bytes, *, bundle_sha256: str, is_trial: bool
+    ) -> DriftVerdict | None:
         """Score with this release from the next window on.
+
+        Returns:
+            As `commit`, where the release is committed already and was not known here.
 
         Raises:
             ModelError: the model cannot be loaded; the one before stays in use.
@@ -187,10 +192,9 @@ class Pipeline:
             bundle_sha256,
             is_trial,
         )
-        if self.is_commissioned:
-            self._settle(manifest)
+        return self._settle(manifest) if self.is_commissioned else None
 
-    def _settle(self, manifest: Manifest) -> None:
+    def _settle(self, manifest: Manifest) -> DriftVerdict | None:
         """Find the threshold for the model just adopted, and a reference where it is committed but has none yet."""
         known = self._remembered
         is_known = known.bundle_sha256 == self._bundle_sha256
@@ -199,7 +203,8 @@ class Pipeline:
         elif self._is_trial:
             self._threshold = self._fit_threshold(manifest, self._score_rows(self._recent_rows()))
         else:
-            self.commit()
+            return self.commit()
+        return None
 
     def commit(self) -> DriftVerdict | None:
         """The release has proved itself: its normal becomes this device's normal.
@@ -217,9 +222,9 @@ class Pipeline:
         healthy = scores <= self._manifest.threshold.score * self._manifest.threshold.personal_maximum
         if np.count_nonzero(healthy) < max(20, len(scores) // 2):
             healthy = np.isfinite(scores)
-        self._renew_reference(rows[healthy], scores[healthy])
+        is_renewed = self._renew_reference(rows[healthy], scores[healthy])
         self._remember(bundle_sha256=self._bundle_sha256, threshold=self._threshold)
-        if not self._was_drifted:
+        if not (is_renewed and self._was_drifted):
             return None
         self._was_drifted = False
         return self._drift.verdict() if self._drift is not None else None
@@ -340,13 +345,14 @@ class Pipeline:
             usable = usable[:0]
         return fit_threshold(spec, usable)
 
-    def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> None:
+    def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> bool:
         if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays
-            return
+            return False
         reference: DriftReference = fit_reference(rows, scores)
         settings = DriftSettings(run_length=self._settings.drift_run_length)
         self._drift = DriftMonitor(reference, settings, sensors=self._names)
         self._memory.save_drift(self._drift)
+        return True
 
     def _remember(
         self,

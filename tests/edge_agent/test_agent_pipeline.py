@@ -153,6 +153,18 @@ def test_a_commit_makes_the_newest_windows_the_new_normal(device: Device) -> Non
     assert all(j.drift is None for j in after if isinstance(j, Judged))
 
 
+def test_a_release_committed_while_the_agent_was_down_ends_the_drift_too(device: Device) -> None:
+    device.watch(healthy(200))
+    device.watch(healthy(200, 3) * 0.5 + 0.8)
+    assert device.pipeline.is_drifted
+    device.pipeline.save()
+    again = device.restart()
+    manifest = manifest_of(make_bundle(2))
+    recovered = again.pipeline.adopt(manifest, int8_model(), bundle_sha256=V2, is_trial=False)
+    assert recovered is not None
+    assert not again.pipeline.is_drifted
+
+
 def test_a_trial_that_is_rolled_back_leaves_threshold_and_drift_as_they_were(device: Device) -> None:
     device.watch(healthy(200))
     threshold, score = device.pipeline.threshold, device.pipeline.drift_score()
