@@ -130,6 +130,9 @@ class Installer:
 
     def submit(self, desired: DesiredState) -> None:
         """Ask for a release. A repeated request is answered again, an older one is refused with a report."""
+        attempt = self._journal.attempt
+        if attempt is not None and attempt.desired == desired:
+            return  # brokers repeat retained messages; that must not interrupt the very work they ask for
         self._inbox.put(Asked(desired=desired))
 
     def poll(self) -> list[InstallReport]:

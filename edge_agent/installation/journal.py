@@ -92,14 +92,11 @@ class Journal(Struct, frozen=True, kw_only=True):
     attempt: Attempt | None = None
     outcomes: tuple[InstallReport, ...] = ()
 
-    def fallbacks(self, *, without: str = "") -> tuple[BundleRef, ...]:
-        """Bundles to run when the active one cannot: the attempt's fallback, the committed, the factory one.
-
-        `without` is the SHA-256 of a bundle that must not come back.
-        """
+    def fallbacks(self) -> tuple[BundleRef, ...]:
+        """Bundles to run when the active one cannot: the attempt's fallback, the committed, the factory one."""
         first = self.attempt.fallback if self.attempt else None
         ordered = [first, *self.committed, self.factory]
-        return tuple(dict.fromkeys(ref for ref in ordered if ref is not None and ref.sha256 != without))
+        return tuple(dict.fromkeys(ref for ref in ordered if ref is not None))
 
     def has_proven(self, sha256: str) -> bool:
         """Whether these exact bytes already passed a trial on this device."""

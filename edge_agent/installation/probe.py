@@ -76,7 +76,8 @@ class ChildProbe:
             wall_s=math.ceil(self._limits.wall_s) + 5,
         )
         child = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent.installation.probe_child"],
+            # -P: the current directory is nobody's place to bring modules along.
+            [sys.executable, "-P", "-m", "edge_agent.installation.probe_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -168,11 +168,10 @@ def _closing(journal: Journal) -> Decision:
 
 
 def _active_lost(journal: Journal, reason: str) -> Decision:
-    attempt, active = journal.attempt, journal.active
+    attempt = journal.attempt
     if attempt is not None and attempt.step is InstallStep.TRIAL:
         return _roll_back(journal, attempt, reason)
-    lost = active.sha256 if active is not None else ""
-    return Decision(journal=journal, effect=FallBack(bundles=journal.fallbacks(without=lost)))
+    return Decision(journal=journal, effect=FallBack(bundles=journal.fallbacks()))
 
 
 def _fell_back(journal: Journal, bundle: BundleRef | None, failure: str | None) -> Decision:
@@ -280,7 +279,7 @@ def _effect_of(journal: Journal) -> Effect | None:
         InstallStep.STAGED: Proceed(),
         InstallStep.PROBING: Probe(bundle=bundle),
         InstallStep.ACTIVATING: Activate(bundle=bundle),
-        InstallStep.ROLLING_BACK: FallBack(bundles=journal.fallbacks(without=bundle.sha256)),
+        InstallStep.ROLLING_BACK: FallBack(bundles=journal.fallbacks()),
     }
     return works.get(attempt.step)  # TRIAL waits for windows
 

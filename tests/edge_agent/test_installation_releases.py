@@ -120,11 +120,13 @@ def test_an_older_desired_state_is_refused_and_said_so(device: Device) -> None:
     assert device.release == "pump/1"
 
 
-def test_a_counter_cannot_be_used_for_another_release(device: Device) -> None:
+@pytest.mark.parametrize("execution", ["e5", "another"])
+def test_a_counter_cannot_be_used_for_another_release(device: Device, execution: str) -> None:
     device.install(1, counter=5)
-    other = replace(device.fleet.offer(make_bundle(2), 2, counter=5), execution="another")
+    other = replace(device.fleet.offer(make_bundle(2), 2, counter=5), execution=execution)
     [report] = device.submit(other)
-    assert report.status is InstallStatus.REJECTED
+    assert (report.status, report.release) == (InstallStatus.REJECTED, "pump/2")
+    assert device.release == "pump/1"
 
 
 def test_a_repeated_request_gets_the_same_answer_again(device: Device) -> None:
@@ -148,6 +150,14 @@ def test_a_newer_request_supersedes_a_trial_and_the_untried_release_stops_at_onc
     assert (canceled.execution, canceled.status) == ("e2", InstallStatus.CANCELED)
     assert (done.execution, done.status) == ("e3", InstallStatus.SUCCEEDED)
     assert device.release == "pump/1"
+
+
+def test_a_superseded_trial_does_not_go_on_while_the_next_release_fails(device: Device) -> None:
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    device.submit(device.fleet.offer(make_bundle(3, key=OTHER_KEY), 3))
+    assert device.reports[-1].status is InstallStatus.REJECTED
+    assert device.reports[-1].active_release == device.release == "pump/1"
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(device: Device) -> None:
@@ -347,3 +357,12 @@ def test_a_model_that_is_too_slow_for_the_device_is_refused() -> None:
 
     with pytest.raises(InstallFailedError, match="too slow for this device"):
         ChildProbe(KEYS, ProbeLimits(maximum_latency_us=0.001)).run("pump/1", make_bundle(1), lambda: False)
+
+
+def test_a_repeated_request_does_not_disturb_the_installation_under_way(device: Device) -> None:
+    desired = device.fleet.offer(make_bundle(1), 1)
+    device.submit(desired)
+    assert device.submit(desired) == []
+    assert device.installer.step() is InstallStep.TRIAL
+    [report] = device.watch()
+    assert report.status is InstallStatus.SUCCEEDED
