@@ -12,11 +12,11 @@ and lets `aggregator.triggers` decide. A fleet that is away is waited for and sa
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
 from aggregator.errors import FleetError, RunConflictError, UnknownRunError
@@ -30,6 +30,9 @@ __all__ = ["DriftSource", "RunDriver", "TrainingDesk"]
 
 JOIN_S: Final = 5.0
 """How long a stopping service waits for its threads; what they have committed is safe anyway."""
+
+DISK_RETRY_S: Final = 10.0
+"""Between two attempts to go on with a run that the disk would not take."""
 
 _log = structlog.get_logger()
 
@@ -188,15 +191,7 @@ class TrainingDesk:
     def _drive(self, run: TrainingRun) -> None:
         try:
             self._driver.advance(run.id)
-        except Exception as error:  # noqa: BLE001 - a defect in one run must neither stop the service nor be tried for ever
-            _log.exception("run_crashed", run=run.id)
-            now = self._now()
-            self._store.save(
-                msgspec.structs.replace(
-                    self._store.get(run.id),
-                    state=RunState.FAILED,
-                    detail=f"internal error ({type(error).__name__}); the aggregator's log says where",
-                    updated_at=now,
-                    ended_at=now,
-                )
-            )
+        except sqlite3.Error as error:
+            # A full or failing disk: nothing was committed, so the run waits where it was.
+            _log.error("run_not_stored", run=run.id, reason=str(error), retry_s=DISK_RETRY_S)
+            self._stopping.wait(DISK_RETRY_S)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from aggregator.api.access import require
+from aggregator.api.body_limit import BodyLimit
 from aggregator.api.problems import install_problems
 from aggregator.api.training_runs import router
 from aggregator.tokens import Role, TokenStore
@@ -16,12 +17,16 @@ from aggregator.training_desk import TrainingDesk
 
 __all__ = ["create_api"]
 
+MAXIMUM_BODY_BYTES: Final = 64 * 1024
+"""The largest request is a training run with a reason of 500 characters."""
+
 
 def create_api(
     desk: TrainingDesk, tokens: TokenStore, registry: CollectorRegistry, health: Callable[[], dict[str, Any]]
 ) -> FastAPI:
     """Build the API. `health` is what ``/healthz`` says: open to all, so nothing in it may be a secret."""
-    api = FastAPI(title="Fedge aggregator", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    api = FastAPI(title="Fedge aggregator", docs_url=None, redoc_url=None, openapi_url=None)
+    api.add_middleware(BodyLimit, maximum_bytes=MAXIMUM_BODY_BYTES)
     api.state.desk, api.state.tokens = desk, tokens
     install_problems(api)
     api.include_router(router)
@@ -35,5 +40,10 @@ def create_api(
     def metrics(_viewer: Annotated[str, Depends(require(Role.VIEWER))]) -> Response:
         """Prometheus text."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/openapi.json", include_in_schema=False)
+    def openapi(_viewer: Annotated[str, Depends(require(Role.VIEWER))]) -> dict[str, Any]:
+        """The API's own description; behind a token like everything else."""
+        return api.openapi()
 
     return api

@@ -16,6 +16,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -112,6 +113,12 @@ class Coordinator:
             return run  # the loop finds out who is ending: the run or the service
         except AggregatorError as error:
             return self._journal.end(run, RunState.FAILED, str(error))
+        except sqlite3.Error:
+            raise  # the disk, not the run: the desk tries again later
+        except Exception as error:  # noqa: BLE001 - a defect must end the run, clear its invitation and not be tried for ever
+            _log.exception("run_crashed", run=run.id)
+            words = f"internal error ({type(error).__name__}); the aggregator's log says where"
+            return self._journal.end(run, RunState.FAILED, words)
 
     def _invite(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         release, content = self._journal.patiently(

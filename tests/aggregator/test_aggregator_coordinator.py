@@ -226,6 +226,19 @@ def test_a_stopping_service_leaves_the_run_and_its_invitation_for_the_next_start
     assert world.coordinator().advance(run.id).state is RunState.COMPLETED
 
 
+def test_a_defect_ends_the_run_and_clears_its_invitation(world: World) -> None:
+    def stumble(device: str, question: object, vector: object) -> object:
+        raise ZeroDivisionError
+
+    world.link.spoil = stumble  # type: ignore[assignment] # it never returns
+    run = world.run()
+    assert (run.state, run.detail) == (
+        RunState.FAILED,
+        "internal error (ZeroDivisionError); the aggregator's log says where",
+    )
+    assert FAMILY not in world.board.standing
+
+
 def _die_in_fit(number: int) -> Callable[[World], None]:
     def arrange(world: World) -> None:
         def spoil(device: str, question: object, vector: object) -> object:
