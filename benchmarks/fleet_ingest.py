@@ -161,9 +161,9 @@ def feed(port: int, url: str, token: str, names: list[str], *, rate: int, second
             for first, last in boot.ranges:
                 acked.update((device, n) for n in range(first, last + 1))
 
-    # the aggregator's account may publish for any device at the embedded broker
+    # the fleet's own account may publish on any topic, so one client can stand for all devices
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-    client.username_pw_set("aggregator", "bench-made-up")
+    client.username_pw_set("fleet", "bench-made-up")
     client.on_message = on_message
     subscribed = threading.Event()
     client.on_subscribe = lambda *_: subscribed.set()
@@ -217,8 +217,7 @@ def write_config(folder: Path) -> Path:
     (folder / "release.pub.pem").write_bytes(
         key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
-    (folder / "fleet.password").write_text(secrets.token_urlsafe(24))
-    (folder / "aggregator.password").write_text("bench-made-up")
+    (folder / "fleet.password").write_text("bench-made-up")
     config = folder / "fleet.toml"
     config.write_text(
         f"""
@@ -230,7 +229,6 @@ def write_config(folder: Path) -> Path:
         url = "mqtt://127.0.0.1:PORT"
         password_file_path = "fleet.password"
         password_file = "passwords"
-        services = {{ aggregator = "aggregator.password" }}
         """
     )
     return config

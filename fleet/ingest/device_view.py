@@ -7,8 +7,7 @@ arrived at all proves that the device is reachable.
 
 from __future__ import annotations
 
-import msgspec
-
+from fleet.ingest.plain_data import plain_data
 from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
 from protocol.messages.kinds import DriftState
@@ -39,7 +38,7 @@ def observe(device: Device, event: Event, *, received_at: float, retained: bool)
             device.family, device.labels = birth.family, dict(birth.labels)
             _set_release(device, birth.release, received_at)
         case Health() as health:
-            device.last_health, device.last_health_at = msgspec.to_builtins(health), received_at
+            device.last_health, device.last_health_at = plain_data(health), received_at
             _set_release(device, health.release, received_at)
             set_drift(device, drifted=health.drifted, score=health.drift_score, at=received_at)
         case DriftReport() as report:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -20,6 +19,7 @@ from sqlalchemy.orm import Session
 from fleet import audit
 from fleet.ingest.device_view import observe
 from fleet.ingest.judging import Arrival, Refusal, RefusalReason, anomaly_window, judge
+from fleet.ingest.plain_data import plain_data
 from fleet.ingest.sequences import contains, merge
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Base, Database
@@ -216,7 +216,7 @@ def _row(event: Event, received_at: float) -> tuple[type[Base], dict[str, Any]] 
         "received_at": received_at,
     }
     data = event.data
-    fields = msgspec.to_builtins(data)
+    fields = plain_data(data)
     match data:
         case AnomalyEvent():
             return Anomaly, identity | fields | {"window": anomaly_window(data)}

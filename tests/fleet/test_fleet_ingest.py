@@ -119,6 +119,7 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
     assert row.drift_since == NOW + 1
     assert row.last_health is not None
     assert row.last_health["interval_windows"] == 40
+    assert row.last_health["drift_score"] == 0.0  # a default that the wire may leave out
 
 
 @pytest.mark.parametrize(
