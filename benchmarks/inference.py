@@ -3,7 +3,7 @@
     python benchmarks/inference.py [--repeats N]
 
 Each figure names its peer: the interpreter alone (set, invoke, get) on the same model in the same process, or the
-bound that the design sets. Times are the best of seven rounds, as the machine may be busy; p99 is of single windows.
+bound that the design sets. Times are the best of fifty rounds taken in turns with the peer, as the machine may be busy; p99 is of single windows.
 Memory is PSS: libraries that other processes share count in part, so run it on a machine that does nothing else.
 Models are built in memory with weights from a seed; no TensorFlow unless a training model is measured.
 """
@@ -55,14 +55,17 @@ def report(name: str, value: float, unit: str, peer: str, peer_value: float) -> 
     print(json.dumps(line | {"ratio": round(value / peer_value, 3)}), flush=True)
 
 
-def best_us(call: Callable[[], object], repeats: int) -> float:
-    rounds = []
-    for _ in range(7):
-        start = time.perf_counter_ns()
-        for _ in range(repeats):
-            call()
-        rounds.append((time.perf_counter_ns() - start) / repeats / 1000)
-    return min(rounds)
+def best_us(repeats: int, *calls: Callable[[], object]) -> list[float]:
+    """Best time of each call, in turns of a few milliseconds, so that a busy moment strikes all alike."""
+    best = [float("inf")] * len(calls)
+    turn = max(repeats // 25, 1)
+    for _ in range(50):
+        for i, call in enumerate(calls):
+            start = time.perf_counter_ns()
+            for _ in range(turn):
+                call()
+            best[i] = min(best[i], (time.perf_counter_ns() - start) / turn / 1000)
+    return best
 
 
 def quantile_us(call: Callable[[], object], repeats: int, q: float) -> float:
@@ -90,17 +93,12 @@ def measure_inference(label: str, architecture: Architecture, repeats: int) -> b
         interpreter.invoke()
         return interpreter.get_tensor(target)
 
-    alone = best_us(bare, repeats)
-    budget = 20 + 3 * alone
-    report(f"{label} invoke", best_us(interpreter.invoke, repeats), "us", "bare set+invoke+get", alone)
-    report(
-        f"{label} Int8Model.infer",
-        best_us(lambda: model.infer(x), repeats),
-        "us",
-        "bare set+invoke+get",
-        alone,
+    alone, invoke, infer, score = best_us(
+        repeats, bare, interpreter.invoke, lambda: model.infer(x), lambda: model.infer_and_score(x)
     )
-    score = best_us(lambda: model.infer_and_score(x), repeats)
+    budget = 20 + 3 * alone
+    report(f"{label} invoke", invoke, "us", "bare set+invoke+get", alone)
+    report(f"{label} Int8Model.infer", infer, "us", "bare set+invoke+get", alone)
     report(f"{label} Int8Model.infer_and_score", score, "us", "bare set+invoke+get", alone)
     report(
         f"{label} Int8Model.infer_and_score",
@@ -129,11 +127,14 @@ def measure_training(repeats: int) -> None:
     x = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
     runner = model._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
     settings = {"learning_rate": np.array([0.01], np.float32), "proximal": np.zeros(1, np.float32)}
-    alone = best_us(lambda: runner(x=x, **settings), repeats)
-    step = best_us(lambda: model.train(x, 0.01), repeats)
-    report("training step, batch 64", step, "us", "bare signature runner", alone)
     flat = initial_parameters(SENSOR, 0)
-    oracle = best_us(lambda: reference_model.train_step(SENSOR, flat, x, 0.01), max(repeats // 10, 1))
+    alone, step, oracle = best_us(
+        repeats,
+        lambda: runner(x=x, **settings),
+        lambda: model.train(x, 0.01),
+        lambda: reference_model.train_step(SENSOR, flat, x, 0.01),
+    )
+    report("training step, batch 64", step, "us", "bare signature runner", alone)
     report("training step, batch 64", step, "us", "NumPy oracle (float64)", oracle)
 
 
