@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -74,10 +75,7 @@ class Desk:
         registry.register(RunMetrics(self.store))
         self.api = create_api(self.desk, self.tokens, registry, lambda: {"status": "ok"})
         self.http = TestClient(self.api, raise_server_exceptions=False)
-        secrets = {
-            role: self.tokens.create(role, role, now=1.0, random_bytes=lambda n: role.value.encode() * n)
-            for role in Role
-        }  # noqa: B023 - used at once
+        secrets = {role: self.tokens.create(role, role, now=1.0, random_bytes=os.urandom) for role in Role}
         self.headers = {role: {"Authorization": f"Bearer {secret}"} for role, secret in secrets.items()}
 
     def post(self, role: Role, **body: object) -> tuple[int, dict[str, object]]:
