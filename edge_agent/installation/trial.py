@@ -12,9 +12,9 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass
-from statistics import median
 from typing import Final
 
+import numpy as np
 from msgspec import Struct
 
 from edge_agent.installation.journal import Baseline
@@ -85,7 +85,7 @@ class WindowRecord:
         latencies = [latency for latency, failed in windows if not failed]
         return Baseline(
             windows=len(latencies),
-            latency_us=median(latencies) if latencies else 0.0,
+            latency_us=float(np.median(latencies)) if latencies else 0.0,
             error_share=1.0 - len(latencies) / len(windows),
         )
 
@@ -119,7 +119,7 @@ class Trial:
         self._latencies.append(latency_us)
         if len(self._latencies) < self._limits.windows:
             return None
-        return self._judge_latency(median(self._latencies))
+        return self._judge_latency(float(np.median(self._latencies)))
 
     def _judge_latency(self, latency_us: float) -> Verdict:
         limits, before = self._limits, self._baseline
