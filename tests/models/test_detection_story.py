@@ -1,5 +1,8 @@
 """The claim the product rests on, on real bearings and on simulated machines: learning together cuts false alarms.
 
+"Learning together" is a release: weights and threshold. On the bearings the shared threshold alone explains the fall
+(the laboratory prints that control too), so nothing here claims that averaged weights rank windows better.
+
 Runs the detection laboratory as a person would and reads its figures; the bounds leave room for another seed's luck.
 """
 
