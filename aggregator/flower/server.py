@@ -111,10 +111,14 @@ class FlowerServer:
             _, factory = upstream.get_objectstore_linkstate_factories(
                 str(database), upstream.get_federation_manager(is_simulation=False)
             )
-            self._state = factory.state()
+            state = factory.state()
         except Exception as error:  # SQLAlchemy, Alembic and sqlite3 each have their own tree
             raise FlowerServerError(f"Flower's database {database} cannot be opened: {error}") from error
-        self._factory = factory
+        if not isinstance(state, upstream.SqlLinkState):
+            raise FlowerServerError(
+                f"Flower opened {database} as {type(state).__name__}; expected its SQL state"
+            )
+        self._factory, self._state = factory, state
         self._doorbell, self._shelf = Doorbell(), Shelf()
         self._roster = Roster(settings.data_dir / "roster.json", self._node_of_key)
         self._runs: dict[int, FlowerRun] = {}

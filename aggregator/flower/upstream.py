@@ -51,7 +51,7 @@ try:
         PushMessagesRequest,
     )
     from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
-    from flwr.server.superlink.linkstate import LinkState
+    from flwr.server.superlink.linkstate import LinkState, SqlLinkState
     from flwr.serverapp import Grid
     from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
     from flwr.supercore.error import http_error_translator
@@ -102,6 +102,7 @@ __all__ = [
     "PushObjectRequest",
     "RecordDict",
     "Run",
+    "SqlLinkState",
     "Status",
     "SubStatus",
     "TaskIdentity",
