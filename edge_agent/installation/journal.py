@@ -6,7 +6,8 @@ to the active bundle lives in the same value as the step of the installation, so
 Invariants: `highest_counter` never falls; `committed` holds at most `KEPT_COMMITTED` bundles, newest first; `attempt`
 is None unless an installation is under way.
 
-Source: states after ../../docs/fleet.md; the pointer-with-bookkeeping pattern after A/B updaters with boot counters.
+Source: the pointer kept together with its boot counter follows A/B updaters (RAUC, U-Boot bootcount); the steps are
+`protocol.messages.kinds.InstallStep`, drawn in `transitions`.
 """
 
 from __future__ import annotations
