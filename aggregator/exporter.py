@@ -1,4 +1,4 @@
-"""The exporter: the quantizer in this process, TensorFlow only ever in a child (`models.export.isolated`).
+"""The exporter: the quantizer in this process, TensorFlow only ever in a child (`models.export.isolated`), and only for version 1.
 
 Holds the release key, which signs and is never shown. Foreign errors end here as ExportFailedError.
 """
@@ -49,6 +49,7 @@ class SigningExporter:
                 signing_key=self._key,
                 provenance=candidate.provenance,
                 int8_model=int8_model,
+                training_model=candidate.training_model,
             )
         except (ModelError, ProtocolError) as error:
             raise ExportFailedError(

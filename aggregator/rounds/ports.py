@@ -119,7 +119,8 @@ class InvitationBoard(Protocol):
 class Candidate:
     """A model that passed the federated evaluation and everything its release says.
 
-    `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds.
+    `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds. `training_model` is the
+    champion's: it depends on the architecture alone, and building it anew costs TensorFlow and seconds; None builds it.
     """
 
     family: FamilyName
@@ -133,6 +134,7 @@ class Candidate:
     reference: DriftReference
     provenance: Provenance
     created_at: float
+    training_model: bytes | None = None
 
 
 class Exporter(Protocol):

@@ -90,6 +90,7 @@ def make_candidate(
             git_revision=git_revision,
         ),
         created_at=created_at,
+        training_model=champion.training_model,
     )
 
 
