@@ -104,19 +104,19 @@ def health_of(
     return Health(
         state=observed.state,
         release=observed.release,
-        uptime_s=observed.uptime_s,
+        uptime_s=round(observed.uptime_s, 1),
         windows=counters.windows,
         windows_over_threshold=counters.windows_over_threshold,
         anomalies=counters.anomalies,
-        interval_s=max(0.0, now_s - interval.started_s),
+        interval_s=round(max(0.0, now_s - interval.started_s), 2),
         interval_windows=windows,
-        anomaly_rate=interval.over / windows if windows else 0.0,
-        score_mean=interval.score_sum / windows if windows else 0.0,
-        drift_score=observed.drift_score,
+        anomaly_rate=_brief(interval.over / windows) if windows else 0.0,
+        score_mean=_brief(interval.score_sum / windows) if windows else 0.0,
+        drift_score=_brief(observed.drift_score),
         drifted=observed.drifted,
-        machine_time_s=counters.machine_time_s,
-        inference_p50_us=latencies.quantile(0.5),
-        inference_p99_us=latencies.quantile(0.99),
+        machine_time_s=round(counters.machine_time_s, 1),
+        inference_p50_us=round(latencies.quantile(0.5), 1),
+        inference_p99_us=round(latencies.quantile(0.99), 1),
         memory_pss_bytes=observed.memory_pss_bytes,
         raw_bytes=counters.raw_bytes,
         telemetry_bytes=counters.telemetry_bytes,
@@ -128,6 +128,11 @@ def health_of(
         training_run=observed.training_run,
         install_step=observed.install_step,
     )
+
+
+def _brief(value: float) -> float:
+    """Four digits say all that a rate or a mean over some windows can; the rest would only be sent."""
+    return float(f"{value:.4g}")
 
 
 def memory_pss_bytes(smaps_rollup: Path = Path("/proc/self/smaps_rollup")) -> int:
