@@ -124,7 +124,6 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         rng=rng,
     )
     _log.info("learner_started run=%s release=%s", invitation.run_id, bundle.manifest.release)
-    stop.wait(rng.uniform(0.0, invitation.spread_s))
     try:
         joined = participation.take_part()
     finally:
