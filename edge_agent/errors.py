@@ -6,7 +6,6 @@
     ├── SettingsError            the person who wrote agent.toml must mend it
     ├── SourceError              the sensor or the recording does not deliver (edge_agent.sources)
     ├── StorageError             the device's disk: full, read-only, or a file of ours that is damaged
-    │   ├── OutboxError          the outbox database cannot be read or written
     │   └── SampleBufferError    the sample buffer holds rows of another shape, or cannot be written
     ├── LinkError                the road to the broker: refused, wrong password, no TLS where it is needed
     ├── InstallationError        a release is not installed; the one that runs keeps running
@@ -50,7 +49,6 @@ __all__ = [
     "LinkError",
     "NotEnrolledError",
     "NotReadyError",
-    "OutboxError",
     "QuestionRefusedError",
     "ReleaseRefusedError",
     "SampleBufferError",
@@ -74,10 +72,6 @@ class SourceError(EdgeAgentError):
 
 class StorageError(EdgeAgentError):
     """A file of the state directory cannot be read or written."""
-
-
-class OutboxError(StorageError):
-    """The outbox database cannot be used; inference goes on, messages are counted as lost."""
 
 
 class SampleBufferError(StorageError):

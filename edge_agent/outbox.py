@@ -16,6 +16,7 @@ Source: SQLite WAL durability, https://www.sqlite.org/wal.html and https://www.s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 from collections import deque
@@ -24,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_agent.errors import OutboxError
 from edge_agent.settings import OutboxSettings
 from protocol.messages.envelope import Event, encode, kind_of
 from protocol.messages.kinds import Kind
@@ -79,36 +79,34 @@ class Outbox:
         self._next_age_check_s = 0.0
         self.evicted = 0
         self.is_failing = False
+        self.is_volatile = False
         self._count, self._bytes = _size(connection)
 
     @classmethod
     def open(cls, path: Path, settings: OutboxSettings, *, now_s: float) -> Outbox:
-        """Open or create the outbox; a damaged database is renamed to ``<name>.damaged-<time>`` and replaced.
+        """Open or create the outbox; never fails, because watching must not depend on it.
 
-        Raises:
-            OutboxError: the directory cannot be written at all.
+        A damaged database is renamed to ``<name>.damaged-<time>`` and replaced. Where the disk takes nothing at all,
+        the events of this boot live in memory with the same bounds, and `is_volatile` tells.
         """
         try:
             return cls(_connect(path), settings)
         except sqlite3.OperationalError as error:
-            raise OutboxError(
-                f"cannot open the outbox {path}: {error}; is the directory writable and the disk not full?"
-            ) from None
+            reason: sqlite3.Error = error
         except sqlite3.DatabaseError as error:
-            aside = path.with_name(f"{path.name}.damaged-{int(now_s)}")
-            log.error(  # noqa: TRY400 - one line that says what to do, not a traceback
-                "outbox_damaged path=%s error=%s: set aside as %s, starting an empty one",
-                path,
-                error,
-                aside.name,
-            )
-            path.rename(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-        try:
-            return cls(_connect(path), settings)
-        except sqlite3.Error as error:
-            raise OutboxError(f"cannot create the outbox {path}: {error}") from None
+            _set_aside(path, error, now_s)
+            try:
+                return cls(_connect(path), settings)
+            except sqlite3.Error as still:
+                reason = still
+        log.error(
+            "outbox_volatile path=%s error=%s: events live in memory until the next start; is the directory writable and the disk not full?",
+            path,
+            reason,
+        )
+        volatile = cls(_prepared(sqlite3.connect(":memory:", isolation_level="IMMEDIATE")), settings)
+        volatile.is_volatile = True
+        return volatile
 
     def __len__(self) -> int:
         """Events that wait, on disk or in memory."""
@@ -286,19 +284,37 @@ class Outbox:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level="IMMEDIATE", timeout=2.0)
     try:
-        # A small page cache: the resident agent counts every megabyte.
-        connection.execute("PRAGMA cache_size = -256")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA journal_size_limit = 1048576")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(_SCHEMA)
-        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("the integrity check found damage")
-    except sqlite3.Error:
+        _prepared(connection)
+        path.chmod(0o600)
+    except (sqlite3.Error, OSError) as error:
         connection.close()
-        raise
-    path.chmod(0o600)
+        if isinstance(error, sqlite3.Error):
+            raise
+        raise sqlite3.OperationalError(f"cannot protect the file: {error.strerror}") from None
     return connection
+
+
+def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+    # A small page cache: the resident agent counts every megabyte.
+    connection.execute("PRAGMA cache_size = -256")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA journal_size_limit = 1048576")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.executescript(_SCHEMA)
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise sqlite3.DatabaseError("the integrity check found damage")
+    return connection
+
+
+def _set_aside(path: Path, error: sqlite3.Error, now_s: float) -> None:
+    aside = path.with_name(f"{path.name}.damaged-{int(now_s)}")
+    log.error(
+        "outbox_damaged path=%s error=%s: set aside as %s, starting an empty one", path, error, aside.name
+    )
+    with contextlib.suppress(OSError):  # a disk that refuses this refuses the next step too, which tells
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _size(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -250,6 +250,8 @@ class Pipeline:
         except (ModelError, RuntimeError, ValueError) as error:
             return Unjudged(error=f"inference failed: {error}", is_model_error=True)
         latency_us = (self._clock() - started) * 1e6
+        if not math.isfinite(score):
+            return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
         return self._decide(row, output, score, latency_us)
 
     def standardise(self, features: Float) -> Float:
@@ -302,7 +304,7 @@ class Pipeline:
         return change
 
     def _watch_drift(self, row: Float, score: float) -> DriftVerdict | None:
-        if self._drift is None or self._is_trial or not math.isfinite(score):
+        if self._drift is None or self._is_trial:
             return None
         self._drift.update(row, score)
         verdict = self._drift.verdict()

@@ -137,6 +137,7 @@ class StatusReporter:
 
     def _problems(self, agent: Agent) -> tuple[str, ...]:
         candidates = (
+            (self._outbox.is_volatile, "the outbox is in memory only: is the disk full or read-only?"),
             (self._outbox.is_failing, "the outbox cannot be written: is the disk full?"),
             (
                 self._facts.settings.mqtt is not None and not agent.telemetry.is_connected,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import OutboxError
 from edge_agent.outbox import Outbox
 from edge_agent.settings import OutboxSettings
 from protocol.errors import MalformedMessageError
@@ -165,9 +164,15 @@ def test_a_damaged_database_is_set_aside_and_a_new_one_begun(
     assert "outbox_damaged" in caplog.text
 
 
-def test_a_directory_that_is_missing_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(OutboxError, match="is the directory writable"):
-        _open(tmp_path / "missing")
+def test_a_disk_that_takes_no_database_leaves_an_outbox_in_memory_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = _open(tmp_path / "missing")
+    outbox.put([_event(1, _anomaly())], now_s=NOW)
+    assert outbox.is_volatile
+    assert _sequences(outbox) == [1]
+    assert outbox.acknowledge([_ack((1, 1))]) == 1
+    assert "is the directory writable and the disk not full?" in caplog.text
 
 
 def test_an_event_that_json_cannot_say_is_refused_and_the_others_are_kept(tmp_path: Path) -> None:

@@ -230,6 +230,20 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_before_in_use(device: Devi
     assert isinstance(device.watch(healthy(1))[0], Judged)
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_the_models_fault(device: Device, score: float) -> None:
+    device.watch(healthy(100))
+
+    class Sick:
+        def infer_and_score(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+            return x, score
+
+    device.pipeline._model = Sick()  # type: ignore[assignment] # a model that LiteRT would not make
+    (unjudged,) = device.watch(healthy(1))
+    assert isinstance(unjudged, Unjudged)
+    assert unjudged.is_model_error
+
+
 @pytest.mark.parametrize("name", ["standardiser.json", "detection.json", "drift.state"])
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"{}"])
 def test_a_damaged_file_is_told_and_replaced(
