@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -32,12 +33,13 @@ from protocol.messages.payloads import Ack, AnomalyEvent, BootAck, DriftReport, 
 __all__ = ["BatchResult", "EventStore"]
 
 AUDIT_INTERVAL_S: Final = 60.0
-"""A device that sends nonsense all day fills one audit line a minute and reason, not the disk."""
+"""A device that sends nonsense all day fills one line of audit and log a minute and reason, not the disk."""
 
 AUDIT_MEMORY: Final = 10_000
 """(device, reason) pairs remembered for that; beyond it the memory starts anew."""
 
 Boot = tuple[str, str]
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,9 @@ class EventStore:
             if len(self._audited) >= AUDIT_MEMORY:
                 self._audited.clear()
             self._audited[key] = now
+            _log.warning(
+                "message_refused", device=refusal.device, reason=refusal.reason.value, detail=refusal.message
+            )
             audit.record(
                 session,
                 at=now,

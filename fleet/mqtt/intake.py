@@ -76,10 +76,6 @@ class Intake:
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
             self._outgoing.acknowledge(result.acks)
-            for refusal in result.refusals[:10]:
-                _log.warning(
-                    "message_refused", device=refusal.device, reason=refusal.reason, detail=refusal.message
-                )
             if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
                 self._wake_rollouts()
 

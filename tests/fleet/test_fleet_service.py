@@ -27,6 +27,7 @@ from fleet_world import (
     health,
     kill,
     wait_until,
+    write_certificate,
     write_release_key,
 )
 from sqlalchemy import select
@@ -213,8 +214,11 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
     token_file = site.folder / "token"
     token_file.write_text(site.token(Role.PUBLISHER))
     (site.folder / "v1.fedge").write_bytes(bundle(1))
+    ca = write_certificate(site.folder)
+    site.config.write_text("tls_cert = 'tls.pem'\ntls_key = 'tls.key'\n" + site.config.read_text())
     with fleet_process(site.config, site.log) as (_, url):
-        reach = ("--url", url, "--token-file", str(token_file))
+        assert url.startswith("https://")
+        reach = ("--url", url, "--ca", str(ca), "--token-file", str(token_file))
         assert "published motor/1" in site.cli("releases", "publish", str(site.folder / "v1.fedge"), *reach)
         assert "motor/1" in site.cli("releases", "list", *reach)
         assert json.loads(site.cli("releases", "list", "--json", *reach))[0]["id"] == "motor/1"
@@ -224,6 +228,9 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         refused = site.cli("devices", "revoke", "press-1", *reach, status=1)
         assert refused.count("\n") == 1
         assert "needs admin" in refused
+        assert "certificate" in site.cli(
+            "devices", "list", "--url", url, "--token-file", str(token_file), status=1
+        )
         token_file.write_text("fo_wrong")
         assert "401" in site.cli("devices", "list", *reach, status=1)
     assert "no answer from the fleet" in site.cli("devices", "list", *reach, status=1)
