@@ -31,7 +31,7 @@ lint: $(READY) ## format check, ruff, mypy --strict, import-linter
 format: $(READY) ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
-check: test ## everything CI runs: format, ruff, mypy --strict and import-linter are tests too (tests/test_house_rules.py)
+check: test ## everything CI runs: format, ruff, mypy --strict and import-linter are tests too (tests/house)
 
 bench: $(READY) ## every benchmark, one JSON object per figure
 	@for b in benchmarks/[a-z]*.py; do echo "# $$b" >&2; $(BIN)/python $$b || exit 1; done

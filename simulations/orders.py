@@ -5,8 +5,13 @@ The same bodies a person would write by hand; docs/fleet.md explains each key.
 
 from __future__ import annotations
 
+from typing import Final
+
 from protocol.manifest import FeatureSpec
 from simulations.scenario import Scenario
+
+FIRST_EPOCHS: Final = 60
+"""Central epochs of version 1: more of them fit the reference machines closer and every other machine worse."""
 
 __all__ = ["first_release_spec", "rollout_body", "rollout_groups"]
 
@@ -49,5 +54,6 @@ def first_release_spec(scenario: Scenario, features: FeatureSpec) -> dict[str, o
             "channels": features.channels,
             **rate,
         },
+        "training": {"epochs": FIRST_EPOCHS, "learning_rate": scenario.training.learning_rate},
         "seed": scenario.seed,
     }
