@@ -61,9 +61,7 @@ def metrics(
 
 
 @router.get("/v1/openapi.json", include_in_schema=False)
-def openapi(
-    request: Request, _caller: Annotated[Caller, Depends(require(Role.VIEWER))]
-) -> dict[str, Any]:
+def openapi(request: Request, _caller: Annotated[Caller, Depends(require(Role.VIEWER))]) -> dict[str, Any]:
     """This API as OpenAPI 3.1, with examples."""
     app: FastAPI = request.app
     return app.openapi()
