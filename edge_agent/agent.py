@@ -127,6 +127,7 @@ class Agent:
         self._judging: str | None = None
         self._connections = 0
         self._last_problem = ""
+        self._rows_fail = False
 
     @property
     def release(self) -> str | None:
@@ -278,8 +279,11 @@ class Agent:
         self._posts += self.installation.poll()
         try:
             self._flush_rows()
+            self._rows_fail = False
         except StorageError as error:
-            self._complain("rows_not_buffered", str(error))
+            if not self._rows_fail:
+                log.warning("rows_not_buffered error=%s", error)
+            self._rows_fail = True
         self.counters.training_bytes += self.learner.tick(wall_s)
         if self.telemetry.connections != self._connections:
             # The broker may have told the world that this device was lost: contradict it at once.

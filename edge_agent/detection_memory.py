@@ -52,6 +52,7 @@ class DetectionMemory:
 
     def __init__(self, paths: StatePaths) -> None:
         self._paths = paths
+        self._is_failing = False
 
     def load_standardiser(self, features: int) -> Standardiser | None:
         """This machine's scale, or None: commission. One for another number of features is not used."""
@@ -116,5 +117,8 @@ class DetectionMemory:
     def _save(self, path: Path, content: bytes) -> None:
         try:
             write_durably(path, content)
+            self._is_failing = False
         except StorageError as error:
-            log.error("state_not_saved error=%s", error)  # noqa: TRY400 - one line; detection goes on from memory
+            if not self._is_failing:  # once until it works again: a full disk must not get a full log as well
+                log.error("state_not_saved error=%s", error)  # noqa: TRY400 - one line; detection goes on from memory
+            self._is_failing = True

@@ -51,7 +51,7 @@ class StatusReporter:
         self._status_due_s = self._counters_due_s = self._memory_due_s = float("-inf")
         self._health_due_s = float("-inf")
         self._pss_bytes = 0
-        self._complaint = ""
+        self._is_failing = False
 
     def due(self, agent: Agent, clock_s: float, wall_s: float) -> list[Payload]:
         """See `edge_agent.agent.Reporter`."""
@@ -102,11 +102,12 @@ class StatusReporter:
             if clock_s >= self._counters_due_s:
                 self._counters_due_s = clock_s + _COUNTERS_EVERY_S
                 save_counters(self._paths.counters, agent.counters, durable=durable)
-            self._complaint = ""
+            self._is_failing = False
         except StorageError as error:
-            if str(error) != self._complaint:
+            # Once until it works again: a full disk must not get a full log as well.
+            if not self._is_failing:
                 log.warning("status_not_written error=%s", error)
-            self._complaint = str(error)
+            self._is_failing = True
 
     def _status(self, agent: Agent, clock_s: float, wall_s: float) -> Status:
         identity, threshold = self._facts.identity, agent.pipeline.threshold
