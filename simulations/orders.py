@@ -40,8 +40,10 @@ def rollout_body(scenario: Scenario, groups: list[dict[str, object]]) -> dict[st
     }
 
 
-def first_release_spec(scenario: Scenario, features: FeatureSpec) -> dict[str, object]:
-    """family.toml for ``fedge-aggregator initial-release``."""
+def first_release_spec(
+    scenario: Scenario, features: FeatureSpec, shortest_recording: int
+) -> dict[str, object]:
+    """family.toml for ``fedge-aggregator initial-release``; two thirds of a short recording commission its machine."""
     width = len(features.names)
     rate = {"sample_rate_hz": features.sample_rate_hz} if features.sample_rate_hz else {}
     return {
@@ -54,6 +56,7 @@ def first_release_spec(scenario: Scenario, features: FeatureSpec) -> dict[str, o
             "channels": features.channels,
             **rate,
         },
+        "commissioning_rows": min(scenario.detection.commissioning_windows, shortest_recording * 2 // 3),
         "training": {"epochs": FIRST_EPOCHS, "learning_rate": scenario.training.learning_rate},
         "seed": scenario.seed,
     }

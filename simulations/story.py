@@ -95,7 +95,9 @@ class Story:
         world.start_aggregator(aggregator_is_up=self.observer.aggregator.is_up)
         self._say(chapter, "enrolling the devices")
         world.start_agents(self._is_online, lambda note: self._say(chapter, note))
-        self._start_rollout(1, [{"name": "all", "percentage": 100, "soak_s": 0}])
+        self._start_rollout(
+            1, [{"name": "all", "percentage": 100, "soak_s": 0}], {"success": {"threshold_pct": 95}}
+        )
         self._wait(lambda: self._all_run(1), "version 1 on every device")
         self._say(chapter, "each device learns its own machine's normal")
         self._wait(lambda: all(d.state == "watching" for d in self._devices()), "the end of commissioning")
@@ -183,9 +185,11 @@ class Story:
 
     def _make_first_release(self) -> Path:
         world, scenario = self.world, self.world.scenario
-        recordings = world.write_reference_recordings()
+        recordings, shortest = world.write_reference_recordings()
         spec = world.directory / "family.toml"
-        spec.write_bytes(tomli_w.dumps(first_release_spec(scenario, world.machines.feature_spec)).encode())
+        spec.write_bytes(
+            tomli_w.dumps(first_release_spec(scenario, world.machines.feature_spec, shortest)).encode()
+        )
         bundle = world.directory / "version-1.fedge"
         world.supervisor.run(
             "initial-release", "aggregator", "initial-release",
@@ -195,9 +199,13 @@ class Story:
         )  # fmt: skip
         return bundle
 
-    def _start_rollout(self, version: int, groups: list[dict[str, object]]) -> None:
+    def _start_rollout(
+        self, version: int, groups: list[dict[str, object]], other: dict[str, object] | None = None
+    ) -> None:
         release = release_id(self.world.scenario.family, version)
-        body = rollout_body(self.world.scenario, groups) | {"name": release, "release": release}
+        body = (
+            rollout_body(self.world.scenario, groups) | {"name": release, "release": release} | (other or {})
+        )
         made = self.observer.fleet.post("/v1/rollouts", body=body)
         self.observer.fleet.post(f"/v1/rollouts/{made['id']}:start")
 

@@ -155,12 +155,13 @@ class World:
         )
         write_secret(self.aggregator_token_file, token.strip().encode())
 
-    def write_reference_recordings(self) -> Path:
-        """Record the reference machines that version 1 is trained on; returns the NPZ."""
+    def write_reference_recordings(self) -> tuple[Path, int]:
+        """Record the reference machines of version 1; returns the NPZ and the rows of the shortest recording."""
         path = self.directory / "reference.npz"
+        recordings = self.machines.reference_recordings()
         with path.open("wb") as file:
-            np.savez(file, **self.machines.reference_recordings())  # type: ignore[arg-type] # numpy's stub wants named keywords
-        return path
+            np.savez(file, **recordings)  # type: ignore[arg-type] # numpy's stub wants named keywords
+        return path, min(map(len, recordings.values()))
 
     def start_services(self, *, fleet_is_up: Callable[[], bool]) -> None:
         """Start broker and fleet; returns once the fleet answers."""
