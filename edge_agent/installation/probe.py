@@ -11,9 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -75,18 +76,16 @@ class ChildProbe:
             cpu_s=math.ceil(self._limits.wall_s),
             wall_s=math.ceil(self._limits.wall_s) + 5,
         )
-        child = subprocess.Popen(
-            # -P: the current directory is nobody's place to bring modules along.
-            [sys.executable, "-P", "-m", "edge_agent.installation.probe_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # One thread: a pool per core would cost address space that is not the model's.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C in the agent's terminal is the agent's business
-        )
+        # A file, not a pipe: `communicate` with a timeout forgets what did not fit into the pipe at the first try.
         try:
-            ended = self._wait(child, msgspec.json.encode(request) + b"\n" + content, is_interrupted)
+            with tempfile.TemporaryFile() as question:
+                question.write(msgspec.json.encode(request) + b"\n" + content)
+                question.seek(0)
+                child = self._start(question)
+        except OSError as error:
+            raise InstallFailedError(f"the probe of {release} cannot be started: {error}") from None
+        try:
+            ended = self._wait(child, is_interrupted)
         finally:
             if child.poll() is None:
                 with suppress(ProcessLookupError):
@@ -96,17 +95,27 @@ class ChildProbe:
             return None
         return self._judge(release, child.returncode, *ended)
 
+    def _start(self, question: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            # -P: the current directory is nobody's place to bring modules along.
+            [sys.executable, "-P", "-m", "edge_agent.installation.probe_child"],
+            stdin=question,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # One thread: a pool per core would cost address space that is not the model's.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C in the agent's terminal is the agent's business
+        )
+
     def _wait(
-        self, child: subprocess.Popen[bytes], request: bytes, is_interrupted: Callable[[], bool]
+        self, child: subprocess.Popen[bytes], is_interrupted: Callable[[], bool]
     ) -> tuple[bytes, bytes] | None:
-        feed: bytes | None = request
         for _ in range(math.ceil(self._limits.wall_s / _POLL_S)):
             try:
-                return child.communicate(feed, timeout=_POLL_S)
+                return child.communicate(timeout=_POLL_S)
             except subprocess.TimeoutExpired:
-                feed = None  # it is on its way; `communicate` goes on with it
-            if is_interrupted():
-                return None
+                if is_interrupted():
+                    return None
         raise InstallTimeoutError(
             f"the model gave no result within {self._limits.wall_s:g} s of probing and was ended; it hangs, or this device is overloaded"
         )

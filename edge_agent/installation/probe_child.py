@@ -61,7 +61,8 @@ def _limit(request: ProbeRequest) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     ceiling = pages * resource.getpagesize() + request.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
-    resource.setrlimit(resource.RLIMIT_CPU, (request.cpu_s, request.cpu_s))
+    # The hard limit kills without saying why, so the soft one must come first.
+    resource.setrlimit(resource.RLIMIT_CPU, (request.cpu_s, request.cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     # The agent kills a probe that hangs; the alarm does if the agent itself was killed.

@@ -23,6 +23,8 @@ from msgspec.structs import replace
 from edge_agent.errors import StorageError
 from edge_agent.installation.active import read_active
 from edge_agent.installation.probe import ChildProbe, ProbeLimits
+from models.bundles import make_golden_vectors
+from models.litert import Int8Model
 from protocol.manifest import FeatureSpec
 from protocol.messages.kinds import InstallStatus, InstallStep
 
@@ -338,6 +340,13 @@ def test_a_harmful_model_ends_its_probe_and_not_the_agent(tmp_path: Path, what: 
     assert report.status is status, report.reason
     assert re.search(expected, report.reason), report.reason
     assert device.release is None
+
+
+def test_a_bundle_larger_than_a_pipe_holds_is_probed_like_any_other() -> None:
+    healthy = MODELS.joinpath("healthy.int8.tflite").read_bytes()
+    large = make_bundle(1, golden=make_golden_vectors(Int8Model(healthy), 4, count=4000))
+    assert len(large) > 3 * 65_536
+    assert ChildProbe(KEYS, ProbeLimits(wall_s=20.0)).run("pump/1", large, lambda: False) is not None
 
 
 def test_a_good_model_passes_the_real_probe(tmp_path: Path) -> None:
