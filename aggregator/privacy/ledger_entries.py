@@ -1,0 +1,109 @@
+"""What the privacy ledger records: runs planned, rounds opened, rounds closed.
+
+Values only, as JSON through msgspec. A round is one question to one cohort in one attempt. Nothing here is secret beyond the names of
+the devices that took part: no update, no key, no noise.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from protocol.names import DeviceId, FamilyName, RunId
+from protocol.privacy_cost import RoundNoise
+
+__all__ = [
+    "Entry",
+    "FixedCohort",
+    "Outcome",
+    "PoissonCohort",
+    "RoundClosed",
+    "RoundId",
+    "RoundOpened",
+    "RunPlanned",
+    "Sampling",
+]
+
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class PoissonCohort(Struct, frozen=True, kw_only=True, tag="poisson"):
+    """Every device of `population` was in with probability `rate`, independently, and nobody outside knows who was."""
+
+    rate: Annotated[float, Meta(gt=0, le=1)]
+    population: Positive
+
+
+class FixedCohort(Struct, frozen=True, kw_only=True, tag="fixed"):
+    """`size` devices were drawn without replacement from `population`; all of them where the two are equal."""
+
+    size: Positive
+    population: Positive
+
+
+Sampling = PoissonCohort | FixedCohort
+
+
+class Outcome(StrEnum):
+    """How a round ended.
+
+    RELEASED: the sum was used. WITHHELD: it was unmasked, or may have been, and thrown away. VOID: nobody asked devices to
+    unmask, so there was no sum to see and the round cost nothing.
+    """
+
+    RELEASED = "released"
+    WITHHELD = "withheld"
+    VOID = "void"
+
+
+class RoundId(Struct, frozen=True, kw_only=True, order=True):
+    """Names one attempt of one question: `question` is ``train.fit`` or ``evaluate.assess``; both numbers count from 1."""
+
+    run: RunId
+    question: str
+    number: Positive
+    attempt: Positive
+
+    def __str__(self) -> str:
+        """For people: ``run-7 train.fit 3.1``."""
+        return f"{self.run} {self.question} {self.number}.{self.attempt}"
+
+
+class RunPlanned(Struct, frozen=True, kw_only=True, tag="run_planned"):
+    """A run was admitted: its rounds as planned fit into the family's budget."""
+
+    run: RunId
+    family: FamilyName
+    at: float
+    rounds: Count
+    epsilon_server: float | None
+    epsilon_release: float | None
+
+
+class RoundOpened(Struct, frozen=True, kw_only=True, tag="round_opened"):
+    """Devices are about to be asked for their masked inputs. From here on the round counts until it is closed as void."""
+
+    id: RoundId
+    family: FamilyName
+    at: float
+    noise: RoundNoise
+    sampling: Sampling
+    cohort: tuple[DeviceId, ...]
+
+
+class RoundClosed(Struct, frozen=True, kw_only=True, tag="round_closed"):
+    """How it ended: `participants` are in the sum; `clip_bits` is the noisy number of them within the clip."""
+
+    id: RoundId
+    at: float
+    outcome: Outcome
+    participants: tuple[DeviceId, ...] = ()
+    clip_bits: float | None = None
+    next_clip: float | None = None
+    reason: str = ""
+
+
+Entry = RunPlanned | RoundOpened | RoundClosed

@@ -1,0 +1,79 @@
+"""What a release says about the privacy of the devices it was learned from.
+
+A claim is made by the aggregator from its ledger and travels in the signed manifest, so that whoever installs or audits
+a release can read, years later, what was promised to whom, under which assumptions, and what was not promised. It is
+a statement, not a proof: the ledger's digest in it is what an auditor compares with the ledger itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+__all__ = ["PrivacyClaim", "PrivacyFigure", "RoundTally"]
+
+Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(max_length=1000)]
+
+
+class PrivacyFigure(Struct, frozen=True, kw_only=True):
+    """One ε and whom it holds against. None means that nothing limits it: no differential privacy.
+
+    `epsilon` counts every round of the family up to the release, `run_epsilon` those of the release's own run.
+    `noised_epsilon` leaves out sums that carried no noise; where it differs from `epsilon` it is no guarantee.
+    `idealised_epsilon` is what a continuous Gaussian of the same multiplier would give, for comparison.
+    """
+
+    adversary: Text
+    adjacency: Text
+    accountant: Text
+    epsilon: Annotated[float, Meta(ge=0)] | None
+    run_epsilon: Annotated[float, Meta(ge=0)] | None
+    noised_epsilon: Annotated[float, Meta(ge=0)] | None = None
+    idealised_epsilon: Annotated[float, Meta(ge=0)] | None = None
+
+
+class RoundTally(Struct, frozen=True, kw_only=True):
+    """How the family's rounds ended.
+
+    `withheld`: the sum was unmasked, yet not released. `open`: begun and never closed, e.g. by a power cut; counted as
+    if released to everybody. `dropouts` devices were asked and are in no sum, at most `worst_dropouts` in one round.
+    """
+
+    released: Count
+    void: Count
+    withheld: Count
+    open: Count
+    dropouts: Count
+    worst_dropouts: Count
+
+
+class PrivacyClaim(Struct, frozen=True, kw_only=True):
+    """The full claim of a release; `delta` goes with both figures.
+
+    `noise_multiplier` is the lowest realised one (0: a sum without noise). `maximum_participations` is the cap that
+    devices enforce themselves, `participations` the most any device has taken part so far. `ledger_sha256` is the last
+    digest of the ledger's chain after `ledger_entries` entries.
+    """
+
+    format: Literal[1] = 1
+    unit: Text = "device: everything one device has ever contributed to this model family"
+    server: PrivacyFigure
+    release: PrivacyFigure
+    delta: Annotated[float, Meta(gt=0, lt=1)]
+    mechanism: Text
+    bits: Count
+    clip: float | None
+    noise_multiplier: Annotated[float, Meta(ge=0)]
+    sampling: Text
+    sampling_enforced_by: Text
+    maximum_participations: Count | None
+    participations: Count
+    devices: Count
+    colluders: Count
+    rounds: RoundTally
+    noiseless_questions: tuple[str, ...]
+    not_covered: tuple[Text, ...]
+    ledger_entries: Count
+    ledger_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
