@@ -128,9 +128,7 @@ def derive_pair_seed(shared: bytes, *, binding: RoundBinding, devices: tuple[str
     )
 
 
-def derive_share_key(
-    shared: bytes, *, session: str, round_number: int, sender: str, recipient: str
-) -> bytes:
+def derive_share_key(shared: bytes, *, session: str, round_number: int, sender: str, recipient: str) -> bytes:
     """The 16-byte key that seals the shares of one `sender` for one `recipient`; the way back has another key."""
     return _derive(
         shared,
