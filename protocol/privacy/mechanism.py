@@ -1,0 +1,175 @@
+"""Distributed differential privacy in two calls: `encode` on a device, `decode` on the sum.
+
+    device    update ─► clip ─► (rotate) ─► times s ─► round within Δ2 ─► + integer noise ─► mod 2^b ─► secure sum
+    server    sum mod 2^b ─► (subtract surplus) ─► centre ─► divide by s ─► (unrotate) ─► divide by survivors
+
+No device's vector is private by itself: only the sum carries enough noise, which is why it must travel under masks
+(`protocol.secure_sum`). Nothing here counts ε; `PrivacyParameters.realised` is what an accountant needs.
+
+Source: Kairouz, Liu, Steinke, "The Distributed Discrete Gaussian Mechanism for Federated Learning with Secure
+Aggregation", arXiv:2102.06387v4, Algorithms 1 and 2; Skellam noise after arXiv:2110.04995v1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.privacy.clipping import clip_to_ball
+from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
+from protocol.privacy.errors import SeedError, SumError, UnderNoisedError, UpdateError
+from protocol.privacy.exact_noise import component_variances, grow_noise, surplus_noise
+from protocol.privacy.parameters import NoiseKind, PrivacyParameters
+from protocol.privacy.randomness import RandomBytes, RandomStream
+from protocol.privacy.rotation import rotate, unrotate
+from protocol.privacy.rounding import round_within
+from protocol.privacy.skellam import draw_skellam
+
+__all__ = ["PrivacyParameters", "decode", "encode", "remove_surplus", "round_update"]
+
+
+def encode(
+    update: NDArray[np.floating],
+    parameters: PrivacyParameters,
+    random_bytes: RandomBytes,
+    *,
+    rotation_seed: bytes = b"",
+    noise_seeds: Sequence[bytes] | None = None,
+) -> NDArray[np.uint32]:
+    """One device's contribution to the sum, shape (parameters.vector_length,), words in [0, 2^bits).
+
+    Args:
+        update: any shape with `parameters.dimension` entries, finite.
+        parameters: agreed by all.
+        random_bytes: `os.urandom` in production.
+        rotation_seed: public and equal for all devices of the round; best new each round.
+        noise_seeds: for EXACT_SKELLAM alone, from `exact_noise.draw_seeds(parameters.maximum_dropouts, random_bytes)`.
+
+    Raises:
+        UpdateError: the update is not finite or has another number of entries.
+        SeedError: seeds are missing for EXACT_SKELLAM or given for another kind.
+    """
+    stream = RandomStream.fresh(random_bytes)
+    steps = round_update(update, parameters, stream, rotation_seed=rotation_seed)
+    steps += _noise(parameters, stream, noise_seeds)
+    return (steps & _mask(parameters)).astype(np.uint32)
+
+
+def round_update(
+    update: NDArray[np.floating],
+    parameters: PrivacyParameters,
+    stream: RandomStream,
+    *,
+    rotation_seed: bytes = b"",
+) -> NDArray[np.int64]:
+    """The update in lattice steps before noise, shape (vector_length,); its L2 norm is at most `parameters.norm_bound`.
+
+    Raises:
+        UpdateError: as `encode`.
+    """
+    if update.size != parameters.dimension:
+        raise UpdateError(f"an update has {parameters.dimension} entries, got {update.size}")
+    x = clip_to_ball(update, parameters.clip)
+    if parameters.is_rotated:
+        x = rotate(x, rotation_seed)
+    return round_within(x * parameters.scale, parameters.norm_bound, stream)
+
+
+def remove_surplus(
+    total: NDArray[np.unsignedinteger],
+    parameters: PrivacyParameters,
+    revealed: Sequence[Sequence[bytes]],
+) -> NDArray[np.uint32]:
+    """The sum of an EXACT_SKELLAM round less its surplus noise; `revealed` holds each survivor's revealed seeds.
+
+    Without this step the sum is only noisier than planned, never less private.
+
+    Raises:
+        SeedError: another kind of noise, or a survivor revealed too many or too few seeds.
+        SumError: the sum has another length or words.
+        UnderNoisedError: fewer survivors than planned.
+    """
+    if parameters.noise is not NoiseKind.EXACT_SKELLAM:
+        raise SeedError(f"noise {parameters.noise.value!r} has no surplus to remove")
+    survivors = len(revealed)
+    _require_enough(parameters, survivors)
+    variances = _component_variances(parameters)
+    surplus = surplus_noise(revealed, variances, parameters.cohort - survivors, parameters.vector_length)
+    return ((_words(total, parameters) - surplus) & _mask(parameters)).astype(np.uint32)
+
+
+def decode(
+    total: NDArray[np.unsignedinteger],
+    parameters: PrivacyParameters,
+    *,
+    survivors: int,
+    rotation_seed: bytes = b"",
+    accept_less_noise: bool = False,
+) -> NDArray[np.float64]:
+    """The survivors' mean update, shape (dimension,), from the sum of their encodings mod 2^bits.
+
+    Args:
+        total: shape (vector_length,), words in [0, 2^bits).
+        parameters: those of `encode`.
+        survivors: devices whose encoding is in the sum.
+        rotation_seed: that of `encode`.
+        accept_less_noise: read a sum with fewer survivors than planned. The caller must then account
+            `parameters.realised(survivors)` and never the planned noise.
+
+    Raises:
+        SumError: the sum has another length or words.
+        UnderNoisedError: fewer survivors than planned and not `accept_less_noise`: the round is void.
+        ParameterError: more survivors than devices, or so few that nobody honest is among them.
+    """
+    realised = parameters.realised(survivors)
+    if not realised.is_as_planned and not accept_less_noise:
+        _require_enough(parameters, survivors)
+    half = np.int64(1) << np.int64(parameters.bits - 1)
+    centred = ((_words(total, parameters) + half) & _mask(parameters)) - half
+    mean: NDArray[np.float64] = centred / (parameters.scale * survivors)
+    return unrotate(mean, rotation_seed, parameters.dimension) if parameters.is_rotated else mean
+
+
+def _noise(
+    parameters: PrivacyParameters, stream: RandomStream, seeds: Sequence[bytes] | None
+) -> NDArray[np.int64]:
+    if (seeds is not None) is not (parameters.noise is NoiseKind.EXACT_SKELLAM):
+        raise SeedError(
+            f"noise {parameters.noise.value!r} takes {'no' if seeds is not None else 'its'} seeds: "
+            f"only {NoiseKind.EXACT_SKELLAM.value!r} is grown from seeds"
+        )
+    length, std = parameters.vector_length, parameters.local_lattice_std
+    if seeds is not None:
+        return grow_noise(seeds, _component_variances(parameters), length)
+    if parameters.noise is NoiseKind.SKELLAM:
+        return draw_skellam(length, std * std, stream)
+    return draw_discrete_gaussian(length, std, stream)
+
+
+def _component_variances(parameters: PrivacyParameters) -> tuple[float, ...]:
+    return component_variances(parameters.exact_variance, parameters.cohort, parameters.maximum_dropouts)
+
+
+def _require_enough(parameters: PrivacyParameters, survivors: int) -> None:
+    if survivors < parameters.minimum_survivors:
+        raise UnderNoisedError(
+            f"{survivors} of {parameters.cohort} devices are in the sum, the noise was planned for at least "
+            f"{parameters.minimum_survivors}: the round is void; repeat it with fresh secrets, or plan for "
+            f"maximum_dropouts of at least {parameters.cohort - survivors}"
+        )
+
+
+def _words(total: NDArray[np.unsignedinteger], parameters: PrivacyParameters) -> NDArray[np.int64]:
+    if total.shape != (parameters.vector_length,):
+        raise SumError(f"a sum has shape ({parameters.vector_length},), got {total.shape}")
+    if total.dtype.kind != "u" or int(total.max()) >> parameters.bits:
+        raise SumError(
+            f"a sum holds unsigned words below 2^{parameters.bits}, got {total.dtype} up to {total.max()}"
+        )
+    return total.astype(np.int64)
+
+
+def _mask(parameters: PrivacyParameters) -> np.int64:
+    return np.int64((1 << parameters.bits) - 1)
