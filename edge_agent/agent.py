@@ -185,7 +185,7 @@ class Agent:
         counters = self.counters
         counters.windows += 1
         self.interval.windows += 1
-        counters.raw_bytes += window.samples.nbytes
+        counters.raw_bytes += window.streaming_bytes
         if self._last_machine_s is not None:
             counters.machine_time_s += max(0.0, window.observed_at_s - self._last_machine_s)
         self._last_machine_s = window.observed_at_s
@@ -240,6 +240,10 @@ class Agent:
     def _swap_model(self) -> None:
         active = self.installation.active()
         if active is None:
+            if self.active is not None:
+                log.warning("release_retired release=%s", self.active.release)
+                self.active = self._generation = self._judging = None
+                self.pipeline.retire()
             return
         if active.generation != self._generation:
             self._generation, self.active = active.generation, active

@@ -194,6 +194,10 @@ class Pipeline:
         )
         return self._settle(manifest) if self.is_commissioned else None
 
+    def retire(self) -> None:
+        """There is no release any more: a first one was undone. Windows are kept for commissioning, not judged."""
+        self._model = self._manifest = self._threshold = None
+
     def _settle(self, manifest: Manifest) -> DriftVerdict | None:
         """Find the threshold for the model just adopted, and a reference where it is committed but has none yet."""
         known = self._remembered

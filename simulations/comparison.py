@@ -5,12 +5,17 @@ threshold in the settled part of its life (35-50 %, healthy and never trained on
 (true alarms). Versions 1 and 2 are the released int8 models with personal thresholds. Learning alone starts from the
 same version 1, trains as many epochs on the same rows that the device contributed, and sets its threshold by the same
 rule from its own scores. Same data, same effort: the difference is the others.
+
+A control parts the two things that a release brings: version 1's weights under a threshold from the fleet's summed
+score histogram. Where the control does as well, the shared threshold did the work, not the averaged weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +25,7 @@ from models.local_training import fit
 from models.standardiser import fit_standardiser
 from models.thresholds import effective_threshold
 from protocol.bundle import TrustedKeys, open_bundle
+from protocol.grids import SCORE_GRID
 from simulations.certificates import load_release_key
 from simulations.machines import RecordedBearings
 from simulations.observer import Observer
@@ -43,7 +49,13 @@ def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Ob
         )
         for v in (1, 2)
     )
-    false_alarms: dict[str, list[float]] = {"version 1": [], "learning alone": [], "learned together": []}
+    control = _with_fleet_threshold(first, bearings, world)
+    false_alarms: dict[str, list[float]] = {
+        "version 1": [],
+        "learning alone": [],
+        "learned together": [],
+        "control (version 1, fleet's threshold)": [],
+    }
     found: dict[str, list[float]] = {name: [] for name in false_alarms}
     for index in range(len(world.devices)):
         healthy = bearings.rows(index, bearings.HEALTHY)
@@ -55,6 +67,7 @@ def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Ob
         for name, scores in (
             ("version 1", _released(first, reference)),
             ("learned together", _released(second, recent)),
+            ("control (version 1, fleet's threshold)", _released(control, recent)),
             ("learning alone", _alone(first, np.concatenate([reference, recent]), world.scenario)),
         ):
             over_settled, over_broken = scores(settled), scores(broken)
@@ -79,6 +92,20 @@ def _released(bundle: ModelBundle, own_rows: Rows) -> ShareOver:
         return np.asarray([model.infer_and_score(row)[1] for row in rows])
 
     return _share_over(score, effective_threshold(bundle.manifest.threshold, score(own_rows)))
+
+
+def _with_fleet_threshold(bundle: ModelBundle, bearings: RecordedBearings, world: World) -> ModelBundle:
+    """Version 1's weights, its threshold set as the aggregator sets one: from counts that were summed over devices."""
+    model, counts = Int8Model(bundle.int8_model), np.zeros(SCORE_GRID.bins)
+    for index in range(len(world.devices)):
+        healthy = bearings.rows(index, bearings.HEALTHY)
+        own = fit_standardiser(_commissioning(healthy, world.scenario))
+        rows = own.apply(np.concatenate([healthy, bearings.rows(index, bearings.CHANGED)]))
+        counts += SCORE_GRID.count(np.asarray([model.infer_and_score(row)[1] for row in rows]))
+    detection = world.scenario.detection
+    score = SCORE_GRID.quantile(counts, detection.quantile) * detection.margin
+    threshold = msgspec.structs.replace(bundle.manifest.threshold, score=score, fitted_on=int(counts.sum()))
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, threshold=threshold))
 
 
 def _alone(start: ModelBundle, rows: Rows, scenario: Scenario) -> ShareOver:

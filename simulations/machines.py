@@ -144,6 +144,8 @@ class RecordedBearings:
 
     HEALTHY, CHANGED, SETTLED, BROKEN = (0.0, 0.15), (0.15, 0.25), (0.25, 0.50), (0.95, 1.0)
     COMMISSIONING_ROWS = 120
+    SNAPSHOT_BYTES = 2 * 2560 * 4
+    """Two accelerometers, 2560 float32 samples each: what one row of features was computed from."""
 
     def __init__(self, settings: MachineSettings, count: int, reference: int, directory: Path) -> None:
         self._settings = settings
@@ -184,6 +186,7 @@ class RecordedBearings:
             "key": self._devices[index],
             "rows": list(self._bounds(index, self.HEALTHY)),
             "row_every_s": self._settings.snapshot_every_s,
+            "raw_bytes_per_row": self.SNAPSHOT_BYTES,
             "speed": self._settings.speed,
             "loop": True,
             "control_file": str(control_file),

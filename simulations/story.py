@@ -22,6 +22,7 @@ import tomli_w
 from protocol.names import release_id
 from simulations.bad_release import harmful_release
 from simulations.errors import StoryError
+from simulations.figures import compute_figures
 from simulations.observer import Observer
 from simulations.orders import first_release_spec, rollout_body, rollout_groups
 from simulations.record import Chapter, ChapterState, DeviceSeen, FaultInjected, Record, RolloutSeen
@@ -149,7 +150,8 @@ class Story:
             self.world.machines.settle(self.world.control_file(device), index)
         self._say(chapter, "version 2 is everywhere; watching false alarms")
         self._pause(self.world.scenario.settle_s)
-        chapter.note = "canary, quarter, all: version 2 is everywhere and the false alarms are gone"
+        rates = compute_figures(self.record)
+        chapter.note = f"windows over threshold: {rates.false_alarms_after_change.windows_over_share:.1%} before, {rates.false_alarms_after_learning.windows_over_share:.1%} with version 2"
 
     def _break(self, chapter: Chapter) -> None:
         index = len(self.world.devices) // 2

@@ -22,11 +22,20 @@ __all__ = ["Source", "SourceWindow"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceWindow:
-    """One window of a machine's life."""
+    """One window of a machine's life.
+
+    `raw_bytes` is what the measurement weighed before a source reduced it to ready features; by default, the samples.
+    """
 
     samples: NDArray[np.float32]
     observed_at_s: float
     index: int
+    raw_bytes: int | None = None
+
+    @property
+    def streaming_bytes(self) -> int:
+        """Bytes that streaming this window raw would have cost."""
+        return self.samples.nbytes if self.raw_bytes is None else self.raw_bytes
 
 
 class Source(Protocol):

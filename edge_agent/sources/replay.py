@@ -46,6 +46,7 @@ class ReplaySource:
         self._spec = passthrough_spec(recording.names)
         self._pace = Pace(period_s=settings.row_every_s, speed=settings.speed)
         self._period_s = settings.row_every_s
+        self._raw_bytes = settings.raw_bytes_per_row
         first, end = settings.rows or (0, len(self._rows))
         self._check(first, end)
         self._first, self._end, self._loop = first, end, settings.loop
@@ -77,7 +78,12 @@ class ReplaySource:
                 return None
             self._row = self._first
         samples = self._rows[self._row : self._row + 1].copy()
-        window = SourceWindow(samples=samples, observed_at_s=self._index * self._period_s, index=self._index)
+        window = SourceWindow(
+            samples=samples,
+            observed_at_s=self._index * self._period_s,
+            index=self._index,
+            raw_bytes=self._raw_bytes,
+        )
         self._row += 1
         self._index += 1
         return window

@@ -42,7 +42,8 @@ class ReplaySettings(
     """A recording, one window a row.
 
     NPZ: `key` names the (rows, features) array. CSV: `columns` picks and orders columns (empty: all of them), and
-    `delimiter` parts them. `rows` is [first, last + 1]; `row_every_s` is machine time between rows.
+    `delimiter` parts them. `rows` is [first, last + 1]; `row_every_s` is machine time between rows. `raw_bytes_per_row` is
+    what the measurement behind a row of ready features weighed, so that bandwidth is counted against what was measured.
     """
 
     path: str
@@ -51,6 +52,7 @@ class ReplaySettings(
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     rows: RowRange | None = None
     row_every_s: Seconds = 10.0
+    raw_bytes_per_row: Annotated[int, Meta(ge=1)] | None = None
     speed: Speed = 1.0
     loop: bool = True
     control_file: str | None = None

@@ -277,6 +277,15 @@ def test_states_tell_what_the_agent_waits_for(world: World) -> None:
     assert world.agent.state is AgentState.WATCHING
 
 
+def test_a_first_release_that_was_undone_judges_no_more(world: World) -> None:
+    world.watch(healthy(100))
+    world.installation.now = None
+    world.watch(faulty(20))
+    assert world.said(AnomalyEvent) == []
+    assert world.agent.state is AgentState.WAITING_FOR_RELEASE
+    assert world.agent.release is None
+
+
 def test_a_source_that_fails_is_counted_and_asked_again_later(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
