@@ -29,6 +29,7 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 __all__ = [
     "ASSESS",
     "FIT",
+    "WHOLE_MESSAGES_HEADER",
     "AnswerLayout",
     "AssessQuestion",
     "FitQuestion",
@@ -40,6 +41,9 @@ __all__ = [
 
 FIT: Final = "train.fit"
 ASSESS: Final = "evaluate.assess"
+
+WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
+"""HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""
 
 Positive = Annotated[int, Meta(ge=1)]
 

@@ -2,14 +2,15 @@
 
 ::
 
-    TLS ─► body limit ─► error translation ─► protobuf ─► node signature ─► roster ─► held pull ─► Flower's own handlers
+    TLS ─► body limit ─► error translation ─► protobuf ─► node signature ─► roster ─┬─► messages, objects: `mailroom`
+                                                                                    └─► the rest: Flower's own handlers
 
 No Control API (it starts runs with uploaded code), no Runtime API (it hands out task tokens), no FAB: this app cannot be
 asked for them because it does not have them. Four things are added to Flower's own checks:
 
 * A key that is not in the roster (now) is refused, also where Flower still knows its node.
 * A reply must come from the node that signs the request; Flower checks only that the node was asked.
-* A device that was killed may activate again at once, and the objects of open questions come from memory (`shelf`).
+* A device that was killed may activate again at once, and messages come from memory, not from Flower's database (`mailroom`).
 * ``pull-messages`` is held until a question for that node exists, at most `hold_s`: devices hear at once and
   twelve of them cost twelve requests a second instead of 120. Stock SuperNodes only see a slow answer.
 """
@@ -29,8 +30,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aggregator.flower import upstream
 from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.shelf import Shelf
+from aggregator.flower.mailroom import Mailroom
 from protocol.names import DeviceId
+from protocol.questions import WHOLE_MESSAGES_HEADER
 
 __all__ = ["KeyRing", "LinkStateFactory", "fleet_app"]
 
@@ -55,7 +57,7 @@ def fleet_app(
     linkstate_factory: LinkStateFactory,
     keys: KeyRing,
     doorbell: Doorbell,
-    shelf: Shelf,
+    mailroom: Mailroom,
     *,
     maximum_request_bytes: int,
     hold_s: float,
@@ -66,11 +68,11 @@ def fleet_app(
         linkstate_factory: Flower's, over the one database.
         keys: who is let in.
         doorbell: rung when questions and answers are stored.
-        shelf: objects that are answered from memory.
+        mailroom: questions and replies.
         maximum_request_bytes: larger bodies are refused unread.
         hold_s: longest time a pull is held open; well under a client's read timeout (stock SuperNode: 30 s).
     """
-    guard = _Guard(keys, doorbell, shelf, linkstate_factory.state(), hold_s)
+    guard = _Guard(keys, doorbell, mailroom, linkstate_factory.state(), hold_s)
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
@@ -96,9 +98,14 @@ class _Guard:
     """Runs behind Flower's signature check: what it reads from the request is signed for."""
 
     def __init__(
-        self, keys: KeyRing, doorbell: Doorbell, shelf: Shelf, state: upstream.LinkState, hold_s: float
+        self,
+        keys: KeyRing,
+        doorbell: Doorbell,
+        mailroom: Mailroom,
+        state: upstream.LinkState,
+        hold_s: float,
     ) -> None:
-        self._keys, self._doorbell, self._shelf, self._state = keys, doorbell, shelf, state
+        self._keys, self._doorbell, self._mailroom, self._state = keys, doorbell, mailroom, state
         self._hold_s = hold_s
         # Nearly every handler writes, and SQLite has one writer: threads that meet at its lock sleep and try again,
         # up to 0.1 s at a time. One after the other none of them sleeps.
@@ -112,35 +119,61 @@ class _Guard:
         key = b64decode(request.headers[upstream.FLEET_HTTP_PUBLIC_KEY_HEADER])
         if self._keys.device_of_key(key) is None:
             raise HTTPException(status_code=401, detail="This device key is not in the aggregator's roster")
-        if isinstance(message, upstream.PushMessagesRequest):
-            if len(message.messages_list) != 1 or len(message.message_object_trees) != 1:
-                raise HTTPException(
-                    status_code=400, detail="A reply is exactly one message with its object tree"
-                )
-            if message.messages_list[0].metadata.src_node_id != message.node.node_id:
-                raise HTTPException(status_code=403, detail="A reply must come from the node that signs it")
-        if isinstance(message, upstream.PullObjectRequest):
-            content = self._shelf.take(message.run_id, message.object_id)
-            if content is not None:
-                request.state.protobuf_response = upstream.PullObjectResponse(
-                    object_found=True, object_available=True, object_content=content
-                )
-                return Response()  # Flower's translation layer makes the body from the state
         if isinstance(message, upstream.ActivateNodeRequest):
             # A learner that was killed is online for Flower until its heartbeat is overdue, and would be refused.
             # The signature proves that this is the same device; its former self is gone.
             node_id = await run_in_threadpool(self._sign_off, key)
             self._doorbell.dismiss(node_id)
-        if isinstance(message, upstream.PullMessagesRequest):
-            may_pull = await self._doorbell.wait_for_question(message.node.node_id, self._hold_s)
-            if not may_pull or await request.is_disconnected():
-                # Pulling marks a question as delivered; nobody would hear it here.
-                request.state.protobuf_response = upstream.PullMessagesResponse()
-                return Response()
-        async with self._turn:
-            response = await call_next(request)
-        if isinstance(message, upstream.PushMessagesRequest | upstream.PushObjectRequest):
-            self._doorbell.ring_asker()
+        response = await self._from_mailroom(request, message)
+        if response is None:
+            async with self._turn:
+                return await call_next(request)
+        request.state.protobuf_response = response
+        return Response()  # Flower's translation layer makes the body from the state
+
+    async def _from_mailroom(self, request: Request, message: object) -> object | None:
+        """What is answered to a request about messages; None for every other request."""
+        match message:
+            case upstream.PullMessagesRequest():
+                return await self._give_question(request, message.node.node_id)
+            case upstream.PullObjectRequest():
+                content = self._mailroom.take_object(message.run_id, message.object_id)
+                is_there = content is not None
+                return upstream.PullObjectResponse(
+                    object_found=is_there, object_available=is_there, object_content=content or b""
+                )
+            case upstream.PushMessagesRequest():
+                return self._take_reply(message)
+            case upstream.PushObjectRequest():
+                is_stored = self._mailroom.accept_object(
+                    message.node.node_id, message.session_id, message.object_id, message.object_content
+                )
+                self._doorbell.ring_asker()
+                return upstream.PushObjectResponse(stored=is_stored)
+            case upstream.ConfirmMessageReceivedRequest():
+                return upstream.ConfirmMessageReceivedResponse()
+            case _:
+                return None
+
+    async def _give_question(self, request: Request, node_id: int) -> object:
+        may_pull = await self._doorbell.wait_for_question(node_id, self._hold_s)
+        if not may_pull or await request.is_disconnected():
+            # Pulling marks a question as delivered; nobody would hear it here.
+            return upstream.PullMessagesResponse()
+        return self._mailroom.next_question(node_id, is_whole=WHOLE_MESSAGES_HEADER in request.headers)
+
+    def _take_reply(self, message: upstream.PushMessagesRequest) -> object:
+        if len(message.messages_list) != 1 or len(message.message_object_trees) > 1:
+            raise HTTPException(
+                status_code=400, detail="A reply is exactly one message, whole or with its object tree"
+            )
+        stub, node_id = message.messages_list[0], message.node.node_id
+        if stub.metadata.src_node_id != node_id:
+            raise HTTPException(status_code=403, detail="A reply must come from the node that signs it")
+        response = self._mailroom.accept_reply(
+            node_id, stub, message.message_object_trees, message.ByteSize()
+        )
+        self._doorbell.ring_asker()
         return response
 
     def _sign_off(self, key: bytes) -> int:

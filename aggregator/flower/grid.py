@@ -1,60 +1,68 @@
-"""A Flower Grid straight over the server's own database: no Runtime API, no token, no HTTP in between.
+"""A Flower Grid in the server's own process: no Runtime API, no token, no HTTP in between.
 
 `ask` and `take_replies` are what `link` uses. The rest makes it a complete `flwr.serverapp.Grid`, so that a stock
 strategy (`flwr.serverapp.strategy`) can run over it too.
 
-Invariants: a message is visible to a device only when all its objects are stored; a reply is handed out once, when all
-its objects have arrived; what was handed out or withdrawn is deleted.
+Invariants: a reply is handed out once, when it is complete; a node that goes offline answers with Flower's own error reply;
+what was handed out or withdrawn is gone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 from aggregator.errors import FlowerRunEndedError
 from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.shelf import Shelf
+from aggregator.flower.mailroom import Mailroom
 from aggregator.flower.upstream import (
     SUPERLINK_NODE_ID,
+    Error,
+    ErrorCode,
     Grid,
     Message,
-    NoObjectInStoreError,
     RecordDict,
     Run,
     SqlLinkState,
     TaskIdentity,
-    get_all_nested_objects,
-    get_object_tree,
-    inflate_object_from_contents,
-    iterate_object_tree,
     no_object_id_recompute,
-    remove_content_from_message,
 )
 
-__all__ = ["LinkStateGrid"]
+__all__ = ["MailroomGrid"]
+
+PRESENCE_EVERY_S: Final = 0.5
+"""How often the nodes that are waited for are looked up in the database."""
 
 
-class LinkStateGrid(Grid):
+class MailroomGrid(Grid):
     """Asks nodes and hears their replies within one Flower run. One thread at a time.
 
     Args:
-        state: the server's database.
+        state: the server's database, for nodes and the run.
         run: a running Flower run.
+        mailroom: where questions wait for nodes and replies for this grid.
         doorbell: tells waiting nodes of a question, and this grid of an answer.
-        shelf: gets a copy of the open question's objects.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, state: SqlLinkState, run: Run, doorbell: Doorbell, shelf: Shelf) -> None:
-        self._state, self._run, self._doorbell, self._shelf = state, run, doorbell, shelf
-        self._arriving: dict[str, _Arrival] = {}
+    def __init__(
+        self,
+        state: SqlLinkState,
+        run: Run,
+        mailroom: Mailroom,
+        doorbell: Doorbell,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._state, self._run, self._mailroom, self._doorbell = state, run, mailroom, doorbell
+        self._clock, self._looked_at = clock, -PRESENCE_EVERY_S
         # The Message constructor insists on a process-wide identity; each message gets its run's own in `ask`.
         TaskIdentity.run_id, TaskIdentity.node_id = run.run_id, SUPERLINK_NODE_ID
         TaskIdentity.task_id = run.primary_task_id or 0
 
     def ask(self, messages: Sequence[Message]) -> list[str]:
-        """Store messages for their nodes; returns message ids in order, '' for one that was not accepted.
+        """Leave messages for their nodes; returns message ids in order.
 
         Raises:
             FlowerRunEndedError: the run takes no messages any more.
@@ -63,83 +71,47 @@ class LinkStateGrid(Grid):
             raise FlowerRunEndedError(
                 f"Flower run {self._run.run_id} has ended (finished, or its heartbeat ran out); start another"
             )
-        contents: dict[str, bytes] = {}
-        # One transaction for all devices: a quarter less processor time a round with twelve of them.
-        with no_object_id_recompute(), self._state.session():
-            ids = [self._store(message, contents) for message in messages]
-        self._shelf.fill(self._run.run_id, contents)
-        self._doorbell.ring_nodes(m.metadata.dst_node_id for m, i in zip(messages, ids, strict=True) if i)
-        return ids
+        with no_object_id_recompute():
+            for message in messages:
+                # Identity first: the message's id is a hash over it.
+                message.metadata.__dict__.update(
+                    _run_id=self._run.run_id,
+                    _src_node_id=SUPERLINK_NODE_ID,
+                    _src_task_id=self._run.primary_task_id,
+                )
+                message.metadata.__dict__["_message_id"] = message.object_id
+        self._mailroom.post(messages)
+        self._doorbell.ring_nodes(message.metadata.dst_node_id for message in messages)
+        return [message.metadata.message_id for message in messages]
 
     def take_replies(self, message_ids: Collection[str]) -> list[Message]:
-        """Replies to these messages whose objects are all here, each once; also Flower's own error replies."""
-        for stub in self._state.get_message_res(message_ids=set(message_ids), run_id=self._run.run_id):
-            self._arriving[stub.metadata.message_id] = _Arrival(stub)
-        complete = []
-        with self._state.session():
-            for reply_id, arrival in list(self._arriving.items()):
-                if self._fetch(arrival):
-                    del self._arriving[reply_id]
-                    self._forget(arrival.stub.metadata.reply_to_message_id, reply_id)
-                    complete.append(arrival)
-        return [arrival.reply() for arrival in complete]
+        """Replies to these messages that are complete, each once; an error reply where the node is gone."""
+        replies = self._mailroom.take_replies(message_ids)
+        if self._clock() - self._looked_at >= PRESENCE_EVERY_S:
+            self._looked_at = self._clock()
+            replies += self._give_up_on_absent(message_ids)
+        return replies
 
     def withdraw(self, message_ids: Collection[str]) -> None:
-        """Delete these questions and half-arrived replies to them; later replies are refused by the database."""
-        for reply_id, arrival in list(self._arriving.items()):
-            if arrival.stub.metadata.reply_to_message_id in message_ids:
-                del self._arriving[reply_id]
-                self._state.object_store.delete(reply_id)
-        for message_id in message_ids:
-            self._forget(message_id)
+        """Forget these questions; replies that still come are dropped."""
+        self._mailroom.withdraw(message_ids)
 
     def is_open(self) -> bool:
         """Whether the run still takes messages."""
         status = self._state.get_run_status({self._run.run_id}).get(self._run.run_id)
         return status is not None and status.status == "running"
 
-    def _store(self, message: Message, contents: dict[str, bytes]) -> str:
-        # Identity first: the message's id is a hash over it.
-        message.metadata.__dict__.update(
-            _run_id=self._run.run_id, _src_node_id=SUPERLINK_NODE_ID, _src_task_id=self._run.primary_task_id
-        )
-        message.metadata.__dict__["_message_id"] = message.object_id
-        run_id = self._run.run_id
-        session = self._state.start_session(run_id)
-        objects = get_all_nested_objects(message)
-        stored, missing = self._state.store_message_and_object_tree(
-            remove_content_from_message(message), get_object_tree(message), session
-        )
-        for object_id, part in objects.items():
-            if object_id not in contents:
-                contents[object_id] = part.deflate()
-        for object_id in missing:
-            self._state.store_object(run_id, session, object_id, contents[object_id])
-        return message.metadata.message_id if stored else ""
-
-    def _fetch(self, arrival: _Arrival) -> bool:
-        """Take what has arrived since the last look; True when there is nothing left to wait for."""
-        if arrival.missing is None:
-            try:
-                tree = self._state.object_store.get_object_tree(arrival.stub.metadata.message_id)
-            except NoObjectInStoreError:
-                return True
-            arrival.missing = [node.object_id for node in iterate_object_tree(tree)]
-        # Devices send an answer's objects in any order; the first one that is not here ends this look.
-        while arrival.missing:
-            content = self._state.get_object(self._run.run_id, arrival.missing[-1])
-            if content is None:
-                return True
-            if not content:
-                return False
-            arrival.contents[arrival.missing.pop()] = content
-        arrival.is_whole = True
-        return True
-
-    def _forget(self, message_id: str, reply_id: str = "") -> None:
-        self._state.delete_messages(message_ins_ids={message_id})
-        for object_id in filter(None, (message_id, reply_id)):
-            self._state.object_store.delete(object_id)
+    def _give_up_on_absent(self, message_ids: Collection[str]) -> list[Message]:
+        waiting = self._mailroom.addressees(message_ids)
+        if not waiting:
+            return []
+        present = {
+            node.node_id
+            for node in self._state.get_node_info(node_ids=sorted(set(waiting.values())), statuses=["online"])
+        }
+        absent = [name for name, node in waiting.items() if node not in present]
+        error = Error(ErrorCode.NODE_UNAVAILABLE, "the device went offline")
+        return [Message(error, reply_to=question) for question in self._mailroom.withdraw(absent)]
 
     # From here on: the rest of Flower's Grid interface, for stock strategies.
 
@@ -179,9 +151,9 @@ class LinkStateGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Ask and wait for every reply, at most `timeout` seconds."""
-        waiting, replies = set(self.ask(list(messages))) - {""}, []
-        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
-        while waiting and (left := deadline - time.monotonic()) > 0:
+        waiting, replies = set(self.ask(list(messages))), []
+        deadline = self._clock() + (float("inf") if timeout is None else timeout)
+        while waiting and (left := deadline - self._clock()) > 0:
             for reply in self.take_replies(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 replies.append(reply)
@@ -189,27 +161,3 @@ class LinkStateGrid(Grid):
                 self._doorbell.wait_for_answer(min(left, 0.25))
         self.withdraw(waiting)
         return replies
-
-
-@dataclass
-class _Arrival:
-    """A reply on its way: Flower lists it before its objects have been uploaded."""
-
-    stub: Message
-    missing: list[str] | None = None
-    contents: dict[str, bytes] = field(default_factory=dict)
-    is_whole: bool = False
-
-    def reply(self) -> Message:
-        """The reply with its content; the empty stub where its objects are gone or do not parse."""
-        if not self.is_whole:
-            return self.stub
-        try:
-            reply = inflate_object_from_contents(self.stub.metadata.message_id, self.contents)
-        except Exception:  # noqa: BLE001 - a device's bytes: whatever they break, it is that device's reply that is void
-            return self.stub
-        if not isinstance(reply, Message):
-            return self.stub
-        # What the device wrote into the object is its word; who is answered is what Flower's database checked.
-        reply.__dict__["_metadata"] = self.stub.metadata
-        return reply

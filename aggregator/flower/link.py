@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.grid import LinkStateGrid
+from aggregator.flower.grid import MailroomGrid
 from aggregator.flower.roster import Roster
 from aggregator.flower.upstream import (
     Array,
@@ -58,7 +58,7 @@ class FlowerCohortLink:
 
     def __init__(
         self,
-        grid: LinkStateGrid,
+        grid: MailroomGrid,
         roster: Roster,
         doorbell: Doorbell,
         *,

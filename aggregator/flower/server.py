@@ -36,10 +36,10 @@ from aggregator.errors import FlowerListenError, FlowerRunEndedError, FlowerServ
 from aggregator.flower import upstream
 from aggregator.flower.doorbell import Doorbell
 from aggregator.flower.fleet_app import fleet_app
-from aggregator.flower.grid import LinkStateGrid
+from aggregator.flower.grid import MailroomGrid
 from aggregator.flower.link import FlowerCohortLink
+from aggregator.flower.mailroom import Mailroom
 from aggregator.flower.roster import Roster, RosterChange
-from aggregator.flower.shelf import Shelf
 from protocol.names import DeviceId
 
 __all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
@@ -119,7 +119,7 @@ class FlowerServer:
                 f"Flower opened {database} as {type(state).__name__}; expected its SQL state"
             )
         self._factory, self._state = factory, state
-        self._doorbell, self._shelf = Doorbell(), Shelf()
+        self._doorbell, self._mailroom = Doorbell(), Mailroom(settings.maximum_request_bytes)
         self._roster = Roster(settings.data_dir / "roster.json", self._node_of_key)
         self._runs: dict[int, FlowerRun] = {}
         self._lock = threading.Lock()
@@ -147,7 +147,7 @@ class FlowerServer:
             self._factory,
             self._roster,
             self._doorbell,
-            self._shelf,
+            self._mailroom,
             maximum_request_bytes=self._settings.maximum_request_bytes,
             hold_s=self._settings.hold_s,
         )
@@ -232,7 +232,7 @@ class FlowerServer:
             self._runs.pop(run.run_id, None)
         self._state.finish_task(run.task_id, end.value, details)
         self._state.cleanup_run(run.run_id)
-        self._shelf.clear(run.run_id)
+        self._mailroom.clear(run.run_id)
 
     def is_running(self, run: FlowerRun) -> bool:
         """Whether the run still takes questions."""
@@ -240,15 +240,12 @@ class FlowerServer:
 
     def traffic(self, run: FlowerRun) -> Traffic:
         """Bytes that went over the wire for this run so far."""
-        info = self._info(run)
-        return Traffic(
-            to_devices_bytes=info.bytes_sent + self._shelf.served_bytes(run.run_id),
-            from_devices_bytes=info.bytes_recv,
-        )
+        sent, received = self._mailroom.traffic(run.run_id)
+        return Traffic(to_devices_bytes=sent, from_devices_bytes=received)
 
-    def grid(self, run: FlowerRun) -> LinkStateGrid:
+    def grid(self, run: FlowerRun) -> MailroomGrid:
         """A Flower Grid for this run, for stock strategies."""
-        return LinkStateGrid(self._state, self._info(run), self._doorbell, self._shelf)
+        return MailroomGrid(self._state, self._info(run), self._mailroom, self._doorbell)
 
     def link(self, run: FlowerRun) -> FlowerCohortLink:
         """The road to the devices that a collector takes."""

@@ -44,13 +44,22 @@ try:
         Status,
         SubStatus,
     )
+    from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
     from flwr.proto.fleet_pb2 import (
         ActivateNodeRequest,
         PullMessagesRequest,
         PullMessagesResponse,
         PushMessagesRequest,
+        PushMessagesResponse,
     )
-    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
+    from flwr.proto.message_pb2 import (
+        ConfirmMessageReceivedRequest,
+        ConfirmMessageReceivedResponse,
+        PullObjectRequest,
+        PullObjectResponse,
+        PushObjectRequest,
+        PushObjectResponse,
+    )
     from flwr.server.superlink.linkstate import LinkState, SqlLinkState
     from flwr.serverapp import Grid
     from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
@@ -62,7 +71,6 @@ try:
         no_object_id_recompute,
     )
     from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-    from flwr.supercore.object_store import NoObjectInStoreError
     from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
@@ -85,13 +93,14 @@ __all__ = [
     "Array",
     "ArrayRecord",
     "ConfigRecord",
+    "ConfirmMessageReceivedRequest",
+    "ConfirmMessageReceivedResponse",
     "Error",
     "ErrorCode",
     "Grid",
     "LinkState",
     "Message",
     "MetricRecord",
-    "NoObjectInStoreError",
     "NodeAuthMiddleware",
     "ProtobufTranslationMiddleware",
     "PullMessagesRequest",
@@ -99,7 +108,9 @@ __all__ = [
     "PullObjectRequest",
     "PullObjectResponse",
     "PushMessagesRequest",
+    "PushMessagesResponse",
     "PushObjectRequest",
+    "PushObjectResponse",
     "RecordDict",
     "Run",
     "SqlLinkState",
@@ -115,7 +126,10 @@ __all__ = [
     "http_error_translator",
     "inflate_object_from_contents",
     "iterate_object_tree",
+    "message_from_proto",
+    "message_to_proto",
     "no_object_id_recompute",
+    "recorddict_to_proto",
     "remove_content_from_message",
 ]
 

@@ -30,6 +30,7 @@ from edge_agent.errors import (
 )
 from edge_agent.learner import upstream
 from protocol.identity import public_key_pem
+from protocol.questions import WHOLE_MESSAGES_HEADER
 
 __all__ = ["FlowerClient", "Traffic"]
 
@@ -76,6 +77,7 @@ class FlowerClient:
         self._key, self._now = key, now
         self._public_key = public_key_pem(key.public_key())
         self._node: Any = None
+        self._sends_whole = False
         self.traffic = Traffic()
         try:
             trust = ssl.create_default_context(cafile=str(ca_file))
@@ -129,7 +131,7 @@ class FlowerClient:
         response = self._call(
             "pull-messages", upstream.PullMessagesRequest(node=self._node), upstream.PullMessagesResponse()
         )
-        if not response.messages_list or not response.message_object_trees:
+        if not response.messages_list:
             return None
         try:
             stub = upstream.message_from_proto(response.messages_list[0])
@@ -137,7 +139,8 @@ class FlowerClient:
             raise AggregatorAnswerError(
                 f"the aggregator sent a message that does not parse: {error!r}"
             ) from error
-        return self._whole(stub, response.message_object_trees[0])
+        self._sends_whole = not response.message_object_trees
+        return stub if self._sends_whole else self._fetch(stub, response.message_object_trees[0])
 
     def reply(self, message: upstream.Message, seconds: float) -> None:
         """Send an answer with all its objects.
@@ -153,6 +156,17 @@ class FlowerClient:
         run_id = message.metadata.run_id
         with upstream.no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message.object_id
+            if self._sends_whole:
+                self._call(
+                    "push-messages",
+                    upstream.PushMessagesRequest(
+                        node=self._node,
+                        messages_list=[upstream.message_to_proto(message)],
+                        clientapp_runtime_list=[seconds],
+                    ),
+                    upstream.PushMessagesResponse(),
+                )
+                return
             objects = upstream.get_all_nested_objects(message)
             response = self._call(
                 "push-messages",
@@ -185,7 +199,7 @@ class FlowerClient:
         """Close the connection."""
         self._http.close()
 
-    def _whole(self, stub: upstream.Message, tree: Any) -> upstream.Message:
+    def _fetch(self, stub: upstream.Message, tree: Any) -> upstream.Message:
         # Flower's own client also confirms the receipt, so that the server may delete the objects. Ours deletes them
         # when the answer is in or the round closes; one request in eight is saved.
         run_id, message_id = stub.metadata.run_id, stub.metadata.message_id
@@ -261,4 +275,5 @@ class FlowerClient:
             upstream.FLWR_PACKAGE_NAME_METADATA_KEY: "flwr",
             upstream.FLWR_PACKAGE_VERSION_METADATA_KEY: upstream.FLOWER_VERSION,
             upstream.FLWR_COMPONENT_NAME_METADATA_KEY: "SuperNode",
+            WHOLE_MESSAGES_HEADER: "1",
         }

@@ -42,11 +42,7 @@ def test_fleet_router_has_exactly_the_known_routes() -> None:
         ("create_node", ["owner_aid", "owner_name", "public_key", "heartbeat_interval"]),
         ("deactivate_node", ["node_id"]),
         ("get_node_id_by_public_key", ["public_key"]),
-        ("get_message_res", ["message_ids", "run_id"]),
-        ("store_message_and_object_tree", ["message", "object_tree", "session_id"]),
-        ("store_object", ["run_id", "session_id", "object_id", "object_content"]),
-        ("get_object", ["run_id", "object_id"]),
-        ("delete_messages", ["message_ins_ids"]),
+        ("get_node_info", ["node_ids", "owner_aids", "statuses"]),
         ("claim_task", ["task_id"]),
         ("activate_task", ["task_id"]),
         ("finish_task", ["task_id", "sub_status", "details"]),
@@ -65,6 +61,13 @@ def test_wire_names_are_the_ones_that_were_read_in_the_source() -> None:
     assert device_side.FLEET_HTTP_PUBLIC_KEY_HEADER == "flwr-public-key"
     assert device_side.FLEET_HTTP_SIGNATURE_HEADER == "flwr-signature"
     assert device_side.TIMESTAMP_HEADER == "flwr-timestamp"
+
+
+def test_message_protobuf_still_has_room_for_the_content_itself() -> None:
+    proto = server_side.PushMessagesRequest().messages_list.add()
+    proto.content.SetInParent()
+    assert proto.HasField("content")
+    assert server_side.message_from_proto(proto).has_content()
 
 
 def test_registration_over_the_network_stays_forbidden() -> None:
