@@ -81,6 +81,8 @@ def split_many(
     Raises:
         ShareError: a secret of another length, points that are not distinct or out of range, an impossible threshold.
     """
+    if not secrets:
+        raise ShareError("there is no secret to split")
     _check_points(points)
     if not 1 <= threshold <= len(points):
         raise ShareError(f"a threshold of {threshold} is not possible with {len(points)} holders")
