@@ -134,6 +134,10 @@ def test_a_value_clipped_in_float32_is_taken_as_its_bound() -> None:
     codec = one_part(bound, bits=20, devices=10)
     assert float(np.float32(bound)) > bound
     assert codec.decode(codec.encode(np.array([bound], np.float32), os.urandom))[0] == pytest.approx(bound)
+    # At 32 bits that rounding is more than a step; taken as it is, ten of them would overflow.
+    codec = one_part(bound, bits=32, devices=10)
+    words = codec.encode(np.array([bound], np.float32), os.urandom)
+    assert words[0] == largest_integer(32, 10)
 
 
 @pytest.mark.parametrize("value", [1.001, -1.001, np.inf, -np.inf, np.nan, 1e300])

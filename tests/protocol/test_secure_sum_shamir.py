@@ -164,6 +164,14 @@ def test_impossible_sharings_are_refused(points: list[int], threshold: int, said
         split(bytes(32), threshold=threshold, points=points, random_bytes=os.urandom)
 
 
+def test_a_last_limb_beyond_256_bits_is_noticed() -> None:
+    """17 limbs of 15 bits hold 255 bits: the last one may hold a single bit more."""
+    share = bytes(2 * (LIMBS - 1)) + b"\x01\x00"
+    assert combine([1], [share]) == bytes(31) + b"\x80"
+    with pytest.raises(ShareError, match="do not belong together"):
+        combine([1], [bytes(2 * (LIMBS - 1)) + b"\x02\x00"])
+
+
 def test_a_secret_or_share_of_another_shape_is_refused() -> None:
     with pytest.raises(ShareError, match="a secret to be shared is 32 bytes, got 31"):
         split(bytes(31), threshold=1, points=[1], random_bytes=os.urandom)
