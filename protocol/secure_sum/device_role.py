@@ -7,7 +7,7 @@
 
 Pure: no I/O, clock or hidden randomness. One instance serves one attempt at one round; a retry takes a new one, so that
 every secret is fresh. The device trusts the roster of identity keys it was handed (the fleet's, not the aggregator's) and
-its own policy; everything the server says is checked against these two.
+its own policy; everything the server says is checked against these two (`device_rules`). Secrets live in `round_secrets`.
 
 Not here: clipping, fixed point and noise (what the words mean), the road to the server.
 
@@ -17,18 +17,38 @@ CCS 2020; Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from protocol.names import DeviceId
-from protocol.secure_sum.keys import RandomBytes
-from protocol.secure_sum.masks import MaskGenerator
+from protocol.secure_sum.advertisements import sign_advertisement
+from protocol.secure_sum.device_rules import (
+    DevicePolicy,
+    check_announced,
+    check_cohort,
+    check_confirmations,
+    check_seals,
+    check_sharers,
+    check_survivors,
+    sign_survivors,
+)
+from protocol.secure_sum.errors import (
+    AnnouncementMismatchError,
+    BudgetSpentError,
+    RepeatedStageError,
+    SplitViewError,
+    StageOrderError,
+)
+from protocol.secure_sum.graph import Cohort
+from protocol.secure_sum.keys import RandomBytes, RoundBinding
+from protocol.secure_sum.masks import add_masks, pack_words
 from protocol.secure_sum.messages import (
     Advertisement,
     Announcement,
@@ -41,6 +61,7 @@ from protocol.secure_sum.messages import (
     SurvivorList,
     UnmaskRequest,
 )
+from protocol.secure_sum.round_secrets import RoundSecrets
 
 __all__ = ["Budget", "DevicePolicy", "DeviceRole", "DeviceStage"]
 
@@ -52,31 +73,11 @@ class Budget(Protocol):
         """Why the device may not take part in this round (what is spent, the limit, what would help), or None."""
 
     def spend(self, announcement: Announcement) -> None:
-        """Record one participation, durably, before it returns: called right before the masked input is handed out."""
+        """Record one participation, durably, before it returns: called right before the masked input is handed out.
 
-
-@dataclass(frozen=True, kw_only=True)
-class DevicePolicy:
-    """The floors below which a device takes no part, whatever the server says.
-
-    Attributes:
-        minimum_cohort: fewest devices in a sum, dropped ones not counted (the survivors must reach it too).
-        minimum_threshold: fewest shares that may open one of the device's secrets.
-        corrupt_fraction: share of the cohort the device assumes to collude with the server; with `secrecy_bits` it gives
-            the smallest threshold the device accepts for the degree and cohort it is offered.
-        secrecy_bits: the chance that enough colluders are among someone's neighbours stays below 2^-secrecy_bits.
-        split_view_safe: demand thresholds that hold even if the server tells neighbours different stories.
-        requires_confirmation: refuse rounds in which survivors are not compared.
-        generators: mask generators this device runs well, best first.
-    """
-
-    minimum_cohort: int = 3
-    minimum_threshold: int = 2
-    corrupt_fraction: float = 0.2
-    secrecy_bits: int = 40
-    split_view_safe: bool = False
-    requires_confirmation: bool = False
-    generators: tuple[MaskGenerator, ...] = (MaskGenerator.AES_128_CTR, MaskGenerator.CHACHA20)
+        Raises:
+            BudgetSpentError: it may not be spent after all; nothing leaves the device.
+        """
 
 
 class DeviceStage(StrEnum):
@@ -89,6 +90,28 @@ class DeviceStage(StrEnum):
     CONFIRMED = "confirmed"
     REVEALED = "revealed"
     REFUSED = "refused"
+
+
+_ORDER: Final = tuple(DeviceStage)
+
+
+@dataclass(kw_only=True)
+class _Begun:
+    """A round from this device's advertisement on."""
+
+    announcement: Announcement
+    own: Advertisement
+    secrets: RoundSecrets
+
+
+@dataclass(kw_only=True)
+class _Settled:
+    """A round from its cohort on."""
+
+    cohort: Cohort
+    neighbours: dict[DeviceId, Advertisement]
+    sharers: frozenset[DeviceId] = frozenset()
+    confirmed: bytes | None = None
 
 
 class DeviceRole:
@@ -116,12 +139,26 @@ class DeviceRole:
         budget: Budget,
         random_bytes: RandomBytes,
     ) -> None:
-        raise NotImplementedError
+        self._device = device
+        self._identity_key = identity_key
+        self._roster = roster
+        self._policy = policy
+        self._budget = budget
+        self._random_bytes = random_bytes
+        self._stage = DeviceStage.NEW
+        self._round: _Begun | None = None
+        self._cohort: _Settled | None = None
+        self._unreadable: tuple[DeviceId, ...] = ()
 
     @property
     def stage(self) -> DeviceStage:
         """The last stage completed."""
-        raise NotImplementedError
+        return self._stage
+
+    @property
+    def unreadable(self) -> tuple[DeviceId, ...]:
+        """Neighbours whose seals did not open: worth a line in the log, no reason to stop."""
+        return self._unreadable
 
     def advertise(self, announcement: Announcement) -> Advertisement:
         """Stage 1: make the round's secrets and sign their public keys.
@@ -131,7 +168,23 @@ class DeviceRole:
             SplitViewError: the policy requires compared survivors and the round does not compare them.
             RepeatedStageError: this instance has already advertised.
         """
-        raise NotImplementedError
+        with self._completing(DeviceStage.ADVERTISED):
+            self._check_budget(announcement)
+            if self._policy.requires_confirmation and not announcement.compares_survivors:
+                raise SplitViewError(
+                    "this device takes part only where survivors are compared; announce the round with compares_survivors"
+                )
+            secrets = RoundSecrets(self._device, self._random_bytes)
+            own = sign_advertisement(
+                announcement,
+                self._device,
+                sharing_key=secrets.sharing_key,
+                masking_key=secrets.masking_key,
+                generators=self._policy.generators,
+                identity_key=self._identity_key,
+            )
+            self._round = _Begun(announcement=announcement, own=own, secrets=secrets)
+            return own
 
     def share_keys(self, book: CohortBook) -> SealedShares:
         """Stage 2: check the cohort and the neighbours, leave each neighbour a share of both secrets.
@@ -140,7 +193,21 @@ class DeviceRole:
             CohortTooSmallError, ThresholdTooLowError, UnknownDeviceError, AdvertisementError, GraphMismatchError,
             AnnouncementMismatchError, RepeatedStageError, StageOrderError: see `protocol.secure_sum.errors`.
         """
-        raise NotImplementedError
+        with self._completing(DeviceStage.SHARED):
+            begun = self._begun(book)
+            cohort, neighbours = check_cohort(
+                book,
+                announcement=begun.announcement,
+                own=begun.own,
+                roster=self._roster,
+                policy=self._policy,
+            )
+            self._cohort = _Settled(cohort=cohort, neighbours=neighbours)
+            return SealedShares(
+                session=cohort.session,
+                round_number=cohort.round_number,
+                seals=begun.secrets.share(cohort, neighbours),
+            )
 
     def mask(
         self, delivery: ShareDelivery, *, model_hash: bytes, config_hash: bytes, words: NDArray[np.uint32]
@@ -160,7 +227,25 @@ class DeviceRole:
             TooFewSurvivorsError: fewer than max(threshold, floor) devices shared.
             BudgetSpentError, SurvivorMismatchError, RepeatedStageError, StageOrderError: see the errors.
         """
-        raise NotImplementedError
+        with self._completing(DeviceStage.MASKED):
+            begun, settled = self._begun(delivery), self._settled()
+            check_announced(begun.announcement, model_hash=model_hash, config_hash=config_hash, words=words)
+            settled.sharers = check_sharers(
+                delivery.sharers, cohort=settled.cohort, device=self._device, policy=self._policy
+            )
+            check_seals(
+                [seal.peer for seal in delivery.seals],
+                neighbours=settled.neighbours.keys(),
+                sharers=settled.sharers,
+            )
+            self._unreadable = begun.secrets.hold(settled.cohort, delivery.seals)
+            masked = np.array(words, np.uint32, order="C")
+            self._hide(masked, begun, settled)
+            packed = pack_words(masked, begun.announcement.word_bits)
+            # Last, so that a refused round costs nothing; before anything leaves, so that a crash never gives for free.
+            self._check_budget(begun.announcement)
+            self._budget.spend(begun.announcement)
+            return MaskedInput(session=delivery.session, round_number=delivery.round_number, words=packed)
 
     def confirm(self, survivors: SurvivorList) -> SurvivorConfirmation:
         """Between 3 and 4, only where survivors are compared: sign the list this device was shown.
@@ -168,7 +253,26 @@ class DeviceRole:
         Raises:
             TooFewSurvivorsError, SurvivorMismatchError, RepeatedStageError, StageOrderError: see the errors.
         """
-        raise NotImplementedError
+        with self._completing(DeviceStage.CONFIRMED):
+            begun, settled = self._begun(survivors), self._settled()
+            if not begun.announcement.compares_survivors:
+                raise StageOrderError(
+                    "survivors are compared only in rounds that were announced so; this one goes on with unmask"
+                )
+            check_survivors(
+                survivors.survivors,
+                cohort=settled.cohort,
+                device=self._device,
+                sharers=settled.sharers,
+                policy=self._policy,
+            )
+            settled.confirmed = survivors.survivors
+            return SurvivorConfirmation(
+                session=survivors.session,
+                round_number=survivors.round_number,
+                device=self._device,
+                signature=sign_survivors(settled.cohort, survivors.survivors, self._identity_key),
+            )
 
     def unmask(self, request: UnmaskRequest) -> RevealedShares:
         """Stage 4: reveal shares of survivors' self-mask seeds and of dropped devices' mask keys; then forget everything.
@@ -177,8 +281,113 @@ class DeviceRole:
             BothListsError, TooFewSurvivorsError, SurvivorMismatchError, SplitViewError, RepeatedStageError,
             StageOrderError: see the errors.
         """
-        raise NotImplementedError
+        with self._completing(DeviceStage.REVEALED):
+            begun, settled = self._begun(request), self._settled()
+            survivors, dropped = check_survivors(
+                request.survivors,
+                cohort=settled.cohort,
+                device=self._device,
+                sharers=settled.sharers,
+                policy=self._policy,
+                dropped=request.dropped,
+            )
+            if begun.announcement.compares_survivors:
+                self._check_compared(request, settled)
+            revealed = self._reveal(request, begun.secrets, survivors, dropped)
+            begun.secrets.wipe()
+            return revealed
 
     def leave(self) -> None:
         """Wipe the round's secrets; every further request is refused. For rounds that end without this device."""
-        raise NotImplementedError
+        if self._round:
+            self._round.secrets.wipe()
+        self._stage = DeviceStage.REFUSED
+
+    def _hide(self, words: NDArray[np.uint32], begun: _Begun, settled: _Settled) -> None:
+        """Add the self-mask, and for each pair its mask: the lower id adds it, the higher subtracts it."""
+        binding = RoundBinding(
+            session=begun.announcement.session,
+            round_number=begun.announcement.round_number,
+            model_hash=begun.announcement.model_hash,
+            config_hash=begun.announcement.config_hash,
+            graph_hash=settled.cohort.graph_hash,
+        )
+        added: list[bytes] = [begun.secrets.self_mask]
+        subtracted: list[bytes] = []
+        for peer in settled.sharers & settled.neighbours.keys():
+            seed = begun.secrets.pair_seed(settled.neighbours[peer], binding)
+            (added if self._device < peer else subtracted).append(seed)
+        add_masks(words, added=added, subtracted=subtracted, generator=settled.cohort.generator)
+
+    def _reveal(
+        self,
+        request: UnmaskRequest,
+        secrets: RoundSecrets,
+        survivors: frozenset[DeviceId],
+        dropped: frozenset[DeviceId],
+    ) -> RevealedShares:
+        return RevealedShares(
+            session=request.session,
+            round_number=request.round_number,
+            seeds=secrets.self_mask_shares(survivors),
+            mask_keys=secrets.mask_key_shares(dropped),
+        )
+
+    @contextmanager
+    def _completing(self, stage: DeviceStage) -> Iterator[None]:
+        """Enter a stage in its turn; whatever goes wrong inside ends the round for this device."""
+        try:
+            self._check_turn(stage)
+            yield
+        except BaseException:
+            self.leave()
+            raise
+        self._stage = stage
+
+    def _check_turn(self, stage: DeviceStage) -> None:
+        if _ORDER.index(stage) <= _ORDER.index(self._stage):
+            raise RepeatedStageError(
+                f"stage {stage.value!r} was requested, but this device is already at {self._stage.value!r}; each stage is answered "
+                "once, and a retry is a new session"
+            )
+        compares = self._round is not None and self._round.announcement.compares_survivors
+        steps = [step for step in _ORDER if compares or step is not DeviceStage.CONFIRMED or step is stage]
+        before = steps[steps.index(stage) - 1]
+        if self._stage is not before:
+            raise StageOrderError(
+                f"stage {stage.value!r} was requested after {self._stage.value!r}; it comes after {before.value!r}"
+            )
+
+    def _begun(self, message: CohortBook | ShareDelivery | SurvivorList | UnmaskRequest) -> _Begun:
+        if not self._round:
+            raise StageOrderError("this device has not advertised keys for any round yet")
+        announced = self._round.announcement
+        if (message.session, message.round_number) != (announced.session, announced.round_number):
+            raise AnnouncementMismatchError(
+                f"the message is of session {message.session!r} round {message.round_number}; this device takes part in session "
+                f"{announced.session!r} round {announced.round_number}"
+            )
+        return self._round
+
+    def _settled(self) -> _Settled:
+        if not self._cohort:
+            raise StageOrderError("this device has not been shown its cohort yet")
+        return self._cohort
+
+    def _check_budget(self, announcement: Announcement) -> None:
+        objection = self._budget.objection(announcement)
+        if objection is not None:
+            raise BudgetSpentError(objection)
+
+    def _check_compared(self, request: UnmaskRequest, settled: _Settled) -> None:
+        if request.survivors != settled.confirmed:
+            raise SplitViewError(
+                "the survivors to unmask are not the ones this device confirmed; the server must not change the list"
+            )
+        check_confirmations(
+            request.confirmations,
+            survivors=request.survivors,
+            cohort=settled.cohort,
+            device=self._device,
+            roster=self._roster,
+        )
