@@ -54,6 +54,7 @@ class Figures:
     inference_p50_us: float
     inference_p99_us: float
     agent_memory_mb: float
+    agent_and_learner_memory_mb: float
     rounds: int
     seconds_per_round: float | None
     seconds_per_round_beyond_training: float | None
@@ -105,6 +106,7 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         inference_p50_us=float(np.median([d.p50_us for d in seen])) if seen else 0.0,
         inference_p99_us=max((d.p99_us for d in seen), default=0.0),
         agent_memory_mb=max((d.memory_bytes for d in seen), default=0) / 1e6,
+        agent_and_learner_memory_mb=record.learning_memory_bytes / 1e6,
         rounds=len(drilled),
         seconds_per_round=_mean(_number(r, "seconds") for r in drilled),
         seconds_per_round_beyond_training=_mean(

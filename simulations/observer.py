@@ -127,6 +127,7 @@ class Observer:
         self._see_drift()
         self._see_trainings()
         self._see_rollouts()
+        self._see_memory()
         for device, log in self._logs.items():
             if (trace := log.read(self._epoch)) is not None:
                 self._record.traces[device] = trace
@@ -215,6 +216,16 @@ class Observer:
                 reason=full.get("detail") or full.get("reason") or "",
             )
 
+    def _see_memory(self) -> None:
+        """Agent and learner of one device together, while a run lasts."""
+        for device in self._world.devices:
+            agent = self._world.supervisor.processes.get(f"agent-{device}")
+            learner = _read_pid(self._world.device_directory(device) / "state" / "learner" / "pid")
+            if agent is None or agent.pid is None or learner is None:
+                continue
+            both = _pss_bytes(agent.pid) + _pss_bytes(learner)
+            self._record.learning_memory_bytes = max(self._record.learning_memory_bytes, both)
+
     def _see_rollouts(self) -> None:
         answer = self.fleet.get("/v1/rollouts")
         for item in reversed((answer or {}).get("items", [])):
@@ -288,3 +299,19 @@ class _ScoreLog:
             over=table[:, 4] > 0,
             release=table[:, 5].astype(np.int64),
         )
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _pss_bytes(pid: int) -> int:
+    """Proportional set size; 0 where the process has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
