@@ -17,6 +17,11 @@
     │   ├── FlowerVersionError       the person who installed: another Flower than the one this build was written for
     │   ├── FlowerListenError        the person who configured: address in use, certificate or key unreadable
     │   └── RosterError              the roster given cannot be used: no P-256 key, one key for two devices
+    ├── PrivacyError                 rounds may not be counted, or may not happen, as asked
+    │   ├── PrivacyBudgetError       the person who configured: a plan or a round beyond the budget; no device was asked
+    │   ├── PrivacyPlanError         the person who configured: noise, clip or delta that cannot give what is wanted
+    │   └── LedgerError              we: the privacy ledger does not take this entry; the round must not go on
+    │       └── LedgerDamagedError   whoever touched the file: its chain of digests is broken; restore it from a backup
     ├── FlowerRunEndedError          we: the Flower run no longer accepts questions; start another one
     └── RoundError                   this round gave nothing; the model is untouched, the next round may work
         ├── AnswerRefusedError       one device: its answer is misshapen, not finite or beyond a limit
@@ -45,6 +50,11 @@ __all__ = [
     "FlowerRunEndedError",
     "FlowerServerError",
     "FlowerVersionError",
+    "LedgerDamagedError",
+    "LedgerError",
+    "PrivacyBudgetError",
+    "PrivacyError",
+    "PrivacyPlanError",
     "QuorumMissedError",
     "RosterError",
     "RoundCancelledError",
@@ -123,6 +133,26 @@ class FlowerListenError(FlowerServerError):
 
 class RosterError(FlowerServerError):
     """A device list that cannot become a roster; nothing of it was taken over."""
+
+
+class PrivacyError(AggregatorError):
+    """Privacy accounting refuses; nothing was released."""
+
+
+class PrivacyBudgetError(PrivacyError):
+    """More than the family may spend; the message says which parameter to change to what."""
+
+
+class PrivacyPlanError(PrivacyError):
+    """Parameters that cannot be met together; the message says which to change to what."""
+
+
+class LedgerError(PrivacyError):
+    """The ledger cannot be written, or the entry contradicts what it holds; do not ask devices, do not release."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The ledger's entries are not the ones that were written; no figure computed from it would be honest."""
 
 
 class FlowerRunEndedError(AggregatorError):

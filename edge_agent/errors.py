@@ -22,6 +22,12 @@
     ├── LearnerError             a training run goes on without this device; inference is not touched
     │   ├── NotReadyError             this device: no active model, too few windows, or the invitation is for another
     │   ├── QuestionRefusedError      the aggregator: a question that does not fit this device's model
+    │   ├── PlainAnswerRefusedError   the aggregator asks for an answer without a secure sum
+    │   ├── PrivacyRefusedError       the owner's limits: this answer would give more than the device may give
+    │   │   ├── ParticipationsSpentError  it has taken part as often as it may
+    │   │   ├── EpsilonSpentError         its privacy budget would be exceeded
+    │   │   ├── NoiseRequiredError        it takes part with noise only, and the round has none
+    │   │   └── AlreadyGivenError         this very attempt was answered before; nothing is given twice
     │   ├── AggregatorUnreachableError  the road: refused, reset, silent, or the aggregator is restarting; try again later
     │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or finds its clock wrong
     │   └── AggregatorAnswerError     the aggregator answered something else than asked; drop this one message
@@ -34,7 +40,9 @@ __all__ = [
     "AggregatorAnswerError",
     "AggregatorRefusedError",
     "AggregatorUnreachableError",
+    "AlreadyGivenError",
     "EdgeAgentError",
+    "EpsilonSpentError",
     "FleetAnswerError",
     "FleetConflictError",
     "FleetDeniedError",
@@ -47,8 +55,12 @@ __all__ = [
     "InstallationError",
     "LearnerError",
     "LinkError",
+    "NoiseRequiredError",
     "NotEnrolledError",
     "NotReadyError",
+    "ParticipationsSpentError",
+    "PlainAnswerRefusedError",
+    "PrivacyRefusedError",
     "QuestionRefusedError",
     "ReleaseRefusedError",
     "SampleBufferError",
@@ -148,6 +160,30 @@ class NotReadyError(LearnerError):
 
 class QuestionRefusedError(LearnerError):
     """A round's question that this device does not answer; its message is what the aggregator is told."""
+
+
+class PlainAnswerRefusedError(LearnerError):
+    """An answer in plain is asked for; this device's owner allows answers under a secure sum only."""
+
+
+class PrivacyRefusedError(LearnerError):
+    """This answer does not leave the device; its message is what the aggregator is told."""
+
+
+class ParticipationsSpentError(PrivacyRefusedError):
+    """The device has given as many answers as its owner, or the run, allows."""
+
+
+class EpsilonSpentError(PrivacyRefusedError):
+    """With this answer the device's ε would exceed its budget."""
+
+
+class NoiseRequiredError(PrivacyRefusedError):
+    """The owner allows noised sums only and this one has no noise."""
+
+
+class AlreadyGivenError(PrivacyRefusedError):
+    """An answer to this attempt has left before: a second one could be compared with it."""
 
 
 class AggregatorUnreachableError(LearnerError):

@@ -133,6 +133,25 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Train on mains only, where the device can tell."""
     maximum_examples: Positive = 4096
     """Newest windows that a round trains on."""
+    plain_answers: bool = False
+    """Answer also where the aggregator does not use a secure sum, and then sees this device's update by itself."""
+    minimum_cohort: Annotated[int, Meta(ge=3, le=16_384)] = 3
+    """Fewest devices in a sum that this device is part of; of two, each would learn the other's answer."""
+    compared_survivors: bool = False
+    """Demand that devices sign and compare who is in the sum, against an aggregator that tells them different stories."""
+
+
+class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this device gives to training at most, over its whole life; enforced here, whatever an aggregator asks."""
+
+    maximum_participations: Positive = 10_000
+    """Answers to rounds. Ten rounds a week for twenty years fit; a server that asks without end does not."""
+    maximum_epsilon: Annotated[float, Meta(gt=0)] | None = None
+    """ε that all answers together may cost. None: rounds without noise, which no ε describes, are answered too."""
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
+    """Goes with every ε; below one over the number of devices in the fleet."""
+    require_noise: bool = False
+    """Refuse sums without differential privacy even where no `maximum_epsilon` is set."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,6 +184,7 @@ class StatePaths:
         self.status = root / "status.json"
         self.counters = root / "counters.json"
         self.score_log = root / "scores.csv"
+        self.privacy = root / "privacy.sqlite"
         self.learner = root / "learner"
         self.learner_stats = root / "learner_stats.json"
         self.invitation = root / "learner" / "invitation.json"
@@ -189,6 +209,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outbox: OutboxSettings = OutboxSettings()
     buffer: BufferSettings = BufferSettings()
     learner: LearnerSettings = LearnerSettings()
+    privacy: PrivacySettings = PrivacySettings()
     health: HealthSettings = HealthSettings()
     debug: DebugSettings = DebugSettings()
     config_file: Path = Path()

@@ -21,11 +21,14 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from protocol.privacy.parameters import NoiseKind, PrivacyParameters
+
 __all__ = [
     "ORDERS",
     "PrivacyCost",
     "RoundNoise",
     "epsilon",
+    "noise_of",
     "planned_cost",
     "realised_multiplier",
     "round_cost",
@@ -60,7 +63,7 @@ class RoundNoise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     the largest L2 norm of one device's rounded vector; `local_noise` the standard deviation that one device adds to each of
     `dimension` coordinates; `noise_shares` is n_eff: how many honest devices' noise makes the planned noise.
     `colluders` devices may know their own noise and subtract it. `is_exact` (XNoise): surplus noise was taken out again, so
-    the sum carries exactly `noise_shares` shares however many survive. `clip_bit_noise` is the central standard deviation
+    the noise is that of `noise_shares` + `colluders` devices however many survive. `clip_bit_noise` is the central standard deviation
     added to the number of devices whose update was within the clip, in devices; None where the clip is fixed.
     """
 
@@ -85,6 +88,24 @@ class RoundNoise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
 
+def noise_of(parameters: PrivacyParameters, *, clip_bit_noise: float | None = None) -> RoundNoise:
+    """The noise of a private sum as it is charged and written down, from its parameters."""
+    is_gaussian = parameters.noise is NoiseKind.DISCRETE_GAUSSIAN
+    return RoundNoise(
+        mechanism="discrete-gaussian" if is_gaussian else "skellam",
+        bits=parameters.bits,
+        dimension=parameters.vector_length,
+        clip=parameters.clip,
+        noise_multiplier=parameters.noise_multiplier,
+        sensitivity=parameters.norm_bound,
+        local_noise=parameters.local_lattice_std,
+        noise_shares=parameters.effective_cohort,
+        colluders=parameters.colluders,
+        is_exact=parameters.noise is NoiseKind.EXACT_SKELLAM,
+        clip_bit_noise=clip_bit_noise,
+    )
+
+
 def realised_multiplier(noise: RoundNoise, survivors: int) -> float:
     """Noise over sensitivity that a sum of `survivors` devices really carries: z_r; 0 where nothing protects.
 
@@ -92,12 +113,7 @@ def realised_multiplier(noise: RoundNoise, survivors: int) -> float:
     """
     if noise.local_noise is None or noise.sensitivity is None:
         return 0.0
-    if noise.is_exact:
-        # The sum carries noise_shares shares in all; colluders know theirs of the survivors' even parts.
-        shares = noise.noise_shares * max(0.0, 1.0 - noise.colluders / survivors) if survivors else 0.0
-    else:
-        shares = float(max(survivors - noise.colluders, 0))
-    return math.sqrt(shares) * noise.local_noise / noise.sensitivity
+    return math.sqrt(_honest_shares(noise, survivors)) * noise.local_noise / noise.sensitivity
 
 
 def round_cost(noise: RoundNoise, survivors: int) -> PrivacyCost:
@@ -141,6 +157,14 @@ def epsilon(cost: PrivacyCost, delta: float) -> float:
     )
 
 
+def _honest_shares(noise: RoundNoise, survivors: int) -> float:
+    """How many devices' noise is in the sum and unknown to colluders; a fraction where surplus was taken out."""
+    honest = max(survivors - noise.colluders, 0)
+    fewest = noise.noise_shares + noise.colluders
+    # Each survivor keeps an even part of a variance that does not depend on the dropouts.
+    return fewest * honest / survivors if noise.is_exact and survivors > fewest else float(honest)
+
+
 def _sum_gap(local_noise: float, parts: int) -> float:
     """τ: how far, per coordinate, a sum of discrete Gaussians is from one discrete Gaussian (Theorem 1)."""
     return 10.0 * sum(math.exp(-2 * math.pi**2 * local_noise**2 * j / (j + 1)) for j in range(1, parts))
@@ -163,6 +187,6 @@ def _clip_bit_cost(noise: RoundNoise, survivors: int) -> PrivacyCost:
     if noise.clip_bit_noise is None:
         return PrivacyCost(rho=0.0)
     # A bit is counted as ±1/2, so one device moves the sum by 1/2: ρ = (1/2)²/2σ² (Theorem 1 of arXiv:1905.03871).
-    share = (survivors - noise.colluders) / noise.noise_shares
-    shares = min(share, 1.0) if noise.is_exact else share
-    return PrivacyCost(rho=0.125 / (noise.clip_bit_noise**2 * shares))
+    return PrivacyCost(
+        rho=0.125 * noise.noise_shares / (noise.clip_bit_noise**2 * _honest_shares(noise, survivors))
+    )

@@ -9,79 +9,133 @@
 Invariants:
     * A round is in the ledger before a device is asked, so a kill -9 at any point leaves it counted: an open round counts
       as released with the least noise devices agree to.
-    * The figures never fall. A void round costs nothing.
+    * The figures of closed rounds never fall. A void round costs nothing.
+    * A sum with less noise than planned is never released: `close_round` takes it as withheld, at its realised noise.
 
 Thread-safe: one lock around everything; a call costs one fsynced commit and some milliseconds of accounting.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from aggregator.privacy.ledger_entries import Outcome, RoundId, Sampling
+from aggregator.errors import LedgerError
+from aggregator.privacy.adaptive_clipping import AdaptiveClip
+from aggregator.privacy.advice import advise
+from aggregator.privacy.budget import (
+    FamilyBudget,
+    PlannedQuestion,
+    admit_round,
+    exceeded,
+    projected,
+    require_within,
+)
+from aggregator.privacy.claims import make_claim
+from aggregator.privacy.figures import Figures, figures
+from aggregator.privacy.history import HeldRound, History
+from aggregator.privacy.ledger import Ledger
+from aggregator.privacy.ledger_entries import (
+    Entry,
+    Outcome,
+    RoundClosed,
+    RoundId,
+    RoundOpened,
+    RunPlanned,
+    Sampling,
+)
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_claim import PrivacyClaim
 from protocol.privacy_cost import RoundNoise
 
-__all__ = ["FamilyBudget", "PlannedCost", "PlannedQuestion", "PrivacyDesk"]
+__all__ = ["LEDGER_FILE", "PrivacyDesk"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class FamilyBudget:
-    """What a family may spend over its whole life, and how it is counted.
-
-    `delta` goes with every ε and should be below one over the number of devices. A limit of None is no limit.
-    `maximum_participations` is what devices are told and enforce themselves.
-    """
-
-    delta: float = 1e-6
-    epsilon_server: float | None = None
-    epsilon_release: float | None = None
-    maximum_participations: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedQuestion:
-    """`rounds` times the same question with the same noise to cohorts drawn the same way."""
-
-    question: str
-    rounds: int
-    noise: RoundNoise
-    sampling: Sampling
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedCost:
-    """The family's figures if all planned rounds are released; infinity without noise."""
-
-    epsilon_server: float
-    epsilon_release: float
+LEDGER_FILE: Final = "privacy.sqlite"
+"""The ledger's name in the aggregator's data_dir."""
 
 
 class PrivacyDesk:
     """Privacy accounting of all families of one aggregator.
 
     Args:
-        path: the ledger's SQLite file; made where it is missing.
-        budgets: by family; a family that is not named has `FamilyBudget()`.
+        path: the ledger's SQLite file; made where it is missing unless `read_only`.
+        budgets: by family; a family that is not named has `FamilyBudget()`: no limits.
         now: Unix seconds.
+        read_only: look only, also while an aggregator writes.
+
+    Raises:
+        LedgerError, LedgerDamagedError: the ledger cannot be used; run no round.
     """
 
     def __init__(
-        self, path: Path, budgets: Mapping[FamilyName, FamilyBudget], *, now: Callable[[], float]
-    ) -> None: ...
+        self,
+        path: Path,
+        budgets: Mapping[FamilyName, FamilyBudget],
+        *,
+        now: Callable[[], float],
+        read_only: bool = False,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._budgets, self._now = budgets, now
+        self._ledger = Ledger(path, read_only=read_only)
+        self._history = History(self._ledger.entries)
 
     def close(self) -> None:
         """Close the ledger."""
+        with self._lock:
+            self._ledger.close()
 
-    def plan_run(self, run: RunId, family: FamilyName, questions: Sequence[PlannedQuestion]) -> PlannedCost:
-        """Admit a run whose rounds fit into what is left of the budget, and record the plan. Asking again for a run is harmless.
+    def budget(self, family: FamilyName) -> FamilyBudget:
+        """The limits a family has."""
+        return self._budgets.get(family, FamilyBudget())
+
+    def families(self) -> tuple[FamilyName, ...]:
+        """Families that the ledger knows."""
+        return self._history.families()
+
+    def rounds(self, family: FamilyName) -> tuple[HeldRound, ...]:
+        """What happened in a family's rounds, the oldest first."""
+        with self._lock:
+            return self._history.rounds(family)
+
+    def figures(self, family: FamilyName) -> Figures:
+        """What the family has spent, open rounds at their worst."""
+        return figures(self.rounds(family), self.budget(family).delta)
+
+    def plan_run(self, run: RunId, family: FamilyName, questions: Sequence[PlannedQuestion]) -> Figures:
+        """Admit a run whose rounds fit into what is left of the budget, and record the plan.
+
+        Asking again for the same run (after a restart) gives the figures anew and records and refuses nothing: its rounds
+        are then checked one by one by `open_round`.
+
+        Returns:
+            the family's figures if all planned rounds are released.
 
         Raises:
             PrivacyBudgetError: they do not fit; says which parameter to change to what.
         """
+        budget = self.budget(family)
+        with self._lock:
+            held = self._history.rounds(family)
+            figure = projected(held, questions, budget)
+            if self._history.planned(run) is not None:
+                return figure
+            advice = advise(held, questions, budget) if exceeded(figure, budget) else ""
+            require_within(figure, budget, f"run {run} of family {family!r}", advice)
+            self._record(
+                RunPlanned(
+                    run=run,
+                    family=family,
+                    at=self._now(),
+                    rounds=sum(question.rounds for question in questions),
+                    # JSON knows no infinity; None is a plan without noise.
+                    epsilon_server=figure.server if figure.server < float("inf") else None,
+                    epsilon_release=figure.release if figure.release < float("inf") else None,
+                )
+            )
+            return figure
 
     def open_round(
         self,
@@ -98,6 +152,13 @@ class PrivacyDesk:
             PrivacyBudgetError: releasing it would exceed the budget; nothing was recorded, ask no device.
             LedgerError: the ledger cannot be written or holds this attempt already; ask no device.
         """
+        entry = RoundOpened(
+            id=round_id, family=family, at=self._now(), noise=noise, sampling=sampling, cohort=tuple(cohort)
+        )
+        with self._lock:
+            self._history.check(entry)
+            admit_round(self._history.rounds(family), entry, self.budget(family))
+            self._record(entry)
 
     def close_round(
         self,
@@ -106,16 +167,62 @@ class PrivacyDesk:
         *,
         participants: Sequence[DeviceId] = (),
         clip_bits: float | None = None,
+        next_clip: float | None = None,
         reason: str = "",
     ) -> None:
-        """Record how a round ended. RELEASED and WITHHELD name exactly the devices that are in the sum.
+        """Record how a round ended. Call it with RELEASED before the sum is used.
+
+        Args:
+            round_id: an open round.
+            outcome: see `Outcome`. VOID only where no device was asked to unmask.
+            participants: exactly the devices that are in the sum; none for VOID.
+            clip_bits: noisy number of participants within the clip, where clipping adapts.
+            next_clip: what `AdaptiveClip.next_clip` made of it.
+            reason: of a void or withheld round, for people.
 
         Raises:
-            LedgerError: no such open round, or a participant who was not asked.
+            LedgerError: no such open round, a participant who was not asked, or a RELEASED sum with less noise than
+                planned (withhold it). Do not use the sum.
         """
+        entry = RoundClosed(
+            id=round_id,
+            at=self._now(),
+            outcome=outcome,
+            participants=tuple(participants),
+            clip_bits=clip_bits,
+            next_clip=next_clip,
+            reason=reason,
+        )
+        with self._lock:
+            self._history.check(entry)
+            self._record(entry)
 
-    def current_clip(self, family: FamilyName, initial: float) -> float:
-        """The clip for the next round: `initial`, or what adaptive clipping made of it in the family's released rounds."""
+    def current_clip(self, family: FamilyName, start: AdaptiveClip) -> AdaptiveClip:
+        """The clip for the next round: `start`, moved to where the family's released rounds have taken it."""
+        moved = [
+            held.closed.next_clip
+            for held in self.rounds(family)
+            if held.closed is not None and held.closed.outcome is Outcome.RELEASED and held.closed.next_clip
+        ]
+        return start.at(moved[-1]) if moved else start
 
     def claim(self, family: FamilyName, run: RunId) -> PrivacyClaim:
         """The claim as of now: all rounds of the family, and those of `run` beside it."""
+        with self._lock:
+            return make_claim(self._history.rounds(family), run, self.budget(family), self._ledger.head)
+
+    def latest_run(self, family: FamilyName) -> RunId:
+        """The run that was last planned or asked something.
+
+        Raises:
+            LedgerError: the ledger knows no such family.
+        """
+        run = self._history.latest_run(family)
+        if run is None:
+            known = ", ".join(self.families()) or "none yet"
+            raise LedgerError(f"the privacy ledger holds nothing of family {family!r}; it knows {known}")
+        return run
+
+    def _record(self, entry: Entry) -> None:
+        self._ledger.append(entry)
+        self._history.add(entry)

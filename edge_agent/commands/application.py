@@ -62,6 +62,21 @@ def status(
     return 1 if found.is_stale(now_s) else 0
 
 
+@application.command()
+def privacy(
+    config: Config, as_json: Annotated[bool, typer.Option("--json", help="JSON instead of words")] = False
+) -> int:
+    """Show what this device has given to training runs, and what it may still give."""
+    from edge_agent.commands.privacy_account import account_of, print_account
+
+    account = account_of(load_settings(config))
+    if as_json:
+        print(json.dumps(account))
+    else:
+        print_account(account)
+    return 0
+
+
 @application.command("check-config")
 def check_config(config: Config) -> int:
     """Check agent.toml and every file it names, without starting anything."""

@@ -4,21 +4,44 @@ The limits are the device owner's (``[privacy]`` in agent.toml); an aggregator m
 Kept in ``privacy.sqlite`` of the state directory, apart from bundles and keys: a restart, a new model or a rollback changes
 nothing. A damaged file is never replaced by an empty one, because that would be a new budget: the device then refuses
 every round until a person looks.
+
+Not an account of what the aggregator released: a round that is void for it has been charged here all the same, for the device
+cannot know. So the device's figure is never below the aggregator's.
 """
 
 from __future__ import annotations
 
+import math
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Self
 
-from protocol.privacy_cost import PrivacyCost
+from edge_agent.durable_files import fsync_directory
+from edge_agent.errors import (
+    AlreadyGivenError,
+    EpsilonSpentError,
+    NoiseRequiredError,
+    ParticipationsSpentError,
+    StorageError,
+)
+from protocol.privacy_cost import PrivacyCost, epsilon
 
 __all__ = ["ChargeLimits", "DeviceBudget", "Spending"]
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS charges (
+    number INTEGER PRIMARY KEY, run TEXT NOT NULL, round TEXT NOT NULL, at REAL NOT NULL,
+    rho REAL NOT NULL, xi REAL NOT NULL, noised INTEGER NOT NULL, UNIQUE (run, round)
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS charges_stay BEFORE UPDATE ON charges BEGIN SELECT RAISE(ABORT, 'append only'); END;
+CREATE TRIGGER IF NOT EXISTS charges_last BEFORE DELETE ON charges BEGIN SELECT RAISE(ABORT, 'append only'); END;
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChargeLimits:
-    """How often and how much. None is no limit. `delta` turns costs into ε."""
+    """How often and how much, over the whole life of the device. None is no limit. `delta` turns costs into ε."""
 
     maximum_participations: int | None = None
     maximum_epsilon: float | None = None
@@ -28,7 +51,11 @@ class ChargeLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What was given so far. `epsilon` is infinite when an answer without noise has left; `noised_epsilon` leaves those out."""
+    """What was given so far: answers, how many of them without noise, when the last (Unix seconds).
+
+    `cost` is the sum over the noised answers; `epsilon` its ε, or infinity once an answer without noise has left;
+    `noised_epsilon` leaves those out.
+    """
 
     participations: int
     noiseless: int
@@ -39,13 +66,31 @@ class Spending:
 
 
 class DeviceBudget:
-    """The account. `limits` are the owner's.
+    """The account. Use as a context manager, or `close` it.
+
+    Args:
+        path: the SQLite file; made where it is missing.
+        limits: the owner's.
 
     Raises:
-        StorageError: the file cannot be opened or is damaged.
+        StorageError: the file cannot be opened, or is damaged; take part in nothing.
     """
 
-    def __init__(self, path: Path, limits: ChargeLimits) -> None: ...
+    def __init__(self, path: Path, limits: ChargeLimits) -> None:
+        self._path, self._limits = path, limits
+        try:
+            self._db = _connect(path)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"the privacy account {path} cannot be used: {error}; no round is answered until it can. Restore the file, "
+                "or have the owner decide about a new one: what was given stays given"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def charge(
         self,
@@ -62,17 +107,127 @@ class DeviceBudget:
             run: the training run.
             round_name: the attempt within it, e.g. ``train.fit 3.1``; each is given once.
             cost: `protocol.privacy_cost.planned_cost` of the round's noise; infinite `rho` without noise.
-            now_s: Unix seconds, for the record only.
-            announced: the run's limits; the stricter of both holds.
+            now_s: Unix seconds, for the record only; no limit depends on the clock.
+            announced: the run's limits; the stricter of both holds, each ε at the `delta` it was set for.
 
         Raises:
             ParticipationsSpentError, EpsilonSpentError, NoiseRequiredError, AlreadyGivenError: this answer must not leave;
                 nothing was charged. The message is fit to be sent to the aggregator.
             StorageError: the charge cannot be made durable; the answer must not leave.
         """
+        if cost.rho < 0 or cost.xi < 0 or math.isnan(cost.rho) or math.isnan(cost.xi):
+            raise ValueError(f"a privacy cost is never negative, got rho {cost.rho} and xi {cost.xi}")
+        noised = math.isfinite(cost.rho) and math.isfinite(cost.xi)
+        try:
+            # Immediate: a second process (an orphaned learner) waits here and then sees this charge.
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._refuse_repeats(run, round_name)
+                spent = self._read()
+                for limits in (self._limits, announced):
+                    if limits is not None:
+                        _refuse_excess(limits, spent, cost, noised=noised)
+                self._db.execute(
+                    "INSERT INTO charges (run, round, at, rho, xi, noised) VALUES (?, ?, ?, ?, ?, ?)",
+                    (run, round_name, now_s, cost.rho if noised else 0.0, cost.xi if noised else 0.0, noised),
+                )
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            return self._read()
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"the privacy account {self._path} does not take the charge: {error}; this answer does not leave the device"
+            ) from None
 
     def spending(self) -> Spending:
-        """What this device has given so far."""
+        """What this device has given so far.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        try:
+            return self._read()
+        except sqlite3.Error as error:
+            raise StorageError(f"the privacy account {self._path} cannot be read: {error}") from None
+
+    @property
+    def limits(self) -> ChargeLimits:
+        """The owner's limits."""
+        return self._limits
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; nothing is pending."""
+        self._db.close()
+
+    def _refuse_repeats(self, run: str, round_name: str) -> None:
+        if self._db.execute(
+            "SELECT 1 FROM charges WHERE run = ? AND round = ?", (run, round_name)
+        ).fetchone():
+            raise AlreadyGivenError(
+                f"this device has answered {round_name!r} of run {run!r} before; a repeated round needs a new attempt number"
+            )
+
+    def _read(self) -> Spending:
+        count, noiseless, rho, xi, last = self._db.execute(
+            "SELECT count(*), coalesce(sum(NOT noised), 0), total(rho), total(xi), max(at) FROM charges"
+        ).fetchone()
+        cost = PrivacyCost(rho=rho, xi=xi)
+        noised_epsilon = epsilon(cost, self._limits.delta)
+        return Spending(
+            participations=count,
+            noiseless=noiseless,
+            cost=cost,
+            epsilon=math.inf if noiseless else noised_epsilon,
+            noised_epsilon=noised_epsilon,
+            last_at_s=last,
+        )
+
+
+def _refuse_excess(limits: ChargeLimits, spent: Spending, cost: PrivacyCost, *, noised: bool) -> None:
+    cap = limits.maximum_participations
+    if cap is not None and spent.participations >= cap:
+        raise ParticipationsSpentError(
+            f"this device has given {spent.participations} answers, {cap} are allowed (privacy.maximum_participations)"
+        )
+    if not noised and (limits.require_noise or limits.maximum_epsilon is not None):
+        raise NoiseRequiredError(
+            "this device answers only rounds with noise (privacy.require_noise, or a privacy.maximum_epsilon that no sum without noise fits into); this round has none"
+        )
+    if limits.maximum_epsilon is None:
+        return
+    if spent.noiseless:
+        raise EpsilonSpentError(
+            f"this device has given {spent.noiseless} answers without noise before; no epsilon budget of {limits.maximum_epsilon:g} can hold any more"
+        )
+    after = epsilon(spent.cost + cost, limits.delta)
+    if after > limits.maximum_epsilon:
+        raise EpsilonSpentError(
+            f"this answer would bring the device's epsilon to {after:.4g}, {limits.maximum_epsilon:g} is allowed at delta {limits.delta:g} "
+            f"(privacy.maximum_epsilon; {epsilon(spent.cost, limits.delta):.4g} is spent)"
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    is_new = not path.exists()
+    db = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+    try:
+        path.chmod(0o600)
+        db.execute("PRAGMA cache_size = -256")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.executescript(_SCHEMA)
+        _require_sound(db)
+        if is_new:
+            fsync_directory(path.parent)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _require_sound(db: sqlite3.Connection) -> None:
+    if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise sqlite3.DatabaseError("the integrity check found damage")

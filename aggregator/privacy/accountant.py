@@ -1,0 +1,187 @@
+"""What the rounds of a family cost: ε towards the server, and ε towards an outsider who sees only released models.
+
+* **ε_server**: the server knows who took part, so sampling hides nobody. Per device the costs of the sums it is in add up;
+  the device with the largest ε counts. Adjacency: one device's contributions are there, or nothing is in their place.
+* **ε_release**: an outsider does not know who took part. Cohorts drawn by secret, independent coins (Poisson) amplify, under the
+  same adjacency. Cohorts of fixed size do so only under replacement of one device by another, which doubles what
+  it can change: half the multiplier. Never a Poisson figure for a cohort that was not Poisson-sampled.
+  An outsider sees less than the server, so the figure without amplification holds too and the smaller one counts.
+
+Everything goes through dp-accounting's Rényi accountant at integer orders, where the bounds of the discrete mechanisms hold.
+Noise may depend on earlier releases (adaptive clipping, realised survivors): Rényi costs add up all the same.
+
+Sources: Mironov, Talwar, Zhang, "Rényi Differential Privacy of the Sampled Gaussian Mechanism", 2019, arXiv:1908.10530;
+Wang, Balle, Kasiviswanathan, "Subsampled Rényi DP and Analytical Moments Accountant", 2019, arXiv:1808.00087 (fixed size);
+Feldman, Zrnic, "Individual Privacy Accounting via a Rényi Filter", 2021, arXiv:2008.11193 (adaptive noise, per-person costs).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import dp_accounting  # type: ignore[import-untyped]  # ships no type information; nothing of it leaves this module
+from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]  # as above
+from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]  # as above
+
+from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
+from protocol.privacy_cost import ORDERS, PrivacyCost
+
+__all__ = [
+    "DeviceCosts",
+    "ReleasedSum",
+    "accountant_name",
+    "add_up",
+    "idealised_release_epsilon",
+    "idealised_server_epsilon",
+    "is_poisson",
+    "release_epsilon",
+    "server_epsilon",
+]
+
+DeviceCosts = Mapping[Hashable, PrivacyCost]
+"""By device: the total of the sums it is in."""
+
+_GRAIN: Final = 1000
+"""Multipliers are rounded down to 1/1000 before sampled rounds are grouped: at worst ε grows by its per mille."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedSum:
+    """A sum that outsiders may have seen something of; `is_gaussian` where the amplification theorems apply."""
+
+    cost: PrivacyCost
+    sampling: Sampling
+    is_gaussian: bool
+
+
+def accountant_name() -> str:
+    """Accountant and version, for claims."""
+    return f"RDP at {len(ORDERS)} integer orders, dp-accounting {importlib.metadata.version('dp-accounting')}"
+
+
+def add_up(rounds: Iterable[tuple[PrivacyCost, Iterable[Hashable]]]) -> dict[Hashable, PrivacyCost]:
+    """Per device the total over the rounds it is in; `rounds` are (cost, participants), the oldest first."""
+    totals: dict[Hashable, PrivacyCost] = {}
+    for cost, participants in rounds:
+        for device in participants:
+            totals[device] = totals[device] + cost if device in totals else cost
+    return totals
+
+
+def server_epsilon(costs: DeviceCosts, delta: float) -> float:
+    """ε_server at `delta`: that of the device that gave most; 0 where nobody gave, infinite where a sum had no noise."""
+    return max((_concentrated_epsilon(cost, delta) for cost in _worst(costs.values())), default=0.0)
+
+
+def release_epsilon(sums: Iterable[ReleasedSum], costs: DeviceCosts, delta: float) -> float:
+    """ε_release at `delta`.
+
+    Args:
+        sums: every sum that outsiders may have seen something of.
+        costs: per device, over exactly these sums.
+        delta: of the figure.
+    """
+    sums = tuple(sums)
+    if is_poisson(sums):
+        return min(server_epsilon(costs, delta), _amplified(sums, delta))
+    replaced = {device: _replaced(cost) for device, cost in costs.items()}
+    return min(server_epsilon(replaced, delta), _amplified(sums, delta))
+
+
+def is_poisson(sums: Iterable[ReleasedSum]) -> bool:
+    """Whether every sum's cohort was Poisson-sampled: then the adjacency is presence or absence, otherwise replacement."""
+    return all(isinstance(one.sampling, PoissonCohort) for one in sums)
+
+
+def idealised_server_epsilon(multipliers: Iterable[float], delta: float) -> float:
+    """ε of a device in rounds of a continuous Gaussian with these noise multipliers, exactly (analytic Gaussian mechanism)."""
+    squares = sum(z**-2 if z else math.inf for z in multipliers)
+    return _gaussian_epsilon(squares**-0.5, delta) if squares else 0.0
+
+
+def idealised_release_epsilon(rate: float, multiplier: float, rounds: int, delta: float) -> float:
+    """ε of `rounds` Poisson-sampled continuous Gaussians from privacy loss distributions: what the discrete account is compared with."""
+    if not rounds:
+        return 0.0
+    if not multiplier:
+        return math.inf
+    event = dp_accounting.SelfComposedDpEvent(
+        dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier)), rounds
+    )
+    return float(PLDAccountant().compose(event).get_epsilon(delta))
+
+
+def _gaussian_epsilon(multiplier: float, delta: float) -> float:
+    return float(dp_accounting.get_epsilon_gaussian(multiplier, delta)) if multiplier else math.inf
+
+
+def _worst(costs: Iterable[PrivacyCost]) -> list[PrivacyCost]:
+    """The costs that no other one exceeds in both numbers: few, however many devices there are."""
+    worst: list[PrivacyCost] = []
+    for cost in sorted(set(costs), key=lambda cost: (-cost.rho, -cost.xi)):
+        if not worst or cost.xi > worst[-1].xi:
+            worst.append(cost)
+    return worst
+
+
+@lru_cache(maxsize=4096)
+def _concentrated_epsilon(cost: PrivacyCost, delta: float) -> float:
+    if math.isinf(cost.rho) or math.isinf(cost.xi):
+        return math.inf
+    accountant = RdpAccountant(list(ORDERS))
+    return float(accountant.compose(dp_accounting.ZCDpEvent(cost.rho, cost.xi)).get_epsilon(delta))
+
+
+def _replaced(cost: PrivacyCost) -> PrivacyCost:
+    """The cost under replacement: twice the distance, four times its square (ξ grows by no more)."""
+    return PrivacyCost(rho=4 * cost.rho, xi=4 * cost.xi)
+
+
+def _amplified(sums: tuple[ReleasedSum, ...], delta: float) -> float:
+    """ε with amplification by sampling; infinite where a sum was not noised, or not by a Gaussian."""
+    if any(math.isinf(one.cost.rho) or not one.is_gaussian for one in sums):
+        return math.inf
+    poisson = is_poisson(sums)
+    xi = sum(one.cost.xi for one in sums) * (1 if poisson else 4)
+    groups = Counter((one.sampling, _multiplier(one.cost)) for one in sums)
+    if any(not multiplier for _, multiplier in groups):
+        return math.inf
+    return _compose(tuple(sorted(groups.items(), key=repr)), xi, delta, poisson=poisson)
+
+
+@lru_cache(maxsize=256)
+def _compose(
+    groups: tuple[tuple[tuple[Sampling, float], int], ...], xi: float, delta: float, *, poisson: bool
+) -> float:
+    relation = dp_accounting.NeighboringRelation
+    accountant = RdpAccountant(list(ORDERS), relation.ADD_OR_REMOVE_ONE if poisson else relation.REPLACE_ONE)
+    for (sampling, multiplier), count in groups:
+        event = _poisson_event(sampling, multiplier) if poisson else _fixed_event(sampling, multiplier / 2)
+        accountant.compose(event, count)
+    # The gap between a sum of lattice Gaussians and one lattice Gaussian bounds the log ratio of densities, sampled or not.
+    accountant.compose(dp_accounting.ZCDpEvent(0.0, xi))
+    return float(accountant.get_epsilon(delta))
+
+
+def _poisson_event(sampling: Sampling, multiplier: float) -> dp_accounting.DpEvent:
+    assert isinstance(sampling, PoissonCohort)  # noqa: S101 - narrows the type; `is_poisson` has just said so
+    return dp_accounting.PoissonSampledDpEvent(sampling.rate, dp_accounting.GaussianDpEvent(multiplier))
+
+
+def _fixed_event(sampling: Sampling, multiplier: float) -> dp_accounting.DpEvent:
+    gaussian = dp_accounting.GaussianDpEvent(multiplier)
+    if isinstance(sampling, FixedCohort) and sampling.size < sampling.population:
+        return dp_accounting.SampledWithoutReplacementDpEvent(sampling.population, sampling.size, gaussian)
+    # Everybody was asked, or a Poisson cohort stands among fixed ones: no amplification under replacement.
+    return gaussian
+
+
+def _multiplier(cost: PrivacyCost) -> float:
+    """The Gaussian multiplier with this ρ, rounded down."""
+    return math.floor(_GRAIN / math.sqrt(2 * cost.rho)) / _GRAIN if cost.rho else math.inf

@@ -1,0 +1,141 @@
+"""What a family may spend, and the refusal of a run or a round that would spend more.
+
+A plan is projected at its worst: every planned round is released with the least noise devices agree to, and the device that
+has given most so far takes part in as many of them as its own cap allows. So a run that is admitted ends within the
+budget unless rounds are repeated or their noise falls short; `admit_round` then stops it before the budget is exceeded.
+
+Pure: the ledger's history comes in, a figure or an error comes out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from aggregator.errors import PrivacyBudgetError, PrivacyPlanError
+from aggregator.privacy.accountant import DeviceCosts, ReleasedSum, add_up, release_epsilon, server_epsilon
+from aggregator.privacy.figures import Figures, figures, released_sum
+from aggregator.privacy.history import HeldRound
+from aggregator.privacy.ledger_entries import RoundOpened, Sampling
+from protocol.privacy_cost import PrivacyCost, RoundNoise, planned_cost
+
+__all__ = ["FamilyBudget", "PlannedQuestion", "admit_round", "projected", "require_within"]
+
+NEWCOMER = "a device that has not taken part yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyBudget:
+    """What a family may spend over its whole life, and how it is counted.
+
+    `delta` goes with every ε and should be below one over the number of devices. A limit of None is no limit.
+    `maximum_participations` is what devices are told and enforce themselves: how often a device gives to a sum.
+    """
+
+    delta: float = 1e-6
+    epsilon_server: float | None = None
+    epsilon_release: float | None = None
+    maximum_participations: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that mean nothing."""
+        if not 0 < self.delta < 1:
+            raise PrivacyPlanError(f"delta must be between 0 and 1, e.g. 1e-6, got {self.delta}")
+        for name in ("epsilon_server", "epsilon_release", "maximum_participations"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise PrivacyPlanError(f"{name} must be positive, or left out for no limit, got {limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedQuestion:
+    """`rounds` times the same question with the same noise to cohorts drawn the same way."""
+
+    question: str
+    rounds: int
+    noise: RoundNoise
+    sampling: Sampling
+
+
+def projected(
+    held: Sequence[HeldRound], questions: Sequence[PlannedQuestion], budget: FamilyBudget
+) -> Figures:
+    """The family's figures if every planned round is released, at their worst."""
+    seen = [one for one in held if one.is_seen_by_server]
+    released = [one for one in seen if one.is_released]
+    planned = [(planned_cost(question.noise), question.rounds) for question in questions]
+    sums = [released_sum(one) for one in released]
+    for question, (cost, rounds) in zip(questions, planned, strict=True):
+        is_gaussian = question.noise.mechanism == "discrete-gaussian"
+        sums += [ReleasedSum(cost=cost, sampling=question.sampling, is_gaussian=is_gaussian)] * rounds
+    return Figures(
+        server=server_epsilon(_at_worst(seen, planned, budget), budget.delta),
+        release=release_epsilon(sums, _at_worst(released, planned, budget), budget.delta),
+    )
+
+
+def require_within(figure: Figures, budget: FamilyBudget, what: str, advice: str) -> None:
+    """Refuse figures beyond the budget.
+
+    Raises:
+        PrivacyBudgetError: names the figure, the limit and, in the words of `advice`, what would fit.
+    """
+    over = exceeded(figure, budget)
+    if over:
+        raise PrivacyBudgetError(
+            f"{what} would bring {' and '.join(over)} (delta {budget.delta:g}); {advice}"
+        )
+
+
+def exceeded(figure: Figures, budget: FamilyBudget) -> list[str]:
+    """The limits that `figure` exceeds, in words; empty where it is within all."""
+    pairs = (
+        ("epsilon_server", figure.server, budget.epsilon_server),
+        ("epsilon_release", figure.release, budget.epsilon_release),
+    )
+    return [
+        f"{name} to {value:.4g}, the budget is {limit:g}"
+        for name, value, limit in pairs
+        if limit is not None and value > limit
+    ]
+
+
+def admit_round(held: Sequence[HeldRound], opened: RoundOpened, budget: FamilyBudget) -> None:
+    """Refuse a round whose release would exceed the budget.
+
+    Raises:
+        PrivacyBudgetError: says by how much, and what to do.
+    """
+    if budget.epsilon_server is None and budget.epsilon_release is None:
+        return
+    after = figures([*held, HeldRound(opened=opened)], budget.delta)
+    require_within(
+        after,
+        budget,
+        str(opened.id),
+        "no device was asked. End the run here, or raise the budget in [family.privacy] to at least "
+        f"epsilon_server = {_upward(after.server)}, epsilon_release = {_upward(after.release)}",
+    )
+
+
+def _upward(value: float) -> str:
+    return f"{value * 1.005 + 0.005:.2f}"
+
+
+def _at_worst(
+    held: Sequence[HeldRound], planned: Sequence[tuple[PrivacyCost, int]], budget: FamilyBudget
+) -> DeviceCosts:
+    """Per device what it will have given when the plan is carried out, as far as its cap allows; dearest rounds first."""
+    totals = add_up((one.cost, one.participants) for one in held)
+    times: Counter[Hashable] = Counter(device for one in held for device in one.participants)
+    dearest = sorted(planned, key=lambda pair: (-pair[0].rho, -pair[0].xi))
+    worst: dict[Hashable, PrivacyCost] = {}
+    for device, total in [*totals.items(), (NEWCOMER, PrivacyCost(rho=0.0))]:
+        cap = budget.maximum_participations
+        left = sum(rounds for _, rounds in planned) if cap is None else max(cap - times[device], 0)
+        for cost, rounds in dearest:
+            taken = min(rounds, left)
+            total, left = total + cost.times(taken), left - taken  # noqa: PLW2901 - a running total, read at once below
+        worst[device] = total
+    return worst

@@ -1,0 +1,167 @@
+"""The claim of a release, made from the ledger: every field says what was done, none what was hoped for."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from aggregator.privacy.accountant import (
+    accountant_name,
+    idealised_release_epsilon,
+    idealised_server_epsilon,
+    is_poisson,
+)
+from aggregator.privacy.budget import FamilyBudget
+from aggregator.privacy.figures import figures, released_sum
+from aggregator.privacy.history import HeldRound
+from aggregator.privacy.ledger import LedgerHead
+from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
+from protocol.names import RunId
+from protocol.privacy_claim import PrivacyClaim, PrivacyFigure, RoundTally
+
+__all__ = ["make_claim"]
+
+SERVER = "the aggregator: it knows who takes part and sees every unmasked sum, follows the protocol's messages, and may pool with the colluders named"
+OUTSIDER = "whoever sees released models and their claims, and neither the aggregator's memory nor its list of who took part"
+PRESENCE = "one device's contributions are there, or zero stands in their place"
+REPLACEMENT = "one device's contributions are replaced by any others"
+NOT_COVERED = (
+    "that a device took part at all, when, and with how many bytes",
+    "what a device tells the fleet outside training: anomalies with their windows, drift reports, health",
+    "two or more devices that hold data about the same person or machine: their costs add up",
+    "noise that colluding devices tell the aggregator, beyond the number of colluders named",
+    "more devices under one operator's control than the fleet's roster was checked for",
+    "a device whose own software was replaced: it can give away what it holds",
+)
+
+
+def make_claim(
+    rounds: Sequence[HeldRound], run: RunId, budget: FamilyBudget, head: LedgerHead
+) -> PrivacyClaim:
+    """The claim after `rounds`, all of one family; `run` is the one whose release carries it."""
+    seen = [held for held in rounds if held.is_seen_by_server]
+    noised = [held for held in seen if held.multiplier]
+    of_run = [held for held in rounds if held.opened.id.run == run]
+    total, own, only_noised = (figures(part, budget.delta) for part in (rounds, of_run, noised))
+    times = Counter(device for held in seen for device in held.participants)
+    released = [held for held in seen if held.is_released]
+    poisson = is_poisson(released_sum(held) for held in released)
+    name = accountant_name()
+    return PrivacyClaim(
+        server=PrivacyFigure(
+            adversary=SERVER,
+            adjacency=PRESENCE,
+            accountant=name,
+            epsilon=_finite(total.server),
+            run_epsilon=_finite(own.server),
+            noised_epsilon=_finite(only_noised.server),
+            idealised_epsilon=_finite(_idealised_server(seen, budget.delta)),
+        ),
+        release=PrivacyFigure(
+            adversary=OUTSIDER,
+            adjacency=PRESENCE if poisson else REPLACEMENT,
+            accountant=name,
+            epsilon=_finite(total.release),
+            run_epsilon=_finite(own.release),
+            noised_epsilon=_finite(only_noised.release),
+            idealised_epsilon=_finite(_idealised_release(released, budget.delta)) if poisson else None,
+        ),
+        delta=budget.delta,
+        mechanism=_mechanisms(seen),
+        bits=max((held.opened.noise.bits for held in seen), default=0),
+        clip=max((held.opened.noise.clip for held in noised if held.opened.noise.clip), default=None),
+        noise_multiplier=min((held.multiplier for held in seen), default=0.0),
+        sampling="; ".join(sorted({_sampling(held.opened.sampling) for held in seen})) or "no round yet",
+        sampling_enforced_by=_enforcement(released, poisson=poisson),
+        maximum_participations=budget.maximum_participations,
+        participations=max(times.values(), default=0),
+        devices=len(times),
+        colluders=max((held.opened.noise.colluders for held in noised), default=0),
+        rounds=_tally(rounds),
+        noiseless_questions=tuple(sorted({held.opened.id.question for held in seen if not held.multiplier})),
+        not_covered=_not_covered(rounds, seen, budget),
+        ledger_entries=head.entries,
+        ledger_sha256=head.sha256,
+    )
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
+
+
+def _idealised_server(seen: Sequence[HeldRound], delta: float) -> float:
+    of_device: dict[str, list[float]] = {}
+    for held in seen:
+        for device in held.participants:
+            of_device.setdefault(device, []).append(held.multiplier)
+    distinct = {tuple(sorted(multipliers)) for multipliers in of_device.values()}
+    return max((idealised_server_epsilon(multipliers, delta) for multipliers in distinct), default=0.0)
+
+
+def _idealised_release(released: Sequence[HeldRound], delta: float) -> float:
+    rates = [
+        held.opened.sampling.rate for held in released if isinstance(held.opened.sampling, PoissonCohort)
+    ]
+    lowest = min((held.multiplier for held in released), default=0.0)
+    return idealised_release_epsilon(max(rates, default=1.0), lowest, len(released), delta)
+
+
+def _mechanisms(seen: Sequence[HeldRound]) -> str:
+    names = sorted(
+        {
+            f"{noise.mechanism} in {noise.bits}-bit words"
+            + (", exact under dropout" if noise.is_exact else "")
+            if noise.mechanism != "none"
+            else f"no noise in {noise.bits}-bit words"
+            for noise in (held.opened.noise for held in seen)
+        }
+    )
+    return f"secure sum (SecAgg+) with distributed noise: {'; '.join(names)}" if names else "no round yet"
+
+
+def _sampling(sampling: Sampling) -> str:
+    match sampling:
+        case PoissonCohort():
+            return f"Poisson, each of {sampling.population} devices with probability {sampling.rate:g}"
+        case FixedCohort() if sampling.size == sampling.population:
+            return f"everybody who was there ({sampling.population} devices)"
+        case FixedCohort():
+            return f"{sampling.size} of {sampling.population} devices without replacement"
+
+
+def _enforcement(released: Sequence[HeldRound], *, poisson: bool) -> str:
+    if poisson and released:
+        return "the aggregator, which draws the coins and keeps them secret; devices cannot check it, and epsilon_server does not rest on it"
+    return "nobody needs to: no figure rests on Poisson sampling; each device enforces its own number of participations"
+
+
+def _tally(rounds: Sequence[HeldRound]) -> RoundTally:
+    ends = Counter(held.closed.outcome for held in rounds if held.closed is not None)
+    dropouts = [held.dropouts for held in rounds if held.closed is not None and held.is_seen_by_server]
+    return RoundTally(
+        released=ends[Outcome.RELEASED],
+        void=ends[Outcome.VOID],
+        withheld=ends[Outcome.WITHHELD],
+        open=sum(held.is_open for held in rounds),
+        dropouts=sum(dropouts),
+        worst_dropouts=max(dropouts, default=0),
+    )
+
+
+def _not_covered(
+    rounds: Sequence[HeldRound], seen: Sequence[HeldRound], budget: FamilyBudget
+) -> tuple[str, ...]:
+    found = list(NOT_COVERED)
+    if not all(held.multiplier for held in seen):
+        found.insert(
+            0, "anything that exact sums reveal: some or all sums carried no noise, so epsilon is unlimited"
+        )
+    populations = [held.opened.sampling.population for held in rounds]
+    if populations and budget.delta * min(populations) >= 1:
+        found.append(
+            f"a delta of {budget.delta:g} is no smaller than one over the {min(populations)} devices: choose a smaller one"
+        )
+    if budget.maximum_participations is None:
+        found.append("rounds to come: no cap on participations is set, so each further round adds to epsilon")
+    return tuple(found)
