@@ -30,6 +30,7 @@ __all__ = [
     "KeyPair",
     "RandomBytes",
     "RoundBinding",
+    "check_public_key",
     "derive_pair_seed",
     "derive_share_key",
     "generate_key_pair",
@@ -47,6 +48,18 @@ SHARE_KEY_BYTES: Final = 16
 """Keys of AES-128-GCM, which seals the shares."""
 
 _DOMAIN: Final = b"fedge/secure-sum/v1"
+
+_FIELD: Final = 2**255 - 19
+_SMALL_ORDER: Final = frozenset(
+    {
+        0,
+        1,
+        _FIELD - 1,
+        0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+        0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+    }
+)
+"""u-coordinates of the points of order 1, 2, 4 and 8 on the curve and its twist."""
 
 
 class KeyPair:
@@ -73,16 +86,13 @@ class KeyPair:
             KeyAgreementError: the peer's key is not 32 bytes, or a point of small order, which would make the shared
                 secret known to everybody (RFC 7748 section 6.1): refuse that peer. Or this pair has been wiped.
         """
-        _check_length(peer_public, "public key")
+        check_public_key(peer_public)
         if self._loaded is None:
             raise KeyAgreementError("this key pair has been wiped; a new round takes a new one")
         try:
             return self._loaded.exchange(X25519PublicKey.from_public_bytes(peer_public))
-        except ValueError:
-            raise KeyAgreementError(
-                f"public key {peer_public.hex()} is a point of small order: its shared secrets are known to everybody; "
-                "an honest device's key never is"
-            ) from None
+        except ValueError as error:
+            raise KeyAgreementError(f"public key {peer_public.hex()} is refused: {error}") from None
 
     def wipe(self) -> None:
         """Overwrite the secret with zeros and let the library's copy go, which it overwrites itself.
@@ -131,6 +141,21 @@ def shared_secret(secret: bytes | bytearray, peer_public: bytes) -> bytes:
     For one agreement; for many with the same secret `KeyPair.agree` takes half the time.
     """
     return KeyPair(secret).agree(peer_public)
+
+
+def check_public_key(public: bytes) -> None:
+    """Pass a public key that shared secrets can be made with: the check of `KeyPair.agree` without its multiplication.
+
+    Raises:
+        KeyAgreementError: it is not 32 bytes, or a point of small order.
+    """
+    _check_length(public, "public key")
+    # RFC 7748 section 5: the top bit is ignored, and values up to 2^255 - 1 are taken modulo p.
+    if (int.from_bytes(public, "little") & ((1 << 255) - 1)) % _FIELD in _SMALL_ORDER:
+        raise KeyAgreementError(
+            f"public key {public.hex()} is a point of small order: its shared secrets are known to everybody; "
+            "an honest device's key never is"
+        )
 
 
 def derive_pair_seed(shared: bytes, *, binding: RoundBinding, devices: tuple[str, str]) -> bytes:

@@ -7,6 +7,7 @@ import hmac
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from protocol.secure_sum.errors import KeyAgreementError
 from protocol.secure_sum.keys import (
@@ -123,12 +124,18 @@ def test_key_agreement_multiplies_as_in_rfc_7748_5_2(scalar: str, point: str, pr
         "ec" + "ff" * 30 + "7f",
         "ed" + "ff" * 30 + "7f",
         "ee" + "ff" * 30 + "7f",
+        "ed" + "ff" * 31,
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b880",
         "00" * 31 + "80",  # zero with the bit that RFC 7748 masks away
     ],
 )
 def test_a_point_of_small_order_is_refused_and_named(point: str) -> None:
     with pytest.raises(KeyAgreementError, match=rf"{point} is a point of small order"):
         shared_secret(bytes(range(32)), bytes.fromhex(point))
+    # The library, which multiplies, comes to the same verdict as our list.
+    peer = X25519PublicKey.from_public_bytes(bytes.fromhex(point))
+    with pytest.raises(ValueError, match="computing shared key"):
+        X25519PrivateKey.from_private_bytes(bytes(range(32))).exchange(peer)
 
 
 def test_the_oracle_for_derived_keys_gives_the_answers_of_rfc_5869() -> None:
