@@ -62,10 +62,10 @@ def open_world_and_play(
     record = Record(title=title, chapters=new_chapters())
     report = report_path or Path.cwd() / f"fedge-{scenario.name}-report.html"
     figures_file = json_path or report.with_suffix(".json")
-    began, epoch = time.monotonic(), time.time()
+    began, record.epoch_s = time.monotonic(), time.time()
     with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
         world = World(directory, scenario, machines, supervisor, broker_url=broker_url)
-        observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=epoch)
+        observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=record.epoch_s)
         try:
             with Screen(console) as screen:
                 Story(

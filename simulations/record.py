@@ -158,12 +158,17 @@ class Record:
     learning_memory_bytes: int = 0
     comparison: dict[str, float] = field(default_factory=dict)
     now_s: float = 0.0
+    epoch_s: float = 0.0
     exit_reason: str = ""
 
     @property
     def chapter(self) -> Chapter | None:
         """The chapter that is being played."""
         return next((c for c in self.chapters if c.state is ChapterState.NOW), None)
+
+    def since_epoch(self, unix_s: object) -> float:
+        """A service's Unix time as seconds of the story; `epoch_s` is the Unix time at which it began."""
+        return float(unix_s) - self.epoch_s if isinstance(unix_s, int | float) else 0.0
 
     def between(self, letter: str) -> tuple[float, float]:
         """When a chapter began and ended (now, if it has not)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from simulations.figures import Figures
-from simulations.record import Record
+from simulations.record import Record, RolloutSeen
 from simulations.summary import summary_rows
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def write_report(path: Path, record: Record, figures: Figures) -> None:
     plots = [
         (
             "Score over time, per device",
-            "Each window's anomaly score ÷ its threshold; above 1 is over. Colours are versions.",
+            "Each window's anomaly score ÷ its threshold; above 1 is over. Orange: version 1, green: 2, red: 3. Shaded: an injected fault.",
             _plot_scores(record),
         ),
         (
@@ -179,20 +179,32 @@ def _plot_rounds(record: Record) -> str:
 def _plot_rollouts(record: Record) -> str:
     if not record.rollouts:
         return "<p>No rollout was run.</p>"
-    plot = _new_plot(12, 0.9 + 0.7 * len(record.rollouts))
+    bars = [bar for rollout in record.rollouts.values() for bar in _group_bars(rollout, record)]
+    plot = _new_plot(12, 0.8 + 0.34 * len(bars))
     axis = plot.subplots()
-    for row, rollout in enumerate(record.rollouts.values()):
-        end = rollout.recovered_s or rollout.ended_s or record.now_s
-        is_bad = "ROLL" in rollout.state
-        axis.barh(
-            row, end - rollout.began_s, left=rollout.began_s, color="#d66" if is_bad else "#6a6", height=0.5
-        )
-        axis.text(end, row, f"  {rollout.release}: {rollout.state.lower()}", va="center", fontsize=9)
+    for row, (label, began, ended, is_bad) in enumerate(bars):
+        axis.barh(row, max(ended - began, 0.2), left=began, color="#d66" if is_bad else "#6a6", height=0.6)
+        axis.text(max(ended, began + 0.2), row, f"  {label}", va="center", fontsize=9)
     axis.set_yticks([])
     axis.invert_yaxis()
-    axis.set_xlim(0, record.now_s * 1.25)
+    axis.set_xlim(0, record.now_s * 1.3)
     axis.set_xlabel("s")
     return _svg(plot)
+
+
+def _group_bars(rollout: RolloutSeen, record: Record) -> list[tuple[str, float, float, bool]]:
+    """(label, began, ended, failed) of each group that was started, and of the way back."""
+    bars = []
+    for number, (name, state, *_) in enumerate(rollout.groups):
+        lines = [e for e in rollout.timeline if e["subject"] == "group" and e["group"] == number]
+        times = [record.since_epoch(e["at"]) for e in lines if e["state"] != "SCHEDULED"]
+        if times:
+            bars.append(
+                (f"{rollout.release} {name}: {state.lower()}", times[0], times[-1], state == "FAILED")
+            )
+    if rollout.recovered_s is not None and bars:
+        bars.append((f"{rollout.release} undone everywhere", bars[-1][2], rollout.recovered_s, True))
+    return bars
 
 
 def _plain(value: object) -> object:

@@ -70,7 +70,11 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
             f"{_number(f.loss_champion)} → {_number(f.loss_candidate)}",
             "federated evaluation",
         ),
-        ("int8 error against float", _number(f.int8_error), "mean absolute, standardised units"),
+        (
+            "int8 error against float",
+            _number(f.int8_error),
+            "mean squared difference ÷ mean square of the output",
+        ),
         ("time to roll out", _seconds(f.seconds_to_roll_out), "canary → quarter → all"),
         (
             "bad release → full recovery",
