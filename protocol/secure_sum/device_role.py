@@ -47,7 +47,7 @@ from protocol.secure_sum.errors import (
     StageOrderError,
 )
 from protocol.secure_sum.graph import Cohort
-from protocol.secure_sum.keys import RandomBytes, RoundBinding
+from protocol.secure_sum.keys import RandomBytes
 from protocol.secure_sum.masks import add_masks, pack_words
 from protocol.secure_sum.messages import (
     Advertisement,
@@ -305,13 +305,7 @@ class DeviceRole:
 
     def _hide(self, words: NDArray[np.uint32], begun: _Begun, settled: _Settled) -> None:
         """Add the self-mask, and for each pair its mask: the lower id adds it, the higher subtracts it."""
-        binding = RoundBinding(
-            session=begun.announcement.session,
-            round_number=begun.announcement.round_number,
-            model_hash=begun.announcement.model_hash,
-            config_hash=begun.announcement.config_hash,
-            graph_hash=settled.cohort.graph_hash,
-        )
+        binding = settled.cohort.binding(begun.announcement)
         added: list[bytes] = [begun.secrets.self_mask]
         subtracted: list[bytes] = []
         for peer in settled.sharers & settled.neighbours.keys():

@@ -20,7 +20,9 @@ from typing import Final
 
 from protocol.names import DeviceId
 from protocol.secure_sum.errors import GraphMismatchError, UnknownDeviceError
+from protocol.secure_sum.keys import RoundBinding
 from protocol.secure_sum.masks import MaskGenerator
+from protocol.secure_sum.messages import Announcement
 from protocol.secure_sum.planner import COMPLETE_UP_TO, SumPlan
 
 __all__ = ["Cohort"]
@@ -116,12 +118,26 @@ class Cohort:
 
     def neighbours(self, device: DeviceId) -> tuple[DeviceId, ...]:
         """The devices `device` shares masks with, ascending; `plan.degree` of them."""
-        own = self.position(device)
+        if device not in self._neighbours:
+            own = self.position(device)
+            self._neighbours[device] = tuple(self.ids[at] for at in self._adjacent(own))
+        return self._neighbours[device]
+
+    def _adjacent(self, position: int) -> list[int]:
+        n = len(self.ids)
         if self.is_complete:
-            return self.ids[:own] + self.ids[own + 1 :]
-        n, place, half = len(self.ids), self._place[own], self.plan.degree // 2
-        steps = (step for distance in range(1, half + 1) for step in (distance, -distance))
-        return tuple(self.ids[at] for at in sorted(self._ring[(place + step) % n] for step in steps))
+            return [at for at in range(n) if at != position]
+        place, half = self._place[position], self.plan.degree // 2
+        return sorted(
+            self._ring[(place + step) % n]
+            for distance in range(1, half + 1)
+            for step in (distance, -distance)
+        )
+
+    @cached_property
+    def _neighbours(self) -> dict[DeviceId, tuple[DeviceId, ...]]:
+        """Neighbourhoods asked for so far: the server asks for each several times."""
+        return {}
 
     def holders(self, device: DeviceId) -> tuple[DeviceId, ...]:
         """Who holds a share of each secret of `device`, ascending.
@@ -130,6 +146,16 @@ class Cohort:
         a ring it is the neighbours alone, as the plan's bounds count.
         """
         return self.ids if self.is_complete else self.neighbours(device)
+
+    def binding(self, announcement: Announcement) -> RoundBinding:
+        """What every pair seed of this round is bound to."""
+        return RoundBinding(
+            session=self.session,
+            round_number=self.round_number,
+            model_hash=announcement.model_hash,
+            config_hash=announcement.config_hash,
+            graph_hash=self.graph_hash,
+        )
 
     def point(self, holder: DeviceId) -> int:
         """Where every sharing polynomial is evaluated for `holder`: its position + 1, never 0."""
