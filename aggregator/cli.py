@@ -115,6 +115,35 @@ def runs(
             print_run(answer)
 
 
+@cli.command()
+def privacy(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="aggregator.toml: shows what its ledger holds")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", help="needed where several families are configured")
+    ] = None,
+    release: Annotated[
+        Path | None, typer.Option("--release", help="a bundle: shows the claim signed into it")
+    ] = None,
+    release_key: Annotated[
+        Path | None, typer.Option("--release-key", help="public key of --release, PEM")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what training has cost the devices in privacy; with --config and --release also whether the ledger bears it out."""
+    with _one_line_errors():
+        import msgspec
+
+        from aggregator.commands.privacy import shown_claim
+
+        shown = shown_claim(config, family, release, release_key)
+        print(
+            msgspec.json.encode(shown.claim).decode() if as_json else shown.text,
+            end="" if not as_json else "\n",
+        )
+
+
 @tokens_cli.command("create")
 def create_token(
     config: Config,

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from protocol.names import ReleaseId, release_id
+from protocol.privacy_claim import PrivacyClaim
 
 __all__ = ["FeatureSpec", "FileEntry", "Manifest", "ModelSpec", "Provenance", "ThresholdSpec"]
 
@@ -66,7 +67,7 @@ class ThresholdSpec(Struct, frozen=True, kw_only=True):
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
-    """Where a release comes from: enough to ask why it exists and what it cost."""
+    """Where a release comes from: enough to ask why it exists and what it cost, in privacy too."""
 
     training_run: str | None = None
     trigger: str = "initial"
@@ -77,6 +78,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     algorithm: str = ""
     evaluation: dict[str, float] = field(default_factory=dict)
     git_revision: str = ""
+    privacy: PrivacyClaim | None = None
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

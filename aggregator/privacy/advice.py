@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import msgspec
 
-from aggregator.privacy.budget import FamilyBudget, PlannedQuestion, exceeded, projected
+from aggregator.privacy.budget import PlannedQuestion, exceeded, projected
 from aggregator.privacy.history import HeldRound
+from aggregator.privacy.limits import FamilyBudget
 from protocol.privacy_cost import RoundNoise
 
 __all__ = ["advise", "with_more_noise"]

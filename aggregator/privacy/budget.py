@@ -13,39 +13,17 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from aggregator.errors import PrivacyBudgetError, PrivacyPlanError
+from aggregator.errors import PrivacyBudgetError
 from aggregator.privacy.accountant import DeviceCosts, ReleasedSum, add_up, release_epsilon, server_epsilon
 from aggregator.privacy.figures import Figures, figures, released_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import RoundOpened, Sampling
+from aggregator.privacy.limits import FamilyBudget
 from protocol.privacy_cost import PrivacyCost, RoundNoise, planned_cost
 
-__all__ = ["FamilyBudget", "PlannedQuestion", "admit_round", "projected", "require_within"]
+__all__ = ["PlannedQuestion", "admit_round", "exceeded", "projected", "require_within"]
 
 NEWCOMER = "a device that has not taken part yet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FamilyBudget:
-    """What a family may spend over its whole life, and how it is counted.
-
-    `delta` goes with every ε and should be below one over the number of devices. A limit of None is no limit.
-    `maximum_participations` is what devices are told and enforce themselves: how often a device gives to a sum.
-    """
-
-    delta: float = 1e-6
-    epsilon_server: float | None = None
-    epsilon_release: float | None = None
-    maximum_participations: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse limits that mean nothing."""
-        if not 0 < self.delta < 1:
-            raise PrivacyPlanError(f"delta must be between 0 and 1, e.g. 1e-6, got {self.delta}")
-        for name in ("epsilon_server", "epsilon_release", "maximum_participations"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise PrivacyPlanError(f"{name} must be positive, or left out for no limit, got {limit}")
 
 
 @dataclass(frozen=True, kw_only=True)

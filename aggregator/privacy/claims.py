@@ -12,11 +12,11 @@ from aggregator.privacy.accountant import (
     idealised_server_epsilon,
     is_poisson,
 )
-from aggregator.privacy.budget import FamilyBudget
 from aggregator.privacy.figures import figures, released_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger import LedgerHead
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
+from aggregator.privacy.limits import FamilyBudget
 from protocol.names import RunId
 from protocol.privacy_claim import PrivacyClaim, PrivacyFigure, RoundTally
 

@@ -26,7 +26,6 @@ from aggregator.errors import LedgerError
 from aggregator.privacy.adaptive_clipping import AdaptiveClip
 from aggregator.privacy.advice import advise
 from aggregator.privacy.budget import (
-    FamilyBudget,
     PlannedQuestion,
     admit_round,
     exceeded,
@@ -46,11 +45,12 @@ from aggregator.privacy.ledger_entries import (
     RunPlanned,
     Sampling,
 )
+from aggregator.privacy.limits import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_claim import PrivacyClaim
 from protocol.privacy_cost import RoundNoise
 
-__all__ = ["LEDGER_FILE", "PrivacyDesk"]
+__all__ = ["LEDGER_FILE", "FamilyBudget", "PlannedQuestion", "PrivacyDesk"]
 
 LEDGER_FILE: Final = "privacy.sqlite"
 """The ledger's name in the aggregator's data_dir."""
@@ -61,7 +61,7 @@ class PrivacyDesk:
 
     Args:
         path: the ledger's SQLite file; made where it is missing unless `read_only`.
-        budgets: by family; a family that is not named has `FamilyBudget()`: no limits.
+        budgets: by family; one that is not named has the limits of its last plan in the ledger, or none.
         now: Unix seconds.
         read_only: look only, also while an aggregator writes.
 
@@ -89,7 +89,11 @@ class PrivacyDesk:
 
     def budget(self, family: FamilyName) -> FamilyBudget:
         """The limits a family has."""
-        return self._budgets.get(family, FamilyBudget())
+        if family in self._budgets:
+            return self._budgets[family]
+        run = self._history.latest_run(family)
+        plan = None if run is None else self._history.planned(run)
+        return FamilyBudget() if plan is None else plan.budget
 
     def families(self) -> tuple[FamilyName, ...]:
         """Families that the ledger knows."""
@@ -129,6 +133,7 @@ class PrivacyDesk:
                     run=run,
                     family=family,
                     at=self._now(),
+                    budget=budget,
                     rounds=sum(question.rounds for question in questions),
                     # JSON knows no infinity; None is a plan without noise.
                     epsilon_server=figure.server if figure.server < float("inf") else None,

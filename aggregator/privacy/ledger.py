@@ -96,6 +96,13 @@ class Ledger:
         self._digest, self._count = digest, self._count + 1
         self.entries.append(entry)
 
+    def digest_after(self, entries: int) -> str:
+        """The chain's digest after the first `entries` entries, in hex; empty where there are fewer."""
+        if entries == 0:
+            return GENESIS.hex()
+        row = self._db.execute("SELECT digest FROM entries WHERE number = ?", (entries,)).fetchone()
+        return "" if row is None else bytes(row[0]).hex()
+
     def close(self) -> None:
         """Close the file; nothing is pending."""
         self._db.close()

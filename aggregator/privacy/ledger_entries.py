@@ -11,6 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from aggregator.privacy.limits import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_cost import RoundNoise
 
@@ -73,11 +74,12 @@ class RoundId(Struct, frozen=True, kw_only=True, order=True):
 
 
 class RunPlanned(Struct, frozen=True, kw_only=True, tag="run_planned"):
-    """A run was admitted: its rounds as planned fit into the family's budget."""
+    """A run was admitted: its rounds as planned fit into the family's budget. An ε of None is unlimited."""
 
     run: RunId
     family: FamilyName
     at: float
+    budget: FamilyBudget
     rounds: Count
     epsilon_server: float | None
     epsilon_release: float | None

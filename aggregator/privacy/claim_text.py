@@ -1,0 +1,105 @@
+"""A claim in words for a data-protection officer: what is promised to whom, on what it rests, what is not promised.
+
+Words only, from the claim's own fields: two readers of the same claim read the same text, with or without a ledger.
+"""
+
+from __future__ import annotations
+
+import math
+
+from protocol.privacy_claim import PrivacyClaim, PrivacyFigure
+
+__all__ = ["explain"]
+
+
+def explain(claim: PrivacyClaim, title: str) -> str:
+    """The claim as plain text, lines of any length; `title` says of which family or release."""
+    lines = [
+        f"Privacy of {title}",
+        "",
+        "What is protected",
+        f"  {_sentence(claim.unit)}",
+        "  Samples never leave a device. What leaves is an answer under masks that cancel only in the sum of a whole cohort,",
+        "  so the aggregator learns sums and never one device's answer.",
+        "",
+        "What the sums themselves may still give away",
+        *_figure("The aggregator itself (epsilon_server)", claim.server, claim),
+        *_figure("Whoever sees released models (epsilon_release)", claim.release, claim),
+        "",
+        "On what this rests",
+        f"  Mechanism: {claim.mechanism}.",
+        f"  Noise: {_noise(claim)}",
+        f"  Cohorts: {claim.sampling}. Enforced by {claim.sampling_enforced_by}.",
+        f"  Participation: {_participation(claim)}",
+        f"  Rounds: {_rounds(claim)}",
+        f"  Colluding devices allowed for: {claim.colluders}.",
+        f"  Record: the ledger's first {claim.ledger_entries} entries, whose last digest is {claim.ledger_sha256}.",
+        "",
+        "What is NOT covered",
+        *(f"  - {_sentence(item)}" for item in claim.not_covered),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figure(heading: str, figure: PrivacyFigure, claim: PrivacyClaim) -> list[str]:
+    lines = [f"  {heading}", f"    Who: {figure.adversary}."]
+    if figure.epsilon is None:
+        lines.append(
+            "    No differential privacy: epsilon is unlimited, because sums without noise were unmasked "
+            f"({', '.join(claim.noiseless_questions) or 'see the ledger'})."
+        )
+        if figure.noised_epsilon:
+            lines.append(
+                f"    Setting those sums aside it would be {figure.noised_epsilon:.3g}; that is a comparison, not a promise."
+            )
+        return lines
+    lines += [
+        f"    epsilon = {figure.epsilon:.3g} at delta = {claim.delta:g}, over every round so far; {_own(figure)} by this release's own run.",
+        f"    {_meaning(figure.epsilon)}",
+        f"    Compared are two worlds in which {figure.adjacency}. Computed by: {figure.accountant}.",
+    ]
+    return lines
+
+
+def _own(figure: PrivacyFigure) -> str:
+    return "unlimited" if figure.run_epsilon is None else f"{figure.run_epsilon:.3g}"
+
+
+def _meaning(epsilon: float) -> str:
+    """ε as the odds of a guess, after Wood et al. 2018: a guess at even odds before, and the best it can become."""
+    best = 1.0 / (1.0 + math.exp(-epsilon))
+    share = f"{100 * best:.0f} %" if best < 0.995 else "more than 99 %"
+    worth = (
+        ""
+        if epsilon <= 8
+        else " That is weak: it limits what is learned about a device in the long run, not in each case."
+    )
+    return f"Somebody who could only toss a coin whether a device took part could become right in at most {share} of cases.{worth}"
+
+
+def _noise(claim: PrivacyClaim) -> str:
+    if not claim.noise_multiplier:
+        return "at least one sum carried none."
+    return f"at least {claim.noise_multiplier:.3g} times what one device can change, in every sum; answers are clipped to {claim.clip:g}."
+
+
+def _participation(claim: PrivacyClaim) -> str:
+    cap = (
+        "no cap is set"
+        if claim.maximum_participations is None
+        else f"each device stops by itself after {claim.maximum_participations}"
+    )
+    return f"{claim.devices} devices gave answers, one of them at most {claim.participations} times; {cap}."
+
+
+def _rounds(claim: PrivacyClaim) -> str:
+    r = claim.rounds
+    text = (
+        f"{r.released} released, {r.void} void (nothing was unmasked), {r.withheld} withheld (unmasked, not used); "
+        f"{r.dropouts} answers missing through dropouts, at most {r.worst_dropouts} in one round."
+    )
+    return f"{text} {r.open} never closed, counted as released." if r.open else text
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
