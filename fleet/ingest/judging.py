@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -18,6 +19,7 @@ from protocol.errors import (
     TopicError,
     UnknownVersionError,
 )
+from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import Event, decode
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import AnomalyEvent
@@ -95,12 +97,15 @@ def anomaly_window(anomaly: AnomalyEvent) -> bytes | None:
         window = base64.b64decode(anomaly.window, validate=True)
     except (binascii.Error, ValueError):
         raise MalformedMessageError("the anomaly's window is not base64") from None
-    values = 1
-    for extent in anomaly.window_shape:
-        values *= max(extent, 0)
-    if not anomaly.window_shape or len(window) != 4 * values:
+    shape = anomaly.window_shape
+    # judged before it is multiplied: a thousand extents of 19 digits would keep us busy, and be a long log line
+    if len(shape) not in {1, 2} or not all(0 < extent <= MAX_PAYLOAD_BYTES for extent in shape):
         raise MalformedMessageError(
-            f"the anomaly's window has {len(window)} bytes; shape {anomaly.window_shape} of float32 needs {4 * values}"
+            f"the anomaly's window_shape {str(shape[:4])[:120]} is not (samples, channels), each at least 1"
+        )
+    if len(window) != 4 * math.prod(shape):
+        raise MalformedMessageError(
+            f"the anomaly's window has {len(window)} bytes; shape {shape} of float32 needs {4 * math.prod(shape)}"
         )
     return window
 

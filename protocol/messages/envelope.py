@@ -46,7 +46,8 @@ PAYLOAD_OF: Final[dict[Kind, type[Payload]]] = {
 }
 _KINDS: Final = {kind.value for kind in Kind}
 _KIND_OF: Final = {payload: kind for kind, payload in PAYLOAD_OF.items()}
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and an unfinished string reaches to the end: each byte is looked at once, whatever an attacker sends.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _TYPE: Final = re.compile(r"dev\.fedge\.([a-z]+)\.v([1-9][0-9]{0,3})")
 

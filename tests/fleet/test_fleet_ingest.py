@@ -142,6 +142,10 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
             encode(Machine(name="press-1").event(anomaly(window="AAAA", window_shape=(2,)))),
             RefusalReason.MALFORMED,
         ),
+        (  # a product of more digits than Python writes out
+            encode(Machine(name="press-1").event(anomaly(window="AAAA", window_shape=(2**62,) * 300))),
+            RefusalReason.MALFORMED,
+        ),
     ],
 )
 def test_a_bad_message_is_dropped_audited_in_one_line_and_does_not_disturb_its_neighbours(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import msgspec
@@ -171,6 +172,17 @@ def test_a_deeply_nested_message_is_refused_but_brackets_in_strings_do_not_count
     wire["data"]["labels"] = json.loads("[" * 20 + "]" * 20)  # type: ignore[index] # JSON
     with pytest.raises(MessageTooLargeError, match="nests deeper"):
         decode(json.dumps(wire).encode())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'"' + b'\\"' * 60_000, b'"' + b'\\"' * 60_000 + b"\\", b'"' + b"\\" * 120_001, b'"a' * 60_000],
+)
+def test_a_payload_of_quotes_and_backslashes_costs_no_more_than_its_length(payload: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises(MalformedMessageError):
+        decode(payload)
+    assert time.process_time() - began < 2.0, "a search that starts anew at every quote takes a minute"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
