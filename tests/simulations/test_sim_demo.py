@@ -1,0 +1,85 @@
+"""`fedge-sim run demo --data pronostia=…`: the main job on real input, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("FEDGE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "pronostia"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not DATA.exists(), reason="PRONOSTIA is not here; set FEDGE_DATA to the folder that holds it"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    home = tmp_path_factory.mktemp("demo")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "simulations", "run", "demo", "--data", f"pronostia={DATA}"),
+            *("--json", str(home / "out.json"), "--report", str(home / "report.html")),
+            *("--directory", str(home / "world")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stderr == "", "the screen belongs to the user"
+    assert (home / "report.html").stat().st_size > 10_000
+    return json.loads((home / "out.json").read_text())
+
+
+def figure(outcome: dict[str, dict[str, object]], name: str) -> float:
+    value = outcome["figures"][name]
+    assert isinstance(value, int | float), f"{name} is {value!r}"
+    return float(value)
+
+
+def false_alarms(outcome: dict[str, dict[str, object]], who: str) -> float:
+    comparison = outcome["figures"]["comparison"]
+    assert isinstance(comparison, dict)
+    return float(comparison[f"mid-life false alarms, {who} (% of windows)"])
+
+
+def test_false_alarms_after_learning_together_are_clearly_below_version_1_and_learning_alone(
+    outcome: dict[str, dict[str, object]],
+) -> None:
+    together = false_alarms(outcome, "learned together")
+    assert together < 0.5 * false_alarms(outcome, "learning alone")
+    assert together < 0.2 * false_alarms(outcome, "version 1")
+
+
+def test_the_end_of_a_real_bearings_life_is_caught_and_published_once(
+    outcome: dict[str, dict[str, object]],
+) -> None:
+    assert figure(outcome, "faults_caught") == 1
+    assert figure(outcome, "times_published") == 1
+
+
+def test_the_bad_release_is_undone_within_thirty_seconds(outcome: dict[str, dict[str, object]]) -> None:
+    assert figure(outcome, "seconds_to_recover") <= 30
+    assert outcome["figures"]["final_release"] == "rotating-machine/2"
+
+
+def test_nearly_all_bandwidth_is_saved(outcome: dict[str, dict[str, object]]) -> None:
+    assert figure(outcome, "bandwidth_saved_pct") >= 99
+
+
+def test_the_json_tells_every_figure_of_the_last_screen(outcome: dict[str, dict[str, object]]) -> None:
+    for name in (
+        "devices", "windows", "faults_injected", "inference_p50_us", "inference_p99_us", "agent_memory_mb", "rounds",
+        "seconds_per_round", "int8_error", "seconds_to_roll_out", "training_bytes", "update_bytes",
+    ):  # fmt: skip
+        assert figure(outcome, name) > 0, name
