@@ -19,15 +19,19 @@ from protocol.errors import IdentityError
 from protocol.identity import sign_statement, verify_statement
 from protocol.names import DeviceId
 from protocol.secure_sum.errors import AdvertisementError, AnnouncementMismatchError, KeyAgreementError
-from protocol.secure_sum.keys import KEY_BYTES, shared_secret
+from protocol.secure_sum.keys import check_public_key
 from protocol.secure_sum.masks import MaskGenerator
 from protocol.secure_sum.messages import Advertisement, Announcement, announcement_hash, encode
 
-__all__ = ["advertisement_digest", "check_advertisement", "check_distinct_keys", "sign_advertisement"]
+__all__ = [
+    "advertisement_digest",
+    "check_advertisement",
+    "check_distinct_keys",
+    "check_usable_keys",
+    "sign_advertisement",
+]
 
 _DOMAIN: Final = "secure-sum/advertisement/v1"
-_ANY_SCALAR: Final = bytes(range(1, KEY_BYTES + 1))
-"""Not a secret: a scalar to try a public key with; any one tells a point of small order."""
 
 
 def sign_advertisement(
@@ -81,7 +85,7 @@ def check_advertisement(
         ) from None
     for key in (message.sharing_key, message.masking_key):
         try:
-            shared_secret(_ANY_SCALAR, key)
+            check_public_key(key)
         except KeyAgreementError as error:
             raise AdvertisementError(
                 f"device {message.device!r} advertises an unusable key: {error}"

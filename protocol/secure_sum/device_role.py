@@ -109,7 +109,7 @@ class _Settled:
     """A round from its cohort on."""
 
     cohort: Cohort
-    neighbours: dict[DeviceId, Advertisement]
+    neighbours: frozenset[DeviceId]
     sharers: frozenset[DeviceId] = frozenset()
     confirmed: bytes | None = None
 
@@ -202,11 +202,12 @@ class DeviceRole:
                 roster=self._roster,
                 policy=self._policy,
             )
-            self._cohort = _Settled(cohort=cohort, neighbours=neighbours)
+            self._cohort = _Settled(cohort=cohort, neighbours=frozenset(neighbours))
+            begun.secrets.agree(neighbours)
             return SealedShares(
                 session=cohort.session,
                 round_number=cohort.round_number,
-                seals=begun.secrets.share(cohort, neighbours),
+                seals=begun.secrets.share(cohort),
             )
 
     def mask(
@@ -235,7 +236,7 @@ class DeviceRole:
             )
             check_seals(
                 [seal.peer for seal in delivery.seals],
-                neighbours=settled.neighbours.keys(),
+                neighbours=settled.neighbours,
                 sharers=settled.sharers,
             )
             self._unreadable = begun.secrets.hold(settled.cohort, delivery.seals)
@@ -308,8 +309,8 @@ class DeviceRole:
         binding = settled.cohort.binding(begun.announcement)
         added: list[bytes] = [begun.secrets.self_mask]
         subtracted: list[bytes] = []
-        for peer in settled.sharers & settled.neighbours.keys():
-            seed = begun.secrets.pair_seed(settled.neighbours[peer], binding)
+        for peer in settled.sharers & settled.neighbours:
+            seed = begun.secrets.pair_seed(peer, binding)
             (added if self._device < peer else subtracted).append(seed)
         add_masks(words, added=added, subtracted=subtracted, generator=settled.cohort.generator)
 

@@ -21,7 +21,6 @@ from protocol.secure_sum.keys import (
     derive_pair_seed,
     derive_share_key,
     generate_key_pair,
-    shared_secret,
 )
 from protocol.secure_sum.masks import SEED_BYTES
 from protocol.secure_sum.messages import Advertisement, SealedShare, Shares
@@ -40,7 +39,8 @@ class RoundSecrets:
         self._sharing = generate_key_pair(random_bytes)
         self._masking = generate_key_pair(random_bytes)
         self._self_mask = bytearray(random_bytes(SEED_BYTES))
-        self._agreed: dict[DeviceId, bytes] = {}
+        self._seal_secrets: dict[DeviceId, bytes] = {}
+        self._mask_secrets: dict[DeviceId, bytes] = {}
         self._held: dict[DeviceId, SharePair] = {}
 
     @property
@@ -58,7 +58,13 @@ class RoundSecrets:
         """Seed of the mask that only this device adds."""
         return bytes(self._self_mask)
 
-    def share(self, cohort: Cohort, neighbours: Mapping[DeviceId, Advertisement]) -> tuple[SealedShare, ...]:
+    def agree(self, neighbours: Mapping[DeviceId, Advertisement]) -> None:
+        """Derive the secrets shared with each neighbour. Their keys have passed `check_advertisement`."""
+        for device, peer in neighbours.items():
+            self._seal_secrets[device] = self._sharing.agree(peer.sharing_key)
+            self._mask_secrets[device] = self._masking.agree(peer.masking_key)
+
+    def share(self, cohort: Cohort) -> tuple[SealedShare, ...]:
         """Split the masking secret and the self-mask seed among the holders; one seal for each neighbour."""
         holders = cohort.holders(self._device)
         mask_keys, self_masks = split_many(
@@ -73,7 +79,6 @@ class RoundSecrets:
             if holder == self._device:
                 self._held[holder] = pair
                 continue
-            self._agreed[holder] = shared_secret(self._sharing.secret, neighbours[holder].sharing_key)
             seal = seal_shares(
                 self._share_key(cohort, sender=self._device, recipient=holder, peer=holder),
                 pair,
@@ -105,13 +110,9 @@ class RoundSecrets:
                 unreadable.append(sender)
         return tuple(unreadable)
 
-    def pair_seed(self, peer: Advertisement, binding: RoundBinding) -> bytes:
-        """Seed of the mask shared with `peer`."""
-        return derive_pair_seed(
-            shared_secret(self._masking.secret, peer.masking_key),
-            binding=binding,
-            devices=(self._device, peer.device),
-        )
+    def pair_seed(self, peer: DeviceId, binding: RoundBinding) -> bytes:
+        """Seed of the mask shared with the neighbour `peer`."""
+        return derive_pair_seed(self._mask_secrets[peer], binding=binding, devices=(self._device, peer))
 
     def self_mask_shares(self, owners: frozenset[DeviceId]) -> tuple[Shares, ...]:
         """The shares held of these devices' self-mask seeds."""
@@ -126,12 +127,13 @@ class RoundSecrets:
         self._sharing.wipe()
         self._masking.wipe()
         self._self_mask[:] = bytes(len(self._self_mask))
-        self._agreed.clear()
+        self._seal_secrets.clear()
+        self._mask_secrets.clear()
         self._held.clear()
 
     def _share_key(self, cohort: Cohort, *, sender: DeviceId, recipient: DeviceId, peer: DeviceId) -> bytes:
         return derive_share_key(
-            self._agreed[peer],
+            self._seal_secrets[peer],
             session=cohort.session,
             round_number=cohort.round_number,
             sender=sender,

@@ -111,7 +111,7 @@ class Unmasking:
             for peer in self._cohort.neighbours(device):
                 if peer in self._seeds:
                     seed = derive_pair_seed(
-                        shared_secret(pair.secret, self._advertisements[peer].masking_key),
+                        pair.agree(self._advertisements[peer].masking_key),
                         binding=self._binding,
                         devices=(device, peer),
                     )
