@@ -27,7 +27,6 @@ __all__ = [
     "advertisement_digest",
     "check_advertisement",
     "check_distinct_keys",
-    "check_usable_keys",
     "sign_advertisement",
 ]
 

@@ -34,7 +34,6 @@ from protocol.secure_sum.keys import (
     RoundBinding,
     derive_pair_seed,
     key_pair_from_secret,
-    shared_secret,
 )
 from protocol.secure_sum.masks import add_masks
 from protocol.secure_sum.messages import Advertisement, RevealedShares, Shares
