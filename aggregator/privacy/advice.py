@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from aggregator.privacy.budget import PlannedQuestion, exceeded, projected
+from aggregator.privacy.budget import PlannedQuestion, exceeded, projected, raised
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.limits import FamilyBudget
 from protocol.privacy_cost import RoundNoise
@@ -31,16 +31,16 @@ def advise(held: Sequence[HeldRound], questions: Sequence[PlannedQuestion], budg
 
     nothing = [replace(question, rounds=0) for question in questions]
     target = projected(held, questions, budget)
-    raised = f"epsilon_server = {_above(target.server)}, epsilon_release = {_above(target.release)}"
+    wider = raised(target, budget)
     if not fits(nothing):
-        return f"the budget is spent already: no run fits; raise it to {raised} in [family.privacy], or let the family rest"
+        return f"the budget is spent already: no run fits; raise it to {wider} in [family.privacy], or let the family rest"
     found = [
         _more_noise(questions, fits),
         _fewer_rounds(questions, fits),
         _lower_cap(questions, budget, fits),
     ]
     if math.isfinite(target.server) and math.isfinite(target.release):
-        found.append(f"raise the budget to {raised}")
+        found.append(f"raise the budget to {wider}")
     return "in [family.privacy], one of these fits: " + "; ".join(text for text in found if text)
 
 
@@ -105,7 +105,3 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-def _above(value: float) -> str:
-    return f"{value * 1.005 + 0.005:.2f}"

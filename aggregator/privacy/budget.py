@@ -21,7 +21,7 @@ from aggregator.privacy.ledger_entries import RoundOpened, Sampling
 from aggregator.privacy.limits import FamilyBudget
 from protocol.privacy_cost import PrivacyCost, RoundNoise, planned_cost
 
-__all__ = ["PlannedQuestion", "admit_round", "exceeded", "projected", "require_within"]
+__all__ = ["PlannedQuestion", "admit_round", "exceeded", "projected", "raised", "require_within"]
 
 NEWCOMER = "a device that has not taken part yet"
 
@@ -68,15 +68,20 @@ def require_within(figure: Figures, budget: FamilyBudget, what: str, advice: str
 
 def exceeded(figure: Figures, budget: FamilyBudget) -> list[str]:
     """The limits that `figure` exceeds, in words; empty where it is within all."""
+    return [f"{name} to {value:.4g}, the budget is {limit:g}" for name, value, limit in _over(figure, budget)]
+
+
+def raised(figure: Figures, budget: FamilyBudget) -> str:
+    """The settings under which `figure` would fit, for those limits that it exceeds; a little is added for rounding."""
+    return ", ".join(f"{name} = {value * 1.005 + 0.005:.2f}" for name, value, _ in _over(figure, budget))
+
+
+def _over(figure: Figures, budget: FamilyBudget) -> list[tuple[str, float, float]]:
     pairs = (
         ("epsilon_server", figure.server, budget.epsilon_server),
         ("epsilon_release", figure.release, budget.epsilon_release),
     )
-    return [
-        f"{name} to {value:.4g}, the budget is {limit:g}"
-        for name, value, limit in pairs
-        if limit is not None and value > limit
-    ]
+    return [(name, value, limit) for name, value, limit in pairs if limit is not None and value > limit]
 
 
 def admit_round(held: Sequence[HeldRound], opened: RoundOpened, budget: FamilyBudget) -> None:
@@ -93,12 +98,8 @@ def admit_round(held: Sequence[HeldRound], opened: RoundOpened, budget: FamilyBu
         budget,
         str(opened.id),
         "no device was asked. End the run here, or raise the budget in [family.privacy] to at least "
-        f"epsilon_server = {_upward(after.server)}, epsilon_release = {_upward(after.release)}",
+        + raised(after, budget),
     )
-
-
-def _upward(value: float) -> str:
-    return f"{value * 1.005 + 0.005:.2f}"
 
 
 def _at_worst(

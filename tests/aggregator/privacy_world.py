@@ -1,0 +1,62 @@
+"""Rounds for the privacy tests: a clock that stands still, cohorts by name, noise as one would ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aggregator.privacy.desk import FamilyBudget, PlannedQuestion, PrivacyDesk
+from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, RoundId, Sampling
+from protocol.names import DeviceId, FamilyName, RunId
+from protocol.privacy.parameters import PrivacyParameters
+from protocol.privacy_cost import RoundNoise, noise_of
+
+FAMILY = FamilyName("motor")
+SILENT = RoundNoise(mechanism="none")
+
+
+def devices(count: int) -> tuple[DeviceId, ...]:
+    return tuple(DeviceId(f"device-{i:03d}") for i in range(count))
+
+
+def gaussian(z: float = 1.0, *, cohort: int = 100, dropouts: int = 0, **changes: object) -> RoundNoise:
+    asked = {"dimension": 1000, "clip": 1.0, "noise_multiplier": z, "cohort": cohort, "bits": 32} | changes
+    return noise_of(PrivacyParameters(maximum_dropouts=dropouts, **asked))  # type: ignore[arg-type]
+
+
+def poisson(rate: float = 0.1, population: int = 1000) -> PoissonCohort:
+    return PoissonCohort(rate=rate, population=population)
+
+
+def fixed(size: int = 100, population: int = 1000) -> FixedCohort:
+    return FixedCohort(size=size, population=population)
+
+
+def question(rounds: int, noise: RoundNoise, sampling: Sampling) -> PlannedQuestion:
+    return PlannedQuestion(question="train.fit", rounds=rounds, noise=noise, sampling=sampling)
+
+
+def round_id(number: int, *, run: str = "run-1", attempt: int = 1, asked: str = "train.fit") -> RoundId:
+    return RoundId(run=RunId(run), question=asked, number=number, attempt=attempt)
+
+
+def desk_at(folder: Path, budget: FamilyBudget | None = None, *, read_only: bool = False) -> PrivacyDesk:
+    budgets = {} if budget is None else {FAMILY: budget}
+    return PrivacyDesk(folder / "privacy.sqlite", budgets, now=lambda: 1_000_000.0, read_only=read_only)
+
+
+def play(
+    desk: PrivacyDesk,
+    number: int,
+    cohort: Sequence[DeviceId],
+    *,
+    noise: RoundNoise,
+    sampling: Sampling,
+    outcome: Outcome = Outcome.RELEASED,
+    participants: Sequence[DeviceId] | None = None,
+    run: str = "run-1",
+) -> None:
+    """One round from its opening to its end; everybody takes part unless `participants` says otherwise."""
+    desk.open_round(round_id(number, run=run), FAMILY, noise=noise, sampling=sampling, cohort=cohort)
+    there = () if outcome is Outcome.VOID else cohort if participants is None else participants
+    desk.close_round(round_id(number, run=run), outcome, participants=there)
