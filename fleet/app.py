@@ -33,6 +33,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fleet.api import devices, enrolments, observations, operations, releases, rollouts
+from fleet.api.body_limit import BodyLimit
 from fleet.api.dependencies import Services
 from fleet.api.problems import install_problem_handlers
 from fleet.auth.broker_passwords import BrokerAccounts, read_password
@@ -116,6 +117,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
+    app.add_middleware(BodyLimit)
     install_problem_handlers(app)
     for module in (devices, enrolments, releases, rollouts, observations, operations):
         app.include_router(module.router)

@@ -23,6 +23,7 @@ from fleet.storage.device_tables import Device, DeviceState
 from protocol.errors import IdentityError, TopicError
 from protocol.identity import fingerprint, load_public_key, public_key_pem, verify_statement
 from protocol.messages.kinds import Kind
+from protocol.names import check_name
 from protocol.topics import device_topic
 
 __all__ = ["Applicant", "enrol", "revoke"]
@@ -103,6 +104,7 @@ def revoke(session: Session, device_id: str, *, actor: str, now: float) -> Devic
 def _checked_key(applicant: Applicant, tenant: str) -> ec.EllipticCurvePublicKey:
     try:
         device_topic(tenant, applicant.device, Kind.BIRTH)  # the id must be usable as a topic level
+        check_name(applicant.family, "family")
         key = load_public_key(applicant.public_key.encode())
         statement = f"{applicant.device}\n{fingerprint(key)}".encode()
         verify_statement(key, STATEMENT_DOMAIN, statement, applicant.signature)

@@ -22,9 +22,11 @@ from fleet.durable_files import write_durably
 from fleet.errors import ConflictError, NotFoundError, SettingsError, StorageError, UnacceptableError
 from fleet.storage.base import Database
 from fleet.storage.release_tables import Release
+from models.bundles import read_bundle
+from models.errors import ModelError
 from protocol.bundle import TrustedKeys, VerifiedBundle, open_bundle
 from protocol.errors import BundleError, TopicError
-from protocol.names import check_name
+from protocol.names import MAX_RELEASE_VERSION, release_id
 
 __all__ = ["Published", "ReleaseStore", "bundle_path", "find_release", "load_release_keys"]
 
@@ -62,7 +64,9 @@ def bundle_path(family: str, version: int) -> str:
 
 def find_release(session: Session, family: str, version: int) -> Release:
     """The record of a release; raises NotFoundError."""
-    release = session.get(Release, (family, version))
+    # beyond that the database's own column would refuse the number, in its own words
+    known = 0 < version <= MAX_RELEASE_VERSION
+    release = session.get(Release, (family, version)) if known else None
     if release is None:
         raise NotFoundError(f"there is no release {family}/{version}")
     return release
@@ -80,7 +84,8 @@ class ReleaseStore:
         """Verify a bundle and keep it durably. The same bytes again change nothing.
 
         Raises:
-            UnacceptableError: not a bundle, damaged, or not signed by a trusted release key.
+            UnacceptableError: not a bundle, damaged, not signed by a trusted release key, or its files are not what
+                its manifest promises: no device would take it, so no rollout shall begin with it.
             ConflictError: this release id exists with other bytes; publish under a new version.
         """
         verified = self._verify(content)
@@ -142,8 +147,9 @@ class ReleaseStore:
     def _verify(self, content: bytes) -> VerifiedBundle:
         try:
             verified = open_bundle(content, self._trusted)
-            check_name(verified.manifest.family, "family")
-        except (BundleError, TopicError) as error:
+            release_id(verified.manifest.family, verified.manifest.version)
+            read_bundle(verified)
+        except (BundleError, ModelError, TopicError) as error:
             raise UnacceptableError(str(error)) from None
         return verified
 

@@ -13,6 +13,7 @@ from protocol.errors import TopicError
 from protocol.limits import MAX_NAME_CHARS
 
 __all__ = [
+    "MAX_RELEASE_VERSION",
     "BootId",
     "DeviceId",
     "FamilyName",
@@ -31,7 +32,11 @@ ReleaseId = NewType("ReleaseId", str)
 RunId = NewType("RunId", str)
 BootId = NewType("BootId", str)
 
+MAX_RELEASE_VERSION: Final = 999_999_999
+"""Nine digits fit a 32-bit column of any database, and no family is released so often."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def check_name(name: str, what: str) -> str:
@@ -48,17 +53,19 @@ def check_name(name: str, what: str) -> str:
 
 
 def release_id(family: str, version: int) -> ReleaseId:
-    """Write the id of version `version` (≥ 1) of a model family."""
+    """Write the id of version `version` (1 to `MAX_RELEASE_VERSION`) of a model family; raises TopicError."""
     check_name(family, "family")
-    if version < 1:
-        raise TopicError(f"release version {version} of family {family!r} must be 1 or more")
+    if not 1 <= version <= MAX_RELEASE_VERSION:
+        raise TopicError(
+            f"release version {version} of family {family!r} must be between 1 and {MAX_RELEASE_VERSION}"
+        )
     return ReleaseId(f"{family}/{version}")
 
 
 def split_release_id(release: str) -> tuple[FamilyName, int]:
     """Read ``family/version`` back into its parts; raises TopicError where it is anything else."""
     family, slash, version = release.partition("/")
-    if not slash or not version.isascii() or not version.isdigit() or version.startswith("0"):
+    if not slash or not _VERSION.fullmatch(version):
         raise TopicError(
             f"release {release[:80]!r} is not of the form family/version, e.g. rotating-machine/2"
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select, select
 
 from fleet.api.dependencies import Services, get_services, require
-from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, decode_row_cursor, encode_cursor
 from fleet.api.problems import PROBLEM_RESPONSES
 from fleet.auth.roles import Caller
-from fleet.errors import BadRequestError
+from fleet.errors import NotFoundError
 from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
@@ -22,6 +23,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["observations"], responses=PROBLEM_RESPONSES)
 
 Record = TypeVar("Record", Anomaly, DriftRecord)
+RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
 Since = Annotated[float | None, Query(description="received at or after, Unix seconds")]
 Until = Annotated[float | None, Query(description="received before, Unix seconds")]
 
@@ -44,6 +46,12 @@ class AnomalyView(BaseModel):
     observed_at_s: float
     contributors: list[str]
     window_shape: list[int]
+
+
+class AnomalyWithWindow(AnomalyView):
+    """An anomaly with its raw window: base64 of little-endian float32 of `window_shape`, or null if it came without."""
+
+    window: str | None
 
 
 class DriftView(BaseModel):
@@ -110,6 +118,22 @@ def list_anomalies(
     return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
 
 
+@router.get("/anomalies/{anomaly_id}")
+def show_anomaly(
+    anomaly_id: RowId,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> AnomalyWithWindow:
+    """One anomaly with the raw window that made it: the only raw data that ever leaves a device."""
+    with services.database.read() as session:
+        row = session.get(Anomaly, anomaly_id)
+        if row is None:
+            raise NotFoundError(f"there is no anomaly {anomaly_id}; list them with GET /v1/anomalies")
+        window = None if row.window is None else base64.b64encode(row.window).decode()
+        view = AnomalyView.model_validate(row)
+    return AnomalyWithWindow(**view.model_dump(), window=window)
+
+
 @router.get("/drift")
 def list_drift(
     *,
@@ -167,8 +191,5 @@ def _newest_first(
     if until is not None:
         rows = rows.where(table.received_at < until)
     if cursor:
-        key = decode_cursor(cursor)
-        if not key.isdecimal():
-            raise BadRequestError(f"cursor {cursor[:40]!r} is not one of this listing")
-        rows = rows.where(table.id < int(key))
+        rows = rows.where(table.id < decode_row_cursor(cursor))
     return rows

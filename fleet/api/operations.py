@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, text
 
 from fleet.api.dependencies import Services, get_services, require
-from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.paging import Cursor, Limit, Page, decode_row_cursor, encode_cursor
 from fleet.api.problems import PROBLEM_RESPONSES
 from fleet.auth.roles import Caller
-from fleet.errors import BadRequestError
 from fleet.storage.access_tables import AuditEntry, Role
 
 __all__ = ["router"]
@@ -83,10 +82,7 @@ def list_audit(
     if action is not None:
         rows = rows.where(AuditEntry.action == action)
     if cursor:
-        key = decode_cursor(cursor)
-        if not key.isdecimal():
-            raise BadRequestError(f"cursor {cursor[:40]!r} is not one of this listing")
-        rows = rows.where(AuditEntry.id < int(key))
+        rows = rows.where(AuditEntry.id < decode_row_cursor(cursor))
     with services.database.read() as session:
         views = [AuditView.model_validate(row) for row in session.scalars(rows)]
     more = len(views) > limit

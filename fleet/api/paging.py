@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from fleet.errors import BadRequestError
 
-__all__ = ["Cursor", "Limit", "Page", "decode_cursor", "encode_cursor"]
+__all__ = ["Cursor", "Limit", "Page", "decode_cursor", "decode_row_cursor", "encode_cursor"]
 
 MAXIMUM_LIMIT: Final = 1000
+MAXIMUM_ROW_ID: Final = (1 << 63) - 1
 
 Item = TypeVar("Item")
 Limit = Annotated[int, Query(ge=1, le=MAXIMUM_LIMIT, description="most items on this page")]
@@ -43,3 +44,12 @@ def decode_cursor(cursor: str) -> str:
         raise BadRequestError(
             f"cursor {cursor[:40]!r} is not one of ours; use next_cursor of the page before, or leave it out"
         ) from None
+
+
+def decode_row_cursor(cursor: str) -> int:
+    """The row id a cursor of a listing by time names; raises BadRequestError for one we never gave out."""
+    key = decode_cursor(cursor)
+    # nineteen digits before they are read: a longer number is none of ours, and the database would not take it
+    if not (key.isascii() and key.isdecimal() and len(key) <= 19 and int(key) <= MAXIMUM_ROW_ID):
+        raise BadRequestError(f"cursor {cursor[:40]!r} is not one of this listing")
+    return int(key)

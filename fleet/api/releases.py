@@ -25,7 +25,7 @@ __all__ = ["ReleaseView", "byte_range", "router"]
 
 router = APIRouter(prefix="/v1", tags=["releases"], responses=PROBLEM_RESPONSES)
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class ReleaseView(BaseModel):

@@ -18,7 +18,7 @@ from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from fleet.api.problems import PROBLEM_RESPONSES
 from fleet.auth.roles import Caller
 from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
-from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.plans import MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import (
@@ -141,7 +141,7 @@ def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> R
 @router.get("/rollouts/{rollout_id}/groups/{number}/executions", dependencies=[Depends(require(Role.VIEWER))])
 def executions(
     rollout_id: RolloutId,
-    number: int,
+    number: Annotated[int, Path(ge=0, lt=MAXIMUM_GROUPS)],
     cursor: Cursor = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),

@@ -21,6 +21,7 @@ from protocol.names import FamilyName, split_release_id
 __all__ = [
     "EXAMPLE_PLAN",
     "FLOORS",
+    "MAXIMUM_GROUPS",
     "AbortAction",
     "AbortRule",
     "GroupPlan",

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paho.mqtt.client as paho
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,9 +29,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet.ingest.judging import Arrival
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
+from models.architecture import Architecture, initial_parameters
+from models.bundles import GoldenVectors, bundle_files
+from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
 from protocol.identity import fingerprint, issue_token, public_key_pem, sign_statement
-from protocol.manifest import FeatureSpec, Manifest, ModelSpec, ThresholdSpec
+from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import Event, decode, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, Health, Payload
@@ -47,15 +51,24 @@ def bundle(
     content: bytes = b"model",
     key: Ed25519PrivateKey = RELEASE_KEY,
     family: str = "motor",
+    changed: dict[str, bytes] | None = None,
 ) -> bytes:
-    files = {"model.int8.tflite": content}
+    """A sound bundle that every check of the fleet accepts; its int8 model is `content`, which nothing here runs."""
+    architecture = Architecture(kind="dense-autoencoder", layers=(4, 2, 4))
+    rows = np.random.default_rng(1).normal(size=(100, 4)).astype(np.float32)
+    files = bundle_files(
+        int8_model=content,
+        training_model=b"a graph for " + architecture.layout_sha256.encode(),
+        parameters=initial_parameters(architecture, 1),
+        reference=fit_reference(rows, np.abs(rows).mean(axis=1)),
+        golden=GoldenVectors(inputs=((0.0,) * 4,), outputs=((0,) * 4,)),
+    )
+    files |= changed or {}
     manifest = Manifest(
         family=family,
         version=version,
         created_at=NOW,
-        model=ModelSpec(
-            kind="dense-autoencoder", layers=(4, 2, 4), parameter_count=22, layout_sha256="0" * 64
-        ),
+        model=architecture.to_manifest(),
         features=FeatureSpec(kind="passthrough", names=("a", "b", "c", "d")),
         threshold=ThresholdSpec(score=1.0, quantile=0.999, margin=1.1, fitted_on=100),
         files=entries_for(files),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, health, write_release_key
 
+from fleet.api.paging import encode_cursor
 from fleet.app import build_app
 from fleet.auth.broker_passwords import verify_password
 from fleet.auth.claim_tokens import create_claim
@@ -307,6 +310,11 @@ def test_a_bundle_with_any_flipped_byte_is_refused(fleet: Fleet) -> None:
         (bundle(12) + b"x", 422, "follow the last file"),
         (b"", 422, "not a Fedge model bundle"),
         (bundle(12, family="a/b"), 422, "not a valid name"),
+        (bundle(10**9), 422, "between 1 and 999999999"),
+        (bundle(12, changed={"parameters.f32": b"\0" * 8}), 422, "wrong layout"),
+        (bundle(12, changed={"parameters.f32": b"\xff" * 88}), 422, "not finite"),
+        (bundle(12, changed={"training.tflite": b"another graph"}), 422, "another layout"),
+        (bundle(12, changed={"notes.txt": b"hello"}), 422, "notes.txt"),
         (b"x" * 100_001, 413, "100000"),
     ],
 )
@@ -380,6 +388,69 @@ def test_pages_of_anomalies_hold_each_once_newest_first(fleet: Fleet, machine: M
     is_problem(fleet.call("GET", "/v1/anomalies?limit=0"), 422, "limit")
     boots = fleet.call("GET", f"/v1/devices/{machine.name}/boots").json()
     assert boots == [{"boot_id": "boot-1", "first": 1, "last": 7, "missing": 0}]
+
+
+def test_an_anomaly_is_shown_with_the_raw_window_that_made_it(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    raw = np.array([[1.5], [-2.0]], "<f4")
+    window = base64.b64encode(raw.tobytes()).decode()
+    store.store([machine.arrival(anomaly(window=window, window_shape=(2, 1))), machine.arrival(anomaly())])
+    without, with_window = fleet.call("GET", f"/v1/anomalies?device={machine.name}").json()["items"]
+    shown = fleet.call("GET", f"/v1/anomalies/{with_window['id']}").json()
+    assert np.array_equal(
+        np.frombuffer(base64.b64decode(shown.pop("window")), "<f4").reshape(shown["window_shape"]), raw
+    )
+    assert shown == with_window
+    assert fleet.call("GET", f"/v1/anomalies/{without['id']}").json()["window"] is None
+    is_problem(fleet.call("GET", "/v1/anomalies/999999999"), 404, "no anomaly 999999999")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/anomalies?cursor=" + encode_cursor("9" * 30),
+        "/v1/anomalies?cursor=" + encode_cursor("٣"),
+        "/v1/drift?cursor=" + encode_cursor(2**63),
+        "/v1/audit?cursor=" + encode_cursor("9" * 300),
+        "/v1/releases?cursor=" + encode_cursor("motor/" + "9" * 200),
+        "/v1/releases/motor/" + "9" * 30,
+        "/v1/releases/motor/" + "9" * 30 + "/bundle",
+        "/v1/anomalies/" + "9" * 30,
+        "/v1/rollouts/ro-1/groups/" + "9" * 30 + "/executions",
+        "/v1/rollouts?cursor=" + encode_cursor("\0"),
+        "/v1/devices?query=" + "(" * 1500,
+        "/v1/devices?query=id==%00",
+        "/v1/devices?query=labels.a%22%27%3b--==x",
+        "/v1/devices?query=%22a%27%29)%20OR%201=1--%22==x",
+        "/v1/devices/..%2f..%2fetc%2fpasswd",
+        "/v1/releases/..%2f..%2fetc/1/bundle",
+    ],
+)
+def test_no_number_or_text_in_a_url_makes_the_fleet_fail(fleet: Fleet, path: str) -> None:
+    answer = fleet.call("GET", path, Role.ADMIN)
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code != 200 or answer.json().get("items") == []
+
+
+def test_a_range_of_more_digits_than_a_number_has_means_the_whole_bundle(fleet: Fleet) -> None:
+    fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(15))
+    headers = {"Range": f"bytes={'9' * 5000}-"}
+    answer = fleet.call("GET", "/v1/releases/motor/15/bundle", headers=headers)
+    assert (answer.status_code, answer.content) == (200, bundle(15))
+
+
+@pytest.mark.parametrize("path", ["/v1/enrolments", "/v1/rollouts", "/v1/rollouts:preview"])
+def test_a_stranger_cannot_fill_the_memory_with_a_body(fleet: Fleet, path: str) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(200):
+            sent += 10_000
+            yield b"x" * 10_000
+
+    is_problem(fleet.client.request("POST", path, content=endless()), 413, "at most 262144 bytes")
 
 
 def test_the_drift_summary_is_the_share_of_heard_devices_in_drift(fleet: Fleet) -> None:
