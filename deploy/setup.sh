@@ -13,7 +13,7 @@ command -v "$PYTHON" >/dev/null || fail "no $PYTHON found; install Python 3.11, 
 "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
   || fail "$($PYTHON --version) is not supported; call make with PYTHON=python3.11 (or 3.12, 3.13)"
 
-echo "Setting up (once; about two minutes, ~2 GB in $VENV) ..." >&2
+echo "Setting up (once; two to four minutes, ~3 GB in $VENV) ..." >&2
 if ! "$PYTHON" -m venv "$VENV" >"$log" 2>&1; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv; } >"$log" 2>&1 \
@@ -23,6 +23,12 @@ if ! "$PYTHON" -m venv "$VENV" >"$log" 2>&1; then
     fail "could not create $VENV; on Debian or Ubuntu: sudo apt-get install python3-venv"
   fi
 fi
-"$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' >"$log" 2>&1 \
-  || fail "pip could not install the pinned packages of constraints.txt"
+"$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' >"$log" 2>&1 &
+pip=$!
+while kill -0 "$pip" 2>/dev/null; do
+  [ -t 2 ] && printf '\r  installing packages: %d s, %s so far' "$SECONDS" "$(du -sh "$VENV" 2>/dev/null | cut -f1)" >&2
+  sleep 1
+done
+[ -t 2 ] && printf '\r\033[K' >&2
+wait "$pip" || fail "pip could not install the pinned packages of constraints.txt"
 touch "$VENV/.ready"
