@@ -1,7 +1,7 @@
 """Discrete Gaussian noise: P(X = k) proportional to exp(-k²/2σ²) on the integers.
 
 It is what a device adds to its rounded update. A sum of n such variables is not exactly discrete Gaussian; the gap is
-counted by `protocol.privacy.divergence`.
+counted where rounds are costed.
 
 Source: Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy", arXiv:2004.00010v5, Definition 1.
 """
