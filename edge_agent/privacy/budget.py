@@ -115,18 +115,13 @@ class DeviceBudget:
                 nothing was charged. The message is fit to be sent to the aggregator.
             StorageError: the charge cannot be made durable; the answer must not leave.
         """
-        if cost.rho < 0 or cost.xi < 0 or math.isnan(cost.rho) or math.isnan(cost.xi):
-            raise ValueError(f"a privacy cost is never negative, got rho {cost.rho} and xi {cost.xi}")
-        noised = math.isfinite(cost.rho) and math.isfinite(cost.xi)
+        noised = _is_noised(cost)
         try:
             # Immediate: a second process (an orphaned learner) waits here and then sees this charge.
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._refuse_repeats(run, round_name)
-                spent = self._read()
-                for limits in (self._limits, announced):
-                    if limits is not None:
-                        _refuse_excess(limits, spent, cost, noised=noised)
+                self._refuse_excess(cost, announced)
                 self._db.execute(
                     "INSERT INTO charges (run, round, at, rho, xi, noised) VALUES (?, ?, ?, ?, ?, ?)",
                     (run, round_name, now_s, cost.rho if noised else 0.0, cost.xi if noised else 0.0, noised),
@@ -141,6 +136,13 @@ class DeviceBudget:
             raise StorageError(
                 f"the privacy account {self._path} does not take the charge: {error}; this answer does not leave the device"
             ) from None
+
+    def check(self, cost: PrivacyCost, announced: ChargeLimits | None = None) -> None:
+        """Raise as `charge` would, and charge nothing: to decline a round before training for it."""
+        try:
+            self._refuse_excess(cost, announced)
+        except sqlite3.Error as error:
+            raise StorageError(f"the privacy account {self._path} cannot be read: {error}") from None
 
     def spending(self) -> Spending:
         """What this device has given so far.
@@ -170,6 +172,12 @@ class DeviceBudget:
                 f"this device has answered {round_name!r} of run {run!r} before; a repeated round needs a new attempt number"
             )
 
+    def _refuse_excess(self, cost: PrivacyCost, announced: ChargeLimits | None) -> None:
+        spent = self._read()
+        for limits in (self._limits, announced):
+            if limits is not None:
+                _refuse_excess(limits, spent, cost)
+
     def _read(self) -> Spending:
         count, noiseless, rho, xi, last = self._db.execute(
             "SELECT count(*), coalesce(sum(NOT noised), 0), total(rho), total(xi), max(at) FROM charges"
@@ -186,13 +194,20 @@ class DeviceBudget:
         )
 
 
-def _refuse_excess(limits: ChargeLimits, spent: Spending, cost: PrivacyCost, *, noised: bool) -> None:
+def _is_noised(cost: PrivacyCost) -> bool:
+    # NaN fails the comparison too: a cost that cannot be read must not pass as a small one.
+    if not (cost.rho >= 0 and cost.xi >= 0):
+        raise ValueError(f"a privacy cost is never negative, got rho {cost.rho} and xi {cost.xi}")
+    return math.isfinite(cost.rho) and math.isfinite(cost.xi)
+
+
+def _refuse_excess(limits: ChargeLimits, spent: Spending, cost: PrivacyCost) -> None:
     cap = limits.maximum_participations
     if cap is not None and spent.participations >= cap:
         raise ParticipationsSpentError(
             f"this device has given {spent.participations} answers, {cap} are allowed (privacy.maximum_participations)"
         )
-    if not noised and (limits.require_noise or limits.maximum_epsilon is not None):
+    if not _is_noised(cost) and (limits.require_noise or limits.maximum_epsilon is not None):
         raise NoiseRequiredError(
             "this device answers only rounds with noise (privacy.require_noise, or a privacy.maximum_epsilon that no sum without noise fits into); this round has none"
         )
