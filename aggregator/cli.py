@@ -21,7 +21,9 @@ from aggregator.errors import AggregatorError
 
 __all__ = ["main"]
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = "Learn together: training runs over Flower, signing keys, the first release."
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 tokens_cli = typer.Typer(no_args_is_help=True, help="Tokens of the operator API.")
 keys_cli = typer.Typer(no_args_is_help=True, help="Release signing keys.")
 cli.add_typer(tokens_cli, name="tokens")
@@ -60,9 +62,24 @@ def serve(
         asyncio.run(run_service(build_aggregator(settings)))
 
 
+@cli.command("check-config")
+def check_config(config: Config) -> None:
+    """Check aggregator.toml and the files it names without starting anything."""
+    with _one_line_errors():
+        from aggregator.settings import load_settings
+        from aggregator.settings_files import check_files
+
+        settings = load_settings(config)
+        check_files(settings)
+        families = ", ".join(settings.families)
+        print(
+            f"{config} is valid: tenant {settings.tenant}, families {families}, listens on {settings.listen}"
+        )
+
+
 @cli.command()
 def train(
-    family: Annotated[str, typer.Option("--family")],
+    family: Annotated[str, typer.Option("--family", help="a family that aggregator.toml configures")],
     url: Url,
     ca: Ca,
     token_file: TokenFile,
@@ -183,25 +200,34 @@ def create_key(out: Annotated[Path, typer.Option("--out", help="e.g. release.key
 
 @cli.command("initial-release")
 def initial_release(
-    features: Annotated[Path, typer.Option("--features", help="NPZ: machine name → rows (n, features)")],
+    features: Annotated[
+        list[Path],
+        typer.Option("--features", help="NPZ: machine name → rows (n, features); repeat for several files"),
+    ],
     spec: Annotated[Path, typer.Option("--spec", help="family.toml")],
     signing_key: Annotated[Path, typer.Option("--signing-key", help="Ed25519 PEM")],
     out: Annotated[Path, typer.Option("--out", help="bundle to write, e.g. v1.fedge")],
+    version: Annotated[int, typer.Option("--version", min=1, help="above 1 to replace a first release")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train version 1 centrally on reference recordings; needs no server."""
     with _one_line_errors():
         from aggregator.exporter import SigningExporter
-        from aggregator.initial_release import load_spec, read_recordings, train_release
+        from aggregator.initial_release import load_spec, read_all_recordings, train_release
         from aggregator.release_keys import read_private_key
         from aggregator.run_tables import training_progress
         from aggregator.written_files import write_durably
 
         family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
-        machines = read_recordings(features, len(family.features.names))
+        machines = read_all_recordings(features, len(family.features.spec().names))
         with training_progress(quiet=as_json) as progress:
             made = train_release(
-                family, machines, SigningExporter(key), created_at=time.time(), progress=progress
+                family,
+                machines,
+                SigningExporter(key),
+                created_at=time.time(),
+                version=version,
+                progress=progress,
             )
         write_durably(out, made.content)
         figures = {name: value for name, value in vars(made).items() if name != "content"}

@@ -13,10 +13,10 @@ from __future__ import annotations
 import difflib
 import tomllib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ from aggregator.rounds.proposal import measure_int8_error, with_int8_error
 from models.architecture import Architecture, Kind, initial_parameters
 from models.errors import ModelError
 from models.export.isolated import export_training_model
-from models.features import make_extractor
+from models.features import make_extractor, passthrough_spec, vibration_spec
 from models.litert import TrainingModel
 from models.local_training import assess, fit
 from models.standardiser import fit_standardiser
@@ -43,6 +43,7 @@ __all__ = [
     "FamilySpec",
     "InitialRelease",
     "load_spec",
+    "read_all_recordings",
     "read_recordings",
     "standardise_machines",
     "train_release",
@@ -79,12 +80,43 @@ class ThresholdSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     margin: Annotated[float, Meta(gt=0)] = 1.1
 
 
+class FeaturesSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[features]``: what the devices' source delivers.
+
+    ``vibration`` computes its own features, so `names` may be left out; ``passthrough`` has one channel a name.
+    """
+
+    kind: Literal["vibration", "passthrough"]
+    names: tuple[str, ...] = ()
+    window_samples: Positive | None = None
+    channels: Positive | None = None
+    sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
+
+    def spec(self) -> FeatureSpec:
+        """The description that a device compares with its source's; raises ValueError for one that cannot be."""
+        if self.kind == "passthrough":
+            if not self.names:
+                raise ValueError("features.names is missing; name the columns that the source delivers")
+            whole = passthrough_spec(self.names)
+        elif self.sample_rate_hz is None or self.window_samples is None:
+            raise ValueError("features of kind 'vibration' need sample_rate_hz and window_samples")
+        else:
+            whole = vibration_spec(self.sample_rate_hz, self.window_samples, self.channels or 1)
+        for key in ("names", "window_samples", "channels", "sample_rate_hz"):
+            given, follows = getattr(self, key), getattr(whole, key)
+            if given not in (None, (), follows):
+                raise ValueError(
+                    f"features.{key} = {given!r} does not belong to kind {self.kind!r}; leave it out, or use {follows!r}"
+                )
+        return whole
+
+
 class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """family.toml. `commissioning_rows` of each recording fit that machine's standardiser."""
 
     family: str
     model: ModelSection
-    features: FeatureSpec
+    features: FeaturesSection
     training: TrainingSection = TrainingSection()
     threshold: ThresholdSection = ThresholdSection()
     commissioning_rows: Annotated[int, Meta(ge=2)] = 120
@@ -119,16 +151,30 @@ def load_spec(path: Path) -> FamilySpec:
         spec = msgspec.convert(data, FamilySpec)
         check_name(spec.family, "family")
         Architecture(kind=spec.model.kind, layers=spec.model.layers)
-        make_extractor(spec.features)
+        features = spec.features.spec()
+        make_extractor(features)
     except (msgspec.ValidationError, TopicError, ModelError, ValueError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    if spec.model.layers[0] != len(spec.features.names):
+    if spec.model.layers[0] != len(features.names):
         raise SettingsError(
-            f"{path}: model.layers begins with {spec.model.layers[0]}, but features.names has {len(spec.features.names)} names"
+            f"{path}: model.layers begins with {spec.model.layers[0]}, but there are {len(features.names)} features"
         )
     if spec.model.kind != "dense-autoencoder":
         raise SettingsError(f"{path}: recordings carry no labels, so version 1 must be a dense-autoencoder")
     return spec
+
+
+def read_all_recordings(paths: Sequence[Path], features: int) -> dict[str, NDArray[np.float32]]:
+    """The machines of several recordings together; raises SettingsError as `read_recordings`, and for a name twice."""
+    machines: dict[str, NDArray[np.float32]] = {}
+    for path in paths:
+        found = read_recordings(path, features)
+        if twice := sorted(machines.keys() & found.keys()):
+            raise SettingsError(
+                f"recording {twice[0]!r} of {path} has the name of an earlier one; each machine is given once"
+            )
+        machines |= found
+    return machines
 
 
 def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]:
@@ -184,6 +230,7 @@ def train_release(
     exporter: Exporter,
     *,
     created_at: float,
+    version: int = 1,
     progress: Callable[[float], None] = lambda _: None,
 ) -> InitialRelease:
     """Train, calibrate, quantise and sign version 1.
@@ -193,6 +240,7 @@ def train_release(
         machines: raw feature rows per reference machine, from `read_recordings`.
         exporter: signs; its key decides who trusts the release.
         created_at: Unix seconds.
+        version: above 1 where an earlier first release was wrong; a published one never changes.
         progress: told the finished share of the training, 0 to 1.
 
     Raises:
@@ -207,7 +255,7 @@ def train_release(
         parameters, before, after = _train(spec, architecture, model, rows[~held_out], progress)
         parts = assess(model, parameters, parameters, rows[held_out])
     except ModelError as error:
-        raise ExportFailedError(f"version 1 of {spec.family} cannot be trained: {error}") from error
+        raise ExportFailedError(f"version {version} of {spec.family} cannot be trained: {error}") from error
     layout = assess_layout(architecture.tensor_count, architecture.feature_count)
     assessment = read_assessment(
         layout.pack(parts), tensors=architecture.tensor_count, features=architecture.feature_count
@@ -215,13 +263,13 @@ def train_release(
     low, high = tensor_ranges(assessment)
     candidate = Candidate(
         family=FamilyName(spec.family),
-        version=1,
+        version=version,
         architecture=architecture,
         parameters=parameters,
         low=low,
         high=high,
         threshold=fit_threshold(assessment, quantile=spec.threshold.quantile, margin=spec.threshold.margin),
-        features=spec.features,
+        features=spec.features.spec(),
         reference=reference_from_sums(assessment),
         provenance=Provenance(
             trigger="initial",
@@ -236,7 +284,7 @@ def train_release(
     int8_error = measure_int8_error(candidate, int8_model, assessment, seed=spec.seed)
     return InitialRelease(
         content=exporter.release(with_int8_error(candidate, int8_error), int8_model),
-        release=f"{spec.family}/1",
+        release=f"{spec.family}/{version}",
         machines=len(machines),
         windows=len(rows),
         loss_before=before,

@@ -9,14 +9,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 __all__ = ["print_run", "print_runs", "training_progress"]
 
 
 def print_runs(items: Sequence[dict[str, Any]]) -> None:
     """One line a run, the newest first."""
-    table = Table("run", "family", "state", "rounds", "trigger", "started", "release", "detail", box=None)
+    identity = Column("run", overflow="fold", no_wrap=True, min_width=len("run-1767225600-00000000"))
+    table = Table(identity, "family", "state", "rounds", "trigger", "started", "release", "detail", box=None)
     for run in items:
         table.add_row(
             run["id"],
@@ -28,12 +29,12 @@ def print_runs(items: Sequence[dict[str, Any]]) -> None:
             run["release"] or "-",
             run["detail"],
         )
-    Console().print(table if items else "no training run yet")
+    _console().print(table if items else "no training run yet")
 
 
 def print_run(run: dict[str, Any]) -> None:
     """A run in full: state, rounds, who was refused and why, the gate's checks."""
-    console = Console()
+    console = _console()
     console.print(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}", markup=False)
     rounds = Table(
         "round", "devices", "lost", "seconds", "training", "loss before", "after", "note", box=None
@@ -66,6 +67,12 @@ def training_progress(*, quiet: bool) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         task = progress.add_task("training", total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def _console() -> Console:
+    console = Console()
+    # Into a pipe or file nothing may be cut off: a run's id is there to be copied.
+    return console if console.is_terminal else Console(width=240)
 
 
 def _number(value: float | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
 from aggregator.errors import AccessError, SettingsError
-from aggregator.initial_release import load_spec, read_recordings
+from aggregator.initial_release import load_spec, read_all_recordings, read_recordings
 from aggregator.invitations import broker_account
 from aggregator.release_keys import create_key_files, read_private_key, read_public_key
 from aggregator.settings import MqttSettings, load_settings, split_address
 from aggregator.tokens import Role, TokenStore
 from models.bundles import read_bundle
+from models.features import passthrough_spec, vibration_spec
 from models.litert import Int8Model
 from models.standardiser import fit_standardiser
 from protocol.bundle import TrustedKeys, open_bundle
@@ -205,7 +208,7 @@ def test_the_same_recordings_give_the_same_model(tmp_path: Path) -> None:
         ("seed", "sed", "unknown key 'sed'; did you mean 'seed'?"),
         ("layers", "layer", "unknown key 'model.layer'; did you mean 'layers'?"),
         ("[6, 4, 6]", "[6, 4, 5]", "must be equal"),
-        ("[6, 4, 6]", "[5, 4, 5]", "features.names has 6 names"),
+        ("[6, 4, 6]", "[5, 4, 5]", "there are 6 features"),
         ('"passthrough"', '"passthru"', "passthru"),
         ("seed = 3", "seed = 'x'", "seed"),
     ],
@@ -237,3 +240,63 @@ def test_recordings_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> N
     with pytest.raises(SettingsError, match="holds no recording"):
         read_recordings(path, 6)
     assert ARCHITECTURE.feature_count == 6
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ('kind = "vibration"\nsample_rate_hz = 12800.0\nwindow_samples = 2048', None),
+        ('kind = "vibration"\nwindow_samples = 2048', "need sample_rate_hz and window_samples"),
+        (
+            'kind = "vibration"\nsample_rate_hz = 12800.0\nwindow_samples = 2048\nnames = ["rms"]',
+            "features.names = ",
+        ),
+        ('kind = "passthrough"', "features.names is missing"),
+        ('kind = "passthrough"\nnames = ["a", "b"]\nchannels = 1', "features.channels = 1"),
+    ],
+)
+def test_features_that_follow_from_their_kind_need_not_be_written(
+    tmp_path: Path, features: str, said: str | None
+) -> None:
+    path = tmp_path / "family.toml"
+    path.write_text(f'family = "motor"\n[model]\nlayers = [24, 8, 24]\n[features]\n{features}\n')
+    if said is None:
+        assert load_spec(path).features.spec() == vibration_spec(12_800.0, 2048)
+        return
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load_spec(path)
+
+
+def test_a_first_release_describes_features_exactly_as_a_replay_source_does(tmp_path: Path) -> None:
+    # A description that differed in one word would be refused on every device and the release withdrawn.
+    (tmp_path / "family.toml").write_text(SPEC)
+    assert load_spec(tmp_path / "family.toml").features.spec() == passthrough_spec(list("abcdef"))
+
+
+def test_a_wrong_first_release_is_replaced_by_a_higher_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initial_release(tmp_path, "--version", "2", "--json")
+    assert json.loads(capsys.readouterr().out)["release"] == "pump/2"
+
+
+def test_recordings_of_several_files_are_learned_from_together_but_no_machine_twice(tmp_path: Path) -> None:
+    one = recordings(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", other=np.zeros((9, 6), np.float32))
+    assert set(read_all_recordings([one, tmp_path / "y.npz"], 6)) == {"m0", "m1", "m2", "other"}
+    with pytest.raises(SettingsError, match=r"'m0'.*given once"):
+        read_all_recordings([one, one], 6)
+
+
+def test_a_file_that_the_settings_name_and_that_is_not_there_is_found_without_starting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = str(tmp_path / "aggregator.toml")
+    Path(settings).write_text(GOOD)
+    for wrong in ("signing_key", "tls_cert"):
+        assert cli(["check-config", "--config", settings], standalone_mode=False) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert wrong in said
+        if wrong == "signing_key":
+            create_key_files(tmp_path / "release.key", Ed25519PrivateKey.generate())
