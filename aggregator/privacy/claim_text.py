@@ -18,7 +18,7 @@ def explain(claim: PrivacyClaim, title: str) -> str:
         f"Privacy of {title}",
         "",
         "What is protected",
-        f"  {_sentence(claim.unit)}",
+        f"  The unit is the {claim.unit}.",
         "  Samples never leave a device. What leaves is an answer under masks that cancel only in the sum of a whole cohort,",
         "  so the aggregator learns sums and never one device's answer.",
         "",
@@ -29,7 +29,7 @@ def explain(claim: PrivacyClaim, title: str) -> str:
         "On what this rests",
         f"  Mechanism: {claim.mechanism}.",
         f"  Noise: {_noise(claim)}",
-        f"  Cohorts: {claim.sampling}. Enforced by {claim.sampling_enforced_by}.",
+        f"  Cohorts: {claim.sampling}. {_sentence(claim.sampling_enforced_by)}",
         f"  Participation: {_participation(claim)}",
         f"  Rounds: {_rounds(claim)}",
         f"  Colluding devices allowed for: {claim.colluders}.",
@@ -66,15 +66,14 @@ def _own(figure: PrivacyFigure) -> str:
 
 
 def _meaning(epsilon: float) -> str:
-    """ε as the odds of a guess, after Wood et al. 2018: a guess at even odds before, and the best it can become."""
+    """ε as a guess: at even odds before, at most e^ε/(1 + e^ε) right afterwards (Wood et al., 2018, in words)."""
     best = 1.0 / (1.0 + math.exp(-epsilon))
-    share = f"{100 * best:.0f} %" if best < 0.995 else "more than 99 %"
-    worth = (
-        ""
-        if epsilon <= 8
-        else " That is weak: it limits what is learned about a device in the long run, not in each case."
-    )
-    return f"Somebody who could only toss a coin whether a device took part could become right in at most {share} of cases.{worth}"
+    if best >= 0.995:
+        return (
+            "As a limit on one guess whether a device contributed this is weak: more than 99 % right is not ruled out. "
+            "It limits what patient attackers learn, and it adds up honestly."
+        )
+    return f"Somebody who could only toss a coin whether a device contributed could become right in at most {100 * best:.0f} % of cases."
 
 
 def _noise(claim: PrivacyClaim) -> str:

@@ -31,7 +31,7 @@ NOT_COVERED = (
     "what a device tells the fleet outside training: anomalies with their windows, drift reports, health",
     "two or more devices that hold data about the same person or machine: their costs add up",
     "noise that colluding devices tell the aggregator, beyond the number of colluders named",
-    "more devices under one operator's control than the fleet's roster was checked for",
+    "an aggregator and a fleet in one dishonest hand: the fleet's list of device keys is what keeps invented devices out of a cohort",
     "a device whose own software was replaced: it can give away what it holds",
 )
 
@@ -132,8 +132,8 @@ def _sampling(sampling: Sampling) -> str:
 
 def _enforcement(released: Sequence[HeldRound], *, poisson: bool) -> str:
     if poisson and released:
-        return "the aggregator, which draws the coins and keeps them secret; devices cannot check it, and epsilon_server does not rest on it"
-    return "nobody needs to: no figure rests on Poisson sampling; each device enforces its own number of participations"
+        return "the aggregator draws the coins and keeps them secret, which devices cannot check; epsilon_server does not rest on it"
+    return "no figure rests on secret sampling; each device counts and caps its own participations"
 
 
 def _tally(rounds: Sequence[HeldRound]) -> RoundTally:
