@@ -1,7 +1,8 @@
-"""Key advertisements: a device's word that these two public keys are its own, in this round, for this announcement.
+"""Key advertisements: a device's word that these keys are its own, in this round, for this announcement.
 
 Signed with the device's identity key over a statement that names session, round, device and announcement, so that an
-advertisement is void in any other round, for any other model and from any other device.
+advertisement is void in any other round, for any other model and from any other device. A commitment to the self-mask seed goes
+beyond the papers: like the public masking key for the masking secret, it shows the server when revealed shares are wrong.
 
 Source: Bonawitz et al., CCS 2017, figure 4, round 0 (with signatures, against an active server).
 """
@@ -27,10 +28,12 @@ __all__ = [
     "advertisement_digest",
     "check_advertisement",
     "check_distinct_keys",
+    "holds_commitment",
     "sign_advertisement",
 ]
 
 _DOMAIN: Final = "secure-sum/advertisement/v1"
+_SEED_DOMAIN: Final = b"fedge/secure-sum/seed/v1"
 
 
 def sign_advertisement(
@@ -39,10 +42,11 @@ def sign_advertisement(
     *,
     sharing_key: bytes,
     masking_key: bytes,
+    self_mask: bytes,
     generators: tuple[MaskGenerator, ...],
     identity_key: ec.EllipticCurvePrivateKey,
 ) -> Advertisement:
-    """Advertise two X25519 public keys for the announced round."""
+    """Advertise two X25519 public keys and commit to a self-mask seed, for the announced round."""
     unsigned = Advertisement(
         session=announcement.session,
         round_number=announcement.round_number,
@@ -50,6 +54,7 @@ def sign_advertisement(
         announcement_hash=announcement_hash(announcement),
         sharing_key=sharing_key,
         masking_key=masking_key,
+        seed_commitment=_commitment(announcement.session, announcement.round_number, device, self_mask),
         generators=generators,
         signature=b"",
     )
@@ -108,6 +113,13 @@ def check_distinct_keys(messages: Iterable[Advertisement]) -> None:
             owner[key] = message.device
 
 
+def holds_commitment(message: Advertisement, self_mask: bytes) -> bool:
+    """Whether `self_mask` is the seed that the device committed to."""
+    return message.seed_commitment == _commitment(
+        message.session, message.round_number, message.device, self_mask
+    )
+
+
 def advertisement_digest(message: Advertisement) -> bytes:
     """SHA-256 of a signed advertisement as written, 32 bytes: what the graph is made of."""
     return hashlib.sha256(encode(message)).digest()
@@ -115,3 +127,11 @@ def advertisement_digest(message: Advertisement) -> bytes:
 
 def _statement(message: Advertisement) -> bytes:
     return encode(msgspec.structs.replace(message, signature=b""))
+
+
+def _commitment(session: str, round_number: int, device: str, self_mask: bytes) -> bytes:
+    # 32 random bytes have nothing to guess, so that a hash hides them; the names keep one from being shown as another's.
+    fields = (session.encode(), round_number.to_bytes(8, "big"), device.encode(), self_mask)
+    return hashlib.sha256(
+        b"".join(len(part).to_bytes(2, "big") + part for part in (_SEED_DOMAIN, *fields))
+    ).digest()

@@ -180,6 +180,7 @@ class DeviceRole:
                 self._device,
                 sharing_key=secrets.sharing_key,
                 masking_key=secrets.masking_key,
+                self_mask=secrets.self_mask,
                 generators=self._policy.generators,
                 identity_key=self._identity_key,
             )

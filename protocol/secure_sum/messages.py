@@ -88,9 +88,10 @@ class Announcement(Struct, frozen=True, kw_only=True, tag="announcement"):
 
 
 class Advertisement(Struct, frozen=True, kw_only=True, tag="advertisement"):
-    """A device's two fresh X25519 public keys, signed with its identity key.
+    """A device's two fresh X25519 public keys and its word on its self-mask seed, signed with its identity key.
 
-    `sharing_key` encrypts shares, `masking_key` seeds masks. `generators` are the ones this device runs well.
+    `sharing_key` encrypts shares, `masking_key` seeds masks. `seed_commitment` is a hash of the self-mask seed: with it the
+    server notices a wrong share. `generators` are the ones this device runs well.
     """
 
     session: Session
@@ -99,6 +100,7 @@ class Advertisement(Struct, frozen=True, kw_only=True, tag="advertisement"):
     announcement_hash: Hash
     sharing_key: Key
     masking_key: Key
+    seed_commitment: Hash
     generators: Annotated[tuple[MaskGenerator, ...], Meta(min_length=1, max_length=4)]
     signature: Signature
 

@@ -189,8 +189,9 @@ class ServerRole:
     def close_sharing(self) -> dict[DeviceId, ShareDelivery]:
         """Carry the seals of those who shared to their neighbours. Raises VoidRoundError for too few."""
         with self._closing(ServerStage.SHARES, ServerStage.MASKED_INPUTS):
+            check_enough(self._seals, self._floor, "shared their keys")
             self._sharers = supported_sharers(self._settled, self._seals.keys())
-            check_enough(self._sharers, self._floor, "shared their keys")
+            check_enough(self._sharers, self._floor, "shared keys with a threshold of others who did")
             self._expected = set(self._sharers)
             deliveries = share_deliveries(self._settled, self._sharers, self._seals)
             self._seals.clear()

@@ -9,28 +9,28 @@ A survivor added its self-mask; its masks with other survivors cancelled, those 
 needs, for each survivor, the seed and, for each dropped device, the secret key, from which it derives that device's pair seeds
 with its surviving neighbours. Never both for one device: the devices see to that, not this code.
 
-A holder that reveals wrong shares is found by leaving holders out one at a time, as long as there are more shares than the threshold.
+Every secret is compared with what its owner advertised. A holder that reveals wrong shares is found by leaving holders out one at a time, as long as there are more shares than the threshold.
 
 Source: Bell et al., CCS 2020, figure 2, last step; Bonawitz et al., CCS 2017, figure 4, round 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.names import DeviceId
+from protocol.secure_sum.advertisements import holds_commitment
 from protocol.secure_sum.errors import (
-    KeyAgreementError,
     RejectedContributionError,
     ShareError,
     VoidRoundError,
 )
 from protocol.secure_sum.graph import Cohort
 from protocol.secure_sum.keys import (
-    KeyPair,
+    KEY_BYTES,
     RoundBinding,
     derive_pair_seed,
     key_pair_from_secret,
@@ -101,10 +101,11 @@ class Unmasking:
             VoidRoundError: a secret cannot be reconstructed; names whose. `words` are then still masked.
         """
         mask_keys = {
-            device: self._mask_key(device, secret) for device, secret in self._reconstruct(self._mask_keys)
+            device: key_pair_from_secret(secret)
+            for device, secret in self._reconstruct(self._mask_keys, self._is_mask_key)
         }
         # They added their self-mask; the dropped added nothing, but their neighbours did.
-        subtracted = [seed for _, seed in self._reconstruct(self._seeds)]
+        subtracted = [seed for _, seed in self._reconstruct(self._seeds, self._is_seed)]
         added: list[bytes] = []
         for device, pair in mask_keys.items():
             for peer in self._cohort.neighbours(device):
@@ -139,8 +140,10 @@ class Unmasking:
             )
 
     def _reconstruct(
-        self, collected: Mapping[DeviceId, Mapping[DeviceId, bytes]]
-    ) -> Iterable[tuple[DeviceId, bytes]]:
+        self,
+        collected: Mapping[DeviceId, Mapping[DeviceId, bytes]],
+        is_secret: Callable[[DeviceId, bytes], bool],
+    ) -> list[tuple[DeviceId, bytes]]:
         threshold = self._cohort.plan.threshold
         short = [device for device, shares in collected.items() if len(shares) < threshold]
         if short:
@@ -155,10 +158,23 @@ class Unmasking:
                 [[collected[device][holder] for holder in holders] for device, holders in chosen.items()],
             )
         except ShareError:
-            secrets = [self._combine_without_liars(device, shares) for device, shares in collected.items()]
-        return zip(chosen, secrets, strict=True)
+            secrets = [b""] * len(chosen)
+        return [
+            (
+                device,
+                secret
+                if is_secret(device, secret)
+                else self._combine_without_liars(device, shares, is_secret),
+            )
+            for (device, shares), secret in zip(collected.items(), secrets, strict=True)
+        ]
 
-    def _combine_without_liars(self, owner: DeviceId, shares: Mapping[DeviceId, bytes]) -> bytes:
+    def _combine_without_liars(
+        self,
+        owner: DeviceId,
+        shares: Mapping[DeviceId, bytes],
+        is_secret: Callable[[DeviceId, bytes], bool],
+    ) -> bytes:
         threshold = self._cohort.plan.threshold
         holders = sorted(shares.keys() - self._liars)
         for suspect in (None, *holders[: threshold + 1]):
@@ -169,25 +185,22 @@ class Unmasking:
                 secret = combine(self._points(chosen), [shares[holder] for holder in chosen])
             except ShareError:
                 continue
-            if suspect is not None:
-                self._liars.add(suspect)
-            return secret
+            if is_secret(owner, secret):
+                self._liars |= {suspect} if suspect else set()
+                return secret
         raise VoidRoundError(
-            f"the shares revealed of {owner!r} do not belong together: it shared wrongly or several of its holders lie; the round "
-            "is void, try again without it"
+            f"the shares revealed of {owner!r} do not give what it advertised: it shared wrongly or too many of its holders lie; "
+            "the round is void, try again without it"
         )
 
     def _points(self, holders: Iterable[DeviceId]) -> list[int]:
         return [self._cohort.point(holder) for holder in holders]
 
-    def _mask_key(self, device: DeviceId, secret: bytes) -> KeyPair:
-        try:
-            pair = key_pair_from_secret(secret)
-        except KeyAgreementError as error:
-            raise VoidRoundError(f"the mask key of {device!r} does not reconstruct: {error}") from None
-        if pair.public != self._advertisements[device].masking_key:
-            raise VoidRoundError(
-                f"the shares of {device!r} give another mask key than it advertised: it shared wrongly; the round is void, try "
-                "again without it"
-            )
-        return pair
+    def _is_seed(self, owner: DeviceId, secret: bytes) -> bool:
+        return holds_commitment(self._advertisements[owner], secret)
+
+    def _is_mask_key(self, owner: DeviceId, secret: bytes) -> bool:
+        return (
+            len(secret) == KEY_BYTES
+            and key_pair_from_secret(secret).public == self._advertisements[owner].masking_key
+        )
