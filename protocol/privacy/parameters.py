@@ -8,7 +8,7 @@ z_r is what an accountant counts; it is a little below z, because rounding may l
 `realised` states for the devices that really took part.
 
 How the scale is chosen. Rotated updates have no large coordinate, so words are sized for a typical coordinate of the
-noisy sum, κ = 4 standard deviations. An update that is not rotated may have its whole norm in one coordinate, and a
+noisy sum, κ = 4 standard deviations, as the paper does. An update that is not rotated may have its whole norm in one coordinate, and a
 fleet that agrees may have n·c there: words are then sized for that, and nothing can wrap around. From 20 bits on this
 costs less than 1 % of noise unless cohort and dimension are very large; where it would cost more, and always below 20
 bits, the vector is rotated.
@@ -141,13 +141,12 @@ class PrivacyParameters:
     @property
     def scale(self) -> float:
         """s: lattice steps for one unit of the update."""
-        fitting = self._flat_scale() if self.is_rotated else self._spiked_scale()
-        return min(fitting, MAX_STD / self.local_std)
+        return min(self._fitting_scale(), MAX_STD / self.local_std)
 
     @property
     def local_lattice_std(self) -> float:
         """s·σ_l: one device's noise in lattice steps."""
-        return min(self.scale * self.local_std, MAX_STD)
+        return min(self._fitting_scale() * self.local_std, MAX_STD)
 
     @property
     def norm_bound(self) -> float:
@@ -187,6 +186,9 @@ class PrivacyParameters:
     def exact_variance(self) -> float:
         """σ²: variance of the whole sum under EXACT_SKELLAM, in squared lattice steps, with colluders' shares on top."""
         return self.local_lattice_std**2 * self.minimum_survivors
+
+    def _fitting_scale(self) -> float:
+        return self._flat_scale() if self.is_rotated else self._spiked_scale()
 
     def _flat_scale(self) -> float:
         return flat_scale(
