@@ -252,7 +252,7 @@ def decode(content: bytes, kind: type[MessageT]) -> MessageT:
     try:
         message = _decoders[kind].decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SumMessageError(f"not a {kind.__name__} of a secure sum: {error}") from None
+        raise SumMessageError(f"these bytes are no {kind.__name__} of a secure sum: {error}") from None
     # The decoder was made for this kind; the check is for the type checker, and cheap.
     if not isinstance(message, kind):
         raise SumMessageError(f"expected a {kind.__name__}, got a {type(message).__name__}")

@@ -379,6 +379,30 @@ def test_survivors_below_the_device_s_floor_are_refused() -> None:
         )
 
 
+def test_a_ring_in_which_too_few_of_the_own_neighbours_shared_is_refused() -> None:
+    ids = device_ids(131)
+    played = Rehearsal(
+        announcement(2),
+        random_vectors(ids, 2),
+        server_policy=ServerPolicy(secrecy_bits=4, correctness_bits=4, corrupt_fraction=0.05),
+        device_policy=DevicePolicy(secrecy_bits=4, corrupt_fraction=0.05),
+    )
+    played.advertise()
+    played.share()
+    cohort = played.server._settled
+    kept = cohort.neighbours(ids[0])[: cohort.plan.threshold - 1]
+    sharers = {*ids, *kept} - (set(cohort.neighbours(ids[0])) - set(kept))
+    delivery = played.to_devices[ids[0]]
+    forged = edited(
+        delivery,
+        sharers=pack_positions((cohort.position(device) for device in sharers), 131),
+        seals=tuple(seal for seal in delivery.seals if seal.peer in kept),
+    )
+    with pytest.raises(TooFewSurvivorsError, match=r"holders of this device's shares shared their keys"):
+        played.roles[ids[0]].mask(forged, model_hash=MODEL, config_hash=CONFIG, words=played.vectors[ids[0]])
+    assert_forgotten(played.roles[ids[0]])
+
+
 class Purse:
     """A budget with some participations left; the answer to the n-th question is `answers[n]`."""
 
