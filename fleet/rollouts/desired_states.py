@@ -1,5 +1,8 @@
 """Writes what each device shall run, under a counter that only ever grows.
 
+It follows the clock (seconds since 2024), but never stands still or goes back: so a fleet that lost its database and
+begins anew is still ahead of every counter that its devices accepted before, and one whose clock fell back is too.
+
 The counter lives apart from the desired state, because a desired state may be taken away (a device that ran nothing
 before a rollout went back) and its counter must still never come again: a device refuses what is not newer.
 """
@@ -20,6 +23,9 @@ from protocol.names import DeviceId, split_release_id
 
 __all__ = ["Wish", "write_desired"]
 
+CLOCK_START_S: Final = 1_704_067_200.0
+"""2024-01-01, Unix seconds: counters stay short."""
+
 _CHUNK: Final = 500  # bound parameters in one statement: SQLite before 3.32 takes 999
 
 
@@ -38,7 +44,7 @@ def write_desired(session: Session, wishes: Mapping[DeviceId, Wish], now: float)
         NotFoundError: a wished release is not stored; the transaction must not commit.
     """
     devices = list(wishes)
-    counters = _next_counters(session, devices)
+    counters = _next_counters(session, devices, now)
     for chunk in _chunks(devices):
         session.execute(
             delete(Desired).where(Desired.device.in_(chunk)).execution_options(synchronize_session=False)
@@ -63,14 +69,15 @@ def write_desired(session: Session, wishes: Mapping[DeviceId, Wish], now: float)
         session.execute(insert(Desired), rows)
 
 
-def _next_counters(session: Session, devices: list[DeviceId]) -> dict[DeviceId, int]:
+def _next_counters(session: Session, devices: list[DeviceId], now: float) -> dict[DeviceId, int]:
     known: dict[str, int] = {}
     for chunk in _chunks(devices):
         rows = session.execute(
             select(DesiredCounter.device, DesiredCounter.counter).where(DesiredCounter.device.in_(chunk))
         )
         known.update((device, counter) for device, counter in rows)
-    counters = {device: known.get(device, 0) + 1 for device in devices}
+    clock = max(1, int(now - CLOCK_START_S))
+    counters = {device: max(known.get(device, 0) + 1, clock) for device in devices}
     grown = [{"device": d, "counter": counters[d]} for d in devices if d in known]
     first = [{"device": d, "counter": counters[d]} for d in devices if d not in known]
     if grown:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -73,10 +74,10 @@ class RolloutEngine:
             took_s = self._loop.time() - began
             # events come in crowds: the rest after a round gathers them
             await asyncio.sleep(min(took_s * REST, 5.0))
-            try:
-                await asyncio.wait_for(self._woken.wait(), self._tick_s)
-            except TimeoutError:
-                continue
+            # not wait_for: in Python 3.11 it swallows a cancellation that comes together with the wake-up
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._tick_s):
+                    await self._woken.wait()
 
     def announce_all(self) -> None:
         """Announce every device that ever had a desired state: what was stored before a crash may never have been sent.

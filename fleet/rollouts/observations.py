@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from fleet.rollouts.plans import SuccessCriteria
 from fleet.rollouts.progress import Figures, Observations, Report, Rollout, Running
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import OPEN, RolloutState
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
@@ -100,6 +100,8 @@ def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report]
     )
     for row in _read_installs(session, rollout, given):
         status = InstallStatus(row.status)
+        if _is_replay(reports.get(row.execution), status):
+            continue
         reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
         if status is InstallStatus.SUCCEEDED:
             # devices repeat their last word after a restart: the first time is when it happened
@@ -107,10 +109,15 @@ def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report]
         else:
             commits.pop(DeviceId(row.device), None)
     for row in _read_installs(session, rollout, returned):
-        reports[row.execution] = Report(
-            status=InstallStatus(row.status), at=row.received_at, reason=row.reason
-        )
+        status = InstallStatus(row.status)
+        if not _is_replay(reports.get(row.execution), status):
+            reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
     return reports, commits
+
+
+def _is_replay(known: Report | None, status: InstallStatus) -> bool:
+    """Whether REJECTED refuses a desired state that came again: that does not unsay how its execution ended."""
+    return known is not None and known.status not in OPEN and status is InstallStatus.REJECTED
 
 
 def _read_installs(

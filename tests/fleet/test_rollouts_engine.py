@@ -164,3 +164,21 @@ def test_an_operators_rollback_tells_the_devices_at_once(world: RolloutWorld) ->
     world.publisher.announced.clear()
     world.say(rollout, Verb.ROLLBACK)
     assert world.publisher.announced == sorted(world.view(rollout).groups[0].members)
+
+
+async def _cancel_together_with_a_wake_up(engine: RolloutEngine) -> None:
+    running = asyncio.create_task(engine.run())
+    await asyncio.sleep(0.2)  # by now it waits to be woken
+    engine.wake()
+    await asyncio.sleep(0)  # the event is set, its waiter not yet told
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=5)
+    assert done, "the engine went on after it was cancelled: the service would never end"
+
+
+def test_a_wake_up_at_the_moment_of_the_end_does_not_keep_the_engine_alive(
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = RolloutEngine(world.database, world.publisher, now=lambda: world.now, tick_s=3600.0)
+    monkeypatch.setattr(engine, "advance_all", lambda: 0)
+    asyncio.run(_cancel_together_with_a_wake_up(engine))

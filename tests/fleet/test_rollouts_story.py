@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from rollout_world import RolloutWorld, make_device
+from sqlalchemy import delete, update
 
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.rollout_tables import DesiredCounter, RolloutRecord
 from protocol.messages.kinds import InstallStatus
 
 
@@ -185,6 +187,45 @@ def test_a_device_that_ran_nothing_keeps_what_it_has_and_its_counter_never_comes
     assert world.view(rollout).state is RolloutState.ROLLED_BACK
     world.started(release="pump/3", groups=[{"percentage": 100}])
     assert {world.desired(device).counter for device in world.devices} == {3}  # type: ignore[union-attr]
+
+
+def test_a_fleet_that_lost_its_database_is_ahead_of_every_counter_it_gave_before(world: RolloutWorld) -> None:
+    world.now = 1_800_000_000.0
+    world.started(groups=[{"percentage": 100}])
+    before = world.desired("d00")
+    assert before is not None
+    with world.database.write() as session:
+        session.execute(delete(DesiredCounter))
+        session.execute(update(RolloutRecord).values(state="CANCELED"))
+    world.now += 60
+    world.started(release="pump/3", groups=[{"percentage": 100}])
+    after = world.desired("d00")
+    assert after is not None
+    assert before.counter < after.counter < 2**31
+    with world.database.write() as session:
+        session.execute(update(RolloutRecord).values(state="CANCELED"))
+    world.now -= 86400 * 365  # a clock that falls back takes no counter with it
+    world.started(release="pump/2", groups=[{"percentage": 100}], force=True)
+    again = world.desired("d00")
+    assert again is not None
+    assert again.counter == after.counter + 1
+
+
+def test_the_refusal_of_a_replayed_desired_state_does_not_unsay_how_an_execution_ended(
+    world: RolloutWorld,
+) -> None:
+    rollout = world.started(groups=[{"percentage": 100}], success={"threshold_pct": 100})
+    world.install(world.devices)
+    world.tick()
+    assert world.view(rollout).state is RolloutState.COMPLETED
+    world.report("d00", InstallStatus.REJECTED, reason="not newer")
+    world.tick()
+    undone = world.started(release="pump/3", groups=[{"percentage": 100}])
+    world.say(undone, Verb.ROLLBACK)
+    world.install(world.devices)
+    world.report("d00", InstallStatus.REJECTED, reason="not newer")
+    world.tick()
+    assert world.view(undone).state is RolloutState.ROLLED_BACK
 
 
 def test_a_device_never_goes_back_to_the_release_that_is_undone(world: RolloutWorld) -> None:
