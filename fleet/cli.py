@@ -21,6 +21,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     help="Devices, releases, rollouts, anomalies and drift of a Fedge fleet.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(access.tokens, name="tokens")

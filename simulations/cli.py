@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -34,7 +35,7 @@ def _root() -> None:
 @app.command()
 def run(
     scenario: Annotated[
-        str, typer.Argument(help="a built-in scenario (demo) or the path of a .toml file")
+        str, typer.Argument(help="a built-in scenario (demo, quick) or the path of a .toml file")
     ] = "demo",
     data: Annotated[
         str | None, typer.Option(help="real recordings instead of simulated machines: pronostia=PATH")
@@ -53,6 +54,9 @@ def run(
     ] = None,
 ) -> None:
     """Play a story from enrolment to recovery, live."""
+    # Seen at once, not when a broker fails to start or, after the whole story, its report cannot be drawn.
+    if missing := [name for name in ("amqtt", "matplotlib") if find_spec(name) is None]:
+        _fail(f"{' and '.join(missing)} not installed: a simulation needs `pip install '.[sim]'`", 2)
     from simulations.playing import (
         open_world_and_play,  # after --help and usage errors: it imports the services
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
 import os
@@ -25,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
 from sqlalchemy import select
 
 from fleet.durable_files import write_durably
@@ -37,6 +37,13 @@ __all__ = ["BrokerAccounts", "hash_password", "new_password", "read_password", "
 ITERATIONS: Final = 1000
 """Mosquitto's own default is 101. Our passwords are 256 random bits, so stretching guards nothing; more would only
 make a broker slow when ten thousand devices reconnect (0.5 ms each at 1000)."""
+
+_NOT_ALLOWED: Final = (
+    "the broker runs as another user, so new devices are refused until it reloads; leave broker_pid_file out and enable "
+    "deploy/systemd/fedge-broker-reload.path"
+)
+
+_log = structlog.get_logger()
 
 SALT_BYTES: Final = 12
 PASSWORD_BYTES: Final = 32
@@ -70,7 +77,10 @@ def read_password(path: Path) -> str:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the password file {path}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(
+            f"cannot read the password file {path}: {reason}; it holds one password, e.g. of `openssl rand -base64 24`"
+        ) from None
     if not lines or not lines[0].strip():
         raise SettingsError(f"the password file {path} is empty; expected the password on its first line")
     return lines[0].strip()
@@ -87,10 +97,12 @@ class BrokerAccounts:
         services: Mapping[str, Path],
         random_bytes: Callable[[int], bytes],
         broker_pid_file: Path | None = None,
+        send_signal: Callable[[int, int], None] = os.kill,
     ) -> None:
         self._database = database
         self._file = file
         self._pid_file = broker_pid_file
+        self._send_signal = send_signal
         self._services = {
             name: hash_password(read_password(path), random_bytes(SALT_BYTES))
             for name, path in services.items()
@@ -135,6 +147,11 @@ class BrokerAccounts:
     def _tell_broker(self) -> None:
         if self._pid_file is None:
             return
-        # a broker that is down reads the file when it starts
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(self._pid_file.read_text("ascii")), signal.SIGHUP)
+        try:
+            self._send_signal(int(self._pid_file.read_text("ascii")), signal.SIGHUP)
+        except (FileNotFoundError, ProcessLookupError):
+            return  # A broker that is down reads the passwords when it starts.
+        except PermissionError:
+            _log.warning("broker_not_told", pid_file=str(self._pid_file), hint=_NOT_ALLOWED)
+        except (OSError, ValueError) as error:
+            _log.warning("broker_not_told", pid_file=str(self._pid_file), error=str(error))

@@ -32,6 +32,10 @@ GroupOption = Annotated[
 ]
 RolloutArgument = Annotated[str, typer.Argument(help="Its id, e.g. ro-4f1c0a7be2d95386")]
 
+UNSUCCESSFUL = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
+FAILURES_SHOWN = 10
+"""A bad release fails everywhere for one reason; ten lines show it and leave the timeline in sight."""
+
 DEFAULT_GROUPS = ("5:3600", "25:3600", "100")
 
 
@@ -212,9 +216,18 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
             for g in view["groups"]
         ),
     )
+    if failures := _failures(view["timeline"]):
+        print_table(
+            f"Why devices failed (the last {len(failures)})",
+            ["time", "device", "group", "state", "reason"],
+            (
+                [show_time(line["at"]), line["device"], line["group"], line["state"], line["reason"]]
+                for line in failures
+            ),
+        )
     lines = [line for line in view["timeline"] if line["subject"] != "device"]
     print_table(
-        "Timeline (devices: --json)",
+        "Timeline (all of each device: --json)",
         ["time", "what", "from", "to", "by", "reason"],
         (
             [
@@ -232,6 +245,13 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
         Console().print(f"It waits for: {view['waiting_for']}", highlight=False, markup=False)
     if view["verbs"]:
         Console().print(f"It obeys: {', '.join(view['verbs'])}", highlight=False)
+
+
+def _failures(timeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The latest lines of devices that did not take the release, oldest first: what a person mends first."""
+    return [line for line in timeline if line["subject"] == "device" and line["state"] in UNSUCCESSFUL][
+        -FAILURES_SHOWN:
+    ]
 
 
 def _show_counts(counts: dict[str, int]) -> str:
