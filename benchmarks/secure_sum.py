@@ -39,6 +39,7 @@ from protocol.names import DeviceId
 from protocol.questions import fit_layout
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
+from protocol.secure_sum.graph import Cohort
 from protocol.secure_sum.masks import MaskGenerator, add_masks, packed_bytes
 from protocol.secure_sum.messages import (
     Advertisement,
@@ -215,6 +216,7 @@ class Round:
             for name in names
         }
         self._server_watch = Stopwatch()
+        self._cohort: Cohort | None = None
         self.degree = self.threshold = 0
 
     def play(self) -> None:
@@ -228,6 +230,7 @@ class Round:
         self.degree, self.threshold = (first := next(iter(books.values()))).degree, first.threshold
         for name, player in self._players.items():
             answer = player.answer(player.role.share_keys, self._sent(books, name), CohortBook)
+            self._keep_one_cohort(player.role)
             self._accept(server.accept_shares, name, answer, SealedShares)
         deliveries = self._server_watch.time(server.close_sharing)
         expected = np.zeros(self._codec.word_count, np.uint32)
@@ -260,6 +263,14 @@ class Round:
     def server_ms(self) -> float:
         """What the server spends."""
         return self._server_watch.ms
+
+    def _keep_one_cohort(self, role: DeviceRole) -> None:
+        """Let all devices of this process hold the same list of devices: 10 000 lists of 10 000 would not fit in memory."""
+        settled = role._cohort  # noqa: SLF001 - as above; on a real device it is the only one
+        assert settled is not None
+        self._cohort = self._cohort or settled.cohort
+        assert settled.cohort.graph_hash == self._cohort.graph_hash
+        settled.cohort = self._cohort
 
     def _accept(
         self,
