@@ -128,6 +128,7 @@ class Agent:
         self._connections = 0
         self._last_problem = ""
         self._rows_fail = False
+        self._source_ended = False
 
     @property
     def release(self) -> str | None:
@@ -159,6 +160,11 @@ class Agent:
             self._next_tick_s = clock_s + TICK_S
             self._tick(clock_s)
         due_s = max(self._source.next_due_s, self._source_retry_s)
+        if due_s == float("inf") and not self._source_ended:
+            log.warning(
+                "source_ended windows=%d: the agent stays for updates and training", self.counters.windows
+            )
+            self._source_ended = True
         return max(0.0, min(due_s, self._next_tick_s) - self._clocks.monotonic())
 
     def _watch(self, clock_s: float) -> None:

@@ -243,9 +243,7 @@ class Pipeline:
             self._commission(features, window.observed_at_s)
             return Unjudged()
         row = self.standardise(features)
-        # A full disk costs training rows, never a judgement; the loop's own flush tells people.
-        with contextlib.suppress(StorageError):
-            self._buffer.append(row, window.observed_at_s)
+        self._keep(row, window.observed_at_s)
         if self._model is None or self._threshold is None:
             return Unjudged()
         started = self._clock()
@@ -332,9 +330,14 @@ class Pipeline:
         self._centre, self._scale = _arrays(self._standardiser)
         self._memory.save_standardiser(self._standardiser)
         for raw, at_s in observed:
-            self._buffer.append(self.standardise(raw), at_s)
+            self._keep(self.standardise(raw), at_s)
         if self._manifest is not None:
             self._settle(self._manifest)
+
+    def _keep(self, row: Float, machine_s: float) -> None:
+        # A full disk costs training rows, never a judgement; the loop's own flush tells people.
+        with contextlib.suppress(StorageError):
+            self._buffer.append(row, machine_s)
 
     def _recent_rows(self) -> Float:
         return self._buffer.newest(self._settings.reference_windows).rows

@@ -13,6 +13,7 @@ observed; a torn tail is dropped; the oldest segment goes first.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -106,10 +107,11 @@ class SampleBuffer:
         """
         pending, self._pending = self._pending, bytearray()
         while pending:
-            number = self._writable_segment()
-            room = (self._segment_rows - self._rows_in[number]) * self._record_bytes
-            part, pending = pending[:room], pending[room:]
+            part = bytearray()
             try:
+                number = self._writable_segment()
+                room = (self._segment_rows - self._rows_in[number]) * self._record_bytes
+                part, pending = pending[:room], pending[room:]
                 self._write(number, bytes(part))
             except OSError as error:
                 # What may be a torn record ends this segment; the next rows start a new one.
@@ -120,8 +122,9 @@ class SampleBuffer:
             self._rows_in[number] += len(part) // self._record_bytes
 
     def newest(self, count: int) -> BufferedRows:
-        """The last `count` rows at most, pending ones included."""
-        self.flush()
+        """The last `count` rows at most, pending ones included where the disk takes them."""
+        with contextlib.suppress(SampleBufferError):  # what is on disk already is still worth reading
+            self.flush()
         return read_rows(self._directory, self._features, newest=count)
 
     def clear(self) -> None:
@@ -133,8 +136,9 @@ class SampleBuffer:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Flush; the buffer may be opened again."""
-        self.flush()
+        """Flush what the disk takes; the buffer may be opened again."""
+        with contextlib.suppress(SampleBufferError):  # the agent ends: nobody is left to act on it
+            self.flush()
 
     def _writable_segment(self) -> int:
         if self._open is not None and self._rows_in[self._open] < self._segment_rows:

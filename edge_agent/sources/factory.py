@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import assert_never
 
 from edge_agent.errors import SourceError
+from edge_agent.sources.plugin_guard import PluginGuard
 from edge_agent.sources.port import Source
 from edge_agent.sources.replay import ReplaySource
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings, SourceSettings
@@ -57,7 +58,7 @@ def _open_plugin(settings: PluginSettings) -> Source:
         raise SourceError(
             f"source.factory {settings.factory!r} failed: {type(error).__name__}: {error}"
         ) from error
-    return _checked(source, settings.factory)
+    return PluginGuard(_checked(source, settings.factory), settings.factory)
 
 
 def _checked(source: object, factory: str) -> Source:

@@ -84,7 +84,7 @@ class EventStore:
             return self._store_together(arrivals)
         except OperationalError:
             raise
-        except (SQLAlchemyError, OverflowError) as error:
+        except (SQLAlchemyError, OverflowError, ValueError) as error:
             if len(arrivals) == 1:
                 return self._drop(arrivals[0], error)
             middle = len(arrivals) // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -266,3 +267,21 @@ def test_a_scale_of_another_machine_is_refused(device: Device, caplog: pytest.Lo
     assert not Device(device.directory, spec=other).pipeline.is_commissioned
     assert "6 features" in caplog.text
     assert ARCHITECTURE.feature_count == 6
+
+
+def test_a_disk_that_refuses_every_row_stops_neither_commissioning_nor_a_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(tmp_path, DetectionSettings(commissioning_windows=80, reference_windows=60))
+
+    def refuse(_number: int, _records: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(device.buffer, "_write", refuse)
+    device.watch(healthy(100))
+    assert device.pipeline.is_commissioned
+    device.adopt()
+    device.adopt(V2, version=2)
+    assert device.pipeline.commit() is None
+    assert isinstance(device.watch(healthy(1))[0], Judged)
+    device.buffer.close()

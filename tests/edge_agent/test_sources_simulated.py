@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.factory import open_source
+from edge_agent.sources.port import SourceWindow
 from edge_agent.sources.rotating_machine import PROFILES, Bearing, Fault, MachineCondition, RotatingMachine
 from edge_agent.sources.settings import PluginSettings, SimulatedSettings
-from models.features import make_extractor
+from models.features import make_extractor, passthrough_spec
 
 pytestmark = pytest.mark.edge
 
@@ -185,3 +188,46 @@ def test_a_plugin_is_called_with_its_options_and_checked(
         opened("my_test_sensors:gone")
     with pytest.raises(SourceError, match="cannot import no_such_module"):
         opened("no_such_module:make")
+
+
+class Driver:
+    """A driver as people write them: it raises what its library raises."""
+
+    spec = passthrough_spec(("a", "b"))
+
+    def __init__(self, gives: object) -> None:
+        self._gives = gives
+
+    @property
+    def next_due_s(self) -> float:
+        return 0.0
+
+    def next_window(self, _now: float) -> object:
+        if isinstance(self._gives, Exception):
+            raise self._gives
+        return self._gives
+
+    def close(self) -> None:
+        raise OSError("port vanished")
+
+
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [
+        (OSError("serial port vanished"), "next_window failed: OSError: serial port vanished"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError"),
+        (np.zeros((1, 2), np.float32), "gave ndarray; it must give a SourceWindow"),
+        (SourceWindow(samples=[[1.0, 2.0]], observed_at_s=0.0, index=0), "an array of numbers"),  # type: ignore[arg-type] # what a careless plug-in gives
+    ],
+)
+def test_whatever_a_plugin_does_is_a_source_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gives: object, says: str
+) -> None:
+    module = types.ModuleType("driver_of_a_test")
+    module.make = lambda speed: Driver(gives)  # type: ignore[attr-defined] # a module made here
+    monkeypatch.setitem(sys.modules, "driver_of_a_test", module)
+    source = open_source(PluginSettings(factory="driver_of_a_test:make"), directory=tmp_path)
+    with pytest.raises(SourceError, match=says) as caught:
+        source.next_window(0.0)
+    assert "driver_of_a_test:make" in str(caught.value)
+    source.close()

@@ -1,0 +1,72 @@
+"""Keeps what a plug-in raises inside the source: a sensor driver that fails is a `SourceError`, never the agent's end.
+
+It adds no behaviour of its own; a window that is not one is refused here, because nobody further on knows whose it is.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from edge_agent.errors import SourceError
+from edge_agent.sources.port import Source, SourceWindow
+from protocol.manifest import FeatureSpec
+
+__all__ = ["PluginGuard"]
+
+log = logging.getLogger(__name__)
+
+
+class PluginGuard:
+    """A `Source` around foreign code; `factory` names it in messages."""
+
+    def __init__(self, source: Source, factory: str) -> None:
+        self._source, self._factory = source, factory
+        self._spec = source.spec
+        self._is_closed = False
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """See `Source`."""
+        return self._spec
+
+    @property
+    def next_due_s(self) -> float:
+        """See `Source`; a plug-in that cannot tell is asked at once, and its failure told by `next_window`."""
+        try:
+            return float(self._source.next_due_s)
+        except Exception:  # noqa: BLE001 - foreign code: whatever it raises must not cross this adapter
+            return float("-inf")
+
+    def next_window(self, now: float) -> SourceWindow | None:
+        """See `Source`; raises SourceError for whatever the plug-in raises, and for anything that is no window."""
+        try:
+            window = self._source.next_window(now)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(
+                f"source.factory {self._factory!r}: next_window failed: {type(error).__name__}: {error}"
+            ) from error
+        if window is not None and not (
+            isinstance(window, SourceWindow)
+            and isinstance(window.samples, np.ndarray)
+            and window.samples.dtype.kind in "fiu"
+        ):
+            raise SourceError(
+                f"source.factory {self._factory!r}: next_window gave {type(window).__name__}; it must give a SourceWindow with an array of numbers, or None"
+            )
+        return window
+
+    def close(self) -> None:
+        """See `Source`; what fails here fails alone."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._source.close()
+        except Exception as error:  # noqa: BLE001 - foreign code: the agent's own last words come after this
+            log.warning(
+                "source_not_closed factory=%s error=%s: %s", self._factory, type(error).__name__, error
+            )
