@@ -39,9 +39,11 @@ from aggregator.federation import FlowerFederation
 from aggregator.fleet_client import FleetClient
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.invitations import MqttInvitationBoard, broker_account
+from aggregator.privacy.desk import LEDGER_FILE, PrivacyDesk
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.coordinator import Coordinator
+from aggregator.rounds.privacy_record import DeskRecord
 from aggregator.rounds.run_store import RunStore
 from aggregator.run_metrics import RunMetrics
 from aggregator.settings import Settings, split_address
@@ -70,6 +72,7 @@ class Aggregator:
     board: MqttInvitationBoard
     store: RunStore
     tokens: TokenStore
+    privacy: PrivacyDesk
 
 
 class _Server(uvicorn.Server):
@@ -148,12 +151,17 @@ def build_aggregator(settings: Settings) -> Aggregator:
             data_dir=settings.data_dir / "flower",
         )
     )
+    privacy = PrivacyDesk(
+        settings.data_dir / LEDGER_FILE,
+        {FamilyName(name): family.privacy.budget() for name, family in settings.families.items()},
+        now=time.time,
+    )
     stopping = threading.Event()
     coordinator = Coordinator(
         store=store,
         families=settings.families,
         fleet=fleet,
-        federation=FlowerFederation(flower),
+        federation=FlowerFederation(flower, privacy),
         board=board,
         exporter=SigningExporter(signing_key),
         trusted=trusted,
@@ -161,6 +169,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         pacing=Pacing(now=time.time, sleep=lambda s: _sleep(stopping, s), is_stopping=stopping.is_set),
         patience_s=settings.publish_patience_s,
         git_revision=GIT_REVISION,
+        privacy=DeskRecord(privacy),
     )
     desk = TrainingDesk(
         store=store,
@@ -185,6 +194,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         board=board,
         store=store,
         tokens=tokens,
+        privacy=privacy,
     )
 
 
@@ -240,6 +250,7 @@ async def serve(aggregator: Aggregator) -> None:
         aggregator.fleet.close()
         aggregator.tokens.close()
         aggregator.store.close()
+        aggregator.privacy.close()
     structlog.get_logger().info("aggregator_stopped")
 
 

@@ -2,28 +2,40 @@
 
 One run trains at a time, so the server's roster is the roster of that run: nobody else is let in. A Flower run is only the
 envelope of a session; a session that breaks or a restart opens a new one under the same training run.
+
+Every session sums under masks, unless the family's settings say otherwise; that is never silent.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
+import structlog
+
+from aggregator.errors import RosterError
 from aggregator.flower.server import FlowerRun, FlowerServer, RunEnd
+from aggregator.privacy.desk import PrivacyDesk
 from aggregator.rounds.collector import Collector, PlainCollector
 from aggregator.rounds.runs import RunState
-from protocol.names import DeviceId, RunId
+from aggregator.rounds.secure_collector import SecureCollector
+from aggregator.rounds.sum_account import LedgerAccount
+from aggregator.settings import FamilySettings
+from protocol.errors import IdentityError
+from protocol.identity import load_public_key
+from protocol.names import DeviceId, FamilyName, RunId
 
 __all__ = ["FlowerFederation", "FlowerSession"]
 
+_log = structlog.get_logger()
 _ENDS = {RunState.FAILED: RunEnd.FAILED, RunState.CANCELED: RunEnd.STOPPED}
 
 
 class FlowerSession:
     """Implements `aggregator.rounds.ports.Session`."""
 
-    def __init__(self, server: FlowerServer, run: FlowerRun) -> None:
-        self._server, self._run = server, run
-        self._collector = PlainCollector(server.link(run))
+    def __init__(self, server: FlowerServer, run: FlowerRun, collector: Collector) -> None:
+        self._server, self._run, self._collector = server, run, collector
         self._is_open = True
 
     @property
@@ -43,12 +55,37 @@ class FlowerSession:
 
 
 class FlowerFederation:
-    """Implements `aggregator.rounds.ports.Federation`."""
+    """Implements `aggregator.rounds.ports.Federation`.
 
-    def __init__(self, server: FlowerServer) -> None:
-        self._server = server
+    Args:
+        server: the embedded Flower server.
+        desk: where secure rounds are written down.
+    """
 
-    def open(self, run: RunId, roster: Mapping[DeviceId, bytes]) -> FlowerSession:  # noqa: ARG002 - the port names the training run; Flower numbers its own
+    def __init__(self, server: FlowerServer, desk: PrivacyDesk) -> None:
+        self._server, self._desk = server, desk
+
+    def open(self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings) -> FlowerSession:
         """See `Federation.open`."""
         self._server.sync_roster(roster)
-        return FlowerSession(self._server, self._server.start_run())
+        try:
+            keys = {device: load_public_key(pem) for device, pem in roster.items()}
+        except IdentityError as error:  # `sync_roster` has read the same keys
+            raise RosterError(f"the roster of run {run} cannot be used: {error}") from None
+        flower_run = self._server.start_run()
+        if not policy.secure_sum:
+            _log.warning(
+                "secure_sum_off",
+                run=run,
+                family=policy.name,
+                meaning="this process sees the update of every single device",
+            )
+            return FlowerSession(self._server, flower_run, PlainCollector(self._server.link(flower_run)))
+        collector = SecureCollector(
+            self._server.stage_link(flower_run),
+            roster=keys,
+            policy=policy.sum_policy(),
+            account=LedgerAccount(self._desk, FamilyName(policy.name), run),
+            random_bytes=os.urandom,
+        )
+        return FlowerSession(self._server, flower_run, collector)

@@ -11,13 +11,23 @@ import difflib
 import tomllib
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import SettingsError
+from aggregator.privacy.limits import FamilyBudget
 from aggregator.rounds.gate import GateLimits
+from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
 from protocol.errors import TopicError
 from protocol.names import check_name
 
@@ -26,6 +36,7 @@ __all__ = [
     "FleetSettings",
     "GateSettings",
     "MqttSettings",
+    "PrivacySettings",
     "Settings",
     "ThresholdSettings",
     "TriggerSettings",
@@ -60,6 +71,9 @@ Name = Annotated[str, AfterValidator(_checked_name)]
 Address = Annotated[str, AfterValidator(_checked_address)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+SMALLEST_SUM: Final = 3
+"""Devices refuse smaller ones by themselves (`protocol.secure_sum.device_role.DevicePolicy`)."""
 
 
 class _Section(BaseModel):
@@ -116,12 +130,46 @@ class ThresholdSettings(_Section):
     margin: Annotated[float, Field(gt=0)] = 1.1
 
 
+class PrivacySettings(_Section):
+    """Distributed differential privacy of a family; without `noise_multiplier` sums are exact and ε is unlimited.
+
+    `noise_multiplier` is the noise of a sum over the `clip` of one update, with `minimum_devices` in the sum; the evaluation has its
+    own, or the same. `sampling = "poisson"` draws each device with probability `cohort_fraction`, from the operating
+    system's randomness: only then does ε of the release profit from devices that were not drawn. Budgets are for the family's whole
+    life; `maximum_participations` and `epsilon_server` are also told to the devices, which enforce them themselves.
+    """
+
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    assessment_noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    bits: Annotated[int, Field(ge=8, le=32)] = 20
+    mechanism: Literal["discrete-gaussian", "skellam"] = "discrete-gaussian"
+    colluders: Annotated[int, Field(ge=0)] = 0
+    sampling: Literal["fixed", "poisson"] = "fixed"
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    epsilon_server: Annotated[float, Field(gt=0)] | None = None
+    epsilon_release: Annotated[float, Field(gt=0)] | None = None
+    maximum_participations: Annotated[int, Field(ge=1)] | None = None
+
+    def budget(self) -> FamilyBudget:
+        """The limits as the privacy desk takes them."""
+        return FamilyBudget(
+            delta=self.delta,
+            epsilon_server=self.epsilon_server,
+            epsilon_release=self.epsilon_release,
+            maximum_participations=self.maximum_participations,
+        )
+
+
 class FamilySettings(_Section):
     """How one model family learns. Fields named as in `protocol.questions.FitQuestion` are handed to the devices.
 
     `minimum_devices` is the quorum: fewer answers make a round void, and `round_attempts` void rounds in a row end the
     run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
-    or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update; larger ones are refused by name.
+    or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
+    in plain, larger ones are refused by name. `secure_sum = false` shows this process every device's update: for experiments,
+    with devices whose owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
+    adds one in which devices sign and compare who is in the sum.
     """
 
     name: Name
@@ -130,7 +178,7 @@ class FamilySettings(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     proximal: Annotated[float, Field(ge=0)] = 0.0
-    maximum_examples: Annotated[int, Field(ge=1)] = 100_000
+    maximum_examples: Annotated[int, Field(ge=1)] = 10_000
     server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: Annotated[float, Field(gt=0)] | None = None
     cohort_fraction: Share = 1.0
@@ -142,11 +190,66 @@ class FamilySettings(_Section):
     join_spread_s: Annotated[float, Field(ge=0)] = 0.0
     round_deadline_s: Seconds = 120.0
     round_attempts: Annotated[int, Field(ge=1)] = 3
-    norm_limit: Annotated[float, Field(gt=0)] = 100.0
+    norm_limit: Annotated[float, Field(gt=0)] = 10.0
+    secure_sum: bool = True
+    stage_deadline_s: Seconds = 10.0
+    compares_survivors: bool = False
+    corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    privacy: PrivacySettings = PrivacySettings()
     trigger: TriggerSettings = TriggerSettings()
     gate: GateSettings = GateSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     rollout: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_privacy(self) -> Self:
+        if self.secure_sum and self.minimum_devices < SMALLEST_SUM:
+            raise ValueError(
+                f"minimum_devices = {self.minimum_devices} is too few for a secure sum: of fewer than {SMALLEST_SUM} devices"
+                " each would learn the others' answers; raise it, or set secure_sum = false"
+            )
+        noise = self.privacy.noise_multiplier
+        if noise is not None and not self.secure_sum:
+            raise ValueError(
+                "privacy.noise_multiplier needs secure_sum = true: distributed noise protects nobody in plain"
+            )
+        if noise is not None and self.privacy.colluders >= self.minimum_devices:
+            raise ValueError(
+                f"privacy.colluders = {self.privacy.colluders} leaves nobody honest among minimum_devices = {self.minimum_devices}"
+            )
+        limits = (self.privacy.epsilon_server, self.privacy.epsilon_release)
+        if noise is None and limits != (None, None):
+            raise ValueError(
+                "privacy.epsilon_server and epsilon_release cannot be kept without privacy.noise_multiplier: exact sums cost"
+                " unlimited epsilon"
+            )
+        return self
+
+    def sum_policy(self) -> SumPolicy:
+        """How secure rounds of this family are run."""
+        privacy, noise = self.privacy, None
+        if privacy.noise_multiplier is not None:
+            noise = NoisePolicy(
+                noise_multiplier=privacy.noise_multiplier,
+                assessment_noise_multiplier=privacy.assessment_noise_multiplier or privacy.noise_multiplier,
+                clip=privacy.clip,
+                bits=privacy.bits,
+                mechanism=privacy.mechanism,
+                colluders=privacy.colluders,
+                delta=privacy.delta,
+            )
+        return SumPolicy(
+            norm_limit=self.norm_limit,
+            maximum_examples=self.maximum_examples,
+            noise=noise,
+            maximum_participations=privacy.maximum_participations,
+            maximum_epsilon=privacy.epsilon_server,
+            stage_deadline_s=self.stage_deadline_s,
+            corrupt_fraction=self.corrupt_fraction,
+            dropout_fraction=self.dropout_fraction,
+            compares_survivors=self.compares_survivors,
+        )
 
 
 class Settings(BaseSettings):
@@ -254,4 +357,5 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "trigger": TriggerSettings,
     "gate": GateSettings,
     "threshold": ThresholdSettings,
+    "privacy": PrivacySettings,
 }

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from edge_agent.errors import (
     FleetAnswerError,
@@ -33,14 +33,18 @@ from edge_agent.errors import (
     FleetUnreachableError,
     SettingsError,
 )
-from protocol.identity import TOKEN_LIFETIME_S, issue_token
+from protocol.errors import IdentityError
+from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.payloads import DesiredState
+from protocol.names import DeviceId
 
 __all__ = ["Answer", "BundleStream", "DesiredAnswer", "FleetClient", "FleetEndpoint"]
 
 AUDIENCE: Final = "fleet"
 CHUNK_BYTES: Final = 64 * 1024
+MAX_ROSTER_PAGES: Final = 100
+"""50 000 devices at 500 a page: beyond any secure sum."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 _OK: Final = frozenset({200, 201, 204, 206, 304})
 
@@ -72,6 +76,11 @@ class BundleStream:
 
     offset: int
     chunks: Iterator[bytes]
+
+
+class _RosterPage(msgspec.Struct):
+    devices: dict[str, str]
+    next_cursor: str | None = None
 
 
 class _Problem(msgspec.Struct):
@@ -206,6 +215,28 @@ class FleetClient:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FleetAnswerError(f"GET {path}: the fleet's desired state is malformed: {error}") from None
         return DesiredAnswer(state=state, etag=new_etag, is_unchanged=False)
+
+    def family_roster(self) -> dict[DeviceId, EllipticCurvePublicKey]:
+        """The identity keys of all devices of this device's family that the fleet lets in, this one included.
+
+        Raises:
+            FleetError: see `FleetEndpoint.exchange`; FleetAnswerError also for a malformed roster.
+        """
+        keys: dict[DeviceId, EllipticCurvePublicKey] = {}
+        cursor: str | None = None
+        for _ in range(MAX_ROSTER_PAGES):
+            query = f"?cursor={quote(cursor)}" if cursor else ""
+            path = f"/v1/device/roster{query}"
+            answer = self._endpoint.exchange("GET", path, headers=self._headers())
+            try:
+                page = msgspec.json.decode(answer.body, type=_RosterPage)
+                keys |= {DeviceId(name): key_from_compressed(point) for name, point in page.devices.items()}
+            except (msgspec.DecodeError, UnicodeDecodeError, IdentityError) as error:
+                raise FleetAnswerError(f"GET {path}: the fleet's roster is malformed: {error}") from None
+            cursor = page.next_cursor
+            if cursor is None:
+                return keys
+        raise FleetAnswerError(f"the fleet's roster has more than {MAX_ROSTER_PAGES} pages; is it the fleet?")
 
     @contextmanager
     def bundle(self, path: str, *, offset: int = 0) -> Iterator[BundleStream]:

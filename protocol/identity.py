@@ -23,8 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from protocol.errors import IdentityError, TokenError
 
 __all__ = [
+    "compressed_key",
     "fingerprint",
     "issue_token",
+    "key_from_compressed",
     "load_private_key",
     "load_public_key",
     "private_key_pem",
@@ -83,6 +85,21 @@ def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def public_key_pem(key: ec.EllipticCurvePublicKey) -> bytes:
     """SubjectPublicKeyInfo PEM."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def compressed_key(key: ec.EllipticCurvePublicKey) -> str:
+    """A public key as a compressed point (SEC 1), base64: 44 characters instead of the 178 of a PEM, for long lists."""
+    point = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
+    return base64.b64encode(point).decode()
+
+
+def key_from_compressed(text: str) -> ec.EllipticCurvePublicKey:
+    """Read `compressed_key`; raises IdentityError for anything that is no point of P-256."""
+    try:
+        point = base64.b64decode(text, validate=True)
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    except ValueError as error:
+        raise IdentityError(f"{text[:60]!r} is not a compressed P-256 key in base64: {error}") from None
 
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:

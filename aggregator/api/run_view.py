@@ -50,6 +50,7 @@ def run_view(run: TrainingRun) -> dict[str, Any]:
         "checks": [msgspec.to_builtins(check) for check in run.checks],
         "participants": sorted(run.participants),
         "examples": run.examples,
+        "privacy": msgspec.to_builtins(run.privacy),
     }
 
 

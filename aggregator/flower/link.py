@@ -31,7 +31,7 @@ from protocol.flat_vectors import decode_vector
 from protocol.names import DeviceId
 from protocol.questions import ASSESS, FIT, FitQuestion, Question, encode_question
 
-__all__ = ["FlowerCohortLink"]
+__all__ = ["FlowerCohortLink", "as_array", "failure_of", "reported_seconds"]
 
 GATHER_S: Final = 0.03
 """How long a ring is left to gather others before the database is asked."""
@@ -80,7 +80,7 @@ class FlowerCohortLink:
         content = RecordDict(
             {
                 "question": ConfigRecord({"json": encode_question(question)}),
-                "arrays": ArrayRecord({name: _as_array(vector) for name, vector in arrays.items()}),
+                "arrays": ArrayRecord({name: as_array(vector) for name, vector in arrays.items()}),
             }
         )
         kind = FIT if isinstance(question, FitQuestion) else ASSESS
@@ -114,15 +114,15 @@ class FlowerCohortLink:
         return found
 
 
-def _as_array(vector: NDArray[np.float32]) -> Array:
+def as_array(vector: NDArray[np.float32]) -> Array:
+    """A vector as Flower carries it."""
     return Array(np.ascontiguousarray(vector, np.float32))
 
 
 def _read_reply(ticket: Ticket, device: DeviceId, message: Message) -> DeviceReply:
     if message.has_error():
-        error = message.error
-        words = (error.reason or f"Flower error {error.code}")[:MAXIMUM_REASON_CHARS]
-        return DeviceReply(ticket=ticket, device=device, failure=words, lost=error.code in _LOST_CODES)
+        words, is_lost = failure_of(message)
+        return DeviceReply(ticket=ticket, device=device, failure=words, lost=is_lost)
     try:
         vector = decode_vector(message.content.array_records["answer"]["vector"].data)
     except (KeyError, QuestionError) as error:
@@ -132,15 +132,21 @@ def _read_reply(ticket: Ticket, device: DeviceId, message: Message) -> DeviceRep
         ticket=ticket,
         device=device,
         vector=vector,
-        seconds_in_training=_seconds(message.content.metric_records),
+        seconds_in_training=reported_seconds(message.content.metric_records),
     )
+
+
+def failure_of(message: Message) -> tuple[str, bool]:
+    """An error reply in words, and whether it means that the device is gone."""
+    error = message.error
+    return (error.reason or f"Flower error {error.code}")[:MAXIMUM_REASON_CHARS], error.code in _LOST_CODES
 
 
 def _words(error: Exception) -> str:
     return f"array record 'answer' lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _seconds(metrics: Mapping[str, MetricRecord]) -> float:
+def reported_seconds(metrics: Mapping[str, MetricRecord]) -> float:
     """The device's own training time from the optional metric record "work"; 0 where it is absent or absurd."""
     value = metrics["work"].get("seconds", 0.0) if "work" in metrics else 0.0
     if isinstance(value, int | float) and np.isfinite(value) and value >= 0:

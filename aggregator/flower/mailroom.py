@@ -37,7 +37,6 @@ from aggregator.flower.upstream import (
     message_from_proto,
     message_to_proto,
     no_object_id_recompute,
-    recorddict_to_proto,
     remove_content_from_message,
 )
 
@@ -50,7 +49,6 @@ MAXIMUM_OBJECTS: Final = 64
 @dataclass(eq=False)
 class _Question:
     message: Message
-    content: Any  # the RecordDict as protobuf, shared by all questions with the same content
     is_delivered: bool = False
     reply: _Reply | None = None
 
@@ -99,14 +97,10 @@ class Mailroom:
 
     def post(self, messages: Sequence[Message]) -> None:
         """Leave messages, each with its id and addressee, for their nodes."""
-        contents: dict[int, Any] = {}
-        for message in messages:
-            if id(message.content) not in contents:
-                contents[id(message.content)] = recorddict_to_proto(message.content)
         with self._lock:
             for message in messages:
                 name, node = message.metadata.message_id, message.metadata.dst_node_id
-                self._open[name] = _Question(message, contents[id(message.content)])
+                self._open[name] = _Question(message)
                 self._waiting.setdefault(node, deque()).append(name)
 
     def next_question(self, node_id: int, *, is_whole: bool) -> PullMessagesResponse:
@@ -120,7 +114,12 @@ class Mailroom:
                     break
             else:
                 return PullMessagesResponse()
-        response = _whole(question) if is_whole else self._in_objects(question)
+        # Written when it is asked for: a model for a thousand devices is never in memory a thousand times.
+        response = (
+            PullMessagesResponse(messages_list=[message_to_proto(question.message)])
+            if is_whole
+            else self._in_objects(question)
+        )
         self._count(question.message.metadata.run_id, sent=response.ByteSize())
         return response
 
@@ -239,9 +238,3 @@ class Mailroom:
                     self._objects[key] = part.deflate()
         stub = message_to_proto(remove_content_from_message(message))
         return PullMessagesResponse(messages_list=[stub], message_object_trees=[tree])
-
-
-def _whole(question: _Question) -> PullMessagesResponse:
-    stub = message_to_proto(remove_content_from_message(question.message))
-    stub.content.CopyFrom(question.content)
-    return PullMessagesResponse(messages_list=[stub])

@@ -40,6 +40,7 @@ from aggregator.flower.grid import MailroomGrid
 from aggregator.flower.link import FlowerCohortLink
 from aggregator.flower.mailroom import Mailroom
 from aggregator.flower.roster import Roster, RosterChange
+from aggregator.flower.stage_link import FlowerStageLink
 from protocol.names import DeviceId
 
 __all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
@@ -250,6 +251,10 @@ class FlowerServer:
     def link(self, run: FlowerRun) -> FlowerCohortLink:
         """The road to the devices that a collector takes."""
         return FlowerCohortLink(self.grid(run), self._roster, self._doorbell)
+
+    def stage_link(self, run: FlowerRun) -> FlowerStageLink:
+        """The road to the devices that a secure collector takes."""
+        return FlowerStageLink(self.grid(run), self._roster, self._doorbell)
 
     def __enter__(self) -> Self:
         """Start."""

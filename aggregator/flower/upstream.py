@@ -44,7 +44,7 @@ try:
         Status,
         SubStatus,
     )
-    from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
+    from flwr.common.serde import message_from_proto, message_to_proto
     from flwr.proto.fleet_pb2 import (
         ActivateNodeRequest,
         PullMessagesRequest,
@@ -129,7 +129,6 @@ __all__ = [
     "message_from_proto",
     "message_to_proto",
     "no_object_id_recompute",
-    "recorddict_to_proto",
     "remove_content_from_message",
 ]
 

@@ -68,7 +68,7 @@ class Attendance:
         self._roster = {member.device: member.public_key for member in members}
         self._wanted = _wanted_devices(policy, sum(member.is_online for member in members))
         self._has_gathered = False
-        self._session: Session = federation.open(run.id, self._roster)
+        self._session: Session = federation.open(run.id, self._roster, policy)
         now = pacing.now()
         board.post(
             TrainingInvitation(
@@ -136,6 +136,7 @@ class Attendance:
             deadline_s=self._policy.round_deadline_s,
             quorum=cohort.quorum,
             enough=cohort.enough,
+            sampling=cohort.sampling,
             cancelled=lambda: self._is_cancelled() or self._pacing.is_stopping(),
         )
 

@@ -10,11 +10,12 @@ Source: Bonawitz et al., Towards Federated Learning at Scale: System Design, MLS
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
 from protocol.names import DeviceId
 
 __all__ = ["Cohort", "CohortPolicy", "select_cohort"]
@@ -25,21 +26,23 @@ class CohortPolicy:
     """How a round's cohort is chosen.
 
     `fraction` of the devices online is wanted, never fewer than `minimum_devices` (the quorum); `over_selection` ≥ 1
-    times as many are asked.
+    times as many are asked. With `is_poisson` every device is in with probability `fraction`, independently of all others.
     """
 
     fraction: float
     over_selection: float
     minimum_devices: int
+    is_poisson: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Who is asked; the round closes at `enough` answers and is void below `quorum`."""
+    """Who is asked; the round closes at `enough` answers and is void below `quorum`. `sampling`: how it was drawn."""
 
     devices: tuple[DeviceId, ...]
     enough: int
     quorum: int
+    sampling: Sampling | None = None
 
 
 def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.random.Generator) -> Cohort:
@@ -54,6 +57,8 @@ def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.rand
     (6, 5, 2)
     """
     candidates = sorted(set(online))
+    if policy.is_poisson:
+        return _poisson_cohort(candidates, policy, rng)
     goal = min(max(math.ceil(policy.fraction * len(candidates)), policy.minimum_devices), len(candidates))
     asked = min(math.ceil(goal * policy.over_selection), len(candidates))
     # Where there are too few devices to over-select, the goal gives way: one straggler must not hold everyone up.
@@ -63,4 +68,17 @@ def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.rand
         devices=tuple(sorted(candidates[i] for i in chosen)),
         enough=max(enough, policy.minimum_devices),
         quorum=policy.minimum_devices,
+        sampling=FixedCohort(size=asked, population=len(candidates)) if asked else None,
+    )
+
+
+def _poisson_cohort(candidates: Sequence[DeviceId], policy: CohortPolicy, rng: np.random.Generator) -> Cohort:
+    """No over-selection and no closing early: who is in must not depend on who else is, nor on who is fast."""
+    coins = rng.random(len(candidates)) < policy.fraction
+    devices = tuple(device for device, is_in in zip(candidates, coins, strict=True) if is_in)
+    return Cohort(
+        devices=devices,
+        enough=max(len(devices), policy.minimum_devices),
+        quorum=policy.minimum_devices,
+        sampling=PoissonCohort(rate=policy.fraction, population=len(candidates)) if candidates else None,
     )

@@ -5,9 +5,9 @@
     round policy ──question, arrays──► Collector.collect ──ask──► CohortLink ──► devices
     round policy ◄──CohortSum(total)── Collector.collect ◄─reply─ CohortLink ◄── devices
 
-`PlainCollector` sees each answer, admits it and adds it up in float64. A secure-sum collector stands in the same place
-with the same signature: devices mask, only the unmasked SUM appears, and `Admission` moves to the device (clipping) and to
-the sum. So a round policy may rely on: `total` is the sum over exactly `participants`, there are at least
+`PlainCollector` sees each answer, admits it and adds it up in float64. `secure_collector.SecureCollector` stands in the same
+place with the same signature: devices mask, only the unmasked SUM appears, and `Admission` moves to the device (clipping) and
+to the sum. So a round policy may rely on: `total` is the sum over exactly `participants`, there are at least
 `quorum` of them, and nothing below this line can tell it a single device's answer.
 
 Not a policy of who takes part, and no arithmetic on the model.
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError, QuorumMissedError, RoundCancelledError
+from aggregator.privacy.ledger_entries import Sampling
 from aggregator.rounds.admission import Admission, check_answer
 from aggregator.rounds.cohort_link import CohortLink, CohortReport, CohortSum, DeviceReply, Refusal
 from protocol.names import DeviceId
@@ -48,6 +49,7 @@ class Collector(Protocol):
         deadline_s: float,
         quorum: int,
         enough: int | None = None,
+        sampling: Sampling | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> CohortSum:
         """Ask every device of `nodes` and add up what is admitted.
@@ -61,6 +63,7 @@ class Collector(Protocol):
             deadline_s: wall seconds from now; whoever answers later is dropped and reported lost.
             quorum: fewest answers that make a sum.
             enough: close as soon as this many answers are in; None waits for everyone or the deadline.
+            sampling: how the cohort was drawn, for the privacy ledger; None: everybody there was.
             cancelled: asked a few times a second; True ends the round.
 
         Raises:
@@ -93,6 +96,7 @@ class PlainCollector:
         deadline_s: float,
         quorum: int,
         enough: int | None = None,
+        sampling: Sampling | None = None,  # noqa: ARG002 - a plain round is in no privacy ledger: there is nothing to claim
         cancelled: Callable[[], bool] = lambda: False,
     ) -> CohortSum:
         """See `Collector.collect`."""

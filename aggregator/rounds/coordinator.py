@@ -28,12 +28,14 @@ from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.journal import ASSESSMENT, CHAMPION, MOMENTS, PARAMETERS, RunJournal
 from aggregator.rounds.optimizers import ServerOptimizer, make_server_optimizer
 from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, ReleaseFleet
+from aggregator.rounds.privacy_record import NoRecord, PrivacyRecord
 from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import WITH_DEVICES, RoundRecord, RunState, TrainingRun
 from aggregator.rounds.training import RoundOutcome, assess_candidate, train_round
 from aggregator.settings import FamilySettings
 from protocol.bundle import TrustedKeys
+from protocol.errors import ProtocolError
 
 __all__ = ["Coordinator"]
 
@@ -51,6 +53,7 @@ class Coordinator:
         flower_address: what devices are told to dial.
         patience_s: how long an unreachable fleet is waited for before the run fails.
         git_revision: for the provenance of releases.
+        privacy: plans runs and says what they cost; None where nothing is claimed.
     """
 
     def __init__(
@@ -67,11 +70,13 @@ class Coordinator:
         pacing: Pacing,
         patience_s: float = 600.0,
         git_revision: str = "",
+        privacy: PrivacyRecord | None = None,
     ) -> None:
         self._families, self._fleet, self._federation, self._board = families, fleet, federation, board
         self._trusted, self._flower_address, self._pacing = trusted, flower_address, pacing
         self._journal = RunJournal(store, trusted, pacing, patience_s)
         self._attendance: Attendance | None = None
+        self._privacy: PrivacyRecord = privacy or NoRecord()
         releasing = Releasing(self._journal, fleet, exporter, pacing, git_revision)
         self._steps: dict[RunState, Callable[[TrainingRun, FamilySettings], TrainingRun]] = {
             RunState.INVITING: self._invite,
@@ -111,7 +116,7 @@ class Coordinator:
             return self._steps[run.state](run, policy)
         except RoundCancelledError:
             return run  # the loop finds out who is ending: the run or the service
-        except AggregatorError as error:
+        except (AggregatorError, ProtocolError) as error:
             return self._journal.end(run, RunState.FAILED, str(error))
         except sqlite3.Error:
             raise  # the disk, not the run: the desk tries again later
@@ -137,6 +142,7 @@ class Coordinator:
                 RunState.FAILED,
                 f"{len(joined)} devices joined within {policy.join_timeout_s:g} s, the quorum is {policy.minimum_devices}",
             )
+        self._privacy.plan(run, policy, bundle.architecture, joined)
         return self._journal.commit(
             run,
             RunState.ROUND,
@@ -166,7 +172,11 @@ class Coordinator:
             return self._count_void(run, policy, outcome)
         finished = run.finished_rounds + 1
         run = msgspec.structs.replace(
-            run, log=(*run.log, outcome.record), finished_rounds=finished, attempts=0
+            run,
+            log=(*run.log, outcome.record),
+            finished_rounds=finished,
+            attempts=0,
+            privacy=self._privacy.claim(run, policy),
         )
         _log_round(run, outcome.record)
         return self._journal.commit(
@@ -192,7 +202,9 @@ class Coordinator:
         )
         if outcome is None or outcome.total is None:
             return self._count_void(run, policy, outcome)
-        run = msgspec.structs.replace(run, log=(*run.log, outcome.record), attempts=0)
+        run = msgspec.structs.replace(
+            run, log=(*run.log, outcome.record), attempts=0, privacy=self._privacy.claim(run, policy)
+        )
         _log_round(run, outcome.record)
         return self._journal.commit(
             run, RunState.GATED, "the candidate is evaluated", {ASSESSMENT: outcome.total.tobytes()}
@@ -214,7 +226,9 @@ class Coordinator:
         log = run.log if outcome is None else (*run.log, outcome.record)
         why = "the Flower session broke" if outcome is None else outcome.record.note
         _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
-        run = msgspec.structs.replace(run, log=log, attempts=attempts)
+        run = msgspec.structs.replace(
+            run, log=log, attempts=attempts, privacy=self._privacy.claim(run, policy)
+        )
         if attempts >= policy.round_attempts:
             return self._journal.end(
                 run, RunState.FAILED, f"{attempts} attempts in a row gave no round; the last: {why}"

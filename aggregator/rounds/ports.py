@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.rounds.collector import Collector
+from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.drift.reference import DriftReference
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
@@ -70,8 +71,8 @@ class Session(Protocol):
 class Federation(Protocol):
     """Opens sessions with devices."""
 
-    def open(self, run: RunId, roster: Mapping[DeviceId, bytes]) -> Session:
-        """Let the devices of `roster` (device → public key PEM) take part in `run`, and no others.
+    def open(self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings) -> Session:
+        """Let the devices of `roster` (device → public key PEM) take part in `run`, and no others, as `policy` says.
 
         Raises:
             FlowerServerError, RosterError: the message says what to mend; the run fails.

@@ -80,7 +80,8 @@ def make_candidate(
             participants=len(run.participants),
             examples=run.examples,
             parent=run.base_release,
-            algorithm=f"{policy.server_optimizer}, {policy.epochs} local epochs",
+            algorithm=f"{policy.server_optimizer}, {policy.epochs} local epochs, "
+            + ("secure sum" if policy.secure_sum else "no secure sum: the aggregator saw every update"),
             evaluation={
                 "candidate_loss": assessment.candidate_loss,
                 "champion_loss": assessment.champion_loss,
@@ -88,6 +89,7 @@ def make_candidate(
                 "held_out_windows": float(assessment.examples),
             },
             git_revision=git_revision,
+            privacy=run.privacy,
         ),
         created_at=created_at,
         training_model=champion.training_model,

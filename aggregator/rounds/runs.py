@@ -18,6 +18,7 @@ from typing import Final
 from msgspec import Struct
 
 from protocol.names import DeviceId, FamilyName, RunId
+from protocol.privacy_claim import PrivacyClaim
 
 __all__ = [
     "FINAL_STATES",
@@ -101,7 +102,8 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
     `trigger` is ``person``, ``drift`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
-    is where it is. `rollout` is the fleet's id of the rollout that was started, if the family has a template.
+    is where it is. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
+    claim after the last question; None before the first and for families in plain.
     """
 
     id: RunId
@@ -128,6 +130,7 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     checks: tuple[CheckRecord, ...] = ()
     release: str | None = None
     rollout: str | None = None
+    privacy: PrivacyClaim | None = None
     detail: str = ""
 
     @property

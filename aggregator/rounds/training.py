@@ -10,6 +10,7 @@ here is persisted; `coordinator` does that with what is returned.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ def train_round(
     number = run.finished_rounds + 1
     # Seeded by run, round and attempt: a resumed run draws the same cohort, a repeated round another one.
     rng = np.random.default_rng([run.seed, number, run.attempts])
-    cohort = select_cohort(attendance.gather(), _cohort_policy(policy, policy.cohort_fraction), rng)
+    cohort = _draw(attendance, policy, policy.cohort_fraction, rng)
     question = FitQuestion(
         run_id=run.id,
         round_number=number,
@@ -115,7 +116,9 @@ def assess_candidate(
     """
     number = run.finished_rounds + 1
     rng = np.random.default_rng([run.seed, number, run.attempts])
-    cohort = select_cohort(attendance.gather(), _cohort_policy(policy, 1.0), rng)
+    # Under Poisson sampling the evaluation is sampled as well: an ε that counts on it must hold for every sum.
+    is_poisson = policy.privacy.sampling == "poisson"
+    cohort = _draw(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
     question = AssessQuestion(run_id=run.id, layout_sha256=architecture.layout_sha256)
     layout = assess_layout(architecture.tensor_count, architecture.feature_count)
     arrays = {"candidate": model.parameters, "champion": champion}
@@ -134,10 +137,19 @@ def assess_candidate(
     return RoundOutcome(record=record, model=model, total=answer.total)
 
 
-def _cohort_policy(policy: FamilySettings, fraction: float) -> CohortPolicy:
-    return CohortPolicy(
-        fraction=fraction, over_selection=policy.over_selection, minimum_devices=policy.minimum_devices
+def _draw(
+    attendance: Attendance, policy: FamilySettings, fraction: float, rng: np.random.Generator
+) -> Cohort:
+    is_poisson = policy.privacy.sampling == "poisson"
+    how = CohortPolicy(
+        fraction=fraction,
+        over_selection=policy.over_selection,
+        minimum_devices=policy.minimum_devices,
+        is_poisson=is_poisson,
     )
+    # Coins that somebody could toss again (the seed is in the run's record) would not keep secret who was drawn.
+    coins = np.random.default_rng(secrets.randbits(128)) if is_poisson else rng
+    return select_cohort(attendance.gather(), how, coins)
 
 
 def _require_quorum(cohort: Cohort) -> None:

@@ -27,10 +27,17 @@ from edge_agent.errors import (
 )
 from edge_agent.settings import Settings, load_settings
 from protocol.messages.payloads import TrainingInvitation
+from protocol.names import DeviceId
+from protocol.questions import FIT, assess_layout, fit_layout
 
 if TYPE_CHECKING:
     import numpy as np
+    from cryptography.hazmat.primitives.asymmetric import ec
     from numpy.typing import NDArray
+
+    from edge_agent.learner.local_learner import LocalLearner
+    from edge_agent.learner.sum_participant import SumParticipant
+    from models.architecture import Architecture
 
 __all__ = ["main"]
 
@@ -108,12 +115,14 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         _rows(settings, invitation, bundle.architecture.feature_count),
         maximum_examples=settings.learner.maximum_examples,
     )
+    sums = _sum_participant(settings, key, bundle.architecture, learner) if settings.fleet else None
+    plain = learner.answer if settings.learner.plain_answers else None
     client = FlowerClient(invitation.flower_address, settings.flower.ca_file, key, now=time.time)
     rng = random.Random()  # noqa: S311 - spreads a fleet's arrivals in time, decides nothing secret
     stats = StatsFile(settings.paths.learner_stats)
     participation = Participation(
         client,
-        client_app(learner.answer, clock=time.monotonic),
+        client_app(plain, sums, clock=time.monotonic),
         run_id=invitation.run_id,
         expires_at=invitation.expires_at,
         now=time.time,
@@ -127,6 +136,8 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     try:
         joined = participation.take_part()
     finally:
+        if sums is not None:
+            sums.forget()
         client.close()
     if not joined and not stop.is_set():
         return _end(
@@ -134,6 +145,42 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
             f"the invitation to run {invitation.run_id} expired before the aggregator could be reached",
         )
     return ENDED
+
+
+def _sum_participant(
+    settings: Settings, key: ec.EllipticCurvePrivateKey, architecture: Architecture, learner: LocalLearner
+) -> SumParticipant:
+    from edge_agent.enrolled import load_enrolled
+    from edge_agent.fleet_client import FleetClient, FleetEndpoint
+    from edge_agent.learner.family_roster import FamilyRoster
+    from edge_agent.learner.sum_participant import SumParticipant
+    from edge_agent.privacy.budget import DeviceBudget
+    from edge_agent.privacy.limits import owners_limits
+    from protocol.secure_sum.device_role import DevicePolicy
+
+    assert settings.fleet is not None  # noqa: S101 - for the type checker; the caller asked
+    device = load_enrolled(settings.paths.enrolment).device
+    endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
+    fleet = FleetClient(endpoint=endpoint, device=device, key=key)
+    return SumParticipant(
+        DeviceId(device),
+        identity_key=key,
+        roster=FamilyRoster(fleet.family_roster, clock=time.monotonic),
+        policy=DevicePolicy(
+            minimum_cohort=settings.learner.minimum_cohort,
+            requires_confirmation=settings.learner.compared_survivors,
+            split_view_safe=settings.learner.compared_survivors,
+        ),
+        budget=DeviceBudget(settings.paths.privacy, owners_limits(settings.privacy)),
+        layout_of=lambda kind: (
+            fit_layout(architecture.parameter_count)
+            if kind == FIT
+            else assess_layout(architecture.tensor_count, architecture.feature_count)
+        ),
+        answer=learner.answer,
+        random_bytes=os.urandom,
+        now=time.time,
+    )
 
 
 def _rows(settings: Settings, invitation: TrainingInvitation, features: int) -> NDArray[np.float32]:

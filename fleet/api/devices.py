@@ -20,8 +20,9 @@ from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
 from fleet.ingest.sequences import gap_count
 from fleet.storage.access_tables import Role
-from fleet.storage.device_tables import Desired, Device
+from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import EventRange
+from protocol.identity import compressed_key, load_public_key
 
 __all__ = ["DeviceView", "router"]
 
@@ -174,6 +175,44 @@ def revoke_device(
         view = DeviceView.of(device, session.get(Desired, device_id))
     services.broker_accounts_changed()
     return view
+
+
+class RosterView(BaseModel):
+    """Devices of the caller's family that are not shut out: id → identity key, a compressed P-256 point (base64)."""
+
+    family: str
+    devices: dict[str, str]
+    next_cursor: str | None
+
+
+@router.get("/device/roster", tags=["for devices"])
+def read_roster(
+    caller: Annotated[Caller, Depends(require_device)],
+    services: Annotated[Services, Depends(get_services)],
+    cursor: Cursor = None,
+    limit: Limit = 500,
+) -> RosterView:
+    """Who else is of the calling device's family, by id.
+
+    Devices check each other's keys in a secure sum against this list. It comes from the fleet and not from the aggregator, who
+    could otherwise fill a cohort with devices of its own and be left with one real answer in the sum.
+    """
+    with services.database.read() as session:
+        family = session.scalar(select(Device.family).where(Device.id == caller.name)) or ""
+        rows = (
+            select(Device.id, Device.public_key)
+            .where(Device.family == family, Device.state == DeviceState.ENROLLED)
+            .order_by(Device.id)
+            .limit(limit + 1)
+        )
+        if cursor:
+            rows = rows.where(Device.id > decode_cursor(cursor))
+        found = session.execute(rows).tuples().all()
+    return RosterView(
+        family=family,
+        devices={name: compressed_key(load_public_key(pem.encode())) for name, pem in found[:limit]},
+        next_cursor=encode_cursor(found[limit - 1][0]) if len(found) > limit else None,
+    )
 
 
 @router.get(

@@ -206,7 +206,7 @@ url = "mqtt://127.0.0.1:{broker_port}"
 [[family]]
 name = "press"
 rounds = 3
-minimum_devices = 2
+minimum_devices = 3
 join_timeout_s = 40
 join_settle_s = 5
 round_deadline_s = 30

@@ -49,6 +49,7 @@ POLICY = FamilySettings(
     batch_size=16,
     learning_rate=0.3,
     minimum_devices=2,
+    secure_sum=False,
     over_selection=1.0,
     join_timeout_s=5.0,
     join_settle_s=1.0,
@@ -183,7 +184,9 @@ class InProcessFederation:
     session: InProcessSession
     opened: list[tuple[RunId, tuple[DeviceId, ...]]] = field(default_factory=list)
 
-    def open(self, run: RunId, roster: Mapping[DeviceId, bytes]) -> InProcessSession:
+    def open(
+        self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings
+    ) -> InProcessSession:
         self.opened.append((run, tuple(sorted(roster))))
         return self.session
 

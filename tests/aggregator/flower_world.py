@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import http.server
 import ipaddress
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -28,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from edge_agent.enrolled import Enrolled, MqttAccess
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
@@ -40,7 +43,7 @@ from edge_agent.settings import StatePaths
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
 from protocol.bundle import TrustedKeys
-from protocol.identity import private_key_pem, public_key_pem
+from protocol.identity import compressed_key, private_key_pem, public_key_pem
 from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
@@ -112,8 +115,61 @@ class Device:
         return StatePaths(self.directory / "state")
 
 
-def make_device(root: Path, name: str, bundle: bytes, tls: Tls, *, rows: int = 200, seed: int = 0) -> Device:
-    """Create a commissioned device: enrolled key, active release, filled buffer."""
+@dataclass
+class FamilyFleet:
+    """The fleet as far as a learner asks it: the roster of its family, over real HTTPS."""
+
+    keys: dict[DeviceId, ec.EllipticCurvePublicKey] = field(default_factory=dict)
+    port: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    def table(self, tls: Tls) -> str:
+        return f'[fleet]\nurl = "https://127.0.0.1:{self.port}"\nca_file = "{tls.ca}"\n'
+
+    @contextlib.contextmanager
+    def serving(self, tls: Tls) -> Iterator[FamilyFleet]:
+        """Serve on a free port in a thread; gone afterwards."""
+        fleet = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                fleet.asked.append(self.path)
+                devices = {device: compressed_key(key) for device, key in sorted(fleet.keys.items())}
+                body = msgspec.json.encode({"family": "press", "devices": devices, "next_cursor": None})
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.cert, tls.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            thread.join(5)
+            server.server_close()
+
+
+def make_device(
+    root: Path,
+    name: str,
+    bundle: bytes,
+    tls: Tls,
+    *,
+    rows: int = 200,
+    seed: int = 0,
+    fleet: FamilyFleet | None = None,
+) -> Device:
+    """Create a commissioned device: enrolled key, active release, filled buffer. With a `fleet` it answers under masks only."""
     device = Device(id=DeviceId(name), directory=root / name, key=ec.generate_private_key(ec.SECP256R1()))
     device.paths.root.mkdir(parents=True)
     device.paths.device_key.write_bytes(private_key_pem(device.key))
@@ -125,7 +181,12 @@ def make_device(root: Path, name: str, bundle: bytes, tls: Tls, *, rows: int = 2
     (device.directory / "agent.toml").write_text(
         'state_dir = "state"\ntenant = "demo"\nfamily = "press"\nhardware = "rpi4"\n'
         f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\n[source]\nkind = "simulated"\n'
+        + ("[learner]\nplain_answers = true\n" if fleet is None else fleet.table(tls))
     )
+    if fleet is not None:
+        fleet.keys[device.id] = device.key.public_key()
+        enrolled = Enrolled(device=name, tenant="demo", mqtt=MqttAccess(username=name, password="made-up"))
+        device.paths.enrolment.write_bytes(msgspec.json.encode(enrolled))
     sha256 = hashlib.sha256(bundle).hexdigest()
     verified = verify(bundle, sha256, TrustedKeys([RELEASE_KEY.public_key()]))
     BundleStore(device.paths.bundles).adopt(sha256, bundle)

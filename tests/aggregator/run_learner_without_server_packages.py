@@ -3,7 +3,18 @@
 import runpy
 import sys
 
-ABSENT = {"sqlalchemy", "fastapi", "pydantic", "starlette", "uvicorn", "alembic", "uv", "tensorflow", "torch", "scipy"}
+ABSENT = {
+    "sqlalchemy",
+    "fastapi",
+    "pydantic",
+    "starlette",
+    "uvicorn",
+    "alembic",
+    "uv",
+    "tensorflow",
+    "torch",
+    "scipy",
+}
 
 
 class _Absent:

@@ -25,6 +25,7 @@ from aggregator_service_world import (
 from flower_world import (
     RELEASE_KEY,
     Device,
+    FamilyFleet,
     Tls,
     build_bundle,
     make_device,
@@ -35,8 +36,9 @@ from flower_world import (
 
 from aggregator import app
 from aggregator.cli import cli
+from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from models.bundles import read_bundle
-from protocol.bundle import TrustedKeys, open_bundle
+from protocol.bundle import TrustedKeys, open_bundle, peek_manifest
 from protocol.messages.envelope import decode
 from protocol.messages.payloads import TrainingInvitation
 
@@ -108,8 +110,14 @@ def start_learners(devices: list[Device], invitation: TrainingInvitation) -> lis
 
 
 @pytest.fixture
-def devices(tmp_path: Path, bundle: bytes, tls: Tls, fleet: HttpFleet) -> list[Device]:
-    made = [make_device(tmp_path, f"press-{i}", bundle, tls, seed=i) for i in range(2)]
+def devices(tmp_path: Path, bundle: bytes, tls: Tls, fleet: HttpFleet) -> Iterator[list[Device]]:
+    with FamilyFleet().serving(tls) as family:
+        made = [make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=family) for i in range(3)]
+        _enlist(fleet, made)
+        yield made
+
+
+def _enlist(fleet: HttpFleet, made: list[Device]) -> None:
     fleet.devices = [
         {
             "id": device.id,
@@ -120,7 +128,6 @@ def devices(tmp_path: Path, bundle: bytes, tls: Tls, fleet: HttpFleet) -> list[D
         }
         for device in made
     ]
-    return made
 
 
 @pytest.mark.slow
@@ -139,7 +146,7 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
     children: list[subprocess.Popen[bytes]] = []
     try:
         aggregator.start()
-        fleet.drift_since = {"press-0": time.time()}
+        fleet.drift_since = {"press-0": time.time(), "press-1": time.time()}
         invitation = ear.next_invitation()
         children = start_learners(devices, invitation)
         wait_until(lambda: aggregator.runs()[0]["finished_rounds"] >= 1, "the first round", seconds=60)
@@ -149,7 +156,15 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         run = aggregator.wait_for("COMPLETED")
         assert (run["trigger"], run["release"], run["rollout"]) == ("drift", "press/2", "r1")
         assert [entry["number"] for entry in run["rounds"] if not entry["void"]] == [1, 2, 3]
-        assert run["participants"] == ["press-0", "press-1"]
+        assert run["participants"] == ["press-0", "press-1", "press-2"]
+        assert run["privacy"]["server"]["epsilon"] is None
+        manifest = peek_manifest(fleet.bundles["press/2"])
+        assert manifest.provenance.privacy is not None
+        assert manifest.provenance.privacy.rounds.released >= 4
+        # What each device has given stands in its own account, whatever the aggregator remembers.
+        account = DeviceBudget(devices[0].paths.privacy, ChargeLimits())
+        assert account.spending().participations >= 4
+        account.close()
         read_bundle(open_bundle(fleet.bundles["press/2"], TrustedKeys([RELEASE_KEY.public_key()])))
         assert fleet.rollouts[0]["state"] == "RUNNING"
         while ear.next() is not None:

@@ -1,0 +1,113 @@
+"""Seconds a secure round takes beyond training: real server, real learner processes, TLS on loopback. JSON lines.
+
+``python benchmarks/secure_round.py [--devices 3 12] [--rounds 5] [--compare-survivors]``. Each line: devices, median and worst
+seconds a round beyond the longest training, processor seconds of the aggregator a round, bytes per device and round.
+The plain twin is benchmarks/flower_round.py. Target: ≤ 3 s beyond training with 12 devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "aggregator"))
+import flower_world as world
+
+from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from aggregator.privacy.desk import PrivacyDesk
+from aggregator.rounds.admission import admit_update
+from aggregator.rounds.secure_collector import SecureCollector
+from aggregator.rounds.sum_account import LedgerAccount
+from aggregator.rounds.sum_policy import SumPolicy
+from models.architecture import initial_parameters
+from protocol.names import FamilyName, RunId
+from protocol.questions import FitQuestion, fit_layout
+
+
+def main() -> None:
+    """Measure each fleet size in a server of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=[3, 12])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compare-survivors", action="store_true")
+    options = parser.parse_args()
+    bundle = world.build_bundle()
+    for count in options.devices:
+        with tempfile.TemporaryDirectory() as root:
+            figures = measure(Path(root), bundle, count, options.rounds, compares=options.compare_survivors)
+            print(json.dumps(figures), flush=True)
+
+
+def measure(root: Path, bundle: bytes, count: int, rounds: int, *, compares: bool) -> dict[str, float | bool]:
+    """Run `rounds` secure FIT rounds with `count` learners."""
+    tls = world.make_tls(root)
+    policy = SumPolicy(norm_limit=10.0, maximum_examples=10_000, compares_survivors=compares)
+    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=root / "aggregator")
+    parameters = initial_parameters(world.ARCHITECTURE, 3)
+    beyond, processor, participants = [], [], 0
+    with world.FamilyFleet().serving(tls) as fleet, FlowerServer(settings) as server:
+        cohort = [
+            world.make_device(root, f"device-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(count)
+        ]
+        server.sync_roster({device.id: device.public_key for device in cohort})
+        run = server.start_run()
+        desk = PrivacyDesk(root / "privacy.sqlite", {}, now=time.time)
+        collector = SecureCollector(
+            server.stage_link(run),
+            roster={device.id: device.key.public_key() for device in cohort},
+            policy=dataclasses.replace(policy),
+            account=LedgerAccount(desk, FamilyName("press"), RunId("benchmark")),
+            random_bytes=os.urandom,
+        )
+        with world.learners(cohort, server.port):
+            world.wait_until(
+                lambda: len(server.online_devices()) == count, "all learners online", seconds=120
+            )
+            for number in range(1, rounds + 1):
+                question = FitQuestion(
+                    run_id="benchmark",
+                    round_number=number,
+                    layout_sha256=world.ARCHITECTURE.layout_sha256,
+                    epochs=1,
+                    batch_size=32,
+                    learning_rate=0.01,
+                )
+                before = time.process_time()
+                result = collector.collect(
+                    question,
+                    {"parameters": parameters},
+                    fit_layout(len(parameters)),
+                    [device.id for device in cohort],
+                    admission=admit_update(norm_limit=100.0),
+                    deadline_s=60,
+                    quorum=count,
+                )
+                processor.append(time.process_time() - before)
+                beyond.append(result.seconds - result.seconds_in_training)
+                participants = len(result.participants)
+        traffic = server.traffic(run)
+        desk.close()
+    return {
+        "devices": count,
+        "rounds": rounds,
+        "participants": participants,
+        "compares_survivors": compares,
+        "round_beyond_training_s": round(statistics.median(beyond), 3),
+        "round_beyond_training_worst_s": round(max(beyond), 3),
+        "aggregator_processor_s_per_round": round(statistics.median(processor), 3),
+        "bytes_per_device_and_round": round(
+            (traffic.to_devices_bytes + traffic.from_devices_bytes) / count / rounds
+        ),
+        "load_1m": round(os.getloadavg()[0], 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""From a device's answer to the words it masks, and from the words' sum to the answers' sum: one encoding, both ends.
+
+::
+
+    exact   answer ─► clip (norm, then each part's bound) ─► fixed point ─► words        sum of words ─► sum of answers
+    noised  answer ─► one device, one vote ─► one vector of norm ≤ clip ─► clip, round, noise ─► words ─► noisy sum
+
+Exact: counts add up exactly, everything else to better than 1e-3 of a unit; nothing about differential privacy is
+claimed. Noised: every part of the answer is under the noise, so nothing of a device is released without it. Then a device counts
+once however many examples it has (its share of a sum must be bounded by one constant), so ``examples`` counts devices, which
+the server knows anyway, and histograms hold devices' shares.
+
+Invariants: both ends build the same encoding from the same layout and terms; no sum of `terms.devices` answers overflows.
+
+Not here: masks and dropouts (`protocol.secure_sum`), what ε it costs (`protocol.privacy_cost`, the aggregator's desk).
+
+Source: Kairouz, Liu, Steinke, arXiv:2102.06387v4, for the noised encoding (`protocol.privacy.mechanism`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import QuestionError
+from protocol.grids import FEATURE_GRID, RANGE_GRID
+from protocol.privacy.mechanism import PrivacyParameters, decode, encode
+from protocol.privacy.parameters import NoiseKind
+from protocol.privacy_cost import RoundNoise, noise_of
+from protocol.questions import AnswerLayout
+from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
+from protocol.secure_sum.keys import RandomBytes
+from protocol.sum_terms import NoiseTerms, SumTerms
+
+__all__ = ["AnswerEncoding", "ExactEncoding", "NoisedEncoding", "make_encoding", "suggested_clip"]
+
+Float = NDArray[np.float64]
+
+LOSS_LIMIT: Final = 1e4
+"""Mean loss of one device; beyond it a model is useless by any amount."""
+
+LOSS_STEP: Final = 1e-4
+"""Summed losses are written in these steps."""
+
+FEATURE_LIMIT: Final = 2 * float(FEATURE_GRID.edges[-1])
+"""Standardised features are clipped to half of this on every device."""
+
+NOISED_LOSS_LIMIT: Final = 10.0
+"""Under noise a loss is worth only as much sensitivity as it needs; healthy models lie far below."""
+
+LOSS_SHARE: Final = 0.1
+"""Norm that each loss gets of the clip of an update: enough to see a trend, 1 % of the noise budget."""
+
+
+class AnswerEncoding(Protocol):
+    """One answer's way into words and back."""
+
+    @property
+    def word_bits(self) -> int:
+        """Size of a word."""
+        ...
+
+    @property
+    def word_count(self) -> int:
+        """How many words an answer takes."""
+        ...
+
+    @property
+    def noise(self) -> RoundNoise:
+        """The noise that the sum will carry, for both accounts; mechanism ``none`` where it is exact."""
+        ...
+
+    def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
+        """The device's side: clip and write a flat answer (layout.total,) as words (word_count,).
+
+        Raises:
+            ProtocolError: another shape, or not finite.
+        """
+        ...
+
+    def decode(self, words: NDArray[np.uint32], participants: int) -> Float:
+        """The server's side: the sum of `participants` answers, float64 (layout.total,).
+
+        Raises:
+            ProtocolError: another number of words, or fewer participants than the noise was planned for.
+        """
+        ...
+
+
+def make_encoding(layout: AnswerLayout, terms: SumTerms) -> AnswerEncoding:
+    """The encoding that the terms ask for.
+
+    Raises:
+        QuestionError: a part of the layout that no bound is known for.
+        ProtocolError: terms that cannot be met (words too narrow, nobody left to add noise); says what to change.
+    """
+    if terms.noise is None:
+        return ExactEncoding(layout, terms)
+    return NoisedEncoding(layout, terms, terms.noise)
+
+
+class ExactEncoding:
+    """Fixed point without noise."""
+
+    def __init__(self, layout: AnswerLayout, terms: SumTerms) -> None:
+        self._layout, self._terms = layout, terms
+        bounds = {name: _exact_bound(name, terms) for name in layout.sizes}
+        self._codec = FixedPointCodec(layout, bounds, word_bits=terms.word_bits, devices=terms.devices)
+
+    @property
+    def word_bits(self) -> int:
+        """See `AnswerEncoding`."""
+        return self._terms.word_bits
+
+    @property
+    def word_count(self) -> int:
+        """See `AnswerEncoding`."""
+        return self._codec.word_count
+
+    @property
+    def noise(self) -> RoundNoise:
+        """See `AnswerEncoding`."""
+        return RoundNoise(mechanism="none", bits=self._terms.word_bits, dimension=self._layout.total)
+
+    def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
+        """See `AnswerEncoding`."""
+        parts = self._layout.unpack(answer)
+        # A device with more examples than count weighs as much as count: its whole update shrinks, not its count alone.
+        examples = min(float(parts["examples"][0]), float(self._terms.maximum_examples))
+        if "weighted_update" in parts:
+            limit = self._terms.norm_limit * max(examples, 0.0)
+            parts["weighted_update"] = _within(parts["weighted_update"], limit)
+        flat = np.concatenate([parts[name] for name in self._layout.sizes])
+        return self._codec.encode(self._codec.clip(flat), random_bytes)
+
+    def decode(self, words: NDArray[np.uint32], participants: int) -> Float:  # noqa: ARG002 - only noise asks how many
+        """See `AnswerEncoding`."""
+        return self._codec.decode(words)
+
+
+class NoisedEncoding:
+    """One vector of bounded norm per device, with its share of the noise."""
+
+    def __init__(self, layout: AnswerLayout, terms: SumTerms, noise: NoiseTerms) -> None:
+        self._layout, self._noise = layout, noise
+        self._weights = {name: _weight(name, layout, noise) for name in layout.sizes if name != "examples"}
+        self._parameters = PrivacyParameters(
+            dimension=sum(layout.sizes[name] for name in self._weights),
+            clip=noise.clip,
+            noise_multiplier=noise.noise_multiplier,
+            cohort=terms.devices,
+            bits=terms.word_bits,
+            maximum_dropouts=noise.maximum_dropouts,
+            colluders=noise.colluders,
+            noise=NoiseKind(noise.mechanism),
+        )
+
+    @property
+    def word_bits(self) -> int:
+        """See `AnswerEncoding`."""
+        return self._parameters.bits
+
+    @property
+    def word_count(self) -> int:
+        """See `AnswerEncoding`."""
+        return self._parameters.vector_length
+
+    @property
+    def noise(self) -> RoundNoise:
+        """See `AnswerEncoding`."""
+        return noise_of(self._parameters)
+
+    def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
+        """See `AnswerEncoding`."""
+        parts = self._layout.unpack(answer)
+        examples = max(float(parts["examples"][0]), 1.0)
+        scaled = []
+        for name, weight in self._weights.items():
+            share = parts[name] if name in _PER_DEVICE else parts[name] / examples
+            if name in _LOSSES:
+                share = np.clip(share, 0.0, NOISED_LOSS_LIMIT)
+            scaled.append(share * weight)
+        vector = np.concatenate(scaled)
+        return encode(vector, self._parameters, random_bytes, rotation_seed=self._seed)
+
+    def decode(self, words: NDArray[np.uint32], participants: int) -> Float:
+        """See `AnswerEncoding`. ``examples`` is the number of participants; the noise stays in."""
+        mean = decode(words, self._parameters, survivors=participants, rotation_seed=self._seed)
+        parts, at = {"examples": np.array([participants], np.float64)}, 0
+        for name, weight in self._weights.items():
+            size = self._layout.sizes[name]
+            parts[name] = mean[at : at + size] * (participants / weight)
+            at += size
+        return np.concatenate([parts[name] for name in self._layout.sizes])
+
+    def noise_std(self, name: str) -> float:
+        """Standard deviation, in the unit of the decoded sum, of each entry of a part at the planned dropouts."""
+        p = self._parameters
+        return p.local_std * math.sqrt(p.minimum_survivors) / self._weights[name]
+
+    @property
+    def _seed(self) -> bytes:
+        return bytes.fromhex(self._noise.rotation_seed)
+
+
+_LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "champion_loss"})
+_PER_DEVICE: Final = frozenset({"range_low", "range_high"})
+_PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores"})
+
+
+def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
+    """The norm of a whole scaled answer: for an update its clip with both losses beside it, for an assessment that of its nine parts."""
+    if "weighted_update" in layout.sizes:
+        return update_clip * math.sqrt(1 + 2 * LOSS_SHARE**2)
+    return math.sqrt(len(layout.sizes) - 1)
+
+
+def _exact_bound(name: str, terms: SumTerms) -> PartBound:
+    n = float(terms.maximum_examples)
+    match name:
+        case "weighted_update":
+            return PartBound(bound=n * terms.norm_limit)
+        case "examples" | "candidate_scores" | "champion_scores" | "feature_counts":
+            return PartBound(bound=n, resolution=1.0)
+        case "range_low" | "range_high":
+            return PartBound(bound=1.0, resolution=1.0)
+        case "loss_before" | "loss_after" | "candidate_loss" | "champion_loss":
+            return PartBound(bound=n * LOSS_LIMIT, resolution=LOSS_STEP)
+        case "feature_sum":
+            return PartBound(bound=n * FEATURE_LIMIT, resolution=1e-3)
+        case "feature_squares":
+            return PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3)
+        case _:
+            raise QuestionError(f"no bound is known for the part {name!r} of an answer")
+
+
+def _weight(name: str, layout: AnswerLayout, noise: NoiseTerms) -> float:
+    """What a part is multiplied with, so that each part's norm is at most 1 (an update's: its own clip)."""
+    if name in _LOSSES:
+        share = 1.0
+        if "weighted_update" in layout.sizes:
+            share = LOSS_SHARE * noise.clip / math.sqrt(1 + 2 * LOSS_SHARE**2)
+        return share / NOISED_LOSS_LIMIT
+    if name == "weighted_update" or name in _PER_WINDOW_COUNTS:
+        return 1.0
+    size = layout.sizes[name]
+    features = layout.sizes.get("feature_sum", 1)
+    match name:
+        case "range_low" | "range_high":
+            # One bin of each tensor's histogram is 1; the number of tensors follows from the layout.
+            return 1.0 / math.sqrt(_tensors(size))
+        case "feature_counts":
+            return 1.0 / math.sqrt(features)
+        case "feature_sum":
+            return 1.0 / (math.sqrt(features) * FEATURE_LIMIT)
+        case "feature_squares":
+            return 1.0 / (math.sqrt(features) * FEATURE_LIMIT**2)
+        case _:
+            raise QuestionError(f"no weight is known for the part {name!r} of an answer")
+
+
+def _tensors(size: int) -> int:
+    return max(size // RANGE_GRID.bins, 1)
+
+
+def _within(vector: Float, norm: float) -> Float:
+    length = float(np.linalg.norm(vector))
+    return vector if length <= norm else vector * (norm / length)
