@@ -76,6 +76,9 @@ class DevicePolicy:
         split_view_safe: demand thresholds that hold even if the server tells neighbours different stories.
         requires_confirmation: refuse rounds in which survivors are not compared.
         generators: mask generators this device runs well, best first.
+
+    Raises:
+        ValueError: a floor below 2 (a sum over one device is its input) or a figure that is no share or no number of bits.
     """
 
     minimum_cohort: int = 3
@@ -85,6 +88,19 @@ class DevicePolicy:
     split_view_safe: bool = False
     requires_confirmation: bool = False
     generators: tuple[MaskGenerator, ...] = (MaskGenerator.AES_128_CTR, MaskGenerator.CHACHA20)
+
+    def __post_init__(self) -> None:
+        if min(self.minimum_cohort, self.minimum_threshold) < 2:
+            raise ValueError(
+                f"a device's floors must be 2 or more, got minimum_cohort {self.minimum_cohort} and minimum_threshold "
+                f"{self.minimum_threshold}"
+            )
+        if not 0 <= self.corrupt_fraction < 1 or not 1 <= self.secrecy_bits <= 128:
+            raise ValueError(
+                f"corrupt_fraction must be in [0, 1) and secrecy_bits 1 to 128, got {self.corrupt_fraction} and {self.secrecy_bits}"
+            )
+        if not self.generators:
+            raise ValueError("a device offers at least one mask generator")
 
 
 def check_announced(

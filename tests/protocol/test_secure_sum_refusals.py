@@ -24,6 +24,7 @@ from secure_sum_rehearsal import (
 from protocol.names import DeviceId
 from protocol.secure_sum.advertisements import advertisement_digest, sign_advertisement
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole, DeviceStage
+from protocol.secure_sum.device_rules import sign_survivors
 from protocol.secure_sum.errors import (
     AdvertisementError,
     AnnouncementMismatchError,
@@ -282,6 +283,21 @@ def test_a_cohort_of_one_is_refused() -> None:
     with pytest.raises(CohortTooSmallError, match="1 devices; this device takes part from 3 on"):
         role.share_keys(book)
     assert_forgotten(role)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"minimum_cohort": 1},
+        {"minimum_threshold": 1},
+        {"corrupt_fraction": 1.0},
+        {"secrecy_bits": 0},
+        {"generators": ()},
+    ],
+)
+def test_a_policy_that_protects_nothing_cannot_be_made(figures: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must be|at least one"):
+        DevicePolicy(**figures)
 
 
 def test_a_threshold_below_the_device_s_own_floor_is_refused() -> None:
@@ -604,6 +620,21 @@ def test_one_neighbour_s_signature_counts_once() -> None:
     request = played.to_devices[ME]
     with pytest.raises(SplitViewError, match="1 of 10 surviving holders"):
         played.roles[ME].unmask(edited(request, confirmations=request.confirmations[:1] * 9))
+
+
+def test_only_surviving_holders_count_among_the_signatures() -> None:
+    played = confirmed(vanish={"mask": [IDS[8], IDS[9]]})
+    request = played.to_devices[ME]
+    gone = tuple(
+        edited(
+            request.confirmations[0],
+            device=device,
+            signature=sign_survivors(played.server._settled, request.survivors, identity_of(device)),
+        )
+        for device in IDS[8:]
+    )
+    with pytest.raises(SplitViewError, match="5 of 8 surviving holders"):
+        played.roles[ME].unmask(edited(request, confirmations=(*request.confirmations[:5], *gone)))
 
 
 def test_a_list_other_than_the_confirmed_one_reveals_nothing() -> None:

@@ -297,6 +297,21 @@ def test_a_device_nobody_could_unmask_counts_as_not_having_shared() -> None:
     assert lonely in result.dropped
 
 
+def test_a_round_in_which_somebody_s_masks_can_no_longer_be_removed_is_void_at_once() -> None:
+    policy = ServerPolicy(secrecy_bits=2, correctness_bits=2, corrupt_fraction=0.01, dropout_fraction=0.2)
+    devices = DevicePolicy(secrecy_bits=2, corrupt_fraction=0.01)
+    played = rehearsal(129, 5, server_policy=policy, device_policy=devices)
+    played.advertise()
+    played.share()
+    cohort = played.server._settled
+    lonely = cohort.ids[0]
+    around = cohort.neighbours(lonely)
+    played.vanish = {"mask": around[: len(around) - cohort.plan.threshold + 1]}
+    with pytest.raises(VoidRoundError, match=f"holders of the shares of .*'{lonely}'"):
+        played.mask()
+    assert played.server.stage is ServerStage.VOID
+
+
 class OneMaskLeftOut(DeviceRole):
     def _hide(self, words: NDArray[np.uint32], begun: Any, settled: Any) -> None:
         settled.neighbours -= {min(settled.neighbours)}
