@@ -60,11 +60,11 @@ def test_a_hundred_poisson_rounds_cost_5_97_idealised() -> None:
 
 
 def test_ten_participations_cost_16_1_towards_the_server_idealised() -> None:
-    assert idealised_server_epsilon([1.0] * 10, DELTA) == pytest.approx(16.1, abs=0.05)
+    assert idealised_server_epsilon(10.0, DELTA) == pytest.approx(16.1, abs=0.05)
 
 
 def test_taking_part_in_every_round_costs_86_3_idealised() -> None:
-    assert idealised_server_epsilon([1.0] * 100, DELTA) == pytest.approx(86.3, abs=0.05)
+    assert idealised_server_epsilon(100.0, DELTA) == pytest.approx(86.3, abs=0.05)
 
 
 def test_a_hundred_fixed_size_rounds_cost_81_6() -> None:
@@ -239,7 +239,7 @@ def test_no_round_costs_nothing() -> None:
     assert (
         server_epsilon({}, DELTA)
         == release_epsilon([], {}, DELTA)
-        == idealised_server_epsilon([], DELTA)
+        == idealised_server_epsilon(0.0, DELTA)
         == 0
     )
 
