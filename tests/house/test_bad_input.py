@@ -1,0 +1,211 @@
+"""Bad input at the outermost door: each program, as its own process, answers in one clear line and never with a traceback.
+
+The rules behind each line are tested beside their packages; this file proves that a person really gets the line. A NaN
+update has its door in Flower's protocol: `tests/aggregator/test_flower_rounds.py` sends one from a real learner process.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from agent_world import healthy, running_agent, write_device
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fleet_world import (
+    NOW,
+    TENANT,
+    DeviceClient,
+    Machine,
+    anomaly,
+    broker_process,
+    bundle,
+    fleet_process,
+    free_port,
+    wait_until,
+    write_release_key,
+)
+
+from fleet.auth.claim_tokens import create_claim
+from fleet.auth.operator_tokens import create_token
+from fleet.migrations.upgrade import open_storage
+from fleet.storage.access_tables import Role
+from protocol.messages.envelope import encode
+from protocol.messages.kinds import Kind
+
+
+def refusal(program: str, *arguments: str) -> str:
+    """What `program` says on standard error before it ends with a status that is not 0: one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", program, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode not in {0, -6, -11}, done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert not done.stdout.strip()
+    return lines[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A fleet and its broker as processes, with a publisher's token and an enrolled device."""
+
+    url: str
+    token_file: Path
+    device: DeviceClient
+    machine: Machine
+    log: Path
+
+    def publish(self, path: Path) -> str:
+        return refusal(
+            "fleet", "releases", "publish", str(path), "--url", self.url, "--token-file", str(self.token_file)
+        )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    port = free_port()
+    write_release_key(folder / "release.pub.pem")
+    (folder / "fleet.password").write_text(secrets.token_urlsafe())
+    config, log = folder / "fleet.toml", folder / "fleet.log"
+    config.write_text(
+        f'listen = "127.0.0.1:0"\ndata_dir = "data"\ntenant = "{TENANT}"\nrelease_keys = ["release.pub.pem"]\n'
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\npassword_file_path = "fleet.password"\n'
+        f'password_file = "passwords"\nreconnect_s = 0.1\n'
+    )
+    machine = Machine(name="press-1")
+    with (
+        fleet_process(config, log) as (_, url),
+        broker_process(port, folder / "passwords", folder / "broker.log"),
+    ):
+        database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
+        with database.write() as session:
+            (folder / "token").write_text(
+                create_token(session, "agg", Role.PUBLISHER, NOW, secrets.token_bytes)
+            )
+            claim = create_claim(
+                session, name="t", uses=1, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
+            )
+        database.close()
+        headers = {"Authorization": f"Bearer {claim}"}
+        login = httpx.post(f"{url}/v1/enrolments", json=machine.enrolment(), headers=headers).json()["mqtt"]
+        device = DeviceClient(port, login["username"], login["password"])
+        wait_until(lambda: "broker_connected" in log.read_text(), "the fleet to reach the broker")
+        yield Site(url=url, token_file=folder / "token", device=device, machine=machine, log=log)
+        device.close()
+
+
+def flipped(content: bytes) -> bytes:
+    damaged = bytearray(content)
+    damaged[-1] ^= 1
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (flipped(bundle(3)), r"does not have the SHA-256 its manifest promises; fetch it again"),
+        (bundle(3, key=Ed25519PrivateKey.generate()), "which is not trusted here"),
+        (bundle(3, changed={"training.tflite": b"of other layers"}), "was built for another layout"),
+        (bundle(3)[:100], "is too short for its manifest"),
+        (b"GIF89a", "not a Fedge model bundle"),
+    ],
+    ids=["a flipped byte", "another key", "another layout", "truncated", "no bundle"],
+)
+def test_a_bundle_that_is_not_right_is_not_published(
+    site: Site, tmp_path: Path, content: bytes, says: str
+) -> None:
+    (tmp_path / "v3.fedge").write_bytes(content)
+    assert says in site.publish(tmp_path / "v3.fedge")
+
+
+def test_a_truncated_and_an_unknown_message_are_one_log_line_each_and_the_fleet_goes_on(site: Site) -> None:
+    event = site.machine.event(anomaly())
+    whole = encode(event)
+    site.device.publish_raw(Kind.ANOMALY, whole[: len(whole) // 2])
+    site.device.publish_raw(Kind.ANOMALY, whole.replace(b".v1", b".v9"))
+    site.device.publish(event)
+    wait_until(lambda: ("boot-1", event.sequence) in site.device.acked, "the acknowledgement of the good one")
+    log = site.log.read_text()
+    told = [line for line in map(json.loads, log.splitlines()) if line["event"] == "message_refused"]
+    assert [line["reason"] for line in told] == ["malformed", "version"]
+    assert "truncated" in told[0]["detail"]
+    assert "has version 9; this build speaks version 1: upgrade the older side" in told[1]["detail"]
+    assert "Traceback" not in log
+
+
+def test_a_config_with_a_typo_names_the_key_that_was_meant(tmp_path: Path) -> None:
+    device = write_device(tmp_path / "device", rows=healthy(10))
+    device.write_text(device.read_text().replace("family =", "famly ="))
+    for command in ("check-config", "run"):
+        assert "did you mean 'family'?" in refusal("edge_agent", command, "--config", str(device))
+    service = tmp_path / "service.toml"
+    service.write_text('lisen = "127.0.0.1:1"\n')
+    for program in ("fleet", "aggregator"):
+        assert "did you mean 'listen'?" in refusal(program, "serve", "--config", str(service))
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text("devises = 3\n")
+    assert "devises" in refusal("simulations", "run", str(scenario))
+    service.write_text("listen = ")
+    for program in ("fleet", "aggregator"):
+        assert "not valid TOML" in refusal(program, "serve", "--config", str(service))
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("rms,peak\n1,2\n", "no column 'kurtosis'; the header has rms, peak"),
+        (
+            "rms,kurtosis\n1,2\n3,many\n",
+            "rows.csv:3: column 'kurtosis' holds 'many', which is not a finite number",
+        ),
+        ("rms,kurtosis\n1,2\n3\n", "rows.csv:3: 1 cells, but the header names 2 columns"),
+        ("", "the recording is empty"),
+    ],
+    ids=["a missing column", "text in a number", "a short line", "empty"],
+)
+def test_a_csv_that_is_not_right_names_the_place(tmp_path: Path, table: str, says: str) -> None:
+    config = write_device(tmp_path / "device", rows=healthy(10))
+    (config.parent / "rows.csv").write_text(table)
+    source = '[source]\nkind = "replay"\npath = "rows.csv"\ncolumns = ["rms", "kurtosis"]\n'
+    config.write_text(config.read_text().partition("[source]")[0] + source)
+    assert says in refusal("edge_agent", "run", "--config", str(config))
+
+
+def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
+    write_release_key(tmp_path / "release.pub.pem")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (tmp_path / "fleet.toml").write_text(
+            f'listen = "{address}"\ndata_dir = "data"\ntenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
+        )
+        line = refusal("fleet", "serve", "--config", str(tmp_path / "fleet.toml"))
+        assert f"cannot listen on {address}" in line
+        assert "choose another" in line
+        line = refusal("simulations.broker", "--listen", address, "--passwords", str(tmp_path / "passwords"))
+        assert f"cannot listen on {address}" in line
+
+
+def test_without_a_broker_the_agent_says_so_once_and_watches_on(tmp_path: Path) -> None:
+    address = f"mqtt://127.0.0.1:{free_port()}"
+    config = write_device(tmp_path / "device", rows=np.tile(healthy(100), (5, 1)), mqtt_url=address)
+    log = config.parent / "agent.log"
+    with running_agent(config) as agent:
+        wait_until(lambda: log.exists() and "broker_unreachable" in log.read_text(), "the line")
+        assert agent.poll() is None
+        agent.terminate()
+        assert agent.wait(20) == 0
+    told = [line for line in log.read_text().splitlines() if "broker_unreachable" in line]
+    assert len(told) == 1
+    assert f"{address}: " in told[0]
+    assert "is the broker running and reachable? The agent goes on and keeps trying." in told[0]
+    assert "Traceback" not in log.read_text()
