@@ -11,7 +11,7 @@ Both worlds have a control: version 1's weights with the threshold that the flee
 better than the control is the learned weights' doing; what is not is the shared threshold's. On PRONOSTIA the fall in
 false alarms is the threshold's: ranking (AUC) is no better after federated averaging than before.
 
-    python benchmarks/detection_recipe.py machines [--seeds 3] [--load 1.5] [--set learning_rate=0.1]
+    python benchmarks/detection_recipe.py [machines] [--seeds 3] [--load 1.5] [--set learning_rate=0.1]
     python benchmarks/detection_recipe.py pronostia [--until 0.25]          data: FEDGE_DATA, default ../shared/data
 
 One JSON line a figure. Training here is the loop of `models.local_training` in NumPy: same loss, same plain SGD.
@@ -307,7 +307,7 @@ def pronostia(seed: int, recipe: Recipe, path: Path, *, until: float) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("world", choices=("machines", "pronostia"))
+    parser.add_argument("world", nargs="?", choices=("machines", "pronostia"), default="machines")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--load", type=float, default=1.5)
     parser.add_argument(

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -257,16 +258,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        figures: dict[str, object] = {
-            "cpus": os.cpu_count(),
-            "load_1min": round(os.getloadavg()[0], 1),
-            "store": measure_store(Path(name), options.events, options.devices),
-        }
+        report("store", measure_store(Path(name), options.events, options.devices))
         if options.rate:
             folder = Path(name) / "service"
             folder.mkdir()
-            figures["service"] = measure_service(folder, options.rate, options.seconds, options.devices)
-    print(json.dumps(figures, indent=2))
+            report("service", measure_service(folder, options.rate, options.seconds, options.devices))
+
+
+def report(part: str, measured: Mapping[str, object]) -> None:
+    """One JSON line a figure, beside the load that the machine had: it is part of the figure."""
+    for name, value in measured.items():
+        line = {"name": f"{part}: {name}", "value": value, "cpus": os.cpu_count()}
+        print(json.dumps(line | {"load_1min": round(os.getloadavg()[0], 1)}), flush=True)
 
 
 if __name__ == "__main__":
