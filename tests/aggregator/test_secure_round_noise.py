@@ -1,0 +1,214 @@
+"""Differential privacy inside the secure round: what the sum becomes, what both accounts say, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import secure_world as world
+from secure_world import ARRAYS, ASSESS_LAYOUT, ASSESSMENT, FIT_LAYOUT, QUESTION, World
+
+from aggregator.errors import PrivacyBudgetError, QuorumMissedError
+from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort
+from aggregator.privacy.limits import FamilyBudget
+from aggregator.rounds.admission import admit_update
+from aggregator.rounds.cohort_link import CohortSum
+from aggregator.rounds.cohorts import CohortPolicy, select_cohort
+from aggregator.rounds.sum_policy import NoisePolicy
+from edge_agent.privacy.budget import ChargeLimits
+from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
+from protocol.names import DeviceId
+from protocol.privacy_cost import epsilon, planned_cost
+from protocol.questions import FIT
+from protocol.secure_answers import NoisedEncoding, make_encoding
+
+NOISE = NoisePolicy(
+    noise_multiplier=1.0,
+    assessment_noise_multiplier=0.01,
+    clip=0.5,
+    bits=20,
+    mechanism="discrete-gaussian",
+    colluders=0,
+    delta=1e-5,
+)
+POLICY = replace(world.POLICY, noise=NOISE)
+
+
+def collect(w: World, *, quorum: int, sampling: object = None) -> CohortSum:
+    return w.collector().collect(
+        QUESTION,
+        ARRAYS,
+        FIT_LAYOUT,
+        list(w.devices),
+        admission=admit_update(norm_limit=10.0),
+        deadline_s=5.0,
+        quorum=quorum,
+        sampling=sampling,
+    )
+
+
+@pytest.mark.parametrize("mechanism", ["discrete-gaussian", "skellam"])
+def test_noised_sum_counts_each_device_once_and_is_as_noisy_as_planned(
+    tmp_path: Path, mechanism: str
+) -> None:
+    w = World(tmp_path, 6, policy=replace(POLICY, noise=replace(NOISE, mechanism=mechanism)))
+    moves = []
+    for _ in range(40):
+        parts = FIT_LAYOUT.unpack(collect(w, quorum=6).total)
+        assert parts["examples"] == [6]
+        moves.extend(parts["weighted_update"])
+    # Σ of 0.01·index over six devices, none of which reaches the clip; noise z·c' with the losses' share of the clip.
+    planned = NOISE.noise_multiplier * NOISE.clip * math.sqrt(1.02)
+    assert np.mean(moves) == pytest.approx(0.15, abs=5 * planned / math.sqrt(len(moves)))
+    assert np.std(moves) == pytest.approx(planned, rel=0.2)
+
+
+def test_both_accounts_say_the_same_and_the_claim_has_both_figures(tmp_path: Path) -> None:
+    w = World(tmp_path, 5, policy=POLICY, budget=FamilyBudget(delta=1e-5))
+    collect(w, quorum=5)
+    claim = w.desk.claim(world.FAMILY, "run-1")
+    assert claim.server.epsilon is not None
+    assert claim.release.epsilon is not None
+    spent = next(iter(w.devices.values())).budget.spending()
+    (held,) = w.desk.rounds(world.FAMILY)
+    assert epsilon(spent.cost, 1e-5) == pytest.approx(epsilon(planned_cost(held.opened.noise), 1e-5))
+    assert claim.server.epsilon == pytest.approx(epsilon(spent.cost, 1e-5), rel=0.02)
+
+
+def test_more_dropouts_than_planned_void_the_round_whose_noise_would_fall_short(tmp_path: Path) -> None:
+    w = World(tmp_path, 6, policy=POLICY)
+    gone = list(w.devices)[:2]
+    w.spoil = lambda kind, device, message: None if kind == FIT and device in gone else message
+    with pytest.raises(QuorumMissedError, match="nothing was released"):
+        collect(w, quorum=5)
+    (held,) = w.desk.rounds(world.FAMILY)
+    assert held.closed is not None
+    assert held.closed.outcome is Outcome.VOID
+
+
+def test_budget_stops_the_round_before_a_device_is_asked(tmp_path: Path) -> None:
+    w = World(tmp_path, 5, policy=POLICY, budget=FamilyBudget(delta=1e-5, epsilon_server=6.0))
+    with pytest.raises(PrivacyBudgetError, match="epsilon_server"):
+        for _ in range(10):
+            collect(w, quorum=5)
+            w.seen.clear()
+    assert w.seen == []
+    assert {d.budget.spending().participations for d in w.devices.values()} == {
+        len(w.desk.rounds(world.FAMILY))
+    }
+
+
+def test_devices_own_epsilon_limit_refuses_a_round_without_noise(tmp_path: Path) -> None:
+    w = World(tmp_path, 5, limits=ChargeLimits(maximum_epsilon=3.0))
+    with pytest.raises(QuorumMissedError, match="BudgetSpentError"):
+        collect(w, quorum=3)
+    assert all(device.asked == [] for device in w.devices.values())
+
+
+def test_attempt_that_a_kill_cut_off_stays_in_the_ledger_and_the_next_has_another_number(
+    tmp_path: Path,
+) -> None:
+    w = World(tmp_path, 5, policy=POLICY)
+    first = w.collector()._account.open(
+        FIT, 1, planned_noise(w), FixedCohort(size=5, population=5), list(w.devices)
+    )
+    collect(w, quorum=5)
+    rounds = w.desk.rounds(world.FAMILY)
+    assert [held.opened.id.attempt for held in rounds] == [first.attempt, first.attempt + 1]
+    assert rounds[0].is_open
+    assert w.desk.claim(world.FAMILY, "run-1").rounds.open == 1
+
+
+def planned_noise(w: World) -> object:
+    terms = POLICY.terms(
+        run_id="run-1",
+        kind=FIT,
+        number=1,
+        layout=FIT_LAYOUT,
+        devices=len(w.devices),
+        quorum=5,
+        rotation_seed="0" * 32,
+    )
+    return make_encoding(FIT_LAYOUT, terms).noise
+
+
+def assessment(_: int) -> np.ndarray:
+    n = 20.0
+    one = lambda grid, at, count: np.eye(grid.bins)[at] * count  # noqa: E731 - a histogram in one line
+    return ASSESS_LAYOUT.pack(
+        {
+            "examples": np.array([n]),
+            "candidate_loss": np.array([n * 0.5]),
+            "champion_loss": np.array([n * 0.7]),
+            "candidate_scores": one(SCORE_GRID, 100, n),
+            "champion_scores": one(SCORE_GRID, 120, n),
+            "range_low": np.concatenate([one(RANGE_GRID, 40, 1)] * world.TENSORS),
+            "range_high": np.concatenate([one(RANGE_GRID, 250, 1)] * world.TENSORS),
+            "feature_counts": np.concatenate([one(FEATURE_GRID, 30, n)] * world.FEATURES),
+            "feature_sum": np.full(world.FEATURES, n * 0.1),
+            "feature_squares": np.full(world.FEATURES, n * 1.0),
+        }
+    )
+
+
+@pytest.mark.parametrize("is_noised", [False, True])
+def test_assessment_comes_through_with_its_histograms(tmp_path: Path, is_noised: bool) -> None:
+    w = World(tmp_path, 6, policy=POLICY if is_noised else world.POLICY, answers=assessment)
+    total = w.collector().collect(
+        ASSESSMENT,
+        {"candidate": ARRAYS["parameters"], "champion": ARRAYS["parameters"]},
+        ASSESS_LAYOUT,
+        list(w.devices),
+        admission=lambda _: None,
+        deadline_s=5.0,
+        quorum=6,
+    )
+    parts = ASSESS_LAYOUT.unpack(total.total)
+    if not is_noised:
+        np.testing.assert_allclose(total.total, 6 * assessment(0).astype(np.float64), atol=1e-2)
+        assert parts["candidate_scores"][100] == 120.0
+        return
+    assert parts["examples"] == [6]
+    for name, at, value in (
+        ("candidate_scores", 100, 6),
+        ("range_low", 40, 6),
+        ("feature_counts", 30, 6),
+    ):
+        assert np.flatnonzero(parts[name])[0] == at
+        assert parts[name][at] == pytest.approx(value, abs=0.5)
+    assert parts["candidate_loss"] < parts["champion_loss"]
+
+
+def test_no_answer_however_large_moves_the_noised_sum_by_more_than_its_sensitivity() -> None:
+    quiet = replace(NOISE, noise_multiplier=1e-6)
+    terms = replace(POLICY, noise=quiet).terms(
+        run_id="r",
+        kind=FIT,
+        number=1,
+        layout=FIT_LAYOUT,
+        devices=6,
+        quorum=6,
+        rotation_seed="ab" * 16,
+    )
+    encoding = make_encoding(FIT_LAYOUT, terms)
+    assert isinstance(encoding, NoisedEncoding)
+    huge = np.full(FIT_LAYOUT.total, 1e9, np.float32)
+    words = encoding.encode(huge, world.SeededBytes("x"))
+    half = 1 << (encoding.word_bits - 1)
+    steps = ((words.astype(np.int64) + half) % (2 * half)) - half
+    assert encoding.noise.sensitivity is not None
+    assert np.linalg.norm(steps) <= encoding.noise.sensitivity * 1.001
+
+
+def test_poisson_cohort_is_independent_coins_and_says_so() -> None:
+    devices = [DeviceId(f"d{i:03d}") for i in range(400)]
+    policy = CohortPolicy(fraction=0.25, over_selection=1.2, minimum_devices=3, is_poisson=True)
+    cohorts = [select_cohort(devices, policy, np.random.default_rng(seed)) for seed in range(50)]
+    sizes = [len(cohort.devices) for cohort in cohorts]
+    assert np.mean(sizes) == pytest.approx(100, abs=5)
+    assert np.std(sizes) == pytest.approx(math.sqrt(400 * 0.25 * 0.75), rel=0.35)
+    assert cohorts[0].sampling == PoissonCohort(rate=0.25, population=400)
+    assert cohorts[0].enough == sizes[0]
