@@ -3,8 +3,8 @@
 * **ε_server**: the server knows who took part, so sampling hides nobody. Per device the costs of the sums it is in add up;
   the device with the largest ε counts. Adjacency: one device's contributions are there, or nothing is in their place.
 * **ε_release**: an outsider does not know who took part. Cohorts drawn by secret, independent coins (Poisson) amplify, under the
-  same adjacency. Cohorts of fixed size do so only under replacement of one device by another, which doubles what
-  it can change: half the multiplier. Never a Poisson figure for a cohort that was not Poisson-sampled.
+  same adjacency. Cohorts of fixed size, drawn in secret, do so only under replacement of one device by another, which doubles
+  what it can change: half the multiplier. Never a Poisson figure for a cohort that was not Poisson-sampled.
   An outsider sees less than the server, so the figure without amplification holds too and the smaller one counts.
 
 Everything goes through dp-accounting's Rényi accountant at integer orders, where the bounds of the discrete mechanisms hold.
@@ -179,9 +179,9 @@ def _poisson_event(sampling: Sampling, multiplier: float) -> dp_accounting.DpEve
 
 def _fixed_event(sampling: Sampling, multiplier: float) -> dp_accounting.DpEvent:
     gaussian = dp_accounting.GaussianDpEvent(multiplier)
-    if isinstance(sampling, FixedCohort) and sampling.size < sampling.population:
+    if isinstance(sampling, FixedCohort) and sampling.is_secret and sampling.size < sampling.population:
         return dp_accounting.SampledWithoutReplacementDpEvent(sampling.population, sampling.size, gaussian)
-    # Everybody was asked, or a Poisson cohort stands among fixed ones: no amplification under replacement.
+    # Everybody was asked, the draw was no secret, or a Poisson cohort stands among fixed ones: no amplification.
     return gaussian
 
 

@@ -129,12 +129,14 @@ def _sampling(sampling: Sampling) -> str:
         case FixedCohort() if sampling.size == sampling.population:
             return f"everybody who was there ({sampling.population} devices)"
         case FixedCohort():
-            return f"{sampling.size} of {sampling.population} devices without replacement"
+            secrecy = "drawn in secret" if sampling.is_secret else "drawn openly"
+            return f"{sampling.size} of {sampling.population} devices without replacement, {secrecy}"
 
 
 def _enforcement(released: Sequence[HeldRound], *, poisson: bool) -> str:
-    if poisson and released:
-        return "the aggregator draws the coins and keeps them secret, which devices cannot check; epsilon_server does not rest on it"
+    samplings = [held.opened.sampling for held in released]
+    if samplings and (poisson or any(isinstance(one, FixedCohort) and one.is_secret for one in samplings)):
+        return "the aggregator draws cohorts and keeps the draw secret, which devices cannot check; epsilon_server does not rest on it"
     return "no figure rests on secret sampling; each device counts and caps its own participations"
 
 

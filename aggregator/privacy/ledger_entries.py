@@ -39,10 +39,15 @@ class PoissonCohort(Struct, frozen=True, kw_only=True, tag="poisson"):
 
 
 class FixedCohort(Struct, frozen=True, kw_only=True, tag="fixed"):
-    """`size` devices were drawn without replacement from `population`; all of them where the two are equal."""
+    """`size` devices were drawn without replacement from `population`; all of them where the two are equal.
+
+    `is_secret`: the draw came from randomness that nobody outside can know or repeat. A draw from a seed that a release or a run id gives
+    away hides nobody, so it is not secret unless somebody says so.
+    """
 
     size: Positive
     population: Positive
+    is_secret: bool = False
 
 
 Sampling = PoissonCohort | FixedCohort

@@ -28,8 +28,8 @@ def poisson(rate: float = 0.1, population: int = 1000) -> PoissonCohort:
     return PoissonCohort(rate=rate, population=population)
 
 
-def fixed(size: int = 100, population: int = 1000) -> FixedCohort:
-    return FixedCohort(size=size, population=population)
+def fixed(size: int = 100, population: int = 1000, *, is_secret: bool = True) -> FixedCohort:
+    return FixedCohort(size=size, population=population, is_secret=is_secret)
 
 
 def question(rounds: int, noise: RoundNoise, sampling: Sampling) -> PlannedQuestion:

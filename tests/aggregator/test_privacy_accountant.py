@@ -219,6 +219,13 @@ def test_a_cohort_of_everybody_is_not_amplified() -> None:
     assert whole == pytest.approx(epsilon(UNIT.times(4), DELTA))
 
 
+def test_a_fixed_cohort_that_can_be_guessed_is_not_amplified() -> None:
+    guessed = release_epsilon(sums(1, fixed(1, 1000, is_secret=False)), {"d": UNIT}, DELTA)
+    secret = release_epsilon(sums(1, fixed(1, 1000)), {"d": UNIT}, DELTA)
+    assert guessed == pytest.approx(epsilon(UNIT.times(4), DELTA))
+    assert secret < guessed
+
+
 def test_skellam_noise_gets_no_gaussian_amplification() -> None:
     seen = [ReleasedSum(cost=UNIT, sampling=poisson(), is_gaussian=False)] * 5
     costs = {"d": UNIT.times(5)}
