@@ -135,7 +135,8 @@ def _sampling(sampling: Sampling) -> str:
 
 def _enforcement(released: Sequence[HeldRound], *, poisson: bool) -> str:
     samplings = [held.opened.sampling for held in released]
-    if samplings and (poisson or any(isinstance(one, FixedCohort) and one.is_secret for one in samplings)):
+    drawn = [one for one in samplings if isinstance(one, FixedCohort) and one.size < one.population]
+    if samplings and (poisson or any(one.is_secret for one in drawn)):
         return "the aggregator draws cohorts and keeps the draw secret, which devices cannot check; epsilon_server does not rest on it"
     return "no figure rests on secret sampling; each device counts and caps its own participations"
 

@@ -121,6 +121,13 @@ def test_a_missing_ledger_is_not_made_by_reading(tmp_path: Path) -> None:
     assert not (tmp_path / "l").exists()
 
 
+def test_an_entry_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
+    db = Ledger(tmp_path / "l")._db
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert db.execute("PRAGMA synchronous").fetchone() == (2,), "FULL: every commit is fsynced"
+    assert db.isolation_level is None, "no transaction is left open behind our back"
+
+
 class Fuse:
     """Kills this process with SIGKILL at its n-th spark."""
 

@@ -167,6 +167,12 @@ def test_the_account_is_the_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "privacy.sqlite").stat().st_mode & 0o077 == 0
 
 
+def test_a_charge_is_on_the_disk_before_an_answer_may_leave(tmp_path: Path) -> None:
+    db = account(tmp_path)._db
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert db.execute("PRAGMA synchronous").fetchone() == (2,), "FULL: every commit is fsynced"
+
+
 def test_two_processes_share_one_budget(tmp_path: Path) -> None:
     limits = ChargeLimits(maximum_participations=2)
     learner, orphan = account(tmp_path, limits), account(tmp_path, limits)
