@@ -276,13 +276,14 @@ class ServerRole:
             VoidRoundError: a secret has too few shares, or its shares do not belong together; names the device.
         """
         with self._closing(ServerStage.REVEALED_SHARES, ServerStage.FINISHED):
-            self._unmasked.remove_masks(self._total)
+            unmasking, self._unmasking = self._unmasked, None
+            unmasking.remove_masks(self._total)
             words = self._total & np.uint32((1 << self._announcement.word_bits) - 1)
             return SecureSum(
                 words=words,
                 participants=tuple(sorted(self._survivors)),
                 dropped=tuple(sorted(set(self._settled.ids) - self._survivors)),
-                liars=tuple(sorted(self._unmasked.liars)),
+                liars=tuple(sorted(unmasking.liars)),
             )
 
     @property
@@ -343,6 +344,7 @@ class ServerRole:
             self._stage = ServerStage.VOID
             self._expected.clear()
             self._seals.clear()
+            self._unmasking = None
             self._total.fill(0)
             raise
         self._stage = following

@@ -78,6 +78,8 @@ def meets_every_bound(request: PlanRequest, degree: int, threshold: int) -> bool
         PlanRequest(cohort=131, dropout_fraction=0.25),
         PlanRequest(cohort=200, corrupt_fraction=0.05, dropout_fraction=0.5),
         PlanRequest(cohort=257, split_view_safe=True),
+        # Here it is connectivity that decides.
+        PlanRequest(cohort=200, corrupt_fraction=0, dropout_fraction=0.5),
         PlanRequest(cohort=500, secrecy_bits=20, correctness_bits=10),
     ],
 )

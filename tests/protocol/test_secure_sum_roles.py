@@ -19,6 +19,7 @@ from secure_sum_rehearsal import (
     Rehearsal,
     announcement,
     device_ids,
+    identity_of,
     new_device,
     plain_sum,
     random_vectors,
@@ -26,6 +27,7 @@ from secure_sum_rehearsal import (
 )
 
 from protocol.names import DeviceId
+from protocol.secure_sum.advertisements import sign_advertisement
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole, DeviceStage
 from protocol.secure_sum.errors import (
     InfeasiblePlanError,
@@ -34,6 +36,7 @@ from protocol.secure_sum.errors import (
     VoidRoundError,
 )
 from protocol.secure_sum.fixed_point import center_words
+from protocol.secure_sum.keys import key_pair_from_secret
 from protocol.secure_sum.masks import MaskGenerator
 from protocol.secure_sum.messages import RevealedShares, SealedShare, SealedShares, Shares
 from protocol.secure_sum.server_role import SecureSum, ServerPolicy, ServerStage
@@ -391,6 +394,46 @@ def test_an_answer_that_is_doubled_late_or_uninvited_is_rejected() -> None:
     played.advertise()
     with pytest.raises(RejectedContributionError, match="too late"):
         played.server.accept_advertisement(second, advertisement)
+
+
+def test_a_device_that_shows_another_s_key_as_its_own_is_rejected() -> None:
+    played = rehearsal(3, 5)
+    first, second, _ = device_ids(3)
+    shown = played.roles[first].advertise(played.announcement)
+    played.server.accept_advertisement(first, shown)
+    copied = sign_advertisement(
+        played.announcement,
+        second,
+        sharing_key=shown.masking_key,
+        masking_key=key_pair_from_secret(bytes(range(32))).public,
+        self_mask=bytes(32),
+        generators=shown.generators,
+        identity_key=identity_of(second),
+    )
+    with pytest.raises(RejectedContributionError, match="'d00001' advertises a key that another device"):
+        played.server.accept_advertisement(second, copied)
+
+
+@pytest.mark.parametrize("spoil", ["masking_key", "sharing_key"])
+def test_an_unusable_or_unsigned_key_is_rejected(spoil: str) -> None:
+    played = rehearsal(3, 5)
+    first = device_ids(3)[0]
+    shown = played.roles[first].advertise(played.announcement)
+    keys = {"masking_key": shown.masking_key, "sharing_key": shown.sharing_key} | {spoil: bytes(32)}
+    small = sign_advertisement(
+        played.announcement,
+        first,
+        self_mask=bytes(32),
+        generators=shown.generators,
+        identity_key=identity_of(first),
+        **keys,
+    )
+    with pytest.raises(RejectedContributionError, match="small order"):
+        played.server.accept_advertisement(first, small)
+    unsigned = msgspec.structs.replace(shown, **{spoil: b"\x07" * 32})
+    with pytest.raises(RejectedContributionError, match="not signed by the identity key"):
+        played.server.accept_advertisement(first, unsigned)
+    played.server.accept_advertisement(first, shown)
 
 
 def test_a_device_must_seal_one_share_for_each_neighbour_and_nobody_else() -> None:
