@@ -6,16 +6,35 @@ lasts, and each hole between two ranges is a gap.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
-__all__ = ["contains", "gap_count", "merge"]
+__all__ = ["containing", "contains", "gap_count", "merge"]
 
 Range = tuple[int, int]
+first_of = itemgetter(0)
 
 
 def contains(ranges: Sequence[Range], sequence: int) -> bool:
     """Whether `sequence` lies in one of the ranges."""
-    return any(first <= sequence <= last for first, last in ranges)
+    return bool(containing(ranges, [sequence]))
+
+
+def containing(ranges: Sequence[Range], sequences: Iterable[int]) -> list[Range]:
+    """The ranges in which these sequences lie, sorted.
+
+    By bisection: a device that counts in twos has a range for each message, and must not make ours quadratic.
+
+    >>> containing([(1, 3), (5, 9)], [2, 4, 3])
+    [(1, 3)]
+    """
+    found = set()
+    for sequence in sequences:
+        at = bisect_right(ranges, sequence, key=first_of) - 1
+        if at >= 0 and sequence <= ranges[at][1]:
+            found.add(ranges[at])
+    return sorted(found)
 
 
 def merge(ranges: Sequence[Range], sequences: Iterable[int]) -> tuple[Range, ...]:

@@ -21,7 +21,7 @@ from fleet import audit
 from fleet.ingest.device_view import observe
 from fleet.ingest.judging import Arrival, Refusal, RefusalReason, anomaly_window, judge
 from fleet.ingest.plain_data import plain_data
-from fleet.ingest.sequences import contains, merge
+from fleet.ingest.sequences import containing, contains, merge
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Base, Database
 from fleet.storage.device_tables import Device, DeviceState
@@ -175,14 +175,15 @@ def _ranges(session: Session, events: Sequence[tuple[Event, Arrival]]) -> dict[B
     found: dict[Boot, list[tuple[int, int]]] = {boot: [] for boot in spans}
     if not spans:
         return found
+    bounds = {boot: (min(sequences), max(sequences)) for boot, sequences in spans.items()}
     rows = session.execute(
-        select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last).where(
-            tuple_(EventRange.device, EventRange.boot_id).in_(list(spans))
-        )
+        select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last)
+        .where(tuple_(EventRange.device, EventRange.boot_id).in_(list(spans)))
+        .order_by(EventRange.first)
     )
     for device, boot_id, first, last in rows:
-        sequences = spans[device, boot_id]
-        if first <= max(sequences) + 1 and last >= min(sequences) - 1:
+        lowest, highest = bounds[device, boot_id]
+        if first <= highest + 1 and last >= lowest - 1:
             found[device, boot_id].append((first, last))
     return found
 
@@ -257,7 +258,7 @@ def _store_ranges(
             {"device": device, "boot_id": boot_id, "first": first, "last": last}
             for first, last in set(after) - before
         ]
-        acked[device, boot_id] = [r for r in after if any(r[0] <= s <= r[1] for s in touched)]
+        acked[device, boot_id] = containing(after, touched)
     if gone:
         session.execute(
             delete(EventRange)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.judging import Arrival, RefusalReason
-from fleet.ingest.sequences import contains, gap_count, merge
+from fleet.ingest.sequences import containing, contains, gap_count, merge
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import upgrade
@@ -278,6 +279,31 @@ def test_merged_ranges_hold_exactly_the_sequences_given_and_never_touch(batches:
     assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
     assert all(contains(ranges, n) == (n in naive) for n in range(62))
     assert gap_count(ranges) == (max(naive) - min(naive) + 1 - len(naive) if naive else 0)
+
+
+@given(st.sets(st.integers(1, 60)), st.lists(st.integers(0, 62), max_size=10))
+def test_the_ranges_that_hold_sequences_are_those_a_plain_search_finds(
+    stored: set[int], asked: list[int]
+) -> None:
+    ranges = merge([], stored)
+    plain = [r for r in ranges if any(r[0] <= s <= r[1] for s in asked)]
+    assert containing(ranges, asked) == plain
+    assert [contains(ranges, s) for s in asked] == [s in stored for s in asked]
+
+
+def test_a_device_that_counts_in_twos_does_not_slow_the_ingest_down(
+    store: EventStore, database: Database, machine: Machine
+) -> None:
+    with database.write() as session:
+        session.execute(
+            insert(EventRange),
+            [{"device": "press-1", "boot_id": "boot-1", "first": n, "last": n} for n in range(2, 120_000, 2)],
+        )
+    batch = [machine.arrival(health(), sequence=n) for n in (1, *range(100_000, 104_000, 2), 119_999)]
+    began = time.process_time()
+    result = store.store(batch)
+    assert time.process_time() - began < 3.0
+    assert (result.stored[Kind.HEALTH], result.duplicates) == (2, len(batch) - 2)
 
 
 def test_an_event_with_the_topic_of_another_kind_is_refused(store: EventStore, machine: Machine) -> None:
