@@ -1,0 +1,115 @@
+"""What the documents say exists: every key of the configurations, every command they show, every file they point at."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import msgspec
+import pytest
+from click import Context, Group
+from typer.main import get_command
+
+from aggregator.cli import cli as aggregator
+from aggregator.settings import FamilySettings as AggregatorFamily
+from aggregator.settings import GateSettings, ThresholdSettings, TriggerSettings
+from aggregator.settings import Settings as AggregatorSettings
+from edge_agent import settings as agent_settings
+from edge_agent.commands.application import application as agent
+from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
+from fleet.cli import app as fleet
+from fleet.settings import EnrolmentSettings, MqttSettings
+from fleet.settings import Settings as FleetSettings
+from simulations.cli import app as simulation
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    page
+    for pattern in ("*.md", "docs/*.md", "*/README.md", "*/*/README.md")
+    for page in ROOT.glob(pattern)
+    if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+]
+PROGRAMS = {
+    "fedge-agent": get_command(agent),
+    "fedge-aggregator": get_command(aggregator),
+    "fedge-fleet": get_command(fleet),
+    "fedge-sim": get_command(simulation),
+}
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(page, command) for each line of a code block that calls one of our programs."""
+    return [
+        (page.relative_to(ROOT).as_posix(), match[0].strip())
+        for page in PAGES
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+        for part in re.split(r";|&&|\s&(?:\s|$)", re.split(r"\s+#|\s{2,}(?=[a-z])|\s>\s", line)[0])
+        if (match := re.search(r"\bfedge-(agent|aggregator|fleet|sim) .*", part))
+    ]
+
+
+@pytest.mark.parametrize(("page", "line"), shown_commands())
+def test_every_command_that_a_document_shows_exists_with_its_options(page: str, line: str) -> None:
+    program, *words = shlex.split(line.replace("…", "").replace("[", " ").replace("]", " "))
+    command, context = PROGRAMS[program], Context(PROGRAMS[program])
+    for alternatives in words:
+        if not isinstance(command, Group):
+            break
+        for word in alternatives.split("|"):
+            assert word in command.commands, f"{page}: {line!r}: {program} has no command {word!r}"
+        command = command.commands[alternatives.split("|")[0]]
+    if not isinstance(command, Group):
+        known = {option for parameter in command.get_params(context) for option in parameter.opts}
+        for word in words:
+            if word.startswith("--"):
+                assert word in known, f"{page}: {line!r} has no option {word}"
+
+
+def test_the_commands_are_found_at_all() -> None:
+    assert len(shown_commands()) > 40
+    assert ("README.md", "fedge-fleet rollouts list") in shown_commands()
+
+
+@pytest.mark.parametrize(
+    ("page", "sections"),
+    [
+        (
+            "docs/agent.md",
+            [
+                *(
+                    getattr(agent_settings, name)
+                    for name in agent_settings.__all__
+                    if name.endswith("Settings")
+                ),
+                SimulatedSettings,
+                ReplaySettings,
+                PluginSettings,
+            ],
+        ),
+        (
+            "docs/aggregator.md",
+            [AggregatorSettings, AggregatorFamily, GateSettings, ThresholdSettings, TriggerSettings],
+        ),
+        ("deploy/examples/fleet.toml", [FleetSettings, MqttSettings, EnrolmentSettings]),
+    ],
+)
+def test_every_key_of_a_configuration_is_explained(page: str, sections: list[type]) -> None:
+    text = (ROOT / page).read_text()
+    for section in sections:
+        if section is getattr(agent_settings, "PrivacySettings", None):
+            continue  # docs/privacy.md has them
+        keys = (
+            [field.name for field in msgspec.structs.fields(section)]
+            if issubclass(section, msgspec.Struct)
+            else list(section.model_fields)  # type: ignore[attr-defined]  # pydantic, where it is not msgspec
+        )
+        for key in set(keys) - {"config_file"}:
+            assert re.search(rf"\b{key}\b", text), f"{page} does not explain {section.__name__}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page}: no {target}"
