@@ -102,7 +102,9 @@ def aggregate_centrally(
     updates: Flat, number: int, *, account: Account, clip: float, multiplier: float, seed: int
 ) -> Flat:
     account.least_multiplier = multiplier
-    noise = np.random.default_rng((seed, number, 1)).normal(0, multiplier * clip, updates.shape[1])
+    noise = np.random.default_rng((seed, number, round(1000 * multiplier))).normal(
+        0, multiplier * clip, updates.shape[1]
+    )
     return np.sum([clip_to_ball(u, clip) for u in updates], axis=0) + noise
 
 
@@ -258,7 +260,7 @@ def measure(
     """All mechanisms at all multipliers; prints each figure as soon as it is known."""
     lines: list[dict[str, object]] = []
     worlds = [make(seed) for seed in range(seeds)]
-    central: dict[tuple[float, str], float] = {}
+    central: dict[tuple[float, str], list[float]] = {}
     for mechanism, multiplier in [("none", 0.0), *((m, z) for z in multipliers for m in MECHANISMS)]:
         results = [learn(world, mechanism, multiplier, seed) for seed, world in enumerate(worlds)]
         epsilons = [account.epsilons(worlds[0].plan) for _, account in results]
@@ -276,14 +278,23 @@ def measure(
                 "seeds": [round(v, 4) for v in values],
             }
             if mechanism == "central":
-                central[multiplier, figure] = mean
+                central[multiplier, figure] = values
             elif mechanism != "none":
-                # Points of a percentage, signed: what encoding costs beside the noise itself.
-                line["points_to_central"] = round(100 * (mean - central[multiplier, figure]), 2)
-                line["target_points"] = TARGET_POINTS
+                line |= _points_to_central(values, central[multiplier, figure])
             print(json.dumps(line), flush=True)
             lines.append(line)
     return lines
+
+
+def _points_to_central(ours: Sequence[float], central: Sequence[float]) -> dict[str, float]:
+    """Points of a percentage, signed: what encoding costs beside the noise; and how sure so few seeds can be of it."""
+    difference = 100 * (np.mean(ours) - np.mean(central))
+    spread = 100 * math.sqrt((np.var(ours) + np.var(central)) / max(len(ours) - 1, 1))
+    return {
+        "points_to_central": round(float(difference), 2),
+        "standard_error": round(spread, 2),
+        "target_points": TARGET_POINTS,
+    }
 
 
 def _finite(epsilon: float) -> float | None:

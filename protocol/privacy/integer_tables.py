@@ -2,7 +2,7 @@
 
 A table holds, for each magnitude m, the 63-bit threshold 2^63·P(|X| ≤ m). A sample is one uniform 64-bit word: its
 lowest bit is the sign, the others are looked up. The table is computed in integers alone, so it is the same on every
-machine (long double is 80 bits on x86, 64 on a 32-bit ARM), and each probability is off by at most 2^-63.
+machine (long double is 80 bits on x86, a plain double on a 32-bit ARM), and each probability is off by at most 2^-63.
 
 The total variation distance from the exact distribution is at most `distance_bound` a sample, so a strict claim adds
 devices·dimension·distance_bound to its δ: 3e-9 for a hundred devices, 100 000 parameters and 20-bit words.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -96,6 +97,16 @@ def test_tables_give_each_magnitude_its_probability_to_sixty_two_bits(std: float
     got = np.diff(np.array(thresholds, dtype=object)).astype(float) / 2.0**63
     want = np.concatenate([pmf[middle : middle + 1], 2 * pmf[middle + 1 :]])
     np.testing.assert_allclose(got, want, rtol=1e-11, atol=2.0**-62)
+
+
+@pytest.mark.parametrize("variance", ["0.0625", "6.25", "40"])
+def test_skellam_tables_are_the_bessel_series_to_the_last_bit_but_one(variance: str) -> None:
+    table = skellam_table(float(variance)).thresholds
+    weights = bessel_weights(variance, len(table) + 20)
+    total = weights[0] + 2 * sum(weights[1:])
+    cumulative = accumulate([weights[0], *(2 * w for w in weights[1 : len(table)])])
+    exact = [int(c / total * (1 << 63)) for c in cumulative]
+    assert max(abs(int(t) - e) for t, e in zip(table, exact, strict=True)) <= 1
 
 
 def test_what_lies_beyond_a_table_is_less_likely_than_its_distance_bound_says() -> None:
