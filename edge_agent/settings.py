@@ -297,8 +297,6 @@ def _check_meaning(settings: Settings, file: Path) -> None:
         check_name(settings.family, "family")
         if settings.device is not None:
             check_name(settings.device, "device")
-        if settings.device is not None:
-            check_name(settings.device, "device")
     except TopicError as error:
         raise SettingsError(f"{file}: {error}") from None
     if not settings.release_keys:

@@ -15,6 +15,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from fleet_world import Machine, enrol_directly, free_port, wait_until
+from paho.mqtt.enums import CallbackAPIVersion
 from structlog.testing import capture_logs
 
 from fleet.auth.broker_passwords import BrokerAccounts, hash_password
@@ -68,7 +69,7 @@ class Client:
         self.greetings: list[str] = []
         self.heard: list[tuple[str, str]] = []
         self._subscribed = 0
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         if user is not None:
             self._client.username_pw_set(user, password)
         self._client.on_connect = lambda *a: self.greetings.append(str(a[3]))
