@@ -162,3 +162,31 @@ def test_without_a_self_mask_the_sum_of_what_the_server_sees_would_be_the_plain_
     public = expand_mask(bytes(32), WORDS, generator=MaskGenerator.AES_128_CTR)
     opened = sum(masked - public for masked in known.values())
     np.testing.assert_array_equal(opened, total)
+
+
+def invert_dense_layer(words: NDArray[np.uint32], inputs: int, outputs: int) -> NDArray[np.float64]:
+    """The sample behind the gradient of a dense layer: each row of the weights' gradient is the sample times the bias' gradient."""
+    gradient = words[: outputs * (inputs + 1)].astype(np.int32).astype(np.float64)
+    weights, biases = gradient[: outputs * inputs].reshape(outputs, inputs), gradient[outputs * inputs :]
+    strongest = int(np.argmax(np.abs(biases)))
+    return weights[strongest] / biases[strongest]
+
+
+def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def test_a_sample_that_a_plain_gradient_gives_away_is_not_in_the_masked_one() -> None:
+    inputs, outputs = 400, 16
+    rng = np.random.default_rng(9)
+    samples = {device: rng.normal(size=inputs) for device in IDS}
+    vectors = {}
+    for device, sample in samples.items():
+        errors = rng.normal(size=outputs)
+        gradient = np.concatenate([np.outer(errors, sample).ravel(), errors])
+        vectors[device] = np.zeros(WORDS, np.uint32)
+        vectors[device][: gradient.size] = np.rint(gradient * 2**20).astype(np.int64).astype(np.uint32)
+    seen = seen_by_the_server(DeviceRole, vectors)
+    for device, sample in samples.items():
+        assert cosine(invert_dense_layer(vectors[device], inputs, outputs), sample) > 0.999
+        assert cosine(invert_dense_layer(seen[device], inputs, outputs), sample) < 5 / np.sqrt(inputs)
