@@ -130,6 +130,15 @@ def test_the_cap_that_devices_enforce_bounds_the_projection(tmp_path: Path) -> N
     assert figure.server == five.server
 
 
+def test_rounds_that_were_given_already_are_taken_off_the_cap(tmp_path: Path) -> None:
+    desk = desk_at(tmp_path / "a", FamilyBudget(maximum_participations=5))
+    for number in range(1, 5):
+        play(desk, number, COHORT, noise=NOISE, sampling=EVERYBODY, participants=COHORT[:16])
+    figure = desk.plan_run(RUN, FAMILY, [question(100, NOISE, EVERYBODY)])
+    five = desk_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
+    assert figure.server == pytest.approx(five.server, rel=1e-12)
+
+
 def test_what_devices_gave_before_counts_in_the_projection(tmp_path: Path) -> None:
     desk = desk_at(tmp_path)
     fresh = desk.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
