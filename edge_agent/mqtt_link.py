@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S: Final = 5.0
 _INCOMING: Final = 1000
 """Messages that may wait for the loop; beyond, the newest is dropped (all of them are repeated by their senders)."""
+_MOST_REASONS_TOLD: Final = 8
+"""Different complaints in the log of one outage; errors that never repeat must not fill it either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,8 @@ class MqttLink:
         self._stopping = threading.Event()
         self._client: mqtt.Client | None = None
         self._last_publish: mqtt.MQTTMessageInfo | None = None
-        self._complaint = ""
+        self._complaints = 0
+        self._told: set[str] = set()
         self.is_connected = False
         self.connections = 0
         self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
@@ -227,11 +230,11 @@ class MqttLink:
             client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
             if self._stopping.is_set():
                 return
-            connections, complaint = self.connections, self._complaint
+            connections, complaints = self.connections, self._complaints
             client.loop_forever(retry_first_connection=False)
             if (
                 connections == self.connections
-                and complaint == self._complaint
+                and complaints == self._complaints
                 and not self._stopping.is_set()
             ):
                 # Some brokers hang up instead of answering that they refuse.
@@ -250,7 +253,7 @@ class MqttLink:
             client.disconnect()
             return
         client.subscribe([(topic, 1) for topic in self._subscriptions])
-        self._complaint = ""
+        self._told.clear()
         self._last_publish = None
         self.connections += 1
         self.is_connected = True
@@ -277,9 +280,10 @@ class MqttLink:
         self._wake()
 
     def _complain(self, what: str) -> None:
-        # Once per reason: a broker that is away for a week must not fill the log.
-        if what != self._complaint:
+        self._complaints += 1
+        # Once per reason until it is back, though reasons may alternate: a week without a broker must not fill the log.
+        if what not in self._told and len(self._told) < _MOST_REASONS_TOLD:
+            self._told.add(what)
             log.warning(
                 "broker_unreachable url=%s: %s The agent goes on and keeps trying.", self._settings.url, what
             )
-        self._complaint = what

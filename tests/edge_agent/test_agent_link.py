@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,27 @@ def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
     assert not link.is_connected
     assert "wrong-and-secret" not in caplog.text
     assert "wrong-and-secret" not in repr(link._credentials)
+
+
+def test_a_broker_that_refuses_in_turns_in_two_ways_does_not_fill_the_log(
+    connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
+) -> None:
+    # As Mosquitto does with a revoked device: sometimes it says why, sometimes it only hangs up.
+    attempts = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        link = connect(f"mqtt://127.0.0.1:{server.getsockname()[1]}")
+        while attempts < 6:
+            visitor, _ = server.accept()
+            with visitor:
+                visitor.recv(1024)
+                if attempts % 2 == 0:
+                    visitor.sendall(b"\x20\x02\x00\x05")  # CONNACK: not authorised
+                    visitor.recv(1024)
+            attempts += 1
+        link.close(1.0)
+    assert caplog.text.count("refused this device") == 1
+    assert caplog.text.count("broker_unreachable") <= 3
 
 
 def test_no_broker_is_told_in_one_line(
