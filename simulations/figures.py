@@ -33,7 +33,11 @@ class AlarmRate:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The figures of one run. Seconds are wall seconds, bytes are payload bytes; None where it did not happen."""
+    """The figures of one run. Seconds are wall seconds, bytes are payload bytes; None where it did not happen.
+
+    `epsilon_server` and `epsilon_release` are the claim's; None: nothing limits them. `secure_sums` counts sums that were
+    released under masks, the evaluation's too.
+    """
 
     devices: int
     windows: int
@@ -62,6 +66,10 @@ class Figures:
     loss_champion: float | None
     loss_candidate: float | None
     int8_error: float | None
+    epsilon_server: float | None
+    epsilon_release: float | None
+    delta: float | None
+    secure_sums: int
     seconds_training_run: float | None
     seconds_to_roll_out: float | None
     seconds_to_recover: float | None
@@ -116,6 +124,10 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         loss_champion=_evaluated(training, "champion_loss"),
         loss_candidate=_evaluated(training, "candidate_loss"),
         int8_error=_evaluated(training, "int8_error"),
+        epsilon_server=_claimed(training, "server"),
+        epsilon_release=_claimed(training, "release"),
+        delta=_delta(training),
+        secure_sums=_secure_sums(training),
         seconds_training_run=training.ended_s - training.began_s if training and training.ended_s else None,
         seconds_to_roll_out=good.ended_s - good.began_s if good and good.ended_s else None,
         seconds_to_recover=bad.recovered_s - bad.began_s if bad and bad.recovered_s else None,
@@ -190,6 +202,21 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def _evaluated(training: TrainingSeen | None, key: str) -> float | None:
     return training.evaluation.get(key) if training else None
+
+
+def _claimed(training: TrainingSeen | None, whom: str) -> float | None:
+    figure = training.privacy.get(whom) if training else None
+    value = figure.get("epsilon") if isinstance(figure, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _delta(training: TrainingSeen | None) -> float | None:
+    return _number(training.privacy, "delta") or None if training else None
+
+
+def _secure_sums(training: TrainingSeen | None) -> int:
+    rounds = training.privacy.get("rounds") if training else None
+    return int(_number(rounds, "released")) if isinstance(rounds, dict) else 0
 
 
 def _common(values: list[str]) -> str:

@@ -212,6 +212,7 @@ class Observer:
                 planned_rounds=planned,
                 rounds=full.get("rounds", []),
                 evaluation=full.get("evaluation") or {},
+                privacy=full.get("privacy") or {},
                 release=full.get("release"),
                 reason=full.get("detail") or full.get("reason") or "",
             )

@@ -100,7 +100,7 @@ class FaultInjected:
 
 @dataclass(kw_only=True)
 class TrainingSeen:
-    """A training run as the aggregator tells it. `rounds` are its round records, oldest first."""
+    """A training run as the aggregator tells it. `rounds` are its round records, oldest first; `privacy` is its claim."""
 
     run: str
     state: str
@@ -109,6 +109,7 @@ class TrainingSeen:
     planned_rounds: int = 0
     rounds: list[dict[str, object]] = field(default_factory=list)
     evaluation: dict[str, float] = field(default_factory=dict)
+    privacy: dict[str, object] = field(default_factory=dict)
     release: str | None = None
     reason: str = ""
 

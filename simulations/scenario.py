@@ -57,6 +57,21 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     margin: Seconds = 1.1
 
 
+class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Distributed differential privacy of the federated run; without `noise_multiplier` its sums are exact.
+
+    As ``[family.privacy]`` of aggregator.toml.
+    """
+
+    noise_multiplier: Seconds | None = None
+    assessment_noise_multiplier: Seconds | None = None
+    clip: Seconds = 1.0
+    delta: Seconds = 1e-5
+    epsilon_server: Seconds | None = None
+    epsilon_release: Seconds | None = None
+    maximum_participations: Positive | None = None
+
+
 class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The federated run."""
 
@@ -69,6 +84,7 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     server_optimizer: str = "fedavg"
     drift_share: Share = 0.5
     minimum_devices: Positive = 6
+    privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
 
 
 class RolloutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -75,6 +75,11 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
             _number(f.int8_error),
             "mean squared difference ÷ mean square of the output",
         ),
+        (
+            "privacy ε: aggregator / who sees the release",
+            f"{_epsilon(f.epsilon_server)} / {_epsilon(f.epsilon_release)}",
+            _privacy_remark(f),
+        ),
         ("time to roll out", _seconds(f.seconds_to_roll_out), "canary → quarter → all"),
         (
             "bad release → full recovery",
@@ -99,6 +104,19 @@ def draw_summary(figures: Figures, title: str) -> RenderableType:
     for what, value, remark in summary_rows(figures):
         table.add_row(what, value, Text(remark))
     return Panel(table, title=f"[bold]Fedge[/] · {title} · figures of this run", border_style="green")
+
+
+def _epsilon(value: float | None) -> str:
+    return "unlimited" if value is None else f"{value:.3g}"
+
+
+def _privacy_remark(f: Figures) -> str:
+    if not f.secure_sums:
+        return "no secure sum: the aggregator saw each device's update"
+    masked = f"{f.secure_sums} sums under masks, no single update was seen"
+    if f.epsilon_server is None:
+        return f"{masked}; without noise, so no differential privacy"
+    return f"{masked}; δ = {f.delta or 0:g}"
 
 
 def _rate(rate: AlarmRate) -> str:

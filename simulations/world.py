@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import numpy as np
 import tomli_w
 
@@ -256,6 +257,7 @@ class World:
                     "join_timeout_s": 60.0,
                     "round_deadline_s": 30.0,
                     "trigger": {"drift_share": t.drift_share, "within_s": 600.0, "cooldown_s": 3600.0},
+                    "privacy": {k: v for k, v in msgspec.to_builtins(t.privacy).items() if v is not None},
                     "gate": {"maximum_alarm_rate": 0.05, "maximum_int8_error": 0.5},
                     "threshold": {"quantile": s.detection.quantile, "margin": s.detection.margin},
                     "rollout": rollout_body(s, rollout_groups(s)),

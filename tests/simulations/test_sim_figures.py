@@ -21,6 +21,7 @@ from simulations.record import (
 )
 from simulations.report import write_json, write_report
 from simulations.story import new_chapters
+from simulations.summary import summary_rows
 
 
 def trace(device: str, *, over_from: float = 1e9) -> ScoreTrace:
@@ -159,3 +160,25 @@ def test_a_report_of_a_story_that_broke_off_is_written_all_the_same(tmp_path: Pa
     record = Record(title="t", chapters=new_chapters(), exit_reason="The story broke off: <no broker>")
     write_report(tmp_path / "r.html", record, compute_figures(record))
     assert "&lt;no broker&gt;" in (tmp_path / "r.html").read_text()
+
+
+def test_last_screen_names_both_epsilons_or_says_that_nothing_limits_them(record: Record) -> None:
+    def shown(privacy: dict[str, object]) -> tuple[str, str]:
+        run = next(iter(record.trainings.values()))
+        run.privacy = privacy
+        rows = {what: (value, remark) for what, value, remark in summary_rows(compute_figures(record))}
+        return rows["privacy ε: aggregator / who sees the release"]
+
+    tally = {"released": 3}
+    noised = {
+        "server": {"epsilon": 7.51},
+        "release": {"epsilon": 3.2},
+        "delta": 1e-5,
+        "rounds": tally,
+    }
+    assert shown(noised) == ("7.51 / 3.2", "3 sums under masks, no single update was seen; δ = 1e-05")
+    exact = {"server": {"epsilon": None}, "release": {"epsilon": None}, "delta": 1e-5, "rounds": tally}
+    value, remark = shown(exact)
+    assert value == "unlimited / unlimited"
+    assert "no differential privacy" in remark
+    assert "saw each device's update" in shown({})[1]
