@@ -62,6 +62,8 @@ def run(
     )
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=130)  # into a log or file: the remarks beside the figures stay on their lines
     keep = directory is not None
     home = (directory or Path(tempfile.mkdtemp(prefix="fedge-demo-"))).absolute()
     try:

@@ -69,3 +69,12 @@ def test_no_broker_is_one_clear_line(tmp_path: Path) -> None:
     )
     assert result.exit_code != 0
     assert "no broker answers at mqtt://127.0.0.1:1" in result.output
+
+
+def test_what_a_simulation_needs_and_is_not_installed_is_said_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("simulations.cli.find_spec", lambda name: None if name == "matplotlib" else name)
+    result = CliRunner().invoke(app, ["run", "quick"])
+    assert result.exit_code == 2
+    assert result.output == "fedge-sim: matplotlib not installed: a simulation needs `pip install '.[sim]'`\n"
