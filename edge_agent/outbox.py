@@ -231,7 +231,7 @@ class Outbox:
             self._failed(error)
             return False
         if self.is_failing:
-            log.warning("outbox_recovered events=%d", len(self))
+            log.warning("outbox_recovered events=%d", self._count)
         self.is_failing = False
         return True
 
