@@ -1,0 +1,125 @@
+"""Secure rounds over the real Flower server with real learner processes and a fleet's roster over HTTPS, and what goes over the wire."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import flower_world as world
+import numpy as np
+import pytest
+
+from aggregator.errors import QuorumMissedError
+from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
+from aggregator.privacy.desk import PrivacyDesk
+from aggregator.rounds.admission import admit_update
+from aggregator.rounds.cohort_link import CohortSum
+from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.secure_collector import SecureCollector
+from aggregator.rounds.sum_account import LedgerAccount
+from aggregator.rounds.sum_policy import SumPolicy
+from models.architecture import initial_parameters
+from protocol.names import FamilyName, RunId
+from protocol.questions import FitQuestion, fit_layout
+
+PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
+LAYOUT = fit_layout(len(PARAMETERS))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> bytes:
+    return world.build_bundle()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> world.Tls:
+    return world.make_tls(tmp_path)
+
+
+@pytest.fixture
+def fleet(tls: world.Tls) -> Iterator[world.FamilyFleet]:
+    with world.FamilyFleet().serving(tls) as served:
+        yield served
+
+
+@pytest.fixture
+def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
+    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
+    with FlowerServer(settings) as running:
+        yield running
+
+
+def question(number: int) -> FitQuestion:
+    return FitQuestion(
+        run_id="run-1",
+        round_number=number,
+        layout_sha256=world.ARCHITECTURE.layout_sha256,
+        epochs=1,
+        batch_size=32,
+        learning_rate=0.05,
+    )
+
+
+def collect(
+    server: FlowerServer,
+    run: FlowerRun,
+    cohort: list[world.Device],
+    desk: PrivacyDesk,
+    number: int,
+    *,
+    quorum: int,
+) -> CohortSum:
+    collector = SecureCollector(
+        server.stage_link(run),
+        roster={device.id: device.key.public_key() for device in cohort},
+        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=20.0, grace_s=0.5),
+        account=LedgerAccount(desk, FamilyName("press"), RunId("run-1")),
+        random_bytes=os.urandom,
+    )
+    return collector.collect(
+        question(number),
+        {"parameters": PARAMETERS},
+        LAYOUT,
+        [device.id for device in cohort],
+        admission=admit_update(norm_limit=10.0),
+        deadline_s=30.0,
+        quorum=quorum,
+        enough=quorum,
+    )
+
+
+def test_learner_processes_sum_under_masks_through_a_kill_and_answer_nothing_in_plain(
+    tmp_path: Path, bundle: bytes, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
+) -> None:
+    cohort = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(4)]
+    server.sync_roster({device.id: device.public_key for device in cohort})
+    run = server.start_run()
+    desk = PrivacyDesk(tmp_path / "privacy.sqlite", {}, now=time.time)
+    with world.learners(cohort, server.port) as children:
+        world.wait_until(lambda: len(server.online_devices()) == 4, "all online", seconds=60)
+        first = collect(server, run, cohort, desk, 1, quorum=4)
+        parts = LAYOUT.unpack(first.total)
+        assert parts["examples"] == [4 * 160]
+        assert parts["loss_after"] < parts["loss_before"]
+        assert np.isfinite(first.total).all()
+        assert all("/v1/device/roster" in path for path in fleet.asked)
+        # A killed learner is online for Flower still: the round goes on without it.
+        children[cohort[0].id].kill()
+        children[cohort[0].id].wait()
+        second = collect(server, run, cohort, desk, 2, quorum=3)
+        assert second.participants == ("press-1", "press-2", "press-3")
+        assert LAYOUT.unpack(second.total)["examples"] == [3 * 160]
+        with pytest.raises(QuorumMissedError) as missed:
+            PlainCollector(server.link(run)).collect(
+                question(3),
+                {"parameters": PARAMETERS},
+                LAYOUT,
+                [device.id for device in cohort[1:]],
+                admission=admit_update(norm_limit=10.0),
+                deadline_s=20.0,
+                quorum=1,
+            )
+        assert {r.reason.split(":")[0] for r in missed.value.report.refused} == {"PlainAnswerRefusedError"}
+    desk.close()
