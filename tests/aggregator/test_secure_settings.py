@@ -1,0 +1,103 @@
+"""Settings of secure rounds: what is on by default, what cannot be meant, and that plain mode is never silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
+
+from aggregator.errors import PrivacyBudgetError
+from aggregator.federation import FlowerFederation
+from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from aggregator.privacy.desk import PrivacyDesk
+from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.privacy_record import DeskRecord
+from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.secure_collector import SecureCollector
+from aggregator.settings import FamilySettings
+from models.architecture import Architecture
+from protocol.identity import public_key_pem
+from protocol.names import DeviceId, FamilyName, RunId
+
+FAMILY = FamilyName("press")
+ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+DEVICES = frozenset(DeviceId(f"press-{i}") for i in range(20))
+
+
+def run(rounds: int = 5) -> TrainingRun:
+    return TrainingRun(
+        id=RunId("run-1"),
+        family=FAMILY,
+        trigger="person",
+        reason="a test",
+        requested_by="tester",
+        rounds=rounds,
+        state=RunState.INVITING,
+        created_at=0.0,
+        updated_at=0.0,
+    )
+
+
+def test_secure_sum_is_the_default_and_has_no_noise() -> None:
+    settings = FamilySettings(name=FAMILY)
+    assert settings.secure_sum
+    assert settings.sum_policy().noise is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"minimum_devices": 2}, "too few for a secure sum"),
+        ({"secure_sum": False, "privacy": {"noise_multiplier": 1.0}}, "needs secure_sum = true"),
+        ({"privacy": {"noise_multiplier": 1.0, "colluders": 3}}, "leaves nobody honest"),
+        ({"privacy": {"epsilon_server": 3.0}}, "without privacy.noise_multiplier"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FamilySettings.model_validate({"name": FAMILY, **values})
+
+
+def test_run_beyond_the_budget_is_refused_before_it_starts_and_told_what_would_fit(tmp_path: Path) -> None:
+    privacy = {"noise_multiplier": 1.0, "epsilon_server": 5.0, "delta": 1e-5}
+    settings = FamilySettings.model_validate({"name": FAMILY, "minimum_devices": 10, "privacy": privacy})
+    desk = PrivacyDesk(tmp_path / "ledger.sqlite", {FAMILY: settings.privacy.budget()}, now=lambda: 0.0)
+    with pytest.raises(PrivacyBudgetError, match="the budget is 5"):
+        DeskRecord(desk).plan(run(), settings, ARCHITECTURE, DEVICES)
+    assert desk.rounds(FAMILY) == ()
+    quiet = FamilySettings.model_validate(
+        {"name": FAMILY, "minimum_devices": 10, "privacy": {**privacy, "noise_multiplier": 8.0}}
+    )
+    DeskRecord(desk).plan(run(), quiet, ARCHITECTURE, DEVICES)
+    desk.close()
+
+
+def test_family_in_plain_makes_no_claim(tmp_path: Path) -> None:
+    desk = PrivacyDesk(tmp_path / "ledger.sqlite", {}, now=lambda: 0.0)
+    record, settings = DeskRecord(desk), FamilySettings(name=FAMILY, secure_sum=False)
+    record.plan(run(), settings, ARCHITECTURE, DEVICES)
+    assert record.claim(run(), settings) is None
+    claim = record.claim(run(), FamilySettings(name=FAMILY))
+    assert claim is not None
+    desk.close()
+
+
+def test_session_in_plain_is_logged_as_a_warning_and_a_secure_one_is_not(tmp_path: Path) -> None:
+    desk = PrivacyDesk(tmp_path / "ledger.sqlite", {}, now=lambda: 0.0)
+    settings = FlowerServerSettings(
+        tls_cert=tmp_path / "unused", tls_key=tmp_path / "unused", data_dir=tmp_path / "flower"
+    )
+    federation = FlowerFederation(FlowerServer(settings), desk)
+    roster = {DeviceId("a"): public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key())}
+    with capture_logs() as logs:
+        secure = federation.open(RunId("r1"), roster, FamilySettings(name=FAMILY))
+        assert logs == []
+        plain = federation.open(RunId("r2"), roster, FamilySettings(name=FAMILY, secure_sum=False))
+    assert isinstance(secure.collector, SecureCollector)
+    assert isinstance(plain.collector, PlainCollector)
+    assert [(entry["event"], entry["log_level"], entry["run"]) for entry in logs] == [
+        ("secure_sum_off", "warning", "r2")
+    ]
+    desk.close()
