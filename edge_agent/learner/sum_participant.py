@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -121,7 +121,7 @@ class SumParticipant:
             self._device,
             identity_key=self._key,
             roster=self._roster.keys(frozenset({self._device})),
-            policy=self._policy,
+            policy=self._policy_for(terms),
             budget=_RoundAccount(self._budget, terms, encoding.noise, self._now),
             random_bytes=self._random_bytes,
         )
@@ -173,6 +173,16 @@ class SumParticipant:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.role.leave()
+
+    def _policy_for(self, terms: SumTerms) -> DevicePolicy:
+        """The floors of a round: under noise, as many survivors as the charge was computed for.
+
+        Otherwise a server could have fewer devices' noise unmasked than each of them paid for.
+        """
+        if terms.noise is None:
+            return self._policy
+        fewest = terms.devices - terms.noise.maximum_dropouts
+        return replace(self._policy, minimum_cohort=max(self._policy.minimum_cohort, fewest))
 
     def _of(self, session: str) -> _Attempt:
         if self._attempt is None or self._attempt.announcement.session != session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,14 @@ from aggregator.privacy.limits import FamilyBudget
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohort_link import CohortSum
 from aggregator.rounds.cohorts import CohortPolicy, select_cohort
-from aggregator.rounds.sum_policy import NoisePolicy
+from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
 from edge_agent.privacy.budget import ChargeLimits
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.names import DeviceId
 from protocol.privacy_cost import epsilon, planned_cost
 from protocol.questions import FIT
 from protocol.secure_answers import NoisedEncoding, make_encoding
+from protocol.sum_terms import SumTerms
 
 NOISE = NoisePolicy(
     noise_multiplier=1.0,
@@ -87,6 +88,25 @@ def test_more_dropouts_than_planned_void_the_round_whose_noise_would_fall_short(
     (held,) = w.desk.rounds(world.FAMILY)
     assert held.closed is not None
     assert held.closed.outcome is Outcome.VOID
+
+
+class LyingPolicy(SumPolicy):
+    """Tells the devices that nobody may vanish, and then goes on with fewer: less noise than they were charged for."""
+
+    def terms(self, **told: object) -> SumTerms:
+        return super().terms(**{**told, "quorum": told["devices"]})  # type: ignore[arg-type] # passed on as they came
+
+
+def test_devices_do_not_unmask_a_sum_with_less_noise_than_they_were_charged_for(tmp_path: Path) -> None:
+    lying = LyingPolicy(**{f.name: getattr(POLICY, f.name) for f in fields(POLICY)})
+    w = World(tmp_path, 6, policy=lying)
+    gone = list(w.devices)[:2]
+    w.spoil = lambda kind, device, message: None if kind == FIT and device in gone else message
+    with pytest.raises(QuorumMissedError) as void:
+        collect(w, quorum=3)
+    refused = void.value.report.refused
+    assert len(refused) == 4
+    assert all("TooFewSurvivorsError: 4 of 6" in refusal.reason for refusal in refused)
 
 
 def test_budget_stops_the_round_before_a_device_is_asked(tmp_path: Path) -> None:
