@@ -35,9 +35,9 @@ def clip_to_ball(update: NDArray[np.floating], clip: float) -> NDArray[np.float6
     largest = float(np.max(np.abs(x), initial=0.0))
     if largest == 0.0:
         return x
-    # Norm of the scaled vector first: squares of very large or very small entries would leave float64's range.
-    norm_over_largest = float(np.linalg.norm(x / largest))
-    within = clip * (1.0 - SLACK) / largest
-    if norm_over_largest > within:
-        x *= within / norm_over_largest
-    return x
+    # Everything in units of the largest entry: squares of very large or very small entries would leave float64's range,
+    # and so would a factor that takes them to the ball in one step.
+    direction = x / largest
+    norm = float(np.linalg.norm(direction))
+    allowed = clip * (1.0 - SLACK)
+    return direction * (allowed / norm) if norm > allowed / largest else x

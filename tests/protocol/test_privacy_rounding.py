@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from privacy_oracles import seeded_bytes
 
@@ -95,6 +95,8 @@ def test_the_norm_bound_is_the_smaller_of_the_two_of_the_paper(clip_scaled: floa
     st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=40),
     st.floats(1e-9, 1e9),
 )
+@example([1.7e308] * 4, 1e-9)
+@example([5e-324], 1e9)
 @settings(max_examples=300, deadline=None)
 def test_clipping_keeps_direction_and_never_leaves_the_ball(entries: list[float], clip: float) -> None:
     x = np.array(entries)
