@@ -43,9 +43,16 @@ def test_stock_flower_client_is_served_in_objects(server: FlowerServer, tls: wor
     server.sync_roster({DEVICE: public_key_pem(key.public_key())})
     link = server.link(server.start_run())
     parameters = np.arange(5, dtype=np.float32)
-    with http_request_response(
-        f"127.0.0.1:{server.port}", False, str(tls.ca), (key, key.public_key())
-    ) as (_, receive, send, _get_run, _get_fab, pull_object, push_object, confirm):
+    with http_request_response(f"127.0.0.1:{server.port}", False, str(tls.ca), (key, key.public_key())) as (
+        _,
+        receive,
+        send,
+        _get_run,
+        _get_fab,
+        pull_object,
+        push_object,
+        confirm,
+    ):
         tickets = link.ask([DEVICE], QUESTION, {"parameters": parameters}, lifetime_s=20)
         received = receive()
         assert received is not None
