@@ -217,6 +217,7 @@ class Round:
         }
         self._server_watch = Stopwatch()
         self._cohort: Cohort | None = None
+        self._sharers: frozenset[DeviceId] = frozenset()
         self.degree = self.threshold = 0
 
     def play(self) -> None:
@@ -244,6 +245,7 @@ class Round:
                 self._sent(deliveries, name),
                 ShareDelivery,
             )
+            self._keep_one_cohort(player.role)
             self._accept(server.accept_masked_input, name, answer, MaskedInput)
         requests = self._server_watch.time(server.close_masking)
         for name, player in alive.items():
@@ -271,6 +273,9 @@ class Round:
         self._cohort = self._cohort or settled.cohort
         assert settled.cohort.graph_hash == self._cohort.graph_hash
         settled.cohort = self._cohort
+        self._sharers = self._sharers or settled.sharers
+        assert settled.sharers == self._sharers
+        settled.sharers = self._sharers
 
     def _accept(
         self,
