@@ -109,6 +109,22 @@ def test_devices_do_not_unmask_a_sum_with_less_noise_than_they_were_charged_for(
     assert all("TooFewSurvivorsError: 4 of 6" in refusal.reason for refusal in refused)
 
 
+class ShareOfAThousand(SumPolicy):
+    """What a server announces that wants hardly any noise of each device: a large cohort that is never there."""
+
+    def terms(self, **told: object) -> SumTerms:
+        return super().terms(**{**told, "devices": 1000, "quorum": 1000})  # type: ignore[arg-type] # passed on as they came
+
+
+def test_devices_refuse_to_give_a_thousandth_of_the_noise_to_a_sum_of_five(tmp_path: Path) -> None:
+    w = World(
+        tmp_path, 5, policy=ShareOfAThousand(**{f.name: getattr(POLICY, f.name) for f in fields(POLICY)})
+    )
+    with pytest.raises(QuorumMissedError, match="CohortTooSmallError"):
+        collect(w, quorum=3)
+    assert all(device.asked == [] for device in w.devices.values())
+
+
 def test_budget_stops_the_round_before_a_device_is_asked(tmp_path: Path) -> None:
     w = World(tmp_path, 5, policy=POLICY, budget=FamilyBudget(delta=1e-5, epsilon_server=6.0))
     collect(w, quorum=5)
