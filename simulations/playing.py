@@ -89,7 +89,7 @@ def open_world_and_play(
             figures = compute_figures(record)
             write_json(figures_file, record, figures)
             write_report(report, record, figures)
-    console.print(draw_summary(figures, record.title))
+    console.print(draw_summary(figures, record.title, console.width))
     return Outcome(record=record, figures=figures, report=report, json=figures_file)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -10,6 +12,9 @@ from rich.text import Text
 from simulations.figures import AlarmRate, Figures
 
 __all__ = ["draw_summary", "summary_rows"]
+
+WIDE_COLUMNS: Final = 120
+"""From here on figures and remarks fit side by side."""
 
 
 def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
@@ -95,14 +100,19 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
     return rows
 
 
-def draw_summary(figures: Figures, title: str) -> RenderableType:
-    """A panel for the terminal."""
+def draw_summary(figures: Figures, title: str, width: int) -> RenderableType:
+    """A panel for a terminal of `width` columns; a narrow one has each remark below its figure."""
+    is_wide = width >= WIDE_COLUMNS
     table = Table(box=None, padding=(0, 1), show_header=False, expand=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=is_wide)
     table.add_column(justify="right", style="bold", no_wrap=True)
-    table.add_column(style="dim")
+    if is_wide:
+        table.add_column()
     for what, value, remark in summary_rows(figures):
-        table.add_row(what, value, Text(remark))
+        if is_wide:
+            table.add_row(what, value, Text(remark, "dim"))
+        else:
+            table.add_row(Text.assemble(what, (f"\n{remark}" if remark else "", "dim")), value)
     return Panel(table, title=f"[bold]Fedge[/] · {title} · figures of this run", border_style="green")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from simulations.figures import compute_figures
 from simulations.record import (
@@ -20,8 +22,9 @@ from simulations.record import (
     TrainingSeen,
 )
 from simulations.report import write_json, write_report
+from simulations.screen import draw_world
 from simulations.story import new_chapters
-from simulations.summary import summary_rows
+from simulations.summary import draw_summary, summary_rows
 
 
 def trace(device: str, *, over_from: float = 1e9) -> ScoreTrace:
@@ -182,3 +185,22 @@ def test_last_screen_names_both_epsilons_or_says_that_nothing_limits_them(record
     assert value == "unlimited / unlimited"
     assert "no differential privacy" in remark
     assert "saw each device's update" in shown({})[1]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_last_screen_fits_its_terminal(record: Record, width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(draw_summary(compute_figures(record), record.title, width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) < 50
+    assert any("bad release" in line for line in lines)
+
+
+def test_the_live_view_draws_a_world_at_any_moment(record: Record) -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(draw_world(Record(title="t", chapters=new_chapters())))
+    console.print(draw_world(record))
+    shown = console.export_text()
+    assert "d02" in shown
+    assert "f/3" in shown
