@@ -1,0 +1,111 @@
+"""An answer's way into words and back, and what binds all devices to the same terms."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.errors import QuestionError
+from protocol.questions import FIT, AnswerLayout, assess_layout, fit_layout
+from protocol.secure_answers import make_encoding
+from protocol.sum_terms import SumTerms, decode_terms, encode_terms, hash_arrays, hash_question
+
+pytestmark = pytest.mark.edge
+
+LAYOUT = fit_layout(6)
+TERMS = SumTerms(run_id="r", question=FIT, round_number=1, devices=8, norm_limit=2.0, maximum_examples=500)
+
+
+def answer(move: list[float], examples: int, loss: float) -> np.ndarray:
+    return LAYOUT.pack(
+        {
+            "weighted_update": np.array(move) * examples,
+            "examples": np.array([examples], np.float64),
+            "loss_before": np.array([loss * examples]),
+            "loss_after": np.array([loss * examples / 2]),
+        }
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.floats(-0.75, 0.75, width=32), min_size=6, max_size=6),
+            st.integers(1, 500),
+            st.floats(0, 100, width=32),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_sum_of_words_modulo_their_size_is_the_sum_of_answers(devices: list[tuple]) -> None:
+    encoding = make_encoding(LAYOUT, TERMS)
+    words = np.zeros(encoding.word_count, np.uint32)
+    expected = np.zeros(LAYOUT.total)
+    for device in devices:
+        vector = answer(*device)
+        words += encoding.encode(vector, os.urandom)
+        expected += vector
+    total = encoding.decode(words, len(devices))
+    # A step of the update is 8 · 2 · 500 / 2^31; a loss is written in steps of 1e-4; examples are exact.
+    np.testing.assert_allclose(total, expected, atol=1e-3, rtol=1e-6)
+    assert LAYOUT.unpack(total)["examples"][0] == LAYOUT.unpack(expected)["examples"][0]
+
+
+def test_the_largest_answers_of_all_devices_do_not_overflow() -> None:
+    encoding = make_encoding(LAYOUT, TERMS)
+    extreme = answer([1e6, 0, 0, 0, 0, 0], 500, 1e6)
+    words = np.sum([encoding.encode(extreme, os.urandom) for _ in range(8)], axis=0, dtype=np.uint32)
+    parts = LAYOUT.unpack(encoding.decode(words, 8))
+    assert parts["weighted_update"][0] == pytest.approx(8 * 500 * 2.0, rel=1e-6)
+    assert parts["examples"][0] == 4000
+
+
+def test_device_with_more_examples_than_count_weighs_as_much_as_counts() -> None:
+    encoding = make_encoding(LAYOUT, TERMS)
+    parts = LAYOUT.unpack(
+        encoding.decode(encoding.encode(answer([9, 0, 0, 0, 0, 0], 5000, 1.0), os.urandom), 1)
+    )
+    assert parts["weighted_update"][0] / parts["examples"][0] == pytest.approx(2.0, rel=1e-6)
+
+
+def test_not_a_number_is_refused() -> None:
+    bad = answer([0.0] * 6, 10, 1.0)
+    bad[2] = np.nan
+    with pytest.raises(Exception, match="weighted_update"):
+        make_encoding(LAYOUT, TERMS).encode(bad, os.urandom)
+
+
+def test_every_part_of_an_assessment_has_a_bound_and_an_unknown_part_none() -> None:
+    assert make_encoding(assess_layout(3, 4), TERMS).word_count >= assess_layout(3, 4).total
+    with pytest.raises(QuestionError, match="'surprise'"):
+        make_encoding(AnswerLayout({"examples": 1, "surprise": 2}), TERMS)
+
+
+def test_terms_read_back_as_written_and_nothing_else_is_read() -> None:
+    assert decode_terms(encode_terms(TERMS)) == TERMS
+    for text in (
+        "",
+        "{}",
+        encode_terms(TERMS)[:-1],
+        encode_terms(TERMS).replace('"r"', '"r","x":1'),
+        "x" * 5000,
+    ):
+        with pytest.raises(QuestionError):
+            decode_terms(text)
+
+
+def test_hashes_tell_apart_whatever_differs() -> None:
+    terms = encode_terms(TERMS)
+    others = encode_terms(msgspec.structs.replace(TERMS, devices=9))
+    assert len({hash_question("q", terms), hash_question("q", others), hash_question("p", terms)}) == 3
+    assert hash_question("ab", "c") != hash_question("a", "bc")
+    a, b = np.zeros(2, np.float32), np.ones(2, np.float32)
+    assert hash_arrays({"x": a, "y": b}) == hash_arrays({"y": b, "x": a})
+    assert len({hash_arrays({"x": a, "y": b}), hash_arrays({"x": b, "y": a}), hash_arrays({"x": a})}) == 3
