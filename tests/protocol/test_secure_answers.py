@@ -69,10 +69,10 @@ def test_the_largest_answers_of_all_devices_do_not_overflow() -> None:
 
 def test_device_with_more_examples_than_count_weighs_as_much_as_counts() -> None:
     encoding = make_encoding(LAYOUT, TERMS)
-    parts = LAYOUT.unpack(
-        encoding.decode(encoding.encode(answer([9, 0, 0, 0, 0, 0], 5000, 1.0), os.urandom), 1)
-    )
-    assert parts["weighted_update"][0] / parts["examples"][0] == pytest.approx(2.0, rel=1e-6)
+    words = encoding.encode(answer([9.0] * 6, 5000, 1.0), os.urandom)
+    parts = LAYOUT.unpack(encoding.decode(words, 1))
+    move = parts["weighted_update"] / parts["examples"]
+    assert np.linalg.norm(move) == pytest.approx(2.0, rel=1e-6)
 
 
 def test_not_a_number_is_refused() -> None:
