@@ -169,7 +169,7 @@ class FamilySettings(_Section):
     or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
     in plain, larger ones are refused by name. `secure_sum = false` shows this process every device's update: for experiments,
     with devices whose owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
-    adds one in which devices sign and compare who is in the sum.
+    adds one in which devices sign and compare who is in the sum, `split_view_safe` asks for thresholds that need no such comparison.
     """
 
     name: Name
@@ -193,6 +193,7 @@ class FamilySettings(_Section):
     norm_limit: Annotated[float, Field(gt=0)] = 10.0
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
+    split_view_safe: bool = True
     compares_survivors: bool = False
     corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     dropout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -248,6 +249,7 @@ class FamilySettings(_Section):
             stage_deadline_s=self.stage_deadline_s,
             corrupt_fraction=self.corrupt_fraction,
             dropout_fraction=self.dropout_fraction,
+            split_view_safe=self.split_view_safe,
             compares_survivors=self.compares_survivors,
         )
 

@@ -137,6 +137,8 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Answer also where the aggregator does not use a secure sum, and then sees this device's update by itself."""
     minimum_cohort: Annotated[int, Meta(ge=3, le=16_384)] = 3
     """Fewest devices in a sum that this device is part of; of two, each would learn the other's answer."""
+    split_view_safe: bool = True
+    """Insist on thresholds that hold even if an aggregator tells devices different stories of who vanished."""
     compared_survivors: bool = False
     """Demand that devices sign and compare who is in the sum, against an aggregator that tells them different stories."""
 

@@ -54,6 +54,7 @@ class SumPolicy:
     grace_s: float = 1.0
     corrupt_fraction: float = 0.2
     dropout_fraction: float = 0.1
+    split_view_safe: bool = True
     compares_survivors: bool = False
 
     def server_policy(self, quorum: int) -> ServerPolicy:
@@ -62,7 +63,7 @@ class SumPolicy:
             minimum_cohort=quorum,
             corrupt_fraction=self.corrupt_fraction,
             dropout_fraction=self.dropout_fraction,
-            split_view_safe=self.compares_survivors,
+            split_view_safe=self.split_view_safe or self.compares_survivors,
         )
 
     def terms(

@@ -169,7 +169,7 @@ def _sum_participant(
         policy=DevicePolicy(
             minimum_cohort=settings.learner.minimum_cohort,
             requires_confirmation=settings.learner.compared_survivors,
-            split_view_safe=settings.learner.compared_survivors,
+            split_view_safe=settings.learner.split_view_safe or settings.learner.compared_survivors,
         ),
         budget=DeviceBudget(settings.paths.privacy, owners_limits(settings.privacy)),
         layout_of=lambda kind: (

@@ -243,6 +243,7 @@ class DeviceRole:
             self._unreadable = begun.secrets.hold(settled.cohort, delivery.seals)
             masked = np.array(words, np.uint32, order="C")
             self._hide(masked, begun, settled)
+            begun.secrets.wipe_own()
             packed = pack_words(masked, begun.announcement.word_bits)
             # Last, so that a refused round costs nothing; before anything leaves, so that a crash never gives for free.
             self._check_budget(begun.announcement)

@@ -122,13 +122,17 @@ class RoundSecrets:
         """The shares held of these devices' masking secrets."""
         return tuple(Shares(owner, pair.mask_key) for owner, pair in self._held.items() if owner in owners)
 
-    def wipe(self) -> None:
-        """Overwrite or drop every secret."""
+    def wipe_own(self) -> None:
+        """Overwrite or drop what the masks of this device's input could be made from; unmasking takes the held shares alone."""
         self._sharing.wipe()
         self._masking.wipe()
         self._self_mask[:] = bytes(len(self._self_mask))
         self._seal_secrets.clear()
         self._mask_secrets.clear()
+
+    def wipe(self) -> None:
+        """Overwrite or drop every secret."""
+        self.wipe_own()
         self._held.clear()
 
     def _share_key(self, cohort: Cohort, *, sender: DeviceId, recipient: DeviceId, peer: DeviceId) -> bytes:

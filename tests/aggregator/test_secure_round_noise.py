@@ -99,14 +99,14 @@ class LyingPolicy(SumPolicy):
 
 def test_devices_do_not_unmask_a_sum_with_less_noise_than_they_were_charged_for(tmp_path: Path) -> None:
     lying = LyingPolicy(**{f.name: getattr(POLICY, f.name) for f in fields(POLICY)})
-    w = World(tmp_path, 6, policy=lying)
+    w = World(tmp_path, 8, policy=lying)
     gone = list(w.devices)[:2]
     w.spoil = lambda kind, device, message: None if kind == FIT and device in gone else message
     with pytest.raises(QuorumMissedError) as void:
         collect(w, quorum=3)
     refused = void.value.report.refused
-    assert len(refused) == 4
-    assert all("TooFewSurvivorsError: 4 of 6" in refusal.reason for refusal in refused)
+    assert len(refused) == 6
+    assert all("TooFewSurvivorsError: 6 of 8" in refusal.reason for refusal in refused)
 
 
 class ShareOfAThousand(SumPolicy):

@@ -161,9 +161,6 @@ def test_a_device_that_minds_split_views_refuses_a_plain_threshold() -> None:
         role.share_keys(played.to_devices[VICTIM])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a device still keeps its own secrets until it has unmasked or refused"
-)
 def test_own_secrets_are_gone_as_soon_as_the_masked_input_is_made() -> None:
     """What unmasking needs are others' shares; whoever breaks into the device later must not find the masks of its input."""
     played = Rehearsal(announcement(VECTOR.size), dict.fromkeys(IDS, VECTOR))
