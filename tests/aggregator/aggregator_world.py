@@ -184,9 +184,7 @@ class InProcessFederation:
     session: InProcessSession
     opened: list[tuple[RunId, tuple[DeviceId, ...]]] = field(default_factory=list)
 
-    def open(
-        self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings
-    ) -> InProcessSession:
+    def open(self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings) -> InProcessSession:
         self.opened.append((run, tuple(sorted(roster))))
         return self.session
 
