@@ -23,6 +23,7 @@ from pathlib import Path
 import flower_world
 import msgspec
 import numpy as np
+import psutil
 import pytest
 import secure_world
 from cryptography.hazmat.primitives import serialization
@@ -65,7 +66,7 @@ clientapp = "interop.client:app"
 
 
 class Processes:
-    """Stock Flower's processes; each leads a group of its own, so what it started ends with it."""
+    """Stock Flower's processes, and whatever they start: all are gone after `stop`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -106,18 +107,25 @@ class Processes:
         )
 
     def stop(self) -> None:
+        # Looked up while they can still be traced to their parents: some lead a process group of their own.
+        started = [
+            child
+            for process in self._started.values()
+            if process.poll() is None
+            for child in psutil.Process(process.pid).children(recursive=True)
+        ]
         for process in self._started.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()
         deadline = time.monotonic() + 5
         for process in self._started.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(deadline - time.monotonic(), 0.1))
-        for process in self._started.values():
-            # Whatever of its group did not listen; the group's number stays taken while one of it lives.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        for child in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 @pytest.fixture
