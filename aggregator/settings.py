@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from aggregator.errors import SettingsError
+from aggregator.errors import PrivacyPlanError, SettingsError
+from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
 from aggregator.privacy.limits import FamilyBudget
 from aggregator.rounds.gate import GateLimits
 from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
@@ -134,7 +135,8 @@ class PrivacySettings(_Section):
     """Distributed differential privacy of a family; without `noise_multiplier` sums are exact and ε is unlimited.
 
     `noise_multiplier` is the noise of a sum over the `clip` of one update, with `minimum_devices` in the sum; the evaluation has its
-    own, or the same. `sampling = "poisson"` draws each device with probability `cohort_fraction`, from the operating
+    own, or the same. `adaptive_clip` lets `clip` follow the `clip_quantile` of the updates' norms from round to round, at no further cost;
+    it needs more than 10 · `noise_multiplier` devices. `sampling = "poisson"` draws each device with probability `cohort_fraction`, from the operating
     system's randomness: only then does ε of the release profit from devices that were not drawn. Budgets are for the family's whole
     life; `maximum_participations` and `epsilon_server` are also told to the devices, which enforce them themselves.
     """
@@ -142,6 +144,8 @@ class PrivacySettings(_Section):
     noise_multiplier: Annotated[float, Field(gt=0)] | None = None
     assessment_noise_multiplier: Annotated[float, Field(gt=0)] | None = None
     clip: Annotated[float, Field(gt=0)] = 1.0
+    adaptive_clip: bool = False
+    clip_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
     bits: Annotated[int, Field(ge=8, le=32)] = 20
     mechanism: Literal["discrete-gaussian", "skellam"] = "discrete-gaussian"
     colluders: Annotated[int, Field(ge=0)] = 0
@@ -219,6 +223,8 @@ class FamilySettings(_Section):
             raise ValueError(
                 f"privacy.colluders = {self.privacy.colluders} leaves nobody honest among minimum_devices = {self.minimum_devices}"
             )
+        if self.privacy.adaptive_clip:
+            self._check_adaptive_clip(noise)
         limits = (self.privacy.epsilon_server, self.privacy.epsilon_release)
         if noise is None and limits != (None, None):
             raise ValueError(
@@ -226,6 +232,17 @@ class FamilySettings(_Section):
                 " unlimited epsilon"
             )
         return self
+
+    def _check_adaptive_clip(self, noise: float | None) -> None:
+        if noise is None:
+            raise ValueError(
+                "privacy.adaptive_clip = true needs privacy.noise_multiplier: exact sums are clipped to norm_limit"
+            )
+        try:
+            _adaptive_clip(self.privacy)
+            update_noise_multiplier(noise, clip_bit_noise(self.minimum_devices))
+        except PrivacyPlanError as error:
+            raise ValueError(f"privacy: {error} (minimum_devices = {self.minimum_devices})") from None
 
     def sum_policy(self) -> SumPolicy:
         """How secure rounds of this family are run."""
@@ -239,6 +256,7 @@ class FamilySettings(_Section):
                 mechanism=privacy.mechanism,
                 colluders=privacy.colluders,
                 delta=privacy.delta,
+                adaptive=_adaptive_clip(privacy) if privacy.adaptive_clip else None,
             )
         return SumPolicy(
             norm_limit=self.norm_limit,
@@ -252,6 +270,10 @@ class FamilySettings(_Section):
             split_view_safe=self.split_view_safe,
             compares_survivors=self.compares_survivors,
         )
+
+
+def _adaptive_clip(privacy: PrivacySettings) -> AdaptiveClip:
+    return AdaptiveClip(clip=privacy.clip, quantile=privacy.clip_quantile)
 
 
 class Settings(BaseSettings):

@@ -64,7 +64,8 @@ class RoundNoise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `dimension` coordinates; `noise_shares` is n_eff: how many honest devices' noise makes the planned noise.
     `colluders` devices may know their own noise and subtract it. `is_exact` (XNoise): surplus noise was taken out again, so
     the noise is that of `noise_shares` + `colluders` devices however many survive. `clip_bit_noise` is the central standard deviation
-    added to the number of devices whose update was within the clip, in devices; None where the clip is fixed.
+    added to the number of devices whose update was within the clip, in devices, where that number is a sum of its own; None where the
+    clip is fixed, and where the bits are a coordinate of the vector (`protocol.secure_answers`): `sensitivity` has them then.
     """
 
     mechanism: Literal["none", "discrete-gaussian", "skellam"]

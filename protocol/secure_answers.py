@@ -10,18 +10,25 @@ claimed. Noised: every part of the answer is under the noise, so nothing of a de
 once however many examples it has (its share of a sum must be bounded by one constant), so ``examples`` counts devices, which
 the server knows anyway, and histograms hold devices' shares.
 
+Where the terms ask for clip bits, the vector gets one coordinate more: +1/2 if the device's update was within its clip, -1/2 if not,
+times a weight w. One noise σ = z·T hides a vector of norm T² = C² + (w/2)²; so the updates (norm C) have the multiplier z_Δ = σ/C, the bits
+the noise σ_b = σ/w, and z⁻² = z_Δ⁻² + (2σ_b)⁻² holds by construction: both together cost what z says, counted once.
+
 Invariants: both ends build the same encoding from the same layout and terms; no sum of `terms.devices` answers overflows.
 
 Not here: masks and dropouts (`protocol.secure_sum`), what ε it costs (`protocol.privacy_cost`, the aggregator's desk).
 
-Source: Kairouz, Liu, Steinke, arXiv:2102.06387v4, for the noised encoding (`protocol.privacy.mechanism`).
+Source: Kairouz, Liu, Steinke, arXiv:2102.06387v4, for the noised encoding (`protocol.privacy.mechanism`);
+Andrew et al., arXiv:1905.03871v5, Theorem 1, for clip bits.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -146,9 +153,12 @@ class NoisedEncoding:
 
     def __init__(self, layout: AnswerLayout, terms: SumTerms, noise: NoiseTerms) -> None:
         self._layout, self._noise = layout, noise
-        self._weights = {name: _weight(name, layout, noise) for name in layout.sizes if name != "examples"}
+        self._bit = None if noise.clip_bit_noise is msgspec.UNSET else _ClipBit.of(layout, noise)
+        # What is left of the clip for everything but the bit.
+        norm = noise.clip if self._bit is None else self._bit.others_clip
+        self._weights = {name: _weight(name, layout, norm) for name in layout.sizes if name != "examples"}
         self._parameters = PrivacyParameters(
-            dimension=sum(layout.sizes[name] for name in self._weights),
+            dimension=sum(layout.sizes[name] for name in self._weights) + (self._bit is not None),
             clip=noise.clip,
             noise_multiplier=noise.noise_multiplier,
             cohort=terms.devices,
@@ -182,7 +192,14 @@ class NoisedEncoding:
             share = parts[name] if name in _PER_DEVICE else parts[name] / examples
             if name in _LOSSES:
                 share = np.clip(share, 0.0, NOISED_LOSS_LIMIT)
+            if self._bit is not None and name == "weighted_update":
+                # Alone, before the rest: an update that is too long must not shrink the bit that says so.
+                is_within = float(np.linalg.norm(share)) <= self._bit.update_clip
+                bit = np.array([self._bit.weight * (0.5 if is_within else -0.5)])
+                share = _within(share, self._bit.update_clip)
             scaled.append(share * weight)
+        if self._bit is not None:
+            scaled.append(bit)
         vector = np.concatenate(scaled)
         return encode(vector, self._parameters, random_bytes, rotation_seed=self._seed)
 
@@ -195,6 +212,19 @@ class NoisedEncoding:
             parts[name] = mean[at : at + size] * (participants / weight)
             at += size
         return np.concatenate([parts[name] for name in self._layout.sizes])
+
+    def clip_bits(self, words: NDArray[np.uint32], participants: int) -> float | None:
+        """Noisy number of `participants` whose update was within the clip, from the words of `decode`; None where nobody was asked.
+
+        Noise may take it below 0 or above `participants`.
+
+        Raises:
+            ProtocolError: as `decode`.
+        """
+        if self._bit is None:
+            return None
+        mean = decode(words, self._parameters, survivors=participants, rotation_seed=self._seed)
+        return participants * (float(mean[-1]) / self._bit.weight + 0.5)
 
     def noise_std(self, name: str) -> float:
         """Standard deviation, in the unit of the decoded sum, of each entry of a part at the planned dropouts."""
@@ -209,6 +239,33 @@ class NoisedEncoding:
 _LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "champion_loss"})
 _PER_DEVICE: Final = frozenset({"range_low", "range_high"})
 _PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClipBit:
+    """How the clip of a whole answer is divided: ±`weight`/2 for the bit, `others_clip` for the rest, `update_clip` of it for the update."""
+
+    weight: float
+    others_clip: float
+    update_clip: float
+
+    @classmethod
+    def of(cls, layout: AnswerLayout, noise: NoiseTerms) -> _ClipBit:
+        if noise.clip_bit_noise is msgspec.UNSET or "weighted_update" not in layout.sizes:
+            raise QuestionError(
+                f"clip bits are for answers with an update, this one has {', '.join(layout.sizes)}: ask without clip_bit_noise"
+            )
+        # The bit's part of the norm, (w/2)/T.
+        part = noise.noise_multiplier / (2 * noise.clip_bit_noise)
+        if part >= 1:
+            raise QuestionError(
+                f"clip_bit_noise {noise.clip_bit_noise:g} leaves nothing of the clip for the update: it must be above"
+                f" {noise.noise_multiplier / 2:g}, half the noise_multiplier"
+            )
+        others = noise.clip * math.sqrt(1 - part**2)
+        return cls(
+            weight=2 * part * noise.clip, others_clip=others, update_clip=others / suggested_clip(layout, 1.0)
+        )
 
 
 def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
@@ -237,12 +294,12 @@ def _exact_bound(name: str, terms: SumTerms) -> PartBound:
             raise QuestionError(f"no bound is known for the part {name!r} of an answer")
 
 
-def _weight(name: str, layout: AnswerLayout, noise: NoiseTerms) -> float:
-    """What a part is multiplied with, so that each part's norm is at most 1 (an update's: its own clip)."""
+def _weight(name: str, layout: AnswerLayout, norm: float) -> float:
+    """What a part is multiplied with, so that each part's norm is at most 1 (an update's: its own clip, so that all have `norm`)."""
     if name in _LOSSES:
         share = 1.0
         if "weighted_update" in layout.sizes:
-            share = LOSS_SHARE * noise.clip / math.sqrt(1 + 2 * LOSS_SHARE**2)
+            share = LOSS_SHARE * norm / math.sqrt(1 + 2 * LOSS_SHARE**2)
         return share / NOISED_LOSS_LIMIT
     if name == "weighted_update" or name in _PER_WINDOW_COUNTS:
         return 1.0

@@ -25,7 +25,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
@@ -59,6 +59,9 @@ class NoiseTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `maximum_dropouts` of the round's devices may vanish and `colluders` may betray their own noise, and the planned multiplier still
     holds. `rotation_seed` is public. `delta` goes with every ε.
+
+    With `clip_bit_noise` a device also says, in one more coordinate of the same vector and within the same `clip`, whether its update was
+    short enough; it is the standard deviation, in devices, of the number that comes out. Unset it is not on the wire.
     """
 
     mechanism: Literal["discrete-gaussian", "skellam"] = "discrete-gaussian"
@@ -68,6 +71,7 @@ class NoiseTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     colluders: Count = 0
     rotation_seed: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
     delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
+    clip_bit_noise: Above | UnsetType = UNSET
 
 
 class SumTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -113,12 +113,14 @@ class SecureCollector:
         """See `Collector.collect`; `deadline_s` is the masked inputs', the other stages have the policy's.
 
         Raises:
+            PrivacyPlanError: the quorum is too small for an adaptive clip beside that noise; no device was asked.
             PrivacyBudgetError: releasing the sum would exceed the family's budget; no device was asked.
             LedgerError: the ledger cannot be written; the sum, if there is one, is not handed on.
         """
         started = self._clock()
         target = len(nodes) if enough is None else min(enough, len(nodes))
-        attempt = self._announce(question, arrays, layout, nodes, quorum, deadline_s, target)
+        policy = self._policy_of_now()
+        attempt = self._announce(question, arrays, layout, nodes, quorum, deadline_s, target, policy)
         round_id = self._account.open(
             attempt.kind,
             max(attempt.announcement.round_number, 1),
@@ -139,6 +141,7 @@ class SecureCollector:
         try:
             found = self._pass_stages(role, passer, attempt, settled)
             total = self._decode(attempt.encoding, found, layout)
+            clip_bits = _clip_bits(attempt.encoding, found)
         except (ProtocolError, RoundCancelledError) as failure:
             self._close_in_vain(round_id, settled, str(failure))
             report = tally.report((), self._clock() - started)
@@ -148,7 +151,13 @@ class SecureCollector:
         except BaseException as failure:
             self._close_in_vain(round_id, settled, type(failure).__name__)
             raise
-        self._account.close(round_id, Outcome.RELEASED, found.participants)
+        self._account.close(
+            round_id,
+            Outcome.RELEASED,
+            found.participants,
+            clip_bits=clip_bits,
+            next_clip=_next_clip(policy, clip_bits, len(found.participants)),
+        )
         for liar in found.liars:
             _log.warning("false_share_revealed", device=liar, round=str(round_id))
         report = tally.report(found.participants, self._clock() - started)
@@ -162,6 +171,13 @@ class SecureCollector:
             total=total,
         )
 
+    def _policy_of_now(self) -> SumPolicy:
+        """The family's, with its clip where the ledger says that earlier rounds have taken it."""
+        noise = self._policy.noise
+        if noise is None or noise.adaptive is None:
+            return self._policy
+        return self._policy.at(self._account.current_clip(noise.adaptive))
+
     def _announce(
         self,
         question: Question,
@@ -171,10 +187,11 @@ class SecureCollector:
         quorum: int,
         deadline_s: float,
         enough: int,
+        policy: SumPolicy,
     ) -> _Round:
         kind = FIT if isinstance(question, FitQuestion) else ASSESS
         number = question.round_number if isinstance(question, FitQuestion) else 1
-        terms = self._policy.terms(
+        terms = policy.terms(
             run_id=question.run_id,
             kind=kind,
             number=number,
@@ -284,6 +301,18 @@ class SecureCollector:
         # Once devices were asked to unmask, the sum may have been seen: it counts although it is thrown away.
         outcome = Outcome.WITHHELD if settled else Outcome.VOID
         self._account.close(round_id, outcome, tuple(settled), reason[:500])
+
+
+def _clip_bits(encoding: AnswerEncoding, found: SecureSum) -> float | None:
+    if isinstance(encoding, NoisedEncoding):
+        return encoding.clip_bits(found.words, len(found.participants))
+    return None
+
+
+def _next_clip(policy: SumPolicy, clip_bits: float | None, participants: int) -> float | None:
+    if clip_bits is None or policy.noise is None or policy.noise.adaptive is None:
+        return None
+    return policy.noise.adaptive.next_clip(clip_bits, participants)
 
 
 def _request(kind: str, outgoing: Mapping[DeviceId, messages.Message]) -> StageRequest:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from aggregator.privacy.adaptive_clipping import AdaptiveClip
 from aggregator.privacy.desk import PrivacyDesk
 from aggregator.privacy.ledger_entries import Outcome, RoundId, Sampling
 from protocol.names import DeviceId, FamilyName, RunId
@@ -34,9 +35,20 @@ class SumAccount(Protocol):
         ...
 
     def close(
-        self, round_id: RoundId, outcome: Outcome, participants: Sequence[DeviceId] = (), reason: str = ""
+        self,
+        round_id: RoundId,
+        outcome: Outcome,
+        participants: Sequence[DeviceId] = (),
+        reason: str = "",
+        *,
+        clip_bits: float | None = None,
+        next_clip: float | None = None,
     ) -> None:
-        """Write its end down; raises LedgerError, then the sum may not be used."""
+        """Write its end down, with the clip that the next round gets; raises LedgerError, then the sum may not be used."""
+        ...
+
+    def current_clip(self, start: AdaptiveClip) -> AdaptiveClip:
+        """The clip for the next round: `start`, moved to where the family's released rounds, of any run, have taken it."""
         ...
 
 
@@ -69,7 +81,25 @@ class LedgerAccount:
         return round_id
 
     def close(
-        self, round_id: RoundId, outcome: Outcome, participants: Sequence[DeviceId] = (), reason: str = ""
+        self,
+        round_id: RoundId,
+        outcome: Outcome,
+        participants: Sequence[DeviceId] = (),
+        reason: str = "",
+        *,
+        clip_bits: float | None = None,
+        next_clip: float | None = None,
     ) -> None:
         """See `SumAccount.close`."""
-        self._desk.close_round(round_id, outcome, participants=participants, reason=reason)
+        self._desk.close_round(
+            round_id,
+            outcome,
+            participants=participants,
+            clip_bits=clip_bits,
+            next_clip=next_clip,
+            reason=reason,
+        )
+
+    def current_clip(self, start: AdaptiveClip) -> AdaptiveClip:
+        """See `SumAccount.current_clip`."""
+        return self._desk.current_clip(self._family, start)

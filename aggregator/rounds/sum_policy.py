@@ -6,9 +6,12 @@ Pure values: settings in, terms out. Without noise the words have 32 bits and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
+from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
 from protocol.questions import ASSESS, FIT, AnswerLayout
 from protocol.secure_answers import suggested_clip
 from protocol.secure_sum.server_role import ServerPolicy
@@ -24,7 +27,8 @@ EXACT_BITS = 32
 class NoisePolicy:
     """Distributed differential privacy of a family; `clip` is an update's L2 norm, `bits` the size of a word.
 
-    `assessment_noise_multiplier` is the evaluation's, whose histograms need a large cohort under strong noise.
+    `assessment_noise_multiplier` is the evaluation's, whose histograms need a large cohort under strong noise. With `adaptive`
+    devices say whether their update was within the clip, and the clip follows; `clip` is then the one of the round at hand.
     """
 
     noise_multiplier: float
@@ -34,6 +38,7 @@ class NoisePolicy:
     mechanism: Literal["discrete-gaussian", "skellam"]
     colluders: int
     delta: float
+    adaptive: AdaptiveClip | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,12 @@ class SumPolicy:
     split_view_safe: bool = True
     compares_survivors: bool = False
 
+    def at(self, clip: AdaptiveClip) -> SumPolicy:
+        """The same for a round with that clip; without noise there is none to move."""
+        if self.noise is None:
+            return self
+        return replace(self, noise=replace(self.noise, clip=clip.clip, adaptive=clip))
+
     def server_policy(self, quorum: int) -> ServerPolicy:
         """What the role plans for."""
         return ServerPolicy(
@@ -77,7 +88,11 @@ class SumPolicy:
         quorum: int,
         rotation_seed: str,
     ) -> SumTerms:
-        """The terms of one round of `devices`, of which `quorum` must stay."""
+        """The terms of one round of `devices`, of which `quorum` must stay.
+
+        Raises:
+            PrivacyPlanError: the quorum is too small for clip bits beside that noise.
+        """
         noise = None
         if self.noise is not None:
             is_fit = kind == FIT
@@ -92,6 +107,8 @@ class SumPolicy:
                 rotation_seed=rotation_seed,
                 delta=self.noise.delta,
             )
+            if is_fit and self.noise.adaptive is not None:
+                noise = _with_clip_bits(noise, min(quorum, devices))
         return SumTerms(
             run_id=run_id,
             question=FIT if kind == FIT else ASSESS,
@@ -104,3 +121,13 @@ class SumPolicy:
             maximum_participations=self.maximum_participations,
             maximum_epsilon=self.maximum_epsilon,
         )
+
+
+def _with_clip_bits(noise: NoiseTerms, fewest: int) -> NoiseTerms:
+    """The same noise over a norm that is wider by the bits' part, with at least `fewest` devices in the sum."""
+    # Noise is planned for the fewest, so the bits' is measured by them as well; more devices only see it better.
+    bit_noise = clip_bit_noise(fewest)
+    multiplier = update_noise_multiplier(noise.noise_multiplier, bit_noise)
+    return msgspec.structs.replace(
+        noise, clip=noise.clip * multiplier / noise.noise_multiplier, clip_bit_noise=bit_noise
+    )
