@@ -42,6 +42,9 @@ CHAPTERS: Final = (
 )
 LOOK_EVERY_S: Final = 0.5
 TICK_S: Final = 0.1
+INJECTIONS: Final = 4
+CALM_S: Final = 4.0
+CALM_WINDOWS: Final = 40
 
 
 def new_chapters() -> list[Chapter]:
@@ -113,7 +116,7 @@ class Story:
 
     def _change(self, chapter: Chapter) -> None:
         scenario = self.world.scenario
-        changed = round(scenario.machines.changed_share * len(self.world.devices))
+        changed = self._changed_machines()
         for index, device in enumerate(self.world.devices[:changed]):
             self.world.machines.change(self.world.control_file(device), index)
         wanted = scenario.training.drift_share
@@ -154,20 +157,51 @@ class Story:
         chapter.note = f"windows over threshold: {rates.false_alarms_after_change.windows_over_share:.1%} before, {rates.false_alarms_after_learning.windows_over_share:.1%} with version 2"
 
     def _break(self, chapter: Chapter) -> None:
-        index = len(self.world.devices) // 2
-        device = self.world.devices[index]
-        kind = self.world.machines.break_down(self.world.control_file(device), index)
-        fault = FaultInjected(device=device, kind=kind, at_s=self._clock())
-        self.record.faults.append(fault)
-        self._say(chapter, f"{device}: {kind}")
-        self._wait(lambda: fault.caught_s is not None, f"the alarm of {device}")
+        index, fault = self._inject_fault()
+        self._say(chapter, f"{fault.device}: {fault.kind}")
+        self._wait(lambda: fault.caught_s is not None, f"the alarm of {fault.device}")
         self._pause(4.0)
-        self.world.machines.settle(self.world.control_file(device), index)
-        if not self._is_replayed():
-            self.world.machines.change(self.world.control_file(device), index)
+        self._mend(index)
         fault.ended_s = self._clock()
         caught = (fault.caught_s or 0.0) - fault.at_s
-        chapter.note = f"{device}: {kind}, caught after {caught:.1f} s, published {fault.published} time(s)"
+        chapter.note = (
+            f"{fault.device}: {fault.kind}, caught after {caught:.1f} s, published {fault.published} time(s)"
+        )
+
+    def _inject_fault(self) -> tuple[int, FaultInjected]:
+        """Break a machine that is calm: an alarm that is open already would hide whether the fault is seen."""
+        for _ in range(INJECTIONS):
+            index = self._calmest_machine()
+            device = self.world.devices[index]
+            kind = self.world.machines.break_down(self.world.control_file(device), index)
+            fault = FaultInjected(device=device, kind=kind, at_s=self._clock())
+            self.record.faults.append(fault)
+            self._pause(1.0)
+            if not any(
+                a.device == device and fault.at_s - CALM_S < a.at_s < fault.at_s for a in self.record.alarms
+            ):
+                return index, fault
+            self.record.faults.remove(fault)
+            self._mend(index)
+            self._pause(CALM_S)
+        raise StoryError("no machine stayed calm long enough to tell a fault from a false alarm")
+
+    def _calmest_machine(self) -> int:
+        """The middle one of the changed machines, or the nearest to it with no window over threshold lately."""
+        middle = len(self.world.devices) // 2
+
+        def unrest(index: int) -> tuple[int, int]:
+            trace = self.record.traces.get(self.world.devices[index])
+            return (int(trace.over[-CALM_WINDOWS:].sum()) if trace else CALM_WINDOWS, abs(index - middle))
+
+        return min(range(self._changed_machines()), key=unrest)
+
+    def _mend(self, index: int) -> None:
+        control = self.world.control_file(self.world.devices[index])
+        if self._is_replayed():
+            self.world.machines.settle(control, index)
+        else:
+            self.world.machines.change(control, index)
 
     def _undo(self, chapter: Chapter) -> None:
         family = self.world.scenario.family
@@ -237,6 +271,9 @@ class Story:
     def _rollout_state(self, version: int) -> str:
         rollout = self._rollout_of(version)
         return rollout.state if rollout else ""
+
+    def _changed_machines(self) -> int:
+        return round(self.world.scenario.machines.changed_share * len(self.world.devices))
 
     def _is_replayed(self) -> bool:
         return self.world.machines.feature_spec.kind == "passthrough"
