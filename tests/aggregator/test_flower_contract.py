@@ -65,6 +65,7 @@ def test_wire_names_are_the_ones_that_were_read_in_the_source() -> None:
 
 def test_message_protobuf_still_has_room_for_the_content_itself() -> None:
     proto = server_side.PushMessagesRequest().messages_list.add()
+    proto.metadata.message_type = "query"
     proto.content.SetInParent()
     assert proto.HasField("content")
     assert server_side.message_from_proto(proto).has_content()
