@@ -65,6 +65,7 @@ def print_account(account: dict[str, Any]) -> None:
             "Answers without noise are hidden in a sum over several devices, but no epsilon describes what such a sum gives away. "
             "Set require_noise = true in [privacy] to stop giving them.",
             highlight=False,
+            markup=False,
         )
 
 

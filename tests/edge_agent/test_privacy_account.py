@@ -273,7 +273,7 @@ def test_the_command_says_unlimited_after_an_answer_without_noise(
     main(["privacy", "--config", str(config)])
     words = capsys.readouterr().out
     assert "unlimited" in words
-    assert "require_noise = true" in words
+    assert "require_noise = true in [privacy]" in " ".join(words.split())
 
 
 def test_the_command_tells_of_a_damaged_account_in_one_line(
