@@ -178,7 +178,8 @@ def test_a_confirmation_of_another_list_is_rejected() -> None:
     confirmation = played.roles[first].confirm(played.to_devices[first])
     with pytest.raises(RejectedContributionError, match="did not sign the list"):
         played.server.accept_confirmation(second, confirmation)
-    spoilt = msgspec.structs.replace(confirmation, signature=confirmation.signature[:-1] + b"\0")
+    other = confirmation.signature[:-1] + bytes([confirmation.signature[-1] ^ 1])
+    spoilt = msgspec.structs.replace(confirmation, signature=other)
     with pytest.raises(RejectedContributionError, match="did not sign the list"):
         played.server.accept_confirmation(first, spoilt)
 
