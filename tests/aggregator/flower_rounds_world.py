@@ -1,0 +1,93 @@
+"""A running Flower server with three devices on its roster, and a round of questions to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import flower_world as world
+import numpy as np
+import pytest
+
+from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
+from aggregator.rounds.admission import admit_update
+from aggregator.rounds.cohort_link import CohortSum
+from aggregator.rounds.collector import PlainCollector
+from models.architecture import initial_parameters
+from protocol.questions import FitQuestion, fit_layout
+
+PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
+LAYOUT = fit_layout(len(PARAMETERS))
+ADMISSION = admit_update(norm_limit=10.0)
+
+
+@pytest.fixture(scope="session")
+def bundle() -> bytes:
+    return world.build_bundle()
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> world.Tls:
+    return world.make_tls(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
+    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
+    with FlowerServer(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def devices(tmp_path: Path, bundle: bytes, tls: world.Tls, server: FlowerServer) -> list[world.Device]:
+    made = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i) for i in range(3)]
+    server.sync_roster({device.id: device.public_key for device in made})
+    return made
+
+
+def fit(round_number: int = 1, layout: str = world.ARCHITECTURE.layout_sha256) -> FitQuestion:
+    return FitQuestion(
+        run_id="run-1",
+        round_number=round_number,
+        layout_sha256=layout,
+        epochs=1,
+        batch_size=32,
+        learning_rate=0.05,
+    )
+
+
+def honest(_question: object, _arrays: object) -> np.ndarray:
+    parts = {
+        "weighted_update": np.full(len(PARAMETERS), 0.5),
+        "examples": np.array([10.0]),
+        "loss_before": np.array([2.0]),
+        "loss_after": np.array([1.0]),
+    }
+    return LAYOUT.pack(parts)
+
+
+def collect(
+    server: FlowerServer,
+    run: FlowerRun,
+    cohort: list[world.Device],
+    *,
+    deadline_s: float = 20.0,
+    quorum: int = 1,
+    enough: int | None = None,
+    question: FitQuestion | None = None,
+) -> CohortSum:
+    return PlainCollector(server.link(run)).collect(
+        question or fit(),
+        {"parameters": PARAMETERS},
+        LAYOUT,
+        [device.id for device in cohort],
+        admission=ADMISSION,
+        deadline_s=deadline_s,
+        quorum=quorum,
+        enough=enough,
+    )
+
+
+def online(server: FlowerServer, *cohort: world.Device) -> None:
+    ids = {device.id for device in cohort}
+    world.wait_until(lambda: ids <= server.online_devices(), f"{sorted(ids)} online")

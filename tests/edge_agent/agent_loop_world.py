@@ -1,0 +1,214 @@
+"""The agent's loop with fakes at its ports: a source, an installation and a link that do what a test tells them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agent_world import SPEC, TRUSTED, make_bundle
+
+from edge_agent.agent import Agent
+from edge_agent.agent_ports import Clocks
+from edge_agent.detection_memory import DetectionMemory
+from edge_agent.errors import SampleBufferError, SourceError
+from edge_agent.health import LatencyReservoir
+from edge_agent.installation.active import ActiveRelease
+from edge_agent.installation.journal import BundleRef
+from edge_agent.learner_supervisor import LearnerSupervisor
+from edge_agent.mqtt_link import Incoming
+from edge_agent.outbox import Outbox
+from edge_agent.pipeline import Pipeline
+from edge_agent.reporting import Facts, StatusReporter
+from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.settings import load_settings
+from edge_agent.sources.port import SourceWindow
+from edge_agent.status import Status, load_counters, read_status
+from edge_agent.telemetry import Identity, Telemetry
+from models.bundles import read_bundle
+from protocol.bundle import open_bundle
+from protocol.manifest import FeatureSpec
+from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.kinds import InstallStep, Kind
+from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload
+
+IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
+CONFIG = (
+    'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
+    '[source]\nkind = "simulated"\n[detection]\ncommissioning_windows = 60\nreference_windows = 60\n'
+    "[health]\nevery_s = 10\nstatus_every_s = 1\n"
+)
+
+
+class FakeSource:
+    """Gives a row a second of its own clock; raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.rows: list[np.ndarray] = []
+        self.error: SourceError | None = None
+        self.spec: FeatureSpec = SPEC
+        self.is_closed = False
+        self.index = 0
+
+    @property
+    def next_due_s(self) -> float:
+        return 0.0 if self.rows else float("inf")
+
+    def next_window(self, now: float) -> SourceWindow | None:
+        if self.error is not None:
+            raise self.error
+        if not self.rows:
+            return None
+        self.index += 1
+        return SourceWindow(
+            samples=self.rows.pop(0)[None, :], observed_at_s=float(self.index), index=self.index - 1
+        )
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeInstallation:
+    def __init__(self) -> None:
+        self.now: ActiveRelease | None = None
+        self.reports: list[InstallReport] = []
+        self.asked: list[DesiredState] = []
+        self.windows: list[tuple[float | None, str | None]] = []
+
+    def give(self, version: int, *, is_trial: bool, generation: int, model: bytes | None = None) -> None:
+        content = make_bundle(version)
+        bundle = read_bundle(open_bundle(content, TRUSTED))
+        if model is not None:
+            bundle = dataclasses.replace(bundle, int8_model=model)
+        self.now = ActiveRelease(
+            ref=BundleRef(release=f"pump/{version}", sha256=bundle.sha256),
+            bundle=bundle,
+            generation=generation,
+            is_trial=is_trial,
+        )
+
+    def submit(self, desired: DesiredState) -> None:
+        self.asked.append(desired)
+
+    def poll(self) -> list[InstallReport]:
+        taken, self.reports = self.reports, []
+        return taken
+
+    def active(self) -> ActiveRelease | None:
+        return self.now
+
+    def on_window(self, score: float | None, latency_us: float, error: str | None = None) -> None:
+        self.windows.append((score, error))
+
+    def step(self) -> InstallStep:
+        return InstallStep.IDLE
+
+
+class FakeLink:
+    def __init__(self) -> None:
+        self.is_connected = True
+        self.connections = 1
+        self.sent: list[bytes] = []
+        self.arrived: list[Incoming] = []
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        self.sent.append(payload)
+        return True
+
+    def take_messages(self) -> list[Incoming]:
+        taken, self.arrived = self.arrived, []
+        return taken
+
+    def close(self, timeout_s: float) -> None:
+        self.is_connected = False
+
+
+class World:
+    """One agent whose every outside is here. Time passes 0.1 s a turn."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "agent.toml").write_text(CONFIG)
+        settings = load_settings(directory / "agent.toml")
+        settings.state_dir.mkdir(exist_ok=True)
+        self.paths = settings.paths
+        self.now_s = 0.0
+        self.source, self.installation, self.link = FakeSource(), FakeInstallation(), FakeLink()
+        self.installation.give(1, is_trial=False, generation=1)
+        self.counters = load_counters(self.paths.counters)
+        self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now_s=self._wall())
+        self.buffer = SampleBuffer(self.paths.buffer, 6, 1 << 20)
+        self.flush_error: SampleBufferError | None = None
+        self.polled: DesiredState | None = None
+        facts = Facts(settings=settings, identity=IDENTITY, agent_version="0", pid=1)
+        self.learner = LearnerSupervisor(
+            self.paths, start=self._no_learner, refusal=lambda _i, _n: "not in this test", draw=lambda: 0.0
+        )
+        self.agent = Agent(
+            birth=Birth(agent_version="0", hardware="rpi4", family="pump"),
+            source=self.source,
+            pipeline=Pipeline(
+                SPEC,
+                settings.detection,
+                memory=DetectionMemory(self.paths),
+                buffer=self.buffer,
+                clock=lambda: 0.0,
+            ),
+            telemetry=Telemetry(IDENTITY, self.outbox, self.link, self.counters),
+            installation=self.installation,
+            learner=self.learner,
+            reporter=StatusReporter(facts, self.outbox, self.buffer),
+            counters=self.counters,
+            latencies=LatencyReservoir(random.Random(1)),
+            flush_rows=self._flush,
+            requested=self._take_polled,
+            score_log=None,
+            clocks=Clocks(monotonic=lambda: self.now_s, wall=self._wall, wait=self._wait),
+        )
+
+    def _wall(self) -> float:
+        return 1_800_000_000.0 + self.now_s
+
+    def _wait(self, timeout_s: float) -> bool:
+        # A wait without end would hang a real loop too.
+        assert timeout_s <= 0.26
+        self.now_s += 0.1
+        return False
+
+    def _flush(self) -> None:
+        if self.flush_error is not None:
+            raise self.flush_error
+
+    def _take_polled(self) -> DesiredState | None:
+        taken, self.polled = self.polled, None
+        return taken
+
+    def _no_learner(self) -> None:  # type: ignore[return] # never called: the refusal above always refuses
+        raise AssertionError
+
+    def watch(self, rows: np.ndarray) -> None:
+        self.source.rows += list(rows)
+        for _ in range(len(rows) + 3):
+            self.turn()
+
+    def turn(self) -> None:
+        self.agent.step()
+        self.now_s += 0.1
+
+    def said(self, kind: type[Payload]) -> list[Payload]:  # type: ignore[valid-type] # Payload is a union of structs
+        seen = {decode(p).id: decode(p).data for p in self.link.sent}
+        return [d for d in seen.values() if isinstance(d, kind)]  # type: ignore[arg-type] # as above
+
+    def arrive(self, kind: Kind, data: Payload) -> None:
+        level = "training/pump" if kind is Kind.TRAINING else f"pump-07/{kind.value}"
+        payload = encode(Event(source="fleet", boot_id="f", sequence=1, time=self._wall(), data=data))
+        self.link.arrived.append(Incoming(topic=f"fedge/v1/demo/{level}", payload=payload))
+
+    def status(self) -> Status:
+        return read_status(self.paths.status)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)

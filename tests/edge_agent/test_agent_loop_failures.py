@@ -1,0 +1,74 @@
+"""The agent's loop with fakes at its ports: what a failing part, or a restart, does to the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from agent_loop_world import World, world
+from agent_world import faulty, healthy
+
+from edge_agent.errors import SampleBufferError, SourceError
+from edge_agent.health import Counters
+from edge_agent.status import load_counters
+from protocol.messages.payloads import AnomalyEvent
+
+__all__ = ["world"]  # the fixture
+pytestmark = pytest.mark.edge
+
+
+def test_a_source_that_fails_is_counted_and_asked_again_later(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.source.error = SourceError("sensor unplugged")
+    for _ in range(20):
+        world.turn()
+    assert world.counters.source_errors == 1
+    assert caplog.text.count("sensor unplugged") == 1
+    world.source.error = None
+    world.now_s += 5
+    world.watch(healthy(5))
+    assert world.counters.windows == 5
+
+
+def test_a_model_that_cannot_be_loaded_is_told_to_the_installer_with_every_window(world: World) -> None:
+    world.watch(healthy(100))
+    world.installation.give(2, is_trial=True, generation=2, model=b"\0" * 4 + b"TFL3" + b"\0" * 100)
+    world.installation.windows.clear()
+    world.watch(healthy(5))
+    errors = [error for _, error in world.installation.windows]
+    assert len(errors) == 5
+    assert all("cannot be loaded" in (error or "") for error in errors)
+    world.watch(faulty(5))
+    (anomaly,) = world.said(AnomalyEvent)
+    assert isinstance(anomaly, AnomalyEvent)
+    assert anomaly.release == "pump/1", "the model before goes on judging"
+
+
+def test_a_disk_that_takes_no_rows_does_not_stop_the_watch(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.watch(healthy(100))
+    world.flush_error = SampleBufferError("No space left on device")
+    world.watch(faulty(20))
+    assert len(world.said(AnomalyEvent)) == 1
+    assert "No space left" in caplog.text
+
+
+def test_counters_continue_after_a_restart(world: World, tmp_path: Path) -> None:
+    world.watch(healthy(100))
+    world.now_s += 10
+    world.turn()
+    world.outbox.close()
+    again = World(tmp_path)
+    again.watch(healthy(10))
+    assert again.counters.windows == 110
+    assert again.counters.machine_time_s == 99 + 9
+
+
+def test_damaged_counters_begin_at_zero(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.paths.counters.write_bytes(b'{"windows": "x"}')
+    assert load_counters(world.paths.counters) == Counters()
+    assert "counting from zero" in caplog.text

@@ -1,0 +1,90 @@
+"""A running fleet app for the tests of its HTTP API: one token per role, its own folder and database."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from fleet_world import NOW, TENANT, Machine, write_release_key
+
+from fleet.app import build_app
+from fleet.auth.claim_tokens import create_claim
+from fleet.auth.operator_tokens import create_token
+from fleet.migrations.upgrade import open_storage
+from fleet.settings import load_settings
+from fleet.storage.access_tables import Role
+from fleet.storage.base import Database
+
+
+class Fleet:
+    """A running app with one token per role."""
+
+    def __init__(self, client: TestClient, database: Database, folder: Path) -> None:
+        self.client, self.database, self.folder = client, database, folder
+        self.tokens: dict[str, str] = {}
+        with database.write() as session:
+            for role in Role:
+                self.tokens[role] = create_token(session, f"a-{role}", role, NOW, secrets.token_bytes)
+
+    def call(self, method: str, path: str, role: str = Role.VIEWER, **arguments: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.tokens.get(role, role)}"} | arguments.pop("headers", {})
+        return self.client.request(method, path, headers=headers, **arguments)
+
+    def claim(self, uses: int = 1, lifetime_s: float | None = None) -> str:
+        with self.database.write() as session:
+            return create_claim(
+                session,
+                name="t",
+                uses=uses,
+                now=self.now(),
+                lifetime_s=lifetime_s,
+                random_bytes=secrets.token_bytes,
+            )
+
+    def now(self) -> float:
+        return float(self.client.app.state.services.now())  # type: ignore[attr-defined] # a FastAPI app
+
+    def enrol(self, machine: Machine, claim: str, **changes: Any) -> Any:
+        return self.call("POST", "/v1/enrolments", claim, json=machine.enrolment(**changes))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    write_release_key(folder / "release.pub.pem")
+    (folder / "agg.password").write_text("made-up\n")
+    (folder / "fleet.toml").write_text(
+        f"""
+        data_dir = "data"
+        tenant = "{TENANT}"
+        release_keys = ["release.pub.pem"]
+        maximum_bundle_bytes = 100000
+        [mqtt]
+        url = "mqtt://127.0.0.1:1"
+        password_file = "broker/passwords"
+        services = {{ aggregator = "agg.password", dashboard = "agg.password" }}
+        """
+    )
+    settings = load_settings(folder / "fleet.toml")
+    database = open_storage(settings.effective_database_url)
+    with TestClient(build_app(settings, database), raise_server_exceptions=False) as client:
+        yield Fleet(client, database, folder)
+    database.close()
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(name=f"press-{secrets.token_hex(4)}")
+
+
+def is_problem(answer: Any, status: int, *words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert {"type", "title", "status", "detail", "instance"} <= body.keys()
+    for word in words:
+        assert word in body["detail"]

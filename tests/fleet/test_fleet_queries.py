@@ -1,0 +1,202 @@
+"""What people ask the HTTP API: anomalies, drift, devices by query, page by page, whatever the URL holds."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import numpy as np
+import pytest
+from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, health
+
+from fleet.api.paging import encode_cursor
+from fleet.device_query import device_filter
+from fleet.errors import QuerySyntaxError
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.storage.access_tables import Role
+from fleet.storage.device_tables import Device
+from protocol.messages.kinds import DriftState
+from protocol.messages.payloads import DriftReport
+
+__all__ = ["fleet", "machine"]  # the fixtures
+
+
+@pytest.fixture(scope="module", autouse=True)
+def others(fleet: Fleet) -> None:
+    """A device, a release and an audit line no test asks for, so that each answer leaves something out."""
+    enrol_directly(fleet.database, Machine(name="press-other"))
+    assert fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(10)).status_code == 201
+
+
+def test_pages_of_anomalies_hold_each_once_newest_first(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    store.store([machine.arrival(anomaly(window_index=n)) for n in range(7)])
+    seen, cursor = [], None
+    while True:
+        page = fleet.call(
+            "GET",
+            "/v1/anomalies",
+            params={"device": machine.name, "limit": 3} | ({"cursor": cursor} if cursor else {}),
+        ).json()
+        seen += [item["window_index"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == [6, 5, 4, 3, 2, 1, 0]
+    assert fleet.call("GET", f"/v1/anomalies?device={machine.name}&since={NOW + 2}").json()["items"] == []
+    is_problem(fleet.call("GET", "/v1/anomalies?cursor=%21%21"), 400, "cursor")
+    is_problem(fleet.call("GET", "/v1/anomalies?limit=0"), 422, "limit")
+    boots = fleet.call("GET", f"/v1/devices/{machine.name}/boots").json()
+    assert boots == [{"boot_id": "boot-1", "first": 1, "last": 7, "missing": 0}]
+
+
+def test_an_anomaly_is_shown_with_the_raw_window_that_made_it(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    raw = np.array([[1.5], [-2.0]], "<f4")
+    window = base64.b64encode(raw.tobytes()).decode()
+    store.store([machine.arrival(anomaly(window=window, window_shape=(2, 1))), machine.arrival(anomaly())])
+    without, with_window = fleet.call("GET", f"/v1/anomalies?device={machine.name}").json()["items"]
+    shown = fleet.call("GET", f"/v1/anomalies/{with_window['id']}").json()
+    assert np.array_equal(
+        np.frombuffer(base64.b64decode(shown.pop("window")), "<f4").reshape(shown["window_shape"]), raw
+    )
+    assert shown == with_window
+    assert fleet.call("GET", f"/v1/anomalies/{without['id']}").json()["window"] is None
+    is_problem(fleet.call("GET", "/v1/anomalies/999999999"), 404, "no anomaly 999999999")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/anomalies?cursor=" + encode_cursor("9" * 30),
+        "/v1/anomalies?cursor=" + encode_cursor("٣"),
+        "/v1/drift?cursor=" + encode_cursor(2**63),
+        "/v1/audit?cursor=" + encode_cursor("9" * 300),
+        "/v1/releases?cursor=" + encode_cursor("motor/" + "9" * 200),
+        "/v1/releases/motor/" + "9" * 30,
+        "/v1/releases/motor/" + "9" * 30 + "/bundle",
+        "/v1/anomalies/" + "9" * 30,
+        "/v1/rollouts/ro-1/groups/" + "9" * 30 + "/executions",
+        "/v1/rollouts?cursor=" + encode_cursor("\0"),
+        "/v1/devices?query=" + "(" * 1500,
+        "/v1/devices?query=id==%00",
+        "/v1/devices?query=labels.a%22%27%3b--==x",
+        "/v1/devices?query=%22a%27%29)%20OR%201=1--%22==x",
+        "/v1/devices/..%2f..%2fetc%2fpasswd",
+        "/v1/releases/..%2f..%2fetc/1/bundle",
+    ],
+)
+def test_no_number_or_text_in_a_url_makes_the_fleet_fail(fleet: Fleet, path: str) -> None:
+    answer = fleet.call("GET", path, Role.ADMIN)
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code != 200 or answer.json().get("items") == []
+
+
+def test_the_drift_summary_is_the_share_of_heard_devices_in_drift(fleet: Fleet) -> None:
+    machines = [Machine(name=f"pump-{n}") for n in range(4)]
+    enrol_directly(fleet.database, *machines, Machine(name="pump-silent"))
+    with fleet.database.write() as session:
+        for name in [*(m.name for m in machines), "pump-silent"]:
+            row = session.get(Device, name)
+            assert row is not None
+            row.family = "pump"
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    store.store([m.arrival(health()) for m in machines])
+    for at, m in enumerate(machines[:3]):
+        report = DriftReport(
+            release="pump/1", state=DriftState.DRIFTED, drift_score=2.0, observed_at_s=1, windows=5
+        )
+        store.store([m.arrival(report, at=NOW + at)])
+    summary = fleet.call("GET", "/v1/drift/summary?family=pump").json()
+    assert (summary["devices"], summary["drifted"], summary["share"]) == (4, 3, 0.75)
+    assert summary["drifted_devices"] == ["pump-0", "pump-1", "pump-2"]
+    assert summary["since"] == NOW + 1
+    assert len(fleet.call("GET", "/v1/drift?family=pump").json()["items"]) == 3
+    assert fleet.call("GET", "/v1/drift/summary?family=none").json()["share"] == 0.0
+
+
+QUERIES = {
+    "": "abcd",
+    "hardware==rpi4": "ab",
+    "hardware=in=(rpi4,rpi5) and site!=lab": "ac",
+    "hardware=out=(rpi4,rpi5)": "d",
+    "site==hall*": "ac",
+    "site==HALL*": "",
+    "site!=hall*": "bd",
+    "labels.site==lab": "b",
+    "hardware==rpi4;site==lab,id==q-d": "bd",
+    "hardware==rpi4;(site==lab,id==q-d)": "b",
+    "release==motor/1": "a",
+    "release!=motor/1": "bcd",
+    "drifted==true": "c",
+    "online==false and drifted==false": "abd",
+    "note=='two words, (and) more'": "d",
+    'note=="two words*"': "",
+}
+
+
+@pytest.fixture(scope="module")
+def queried(fleet: Fleet) -> Fleet:
+    rows = {
+        "a": ("rpi4", {"site": "hall-1"}),
+        "b": ("rpi4", {"site": "lab"}),
+        "c": ("rpi5", {"site": "hall-2"}),
+        "d": ("x86", {"note": "two words, (and) more"}),
+    }
+    enrol_directly(fleet.database, *(Machine(name=f"q-{name}") for name in rows))
+    with fleet.database.write() as session:
+        for name, (hardware, labels) in rows.items():
+            row = session.get(Device, f"q-{name}")
+            assert row is not None
+            row.hardware, row.labels, row.drifted = hardware, labels, name == "c"
+            row.release = "motor/1" if name == "a" else None
+    return fleet
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_device_query_selects_what_it_says(queried: Fleet, query: str) -> None:
+    ours = f"id==q-* and ({query})" if query else "id==q-*"
+    answer = queried.call("GET", "/v1/devices", params={"query": ours, "limit": 1000})
+    assert answer.status_code == 200, answer.text
+    assert [item["id"] for item in answer.json()["items"]] == [f"q-{name}" for name in QUERIES[query]]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("hardware", "expected one of == != =in= =out="),
+        ("hardware==", "expected a value"),
+        ("hardware=rpi4", "position 9"),
+        ("hardwear==rpi4", "did you mean 'hardware'"),
+        ("online==yes", "true and false"),
+        ("(hardware==rpi4", "')'"),
+        ("hardware==rpi4)", "';' (and)"),
+        ("hardware=in=rpi4", "'('"),
+        ("a==1 b==2", "position 6"),
+        ("(" * 40 + "a==1" + ")" * 40, "nested"),
+        ("a==" + "x" * 3000, "characters"),
+        ("a==;drop", "expected a value"),
+    ],
+)
+def test_a_query_that_does_not_parse_says_where_and_what_would_be_valid(query: str, words: str) -> None:
+    with pytest.raises(QuerySyntaxError, match=re.escape(words)):
+        device_filter(query)
+
+
+def test_a_query_error_reaches_the_caller_as_a_problem(fleet: Fleet) -> None:
+    answer = fleet.call("GET", "/v1/devices", params={"query": "hardwear==x"})
+    is_problem(answer, 400, "hardware")
+    assert answer.json()["title"] == "Device query not understood"
+
+
+def test_paging_through_devices_gives_each_once(queried: Fleet) -> None:
+    first = queried.call("GET", "/v1/devices", params={"query": "id==q-*", "limit": 3}).json()
+    second = queried.call(
+        "GET", "/v1/devices", params={"query": "id==q-*", "limit": 3, "cursor": first["next_cursor"]}
+    ).json()
+    assert [d["id"] for d in first["items"] + second["items"]] == ["q-a", "q-b", "q-c", "q-d"]
+    assert second["next_cursor"] is None

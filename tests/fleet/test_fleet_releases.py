@@ -1,0 +1,121 @@
+"""Releases over the HTTP API: published once, refused when damaged, and downloaded in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_world import Machine, bundle, enrol_directly
+
+from fleet.storage.access_tables import Role
+
+__all__ = ["fleet", "machine"]  # the fixtures
+
+
+def test_a_release_is_published_once_and_never_changes(fleet: Fleet) -> None:
+    content = bundle(10)
+    created = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=content)
+    assert created.status_code == 201, created.text
+    assert created.json()["id"] == "motor/10"
+    assert created.json()["provenance"]["trigger"] == "initial"
+    again = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=content)
+    assert (again.status_code, again.json()) == (200, created.json())
+    is_problem(
+        fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(10, content=b"other")),
+        409,
+        "motor/10",
+        "new version",
+    )  # fmt: skip - one line of words
+    assert fleet.call("GET", "/v1/releases/motor/10").json() == created.json()
+
+
+def test_a_bundle_with_any_flipped_byte_is_refused(fleet: Fleet) -> None:
+    content = bundle(11)
+    for position in [0, 9, 20, len(content) // 2, len(content) - 80, len(content) - 1]:
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        is_problem(fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bytes(damaged)), 422)
+    is_problem(fleet.call("GET", "/v1/releases/motor/11"), 404, "motor/11")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (bundle(12, key=Ed25519PrivateKey.generate()), 422, "not trusted"),
+        (bundle(12)[:-1], 422, "fetch it again"),
+        (bundle(12) + b"x", 422, "follow the last file"),
+        (b"", 422, "not a Fedge model bundle"),
+        (bundle(12, family="a/b"), 422, "not a valid name"),
+        (bundle(10**9), 422, "between 1 and 999999999"),
+        (bundle(12, changed={"parameters.f32": b"\0" * 8}), 422, "wrong layout"),
+        (bundle(12, changed={"parameters.f32": b"\xff" * 88}), 422, "not finite"),
+        (bundle(12, changed={"training.tflite": b"another graph"}), 422, "another layout"),
+        (bundle(12, changed={"notes.txt": b"hello"}), 422, "notes.txt"),
+        (b"x" * 100_001, 413, "100000"),
+    ],
+)
+def test_a_wrong_bundle_is_refused(fleet: Fleet, content: bytes, status: int, words: str) -> None:
+    is_problem(fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=content), status, words)
+    assert not list((fleet.folder / "data/releases").glob(".*"))
+
+
+def test_an_oversized_upload_without_a_length_is_cut_off(fleet: Fleet) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    is_problem(fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=endless()), 413, "100000")
+
+
+def test_a_download_resumes_where_it_broke_off(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    content = bundle(13, content=bytes(range(256)) * 100)
+    fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=content)
+    path, token = "/v1/releases/motor/13/bundle", machine.token(fleet.now())
+    whole = fleet.call("GET", path, token)
+    assert (whole.status_code, whole.content) == (200, content)
+    size, etag = len(content), whole.headers["etag"]
+
+    def part(value: str, **headers: str) -> Any:
+        return fleet.call("GET", path, token, headers={"Range": value} | headers)
+
+    rest = part("bytes=1000-", **{"If-Range": etag})
+    assert (rest.status_code, rest.content) == (206, content[1000:])
+    assert rest.headers["content-range"] == f"bytes 1000-{size - 1}/{size}"
+    assert part("bytes=5-9").content == content[5:10]
+    assert part("bytes=-7").content == content[-7:]
+    assert part(f"bytes=5-{size * 2}").content == content[5:]
+    assert part("bytes=1000-", **{"If-Range": '"old"'}).content == content
+    assert part("bytes=0-1,5-6").content == content
+    beyond = part(f"bytes={size}-")
+    is_problem(beyond, 416, str(size))
+    assert beyond.headers["content-range"] == f"bytes */{size}"
+    assert fleet.call("GET", path, token, headers={"If-None-Match": etag}).status_code == 304
+
+
+def test_a_bundle_missing_on_disk_is_told_and_not_served_half(fleet: Fleet) -> None:
+    record = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(14)).json()
+    path = fleet.folder / "data/releases" / f"{record['sha256']}.fedge"
+    path.unlink()
+    answer = fleet.call("GET", "/v1/releases/motor/14/bundle")
+    is_problem(answer, 500, "missing", "publish its bytes again")
+    assert fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(14)).status_code == 200
+    assert fleet.call("GET", "/v1/releases/motor/14/bundle").content == bundle(14)
+
+
+def test_a_range_of_more_digits_than_a_number_has_means_the_whole_bundle(fleet: Fleet) -> None:
+    fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(15))
+    headers = {"Range": f"bytes={'9' * 5000}-"}
+    answer = fleet.call("GET", "/v1/releases/motor/15/bundle", headers=headers)
+    assert (answer.status_code, answer.content) == (200, bundle(15))
+
+
+def test_paging_through_releases_gives_each_once_in_order(fleet: Fleet) -> None:
+    for version in (1, 2, 3):
+        fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(version, family="fan"))
+    first = fleet.call("GET", "/v1/releases?family=fan&limit=2").json()
+    second = fleet.call("GET", f"/v1/releases?family=fan&limit=2&cursor={first['next_cursor']}").json()
+    assert [r["version"] for r in first["items"] + second["items"]] == [1, 2, 3]
