@@ -1,7 +1,7 @@
 """Bad input at the outermost door: each program, as its own process, answers in one clear line and never with a traceback.
 
 The rules behind each line are tested beside their packages; this file proves that a person really gets the line. A NaN
-update has its door in Flower's protocol: `tests/aggregator/test_flower_rounds.py` sends one from a real learner process.
+update has its door in Flower's protocol: `tests/aggregator/test_flower_rounds.py` sends one over a real TLS connection.
 """
 
 from __future__ import annotations
