@@ -31,9 +31,9 @@ from models.architecture import Architecture, Kind, initial_parameters
 from models.errors import ModelError
 from models.export.isolated import export_training_model
 from models.features import make_extractor, passthrough_spec, vibration_spec
-from models.litert import TrainingModel
 from models.local_training import assess, fit
 from models.standardiser import fit_standardiser
+from models.training_model import TrainingModel
 from protocol.errors import TopicError
 from protocol.manifest import FeatureSpec, Provenance
 from protocol.names import FamilyName, check_name

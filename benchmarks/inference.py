@@ -22,7 +22,8 @@ import numpy as np
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.export import export_int8_model, isolated
-from models.litert import Int8Model, TrainingModel
+from models.int8_model import Int8Model
+from models.training_model import TrainingModel
 
 SENSOR = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
 # MLPerf Tiny's anomaly-detection reference: 264 k multiply-accumulates.
@@ -36,7 +37,7 @@ def own_kib():
     return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
 import numpy as np, msgspec
 before = own_kib()
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 library = own_kib()
 model = Int8Model(sys.stdin.buffer.read())
 model.infer_and_score(np.zeros(model.feature_count, np.float32))

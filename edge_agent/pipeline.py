@@ -36,7 +36,7 @@ from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
 from models.drift.reference import DriftReference, fit_reference
 from models.errors import ModelError
 from models.features import make_extractor
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from models.standardiser import CLIP, Standardiser, fit_standardiser
 from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, fit_threshold
 from protocol.manifest import FeatureSpec, Manifest

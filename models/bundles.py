@@ -54,7 +54,7 @@ Int8Value = Annotated[int, Meta(ge=-128, le=127)]
 
 
 class Int8Inference(Protocol):
-    """The part of `models.litert.Int8Model` that golden vectors need."""
+    """The part of `models.int8_model.Int8Model` that golden vectors need."""
 
     def infer_int8(self, x: NDArray[np.floating]) -> NDArray[np.int8]:
         """Raw int8 outputs for one window (F,)."""

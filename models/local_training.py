@@ -24,7 +24,7 @@ Floats = NDArray[np.floating]
 
 
 class Trainable(Protocol):
-    """The part of `models.litert.TrainingModel` that training needs."""
+    """The part of `models.training_model.TrainingModel` that training needs."""
 
     def restore(self, flat: Floats, anchor: Floats | None = None) -> None:
         """Set parameters and anchor (P,)."""

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundles import ModelBundle, read_bundle
-from models.litert import Int8Model, TrainingModel
+from models.int8_model import Int8Model
 from models.local_training import fit
 from models.standardiser import fit_standardiser
 from models.thresholds import effective_threshold
+from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.grids import SCORE_GRID
 from simulations.certificates import load_release_key

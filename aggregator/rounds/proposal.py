@@ -29,7 +29,7 @@ from aggregator.settings import FamilySettings, ThresholdSettings
 from models import reference_model
 from models.bundles import ModelBundle
 from models.errors import ModelError
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.grids import FEATURE_GRID
 from protocol.manifest import Provenance, ThresholdSpec
 

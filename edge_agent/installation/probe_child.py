@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from edge_agent.installation.probe_result import ProbeRequest, ProbeResult
 from models.bundles import ModelBundle, read_bundle
 from models.errors import ModelError
-from models.litert import Int8Model, TrainingModel
+from models.int8_model import Int8Model
+from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.errors import BundleError
 

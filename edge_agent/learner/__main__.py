@@ -107,7 +107,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.learner.learner_stats import StatsFile
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.participation import Participation
-    from models.litert import TrainingModel
+    from models.training_model import TrainingModel
 
     model = TrainingModel(bundle.training_model, bundle.architecture)
     learner = LocalLearner(

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from edge_agent.errors import NotReadyError, QuestionRefusedError
 from models.architecture import require_finite
 from models.errors import LayoutError
-from models.litert import TrainingModel
 from models.local_training import assess, fit
+from models.training_model import TrainingModel
 from protocol.questions import AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 
 __all__ = ["LocalLearner"]

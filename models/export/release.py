@@ -14,7 +14,7 @@ from models.architecture import Architecture, require_finite
 from models.bundles import FleetReference, bundle_files, make_golden_vectors, read_bundle
 from models.export.int8_graph import export_int8_model
 from models.export.isolated import export_training_model
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
 

@@ -2,7 +2,7 @@
 
 TFLite has no ReluGrad and no BiasAddGrad, so `tf.GradientTape` cannot be used: each derivative is written out in
 builtin operations. The same file runs under ai-edge-litert and tflite-runtime. This module says what the graph
-computes; `models.export.training` makes a file of it and `models.litert` runs it.
+computes; `models.export.training` makes a file of it and `models.training_model` runs it.
 
     signature   inputs                                                          outputs
     infer       x (B,F)                                                         output (B,O), score (B,)

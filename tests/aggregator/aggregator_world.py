@@ -30,8 +30,8 @@ from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
 from models.export.isolated import export_training_model
 from models.export.release import build_release
-from models.litert import TrainingModel
 from models.local_training import assess, fit
+from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys
 from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation

@@ -13,7 +13,7 @@ from aggregator_world import FAMILY, POLICY, TRUSTED, Killed, World, first_bundl
 from aggregator.errors import FleetRefusedError, FleetUnreachableError, RunConflictError
 from aggregator.rounds.runs import RunState
 from models.bundles import read_bundle
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
 from protocol.questions import AssessQuestion, FitQuestion
 

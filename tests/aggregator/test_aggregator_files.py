@@ -22,7 +22,7 @@ from aggregator.settings import MqttSettings, load_settings, split_address
 from aggregator.tokens import Role, TokenStore
 from models.bundles import read_bundle
 from models.features import passthrough_spec, vibration_spec
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from models.standardiser import fit_standardiser
 from protocol.bundle import TrustedKeys, open_bundle
 

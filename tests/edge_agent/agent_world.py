@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
 from models.drift.reference import fit_reference
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.identity import private_key_pem
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec

@@ -25,7 +25,7 @@ from edge_agent.installation.trial import TrialLimits, WindowRecord
 from models.architecture import Architecture, initial_parameters
 from models.bundles import GoldenVectors, bundle_files, make_golden_vectors
 from models.drift.reference import DriftReference
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.payloads import DesiredState, InstallReport

@@ -24,7 +24,7 @@ from edge_agent.errors import StorageError
 from edge_agent.installation.active import read_active
 from edge_agent.installation.probe import ChildProbe, ProbeLimits
 from models.bundles import make_golden_vectors
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.manifest import FeatureSpec
 from protocol.messages.kinds import InstallStatus, InstallStep
 

@@ -15,7 +15,7 @@ from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
 from models.drift.reference import fit_reference
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, VerifiedBundle, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 

@@ -9,7 +9,7 @@ from model_samples import AUTOENCODER, good_files, int8_bytes, parameters, train
 
 from models.bundles import FILES, GoldenVectors, read_bundle
 from models.errors import BundleContentError, GoldenMismatchError
-from models.litert import Int8Model
+from models.int8_model import Int8Model
 
 pytestmark = pytest.mark.edge
 

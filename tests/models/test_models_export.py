@@ -28,7 +28,8 @@ from models.drift.reference import fit_reference
 from models.errors import BundleContentError, ExportError, ParameterError, RangeError
 from models.export import build_release, export_int8_model, export_training_model, isolated
 from models.export.int8_graph import export_float_model
-from models.litert import Int8Model, TrainingModel
+from models.int8_model import Int8Model
+from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.manifest import FeatureSpec, ThresholdSpec
 

@@ -21,8 +21,10 @@ from model_samples import (
 from models import reference_model
 from models.architecture import Architecture
 from models.errors import InputError, LayoutError, ModelError, ModelFormatError, ParameterError
-from models.litert import Int8Model, Interpreter, TrainingModel
+from models.int8_model import Int8Model
+from models.litert import Interpreter
 from models.seal import SEAL_BYTES, check_seal, seal_model
+from models.training_model import TrainingModel
 
 pytestmark = pytest.mark.edge
 
@@ -252,7 +254,8 @@ import sys, random
 from pathlib import Path
 from models.architecture import Architecture
 from models.errors import ModelFormatError
-from models.litert import Int8Model, TrainingModel
+from models.int8_model import Int8Model
+from models.training_model import TrainingModel
 from models.seal import SEAL_BYTES
 int8, training = (Path(p).read_bytes() for p in sys.argv[1:3])
 architecture = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
@@ -286,9 +289,9 @@ def test_damaged_models_are_refused_and_never_crash_the_process() -> None:
 
 LIGHT = """
 import sys
-import models.litert, models.local_training, models.bundles
+import models.int8_model, models.local_training, models.bundles
 from pathlib import Path
-model = models.litert.Int8Model(Path(sys.argv[1]).read_bytes())
+model = models.int8_model.Int8Model(Path(sys.argv[1]).read_bytes())
 heavy = {"tensorflow", "ai_edge_quantizer", "scipy", "jax", "torch", "flatbuffers", "pandas"} & set(sys.modules)
 print(sorted(heavy))
 """

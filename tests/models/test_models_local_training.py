@@ -8,8 +8,8 @@ from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, traini
 
 from models import reference_model
 from models.errors import InputError, ParameterError
-from models.litert import TrainingModel
 from models.local_training import assess, fit
+from models.training_model import TrainingModel
 from protocol.grids import RANGE_GRID, SCORE_GRID
 from protocol.questions import assess_layout
 
