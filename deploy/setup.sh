@@ -23,7 +23,13 @@ if ! "$PYTHON" -m venv "$VENV" >"$log" 2>&1; then
     fail "could not create $VENV; on Debian or Ubuntu: sudo apt-get install python3-venv"
   fi
 fi
-"$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' >"$log" 2>&1 &
+# PyPI's torch for Linux brings gigabytes of CUDA that no test uses; PyTorch's own index has the CPU build.
+cpu_builds=https://download.pytorch.org/whl/cpu
+extra=()
+if [ "$(uname -s)" = Linux ] && command -v curl >/dev/null && curl -fsSL -m 8 -o /dev/null "$cpu_builds/torch/" 2>/dev/null; then
+  extra=(--extra-index-url "$cpu_builds")
+fi
+"$VENV/bin/python" -m pip install -q --disable-pip-version-check "${extra[@]}" -c constraints.txt -e '.[dev]' >"$log" 2>&1 &
 pip=$!
 while kill -0 "$pip" 2>/dev/null; do
   [ -t 2 ] && printf '\r  installing packages: %d s, %s so far' "$SECONDS" "$(du -sh "$VENV" 2>/dev/null | cut -f1)" >&2
