@@ -16,14 +16,14 @@ arXiv:1712.05877v1, section 2.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import ExportError, RangeError
-from models.export.flatbuffer import make, pack_model
+from models.export.graph_writer import GraphWriter
 from models.native_noise import silent_stderr
 from models.seal import seal_model
 
@@ -90,7 +90,7 @@ def export_float_model(architecture: Architecture, parameters: NDArray[np.floati
         LayoutError: parameters of another length; ParameterError: not finite.
     """
     parts = split_parameters(architecture, require_finite(architecture, parameters))
-    graph = _GraphWriter()
+    graph = GraphWriter()
     tensor = graph.add_tensor("input", (1, architecture.feature_count))
     first, layers = tensor, len(architecture.layers) - 1
     for i in range(layers):
@@ -102,81 +102,6 @@ def export_float_model(architecture: Architecture, parameters: NDArray[np.floati
         graph.add_dense([tensor, weight, bias], target, has_relu=not is_last)
         tensor = target
     return graph.pack(first, tensor, f"fedge dense {architecture.layout_sha256}")
-
-
-class _GraphWriter:
-    """Collects the tensors, buffers and operations of one subgraph of fully connected layers."""
-
-    def __init__(self) -> None:
-        from ai_edge_litert import schema_py_generated as schema
-
-        self._schema = schema
-        self._buffers = [make("BufferT")]  # TFLite's buffer 0 is the empty one of every activation.
-        self._tensors: list[Any] = []
-        self._operators: list[Any] = []
-
-    def add_tensor(self, name: str, shape: tuple[int, ...], value: NDArray[np.floating] | None = None) -> int:
-        """Index of a new float32 tensor; constant where a value is given."""
-        if value is not None:
-            raw = np.frombuffer(np.ascontiguousarray(value, "<f4").tobytes(), np.uint8)
-            self._buffers.append(make("BufferT", data=raw))
-        self._tensors.append(
-            make(
-                "TensorT",
-                name=name.encode(),
-                shape=list(shape),
-                type=self._schema.TensorType.FLOAT32,
-                buffer=0 if value is None else len(self._buffers) - 1,
-                hasRank=True,
-            )
-        )
-        return len(self._tensors) - 1
-
-    def add_dense(self, inputs: list[int], output: int, *, has_relu: bool) -> None:
-        """A FULLY_CONNECTED operation over [input, weight, bias]."""
-        function = self._schema.ActivationFunctionType
-        self._operators.append(
-            make(
-                "OperatorT",
-                opcodeIndex=0,
-                inputs=inputs,
-                outputs=[output],
-                builtinOptionsType=self._schema.BuiltinOptions.FullyConnectedOptions,
-                builtinOptions=make(
-                    "FullyConnectedOptionsT",
-                    fusedActivationFunction=function.RELU if has_relu else function.NONE,
-                ),
-            )
-        )
-
-    def pack(self, first: int, last: int, description: str) -> bytes:
-        """The flatbuffer, with one signature ``infer``: input → output."""
-        code = self._schema.BuiltinOperator.FULLY_CONNECTED
-        subgraph = make(
-            "SubGraphT",
-            name=b"main",
-            tensors=self._tensors,
-            operators=self._operators,
-            inputs=[first],
-            outputs=[last],
-        )
-        signature = make(
-            "SignatureDefT",
-            signatureKey=b"infer",
-            subgraphIndex=0,
-            inputs=[make("TensorMapT", name=b"input", tensorIndex=first)],
-            outputs=[make("TensorMapT", name=b"output", tensorIndex=last)],
-        )
-        model = make(
-            "ModelT",
-            version=3,
-            description=description.encode(),
-            operatorCodes=[make("OperatorCodeT", builtinCode=code, deprecatedBuiltinCode=code, version=1)],
-            subgraphs=[subgraph],
-            buffers=self._buffers,
-            signatureDefs=[signature],
-        )
-        return pack_model(model)
 
 
 def _usable_ranges(
