@@ -1,0 +1,217 @@
+"""One model, four runtimes: NumPy, LiteRT, Keras and PyTorch agree on outputs, scores, losses and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import reference_model
+from models.architecture import Architecture, initial_parameters
+from models.errors import LayoutError, ParameterError
+from models.export import export_training_model
+from models.export.keras_model import build_keras_model, get_flat_parameters, set_flat_parameters
+from models.torch_model import TorchModel
+from models.training_model import TrainingModel
+
+torch.set_num_threads(1)
+
+SHAPES = {
+    "autoencoder": Architecture(kind="dense-autoencoder", layers=(24, 16, 8, 16, 24)),
+    "linear autoencoder": Architecture(kind="dense-autoencoder", layers=(9, 9)),
+    "classifier": Architecture(kind="dense-classifier", layers=(13, 7, 3)),
+    "deep classifier": Architecture(kind="dense-classifier", layers=(5, 11, 6, 4, 2)),
+}
+"""LiteRT graphs take seconds to build, so these are few; the other three are also compared on drawn shapes."""
+
+LEARNING_RATE = 16.0
+"""(w - w') / rate loses w's last bits: at 16 a gradient of 0.1 still has six good digits, and 1/16 is exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    output: np.ndarray
+    score: np.ndarray
+    loss: float
+    gradient: np.ndarray
+
+
+Problem = tuple[Architecture, np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def problem(architecture: Architecture, batch: int, seed: int) -> Problem:
+    """Parameters with biases that are not zero, windows (batch, F), and one-hot labels for a classifier."""
+    rng = np.random.default_rng(seed)
+    flat = initial_parameters(architecture, seed) + rng.normal(0, 0.1, architecture.parameter_count)
+    x = rng.normal(size=(batch, architecture.feature_count)).astype(np.float32)
+    labels = None
+    if architecture.kind == "dense-classifier":
+        labels = np.eye(architecture.output_count, dtype=np.float32)[
+            rng.integers(0, architecture.output_count, batch)
+        ]
+    return architecture, flat.astype(np.float32), x, labels
+
+
+def by_numpy(task: Problem) -> Findings:
+    architecture, flat, x, labels = task
+    output, score = reference_model.infer(architecture, flat, x)
+    loss, gradient = reference_model.loss_and_gradient(architecture, flat, x, labels)
+    return Findings(output=output, score=score, loss=loss, gradient=gradient)
+
+
+@cache
+def litert_model(architecture: Architecture) -> TrainingModel:
+    return TrainingModel(export_training_model(architecture), architecture)
+
+
+def by_litert(task: Problem) -> Findings:
+    architecture, flat, x, labels = task
+    model = litert_model(architecture)
+    model.restore(flat)
+    output, score = model.infer(x)
+    loss = model.train(x, LEARNING_RATE, labels=labels)
+    gradient = (flat.astype(np.float64) - model.save()) / LEARNING_RATE
+    return Findings(output=output, score=score, loss=loss, gradient=gradient)
+
+
+def by_keras(task: Problem) -> Findings:
+    architecture, flat, x, labels = task
+    model = build_keras_model(architecture)
+    set_flat_parameters(model, architecture, flat)
+    with tf.GradientTape() as tape:
+        output = model(x)
+        if labels is None:
+            loss = tf.reduce_mean(tf.keras.losses.MeanSquaredError()(x, output))
+        else:
+            loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)(labels, output)
+    parts = tape.gradient(loss, model.trainable_weights)
+    score = reference_model.scores(architecture.kind, x, output.numpy())
+    gradient = np.concatenate([part.numpy().ravel() for part in parts])
+    return Findings(output=output.numpy(), score=score, loss=float(loss), gradient=gradient)
+
+
+def by_torch(task: Problem) -> Findings:
+    architecture, flat, x, labels = task
+    model = TorchModel(architecture)
+    model.load_flat(flat)
+    windows = torch.from_numpy(x)
+    loss = model.loss(windows, None if labels is None else torch.from_numpy(labels))
+    loss.backward()
+    with torch.no_grad():
+        output, score = model(windows).numpy(), model.scores(windows).numpy()
+    return Findings(output=output, score=score, loss=loss.item(), gradient=model.flat_gradient())
+
+
+def assert_same(found: Findings, expected: Findings) -> None:
+    """Within 1e-5 of the largest value of each quantity."""
+    for name in ("output", "score", "gradient"):
+        value, target = getattr(found, name), getattr(expected, name)
+        assert value.shape == target.shape
+        np.testing.assert_allclose(value, target, rtol=0, atol=1e-5 * np.abs(target).max(), err_msg=name)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert np.abs(expected.gradient).max() > 1e-4
+
+
+RUNTIMES: dict[str, Callable[[Problem], Findings]] = {
+    "litert": by_litert,
+    "keras": by_keras,
+    "torch": by_torch,
+}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("batch", [1, 32])
+def test_the_same_flat_parameters_mean_the_same_model(shape, runtime, batch) -> None:
+    task = problem(SHAPES[shape], batch, seed=batch)
+    assert_same(RUNTIMES[runtime](task), by_numpy(task))
+
+
+widths = st.lists(st.integers(1, 20), max_size=3).map(tuple)
+architectures = st.one_of(
+    st.builds(
+        lambda f, h: Architecture(kind="dense-autoencoder", layers=(f, *h, f)), st.integers(1, 20), widths
+    ),
+    st.builds(
+        lambda f, h, c: Architecture(kind="dense-classifier", layers=(f, *h, c)),
+        st.integers(1, 20),
+        widths,
+        st.integers(2, 6),
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(architecture=architectures, batch=st.integers(1, 9), seed=st.integers(0, 2**16))
+def test_pytorch_in_float64_is_the_oracle_whatever_the_shape(architecture, batch, seed) -> None:
+    _, flat, x, labels = problem(architecture, batch, seed)
+    model = TorchModel(architecture)
+    model.load_flat(flat)
+    model.double()
+    model.loss(
+        torch.from_numpy(x).double(), None if labels is None else torch.from_numpy(labels).double()
+    ).backward()
+    _, gradient = reference_model.loss_and_gradient(architecture, flat, x, labels)
+    np.testing.assert_allclose(model.flat_gradient(), gradient, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_flat_vector_comes_back_from_each_runtime_bit_by_bit(shape) -> None:
+    architecture, flat, _, _ = problem(SHAPES[shape], 1, seed=3)
+    in_torch, in_keras = TorchModel(architecture), build_keras_model(architecture)
+    in_torch.load_flat(flat)
+    set_flat_parameters(in_keras, architecture, flat)
+    litert_model(architecture).restore(flat)
+    for found in (
+        in_torch.flat(),
+        get_flat_parameters(in_keras, architecture),
+        litert_model(architecture).save(),
+    ):
+        assert found.dtype == np.float32
+        assert np.array_equal(found, flat)
+
+
+def test_a_vector_that_does_not_fit_changes_nothing() -> None:
+    architecture, flat, _, _ = problem(SHAPES["classifier"], 1, seed=3)
+    in_torch, in_keras = TorchModel(architecture), build_keras_model(architecture)
+    in_torch.load_flat(flat)
+    set_flat_parameters(in_keras, architecture, flat)
+    spoilt = flat.copy()
+    spoilt[-1] = np.nan
+    for bad, error in ((flat[:-1], LayoutError), (spoilt, ParameterError)):
+        with pytest.raises(error):
+            in_torch.load_flat(bad)
+        with pytest.raises(error):
+            set_flat_parameters(in_keras, architecture, bad)
+    assert np.array_equal(in_torch.flat(), flat)
+    assert np.array_equal(get_flat_parameters(in_keras, architecture), flat)
+
+
+def test_weights_of_another_architecture_are_not_read_as_ours() -> None:
+    with pytest.raises(LayoutError, match="needs arrays"):
+        get_flat_parameters(build_keras_model(SHAPES["classifier"]), SHAPES["autoencoder"])
+
+
+def test_training_in_pytorch_leaves_the_vector_it_was_given_alone() -> None:
+    architecture, flat, x, _ = problem(SHAPES["autoencoder"], 8, seed=1)
+    kept, model = flat.copy(), TorchModel(architecture)
+    model.load_flat(flat)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.loss(torch.from_numpy(x)).backward()
+    optimiser.step()
+    assert np.array_equal(flat, kept)
+    assert not np.array_equal(model.flat(), kept)
+
+
+@pytest.mark.parametrize("labels", [None, torch.ones(4, 2)])
+def test_a_classifier_in_pytorch_does_not_train_without_its_labels(labels) -> None:
+    model = TorchModel(SHAPES["classifier"])
+    with pytest.raises(LayoutError, match=r"one-hot labels of shape \(4, 3\)"):
+        model.loss(torch.zeros(4, 13), labels)
