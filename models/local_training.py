@@ -9,6 +9,7 @@ learner of the edge agent calls it, and so do benchmarks and simulations.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,7 +85,7 @@ def fit(
 
     Raises:
         InputError: no windows, or one that is not finite.
-        ParameterError: training diverged to NaN or infinity; lower the learning rate, answer nothing.
+        ParameterError: training diverged, parameters or loss are not finite; lower the learning rate, answer nothing.
     """
     _require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
@@ -99,13 +100,14 @@ def fit(
             model.train(windows[chosen], learning_rate, labels=batch_labels, proximal=proximal)
             steps += 1
     trained = model.save()
-    if not np.isfinite(trained).all():
+    loss_after = _loss(model, windows, labels)
+    # The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86 reaches infinity.
+    if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
         raise ParameterError(
-            f"training diverged after {steps} steps at learning rate {learning_rate}: its parameters are not finite"
+            f"training diverged after {steps} steps at learning rate {learning_rate}: the loss is {loss_after}, "
+            f"the largest parameter {np.abs(trained).max()}; both must be finite"
         )
-    return FitResult(
-        parameters=trained, loss_before=loss_before, loss_after=_loss(model, windows, labels), steps=steps
-    )
+    return FitResult(parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=steps)
 
 
 def assess(

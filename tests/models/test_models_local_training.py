@@ -74,6 +74,12 @@ def test_training_that_diverges_is_refused() -> None:
         fit_sample("autoencoder", learning_rate=1e6, epochs=30)
 
 
+def test_training_that_ends_in_finite_parameters_without_a_finite_loss_is_refused() -> None:
+    """So it ends on aarch64: fused multiply-adds stop short of infinity (found by make prove-arm64)."""
+    with pytest.raises(ParameterError, match="the loss is inf"):
+        fit_sample("autoencoder", learning_rate=1e6, epochs=1)
+
+
 @pytest.mark.parametrize("x", [np.zeros((0, 6)), np.zeros(6)])
 def test_training_without_windows_is_refused(x) -> None:
     with pytest.raises(InputError, match="needs windows"):
