@@ -6,7 +6,13 @@ one stands without a change on either side.
 
     question                 arrays sent                answer (all entries add up)
     ``train.fit``            parameters                 n·(w' - w), n, n·loss before, n·loss after
+    ``train.scaffold``       parameters, control        the same, and n·η·(c_i' - c_i)
+    ``evaluate.moments``                                n, Σ x, Σ x xᵀ (upper triangle)
+    ``evaluate.contest``     one for each contender     for each: score histograms of held-out windows and of perturbed ones
     ``evaluate.assess``      candidate, champion        n, losses, score histograms, tensor ranges, feature counts
+
+A kind is also the Flower message type, and it alone fixes the layout of the answer, so that a device can plan its masked words
+before it is shown the question.
 
 On the wire a Flower message's RecordDict holds ``ConfigRecord "question"`` = {"json": <question>} and
 ``ArrayRecord "arrays"``; the reply holds ``ArrayRecord "answer"`` = {"vector": float32[size]}.
@@ -16,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
 import numpy as np
@@ -28,24 +34,70 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 
 __all__ = [
     "ASSESS",
+    "CONTENDERS",
+    "CONTEST",
     "FIT",
+    "KINDS",
+    "MOMENTS",
+    "PERTURBED_COPIES",
+    "SCAFFOLD",
+    "TRAINING_KINDS",
     "WHOLE_MESSAGES_HEADER",
     "AnswerLayout",
     "AssessQuestion",
+    "ContestQuestion",
+    "ExamplePrivacy",
     "FitQuestion",
+    "Kind",
+    "MomentsQuestion",
+    "Question",
+    "answer_layout",
     "assess_layout",
+    "contest_layout",
     "decode_question",
     "encode_question",
     "fit_layout",
+    "kind_of",
+    "moments_layout",
+    "scaffold_layout",
 ]
 
+Kind = Literal["train.fit", "train.scaffold", "evaluate.assess", "evaluate.moments", "evaluate.contest"]
+
 FIT: Final = "train.fit"
+SCAFFOLD: Final = "train.scaffold"
 ASSESS: Final = "evaluate.assess"
+MOMENTS: Final = "evaluate.moments"
+CONTEST: Final = "evaluate.contest"
+
+TRAINING_KINDS: Final = frozenset({FIT, SCAFFOLD})
+"""Kinds whose answer is an update."""
+
+KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
+
+CONTENDERS: Final = ("champion", "mahalanobis", "principal_components", "network")
+"""Who takes part in a contest, in the order in which ties are decided: what runs already, then the simpler one."""
+
+PERTURBED_COPIES: Final = 4
+"""Disturbed copies of each held-out window in a contest: one for each kind of `models.perturbations`."""
 
 WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""
 
 Positive = Annotated[int, Meta(ge=1)]
+Above = Annotated[float, Meta(gt=0)]
+
+
+class ExamplePrivacy(Struct, frozen=True, kw_only=True):
+    """DP-SGD on the device: each window's gradient within `clip_norm`, noise of `noise_multiplier` · `clip_norm` on their sum.
+
+    Batches are Poisson samples of `sampling_rate`; there are `steps` of them, whatever `epochs` and `batch_size` say.
+    """
+
+    clip_norm: Above
+    noise_multiplier: Above
+    sampling_rate: Annotated[float, Meta(gt=0, le=1)]
+    steps: Positive
 
 
 class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
@@ -53,6 +105,11 @@ class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
 
     `round_number` counts from 1. `seed` shuffles batches. `proximal` is FedProx' μ (0: off). `learning_rate` is
     per step. Devices refuse a `layout_sha256` that is not the one of the model they run.
+
+    `gradient_clip` bounds the L2 norm of each step's gradient. With `method` "scaffold" the array `control` comes along and the
+    device corrects its gradients; `control_limit` bounds the norm of learning rate × change of its control variate. An update that
+    missed its own round enters a later one, at most `maximum_staleness` rounds on, times (1 + rounds late)^-`staleness_exponent`;
+    without an exponent it is dropped.
     """
 
     run_id: str
@@ -64,6 +121,30 @@ class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
     proximal: Annotated[float, Meta(ge=0)] = 0.0
     maximum_examples: Positive = 100_000
     seed: int = 0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    gradient_clip: Above | None = None
+    method: Literal["plain", "scaffold"] = "plain"
+    control_limit: Above | None = None
+    example_privacy: ExamplePrivacy | None = None
+    staleness_exponent: Annotated[float, Meta(ge=0)] | None = None
+    maximum_staleness: Annotated[int, Meta(ge=0)] = 0
+
+
+class MomentsQuestion(Struct, frozen=True, kw_only=True, tag="moments"):
+    """Add up your training windows and their outer products, the newest `maximum_examples` of them."""
+
+    run_id: str
+    layout_sha256: str
+    maximum_examples: Positive = 100_000
+
+
+class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
+    """Score held-out windows, and copies of them that `seed` disturbs, with each of `CONTENDERS`; count the scores."""
+
+    run_id: str
+    layout_sha256: str
+    seed: int = 0
 
 
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
@@ -73,8 +154,23 @@ class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
     layout_sha256: str
 
 
-Question = FitQuestion | AssessQuestion
+Question = FitQuestion | MomentsQuestion | ContestQuestion | AssessQuestion
 _decoder: Final = msgspec.json.Decoder(Question)
+
+
+def kind_of(question: Question) -> Kind:
+    """What a question is called on the wire, in terms and in the privacy ledger."""
+    match question:
+        case FitQuestion():
+            return SCAFFOLD if question.method == "scaffold" else FIT
+        case MomentsQuestion():
+            return MOMENTS
+        case ContestQuestion():
+            return CONTEST
+        case AssessQuestion():
+            return ASSESS
+        case _:
+            assert_never(question)
 
 
 def encode_question(question: Question) -> str:
@@ -130,6 +226,50 @@ def fit_layout(parameter_count: int) -> AnswerLayout:
     return AnswerLayout(
         {"weighted_update": parameter_count, "examples": 1, "loss_before": 1, "loss_after": 1}
     )
+
+
+def answer_layout(kind: Kind, *, parameter_count: int, tensor_count: int, feature_count: int) -> AnswerLayout:
+    """Layout of the answer to a question of `kind` about a model of these sizes; raises QuestionError for an unknown kind."""
+    match kind:
+        case "train.fit":
+            return fit_layout(parameter_count)
+        case "train.scaffold":
+            return scaffold_layout(parameter_count)
+        case "evaluate.moments":
+            return moments_layout(feature_count)
+        case "evaluate.contest":
+            return contest_layout()
+        case "evaluate.assess":
+            return assess_layout(tensor_count, feature_count)
+        case _:
+            raise QuestionError(f"no question is called {kind!r}; known are {', '.join(KINDS)}")
+
+
+def scaffold_layout(parameter_count: int) -> AnswerLayout:
+    """Layout of the answer to ``train.scaffold``: that of ``train.fit`` and `weighted_control`, n·η·(c_i' - c_i).
+
+    The control variate travels as a move of one step (learning rate × gradient), so that what bounds an update bounds it too.
+    """
+    return AnswerLayout({**fit_layout(parameter_count).sizes, "weighted_control": parameter_count})
+
+
+def moments_layout(feature_count: int) -> AnswerLayout:
+    """Layout of the answer to ``evaluate.moments``; `feature_products` is the upper triangle of Σ x xᵀ, row by row."""
+    return AnswerLayout(
+        {
+            "examples": 1,
+            "feature_sum": feature_count,
+            "feature_products": feature_count * (feature_count + 1) // 2,
+        }
+    )
+
+
+def contest_layout() -> AnswerLayout:
+    """Layout of the answer to ``evaluate.contest``: per contender SCORE_GRID counts of held-out and of perturbed windows."""
+    sizes = {"examples": 1}
+    for name in CONTENDERS:
+        sizes[f"{name}_healthy"] = sizes[f"{name}_perturbed"] = SCORE_GRID.bins
+    return AnswerLayout(sizes)
 
 
 def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:

@@ -37,7 +37,7 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 from protocol.privacy.parameters import NoiseKind
 from protocol.privacy_cost import RoundNoise, noise_of
-from protocol.questions import AnswerLayout
+from protocol.questions import CONTENDERS, PERTURBED_COPIES, AnswerLayout
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.keys import RandomBytes
 from protocol.sum_terms import NoiseTerms, SumTerms
@@ -137,9 +137,9 @@ class ExactEncoding:
         parts = self._layout.unpack(answer)
         # A device with more examples than count weighs as much as count: its whole update shrinks, not its count alone.
         examples = min(float(parts["examples"][0]), float(self._terms.maximum_examples))
-        if "weighted_update" in parts:
-            limit = self._terms.norm_limit * max(examples, 0.0)
-            parts["weighted_update"] = _within(parts["weighted_update"], limit)
+        # A control variate travels as the move of one step, and no honest step is longer than all of them may be.
+        for name in {"weighted_update", "weighted_control"} & parts.keys():
+            parts[name] = _within(parts[name], self._terms.norm_limit * max(examples, 0.0))
         flat = np.concatenate([parts[name] for name in self._layout.sizes])
         return self._codec.encode(self._codec.clip(flat), random_bytes)
 
@@ -239,6 +239,11 @@ class NoisedEncoding:
 _LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "champion_loss"})
 _PER_DEVICE: Final = frozenset({"range_low", "range_high"})
 _PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores"})
+_PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
+_COPIES: Final = frozenset(f"{name}_perturbed" for name in CONTENDERS)
+_COUNTS: Final = (
+    _PER_WINDOW_COUNTS | {"examples", "feature_counts"} | frozenset(f"{name}_healthy" for name in CONTENDERS)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,21 +282,19 @@ def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
 
 def _exact_bound(name: str, terms: SumTerms) -> PartBound:
     n = float(terms.maximum_examples)
-    match name:
-        case "weighted_update":
-            return PartBound(bound=n * terms.norm_limit)
-        case "examples" | "candidate_scores" | "champion_scores" | "feature_counts":
-            return PartBound(bound=n, resolution=1.0)
-        case "range_low" | "range_high":
-            return PartBound(bound=1.0, resolution=1.0)
-        case "loss_before" | "loss_after" | "candidate_loss" | "champion_loss":
-            return PartBound(bound=n * LOSS_LIMIT, resolution=LOSS_STEP)
-        case "feature_sum":
-            return PartBound(bound=n * FEATURE_LIMIT, resolution=1e-3)
-        case "feature_squares":
-            return PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3)
-        case _:
-            raise QuestionError(f"no bound is known for the part {name!r} of an answer")
+    bounds = {
+        "weighted_update": PartBound(bound=n * terms.norm_limit),
+        "weighted_control": PartBound(bound=n * terms.norm_limit),
+        "feature_sum": PartBound(bound=n * FEATURE_LIMIT, resolution=1e-3),
+        **dict.fromkeys(_LOSSES, PartBound(bound=n * LOSS_LIMIT, resolution=LOSS_STEP)),
+        **dict.fromkeys(_PER_DEVICE, PartBound(bound=1.0, resolution=1.0)),
+        **dict.fromkeys(_PRODUCTS, PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3)),
+        **dict.fromkeys(_COUNTS, PartBound(bound=n, resolution=1.0)),
+        **dict.fromkeys(_COPIES, PartBound(bound=n * PERTURBED_COPIES, resolution=1.0)),
+    }
+    if name not in bounds:
+        raise QuestionError(f"no bound is known for the part {name!r} of an answer")
+    return bounds[name]
 
 
 def _weight(name: str, layout: AnswerLayout, norm: float) -> float:

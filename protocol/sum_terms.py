@@ -29,6 +29,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
+from protocol.questions import Kind
 
 __all__ = [
     "NoiseTerms",
@@ -46,7 +47,7 @@ Above = Annotated[float, Meta(gt=0)]
 
 
 class SumStage(StrEnum):
-    """Flower message types of the stages; the masked input travels under the question's own (`FIT`, `ASSESS`)."""
+    """Flower message types of the stages; the masked input travels under the question's own (`protocol.questions.Kind`)."""
 
     ADVERTISE = "query.advertise"
     SHARE = "query.share_keys"
@@ -84,7 +85,7 @@ class SumTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     run_id: str
-    question: Literal["train.fit", "evaluate.assess"]
+    question: Kind
     round_number: Count
     devices: Annotated[int, Meta(ge=1, le=16_384)]
     word_bits: Annotated[int, Meta(ge=2, le=32)] = 32

@@ -29,7 +29,7 @@ from aggregator.rounds.cohort_link import DeviceReply, Ticket
 from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector
 from protocol.names import DeviceId
-from protocol.questions import ASSESS, FIT, FitQuestion, Question, encode_question
+from protocol.questions import Question, encode_question, kind_of
 
 __all__ = ["FlowerCohortLink", "as_array", "failure_of", "reported_seconds"]
 
@@ -83,7 +83,7 @@ class FlowerCohortLink:
                 "arrays": ArrayRecord({name: as_array(vector) for name, vector in arrays.items()}),
             }
         )
-        kind = FIT if isinstance(question, FitQuestion) else ASSESS
+        kind = kind_of(question)
         reachable = [(d, n) for d in devices if (n := self._roster.node_of(d)) is not None]
         messages = [Message(content, node, kind, ttl=lifetime_s) for _, node in reachable]
         ids = self._grid.ask(messages)

@@ -16,7 +16,7 @@ from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.names import DeviceId, FamilyName
 from protocol.privacy_claim import PrivacyClaim
-from protocol.questions import ASSESS, FIT, assess_layout, fit_layout
+from protocol.questions import ASSESS, FIT, AnswerLayout, Kind, assess_layout, fit_layout
 from protocol.secure_answers import make_encoding
 
 __all__ = ["DeskRecord", "NoRecord", "PrivacyRecord"]
@@ -73,7 +73,7 @@ class DeskRecord:
         """See `PrivacyRecord.plan`. A cohort that is drawn later may be smaller; its noise is planned for the quorum all the same."""
         if not policy.secure_sum:
             return
-        layouts = {
+        layouts: dict[Kind, tuple[AnswerLayout, int]] = {
             FIT: (fit_layout(architecture.parameter_count), run.rounds),
             ASSESS: (assess_layout(architecture.tensor_count, architecture.feature_count), 1),
         }

@@ -42,7 +42,7 @@ from aggregator.rounds.sum_account import SumAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from protocol.errors import ProtocolError
 from protocol.names import DeviceId
-from protocol.questions import ASSESS, FIT, AnswerLayout, FitQuestion, Question, encode_question
+from protocol.questions import AnswerLayout, FitQuestion, Kind, Question, encode_question, kind_of
 from protocol.secure_answers import AnswerEncoding, NoisedEncoding, make_encoding
 from protocol.secure_sum import messages
 from protocol.secure_sum.errors import SecureSumError
@@ -61,7 +61,7 @@ Keys = Mapping[DeviceId, ec.EllipticCurvePublicKey]
 class _Round:
     """Everything about one attempt that does not change while it lasts."""
 
-    kind: str
+    kind: Kind
     question: str
     terms: str
     arrays: Mapping[str, NDArray[np.float32]]
@@ -189,7 +189,7 @@ class SecureCollector:
         enough: int,
         policy: SumPolicy,
     ) -> _Round:
-        kind = FIT if isinstance(question, FitQuestion) else ASSESS
+        kind = kind_of(question)
         number = question.round_number if isinstance(question, FitQuestion) else 1
         terms = policy.terms(
             run_id=question.run_id,

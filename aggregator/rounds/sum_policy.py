@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
-from protocol.questions import ASSESS, FIT, AnswerLayout
+from protocol.questions import FIT, AnswerLayout, Kind
 from protocol.secure_answers import suggested_clip
 from protocol.secure_sum.server_role import ServerPolicy
 from protocol.sum_terms import NoiseTerms, SumTerms
@@ -81,7 +81,7 @@ class SumPolicy:
         self,
         *,
         run_id: str,
-        kind: str,
+        kind: Kind,
         number: int,
         layout: AnswerLayout,
         devices: int,
@@ -111,7 +111,7 @@ class SumPolicy:
                 noise = _with_clip_bits(noise, min(quorum, devices))
         return SumTerms(
             run_id=run_id,
-            question=FIT if kind == FIT else ASSESS,
+            question=kind,
             round_number=number,
             devices=devices,
             word_bits=EXACT_BITS if self.noise is None else self.noise.bits,

@@ -28,7 +28,6 @@ from edge_agent.errors import (
 from edge_agent.settings import Settings, load_settings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
-from protocol.questions import FIT, assess_layout, fit_layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.sum_participant import SumParticipant
-    from models.architecture import Architecture
 
 __all__ = ["main"]
 
@@ -103,6 +101,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     key = read_device_key(settings.paths.device_key)
 
     from edge_agent.learner.client_app import client_app
+    from edge_agent.learner.control_variates import VariateFile
     from edge_agent.learner.flower_client import FlowerClient
     from edge_agent.learner.learner_stats import StatsFile
     from edge_agent.learner.local_learner import LocalLearner
@@ -114,8 +113,9 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         model,
         _rows(settings, invitation, bundle.architecture.feature_count),
         maximum_examples=settings.learner.maximum_examples,
+        variates=VariateFile(settings.paths.learner / "control_variate"),
     )
-    sums = _sum_participant(settings, key, bundle.architecture, learner) if settings.fleet else None
+    sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
     client = FlowerClient(invitation.flower_address, settings.flower.ca_file, key, now=time.time)
     rng = random.Random()  # noqa: S311 - spreads a fleet's arrivals in time, decides nothing secret
@@ -131,6 +131,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         show=stats.show,
         traffic=lambda: (client.traffic.sent_bytes, client.traffic.received_bytes),
         rng=rng,
+        settle=learner.settle,
     )
     _log.info("learner_started run=%s release=%s", invitation.run_id, bundle.manifest.release)
     try:
@@ -148,7 +149,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
 
 
 def _sum_participant(
-    settings: Settings, key: ec.EllipticCurvePrivateKey, architecture: Architecture, learner: LocalLearner
+    settings: Settings, key: ec.EllipticCurvePrivateKey, learner: LocalLearner
 ) -> SumParticipant:
     from edge_agent.enrolled import load_enrolled
     from edge_agent.fleet_client import FleetClient, FleetEndpoint
@@ -172,12 +173,9 @@ def _sum_participant(
             split_view_safe=settings.learner.split_view_safe or settings.learner.compared_survivors,
         ),
         budget=DeviceBudget(settings.paths.privacy, owners_limits(settings.privacy)),
-        layout_of=lambda kind: (
-            fit_layout(architecture.parameter_count)
-            if kind == FIT
-            else assess_layout(architecture.tensor_count, architecture.feature_count)
-        ),
+        layout_of=learner.layout_of,
         answer=learner.answer,
+        settle=learner.settle,
         random_bytes=os.urandom,
         now=time.time,
     )

@@ -5,10 +5,10 @@ Flower error reply with the reason in words; the learner goes on.
 
     secure sum (`protocol.sum_terms`)
     query.advertise, .share_keys, .confirm, .unmask:  ConfigRecord "sum" {"message"}  →  ConfigRecord "sum" {"message"}
-    train.fit, evaluate.assess:  "sum" + ConfigRecord "question" + ArrayRecord "arrays"
+    `protocol.questions.KINDS`:  "sum" + ConfigRecord "question" + ArrayRecord "arrays"
                               →  ConfigRecord "sum" {"message"} + MetricRecord "work" {"seconds"}
     in plain, only where this device's owner allows it
-    train.fit, evaluate.assess:  ConfigRecord "question" + ArrayRecord "arrays"
+    `protocol.questions.KINDS`:  ConfigRecord "question" + ArrayRecord "arrays"
                               →  ArrayRecord "answer" {"vector"} + MetricRecord "work" {"seconds"}
 """
 
@@ -42,7 +42,7 @@ from edge_agent.learner.upstream import (
 from models.errors import ModelError
 from protocol.errors import ProtocolError
 from protocol.flat_vectors import decode_vector
-from protocol.questions import ASSESS, FIT, Question, decode_question
+from protocol.questions import KINDS, Question, decode_question
 from protocol.sum_terms import SumStage
 
 __all__ = ["Answerer", "SumSide", "client_app"]
@@ -50,7 +50,7 @@ __all__ = ["Answerer", "SumSide", "client_app"]
 Answerer = Callable[[Question, Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]
 
 MAXIMUM_ARRAYS: Final = 8
-"""No question carries more than two."""
+"""No question carries more than four."""
 
 _REFUSALS: Final = (LearnerError, FleetError, StorageError, ProtocolError, ModelError)
 
@@ -99,8 +99,9 @@ def client_app(
             return _refused(message, refusal)
         return Message(content, reply_to=message)
 
-    app.train(FIT.partition(".")[2])(answer)
-    app.evaluate(ASSESS.partition(".")[2])(answer)
+    for kind in KINDS:
+        category, _, action = kind.partition(".")
+        (app.train if category == "train" else app.evaluate)(action)(answer)
     for name in SumStage:
         app.query(name.value.partition(".")[2])(stage)
     return app

@@ -1,31 +1,56 @@
 """What this device answers in a round, from its own windows, its own model and nothing else.
 
-Pure given the model, the rows and the question: no network, no clock, no file. Every fifth row is held out: FIT never sees it and
-ASSESS sees nothing else, so a device does not grade a model on what it taught it. The split is by position in a
-snapshot taken at the start, the same in every round of a run.
+::
 
-Source: FedAvg, McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017,
-arXiv:1602.05629v4, Algorithm 1 (ClientUpdate); the answer is n·(w' - w), so that sums over devices are enough.
+    question ─► train (`local_update`), add up moments, or grade models ─► one flat vector that adds up over devices
+                  │ kept until `settle` says that it is in a sum; asked in a later round while it is not, the device
+                  └ answers with it again, discounted: training that is slower than a round is not lost
+
+Given the model, the rows and the questions so far: no network, no clock, no file but the control variate's. Every fifth row is held out:
+training and moments never see it, and grading sees nothing else, so a device does not grade a model on what it taught it. The split
+is by position in a snapshot taken at the start, the same in every round of a run.
+
+Why the device re-enters instead of the server waiting: under a secure sum a late masked answer fits no other cohort's masks, so the
+only place where an update can wait is here, before it is masked. In plain it works the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import NotReadyError, QuestionRefusedError
+from edge_agent.errors import NotReadyError, QuestionRefusedError, StorageError
+from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
+from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
 from models.architecture import require_finite
+from models.contest import score_contenders
+from models.covariance_detector import Moments
 from models.errors import LayoutError
-from models.local_training import assess, fit
+from models.local_training import assess
 from models.training_model import TrainingModel
-from protocol.questions import AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
+from protocol.questions import (
+    CONTENDERS,
+    AnswerLayout,
+    AssessQuestion,
+    ContestQuestion,
+    FitQuestion,
+    Kind,
+    MomentsQuestion,
+    Question,
+    answer_layout,
+    kind_of,
+)
 
 __all__ = ["LocalLearner"]
 
 Float = NDArray[np.float32]
+
+_log: Final = logging.getLogger(__name__)
 
 HOLD_OUT_EVERY: Final = 5
 """One row in five is for grading: 20 %, and never fewer than one of `MINIMUM_ROWS`."""
@@ -44,12 +69,22 @@ class LocalLearner:
         model: the training model of the active bundle.
         rows: standardised windows, shape (n, F), oldest first.
         maximum_examples: this device's own limit, beside the question's.
+        variates: where the control variate lies; none is kept beyond this object by default.
+        random_bytes: of example-level privacy.
 
     Raises:
         NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
     """
 
-    def __init__(self, model: TrainingModel, rows: Float, *, maximum_examples: int) -> None:
+    def __init__(
+        self,
+        model: TrainingModel,
+        rows: Float,
+        *,
+        maximum_examples: int,
+        variates: ControlVariates | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
             raise NotReadyError(
@@ -59,13 +94,39 @@ class LocalLearner:
         held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
         self._model = model
         self._training, self._held_out = rows[~held_out], rows[held_out]
+        self._variates = variates or VariateInMemory()
+        self._random_bytes = random_bytes
+        self._waiting: LocalUpdate | None = None
+
+    def layout_of(self, kind: Kind) -> AnswerLayout:
+        """Layout of this device's answers to questions of `kind`; raises QuestionError for an unknown kind."""
+        architecture = self._model.architecture
+        return answer_layout(
+            kind,
+            parameter_count=architecture.parameter_count,
+            tensor_count=architecture.tensor_count,
+            feature_count=architecture.feature_count,
+        )
+
+    def settle(self) -> None:
+        """The last update is in a sum: keep the control variate that belongs to it, and train anew when asked again."""
+        settled, self._waiting = self._waiting, None
+        if settled is None or settled.variate is None:
+            return
+        question = settled.question
+        try:
+            self._variates.keep(question.run_id, question.layout_sha256, settled.variate)
+        except StorageError as error:
+            # Others wait for what this device says next; a variate one round old costs less than a round.
+            _log.warning("control_variate_lost %s", error)
 
     def answer(self, question: Question, arrays: Mapping[str, Float]) -> Float:
         """The flat answer vector to a question.
 
         Args:
             question: what is asked.
-            arrays: flat vectors (P,): "parameters" for FIT; "candidate" and "champion" for ASSESS.
+            arrays: flat vectors (P,): "parameters" to train from, with "control" for SCAFFOLD; each of `CONTENDERS` for a contest;
+                "candidate" and "champion" for an assessment.
 
         Raises:
             QuestionRefusedError: another layout, an array missing or unusable, an absurd number of epochs, or a training that
@@ -76,48 +137,64 @@ class LocalLearner:
             raise QuestionRefusedError(
                 f"the question is about layout {question.layout_sha256[:12]}…, this device runs {architecture.layout_sha256[:12]}…"
             )
+        parts, words = self._answer(question, arrays)
+        vector = self.layout_of(kind_of(question)).pack(parts)
+        if not np.isfinite(vector).all():
+            raise QuestionRefusedError(words)
+        return vector
+
+    def _answer(
+        self, question: Question, arrays: Mapping[str, Float]
+    ) -> tuple[Mapping[str, NDArray[np.float64]], str]:
+        """The parts of the answer, and what to say should they not be finite."""
         match question:
             case FitQuestion():
-                return self._fit(question, self._vector(arrays, "parameters"))
+                words = "training diverged; the learning rate may be too high for this device's data"
+                return self._fit(question, arrays).parts, words
+            case MomentsQuestion():
+                return self._add_up(question), "this device's windows do not add up to finite moments"
+            case ContestQuestion():
+                contenders = {name: self._vector(arrays, name) for name in CONTENDERS}
+                parts = score_contenders(self._model, contenders, self._held_out, seed=question.seed)
+                return parts, "a contender's scores are not finite on this device's data"
             case AssessQuestion():
-                return self._assess(self._vector(arrays, "candidate"), self._vector(arrays, "champion"))
+                candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")
+                parts = assess(self._model, candidate, champion, self._held_out)
+                return parts, "the candidate's scores are not finite on this device's data"
             case _:
                 assert_never(question)
 
-    def _fit(self, question: FitQuestion, parameters: Float) -> Float:
+    def _fit(self, question: FitQuestion, arrays: Mapping[str, Float]) -> LocalUpdate:
+        parameters = self._vector(arrays, "parameters")
+        control = self._vector(arrays, "control") if question.method == "scaffold" else None
         if question.epochs > MAXIMUM_EPOCHS:
             raise QuestionRefusedError(
                 f"{question.epochs} epochs are asked for; this device does at most {MAXIMUM_EPOCHS}"
             )
-        x = self._training[-question.maximum_examples :]
-        result = fit(
+        if self._waiting is not None and _may_enter(self._waiting.question, question):
+            return discounted(self._waiting, question)
+        self._waiting = None
+        variate = None
+        if control is not None:
+            variate = self._variates.load(question.run_id, question.layout_sha256, control.size)
+        self._waiting = train_update(
             self._model,
+            self._training[-question.maximum_examples :],
+            question,
             parameters,
-            x,
-            epochs=question.epochs,
-            batch_size=question.batch_size,
-            learning_rate=question.learning_rate,
-            proximal=question.proximal,
-            rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
+            control=control,
+            variate=variate,
+            random_bytes=self._random_bytes,
         )
-        n = len(x)
-        # The difference is taken in float64: w' and w are close, and n multiplies what float32 would lose.
-        update = n * (result.parameters.astype(np.float64) - parameters)
-        packed = fit_layout(len(parameters)).pack(
-            {
-                "weighted_update": update,
-                "examples": np.array([n], np.float64),
-                "loss_before": np.array([n * result.loss_before], np.float64),
-                "loss_after": np.array([n * result.loss_after], np.float64),
-            }
-        )
-        return _finite(packed, "training diverged; the learning rate may be too high for this device's data")
+        return self._waiting
 
-    def _assess(self, candidate: Float, champion: Float) -> Float:
-        architecture = self._model.architecture
-        parts = assess(self._model, candidate, champion, self._held_out)
-        layout = assess_layout(architecture.tensor_count, architecture.feature_count)
-        return _finite(layout.pack(parts), "the candidate's scores are not finite on this device's data")
+    def _add_up(self, question: MomentsQuestion) -> dict[str, NDArray[np.float64]]:
+        moments = Moments.of(self._training[-question.maximum_examples :])
+        return {
+            "examples": np.array([moments.n]),
+            "feature_sum": moments.sum,
+            "feature_products": moments.outer[np.triu_indices(len(moments.sum))],
+        }
 
     def _vector(self, arrays: Mapping[str, Float], name: str) -> Float:
         if name not in arrays:
@@ -128,7 +205,13 @@ class LocalLearner:
             raise QuestionRefusedError(f"array {name!r} cannot be used: {error}") from None
 
 
-def _finite(vector: Float, reason: str) -> Float:
-    if not np.isfinite(vector).all():
-        raise QuestionRefusedError(reason)
-    return vector
+def _may_enter(trained: FitQuestion, asked: FitQuestion) -> bool:
+    """Whether an update that was trained for one question may answer another: later in the same run, by the same method, not too late."""
+    late = asked.round_number - trained.round_number
+    return (
+        asked.staleness_exponent is not None
+        and 0 < late <= asked.maximum_staleness
+        and (trained.run_id, trained.layout_sha256, trained.method)
+        == (asked.run_id, asked.layout_sha256, asked.method)
+        and trained.example_privacy == asked.example_privacy
+    )

@@ -22,7 +22,7 @@ from typing import Final, Protocol, TypeVar
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, AggregatorUnreachableError
 from edge_agent.learner.learner_stats import LearnerState, LearnerStats
 from edge_agent.learner.upstream import ClientApp, Context, Error, ErrorCode, Message, RecordDict
-from protocol.questions import FIT
+from protocol.questions import TRAINING_KINDS
 
 __all__ = ["FlowerRoad", "Participation", "Patience"]
 
@@ -76,6 +76,7 @@ class Participation:
         show: told whenever the stats change.
         traffic: bytes (sent, received) so far.
         rng: spreads the waits of a fleet.
+        settle: told when an update in plain was taken; one under masks settles when it is unmasked (`sum_participant`).
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class Participation:
         traffic: Callable[[], tuple[int, int]],
         patience: Patience = Patience(),
         rng: random.Random,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._road, self._app, self._run_id = road, app, run_id
         self._expires_at, self._now, self._clock = expires_at, now, clock
         self._stop, self._show, self._traffic = stop, show, traffic
-        self._patience, self._rng = patience, rng
+        self._patience, self._rng, self._settle = patience, rng, settle
         self._is_active = False
         self._rounds = self._refused = 0
         self._refused_since: float | None = None
@@ -162,8 +164,10 @@ class Participation:
             return
         if reply.has_error():
             self._refused += 1
-        elif message.metadata.message_type == FIT:
+        elif message.metadata.message_type in TRAINING_KINDS:
             self._rounds += 1
+            if "answer" in reply.content.array_records:
+                self._settle()
 
     def _persist(self, call: Callable[[], _Result]) -> _Result | None:
         """The call's result, made as an active node, however often the aggregator is away meanwhile; None when the run is over first."""

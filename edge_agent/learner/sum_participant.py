@@ -29,12 +29,13 @@ from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.names import DeviceId
 from protocol.privacy_cost import RoundNoise, planned_cost
 from protocol.questions import (
-    ASSESS,
-    FIT,
+    TRAINING_KINDS,
     AnswerLayout,
     FitQuestion,
+    Kind,
     Question,
     decode_question,
+    kind_of,
 )
 from protocol.secure_answers import AnswerEncoding, make_encoding
 from protocol.secure_sum import messages
@@ -78,8 +79,9 @@ class SumParticipant:
         roster: who the others are.
         policy: this device's floors.
         budget: this device's own account.
-        layout_of: the answer's layout for ``train.fit`` and ``evaluate.assess``.
+        layout_of: the answer's layout for each kind of question, `LocalLearner.layout_of`.
         answer: `LocalLearner.answer`.
+        settle: told when an update of this device is being unmasked, so that it is in the sum: `LocalLearner.settle`.
         random_bytes: the operating system's generator outside of tests.
         now: Unix seconds.
     """
@@ -92,13 +94,14 @@ class SumParticipant:
         roster: RosterSource,
         policy: DevicePolicy,
         budget: DeviceBudget,
-        layout_of: Callable[[str], AnswerLayout],
+        layout_of: Callable[[Kind], AnswerLayout],
         answer: Answerer,
+        settle: Callable[[], None] = lambda: None,
         random_bytes: RandomBytes,
         now: Callable[[], float],
     ) -> None:
         self._device, self._key, self._roster, self._policy = device, identity_key, roster, policy
-        self._budget, self._layout_of, self._answer = budget, layout_of, answer
+        self._budget, self._layout_of, self._answer, self._settle = budget, layout_of, answer, settle
         self._random_bytes, self._now = random_bytes, now
         self._attempt: _Attempt | None = None
 
@@ -164,8 +167,12 @@ class SumParticipant:
     def unmask(self, message: bytes) -> bytes:
         """Stage 4: reveal shares, then forget the attempt; returns RevealedShares."""
         request = messages.decode(message, messages.UnmaskRequest)
-        revealed = self._of(request.session).role.unmask(request)
+        attempt = self._of(request.session)
+        revealed = attempt.role.unmask(request)
         self._attempt = None
+        # Whoever is asked for shares has its masked answer in the sum; nobody else is asked.
+        if attempt.terms.question in TRAINING_KINDS:
+            self._settle()
         return messages.encode(revealed)
 
     def forget(self) -> None:
@@ -229,8 +236,7 @@ class _RoundAccount:
 
 
 def _check_question(question: Question, terms: SumTerms) -> None:
-    is_fit = isinstance(question, FitQuestion)
-    kind = FIT if is_fit else ASSESS
+    kind = kind_of(question)
     number = question.round_number if isinstance(question, FitQuestion) else terms.round_number
     if (kind, question.run_id, number) != (terms.question, terms.run_id, terms.round_number):
         raise QuestionRefusedError(

@@ -1,0 +1,126 @@
+"""One device's update: how a question's method is trained here, and what of it goes into the answer.
+
+::
+
+    question, w, [c] ─► train ─► w' ─► n·(w' - w), n, losses, [n·η·(c_i' - c_i)]         parts that add up over devices
+                                   └─► c_i' , kept once the update is in a sum (`local_learner`)
+
+Pure given the model, the windows and the random bytes; nothing is kept here.
+
+Sources:
+    FedAvg: McMahan et al., 2017, arXiv:1602.05629v4, Algorithm 1 (ClientUpdate).
+    SCAFFOLD: Karimireddy et al., 2020, arXiv:1910.06378v4, Algorithm 1, option II.
+    Discount of late updates: Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", arXiv:2106.06639v4,
+        Section 5, with the polynomial of Xie, Koyejo, Gupta, "Asynchronous Federated Optimization", arXiv:1903.03934v5, Section 5.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import QuestionRefusedError
+from models.local_training import FitResult, Trainable, fit
+from protocol.questions import FitQuestion
+
+__all__ = ["LocalUpdate", "discounted", "train_update"]
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocalUpdate:
+    """The parts of an answer to `question`, and the control variate (P,) that belongs to them; None without SCAFFOLD."""
+
+    question: FitQuestion
+    parts: Mapping[str, NDArray[np.float64]]
+    variate: Float | None = None
+
+
+def train_update(
+    model: Trainable,
+    x: Float,
+    question: FitQuestion,
+    parameters: Float,
+    *,
+    control: Float | None,
+    variate: Float | None,
+    random_bytes: Callable[[int], bytes],  # noqa: ARG001 - for example-level privacy
+) -> LocalUpdate:
+    """Train from `parameters` (P,) on windows x (n, F) as the question says.
+
+    Args:
+        model: the runner; its state is overwritten.
+        x: standardised windows, n ≥ 1.
+        question: how to train.
+        parameters: the global model.
+        control: the server's control variate c (P,), for SCAFFOLD; else None.
+        variate: this device's own c_i (P,), for SCAFFOLD; else None.
+        random_bytes: batches and noise of example-level privacy; the operating system's generator outside of tests.
+
+    Raises:
+        ModelError: windows that cannot be trained on, or a training that left the finite numbers.
+    """
+    if question.example_privacy is not None:
+        raise QuestionRefusedError("this build has no example-level privacy")
+    if (question.optimizer, question.momentum, question.gradient_clip, control) != ("sgd", 0.0, None, None):
+        raise QuestionRefusedError("this build trains by plain gradient descent only")
+    result = fit(
+        model,
+        parameters,
+        x,
+        epochs=question.epochs,
+        batch_size=question.batch_size,
+        learning_rate=question.learning_rate,
+        proximal=question.proximal,
+        rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
+    )
+    n = float(len(x))
+    parts = _parts(n, result, parameters, losses=(n * result.loss_before, n * result.loss_after))
+    if control is None or variate is None:
+        return LocalUpdate(question=question, parts=parts)
+    move = _control_move(question, result, parameters, control)
+    parts["weighted_control"] = n * move
+    after = variate + move / question.learning_rate
+    return LocalUpdate(question=question, parts=parts, variate=after.astype(np.float32))
+
+
+def discounted(update: LocalUpdate, question: FitQuestion) -> LocalUpdate:
+    """The same update for a later round's question: its move times (1 + rounds late)^-exponent, everything else as it was.
+
+    The examples keep their count, as in FedBuff: a late device pulls the mean towards zero instead of counting for less, which
+    also holds where noise gives every device one vote. The control variate is not discounted: it must stay the server's share.
+    """
+    late = question.round_number - update.question.round_number
+    weight = (1.0 + late) ** -(question.staleness_exponent or 0.0)
+    parts = {**update.parts, "weighted_update": weight * update.parts["weighted_update"]}
+    return replace(update, parts=parts)
+
+
+def _control_move(
+    question: FitQuestion, result: FitResult, parameters: Float, control: Float
+) -> NDArray[np.float64]:
+    """η·(c_i' - c_i) (P,), float64, within the question's `control_limit`."""
+    # Algorithm 1, option II: c_i' = c_i - c + (x - y_i) / (K η), here times η.
+    mean_step = (parameters - result.parameters.astype(np.float64)) / result.steps
+    move = mean_step - question.learning_rate * control.astype(np.float64)
+    # Clipped before it is kept, not on the way out: the server adds up exactly what the devices keep.
+    norm = float(np.linalg.norm(move))
+    if question.control_limit is not None and norm > question.control_limit:
+        move *= question.control_limit / norm
+    return move
+
+
+def _parts(
+    n: float, result: FitResult, parameters: Float, *, losses: tuple[float, float]
+) -> dict[str, NDArray[np.float64]]:
+    # The difference is taken in float64: w' and w are close, and n multiplies what float32 would lose.
+    return {
+        "weighted_update": n * (result.parameters.astype(np.float64) - parameters),
+        "examples": np.array([n]),
+        "loss_before": np.array([losses[0]]),
+        "loss_after": np.array([losses[1]]),
+    }

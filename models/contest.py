@@ -1,0 +1,56 @@
+"""How well contenders tell a device's healthy windows from disturbed ones, as counts that add up over devices.
+
+::
+
+    held-out windows ──┬────────────► each contender's scores ─► SCORE_GRID counts "…_healthy"
+                       └─► perturb ─► each contender's scores ─► SCORE_GRID counts "…_perturbed"
+
+The contenders share one layout, so one training model scores them all, one after the other. What the summed counts mean is for the
+aggregator to say (`aggregator.rounds.contest`); a device draws no conclusion.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError
+from models.local_training import Trainable
+from models.perturbations import perturb
+from protocol.grids import SCORE_GRID
+from protocol.questions import CONTENDERS
+
+__all__ = ["score_contenders"]
+
+
+def score_contenders(
+    model: Trainable, contenders: Mapping[str, NDArray[np.floating]], x: NDArray[np.floating], *, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """The parts of an ``evaluate.contest`` answer for held-out windows x (n, F), by `protocol.questions.contest_layout`.
+
+    Args:
+        model: the runner; it ends up holding the last contender.
+        contenders: flat parameters (P,) of each of `CONTENDERS`.
+        x: standardised windows, finite.
+        seed: of the disturbances; every device adds its own windows to it, so that a fleet does not disturb alike.
+
+    Raises:
+        InputError: no windows, one that is not finite, or a contender's score that is not.
+    """
+    if x.ndim != 2 or not len(x) or not np.isfinite(x).all():
+        raise InputError(f"a contest needs finite windows of shape (≥1, F), got {x.shape}")
+    windows = np.ascontiguousarray(x, np.float32)
+    rng = np.random.default_rng([seed % 2**32, zlib.crc32(windows.tobytes())])
+    disturbed = perturb(windows, rng)
+    parts = {"examples": np.array([len(windows)], np.float64)}
+    for name in CONTENDERS:
+        model.restore(contenders[name])
+        for kind, rows in (("healthy", windows), ("perturbed", disturbed)):
+            scores = model.infer(rows)[1].astype(np.float64)
+            if not np.isfinite(scores).all():
+                raise InputError(f"contender {name!r} gives {kind} windows scores that are not finite")
+            parts[f"{name}_{kind}"] = SCORE_GRID.count(scores)
+    return parts

@@ -1,0 +1,129 @@
+"""Linear detectors written into the parameters of a dense autoencoder of any widths: the baseline beside a network.
+
+From the moments of healthy windows follow two detectors in closed form; each is given as a flat vector of the network's OWN layout,
+so a device needs nothing new to score, quantise, install or train on from it. Not a training, and not a layout of its own
+(that is `models.covariance_detector`, whose autoencoders (F, 2k, F) hold maps of any rank).
+
+With eigenpairs (λ_i, u_i) of the covariance, largest first, mean m, k = the narrowest hidden width (at most F - 1):
+
+    reconstruction = m + Σ_{i≤k} w_i u_i u_iᵀ (x - m)
+    principal components   w_i = 1                 error = what k components miss (Q), Jackson and Mudholkar 1979
+    Mahalanobis            w_i = 1 - σ/√λ_i        error = σ² · (Σ_{i≤k} t_i²/λ_i + Σ_{i>k} t_i²/σ²),  t = uᵀ(x - m)
+
+with σ² the mean of the λ that are left out: the second is σ² times the squared Mahalanobis distance under probabilistic PCA, and
+for k = F - 1 under the covariance itself. T² and Q in one figure, at the rank that the bottleneck allows.
+
+A ReLU carries a value that stays positive unchanged. So each component travels as u_iᵀ(x - m)/√λ_i + `LIFT` through the
+hidden layers, and the last layer takes the lift away again. Below -LIFT deviations it is cut off; such a window is reconstructed worse, never
+better. Units that no component needs get small random weights in and none out: they change nothing, and training may use them.
+
+Sources: Jackson, Mudholkar, "Control procedures for residuals associated with principal component analysis", Technometrics 21(3), 1979;
+Tipping, Bishop, "Probabilistic principal component analysis", J. Royal Statistical Society B 61(3), 1999, Eqs. (7), (8).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
+from models.covariance_detector import Moments
+from models.errors import InputError, LayoutError
+
+__all__ = ["LIFT", "fits_a_linear_detector", "mahalanobis_parameters", "principal_component_parameters"]
+
+Floats = NDArray[np.float64]
+
+LIFT: Final = 6.0
+"""Healthy deviations kept below zero by a ReLU: more costs int8 resolution, less cuts off what is healthy."""
+
+SMALLEST_EIGENVALUE: Final = 1e-2
+"""Squared healthy deviations. int8 inputs come in steps of 1/16; a direction that varies less than that must not decide."""
+
+
+def fits_a_linear_detector(architecture: Architecture) -> bool:
+    """Whether this layout can hold one: dense, an autoencoder, with a hidden layer and at least two features."""
+    return (
+        architecture.kind == "dense-autoencoder"
+        and len(architecture.layers) > 2
+        and architecture.feature_count > 1
+    )
+
+
+def principal_component_parameters(architecture: Architecture, moments: Moments) -> NDArray[np.float32]:
+    """Flat parameters (P,) whose score is what the principal components miss of a window, over F.
+
+    Args:
+        architecture: for which `fits_a_linear_detector`.
+        moments: of healthy standardised windows.
+
+    Raises:
+        LayoutError: an architecture that holds no linear detector, or moments of another number of features.
+        InputError: too few windows for a covariance.
+    """
+    eigenvalues, vectors = _spectrum(architecture, moments)
+    return _embed(architecture, moments, eigenvalues, vectors, np.ones(_rank(architecture)))
+
+
+def mahalanobis_parameters(architecture: Architecture, moments: Moments) -> NDArray[np.float32]:
+    """Flat parameters (P,) whose score is the squared Mahalanobis distance under probabilistic PCA, times σ²/F.
+
+    Raises as `principal_component_parameters`.
+    """
+    eigenvalues, vectors = _spectrum(architecture, moments)
+    rank = _rank(architecture)
+    # Eq. (8) of Tipping and Bishop: σ² is the mean of the eigenvalues that are left out.
+    sigma = np.sqrt(eigenvalues[rank:].mean())
+    return _embed(architecture, moments, eigenvalues, vectors, 1.0 - sigma / np.sqrt(eigenvalues[:rank]))
+
+
+def _rank(architecture: Architecture) -> int:
+    return min(*architecture.layers[1:-1], architecture.feature_count - 1)
+
+
+def _spectrum(architecture: Architecture, moments: Moments) -> tuple[Floats, Floats]:
+    """Eigenvalues (F,), largest first, and eigenvectors (F, F) in columns, signs fixed: the same sums, the same bytes."""
+    if not fits_a_linear_detector(architecture):
+        raise LayoutError(
+            f"{architecture.kind} {architecture.layers} holds no linear detector; a dense autoencoder with a hidden layer does"
+        )
+    if len(moments.sum) != architecture.feature_count:
+        raise LayoutError(
+            f"moments of {len(moments.sum)} features do not fit a model of {architecture.feature_count}"
+        )
+    if moments.n < 2:
+        raise InputError(f"a covariance needs at least 2 windows, the moments count {moments.n:g}")
+    values, vectors = np.linalg.eigh(moments.covariance)
+    values, vectors = np.maximum(values[::-1], SMALLEST_EIGENVALUE), vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    return values, vectors * np.sign(vectors[largest, np.arange(len(values))])
+
+
+def _embed(
+    architecture: Architecture, moments: Moments, eigenvalues: Floats, vectors: Floats, weights: Floats
+) -> NDArray[np.float32]:
+    rank, mean = len(weights), moments.mean
+    # Scaled to one healthy deviation each: the units share int8's step, so none may be much wider than another.
+    scale = np.sqrt(eigenvalues[:rank])
+    inward = vectors[:, :rank] / scale
+    outward = (vectors[:, :rank] * (weights * scale)).T
+    arrays = [np.array(part, np.float64) for part in split_parameters(architecture, _spare(architecture))]
+    last = len(arrays) - 2
+    for layer in range(0, len(arrays), 2):
+        kernel, bias = arrays[layer], arrays[layer + 1]
+        if layer == last:
+            kernel[:], bias[:] = 0.0, mean - LIFT * outward.sum(axis=0)
+            kernel[:rank] = outward
+        elif layer == 0:
+            kernel[:, :rank], bias[:rank] = inward, LIFT - mean @ inward
+        else:
+            kernel[:, :rank] = 0.0
+            kernel[:rank, :rank] = np.eye(rank)
+    return join_parameters(architecture, [np.asarray(array) for array in arrays])
+
+
+def _spare(architecture: Architecture) -> NDArray[np.float32]:
+    """What units start from that no component needs: a zero weight would never get a gradient."""
+    return initial_parameters(architecture, 0)
