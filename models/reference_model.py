@@ -1,9 +1,10 @@
-"""The model families in plain NumPy: the oracle that the LiteRT graphs are tested against.
+"""The model families in plain NumPy: the oracle that every other runtime is tested against.
 
 It is written from the equations, in float64 where the graphs use float32, and shares no code with `models.export`.
 The cloud also uses it to train a first release on reference recordings; a device runs LiteRT instead.
 
     a_0 = x;  z_i = a_i W_i + b_i;  a_{i+1} = max(z_i, 0);  output = z_last
+    convolution   z_i[t] = sum over taps j of a_i[t + j - reach] W_i[j] + b_i at each position t, zeros beyond the ends
     autoencoder   loss = mean over batch and features of (output - x)^2      score = mean over features
     classifier    loss = mean over batch of -log softmax(output)[label]      score = 1 - max softmax(output)
 
@@ -17,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, Kind, split_parameters
+from models.convolution import Layer
 from models.errors import LayoutError
 
 __all__ = ["activations", "infer", "loss_and_gradient", "ranges", "scores", "softmax", "train_step"]
 
 Float = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 def activations(
@@ -30,10 +33,9 @@ def activations(
     """Every activation tensor for x (B, F), in the order of `architecture.tensor_names`."""
     parts = split_parameters(architecture, np.asarray(flat, np.float64))
     tensors = [_batch(architecture, x)]
-    last = len(parts) - 2
-    for i in range(0, len(parts), 2):
-        tensors.append(tensors[-1] @ parts[i] + parts[i + 1])
-        if i != last:
+    for i, layer in enumerate(architecture.geometry):
+        tensors.append(_forward(layer, tensors[-1], parts[2 * i], parts[2 * i + 1]))
+        if i != len(architecture.geometry) - 1:
             tensors.append(np.maximum(tensors[-1], 0.0))
     return tensors
 
@@ -48,7 +50,7 @@ def infer(
 
 def scores(kind: Kind, x: NDArray[np.floating], output: NDArray[np.floating]) -> Float:
     """Anomaly score (B,) of inputs (B, F) and outputs (B, outputs): see the module's equations."""
-    if kind == "dense-autoencoder":
+    if kind != "dense-classifier":
         difference = np.asarray(output, np.float64) - x
         return np.asarray(np.mean(difference * difference, axis=-1))
     return np.asarray(1.0 - np.max(softmax(output), axis=-1))
@@ -82,7 +84,7 @@ def loss_and_gradient(
     weights = split_parameters(architecture, np.asarray(flat, np.float64))[::2]
     tensors = activations(architecture, flat, x)
     output, batch = tensors[-1], len(tensors[0])
-    if architecture.kind == "dense-autoencoder":
+    if not architecture.is_classifier:
         loss = float(np.mean((output - tensors[0]) ** 2))
         delta = 2.0 * (output - tensors[0]) / output.size
     else:
@@ -94,9 +96,10 @@ def loss_and_gradient(
         delta = (softmax(output) - labels) / batch
     inputs = [tensors[0], *tensors[2:-1:2]]
     gradient: list[Float] = []
-    for i in reversed(range(len(weights))):
-        gradient = [(inputs[i].T @ delta).ravel(), delta.sum(axis=0), *gradient]
-        delta = (delta @ weights[i].T) * (inputs[i] > 0)
+    for i, layer in reversed(list(enumerate(architecture.geometry))):
+        slopes, delta = _backward(layer, inputs[i], weights[i], delta)
+        gradient = [*slopes, *gradient]
+        delta = delta * (inputs[i] > 0)
     return loss, np.concatenate(gradient)
 
 
@@ -114,6 +117,33 @@ def train_step(
     loss, gradient = loss_and_gradient(architecture, flat, x, labels)
     pull = 0.0 if anchor is None else proximal * (np.asarray(flat, np.float64) - anchor)
     return np.asarray(flat - learning_rate * (gradient + pull), np.float64), loss
+
+
+def _forward(layer: Layer, x: Float, weight: Floats, bias: Floats) -> Float:
+    """Sums (B, positions · outputs) of a layer for its input (B, positions · inputs)."""
+    blocks, taps = _padded(layer, x), weight.reshape(layer.taps, layer.inputs, layer.outputs)
+    sums = sum(blocks[:, j : j + layer.positions] @ taps[j] for j in range(layer.taps)) + bias
+    return np.asarray(sums).reshape(len(x), -1)
+
+
+def _backward(layer: Layer, x: Float, weight: Floats, delta: Float) -> tuple[list[Float], Float]:
+    """([gradient of the weights, of the biases], derivative by x) for `delta`, the derivative by the layer's sums."""
+    blocks, taps = _padded(layer, x), weight.reshape(layer.taps, layer.inputs, layer.outputs)
+    sums = delta.reshape(len(x), layer.positions, layer.outputs)
+    slope = np.zeros_like(blocks)
+    gradient = np.zeros_like(taps)
+    for j in range(layer.taps):
+        seen = slice(j, j + layer.positions)
+        gradient[j] = np.einsum("bti,bto->io", blocks[:, seen], sums)
+        slope[:, seen] += sums @ taps[j].T
+    inner = slope[:, layer.reach : layer.reach + layer.positions]
+    return [gradient.ravel(), sums.sum(axis=(0, 1))], inner.reshape(x.shape)
+
+
+def _padded(layer: Layer, x: Float) -> Float:
+    """The input as blocks (B, positions + 2 · reach, inputs), with zeros beyond both ends."""
+    blocks = x.reshape(len(x), layer.positions, layer.inputs)
+    return np.pad(blocks, ((0, 0), (layer.reach, layer.reach), (0, 0)))
 
 
 def _batch(architecture: Architecture, x: NDArray[np.floating]) -> Float:

@@ -33,22 +33,31 @@ class TorchModel(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        pairs = zip(architecture.layers, architecture.layers[1:], strict=False)
-        self.layers = nn.ModuleList([nn.Linear(inputs, outputs) for inputs, outputs in pairs])
+        self.layers = nn.ModuleList(_layers(architecture))
 
     def forward(self, x: Tensor) -> Tensor:
         """Output (B, outputs): a reconstruction, or the logits of a softmax."""
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            x = (
+                layer(x)
+                if isinstance(layer, nn.Linear)
+                else self._convolve(layer, x, self.architecture.layers[i])
+            )
             if i != last:
                 x = torch.relu(x)
         return x
 
+    def _convolve(self, layer: nn.Module, x: Tensor, channels: int) -> Tensor:
+        """A convolution over rows as all runtimes keep them, time-major (B, samples · channels)."""
+        # PyTorch convolves channel-major.
+        rows: Tensor = layer(x.reshape(len(x), -1, channels).transpose(1, 2))
+        return rows.transpose(1, 2).flatten(1)
+
     def scores(self, x: Tensor) -> Tensor:
         """Anomaly score (B,) of each window (B, F): see `models.reference_model`."""
         output = self(x)
-        if self.architecture.kind == "dense-classifier":
+        if self.architecture.is_classifier:
             return 1.0 - torch.softmax(output, dim=-1).amax(dim=-1)
         return torch.mean((output - x) ** 2, dim=-1)
 
@@ -59,7 +68,7 @@ class TorchModel(nn.Module):
             LayoutError: labels missing for a classifier or of another shape.
         """
         output = self(x)
-        if self.architecture.kind != "dense-classifier":
+        if not self.architecture.is_classifier:
             return torch.mean((output - x) ** 2, dim=-1)
         if labels is None or labels.shape != output.shape:
             raise LayoutError(
@@ -99,3 +108,21 @@ class TorchModel(nn.Module):
         return np.concatenate(
             [np.asarray(tensor.detach().cpu().numpy().T, np.float32).ravel() for tensor in tensors]
         )
+
+
+def _layers(architecture: Architecture) -> list[nn.Module]:
+    """Plain layers whose weights are those of the flat vector, transposed: Opacus knows how to clip each of them."""
+    pairs = list(zip(architecture.layers, architecture.layers[1:], strict=False))
+    spec = architecture.convolution
+    if spec is None:
+        return [nn.Linear(inputs, outputs) for inputs, outputs in pairs]
+    found: list[nn.Module] = []
+    for i, (inputs, outputs) in enumerate(pairs):
+        taps = architecture.geometry[i].taps
+        if i < len(pairs) // 2:
+            padding = spec.stride * (taps // 2)
+            found.append(nn.Conv1d(inputs, outputs, spec.kernel, stride=spec.stride, padding=padding))
+        else:
+            # The samples of one position come out as channels; read time-major they are neighbours.
+            found.append(nn.Conv1d(inputs, spec.stride * outputs, taps, padding=taps // 2))
+    return found

@@ -13,7 +13,15 @@ from msgspec import Meta, Struct, field
 from protocol.names import ReleaseId, release_id
 from protocol.privacy_claim import PrivacyClaim
 
-__all__ = ["FeatureSpec", "FileEntry", "Manifest", "ModelSpec", "Provenance", "ThresholdSpec"]
+__all__ = [
+    "ConvolutionSpec",
+    "FeatureSpec",
+    "FileEntry",
+    "Manifest",
+    "ModelSpec",
+    "Provenance",
+    "ThresholdSpec",
+]
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -28,13 +36,35 @@ class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sha256: Sha256
 
 
-class ModelSpec(Struct, frozen=True, kw_only=True):
-    """Which model this is. `layers` are the widths from input to output; `layout_sha256` pins the flat vector."""
+class ConvolutionSpec(Struct, frozen=True, kw_only=True):
+    """How a ``conv-autoencoder`` slides over a raw window of `samples` per channel.
 
-    kind: Literal["dense-autoencoder", "dense-classifier"]
+    `kernel` and `stride` are every layer's, in samples at its finer side; `models.convolution` says which
+    combinations are a model.
+    """
+
+    samples: Positive
+    kernel: Positive
+    stride: Positive
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which model this is; `layout_sha256` pins the flat vector.
+
+    `layers` are the widths from input to output; with a `convolution` they are channels, and the model takes
+    `samples` × channels values. Devices older than a kind refuse its manifest, as they must.
+    """
+
+    kind: Literal["dense-autoencoder", "dense-classifier", "conv-autoencoder"]
     layers: tuple[Positive, ...]
     parameter_count: Positive
     layout_sha256: Sha256
+    convolution: ConvolutionSpec | None = None
+
+    @property
+    def feature_count(self) -> int:
+        """How many values the model takes."""
+        return self.layers[0] * (self.convolution.samples if self.convolution else 1)
 
 
 class FeatureSpec(Struct, frozen=True, kw_only=True):

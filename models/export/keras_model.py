@@ -35,8 +35,11 @@ def build_keras_model(architecture: Architecture) -> KerasModel:
     x = inputs = keras.Input((architecture.feature_count,), name="input")
     last = len(architecture.layers) - 2
     for i, width in enumerate(architecture.layers[1:]):
-        activation = "relu" if i != last else None
-        x = keras.layers.Dense(width, activation=activation, name=f"layer_{i}")(x)
+        named = {"activation": "relu" if i != last else None, "name": f"layer_{i}"}
+        if architecture.convolution is None:
+            x = keras.layers.Dense(width, **named)(x)
+        else:
+            x = _convolve(keras, architecture, i, x, named)
     return keras.Model(inputs, x, name=architecture.kind.replace("-", "_"))
 
 
@@ -52,6 +55,21 @@ def set_flat_parameters(model: KerasModel, architecture: Architecture, flat: NDA
 def get_flat_parameters(model: KerasModel, architecture: Architecture) -> NDArray[np.float32]:
     """The weights as a new flat vector (P,); raises LayoutError for a model of another architecture."""
     return join_parameters(architecture, model.get_weights())
+
+
+def _convolve(keras: Any, architecture: Architecture, i: int, x: Any, named: dict[str, Any]) -> Any:
+    """Layer i over rows as all runtimes keep them, time-major (B, samples · channels)."""
+    spec, layers = architecture.convolution, architecture.layers
+    assert spec is not None  # noqa: S101 - the caller checked it
+    rows = keras.layers.Reshape((-1, layers[i]))(x)
+    if i < len(layers) // 2:
+        rows = keras.layers.Conv1D(layers[i + 1], spec.kernel, strides=spec.stride, padding="same", **named)(
+            rows
+        )
+    else:
+        taps = architecture.geometry[i].taps
+        rows = keras.layers.Conv1D(spec.stride * layers[i + 1], taps, padding="same", **named)(rows)
+    return keras.layers.Flatten()(rows)
 
 
 def _keras() -> Any:
