@@ -27,7 +27,12 @@ class SigningExporter:
         """See `Exporter.int8_model`."""
         try:
             return export_int8_model(
-                candidate.architecture, candidate.parameters, candidate.low, candidate.high
+                candidate.architecture,
+                candidate.parameters,
+                candidate.low,
+                candidate.high,
+                weight_scales=candidate.weight_scales,
+                probes=candidate.probes,
             )
         except ModelError as error:
             raise ExportFailedError(f"the candidate cannot be quantised: {error}") from error

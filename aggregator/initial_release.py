@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 
 from aggregator.errors import ExportFailedError, SettingsError
 from aggregator.rounds.assessment import fit_threshold, read_assessment, reference_from_sums, tensor_ranges
+from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Candidate, Exporter
-from aggregator.rounds.proposal import measure_int8_error, with_int8_error
+from aggregator.rounds.proposal import with_int8_report
 from models.architecture import Architecture, Kind, initial_parameters
 from models.errors import ModelError
 from models.export.isolated import export_training_model
+from models.export.post_training import WeightScales
 from models.features import make_extractor, passthrough_spec, vibration_spec
 from models.local_training import assess, fit
 from models.standardiser import fit_standardiser
@@ -59,10 +61,11 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[model]``: kind and layer widths, input first."""
+    """``[model]``: kind, layer widths, input first, and how many scales an int8 weight has."""
 
     layers: tuple[Positive, ...]
     kind: Kind = "dense-autoencoder"
+    weight_scales: WeightScales = "per-channel"
 
 
 class TrainingSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -279,11 +282,15 @@ def train_release(
             evaluation={"candidate_loss": assessment.candidate_loss},
         ),
         created_at=created_at,
+        weight_scales=spec.model.weight_scales,
+        probes=typical_windows(
+            architecture, parameters, assessment, np.random.default_rng([spec.seed, version])
+        ).astype(np.float32),
     )
     int8_model = exporter.int8_model(candidate)
-    int8_error = measure_int8_error(candidate, int8_model, assessment, seed=spec.seed)
+    report = compare_int8(candidate, int8_model, assessment, seed=spec.seed)
     return InitialRelease(
-        content=exporter.release(with_int8_error(candidate, int8_error), int8_model),
+        content=exporter.release(with_int8_report(candidate, report), int8_model),
         release=f"{spec.family}/{version}",
         machines=len(machines),
         windows=len(rows),
@@ -291,7 +298,7 @@ def train_release(
         loss_after=after,
         held_out_loss=assessment.candidate_loss,
         threshold=candidate.threshold.score,
-        int8_error=int8_error,
+        int8_error=report.output_error,
     )
 
 

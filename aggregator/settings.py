@@ -171,7 +171,7 @@ class FamilySettings(_Section):
     `minimum_devices` is the quorum: fewer answers make a round void, and `round_attempts` void rounds in a row end the
     run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
     or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
-    in plain, larger ones are refused by name. `secure_sum = false` shows this process every device's update: for experiments,
+    in plain, larger ones are refused by name. `weight_scales` of the int8 model: per channel loses less, per tensor is for Edge TPUs. `secure_sum = false` shows this process every device's update: for experiments,
     with devices whose owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
     adds one in which devices sign and compare who is in the sum, `split_view_safe` asks for thresholds that need no such comparison.
     """
@@ -195,6 +195,7 @@ class FamilySettings(_Section):
     round_deadline_s: Seconds = 120.0
     round_attempts: Annotated[int, Field(ge=1)] = 3
     norm_limit: Annotated[float, Field(gt=0)] = 10.0
+    weight_scales: Literal["per-tensor", "per-channel"] = "per-channel"
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
     split_view_safe: bool = True

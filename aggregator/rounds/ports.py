@@ -17,6 +17,7 @@ from aggregator.rounds.collector import Collector
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.drift.reference import DriftReference
+from models.export.post_training import WeightScales
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
@@ -122,6 +123,7 @@ class Candidate:
 
     `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds. `training_model` is the
     champion's: it depends on the architecture alone, and building it anew costs TensorFlow and seconds; None builds it.
+    `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone.
     """
 
     family: FamilyName
@@ -136,6 +138,8 @@ class Candidate:
     provenance: Provenance
     created_at: float
     training_model: bytes | None = None
+    weight_scales: WeightScales = "per-channel"
+    probes: NDArray[np.float32] | None = None
 
 
 class Exporter(Protocol):

@@ -1,21 +1,14 @@
-"""From a finished training to a proposed release: threshold, ranges, reference, provenance, and the int8 error.
+"""From a finished training to a proposed release: threshold, ranges, reference, provenance.
 
-Pure but for LiteRT, which runs the int8 model once. Whether the proposal is good enough is for `gate` to say.
-
-The int8 error needs windows, and the cloud has none. So probes are drawn from the fleet's summed feature histograms,
-feature by feature, and passed once through the float candidate: an autoencoder's reconstruction lies where its training
-windows lie, which independent draws do not. On these probes int8 and float outputs are compared.
+Pure. What quantising the proposal costs is measured by `int8_report`; whether it is good enough is for `gate` to say.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import ExportFailedError
 from aggregator.rounds.assessment import (
     Assessment,
     alarm_rate,
@@ -23,20 +16,14 @@ from aggregator.rounds.assessment import (
     reference_from_sums,
     tensor_ranges,
 )
+from aggregator.rounds.int8_report import Int8Report, typical_windows
 from aggregator.rounds.ports import Candidate
 from aggregator.rounds.runs import TrainingRun
 from aggregator.settings import FamilySettings, ThresholdSettings
-from models import reference_model
 from models.bundles import ModelBundle
-from models.errors import ModelError
-from models.int8_model import Int8Model
-from protocol.grids import FEATURE_GRID
 from protocol.manifest import Provenance, ThresholdSpec
 
-__all__ = ["draw_probes", "make_candidate", "measure_int8_error", "propose_threshold", "with_int8_error"]
-
-PROBES: Final = 512
-"""Enough that the mean squared error is stable to a few percent; 512 inferences take a few milliseconds."""
+__all__ = ["make_candidate", "propose_threshold", "with_int8_report"]
 
 
 def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tuple[ThresholdSpec, float]:
@@ -56,7 +43,7 @@ def make_candidate(
     created_at: float,
     git_revision: str,
 ) -> Candidate:
-    """Everything the release of this run will say, but for its int8 error.
+    """Everything the release of this run will say, but for its int8 figures.
 
     Raises:
         SumError: the devices' sums lack a range or a score.
@@ -93,43 +80,16 @@ def make_candidate(
         ),
         created_at=created_at,
         training_model=champion.training_model,
+        weight_scales=policy.weight_scales,
+        probes=typical_windows(
+            champion.architecture, parameters, assessment, np.random.default_rng([run.seed, version])
+        ).astype(np.float32),
     )
 
 
-def with_int8_error(candidate: Candidate, error: float) -> Candidate:
+def with_int8_report(candidate: Candidate, report: Int8Report) -> Candidate:
     """The same candidate whose provenance says how far its int8 model is from float."""
     provenance = msgspec.structs.replace(
-        candidate.provenance, evaluation={**candidate.provenance.evaluation, "int8_error": error}
+        candidate.provenance, evaluation={**candidate.provenance.evaluation, **report.evaluation()}
     )
     return Candidate(**{**vars(candidate), "provenance": provenance})
-
-
-def measure_int8_error(
-    candidate: Candidate, int8_model: bytes, assessment: Assessment, *, seed: int
-) -> float:
-    """Mean squared difference of int8 and float outputs over the mean square of the float outputs, on `PROBES` probes.
-
-    Raises:
-        ExportFailedError: LiteRT refuses the int8 model that was just made.
-    """
-    architecture, parameters = candidate.architecture, candidate.parameters
-    probes = draw_probes(assessment.feature_counts, np.random.default_rng(seed))
-    if architecture.kind == "dense-autoencoder":
-        probes, _ = reference_model.infer(architecture, parameters, probes)
-    expected, _ = reference_model.infer(architecture, parameters, probes)
-    try:
-        model = Int8Model(int8_model, architecture.kind)
-        got = np.array([model.infer(probe).copy() for probe in probes.astype(np.float32)])
-    except ModelError as error:
-        raise ExportFailedError(f"the int8 model of {candidate.family} does not run: {error}") from error
-    return float(np.mean((got - expected) ** 2) / max(float(np.mean(expected**2)), 1e-12))
-
-
-def draw_probes(feature_counts: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Windows (PROBES, features) whose every feature is distributed as the fleet's histogram of it says."""
-    edges = np.concatenate([FEATURE_GRID.edges[:1], FEATURE_GRID.edges, FEATURE_GRID.edges[-1:]])
-    columns = []
-    for counts in feature_counts:
-        bins = rng.choice(len(counts), size=PROBES, p=counts / counts.sum())
-        columns.append(rng.uniform(edges[bins], edges[bins + 1]))
-    return np.stack(columns, axis=1)

@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import structlog
 
 from aggregator.errors import FleetRefusedError
 from aggregator.rounds import champion, proposal
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.gate import Check, check_candidate, check_int8, failed_reasons
+from aggregator.rounds.int8_report import compare_int8
 from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
 from aggregator.rounds.runs import CheckRecord, RunState, TrainingRun
 from aggregator.settings import FamilySettings
 
 __all__ = ["Releasing"]
+
+_log = structlog.get_logger(__name__)
 
 
 class Releasing:
@@ -74,15 +78,16 @@ class Releasing:
             git_revision=self._git_revision,
         )
         int8_model = self._exporter.int8_model(candidate)
-        error = proposal.measure_int8_error(
-            candidate, int8_model, self._journal.assessment(run), seed=run.seed
-        )
-        checks = check_int8(policy.gate.limits(), int8_error=error)
+        report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
+        _log.info("int8_compared", run=run.id, **report.evaluation())
+        checks = check_int8(policy.gate.limits(), int8_error=report.output_error)
         kept = tuple(check for check in run.checks if check.name != "int8_error")
-        run = msgspec.structs.replace(run, int8_error=error, checks=(*kept, *_check_records(checks)))
+        run = msgspec.structs.replace(
+            run, int8_error=report.output_error, checks=(*kept, *_check_records(checks))
+        )
         if reasons := failed_reasons(checks):
             return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
-        content = self._exporter.release(proposal.with_int8_error(candidate, error), int8_model)
+        content = self._exporter.release(proposal.with_int8_report(candidate, report), int8_model)
         run = msgspec.structs.replace(run, release=f"{run.family}/{version}")
         return self._journal.commit(
             run, RunState.PUBLISHING, f"release {run.release} is built", {BUNDLE: content}

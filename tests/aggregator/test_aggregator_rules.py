@@ -19,8 +19,8 @@ from aggregator.rounds.assessment import (
 )
 from aggregator.rounds.cohorts import CohortPolicy, select_cohort
 from aggregator.rounds.gate import GateLimits, check_candidate, check_int8, failed_reasons
+from aggregator.rounds.int8_report import PROBES, draw_probes
 from aggregator.rounds.optimizers import OPTIMIZERS, FedAdam, FedAvg, ServerOptimizer, make_server_optimizer
-from aggregator.rounds.proposal import PROBES, draw_probes
 from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
 from models.architecture import initial_parameters
 from models.local_training import assess

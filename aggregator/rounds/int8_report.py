@@ -1,0 +1,124 @@
+"""Float against int8 for every release: what quantising a candidate costs, measured where no recording is.
+
+The comparison needs windows, and the cloud has none. Probes are drawn from the fleet's summed feature histograms,
+feature by feature. Independent draws are harder to reconstruct than real windows, so an autoencoder's probes are
+pulled towards their reconstruction until their mean score is the one the devices reported:
+
+    x0 ~ histograms ─► y = model(x0) ─► probe = y + c · (x0 - y),   c² = reported mean score / mean score of x0, ≤ 1
+
+On PRONOSTIA such probes tell the score's error within a tenth of what real held-out windows tell, and overstate the
+output's by about a half (`python benchmarks/quantization.py pronostia`). The device's own check of a release is the
+golden vectors; how it does on real windows is judged by the rollout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.errors import ExportFailedError
+from aggregator.rounds.assessment import Assessment
+from aggregator.rounds.ports import Candidate
+from models import reference_model
+from models.architecture import Architecture
+from models.errors import ModelError
+from models.int8_model import Int8Model
+from protocol.grids import FEATURE_GRID
+
+__all__ = ["PROBES", "Int8Report", "compare_int8", "draw_probes", "typical_windows"]
+
+PROBES: Final = 512
+"""Enough that the mean squared error is stable to a few percent; 512 inferences take a few milliseconds."""
+
+_SMALLEST: Final = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Report:
+    """What the int8 model of a candidate loses and saves.
+
+    Attributes:
+        output_error: mean squared difference of int8 and float outputs over the mean square of the float outputs.
+        score_error: mean absolute difference of the anomaly scores over the mean float score.
+        disagreement: share of probes that a classifier puts into another class; 0 for an autoencoder.
+        int8_bytes: the int8 ``.tflite``.
+        float_bytes: the parameters as float32.
+        is_per_channel: does a weight have one scale for each output?
+    """
+
+    output_error: float
+    score_error: float
+    disagreement: float
+    int8_bytes: int
+    float_bytes: int
+    is_per_channel: bool
+
+    def evaluation(self) -> dict[str, float]:
+        """The figures as a release's provenance holds them."""
+        return {
+            "int8_error": self.output_error,
+            "int8_score_error": self.score_error,
+            "int8_disagreement": self.disagreement,
+            "int8_bytes": float(self.int8_bytes),
+            "float_bytes": float(self.float_bytes),
+            "int8_per_channel": float(self.is_per_channel),
+        }
+
+
+def compare_int8(candidate: Candidate, int8_model: bytes, assessment: Assessment, *, seed: int) -> Int8Report:
+    """Run float and int8 side by side on `PROBES` probes from `seed`.
+
+    Raises:
+        ExportFailedError: LiteRT refuses the int8 model that was just made.
+    """
+    architecture, parameters = candidate.architecture, candidate.parameters
+    probes = typical_windows(architecture, parameters, assessment, np.random.default_rng(seed))
+    expected, expected_score = reference_model.infer(architecture, parameters, probes)
+    try:
+        model = Int8Model(int8_model, architecture.kind)
+        got = np.array([model.infer(probe) for probe in probes.astype(np.float32)], np.float64)
+    except ModelError as error:
+        raise ExportFailedError(f"the int8 model of {candidate.family} does not run: {error}") from error
+    score = reference_model.scores(architecture.kind, probes, got)
+    is_classifier = architecture.kind == "dense-classifier"
+    changed = np.argmax(got, axis=1) != np.argmax(expected, axis=1)
+    return Int8Report(
+        output_error=float(np.mean((got - expected) ** 2) / max(float(np.mean(expected**2)), _SMALLEST)),
+        score_error=float(
+            np.mean(np.abs(score - expected_score)) / max(float(np.mean(expected_score)), _SMALLEST)
+        ),
+        disagreement=float(np.mean(changed)) if is_classifier else 0.0,
+        int8_bytes=len(int8_model),
+        float_bytes=4 * architecture.parameter_count,
+        is_per_channel=candidate.weight_scales == "per-channel",
+    )
+
+
+def typical_windows(
+    architecture: Architecture,
+    parameters: NDArray[np.floating],
+    assessment: Assessment,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Probes (PROBES, F) with the fleet's feature histograms and, for an autoencoder, its mean score."""
+    drawn = draw_probes(assessment.feature_counts, rng)
+    if architecture.kind == "dense-classifier":
+        return drawn
+    output, score = reference_model.infer(architecture, parameters, drawn)
+    share = assessment.candidate_loss / max(float(np.mean(score)), _SMALLEST)
+    return np.asarray(output + np.sqrt(np.clip(share, 0.0, 1.0)) * (drawn - output))
+
+
+def draw_probes(feature_counts: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Windows (PROBES, features) whose every feature is distributed as the fleet's histogram of it says."""
+    edges = np.concatenate([FEATURE_GRID.edges[:1], FEATURE_GRID.edges, FEATURE_GRID.edges[-1:]])
+    columns = []
+    for counts in feature_counts:
+        # A noised sum may leave a feature without a count above the noise: then nothing is known of it.
+        share = counts / counts.sum() if counts.sum() > 0 else np.full(len(counts), 1 / len(counts))
+        bins = rng.choice(len(counts), size=PROBES, p=share)
+        columns.append(rng.uniform(edges[bins], edges[bins + 1]))
+    return np.stack(columns, axis=1)
