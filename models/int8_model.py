@@ -46,7 +46,7 @@ class Int8Model:
                 raise ModelFormatError(f"the int8 model's {role} has no quantization scale")
         self.feature_count = int(source["shape"][1])
         self.output_count = int(target["shape"][1])
-        if kind == "dense-autoencoder" and self.feature_count != self.output_count:
+        if kind != "dense-classifier" and self.feature_count != self.output_count:
             raise ModelFormatError(
                 f"an autoencoder gives back its {self.feature_count} features, this int8 model gives {self.output_count}"
             )
@@ -99,7 +99,7 @@ class Int8Model:
     def infer_and_score(self, x: NDArray[np.floating]) -> tuple[Float, float]:
         """(output (outputs,), anomaly score) for one window: the score of `models.reference_model.scores`."""
         output = self.infer(x)
-        if self.kind == "dense-autoencoder":
+        if self.kind != "dense-classifier":
             difference = output - x
             return output, float(difference.dot(difference)) / self.feature_count
         return output, float(scores(self.kind, x, output))

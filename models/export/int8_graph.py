@@ -4,6 +4,8 @@ The float graph is written straight in TFLite's schema, so its tensors carry the
 `Architecture.tensor_names` and no TensorFlow is needed; how it becomes int8 is `models.export.post_training`'s.
 
     input ─ FULLY_CONNECTED+ReLU ─ relu_0 ─ … ─ FULLY_CONNECTED ─ output        batch 1, int8 in, int8 out
+
+The dense families' graph is written here, the convolutional one's in `models.export.conv_int8`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import RangeError
 from models.export.bias_correction import correct_biases
+from models.export.conv_int8 import write_convolution
 from models.export.graph_writer import GraphWriter
 from models.export.post_training import WeightScales, quantise_graph
 
@@ -65,6 +68,9 @@ def export_float_model(architecture: Architecture, parameters: NDArray[np.floati
     """
     parts = split_parameters(architecture, require_finite(architecture, parameters))
     graph = GraphWriter()
+    if architecture.convolution is not None:
+        ends = write_convolution(graph, architecture, architecture.convolution, parts)
+        return graph.pack(*ends, f"fedge conv {architecture.layout_sha256}")
     tensor = graph.add_tensor("input", (1, architecture.feature_count))
     first, layers = tensor, len(architecture.layers) - 1
     for i in range(layers):
