@@ -5,6 +5,7 @@
     ModelError
     ├── LayoutError             we, or the sender: a vector or an array does not fit the architecture
     │   └── ParameterError      the parameters are not finite numbers
+    ├── TrainingSettingsError   whoever set the training up: a momentum, clip or rate that means nothing
     ├── InputError              the device: a window of another shape, or with NaN in it
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
@@ -31,6 +32,7 @@ __all__ = [
     "ModelFormatError",
     "ParameterError",
     "RangeError",
+    "TrainingSettingsError",
 ]
 
 
@@ -44,6 +46,10 @@ class LayoutError(ModelError):
 
 class ParameterError(LayoutError):
     """Parameters hold NaN or infinity; discard them and keep the last good ones."""
+
+
+class TrainingSettingsError(ModelError):
+    """A setting of an optimizer or of private training outside its range; the message names the range."""
 
 
 class FeatureError(ModelError):

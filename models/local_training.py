@@ -3,7 +3,7 @@
 Pure given the model, the windows, the settings and the random generator; it knows no files and no Flower. The
 learner of the edge agent calls it, and so do benchmarks and simulations.
 
-    train.fit         w ── epochs x shuffled batches of gradient descent, pulled to w by the proximal term ──► w'
+    train.fit         w ── epochs x shuffled batches of SGD or Adam, pulled to w by the proximal term ──► w'
     evaluate.assess   x ── candidate and champion ──► counts that add up over devices (protocol.questions)
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,31 @@ from numpy.typing import NDArray
 from models.errors import InputError, ParameterError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 
-__all__ = ["FitResult", "Trainable", "assess", "fit"]
+__all__ = ["FitResult", "Optimizer", "Trainable", "assess", "fit"]
 
 Floats = NDArray[np.floating]
+Optimizer = Literal["sgd", "adam"]
 
 
 class Trainable(Protocol):
     """The part of `models.training_model.TrainingModel` that training needs."""
 
-    def restore(self, flat: Floats, anchor: Floats | None = None) -> None:
-        """Set parameters and anchor (P,)."""
+    def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
+        """Set parameters, anchor and correction (P,); the optimizer starts anew."""
 
     def save(self) -> NDArray[np.float32]:
         """Current parameters (P,)."""
 
     def train(
-        self, x: Floats, learning_rate: float, *, labels: Floats | None = None, proximal: float = 0.0
+        self,
+        x: Floats,
+        learning_rate: float,
+        *,
+        labels: Floats | None = None,
+        proximal: float = 0.0,
+        optimizer: Optimizer = "sgd",
+        momentum: float = 0.0,
+        gradient_clip: float | None = None,
     ) -> float:
         """One step; the loss before it."""
 
@@ -69,6 +78,10 @@ def fit(
     proximal: float,
     rng: np.random.Generator,
     labels: Floats | None = None,
+    optimizer: Optimizer = "sgd",
+    momentum: float = 0.0,
+    gradient_clip: float | None = None,
+    correction: Floats | None = None,
 ) -> FitResult:
     """Train from `parameters` on windows x (n, F); each epoch visits every window once, in a new order.
 
@@ -82,14 +95,20 @@ def fit(
         proximal: FedProx' μ; 0 switches it off.
         rng: shuffles.
         labels: one-hot (n, classes), for a classifier.
+        optimizer: it starts anew with each call, so a round carries nothing over from the last.
+        momentum: SGD's, 0 ≤ momentum < 1.
+        gradient_clip: longest gradient of a step in L2 norm, before the correction; default unlimited.
+        correction: added to every gradient (P,): SCAFFOLD's c - c_i, or FedDyn's linear term.
 
     Raises:
         InputError: no windows, or one that is not finite.
+        LayoutError: parameters or correction of another length.
+        TrainingSettingsError: a momentum or clip out of range.
         ParameterError: training diverged, parameters or loss are not finite; lower the learning rate, answer nothing.
     """
     _require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
-    model.restore(parameters)
+    model.restore(parameters, correction=correction)
     loss_before = _loss(model, windows, labels)
     steps = 0
     for _ in range(epochs):
@@ -97,7 +116,15 @@ def fit(
         for at in range(0, len(windows), batch_size):
             chosen = order[at : at + batch_size]
             batch_labels = None if labels is None else labels[chosen]
-            model.train(windows[chosen], learning_rate, labels=batch_labels, proximal=proximal)
+            model.train(
+                windows[chosen],
+                learning_rate,
+                labels=batch_labels,
+                proximal=proximal,
+                optimizer=optimizer,
+                momentum=momentum,
+                gradient_clip=gradient_clip,
+            )
             steps += 1
     trained = model.save()
     loss_after = _loss(model, windows, labels)

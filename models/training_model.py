@@ -1,7 +1,8 @@
 """The training model: a LiteRT graph that holds the parameters and takes gradient steps on this machine.
 
 What the graph computes is written in `models.export.training_graph`; what a device does with it in
-`models.local_training`. One object serves one thread at a time.
+`models.local_training` and `models.private_training`. One object serves one thread at a time, and between two calls of
+`restore` one optimizer.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite
-from models.errors import LayoutError, ModelFormatError
+from models.errors import LayoutError, ModelFormatError, TrainingSettingsError
 from models.litert import load_interpreter, one_line
+from models.local_training import Optimizer
 
 __all__ = ["TrainingModel"]
 
 Float = NDArray[np.float32]
+
+_UNCLIPPED: Final = float(np.finfo(np.float32).max)
+"""A clip that no gradient reaches."""
 
 
 class TrainingModel:
@@ -29,14 +34,7 @@ class TrainingModel:
 
     def __init__(self, content: bytes, architecture: Architecture) -> None:
         interpreter = load_interpreter(content, "training model")
-        is_classifier = architecture.kind == "dense-classifier"
-        expected = {
-            "infer": {"x"},
-            "ranges": {"x"},
-            "restore": {"parameters", "anchor"},
-            "save": set[str](),
-            "train": {"x", "learning_rate", "proximal"} | ({"labels"} if is_classifier else set()),
-        }
+        expected = _signatures(is_classifier=architecture.kind == "dense-classifier")
         found = {name: set(value["inputs"]) for name, value in interpreter.get_signature_list().items()}
         if found != expected:
             raise ModelFormatError(f"a training model has the signatures {expected}, this one has {found}")
@@ -47,21 +45,39 @@ class TrainingModel:
         self.architecture: Final = architecture
         self._runners = {name: interpreter.get_signature_runner(name) for name in expected}
         self._anchor: Float | None = None
+        self._correction: Float | None = None
+        self._optimizer: Optimizer | None = None
 
-    def restore(self, flat: NDArray[np.floating], anchor: NDArray[np.floating] | None = None) -> None:
-        """Set the parameters (P,), and the anchor of the proximal term (default: the same vector).
+    def restore(
+        self,
+        flat: NDArray[np.floating],
+        anchor: NDArray[np.floating] | None = None,
+        correction: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Set the parameters (P,); the optimizer forgets its velocity and moments.
+
+        Args:
+            flat: the parameters.
+            anchor: of the proximal term (P,); default the parameters.
+            correction: added to every gradient (P,), as SCAFFOLD's c - c_i; default none.
 
         Raises:
             LayoutError: a vector of another length.
             ParameterError: a vector that is not finite.
         """
         parameters = require_finite(self.architecture, flat)
-        # A copy: `train` compares with it, and the caller may go on writing into his array.
-        self._anchor = require_finite(self.architecture, parameters if anchor is None else anchor).copy()
-        self._call("restore", parameters=parameters, anchor=self._anchor)
+        reference = require_finite(self.architecture, parameters if anchor is None else anchor)
+        constant = np.zeros_like(parameters) if correction is None else correction
+        constant = require_finite(self.architecture, constant)
+        self._call("restore", parameters=parameters, anchor=reference, correction=constant)
+        # Copies: `train` compares with them, and the caller may go on writing into his arrays.
+        self._anchor = reference.copy()
+        self._correction = constant.copy() if constant.any() else None
+        self._optimizer = None
 
     def save(self) -> Float:
         """The current parameters, a new vector (P,)."""
+        self._require_restored()
         flat: Float = self._call("save")["parameters"]
         return flat
 
@@ -73,46 +89,118 @@ class TrainingModel:
         labels: NDArray[np.floating] | None = None,
         anchor: NDArray[np.floating] | None = None,
         proximal: float = 0.0,
+        optimizer: Optimizer = "sgd",
+        momentum: float = 0.0,
+        gradient_clip: float | None = None,
     ) -> float:
-        """One step of gradient descent on a batch x (B, F); returns the mean loss before the step.
+        """One step of the optimizer on a batch x (B, F); returns the mean loss before the step.
 
         Args:
             x: standardised windows.
             learning_rate: per step.
             labels: one-hot (B, classes), for a classifier only.
-            anchor: FedProx' reference (P,); default the one given to `restore`. Changing it costs a save and a restore.
+            anchor: FedProx' reference (P,); default the one given to `restore`. Changing it is a save and a restore.
             proximal: FedProx' μ.
+            optimizer: the same one until the next `restore`; Adam has β = (0.9, 0.999) and ε = 1e-8.
+            momentum: SGD's, 0 ≤ momentum < 1.
+            gradient_clip: longest gradient in L2 norm, the proximal pull included, the correction not; default unlimited.
 
         Raises:
             LayoutError: shapes that do not fit, or `train` before `restore`.
+            TrainingSettingsError: momentum or clip out of range, momentum with Adam, or another optimizer than before.
         """
-        if self._anchor is None:
-            raise LayoutError("restore parameters before training: the graph starts with zeros")
-        if anchor is not None and proximal and not np.array_equal(anchor, self._anchor):
-            self.restore(self.save(), anchor)
+        current = self._require_restored()
+        self._require_settings(optimizer, momentum, gradient_clip)
+        if anchor is not None and proximal and not np.array_equal(anchor, current):
+            self.restore(self.save(), anchor, self._correction)
+        self._use(optimizer)
+        inputs = self._batch_and_labels(x, labels) | {"learning_rate": _scalar(learning_rate)}
+        if optimizer == "sgd" and self._correction is None and not (momentum or proximal or gradient_clip):
+            return float(self._call("train", **inputs)["loss"][0])
+        inputs["proximal"] = _scalar(proximal)
+        inputs["clip"] = _scalar(_UNCLIPPED if gradient_clip is None else gradient_clip)
+        if optimizer == "adam":
+            return float(self._call("train_adam", **inputs)["loss"][0])
+        return float(self._call("train_momentum", momentum=_scalar(momentum), **inputs)["loss"][0])
+
+    def clipped_sum(
+        self, x: NDArray[np.floating], clip_norm: float, *, labels: NDArray[np.floating] | None = None
+    ) -> tuple[Float, float]:
+        """(sum over the batch of each example's gradient clipped to L2 norm `clip_norm` (P,), mean loss); changes nothing.
+
+        Raises:
+            LayoutError: shapes that do not fit, or nothing restored yet.
+            TrainingSettingsError: a clip that is not positive.
+        """
+        self._require_restored()
+        self._require_settings("sgd", 0.0, clip_norm)
+        result = self._call("clipped_sum", clip=_scalar(clip_norm), **self._batch_and_labels(x, labels))
+        return result["total"], float(result["loss"][0])
+
+    def step(
+        self,
+        gradient: NDArray[np.floating],
+        learning_rate: float,
+        *,
+        proximal: float = 0.0,
+        optimizer: Optimizer = "sgd",
+        momentum: float = 0.0,
+    ) -> None:
+        """One step of the optimizer along a given gradient (P,); settings as in `train`.
+
+        Raises:
+            LayoutError: a gradient of another length, or nothing restored yet.
+            ParameterError: a gradient that is not finite.
+            TrainingSettingsError: as `train`.
+        """
+        self._require_restored()
+        self._require_settings(optimizer, momentum, None)
         inputs = {
-            "x": self._batch(x),
-            "learning_rate": np.array([learning_rate], np.float32),
-            "proximal": np.array([proximal], np.float32),
+            "gradient": require_finite(self.architecture, gradient),
+            "learning_rate": _scalar(learning_rate),
+            "proximal": _scalar(proximal),
         }
-        if self.architecture.kind == "dense-classifier":
-            shape = (len(x), self.architecture.output_count)
-            if labels is None or labels.shape != shape:
-                raise LayoutError(
-                    f"a classifier trains on one-hot labels of shape {shape}, got {None if labels is None else labels.shape}"
-                )
-            inputs["labels"] = np.ascontiguousarray(labels, np.float32)
-        return float(self._call("train", **inputs)["loss"][0])
+        self._use(optimizer)
+        if optimizer == "adam":
+            self._call("step_adam", **inputs)
+        else:
+            self._call("step_momentum", momentum=_scalar(momentum), **inputs)
 
     def infer(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
         """(output (B, outputs), score (B,)) for windows x (B, F) under the current parameters."""
+        self._require_restored()
         result = self._call("infer", x=self._batch(x))
         return result["output"], result["score"]
 
     def ranges(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
         """(lowest (T,), highest (T,)) value of each activation tensor over x (B, F), by `Architecture.tensor_names`."""
+        self._require_restored()
         result = self._call("ranges", x=self._batch(x))
         return result["low"], result["high"]
+
+    def _require_restored(self) -> Float:
+        """The anchor, which is there once anything is."""
+        # The file holds no initial values: LiteRT would compute with whatever lies in memory.
+        if self._anchor is None:
+            raise LayoutError("restore parameters first: the training model holds none until then")
+        return self._anchor
+
+    def _require_settings(self, optimizer: Optimizer, momentum: float, clip: float | None) -> None:
+        if optimizer not in {"sgd", "adam"}:
+            raise TrainingSettingsError(f"unknown optimizer {optimizer!r}; known: 'sgd', 'adam'")
+        if not 0 <= momentum < 1 or (momentum and optimizer == "adam"):
+            raise TrainingSettingsError(
+                f"momentum is that of SGD and in [0, 1), got {momentum} for {optimizer!r}"
+            )
+        if clip is not None and not clip > 0:
+            raise TrainingSettingsError(f"a gradient is clipped to a positive norm, got {clip}")
+        if self._optimizer not in {None, optimizer}:
+            raise TrainingSettingsError(
+                f"this training began with {self._optimizer!r}, whose state {optimizer!r} cannot use: restore first"
+            )
+
+    def _use(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
 
     def _call(self, signature: str, **inputs: Float) -> dict[str, Float]:
         try:
@@ -123,8 +211,43 @@ class TrainingModel:
             ) from None
         return outputs
 
+    def _batch_and_labels(
+        self, x: NDArray[np.floating], labels: NDArray[np.floating] | None
+    ) -> dict[str, Float]:
+        inputs = {"x": self._batch(x)}
+        if self.architecture.kind == "dense-classifier":
+            shape = (len(x), self.architecture.output_count)
+            if labels is None or labels.shape != shape:
+                raise LayoutError(
+                    f"a classifier trains on one-hot labels of shape {shape}, got {None if labels is None else labels.shape}"
+                )
+            inputs["labels"] = np.ascontiguousarray(labels, np.float32)
+        return inputs
+
     def _batch(self, x: NDArray[np.floating]) -> Float:
         # LiteRT would resize its tensors to any shape it is given, and multiply past the end.
         if x.ndim != 2 or x.shape[1] != self.architecture.feature_count or not len(x):
             raise LayoutError(f"a batch has shape (≥1, {self.architecture.feature_count}), got {x.shape}")
         return np.ascontiguousarray(x, np.float32)
+
+
+def _signatures(*, is_classifier: bool) -> dict[str, set[str]]:
+    """Input names by signature, as `models.export.training_graph` has them."""
+    batch = {"x", "labels"} if is_classifier else {"x"}
+    return {
+        "infer": {"x"},
+        "ranges": {"x"},
+        "restore": {"parameters", "anchor", "correction"},
+        "save": set(),
+        "train": batch | {"learning_rate"},
+        "train_momentum": batch | {"learning_rate", "momentum", "proximal", "clip"},
+        "train_adam": batch | {"learning_rate", "proximal", "clip"},
+        "clipped_sum": batch | {"clip"},
+        "step_momentum": {"gradient", "learning_rate", "momentum", "proximal"},
+        "step_adam": {"gradient", "learning_rate", "proximal"},
+    }
+
+
+def _scalar(value: float) -> Float:
+    # Rank 1: a rank-0 input crashes LiteRT on aarch64.
+    return np.array([value], np.float32)

@@ -12,6 +12,7 @@ from typing import Final
 
 from models.architecture import Architecture
 from models.errors import ExportError
+from models.export.compaction import compact_training_model
 from models.export.flatbuffer import canonical_model
 from models.native_noise import silent_stderr
 from models.seal import seal_model
@@ -57,4 +58,4 @@ def export_training_model(architecture: Architecture) -> bytes:
                 f"TensorFlow could not convert {architecture.kind} {architecture.layers}: {str(error)[:500]}"
             ) from error
     description = f"fedge training {architecture.layout_sha256}"
-    return seal_model(canonical_model(content, description=description))
+    return seal_model(compact_training_model(canonical_model(content, description=description)))

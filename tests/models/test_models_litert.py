@@ -188,9 +188,22 @@ def test_batches_and_labels_of_another_shape_are_refused() -> None:
         model.train(windows("classifier", 3), 0.1, labels=np.zeros((3, 2), np.float32))
 
 
-def test_training_before_restoring_is_refused() -> None:
-    with pytest.raises(LayoutError, match="restore parameters before training"):
-        TrainingModel(training_bytes("autoencoder"), AUTOENCODER).train(windows("autoencoder", 2), 0.1)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, x: model.train(x, 0.1),
+        lambda model, x: model.clipped_sum(x, 1.0),
+        lambda model, x: model.step(parameters("autoencoder"), 0.1),
+        lambda model, x: model.infer(x),
+        lambda model, x: model.ranges(x),
+        lambda model, x: model.save(),
+    ],
+    ids=["train", "clipped_sum", "step", "infer", "ranges", "save"],
+)
+def test_nothing_runs_before_restore(use) -> None:
+    model = TrainingModel(training_bytes("autoencoder"), AUTOENCODER)
+    with pytest.raises(LayoutError, match="restore parameters first"):
+        use(model, windows("autoencoder", 2))
 
 
 def test_parameters_that_do_not_fit_leave_the_model_as_it_was() -> None:

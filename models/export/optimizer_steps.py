@@ -1,0 +1,105 @@
+"""One step of SGD with momentum, and one of Adam, in TFLite builtins, on flat vectors (P,).
+
+State is flat, although the parameters are not: an operation on one vector is one entry in the file, on every parameter it
+would be eight, and a device downloads the file. It reads and writes its own state; the parameters, and when state starts
+anew, are the graph's (`models.export.training_graph`).
+
+    gradient ─► + proximal·(w - anchor) ─► clip by global norm ─► + correction ─► momentum or Adam ─► w
+
+The gradient of the local objective, proximal pull included, is clipped as `torch.nn.utils.clip_grad_norm_` does it
+after `backward`. The correction comes after: it mends where the step goes, and clipping it would change that.
+
+Sources: FedProx, Li et al., arXiv:1812.06127v5, Eq. (2); SCAFFOLD, Karimireddy et al., arXiv:1910.06378v4, Eq. (3); Adam,
+Kingma, Ba, arXiv:1412.6980v9, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import tensorflow as tf
+
+from models.export.layer_gradients import Tensor
+
+__all__ = ["OptimizerSteps", "clip_factor"]
+
+MEAN_DECAY: Final = 0.9
+SQUARE_DECAY: Final = 0.999
+EPSILON: Final = 1e-8
+"""Adam's constants as its paper and every library have them."""
+
+_NORM_FLOOR: Final = 1e-6
+"""Added to a norm before dividing by it: PyTorch's and Opacus' constant, so that all clip alike."""
+
+
+class OptimizerSteps:
+    """The optimizer's side of one graph: the two vectors a step is pulled by, and two moments of the gradient."""
+
+    def __init__(self, parameter_count: int) -> None:
+        self._anchor = _variable("anchor", parameter_count)
+        self._correction = _variable("correction", parameter_count)
+        # Momentum's velocity and Adam's mean share a place: between two restores only one optimizer runs.
+        self._mean = _variable("mean", parameter_count)
+        self._square = _variable("square", parameter_count)
+        # 1 - decay^t, kept as the running average of ones: float32 has no digits left for 1 - 0.999^t.
+        self._mean_weight = _variable("mean_weight", 1)
+        self._square_weight = _variable("square_weight", 1)
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """All of them, for the module that owns them."""
+        vectors = [self._anchor, self._correction, self._mean, self._square]
+        return [*vectors, self._mean_weight, self._square_weight]
+
+    def restore(self, anchor: Tensor, correction: Tensor) -> None:
+        """Set the two vectors and start anew: no velocity, no moments."""
+        self._anchor.assign(anchor)
+        self._correction.assign(correction)
+        # Subtracted rather than a constant: P zeros would lie in the file. A device refuses vectors that are not finite.
+        zeros = anchor - anchor
+        self._mean.assign(zeros)
+        self._square.assign(zeros)
+        self._mean_weight.assign(zeros[0:1])
+        self._square_weight.assign(zeros[0:1])
+
+    def adjusted(self, value: Tensor, gradient: Tensor, proximal: Tensor, clip: Tensor | None) -> Tensor:
+        """The gradient with proximal pull, clipped to norm `clip` (1,), and with the correction added."""
+        gradient += proximal * (value - self._anchor.read_value())
+        if clip is not None:
+            gradient *= clip_factor(clip, tf.reduce_sum(tf.square(gradient), keepdims=True))
+        return gradient + self._correction.read_value()
+
+    def momentum_step(
+        self, value: Tensor, gradient: Tensor, learning_rate: Tensor, momentum: Tensor
+    ) -> Tensor:
+        """Velocity v = momentum·v + g; gives back w - learning_rate·v."""
+        velocity = momentum * self._mean.read_value() + gradient
+        self._mean.assign(velocity)
+        return value - learning_rate * velocity
+
+    def adam_step(self, value: Tensor, gradient: Tensor, learning_rate: Tensor) -> Tensor:
+        """Moments with bias correction; gives back w - learning_rate·m̂ / (√v̂ + ε)."""
+        ones = tf.constant([1.0])
+        mean_weight = _averaged(self._mean_weight, ones, MEAN_DECAY)
+        square_weight = _averaged(self._square_weight, ones, SQUARE_DECAY)
+        mean = _averaged(self._mean, gradient, MEAN_DECAY)
+        square = _averaged(self._square, tf.square(gradient), SQUARE_DECAY)
+        rate = learning_rate / mean_weight
+        return value - rate * mean / (tf.sqrt(square / square_weight) + tf.constant([EPSILON]))
+
+
+def clip_factor(clip: Tensor, squared_norm: Tensor) -> Tensor:
+    """min(1, clip / norm), of the shape of `squared_norm`."""
+    norm = tf.sqrt(squared_norm) + tf.constant([_NORM_FLOOR])
+    return tf.minimum(clip / norm, tf.constant([1.0]))
+
+
+def _averaged(variable: Tensor, new: Tensor, decay: float) -> Tensor:
+    """decay·old + (1 - decay)·new, kept in the variable."""
+    average = tf.constant([decay]) * variable.read_value() + tf.constant([1.0 - decay]) * new
+    variable.assign(average)
+    return average
+
+
+def _variable(name: str, length: int) -> Tensor:
+    return tf.Variable(tf.zeros([length]), name=name)
