@@ -113,4 +113,5 @@ def _cell(row: Row, metric: str) -> str:
         return "-"
     value, error = row.mean(metric), row.standard_error(metric)
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 20 else 3
-    return f"{value:.{digits}f}" + (f" ±{error:.{digits}f}" if error else "")
+    shown = f"{error:.{digits}f}"
+    return f"{value:.{digits}f}" + (f" ±{shown}" if float(shown) else "")
