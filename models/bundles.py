@@ -6,6 +6,7 @@ wrong. This module reads the content, and refuses one that contradicts its manif
     model.int8.tflite   what detects               parameters.f32   flat float32 vector, little-endian, P entries
     training.tflite     what learns                reference.json   FleetReference: what the fleet calls normal
     golden.json         inputs and the int8 outputs that the release's builder saw
+    model.edgetpu.tflite   optional: model.int8.tflite as the Edge TPU compiler made it; devices without one ignore it
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from protocol.bundle import VerifiedBundle
 from protocol.manifest import Manifest
 
 __all__ = [
+    "EDGE_TPU_FILE",
     "FILES",
     "GOLDEN_TOLERANCE_STEPS",
     "FleetReference",
@@ -41,7 +43,9 @@ __all__ = [
 FILES: Final = frozenset(
     {"model.int8.tflite", "training.tflite", "parameters.f32", "reference.json", "golden.json"}
 )
-"""Every bundle of format 1 holds exactly these."""
+"""Every bundle of format 1 holds exactly these, and perhaps `EDGE_TPU_FILE`."""
+
+EDGE_TPU_FILE: Final = "model.edgetpu.tflite"
 
 FleetReference = DriftReference
 """What the fleet calls normal, in standardised features: the struct a device keeps for itself, summed over devices."""
@@ -105,6 +109,7 @@ class ModelBundle:
     reference: FleetReference
     golden: GoldenVectors
     sha256: str
+    edge_tpu_model: bytes | None = None
 
 
 def read_bundle(verified: VerifiedBundle) -> ModelBundle:
@@ -115,18 +120,18 @@ def read_bundle(verified: VerifiedBundle) -> ModelBundle:
     """
     manifest, files = verified.manifest, verified.files
     name = manifest.release
-    if files.keys() != FILES:
+    if files.keys() - {EDGE_TPU_FILE} != FILES:
         raise BundleContentError(
-            f"{name} holds the files {sorted(files)}; format 1 has exactly {sorted(FILES)}"
+            f"{name} holds the files {sorted(files)}; format 1 has exactly {sorted(FILES)}, and perhaps {EDGE_TPU_FILE}"
         )
     try:
         architecture = Architecture.from_manifest(manifest.model)
         parameters = require_finite(architecture, np.frombuffer(files["parameters.f32"], "<f4"))
     except (LayoutError, ValueError) as error:  # ValueError: a length that is no multiple of four
         raise BundleContentError(f"{name} has a wrong layout: {error}") from None
-    if len(manifest.features.names) != architecture.feature_count:
+    if manifest.features.feature_count != architecture.feature_count:
         raise BundleContentError(
-            f"{name} names {len(manifest.features.names)} features, its model takes {architecture.feature_count}"
+            f"{name} names {manifest.features.feature_count} features, its model takes {architecture.feature_count}"
         )
     _check_models(files, architecture, name)
     reference = _decode(files["reference.json"], FleetReference, f"reference.json of {name}")
@@ -142,6 +147,7 @@ def read_bundle(verified: VerifiedBundle) -> ModelBundle:
         reference=reference,
         golden=golden,
         sha256=verified.sha256,
+        edge_tpu_model=files.get(EDGE_TPU_FILE),
     )
 
 
@@ -152,9 +158,11 @@ def bundle_files(
     parameters: NDArray[np.floating],
     reference: FleetReference,
     golden: GoldenVectors,
+    edge_tpu_model: bytes | None = None,
 ) -> dict[str, bytes]:
     """The bytes of each file; the inverse of `read_bundle`."""
-    return {
+    files = {} if edge_tpu_model is None else {EDGE_TPU_FILE: edge_tpu_model}
+    return files | {
         "model.int8.tflite": int8_model,
         "training.tflite": training_model,
         "parameters.f32": np.asarray(parameters, "<f4").tobytes(),
@@ -188,7 +196,7 @@ def _decode(content: bytes, kind: type[T], what: str) -> T:
 
 def _check_models(files: Mapping[str, bytes], architecture: Architecture, name: str) -> None:
     try:
-        for file in ("model.int8.tflite", "training.tflite"):
+        for file in files.keys() & {"model.int8.tflite", "training.tflite", EDGE_TPU_FILE}:
             check_seal(files[file], f"{file} of {name}")
     except ModelFormatError as error:
         raise BundleContentError(str(error)) from None

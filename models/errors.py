@@ -9,6 +9,7 @@
     ├── InputError              the device: a window of another shape, or with NaN in it
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
+    ├── DelegateError           this device: an accelerator's library is missing or does not work; the processor does
     ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
     ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
     │   └── GoldenMismatchError the model computes something else on this machine than where it was built
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 __all__ = [
     "BundleContentError",
+    "DelegateError",
     "DriftStateError",
     "ExportError",
     "FeatureError",
@@ -58,6 +60,10 @@ class FeatureError(ModelError):
 
 class DriftStateError(ModelError):
     """Saved drift state that is truncated or belongs to another reference; begin with a fresh monitor."""
+
+
+class DelegateError(ModelError):
+    """An accelerator that cannot be used; run the model on the processor and say so once."""
 
 
 class InputError(ModelError):

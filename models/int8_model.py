@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.architecture import Kind
 from models.errors import InputError, ModelFormatError
-from models.litert import load_interpreter
+from models.litert import Execution, load_interpreter
 from models.reference_model import scores
 
 __all__ = ["Int8Model"]
@@ -29,13 +29,16 @@ class Int8Model:
     Args:
         content: the ``.tflite`` bytes; they are kept alive as LiteRT points into them.
         kind: decides what `infer_and_score` calls a score.
+        execution: what runs it; by default the processor through XNNPACK.
 
     Raises:
         ModelFormatError: LiteRT cannot load the bytes, or input and output are not one int8 row each.
     """
 
-    def __init__(self, content: bytes, kind: Kind = "dense-autoencoder") -> None:
-        interpreter = load_interpreter(content, "int8 model")
+    def __init__(
+        self, content: bytes, kind: Kind = "dense-autoencoder", execution: Execution | None = None
+    ) -> None:
+        interpreter = load_interpreter(content, "int8 model", execution)
         source, target = _only(interpreter.get_input_details()), _only(interpreter.get_output_details())
         for role, tensor in (("input", source), ("output", target)):
             if tensor["dtype"] is not np.int8 or len(tensor["shape"]) != 2 or tensor["shape"][0] != 1:

@@ -7,21 +7,30 @@ before that. `models.int8_model` detects with what is loaded here, `models.train
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.errors import ModelFormatError
+from models.errors import DelegateError, ModelFormatError
 from models.native_noise import silent_stderr
 from models.seal import check_seal
 
 if TYPE_CHECKING:
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 else:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
     except ImportError:  # Coral and older Jetson images carry the runtime under its former name.
-        from tflite_runtime.interpreter import Interpreter
+        from tflite_runtime.interpreter import Interpreter, OpResolverType, load_delegate
 
-__all__ = ["MAX_MODEL_BYTES", "Interpreter", "load_interpreter", "one_line"]
+__all__ = [
+    "MAX_MODEL_BYTES",
+    "Execution",
+    "Interpreter",
+    "load_interpreter",
+    "one_line",
+    "open_delegate",
+]
 
 MAX_MODEL_BYTES: Final = 32 * 1024 * 1024
 """Largest .tflite that is loaded: twice the training model of the largest architecture."""
@@ -30,8 +39,31 @@ _MIN_MODEL_BYTES: Final = 64
 _IDENTIFIER: Final = b"TFL3"
 
 
-def load_interpreter(content: bytes, what: str) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What runs the operations: a delegate from `open_delegate`, and beneath it XNNPACK or LiteRT's plain kernels."""
+
+    delegate: Any = None
+    uses_xnnpack: bool = True
+
+
+def open_delegate(library: Path) -> Any:
+    """A delegate from its shared library; what it is can only be told by running a model on it.
+
+    Raises:
+        DelegateError: no such file, no library for this machine, no delegate in it, or its hardware is not there.
+    """
+    try:
+        with silent_stderr():
+            return load_delegate(str(library))
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:
+        raise DelegateError(f"the delegate library {library} cannot be used: {one_line(error)}") from None
+
+
+def load_interpreter(content: bytes, what: str, execution: Execution | None = None) -> Any:
     """An interpreter on one thread with its tensors allocated; `what` names the model in errors.
+
+    `execution` is by default the processor through XNNPACK, which is LiteRT's own default.
 
     Raises:
         ModelFormatError: no TFLite model, a broken seal, or one that LiteRT refuses.
@@ -45,9 +77,14 @@ def load_interpreter(content: bytes, what: str) -> Any:
             f"the {what} has {len(content)} bytes; expected {_MIN_MODEL_BYTES} to {MAX_MODEL_BYTES}"
         )
     check_seal(content, what)
+    options: dict[str, Any] = {}
+    if execution is not None and execution.delegate is not None:
+        options["experimental_delegates"] = [execution.delegate]
+    if execution is not None and not execution.uses_xnnpack:
+        options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
         with silent_stderr():
-            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter = Interpreter(model_content=content, num_threads=1, **options)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelFormatError(
