@@ -48,14 +48,24 @@ class MeanModel:
         self.parameters = np.zeros(P, np.float32)
         self.seen: list[np.ndarray] = []
 
-    def restore(self, flat: np.ndarray, anchor: np.ndarray | None = None) -> None:
+    def restore(
+        self, flat: np.ndarray, anchor: np.ndarray | None = None, correction: np.ndarray | None = None
+    ) -> None:
         self.parameters = np.array(flat, np.float32)
 
     def save(self) -> np.ndarray:
         return self.parameters.copy()
 
     def train(
-        self, x: np.ndarray, learning_rate: float, *, labels: object = None, proximal: float = 0.0
+        self,
+        x: np.ndarray,
+        learning_rate: float,
+        *,
+        labels: object = None,
+        proximal: float = 0.0,
+        optimizer: str = "sgd",
+        momentum: float = 0.0,
+        gradient_clip: float | None = None,
     ) -> float:
         self.seen.append(x)
         self.parameters += np.float32(learning_rate)
