@@ -116,7 +116,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     fleet = _fleet_client(settings, enrolled.device)
     installer = _installer(settings, source, _CountedBundles(fleet, counters))
     stack.callback(installer.close)
-    buffer = SampleBuffer(paths.buffer, len(source.spec.names), settings.buffer.maximum_bytes)
+    buffer = SampleBuffer(paths.buffer, source.spec.feature_count, settings.buffer.maximum_bytes)
     stack.callback(buffer.close)
     outbox = Outbox.open(paths.outbox, settings.outbox, now_s=time.time())
     stack.callback(outbox.close)

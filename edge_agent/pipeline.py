@@ -37,7 +37,8 @@ from models.drift.reference import DriftReference, fit_reference
 from models.errors import ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model
-from models.standardiser import CLIP, Standardiser, fit_standardiser
+from models.sensors import SensorView
+from models.standardiser import CLIP
 from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, fit_threshold
 from protocol.manifest import FeatureSpec, Manifest
 
@@ -45,7 +46,7 @@ __all__ = ["Judged", "Pipeline", "RowStore", "Unjudged"]
 
 Float = NDArray[np.float32]
 _CONTRIBUTORS: Final = 3
-"""Features named in an anomaly: enough to tell a bearing from a load change, few enough to read."""
+"""Sensors named in an anomaly: enough to tell a bearing from a load change, few enough to read."""
 
 
 class RowStore(Protocol):
@@ -68,7 +69,7 @@ class Judged:
         latency_us: inference with its score, µs.
         alarm: an alarm that opened or closed with this window.
         windows_over: windows over the threshold since the alarm began to build.
-        contributors: the features that deviate most, worst first; only when an alarm opened.
+        contributors: the sensors that deviate most, worst first; only when an alarm opened.
         drift: the verdict if drift began or ended with this window.
     """
 
@@ -119,11 +120,11 @@ class Pipeline:
         self._memory = memory
         self._buffer = buffer
         self._clock = clock
-        self._names = spec.names
+        self._sensors = SensorView(spec)
         self._extractor = make_extractor(spec)
         self._raw_rows: list[tuple[Float, float]] = []
         self._standardiser = memory.load_standardiser(len(spec.names))
-        self._centre, self._scale = _arrays(self._standardiser)
+        self._centre, self._scale = self._sensors.scale_of(self._standardiser)
         self._remembered = memory.load_remembered()
         self._alarm = _fresh_alarm(settings)
         # An alarm that was open when the process died is the same anomaly, not a new one.
@@ -136,7 +137,7 @@ class Pipeline:
         self._threshold: PersonalThreshold | None = None
         self._is_trial = False
         self._drift: DriftMonitor | None = memory.load_drift(
-            spec.names, DriftSettings(run_length=settings.drift_run_length)
+            self._sensors.watched, DriftSettings(run_length=settings.drift_run_length)
         )
         self._was_drifted = self._drift is not None and self._drift.verdict().drifted
 
@@ -308,7 +309,7 @@ class Pipeline:
     def _watch_drift(self, row: Float, score: float) -> DriftVerdict | None:
         if self._drift is None or self._is_trial:
             return None
-        self._drift.update(row, score)
+        self._drift.update(self._sensors.watch(row), score)
         verdict = self._drift.verdict()
         if verdict.drifted == self._was_drifted:
             return None
@@ -318,16 +319,15 @@ class Pipeline:
     def _contributors(self, row: Float, output: Float) -> tuple[str, ...]:
         if output.shape != row.shape:
             return ()
-        worst = np.argsort(-np.square(output - row), kind="stable")[:_CONTRIBUTORS]
-        return tuple(self._names[i] for i in worst)
+        return self._sensors.blame(row, output, _CONTRIBUTORS)
 
     def _commission(self, features: Float, machine_s: float) -> None:
         self._raw_rows.append((features, machine_s))
         if len(self._raw_rows) < self._settings.commissioning_windows:
             return
         observed, self._raw_rows = self._raw_rows, []
-        self._standardiser = fit_standardiser(np.stack([raw for raw, _ in observed]))
-        self._centre, self._scale = _arrays(self._standardiser)
+        self._standardiser = self._sensors.fit_scale(np.stack([raw for raw, _ in observed]))
+        self._centre, self._scale = self._sensors.scale_of(self._standardiser)
         self._memory.save_standardiser(self._standardiser)
         for raw, at_s in observed:
             self._keep(self.standardise(raw), at_s)
@@ -357,9 +357,9 @@ class Pipeline:
     def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> bool:
         if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays
             return False
-        reference: DriftReference = fit_reference(rows, scores)
+        reference: DriftReference = fit_reference(self._sensors.watch(rows), scores)
         settings = DriftSettings(run_length=self._settings.drift_run_length)
-        self._drift = DriftMonitor(reference, settings, sensors=self._names)
+        self._drift = DriftMonitor(reference, settings, sensors=self._sensors.watched)
         self._memory.save_drift(self._drift)
         return True
 
@@ -385,9 +385,3 @@ def _fresh_alarm(settings: DetectionSettings) -> AlarmState:
     return AlarmState(
         confirm=settings.confirm, release=settings.release, release_share=settings.release_share
     )
-
-
-def _arrays(standardiser: Standardiser | None) -> tuple[Float, Float]:
-    if standardiser is None:
-        return np.zeros(0, np.float32), np.ones(0, np.float32)
-    return np.asarray(standardiser.mean, np.float32), np.asarray(standardiser.std, np.float32)

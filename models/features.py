@@ -3,12 +3,13 @@
 A ``vibration`` window (raw acceleration) becomes 24 features a channel: size and impulsiveness of the waveform, where
 the spectrum's energy lies, and how strongly its high band is modulated (the envelope spectrum, where a bearing defect
 first shows). Heavy-tailed quantities are natural logarithms, so that a change by a factor is a shift. ``passthrough``
-hands ready features on.
+hands ready features on; ``raw`` hands the samples on, time-major, for a model that finds its own features.
 
 Not here: scaling to the single machine (`models.standardiser`), and any knowledge of shaft speed or bearing geometry:
 a retrofitted sensor rarely has either.
 
-Invariants: a vector is finite float32, its order is that of `FeatureSpec.names`, extraction keeps no state.
+Invariants: a vector is finite float32, its order is that of `FeatureSpec.names` (``raw``: sample by sample),
+extraction keeps no state.
 
 Sources: R. B. Randall and J. Antoni, "Rolling element bearing diagnostics: a tutorial", MSSP 25 (2011), for envelope
 analysis; ISO 13373-2 for the waveform factors.
@@ -30,6 +31,7 @@ __all__ = [
     "FeatureExtractor",
     "make_extractor",
     "passthrough_spec",
+    "raw_spec",
     "vibration_spec",
 ]
 
@@ -93,17 +95,33 @@ def passthrough_spec(names: Sequence[str]) -> FeatureSpec:
     return FeatureSpec(kind="passthrough", names=tuple(names), channels=len(names))
 
 
+def raw_spec(
+    names: Sequence[str], window_samples: int, *, sample_rate_hz: float | None = None
+) -> FeatureSpec:
+    """Spec of a source whose windows (samples, channels) are the model's input; `names` are the channels'."""
+    return FeatureSpec(
+        kind="raw",
+        names=tuple(names),
+        window_samples=window_samples,
+        channels=len(names),
+        sample_rate_hz=sample_rate_hz,
+    )
+
+
 def make_extractor(spec: FeatureSpec) -> FeatureExtractor:
     """The extractor a spec asks for.
 
     Raises:
-        FeatureError: the spec names features this build does not compute, or a window too short for them.
+        FeatureError: the spec names features this build does not compute, a window too short for them, or (raw)
+            not one name a channel.
     """
     match spec.kind:
         case "vibration":
             return _VibrationFeatures(spec)
         case "passthrough":
             return _Passthrough(spec)
+        case "raw":
+            return _RawSamples(spec)
         case _:
             assert_never(spec.kind)
 
@@ -124,6 +142,28 @@ class _Passthrough:
             raise FeatureError(
                 f"feature {int(np.argmin(np.isfinite(row)))} of the window is not a finite number"
             )
+        return row
+
+
+class _RawSamples:
+    """The samples are the features, all channels of one instant side by side."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        if spec.channels != len(spec.names):
+            raise FeatureError(
+                f"raw windows of {spec.channels} channels need a name for each, the spec names {len(spec.names)}"
+            )
+        self._shape = (spec.window_samples, spec.channels)
+
+    def extract(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        if window.shape != self._shape:
+            raise FeatureError(
+                f"a window must have shape {self._shape} (samples, channels), got {window.shape}"
+            )
+        row = np.asarray(window, np.float32).reshape(-1)
+        if not np.isfinite(row).all():
+            at, channel = divmod(int(np.argmin(np.isfinite(row))), self._shape[1])
+            raise FeatureError(f"sample {at} of channel {channel} is not a finite number; check the sensor")
         return row
 
 

@@ -72,13 +72,19 @@ class FeatureSpec(Struct, frozen=True, kw_only=True):
 
     ``vibration``: `window_samples` raw samples per channel at `sample_rate_hz` → named time and frequency features.
     ``passthrough``: the source delivers ready features, `window_samples` is 1.
+    ``raw``: `window_samples` samples of each channel are the input as they are; `names` are the channels'.
     """
 
-    kind: Literal["vibration", "passthrough"]
+    kind: Literal["vibration", "passthrough", "raw"]
     names: tuple[Name, ...]
     window_samples: Positive = 1
     channels: Positive = 1
     sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
+
+    @property
+    def feature_count(self) -> int:
+        """How many values a window becomes."""
+        return len(self.names) * (self.window_samples if self.kind == "raw" else 1)
 
 
 class ThresholdSpec(Struct, frozen=True, kw_only=True):

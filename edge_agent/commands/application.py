@@ -89,6 +89,6 @@ def check_config(config: Config) -> int:
     if settings.mqtt is not None:
         client_tls(settings.mqtt)
     print(
-        f"{config} is fine: family {settings.family}, {len(source.spec.names)} features, {len(keys)} release key(s), state in {settings.state_dir}"
+        f"{config} is fine: family {settings.family}, {source.spec.feature_count} features, {len(keys)} release key(s), state in {settings.state_dir}"
     )
     return 0

@@ -113,7 +113,7 @@ def check_fit(manifest: Manifest, desired: DesiredState, requirements: Requireme
         raise ReleaseRefusedError(
             f"the bundle holds release {manifest.release}, but {desired.release} was asked for"
         )
-    width, named = manifest.model.layers[0], len(manifest.features.names)
+    width, named = manifest.model.feature_count, manifest.features.feature_count
     if width != named:
         raise ReleaseRefusedError(
             f"the model of {manifest.release} takes {width} inputs, but its manifest names {named} features"

@@ -1,0 +1,76 @@
+"""Which sensors a row of the model's input speaks of: for its scale, for drift, and for the name in an alarm.
+
+Ready features are sensors themselves. A raw window is some hundred values of a few channels: its scale is the
+channel's, drift is watched on each channel's level and spread within the window, and the channel is to blame, not
+sample 37 of it. A drift monitor of one histogram a value would need that many times the memory, and false alarms.
+
+    row (F,) = samples x channels ─┬─ one mean and deviation a channel ──► standardised row (F,)
+                                   ├─ level and log spread a channel ────► drift monitor
+                                   └─ squared error a channel ───────────► contributors
+
+Invariants: everything keeps the order of `FeatureSpec.names`; nothing here has state.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from models.standardiser import Standardiser, fit_standardiser
+from protocol.manifest import FeatureSpec
+
+__all__ = ["SensorView"]
+
+Float = NDArray[np.float32]
+Floats = NDArray[np.floating]
+
+_SMALLEST_SPREAD: Final = 1e-3
+"""Added before the logarithm, in units of healthy variation: a stuck channel stays finite, and constant."""
+
+
+class SensorView:
+    """What `spec` says about the values of a row.
+
+    Attributes:
+        names: sensors: features, or channels of a raw window.
+        watched: columns of `watch`, for a drift monitor.
+    """
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self.names: Final = spec.names
+        # A window of one sample has no spread: it is a row of ready values.
+        self._samples: Final = spec.window_samples if spec.kind == "raw" else 1
+        self.watched: Final[tuple[str, ...]] = (
+            self.names
+            if self._samples == 1
+            else tuple(f"{name} {what}" for what in ("level", "spread") for name in self.names)
+        )
+
+    def fit_scale(self, rows: Floats) -> Standardiser:
+        """Centre and scale of each sensor from healthy rows (n, F); raises ValueError as `fit_standardiser`."""
+        fitted = fit_standardiser(np.asarray(rows).reshape(-1, len(self.names)))
+        return replace(fitted, fitted_on=len(rows))
+
+    def scale_of(self, standardiser: Standardiser | None) -> tuple[Float, Float]:
+        """(centre (F,), scale (F,)) of each value of a row; empty before commissioning."""
+        if standardiser is None:
+            return np.zeros(0, np.float32), np.ones(0, np.float32)
+        centre, scale = np.asarray(standardiser.mean, np.float32), np.asarray(standardiser.std, np.float32)
+        return np.tile(centre, self._samples), np.tile(scale, self._samples)
+
+    def watch(self, rows: Float) -> Float:
+        """What drift is looked for in: (n, len(watched)) for standardised rows (n, F), or of one row (F,)."""
+        if self._samples == 1:
+            return rows
+        windows = rows.reshape(*rows.shape[:-1], self._samples, len(self.names))
+        level = windows.mean(axis=-2)
+        spread = np.log(windows.std(axis=-2) + np.float32(_SMALLEST_SPREAD))
+        return np.concatenate([level, spread], axis=-1)
+
+    def blame(self, row: Float, output: Float, count: int) -> tuple[str, ...]:
+        """Names of the `count` sensors that a reconstruction (F,) misses most in a row (F,), worst first."""
+        errors = np.square(output - row).reshape(self._samples, len(self.names)).sum(axis=0)
+        return tuple(self.names[i] for i in np.argsort(-errors, kind="stable")[:count])
