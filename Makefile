@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check lint format bench prove-edge clean
+.PHONY: help setup demo test check lint format bench prove-edge prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt deploy/setup.sh
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash deploy/setup.sh
@@ -39,6 +39,12 @@ bench: $(READY) ## every benchmark, one JSON object per figure
 prove-edge: $(READY) ## build an environment from the edge extra alone and run the agent's tests in it
 	@$(BIN)/python tests/edge_environment/prove.py
 
+prove-arm64: $(READY) ## compute and test the same on emulated arm64 (Raspberry Pi 4 and 5), as root; some minutes
+	@$(BIN)/python tests/edge_environment/prove_arm64.py $(ARGS)
+
+prove-tflite-runtime: $(READY) ## test the models under tflite-runtime 2.14 and numpy 1.26 (older Coral and Jetson images)
+	@$(BIN)/python tests/edge_environment/prove_tflite_runtime.py $(ARGS)
+
 clean: ## remove environments, caches and simulated worlds
-	@rm -rf $(VENV) .venv-edge build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*
+	@rm -rf $(VENV) .venv-edge .venv-tflite-runtime build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,21 +10,18 @@ to run the tests; what must be absent is looked for after that. Exit code 0 mean
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from edge_packages import CONSTRAINTS, FLOWER, ROOT, TEST_TOOLS, edge_tests, fingerprint, last_words
+
 ENVIRONMENT: Final = ROOT / ".venv-edge"
 PYTHON: Final = ENVIRONMENT / "bin" / "python"
 STAMP: Final = ENVIRONMENT / "built-from"
-FLOWER: Final = "flwr==1.41.0"
-TEST_TOOLS: Final = ("pytest", "pytest-timeout", "hypothesis")
 ABSENT: Final = (
     "tensorflow",
     "torch",
@@ -78,8 +75,7 @@ def main() -> int:
             check=False,
         ).returncode
     except subprocess.CalledProcessError as error:
-        said = ((error.stderr or "") + (error.stdout or "")).strip().splitlines()
-        say("not proved: " + "\n  ".join(said[-15:] or [str(error)]))
+        say("not proved: " + (last_words([error.stdout, error.stderr]) or str(error)))
         return 1
     say(f"{'proved' if code == 0 else 'not proved'} in {time.monotonic() - started:.0f} s")
     return code
@@ -87,13 +83,13 @@ def main() -> int:
 
 def build(*, is_fresh: bool) -> None:
     """Make the environment, unless it was made from the same files."""
-    wanted = fingerprint()
+    wanted = fingerprint(sys.version)
     if not is_fresh and STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted:
         return
     say(f"building {ENVIRONMENT.name} from the edge extra (once; a few minutes on a slow line)")
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True, capture_output=True, text=True)
-    constrained = ("-c", str(ROOT / "constraints.txt"))
+    constrained = ("-c", str(CONSTRAINTS))
     pip("install", *constrained, "-e", f"{ROOT}[edge]")
     pip("install", "--no-deps", FLOWER)
     pip("install", *constrained, *TEST_TOOLS)
@@ -101,22 +97,6 @@ def build(*, is_fresh: bool) -> None:
     size_bytes = sum(path.lstat().st_size for path in ENVIRONMENT.rglob("*") if path.is_file())
     say(f"{packages} packages, {size_bytes / 1e6:.0f} MB")
     STAMP.write_text(wanted, encoding="utf-8")
-
-
-def fingerprint() -> str:
-    """What the environment follows from."""
-    parts = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    return hashlib.sha256(b"\0".join([*parts, sys.version.encode()])).hexdigest()
-
-
-def edge_tests() -> list[str]:
-    """Test files that say they run on a device; the others may not even be importable there."""
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [
-        str(file.relative_to(ROOT))
-        for file in files
-        if "pytest.mark.edge" in file.read_text(encoding="utf-8")
-    ]
 
 
 def pip(*arguments: str) -> str:

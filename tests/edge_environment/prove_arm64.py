@@ -1,0 +1,137 @@
+"""Proves that what a device runs computes on arm64 what it computes here: `make prove-arm64`, as root, ten minutes at most.
+
+    python tests/edge_environment/prove_arm64.py [--root FOLDER] [--fresh] [--only-compare]
+
+    1. a small Debian arm64 root with the edge extra's aarch64 wheels (`arm64_root`; kept for the next time)
+    2. the same calculations here and, emulated, on a Cortex-A72 (Raspberry Pi 4) and a Cortex-A76 (Pi 5): one table
+    3. the agent's graph, training, detector and learner tests inside the root, as on a Cortex-A72
+
+Emulation shows what is computed, not how fast, and no defect of a particular chip. Exit code 0 means proved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from arm64_root import CHECKOUT, NotPossibleError, ThisHost, build, enter, require_emulation
+from edge_packages import ROOT, edge_tests, last_words
+from machine_comparison import compare, table
+
+PROCESSORS: Final = ("cortex-a72", "cortex-a76")
+SELECTED: Final = ("models/test_*.py", "edge_agent/test_learner_*.py", "edge_agent/test_agent_pipeline.py")
+"""Graphs, training, detectors, features, thresholds, bundles; the learner; the pipeline from window to alarm."""
+NOT_EMULATED: Final = {
+    "test_extraction_is_quick": "a bound on time means nothing under emulation",
+    "test_a_row_costs_": "a bound on time means nothing under emulation",
+}
+RESULTS: Final = "tests/edge_environment/machine_results.py"
+TIMEOUT_S: Final = 900
+
+
+def main() -> int:
+    """Build, compare, test; returns the exit code."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--root", type=Path, default=default_folder(), help="where the root is kept")
+    options.add_argument("--fresh", action="store_true", help="build the root anew")
+    options.add_argument("--only-compare", action="store_true", help="leave the tests out")
+    chosen = options.parse_args()
+    started = time.monotonic()
+    try:
+        require_emulation(ThisHost(), say)
+        build(chosen.root, say, is_fresh=chosen.fresh)
+        say(
+            f"root ready after {time.monotonic() - started:.0f} s; computing here and on {' and '.join(PROCESSORS)}"
+        )
+        is_proved = compare_machines(chosen.root)
+        if not chosen.only_compare:
+            is_proved = run_tests(chosen.root) and is_proved
+    except NotPossibleError as error:
+        say(f"not possible here: {error}")
+        return 2
+    except subprocess.CalledProcessError as error:
+        say("not proved: " + (last_words([error.stdout, error.stderr]) or str(error)))
+        return 1
+    say(f"{'proved' if is_proved else 'not proved'} in {time.monotonic() - started:.0f} s")
+    return 0 if is_proved else 1
+
+
+def default_folder() -> Path:
+    """In the user's cache, which outlives a checkout."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fedge" / "arm64"
+
+
+def compare_machines(folder: Path) -> bool:
+    """Compute here and on each processor and print the table; True when every difference is within its bound."""
+    exchange = folder / CHECKOUT / "exchange"
+    exchange.mkdir()
+    export_larger_models(exchange)
+    with tempfile.TemporaryDirectory() as here:
+        target = Path(here) / "host.npz"
+        say(run([sys.executable, RESULTS, str(target), str(exchange)]))
+        host = read(target)
+    rows = {}
+    for processor in PROCESSORS:
+        inside = [f"/{CHECKOUT}/{RESULTS}", f"/{CHECKOUT}/exchange/{processor}.npz", f"/{CHECKOUT}/exchange"]
+        say(f"{processor}, " + run(enter(folder, processor, "/usr/bin/python3", *inside)))
+        rows[processor] = compare(host, read(exchange / f"{processor}.npz"))
+    for line in table(rows):
+        say("  " + line)
+    return all(row.holds for column in rows.values() for row in column)
+
+
+def run_tests(folder: Path) -> bool:
+    """Run the selected tests inside the root; True when they pass."""
+    files = edge_tests(*SELECTED)
+    say(f"running the edge tests of {len(files)} files on {PROCESSORS[0]}")
+    for name, reason in NOT_EMULATED.items():
+        say(f"  left out: {name}*: {reason}")
+    left_out = " and ".join(f"not {name}" for name in NOT_EMULATED)
+    # CI=1 makes hypothesis forget its deadlines, which emulation would miss.
+    pytest = ["python3", "-m", "pytest", "-q", "-m", "edge", "-k", left_out, "-p", "no:cacheprovider"]
+    command = f"cd /{CHECKOUT} && CI=1 OMP_NUM_THREADS=1 exec {' '.join(map(quote, [*pytest, *files]))}"
+    inside = enter(folder, PROCESSORS[0], "/bin/dash", "-c", command)
+    return subprocess.run(inside, check=False, timeout=TIMEOUT_S).returncode == 0
+
+
+def export_larger_models(folder: Path) -> None:
+    """Training models that only this machine, with TensorFlow, can build."""
+    from machine_results import LARGER, file_name
+
+    from models.export.isolated import export_training_model
+
+    for architecture in LARGER:
+        (folder / file_name(architecture)).write_bytes(export_training_model(architecture))
+
+
+def run(command: list[str]) -> str:
+    """Its standard output; raises CalledProcessError."""
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of one results file."""
+    with np.load(path) as content:
+        return {name: content[name] for name in content.files}
+
+
+def quote(word: str) -> str:
+    """For the root's shell."""
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def say(line: str) -> None:
+    """One line for whoever waits."""
+    print(f"prove-arm64: {line}", flush=True)  # noqa: T201 - a program for people
+
+
+if __name__ == "__main__":
+    sys.exit(main())
