@@ -20,14 +20,22 @@ from models.export import export_training_model
 from models.export.keras_model import build_keras_model, get_flat_parameters, set_flat_parameters
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
+from protocol.manifest import ConvolutionSpec
 
 torch.set_num_threads(1)
+
+
+def convolution(layers: tuple[int, ...], *, samples: int, kernel: int, stride: int) -> Architecture:
+    spec = ConvolutionSpec(samples=samples, kernel=kernel, stride=stride)
+    return Architecture(kind="conv-autoencoder", layers=layers, convolution=spec)
+
 
 SHAPES = {
     "autoencoder": Architecture(kind="dense-autoencoder", layers=(24, 16, 8, 16, 24)),
     "linear autoencoder": Architecture(kind="dense-autoencoder", layers=(9, 9)),
     "classifier": Architecture(kind="dense-classifier", layers=(13, 7, 3)),
     "deep classifier": Architecture(kind="dense-classifier", layers=(5, 11, 6, 4, 2)),
+    "convolution": convolution((3, 6, 4, 6, 3), samples=20, kernel=6, stride=2),
 }
 """LiteRT graphs take seconds to build, so these are few; the other three are also compared on drawn shapes."""
 
@@ -52,7 +60,7 @@ def problem(architecture: Architecture, batch: int, seed: int) -> Problem:
     flat = initial_parameters(architecture, seed) + rng.normal(0, 0.1, architecture.parameter_count)
     x = rng.normal(size=(batch, architecture.feature_count)).astype(np.float32)
     labels = None
-    if architecture.kind == "dense-classifier":
+    if architecture.is_classifier:
         labels = np.eye(architecture.output_count, dtype=np.float32)[
             rng.integers(0, architecture.output_count, batch)
         ]
@@ -144,6 +152,16 @@ architectures = st.one_of(
         st.integers(1, 20),
         widths,
         st.integers(2, 6),
+    ),
+    st.builds(
+        lambda c, h, n, taps, stride: convolution(
+            (c, *h, *h[-2::-1], c), samples=n * stride ** len(h), kernel=taps * stride, stride=stride
+        ),
+        st.integers(1, 4),
+        st.lists(st.integers(1, 5), min_size=1, max_size=2).map(tuple),
+        st.integers(1, 4),
+        st.sampled_from([1, 3, 5]),
+        st.integers(1, 3),
     ),
 )
 
