@@ -1,53 +1,67 @@
-"""Calibrates the EWMA-histogram's threshold by simulation and prints the constants of `models.drift.calibration`.
+"""Calibrates every drift statistic by simulation and prints the constants of `models.drift.calibration`.
 
-Each chain draws its own reference of n windows, sets nine edges from it, and then watches L windows of the same
+Each chain draws its own reference of n windows, fits a device's reference on it, and then watches L windows of the same
 distribution. The largest statistic of a chain follows a Gumbel law, so P(no alarm in L) = exp(-L / ARL0) gives
 
     threshold(ARL0) = location + scale · (ln ARL0 - ln L)
 
-The statistic depends on ranks alone, so uniform draws stand for every continuous distribution. Run:
+Gaussian windows stand for every continuous distribution: the histograms use ranks alone, the charts normal scores
+(`benchmarks/drift.py` measures how far that carries). The detectors are the device's own classes, a column a chain. Run:
 
-    python benchmarks/drift_thresholds.py            about 2 minutes on one core; prints one JSON line per (λ, n)
+    python benchmarks/drift_thresholds.py            about 2 minutes on one core; prints one JSON line per (statistic, n)
 """
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 
 import numpy as np
+from drift_lab.worlds import known_reference
 from numpy.typing import NDArray
 
-BINS = 10
+from models.drift.calibration import HISTOGRAM_RATES
+from models.drift.cusum import CHARTS, CusumCharts
+from models.drift.ewma_histogram import EwmaHistogram
+from models.drift.normal_scores import NormalScores
+from models.drift.reference import fit_reference
+
 WINDOWS = 20_000
-CHAINS = 600
-REFERENCES = (60, 120, 250, 1000, 10**9)
-RATES = (0.01, 0.002)
+CHAINS = 2000
+REFERENCES: tuple[float, ...] = (60, 120, 250, 1000, math.inf)
+PAIRS = {"small shift": (0, 1), "shift": (2, 3), "spread up": (4,), "spread down": (5,)}
+"""Rows of the charts that are judged together: a mean moves up or down."""
+BLOCK = 16
+"""Windows between two looks at the histograms, as in the monitor."""
 
 
-def chain_maxima(reference: int, rates: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Largest statistic of each chain, shape (rates, CHAINS)."""
-    edges = np.tile(np.arange(1, BINS) / BINS, (CHAINS, 1))
-    if reference < 10**8:
-        rows = rng.random((CHAINS, reference))
-        edges = np.quantile(rows, np.arange(1, BINS) / BINS, axis=1, method="median_unbiased").T
-    p = np.full((len(rates), CHAINS, BINS), 1 / BINS)
-    largest = np.zeros((len(rates), CHAINS))
-    chain = np.arange(CHAINS)
-    keep = 1 - rates
-    statistic = np.zeros((len(rates), CHAINS))
-    weight = np.ones(len(rates))
-    for _ in range(WINDOWS):
-        b = (rng.random((CHAINS, 1)) > edges).sum(axis=1)
-        p_b = p[:, chain, b] * weight[:, None]
-        r = rates[:, None]
-        statistic = statistic * (1 - r) ** 2 + 2 * r * (1 - r) * (p_b - 1 / BINS) + r * r * (1 - 1 / BINS)
-        weight *= keep
-        p[:, chain, b] += r / weight[:, None]
-        if weight.min() < 1e-3:
-            p *= weight[:, None, None]
-            weight[:] = 1.0
-        np.maximum(largest, statistic, out=largest)
-    return largest
+def chain_maxima(reference: float, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Largest statistic of each chain, shape (CHAINS,), by statistic."""
+    if math.isinf(reference):
+        fitted = known_reference("gaussian", CHAINS)
+    else:
+        fitted = fit_reference(rng.standard_normal((int(reference), CHAINS)), np.ones(int(reference)))
+    scores = NormalScores(fitted)
+    columns = CHAINS + 1
+    charts = CusumCharts(
+        memory=np.ones(columns),
+        fitted_on=np.full(columns, reference),
+        ceiling=np.full((len(CHARTS), columns), np.inf),
+    )
+    histogram = EwmaHistogram(np.asarray(fitted.edges), np.asarray(HISTOGRAM_RATES))
+    sums = np.zeros((len(CHARTS), columns), np.float32)
+    squares = np.zeros((len(HISTOGRAM_RATES), CHAINS))
+    for _ in range(0, WINDOWS, BLOCK):
+        rows = rng.standard_normal((BLOCK, columns)).astype(np.float32)
+        z = scores(rows)
+        for i in range(BLOCK):
+            charts.update(z[i : i + 1])
+            np.maximum(sums, charts.statistic, out=sums)
+        histogram.update(rows[:, :-1])
+        np.maximum(squares, histogram.statistic, out=squares)
+    found = {name: sums[list(rows), :-1].max(axis=0).astype(np.float64) for name, rows in PAIRS.items()}
+    return found | {f"histogram {rate:g}": row for rate, row in zip(HISTOGRAM_RATES, squares, strict=True)}
 
 
 def gumbel_fit(maxima: NDArray[np.float64]) -> tuple[float, float]:
@@ -61,23 +75,24 @@ def gumbel_fit(maxima: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Simulate each size of reference; progress on stderr."""
     rng = np.random.default_rng(2026)
     for reference in REFERENCES:
-        maxima = chain_maxima(reference, np.asarray(RATES), rng)
-        for rate, row in zip(RATES, maxima, strict=True):
-            location, scale = gumbel_fit(row)
+        print(f"{CHAINS} references of {reference:g} windows", file=sys.stderr, flush=True)
+        for name, maxima in chain_maxima(reference, rng).items():
+            location, scale = gumbel_fit(maxima)
             intercept = location - scale * np.log(WINDOWS)
             print(
                 json.dumps(
                     {
-                        "rate": rate,
-                        "reference": reference,
+                        "statistic": name,
+                        "reference": None if math.isinf(reference) else reference,
                         "intercept": round(intercept, 6),
                         "slope": round(scale, 6),
                         "at_arl0_10000": round(intercept + scale * np.log(10_000), 5),
-                        "simulated_at_10000": round(float(np.quantile(row, np.exp(-WINDOWS / 10_000))), 5),
+                        "simulated_at_10000": round(float(np.quantile(maxima, np.exp(-WINDOWS / 10_000))), 5),
                         "at_arl0_1e6": round(intercept + scale * np.log(1e6), 5),
-                        "simulated_at_1e6": round(float(np.quantile(row, np.exp(-WINDOWS / 1e6))), 5),
+                        "simulated_at_1e6": round(float(np.quantile(maxima, np.exp(-WINDOWS / 1e6))), 5),
                     }
                 ),
                 flush=True,

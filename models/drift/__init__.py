@@ -2,10 +2,12 @@
 
 ::
 
-    standardised row ─┬─► EWMA-histogram λ=.01, .002 ─┐
-                      ├─► CUSUM of each sensor's mean ─┼─► statistic ÷ threshold ─► DriftVerdict
-                      ├─► stuck and range checks ──────┤       (multiplicity-corrected, hysteresis)
-    anomaly score ────┴─► CUSUM of log score ──────────┘
+    standardised row ─┬─► normal scores ─► CUSUM charts: mean, spread ─┐
+                      ├─► EWMA-histogram λ=.01, .002 ──────────────────┼─► statistic ÷ threshold ─► DriftVerdict
+                      ├─► stuck and range checks ──────────────────────┤     (one false alarm in `run_length`
+    ln anomaly score ─┴─► CUSUM charts: mean, upwards ─────────────────┘      windows; hysteresis)
+
+    labels (was that alarm true?) ─► Page–Hinkley, ADWIN, the 5 % rule ─► concept drift (`models.drift.labels`)
 
 Start with `models.drift.monitor`; the detectors are pure state machines over NumPy arrays, one row of state a sensor.
 """

@@ -45,7 +45,7 @@ class EwmaHistogram:
         # Step j of a block adds λ / weight after j + 1 windows: the powers are the same for every block.
         self._steps = self._rates / self._keep ** np.arange(1, _LONGEST_BLOCK + 1)
         # One ascending list for all sensors: sensor f's edges lie in (f - 1/2, f + 1/2), so one search bins a row.
-        self._squashed_edges = (_squash(edges) + np.arange(self._sensors)[:, None]).ravel()
+        self._squashed_edges = _squash(edges, np.arange(self._sensors)[:, None]).ravel()
         self._lane = np.arange(self._sensors)
         self.reset()
 
@@ -69,25 +69,24 @@ class EwmaHistogram:
         """Count k windows, shape (k, F), in order."""
         for start in range(0, len(rows), _LONGEST_BLOCK):
             self._count(rows[start : start + _LONGEST_BLOCK])
-        off = self.histograms
-        off -= 1.0 / BINS
-        self._statistic = np.einsum("rfb,rfb->rf", off, off)
+        self._statistic = self._sum_of_squares()
 
     def _count(self, rows: NDArray[np.floating]) -> None:
         # Sensor f has 9 f edges below it in the list, and one more cell than edges: + f.
-        cell = self._squashed_edges.searchsorted(_squash(rows) + self._lane) + self._lane
+        cell = self._squashed_edges.searchsorted(_squash(rows, self._lane))
+        cell += self._lane
         flat = cell.ravel()
-        steps = (self._steps[:, : len(rows)] / self._weight).repeat(self._sensors, axis=1)
-        for i, step in enumerate(steps):
-            self._cells[i] += np.bincount(flat, step, self._sensors * BINS)
+        weights = self._steps[:, : len(rows)] / self._weight
+        for i, steps in enumerate(weights.repeat(self._sensors, axis=1)):
+            self._cells[i] += np.bincount(flat, steps, self._sensors * BINS)
         self._weight *= self._keep ** len(rows)
-        if self._weight.min() < _SMALLEST_WEIGHT:
+        if self._weight.item(0) < _SMALLEST_WEIGHT:
             self._cells *= self._weight
             self._weight[:] = 1.0
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Named arrays to save."""
-        return {"cells": self._cells, "weight": self._weight, "statistic": self._statistic}
+        return {"cells": self._cells, "weight": self._weight}
 
     def restore(self, state: dict[str, NDArray[np.floating]]) -> None:
         """Continue from what `state` gave; raises ValueError for arrays of another shape."""
@@ -95,10 +94,19 @@ class EwmaHistogram:
             raise ValueError(f"histogram state has shape {state['cells'].shape}, want {self._cells.shape}")
         self._cells = np.array(state["cells"], np.float32)
         self._weight = np.array(state["weight"], np.float64).reshape(self._rates.shape)
-        self._statistic = np.array(state["statistic"], np.float64).reshape(len(self._rates), self._sensors)
+        self._statistic = self._sum_of_squares()
+
+    def _sum_of_squares(self) -> NDArray[np.float64]:
+        off = self.histograms
+        off -= 1.0 / BINS
+        return np.asarray(np.einsum("rfb,rfb->rf", off, off))
 
 
-def _squash(x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """A strictly increasing map of the real line into (-1/2, 1/2); x / (1 + |x|) costs two passes."""
-    wide = np.asarray(x, np.float64)
-    return np.asarray(0.499 * wide / (1.0 + np.abs(wide)))
+def _squash(x: NDArray[np.floating], lane: NDArray[np.integer] | float = 0.0) -> NDArray[np.float64]:
+    """A strictly increasing map of the real line into (lane - 1/2, lane + 1/2); x / (1 + |x|) costs two passes."""
+    squashed: NDArray[np.float64] = np.abs(x, dtype=np.float64)
+    squashed += 1.0
+    np.divide(x, squashed, out=squashed)
+    squashed *= 0.499
+    squashed += lane
+    return squashed

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "DriftReference", "fit_reference", "log_score_moments", "memory_of"]
+__all__ = ["BINS", "DriftReference", "fit_reference", "has_tied_edges", "log_score_moments", "memory_of"]
 
 BINS = 10
 """Equiprobable bins of the reference histogram; ten keep a sensor's state small and PSI readable."""
@@ -22,6 +22,8 @@ SMALLEST_STD = 1e-3
 """In units of the standardised feature: a constant sensor must not turn rounding noise into drift."""
 
 _HAIR = 1e-6
+_TIED = 1e-3
+"""Edges closer than this share of the whole decile range are one value with rounding noise on it."""
 _LONGEST_MEMORY = 20.0
 
 
@@ -31,7 +33,10 @@ class DriftReference(Struct, frozen=True, kw_only=True):
     `edges` holds for each of F sensors the 9 inner edges of ten equiprobable bins; `mean` and `std` are per sensor,
     `score_mean` and `score_std` of the (linear) anomaly score, `fitted_on` counts the windows behind them.
     `memory` is how many successive windows carry the information of one independent window, ≥ 1 per sensor (empty:
-    windows are independent); `score_memory` the same for the score.
+    windows are independent); `score_memory` the same for the score. `tails` holds how far, on average, the lowest and
+    the highest tenth of a sensor's windows lie beyond its outer edges, ≥ 0, and `repeats` the share of windows that
+    repeat the value before (both empty where nobody measured them: in a fleet's reference). `threshold_factor`
+    multiplies every statistical threshold: what a block bootstrap of this device's windows asked for.
     """
 
     edges: tuple[tuple[float, ...], ...]
@@ -42,6 +47,9 @@ class DriftReference(Struct, frozen=True, kw_only=True):
     fitted_on: int
     memory: tuple[float, ...] = ()
     score_memory: float = 1.0
+    tails: tuple[tuple[float, float], ...] = ()
+    repeats: tuple[float, ...] = ()
+    threshold_factor: float = 1.0
 
     @property
     def sensors(self) -> int:
@@ -81,7 +89,16 @@ def fit_reference(rows: NDArray[np.floating], scores: NDArray[np.floating]) -> D
         fitted_on=len(x),
         memory=tuple(memory_of(x).tolist()),
         score_memory=float(memory_of(log_scores[:, None])[0]),
+        tails=tuple((low, high) for low, high in _tails(x, edges).tolist()),
+        repeats=tuple((x[1:] == x[:-1]).mean(axis=0).tolist()),
     )
+
+
+def has_tied_edges(reference: DriftReference) -> NDArray[np.bool_]:
+    """Which sensors (F,) have so few distinct values that bins coincide and ranks say little."""
+    edges = np.asarray(reference.edges)
+    width = np.maximum(edges[:, -1] - edges[:, 0], SMALLEST_STD)
+    return np.asarray((np.diff(edges, axis=1) < _TIED * width[:, None]).any(axis=1))
 
 
 def memory_of(x: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -112,6 +129,17 @@ def log_score_moments(reference: DriftReference) -> tuple[float, float]:
     mean = max(reference.score_mean, 1e-12)
     variance = float(np.log1p((reference.score_std / mean) ** 2))
     return float(np.log(mean)) - variance / 2, max(variance**0.5, 0.05)
+
+
+def _tails(x: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean distance (F, 2) of the windows beyond the outer edges from them; 0 where none is."""
+    below, above = edges[:, 0] - x, x - edges[:, -1]
+    return np.column_stack(
+        [
+            np.where(far > 0, far, 0.0).sum(axis=0) / np.maximum((far > 0).sum(axis=0), 1)
+            for far in (below, above)
+        ]
+    )
 
 
 def _strictly_ascending(edges: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,6 +21,8 @@ RANGE_STDS = 8.0
 
 _LARGEST_COUNT = 30_000
 
+Float = NDArray[np.float32]
+
 
 class SensorChecks:
     """Run lengths of F sensors.
@@ -39,44 +41,62 @@ class SensorChecks:
     def reset(self) -> None:
         """Nothing seen yet."""
         self._previous = np.full(len(self._mean), np.nan, np.float32)
-        self._runs = np.zeros((2, len(self._mean)), np.int16)
+        self._stuck = np.zeros(len(self._mean), np.int16)
+        self._outside = np.zeros(len(self._mean), np.int16)
+        self._is_any_stuck = False
 
     @property
-    def statistic(self) -> NDArray[np.int16]:
-        """(2, F): windows in a row with the same value, and out of range."""
-        return self._runs
+    def stuck(self) -> NDArray[np.int16]:
+        """(F,): windows in a row with the value before."""
+        return self._stuck
 
-    def update(self, rows: NDArray[np.float32]) -> None:
-        """Look at k windows, shape (k, F), in order."""
+    @property
+    def outside(self) -> NDArray[np.int16]:
+        """(F,): windows in a row out of range."""
+        return self._outside
+
+    def watch_repeats(self, rows: Float) -> None:
+        """Look for values that stick in k windows, shape (k, F), in order."""
         before = self._previous if len(rows) == 1 else rows[-2]
-        self._previous, earlier = rows[-1].copy(), self._previous
-        if not (self._is_same(rows[-1], before).any() or self._is_outside(rows[-1]).any()):
-            # The common case, and most of the time saved: no run reaches the end of the block.
-            self._runs[:] = 0
-            return
-        same = self._is_same(rows, np.vstack([earlier, rows[:-1]]))
-        self._runs = _run_at_end(np.stack([same, self._is_outside(rows)]), self._runs)
+        if np.count_nonzero(rows[-1] == before):
+            same = self._is_same(rows, np.vstack([self._previous, rows[:-1]]))
+            self._stuck = _run_at_end(same, self._stuck)
+            self._is_any_stuck = True
+        elif self._is_any_stuck:
+            self._stuck[:] = 0
+            self._is_any_stuck = False
+        # The common case ends here after one comparison: no run reaches the end of the block.
+        self._previous[:] = rows[-1]
 
-    def _is_same(self, rows: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def watch_range(self, rows: Float) -> None:
+        """Look for values that stay out of range in k windows, shape (k, F), in order."""
+        if (np.abs(rows[-1] - self._mean) > self._radius).any():
+            self._outside = _run_at_end(np.abs(rows - self._mean) > self._radius, self._outside)
+        else:
+            self._outside[:] = 0
+
+    def _is_same(self, rows: Float, before: Float) -> NDArray[np.bool_]:
         return np.asarray((rows == before) & self._can_stick & (np.abs(rows) < CLIP))
-
-    def _is_outside(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return np.asarray(np.abs(rows - self._mean) > self._radius)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Named arrays to save."""
-        return {"previous": self._previous, "runs": self._runs}
+        return {"previous": self._previous, "stuck": self._stuck, "outside": self._outside}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Continue from what `state` gave; raises ValueError for arrays of another shape."""
-        if state["runs"].shape != self._runs.shape or state["previous"].shape != self._previous.shape:
-            raise ValueError(f"sensor-check state has shape {state['runs'].shape}, want {self._runs.shape}")
+        for name, own in self.state().items():
+            if state[name].shape != own.shape:
+                raise ValueError(
+                    f"{name} of the sensor checks has shape {state[name].shape}, want {own.shape}"
+                )
         self._previous = np.array(state["previous"], np.float32)
-        self._runs = np.array(state["runs"], np.int16)
+        self._stuck = np.array(state["stuck"], np.int16)
+        self._outside = np.array(state["outside"], np.int16)
+        self._is_any_stuck = bool(self._stuck.any())
 
 
 def _run_at_end(flags: NDArray[np.bool_], run: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Length of the run of True that ends a block (2, k, F), joined to the run before it where it fills the block."""
-    unbroken = flags[:, ::-1].argmin(axis=1)
-    joined = np.where(flags.all(axis=1), run.astype(np.int32) + flags.shape[1], unbroken)
+    """Length of the run of True that ends a block (k, F), joined to the run before it where it fills the block."""
+    unbroken = flags[::-1].argmin(axis=0)
+    joined = np.where(flags.all(axis=0), run.astype(np.int32) + len(flags), unbroken)
     return np.asarray(np.minimum(joined, _LARGEST_COUNT), np.int16)

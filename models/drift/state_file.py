@@ -2,6 +2,8 @@
 
 MessagePack of named arrays with a CRC; bound to the reference and settings by a fingerprint. It is not an exchange
 format: only the same build on the same device reads it, and anything doubtful is refused rather than interpreted.
+Format 1, of builds before the charts over normal scores, is refused like any other: its sums mean nothing here, and the
+device fits a new reference on its newest windows.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class _Array(Struct, frozen=True, array_like=True):
 
 
 class _State(Struct, frozen=True, kw_only=True):
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     fingerprint: str
     counters: dict[str, Annotated[int, Meta(ge=0)]]
     arrays: dict[str, _Array]
@@ -49,9 +51,11 @@ def encode_state(
 
 
 def decode_state(
-    content: bytes, fingerprint: str, *, like: bytes
+    content: bytes, fingerprint: str, *, like: bytes, most_pending: int
 ) -> tuple[dict[str, int], dict[str, NDArray[np.floating]]]:
-    """Bytes → counters and arrays, of the names, types and (but for the leading axis of ``pending``) shapes of `like`.
+    """Bytes → counters and arrays, of the names, types and shapes of `like`.
+
+    Only ``pending`` may be longer or shorter, up to `most_pending` rows.
 
     Raises:
         DriftStateError: damaged, of another reference or settings, or of another layout; start with a fresh monitor.
@@ -69,7 +73,8 @@ def decode_state(
     for name, packed in saved.arrays.items():
         template = wanted.arrays[name]
         skip = 1 if name == "pending" else 0
-        if packed.dtype != template.dtype or packed.shape[skip:] != template.shape[skip:]:
+        is_too_long = bool(skip) and packed.shape[0] > most_pending
+        if packed.dtype != template.dtype or packed.shape[skip:] != template.shape[skip:] or is_too_long:
             raise DriftStateError(
                 f"{name} of the saved drift state is {packed.dtype}{packed.shape}, want {template.dtype}{template.shape}"
             )

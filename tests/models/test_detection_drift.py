@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,15 +15,16 @@ from numpy.typing import NDArray
 
 from models.drift.calibration import (
     HISTOGRAM_RATES,
-    bootstrap_rows,
-    cusum_run_length,
-    cusum_threshold,
-    factor_for_run_length,
+    SHARES,
     histogram_threshold,
+    stuck_run,
+    threshold,
 )
-from models.drift.cusum import WINSORISE_AT, Cusum
+from models.drift.cusum import CusumCharts
+from models.drift.detectors import Detectors
 from models.drift.ewma_histogram import EwmaHistogram
-from models.drift.reference import fit_reference, memory_of
+from models.drift.normal_scores import NormalScores
+from models.drift.reference import DriftReference, fit_reference, has_tied_edges, memory_of
 from models.drift.sensor_checks import SensorChecks
 from models.standardiser import CLIP
 
@@ -80,29 +84,86 @@ def test_the_lazy_histogram_is_still_exact_after_its_weight_was_folded_many_time
     np.testing.assert_allclose(fast.histograms.sum(axis=2), 1.0, atol=1e-5)
 
 
-def naive_cusum(mean: float, scale: float, k: float, column: Float) -> tuple[float, float]:
-    up = down = 0.0
-    for value in column:
-        z = min(max((value - mean) / scale, -WINSORISE_AT), WINSORISE_AT)
-        up, down = max(0.0, up + z - k), max(0.0, down - z - k)
-    return up, down
+def naive_charts(z: Float, memory: float, fitted_on: float) -> list[float]:
+    """The six sums of one column from their definition, window by window."""
+    a = 1 / fitted_on**0.5
+    sums = [0.0] * 6
+    for value in z:
+        m = value / memory**0.5
+        steps = (m - 0.25 - 1.5 * a, -m - 0.25 - 1.5 * a, m - 0.5 - 1.5 * a, -m - 0.5 - 1.5 * a)
+        steps += (value**2 - 1.4596 - 2.8 * a, 0.5747 - 1.4 * a - value**2)
+        sums = [max(0.0, s + step) for s, step in zip(sums, steps, strict=True)]
+    return sums
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 9))
-def test_the_blockwise_cusum_equals_the_recursion(seed: int, windows: int, block: int) -> None:
-    random = rng(seed)
-    rows = random.normal(0.2, 2.0, (windows, 3))
-    fast = Cusum(
-        mean=np.array([0.0, 0.1, -0.2]),
-        scale=np.array([1.0, 2.0, 0.5]),
-        allowance=np.full(3, 0.25),
-        ceiling=np.full(3, 1e9),
-    )
+def test_the_blockwise_charts_equal_the_recursion(seed: int, windows: int, block: int) -> None:
+    z = np.clip(rng(seed).normal(0.2, 1.2, (windows, 3)), -3, 3).astype(np.float32)
+    memory, fitted_on = np.array([1.0, 2.0, 5.0]), np.array([100.0, 400.0, 1e9])
+    fast = CusumCharts(memory=memory, fitted_on=fitted_on, ceiling=np.full((6, 3), 1e9))
     for start in range(0, windows, block):
-        fast.update(rows[start : start + block])
-    for c, (mean, scale) in enumerate([(0.0, 1.0), (0.1, 2.0), (-0.2, 0.5)]):
-        assert fast.statistic[:, c] == pytest.approx(naive_cusum(mean, scale, 0.25, rows[:, c]), abs=1e-9)
+        fast.update(z[start : start + block])
+    for c in range(3):
+        expected = naive_charts(z[:, c].astype(float), memory[c], fitted_on[c])
+        np.testing.assert_allclose(fast.statistic[:, c], expected, atol=1e-3)
+
+
+def test_sums_stop_at_their_ceiling() -> None:
+    charts = CusumCharts(memory=np.ones(1), fitted_on=np.full(1, 1e9), ceiling=np.full((6, 1), 7.0))
+    charts.update(np.full((100, 1), 3.0, np.float32))
+    assert charts.statistic[:, 0].tolist() == [7.0, 0.0, 7.0, 0.0, 7.0, 0.0]
+
+
+def gaussian_reference(sensors: int = 1, **changes: object) -> DriftReference:
+    """What an endless commissioning on a standard Gaussian would teach."""
+    known = DriftReference(
+        edges=(tuple(NORMAL_EDGES.tolist()),) * sensors,
+        mean=(0.0,) * sensors,
+        std=(1.0,) * sensors,
+        score_mean=1.0,
+        score_std=0.4,
+        fitted_on=10**9,
+        tails=((0.4734, 0.4734),) * sensors,
+        repeats=(0.0,) * sensors,
+    )
+    return msgspec.structs.replace(known, **changes)
+
+
+def test_normal_scores_of_a_gaussian_are_its_standardised_values() -> None:
+    x = np.linspace(-2.9, 2.9, 59, dtype=np.float32)
+    z = NormalScores(gaussian_reference())(np.column_stack([x, x]))
+    np.testing.assert_allclose(z[:, 0], x, atol=2e-3)
+    wild = np.full((1, 2), 1e3, np.float32)
+    np.testing.assert_allclose(
+        NormalScores(gaussian_reference())(np.vstack([wild, -wild])), [[3, 3], [-3, -3]], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("shape", ["gaussian", "t3", "log-normal", "uniform"])
+def test_normal_scores_have_mean_0_and_variance_1_whatever_the_distribution(shape: str) -> None:
+    x = draw(shape, rng(8))((20_000, 1))
+    z = NormalScores(fit_reference(x, np.ones(20_000)))(np.column_stack([x, x]).astype(np.float32))[:, 0]
+    assert z.mean() == pytest.approx(0, abs=0.03)
+    assert z.std() == pytest.approx(1, abs=0.04)
+    order = np.argsort(x[:, 0])
+    assert (np.diff(z[order]) >= -1e-4).all()
+
+
+def test_a_sensor_with_few_values_is_only_centred_and_scaled() -> None:
+    x = rng(9).integers(0, 2, (400, 1)).astype(float)
+    reference = fit_reference(x, np.ones(400))
+    assert has_tied_edges(reference).tolist() == [True]
+    z = NormalScores(reference)(np.column_stack([x, x]).astype(np.float32))[:, 0]
+    np.testing.assert_allclose(z, (x[:, 0] - x.mean()) / x.std(ddof=1), atol=1e-3)
+
+
+def test_a_reference_without_tails_takes_them_for_gaussian() -> None:
+    x = np.linspace(-2.5, 2.5, 11, dtype=np.float32)
+    rows = np.column_stack([x, x])
+    np.testing.assert_allclose(
+        NormalScores(gaussian_reference(tails=()))(rows), NormalScores(gaussian_reference())(rows), atol=2e-3
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -112,7 +173,8 @@ def test_blockwise_sensor_checks_equal_counting_one_by_one(seed: int, windows: i
     rows = random.choice(np.array([0, 1, 1, 7.9, CLIP], np.float32), (windows, 2))
     fast = SensorChecks(mean=np.zeros(2), std=np.full(2, 0.9))
     for start in range(0, windows, block):
-        fast.update(rows[start : start + block])
+        fast.watch_repeats(rows[start : start + block])
+        fast.watch_range(rows[start : start + block])
     for f in range(2):
         stuck = outside = 0
         previous = np.nan
@@ -120,17 +182,19 @@ def test_blockwise_sensor_checks_equal_counting_one_by_one(seed: int, windows: i
             stuck = stuck + 1 if value == previous and abs(value) < CLIP else 0
             outside = outside + 1 if abs(value) > 7.2 else 0
             previous = value
-        assert fast.statistic[:, f].tolist() == [stuck, outside]
+        assert (fast.stuck[f], fast.outside[f]) == (stuck, outside)
 
 
 def test_a_sensor_that_was_always_constant_is_not_called_stuck() -> None:
     checks = SensorChecks(mean=np.zeros(1), std=np.array([1e-3]))
-    checks.update(np.zeros((50, 1), np.float32))
-    assert checks.statistic[0, 0] == 0
+    checks.watch_repeats(np.zeros((50, 1), np.float32))
+    assert checks.stuck[0] == 0
 
 
-def test_the_histogram_threshold_is_the_figure_of_the_design() -> None:
-    assert histogram_threshold(0.01, 10_000, fitted_on=10**9) == pytest.approx(0.0147, abs=0.001)
+def test_the_histogram_threshold_is_the_figure_of_the_design_less_what_looking_every_16_windows_saves() -> (
+    None
+):
+    assert histogram_threshold(0.01, 10_000, fitted_on=10**9) == pytest.approx(0.0147, rel=0.15)
 
 
 def test_thresholds_grow_with_the_run_length_the_memory_and_fewer_reference_windows() -> None:
@@ -140,67 +204,86 @@ def test_thresholds_grow_with_the_run_length_the_memory_and_fewer_reference_wind
     assert histogram_threshold(0.002, 10_000, fitted_on=1000, memory=3.0) == pytest.approx(2 * plain)
     with pytest.raises(ValueError, match="no thresholds were simulated"):
         histogram_threshold(0.05, 10_000, fitted_on=1000)
+    for statistic in ("small shift", "shift", "spread up", "spread down"):
+        assert threshold(statistic, 1e6, fitted_on=1e9) > threshold(statistic, 1e4, fitted_on=1e9)
+    with pytest.raises(ValueError, match="no thresholds were simulated for 'slope'"):
+        threshold("slope", 10_000, fitted_on=1000)
 
 
-def test_siegmunds_run_length_matches_a_simulation() -> None:
-    h = cusum_threshold(500.0, 0.25)
-    assert cusum_run_length(h, 0.25) == pytest.approx(500.0, rel=1e-6)
-    random, lengths = rng(3), np.zeros(400)
-    up, down, alive = np.zeros(400), np.zeros(400), np.ones(400, bool)
-    while alive.any():
-        z = random.standard_normal(400)
-        up, down = np.maximum(0, up + z - 0.25), np.maximum(0, down - z - 0.25)
-        lengths += alive
-        alive &= (up < h) & (down < h)
-    assert lengths.mean() == pytest.approx(500.0, rel=0.15)
+def test_a_sensor_that_repeats_itself_in_the_reference_is_given_longer_before_it_is_stuck() -> None:
+    assert stuck_run(1e6, repeats=0.0, fitted_on=1e9, shortest=3) == 3
+    assert stuck_run(1e6, repeats=0.0, fitted_on=117, shortest=3) == 4
+    half = stuck_run(1e6, repeats=0.5, fitted_on=1e9, shortest=3)
+    assert 0.5**half <= 1e-6 < 0.5 ** (half - 1)
 
 
-DELAYS = {  # change: (EWMA-histogram at λ=.01, CUSUM); mean delay at ARL0 = 10 000, None = no promise
-    "mean .5σ": (lambda x: x + 0.5, 104, 54),
-    "mean 1σ": (lambda x: x + 1.0, 38, 18),
-    "scale ×1.5": (lambda x: x * 1.5, 102, None),
-    "scale ×.5": (lambda x: x * 0.5, 61, None),
-    "stuck": (lambda x: np.zeros_like(x) + x[0], 12, None),
+def test_the_chart_for_a_small_shift_matches_siegmunds_run_length() -> None:
+    # Sequential Analysis (1985), Eq. (2.56): two-sided, k = 1/4, with the 1.166 overshoot correction
+    h = float(threshold("small shift", 10_000 * SHARES["small shift"], fitted_on=math.inf))
+    b = 0.5 * (h + 1.166)
+    assert (math.exp(b) - 1 - b) / (2 * 0.25**2) / 2 == pytest.approx(10_000, rel=0.1)
+
+
+CHANGES = {  # change: mean delay that the product promises at ARL0 = 10 000 a sensor, for all detectors together
+    "mean .5": (lambda x: x + 0.5, 54),
+    "mean 1": (lambda x: x + 1.0, 18),
+    "scale x1.5": (lambda x: x * 1.5, 102),
+    "scale x.5": (lambda x: x * 0.5, 61),
+    "stuck": (lambda x: np.repeat(x[:1], len(x), axis=0), 12),
 }
 
 
-@pytest.mark.parametrize("change", DELAYS)
-def test_mean_delays_are_those_of_the_design_table(change: str) -> None:
-    alter, by_histogram, by_cusum = DELAYS[change]
-    sensors, windows = 300, 600
+def first_alarms(sensors: int, rows: Float, *, settled: Float) -> NDArray[np.float64]:
+    """Windows until each column of `rows` raises the alarm, looked at with every window."""
+    detectors = Detectors(
+        gaussian_reference(sensors), run_length=10_000, factor=1.0, shortest_stuck=3, range_windows=12
+    )
+    first = np.full(sensors, np.inf)
+    for i, row in enumerate(np.vstack([settled, rows]).astype(np.float32), 1 - len(settled)):
+        detectors.watch(np.append(row, 0.0)[None])
+        alarmed = detectors.ratios[:, :-1].max(axis=0) >= 1
+        if i <= 0:  # an alarm before the change: this life does not count
+            alarmed, first = np.zeros_like(alarmed), np.where(alarmed, np.nan, first)
+        first = np.where(alarmed & np.isinf(first), i, first)
+    return first[np.isfinite(first)]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_mean_delays_are_those_that_the_design_asks_for(change: str) -> None:
+    alter, promised = CHANGES[change]
     random = rng(4)
-    histogram = EwmaHistogram(np.tile(NORMAL_EDGES, (sensors, 1)), RATES)
-    one = np.ones(sensors)
-    cusum = Cusum(mean=0 * one, scale=one, allowance=0.25 * one, ceiling=1e9 * one)
-    settled = random.standard_normal((400, sensors))
-    histogram.update(settled)
-    cusum.update(settled)
-    s_limit, h_limit = histogram_threshold(0.01, 10_000, fitted_on=10**9), cusum_threshold(10_000, 0.25)
-    first = np.full((2, sensors), float(windows))
-    for i, row in enumerate(alter(random.standard_normal((windows, sensors)))):
-        histogram.update(row[None])
-        cusum.update(row[None])
-        over = np.stack([histogram.statistic[0] > s_limit, cusum.statistic.max(axis=0) > h_limit])
-        first = np.where(over & (first == windows), i + 1, first)
-    assert first[0].mean() == pytest.approx(by_histogram, rel=0.2, abs=3)
-    if by_cusum is not None:
-        assert first[1].mean() == pytest.approx(by_cusum, rel=0.2, abs=3)
+    settled, after = random.standard_normal((200, 500)), random.standard_normal((400, 500))
+    delays = first_alarms(500, alter(after), settled=settled)
+    assert len(delays) > 450
+    # the monitor looks every second window when something builds up, every eighth before: stuck waits for that
+    assert (
+        delays.mean() <= promised + (0 if change != "stuck" else -4) + 3 * delays.std() / len(delays) ** 0.5
+    )
+
+
+def test_all_detectors_of_a_sensor_together_keep_the_run_length() -> None:
+    first = first_alarms(600, rng(5).standard_normal((3000, 600)), settled=np.empty((0, 600)))
+    assert 1 - math.exp(-3000 / 10_000) == pytest.approx(len(first) / 600, abs=0.08)
+
+
+def draw(shape: str, random: np.random.Generator) -> Callable[[tuple[int, ...]], Float]:
+    return {
+        "gaussian": random.standard_normal,
+        "t3": lambda size: random.standard_t(3, size),
+        "log-normal": lambda size: random.lognormal(0, 1, size),
+        "uniform": random.random,
+    }[shape]
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "t3", "log-normal"])
 def test_the_histogram_is_free_of_the_distribution(shape: str) -> None:
-    random = rng(5)
-    draw = {
-        "gaussian": random.standard_normal,
-        "t3": lambda size: random.standard_t(3, size),
-        "log-normal": lambda size: random.lognormal(0, 1, size),
-    }[shape]
-    edges = np.quantile(draw(200_000), np.arange(1, 10) / 10)
+    sample = draw(shape, rng(5))
+    edges = np.quantile(sample((200_000,)), np.arange(1, 10) / 10)
     histogram = EwmaHistogram(np.tile(edges, (200, 1)), RATES)
     largest = np.zeros(200)
-    rows = draw((3000, 200))
-    for row in rows:
-        histogram.update(row[None])
+    rows = sample((3000, 200))
+    for start in range(0, 3000, 16):  # as the monitor does
+        histogram.update(rows[start : start + 16])
         largest = np.maximum(largest, histogram.statistic[0])
     alarmed = float((largest > histogram_threshold(0.01, 10_000, fitted_on=10**9)).mean())
     assert alarmed == pytest.approx(1 - np.exp(-3000 / 10_000), abs=0.1)
@@ -226,17 +309,3 @@ def test_a_reference_refuses_what_it_cannot_learn_from() -> None:
 def test_a_reference_of_a_constant_sensor_still_has_ascending_edges() -> None:
     reference = fit_reference(np.column_stack([np.zeros(50), np.arange(50.0)]), np.ones(50))
     assert all(b > a for row in reference.edges for a, b in itertools.pairwise(row))
-
-
-def test_block_bootstrap_keeps_neighbours_together() -> None:
-    rows = np.arange(100.0).reshape(-1, 1)
-    steps = np.diff(bootstrap_rows(rows, length=64, block=8, rng=rng())[:, 0])
-    assert np.isin(steps, (1.0, -99.0)).reshape(-1)[np.arange(63) % 8 != 7].all()
-
-
-def test_thresholds_grow_where_the_bootstrap_saw_more_than_they_allow() -> None:
-    quiet, loud = rng(1).gumbel(0.4, 0.05, 100), rng(1).gumbel(0.9, 0.1, 100)
-    assert factor_for_run_length(quiet, windows=1000, run_length=10_000) == 1.0
-    assert factor_for_run_length(loud, windows=1000, run_length=10_000) == pytest.approx(
-        0.9 + 0.1 * np.log(10), abs=0.1
-    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.drift.monitor import DriftMonitor, DriftSettings, bootstrap_factor
+from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
 from models.errors import DriftStateError
 
@@ -167,14 +167,3 @@ def test_a_state_that_is_damaged_or_foreign_is_refused_and_changes_nothing(spoil
 def test_sensor_names_must_fit_the_reference() -> None:
     with pytest.raises(ValueError, match="1 sensor names for a reference of 8"):
         DriftMonitor(fit_reference(*world(0, 100)), sensors=("a",))
-
-
-def test_the_bootstrap_asks_for_more_where_the_plain_thresholds_are_too_low() -> None:
-    rows, scores = world(11, 300, rho=0.9)
-    random = np.random.default_rng(0)
-    factor = bootstrap_factor(rows, scores, DriftSettings(), block=30, windows=300, chains=8, rng=random)
-    assert factor >= 1.0
-    with pytest.raises(ValueError, match="needs 300 windows, got 100"):
-        bootstrap_factor(
-            rows[:100], scores[:100], DriftSettings(), block=30, windows=50, chains=2, rng=random
-        )

@@ -1,0 +1,198 @@
+"""All detectors over all sensors of one device, each beside its threshold; no schedule, no memory of a verdict.
+
+::
+
+    rows ─┬─► normal scores ─► CUSUM charts     `watch`: as often as one likes, a few microseconds a call
+          ├─► repeats ─► stuck                  `watch`
+          ├─► EWMA-histograms, two rates        `count`: in larger blocks, for shape shows slowly anyhow
+          └─► range                             `count`
+
+Every column (a sensor, or as the last one the anomaly score) keeps the same run length between false alarms; the score
+has the charts for a rising mean only, for falling errors are a model that got better.
+
+Invariants: `ratios` are statistic ÷ threshold, 0 where a detector does not watch a column.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.drift.calibration import HISTOGRAM_RATES, SHARES, histogram_threshold, stuck_run, threshold
+from models.drift.cusum import CHARTS, CusumCharts
+from models.drift.ewma_histogram import EwmaHistogram
+from models.drift.normal_scores import NormalScores
+from models.drift.reference import DriftReference, has_tied_edges
+from models.drift.sensor_checks import SensorChecks
+
+__all__ = ["DETECTORS", "Detectors"]
+
+DETECTORS: Final = (
+    *CHARTS,
+    *(f"histogram λ={rate:g}" for rate in HISTOGRAM_RATES),
+    "stuck",
+    "out of range",
+)
+"""Names of the rows of `Detectors.ratios`."""
+
+_CHARTS: Final = slice(0, len(CHARTS))
+_HISTOGRAMS: Final = slice(len(CHARTS), len(CHARTS) + len(HISTOGRAM_RATES))
+_STUCK: Final = len(DETECTORS) - 2
+_OUTSIDE: Final = len(DETECTORS) - 1
+_STATISTIC_OF_CHART: Final = ("small shift", "small shift", "shift", "shift", "spread up", "spread down")
+_CEILING: Final = 1.5
+"""Sums stop at one and a half times their threshold, so that recovery does not take as long as the drift did."""
+_COUNTED_TOGETHER: Final = 16
+_LARGEST_HISTOGRAM_THRESHOLD: Final = 0.6
+"""S cannot exceed 0.9; a threshold above that would be a detector switched off."""
+_UNMEASURED_STUCK_WINDOWS: Final = 12
+
+Float = NDArray[np.float32]
+
+
+class Detectors:
+    """The detectors of F sensors and of the log anomaly score.
+
+    Args:
+        reference: what is normal.
+        run_length: ARL0 of each column, windows.
+        factor: multiplies every statistical threshold.
+        shortest_stuck: windows in a row with the same value that count as stuck at the earliest.
+        range_windows: windows in a row that count as out of range.
+    """
+
+    def __init__(
+        self,
+        reference: DriftReference,
+        *,
+        run_length: float,
+        factor: float,
+        shortest_stuck: int,
+        range_windows: int,
+    ) -> None:
+        count = reference.sensors
+        self._sensors = count
+        memory = np.asarray(reference.memory or (1.0,) * count)
+        self._threshold = np.full((len(DETECTORS), count + 1), np.inf)
+        self._threshold[_CHARTS] = factor * _chart_thresholds(reference, memory, run_length)
+        self._threshold[_HISTOGRAMS, :-1] = _histogram_thresholds(reference, memory, run_length, factor)
+        self._threshold[_STUCK, :-1] = max(_UNMEASURED_STUCK_WINDOWS, shortest_stuck)
+        for i, share in enumerate(reference.repeats):
+            self._threshold[_STUCK, i] = stuck_run(
+                run_length / SHARES["stuck"],
+                repeats=share,
+                fitted_on=reference.fitted_on,
+                shortest=shortest_stuck,
+            )
+        self._threshold[_OUTSIDE, :-1] = range_windows
+        self._inverse = (1.0 / self._threshold).astype(np.float32)
+        self._ratios = np.zeros(self._threshold.shape, np.float32)
+
+        everywhere = np.append(memory, reference.score_memory)
+        self._scores = NormalScores(reference)
+        self._charts = CusumCharts(
+            memory=everywhere,
+            fitted_on=reference.fitted_on / everywhere,
+            ceiling=np.where(np.isinf(self._threshold[_CHARTS]), 0.0, _CEILING * self._threshold[_CHARTS]),
+        )
+        self._histogram = EwmaHistogram(np.asarray(reference.edges), np.asarray(HISTOGRAM_RATES))
+        self._checks = SensorChecks(mean=np.asarray(reference.mean), std=np.asarray(reference.std))
+
+    @property
+    def ratios(self) -> Float:
+        """Statistic ÷ threshold, shape (10, F + 1): the rows of `DETECTORS` as of the last `watch` and `count`."""
+        return self._ratios
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Thresholds, shape (10, F + 1); infinite where a detector does not watch a column."""
+        return self._threshold
+
+    def watch(self, rows: Float) -> None:
+        """Show the charts and the stuck check k windows (k, F + 1) in order; the last column is ln score."""
+        self._charts.update(self._scores(rows))
+        self._checks.watch_repeats(rows[:, :-1])
+        np.multiply(self._charts.statistic, self._inverse[_CHARTS], out=self._ratios[_CHARTS])
+        np.multiply(self._checks.stuck, self._inverse[_STUCK, :-1], out=self._ratios[_STUCK, :-1])
+
+    def count(self, rows: Float) -> None:
+        """Show the histograms and the range check k windows (k, F + 1) in order."""
+        self._histogram.update(rows[:, :-1])
+        self._checks.watch_range(rows[:, :-1])
+        self._ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
+        self._ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
+
+    def largest_ratio(self, rows: Float) -> float:
+        """Show all detectors (n, F + 1) windows and say how large a statistical ratio got; runs do not count.
+
+        Looked at every eighth window, as a monitor does in quiet times.
+        """
+        largest = 0.0
+        for start in range(0, len(rows), _COUNTED_TOGETHER):
+            block = rows[start : start + _COUNTED_TOGETHER]
+            self._charts.update(self._scores(block[:8]))
+            np.multiply(self._charts.statistic, self._inverse[_CHARTS], out=self._ratios[_CHARTS])
+            largest = max(largest, float(self._ratios[:_STUCK].max()))
+            if len(block) > 8:
+                self._charts.update(self._scores(block[8:]))
+                np.multiply(self._charts.statistic, self._inverse[_CHARTS], out=self._ratios[_CHARTS])
+            self.count(block)
+            largest = max(largest, float(self._ratios[:_STUCK].max()))
+        return largest
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Named arrays to save."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for name, part in self._parts().items():
+            arrays |= {f"{name}.{key}": value for key, value in part.state().items()}
+        return arrays
+
+    def restore(self, state: dict[str, NDArray[np.floating]]) -> None:
+        """Continue from what `state` gave; raises ValueError for arrays of another shape."""
+        for name, part in self._parts().items():
+            prefix = f"{name}."
+            part.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._ratios[_CHARTS] = self._charts.statistic * self._inverse[_CHARTS]
+        self._ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
+        self._ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+        self._ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
+
+    def _parts(self) -> dict[str, CusumCharts | EwmaHistogram | SensorChecks]:
+        return {"charts": self._charts, "histogram": self._histogram, "checks": self._checks}
+
+
+def _chart_thresholds(
+    reference: DriftReference, memory: NDArray[np.float64], run_length: float
+) -> NDArray[np.float64]:
+    """(6, F + 1)."""
+    everywhere = np.append(memory, reference.score_memory)
+    # Squares of an autoregression with lag-one correlation ρ have ρ²: they forget faster than the values.
+    rho = (everywhere - 1.0) / (everywhere + 1.0)
+    of_squares = (1.0 + rho**2) / (1.0 - rho**2)
+    rows = []
+    for statistic in _STATISTIC_OF_CHART:
+        slower = of_squares if statistic.startswith("spread") else everywhere
+        limit = threshold(statistic, run_length, fitted_on=reference.fitted_on / slower)
+        rows.append(limit * of_squares if statistic.startswith("spread") else limit)
+    limits = np.stack(rows)
+    limits[4:, :-1] = np.where(has_tied_edges(reference), np.inf, limits[4:, :-1])
+    limits[[1, 3, 4, 5], -1] = np.inf
+    return limits
+
+
+def _histogram_thresholds(
+    reference: DriftReference, memory: NDArray[np.float64], run_length: float, factor: float
+) -> NDArray[np.float64]:
+    """(2, F). Tied edges make unequal bins; a sensor that has them is watched by its mean and its checks."""
+    limits = np.stack(
+        [
+            histogram_threshold(
+                rate, run_length / SHARES["histogram"], fitted_on=reference.fitted_on, memory=memory
+            )
+            for rate in HISTOGRAM_RATES
+        ]
+    )
+    limits = np.minimum(limits * factor, _LARGEST_HISTOGRAM_THRESHOLD)
+    return np.where(has_tied_edges(reference), np.inf, limits)
