@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks
+from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.durable_files import private_directory
@@ -33,6 +34,7 @@ from edge_agent.fleet_client import BundleStream, FleetClient, FleetEndpoint
 from edge_agent.health import Counters, LatencyReservoir
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.installer import Installer, open_installer
+from edge_agent.installation.probe import ChildProbe
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner
 from edge_agent.mqtt_link import Credentials, MqttLink, Will
 from edge_agent.outbox import Outbox
@@ -114,8 +116,11 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     stack.callback(source.close)
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)
-    installer = _installer(settings, source, _CountedBundles(fleet, counters))
+    choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
+    installer = _installer(settings, source, _CountedBundles(fleet, counters), choice)
     stack.callback(installer.close)
+    if (active := installer.active()) is not None:
+        choice.prepare(active.bundle)
     buffer = SampleBuffer(paths.buffer, source.spec.feature_count, settings.buffer.maximum_bytes)
     stack.callback(buffer.close)
     outbox = Outbox.open(paths.outbox, settings.outbox, now_s=time.time())
@@ -126,7 +131,12 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         stack.callback(link.close, FAREWELL_S)
     poll = _desired_poll(settings, fleet, link, waking.set, stack)
     pipeline = Pipeline(
-        source.spec, settings.detection, memory=DetectionMemory(paths), buffer=buffer, clock=time.perf_counter
+        source.spec,
+        settings.detection,
+        memory=DetectionMemory(paths),
+        buffer=buffer,
+        clock=time.perf_counter,
+        open_model=choice.open,
     )
     if end_orphan(paths):
         log.info("the learner of an earlier start was ended")
@@ -147,7 +157,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         telemetry=Telemetry(identity, outbox, link, counters),
         installation=installer,
         learner=learner,
-        reporter=StatusReporter(facts, outbox, buffer),
+        reporter=StatusReporter(facts, outbox, buffer, delegate=lambda: choice.running),
         counters=counters,
         latencies=LatencyReservoir(random.Random()),  # noqa: S311 - which latencies are kept is no secret
         flush_rows=buffer.flush,
@@ -166,14 +176,17 @@ def _wait(waking: threading.Event, timeout_s: float) -> bool:
     return was_woken
 
 
-def _installer(settings: Settings, source: Source, bundles: _CountedBundles) -> Installer:
-    paths = settings.paths
+def _installer(
+    settings: Settings, source: Source, bundles: _CountedBundles, choice: DelegateChoice
+) -> Installer:
+    paths, keys = settings.paths, load_release_keys(settings.release_keys)
     return open_installer(
         journal_file=paths.install_journal,
         bundles=paths.bundles,
-        keys=load_release_keys(settings.release_keys),
+        keys=keys,
         requirements=Requirements(family=settings.family, features=source.spec),
         source=bundles,
+        probe=ProbeWithDelegate(ChildProbe(keys), choice, keys),
     )
 
 

@@ -27,13 +27,15 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.delegate_choice import WindowModel
 from edge_agent.detection_memory import DetectionMemory, Remembered
 from edge_agent.errors import StorageError
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.port import SourceWindow
+from models.architecture import Kind
+from models.drift.bootstrap import fit_calibrated_reference
 from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
-from models.drift.reference import DriftReference, fit_reference
 from models.errors import ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model
@@ -106,6 +108,9 @@ class Pipeline:
         memory: DetectionMemory,
         buffer: RowStore,
         clock: Callable[[], float],
+        open_model: Callable[[bytes, Kind, str], WindowModel] = lambda content, kind, _: Int8Model(
+            content, kind
+        ),
     ) -> None:
         """Continue from what is remembered.
 
@@ -115,11 +120,13 @@ class Pipeline:
             memory: what survives a restart.
             buffer: where standardised windows go.
             clock: monotonic seconds, for latencies.
+            open_model: makes a model of its bytes, kind and bundle's SHA-256; raises ModelError.
         """
         self._settings = settings
         self._memory = memory
         self._buffer = buffer
         self._clock = clock
+        self._open_model = open_model
         self._sensors = SensorView(spec)
         self._extractor = make_extractor(spec)
         self._raw_rows: list[tuple[Float, float]] = []
@@ -131,7 +138,7 @@ class Pipeline:
         self._is_continuing = self._remembered.alarm_open
         self._calm = 0
         self._windows_over = 0
-        self._model: Int8Model | None = None
+        self._model: WindowModel | None = None
         self._manifest: Manifest | None = None
         self._bundle_sha256 = ""
         self._threshold: PersonalThreshold | None = None
@@ -181,7 +188,7 @@ class Pipeline:
         Raises:
             ModelError: the model cannot be loaded; the one before stays in use.
         """
-        model = Int8Model(int8_model, manifest.model.kind)
+        model = self._open_model(int8_model, manifest.model.kind, bundle_sha256)
         if self._model is not None:
             # Another model is another opinion: what it calls an anomaly is a new one.
             self._alarm.reset()
@@ -357,8 +364,10 @@ class Pipeline:
     def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> bool:
         if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays
             return False
-        reference: DriftReference = fit_reference(self._sensors.watch(rows), scores)
         settings = DriftSettings(run_length=self._settings.drift_run_length)
+        # A fixed seed: the same windows give the same thresholds, on every device and after a restart.
+        random = np.random.default_rng(0)
+        reference = fit_calibrated_reference(self._sensors.watch(rows), scores, settings, rng=random)
         self._drift = DriftMonitor(reference, settings, sensors=self._sensors.watched)
         self._memory.save_drift(self._drift)
         return True

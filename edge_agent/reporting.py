@@ -7,6 +7,7 @@ stop anything.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.agent import Agent
@@ -43,10 +44,18 @@ class Facts:
 class StatusReporter:
     """`Reporter` over the state directory."""
 
-    def __init__(self, facts: Facts, outbox: Outbox, buffer: SampleBuffer) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        outbox: Outbox,
+        buffer: SampleBuffer,
+        *,
+        delegate: Callable[[], str] = lambda: "",
+    ) -> None:
         self._facts = facts
         self._outbox = outbox
         self._buffer = buffer
+        self._delegate = delegate
         self._paths = facts.settings.paths
         self._status_due_s = self._counters_due_s = self._memory_due_s = float("-inf")
         self._health_due_s = float("-inf")
@@ -133,6 +142,7 @@ class StatusReporter:
             malformed_downlinks=agent.counters.malformed_downlinks,
             source_errors=agent.counters.source_errors,
             inference_errors=agent.counters.inference_errors,
+            delegate=self._delegate(),
             problems=self._problems(agent),
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +28,7 @@ __all__ = [
     "FleetSettings",
     "FlowerSettings",
     "HealthSettings",
+    "InferenceSettings",
     "LearnerSettings",
     "MqttSettings",
     "OutboxSettings",
@@ -100,6 +101,15 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Newest buffered windows that become the new normal when a new version is committed."""
     drift_run_length: Annotated[float, Meta(ge=100)] = 20_000.0
     """Windows between false drift reports that the detectors are tuned for (ARL0 of the whole device)."""
+
+
+class InferenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What runs the models; see `edge_agent.delegate_choice`."""
+
+    delegate: Literal["auto", "cpu", "xnnpack", "edgetpu", "gpu"] = "auto"
+    """``auto`` tries an Edge TPU or GPU whose library is on this device, and otherwise costs nothing."""
+    library: Path | None = None
+    """The delegate's library, where it does not lie in one of Debian's folders."""
 
 
 class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,6 +218,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mqtt: MqttSettings | None = None
     flower: FlowerSettings | None = None
     detection: DetectionSettings = DetectionSettings()
+    inference: InferenceSettings = InferenceSettings()
     outbox: OutboxSettings = OutboxSettings()
     buffer: BufferSettings = BufferSettings()
     learner: LearnerSettings = LearnerSettings()
@@ -305,6 +316,10 @@ def _check_meaning(settings: Settings, file: Path) -> None:
         raise SettingsError(f"{file}: release_keys is empty; name at least one Ed25519 public key file (PEM)")
     if settings.fleet is not None and not settings.fleet.url.startswith("https://"):
         raise SettingsError(f"{file}: fleet.url = {settings.fleet.url!r} is not valid: use https://host:port")
+    if settings.inference.library is not None and settings.inference.delegate not in {"edgetpu", "gpu"}:
+        raise SettingsError(
+            f"{file}: inference.library names a library for delegate = {settings.inference.delegate!r}; it belongs to 'edgetpu' or 'gpu'"
+        )
     if settings.mqtt is not None:
         _check_broker(settings.mqtt, file)
 

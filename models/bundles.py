@@ -196,7 +196,7 @@ def _decode(content: bytes, kind: type[T], what: str) -> T:
 
 def _check_models(files: Mapping[str, bytes], architecture: Architecture, name: str) -> None:
     try:
-        for file in files.keys() & {"model.int8.tflite", "training.tflite", EDGE_TPU_FILE}:
+        for file in sorted(files.keys() & {"model.int8.tflite", "training.tflite", EDGE_TPU_FILE}):
             check_seal(files[file], f"{file} of {name}")
     except ModelFormatError as error:
         raise BundleContentError(str(error)) from None

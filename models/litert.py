@@ -53,6 +53,8 @@ def open_delegate(library: Path) -> Any:
     Raises:
         DelegateError: no such file, no library for this machine, no delegate in it, or its hardware is not there.
     """
+    if not library.exists():
+        raise DelegateError(f"the delegate library {library} cannot be used: there is no such file")
     try:
         with silent_stderr():
             return load_delegate(str(library))

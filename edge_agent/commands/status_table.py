@@ -28,7 +28,10 @@ def print_status(status: Status, now_s: float) -> None:
             f"{_number(status.last_score)} against {_number(status.threshold)}{', ALARM' if status.alarm_open else ''}",
         ),
         ("drift", f"{health.drift_score:.2f} of 1{', drifted' if health.drifted else ''}"),
-        ("inference", f"p50 {health.inference_p50_us:.0f} µs, p99 {health.inference_p99_us:.0f} µs"),
+        (
+            "inference",
+            f"p50 {health.inference_p50_us:.0f} µs, p99 {health.inference_p99_us:.0f} µs{f' on {status.delegate}' if status.delegate else ''}",
+        ),
         ("memory", f"{health.memory_pss_bytes / 1e6:.1f} MB"),
         ("telemetry", f"{health.telemetry_bytes / 1e3:.1f} kB sent, {saved:.2%} of raw streaming saved"),
         ("training, updates", f"{health.training_bytes / 1e3:.1f} kB, {health.update_bytes / 1e3:.1f} kB"),
