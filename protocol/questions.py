@@ -75,8 +75,8 @@ TRAINING_KINDS: Final = frozenset({FIT, SCAFFOLD})
 
 KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
 
-CONTENDERS: Final = ("champion", "mahalanobis", "principal_components", "network")
-"""Who takes part in a contest, in the order in which ties are decided: what runs already, then the simpler one."""
+CONTENDERS: Final = ("champion", "network", "mahalanobis", "principal_components")
+"""Who takes part in a contest, in the order in which ties are decided: what runs already, then what was trained for this fleet."""
 
 PERTURBED_COPIES: Final = 4
 """Disturbed copies of each held-out window in a contest: one for each kind of `models.perturbations`."""

@@ -14,9 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError
-from protocol.questions import AnswerLayout
+from protocol.questions import CONTENDERS, PERTURBED_COPIES, AnswerLayout
 
-__all__ = ["Admission", "admit_assessment", "admit_update", "check_answer"]
+__all__ = [
+    "Admission",
+    "admit_assessment",
+    "admit_contest",
+    "admit_moments",
+    "admit_update",
+    "check_answer",
+]
 
 Admission = Callable[[Mapping[str, NDArray[np.float64]]], None]
 """A rule over the named parts of one answer; raises AnswerRefusedError, or returns for what may enter."""
@@ -58,7 +65,7 @@ def check_answer(
 
 
 def admit_update(*, norm_limit: float, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
-    """The rule for ``train.fit``: 1 … `maximum_examples` examples and an update of at most `norm_limit`.
+    """The rule for ``train.fit`` and ``train.scaffold``: 1 … `maximum_examples` examples and an update of at most `norm_limit`.
 
     The norm is the L2 norm of (n·(w' - w)) / n, the device's move in parameter space, so that a device with many
     examples is measured like one with few.
@@ -71,6 +78,13 @@ def admit_update(*, norm_limit: float, maximum_examples: int = MAXIMUM_EXAMPLES)
         norm = float(np.linalg.norm(parts["weighted_update"])) / examples
         if norm > norm_limit:
             raise AnswerRefusedError(f"update has norm {norm:.4g}; the limit is {norm_limit:.4g}")
+        if "weighted_control" in parts:
+            step = float(np.linalg.norm(parts["weighted_control"])) / examples
+            # A float32 rounding above the limit that the device itself clips to is no lie.
+            if step > norm_limit * (1 + 1e-5):
+                raise AnswerRefusedError(
+                    f"control variate moves by a step of norm {step:.4g}; the limit is {norm_limit:.4g}"
+                )
         for name in ("loss_before", "loss_after"):
             if parts[name][0] < 0:
                 raise AnswerRefusedError(f"{name} is {parts[name][0]:.4g}; a summed loss is 0 or more")
@@ -96,13 +110,47 @@ def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
                     f"{name} has the negative entry {parts[name].min():.4g}; valid is 0 or more"
                 )
         for name in ("candidate_scores", "champion_scores"):
-            counts = parts[name]
-            if (counts < 0).any() or abs(counts.sum() - examples) > WHOLE_COUNT_TOLERANCE:
-                raise AnswerRefusedError(
-                    f"{name} counts {counts.sum():.6g} scores; it must count each of the {examples:.6g} examples once"
-                )
+            _admit_counts(parts, name, examples)
 
     return rule
+
+
+def admit_moments(*, features: int, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
+    """The rule for ``evaluate.moments``: plausible examples, and squares that their sums allow (Σ x² ≥ (Σ x)²/n)."""
+    # Row i of an upper triangle begins with its diagonal entry.
+    diagonal = np.cumsum([0, *range(features, 1, -1)])
+
+    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
+        examples = _admit_examples(parts, maximum_examples)
+        squares, least = parts["feature_products"][diagonal], parts["feature_sum"] ** 2 / examples
+        short = squares < least * (1 - 1e-4) - 1e-6 * examples
+        if short.any():
+            at = int(np.argmax(short))
+            raise AnswerRefusedError(
+                f"the squares of feature {at} add up to {squares[at]:.4g}; with its sum they are at least {least[at]:.4g}"
+            )
+
+    return rule
+
+
+def admit_contest(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
+    """The rule for ``evaluate.contest``: plausible examples, and histograms that count each window, and each of its copies, once."""
+
+    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
+        examples = _admit_examples(parts, maximum_examples)
+        for name in CONTENDERS:
+            _admit_counts(parts, f"{name}_healthy", examples)
+            _admit_counts(parts, f"{name}_perturbed", PERTURBED_COPIES * examples)
+
+    return rule
+
+
+def _admit_counts(parts: Mapping[str, NDArray[np.float64]], name: str, expected: float) -> None:
+    counts = parts[name]
+    if (counts < 0).any() or abs(counts.sum() - expected) > WHOLE_COUNT_TOLERANCE:
+        raise AnswerRefusedError(
+            f"{name} counts {counts.sum():.6g} scores; it must count each of the {expected:.6g} examples once"
+        )
 
 
 def _admit_examples(parts: Mapping[str, NDArray[np.float64]], maximum: int) -> float:

@@ -152,5 +152,6 @@ def _wanted_devices(policy: FamilySettings, online: int) -> int:
 
 def _longest_run_s(policy: FamilySettings, run: TrainingRun) -> float:
     """How long the run can last from now: each question asked as often and as slowly as the policy allows."""
-    questions = run.rounds - run.finished_rounds + 1
+    # After the rounds: moments, contest, assessment.
+    questions = run.rounds - run.finished_rounds + 3
     return (questions + 1) * policy.round_attempts * (policy.join_timeout_s + policy.round_deadline_s)

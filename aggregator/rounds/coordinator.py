@@ -10,7 +10,8 @@ Invariants:
     * `advance` is safe to call after a kill -9 at any point: it goes on after the last committed step. Steps that reach
       out (publish, start a rollout) are idempotent at the other end.
     * A step commits the next record and the vectors it made in one transaction.
-    * A void round leaves the model as it was; `round_attempts` void attempts in a row end the run as FAILED.
+    * A void round leaves the model as it was; `round_attempts` void attempts in a row end the run as FAILED. So many in the comparison
+      with a baseline, which is two steps at the head of ASSESSING, end the comparison and not the run.
     * Devices are invited exactly while the state is one of `runs.WITH_DEVICES`.
 """
 
@@ -18,27 +19,50 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import msgspec
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from aggregator.errors import AggregatorError, FlowerRunEndedError, RoundCancelledError
+from aggregator.errors import AggregatorError, FlowerRunEndedError, RoundCancelledError, SumError
 from aggregator.rounds import champion
+from aggregator.rounds.asking import Asked
 from aggregator.rounds.attendance import Attendance, Pacing
-from aggregator.rounds.journal import ASSESSMENT, CHAMPION, MOMENTS, PARAMETERS, RunJournal
+from aggregator.rounds.comparison import (
+    compares,
+    contenders_of,
+    contest_record,
+    gather_moments,
+    hold_contest,
+)
+from aggregator.rounds.journal import (
+    ASSESSMENT,
+    CHAMPION,
+    CONTROL,
+    FEATURE_MOMENTS,
+    MOMENTS,
+    PARAMETERS,
+    RunJournal,
+)
 from aggregator.rounds.optimizers import ServerOptimizer, make_server_optimizer
 from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, ReleaseFleet
 from aggregator.rounds.privacy_record import NoRecord, PrivacyRecord
 from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.run_store import RunStore
-from aggregator.rounds.runs import WITH_DEVICES, RoundRecord, RunState, TrainingRun
-from aggregator.rounds.training import RoundOutcome, assess_candidate, train_round
+from aggregator.rounds.runs import WITH_DEVICES, ContestRecord, RoundRecord, RunState, TrainingRun
+from aggregator.rounds.training import ModelState, assess_candidate, train_round
 from aggregator.settings import FamilySettings
+from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.errors import ProtocolError
 
 __all__ = ["Coordinator"]
 
+Outcome = TypeVar("Outcome")
+
+_BROKEN: Final = "the Flower session broke"
 _log = structlog.get_logger()
 
 
@@ -151,6 +175,7 @@ class Coordinator:
                 CHAMPION: content,
                 PARAMETERS: parameters.tobytes(),
                 MOMENTS: _optimizer(policy).init(parameters).tobytes(),
+                CONTROL: np.zeros(parameters.size).tobytes(),
             },
         )
 
@@ -169,7 +194,7 @@ class Coordinator:
             ),
         )
         if outcome is None or outcome.total is None:
-            return self._count_void(run, policy, outcome)
+            return self._count_void(run, policy, None if outcome is None else outcome.record)
         finished = run.finished_rounds + 1
         run = msgspec.structs.replace(
             run,
@@ -183,11 +208,17 @@ class Coordinator:
             run,
             RunState.ASSESSING if finished >= run.rounds else RunState.ROUND,
             f"round {finished} of {run.rounds} is done",
-            {PARAMETERS: outcome.model.parameters.tobytes(), MOMENTS: outcome.model.moments.tobytes()},
+            {
+                PARAMETERS: outcome.model.parameters.tobytes(),
+                MOMENTS: outcome.model.moments.tobytes(),
+                CONTROL: outcome.model.control.tobytes(),
+            },
         )
 
     def _assess(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         bundle, model = self._journal.champion(run), self._journal.model(run)
+        if run.contest is None and compares(policy, bundle.architecture):
+            return self._compare(run, policy, bundle, model)
         outcome = self._try_round(
             run,
             lambda: assess_candidate(
@@ -201,7 +232,7 @@ class Coordinator:
             ),
         )
         if outcome is None or outcome.total is None:
-            return self._count_void(run, policy, outcome)
+            return self._count_void(run, policy, None if outcome is None else outcome.record)
         run = msgspec.structs.replace(
             run, log=(*run.log, outcome.record), attempts=0, privacy=self._privacy.claim(run, policy)
         )
@@ -210,7 +241,60 @@ class Coordinator:
             run, RunState.GATED, "the candidate is evaluated", {ASSESSMENT: outcome.total.tobytes()}
         )
 
-    def _try_round(self, run: TrainingRun, attempt: Callable[[], RoundOutcome]) -> RoundOutcome | None:
+    def _compare(
+        self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle, network: ModelState
+    ) -> TrainingRun:
+        """One of two steps before the assessment: gather moments, then let the contest say which model is the candidate."""
+        moments, architecture = self._journal.feature_moments(run), bundle.architecture
+        contenders: Mapping[str, NDArray[np.float32]] = {}
+        try:
+            if moments is not None:
+                contenders = contenders_of(architecture, moments, bundle.parameters, network.parameters)
+            asked = self._try_round(
+                run,
+                lambda: (hold_contest if contenders else gather_moments)(
+                    run,
+                    policy,
+                    contenders,
+                    architecture=architecture,
+                    attendance=self._attend(run, policy),
+                    started_at=self._pacing.now(),
+                ),
+            )
+            if asked is None or asked.total is None:
+                return self._count_missed(run, policy, asked)
+            run = msgspec.structs.replace(
+                run, log=(*run.log, asked.record), attempts=0, privacy=self._privacy.claim(run, policy)
+            )
+            _log_round(run, asked.record)
+            if not contenders:
+                made = {FEATURE_MOMENTS: asked.total.tobytes()}
+                return self._journal.commit(run, run.state, "the fleet's moments are summed", made)
+            record = contest_record(asked.total, bundle.manifest.threshold.score, policy)
+        except SumError as error:
+            return self._go_without_contest(run, str(error))
+        _log.info("contest_decided", run=run.id, winner=record.winner, **record.powers)
+        run = msgspec.structs.replace(run, contest=record)
+        winner = {PARAMETERS: contenders[record.winner].tobytes()}
+        return self._journal.commit(run, run.state, record.reason, winner)
+
+    def _count_missed(self, run: TrainingRun, policy: FamilySettings, asked: Asked | None) -> TrainingRun:
+        if run.attempts + 1 < policy.round_attempts:
+            return self._count_void(run, policy, None if asked is None else asked.record)
+        # A network is a candidate without a baseline beside it; devices of an older build do not know these questions.
+        why = _BROKEN if asked is None else asked.record.note
+        run = run if asked is None else msgspec.structs.replace(run, log=(*run.log, asked.record))
+        return self._go_without_contest(
+            run, f"{run.attempts + 1} attempts in a row gave none; the last: {why}"
+        )
+
+    def _go_without_contest(self, run: TrainingRun, why: str) -> TrainingRun:
+        _log.warning("contest_missed", run=run.id, reason=why)
+        record = ContestRecord(winner="network", reason=f"no baseline was compared: {why}")
+        run = msgspec.structs.replace(run, contest=record, attempts=0)
+        return self._journal.commit(run, run.state, record.reason)
+
+    def _try_round(self, run: TrainingRun, attempt: Callable[[], Outcome]) -> Outcome | None:
         try:
             return attempt()
         except FlowerRunEndedError as ended:
@@ -220,11 +304,11 @@ class Coordinator:
             return None
 
     def _count_void(
-        self, run: TrainingRun, policy: FamilySettings, outcome: RoundOutcome | None
+        self, run: TrainingRun, policy: FamilySettings, record: RoundRecord | None
     ) -> TrainingRun:
         attempts = run.attempts + 1
-        log = run.log if outcome is None else (*run.log, outcome.record)
-        why = "the Flower session broke" if outcome is None else outcome.record.note
+        log = run.log if record is None else (*run.log, record)
+        why = _BROKEN if record is None else record.note
         _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
         run = msgspec.structs.replace(
             run, log=log, attempts=attempts, privacy=self._privacy.claim(run, policy)

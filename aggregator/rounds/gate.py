@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from aggregator.rounds.runs import ContestRecord
+
 __all__ = ["Check", "GateLimits", "check_candidate", "check_int8", "failed_reasons"]
 
 
@@ -40,11 +42,26 @@ class Check:
 
 
 def check_candidate(
-    limits: GateLimits, *, candidate_loss: float, champion_loss: float, alarm_rate: float, threshold: float
+    limits: GateLimits,
+    *,
+    candidate_loss: float,
+    champion_loss: float,
+    alarm_rate: float,
+    threshold: float,
+    contest: ContestRecord | None = None,
 ) -> tuple[Check, ...]:
-    """Judge a candidate by the federated evaluation: losses are means per window, `alarm_rate` in [0, 1]."""
+    """Judge a candidate by the federated evaluation: losses are means per window, `alarm_rate` in [0, 1].
+
+    Losses are compared for a network only: that of a linear detector is on another scale, that of the champion itself its own.
+    """
+    is_network = contest is None or contest.winner == "network"
     return (
-        _check_improvement(limits.minimum_improvement, candidate_loss, champion_loss),
+        *(() if contest is None or not contest.powers else (_check_power(contest),)),
+        *(
+            (_check_improvement(limits.minimum_improvement, candidate_loss, champion_loss),)
+            if is_network
+            else ()
+        ),
         _at_most(
             "alarm_rate",
             alarm_rate,
@@ -69,6 +86,17 @@ def check_int8(limits: GateLimits, *, int8_error: float) -> tuple[Check, ...]:
 def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
     """The sentences of the checks that did not pass; empty: the candidate may go on."""
     return tuple(check.reason for check in checks if not check.is_passed)
+
+
+def _check_power(contest: ContestRecord) -> Check:
+    """The candidate's detection power against the champion's; a champion that would only replace itself does not pass."""
+    return Check(
+        name="detection_power",
+        value=contest.powers[contest.winner],
+        limit=contest.powers["champion"],
+        is_passed=contest.winner != "champion" or contest.is_champion_stale,
+        reason=contest.reason,
+    )
 
 
 def _check_improvement(limit: float, candidate: float, champion: float) -> Check:

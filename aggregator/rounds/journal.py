@@ -12,8 +12,9 @@ from typing import Final, TypeVar
 import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from aggregator.errors import FleetUnreachableError, RoundCancelledError
+from aggregator.errors import FleetUnreachableError, RoundCancelledError, UnknownRunError
 from aggregator.rounds import champion
 from aggregator.rounds.assessment import Assessment, read_assessment
 from aggregator.rounds.attendance import Pacing
@@ -25,11 +26,22 @@ from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.names import RunId
 
-__all__ = ["ASSESSMENT", "BUNDLE", "CHAMPION", "MOMENTS", "PARAMETERS", "RunJournal"]
+__all__ = [
+    "ASSESSMENT",
+    "BUNDLE",
+    "CHAMPION",
+    "CONTROL",
+    "FEATURE_MOMENTS",
+    "MOMENTS",
+    "PARAMETERS",
+    "RunJournal",
+]
 
 CHAMPION: Final = "champion"
 PARAMETERS: Final = "parameters"
 MOMENTS: Final = "moments"
+CONTROL: Final = "control"
+FEATURE_MOMENTS: Final = "feature_moments"
 ASSESSMENT: Final = "assessment"
 BUNDLE: Final = "bundle"
 
@@ -89,7 +101,20 @@ class RunJournal:
         """The global model after the last finished round."""
         parameters = np.frombuffer(self._store.artifact(run.id, PARAMETERS), np.float32).copy()
         moments = self._store.vector(run.id, MOMENTS).reshape(-1, parameters.size)
-        return ModelState(parameters=parameters, moments=moments)
+        control = self._vector_or_none(run, CONTROL)
+        if control is None:  # a run that an older build began
+            control = np.zeros(parameters.size)
+        return ModelState(parameters=parameters, moments=moments, control=control)
+
+    def feature_moments(self, run: TrainingRun) -> NDArray[np.float64] | None:
+        """The fleet's summed moments; None until they are gathered."""
+        return self._vector_or_none(run, FEATURE_MOMENTS)
+
+    def _vector_or_none(self, run: TrainingRun, name: str) -> NDArray[np.float64] | None:
+        try:
+            return self._store.vector(run.id, name)
+        except UnknownRunError:
+            return None
 
     def assessment(self, run: TrainingRun) -> Assessment:
         """What the federated evaluation said."""

@@ -11,12 +11,13 @@ from typing import Protocol
 from aggregator.privacy.budget import PlannedQuestion
 from aggregator.privacy.desk import PrivacyDesk
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
+from aggregator.rounds.comparison import compares
 from aggregator.rounds.runs import TrainingRun
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.names import DeviceId, FamilyName
 from protocol.privacy_claim import PrivacyClaim
-from protocol.questions import ASSESS, FIT, AnswerLayout, Kind, assess_layout, fit_layout
+from protocol.questions import ASSESS, CONTEST, FIT, MOMENTS, SCAFFOLD, TRAINING_KINDS, Kind, answer_layout
 from protocol.secure_answers import make_encoding
 
 __all__ = ["DeskRecord", "NoRecord", "PrivacyRecord"]
@@ -73,12 +74,17 @@ class DeskRecord:
         """See `PrivacyRecord.plan`. A cohort that is drawn later may be smaller; its noise is planned for the quorum all the same."""
         if not policy.secure_sum:
             return
-        layouts: dict[Kind, tuple[AnswerLayout, int]] = {
-            FIT: (fit_layout(architecture.parameter_count), run.rounds),
-            ASSESS: (assess_layout(architecture.tensor_count, architecture.feature_count), 1),
-        }
+        asked: dict[Kind, int] = {SCAFFOLD if policy.method == "scaffold" else FIT: run.rounds, ASSESS: 1}
+        if compares(policy, architecture):
+            asked |= {MOMENTS: 1, CONTEST: 1}
         planned = []
-        for kind, (layout, rounds) in layouts.items():
+        for kind, rounds in asked.items():
+            layout = answer_layout(
+                kind,
+                parameter_count=architecture.parameter_count,
+                tensor_count=architecture.tensor_count,
+                feature_count=architecture.feature_count,
+            )
             sampling = _sampling(policy, kind, len(joined))
             size = sampling.size if isinstance(sampling, FixedCohort) else sampling.population
             terms = policy.sum_policy().terms(
@@ -102,7 +108,7 @@ class DeskRecord:
 def _sampling(policy: FamilySettings, kind: str, joined: int) -> Sampling:
     if policy.privacy.sampling == "poisson":
         return PoissonCohort(rate=policy.cohort_fraction, population=joined)
-    fraction = policy.cohort_fraction if kind == FIT else 1.0
+    fraction = policy.cohort_fraction if kind in TRAINING_KINDS else 1.0
     goal = max(math.ceil(fraction * joined), policy.minimum_devices)
     size = min(math.ceil(goal * policy.over_selection), joined)
     return FixedCohort(size=size, population=joined)

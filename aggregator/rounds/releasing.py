@@ -51,6 +51,7 @@ class Releasing:
             champion_loss=assessment.champion_loss,
             alarm_rate=rate,
             threshold=threshold.score,
+            contest=run.contest,
         )
         run = msgspec.structs.replace(
             run,
@@ -62,7 +63,7 @@ class Releasing:
         )
         if reasons := failed_reasons(checks):
             return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
-        return self._journal.commit(run, RunState.EXPORTING, "the candidate beats the champion")
+        return self._journal.commit(run, RunState.EXPORTING, "the candidate passed the gate")
 
     def export(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         """EXPORTING: quantise, measure, sign under the next version."""

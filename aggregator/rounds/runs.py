@@ -24,6 +24,7 @@ __all__ = [
     "FINAL_STATES",
     "WITH_DEVICES",
     "CheckRecord",
+    "ContestRecord",
     "RefusedDevice",
     "RoundRecord",
     "RunState",
@@ -63,10 +64,10 @@ class RefusedDevice(Struct, frozen=True, kw_only=True):
 
 
 class RoundRecord(Struct, frozen=True, kw_only=True):
-    """One question to one cohort: a round of training, or the evaluation (`kind` ``fit`` or ``assess``).
+    """One question to one cohort: a round of training, or of what follows it (`kind` ``fit``, ``moments``, ``contest``, ``assess``).
 
     `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
-    example over the participants, before and after local training (evaluation: champion and candidate).
+    example over the participants, before and after local training (assessment: champion and candidate; else none).
     `seconds_in_training` is the slowest participant's own figure, so `seconds` - `seconds_in_training` is overhead.
     """
 
@@ -98,11 +99,21 @@ class CheckRecord(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class ContestRecord(Struct, frozen=True, kw_only=True):
+    """Who detects most, as `aggregator.rounds.contest.Verdict`; without powers nobody could be compared, and `reason` says why."""
+
+    winner: str
+    reason: str
+    powers: dict[str, float] = {}
+    false_alarm_rate: float | None = None
+    is_champion_stale: bool = False
+
+
 class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
     `trigger` is ``person``, ``drift`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
-    is where it is. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
+    is where it is. `contest` says which of network, baseline and champion became the candidate; None before it, or where no baseline is fitted. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
     claim after the last question; None before the first and for families in plain.
     """
 
@@ -128,6 +139,7 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     int8_error: float | None = None
     checks: tuple[CheckRecord, ...] = ()
+    contest: ContestRecord | None = None
     release: str | None = None
     rollout: str | None = None
     privacy: PrivacyClaim | None = None

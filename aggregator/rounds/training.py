@@ -2,40 +2,49 @@
 
 ::
 
-    w_k ──► FitQuestion ──► cohort ──► Σ n(w'-w), Σ n ──► mean update ──► server optimiser ──► w_{k+1}
+    w_k, c_k ──► FitQuestion ──► cohort ──► Σ n(w'-w), Σ n ──► mean update ──► server optimiser ──► w_{k+1}
+                                       └──► Σ n·η(c_i'-c_i)  ──► share of the devices that were asked ──► c_{k+1}     (SCAFFOLD)
 
 A round below its quorum is void: the model stays, the record says so, and the caller tries again within its bound. Nothing
 here is persisted; `coordinator` does that with what is returned.
+
+Source: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", arXiv:1910.06378v4, Algorithm 1,
+with devices weighted by their examples.
 """
 
 from __future__ import annotations
 
-import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import QuorumMissedError, SumError
+from aggregator.errors import SumError
 from aggregator.rounds.admission import admit_assessment, admit_update
+from aggregator.rounds.asking import CohortQuestion, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohort_link import CohortReport
-from aggregator.rounds.cohorts import Cohort, CohortPolicy, select_cohort
+from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.optimizers import ServerOptimizer
-from aggregator.rounds.runs import RefusedDevice, RoundRecord, TrainingRun
+from aggregator.rounds.runs import RoundRecord, TrainingRun
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
-from protocol.questions import AssessQuestion, FitQuestion, assess_layout, fit_layout
+from protocol.questions import AssessQuestion, FitQuestion
 
-__all__ = ["ModelState", "RoundOutcome", "assess_candidate", "train_round"]
+__all__ = ["ModelState", "RoundOutcome", "assess_candidate", "next_control", "train_round"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelState:
-    """The global model between rounds: `parameters` float32 (P,), `moments` of the server optimiser float64 (k, P)."""
+    """The global model between rounds.
+
+    `parameters` float32 (P,), `moments` of the server optimiser float64 (k, P), `control` SCAFFOLD's c in units of a gradient, float64
+    (P,): zeros at the start of a run, and for good without SCAFFOLD.
+    """
 
     parameters: NDArray[np.float32]
     moments: NDArray[np.float64]
+    control: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,42 +71,65 @@ def train_round(
     Raises:
         RoundCancelledError: the run or the service is ending; nothing happened.
         FlowerRunEndedError: the session broke; open another and try again.
+        SumError: the step leaves the finite numbers.
     """
     number = run.finished_rounds + 1
     # Seeded by run, round and attempt: a resumed run draws the same cohort, a repeated round another one.
     rng = np.random.default_rng([run.seed, number, run.attempts])
-    cohort = _draw(attendance, policy, policy.cohort_fraction, rng)
-    question = FitQuestion(
-        run_id=run.id,
-        round_number=number,
-        layout_sha256=architecture.layout_sha256,
-        epochs=policy.epochs,
-        batch_size=policy.batch_size,
-        learning_rate=policy.learning_rate,
-        proximal=policy.proximal,
-        maximum_examples=policy.maximum_examples,
-        seed=int(rng.integers(2**31)),
+    cohort = draw_cohort(attendance, policy, policy.cohort_fraction, rng)
+    question = _fit_question(run, policy, architecture, number, seed=int(rng.integers(2**31)))
+    arrays = {"parameters": model.parameters}
+    if question.method == "scaffold":
+        arrays["control"] = model.control.astype(np.float32)
+    layout = layout_for(architecture, question)
+    asking = CohortQuestion(
+        question=question,
+        arrays=arrays,
+        layout=layout,
+        admission=admit_update(norm_limit=policy.norm_limit, maximum_examples=policy.maximum_examples),
+        record_kind="fit",
+        # With example-level privacy no device tells a loss.
+        losses=None if question.example_privacy else ("loss_before", "loss_after"),
     )
-    layout = fit_layout(architecture.parameter_count)
-    admission = admit_update(norm_limit=policy.norm_limit, maximum_examples=policy.maximum_examples)
-    try:
-        _require_quorum(cohort)
-        answer = attendance.ask(question, {"parameters": model.parameters}, layout, cohort, admission)
-        parts = layout.unpack(answer.total)
-        examples = float(parts["examples"][0])
-        step = optimizer.step(model.moments, model.parameters, parts["weighted_update"] / examples)
-        if not np.isfinite(step.parameters).all():
-            raise SumError(
-                f"the step of round {number} leaves NaN or infinity in the model; lower the learning rates"
-            )
-    except QuorumMissedError as missed:
-        record = _record("fit", run, cohort, missed.report, started_at, void=f"void: {missed}")
-        return RoundOutcome(record=record, model=model, total=None)
-    losses = _losses(parts, "loss_before", "loss_after")
-    record = _record("fit", run, cohort, answer, started_at, examples=examples, losses=losses)
+    asked = ask_cohort(run, attendance, cohort, asking, started_at=started_at)
+    if asked.total is None:
+        return RoundOutcome(record=asked.record, model=model, total=None)
+    parts = layout.unpack(asked.total)
+    mean_update = parts["weighted_update"] / float(parts["examples"][0])
+    step = optimizer.step(model.moments, model.parameters, mean_update)
+    control = model.control
+    if question.method == "scaffold":
+        share = len(asked.record.participants) / _population(cohort)
+        control = next_control(control, parts, share=share, learning_rate=question.learning_rate)
+    if not (np.isfinite(step.parameters).all() and np.isfinite(control).all()):
+        raise SumError(
+            f"the step of round {number} leaves NaN or infinity in the model; lower the learning rates"
+        )
     return RoundOutcome(
-        record=record, model=ModelState(parameters=step.parameters, moments=step.state), total=answer.total
+        record=asked.record,
+        model=ModelState(parameters=step.parameters, moments=step.state, control=control),
+        total=asked.total,
     )
+
+
+def next_control(
+    control: NDArray[np.float64],
+    parts: Mapping[str, NDArray[np.float64]],
+    *,
+    share: float,
+    learning_rate: float,
+) -> NDArray[np.float64]:
+    """SCAFFOLD's c after a round.
+
+    Args:
+        control: c before it (P,), in units of a gradient.
+        parts: of the cohort's sum, in the layout of ``train.scaffold``.
+        share: of the run's devices that are in the sum, |S|/N in (0, 1]; whoever is not in it keeps its variate.
+        learning_rate: of the devices' steps, in whose units the variates travelled.
+    """
+    mean_move = parts["weighted_control"] / float(parts["examples"][0])
+    # Algorithm 1, line 17: c ← c + |S|/N · mean over S of (c_i' - c_i).
+    return np.asarray(control + share * mean_move / learning_rate)
 
 
 def assess_candidate(
@@ -114,83 +146,47 @@ def assess_candidate(
 
     Raises as `train_round`.
     """
-    number = run.finished_rounds + 1
-    rng = np.random.default_rng([run.seed, number, run.attempts])
+    rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
     # Under Poisson sampling the evaluation is sampled as well: an ε that counts on it must hold for every sum.
     is_poisson = policy.privacy.sampling == "poisson"
-    cohort = _draw(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
+    cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
     question = AssessQuestion(run_id=run.id, layout_sha256=architecture.layout_sha256)
-    layout = assess_layout(architecture.tensor_count, architecture.feature_count)
-    arrays = {"candidate": model.parameters, "champion": champion}
-    try:
-        _require_quorum(cohort)
-        answer = attendance.ask(
-            question, arrays, layout, cohort, admit_assessment(maximum_examples=policy.maximum_examples)
-        )
-    except QuorumMissedError as missed:
-        record = _record("assess", run, cohort, missed.report, started_at, void=f"void: {missed}")
-        return RoundOutcome(record=record, model=model, total=None)
-    parts = layout.unpack(answer.total)
-    losses = _losses(parts, "champion_loss", "candidate_loss")
-    examples = float(parts["examples"][0])
-    record = _record("assess", run, cohort, answer, started_at, examples=examples, losses=losses)
-    return RoundOutcome(record=record, model=model, total=answer.total)
-
-
-def _draw(
-    attendance: Attendance, policy: FamilySettings, fraction: float, rng: np.random.Generator
-) -> Cohort:
-    is_poisson = policy.privacy.sampling == "poisson"
-    how = CohortPolicy(
-        fraction=fraction,
-        over_selection=policy.over_selection,
-        minimum_devices=policy.minimum_devices,
-        is_poisson=is_poisson,
+    asking = CohortQuestion(
+        question=question,
+        arrays={"candidate": model.parameters, "champion": champion},
+        layout=layout_for(architecture, question),
+        admission=admit_assessment(maximum_examples=policy.maximum_examples),
+        record_kind="assess",
+        losses=("champion_loss", "candidate_loss"),
     )
-    # Coins that somebody could toss again (the seed is in the run's record) would not keep secret who was drawn.
-    coins = np.random.default_rng(secrets.randbits(128)) if is_poisson else rng
-    return select_cohort(attendance.gather(), how, coins)
+    asked = ask_cohort(run, attendance, cohort, asking, started_at=started_at)
+    return RoundOutcome(record=asked.record, model=model, total=asked.total)
 
 
-def _require_quorum(cohort: Cohort) -> None:
-    if len(cohort.devices) < cohort.quorum:
-        raise QuorumMissedError(
-            f"{len(cohort.devices)} devices have joined, the quorum is {cohort.quorum}",
-            CohortReport(lost=()),
-        )
-
-
-def _losses(parts: dict[str, NDArray[np.float64]], before: str, after: str) -> tuple[float, float]:
-    n = float(parts["examples"][0])
-    return float(parts[before][0]) / n, float(parts[after][0]) / n
-
-
-def _record(
-    kind: str,
-    run: TrainingRun,
-    cohort: Cohort,
-    report: CohortReport,
-    started_at: float,
-    *,
-    examples: float = 0.0,
-    losses: tuple[float | None, float | None] = (None, None),
-    void: str = "",
-) -> RoundRecord:
-    return RoundRecord(
-        kind=kind,
-        number=run.finished_rounds + 1,
-        attempt=run.attempts + 1,
-        started_at=started_at,
-        seconds=report.seconds,
-        seconds_in_training=report.seconds_in_training,
-        asked=len(cohort.devices),
-        participants=report.participants,
-        refused=tuple(RefusedDevice(device=r.device, reason=r.reason) for r in report.refused),
-        lost=report.lost,
-        spared=report.spared,
-        examples=round(examples),
-        loss_before=losses[0],
-        loss_after=losses[1],
-        is_void=bool(void),
-        note=void,
+def _fit_question(
+    run: TrainingRun, policy: FamilySettings, architecture: Architecture, number: int, *, seed: int
+) -> FitQuestion:
+    return FitQuestion(
+        run_id=run.id,
+        round_number=number,
+        layout_sha256=architecture.layout_sha256,
+        epochs=policy.epochs,
+        batch_size=policy.batch_size,
+        learning_rate=policy.learning_rate,
+        proximal=policy.proximal,
+        maximum_examples=policy.maximum_examples,
+        seed=seed,
+        optimizer=policy.optimizer,
+        momentum=policy.momentum,
+        gradient_clip=policy.gradient_clip,
+        method=policy.method,
+        control_limit=policy.norm_limit if policy.method == "scaffold" else None,
+        example_privacy=policy.example_privacy.question() if policy.example_privacy else None,
+        staleness_exponent=policy.staleness_exponent if policy.maximum_staleness else None,
+        maximum_staleness=policy.maximum_staleness,
     )
+
+
+def _population(cohort: Cohort) -> int:
+    """How many devices there were to draw from; a cohort that has answered was drawn from somebody."""
+    return len(cohort.devices) if cohort.sampling is None else cohort.sampling.population

@@ -66,8 +66,7 @@ def train_update(
     """
     if question.example_privacy is not None:
         raise QuestionRefusedError("this build has no example-level privacy")
-    if (question.optimizer, question.momentum, question.gradient_clip, control) != ("sgd", 0.0, None, None):
-        raise QuestionRefusedError("this build trains by plain gradient descent only")
+    correction = None if control is None or variate is None else control - variate
     result = fit(
         model,
         parameters,
@@ -77,6 +76,10 @@ def train_update(
         learning_rate=question.learning_rate,
         proximal=question.proximal,
         rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
+        optimizer=question.optimizer,
+        momentum=question.momentum,
+        gradient_clip=question.gradient_clip,
+        correction=correction,
     )
     n = float(len(x))
     parts = _parts(n, result, parameters, losses=(n * result.loss_before, n * result.loss_after))

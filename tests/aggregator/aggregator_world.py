@@ -1,6 +1,6 @@
 """A small world for the aggregator's tests: devices that train in-process, a fleet in memory, a clock that is told.
 
-The training is the real one (`models.local_training` on a real training model), the collector is the real one; only the roads
+The training is the real one (the device's own `LocalLearner` on a real training model), the collector is the real one; only the roads
 between the machines are short.
 """
 
@@ -26,17 +26,17 @@ from aggregator.rounds.ports import Exporter, Member, ReleaseRecord
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.settings import FamilySettings
+from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
 from models.export.isolated import export_training_model
 from models.export.release import build_release
-from models.local_training import assess, fit
 from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys
 from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
-from protocol.questions import FitQuestion, Question, assess_layout, fit_layout
+from protocol.questions import Question
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
 FAMILY = FamilyName("pump")
@@ -101,6 +101,7 @@ class InProcessLink:
     spoil: Callable[[DeviceId, Question, NDArray[np.float32]], NDArray[np.float32] | None]
     asked: list[tuple[Question, tuple[DeviceId, ...]]] = field(default_factory=list)
     is_broken: bool = False
+    learners: dict[DeviceId, LocalLearner] = field(default_factory=dict)
 
     def ask(
         self,
@@ -134,32 +135,14 @@ class InProcessLink:
         pass
 
     def _answer(self, device: DeviceId) -> NDArray[np.float32]:
-        rows = rows_of(self.devices.index(device))
-        held_out = np.arange(len(rows)) % 5 == 4
-        question = self._question
-        if isinstance(question, FitQuestion):
-            x, w = rows[~held_out], self._arrays["parameters"]
-            result = fit(
-                trainer(),
-                w,
-                x,
-                epochs=question.epochs,
-                batch_size=question.batch_size,
-                learning_rate=question.learning_rate,
-                proximal=question.proximal,
-                rng=np.random.default_rng(question.seed),
+        learner = self.learners.get(device)
+        if learner is None:
+            learner = self.learners[device] = LocalLearner(
+                trainer(), rows_of(self.devices.index(device)), maximum_examples=1000
             )
-            n = np.array([len(x)], np.float64)
-            return fit_layout(ARCHITECTURE.parameter_count).pack(
-                {
-                    "weighted_update": n * (result.parameters - w),
-                    "examples": n,
-                    "loss_before": n * result.loss_before,
-                    "loss_after": n * result.loss_after,
-                }
-            )
-        parts = assess(trainer(), self._arrays["candidate"], self._arrays["champion"], rows[held_out])
-        return assess_layout(ARCHITECTURE.tensor_count, 6).pack(parts)
+        vector = learner.answer(self._question, self._arrays)
+        learner.settle()
+        return vector
 
 
 @dataclass

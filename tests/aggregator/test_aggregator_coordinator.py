@@ -118,7 +118,8 @@ def test_a_broken_flower_session_is_replaced_and_the_invitation_stands(world: Wo
 
 
 def test_a_candidate_that_is_no_better_is_rejected_with_reasons(tmp_path: Path) -> None:
-    strict = POLICY.model_copy(update={"gate": POLICY.gate.model_copy(update={"minimum_improvement": 0.999})})
+    gate = POLICY.gate.model_copy(update={"minimum_improvement": 0.999})
+    strict = POLICY.model_copy(update={"gate": gate, "baseline": False})
     world = World(tmp_path, policy=strict)
     run = world.run()
     assert run.state is RunState.REJECTED_BY_GATE

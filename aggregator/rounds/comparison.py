@@ -1,0 +1,126 @@
+"""Between training and assessment: the linear detectors are fitted, and all contenders meet on windows nobody trained on.
+
+::
+
+    Σ n, Σ x, Σ x xᵀ ──► baselines ─┐
+    champion, network ──────────────┴──► ContestQuestion ──► cohort ──► counts ──► `contest.judge_contest` ──► candidate
+
+Two questions, each a round of its own with a record; `coordinator` commits after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.rounds.admission import admit_contest, admit_moments
+from aggregator.rounds.asking import Asked, CohortQuestion, ask_cohort, draw_cohort, layout_for
+from aggregator.rounds.attendance import Attendance
+from aggregator.rounds.baseline import fit_baselines
+from aggregator.rounds.contest import judge_contest
+from aggregator.rounds.runs import ContestRecord, TrainingRun
+from aggregator.settings import FamilySettings
+from models.architecture import Architecture
+from models.linear_baseline import fits_a_linear_detector
+from protocol.questions import ContestQuestion, MomentsQuestion
+
+__all__ = ["compares", "contenders_of", "contest_record", "gather_moments", "hold_contest"]
+
+
+def compares(policy: FamilySettings, architecture: Architecture) -> bool:
+    """Whether a run of this family fits a baseline: the family wants one, and the layout can hold it."""
+    return policy.has_baseline and fits_a_linear_detector(architecture)
+
+
+def contenders_of(
+    architecture: Architecture,
+    moments: NDArray[np.float64],
+    champion: NDArray[np.float32],
+    network: NDArray[np.float32],
+) -> dict[str, NDArray[np.float32]]:
+    """Flat parameters (P,) of each of `protocol.questions.CONTENDERS`; raises SumError for moments that give no detector."""
+    return {"champion": champion, "network": network, **fit_baselines(architecture, moments)}
+
+
+def contest_record(
+    total: NDArray[np.float64], champion_threshold: float, policy: FamilySettings
+) -> ContestRecord:
+    """What the run keeps of the verdict over a cohort's sum; raises SumError where nothing can be read from it."""
+    verdict = judge_contest(
+        total,
+        champion_threshold=champion_threshold,
+        quantile=policy.threshold.quantile,
+        maximum_alarm_rate=policy.gate.maximum_alarm_rate,
+    )
+    return ContestRecord(
+        winner=verdict.winner,
+        reason=verdict.reason,
+        powers=verdict.powers,
+        false_alarm_rate=verdict.false_alarm_rate,
+        is_champion_stale=verdict.is_champion_stale,
+    )
+
+
+def gather_moments(
+    run: TrainingRun,
+    policy: FamilySettings,
+    _contenders: Mapping[str, NDArray[np.float32]],
+    *,
+    architecture: Architecture,
+    attendance: Attendance,
+    started_at: float,
+) -> Asked:
+    """Ask everybody who is there for the moments of their training windows; nobody contends yet. Raises as `ask_cohort`."""
+    question = MomentsQuestion(
+        run_id=run.id,
+        layout_sha256=architecture.layout_sha256,
+        maximum_examples=policy.maximum_examples,
+    )
+    asking = CohortQuestion(
+        question=question,
+        arrays={},
+        layout=layout_for(architecture, question),
+        admission=admit_moments(
+            features=architecture.feature_count, maximum_examples=policy.maximum_examples
+        ),
+        record_kind="moments",
+    )
+    return _ask_everybody(run, policy, attendance, asking, started_at)
+
+
+def hold_contest(
+    run: TrainingRun,
+    policy: FamilySettings,
+    contenders: Mapping[str, NDArray[np.float32]],
+    *,
+    architecture: Architecture,
+    attendance: Attendance,
+    started_at: float,
+) -> Asked:
+    """Ask everybody who is there to score held-out and disturbed windows with each contender (P,); raises as `ask_cohort`."""
+    # Another seed than any round of training has: disturbances must not follow the order of somebody's batches.
+    seed = int(np.random.default_rng([run.seed, run.finished_rounds, 7]).integers(2**31))
+    question = ContestQuestion(run_id=run.id, layout_sha256=architecture.layout_sha256, seed=seed)
+    asking = CohortQuestion(
+        question=question,
+        arrays=contenders,
+        layout=layout_for(architecture, question),
+        admission=admit_contest(maximum_examples=policy.maximum_examples),
+        record_kind="contest",
+    )
+    return _ask_everybody(run, policy, attendance, asking, started_at)
+
+
+def _ask_everybody(
+    run: TrainingRun,
+    policy: FamilySettings,
+    attendance: Attendance,
+    asking: CohortQuestion,
+    started_at: float,
+) -> Asked:
+    rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
+    is_poisson = policy.privacy.sampling == "poisson"
+    cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
+    return ask_cohort(run, attendance, cohort, asking, started_at=started_at)
