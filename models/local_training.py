@@ -19,13 +19,20 @@ from numpy.typing import NDArray
 from models.errors import InputError, ParameterError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 
-__all__ = ["FitResult", "Optimizer", "Trainable", "assess", "fit"]
+__all__ = ["FitResult", "Optimizer", "Scorer", "Trainable", "assess", "fit", "mean_loss", "require_windows"]
 
 Floats = NDArray[np.floating]
 Optimizer = Literal["sgd", "adam"]
 
 
-class Trainable(Protocol):
+class Scorer(Protocol):
+    """What gives the score of a window: every training model does."""
+
+    def infer(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(output, score) of windows (B, F)."""
+
+
+class Trainable(Scorer, Protocol):
     """The part of `models.training_model.TrainingModel` that training needs."""
 
     def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
@@ -46,9 +53,6 @@ class Trainable(Protocol):
         gradient_clip: float | None = None,
     ) -> float:
         """One step; the loss before it."""
-
-    def infer(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(output, score) of windows (B, F)."""
 
     def ranges(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(low (T,), high (T,)) over windows (B, F)."""
@@ -106,10 +110,10 @@ def fit(
         TrainingSettingsError: a momentum or clip out of range.
         ParameterError: training diverged, parameters or loss are not finite; lower the learning rate, answer nothing.
     """
-    _require_windows(x)
+    require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
     model.restore(parameters, correction=correction)
-    loss_before = _loss(model, windows, labels)
+    loss_before = mean_loss(model, windows, labels)
     steps = 0
     for _ in range(epochs):
         order = rng.permutation(len(windows))
@@ -127,7 +131,7 @@ def fit(
             )
             steps += 1
     trained = model.save()
-    loss_after = _loss(model, windows, labels)
+    loss_after = mean_loss(model, windows, labels)
     # The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86 reaches infinity.
     if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
         raise ParameterError(
@@ -147,7 +151,7 @@ def assess(
     Raises:
         InputError: no windows, or one that is not finite.
     """
-    _require_windows(x)
+    require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
     model.restore(champion)
     champion_scores = model.infer(windows)[1].astype(np.float64)
@@ -169,7 +173,8 @@ def assess(
     }
 
 
-def _loss(model: Trainable, windows: NDArray[np.float32], labels: Floats | None) -> float:
+def mean_loss(model: Scorer, windows: NDArray[np.float32], labels: Floats | None) -> float:
+    """Mean score of windows (n, F), or with one-hot labels (n, classes) their mean cross-entropy."""
     output, score = model.infer(windows)
     if labels is None:
         return float(score.mean(dtype=np.float64))
@@ -178,7 +183,8 @@ def _loss(model: Trainable, windows: NDArray[np.float32], labels: Floats | None)
     return float(-(labels * log_share).sum() / len(windows))
 
 
-def _require_windows(x: Floats) -> None:
+def require_windows(x: Floats) -> None:
+    """Refuse windows that nothing can be trained on; raises InputError that names the first bad one."""
     if x.ndim != 2 or not len(x):
         raise InputError(f"training needs windows of shape (≥1, F), got {x.shape}")
     if not np.isfinite(x).all():

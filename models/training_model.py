@@ -110,15 +110,15 @@ class TrainingModel:
             TrainingSettingsError: momentum or clip out of range, momentum with Adam, or another optimizer than before.
         """
         current = self._require_restored()
-        self._require_settings(optimizer, momentum, gradient_clip)
+        clip = _clip(_UNCLIPPED if gradient_clip is None else gradient_clip)
         if anchor is not None and proximal and not np.array_equal(anchor, current):
             self.restore(self.save(), anchor, self._correction)
-        self._use(optimizer)
+        self._use(optimizer, momentum)
         inputs = self._batch_and_labels(x, labels) | {"learning_rate": _scalar(learning_rate)}
         if optimizer == "sgd" and self._correction is None and not (momentum or proximal or gradient_clip):
             return float(self._call("train", **inputs)["loss"][0])
         inputs["proximal"] = _scalar(proximal)
-        inputs["clip"] = _scalar(_UNCLIPPED if gradient_clip is None else gradient_clip)
+        inputs["clip"] = clip
         if optimizer == "adam":
             return float(self._call("train_adam", **inputs)["loss"][0])
         return float(self._call("train_momentum", momentum=_scalar(momentum), **inputs)["loss"][0])
@@ -133,8 +133,7 @@ class TrainingModel:
             TrainingSettingsError: a clip that is not positive.
         """
         self._require_restored()
-        self._require_settings("sgd", 0.0, clip_norm)
-        result = self._call("clipped_sum", clip=_scalar(clip_norm), **self._batch_and_labels(x, labels))
+        result = self._call("clipped_sum", clip=_clip(clip_norm), **self._batch_and_labels(x, labels))
         return result["total"], float(result["loss"][0])
 
     def step(
@@ -154,13 +153,12 @@ class TrainingModel:
             TrainingSettingsError: as `train`.
         """
         self._require_restored()
-        self._require_settings(optimizer, momentum, None)
         inputs = {
             "gradient": require_finite(self.architecture, gradient),
             "learning_rate": _scalar(learning_rate),
             "proximal": _scalar(proximal),
         }
-        self._use(optimizer)
+        self._use(optimizer, momentum)
         if optimizer == "adam":
             self._call("step_adam", **inputs)
         else:
@@ -185,21 +183,17 @@ class TrainingModel:
             raise LayoutError("restore parameters first: the training model holds none until then")
         return self._anchor
 
-    def _require_settings(self, optimizer: Optimizer, momentum: float, clip: float | None) -> None:
+    def _use(self, optimizer: Optimizer, momentum: float) -> None:
         if optimizer not in {"sgd", "adam"}:
             raise TrainingSettingsError(f"unknown optimizer {optimizer!r}; known: 'sgd', 'adam'")
         if not 0 <= momentum < 1 or (momentum and optimizer == "adam"):
             raise TrainingSettingsError(
                 f"momentum is that of SGD and in [0, 1), got {momentum} for {optimizer!r}"
             )
-        if clip is not None and not clip > 0:
-            raise TrainingSettingsError(f"a gradient is clipped to a positive norm, got {clip}")
         if self._optimizer not in {None, optimizer}:
             raise TrainingSettingsError(
                 f"this training began with {self._optimizer!r}, whose state {optimizer!r} cannot use: restore first"
             )
-
-    def _use(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
 
     def _call(self, signature: str, **inputs: Float) -> dict[str, Float]:
@@ -246,6 +240,12 @@ def _signatures(*, is_classifier: bool) -> dict[str, set[str]]:
         "step_momentum": {"gradient", "learning_rate", "momentum", "proximal"},
         "step_adam": {"gradient", "learning_rate", "proximal"},
     }
+
+
+def _clip(norm: float) -> Float:
+    if not norm > 0:
+        raise TrainingSettingsError(f"a gradient is clipped to a positive norm, got {norm}")
+    return _scalar(norm)
 
 
 def _scalar(value: float) -> Float:

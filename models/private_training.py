@@ -1,0 +1,208 @@
+"""DP-SGD on the device: training that hides whether any single window was among the device's own.
+
+    windows ─► Poisson batch ─► clipped_sum, in pieces ─► lattice ─► + discrete Gaussian ─► / expected size ─► optimizer
+               OS generator     the model's graph         integers   OS generator
+
+Pure given the model, the windows and the random bytes. It counts no ε: what happened is in `PrivateFitResult.event`, and
+`aggregator.privacy.example_level` says what that costs.
+
+What is protected is the trained parameters, against adding or removing one window. The losses of the result, the number of
+windows and whatever else a device reports are computed from the raw windows. Windows that overlap, or that show the same
+event, each count for themselves: their costs add up.
+
+The noise. A float Gaussian added to a float sum gives away low bits of that sum (Mironov, CCS 2012). Here the sum is rounded
+to a lattice and the noise is an integer, so what leaves is an integer of a noisy lattice, and everything after is
+arithmetic on it. Rounding may lengthen a difference of sums by one step an entry, √P in all; the noise is made wider by that
+and by `FLOAT_SLACK`, so its multiplier is kept and not idealised. At integer Rényi orders the discrete Gaussian costs no more
+than the continuous one, sampled or not. Each drawn integer is within 1e-14 of its distribution
+(`protocol.privacy.integer_tables`): a strict claim adds steps·P·1e-14 to its δ.
+
+Invariants: a batch is divided by its expected size, so its real size stays secret; an empty batch is a step along noise alone.
+
+Sources: Abadi et al., "Deep Learning with Differential Privacy", 2016, arXiv:1607.00133v2, Algorithm 1; Poisson batches,
+Mironov, Talwar, Zhang, 2019, arXiv:1908.10530v1; Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy",
+arXiv:2004.00010v5; Casacuberta et al., "Widespread Underestimation of Sensitivity", 2022, arXiv:2207.10635v1, on float sums.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ParameterError, TrainingSettingsError
+from models.local_training import FitResult, Optimizer, Scorer, mean_loss, require_windows
+from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
+from protocol.privacy.randomness import RandomBytes, RandomStream
+from protocol.questions import ExamplePrivacy
+
+__all__ = ["FLOAT_SLACK", "PrivateFitResult", "PrivatelyTrainable", "fit_privately"]
+
+Floats = NDArray[np.floating]
+
+FLOAT_SLACK: Final = 1e-3
+"""Share of the clip that one window may move a float32 sum beyond the clip; a hundred times what tests see."""
+
+_NOISE_STEPS: Final = 2.0**14
+"""Standard deviation of the noise in lattice steps: fine enough that rounding costs √P/16384 of it, 0.2 % at P = 1000."""
+
+_PIECE: Final = 256
+"""Windows a call of the graph: a Poisson batch has no largest size, a device's memory has."""
+
+
+class PrivatelyTrainable(Scorer, Protocol):
+    """The part of `models.training_model.TrainingModel` that private training needs."""
+
+    def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
+        """Set parameters, anchor and correction (P,); the optimizer starts anew."""
+
+    def save(self) -> NDArray[np.float32]:
+        """Current parameters (P,)."""
+
+    def clipped_sum(
+        self, x: Floats, clip_norm: float, *, labels: Floats | None = None
+    ) -> tuple[NDArray[np.float32], float]:
+        """(sum of each window's gradient clipped to norm `clip_norm` (P,), mean loss)."""
+
+    def step(
+        self,
+        gradient: Floats,
+        learning_rate: float,
+        *,
+        proximal: float = 0.0,
+        optimizer: Optimizer = "sgd",
+        momentum: float = 0.0,
+    ) -> None:
+        """One step of the optimizer along a gradient (P,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateFitResult(FitResult):
+    """Parameters (P,) that may leave the device, losses that may not, and what an accountant charges."""
+
+    event: ExamplePrivacy
+
+
+def fit_privately(
+    model: PrivatelyTrainable,
+    parameters: Floats,
+    x: Floats,
+    *,
+    steps: int,
+    sampling_rate: float,
+    learning_rate: float,
+    clip_norm: float,
+    noise_multiplier: float,
+    random_bytes: RandomBytes,
+    proximal: float = 0.0,
+    labels: Floats | None = None,
+    optimizer: Optimizer = "sgd",
+    momentum: float = 0.0,
+    correction: Floats | None = None,
+) -> PrivateFitResult:
+    """Train from `parameters` on windows x (n, F) so that the result hides any single one of them.
+
+    Args:
+        model: the runner; its state is overwritten.
+        parameters: where to start, and the anchor of the proximal term (P,).
+        x: standardised windows, finite.
+        steps: how many, ≥ 1; there are no epochs, because a window is in each batch by chance.
+        sampling_rate: probability that a window is in a batch, in (0, 1].
+        learning_rate: per step.
+        clip_norm: longest gradient of one window, L2 norm, > 0.
+        noise_multiplier: noise over sensitivity, > 0.
+        random_bytes: `os.urandom` in production: a predictable generator gives no privacy.
+        proximal: FedProx' μ; 0 switches it off.
+        labels: one-hot (n, classes), for a classifier.
+        optimizer: it starts anew with each call.
+        momentum: SGD's, 0 ≤ momentum < 1.
+        correction: added to every gradient (P,); it must not come from these windows other than through earlier results of this
+            function.
+
+    Raises:
+        InputError: no windows, or one that is not finite.
+        LayoutError: parameters, labels or correction of another shape.
+        TrainingSettingsError: a setting out of its range, or noise so wide that the lattice cannot carry it.
+        ParameterError: training diverged to NaN or infinity; lower the learning rate, answer nothing.
+    """
+    event = _event(steps, sampling_rate, clip_norm, noise_multiplier)
+    require_windows(x)
+    windows = np.ascontiguousarray(x, np.float32)
+    stream = RandomStream.fresh(random_bytes)
+    lattice_step = _lattice_step(event, len(parameters))
+    expected = sampling_rate * len(windows)
+    model.restore(parameters, correction=correction)
+    loss_before = mean_loss(model, windows, labels)
+    for _ in range(steps):
+        chosen = _poisson_batch(len(windows), sampling_rate, stream)
+        total = _clipped_total(model, windows, labels, chosen, clip_norm, len(parameters))
+        noise = draw_discrete_gaussian(len(parameters), _NOISE_STEPS, stream)
+        noisy = np.rint(total / lattice_step).astype(np.int64) + noise
+        gradient = noisy * (lattice_step / expected)
+        model.step(gradient, learning_rate, proximal=proximal, optimizer=optimizer, momentum=momentum)
+    trained = model.save()
+    loss_after = mean_loss(model, windows, labels)
+    if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
+        raise ParameterError(
+            f"private training diverged within {steps} steps at learning rate {learning_rate}: "
+            "its parameters or its loss are not finite"
+        )
+    return PrivateFitResult(
+        parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=steps, event=event
+    )
+
+
+def _event(steps: int, sampling_rate: float, clip_norm: float, noise_multiplier: float) -> ExamplePrivacy:
+    if steps < 1:
+        raise TrainingSettingsError(f"private training takes at least one step, got {steps}")
+    if not 0 < sampling_rate <= 1:
+        raise TrainingSettingsError(f"a sampling rate is in (0, 1], got {sampling_rate}")
+    for name, value in (("clip norm", clip_norm), ("noise multiplier", noise_multiplier)):
+        if not (value > 0 and math.isfinite(value)):
+            raise TrainingSettingsError(f"a {name} is positive and finite, got {value}")
+    return ExamplePrivacy(
+        clip_norm=clip_norm, noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps
+    )
+
+
+def _lattice_step(event: ExamplePrivacy, dimension: int) -> float:
+    """Width g of a lattice step: 2^14 of them are noise_multiplier · (clip + slack + √P·g), the noise that is needed."""
+    free = _NOISE_STEPS - event.noise_multiplier * math.sqrt(dimension)
+    if free < _NOISE_STEPS / 2:
+        raise TrainingSettingsError(
+            f"noise multiplier {event.noise_multiplier} over {dimension} parameters would be half rounding; "
+            f"at most {_NOISE_STEPS / 2 / math.sqrt(dimension):.3g} is possible"
+        )
+    return event.noise_multiplier * event.clip_norm * (1 + FLOAT_SLACK) / free
+
+
+def _poisson_batch(count: int, rate: float, stream: RandomStream) -> NDArray[np.intp]:
+    """Indices of a batch that each of `count` windows is in with probability `rate`, independently; maybe none."""
+    # 53 bits of each word: exact in float64, and 1.0 is beyond every one of them.
+    return np.flatnonzero(stream.fractions(count) < rate)
+
+
+def _clipped_total(
+    model: PrivatelyTrainable,
+    windows: NDArray[np.float32],
+    labels: Floats | None,
+    chosen: NDArray[np.intp],
+    clip_norm: float,
+    dimension: int,
+) -> NDArray[np.float64]:
+    """Sum of clipped gradients (P,) over the chosen windows; zeros for none."""
+    total = np.zeros(dimension)
+    for at in range(0, len(chosen), _PIECE):
+        piece = chosen[at : at + _PIECE]
+        part, _ = model.clipped_sum(
+            windows[piece], clip_norm, labels=None if labels is None else labels[piece]
+        )
+        total += part
+    if not np.isfinite(total).all():
+        raise ParameterError(
+            "private training diverged: a window's gradient is not finite; lower the learning rate"
+        )
+    return total
