@@ -276,7 +276,6 @@ def training_conflict(family: FamilySettings) -> str | None:
         "momentum": family.momentum > 0,
         "gradient_clip": family.gradient_clip is not None,
         "proximal": family.proximal > 0,
-        "[family.example_privacy]": example is not None,
     }
     set_keys = [key for key, is_set in others.items() if is_set]
     if family.optimizer == "adam" and family.momentum > 0:
@@ -293,8 +292,8 @@ def training_conflict(family: FamilySettings) -> str | None:
             'method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set method = "plain"'
             " (server_optimizer and proximal go with noise)"
         )
-    if example is not None and (family.gradient_clip is not None or family.proximal > 0):
-        return "[family.example_privacy] clips each window's gradient itself and knows no proximal term: leave gradient_clip and proximal out"
+    if example is not None and family.gradient_clip is not None:
+        return "[family.example_privacy] clips each window's gradient to its own clip_norm: leave gradient_clip out"
     if family.baseline and noise is not None:
         return (
             "baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise_multiplier;"

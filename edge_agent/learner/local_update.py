@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError
-from models.local_training import FitResult, Trainable, fit
+from models.local_training import FitResult, fit
+from models.private_training import fit_privately
+from models.training_model import TrainingModel
 from protocol.questions import FitQuestion
 
 __all__ = ["LocalUpdate", "discounted", "train_update"]
@@ -41,14 +42,14 @@ class LocalUpdate:
 
 
 def train_update(
-    model: Trainable,
+    model: TrainingModel,
     x: Float,
     question: FitQuestion,
     parameters: Float,
     *,
     control: Float | None,
     variate: Float | None,
-    random_bytes: Callable[[int], bytes],  # noqa: ARG001 - for example-level privacy
+    random_bytes: Callable[[int], bytes],
 ) -> LocalUpdate:
     """Train from `parameters` (P,) on windows x (n, F) as the question says.
 
@@ -64,25 +65,12 @@ def train_update(
     Raises:
         ModelError: windows that cannot be trained on, or a training that left the finite numbers.
     """
-    if question.example_privacy is not None:
-        raise QuestionRefusedError("this build has no example-level privacy")
     correction = None if control is None or variate is None else control - variate
-    result = fit(
-        model,
-        parameters,
-        x,
-        epochs=question.epochs,
-        batch_size=question.batch_size,
-        learning_rate=question.learning_rate,
-        proximal=question.proximal,
-        rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
-        optimizer=question.optimizer,
-        momentum=question.momentum,
-        gradient_clip=question.gradient_clip,
-        correction=correction,
-    )
+    result = _train(model, x, question, parameters, correction, random_bytes)
     n = float(len(x))
-    parts = _parts(n, result, parameters, losses=(n * result.loss_before, n * result.loss_after))
+    # Exact losses would say about single windows what the noise of example-level privacy hides.
+    tells = 0.0 if question.example_privacy else n
+    parts = _parts(n, result, parameters, losses=(tells * result.loss_before, tells * result.loss_after))
     if control is None or variate is None:
         return LocalUpdate(question=question, parts=parts)
     move = _control_move(question, result, parameters, control)
@@ -115,6 +103,48 @@ def _control_move(
     if question.control_limit is not None and norm > question.control_limit:
         move *= question.control_limit / norm
     return move
+
+
+def _train(
+    model: TrainingModel,
+    x: Float,
+    question: FitQuestion,
+    parameters: Float,
+    correction: Float | None,
+    random_bytes: Callable[[int], bytes],
+) -> FitResult:
+    privacy = question.example_privacy
+    if privacy is None:
+        return fit(
+            model,
+            parameters,
+            x,
+            epochs=question.epochs,
+            batch_size=question.batch_size,
+            learning_rate=question.learning_rate,
+            proximal=question.proximal,
+            rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
+            optimizer=question.optimizer,
+            momentum=question.momentum,
+            gradient_clip=question.gradient_clip,
+            correction=correction,
+        )
+    return fit_privately(
+        model,
+        parameters,
+        x,
+        steps=privacy.steps,
+        sampling_rate=privacy.sampling_rate,
+        learning_rate=question.learning_rate,
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=privacy.noise_multiplier,
+        random_bytes=random_bytes,
+        proximal=question.proximal,
+        optimizer=question.optimizer,
+        momentum=question.momentum,
+        # From w' of earlier rounds alone, so it tells nothing that has not been paid for.
+        correction=correction,
+    )
 
 
 def _parts(
