@@ -25,6 +25,7 @@ else:
 
 __all__ = [
     "MAX_MODEL_BYTES",
+    "VERIFIES_MODELS",
     "Execution",
     "Interpreter",
     "load_interpreter",
@@ -34,6 +35,9 @@ __all__ = [
 
 MAX_MODEL_BYTES: Final = 32 * 1024 * 1024
 """Largest .tflite that is loaded: twice the training model of the largest architecture."""
+
+VERIFIES_MODELS: Final = not Interpreter.__module__.startswith("tflite_runtime")
+"""Does the runtime look through a flatbuffer before it runs it? tflite-runtime 2.14 does not: half a file crashes it."""
 
 _MIN_MODEL_BYTES: Final = 64
 _IDENTIFIER: Final = b"TFL3"
@@ -68,7 +72,7 @@ def load_interpreter(content: bytes, what: str, execution: Execution | None = No
     `execution` is by default the processor through XNNPACK, which is LiteRT's own default.
 
     Raises:
-        ModelFormatError: no TFLite model, a broken seal, or one that LiteRT refuses.
+        ModelFormatError: no TFLite model, a broken seal, one that LiteRT refuses, or no seal under tflite-runtime.
     """
     if content[4:8] != _IDENTIFIER:
         raise ModelFormatError(
@@ -78,7 +82,7 @@ def load_interpreter(content: bytes, what: str, execution: Execution | None = No
         raise ModelFormatError(
             f"the {what} has {len(content)} bytes; expected {_MIN_MODEL_BYTES} to {MAX_MODEL_BYTES}"
         )
-    check_seal(content, what)
+    check_seal(content, what, is_required=not VERIFIES_MODELS)
     options: dict[str, Any] = {}
     if execution is not None and execution.delegate is not None:
         options["experimental_delegates"] = [execution.delegate]

@@ -7,7 +7,7 @@ finds damage. It does not find malice, which is the work of the bundle's signatu
 
 A flatbuffer is read from its front, so a sealed model is a valid ``.tflite`` for every other tool. What such a tool
 writes (the Edge TPU compiler, say) carries no seal and is accepted without: then the bundle's hashes and LiteRT's own
-checks stand alone, until `seal_model` seals it again.
+checks stand alone, until `seal_model` seals it again. Under tflite-runtime, which checks nothing, a seal is required.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ def seal_model(flatbuffer: bytes) -> bytes:
     return flatbuffer + _MARK + hashlib.sha256(flatbuffer).digest()
 
 
-def check_seal(content: bytes, what: str) -> None:
+def check_seal(content: bytes, what: str, *, is_required: bool = False) -> None:
     """Refuse a sealed model whose bytes are not those that were sealed; `what` names it in the message.
 
     Raises:
-        ModelFormatError: the file is damaged; fetch the bundle again.
+        ModelFormatError: the file is damaged, fetch the bundle again; or it has no seal and one is required.
     """
     flatbuffer, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
+    if is_required and not seal.startswith(_MARK):
+        raise ModelFormatError(
+            f"the {what} of {len(content)} bytes ends without a seal, and this runtime would not notice damage: "
+            "fetch the bundle again, or seal what another tool wrote (models.seal.seal_model)"
+        )
     if seal.startswith(_MARK) and seal != _MARK + hashlib.sha256(flatbuffer).digest():
         raise ModelFormatError(
             f"the {what} of {len(content)} bytes is damaged: it does not have the SHA-256 it was sealed with"
