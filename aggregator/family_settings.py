@@ -165,7 +165,7 @@ class FamilySettings(Section):
     maximum_staleness: Annotated[int, Field(ge=0)] = 4
     baseline: bool | None = None
     maximum_examples: Annotated[int, Field(ge=1)] = 10_000
-    server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
+    server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: Annotated[float, Field(gt=0)] | None = None
     cohort_fraction: Share = 1.0
     over_selection: Annotated[float, Field(ge=1)] = 1.2

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from aggregator.errors import SettingsError
 
-__all__ = ["OPTIMIZERS", "FedAdam", "FedAvg", "ServerOptimizer", "ServerStep", "make_server_optimizer"]
+__all__ = [
+    "OPTIMIZERS",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
+    "ServerOptimizer",
+    "ServerStep",
+    "make_server_optimizer",
+]
 
 Vector = NDArray[np.float32]
 
@@ -105,7 +113,37 @@ class FedAdam:
         return ServerStep(np.stack([first, second]), moved.astype(np.float32))
 
 
-OPTIMIZERS = ("fedavg", "fedadam")
+@dataclass(frozen=True, kw_only=True)
+class FedAvgM:
+    """Momentum on the mean update: small cohorts pull to different sides each round, and their pulls average out.
+
+    At these defaults a steady update moves the model 0.5 / (1 - 0.8) = 2.5 times as far as FedAvg would. Source: Hsu, Qi,
+    Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019,
+    arXiv:1909.06335v1, section 4.
+    """
+
+    learning_rate: float = 0.5
+    momentum: float = 0.8
+
+    def init(self, parameters: Vector) -> NDArray[np.float64]:
+        """The velocity, 0 at first: float64 (1, P)."""
+        return np.zeros((1, parameters.size))
+
+    def step(
+        self, state: NDArray[np.float64], parameters: Vector, mean_update: NDArray[np.floating]
+    ) -> ServerStep:
+        """Return w + η·v and the velocity v.
+
+        >>> FedAvgM().step(np.float64([[1.0]]), np.float32([0]), np.float32([0.2])).parameters
+        array([0.5], dtype=float32)
+        """
+        # Section 4 of arXiv:1909.06335v1: v ← β v + Δ, then w moves by η v.
+        velocity = self.momentum * state[0] + np.asarray(mean_update, np.float64)
+        moved = parameters + self.learning_rate * velocity
+        return ServerStep(velocity[np.newaxis], moved.astype(np.float32))
+
+
+OPTIMIZERS = ("fedavg", "fedadam", "fedavgm")
 
 
 def make_server_optimizer(name: str, learning_rate: float | None = None) -> ServerOptimizer:
@@ -119,5 +157,7 @@ def make_server_optimizer(name: str, learning_rate: float | None = None) -> Serv
             return FedAvg() if learning_rate is None else FedAvg(learning_rate=learning_rate)
         case "fedadam":
             return FedAdam() if learning_rate is None else FedAdam(learning_rate=learning_rate)
+        case "fedavgm":
+            return FedAvgM() if learning_rate is None else FedAvgM(learning_rate=learning_rate)
         case _:
             raise SettingsError(f"server_optimizer {name!r} is not known; valid are {', '.join(OPTIMIZERS)}")
