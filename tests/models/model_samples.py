@@ -1,4 +1,4 @@
-"""Two small models that tests on a device can load without TensorFlow: their files lie in `golden/`.
+"""Small models that tests on a device can load without TensorFlow, one of each family: their files lie in `golden/`.
 
 Run as a program (``python tests/models/model_samples.py``) to write the files anew after a wanted change of the
 graphs; `test_models_export.py` proves that they are what this checkout exports.
@@ -17,12 +17,17 @@ from models.bundles import bundle_files, make_golden_vectors
 from models.drift.reference import fit_reference
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, VerifiedBundle, entries_for, open_bundle, pack_bundle
-from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
+from protocol.manifest import ConvolutionSpec, FeatureSpec, Manifest, ThresholdSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 AUTOENCODER = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
 CLASSIFIER = Architecture(kind="dense-classifier", layers=(5, 4, 3))
-ARCHITECTURES = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER}
+CONVOLUTION = Architecture(
+    kind="conv-autoencoder",
+    layers=(2, 5, 3, 5, 2),
+    convolution=ConvolutionSpec(samples=12, kernel=6, stride=2),
+)
+ARCHITECTURES = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER, "convolution": CONVOLUTION}
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 

@@ -116,10 +116,12 @@ def test_the_training_graph_is_made_of_builtins_and_no_scalar_meets_a_matrix(nam
 @both
 def test_the_int8_model_is_int8_from_end_to_end_with_a_static_batch_of_one(name) -> None:
     content = int8_bytes(name)
-    assert {operator for operator, _ in operations(content)} == {"FULLY_CONNECTED"}
+    convolutional = ARCHITECTURES[name].convolution is not None
+    expected = {"CONV_2D", "RESHAPE"} if convolutional else {"FULLY_CONNECTED"}
+    assert {operator for operator, _ in operations(content)} == expected
     graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
     kinds = {tensor.type for tensor in graph.tensors}
-    assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}  # INT32: the biases
+    assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}  # INT32: biases, shapes
     ends = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
     assert [(end.type, end.shape[0]) for end in ends] == [(schema.TensorType.INT8, 1)] * 2
 
