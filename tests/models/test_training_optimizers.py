@@ -135,7 +135,7 @@ def test_one_training_has_one_optimizer() -> None:
     model, x = model_of("autoencoder"), windows("autoencoder", 4)
     model.restore(parameters("autoencoder"))
     model.train(x, 0.1, momentum=0.9)
-    with pytest.raises(TrainingSettingsError, match="began with 'sgd'.*restore first"):
+    with pytest.raises(TrainingSettingsError, match=r"began with 'sgd'.*restore first"):
         model.train(x, 0.1, optimizer="adam")
     model.restore(parameters("autoencoder"))
     model.train(x, 0.1, optimizer="adam")
