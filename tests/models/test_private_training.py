@@ -1,0 +1,274 @@
+"""Private training: clipped sums against one gradient at a time, batches and noise against their distributions."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
+
+from models import reference_model
+from models.errors import InputError, LayoutError, ParameterError, TrainingSettingsError
+from models.private_training import FLOAT_SLACK, fit_privately
+from models.training_model import TrainingModel
+from protocol.privacy.randomness import KEY_BYTES
+from protocol.questions import ExamplePrivacy
+
+pytestmark = pytest.mark.edge
+
+both = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def model_of(name: str) -> TrainingModel:
+    return TrainingModel(training_bytes(name), ARCHITECTURES[name])
+
+
+def bytes_from(seed: int):
+    """Random bytes that a test can repeat."""
+    generator = np.random.default_rng(seed)
+    return generator.bytes
+
+
+def one_by_one(name: str, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+    """The gradient of every window by itself (n, P), float64."""
+    return np.array(
+        [
+            reference_model.loss_and_gradient(
+                ARCHITECTURES[name], parameters(name), x[i : i + 1], None if y is None else y[i : i + 1]
+            )[1]
+            for i in range(len(x))
+        ]
+    )
+
+
+def clipped(gradients: np.ndarray, clip: float) -> np.ndarray:
+    norms = np.linalg.norm(gradients, axis=1, keepdims=True)
+    return gradients * np.minimum(1.0, clip / norms)
+
+
+def fit_sample(name: str = "autoencoder", *, model=None, **change):
+    x = change.pop("x", windows(name, 80))
+    settings = {
+        "steps": 20,
+        "sampling_rate": 0.25,
+        "learning_rate": 0.1,
+        "clip_norm": 1.0,
+        "noise_multiplier": 1.0,
+        "random_bytes": bytes_from(1),
+        "labels": labels(name, len(x)),
+    }
+    return fit_privately(model or model_of(name), parameters(name), x, **(settings | change))
+
+
+class Recorder:
+    """A model without weights: its gradients are given, its steps are kept."""
+
+    def __init__(self, size: int, *, of_one: float = 0.0) -> None:
+        self.size, self.of_one = size, of_one
+        self.batches: list[int] = []
+        self.gradients: list[np.ndarray] = []
+
+    def restore(self, flat, anchor=None, correction=None) -> None:
+        self.parameters = np.array(flat, np.float32)
+
+    def save(self):
+        return self.parameters
+
+    def clipped_sum(self, x, clip_norm, *, labels=None):
+        self.batches.append(len(x))
+        return np.full(self.size, self.of_one * len(x), np.float32), 0.0
+
+    def step(self, gradient, learning_rate, *, proximal=0.0, optimizer="sgd", momentum=0.0) -> None:
+        self.gradients.append(np.array(gradient))
+
+    def infer(self, x):
+        return x, np.ones(len(x), np.float32)
+
+
+def record(recorder: Recorder, **change) -> Recorder:
+    settings = {
+        "steps": 200,
+        "sampling_rate": 0.2,
+        "learning_rate": 0.1,
+        "clip_norm": 2.0,
+        "noise_multiplier": 1.5,
+        "random_bytes": bytes_from(5),
+    }
+    x = change.pop("x", np.zeros((50, 3), np.float32))
+    fit_privately(recorder, np.zeros(recorder.size), x, **(settings | change))
+    return recorder
+
+
+@both
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0], ids="share clipped {}".format)
+def test_a_clipped_sum_equals_the_sum_of_gradients_taken_one_by_one(name, share) -> None:
+    x, y, model = windows(name, 33), labels(name, 33), model_of(name)
+    gradients = one_by_one(name, x, y)
+    clip = float(np.quantile(np.linalg.norm(gradients, axis=1), 1 - share)) * (0.5 if share == 1 else 1)
+    model.restore(parameters(name))
+    total, loss = model.clipped_sum(x, clip, labels=y)
+    expected = clipped(gradients, clip).sum(axis=0)
+    assert np.linalg.norm(total - expected) < 1e-5 * np.linalg.norm(expected)
+    assert loss == pytest.approx(
+        reference_model.loss_and_gradient(ARCHITECTURES[name], parameters(name), x, y)[0], rel=1e-5
+    )
+    assert np.array_equal(model.save(), parameters(name))
+
+
+@both
+def test_no_window_moves_a_sum_by_more_than_the_clip_and_its_slack(name) -> None:
+    model, clip = model_of(name), 0.05
+    x, y = windows(name, 200), labels(name, 200)
+    x[100] *= 1000.0
+    model.restore(parameters(name))
+    whole, _ = model.clipped_sum(x, clip, labels=y)
+    kept = np.arange(200) != 100
+    without, _ = model.clipped_sum(x[kept], clip, labels=None if y is None else y[kept])
+    moved = np.linalg.norm(whole.astype(np.float64) - without)
+    # A hundred times closer than the noise makes room for.
+    assert moved < clip * (1 + FLOAT_SLACK / 100)
+    assert moved > 0.99 * clip
+
+
+@both
+@pytest.mark.parametrize(
+    "settings", [{}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.02}], ids=str
+)
+def test_private_training_with_little_noise_learns(name, settings) -> None:
+    result = fit_sample(name, steps=60, noise_multiplier=0.01, **settings)
+    assert result.loss_after < 0.95 * result.loss_before
+    assert (result.steps, result.event.steps) == (60, 60)
+
+
+def test_the_result_says_what_an_accountant_has_to_charge() -> None:
+    assert fit_sample(steps=3).event == ExamplePrivacy(
+        clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.25, steps=3
+    )
+
+
+def test_the_same_bytes_train_the_same_model_and_other_bytes_another() -> None:
+    first, again, other = (fit_sample(random_bytes=bytes_from(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first.parameters, again.parameters)
+    assert not np.array_equal(first.parameters, other.parameters)
+
+
+def test_randomness_comes_from_the_given_source_alone() -> None:
+    asked = []
+
+    def source(count: int) -> bytes:
+        asked.append(count)
+        return bytes(count)
+
+    fit_sample(random_bytes=source)
+    assert asked == [KEY_BYTES]
+    assert not np.array_equal(
+        fit_sample(random_bytes=os.urandom).parameters, fit_sample(random_bytes=os.urandom).parameters
+    )
+
+
+def test_batches_are_poisson_samples_and_divided_by_their_expected_size() -> None:
+    recorder = record(Recorder(1, of_one=1.0), steps=2000, noise_multiplier=1e-6)
+    sizes = np.array(recorder.batches)
+    # 2000 binomials (50, 0.2): mean 10 ± 0.06, variance 8 ± 0.25.
+    assert sizes.mean() == pytest.approx(10, abs=0.3)
+    assert sizes.var() == pytest.approx(8, abs=1.2)
+    moved = np.array([gradient[0] for gradient in recorder.gradients])
+    np.testing.assert_allclose(moved[moved > 0.01], sizes / 10, rtol=1e-3)
+
+
+def test_a_rate_of_one_takes_every_window_every_time() -> None:
+    assert record(Recorder(1), sampling_rate=1.0, steps=20).batches == [50] * 20
+
+
+def test_an_empty_batch_is_a_step_along_noise_alone() -> None:
+    recorder = record(Recorder(40), sampling_rate=1e-9, steps=50)
+    assert recorder.batches == []
+    assert len(recorder.gradients) == 50
+    assert all(np.any(gradient) for gradient in recorder.gradients)
+
+
+def test_noise_has_the_planned_width_for_clip_slack_and_rounding() -> None:
+    size, steps, multiplier, clip = 100, 400, 1.5, 2.0
+    recorder = record(Recorder(size), steps=steps, noise_multiplier=multiplier, clip_norm=clip)
+    noise = np.concatenate(recorder.gradients) * (0.2 * 50)
+    found = noise.std()
+    # Never narrower than z·C, and wider only by the slack and √P lattice steps.
+    lattice_step = np.min(np.abs(noise[noise != 0]))
+    planned = multiplier * (clip * (1 + FLOAT_SLACK) + math.sqrt(size) * lattice_step)
+    assert planned == pytest.approx(multiplier * clip, rel=0.005)
+    assert found == pytest.approx(planned, rel=5 / math.sqrt(2 * size * steps))
+    assert noise.mean() == pytest.approx(0, abs=5 * planned / math.sqrt(size * steps))
+
+
+def test_what_leaves_lies_on_a_lattice_that_does_not_depend_on_the_windows() -> None:
+    # A float sum plus float noise would carry the sum's own low bits (Mironov 2012).
+    lattices = []
+    for of_one in (0.0, 0.1234567):
+        recorder = record(Recorder(30, of_one=of_one), steps=30, noise_multiplier=1.0)
+        values = np.concatenate(recorder.gradients)
+        step = 2.0 * (1 + FLOAT_SLACK) / (2**14 - math.sqrt(30)) / (0.2 * 50)
+        lattices.append(np.abs(values / step - np.rint(values / step)).max())
+    assert max(lattices) < 1e-9
+
+
+def test_a_large_batch_goes_through_the_model_in_pieces() -> None:
+    recorder = record(Recorder(1), x=np.zeros((700, 3), np.float32), sampling_rate=1.0, steps=1)
+    assert recorder.batches == [256, 256, 188]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 0}, "at least one step, got 0"),
+        ({"sampling_rate": 0.0}, r"in \(0, 1\], got 0.0"),
+        ({"sampling_rate": 1.5}, r"in \(0, 1\], got 1.5"),
+        ({"sampling_rate": math.nan}, r"in \(0, 1\], got nan"),
+        ({"clip_norm": 0.0}, "a clip norm is positive and finite, got 0.0"),
+        ({"clip_norm": math.inf}, "a clip norm is positive and finite, got inf"),
+        ({"noise_multiplier": 0.0}, "a noise multiplier is positive and finite, got 0.0"),
+        ({"noise_multiplier": 2000.0}, "would be half rounding; at most"),
+        ({"momentum": 1.0}, r"in \[0, 1\), got 1.0"),
+        ({"optimizer": "rmsprop"}, "unknown optimizer"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(change, words) -> None:
+    with pytest.raises(TrainingSettingsError, match=words):
+        fit_sample(**change)
+
+
+def test_windows_that_cannot_be_trained_on_are_refused() -> None:
+    x = windows("autoencoder", 80)
+    x[13, 2] = np.nan
+    with pytest.raises(InputError, match="window 13 of 80"):
+        fit_sample(x=x)
+    with pytest.raises(InputError, match="needs windows"):
+        fit_sample(x=x[:0])
+    with pytest.raises(LayoutError, match="has shape"):
+        fit_privately(
+            model_of("autoencoder"),
+            np.zeros(3),
+            windows("autoencoder", 8),
+            steps=1,
+            sampling_rate=0.5,
+            learning_rate=0.1,
+            clip_norm=1.0,
+            noise_multiplier=1.0,
+            random_bytes=os.urandom,
+        )
+
+
+def test_private_training_that_diverges_is_refused() -> None:
+    with pytest.raises(ParameterError, match="diverged"):
+        fit_sample(learning_rate=1e30, steps=30)
+
+
+def test_a_proximal_pull_and_a_correction_reach_the_steps() -> None:
+    size = AUTOENCODER.parameter_count
+    still = {"noise_multiplier": 0.01, "steps": 40}
+    free = fit_sample(**still).parameters - parameters("autoencoder")
+    pulled = fit_sample(**still, proximal=5.0).parameters - parameters("autoencoder")
+    pushed = fit_sample(**still, correction=np.full(size, 0.1)).parameters - parameters("autoencoder")
+    assert np.linalg.norm(pulled) < 0.6 * np.linalg.norm(free)
+    assert (pushed - free).mean() == pytest.approx(-40 * 0.1 * 0.1, rel=0.3)
