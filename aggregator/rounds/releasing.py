@@ -17,6 +17,7 @@ from aggregator.rounds.gate import Check, check_candidate, check_int8, failed_re
 from aggregator.rounds.int8_report import compare_int8
 from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
+from aggregator.rounds.provenance import with_method
 from aggregator.rounds.runs import CheckRecord, RunState, TrainingRun
 from aggregator.settings import FamilySettings
 
@@ -78,6 +79,7 @@ class Releasing:
             created_at=self._pacing.now(),
             git_revision=self._git_revision,
         )
+        candidate = with_method(candidate, run, policy)
         int8_model = self._exporter.int8_model(candidate)
         report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
         _log.info("int8_compared", run=run.id, **report.evaluation())

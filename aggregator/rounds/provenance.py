@@ -1,0 +1,60 @@
+"""What a release says of how it was made: the method in one line, and what the contest measured.
+
+Pure. The figures of the assessment are `proposal`'s, those of quantising `int8_report`'s; here only what this run's training and contest add.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from aggregator.rounds.ports import Candidate
+from aggregator.rounds.runs import TrainingRun
+from aggregator.settings import FamilySettings
+
+__all__ = ["describe_method", "with_method"]
+
+
+def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) -> Candidate:
+    """The same candidate whose provenance names its method and each contender's detection power."""
+    found: dict[str, float] = {}
+    if run.contest is not None and run.contest.powers:
+        found = {f"{name}_power": power for name, power in run.contest.powers.items()}
+        found["power_at_false_alarm_rate"] = run.contest.false_alarm_rate or 0.0
+    provenance = msgspec.structs.replace(
+        candidate.provenance,
+        algorithm=describe_method(run, policy),
+        evaluation={**candidate.provenance.evaluation, **found},
+    )
+    return replace(candidate, provenance=provenance)
+
+
+def describe_method(run: TrainingRun, policy: FamilySettings) -> str:
+    """The method in one line, for people: ``fedavg, scaffold, sgd, 2 local epochs, secure sum``."""
+    winner = "network" if run.contest is None else run.contest.winner
+    match winner:
+        case "network":
+            made = _training(policy)
+        case "champion":
+            made = ["weights of the champion under a new threshold"]
+        case _:
+            made = [f"linear detector ({winner.replace('_', ' ')}) from summed moments"]
+    made.append("secure sum" if policy.secure_sum else "no secure sum: the aggregator saw every update")
+    return ", ".join(made)
+
+
+def _training(policy: FamilySettings) -> list[str]:
+    made: list[str] = [policy.server_optimizer]
+    if policy.method != "plain":
+        made.append(policy.method)
+    if policy.proximal:
+        made.append(f"proximal {policy.proximal:g}")
+    made.append(policy.optimizer + (f" with momentum {policy.momentum:g}" if policy.momentum else ""))
+    if policy.example_privacy is None:
+        return [*made, f"{policy.epochs} local epochs"]
+    private = policy.example_privacy
+    return [
+        *made,
+        f"{private.steps} local steps of DP-SGD (noise {private.noise_multiplier:g}, sampling rate {private.sampling_rate:g})",
+    ]
