@@ -59,8 +59,7 @@ def main() -> int:
 def sample_results() -> Results:
     """The two golden models: float graph and int8 graph."""
     for name, architecture in ARCHITECTURES.items():
-        if architecture.kind.startswith("dense"):
-            yield from training_results(architecture, training_bytes(name), name=name)
+        yield from training_results(architecture, training_bytes(name), name=name)
         int8 = Int8Model(int8_bytes(name), architecture.kind)
         yield f"steps/{name} int8 output", np.stack([int8.infer_int8(x) for x in windows(name, 64)])
         yield f"kernels/{name} int8 delegated", np.array([is_delegated(int8)])
@@ -85,6 +84,13 @@ def training_results(architecture: Architecture, content: bytes, name: str = "")
     model.restore(start, start + np.float32(0.3))
     model.train(x, 0.1, labels=y, proximal=0.7)
     yield f"float/{name} proximal step", model.save()
+    yield f"float/{name} clipped sum", model.clipped_sum(x, 0.5, labels=y)[0]
+    for optimizer, momentum in (("sgd", 0.9), ("adam", 0.0)):
+        model.restore(start)
+        for _ in range(20):
+            model.train(x, 0.01, labels=y, optimizer=optimizer, momentum=momentum, gradient_clip=1.0)
+        kind = "adam" if optimizer == "adam" else "float"
+        yield f"{kind}/{name} after 20 steps, momentum {momentum}", model.save()
     many, many_labels = batch(architecture, 200)
     result = fit(
         model, start, many, epochs=5, batch_size=16, learning_rate=0.05, proximal=0.01,

@@ -10,18 +10,14 @@ to run the tests; what must be absent is looked for after that. Exit code 0 mean
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
 import time
 from typing import Final
 
 from edge_packages import CONSTRAINTS, FLOWER, ROOT, TEST_TOOLS, edge_tests, fingerprint, last_words
+from virtual_environment import VirtualEnvironment
 
-ENVIRONMENT: Final = ROOT / ".venv-edge"
-PYTHON: Final = ENVIRONMENT / "bin" / "python"
-STAMP: Final = ENVIRONMENT / "built-from"
 ABSENT: Final = (
     "tensorflow",
     "torch",
@@ -60,61 +56,29 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--fresh", action="store_true", help="build the environment anew")
     started = time.monotonic()
+    environment = VirtualEnvironment(ROOT / ".venv-edge")
     try:
-        build(is_fresh=options.parse_args().fresh)
-        run_inside("-c", CHECK_ABSENT, *ABSENT)
+        environment.build(fingerprint(sys.version), install, say, is_fresh=options.parse_args().fresh)
+        environment.run("-c", CHECK_ABSENT, *ABSENT)
         say(f"absent, as promised: {', '.join(ABSENT)}")
-        count = run_inside("-c", IMPORT_ALL).strip()
+        count = environment.run("-c", IMPORT_ALL).strip()
         say(f"all {count} modules of protocol, models (without export) and edge_agent import")
         files = edge_tests()
         say(f"running the edge tests of {len(files)} files")
-        code = subprocess.run(
-            [PYTHON, "-m", "pytest", "-q", "-m", "edge", "-p", "no:cacheprovider", *files],
-            cwd=ROOT,
-            env=environment(),
-            check=False,
-        ).returncode
+        is_proved = environment.test(*files)
     except subprocess.CalledProcessError as error:
         say("not proved: " + (last_words([error.stdout, error.stderr]) or str(error)))
         return 1
-    say(f"{'proved' if code == 0 else 'not proved'} in {time.monotonic() - started:.0f} s")
-    return code
+    say(f"{'proved' if is_proved else 'not proved'} in {time.monotonic() - started:.0f} s")
+    return 0 if is_proved else 1
 
 
-def build(*, is_fresh: bool) -> None:
-    """Make the environment, unless it was made from the same files."""
-    wanted = fingerprint(sys.version)
-    if not is_fresh and STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted:
-        return
-    say(f"building {ENVIRONMENT.name} from the edge extra (once; a few minutes on a slow line)")
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True, capture_output=True, text=True)
+def install(environment: VirtualEnvironment) -> None:
+    """The edge extra, Flower without its server, and the test tools."""
     constrained = ("-c", str(CONSTRAINTS))
-    pip("install", *constrained, "-e", f"{ROOT}[edge]")
-    pip("install", "--no-deps", FLOWER)
-    pip("install", *constrained, *TEST_TOOLS)
-    packages = run_inside("-m", "pip", "list", "--format=freeze").count("==")
-    size_bytes = sum(path.lstat().st_size for path in ENVIRONMENT.rglob("*") if path.is_file())
-    say(f"{packages} packages, {size_bytes / 1e6:.0f} MB")
-    STAMP.write_text(wanted, encoding="utf-8")
-
-
-def pip(*arguments: str) -> str:
-    """Run pip inside the environment, quietly."""
-    return run_inside("-m", "pip", "-q", "--disable-pip-version-check", *arguments)
-
-
-def run_inside(*arguments: str) -> str:
-    """Run the environment's Python and return what it printed; raises CalledProcessError."""
-    return subprocess.run(
-        [PYTHON, *arguments], cwd=ROOT, env=environment(), check=True, capture_output=True, text=True
-    ).stdout
-
-
-def environment() -> dict[str, str]:
-    """The caller's environment without anything that would let packages from elsewhere in."""
-    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+    environment.install(*constrained, "-e", f"{ROOT}[edge]")
+    environment.install("--no-deps", FLOWER)
+    environment.install(*constrained, *TEST_TOOLS)
 
 
 def say(line: str) -> None:

@@ -15,15 +15,14 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from arm64_root import CHECKOUT, NotPossibleError, ThisHost, build, enter, require_emulation
-from edge_packages import ROOT, edge_tests, last_words
-from machine_comparison import compare, table
+from comparison_run import RESULTS, compare_with_this_environment
+from edge_packages import edge_tests, last_words
 
 PROCESSORS: Final = ("cortex-a72", "cortex-a76")
 SELECTED: Final = ("models/test_*.py", "edge_agent/test_learner_*.py", "edge_agent/test_agent_pipeline.py")
@@ -32,7 +31,6 @@ NOT_EMULATED: Final = {
     "test_extraction_is_quick": "a bound on time means nothing under emulation",
     "test_a_row_costs_": "a bound on time means nothing under emulation",
 }
-RESULTS: Final = "tests/edge_environment/machine_results.py"
 TIMEOUT_S: Final = 900
 
 
@@ -73,19 +71,16 @@ def compare_machines(folder: Path) -> bool:
     """Compute here and on each processor and print the table; True when every difference is within its bound."""
     exchange = folder / CHECKOUT / "exchange"
     exchange.mkdir()
-    export_larger_models(exchange)
-    with tempfile.TemporaryDirectory() as here:
-        target = Path(here) / "host.npz"
-        say(run([sys.executable, RESULTS, str(target), str(exchange)]))
-        host = read(target)
-    rows = {}
-    for processor in PROCESSORS:
-        inside = [f"/{CHECKOUT}/{RESULTS}", f"/{CHECKOUT}/exchange/{processor}.npz", f"/{CHECKOUT}/exchange"]
-        say(f"{processor}, " + run(enter(folder, processor, "/usr/bin/python3", *inside)))
-        rows[processor] = compare(host, read(exchange / f"{processor}.npz"))
-    for line in table(rows):
-        say("  " + line)
-    return all(row.holds for column in rows.values() for row in column)
+
+    def on(processor: str) -> Callable[[str], str]:
+        def compute(target: str) -> str:
+            inside = [f"/{CHECKOUT}/{RESULTS}", f"/{CHECKOUT}/exchange/{target}", f"/{CHECKOUT}/exchange"]
+            command = enter(folder, processor, "/usr/bin/python3", *inside)
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        return compute
+
+    return compare_with_this_environment(exchange, {name: on(name) for name in PROCESSORS}, say)
 
 
 def run_tests(folder: Path) -> bool:
@@ -100,27 +95,6 @@ def run_tests(folder: Path) -> bool:
     command = f"cd /{CHECKOUT} && CI=1 OMP_NUM_THREADS=1 exec {' '.join(map(quote, [*pytest, *files]))}"
     inside = enter(folder, PROCESSORS[0], "/bin/dash", "-c", command)
     return subprocess.run(inside, check=False, timeout=TIMEOUT_S).returncode == 0
-
-
-def export_larger_models(folder: Path) -> None:
-    """Training models that only this machine, with TensorFlow, can build."""
-    from machine_results import LARGER, file_name
-
-    from models.export.isolated import export_training_model
-
-    for architecture in LARGER:
-        (folder / file_name(architecture)).write_bytes(export_training_model(architecture))
-
-
-def run(command: list[str]) -> str:
-    """Its standard output; raises CalledProcessError."""
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of one results file."""
-    with np.load(path) as content:
-        return {name: content[name] for name in content.files}
 
 
 def quote(word: str) -> str:
