@@ -161,6 +161,43 @@ def privacy(
         )
 
 
+@cli.command()
+def release(
+    bundle: Annotated[Path, typer.Argument(help="a .fedge bundle")],
+    release_key: Annotated[Path, typer.Option("--release-key", help="public key that signed it, PEM")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a release says about itself: float against int8, sizes, where it comes from."""
+    with _one_line_errors():
+        import msgspec
+
+        from aggregator.commands.releases import shown_release
+
+        shown = shown_release(bundle, release_key)
+        print(msgspec.json.encode(shown).decode() if as_json else shown.text)
+
+
+@cli.command("edge-tpu")
+def edge_tpu(
+    file: Annotated[Path, typer.Argument(help="a .fedge bundle or a .tflite model")],
+    release_key: Annotated[
+        Path | None, typer.Option("--release-key", help="public key of a bundle, PEM")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="compile with edgetpu_compiler, write the model here")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check whether a Coral Edge TPU could run a model, and compile it for one; exit status 1 where it is not ready."""
+    with _one_line_errors():
+        from aggregator.commands.releases import shown_edge_tpu
+
+        shown = shown_edge_tpu(file, release_key, out)
+        print(json.dumps(shown.figures()) if as_json else shown.text)
+        if not shown.readiness.is_ready:
+            raise typer.Exit(1)
+
+
 @tokens_cli.command("create")
 def create_token(
     config: Config,

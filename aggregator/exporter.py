@@ -5,16 +5,20 @@ Holds the release key, which signs and is never shown. Foreign errors end here a
 
 from __future__ import annotations
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.errors import ExportFailedError
 from aggregator.rounds.ports import Candidate
-from models.errors import ModelError
+from models.errors import EdgeTpuCompilerError, ModelError
+from models.export.edge_tpu_compiler import compile_for_edge_tpu
 from models.export.int8_graph import export_int8_model
 from models.export.release import build_release
 from protocol.errors import ProtocolError
 
 __all__ = ["SigningExporter"]
+
+_log = structlog.get_logger()
 
 
 class SigningExporter:
@@ -55,8 +59,31 @@ class SigningExporter:
                 provenance=candidate.provenance,
                 int8_model=int8_model,
                 training_model=candidate.training_model,
+                edge_tpu_model=_compiled(candidate, int8_model),
             )
         except (ModelError, ProtocolError) as error:
             raise ExportFailedError(
                 f"release {candidate.family}/{candidate.version} cannot be built: {error}"
             ) from error
+
+
+def _compiled(candidate: Candidate, int8_model: bytes) -> bytes | None:
+    """The model for Edge TPUs where the family wants one and the compiler makes one; the release stands without."""
+    if not candidate.edge_tpu:
+        return None
+    release = f"{candidate.family}/{candidate.version}"
+    try:
+        compiled = compile_for_edge_tpu(int8_model)
+    except EdgeTpuCompilerError as error:
+        _log.warning("edge_tpu_model_left_out", release=release, reason=str(error))
+        return None
+    _log.info(
+        "edge_tpu_model_compiled",
+        release=release,
+        compiler=compiled.version,
+        operations=compiled.operations,
+        on_processor=compiled.processor_operations,
+        subgraphs=compiled.subgraphs,
+        off_chip_bytes=compiled.off_chip_bytes,
+    )
+    return compiled.content

@@ -144,7 +144,8 @@ class FamilySettings(Section):
     `minimum_devices` is the quorum: fewer answers make a round void, and `round_attempts` void rounds in a row end the
     run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
     or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
-    in plain, larger ones are refused by name. `weight_scales` of the int8 model: per channel loses less, per tensor is for Edge TPUs.
+    in plain, larger ones are refused by name. `weight_scales` of the int8 model: per channel loses less, per tensor is for Edge TPUs,
+    for which `edge_tpu` lets releases bring a compiled model.
     `maximum_staleness` 0 drops updates that miss their round. `baseline` None: a linear detector is fitted beside the network
     wherever sums are exact. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
     owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
@@ -178,6 +179,7 @@ class FamilySettings(Section):
     round_attempts: Annotated[int, Field(ge=1)] = 3
     norm_limit: Annotated[float, Field(gt=0)] = 10.0
     weight_scales: Literal["per-tensor", "per-channel"] = "per-channel"
+    edge_tpu: bool = False
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
     split_view_safe: bool = True
@@ -209,6 +211,10 @@ class FamilySettings(Section):
             raise ValueError(
                 f"minimum_devices = {self.minimum_devices} is too few for a secure sum: of fewer than {SMALLEST_SUM} devices"
                 " each would learn the others' answers; raise it, or set secure_sum = false"
+            )
+        if self.edge_tpu and self.weight_scales != "per-tensor":
+            raise ValueError(
+                f"edge_tpu = true needs weight_scales = 'per-tensor', not {self.weight_scales!r}: its compiler takes no other dense layer"
             )
         noise = self.privacy.noise_multiplier
         if noise is not None and not self.secure_sum:

@@ -14,6 +14,7 @@
     ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
     │   └── GoldenMismatchError the model computes something else on this machine than where it was built
     └── ExportError             the cloud: a model cannot be built from what was given
+        ├── EdgeTpuCompilerError  Coral's compiler is not installed, refused the model, or hung
         └── RangeError          the activation ranges given for int8 are unusable
 
 A device answers any of these by keeping the release it runs.
@@ -25,6 +26,7 @@ __all__ = [
     "BundleContentError",
     "DelegateError",
     "DriftStateError",
+    "EdgeTpuCompilerError",
     "ExportError",
     "FeatureError",
     "GoldenMismatchError",
@@ -84,6 +86,10 @@ class GoldenMismatchError(BundleContentError):
 
 class ExportError(ModelError):
     """TensorFlow or the quantizer could not build the model; the message carries their last words."""
+
+
+class EdgeTpuCompilerError(ExportError):
+    """No model for the Edge TPU; the release is whole without one, its devices use their processor."""
 
 
 class RangeError(ExportError):

@@ -124,6 +124,7 @@ class Candidate:
     `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds. `training_model` is the
     champion's: it depends on the architecture alone, and building it anew costs TensorFlow and seconds; None builds it.
     `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone.
+    `edge_tpu` asks for a model compiled for Coral's Edge TPU, too.
     """
 
     family: FamilyName
@@ -140,6 +141,7 @@ class Candidate:
     training_model: bytes | None = None
     weight_scales: WeightScales = "per-channel"
     probes: NDArray[np.float32] | None = None
+    edge_tpu: bool = False
 
 
 class Exporter(Protocol):

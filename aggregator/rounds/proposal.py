@@ -81,6 +81,7 @@ def make_candidate(
         created_at=created_at,
         training_model=champion.training_model,
         weight_scales=policy.weight_scales,
+        edge_tpu=policy.edge_tpu,
         probes=typical_windows(
             champion.architecture, parameters, assessment, np.random.default_rng([run.seed, version])
         ).astype(np.float32),

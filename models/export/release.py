@@ -37,6 +37,7 @@ def build_release(
     provenance: Provenance | None = None,
     int8_model: bytes | None = None,
     training_model: bytes | None = None,
+    edge_tpu_model: bytes | None = None,
 ) -> bytes:
     """The bytes of a complete, signed bundle, opened and read once as a device will.
 
@@ -55,6 +56,7 @@ def build_release(
         provenance: where the release comes from.
         int8_model: a finished int8 model of these parameters, where the caller has measured one already.
         training_model: a finished training model; by default built in a child process and kept for the next call.
+        edge_tpu_model: the int8 model as the Edge TPU compiler made it, for devices that have one.
 
     Raises:
         LayoutError, RangeError, ExportError: as `export_int8_model` and `export_training_model`.
@@ -69,6 +71,7 @@ def build_release(
         parameters=flat,
         reference=reference,
         golden=make_golden_vectors(Int8Model(detector, architecture.kind), architecture.feature_count),
+        edge_tpu_model=edge_tpu_model,
     )
     manifest = Manifest(
         family=family,
