@@ -44,10 +44,14 @@ class Model:
         """Scores (n,) of the float model."""
         return reference_model.infer(self.architecture, self.flat, x)[1]
 
-    def int8_model(self) -> Int8Model:
-        """The int8 model that the cloud would publish."""
+    def int8_content(self) -> bytes:
+        """The int8 ``.tflite`` that the cloud would publish."""
         low, high = reported_ranges(self)
-        return Int8Model(export_int8_model(self.architecture, self.flat, low, high))
+        return export_int8_model(self.architecture, self.flat, low, high)
+
+    def int8_model(self) -> Int8Model:
+        """The same, loaded as the agent loads it."""
+        return Int8Model(self.int8_content())
 
 
 def reported_ranges(model: Model) -> tuple[Floats, Floats]:
