@@ -29,7 +29,6 @@ SELECTED: Final = ("models/test_*.py", "edge_agent/test_learner_*.py", "edge_age
 """Graphs, training, detectors, features, thresholds, bundles; the learner; the pipeline from window to alarm."""
 NOT_EMULATED: Final = {
     "test_extraction_is_quick": "a bound on time means nothing under emulation",
-    "test_a_row_costs_": "a bound on time means nothing under emulation",
 }
 TIMEOUT_S: Final = 900
 
