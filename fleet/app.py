@@ -32,7 +32,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from fleet.api import devices, enrolments, observations, operations, releases, rollouts
+from fleet.api import devices, enrolments, observations, operations, releases, rollouts, verdicts
 from fleet.api.body_limit import BodyLimit
 from fleet.api.dependencies import Services
 from fleet.api.problems import install_problem_handlers
@@ -119,7 +119,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.add_middleware(BodyLimit)
     install_problem_handlers(app)
-    for module in (devices, enrolments, releases, rollouts, observations, operations):
+    for module in (devices, enrolments, releases, rollouts, observations, verdicts, operations):
         app.include_router(module.router)
     return app
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fleet.commands import access, resources, rollouts
+from fleet.commands import access, resources, rollouts, verdicts
 from fleet.errors import FleetError, SettingsError
 from fleet.settings import load_settings
 from protocol.errors import ProtocolError
@@ -31,6 +31,8 @@ app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
+app.command("judge")(verdicts.judge)
+app.command("precision")(verdicts.precision)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 

@@ -44,6 +44,10 @@ class FleetClient:
         """Post JSON and return the answer's JSON. Raises ClientError."""
         return self._call("POST", path, json=body)
 
+    def put(self, path: str, body: Any) -> Any:
+        """Put JSON and return the answer's JSON. Raises ClientError."""
+        return self._call("PUT", path, json=body)
+
     def upload(self, path: str, content: bytes) -> Any:
         """Post raw bytes and return the answer's JSON. Raises ClientError."""
         return self._call("POST", path, content=content, headers={"Content-Type": "application/octet-stream"})

@@ -17,6 +17,8 @@ from fleet.errors import NotFoundError
 from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
+from fleet.verdicts import precision_of_family
+from models.drift.labels import PrecisionSettings
 
 __all__ = ["router"]
 
@@ -73,7 +75,11 @@ class DriftView(BaseModel):
 
 
 class DriftSummary(BaseModel):
-    """How much of a family has drifted now. `devices` counts enrolled devices that were ever heard."""
+    """How much of a family has drifted now. `devices` counts enrolled devices that were ever heard.
+
+    `precision_drifted_since` (Unix s, or null) is the other kind of drift: people's verdicts on the alarms of the release
+    judged last say that fewer of them are true than before (`GET /v1/precision/summary`).
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -85,6 +91,7 @@ class DriftSummary(BaseModel):
                 "since": 1767225600.0,
                 "drifted_devices": ["press-1", "press-7"],
                 "drift_since": {"press-1": 1767225600.0, "press-7": 1767225660.0},
+                "precision_drifted_since": None,
             }
         }
     )
@@ -95,6 +102,7 @@ class DriftSummary(BaseModel):
     since: float | None
     drifted_devices: list[str]
     drift_since: dict[str, float]
+    precision_drifted_since: float | None
 
 
 @router.get("/anomalies")
@@ -170,6 +178,7 @@ def summarise_drift(
     )
     with services.database.read() as session:
         rows = session.execute(heard.order_by(Device.id)).tuples().all()
+        precision = precision_of_family(session, family, PrecisionSettings())
     drift_since = {name: since for name, drifted, since in rows if drifted and since is not None}
     return DriftSummary(
         family=family,
@@ -179,6 +188,7 @@ def summarise_drift(
         since=min(drift_since.values(), default=None),
         drifted_devices=list(drift_since),
         drift_since=drift_since,
+        precision_drifted_since=precision[0].drifted_since if precision else None,
     )
 
 

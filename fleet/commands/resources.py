@@ -166,9 +166,10 @@ def anomalies(
         return
     print_table(
         f"{len(rows)} anomalies",
-        ["received", "device", "release", "score", "threshold", "contributors"],
+        ["id", "received", "device", "release", "score", "threshold", "contributors"],
         (
             [
+                str(r["id"]),
                 show_time(r["received_at"]),
                 r["device"],
                 r["release"],

@@ -6,12 +6,19 @@ from typing import Final
 
 from sqlalchemy import MetaData
 
-from fleet.storage import access_tables, device_tables, event_tables, release_tables, rollout_tables
+from fleet.storage import (
+    access_tables,
+    device_tables,
+    event_tables,
+    release_tables,
+    rollout_tables,
+    verdict_tables,
+)
 from fleet.storage.base import Base
 
 __all__ = ["METADATA"]
 
-_MODULES: Final = (access_tables, device_tables, event_tables, release_tables, rollout_tables)
+_MODULES: Final = (access_tables, device_tables, event_tables, release_tables, rollout_tables, verdict_tables)
 
 METADATA: Final[MetaData] = Base.metadata
 """All tables of `_MODULES`."""

@@ -1,0 +1,167 @@
+"""Labels: people say which alarms were true, and the fleet says whether alarms still mean what they meant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.api.dependencies import Services, get_services, require
+from fleet.api.paging import MAXIMUM_ROW_ID
+from fleet.api.problems import PROBLEM_RESPONSES
+from fleet.auth.roles import Caller
+from fleet.errors import NotFoundError
+from fleet.storage.access_tables import Role
+from fleet.storage.verdict_tables import Verdict, VerdictRecord
+from fleet.verdicts import ReleasePrecision, give_verdict, precision_of_family
+from models.drift.labels import PrecisionSettings
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["verdicts"], responses=PROBLEM_RESPONSES)
+
+_SETTINGS = PrecisionSettings()
+
+RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
+
+
+class VerdictGiven(BaseModel):
+    """Was the alarm true? `note` is for people."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"verdict": "false_alarm", "note": "a forklift leant on the frame"}},
+    )
+    verdict: Verdict
+    note: str = Field(default="", max_length=500)
+
+
+class VerdictView(BaseModel):
+    """The present verdict on an anomaly; `author` is the operator token's name, times are Unix seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+    anomaly: int
+    family: str
+    release: str
+    verdict: Verdict
+    note: str
+    author: str
+    given_at: float
+    first_given_at: float
+
+
+class PrecisionView(BaseModel):
+    """What the verdicts say about one release.
+
+    `precision` is over all verdicts; `baseline` over its first 30 and `recent` over its last 30, null before there are as
+    many. `drifted_since` (Unix s) is null while precision holds; `found_by` are the detectors that say otherwise.
+    """
+
+    release: str
+    judged: int
+    true_alarms: int
+    false_alarms: int
+    precision: float | None
+    baseline: float | None
+    recent: float | None
+    drifted_since: float | None
+    found_by: list[str]
+
+
+class PrecisionSummary(BaseModel):
+    """How precise a family's alarms are, per release, the one judged last first; `drifted` is that one's."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "family": "rotating-machine",
+                "drifted": True,
+                "drifted_since": 1767225600.0,
+                "releases": [
+                    {
+                        "release": "rotating-machine/2",
+                        "judged": 84,
+                        "true_alarms": 55,
+                        "false_alarms": 29,
+                        "precision": 0.655,
+                        "baseline": 0.867,
+                        "recent": 0.433,
+                        "drifted_since": 1767225600.0,
+                        "found_by": ["drop", "page-hinkley"],
+                    }
+                ],
+            }
+        }
+    )
+    family: str
+    drifted: bool
+    drifted_since: float | None
+    releases: list[PrecisionView]
+
+
+@router.put("/anomalies/{anomaly_id}/verdict")
+def judge_anomaly(
+    anomaly_id: RowId,
+    given: VerdictGiven,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> VerdictView:
+    """Say whether an anomaly was a true alarm; again to correct it. Durable when answered, with author and time."""
+    record = give_verdict(
+        services.database,
+        anomaly_id,
+        given.verdict,
+        note=given.note,
+        caller=caller,
+        now=services.now(),
+        settings=_SETTINGS,
+    )
+    return VerdictView.model_validate(record)
+
+
+@router.get("/anomalies/{anomaly_id}/verdict")
+def show_verdict(
+    anomaly_id: RowId,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> VerdictView:
+    """The present verdict on an anomaly."""
+    with services.database.read() as session:
+        record = session.get(VerdictRecord, anomaly_id)
+        if record is None:
+            raise NotFoundError(f"anomaly {anomaly_id} has no verdict; give one with PUT to this address")
+        return VerdictView.model_validate(record)
+
+
+@router.get("/precision/summary")
+def summarise_precision(
+    family: Annotated[str, Query(max_length=64)],
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> PrecisionSummary:
+    """Whether a family's alarms are as true as they were: concept drift, seen from the verdicts people gave."""
+    with services.database.read() as session:
+        found = precision_of_family(session, family, _SETTINGS)
+    since = found[0].drifted_since if found else None
+    return PrecisionSummary(
+        family=family,
+        drifted=since is not None,
+        drifted_since=since,
+        releases=[_precision_view(precision) for precision in found],
+    )
+
+
+def _precision_view(precision: ReleasePrecision) -> PrecisionView:
+    state = precision.state
+    return PrecisionView(
+        release=precision.release,
+        judged=state.judged,
+        true_alarms=state.true_alarms,
+        false_alarms=state.judged - state.true_alarms,
+        precision=state.precision,
+        baseline=state.baseline,
+        recent=state.recent,
+        drifted_since=precision.drifted_since,
+        found_by=list(state.found_by),
+    )

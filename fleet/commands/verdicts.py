@@ -1,0 +1,63 @@
+"""``judge`` and ``precision``: say whether an alarm was true, and see whether alarms are as true as they were."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fleet.client import connect
+from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
+from fleet.commands.printing import print_json, print_table, show_number, show_time
+from fleet.storage.verdict_tables import Verdict
+
+__all__ = ["judge", "precision"]
+
+
+def judge(
+    anomaly: Annotated[int, typer.Argument(min=1, help="id, as `fedge-fleet anomalies` prints it")],
+    verdict: Annotated[Verdict, typer.Argument(help="was there something wrong with the machine?")],
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    note: Annotated[str, typer.Option("--note", help="why, for people")] = "",
+) -> None:
+    """Say whether an anomaly was a true alarm; again to correct it."""
+    with connect(url, ca, token_file) as client:
+        record = client.put(f"/v1/anomalies/{anomaly}/verdict", {"verdict": verdict.value, "note": note})
+    if as_json:
+        print_json(record)
+    else:
+        print(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
+
+
+def precision(
+    family: Annotated[str, typer.Option("--family")],
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How many of a family's judged alarms were true, per release, and whether that has become worse."""
+    with connect(url, ca, token_file) as client:
+        summary = client.get("/v1/precision/summary", {"family": family})
+    if as_json:
+        print_json(summary)
+        return
+    print_table(
+        f"{family}: precision {'has drifted' if summary['drifted'] else 'holds'}",
+        ["release", "judged", "precision", "baseline", "recent", "drifted since", "found by"],
+        (
+            [
+                r["release"],
+                str(r["judged"]),
+                show_number(r["precision"]),
+                show_number(r["baseline"]),
+                show_number(r["recent"]),
+                show_time(r["drifted_since"]),
+                " ".join(r["found_by"]),
+            ]
+            for r in summary["releases"]
+        ),
+    )

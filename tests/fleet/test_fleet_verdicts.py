@@ -1,0 +1,145 @@
+"""People's verdicts on anomalies: who may give them, that they last, and what they say about a release."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import pytest
+from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_world import TENANT, Machine, anomaly, enrol_directly
+from sqlalchemy import select
+
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.migrations.upgrade import open_storage
+from fleet.storage.access_tables import AuditEntry, Role
+from fleet.storage.device_tables import Device
+from fleet.storage.verdict_tables import VerdictRecord
+
+__all__ = ["fleet", "machine"]  # the fixtures
+
+TRUE, FALSE = {"verdict": "true_alarm"}, {"verdict": "false_alarm"}
+
+
+def anomalies(fleet: Fleet, machine: Machine, count: int, *, release: str = "motor/1") -> list[int]:
+    """Ids of as many fresh anomalies of a machine in a family of its own, oldest first."""
+    with fleet.database.read() as session:
+        is_new = session.get(Device, machine.name) is None
+    if is_new:
+        enrol_directly(fleet.database, machine)
+        with fleet.database.write() as session:
+            row = session.get(Device, machine.name)
+            assert row is not None
+            row.family = machine.name
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    store.store([machine.arrival(anomaly(release=release)) for _ in range(count)])
+    items = fleet.call("GET", f"/v1/anomalies?device={machine.name}&limit={count}").json()["items"]
+    return [item["id"] for item in reversed(items)]
+
+
+def judge(fleet: Fleet, ids: Sequence[int], verdicts: Sequence[bool]) -> None:
+    for anomaly_id, is_true in zip(ids, verdicts, strict=True):
+        answer = fleet.call(
+            "PUT", f"/v1/anomalies/{anomaly_id}/verdict", Role.OPERATOR, json=TRUE if is_true else FALSE
+        )
+        assert answer.status_code == 200, answer.text
+
+
+def drift_lines(fleet: Fleet, family: str) -> list[AuditEntry]:
+    with fleet.database.read() as session:
+        lines = session.scalars(select(AuditEntry).where(AuditEntry.action == "precision_drifted")).all()
+    return [line for line in lines if line.detail["family"] == family]
+
+
+def test_a_verdict_is_kept_with_author_and_time_and_shown(fleet: Fleet, machine: Machine) -> None:
+    (one,) = anomalies(fleet, machine, 1)
+    is_problem(fleet.call("GET", f"/v1/anomalies/{one}/verdict"), 404, "no verdict")
+    body = FALSE | {"note": "a forklift"}
+    given = fleet.call("PUT", f"/v1/anomalies/{one}/verdict", Role.OPERATOR, json=body).json()
+    assert (given["verdict"], given["author"], given["note"]) == ("false_alarm", "a-operator", "a forklift")
+    assert given["given_at"] == pytest.approx(fleet.now(), abs=60)
+    assert fleet.call("GET", f"/v1/anomalies/{one}/verdict").json() == given
+    reopened = open_storage(str(fleet.database.engine.url))  # as another process sees it
+    with reopened.read() as session:
+        kept = session.get(VerdictRecord, one)
+        assert kept is not None
+        assert kept.author == "a-operator"
+    reopened.close()
+
+
+def test_a_verdict_can_be_corrected_and_keeps_its_place(fleet: Fleet, machine: Machine) -> None:
+    (one,) = anomalies(fleet, machine, 1)
+    judge(fleet, [one], [True])
+    first = fleet.call("GET", f"/v1/anomalies/{one}/verdict").json()
+    judge(fleet, [one, one], [False, False])
+    second = fleet.call("GET", f"/v1/anomalies/{one}/verdict").json()
+    assert (first["verdict"], second["verdict"]) == ("true_alarm", "false_alarm")
+    assert second["first_given_at"] == first["first_given_at"]
+    with fleet.database.read() as session:
+        lines = session.scalars(select(AuditEntry).where(AuditEntry.subject == f"anomaly/{one}")).all()
+    assert [line.detail["verdict"] for line in lines] == ["true_alarm", "false_alarm"]  # not the repetition
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({}, "verdict"),
+        ({"verdict": "maybe"}, "true_alarm"),
+        (TRUE | {"note": "x" * 501}, "500"),
+        (TRUE | {"author": "me"}, "author"),
+    ],
+)
+def test_a_verdict_that_means_nothing_is_refused(
+    fleet: Fleet, machine: Machine, body: dict[str, str], word: str
+) -> None:
+    (one,) = anomalies(fleet, machine, 1)
+    is_problem(fleet.call("PUT", f"/v1/anomalies/{one}/verdict", Role.OPERATOR, json=body), 422, word)
+
+
+def test_who_may_only_look_may_not_judge_and_what_is_not_there_cannot_be_judged(
+    fleet: Fleet, machine: Machine
+) -> None:
+    (one,) = anomalies(fleet, machine, 1)
+    for role in (Role.VIEWER, Role.PUBLISHER):
+        is_problem(fleet.call("PUT", f"/v1/anomalies/{one}/verdict", role, json=TRUE), 403, "operator")
+    is_problem(
+        fleet.call("PUT", "/v1/anomalies/999999999/verdict", Role.OPERATOR, json=TRUE),
+        404,
+        "no anomaly 999999999",
+    )
+
+
+def test_a_release_whose_alarms_become_false_has_drifted_and_it_is_told_once(
+    fleet: Fleet, machine: Machine
+) -> None:
+    ids = anomalies(fleet, machine, 80)
+    judge(fleet, ids[:40], [n % 8 != 0 for n in range(40)])
+    summary = fleet.call("GET", f"/v1/precision/summary?family={machine.name}").json()
+    assert summary["drifted"] is False
+    assert summary["releases"][0]["precision"] == pytest.approx(35 / 40)
+    judge(fleet, ids[40:], [n % 8 == 0 for n in range(40)])
+    summary = fleet.call("GET", f"/v1/precision/summary?family={machine.name}").json()
+    (release,) = summary["releases"]
+    assert summary["drifted"] is True
+    assert summary["drifted_since"] == release["drifted_since"]
+    assert (release["judged"], release["true_alarms"], release["false_alarms"]) == (80, 40, 40)
+    assert "drop" in release["found_by"]
+    (line,) = drift_lines(fleet, machine.name)
+    assert line.detail["found_by"]
+    drift = fleet.call("GET", f"/v1/drift/summary?family={machine.name}").json()
+    assert drift["precision_drifted_since"] == summary["drifted_since"]
+
+
+def test_a_new_release_begins_a_stream_of_its_own(fleet: Fleet, machine: Machine) -> None:
+    judge(fleet, anomalies(fleet, machine, 70), [n < 35 for n in range(70)])
+    judge(fleet, anomalies(fleet, machine, 3, release="motor/2"), [True, True, False])
+    summary = fleet.call("GET", f"/v1/precision/summary?family={machine.name}").json()
+    assert [r["release"] for r in summary["releases"]] == ["motor/2", "motor/1"]
+    assert [r["drifted_since"] is not None for r in summary["releases"]] == [False, True]
+    assert summary["drifted"] is False
+
+
+def test_a_family_without_verdicts_has_nothing_to_say(fleet: Fleet) -> None:
+    summary = fleet.call("GET", f"/v1/precision/summary?family={secrets.token_hex(4)}").json()
+    assert (summary["drifted"], summary["drifted_since"], summary["releases"]) == (False, None, [])
