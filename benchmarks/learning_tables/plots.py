@@ -10,6 +10,8 @@ from learning_tables.report import Row
 
 __all__ = ["draw_bars", "draw_plane", "save_plot"]
 
+_MARKERS = "osD^v"
+
 Axes = Any
 """`matplotlib.axes.Axes`, which brings no types."""
 
@@ -50,13 +52,22 @@ def draw_bars(rows: Sequence[Row], axes: Axes, metric: str, *, target: float | N
 
 
 def draw_plane(rows: Sequence[Row], axes: Axes, across: str, up: str) -> None:
-    """Each row a named point with error bars in the plane of two metrics."""
-    for row in rows:
-        if across in row.metrics and up in row.metrics:
-            x, y = row.mean(across), row.mean(up)
-            axes.errorbar(
-                x, y, xerr=row.standard_error(across), yerr=row.standard_error(up), fmt="o", capsize=2
-            )
-            axes.annotate(row.name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    """Each row a numbered point with error bars in the plane of two metrics; the names stand beside the axes."""
+    chosen = [row for row in rows if across in row.metrics and up in row.metrics]
+    for number, row in enumerate(chosen, start=1):
+        x, y = row.mean(across), row.mean(up)
+        axes.errorbar(
+            x,
+            y,
+            xerr=row.standard_error(across),
+            yerr=row.standard_error(up),
+            fmt=_MARKERS[number % len(_MARKERS)],
+            capsize=2,
+            label=f"{number} {row.name}",
+        )
+        axes.annotate(
+            str(number), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7, annotation_clip=True
+        )
     axes.set_xlabel(across)
     axes.set_ylabel(up)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=6, frameon=False)
