@@ -256,7 +256,7 @@ def initial_release(
         from aggregator.written_files import write_durably
 
         family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
-        machines = read_all_recordings(features, len(family.features.spec().names))
+        machines = read_all_recordings(features, family.features.spec().feature_count)
         with training_progress(quiet=as_json) as progress:
             made = train_release(
                 family,

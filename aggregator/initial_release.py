@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -31,13 +31,13 @@ from aggregator.rounds.proposal import with_int8_report
 from models.architecture import Architecture, Kind, initial_parameters
 from models.errors import ModelError
 from models.export.isolated import export_training_model
-from models.export.post_training import WeightScales
-from models.features import make_extractor, passthrough_spec, vibration_spec
+from models.features import make_extractor, passthrough_spec, raw_spec, vibration_spec
 from models.local_training import assess, fit
-from models.standardiser import fit_standardiser
+from models.sensors import SensorView
 from models.training_model import TrainingModel
+from models.weight_rounding import WeightScales
 from protocol.errors import TopicError
-from protocol.manifest import FeatureSpec, Provenance
+from protocol.manifest import ConvolutionSpec, FeatureSpec, Provenance
 from protocol.names import FamilyName, check_name
 from protocol.questions import assess_layout
 
@@ -61,11 +61,16 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[model]``: kind, layer widths, input first, and how many scales an int8 weight has."""
+    """``[model]``: kind, layer widths, input first, its convolution, and how many scales an int8 weight has."""
 
     layers: tuple[Positive, ...]
     kind: Kind = "dense-autoencoder"
+    convolution: ConvolutionSpec | None = None
     weight_scales: WeightScales = "per-channel"
+
+    def architecture(self) -> Architecture:
+        """What these say; raises LayoutError for widths or a convolution that make no model."""
+        return Architecture(kind=self.kind, layers=self.layers, convolution=self.convolution)
 
 
 class TrainingSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,10 +91,11 @@ class ThresholdSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class FeaturesSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[features]``: what the devices' source delivers.
 
-    ``vibration`` computes its own features, so `names` may be left out; ``passthrough`` has one channel a name.
+    ``vibration`` computes its own features, so `names` may be left out; ``passthrough`` and ``raw`` have one channel a
+    name.
     """
 
-    kind: Literal["vibration", "passthrough"]
+    kind: Literal["vibration", "passthrough", "raw"]
     names: tuple[str, ...] = ()
     window_samples: Positive | None = None
     channels: Positive | None = None
@@ -97,10 +103,14 @@ class FeaturesSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def spec(self) -> FeatureSpec:
         """The description that a device compares with its source's; raises ValueError for one that cannot be."""
+        if self.kind != "vibration" and not self.names:
+            raise ValueError("features.names is missing; name the columns that the source delivers")
         if self.kind == "passthrough":
-            if not self.names:
-                raise ValueError("features.names is missing; name the columns that the source delivers")
             whole = passthrough_spec(self.names)
+        elif self.kind == "raw":
+            if self.window_samples is None:
+                raise ValueError("features of kind 'raw' need window_samples, as model.convolution.samples")
+            whole = raw_spec(self.names, self.window_samples, sample_rate_hz=self.sample_rate_hz)
         elif self.sample_rate_hz is None or self.window_samples is None:
             raise ValueError("features of kind 'vibration' need sample_rate_hz and window_samples")
         else:
@@ -153,17 +163,19 @@ def load_spec(path: Path) -> FamilySpec:
     try:
         spec = msgspec.convert(data, FamilySpec)
         check_name(spec.family, "family")
-        Architecture(kind=spec.model.kind, layers=spec.model.layers)
+        architecture = spec.model.architecture()
         features = spec.features.spec()
         make_extractor(features)
     except (msgspec.ValidationError, TopicError, ModelError, ValueError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    if spec.model.layers[0] != len(features.names):
+    if architecture.feature_count != features.feature_count:
         raise SettingsError(
             f"{path}: model.layers begins with {spec.model.layers[0]}, but there are {len(features.names)} features"
+            if architecture.convolution is None
+            else f"{path}: the model takes {architecture.feature_count} values, a window has {features.feature_count}"
         )
-    if spec.model.kind != "dense-autoencoder":
-        raise SettingsError(f"{path}: recordings carry no labels, so version 1 must be a dense-autoencoder")
+    if architecture.is_classifier:
+        raise SettingsError(f"{path}: recordings carry no labels, so version 1 must be an autoencoder")
     return spec
 
 
@@ -183,6 +195,8 @@ def read_all_recordings(paths: Sequence[Path], features: int) -> dict[str, NDArr
 def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]:
     """Machine → feature rows (n, features) from an NPZ; 1-D arrays (such as names) are passed over.
 
+    An array of raw windows (n, samples, channels) is read as rows of samples x channels.
+
     Raises:
         SettingsError: not an NPZ, no machine in it, another number of features, or a value that is not finite.
     """
@@ -190,8 +204,8 @@ def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
-                if (rows := archive[name]).ndim == 2:
-                    machines[name] = rows.astype(np.float32)
+                if (rows := archive[name]).ndim in {2, 3}:
+                    machines[name] = rows.astype(np.float32).reshape(len(rows), -1)
     except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
         raise SettingsError(
             f"cannot read recordings from {path}: {error}; expected an .npz of 2-D arrays"
@@ -210,20 +224,21 @@ def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]
 
 
 def standardise_machines(
-    machines: Mapping[str, NDArray[np.float32]], commissioning_rows: int
+    machines: Mapping[str, NDArray[np.float32]], features: FeatureSpec, commissioning_rows: int
 ) -> NDArray[np.float32]:
     """All rows (n, F) in units of each machine's own healthy variation, as its device would see them.
 
     Raises:
         SettingsError: a recording is too short to leave anything after commissioning.
     """
-    standardised = []
+    sensors, standardised = SensorView(features), []
     for name, rows in machines.items():
         if len(rows) <= commissioning_rows:
             raise SettingsError(
                 f"recording {name!r} has {len(rows)} rows; more than commissioning_rows = {commissioning_rows} are needed"
             )
-        standardised.append(fit_standardiser(rows[:commissioning_rows]).apply(rows))
+        scale = sensors.fit_scale(rows[:commissioning_rows])
+        standardised.append(sensors.standardise(rows, scale))
     return np.concatenate(standardised)
 
 
@@ -250,8 +265,8 @@ def train_release(
         SettingsError: the recordings are too short.
         ExportFailedError: training diverged, or the release cannot be built.
     """
-    architecture = Architecture(kind=spec.model.kind, layers=spec.model.layers)
-    rows = standardise_machines(machines, spec.commissioning_rows)
+    architecture = spec.model.architecture()
+    rows = standardise_machines(machines, spec.features.spec(), spec.commissioning_rows)
     held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
     try:
         model = TrainingModel(export_training_model(architecture), architecture)
@@ -339,6 +354,7 @@ def _check_keys(data: Mapping[str, Any], section: type[Struct], path: Path, wher
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(fields))}"
             raise SettingsError(f"{path}: unknown key {where + key!r}; {hint}")
-        kind = fields[key]
-        if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Struct):
-            _check_keys(value, kind, path, f"{where}{key}.")
+        # An optional section is a union with None.
+        for kind in get_args(fields[key]) or (fields[key],):
+            if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Struct):
+                _check_keys(value, kind, path, f"{where}{key}.")

@@ -61,6 +61,11 @@ class SensorView:
         centre, scale = np.asarray(standardiser.mean, np.float32), np.asarray(standardiser.std, np.float32)
         return np.tile(centre, self._samples), np.tile(scale, self._samples)
 
+    def standardise(self, rows: Floats, standardiser: Standardiser) -> Float:
+        """Rows (n, F) in units of healthy variation, clipped as `Standardiser.apply` does."""
+        flat = np.asarray(rows).reshape(-1, len(self.names))
+        return standardiser.apply(flat).reshape(np.shape(rows))
+
     def watch(self, rows: Float) -> Float:
         """What drift is looked for in: (n, len(watched)) for standardised rows (n, F), or of one row (F,)."""
         if self._samples == 1:
