@@ -17,7 +17,7 @@ from aggregator.rounds.collector import Collector
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.drift.reference import DriftReference
-from models.export.post_training import WeightScales
+from models.weight_rounding import WeightScales
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.export.flatbuffer import pack_model
-from models.export.post_training import WeightScales, weighted_operations
+from models.export.post_training import weighted_operations
 from models.litert import Interpreter
 from models.native_noise import silent_stderr
+from models.weight_rounding import WeightScales, round_weight
 
 __all__ = ["correct_biases"]
 
@@ -50,19 +51,11 @@ def correct_biases(content: bytes, probes: NDArray[np.floating], *, weight_scale
     for operator, at in layers:
         weight = _values(model, operator.inputs[1]).reshape(tensors[operator.inputs[1]].shape)
         # (outputs, …, channels) · (channels,): summed over the kernel's positions, which all see the same mean.
-        error = rounded_weights(weight, weight_scales) - weight
+        error = round_weight(weight, channel_axis=0 if weight_scales == "per-channel" else None) - weight
         shift = (error @ means[operator.inputs[at]]).reshape(len(weight), -1).sum(axis=1)
         corrected = (_values(model, operator.inputs[2]) - shift).astype("<f4")
         model.buffers[tensors[operator.inputs[2]].buffer].data = np.frombuffer(corrected.tobytes(), np.uint8)
     return pack_model(model)
-
-
-def rounded_weights(weight: Float, weight_scales: WeightScales) -> Float:
-    """What int8 makes of a weight (outputs, ...): symmetric, 127 steps to its largest magnitude."""
-    axes = tuple(range(1, weight.ndim)) if weight_scales == "per-channel" else None
-    largest = np.abs(weight).max(axis=axes, keepdims=True)
-    step = np.where(largest > 0, largest, 1.0) / 127.0
-    return np.asarray(np.rint(weight / step) * step)
 
 
 def _values(model: Any, index: int) -> Float:

@@ -18,7 +18,8 @@ from models.errors import RangeError
 from models.export.bias_correction import correct_biases
 from models.export.conv_int8 import write_convolution
 from models.export.graph_writer import GraphWriter
-from models.export.post_training import WeightScales, quantise_graph
+from models.export.post_training import quantise_graph
+from models.weight_rounding import WeightScales
 
 __all__ = ["export_float_model", "export_int8_model"]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,9 @@ from numpy.typing import NDArray
 from models.errors import ExportError, RangeError
 from models.native_noise import silent_stderr
 from models.seal import seal_model
+from models.weight_rounding import WeightScales
 
-__all__ = ["Ranges", "WeightScales", "quantise_graph", "weighted_operations"]
-
-WeightScales = Literal["per-tensor", "per-channel"]
-"""How many scales a weight has: one, or one for each output channel."""
+__all__ = ["Ranges", "quantise_graph", "weighted_operations"]
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name → (smallest, largest) value."""
