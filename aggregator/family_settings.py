@@ -80,10 +80,15 @@ class GateSettings(Section):
 
 
 class ThresholdSettings(Section):
-    """The alarm threshold: a quantile of the fleet's healthy scores times a margin."""
+    """The alarm threshold: a quantile of the fleet's healthy scores times a margin.
+
+    `personal_minimum` is how far below it a device may go, as a share of it, where its own healthy scores are lower. At 1 it may
+    only go above: a few hundred quiet windows do not show that a tail is short (docs/learning.md has the figures).
+    """
 
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.999
     margin: Annotated[float, Field(gt=0)] = 1.1
+    personal_minimum: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 class PrivacySettings(Section):
@@ -145,7 +150,7 @@ class FamilySettings(Section):
     run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
     or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
     in plain, larger ones are refused by name. `weight_scales` of the int8 model: per channel loses less, per tensor is for Edge TPUs,
-    for which `edge_tpu` lets releases bring a compiled model.
+    for which `edge_tpu` lets releases bring a compiled model; `quantization_aware` training takes its gradients at rounded weights.
     `maximum_staleness` 0 drops updates that miss their round. `baseline` None: a linear detector is fitted beside the network
     wherever sums are exact. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
     owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
@@ -180,6 +185,7 @@ class FamilySettings(Section):
     norm_limit: Annotated[float, Field(gt=0)] = 10.0
     weight_scales: Literal["per-tensor", "per-channel"] = "per-channel"
     edge_tpu: bool = False
+    quantization_aware: bool = False
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
     split_view_safe: bool = True
@@ -297,6 +303,10 @@ def training_conflict(family: FamilySettings) -> str | None:
         return (
             'method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set method = "plain"'
             " (server_optimizer and proximal go with noise)"
+        )
+    if example is not None and family.quantization_aware:
+        return (
+            "[family.example_privacy] takes its gradients at the float weights: leave quantization_aware out"
         )
     if example is not None and family.gradient_clip is not None:
         return "[family.example_privacy] clips each window's gradient to its own clip_norm: leave gradient_clip out"

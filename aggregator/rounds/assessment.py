@@ -84,8 +84,12 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
     )
 
 
-def fit_threshold(assessment: Assessment, *, quantile: float, margin: float) -> ThresholdSpec:
+def fit_threshold(
+    assessment: Assessment, *, quantile: float, margin: float, personal_minimum: float = 0.5
+) -> ThresholdSpec:
     """The alarm threshold of the candidate: the `quantile` of its healthy scores across the fleet × `margin`.
+
+    A device may lower it to `personal_minimum` × itself.
 
     Raises:
         SumError: the score histogram is empty.
@@ -99,6 +103,7 @@ def fit_threshold(assessment: Assessment, *, quantile: float, margin: float) -> 
         quantile=quantile,
         margin=margin,
         fitted_on=fitted_on,
+        personal_minimum=personal_minimum,
     )
 
 

@@ -28,7 +28,12 @@ __all__ = ["make_candidate", "propose_threshold", "with_int8_report"]
 
 def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tuple[ThresholdSpec, float]:
     """The candidate's threshold, and the share of held-out windows that would be above it."""
-    threshold = fit_threshold(assessment, quantile=settings.quantile, margin=settings.margin)
+    threshold = fit_threshold(
+        assessment,
+        quantile=settings.quantile,
+        margin=settings.margin,
+        personal_minimum=settings.personal_minimum,
+    )
     return threshold, alarm_rate(assessment.candidate_scores, threshold.score)
 
 

@@ -21,9 +21,12 @@ from aggregator.rounds.cohorts import CohortPolicy, select_cohort
 from aggregator.rounds.gate import GateLimits, check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import PROBES, draw_probes
 from aggregator.rounds.optimizers import OPTIMIZERS, FedAdam, FedAvg, ServerOptimizer, make_server_optimizer
+from aggregator.rounds.proposal import propose_threshold
+from aggregator.settings import ThresholdSettings
 from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
 from models.architecture import initial_parameters
 from models.local_training import assess
+from models.thresholds import effective_threshold
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import assess_layout
@@ -168,6 +171,17 @@ def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() 
     threshold = fit_threshold(assessment, quantile=0.99, margin=1.1)
     assert threshold.score == pytest.approx(1.1 * np.quantile(scores, 0.99), rel=0.1)
     assert threshold.fitted_on == len(scores)
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"), [(ThresholdSettings(), 0.5), (ThresholdSettings(personal_minimum=1.0), 1.0)]
+)
+def test_the_family_says_how_far_a_device_may_lower_the_threshold(
+    settings: ThresholdSettings, share: float
+) -> None:
+    threshold, _ = propose_threshold(assessment_of_fleet()[0], settings)
+    assert threshold.personal_minimum == share
+    assert effective_threshold(threshold, np.full(200, 1e-6)) == pytest.approx(share * threshold.score)
 
 
 @given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=50), st.floats(1e-3, 1e3))
