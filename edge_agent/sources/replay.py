@@ -1,6 +1,7 @@
 """A source that plays a recording row by row, in a loop or once, and jumps when its control file says so.
 
-Rows are ready features (`passthrough`). Machine time runs on through loops and jumps: it never goes back.
+Rows are ready features (`passthrough`), or samples of which several make a window (`raw`). Machine time runs on through
+loops and jumps: it never goes back, and no window holds samples from both sides of one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edge_agent.sources.pacing import Pace
 from edge_agent.sources.port import SourceWindow
 from edge_agent.sources.recording import Recording, read_csv, read_npz
 from edge_agent.sources.settings import ReplaySettings
-from models.features import passthrough_spec
+from models.features import passthrough_spec, raw_spec
 from protocol.manifest import FeatureSpec
 
 __all__ = ["ReplayControl", "ReplaySource"]
@@ -43,10 +44,18 @@ class ReplaySource:
         self._path = directory / settings.path
         recording = _read(settings, self._path)
         self._rows = recording.rows
-        self._spec = passthrough_spec(recording.names)
-        self._pace = Pace(period_s=settings.row_every_s, speed=settings.speed)
-        self._period_s = settings.row_every_s
+        self._window, self._step = settings.window_rows, settings.step_rows or settings.window_rows
+        self._spec = (
+            passthrough_spec(recording.names)
+            if self._window == 1
+            else raw_spec(recording.names, self._window, sample_rate_hz=1.0 / settings.row_every_s)
+        )
+        self._period_s = self._step * settings.row_every_s
+        self._pace = Pace(period_s=self._period_s, speed=settings.speed)
         self._raw_bytes = settings.raw_bytes_per_row
+        if self._window > 1:
+            # Windows may overlap; a stream would carry each sample once.
+            self._raw_bytes = self._step * (settings.raw_bytes_per_row or self._rows[0].nbytes)
         first, end = settings.rows or (0, len(self._rows))
         self._check(first, end)
         self._first, self._end, self._loop = first, end, settings.loop
@@ -58,7 +67,7 @@ class ReplaySource:
 
     @property
     def spec(self) -> FeatureSpec:
-        """The recording's columns as features."""
+        """The recording's columns as features, or as channels of a raw window."""
         return self._spec
 
     @property
@@ -71,20 +80,20 @@ class ReplaySource:
         if not self._pace.take(now):
             return None
         self._obey()
-        if self._row >= self._end:
+        if self._row + self._window > self._end:
             if not self._loop:
                 if self._control is None:
                     self._pace.end()
                 return None
             self._row = self._first
-        samples = self._rows[self._row : self._row + 1].copy()
+        samples = self._rows[self._row : self._row + self._window].copy()
         window = SourceWindow(
             samples=samples,
             observed_at_s=self._index * self._period_s,
             index=self._index,
             raw_bytes=self._raw_bytes,
         )
-        self._row += 1
+        self._row += self._step
         self._index += 1
         return window
 
@@ -108,6 +117,10 @@ class ReplaySource:
             raise SourceError(
                 f"{self._path}: rows [{first}, {end}] lie outside the recording; it has rows 0 to {len(self._rows)} "
                 f"and needs first < last + 1"
+            )
+        if end - first < self._window:
+            raise SourceError(
+                f"{self._path}: rows [{first}, {end}] are {end - first}, too few for one window of {self._window}"
             )
 
 

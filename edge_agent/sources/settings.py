@@ -39,11 +39,13 @@ class SimulatedSettings(
 class ReplaySettings(
     Struct, frozen=True, kw_only=True, tag="replay", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A recording, one window a row.
+    """A recording, one window a row of ready features, or `window_rows` rows a raw window.
 
     NPZ: `key` names the (rows, features) array. CSV: `columns` picks and orders columns (empty: all of them), and
     `delimiter` parts them. `rows` is [first, last + 1]; `row_every_s` is machine time between rows. `raw_bytes_per_row` is
     what the measurement behind a row of ready features weighed, so that bandwidth is counted against what was measured.
+    With `window_rows` above 1 the columns are channels, sampled every `row_every_s`; the next window begins `step_rows`
+    later (default: behind the last one; fewer overlap).
     """
 
     path: str
@@ -53,6 +55,8 @@ class ReplaySettings(
     rows: RowRange | None = None
     row_every_s: Seconds = 10.0
     raw_bytes_per_row: Annotated[int, Meta(ge=1)] | None = None
+    window_rows: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    step_rows: Annotated[int, Meta(ge=1)] | None = None
     speed: Speed = 1.0
     loop: bool = True
     control_file: str | None = None

@@ -14,6 +14,7 @@ from edge_agent.sources.pacing import Pace
 from edge_agent.sources.port import Source
 from edge_agent.sources.recording import read_csv, read_npz
 from edge_agent.sources.settings import ReplaySettings
+from models.features import raw_spec
 
 pytestmark = pytest.mark.edge
 
@@ -154,6 +155,29 @@ def test_without_loop_the_recording_ends_for_good(tmp_path: Path) -> None:
     source = replay(tmp_path, rows=3, loop=False)
     assert drain(source, 6) == [0, 2, 4]
     assert source.next_due_s == math.inf
+
+
+def test_several_rows_make_a_raw_window_and_windows_follow_without_a_gap(tmp_path: Path) -> None:
+    source = replay(tmp_path, rows=7, window_rows=3, row_every_s=0.5, loop=False)
+    assert source.spec == raw_spec(("f0", "f1"), 3, sample_rate_hz=2.0)
+    windows = [source.next_window(1000.0 * i) for i in range(3)]
+    assert [None if w is None else w.samples[:, 0].tolist() for w in windows] == [[0, 2, 4], [6, 8, 10], None]
+    assert [w.observed_at_s for w in windows if w is not None] == [0, 1.5]
+    assert [w.streaming_bytes for w in windows if w is not None] == [24, 24]
+
+
+def test_overlapping_windows_come_as_often_as_they_step_and_count_each_sample_once(tmp_path: Path) -> None:
+    source = replay(tmp_path, rows=5, window_rows=3, step_rows=2, row_every_s=1.0)
+    windows = [source.next_window(1000.0 * i) for i in range(3)]
+    # The third does not reach over the end of the recording to its beginning.
+    assert [w.samples[:, 0].tolist() for w in windows if w is not None] == [[0, 2, 4], [4, 6, 8], [0, 2, 4]]
+    assert [w.observed_at_s for w in windows if w is not None] == [0, 2, 4]
+    assert [w.streaming_bytes for w in windows if w is not None] == [16, 16, 16]
+
+
+def test_a_recording_shorter_than_a_window_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"rows \[0, 6\] are 6, too few for one window of 8"):
+        replay(tmp_path, window_rows=8)
 
 
 def test_the_control_file_makes_it_jump_at_once(tmp_path: Path) -> None:
