@@ -304,12 +304,9 @@ def training_conflict(family: FamilySettings) -> str | None:
             'method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set method = "plain"'
             " (server_optimizer and proximal go with noise)"
         )
-    if example is not None and family.quantization_aware:
-        return (
-            "[family.example_privacy] takes its gradients at the float weights: leave quantization_aware out"
-        )
-    if example is not None and family.gradient_clip is not None:
-        return "[family.example_privacy] clips each window's gradient to its own clip_norm: leave gradient_clip out"
+    if example is not None and (family.gradient_clip is not None or family.quantization_aware):
+        key = "quantization_aware" if family.quantization_aware else "gradient_clip"
+        return f"[family.example_privacy] clips each window's gradient, at the float weights, to its own clip_norm: leave {key} out"
     if family.baseline and noise is not None:
         return (
             "baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise_multiplier;"

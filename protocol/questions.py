@@ -109,7 +109,7 @@ class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
     `gradient_clip` bounds the L2 norm of each step's gradient. With `method` "scaffold" the array `control` comes along and the
     device corrects its gradients; `control_limit` bounds the norm of learning rate × change of its control variate. An update that
     missed its own round enters a later one, at most `maximum_staleness` rounds on, times (1 + rounds late)^-`staleness_exponent`;
-    without an exponent it is dropped.
+    without an exponent it is dropped. With `rounded_weights` gradients are taken at weights rounded to int8, with scales of that kind.
     """
 
     run_id: str
@@ -129,6 +129,7 @@ class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
     example_privacy: ExamplePrivacy | None = None
     staleness_exponent: Annotated[float, Meta(ge=0)] | None = None
     maximum_staleness: Annotated[int, Meta(ge=0)] = 0
+    rounded_weights: Literal["per-tensor", "per-channel"] | None = None
 
 
 class MomentsQuestion(Struct, frozen=True, kw_only=True, tag="moments"):

@@ -184,6 +184,7 @@ def _fit_question(
         example_privacy=policy.example_privacy.question() if policy.example_privacy else None,
         staleness_exponent=policy.staleness_exponent if policy.maximum_staleness else None,
         maximum_staleness=policy.maximum_staleness,
+        rounded_weights=policy.weight_scales if policy.quantization_aware else None,
     )
 
 

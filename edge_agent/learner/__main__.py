@@ -114,6 +114,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         _rows(settings, invitation, bundle.architecture.feature_count),
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.learner / "control_variate"),
+        twin=lambda: TrainingModel(bundle.training_model, bundle.architecture),
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None

@@ -71,6 +71,7 @@ class LocalLearner:
         maximum_examples: this device's own limit, beside the question's.
         variates: where the control variate lies; none is kept beyond this object by default.
         random_bytes: of example-level privacy.
+        twin: makes a second model of the same file, for quantization-aware training; called at the first question that needs it.
 
     Raises:
         NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
@@ -84,6 +85,7 @@ class LocalLearner:
         maximum_examples: int,
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        twin: Callable[[], TrainingModel] | None = None,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
@@ -96,6 +98,8 @@ class LocalLearner:
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._variates = variates or VariateInMemory()
         self._random_bytes = random_bytes
+        self._make_twin = twin
+        self._twin: TrainingModel | None = None
         self._waiting: LocalUpdate | None = None
 
     def layout_of(self, kind: Kind) -> AnswerLayout:
@@ -174,6 +178,8 @@ class LocalLearner:
         if self._waiting is not None and _may_enter(self._waiting.question, question):
             return discounted(self._waiting, question)
         self._waiting = None
+        if question.rounded_weights is not None:
+            self._require_twin(question)
         variate = None
         if control is not None:
             variate = self._variates.load(question.run_id, question.layout_sha256, control.size)
@@ -185,8 +191,16 @@ class LocalLearner:
             control=control,
             variate=variate,
             random_bytes=self._random_bytes,
+            twin=self._twin,
         )
         return self._waiting
+
+    def _require_twin(self, question: FitQuestion) -> None:
+        if question.example_privacy is not None or self._make_twin is None:
+            raise QuestionRefusedError(
+                "gradients at rounded weights are asked for; this device takes them in plain training only, and with a second model"
+            )
+        self._twin = self._twin or self._make_twin()
 
     def _add_up(self, question: MomentsQuestion) -> dict[str, NDArray[np.float64]]:
         moments = Moments.of(self._training[-question.maximum_examples :])

@@ -22,10 +22,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.local_training import FitResult, fit
+from models.local_training import FitResult, Trainable, fit
 from models.private_training import fit_privately
+from models.quantization_aware import QuantizationAwareModel
 from models.training_model import TrainingModel
-from protocol.questions import FitQuestion
+from protocol.questions import ExamplePrivacy, FitQuestion
 
 __all__ = ["LocalUpdate", "discounted", "train_update"]
 
@@ -50,6 +51,7 @@ def train_update(
     control: Float | None,
     variate: Float | None,
     random_bytes: Callable[[int], bytes],
+    twin: TrainingModel | None = None,
 ) -> LocalUpdate:
     """Train from `parameters` (P,) on windows x (n, F) as the question says.
 
@@ -61,12 +63,21 @@ def train_update(
         control: the server's control variate c (P,), for SCAFFOLD; else None.
         variate: this device's own c_i (P,), for SCAFFOLD; else None.
         random_bytes: batches and noise of example-level privacy; the operating system's generator outside of tests.
+        twin: a second model of the same file, where the question asks for gradients at rounded weights.
 
     Raises:
         ModelError: windows that cannot be trained on, or a training that left the finite numbers.
     """
     correction = None if control is None or variate is None else control - variate
-    result = _train(model, x, question, parameters, correction, random_bytes)
+    trainable: Trainable = model
+    if question.rounded_weights is not None and twin is not None:
+        trainable = QuantizationAwareModel(model, twin, question.rounded_weights)
+    if question.example_privacy is None:
+        result = _train(trainable, x, question, parameters, correction)
+    else:
+        result = _train_privately(
+            model, x, question, question.example_privacy, parameters, correction, random_bytes
+        )
     n = float(len(x))
     # Exact losses would say about single windows what the noise of example-level privacy hides.
     tells = 0.0 if question.example_privacy else n
@@ -106,29 +117,33 @@ def _control_move(
 
 
 def _train(
+    model: Trainable, x: Float, question: FitQuestion, parameters: Float, correction: Float | None
+) -> FitResult:
+    return fit(
+        model,
+        parameters,
+        x,
+        epochs=question.epochs,
+        batch_size=question.batch_size,
+        learning_rate=question.learning_rate,
+        proximal=question.proximal,
+        rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
+        optimizer=question.optimizer,
+        momentum=question.momentum,
+        gradient_clip=question.gradient_clip,
+        correction=correction,
+    )
+
+
+def _train_privately(
     model: TrainingModel,
     x: Float,
     question: FitQuestion,
+    privacy: ExamplePrivacy,
     parameters: Float,
     correction: Float | None,
     random_bytes: Callable[[int], bytes],
 ) -> FitResult:
-    privacy = question.example_privacy
-    if privacy is None:
-        return fit(
-            model,
-            parameters,
-            x,
-            epochs=question.epochs,
-            batch_size=question.batch_size,
-            learning_rate=question.learning_rate,
-            proximal=question.proximal,
-            rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
-            optimizer=question.optimizer,
-            momentum=question.momentum,
-            gradient_clip=question.gradient_clip,
-            correction=correction,
-        )
     return fit_privately(
         model,
         parameters,

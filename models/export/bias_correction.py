@@ -11,6 +11,7 @@ section 4.2; here E[x] comes from probes where the paper derives it from batch n
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ def _values(model: Any, index: int) -> Float:
 
 def _mean_channels(content: bytes, probes: NDArray[np.floating], indices: list[int]) -> dict[int, Float]:
     """Mean over probes and positions of each channel (the last axis) of the tensors at `indices`."""
-    with silent_stderr():
+    with silent_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LiteRT warns that keeping every tensor costs memory
         interpreter = Interpreter(
             model_content=content, num_threads=1, experimental_preserve_all_tensors=True
         )

@@ -232,3 +232,10 @@ def test_message_without_a_known_question_gets_an_error_reply(content: RecordDic
         reply = ask(content, kind)
         assert reply.has_error()
         assert reply.error.reason
+
+
+def test_gradients_at_rounded_weights_need_a_second_model_and_no_example_privacy() -> None:
+    question = fit(rounded_weights="per-channel")
+    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
+    with pytest.raises(QuestionRefusedError, match="at rounded weights are asked for"):
+        learner.answer(question, {"parameters": np.ones(P, np.float32)})
