@@ -5,7 +5,8 @@
 JSON lines on stdout, one a figure; progress and the tables for people on stderr (the tables in FILE where one is named);
 one SVG a table in DIR. Data: FEDGE_DATA, default ../shared/data; a table whose data are absent is skipped and says so.
 What a table's rows are and how its thresholds were found stands in its module, `benchmarks/learning_tables/<table>.py`.
-``--quick`` is for seeing that everything runs: fewer rounds, figures that mean nothing.
+Matrices are small: OMP_NUM_THREADS=1 is faster than more. ``--quick`` is for seeing that everything runs: fewer rounds, figures
+that mean nothing.
 """
 
 from __future__ import annotations
@@ -49,8 +50,6 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     root = Path(os.environ.get("FEDGE_DATA", "../shared/data"))
-    # Small matrices: more threads than one only wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     texts = []
     for name in TABLES if arguments.table == "all" else (arguments.table,):
         folder = root / TABLES[name]
