@@ -16,10 +16,21 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InputError, ParameterError
+from models.errors import InputError, ParameterError, TrainingSettingsError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 
-__all__ = ["FitResult", "Optimizer", "Scorer", "Trainable", "assess", "fit", "mean_loss", "require_windows"]
+__all__ = [
+    "FitResult",
+    "Optimizer",
+    "Scorer",
+    "Trainable",
+    "assess",
+    "fit",
+    "mean_loss",
+    "require_clip",
+    "require_optimizer",
+    "require_windows",
+]
 
 Floats = NDArray[np.floating]
 Optimizer = Literal["sgd", "adam"]
@@ -181,6 +192,31 @@ def mean_loss(model: Scorer, windows: NDArray[np.float32], labels: Floats | None
     shifted = output.astype(np.float64) - output.max(axis=1, keepdims=True)
     log_share = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return float(-(labels * log_share).sum() / len(windows))
+
+
+def require_optimizer(optimizer: str, momentum: float, *, before: str | None) -> None:
+    """Refuse settings that no step can follow; `before` is the optimizer of the steps since the last restore.
+
+    Raises:
+        TrainingSettingsError: an unknown optimizer, another one than before, or a momentum out of range or with Adam.
+    """
+    if optimizer not in {"sgd", "adam"}:
+        raise TrainingSettingsError(f"unknown optimizer {optimizer!r}; known: 'sgd', 'adam'")
+    if not 0 <= momentum < 1 or (momentum and optimizer == "adam"):
+        raise TrainingSettingsError(
+            f"momentum is that of SGD and in [0, 1), got {momentum} for {optimizer!r}"
+        )
+    if before not in {None, optimizer}:
+        raise TrainingSettingsError(
+            f"this training began with {before!r}, whose state {optimizer!r} cannot use: restore first"
+        )
+
+
+def require_clip(norm: float) -> float:
+    """The norm, if gradients can be clipped to it; raises TrainingSettingsError where it is not positive."""
+    if not norm > 0:
+        raise TrainingSettingsError(f"a gradient is clipped to a positive norm, got {norm}")
+    return norm
 
 
 def require_windows(x: Floats) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite
-from models.errors import LayoutError, ModelFormatError, TrainingSettingsError
+from models.errors import LayoutError, ModelFormatError
 from models.litert import VERIFIES_MODELS, Execution, load_interpreter, one_line
-from models.local_training import Optimizer
+from models.local_training import Optimizer, require_clip, require_optimizer
 
 __all__ = ["TrainingModel"]
 
@@ -114,7 +114,7 @@ class TrainingModel:
             TrainingSettingsError: momentum or clip out of range, momentum with Adam, or another optimizer than before.
         """
         current = self._require_restored()
-        clip = _clip(_UNCLIPPED if gradient_clip is None else gradient_clip)
+        clip = _UNCLIPPED if gradient_clip is None else require_clip(gradient_clip)
         if anchor is not None and proximal and not np.array_equal(anchor, current):
             self.restore(self.save(), anchor, self._correction)
         self._use(optimizer, momentum)
@@ -122,7 +122,7 @@ class TrainingModel:
         if optimizer == "sgd" and self._correction is None and not (momentum or proximal or gradient_clip):
             return float(self._call("train", **inputs)["loss"][0])
         inputs["proximal"] = _scalar(proximal)
-        inputs["clip"] = clip
+        inputs["clip"] = _scalar(clip)
         if optimizer == "adam":
             return float(self._call("train_adam", **inputs)["loss"][0])
         return float(self._call("train_momentum", momentum=_scalar(momentum), **inputs)["loss"][0])
@@ -137,7 +137,9 @@ class TrainingModel:
             TrainingSettingsError: a clip that is not positive.
         """
         self._require_restored()
-        result = self._call("clipped_sum", clip=_clip(clip_norm), **self._batch_and_labels(x, labels))
+        result = self._call(
+            "clipped_sum", clip=_scalar(require_clip(clip_norm)), **self._batch_and_labels(x, labels)
+        )
         return result["total"], float(result["loss"][0])
 
     def step(
@@ -188,16 +190,7 @@ class TrainingModel:
         return self._anchor
 
     def _use(self, optimizer: Optimizer, momentum: float) -> None:
-        if optimizer not in {"sgd", "adam"}:
-            raise TrainingSettingsError(f"unknown optimizer {optimizer!r}; known: 'sgd', 'adam'")
-        if not 0 <= momentum < 1 or (momentum and optimizer == "adam"):
-            raise TrainingSettingsError(
-                f"momentum is that of SGD and in [0, 1), got {momentum} for {optimizer!r}"
-            )
-        if self._optimizer not in {None, optimizer}:
-            raise TrainingSettingsError(
-                f"this training began with {self._optimizer!r}, whose state {optimizer!r} cannot use: restore first"
-            )
+        require_optimizer(optimizer, momentum, before=self._optimizer)
         self._optimizer = optimizer
 
     def _call(self, signature: str, **inputs: Float) -> dict[str, Float]:
@@ -244,12 +237,6 @@ def _signatures(*, is_classifier: bool) -> dict[str, set[str]]:
         "step_momentum": {"gradient", "learning_rate", "momentum", "proximal"},
         "step_adam": {"gradient", "learning_rate", "proximal"},
     }
-
-
-def _clip(norm: float) -> Float:
-    if not norm > 0:
-        raise TrainingSettingsError(f"a gradient is clipped to a positive norm, got {norm}")
-    return _scalar(norm)
 
 
 def _scalar(value: float) -> Float:
