@@ -13,6 +13,7 @@ from aggregator.rounds.ports import Candidate
 from models.errors import EdgeTpuCompilerError, ModelError
 from models.export.edge_tpu_compiler import compile_for_edge_tpu
 from models.export.int8_graph import export_int8_model
+from models.export.pruning import Pruned, proven_silent_units, remove_units, seen_silent_units
 from models.export.release import build_release
 from protocol.errors import ProtocolError
 
@@ -30,9 +31,10 @@ class SigningExporter:
     def int8_model(self, candidate: Candidate) -> bytes:
         """See `Exporter.int8_model`."""
         try:
+            pruned = _pruned(candidate)
             return export_int8_model(
-                candidate.architecture,
-                candidate.parameters,
+                pruned.architecture,
+                pruned.parameters,
                 candidate.low,
                 candidate.high,
                 weight_scales=candidate.weight_scales,
@@ -65,6 +67,24 @@ class SigningExporter:
             raise ExportFailedError(
                 f"release {candidate.family}/{candidate.version} cannot be built: {error}"
             ) from error
+
+
+def _pruned(candidate: Candidate) -> Pruned:
+    """The candidate without units that cannot fire, and without those that were not seen to, where the family wants that."""
+    architecture, parameters = candidate.architecture, candidate.parameters
+    silent = proven_silent_units(architecture, parameters, candidate.low, candidate.high)
+    if candidate.prune_silent_units and candidate.probes is not None:
+        seen = seen_silent_units(architecture, parameters, candidate.probes)
+        silent = tuple(a | b for a, b in zip(silent, seen, strict=True))
+    pruned = remove_units(architecture, parameters, silent)
+    if any(pruned.removed):
+        _log.info(
+            "silent_units_left_out",
+            release=f"{candidate.family}/{candidate.version}",
+            layers=architecture.layers,
+            removed=pruned.removed,
+        )
+    return pruned
 
 
 def _compiled(candidate: Candidate, int8_model: bytes) -> bytes | None:

@@ -150,7 +150,8 @@ class FamilySettings(Section):
     run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
     or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
     in plain, larger ones are refused by name. `weight_scales` of the int8 model: per channel loses less, per tensor is for Edge TPUs,
-    for which `edge_tpu` lets releases bring a compiled model; `quantization_aware` training takes its gradients at rounded weights.
+    for which `edge_tpu` lets releases bring a compiled model; `quantization_aware` training takes its gradients at rounded weights,
+    `prune_silent_units` leaves hidden units out of the int8 model that fire on no typical window.
     `maximum_staleness` 0 drops updates that miss their round. `baseline` None: a linear detector is fitted beside the network
     wherever sums are exact. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
     owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
@@ -186,6 +187,7 @@ class FamilySettings(Section):
     weight_scales: Literal["per-tensor", "per-channel"] = "per-channel"
     edge_tpu: bool = False
     quantization_aware: bool = False
+    prune_silent_units: bool = False
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
     split_view_safe: bool = True

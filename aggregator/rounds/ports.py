@@ -124,7 +124,8 @@ class Candidate:
     `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds. `training_model` is the
     champion's: it depends on the architecture alone, and building it anew costs TensorFlow and seconds; None builds it.
     `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone.
-    `edge_tpu` asks for a model compiled for Coral's Edge TPU, too.
+    `edge_tpu` asks for a model compiled for Coral's Edge TPU, too; `prune_silent_units` leaves units out that
+    fire on none of the `probes`.
     """
 
     family: FamilyName
@@ -142,6 +143,7 @@ class Candidate:
     weight_scales: WeightScales = "per-channel"
     probes: NDArray[np.float32] | None = None
     edge_tpu: bool = False
+    prune_silent_units: bool = False
 
 
 class Exporter(Protocol):

@@ -87,6 +87,7 @@ def make_candidate(
         training_model=champion.training_model,
         weight_scales=policy.weight_scales,
         edge_tpu=policy.edge_tpu,
+        prune_silent_units=policy.prune_silent_units,
         probes=typical_windows(
             champion.architecture, parameters, assessment, np.random.default_rng([run.seed, version])
         ).astype(np.float32),

@@ -18,9 +18,10 @@ from aggregator.family_settings import FamilySettings
 from aggregator.release_keys import create_key_files
 from aggregator.rounds.ports import Candidate
 from models import reference_model
-from models.architecture import Architecture, initial_parameters
+from models.architecture import Architecture, initial_parameters, split_parameters
 from models.bundles import EDGE_TPU_FILE, read_bundle
 from models.drift.reference import fit_reference
+from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.names import FamilyName
@@ -148,3 +149,21 @@ def test_a_family_for_edge_tpus_needs_one_scale_a_weight() -> None:
     with pytest.raises(ValueError, match="edge_tpu = true needs weight_scales = 'per-tensor'"):
         FamilySettings(name="pump", edge_tpu=True)
     assert FamilySettings(name="pump", edge_tpu=True, weight_scales="per-tensor").edge_tpu
+
+
+def test_silent_units_leave_the_int8_model_and_not_the_training_model() -> None:
+    exporter, plain = SigningExporter(KEY), candidate()
+    parts = split_parameters(ARCHITECTURE, parameters := plain.parameters.copy())
+    parts[1][:2] = -100.0  # these cannot fire within any range
+    parts[5][0] = -2.5  # this one does not fire on typical windows
+    proposed = replace(plain, parameters=parameters, probes=np.zeros((4, 6), np.float32))
+    sizes = [
+        len(exporter.int8_model(replace(proposed, prune_silent_units=wanted))) for wanted in (False, True)
+    ]
+    assert sizes[1] < sizes[0] < len(exporter.int8_model(plain))
+    bundle = read_bundle(open_bundle(released(proposed), TrustedKeys([KEY.public_key()])))
+    np.testing.assert_array_equal(bundle.parameters, parameters)
+    x = np.random.default_rng(0).normal(size=6).astype(np.float32)
+    expected = reference_model.infer(ARCHITECTURE, parameters, x[None])[0][0]
+    model = Int8Model(bundle.int8_model)
+    np.testing.assert_allclose(model.infer(x), expected, atol=4 * model.output_scale)
