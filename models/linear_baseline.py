@@ -16,6 +16,7 @@ for k = F - 1 under the covariance itself. T² and Q in one figure, at the rank 
 A ReLU carries a value that stays positive unchanged. So each component travels as u_iᵀ(x - m)/√λ_i + `LIFT` through the
 hidden layers, and the last layer takes the lift away again. Below -LIFT deviations it is cut off; such a window is reconstructed worse, never
 better. Units that no component needs get small random weights in and none out: they change nothing, and training may use them.
+The lift makes steep slopes: gradient descent from here needs a tenth of the learning rate that a network takes, or diverges.
 
 Sources: Jackson, Mudholkar, "Control procedures for residuals associated with principal component analysis", Technometrics 21(3), 1979;
 Tipping, Bishop, "Probabilistic principal component analysis", J. Royal Statistical Society B 61(3), 1999, Eqs. (7), (8).

@@ -11,6 +11,7 @@ Two questions, each a round of its own with a record; `coordinator` commits afte
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,12 @@ from aggregator.rounds.runs import ContestRecord, TrainingRun
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.linear_baseline import fits_a_linear_detector
-from protocol.questions import ContestQuestion, MomentsQuestion
+from protocol.questions import CONTENDERS, ContestQuestion, MomentsQuestion
 
-__all__ = ["compares", "contenders_of", "contest_record", "gather_moments", "hold_contest"]
+__all__ = ["BASELINES", "compares", "contenders_of", "contest_record", "gather_moments", "hold_contest"]
+
+BASELINES: Final = frozenset(CONTENDERS) - {"champion", "network"}
+"""Contenders that no device trains."""
 
 
 def compares(policy: FamilySettings, architecture: Architecture) -> bool:

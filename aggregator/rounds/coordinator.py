@@ -31,6 +31,7 @@ from aggregator.rounds import champion
 from aggregator.rounds.asking import Asked
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.comparison import (
+    BASELINES,
     compares,
     contenders_of,
     contest_record,
@@ -154,7 +155,7 @@ class Coordinator:
             lambda: champion.fetch_champion(self._fleet, run.family, self._trusted), run
         )
         bundle = champion.read_champion(content, self._trusted)
-        parameters = bundle.parameters
+        parameters = self._journal.starting_parameters(run, bundle)
         run = msgspec.structs.replace(
             run, base_release=release, layout_sha256=bundle.architecture.layout_sha256
         )
@@ -274,6 +275,8 @@ class Coordinator:
         except SumError as error:
             return self._go_without_contest(run, str(error))
         _log.info("contest_decided", run=run.id, winner=record.winner, **record.powers)
+        if record.winner in BASELINES:
+            self._journal.keep_network(run, network.parameters)
         run = msgspec.structs.replace(run, contest=record)
         winner = {PARAMETERS: contenders[record.winner].tobytes()}
         return self._journal.commit(run, run.state, record.reason, winner)

@@ -110,6 +110,16 @@ class RunJournal:
         """The fleet's summed moments; None until they are gathered."""
         return self._vector_or_none(run, FEATURE_MOMENTS)
 
+    def keep_network(self, run: TrainingRun, parameters: NDArray[np.float32]) -> None:
+        """Keep what the run trained for the family's next run."""
+        self._store.keep_network(run.family, run.id, run.layout_sha256 or "", parameters)
+
+    def starting_parameters(self, run: TrainingRun, bundle: ModelBundle) -> NDArray[np.float32]:
+        """Where a run trains from: the champion, or the network that lost to it where the champion is a linear detector."""
+        parent = bundle.manifest.provenance.training_run
+        kept = self._store.network(run.family, parent, bundle.architecture.layout_sha256)
+        return bundle.parameters if kept is None else kept
+
     def _vector_or_none(self, run: TrainingRun, name: str) -> NDArray[np.float64] | None:
         try:
             return self._store.vector(run.id, name)
