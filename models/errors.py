@@ -6,6 +6,7 @@
     ├── LayoutError             we, or the sender: a vector or an array does not fit the architecture
     │   └── ParameterError      the parameters are not finite numbers
     ├── TrainingSettingsError   whoever set the training up: a momentum, clip or rate that means nothing
+    ├── RuntimeMissingError     the operator: this machine lacks the library a runtime needs; the message names the extra
     ├── InputError              the device: a window of another shape, or with NaN in it
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
@@ -36,6 +37,7 @@ __all__ = [
     "ModelFormatError",
     "ParameterError",
     "RangeError",
+    "RuntimeMissingError",
     "TrainingSettingsError",
 ]
 
@@ -54,6 +56,10 @@ class ParameterError(LayoutError):
 
 class TrainingSettingsError(ModelError):
     """A setting of an optimizer or of private training outside its range; the message names the range."""
+
+
+class RuntimeMissingError(ModelError):
+    """A runtime was asked for whose library is not installed here; install the extra that the message names."""
 
 
 class FeatureError(ModelError):

@@ -37,16 +37,20 @@ class TorchModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output (B, outputs): a reconstruction, or the logits of a softmax."""
-        last = len(self.layers) - 1
+        return self.activations(x)[-1]
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """Every activation tensor of x (B, F), in the order of `Architecture.tensor_names`."""
+        tensors = [x]
         for i, layer in enumerate(self.layers):
-            x = (
-                layer(x)
+            if i:
+                tensors.append(torch.relu(tensors[-1]))
+            tensors.append(
+                layer(tensors[-1])
                 if isinstance(layer, nn.Linear)
-                else self._convolve(layer, x, self.architecture.layers[i])
+                else self._convolve(layer, tensors[-1], self.architecture.layers[i])
             )
-            if i != last:
-                x = torch.relu(x)
-        return x
+        return tensors
 
     def _convolve(self, layer: nn.Module, x: Tensor, channels: int) -> Tensor:
         """A convolution over rows as all runtimes keep them, time-major (B, samples · channels)."""
