@@ -1,0 +1,264 @@
+"""The contest between champion, network and linear detectors: who wins, what the gate says of it, and the run around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, Killed, World, rows_of
+from numpy.typing import NDArray
+
+from aggregator.errors import AnswerRefusedError, SumError
+from aggregator.rounds.admission import admit_contest, admit_moments, check_answer
+from aggregator.rounds.baseline import fit_baselines, read_moments
+from aggregator.rounds.contest import FEWEST_ALARMS, Verdict, judge_contest
+from aggregator.rounds.gate import GateLimits, check_candidate
+from aggregator.rounds.runs import ContestRecord, RunState
+from edge_agent.learner.local_learner import LocalLearner
+from models.architecture import initial_parameters
+from models.bundles import read_bundle
+from models.covariance_detector import Moments
+from models.linear_baseline import mahalanobis_parameters
+from protocol.bundle import open_bundle
+from protocol.grids import SCORE_GRID
+from protocol.questions import (
+    CONTENDERS,
+    PERTURBED_COPIES,
+    ContestQuestion,
+    MomentsQuestion,
+    Question,
+    contest_layout,
+    moments_layout,
+)
+
+N = 2000
+
+
+def total_of(
+    powers: Mapping[str, float], *, champion_above: float = 0.0, windows: int = N
+) -> NDArray[np.float64]:
+    """A sum in which each contender finds its power's share of disturbed windows, at whatever scale its scores have."""
+    parts = {"examples": np.array([float(windows)])}
+    for scale, name in enumerate(CONTENDERS):
+        healthy = np.full(windows, 10.0**scale)
+        if name == "champion":
+            healthy[: round(champion_above * windows)] = 50.0
+        copies = windows * PERTURBED_COPIES
+        found = round(powers[name] * copies)
+        disturbed = np.concatenate([np.full(found, 1e4), np.full(copies - found, 1e-3)])
+        parts[f"{name}_healthy"] = SCORE_GRID.count(healthy)
+        parts[f"{name}_perturbed"] = SCORE_GRID.count(disturbed)
+    return contest_layout().pack(parts).astype(np.float64)
+
+
+def judge(total: NDArray[np.float64]) -> Verdict:
+    return judge_contest(total, champion_threshold=3.0, quantile=0.999, maximum_alarm_rate=0.01)
+
+
+def powers(
+    champion: float, network: float, mahalanobis: float, principal_components: float
+) -> dict[str, float]:
+    return {
+        "champion": champion,
+        "network": network,
+        "mahalanobis": mahalanobis,
+        "principal_components": principal_components,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "winner"),
+    [
+        (powers(0.50, 0.70, 0.60, 0.60), "network"),
+        (powers(0.50, 0.60, 0.80, 0.70), "mahalanobis"),
+        (powers(0.50, 0.60, 0.70, 0.80), "principal_components"),
+        (powers(0.70, 0.60, 0.50, 0.50), "champion"),
+        (powers(0.70, 0.705, 0.705, 0.70), "champion"),
+        (powers(0.50, 0.70, 0.705, 0.70), "network"),
+    ],
+    ids=["best", "linear", "also linear", "champion", "a tie with the champion", "a tie with the network"],
+)
+def test_the_one_that_finds_most_wins_and_a_tie_changes_nothing(found: dict[str, float], winner: str) -> None:
+    verdict = judge(total_of(found))
+    assert verdict.winner == winner
+    assert verdict.powers == pytest.approx(found, abs=1e-3)
+    assert not verdict.is_champion_stale
+
+
+def test_powers_do_not_depend_on_the_scale_of_the_scores() -> None:
+    same = judge(total_of(powers(0.6, 0.6, 0.6, 0.6))).powers
+    assert len({round(power, 3) for power in same.values()}) == 1
+
+
+def test_a_champion_whose_threshold_no_longer_holds_loses_ties_and_is_told_so() -> None:
+    verdict = judge(total_of(powers(0.7, 0.7, 0.7, 0.7), champion_above=0.05))
+    assert (verdict.winner, verdict.is_champion_stale) == ("network", True)
+    assert "no longer holds: 5.00% of healthy windows are above it" in verdict.reason
+    best = judge(total_of(powers(0.9, 0.7, 0.7, 0.7), champion_above=0.05))
+    assert best.winner == "champion"
+    assert "proposed again under a new threshold" in best.reason
+
+
+def test_few_windows_are_compared_at_more_false_alarms() -> None:
+    assert judge(total_of(powers(0.5, 0.5, 0.5, 0.5), windows=500)).false_alarm_rate == FEWEST_ALARMS / 500
+    assert judge(total_of(powers(0.5, 0.5, 0.5, 0.5), windows=20_000)).false_alarm_rate == pytest.approx(1e-3)
+
+
+def test_a_contest_without_windows_is_refused() -> None:
+    with pytest.raises(SumError, match="counts 0 held-out windows"):
+        judge(np.zeros(contest_layout().total))
+
+
+LIMITS = GateLimits(minimum_improvement=0.0, maximum_alarm_rate=0.01, maximum_int8_error=0.05)
+
+
+def names_and_passes(contest: ContestRecord | None) -> dict[str, bool]:
+    checks = check_candidate(
+        LIMITS, candidate_loss=2.0, champion_loss=1.0, alarm_rate=0.0, threshold=1.0, contest=contest
+    )
+    return {check.name: check.is_passed for check in checks}
+
+
+def record(winner: str, *, is_stale: bool = False) -> ContestRecord:
+    found = powers(0.5, 0.6, 0.7, 0.7)
+    return ContestRecord(winner=winner, reason="why", powers=found, is_champion_stale=is_stale)
+
+
+def test_the_gate_compares_losses_of_networks_alone() -> None:
+    assert names_and_passes(None) == {"improvement": False, "alarm_rate": True}
+    assert names_and_passes(record("network")) == {
+        "detection_power": True, "improvement": False, "alarm_rate": True,
+    }  # fmt: skip
+    assert names_and_passes(record("mahalanobis")) == {"detection_power": True, "alarm_rate": True}
+
+
+def test_a_champion_passes_again_only_under_a_threshold_that_had_to_change() -> None:
+    assert names_and_passes(record("champion")) == {"detection_power": False, "alarm_rate": True}
+    assert names_and_passes(record("champion", is_stale=True)) == {
+        "detection_power": True,
+        "alarm_rate": True,
+    }
+
+
+def answer(
+    question: Question, arrays: Mapping[str, NDArray[np.float32]], device: int = 0
+) -> NDArray[np.float32]:
+    from aggregator_world import trainer
+
+    return LocalLearner(trainer(), rows_of(device), maximum_examples=1000).answer(question, arrays)
+
+
+def moments_total(devices: int = 3) -> NDArray[np.float64]:
+    question = MomentsQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    return np.sum([answer(question, {}, i).astype(np.float64) for i in range(devices)], axis=0)
+
+
+def test_summed_moments_give_the_detector_of_the_pooled_training_windows() -> None:
+    rows = np.concatenate([rows_of(i)[np.arange(80) % 5 != 4] for i in range(3)])
+    moments = read_moments(moments_total(), 6)
+    np.testing.assert_allclose(moments.covariance, np.cov(rows.T.astype(np.float64), bias=True), atol=1e-4)
+    expected = mahalanobis_parameters(ARCHITECTURE, Moments.of(rows))
+    np.testing.assert_allclose(
+        fit_baselines(ARCHITECTURE, moments_total())["mahalanobis"], expected, atol=1e-2
+    )
+
+
+def test_moments_of_nobody_give_no_detector() -> None:
+    with pytest.raises(SumError, match="the moments count 0 windows"):
+        fit_baselines(ARCHITECTURE, np.zeros(moments_layout(6).total))
+
+
+def test_an_answer_with_impossible_moments_or_counts_is_refused() -> None:
+    layout = moments_layout(6)
+    question = MomentsQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    honest, rule = answer(question, {}), admit_moments(features=6)
+    check_answer(layout, honest, rule)
+    lying = honest.copy()
+    lying[1 + 2] = 1e4  # a sum of feature 2 that its squares do not allow
+    with pytest.raises(AnswerRefusedError, match="squares of feature 2"):
+        check_answer(layout, lying, rule)
+    contest = ContestQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    parameters = dict.fromkeys(CONTENDERS, initial_parameters(ARCHITECTURE, 0))
+    counted = answer(contest, parameters)
+    check_answer(contest_layout(), counted, admit_contest())
+    counted[1] += 3
+    with pytest.raises(AnswerRefusedError, match="champion_healthy counts 19 scores"):
+        check_answer(contest_layout(), counted, admit_contest())
+
+
+def test_a_run_releases_the_detector_that_finds_most_and_says_why(tmp_path: Path) -> None:
+    # One short round from a random start: whatever three sums say of these windows must beat that.
+    world = World(
+        tmp_path, policy=POLICY.model_copy(update={"rounds": 1, "epochs": 1, "learning_rate": 0.01})
+    )
+    run = world.run()
+    assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
+    assert run.contest is not None
+    assert run.contest.winner in {"mahalanobis", "principal_components"}
+    assert [entry.kind for entry in run.log] == ["fit", "moments", "contest", "assess"]
+    assert run.checks[0].name == "detection_power"
+    assert run.checks[0].value > run.checks[0].limit
+    bundle = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED))
+    assert bundle.architecture == ARCHITECTURE
+    provenance = bundle.manifest.provenance
+    assert "linear detector" in provenance.algorithm
+    assert provenance.evaluation["network_power"] == run.contest.powers["network"]
+
+
+def test_the_network_that_lost_is_trained_further_in_the_next_run(tmp_path: Path) -> None:
+    world = World(
+        tmp_path, policy=POLICY.model_copy(update={"rounds": 1, "epochs": 1, "learning_rate": 0.01})
+    )
+    first = world.run()
+    assert first.contest is not None
+    assert first.contest.winner != "network"
+    world.reopen()
+    second = world.add_run("run-2")
+    world.coordinator().advance(second.id)
+    ended = world.store.get("run-2")
+    fits = [[entry for entry in run.log if entry.kind == "fit"] for run in (first, ended)]
+    # It begins where the first run's training ended, not at the released detector, whose loss is another.
+    assert fits[1][0].loss_before == pytest.approx(fits[0][0].loss_after, rel=0.02)
+    assert fits[1][0].loss_before != pytest.approx(first.candidate_loss, rel=0.2)
+
+
+def test_a_contest_that_nobody_answers_ends_the_contest_and_not_the_run(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.link.spoil = lambda _device, question, vector: (
+        None if isinstance(question, ContestQuestion | MomentsQuestion) else vector
+    )
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    assert run.contest is not None
+    assert run.contest.winner == "network"
+    assert "no baseline was compared: 2 attempts in a row gave none" in run.contest.reason
+    assert [check.name for check in run.checks] == ["improvement", "alarm_rate", "int8_error"]
+
+
+@pytest.mark.parametrize("kind", [MomentsQuestion, ContestQuestion])
+def test_a_run_that_is_killed_while_it_compares_goes_on_where_it_was(tmp_path: Path, kind: type) -> None:
+    world = World(tmp_path)
+    run = world.add_run()
+
+    def die(_device: str, question: object, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        if isinstance(question, kind):
+            raise Killed
+        return vector
+
+    world.link.spoil = die
+    with pytest.raises(Killed):
+        world.coordinator().advance(run.id)
+    world.reopen()
+    world.link.spoil = lambda _device, _question, vector: vector
+    resumed = world.coordinator().advance(run.id)
+    assert resumed.state is RunState.COMPLETED, resumed.detail
+    undisturbed = World(tmp_path / "clean").run()
+    assert (resumed.contest, resumed.candidate_loss) == (undisturbed.contest, undisturbed.candidate_loss)
+
+
+def test_a_family_that_wants_no_baseline_is_asked_nothing_more(tmp_path: Path) -> None:
+    run = World(tmp_path, policy=POLICY.model_copy(update={"baseline": False})).run()
+    assert run.contest is None
+    assert {entry.kind for entry in run.log} == {"fit", "assess"}
