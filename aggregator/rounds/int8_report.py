@@ -7,7 +7,7 @@ pulled towards their reconstruction until their mean score is the one the device
     x0 ~ histograms ─► y = model(x0) ─► probe = y + c · (x0 - y),   c² = reported mean score / mean score of x0, ≤ 1
 
 On PRONOSTIA such probes tell the score's error within a tenth of what real held-out windows tell, and overstate the
-output's by about a half (`python benchmarks/quantization.py pronostia`). The device's own check of a release is the
+output's about twofold (`python benchmarks/quantization.py error`). The device's own check of a release is the
 golden vectors; how it does on real windows is judged by the rollout.
 """
 
