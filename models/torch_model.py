@@ -93,8 +93,8 @@ class TorchModel(nn.Module):
         parts = split_parameters(self.architecture, require_finite(self.architecture, flat))
         with torch.no_grad():
             for parameter, part in zip(self.parameters(), parts, strict=True):
-                # A copy: a view of the caller's vector would be trained along.
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(part.T)))
+                # Not from_numpy: it warns about vectors that may not be written to, as a bundle's.
+                parameter.copy_(torch.tensor(part.T))
 
     def flat(self) -> NDArray[np.float32]:
         """The parameters, a new flat vector (P,)."""

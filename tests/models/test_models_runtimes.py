@@ -217,6 +217,15 @@ def test_weights_of_another_architecture_are_not_read_as_ours() -> None:
         get_flat_parameters(build_keras_model(SHAPES["classifier"]), SHAPES["autoencoder"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_pytorch_takes_the_vector_of_a_bundle_which_may_not_be_written_to() -> None:
+    architecture, flat, _, _ = problem(SHAPES["convolution"], 1, seed=3)
+    flat.setflags(write=False)
+    model = TorchModel(architecture)
+    model.load_flat(flat)
+    assert np.array_equal(model.flat(), flat)
+
+
 def test_training_in_pytorch_leaves_the_vector_it_was_given_alone() -> None:
     architecture, flat, x, _ = problem(SHAPES["autoencoder"], 8, seed=1)
     kept, model = flat.copy(), TorchModel(architecture)
