@@ -43,6 +43,8 @@ class SensorView:
         self.names: Final = spec.names
         # A window of one sample has no spread: it is a row of ready values.
         self._samples: Final = spec.window_samples if spec.kind == "raw" else 1
+        self._average = np.full(self._samples, 1.0 / self._samples, np.float32)
+        self._smallest_spread = np.float32(_SMALLEST_SPREAD)
         self.watched: Final[tuple[str, ...]] = (
             self.names
             if self._samples == 1
@@ -71,9 +73,11 @@ class SensorView:
         if self._samples == 1:
             return rows
         windows = rows.reshape(*rows.shape[:-1], self._samples, len(self.names))
-        level = windows.mean(axis=-2)
-        spread = np.log(windows.std(axis=-2) + np.float32(_SMALLEST_SPREAD))
-        return np.concatenate([level, spread], axis=-1)
+        # Products with 1/n: np.mean and np.std take three times as long for one small window.
+        level = self._average @ windows
+        centred = windows - level[..., None, :]
+        spread = np.sqrt(self._average @ np.square(centred, out=centred))
+        return np.concatenate([level, np.log(spread + self._smallest_spread)], axis=-1)
 
     def blame(self, row: Float, output: Float, count: int) -> tuple[str, ...]:
         """Names of the `count` sensors that a reconstruction (F,) misses most in a row (F,), worst first."""
