@@ -6,7 +6,8 @@ all its rounds add up. Adjacency: one window is there, or not; batches are Poiss
 
 The figure is an upper bound for the discrete Gaussian that devices draw: Rényi divergences at integer orders, where its moments
 are no larger than the continuous Gaussian's. `idealised_example_epsilon` is that of the continuous one, from privacy loss
-distributions, 7 to 13 % lower in tests/aggregator/test_example_level.py; Opacus' PRV accountant gives the same.
+distributions, 7 to 13 % lower in tests/aggregator/test_example_level.py (more beyond ε = 8, for want of an order below 2); Opacus'
+PRV accountant gives the same.
 
 Sources: Mironov, Talwar, Zhang, "Rényi Differential Privacy of the Sampled Gaussian Mechanism", 2019, arXiv:1908.10530v1; Canonne,
 Kamath, Steinke, arXiv:2004.00010v5, Theorem 4; Koskela, Jälkö, Honkela, "Computing Tight Differential Privacy Guarantees

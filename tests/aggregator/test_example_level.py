@@ -31,7 +31,7 @@ def opacus_epsilon(*events: ExamplePrivacy) -> float:
 
 EVENTS = [
     (0.01, 1.0, 1000),
-    (0.1, 0.8, 100),
+    (0.02, 0.7, 500),
     (0.2, 4.0, 1000),
 ]
 
