@@ -127,7 +127,7 @@ def measure_training(repeats: int) -> None:
     model.restore(initial_parameters(SENSOR, 0))
     x = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
     runner = model._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
-    settings = {"learning_rate": np.array([0.01], np.float32), "proximal": np.zeros(1, np.float32)}
+    settings = {"learning_rate": np.array([0.01], np.float32)}
     flat = initial_parameters(SENSOR, 0)
     alone, step, oracle = best_us(
         repeats,
