@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -140,6 +140,62 @@ RUNTIMES: dict[str, Callable[[Problem], Findings]] = {
 def test_the_same_flat_parameters_mean_the_same_model(shape, runtime, batch) -> None:
     task = problem(SHAPES[shape], batch, seed=batch)
     assert_same(RUNTIMES[runtime](task), by_numpy(task))
+
+
+def trained_in_numpy(task: Problem, batches: Sequence[slice], rate: float) -> np.ndarray:
+    architecture, flat, x, labels = task
+    trained = flat.astype(np.float64)
+    for rows in batches:
+        chosen = None if labels is None else labels[rows]
+        trained, _ = reference_model.train_step(architecture, trained, x[rows], rate, labels=chosen)
+    return trained
+
+
+def trained_in_litert(task: Problem, batches: Sequence[slice], rate: float) -> np.ndarray:
+    architecture, flat, x, labels = task
+    model = litert_model(architecture)
+    model.restore(flat)
+    for rows in batches:
+        model.train(x[rows], rate, labels=None if labels is None else labels[rows])
+    return model.save()
+
+
+def trained_in_keras(task: Problem, batches: Sequence[slice], rate: float) -> np.ndarray:
+    architecture, flat, x, labels = task
+    model = build_keras_model(architecture)
+    set_flat_parameters(model, architecture, flat)
+    loss = "mse" if labels is None else tf.keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=tf.keras.optimizers.SGD(rate), loss=loss)
+    for rows in batches:
+        model.train_on_batch(x[rows], x[rows] if labels is None else labels[rows])
+    return get_flat_parameters(model, architecture)
+
+
+def trained_in_torch(task: Problem, batches: Sequence[slice], rate: float) -> np.ndarray:
+    architecture, flat, x, labels = task
+    model = TorchModel(architecture)
+    model.load_flat(flat)
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate)
+    for rows in batches:
+        optimiser.zero_grad()
+        model.loss(
+            torch.from_numpy(x[rows]), None if labels is None else torch.from_numpy(labels[rows])
+        ).backward()
+        optimiser.step()
+    return model.flat()
+
+
+@pytest.mark.parametrize("shape", ["autoencoder", "classifier", "convolution"])
+def test_a_model_trained_on_any_runtime_is_the_same_model(shape) -> None:
+    task = problem(SHAPES[shape], 64, seed=9)
+    batches = [slice(at, at + 16) for at in (0, 16, 32, 48)] * 5
+    expected = trained_in_numpy(task, batches, 0.2)
+    moved = np.abs(expected - task[1]).max()
+    assert moved > 0.05
+    for train in (trained_in_litert, trained_in_keras, trained_in_torch):
+        np.testing.assert_allclose(
+            train(task, batches, 0.2), expected, rtol=0, atol=1e-4 * moved, err_msg=train.__name__
+        )
 
 
 widths = st.lists(st.integers(1, 20), max_size=3).map(tuple)
