@@ -35,6 +35,7 @@ class Row:
         units: metric name → unit; a metric that is not named is a share between 0 and 1.
         bounds: metric name → what it is held against.
         note: what a reader must know to judge the row; one sentence.
+        curves: a course over rounds or steps, one per seed; for plots alone.
 
     Raises:
         ValueError: no metric, metrics of different lengths, or a unit or bound of a metric that is not there.
@@ -45,6 +46,7 @@ class Row:
     units: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     note: str = ""
+    curves: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
         lengths = {metric: len(values) for metric, values in self.metrics.items()}
