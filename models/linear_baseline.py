@@ -68,16 +68,24 @@ def principal_component_parameters(architecture: Architecture, moments: Moments)
     return _embed(architecture, moments, eigenvalues, vectors, np.ones(_rank(architecture)))
 
 
-def mahalanobis_parameters(architecture: Architecture, moments: Moments) -> NDArray[np.float32]:
-    """Flat parameters (P,) whose score is the squared Mahalanobis distance under probabilistic PCA, times σ²/F.
+def mahalanobis_parameters(
+    architecture: Architecture, moments: Moments, *, ridge: float = 0.0
+) -> NDArray[np.float32]:
+    """Flat parameters (P,) whose score is the squared Mahalanobis distance under probabilistic PCA, times (σ² + ridge)/F.
 
-    Raises as `principal_component_parameters`.
+    `ridge` ≥ 0, in squared healthy deviations, is added to the model's eigenvalues and draws the distance towards the plain mean
+    square: quiet directions, which wander first while nothing is wrong, then decide less. Raises as `principal_component_parameters`,
+    InputError for a negative ridge too.
     """
+    if not ridge >= 0:
+        raise InputError(f"a ridge is at least 0, got {ridge}")
     eigenvalues, vectors = _spectrum(architecture, moments)
     rank = _rank(architecture)
     # Eq. (8) of Tipping and Bishop: σ² is the mean of the eigenvalues that are left out.
-    sigma = np.sqrt(eigenvalues[rank:].mean())
-    return _embed(architecture, moments, eigenvalues, vectors, 1.0 - sigma / np.sqrt(eigenvalues[:rank]))
+    noise = eigenvalues[rank:].mean() + ridge
+    return _embed(
+        architecture, moments, eigenvalues, vectors, 1.0 - np.sqrt(noise / (eigenvalues[:rank] + ridge))
+    )
 
 
 def _rank(architecture: Architecture) -> int:
