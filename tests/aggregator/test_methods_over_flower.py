@@ -1,0 +1,128 @@
+"""SCAFFOLD, moments and a contest with real learner processes over the real Flower server, under masks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import flower_world as world
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
+from aggregator.privacy.desk import PrivacyDesk
+from aggregator.rounds.admission import admit_update
+from aggregator.rounds.asking import layout_for
+from aggregator.rounds.baseline import fit_baselines
+from aggregator.rounds.contest import judge_contest
+from aggregator.rounds.secure_collector import SecureCollector
+from aggregator.rounds.sum_account import LedgerAccount
+from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.training import next_control
+from edge_agent.learner.control_variates import VariateFile
+from models.architecture import initial_parameters
+from protocol.names import FamilyName, RunId
+from protocol.questions import CONTENDERS, ContestQuestion, FitQuestion, MomentsQuestion, Question
+
+ARCHITECTURE = world.ARCHITECTURE
+LAYOUT_SHA256 = ARCHITECTURE.layout_sha256
+PARAMETERS = initial_parameters(ARCHITECTURE, 3)
+RUN = "run-1"
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> world.Tls:
+    return world.make_tls(tmp_path)
+
+
+@pytest.fixture
+def fleet(tls: world.Tls) -> Iterator[world.FamilyFleet]:
+    with world.FamilyFleet().serving(tls) as served:
+        yield served
+
+
+@pytest.fixture
+def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
+    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
+    with FlowerServer(settings) as running:
+        yield running
+
+
+def scaffold(number: int) -> FitQuestion:
+    return FitQuestion(
+        run_id=RUN, round_number=number, layout_sha256=LAYOUT_SHA256, epochs=1, batch_size=32,
+        learning_rate=0.05, method="scaffold", control_limit=10.0,
+    )  # fmt: skip
+
+
+def ask(
+    server: FlowerServer,
+    run: FlowerRun,
+    cohort: list[world.Device],
+    desk: PrivacyDesk,
+    question: Question,
+    arrays: Mapping[str, NDArray[np.float32]],
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    layout = layout_for(ARCHITECTURE, question)
+    collector = SecureCollector(
+        server.stage_link(run),
+        roster={device.id: device.key.public_key() for device in cohort},
+        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=20.0, grace_s=0.5),
+        account=LedgerAccount(desk, FamilyName("press"), RunId(RUN)),
+        random_bytes=os.urandom,
+    )
+    total = collector.collect(
+        question,
+        arrays,
+        layout,
+        [device.id for device in cohort],
+        admission=admit_update(norm_limit=10.0),
+        deadline_s=30.0,
+        quorum=len(cohort),
+    ).total
+    return total, layout.unpack(total)
+
+
+def variates(cohort: list[world.Device]) -> NDArray[np.float32]:
+    """What each device's file holds, (devices, P)."""
+    files = [VariateFile(device.paths.learner / "control_variate") for device in cohort]
+    return np.stack([file.load(RUN, LAYOUT_SHA256, PARAMETERS.size) for file in files])
+
+
+def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_its_learner(
+    tmp_path: Path, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
+) -> None:
+    bundle = world.build_bundle()
+    cohort = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(3)]
+    server.sync_roster({device.id: device.public_key for device in cohort})
+    run, desk = server.start_run(), PrivacyDesk(tmp_path / "privacy.sqlite", {}, now=time.time)
+    control = np.zeros(PARAMETERS.size)
+    for number in (1, 2):
+        # The second round has new learner processes: what they know of the first one is in their files.
+        with world.learners(cohort, server.port):
+            world.wait_until(lambda: len(server.online_devices()) == 3, "all online", seconds=60)
+            arrays = {"parameters": PARAMETERS, "control": control.astype(np.float32)}
+            _, parts = ask(server, run, cohort, desk, scaffold(number), arrays)
+            control = next_control(control, parts, share=1.0, learning_rate=0.05)
+            assert np.linalg.norm(control) > 0
+            np.testing.assert_allclose(control, variates(cohort).mean(axis=0), atol=1e-4)
+            if number == 2:
+                moments, _ = ask(
+                    server, run, cohort, desk, MomentsQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256), {}
+                )
+                contenders = {
+                    "champion": PARAMETERS, "network": PARAMETERS, **fit_baselines(ARCHITECTURE, moments),
+                }  # fmt: skip
+                contest = ContestQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256)
+                counts, _ = ask(server, run, cohort, desk, contest, contenders)
+    assert all(
+        (device.paths.learner / "control_variate").stat().st_mode & 0o777 == 0o600 for device in cohort
+    )
+    verdict = judge_contest(counts, champion_threshold=1e5, quantile=0.999, maximum_alarm_rate=0.01)
+    assert verdict.powers.keys() == set(CONTENDERS)
+    # An untrained network finds no more than the same one; what moments say of the windows finds more.
+    assert verdict.powers["network"] == verdict.powers["champion"] < verdict.powers["mahalanobis"]
+    desk.close()

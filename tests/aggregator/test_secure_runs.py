@@ -1,0 +1,179 @@
+"""Whole runs under masks: every question through real roles, FedAdam's and SCAFFOLD's steps, the contest, the gate, a release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import aggregator_world
+import numpy as np
+import pytest
+import secure_world
+from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, FleetInMemory, InProcessSession, Killed
+
+from aggregator.privacy.desk import PrivacyDesk
+from aggregator.rounds.coordinator import Coordinator
+from aggregator.rounds.journal import CONTROL, MOMENTS
+from aggregator.rounds.optimizers import FedAdam
+from aggregator.rounds.privacy_record import DeskRecord
+from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.secure_collector import SecureCollector
+from aggregator.rounds.sum_account import LedgerAccount
+from aggregator.settings import FamilySettings
+from edge_agent.learner.local_learner import LocalLearner
+from edge_agent.learner.sum_participant import SumParticipant
+from models.bundles import read_bundle
+from models.int8_model import Int8Model
+from protocol.bundle import open_bundle
+from protocol.names import DeviceId, RunId
+
+SECURE = POLICY.model_copy(update={"secure_sum": True, "minimum_devices": 3})
+
+
+class MaskedDevices(secure_world.World):
+    """Four pumps that answer with the real learner, under masks only."""
+
+    def __init__(self, directory: Path) -> None:
+        self.learners = dict[DeviceId, LocalLearner]()
+        super().__init__(directory, 4, policy=replace(secure_world.POLICY, norm_limit=POLICY.norm_limit))
+        self.desk.close()
+        self.desk = PrivacyDesk(
+            directory / "pumps.sqlite",
+            {aggregator_world.FAMILY: secure_world.NO_BUDGET},
+            now=lambda: self.now,
+        )
+
+    def start(self, name: DeviceId) -> None:
+        index, device = int(name.rpartition("-")[2]), self.devices[name]
+        learner = self.learners[name] = LocalLearner(
+            aggregator_world.trainer(), aggregator_world.rows_of(index), maximum_examples=1000
+        )
+        device.side = SumParticipant(
+            name,
+            identity_key=device.key,
+            roster=self.roster,
+            policy=self.floors,
+            budget=device.budget,
+            layout_of=learner.layout_of,
+            answer=learner.answer,
+            settle=learner.settle,
+            random_bytes=secure_world.SeededBytes(f"{name} {self.now}"),
+            now=lambda: self.now,
+        )
+
+    def collector(self, run: str = "run-1") -> SecureCollector:
+        return SecureCollector(
+            self,
+            roster={device.id: device.key.public_key() for device in self.devices.values()},
+            policy=self.policy,
+            account=LedgerAccount(self.desk, aggregator_world.FAMILY, RunId(run)),
+            random_bytes=self._random_bytes,
+            clock=lambda: self.now,
+        )
+
+
+class SecureSession(InProcessSession):
+    """A session whose collector sees sums only."""
+
+    masked: MaskedDevices
+
+    @property
+    def collector(self) -> SecureCollector:
+        return self.masked.collector("run-1")
+
+
+class SecureWorld(aggregator_world.World):
+    """The coordinator's world over masked devices."""
+
+    def __init__(self, directory: Path, policy: FamilySettings) -> None:
+        super().__init__(directory, policy=policy)
+        self.masked = MaskedDevices(directory)
+        self.devices = tuple(self.masked.devices)
+        self.fleet = FleetInMemory(self.devices)
+        self.session = SecureSession(self.link, frozenset(self.devices))
+        self.session.masked = self.masked
+        self.federation.session = self.session
+
+    def coordinator(self) -> Coordinator:
+        made = super().coordinator()
+        made._privacy = DeskRecord(self.masked.desk)
+        return made
+
+
+def with_changes(**changes: object) -> FamilySettings:
+    return FamilySettings(**{**SECURE.model_dump(), **changes})
+
+
+def check_release(world: SecureWorld, run: TrainingRun) -> None:
+    assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
+    bundle = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED))
+    bundle.golden.check(Int8Model(bundle.int8_model))
+    assert bundle.architecture == ARCHITECTURE
+    assert all(check.is_passed for check in run.checks)
+    assert [entry.kind for entry in run.log][-3:] == ["moments", "contest", "assess"]
+
+
+def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tmp_path: Path) -> None:
+    policy = with_changes(server_optimizer="fedadam", server_learning_rate=0.05, rounds=6)
+    world = SecureWorld(tmp_path, policy)
+    run = world.run()
+    check_release(world, run)
+    losses = [entry.loss_before for entry in run.log if entry.kind == "fit"]
+    assert losses[-1] is not None
+    assert losses[0] is not None
+    assert losses[-1] < 0.9 * losses[0]
+    assert run.privacy is not None
+    assert run.privacy.rounds.released == 9
+    assert run.privacy.release.epsilon is None  # exact sums: said, not hidden
+
+
+def test_fedadams_moments_follow_the_sums_and_survive_a_kill(tmp_path: Path) -> None:
+    policy = with_changes(server_optimizer="fedadam", server_learning_rate=0.05, rounds=3)
+    world = SecureWorld(tmp_path, policy)
+    run = world.add_run()
+
+    def die_in_round_three(_kind: str, _device: DeviceId, message: bytes) -> bytes:
+        if world.store.get(run.id).finished_rounds == 2:
+            raise Killed
+        return message
+
+    world.masked.spoil = die_in_round_three
+    with pytest.raises(Killed):
+        world.coordinator().advance(run.id)
+    world.reopen()
+    moments = world.store.vector(run.id, MOMENTS).reshape(2, -1)
+    assert (moments[1] > FedAdam().tau ** 2 * 0.9).all()
+    assert np.abs(moments[0]).max() > 0
+    world.masked.spoil = lambda _kind, _device, message: message
+    check_release(world, world.coordinator().advance(run.id))
+
+
+def test_scaffold_runs_under_masks_and_keeps_its_variate_over_a_kill(tmp_path: Path) -> None:
+    world = SecureWorld(tmp_path, with_changes(method="scaffold", rounds=4, learning_rate=0.1))
+    run = world.add_run()
+    kinds: list[str] = []
+
+    def die_in_round_three(kind: str, _device: DeviceId, message: bytes) -> bytes:
+        kinds.append(kind)
+        if world.store.get(run.id).finished_rounds == 2:
+            raise Killed
+        return message
+
+    world.masked.spoil = die_in_round_three
+    with pytest.raises(Killed):
+        world.coordinator().advance(run.id)
+    world.reopen()
+    control = world.store.vector(run.id, CONTROL)
+    held = _variates(world.masked.learners, run.id)
+    assert np.linalg.norm(control) > 0
+    np.testing.assert_allclose(control, held.mean(axis=0), atol=1e-3)
+    world.masked.spoil = lambda _kind, _device, message: message
+    check_release(world, world.coordinator().advance(run.id))
+    assert "train.scaffold" in kinds
+
+
+def _variates(learners: Mapping[DeviceId, LocalLearner], run: str) -> np.ndarray:
+    size, layout = ARCHITECTURE.parameter_count, ARCHITECTURE.layout_sha256
+    stores = [learner._variates for learner in learners.values()]
+    return np.stack([store.load(run, layout, size) for store in stores])
