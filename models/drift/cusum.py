@@ -44,6 +44,8 @@ _PER_ALLOWANCE: Final = np.array([-1.5, -1.5, -1.5, -1.5, -2.8, -1.4])
 """In standard errors of the reference's mean, and one (downwards) or two of its variance: chosen by simulation,
 for short delays with a reference of 120 windows and no penalty with one of a thousand."""
 
+_LONGEST_BLOCK: Final = 16
+
 Float = NDArray[np.float32]
 
 
@@ -64,13 +66,14 @@ class CusumCharts:
         ceiling: NDArray[np.floating],
     ) -> None:
         columns = len(memory)
-        per_memory = np.ones((2, 1, columns))
-        per_memory[0, 0] = 1.0 / np.sqrt(memory)
-        self._per_memory = per_memory.astype(np.float32)
         allowance = 1.0 / np.sqrt(np.asarray(fitted_on, np.float64))
         constant = _CONSTANT[:, None] + _PER_ALLOWANCE[:, None] * allowance
-        self._constant = constant[:, None, :].astype(np.float32)
+        # Repeated for each window of a block: adding arrays of one shape costs half of broadcasting.
+        self._constant = np.tile(constant, (_LONGEST_BLOCK, 1, 1)).astype(np.float32)
+        self._per_memory = np.tile(1.0 / np.sqrt(memory), (_LONGEST_BLOCK, 1)).astype(np.float32)
+        self._powers = np.empty((_LONGEST_BLOCK, 2, columns), np.float32)
         self._ceiling = np.asarray(ceiling, np.float32)
+        self._zero = np.zeros(self._ceiling.shape, np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -84,22 +87,20 @@ class CusumCharts:
 
     def update(self, z: Float) -> None:
         """Add the normal scores of k windows, shape (k, C), in order."""
-        k, columns = z.shape
-        powers = np.empty((2, k, columns), np.float32)
-        np.multiply(z, self._per_memory[0], out=powers[0])
-        np.multiply(z, z, out=powers[1])
-        steps = (_WEIGHTS @ powers.reshape(2, -1)).reshape(-1, k, columns)
-        steps += self._constant
-        if k == 1:
-            self._sums += steps[:, 0]
-            np.maximum(self._sums, 0.0, out=self._sums)
-        else:
-            # The recursion's end in closed form: the last partial sum minus the smallest one below zero.
-            steps[:, 0] += self._sums
-            partial = steps.cumsum(axis=1, out=steps)
-            lowest = np.minimum.reduce(partial, axis=1, initial=0.0)
-            np.subtract(partial[:, -1], lowest, out=self._sums)
+        for start in range(0, len(z), _LONGEST_BLOCK):
+            self._add(z[start : start + _LONGEST_BLOCK])
         np.minimum(self._sums, self._ceiling, out=self._sums)
+
+    def _add(self, z: Float) -> None:
+        k, sums, zero = len(z), self._sums, self._zero
+        powers = self._powers[:k]
+        np.multiply(z, self._per_memory[:k], out=powers[:, 0])
+        np.multiply(z, z, out=powers[:, 1])
+        steps = np.matmul(_WEIGHTS, powers)
+        steps += self._constant[:k]
+        for step in steps:
+            np.add(sums, step, out=sums)
+            np.maximum(sums, zero, out=sums)
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Named arrays to save."""

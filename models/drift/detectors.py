@@ -45,6 +45,7 @@ _STATISTIC_OF_CHART: Final = ("small shift", "small shift", "shift", "shift", "s
 _CEILING: Final = 1.5
 """Sums stop at one and a half times their threshold, so that recovery does not take as long as the drift did."""
 _COUNTED_TOGETHER: Final = 16
+_CALM_BLOCK: Final = 8
 _LARGEST_HISTOGRAM_THRESHOLD: Final = 0.6
 """S cannot exceed 0.9; a threshold above that would be a detector switched off."""
 _UNMEASURED_STUCK_WINDOWS: Final = 12
@@ -89,6 +90,7 @@ class Detectors:
         self._threshold[_OUTSIDE, :-1] = range_windows
         self._inverse = (1.0 / self._threshold).astype(np.float32)
         self._ratios = np.zeros(self._threshold.shape, np.float32)
+        self._per_chart, self._chart_ratios = self._inverse[_CHARTS], self._ratios[_CHARTS]
 
         everywhere = np.append(memory, reference.score_memory)
         self._scores = NormalScores(reference)
@@ -113,9 +115,9 @@ class Detectors:
     def watch(self, rows: Float) -> None:
         """Show the charts and the stuck check k windows (k, F + 1) in order; the last column is ln score."""
         self._charts.update(self._scores(rows))
-        self._checks.watch_repeats(rows[:, :-1])
-        np.multiply(self._charts.statistic, self._inverse[_CHARTS], out=self._ratios[_CHARTS])
-        np.multiply(self._checks.stuck, self._inverse[_STUCK, :-1], out=self._ratios[_STUCK, :-1])
+        np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
+        if self._checks.watch_repeats(rows[:, :-1]):
+            self._ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
 
     def count(self, rows: Float) -> None:
         """Show the histograms and the range check k windows (k, F + 1) in order."""
@@ -132,14 +134,12 @@ class Detectors:
         largest = 0.0
         for start in range(0, len(rows), _COUNTED_TOGETHER):
             block = rows[start : start + _COUNTED_TOGETHER]
-            self._charts.update(self._scores(block[:8]))
-            np.multiply(self._charts.statistic, self._inverse[_CHARTS], out=self._ratios[_CHARTS])
-            largest = max(largest, float(self._ratios[:_STUCK].max()))
-            if len(block) > 8:
-                self._charts.update(self._scores(block[8:]))
-                np.multiply(self._charts.statistic, self._inverse[_CHARTS], out=self._ratios[_CHARTS])
+            for half in (block[:_CALM_BLOCK], block[_CALM_BLOCK:]):
+                self._charts.update(self._scores(half))
+                np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
+                largest = max(largest, float(self._chart_ratios.max()))
             self.count(block)
-            largest = max(largest, float(self._ratios[:_STUCK].max()))
+            largest = max(largest, float(self._ratios[_HISTOGRAMS].max()))
         return largest
 
     def state(self) -> dict[str, NDArray[np.generic]]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -63,8 +62,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     threshold_factor: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class DriftVerdict:
+class DriftVerdict(Struct, frozen=True, kw_only=True):
     """`score` is the largest statistic ÷ threshold (≥ 1: drift seen now), `drifted` the state with hysteresis.
 
     `findings` are the statistics over their thresholds, worst first; `windows` were evaluated since the reset.

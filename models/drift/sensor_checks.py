@@ -55,9 +55,10 @@ class SensorChecks:
         """(F,): windows in a row out of range."""
         return self._outside
 
-    def watch_repeats(self, rows: Float) -> None:
-        """Look for values that stick in k windows, shape (k, F), in order."""
+    def watch_repeats(self, rows: Float) -> bool:
+        """Look for values that stick in k windows, shape (k, F), in order; has any run changed?"""
         before = self._previous if len(rows) == 1 else rows[-2]
+        was_any_stuck = self._is_any_stuck
         if np.count_nonzero(rows[-1] == before):
             same = self._is_same(rows, np.vstack([self._previous, rows[:-1]]))
             self._stuck = _run_at_end(same, self._stuck)
@@ -67,6 +68,7 @@ class SensorChecks:
             self._is_any_stuck = False
         # The common case ends here after one comparison: no run reaches the end of the block.
         self._previous[:] = rows[-1]
+        return was_any_stuck or self._is_any_stuck
 
     def watch_range(self, rows: Float) -> None:
         """Look for values that stay out of range in k windows, shape (k, F), in order."""
