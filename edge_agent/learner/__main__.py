@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.sum_participant import SumParticipant
+    from models.bundles import ModelBundle
+    from models.training_model import TrainingModel
 
 __all__ = ["main"]
 
@@ -46,6 +48,9 @@ REFUSED: Final = 4
 
 NICENESS: Final = 10
 """Detection comes first: the learner takes the processor time that is left."""
+
+COMPARED_WINDOWS: Final = 256
+"""Newest windows on which int8 is compared with float: a few milliseconds, and a mean that is stable to a few percent."""
 
 _log: Final = logging.getLogger("edge_agent.learner")
 
@@ -109,9 +114,11 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from models.training_model import TrainingModel
 
     model = TrainingModel(bundle.training_model, bundle.architecture)
+    rows = _rows(settings, invitation, bundle.architecture.feature_count)
+    _tell_int8_agreement(bundle, model, rows[-COMPARED_WINDOWS:])
     learner = LocalLearner(
         model,
-        _rows(settings, invitation, bundle.architecture.feature_count),
+        rows,
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.learner / "control_variate"),
         twin=lambda: TrainingModel(bundle.training_model, bundle.architecture),
@@ -147,6 +154,27 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
             f"the invitation to run {invitation.run_id} expired before the aggregator could be reached",
         )
     return ENDED
+
+
+def _tell_int8_agreement(bundle: ModelBundle, model: TrainingModel, rows: NDArray[np.float32]) -> None:
+    """One line for the device's owner: what int8 costs here, on windows that stay here."""
+    from models.errors import ModelError
+    from models.int8_agreement import compare_on_windows
+    from models.int8_model import Int8Model
+
+    try:
+        model.restore(bundle.parameters)
+        found = compare_on_windows(Int8Model(bundle.int8_model, bundle.architecture.kind), model, rows)
+    except ModelError as error:
+        _log.warning("int8_not_compared release=%s error=%s", bundle.manifest.release, error)
+        return
+    _log.info(
+        "int8_compared release=%s windows=%d output_error=%.2g score_error=%.2g",
+        bundle.manifest.release,
+        found.windows,
+        found.output_error,
+        found.score_error,
+    )
 
 
 def _sum_participant(
