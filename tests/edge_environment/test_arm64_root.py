@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,18 @@ def test_each_processor_has_the_face_that_its_kernels_choose_by(processor: str) 
     assert "CPU implementer\t: 0x41" in text
     # The dot product of int8 came with the A76; XNNPACK has other kernels for it.
     assert ("asimddp" in text) == (processor == "cortex-a76")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "usage: enter.sh ROOT PROCESSOR PROGRAM"),
+        (("root", "z80", "true"), "known: cortex-a72 cortex-a76"),
+    ],
+)
+def test_entering_the_root_wrongly_ends_with_status_2_and_a_hint(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    ended = subprocess.run([ENTER, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert message in ended.stderr
