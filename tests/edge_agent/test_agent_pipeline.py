@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from agent_world import ARCHITECTURE, SPEC, faulty, healthy, int8_model, make_bundle, manifest_of
@@ -285,3 +286,13 @@ def test_a_disk_that_refuses_every_row_stops_neither_commissioning_nor_a_swap(
     assert device.pipeline.commit() is None
     assert isinstance(device.watch(healthy(1))[0], Judged)
     device.buffer.close()
+
+
+def test_drift_thresholds_are_fitted_to_the_devices_own_healthy_windows(tmp_path: Path) -> None:
+    device = Device(tmp_path, DetectionSettings(commissioning_windows=200, reference_windows=200))
+    device.adopt()
+    rows = healthy(200)
+    rows[np.isin(np.arange(200) // 10, (3, 9, 16))] += 3.0  # now and then it does something else for a while
+    device.watch(rows)
+    saved = msgspec.json.decode((tmp_path / "drift.state").read_bytes())
+    assert saved["reference"]["threshold_factor"] > 1.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -162,6 +165,30 @@ def test_a_state_that_is_damaged_or_foreign_is_refused_and_changes_nothing(spoil
     with pytest.raises(DriftStateError):
         target.restore(state)
     assert target.state() == unchanged
+
+
+def test_a_state_of_an_older_build_is_refused() -> None:
+    body = msgspec.msgpack.encode({"format": 1, "fingerprint": "", "counters": {}, "arrays": {}})
+    with pytest.raises(DriftStateError, match="not one this build knows"):
+        monitor().restore(body + zlib.crc32(body).to_bytes(4, "little"))
+
+
+def test_a_stuck_sensor_is_told_within_one_block_of_its_third_repetition() -> None:
+    watcher = monitor(run_length=1000.0)
+    rows, scores = world(12, 200)
+    rows[100:, 5] = rows[100, 5]
+    first = watch(watcher, rows, scores).index(True)
+    assert first - 100 + 1 <= 1 + 4 + 8
+    assert watcher.verdict().findings[0].detector in {"stuck", "spread down"}
+
+
+def test_the_monitor_looks_closer_while_something_builds_up() -> None:
+    rows, scores = world(13, 400, rho=0.0)
+    rows[100:] += 0.8 * (np.arange(SENSORS) == 3)
+    coarse, close = monitor(closer_above=2.0), monitor()
+    first = [watch(watcher, rows, scores).index(True) for watcher in (coarse, close)]
+    assert first[1] <= first[0] < first[1] + 8
+    assert (first[0] + 1) % 8 == 0
 
 
 def test_sensor_names_must_fit_the_reference() -> None:
