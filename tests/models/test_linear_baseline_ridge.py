@@ -35,5 +35,5 @@ def test_a_large_ridge_leaves_the_mean_square() -> None:
 
 
 def test_a_negative_ridge_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 0, got -1.0"):
+    with pytest.raises(InputError, match=r"at least 0, got -1\.0"):
         mahalanobis_parameters(FULL, Moments.of(windows()), ridge=-1.0)
