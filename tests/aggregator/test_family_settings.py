@@ -1,0 +1,105 @@
+"""Ways of training in ``[[family]]``: what goes together, what is refused in which words, and what reaches the devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from aggregator_world import POLICY, World
+from pydantic import ValidationError
+
+from aggregator.rounds.provenance import describe_method
+from aggregator.rounds.runs import ContestRecord
+from aggregator.settings import FamilySettings
+from protocol.questions import ExamplePrivacy, FitQuestion
+
+PRIVATE = {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}
+NOISE = {"noise_multiplier": 1.0}
+
+
+def family(**changes: object) -> FamilySettings:
+    return FamilySettings(**{"name": "pump", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": "adam", "momentum": 0.9}, "adam has its own: leave momentum out"),
+        ({"method": "scaffold", "proximal": 0.1}, "does not go with proximal"),
+        (
+            {"method": "scaffold", "optimizer": "adam", "gradient_clip": 1.0},
+            r'does not go with optimizer = "adam", gradient_clip: leave that out, or set method = "plain"',
+        ),
+        ({"method": "scaffold", "momentum": 0.5}, "does not go with momentum"),
+        ({"method": "scaffold", "privacy": NOISE}, 'bounds one update: set method = "plain"'),
+        ({"example_privacy": PRIVATE, "gradient_clip": 1.0}, "leave gradient_clip out"),
+        ({"baseline": True, "privacy": NOISE}, "drown in privacy.noise_multiplier; leave baseline out"),
+        ({"example_privacy": {"noise_multiplier": 1.0, "steps": 5}}, "sampling_rate"),
+        ({"method": "feddyn"}, "'plain' or 'scaffold'"),
+        ({"momentum": 1.0}, "less than 1"),
+    ],
+)
+def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        family(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "scaffold", "server_optimizer": "fedadam"},
+        {"method": "scaffold", "example_privacy": PRIVATE},
+        {"example_privacy": PRIVATE, "proximal": 0.1, "optimizer": "adam"},
+        {"privacy": NOISE, "proximal": 0.1, "momentum": 0.9, "example_privacy": PRIVATE},
+        {"privacy": NOISE, "baseline": False},
+    ],
+)
+def test_the_others_go_together(changes: dict[str, object]) -> None:
+    family(**changes)
+
+
+def test_a_baseline_is_fitted_unless_sums_are_noised_or_somebody_says_no() -> None:
+    assert family().has_baseline
+    assert not family(privacy=NOISE).has_baseline
+    assert not family(baseline=False).has_baseline
+
+
+def asked(directory: Path, **changes: object) -> FitQuestion:
+    policy = FamilySettings(**{**POLICY.model_dump(), "rounds": 1, "baseline": False, **changes})
+    world = World(directory, policy=policy)
+    world.run()
+    question = world.link.asked[0][0]
+    assert isinstance(question, FitQuestion)
+    return question
+
+
+def test_what_a_family_sets_reaches_its_devices(tmp_path: Path) -> None:
+    question = asked(tmp_path / "a", momentum=0.5, gradient_clip=2.0, proximal=0.25, staleness_exponent=1.5)
+    assert (question.optimizer, question.momentum, question.gradient_clip) == ("sgd", 0.5, 2.0)
+    assert (question.proximal, question.staleness_exponent, question.maximum_staleness) == (0.25, 1.5, 4)
+    assert (question.method, question.control_limit, question.example_privacy) == ("plain", None, None)
+    private = asked(tmp_path / "b", example_privacy=PRIVATE, method="scaffold", maximum_staleness=0)
+    assert private.example_privacy == ExamplePrivacy(
+        clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=20
+    )
+    assert (private.method, private.control_limit) == ("scaffold", POLICY.norm_limit)
+    assert private.staleness_exponent is None
+
+
+def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:
+    run = World(tmp_path).add_run()
+    scaffold = family(method="scaffold", secure_sum=True)
+    assert describe_method(run, scaffold) == "fedavg, scaffold, sgd, 2 local epochs, secure sum"
+    private = family(example_privacy=PRIVATE, momentum=0.9, proximal=0.1)
+    assert describe_method(run, private) == (
+        "fedavg, proximal 0.1, sgd with momentum 0.9, 20 local steps of DP-SGD (noise 1, sampling rate 0.1), secure sum"
+    )
+    for winner, words in (
+        ("principal_components", "linear detector (principal components) from summed moments, secure sum"),
+        ("champion", "weights of the champion under a new threshold, secure sum"),
+    ):
+        contested = type(run)(
+            **{name: getattr(run, name) for name in run.__struct_fields__}
+            | {"contest": ContestRecord(winner=winner, reason="")}
+        )
+        assert describe_method(contested, family()) == words
