@@ -6,6 +6,9 @@ pulled towards their reconstruction until their mean score is the one the device
 
     x0 ~ histograms ─► y = model(x0) ─► probe = y + c · (x0 - y),   c² = reported mean score / mean score of x0, ≤ 1
 
+A classifier's are pulled towards the mean window until no activation leaves the range that the fleet reported: where int8 saturates,
+real windows never are.
+
 On PRONOSTIA such probes tell the score's error within a tenth of what real held-out windows tell, and overstate the
 output's about twofold (`python benchmarks/quantization.py error`). The device's own check of a release is the
 golden vectors; how it does on real windows is judged by the rollout.
@@ -20,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import ExportFailedError
-from aggregator.rounds.assessment import Assessment
+from aggregator.rounds.assessment import Assessment, tensor_ranges
 from aggregator.rounds.ports import Candidate
 from models import reference_model
 from models.architecture import Architecture
@@ -34,6 +37,12 @@ PROBES: Final = 512
 """Enough that the mean squared error is stable to a few percent; 512 inferences take a few milliseconds."""
 
 _SMALLEST: Final = 1e-12
+
+_PULLS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""How far from the mean window a classifier's probe may lie, the largest that fits; 0 always does, or nearly."""
+
+_ROUNDING: Final = 1e-4
+"""Ranges were found in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +92,13 @@ def compare_int8(candidate: Candidate, int8_model: bytes, assessment: Assessment
     except ModelError as error:
         raise ExportFailedError(f"the int8 model of {candidate.family} does not run: {error}") from error
     score = reference_model.scores(architecture.kind, probes, got)
-    is_classifier = architecture.kind == "dense-classifier"
     changed = np.argmax(got, axis=1) != np.argmax(expected, axis=1)
     return Int8Report(
         output_error=float(np.mean((got - expected) ** 2) / max(float(np.mean(expected**2)), _SMALLEST)),
         score_error=float(
             np.mean(np.abs(score - expected_score)) / max(float(np.mean(expected_score)), _SMALLEST)
         ),
-        disagreement=float(np.mean(changed)) if is_classifier else 0.0,
+        disagreement=float(np.mean(changed)) if architecture.is_classifier else 0.0,
         int8_bytes=len(int8_model),
         float_bytes=4 * architecture.parameter_count,
         is_per_channel=candidate.weight_scales == "per-channel",
@@ -103,13 +111,40 @@ def typical_windows(
     assessment: Assessment,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Probes (PROBES, F) with the fleet's feature histograms and, for an autoencoder, its mean score."""
-    drawn = draw_probes(assessment.feature_counts, rng)
-    if architecture.kind == "dense-classifier":
-        return drawn
+    """Probes (PROBES, F) with the fleet's feature histograms, made as harmless to the model as its real windows are.
+
+    Raises:
+        SumError: no device reported a range of some tensor.
+    """
+    low, high = tensor_ranges(assessment)
+    # A bin is wider than a feature may be: the fleet's own input range ends it.
+    drawn = np.clip(draw_probes(assessment.feature_counts, rng), low[0], high[0])
+    if architecture.is_classifier:
+        return _within_ranges(architecture, parameters, drawn, low, high)
     output, score = reference_model.infer(architecture, parameters, drawn)
     share = assessment.candidate_loss / max(float(np.mean(score)), _SMALLEST)
     return np.asarray(output + np.sqrt(np.clip(share, 0.0, 1.0)) * (drawn - output))
+
+
+def _within_ranges(
+    architecture: Architecture,
+    parameters: NDArray[np.floating],
+    drawn: NDArray[np.float64],
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """Each window pulled towards the mean one until no activation leaves what the fleet saw."""
+    centre = drawn.mean(axis=0)
+    windows = np.tile(centre, (len(drawn), 1))
+    for share in _PULLS:
+        pulled = centre + share * (drawn - centre)
+        tensors = reference_model.activations(architecture, parameters, pulled)
+        is_inside = np.ones(len(drawn), bool)
+        for tensor, bottom, top in zip(tensors, low, high, strict=True):
+            rows = tensor.reshape(len(drawn), -1)
+            is_inside &= (rows >= bottom - _ROUNDING).all(axis=1) & (rows <= top + _ROUNDING).all(axis=1)
+        windows[is_inside] = pulled[is_inside]
+    return windows
 
 
 def draw_probes(feature_counts: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -137,3 +137,16 @@ def test_an_int8_model_that_litert_refuses_is_said_to_be_the_familys() -> None:
     assessment = assessed(AUTOENCODER, parameters, windows(500))
     with pytest.raises(ExportFailedError, match="the int8 model of pump does not run"):
         compare_int8(candidate(AUTOENCODER, parameters, assessment), b"no model" * 20, assessment, seed=1)
+
+
+def test_a_classifiers_typical_windows_never_leave_the_ranges_that_the_fleet_saw() -> None:
+    parameters = trained(CLASSIFIER)
+    assessment = assessed(CLASSIFIER, parameters, windows(3000))
+    low, high = tensor_ranges(assessment)
+    probes = typical_windows(CLASSIFIER, parameters, assessment, np.random.default_rng(0))
+    for tensor, bottom, top in zip(
+        reference_model.activations(CLASSIFIER, parameters, probes), low, high, strict=True
+    ):
+        assert bottom - 1e-3 <= tensor.min() <= tensor.max() <= top + 1e-3
+    # Pulled as little as that takes: most stay where they were drawn, or nearly.
+    assert probes.std() > 0.6 * windows(3000).std()
