@@ -153,7 +153,7 @@ class FamilySettings(Section):
     for which `edge_tpu` lets releases bring a compiled model; `quantization_aware` training takes its gradients at rounded weights,
     `prune_silent_units` leaves hidden units out of the int8 model that fire on no typical window.
     `maximum_staleness` 0 drops updates that miss their round. `baseline` None: a linear detector is fitted beside the network
-    wherever sums are exact. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
+    wherever sums are exact and no window is to be hidden. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
     owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
     adds one in which devices sign and compare who is in the sum, `split_view_safe` asks for thresholds that need no such comparison.
     """
@@ -204,7 +204,8 @@ class FamilySettings(Section):
     @property
     def has_baseline(self) -> bool:
         """Whether a linear detector is fitted beside the network and competes with it."""
-        return self.privacy.noise_multiplier is None if self.baseline is None else self.baseline
+        is_exact = self.privacy.noise_multiplier is None and self.example_privacy is None
+        return is_exact if self.baseline is None else self.baseline
 
     @model_validator(mode="after")
     def _check_training(self) -> Self:
@@ -284,37 +285,33 @@ class FamilySettings(Section):
 
 def training_conflict(family: FamilySettings) -> str | None:
     """Why these ways of training do not go together, and what to change; None where they do."""
-    noise, example = family.privacy.noise_multiplier, family.example_privacy
-    others = {
-        'optimizer = "adam"': family.optimizer != "sgd",
+    is_noised, is_private = family.privacy.noise_multiplier is not None, family.example_privacy is not None
+    is_scaffold, is_adam = family.method == "scaffold", family.optimizer == "adam"
+    other_steps = {
+        'optimizer = "adam"': is_adam,
         "momentum": family.momentum > 0,
         "gradient_clip": family.gradient_clip is not None,
         "proximal": family.proximal > 0,
     }
-    set_keys = [key for key, is_set in others.items() if is_set]
-    if family.optimizer == "adam" and family.momentum > 0:
-        return (
-            f"momentum = {family.momentum:g} is for the optimizer sgd; adam has its own: leave momentum out"
-        )
-    if family.method == "scaffold" and set_keys:
-        return (
-            f'method = "scaffold" reads the mean gradient off plain steps, so it does not go with {", ".join(set_keys)}:'
-            ' leave that out, or set method = "plain"'
-        )
-    if family.method == "scaffold" and noise is not None:
-        return (
-            'method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set method = "plain"'
-            " (server_optimizer and proximal go with noise)"
-        )
-    if example is not None and (family.gradient_clip is not None or family.quantization_aware):
-        key = "quantization_aware" if family.quantization_aware else "gradient_clip"
-        return f"[family.example_privacy] clips each window's gradient, at the float weights, to its own clip_norm: leave {key} out"
-    if family.baseline and noise is not None:
-        return (
-            "baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise_multiplier;"
-            " leave baseline out"
-        )
-    return None
+    found = [key for key, is_set in other_steps.items() if is_set]
+    conflicts = {
+        f"momentum = {family.momentum:g} is for the optimizer sgd; adam has its own: leave momentum out": (
+            is_adam and family.momentum > 0
+        ),
+        'method = "scaffold" reads the mean gradient off plain steps, so it does not go with '
+        f'{", ".join(found)}: leave that out, or set method = "plain"': is_scaffold and bool(found),
+        'method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set method = "plain"'
+        " (server_optimizer and proximal go with noise)": is_scaffold and is_noised,
+        "[family.example_privacy] clips each window's gradient to its own clip_norm: leave gradient_clip out": (
+            is_private and family.gradient_clip is not None
+        ),
+        "baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise_multiplier;"
+        " leave baseline out": bool(family.baseline) and is_noised,
+        "baseline = true needs exact moments, which tell what [family.example_privacy] hides: leave baseline out": (
+            bool(family.baseline) and is_private
+        ),
+    }
+    return next((sentence for sentence, is_there in conflicts.items() if is_there), None)
 
 
 def _adaptive_clip(privacy: PrivacySettings) -> AdaptiveClip:

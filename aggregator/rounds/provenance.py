@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import msgspec
 
+from aggregator.privacy.example_level import example_epsilon
 from aggregator.rounds.ports import Candidate
 from aggregator.rounds.runs import TrainingRun
 from aggregator.settings import FamilySettings
@@ -17,11 +18,16 @@ __all__ = ["describe_method", "with_method"]
 
 
 def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) -> Candidate:
-    """The same candidate whose provenance names its method and each contender's detection power."""
+    """The same candidate whose provenance names its method, each contender's detection power, and the ε of a single window."""
     found: dict[str, float] = {}
     if run.contest is not None and run.contest.powers:
         found = {f"{name}_power": power for name, power in run.contest.powers.items()}
         found["power_at_false_alarm_rate"] = run.contest.false_alarm_rate or 0.0
+    if policy.example_privacy is not None:
+        # For the device that answered every round: each is one more private training on the same windows.
+        rounds = [policy.example_privacy.question()] * run.finished_rounds
+        found["example_epsilon"] = example_epsilon(rounds, policy.privacy.delta)
+        found["example_delta"] = policy.privacy.delta
     provenance = msgspec.structs.replace(
         candidate.provenance,
         algorithm=describe_method(run, policy),

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from aggregator_world import POLICY, World
+from aggregator_world import ARCHITECTURE, FAMILY, POLICY, World
 from pydantic import ValidationError
 
-from aggregator.rounds.provenance import describe_method
+from aggregator.privacy.example_level import example_epsilon
+from aggregator.rounds.ports import Candidate
+from aggregator.rounds.provenance import describe_method, with_method
 from aggregator.rounds.runs import ContestRecord
 from aggregator.settings import FamilySettings
+from models.drift.reference import fit_reference
+from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.questions import ExamplePrivacy, FitQuestion
 
+CANDIDATE = Candidate(
+    family=FAMILY,
+    version=2,
+    architecture=ARCHITECTURE,
+    parameters=np.zeros(ARCHITECTURE.parameter_count, np.float32),
+    low=np.full(ARCHITECTURE.tensor_count, -1, np.float32),
+    high=np.full(ARCHITECTURE.tensor_count, 1, np.float32),
+    threshold=ThresholdSpec(score=1.0, quantile=0.999, margin=1.1, fitted_on=1),
+    features=FeatureSpec(kind="passthrough", names=tuple("abcdef")),
+    reference=fit_reference(np.arange(180.0).reshape(30, 6), np.ones(30)),
+    provenance=Provenance(),
+    created_at=0.0,
+)
 PRIVATE = {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}
 NOISE = {"noise_multiplier": 1.0}
 
@@ -34,6 +52,7 @@ def family(**changes: object) -> FamilySettings:
         ({"method": "scaffold", "privacy": NOISE}, 'bounds one update: set method = "plain"'),
         ({"example_privacy": PRIVATE, "gradient_clip": 1.0}, "leave gradient_clip out"),
         ({"baseline": True, "privacy": NOISE}, "drown in privacy.noise_multiplier; leave baseline out"),
+        ({"baseline": True, "example_privacy": PRIVATE}, "tell what .family.example_privacy. hides"),
         ({"example_privacy": {"noise_multiplier": 1.0, "steps": 5}}, "sampling_rate"),
         ({"method": "feddyn"}, "'plain' or 'scaffold'"),
         ({"momentum": 1.0}, "less than 1"),
@@ -61,6 +80,7 @@ def test_the_others_go_together(changes: dict[str, object]) -> None:
 def test_a_baseline_is_fitted_unless_sums_are_noised_or_somebody_says_no() -> None:
     assert family().has_baseline
     assert not family(privacy=NOISE).has_baseline
+    assert not family(example_privacy=PRIVATE).has_baseline
     assert not family(baseline=False).has_baseline
 
 
@@ -84,6 +104,19 @@ def test_what_a_family_sets_reaches_its_devices(tmp_path: Path) -> None:
     )
     assert (private.method, private.control_limit) == ("scaffold", POLICY.norm_limit)
     assert private.staleness_exponent is None
+
+
+def test_a_release_says_what_one_window_of_a_device_paid(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    policy = family(example_privacy=PRIVATE, privacy={"delta": 1e-5})
+    run = world.add_run()
+    run = type(run)(**{name: getattr(run, name) for name in run.__struct_fields__} | {"finished_rounds": 3})
+    evaluation = with_method(CANDIDATE, run, policy).provenance.evaluation
+    one = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=60)
+    assert evaluation == pytest.approx(
+        {"example_epsilon": example_epsilon([one], 1e-5), "example_delta": 1e-5}
+    )
+    assert "example_epsilon" not in with_method(CANDIDATE, run, family()).provenance.evaluation
 
 
 def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:
