@@ -20,6 +20,7 @@ from aggregator.rounds.optimizers import FedAdam, FedAvgM
 from learning_tables.mnist_digits import Digits, Split, deal, load_digits
 from learning_tables.mnist_federation import Curves, LocalWork, Method, Runner, round_of_first, train_together
 from learning_tables.mnist_networks import ConvNetwork, DenseNetwork
+from learning_tables.mnist_private_rows import measure_private
 from learning_tables.report import Bound, Row
 
 __all__ = ["draw", "measure"]
@@ -73,7 +74,7 @@ def measure(
         rows.append(_row(title, [curve.trained for curve in curves], bound))
         if method is OURS:
             rows.append(_row(f"{title}, averaged release", [curve.averaged for curve in curves], bound))
-    return rows
+    return rows + measure_private(seeds, digits, _figures, rounds=rounds, progress=progress)
 
 
 def draw(rows: Sequence[Row], axes: Any) -> None:
