@@ -118,14 +118,17 @@ class TrainingModel:
         if anchor is not None and proximal and not np.array_equal(anchor, current):
             self.restore(self.save(), anchor, self._correction)
         self._use(optimizer, momentum)
-        inputs = self._batch_and_labels(x, labels) | {"learning_rate": _scalar(learning_rate)}
-        if optimizer == "sgd" and self._correction is None and not (momentum or proximal or gradient_clip):
-            return float(self._call("train", **inputs)["loss"][0])
-        inputs["proximal"] = _scalar(proximal)
-        inputs["clip"] = _scalar(clip)
+        inputs = self._batch_and_labels(x, labels)
+        if self._correction is not None or proximal or gradient_clip is not None:
+            result = self._call("gradient", proximal=_scalar(proximal), clip=_scalar(clip), **inputs)
+            self._step(result["gradient"], learning_rate, 0.0, optimizer, momentum)
+            return float(result["loss"][0])
+        inputs["learning_rate"] = _scalar(learning_rate)
         if optimizer == "adam":
             return float(self._call("train_adam", **inputs)["loss"][0])
-        return float(self._call("train_momentum", momentum=_scalar(momentum), **inputs)["loss"][0])
+        if momentum:
+            return float(self._call("train_momentum", momentum=_scalar(momentum), **inputs)["loss"][0])
+        return float(self._call("train", **inputs)["loss"][0])
 
     def clipped_sum(
         self, x: NDArray[np.floating], clip_norm: float, *, labels: NDArray[np.floating] | None = None
@@ -159,16 +162,9 @@ class TrainingModel:
             TrainingSettingsError: as `train`.
         """
         self._require_restored()
-        inputs = {
-            "gradient": require_finite(self.architecture, gradient),
-            "learning_rate": _scalar(learning_rate),
-            "proximal": _scalar(proximal),
-        }
+        vector = require_finite(self.architecture, gradient)
         self._use(optimizer, momentum)
-        if optimizer == "adam":
-            self._call("step_adam", **inputs)
-        else:
-            self._call("step_momentum", momentum=_scalar(momentum), **inputs)
+        self._step(vector, learning_rate, proximal, optimizer, momentum)
 
     def infer(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
         """(output (B, outputs), score (B,)) for windows x (B, F) under the current parameters."""
@@ -188,6 +184,24 @@ class TrainingModel:
         if self._anchor is None:
             raise LayoutError("restore parameters first: the training model holds none until then")
         return self._anchor
+
+    def _step(
+        self,
+        gradient: Float,
+        learning_rate: float,
+        proximal: float,
+        optimizer: Optimizer,
+        momentum: float,
+    ) -> None:
+        inputs = {
+            "gradient": gradient,
+            "learning_rate": _scalar(learning_rate),
+            "proximal": _scalar(proximal),
+        }
+        if optimizer == "adam":
+            self._call("step_adam", **inputs)
+        else:
+            self._call("step_momentum", momentum=_scalar(momentum), **inputs)
 
     def _use(self, optimizer: Optimizer, momentum: float) -> None:
         require_optimizer(optimizer, momentum, before=self._optimizer)
@@ -231,8 +245,9 @@ def _signatures(*, is_classifier: bool) -> dict[str, set[str]]:
         "restore": {"parameters", "anchor", "correction"},
         "save": set(),
         "train": batch | {"learning_rate"},
-        "train_momentum": batch | {"learning_rate", "momentum", "proximal", "clip"},
-        "train_adam": batch | {"learning_rate", "proximal", "clip"},
+        "train_momentum": batch | {"learning_rate", "momentum"},
+        "train_adam": batch | {"learning_rate"},
+        "gradient": batch | {"proximal", "clip"},
         "clipped_sum": batch | {"clip"},
         "step_momentum": {"gradient", "learning_rate", "momentum", "proximal"},
         "step_adam": {"gradient", "learning_rate", "proximal"},

@@ -8,8 +8,9 @@ and tflite-runtime. This module says what the graph computes; `models.export.tra
     signature       inputs                                                  outputs
     infer           x (B,F)                                                 output (B,O), score (B,)
     train           x, [y], learning_rate                                   loss (1,)
-    train_momentum  x, [y], learning_rate, momentum, proximal, clip         loss (1,)
-    train_adam      x, [y], learning_rate, proximal, clip                   loss (1,)
+    train_momentum  x, [y], learning_rate, momentum                         loss (1,)
+    train_adam      x, [y], learning_rate                                   loss (1,)
+    gradient        x, [y], proximal, clip                                  gradient (P,), loss (1,)
     clipped_sum     x, [y], clip                                            total (P,), loss (1,)
     step_momentum   gradient (P,), learning_rate, momentum, proximal        done (1,)
     step_adam       gradient (P,), learning_rate, proximal                  done (1,)
@@ -17,9 +18,10 @@ and tflite-runtime. This module says what the graph computes; `models.export.tra
     save                                                                    parameters (P,)
     restore         parameters (P,), anchor (P,), correction (P,)           done (1,)
 
-`train` is the bare step, for speed: no state, nothing clipped, no pull. `clipped_sum` adds up the gradients of single
-examples, each clipped to norm `clip`; whoever calls it adds noise and hands the gradient to a `step_`: DP-SGD, Abadi et al.,
-arXiv:1607.00133v2, Algorithm 1. `restore` makes the optimizer start anew.
+The `train`s are for speed: nothing clipped, no pull, no correction. Whoever wants those asks for the `gradient`, whose norm is
+clipped with the proximal pull in it, and takes a `step_`, which adds the correction. `clipped_sum` adds up the gradients of single
+examples, each clipped to norm `clip`; noise comes from outside, and then a `step_`: DP-SGD, Abadi et al., arXiv:1607.00133v2,
+Algorithm 1. `restore` makes the optimizer start anew.
 
 Invariants: every input of an operation has rank 1 or more (LiteRT on aarch64 crashes where a scalar meets a matrix); every
 gradient is computed from the weights as they were before the step.
@@ -36,7 +38,7 @@ from models.architecture import Architecture
 from models.export.conv_gradients import ConvolutionGradients
 from models.export.dense_gradients import DenseGradients
 from models.export.layer_gradients import LayerGradients, Tensor
-from models.export.optimizer_steps import OptimizerSteps, clip_factor
+from models.export.optimizer_steps import OptimizerSteps, clip_factor, clipped
 
 __all__ = ["TrainingGraph"]
 
@@ -73,8 +75,9 @@ class TrainingGraph:
         specs: dict[str, tuple[Any, dict[str, Any]]] = {
             "infer": (self.infer, inputs),
             "train": (self.train, batch | rate),
-            "train_momentum": (self.train_momentum, batch | rate | momentum | proximal | clip),
-            "train_adam": (self.train_adam, batch | rate | proximal | clip),
+            "train_momentum": (self.train_momentum, batch | rate | momentum),
+            "train_adam": (self.train_adam, batch | rate),
+            "gradient": (self.gradient, batch | proximal | clip),
             "clipped_sum": (self.clipped_sum, batch | clip),
             "step_momentum": (self.step_momentum, gradient | rate | momentum | proximal),
             "step_adam": (self.step_adam, gradient | rate | proximal),
@@ -108,28 +111,28 @@ class TrainingGraph:
         return {"loss": loss}
 
     def train_momentum(
-        self,
-        x: Tensor,
-        learning_rate: Tensor,
-        momentum: Tensor,
-        proximal: Tensor,
-        clip: Tensor,
-        labels: Tensor | None = None,
+        self, x: Tensor, learning_rate: Tensor, momentum: Tensor, labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """One step of SGD with momentum, proximal pull, clipping and correction; the loss is without the proximal term."""
-        loss, value, gradient = self._mean_gradient(x, labels)
-        gradient = self._steps.adjusted(value, gradient, proximal, clip)
-        self._assign(self._steps.momentum_step(value, gradient, learning_rate, momentum))
+        """One step of SGD with momentum; the loss is that before the step."""
+        loss, values, gradient = self._mean_gradient(x, labels)
+        self._move(values, self._steps.momentum_move(gradient, learning_rate, momentum))
         return {"loss": loss}
 
-    def train_adam(
-        self, x: Tensor, learning_rate: Tensor, proximal: Tensor, clip: Tensor, labels: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def train_adam(self, x: Tensor, learning_rate: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """One step of Adam, likewise."""
-        loss, value, gradient = self._mean_gradient(x, labels)
-        gradient = self._steps.adjusted(value, gradient, proximal, clip)
-        self._assign(self._steps.adam_step(value, gradient, learning_rate))
+        loss, values, gradient = self._mean_gradient(x, labels)
+        self._move(values, self._steps.adam_move(gradient, learning_rate))
         return {"loss": loss}
+
+    def gradient(
+        self, x: Tensor, proximal: Tensor, clip: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Gradient of the mean loss with proximal pull, clipped; nothing is changed, and the loss is without the pull."""
+        loss, values, gradient = self._mean_gradient(x, labels)
+        return {
+            "gradient": clipped(self._steps.pulled(_flat(values), gradient, proximal), clip),
+            "loss": loss,
+        }
 
     def clipped_sum(self, x: Tensor, clip: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Sum over the batch of each example's gradient, scaled to norm `clip` where it is longer; nothing is changed."""
@@ -150,17 +153,17 @@ class TrainingGraph:
     def step_momentum(
         self, gradient: Tensor, learning_rate: Tensor, momentum: Tensor, proximal: Tensor
     ) -> dict[str, Tensor]:
-        """One step of SGD with momentum along a gradient computed elsewhere."""
-        value = _flat(self._values())
-        adjusted = self._steps.adjusted(value, gradient, proximal, None)
-        self._assign(self._steps.momentum_step(value, adjusted, learning_rate, momentum))
+        """One step of SGD with momentum along a gradient computed elsewhere, with proximal pull and correction."""
+        values = self._values()
+        gradient = self._steps.corrected(self._steps.pulled(_flat(values), gradient, proximal))
+        self._move(values, self._steps.momentum_move(gradient, learning_rate, momentum))
         return {"done": gradient[0:1]}
 
     def step_adam(self, gradient: Tensor, learning_rate: Tensor, proximal: Tensor) -> dict[str, Tensor]:
         """One step of Adam, likewise."""
-        value = _flat(self._values())
-        adjusted = self._steps.adjusted(value, gradient, proximal, None)
-        self._assign(self._steps.adam_step(value, adjusted, learning_rate))
+        values = self._values()
+        gradient = self._steps.corrected(self._steps.pulled(_flat(values), gradient, proximal))
+        self._move(values, self._steps.adam_move(gradient, learning_rate))
         return {"done": gradient[0:1]}
 
     def ranges(self, x: Tensor) -> dict[str, Tensor]:
@@ -177,7 +180,8 @@ class TrainingGraph:
 
     def restore(self, parameters: Tensor, anchor: Tensor, correction: Tensor) -> dict[str, Tensor]:
         """Set parameters, anchor and correction from flat vectors; the optimizer forgets."""
-        self._assign(parameters)
+        for variable, part in zip(self._variables, self._parts(parameters), strict=True):
+            variable.assign(part)
         self._steps.restore(anchor, correction)
         # A signature must return something.
         return {"done": parameters[0:1]}
@@ -189,11 +193,15 @@ class TrainingGraph:
     def _values(self) -> list[Tensor]:
         return [variable.read_value() for variable in self._variables]
 
-    def _assign(self, flat: Tensor) -> None:
-        """Take a flat vector (P,) as the parameters."""
+    def _parts(self, flat: Tensor) -> list[Tensor]:
+        """A flat vector (P,) as one matrix a parameter."""
         pieces = tf.split(flat, [rows * columns for rows, columns in self._shapes])
-        for variable, piece, shape in zip(self._variables, pieces, self._shapes, strict=True):
-            variable.assign(tf.reshape(piece, shape))
+        return [tf.reshape(piece, shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+
+    def _move(self, values: list[Tensor], move: Tensor) -> None:
+        """Subtract a flat vector (P,) from the parameters, which have these values."""
+        for variable, value, part in zip(self._variables, values, self._parts(move), strict=True):
+            variable.assign(value - part)
 
     def _by_layer(self, values: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         groups, at = [], 0
@@ -220,12 +228,12 @@ class TrainingGraph:
         loss = tf.reduce_mean(tf.square(difference), keepdims=True)[0]
         return loss, difference * (scale * tf.constant([2.0 / self._architecture.feature_count]))
 
-    def _mean_gradient(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(mean loss (1,), parameters (P,), gradient of the mean loss (P,))."""
+    def _mean_gradient(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, list[Tensor], Tensor]:
+        """(mean loss (1,), parameters, gradient of the mean loss (P,))."""
         values = self._values()
         tensors = self._forward(x, values)
         loss, delta = self._loss(x, tensors[-1], labels, tf.constant([1.0]) / _batch_size(x))
-        return loss, _flat(values), _flat(self._gradients(tensors, self._deltas(tensors, values, delta)))
+        return loss, values, _flat(self._gradients(tensors, self._deltas(tensors, values, delta)))
 
     def _deltas(self, tensors: list[Tensor], values: list[Tensor], delta: Tensor) -> list[Tensor]:
         """Derivative of the loss by each layer's output, back-propagated from that of the last."""
