@@ -1,0 +1,162 @@
+"""Questions of the federated methods on the wire, the layouts of their answers, and their way through the fixed point of a secure sum."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from protocol.errors import QuestionError
+from protocol.grids import SCORE_GRID
+from protocol.questions import (
+    CONTENDERS,
+    KINDS,
+    PERTURBED_COPIES,
+    AssessQuestion,
+    ContestQuestion,
+    ExamplePrivacy,
+    FitQuestion,
+    MomentsQuestion,
+    Question,
+    answer_layout,
+    contest_layout,
+    decode_question,
+    encode_question,
+    fit_layout,
+    kind_of,
+    moments_layout,
+    scaffold_layout,
+)
+from protocol.secure_answers import make_encoding
+from protocol.sum_terms import NoiseTerms, SumTerms, decode_terms, encode_terms
+
+pytestmark = pytest.mark.edge
+
+FIELDS = {
+    "run_id": "r", "round_number": 2, "layout_sha256": "x", "epochs": 1, "batch_size": 32, "learning_rate": 0.1,
+}  # fmt: skip
+SCAFFOLD = FitQuestion(**FIELDS, method="scaffold", control_limit=3.0)
+QUESTIONS: list[Question] = [
+    FitQuestion(**FIELDS),
+    SCAFFOLD,
+    AssessQuestion(run_id="r", layout_sha256="x"),
+    MomentsQuestion(run_id="r", layout_sha256="x", maximum_examples=7),
+    ContestQuestion(run_id="r", layout_sha256="x", seed=4),
+]
+
+
+def terms(kind: str, **changes: object) -> SumTerms:
+    fields = {
+        "run_id": "r", "question": kind, "round_number": 1, "devices": 4, "norm_limit": 2.0,
+        "maximum_examples": 500, **changes,
+    }  # fmt: skip
+    return SumTerms(**fields)
+
+
+@pytest.mark.parametrize(("question", "kind"), zip(QUESTIONS, KINDS, strict=True), ids=KINDS)
+def test_each_question_has_its_kind_reads_back_and_fits_the_terms(question: Question, kind: str) -> None:
+    assert kind_of(question) == kind
+    assert decode_question(encode_question(question)) == question
+    assert decode_terms(encode_terms(terms(kind))).question == kind
+
+
+def test_a_question_of_an_older_aggregator_asks_for_what_it_always_did() -> None:
+    text = '{"type":"fit","run_id":"r","round_number":2,"layout_sha256":"x","epochs":1,"batch_size":32,"learning_rate":0.1}'
+    question = decode_question(text)
+    assert question == FitQuestion(**FIELDS)
+    assert isinstance(question, FitQuestion)
+    assert (question.optimizer, question.momentum, question.method) == ("sgd", 0.0, "plain")
+    assert (question.gradient_clip, question.example_privacy, question.staleness_exponent) == (
+        None,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 1.0},
+        {"optimizer": "lamb"},
+        {"gradient_clip": 0.0},
+        {"method": "feddyn"},
+        {"control_limit": -1.0},
+        {"staleness_exponent": -0.5},
+        {"example_privacy": {"clip_norm": 1, "noise_multiplier": 1, "sampling_rate": 1.5, "steps": 1}},
+        {"example_privacy": {"clip_norm": 1, "noise_multiplier": 1, "sampling_rate": 0.5}},
+    ],
+)
+def test_a_question_with_a_setting_out_of_range_is_refused(changes: dict[str, object]) -> None:
+    import msgspec
+
+    text = msgspec.json.encode({"type": "fit", **FIELDS, **changes}).decode()
+    with pytest.raises(QuestionError):
+        decode_question(text)
+
+
+def test_example_privacy_reads_back_with_its_question() -> None:
+    private = ExamplePrivacy(clip_norm=1.0, noise_multiplier=0.8, sampling_rate=0.1, steps=9)
+    question = FitQuestion(**FIELDS, example_privacy=private)
+    assert decode_question(encode_question(question)) == question
+
+
+def test_layouts_hold_what_the_methods_need() -> None:
+    assert list(scaffold_layout(5).sizes) == [*fit_layout(5).sizes, "weighted_control"]
+    assert moments_layout(6).total == 1 + 6 + 21
+    assert contest_layout().total == 1 + 2 * len(CONTENDERS) * SCORE_GRID.bins
+    sizes = {"parameter_count": 5, "tensor_count": 3, "feature_count": 2}
+    assert answer_layout("train.scaffold", **sizes).sizes == scaffold_layout(5).sizes
+    with pytest.raises(QuestionError, match=r"no question is called 'train\.steal'"):
+        answer_layout("train.steal", **sizes)  # type: ignore[arg-type]  # what a server might send
+
+
+def test_a_control_variate_beyond_the_limit_is_clipped_on_its_way_into_the_sum() -> None:
+    layout = scaffold_layout(3)
+    encoding = make_encoding(layout, terms("train.scaffold"))
+    answer = layout.pack(
+        {
+            "weighted_update": np.zeros(3),
+            "examples": np.array([10.0]),
+            "loss_before": np.zeros(1),
+            "loss_after": np.zeros(1),
+            "weighted_control": 10 * np.array([30.0, 40.0, 0.0]),
+        }
+    )
+    total = layout.unpack(encoding.decode(encoding.encode(answer, os.urandom), 1))
+    np.testing.assert_allclose(total["weighted_control"] / 10, [1.2, 1.6, 0.0], atol=1e-4)
+
+
+def test_counts_of_a_contest_and_moments_add_up_exactly() -> None:
+    rng = np.random.default_rng(0)
+    contest, moments = contest_layout(), moments_layout(6)
+    counts = {
+        name: rng.multinomial(
+            400 * (PERTURBED_COPIES if name.endswith("perturbed") else 1), np.full(size, 1 / size)
+        )
+        for name, size in contest.sizes.items()
+    } | {"examples": np.array([400])}
+    x = rng.uniform(-8, 8, (400, 6))
+    sums = {
+        "examples": np.array([400.0]),
+        "feature_sum": x.sum(axis=0),
+        "feature_products": (x.T @ x)[np.triu_indices(6)],
+    }
+    for kind, layout, parts, step in (
+        ("evaluate.contest", contest, counts, 0.0),
+        ("evaluate.moments", moments, sums, 4e-3),
+    ):
+        encoding = make_encoding(layout, terms(kind))
+        words = np.zeros(encoding.word_count, np.uint32)
+        for _ in range(4):
+            words += encoding.encode(layout.pack(parts), os.urandom)
+        expected = 4 * layout.pack(parts).astype(np.float64)
+        np.testing.assert_allclose(encoding.decode(words, 4), expected, rtol=0, atol=step)
+
+
+@pytest.mark.parametrize("kind", ["train.scaffold", "evaluate.moments", "evaluate.contest"])
+def test_no_method_that_needs_exact_sums_is_encoded_under_noise(kind: str) -> None:
+    layout = answer_layout(kind, parameter_count=5, tensor_count=3, feature_count=2)  # type: ignore[arg-type]  # one of the kinds
+    noise = NoiseTerms(clip=1.0, noise_multiplier=1.0, maximum_dropouts=0, rotation_seed="0" * 32)
+    with pytest.raises(QuestionError, match="no weight is known for the part"):
+        make_encoding(layout, terms(kind, noise=noise, word_bits=20))
