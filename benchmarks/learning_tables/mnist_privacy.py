@@ -42,7 +42,7 @@ from models.training_model import TrainingModel
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 from protocol.questions import ExamplePrivacy
 
-__all__ = ["Device", "Example", "PrivateRun", "learn_by_device", "learn_by_example"]
+__all__ = ["Device", "Example", "PrivateRun", "learn_by_device", "learn_by_example", "noisy_sum"]
 
 Flat = NDArray[np.float32]
 Images = NDArray[np.float32]
@@ -107,7 +107,7 @@ def learn_by_example(
             chosen = np.flatnonzero(draw.random(len(x)) < settings.sampling_rate)
             totals.append(_clipped_total(model, x[chosen], labels[chosen], settings.clip, len(parameters)))
         if settings.is_summed_securely and settings.multiplier:
-            total, multiplier = _noisy_sum(totals, settings, is_checked=number == 0)
+            total, multiplier = noisy_sum(totals, settings, is_checked=number == 0)
         else:
             # Continuous noise at the server: for networks so large that a hundred encodings a round take too long here.
             noise = draw.normal(0.0, settings.multiplier * settings.clip, len(parameters))
@@ -168,7 +168,7 @@ def learn_by_device(
     return PrivateRun(curve=curve, epsilon=_epsilon(least, COHORT / DEVICES, rounds, settings.delta))
 
 
-def _noisy_sum(
+def noisy_sum(
     totals: Sequence[NDArray[np.float64]], settings: Example, *, is_checked: bool
 ) -> tuple[NDArray[np.float64], float]:
     """The sum over devices with their noises in it, and z as it really is; `is_checked` plays the secure sum too."""
