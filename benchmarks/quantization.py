@@ -1,10 +1,11 @@
 """What int8 costs: without a recording in the cloud, against TensorFlow with all of them. One JSON object a line.
 
-    python benchmarks/quantization.py [error|aware|pruned|speed|all] [--tasks pronostia,mnist] [--seeds 3]
+    python benchmarks/quantization.py [error|ranges|aware|pruned|speed|all] [--tasks pronostia,mnist] [--seeds 3]
 
 ``error``: relative squared error of int8 against float outputs on fresh windows, per tensor and per channel, with and without
 bias correction, beside TensorFlow's post-training quantisation calibrated on the devices' own windows; quality (AUC over
 seventeen bearings, accuracy on digits) in float and int8; and how far a release's own report is from the truth on real windows.
+``ranges``: error and quality where the ranges of a share of the devices, the outermost at either end, are left out.
 ``aware``: quantization-aware training beside plain training from the same start: quality and error in int8, time of a step.
 ``pruned``: units that cannot fire, and units that did not fire on typical windows, left out: bytes, time, error, quality.
 ``speed``: per tensor, per channel and LiteRT's plain kernels, by size of model.
@@ -165,6 +166,27 @@ def said_by_report(task: Task, trained: Trained, model: Int8Model, seed: int) ->
     return relative_error(got, expected), float(np.mean(np.abs(changed - score)) / np.mean(score))
 
 
+def measure_ranges(task: Task, seeds: int) -> None:
+    rows: dict[float, dict[str, list[float]]] = {}
+    for seed in range(seeds):
+        progress(f"{task.name}, seed {seed}")
+        trained = train(task, seed)
+        probes = probes_of(task, trained, seed)
+        expected = float_runner(task, trained)(task.fresh)
+        for share in (0.0, 0.03, 0.06, 0.12, 0.2):
+            low, high = tensor_ranges(trained.assessment, share)
+            content = export_int8_model(task.architecture, trained.parameters, low, high, probes=probes)
+            model = Int8Model(content, task.architecture.kind)
+            row = rows.setdefault(share, {"error": [], task.quality_name: []})
+            row["error"].append(relative_error(runner(model)(task.fresh), expected))
+            row[task.quality_name].append(task.quality(runner(model)))
+    for share, row in rows.items():
+        for what, values in row.items():
+            unit = "relative squared" if what == "error" else "share"
+            label = f"{task.name}: outermost {share:.0%} of {len(task.devices)} devices left out: {what}"
+            report(label, values, unit, "all devices", rows[0.0][what])
+
+
 def measure_aware(task: Task, seeds: int) -> None:
     for scales in SCALES:
         rows: dict[str, list[float]] = {}
@@ -254,12 +276,17 @@ def progress(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "what", nargs="?", choices=("error", "aware", "pruned", "speed", "all"), default="all"
+        "what", nargs="?", choices=("error", "ranges", "aware", "pruned", "speed", "all"), default="all"
     )
     parser.add_argument("--tasks", default="pronostia,mnist")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    measures = {"error": measure_error, "aware": measure_aware, "pruned": measure_pruned}
+    measures = {
+        "error": measure_error,
+        "ranges": measure_ranges,
+        "aware": measure_aware,
+        "pruned": measure_pruned,
+    }
     if arguments.what in {"speed", "all"}:
         measure_speed()
     for name in arguments.tasks.split(","):

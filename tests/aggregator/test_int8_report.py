@@ -150,3 +150,19 @@ def test_a_classifiers_typical_windows_never_leave_the_ranges_that_the_fleet_saw
         assert bottom - 1e-3 <= tensor.min() <= tensor.max() <= top + 1e-3
     # Pulled as little as that takes: most stay where they were drawn, or nearly.
     assert probes.std() > 0.6 * windows(3000).std()
+
+
+def test_one_device_of_many_with_a_wild_range_does_not_coarsen_everybodys_int8() -> None:
+    parameters = trained(AUTOENCODER)
+    alone = assessed(AUTOENCODER, parameters, windows(300))
+    ordinary = tensor_ranges(alone)
+    wild = np.full(AUTOENCODER.tensor_count, 1000.0)
+    for devices, is_held in ((15, True), (16, False)):
+        many = replace(
+            alone,
+            range_low=devices * alone.range_low + np.stack([RANGE_GRID.count(-w) for w in wild[:, None]]),
+            range_high=devices * alone.range_high + np.stack([RANGE_GRID.count(w) for w in wild[:, None]]),
+        )
+        found = tensor_ranges(many)
+        assert (np.abs(found).min() >= 1000.0) == is_held
+        assert np.array_equal(found, ordinary) == (not is_held)
