@@ -183,12 +183,14 @@ def test_a_stuck_sensor_is_told_within_one_block_of_its_third_repetition() -> No
 
 
 def test_the_monitor_looks_closer_while_something_builds_up() -> None:
-    rows, scores = world(13, 400, rho=0.0)
-    rows[100:] += 0.8 * (np.arange(SENSORS) == 3)
-    coarse, close = monitor(closer_above=2.0), monitor()
-    first = [watch(watcher, rows, scores).index(True) for watcher in (coarse, close)]
-    assert first[1] <= first[0] < first[1] + 8
-    assert (first[0] + 1) % 8 == 0
+    saved = []
+    for seed in range(13, 21):
+        rows, scores = world(seed, 400, rho=0.0)
+        rows[100:] += 0.8 * (np.arange(SENSORS) == 3)
+        coarse, close = monitor(closer_above=2.0), monitor()
+        saved.append(watch(coarse, rows, scores).index(True) - watch(close, rows, scores).index(True))
+    assert min(saved) >= 0
+    assert 1 <= float(np.mean(saved)) < 7  # blocks of two instead of eight: three windows on average
 
 
 def test_sensor_names_must_fit_the_reference() -> None:
