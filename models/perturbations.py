@@ -4,12 +4,13 @@ A fleet has no labelled faults, and losses of two models cannot be compared (a c
 can be asked how many disturbed windows it tells from the healthy ones at the same share of false alarms. Four disturbances, one
 for each way in which a machine leaves its habits; each copy draws one magnitude and one set of features:
 
-    shift      some features move together, by 1 to 3 healthy deviations          a level, a temperature, an imbalance
+    shift      some features move at once, up or down, by 1 to 3 deviations       a level, a temperature, an imbalance
     stretch    all features move away from their mean by a factor 1.5 to 3        a load, a speed, a looser fit
     swap       some features come from another healthy window                     each value is normal, together they are not
     noise      white noise of 0.75 to 2 deviations on some features               a sensor, an electrical fault
 
-Not a model of any particular fault: it ranks detectors, its power is no promise about a machine. Pure, NumPy alone.
+Not a model of any particular fault: it ranks detectors, its power is no promise about a machine. Nor of healthy ageing: a detector that
+sees more of everything also sees that sooner (docs/learning.md has the bearings on which that matters). Pure, NumPy alone.
 
 Source of the idea to judge one-class detectors by surrogate anomalies: Fan, Miller, Stolfo, Lee, Chan, "Using artificial anomalies to
 detect unknown and known network intrusions", Knowledge and Information Systems 6(5), 2004.
