@@ -61,7 +61,7 @@ class OurDetectors:
             self._filled = 0
         is_due = self._wait <= 0
         self.ratio = np.where(is_due, self._detectors.ratios[:, :-1].max(axis=0), self.ratio)
-        closer = self.ratio >= self._settings.closer_above
+        closer = (self.ratio >= self._settings.closer_above) & (self.ratio < 1.0)
         # What is found to build up is looked at again two windows later, not when the long block would have ended.
         again = np.where(closer, self._settings.closer_block, self._settings.block) - 1
         self._wait = np.where(is_due, again, self._wait - 1)

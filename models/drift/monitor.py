@@ -8,8 +8,8 @@
                                                                       < 0.7 for 25 windows → recovered
 
 Windows are evaluated in blocks: a row then costs a fraction of a microsecond per sensor. While the largest ratio is
-low nothing can be missed by looking rarely, so the blocks are long; above `closer_above` they are short, and what is
-lost to them is half a window of delay. The monitor decides nothing about what a device does: it reports, and the fleet
+low nothing can be missed by looking rarely, so the blocks are long; from `closer_above` on, until it is drift, they are
+short, and what is lost to them is half a window of delay. The monitor decides nothing about what a device does: it reports, and the fleet
 decides to learn.
 
 Invariants: the verdict changes only when a block is evaluated; a saved state continues exactly where it was saved, and
@@ -47,7 +47,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     `run_length` is the wanted number of windows between false drift reports of the whole device; `stuck_windows` (at
     the earliest: a sensor that repeats itself in the reference is given longer) and `range_windows` the runs that count
     as stuck and out of range; `recovered_below` and `recover_windows` the hysteresis; `block` how many windows are
-    evaluated together while the largest ratio is below `closer_above`, `closer_block` from there on (each divides 16);
+    evaluated together, `closer_block` while the largest ratio is between `closer_above` and 1 (each divides 16);
     `threshold_factor` multiplies every statistical threshold, beside the reference's own (`models.drift.bootstrap`).
     """
 
@@ -175,7 +175,8 @@ class DriftMonitor:
             self._filled = self._watched = 0
         score = ratios.item(int(ratios.argmax()))
         settings = self._settings
-        block = settings.block if score < settings.closer_above else settings.closer_block
+        # Once it is drift there is nothing to be quick about.
+        block = settings.closer_block if settings.closer_above <= score < 1.0 else settings.block
         self._due = min(self._filled + block, _COUNTED_TOGETHER)
         self._windows += fresh
         drifted = self._verdict.drifted
