@@ -50,7 +50,7 @@ def _of_piece(images: NDArray[np.float32]) -> NDArray[np.float32]:
     energy = np.pad((cells**2).sum(axis=1), ((0, 0), (1, 1), (1, 1)))
     around = sum(energy[:, i : i + CELLS, j : j + CELLS] for i in range(3) for j in range(3))
     normalised = cells / np.sqrt(np.asarray(around) + ENERGY_FLOOR)[:, np.newaxis]
-    return normalised.reshape(len(picture), -1)
+    return np.asarray(normalised.reshape(len(picture), -1), np.float32)
 
 
 def _tent() -> NDArray[np.float32]:

@@ -62,12 +62,16 @@ class Method:
     is_scaffold: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Curves:
-    """Test accuracy after each round of the model that is trained on, and of the running mean that could be released."""
+    """Test accuracy after each round of the model that is trained on, and of the running mean that could be released.
+
+    `release` is the last of those means (P,).
+    """
 
     trained: Sequence[float]
     averaged: Sequence[float]
+    release: Flat
 
 
 class Runner(Protocol):
@@ -147,7 +151,7 @@ def train_together(
         averaged = decay * averaged + (1 - decay) * parameters
         trained.append(judge(parameters))
         released.append(judge(averaged))
-    return Curves(trained=trained, averaged=released)
+    return Curves(trained=trained, averaged=released, release=averaged)
 
 
 def round_of_first(curve: Sequence[float], accuracy: float) -> int:

@@ -10,18 +10,22 @@ logit adjustment expects them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from learning_tables.mnist_federation import Flat, LocalWork
+from learning_tables.pronostia_detectors import Model
 from models.architecture import Architecture, initial_parameters
 from models.export import isolated
+from models.int8_model import Int8Model
 from models.local_training import fit
 from models.training_model import TrainingModel
 
-__all__ = ["TWO_NN", "ConvNetwork", "DenseNetwork"]
+__all__ = ["TWO_NN", "ConvNetwork", "DenseNetwork", "int8_accuracy"]
 
 TWO_NN = Architecture(kind="dense-classifier", layers=(784, 200, 200, 10))
 
@@ -69,13 +73,20 @@ class DenseNetwork:
         return float((logits.argmax(axis=1) == y).mean())
 
 
+def int8_accuracy(flat: Flat, reports: Sequence[Images], x: Images, y: NDArray[np.int64]) -> float:
+    """Accuracy of the 2NN's int8 model on images (n, 784), its ranges the union of what devices with `reports` saw."""
+    model = Model(architecture=TWO_NN, flat=flat, held_out=reports)
+    int8 = Int8Model(model.int8_content(), TWO_NN.kind)
+    return float(np.mean([int8.infer_int8(row).argmax() == label for row, label in zip(x, y, strict=True)]))
+
+
 class ConvNetwork:
     """The CNN, trained by plain SGD in PyTorch on one thread."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
         self._layers = _layers()
-        self._parameters = list(self._layers.parameters())
+        self._parameters: list[torch.Tensor] = list(self._layers.parameters())
 
     def initial(self, seed: int) -> Flat:
         """First parameters (P,), PyTorch's own initialisation."""
@@ -101,7 +112,7 @@ class ConvNetwork:
         steps = 0
         for _ in range(work.epochs):
             order = torch.from_numpy(rng.permutation(len(x)))
-            for chosen in order.split(work.batch_size):
+            for chosen in torch.split(order, work.batch_size):
                 loss = nn.functional.cross_entropy(self._layers(images[chosen]), targets[chosen])
                 gradients = torch.autograd.grad(loss, self._parameters)
                 with torch.no_grad():
@@ -116,7 +127,7 @@ class ConvNetwork:
         with torch.no_grad():
             parts = [
                 self._layers(part.reshape(-1, 1, 28, 28)).argmax(dim=1)
-                for part in torch.from_numpy(x).split(1000)
+                for part in torch.split(torch.from_numpy(x), 1000)
             ]
         return float((torch.cat(parts).numpy() == y).mean())
 

@@ -137,7 +137,7 @@ def learn_by_device(
         cohort = np.flatnonzero(draw.random(DEVICES) < COHORT / DEVICES)
         updates = []
         for device in cohort:
-            x, y = devices[device]
+            x, y = devices[int(device)]
             fitted = fit(
                 model,
                 parameters,

@@ -66,7 +66,7 @@ def train_together(
             _fit(runner, parameters, prepared, training, training.epochs, seed=1000 * seed + number)
             for prepared in fleet
         ]
-        parameters = np.mean(answers, axis=0, dtype=np.float64).astype(np.float32)
+        parameters = np.asarray(np.mean(answers, axis=0, dtype=np.float64), np.float32)
     held_out = [prepared.training for prepared in fleet]
     return [Model(architecture=architecture, flat=parameters, held_out=held_out)] * len(fleet)
 

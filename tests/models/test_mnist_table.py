@@ -26,7 +26,10 @@ IMAGES = 4000
 
 
 class Adder:
-    """A network whose training adds the device's first pixel to every parameter; it remembers the biases it was given."""
+    """A network whose training adds the device's first pixel to every parameter; it remembers the biases it was given.
+
+    Its accuracy is the bias of class 0, so that a test sees it.
+    """
 
     def __init__(self) -> None:
         self.biases: list[np.ndarray] = []
@@ -47,7 +50,7 @@ class Adder:
         return parameters + x[0, 0], 1
 
     def accuracy(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-        return float(parameters[0])
+        return float(parameters[-10])
 
 
 @pytest.fixture
