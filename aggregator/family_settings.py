@@ -82,13 +82,13 @@ class GateSettings(Section):
 class ThresholdSettings(Section):
     """The alarm threshold: a quantile of the fleet's healthy scores times a margin.
 
-    `personal_minimum` is how far below it a device may go, as a share of it, where its own healthy scores are lower. At 1 it may
-    only go above: a few hundred quiet windows do not show that a tail is short (docs/learning.md has the figures).
+    `personal_minimum` is how far below it a device may go, as a share of it, where its own healthy scores are lower. At 1, the default, it
+    may only go above: a few hundred quiet windows do not show that a tail is short (docs/learning.md has the figures).
     """
 
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.999
     margin: Annotated[float, Field(gt=0)] = 1.1
-    personal_minimum: Annotated[float, Field(gt=0, le=1)] = 0.5
+    personal_minimum: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class PrivacySettings(Section):

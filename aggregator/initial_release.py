@@ -86,6 +86,7 @@ class ThresholdSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.999
     margin: Annotated[float, Meta(gt=0)] = 1.1
+    personal_minimum: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class FeaturesSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -286,7 +287,12 @@ def train_release(
         parameters=parameters,
         low=low,
         high=high,
-        threshold=fit_threshold(assessment, quantile=spec.threshold.quantile, margin=spec.threshold.margin),
+        threshold=fit_threshold(
+            assessment,
+            quantile=spec.threshold.quantile,
+            margin=spec.threshold.margin,
+            personal_minimum=spec.threshold.personal_minimum,
+        ),
         features=spec.features.spec(),
         reference=reference_from_sums(assessment),
         provenance=Provenance(

@@ -90,11 +90,11 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
 
 
 def fit_threshold(
-    assessment: Assessment, *, quantile: float, margin: float, personal_minimum: float = 0.5
+    assessment: Assessment, *, quantile: float, margin: float, personal_minimum: float = 1.0
 ) -> ThresholdSpec:
     """The alarm threshold of the candidate: the `quantile` of its healthy scores across the fleet × `margin`.
 
-    A device may lower it to `personal_minimum` × itself.
+    A device may lower it to `personal_minimum` × itself, so by default not at all.
 
     Raises:
         SumError: the score histogram is empty.

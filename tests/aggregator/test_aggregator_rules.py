@@ -174,7 +174,7 @@ def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() 
 
 
 @pytest.mark.parametrize(
-    ("settings", "share"), [(ThresholdSettings(), 0.5), (ThresholdSettings(personal_minimum=1.0), 1.0)]
+    ("settings", "share"), [(ThresholdSettings(), 1.0), (ThresholdSettings(personal_minimum=0.5), 0.5)]
 )
 def test_the_family_says_how_far_a_device_may_lower_the_threshold(
     settings: ThresholdSettings, share: float
