@@ -36,11 +36,17 @@ from training_cost_runtimes.workloads import OptimizerName, Workload
 
 from models.architecture import Architecture
 from models.export.isolated import export_training_model
+from protocol.manifest import ConvolutionSpec
 from protocol.secure_sum.masks import packed_bytes
 
 SMALL = Architecture(kind="dense-autoencoder", layers=(24, 16, 8, 16, 24))
 README = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
 DIGITS = Architecture(kind="dense-classifier", layers=(784, 200, 200, 10))
+PUMP = Architecture(
+    kind="conv-autoencoder",
+    layers=(8, 32, 16, 32, 8),
+    convolution=ConvolutionSpec(samples=60, kernel=6, stride=2),
+)
 CASES: Sequence[tuple[Architecture, int, OptimizerName]] = (
     (SMALL, 32, "sgd"),
     (README, 32, "sgd"),
@@ -50,6 +56,7 @@ CASES: Sequence[tuple[Architecture, int, OptimizerName]] = (
     (DIGITS, 10, "sgd"),
     (DIGITS, 64, "sgd"),
     (DIGITS, 10, "adam"),
+    (PUMP, 32, "sgd"),
 )
 STEP_BOUNDS = {"keras": 1 / 3, "pytorch": 1.0}
 MEMORY_BOUND = 1 / 3
@@ -237,7 +244,7 @@ def main() -> None:
         if "run" in wanted:
             measure_runs(typical, runtimes, repeats=3, epochs=5)
         if "bytes" in wanted:
-            report_bytes((SMALL, README, DIGITS))
+            report_bytes((SMALL, README, DIGITS, PUMP))
 
 
 def make_workload(folder: Path, architecture: Architecture, batch: int, optimizer: OptimizerName) -> Workload:

@@ -1,17 +1,20 @@
 """A convolutional layer and its derivatives: shifted slices, one matrix product, shifted sums.
 
-`unfold` lays the blocks that one position sees side by side, so the layer is a matrix product over positions; `fold`,
-its transpose, adds the overlapping derivatives up again.
+`unfold` lays the blocks that one position sees side by side; `fold`, its transpose, moves each tap's share to the
+position it belongs to and adds up. Both cost more time than the products, so they are done on the narrower side of a
+layer, which makes two forms of the same thing:
 
-    x (B, n·inputs) ─ pad ─ unfold ─► (B·n, taps·inputs) @ W ─► (B, n·outputs)
-    derivative by x ◄─ crop ─ fold ◄─ (B·n, taps·inputs) ◄─ delta @ Wᵀ
+    narrow input    y = unfold(x) @ W     by x: fold(delta @ Wᵀ)      by W: unfold(x)ᵀ @ delta
+    narrow output   y = fold(x @ M)       by x: unfold(delta) @ Mᵀ    by M: xᵀ @ unfold(delta)
 
-The gradient of one example is UᵀD, with U (n, taps·inputs) its unfolded input and D (n, outputs) its derivative; its
-squared norm is either summed up from UᵀD or, where that matrix is larger than n x n, as the sum of (UUᵀ)∘(DDᵀ).
-Everything is a builtin of every TFLite runtime; LiteRT's CONV_2D has no derivative among them.
+with M (inputs, taps·outputs) the taps of W (taps·inputs, outputs) side by side, last tap first. Everything is a builtin of
+every TFLite runtime; LiteRT's CONV_2D has no derivative among them.
 
-Source of the second form: Bu, Mao, Xu, "Scalable and Efficient Training of Large Convolutional Neural Networks with
-Differential Privacy", arXiv:2205.10683v3, section 3 (ghost norm, mixed layerwise).
+The gradient of one example is AᵀD, with A and D the two factors above, n rows of that example; its squared norm is
+either summed up from AᵀD or, where that matrix is larger than n x n, as the sum of (AAᵀ)∘(DDᵀ).
+
+Source of the second form of the norm, and of choosing it by layer: Bu, Mao, Xu, "Scalable and Efficient Training of
+Large Convolutional Neural Networks with Differential Privacy", arXiv:2205.10683v1 (mixed ghost clipping).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class ConvolutionGradients:
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
+        self._is_narrow_in = layer.inputs <= layer.outputs
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -40,61 +44,86 @@ class ConvolutionGradients:
     def forward(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Sums (B, positions · outputs)."""
         weight, bias = parameters
-        sums = tf.matmul(self._unfold(x), weight) + bias
-        return tf.reshape(sums, [-1, self._layer.positions * self._layer.outputs])
+        layer = self._layer
+        if self._is_narrow_in:
+            sums = tf.matmul(self._unfold(x, layer.inputs), weight)
+        else:
+            sums = self._fold(tf.matmul(_rows(x, layer.inputs), self._side_by_side(weight)), layer.outputs)
+        return tf.reshape(_rows(sums, layer.outputs) + bias, [-1, layer.positions * layer.outputs])
 
     def input_gradient(self, parameters: Sequence[Tensor], delta: Tensor) -> Tensor:
         """Derivative by x (B, positions · inputs)."""
-        return self._fold(tf.matmul(self._per_position(delta), parameters[0], transpose_b=True))
+        layer, weight = self._layer, parameters[0]
+        if self._is_narrow_in:
+            moved = self._fold(tf.matmul(_rows(delta, layer.outputs), weight, transpose_b=True), layer.inputs)
+        else:
+            seen = self._unfold(delta, layer.outputs)
+            moved = tf.matmul(seen, self._side_by_side(weight), transpose_b=True)
+        return tf.reshape(moved, [-1, layer.positions * layer.inputs])
 
     def parameter_gradients(self, x: Tensor, delta: Tensor) -> list[Tensor]:
         """Gradients of W and b, summed over the batch and the positions."""
-        rows = self._per_position(delta)
-        return [
-            tf.matmul(self._unfold(x), rows, transpose_a=True),
-            tf.reduce_sum(rows, axis=[0], keepdims=True),
-        ]
+        left, right = self._factors(x, delta)
+        weight = tf.matmul(left, right, transpose_a=True)
+        if not self._is_narrow_in:
+            taps, outputs = self._layer.taps, self._layer.outputs
+            weight = tf.concat(
+                [weight[:, j * outputs : (j + 1) * outputs] for j in reversed(range(taps))], axis=0
+            )
+        bias = tf.reduce_sum(_rows(delta, self._layer.outputs), axis=[0], keepdims=True)
+        return [weight, bias]
 
     def squared_norms(self, x: Tensor, delta: Tensor) -> Tensor:
         """|gradient of example i|² (B, 1)."""
         layer = self._layer
-        seen = tf.reshape(self._unfold(x), [-1, layer.positions, layer.matrix_shape[0]])
-        slopes = tf.reshape(delta, [-1, layer.positions, layer.outputs])
+        left, right = (
+            tf.reshape(factor, [-1, layer.positions, factor.shape[1]]) for factor in self._factors(x, delta)
+        )
         if layer.positions**2 < layer.matrix_shape[0] * layer.outputs:
-            products = tf.matmul(seen, seen, transpose_b=True) * tf.matmul(slopes, slopes, transpose_b=True)
+            products = tf.matmul(left, left, transpose_b=True) * tf.matmul(right, right, transpose_b=True)
         else:
-            products = tf.square(tf.matmul(seen, slopes, transpose_a=True))
+            products = tf.square(tf.matmul(left, right, transpose_a=True))
         weight = tf.reduce_sum(products, axis=[1, 2])
+        slopes = tf.reshape(delta, [-1, layer.positions, layer.outputs])
         bias = tf.reduce_sum(tf.square(tf.reduce_sum(slopes, axis=[1])), axis=[1])
         return tf.reshape(weight + bias, [-1, 1])
 
-    def _per_position(self, delta: Tensor) -> Tensor:
-        return tf.reshape(delta, [-1, self._layer.outputs])
+    def _factors(self, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrices (B · positions, ·) whose product over rows is the gradient of W, or of M."""
+        layer = self._layer
+        if self._is_narrow_in:
+            return self._unfold(x, layer.inputs), _rows(delta, layer.outputs)
+        return _rows(x, layer.inputs), self._unfold(delta, layer.outputs)
 
-    def _unfold(self, x: Tensor) -> Tensor:
-        """What each position sees, (B · positions, taps · inputs)."""
-        n, width, reach = self._layer.positions, self._layer.inputs, self._layer.reach
+    def _side_by_side(self, weight: Tensor) -> Tensor:
+        """M (inputs, taps · outputs)."""
+        inputs = self._layer.inputs
+        taps = reversed(range(self._layer.taps))
+        return tf.concat([weight[j * inputs : (j + 1) * inputs] for j in taps], axis=1)
+
+    def _unfold(self, values: Tensor, width: int) -> Tensor:
+        """What each position sees of values (B, positions · width), as rows (B · positions, taps · width)."""
+        n, reach = self._layer.positions, self._layer.reach
         if not reach:
-            return tf.reshape(x, [-1, width])
-        # Rows are padded and sliced flat: a shift by a block is a shift by its width, and needs no further axis.
-        padded = tf.pad(x, [[0, 0], [reach * width, reach * width]])
-        blocks = [
-            tf.reshape(padded[:, j * width : (j + n) * width], [-1, n, width])
-            for j in range(self._layer.taps)
-        ]
-        return tf.reshape(tf.concat(blocks, axis=2), [-1, self._layer.taps * width])
+            return _rows(values, width)
+        padded = tf.pad(tf.reshape(values, [-1, n, width]), [[0, 0], [reach, reach], [0, 0]])
+        blocks = [padded[:, j : j + n] for j in range(self._layer.taps)]
+        return _rows(tf.concat(blocks, axis=2), self._layer.taps * width)
 
-    def _fold(self, columns: Tensor) -> Tensor:
-        """The transpose of `_unfold`: (B · positions, taps · inputs) to (B, positions · inputs)."""
-        n, width, reach = self._layer.positions, self._layer.inputs, self._layer.reach
+    def _fold(self, columns: Tensor, width: int) -> Tensor:
+        """The transpose of `_unfold`: (B · positions, taps · width) to (B, positions, width)."""
+        n, reach = self._layer.positions, self._layer.reach
         seen = tf.reshape(columns, [-1, n, self._layer.taps * width])
         total = None
         # A tap further out than the row is long saw nothing but zeros.
         for j in range(max(0, reach - n + 1), min(self._layer.taps, reach + n)):
-            block = tf.reshape(seen[:, :, j * width : (j + 1) * width], [-1, n * width])
-            # Block t + j - reach of the input gets what tap j of position t says; zeros take its place at the ends.
-            shift = (j - reach) * width
-            inside = block[:, max(-shift, 0) : n * width - max(shift, 0)]
-            moved = tf.pad(inside, [[0, 0], [max(shift, 0), max(-shift, 0)]])
+            # Position t + j - reach gets what tap j of position t says; zeros take its place at the ends.
+            ahead, behind = max(j - reach, 0), max(reach - j, 0)
+            inside = seen[:, behind : n - ahead, j * width : (j + 1) * width]
+            moved = tf.pad(inside, [[0, 0], [ahead, behind], [0, 0]]) if ahead or behind else inside
             total = moved if total is None else total + moved
         return total
+
+
+def _rows(values: Tensor, width: int) -> Tensor:
+    return tf.reshape(values, [-1, width])

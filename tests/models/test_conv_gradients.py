@@ -17,6 +17,7 @@ from models.training_model import TrainingModel
 
 LAYERS = {
     "many positions, few weights": Layer(positions=12, taps=3, inputs=2, outputs=3),
+    "many positions, few weights, a narrow output": Layer(positions=12, taps=3, inputs=3, outputs=2),
     "few positions, many weights": Layer(positions=3, taps=3, inputs=8, outputs=5),
     "one tap": Layer(positions=4, taps=1, inputs=3, outputs=2),
     "five taps": Layer(positions=6, taps=5, inputs=2, outputs=2),
@@ -71,9 +72,12 @@ def test_the_norm_of_one_examples_gradient_is_that_of_the_gradient_of_that_examp
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-12)
 
 
-def test_both_forms_of_the_norm_are_among_the_layers_tested() -> None:
-    is_small = {layer.positions**2 < layer.matrix_shape[0] * layer.outputs for layer in LAYERS.values()}
-    assert is_small == {True, False}
+def test_every_form_of_a_layer_and_of_its_norm_is_among_those_tested() -> None:
+    forms = {
+        (layer.inputs <= layer.outputs, layer.positions**2 < layer.matrix_shape[0] * layer.outputs)
+        for layer in LAYERS.values()
+    }
+    assert len(forms) == 4
 
 
 def test_clipped_sums_equal_opacus_on_the_same_batch() -> None:
