@@ -29,7 +29,13 @@ Rows = NDArray[np.float32]
 Infer = Callable[[Rows], NDArray[np.floating]]
 """Outputs (n, outputs) of a model for windows (n, F)."""
 
-EPOCHS = {"pronostia": 30, "mnist": 4}
+EPOCHS = {"pronostia": 30, "wide": 30, "mnist": 4}
+LAYERS = {"pronostia": (46, 16, 8, 16, 46), "wide": (46, 128, 32, 128, 46)}
+FILES = {
+    "pronostia": "pronostia/pronostia_features.npz",
+    "wide": "pronostia/pronostia_features.npz",
+    "mnist": "mnist/mnist.npz",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +70,13 @@ class Trained:
 
 
 def load_task(name: str) -> Task:
-    """Task ``pronostia`` or ``mnist``; ends the program with a reason where its data are absent."""
+    """Task ``pronostia``, ``wide`` (the same with wider layers) or ``mnist``; ends the program with a reason where its data are absent."""
     root = Path(os.environ.get("FEDGE_DATA", "../shared/data"))
-    file = root / name / {"pronostia": "pronostia_features.npz", "mnist": "mnist.npz"}[name]
+    file = root / FILES[name]
     if not file.exists():
-        raise SystemExit(f"no data at {file}: set FEDGE_DATA to the folder that holds {name}/")
+        raise SystemExit(f"no data at {file}: set FEDGE_DATA to the folder that holds {file.parent.name}/")
     with np.load(file, allow_pickle=False) as data:
-        return _pronostia(data) if name == "pronostia" else _mnist(data)
+        return _mnist(data) if name == "mnist" else _pronostia(data, name)
 
 
 def train(
@@ -105,11 +111,11 @@ def _assessed(task: Task, model: TrainingModel, parameters: Rows) -> Assessment:
     return read_assessment(total, tensors=tensors, features=features)
 
 
-def _pronostia(data: Any) -> Task:
+def _pronostia(data: Any, name: str) -> Task:
     """Healthy: the first 15 % of a life, every fifth window held out; false alarms 15-50 %, end of life the last 5 %."""
     training, devices, fresh, middles, ends = [], [], [], [], []
-    for name in sorted(key for key in data.files if key.startswith("B")):
-        rows = data[name].astype(np.float32)
+    for bearing in sorted(key for key in data.files if key.startswith("B")):
+        rows = data[bearing].astype(np.float32)
         healthy = max(20, int(0.15 * len(rows)))
         life = fit_standardiser(rows[:healthy]).apply(rows)
         position = np.arange(healthy) % 5
@@ -127,8 +133,8 @@ def _pronostia(data: Any) -> Task:
         return float(np.mean(areas))
 
     return Task(
-        name="pronostia",
-        architecture=Architecture(kind="dense-autoencoder", layers=(46, 16, 8, 16, 46)),
+        name=name,
+        architecture=Architecture(kind="dense-autoencoder", layers=LAYERS[name]),
         train=np.concatenate(training),
         labels=None,
         devices=devices,

@@ -141,7 +141,12 @@ def test_an_int8_model_that_litert_refuses_is_said_to_be_the_familys() -> None:
 
 def test_a_classifiers_typical_windows_never_leave_the_ranges_that_the_fleet_saw() -> None:
     parameters = trained(CLASSIFIER)
+    # The hidden layer's range is that of a quieter fleet, so most draws would leave it.
+    quiet = assessed(CLASSIFIER, parameters, 0.4 * windows(3000))
     assessment = assessed(CLASSIFIER, parameters, windows(3000))
+    for tensor in range(1, CLASSIFIER.tensor_count):
+        assessment.range_low[tensor] = quiet.range_low[tensor]
+        assessment.range_high[tensor] = quiet.range_high[tensor]
     low, high = tensor_ranges(assessment)
     probes = typical_windows(CLASSIFIER, parameters, assessment, np.random.default_rng(0))
     for tensor, bottom, top in zip(
@@ -149,7 +154,7 @@ def test_a_classifiers_typical_windows_never_leave_the_ranges_that_the_fleet_saw
     ):
         assert bottom - 1e-3 <= tensor.min() <= tensor.max() <= top + 1e-3
     # Pulled as little as that takes: most stay where they were drawn, or nearly.
-    assert probes.std() > 0.6 * windows(3000).std()
+    assert probes.std() > 0.3 * windows(3000).std()
 
 
 def test_one_device_of_many_with_a_wild_range_does_not_coarsen_everybodys_int8() -> None:

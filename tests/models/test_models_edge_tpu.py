@@ -16,7 +16,7 @@ from models.export.edge_tpu_compiler import compile_for_edge_tpu, read_report
 from models.export.flatbuffer import make, pack_model
 from models.export.graph_writer import GraphWriter
 from models.export.int8_graph import export_float_model, export_int8_model
-from models.seal import check_seal
+from models.seal import seal_model
 
 PARTLY = REPORT.replace("Number of Edge TPU subgraphs: 1", "Number of Edge TPU subgraphs: 0") + (
     "Number of operations that will run on Edge TPU: 0\nNumber of operations that will run on CPU: 4\n"
@@ -140,10 +140,9 @@ def test_what_is_no_model_is_refused(content: bytes) -> None:
 
 def test_the_compilers_model_comes_back_sealed_with_its_figures(tmp_path: Path) -> None:
     (tmp_path / "report").write_text(REPORT)
-    script = f'[ "$1 $2" = "-s -o" ] || exit 9; cp "$4" "$3/model_edgetpu.tflite"; cat {tmp_path}/report'
+    script = f'[ "$1 $2" = "-s -o" ] || exit 9; printf TPU > "$3/model_edgetpu.tflite"; cat {tmp_path}/report'
     made = compile_for_edge_tpu(per_tensor(), compiler=program(tmp_path, script))
-    check_seal(made.content, "compiled model")
-    assert made.content.startswith(per_tensor())
+    assert made.content == seal_model(b"TPU")
     assert (made.version, made.subgraphs, made.operations, made.processor_operations) == (
         "16.0.384591198",
         1,
@@ -163,6 +162,10 @@ def test_operations_that_stay_on_the_processor_are_counted() -> None:
     [
         ("echo 'Invalid model: model.tflite'; echo 'Model not quantized'; exit 1", "Model not quantized"),
         ("exit 0", "it printed nothing"),
+        (
+            'cp "$4" "$3/model_edgetpu.tflite"; echo "Internal compiler error"; exit 3',
+            r"\(exit code 3\): Internal compiler error",
+        ),
         ('cp "$4" "$3/model_edgetpu.tflite"; echo done', "has no line 'Total number of operations'"),
         ("sleep 30", "did not end within 0.5 s"),
     ],
