@@ -135,6 +135,8 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """When this device lends itself to a training run."""
 
     enabled: bool = True
+    runtime: Literal["litert", "torch"] = "litert"
+    """What trains: PyTorch needs the extra `torch`, and LiteRT detects all the same."""
     minimum_windows: Positive = 64
     """Fewer examples than one batch teach nothing; an invitation may ask for more."""
     maximum_temperature_c: Annotated[float, Meta(ge=0, le=150)] = 80.0

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import TrainingSettingsError
+from models.learning_runtimes import LearningModel
 from models.local_training import Optimizer
-from models.training_model import TrainingModel
 from models.weight_rounding import WeightScales, round_parameters
 
 __all__ = ["QuantizationAwareModel"]
@@ -48,7 +48,7 @@ class QuantizationAwareModel:
     """
 
     def __init__(
-        self, shadow: TrainingModel, rounded: TrainingModel, weight_scales: WeightScales = "per-channel"
+        self, shadow: LearningModel, rounded: LearningModel, weight_scales: WeightScales = "per-channel"
     ) -> None:
         if shadow is rounded or shadow.architecture != rounded.architecture:
             raise TrainingSettingsError(
@@ -104,7 +104,7 @@ class QuantizationAwareModel:
         """(low (T,), high (T,)) over windows (B, F) at the rounded weights."""
         return self._at_rounded().ranges(x)
 
-    def _at_rounded(self) -> TrainingModel:
+    def _at_rounded(self) -> LearningModel:
         if not self._is_current:
             weights = self._shadow.save()
             architecture = self._shadow.architecture

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.sum_participant import SumParticipant
     from models.bundles import ModelBundle
-    from models.training_model import TrainingModel
+    from models.learning_runtimes import LearningModel
 
 __all__ = ["main"]
 
@@ -111,9 +111,8 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.learner.learner_stats import StatsFile
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.participation import Participation
-    from models.training_model import TrainingModel
 
-    model = TrainingModel(bundle.training_model, bundle.architecture)
+    model = _model(bundle, settings)
     rows = _rows(settings, invitation, bundle.architecture.feature_count)
     _tell_int8_agreement(bundle, model, rows[-COMPARED_WINDOWS:])
     learner = LocalLearner(
@@ -121,7 +120,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         rows,
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.learner / "control_variate"),
-        twin=lambda: TrainingModel(bundle.training_model, bundle.architecture),
+        twin=lambda: _model(bundle, settings),
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
@@ -156,7 +155,17 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     return ENDED
 
 
-def _tell_int8_agreement(bundle: ModelBundle, model: TrainingModel, rows: NDArray[np.float32]) -> None:
+def _model(bundle: ModelBundle, settings: Settings) -> LearningModel:
+    from models.errors import RuntimeMissingError
+    from models.learning_runtimes import open_learning_model
+
+    try:
+        return open_learning_model(bundle.training_model, bundle.architecture, settings.learner.runtime)
+    except RuntimeMissingError as error:
+        raise NotReadyError(str(error)) from None
+
+
+def _tell_int8_agreement(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float32]) -> None:
     """One line for the device's owner: what int8 costs here, on windows that stay here."""
     from models.errors import ModelError
     from models.int8_agreement import compare_on_windows

@@ -31,8 +31,8 @@ from models.architecture import require_finite
 from models.contest import score_contenders
 from models.covariance_detector import Moments
 from models.errors import LayoutError
+from models.learning_runtimes import LearningModel
 from models.local_training import assess
-from models.training_model import TrainingModel
 from protocol.questions import (
     CONTENDERS,
     AnswerLayout,
@@ -79,13 +79,13 @@ class LocalLearner:
 
     def __init__(
         self,
-        model: TrainingModel,
+        model: LearningModel,
         rows: Float,
         *,
         maximum_examples: int,
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        twin: Callable[[], TrainingModel] | None = None,
+        twin: Callable[[], LearningModel] | None = None,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
@@ -99,7 +99,7 @@ class LocalLearner:
         self._variates = variates or VariateInMemory()
         self._random_bytes = random_bytes
         self._make_twin = twin
-        self._twin: TrainingModel | None = None
+        self._twin: LearningModel | None = None
         self._waiting: LocalUpdate | None = None
 
     def layout_of(self, kind: Kind) -> AnswerLayout:

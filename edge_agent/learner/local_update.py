@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.learning_runtimes import LearningModel
 from models.local_training import FitResult, Trainable, fit
 from models.private_training import fit_privately
 from models.quantization_aware import QuantizationAwareModel
-from models.training_model import TrainingModel
 from protocol.questions import ExamplePrivacy, FitQuestion
 
 __all__ = ["LocalUpdate", "discounted", "train_update"]
@@ -43,7 +43,7 @@ class LocalUpdate:
 
 
 def train_update(
-    model: TrainingModel,
+    model: LearningModel,
     x: Float,
     question: FitQuestion,
     parameters: Float,
@@ -51,7 +51,7 @@ def train_update(
     control: Float | None,
     variate: Float | None,
     random_bytes: Callable[[int], bytes],
-    twin: TrainingModel | None = None,
+    twin: LearningModel | None = None,
 ) -> LocalUpdate:
     """Train from `parameters` (P,) on windows x (n, F) as the question says.
 
@@ -136,7 +136,7 @@ def _train(
 
 
 def _train_privately(
-    model: TrainingModel,
+    model: LearningModel,
     x: Float,
     question: FitQuestion,
     privacy: ExamplePrivacy,

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
 
+from edge_agent.learner.local_learner import LocalLearner
 from models.errors import LayoutError, ParameterError, RuntimeMissingError, TrainingSettingsError
+from models.learning_runtimes import open_learning_model
 from models.local_training import assess, fit
 from models.private_training import fit_privately
 from models.torch_training import TorchTrainingModel
 from models.training_model import TrainingModel
+from protocol.questions import FitQuestion
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 both = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -178,3 +181,22 @@ def test_importing_the_learner_loads_no_pytorch() -> None:
     code = "import sys, models.torch_training; print(sorted({'torch', 'opacus', 'scipy'} & set(sys.modules)))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"
+
+
+def test_the_runtime_of_a_learner_is_chosen_by_name_and_answers_a_round_alike() -> None:
+    question = FitQuestion(
+        run_id="r",
+        round_number=1,
+        layout_sha256=AUTOENCODER.layout_sha256,
+        epochs=2,
+        batch_size=16,
+        learning_rate=0.02,
+        optimizer="adam",
+        proximal=0.1,
+    )
+    answers = []
+    for runtime in ("torch", "litert"):
+        model = open_learning_model(training_bytes("autoencoder"), AUTOENCODER, runtime)
+        learner = LocalLearner(model, windows("autoencoder", 60), maximum_examples=60)
+        answers.append(learner.answer(question, {"parameters": parameters("autoencoder")}))
+    np.testing.assert_allclose(answers[0], answers[1], atol=2e-5 * np.abs(answers[1]).max())
