@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -73,8 +73,8 @@ HERE = Path(__file__).resolve().parent
 class Child:
     """A runtime's process; `ask` sends an order and waits for its answer."""
 
-    def __init__(self, process: subprocess.Popen[str], name: str) -> None:
-        self._process, self._name = process, name
+    def __init__(self, process: subprocess.Popen[str], name: str, errors: IO[str]) -> None:
+        self._process, self._name, self._errors = process, name, errors
 
     def ask(self, **order: Any) -> dict[str, Any]:
         """The answer to one order; RuntimeError when the process has ended."""
@@ -84,7 +84,11 @@ class Child:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the process of {self._name!r} ended with status {self._process.wait()}")
+            status = self._process.wait()
+            self._errors.seek(0)
+            raise RuntimeError(
+                f"the process of {self._name!r} ended with status {status}: {self._errors.read()[-800:]}"
+            )
         found: dict[str, Any] = json.loads(answer)
         return found
 
@@ -97,10 +101,11 @@ def child(name: str) -> Iterator[Child]:
         "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
     }
     command = [sys.executable, "-m", "training_cost_runtimes.child", name]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, env=environment, **pipes) as process:
-        yield Child(process, name)
-        process.stdin.close()
+    with tempfile.TemporaryFile("w+") as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, text=True, env=environment, **pipes) as process:
+            yield Child(process, name, errors)
+            process.stdin.close()
 
 
 def report(
@@ -182,23 +187,21 @@ def measure_memory(workloads: Sequence[Workload], runtimes: Sequence[str]) -> No
             )  # fmt: skip
 
 
-def measure_runs(workloads: Sequence[Workload], runtimes: Sequence[str], repeats: int, epochs: int) -> None:
+def measure_runs(workloads: Sequence[Workload], runtimes: Sequence[str], epochs: int) -> None:
     """CPU-seconds of a whole process: import, load, `epochs` over 1,024 windows."""
     for workload in workloads:
         steps = epochs * -(-1024 // workload.batch)
-        whole: dict[str, list[tuple[float, float]]] = {name: [] for name in runtimes}
-        for _ in range(repeats):
-            for name in runtimes:
-                progress(f"run: {workload.name}, {name}")
-                with child(name) as process:
-                    loaded = process.ask(load=msgspec.to_builtins(workload))
-                    trained = process.ask(steps=steps)["cpu_s"]
-                whole[name].append((loaded["cpu_s"] + trained, loaded["seconds"]))
-        cpu, load = ({n: median(r[i] for r in rs) for n, rs in whole.items()} for i in (0, 1))
+        cpu, load = {}, {}
+        for name in runtimes:
+            progress(f"run: {workload.name}, {name}")
+            with child(name) as process:
+                loaded = process.ask(load=msgspec.to_builtins(workload))
+                cpu[name] = loaded["cpu_s"] + process.ask(steps=steps)["cpu_s"]
+                load[name] = loaded["cpu_s"]
         for name in runtimes[1:]:
             title = f"run of {steps} steps, import included, {workload.name}"
             report(title, cpu["litert"], "CPU-seconds", name, cpu[name], None)
-            report(f"import and load, {workload.name}", load["litert"], "s", name, load[name], None)
+            report(f"import and load, {workload.name}", load["litert"], "CPU-seconds", name, load[name], None)
 
 
 def report_bytes(architectures: Sequence[Architecture]) -> None:
@@ -242,7 +245,7 @@ def main() -> None:
         if "memory" in wanted:
             measure_memory(typical, runtimes)
         if "run" in wanted:
-            measure_runs(typical, runtimes, repeats=3, epochs=5)
+            measure_runs(typical, runtimes, epochs=5)
         if "bytes" in wanted:
             report_bytes((SMALL, README, DIGITS, PUMP))
 
