@@ -23,6 +23,7 @@ LAYERS = {
     "five taps": Layer(positions=6, taps=5, inputs=2, outputs=2),
     "taps beyond both ends": Layer(positions=1, taps=5, inputs=3, outputs=2),
     "two positions": Layer(positions=2, taps=5, inputs=3, outputs=2),
+    "two positions, a wide output": Layer(positions=2, taps=5, inputs=2, outputs=3),
 }
 BATCH = 4
 
