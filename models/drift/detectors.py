@@ -192,9 +192,9 @@ def _with_memory(
     """
     match statistic:
         case "small shift":
-            return np.maximum(limit - 1.8 * (np.sqrt(memory) - 1.0), 0.2 * limit)
+            return np.maximum(limit - 1.65 * (np.sqrt(memory) - 1.0), 0.2 * limit)
         case "shift":
-            return np.maximum(limit - 2.0 * (np.sqrt(memory) - 1.0), 0.2 * limit)
+            return np.maximum(limit - 1.8 * (np.sqrt(memory) - 1.0), 0.2 * limit)
         case "spread up":
             return limit * (1.0 + 1.1 * (of_squares - 1.0))
         case _:

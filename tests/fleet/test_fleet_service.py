@@ -22,6 +22,7 @@ from fleet_world import (
     anomaly,
     broker_process,
     bundle,
+    enrol_directly,
     fleet_process,
     free_port,
     health,
@@ -35,6 +36,8 @@ from sqlalchemy import select
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
 from fleet.auth.roles import Role
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Desired
@@ -225,6 +228,8 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         assert json.loads(site.cli("devices", "list", "--json", *reach)) == []
         assert json.loads(site.cli("anomalies", "--json", *reach)) == []
         assert json.loads(site.cli("drift", "--summary", "--family", "motor", *reach))["devices"] == 0
+        assert "precision holds" in site.cli("precision", "--family", "motor", *reach)
+        assert "needs operator" in site.cli("judge", "1", "false_alarm", *reach, status=1)
         refused = site.cli("devices", "revoke", "press-1", *reach, status=1)
         assert refused.count("\n") == 1
         assert "needs admin" in refused
@@ -234,6 +239,22 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         token_file.write_text("fo_wrong")
         assert "401" in site.cli("devices", "list", *reach, status=1)
     assert "no answer from the fleet" in site.cli("devices", "list", *reach, status=1)
+
+
+def test_an_alarm_is_judged_on_the_command_line(site: Site) -> None:
+    machine, token_file = Machine(name="press-1"), site.folder / "token"
+    token_file.write_text(site.token(Role.OPERATOR))
+    database = site.database()
+    enrol_directly(database, machine)
+    EventStore(database, TENANT, FleetMetrics()).store([machine.arrival(anomaly())])
+    database.close()
+    with fleet_process(site.config, site.log) as (_, url):
+        reach = ("--url", url, "--token-file", str(token_file))
+        found = json.loads(site.cli("anomalies", "--json", *reach))[0]["id"]
+        said = site.cli("judge", str(found), "false_alarm", "--note", "a forklift", *reach)
+        assert f"anomaly {found} of motor/1: false_alarm" in said
+        summary = json.loads(site.cli("precision", "--family", "motor", "--json", *reach))
+        assert summary["releases"][0]["false_alarms"] == 1
 
 
 def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -> None:
