@@ -61,12 +61,15 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[model]``: kind, layer widths, input first, its convolution, and how many scales an int8 weight has."""
+    """``[model]``: kind, layer widths, input first, its convolution, how many scales an int8 weight has, and whether
+    the release brings a model for Edge TPUs.
+    """
 
     layers: tuple[Positive, ...]
     kind: Kind = "dense-autoencoder"
     convolution: ConvolutionSpec | None = None
     weight_scales: WeightScales = "per-channel"
+    edge_tpu: bool = False
 
     def architecture(self) -> Architecture:
         """What these say; raises LayoutError for widths or a convolution that make no model."""
@@ -174,6 +177,10 @@ def load_spec(path: Path) -> FamilySpec:
             f"{path}: model.layers begins with {spec.model.layers[0]}, but there are {len(features.names)} features"
             if architecture.convolution is None
             else f"{path}: the model takes {architecture.feature_count} values, a window has {features.feature_count}"
+        )
+    if spec.model.edge_tpu and spec.model.weight_scales != "per-tensor":
+        raise SettingsError(
+            f"{path}: model.edge_tpu = true needs model.weight_scales = 'per-tensor', not {spec.model.weight_scales!r}"
         )
     if architecture.is_classifier:
         raise SettingsError(f"{path}: recordings carry no labels, so version 1 must be an autoencoder")
@@ -304,6 +311,7 @@ def train_release(
         ),
         created_at=created_at,
         weight_scales=spec.model.weight_scales,
+        edge_tpu=spec.model.edge_tpu,
         probes=typical_windows(
             architecture, parameters, assessment, np.random.default_rng([spec.seed, version])
         ).astype(np.float32),

@@ -211,6 +211,7 @@ def test_the_same_recordings_give_the_same_model(tmp_path: Path) -> None:
         ("[6, 4, 6]", "[5, 4, 5]", "there are 6 features"),
         ('"passthrough"', '"passthru"', "passthru"),
         ("seed = 3", "seed = 'x'", "seed"),
+        ("[6, 4, 6]", "[6, 4, 6]\nedge_tpu = true", "needs model.weight_scales = 'per-tensor'"),
     ],
 )
 def test_a_mistake_in_the_family_specification_is_named(
