@@ -61,8 +61,9 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[model]``: kind, layer widths, input first, its convolution, how many scales an int8 weight has, and whether
-    the release brings a model for Edge TPUs.
+    """``[model]``: kind, layer widths, input first, its convolution, and what the int8 model is like.
+
+    `weight_scales` and `edge_tpu` (a compiled model for Edge TPUs beside the int8 one) are as in aggregator.toml.
     """
 
     layers: tuple[Positive, ...]
