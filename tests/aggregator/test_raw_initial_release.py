@@ -103,6 +103,14 @@ def test_a_mistake_in_a_convolution_is_named(tmp_path: Path, find: str, replace:
         load_spec(tmp_path / "family.toml")
 
 
+def test_the_documented_convolution_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "aggregator.md").read_text()
+    (block,) = re.findall(r"```toml\n(\[model\].*?)```", page, re.DOTALL)
+    (tmp_path / "family.toml").write_text('family = "pump"\n' + block)
+    architecture = load_spec(tmp_path / "family.toml").model.architecture()
+    assert (architecture.feature_count, architecture.parameter_count) == (480, 9344)
+
+
 def test_windows_of_another_length_are_refused_by_recording(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", fan=windows(5, 0))
     with pytest.raises(SettingsError, match=r"recording 'fan' in .* has 32 features; the family has 24"):
