@@ -74,7 +74,6 @@ class Detectors:
         range_windows: int,
     ) -> None:
         count = reference.sensors
-        self._sensors = count
         memory = np.asarray(reference.memory or (1.0,) * count)
         self._threshold = np.full((len(DETECTORS), count + 1), np.inf)
         self._threshold[_CHARTS] = factor * _chart_thresholds(reference, memory, run_length)
@@ -123,8 +122,7 @@ class Detectors:
         """Show the histograms and the range check k windows (k, F + 1) in order."""
         self._histogram.update(rows[:, :-1])
         self._checks.watch_range(rows[:, :-1])
-        self._ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
-        self._ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
+        self._compare_counted()
 
     def largest_ratio(self, rows: Float) -> float:
         """Show all detectors (n, F + 1) windows and say how large a statistical ratio got; runs do not count.
@@ -154,9 +152,12 @@ class Detectors:
         for name, part in self._parts().items():
             prefix = f"{name}."
             part.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        self._ratios[_CHARTS] = self._charts.statistic * self._inverse[_CHARTS]
-        self._ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
+        np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
         self._ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+        self._compare_counted()
+
+    def _compare_counted(self) -> None:
+        self._ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
         self._ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
 
     def _parts(self) -> dict[str, CusumCharts | EwmaHistogram | SensorChecks]:

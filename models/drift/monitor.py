@@ -8,9 +8,9 @@
                                                                       < 0.7 for 25 windows → recovered
 
 Windows are evaluated in blocks: a row then costs a fraction of a microsecond per sensor. While the largest ratio is
-low nothing can be missed by looking rarely, so the blocks are long; from `closer_above` on, until it is drift, they are
-short, and what is lost to them is half a window of delay. The monitor decides nothing about what a device does: it reports, and the fleet
-decides to learn.
+low nothing can be missed by looking rarely, so the blocks are long; from `closer_above` on, until it is drift, they
+are short, and what is lost to them is half a window of delay. The monitor decides nothing about what a device does: it
+reports, and the fleet decides to learn.
 
 Invariants: the verdict changes only when a block is evaluated; a saved state continues exactly where it was saved, and
 is refused for another reference.
@@ -47,7 +47,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     `run_length` is the wanted number of windows between false drift reports of the whole device; `stuck_windows` (at
     the earliest: a sensor that repeats itself in the reference is given longer) and `range_windows` the runs that count
     as stuck and out of range; `recovered_below` and `recover_windows` the hysteresis; `block` how many windows are
-    evaluated together, `closer_block` while the largest ratio is between `closer_above` and 1 (each divides 16);
+    evaluated together, `closer_block` while the largest ratio is between `closer_above` and 1 (16 at most);
     `threshold_factor` multiplies every statistical threshold, beside the reference's own (`models.drift.bootstrap`).
     """
 
@@ -147,14 +147,15 @@ class DriftMonitor:
     def restore(self, state: bytes) -> None:
         """Go on from `state()`; raises DriftStateError (and changes nothing) if it is damaged or of another reference."""
         counters, arrays = decode_state(
-            state, self._fingerprint(), like=self.state(), most_pending=_COUNTED_TOGETHER
+            state, self._fingerprint(), like=self.state(), most_pending=_COUNTED_TOGETHER - 1
         )
         self._detectors.restore(arrays)
         pending = arrays["pending"]
         self._filled = len(pending)
         self._rows[: self._filled] = pending
         self._calm, self._windows = counters["calm"], counters["windows"]
-        self._watched, self._due = min(counters["watched"], self._filled), counters["due"]
+        self._watched = min(counters["watched"], self._filled)
+        self._due = min(counters["due"], _COUNTED_TOGETHER)
         self._judge(float(self._detectors.ratios.max()), drifted=bool(counters["drifted"]))
 
     def _evaluate(self) -> None:
