@@ -1,9 +1,10 @@
-"""How well contenders tell a device's healthy windows from disturbed ones, as counts that add up over devices.
+"""How well contenders tell a device's disturbed windows from its aged ones, as counts that add up over devices.
 
 ::
 
-    held-out windows ──┬────────────► each contender's scores ─► SCORE_GRID counts "…_healthy"
-                       └─► perturb ─► each contender's scores ─► SCORE_GRID counts "…_perturbed"
+    held-out windows ──┬─► age ─────► each contender's scores ─► SCORE_GRID counts "…_aged"
+                       ├─► disturb ─► each contender's scores ─► SCORE_GRID counts "…_disturbed"
+                       └────────────► the champion's scores ───► SCORE_GRID counts "champion_scores"
 
 The contenders share one layout, so one training model scores them all, one after the other. What the summed counts mean is for the
 aggregator to say (`aggregator.rounds.contest`); a device draws no conclusion.
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from models.errors import InputError
 from models.local_training import Trainable
-from models.perturbations import perturb
+from models.perturbations import age, disturb
 from protocol.grids import SCORE_GRID
 from protocol.questions import CONTENDERS
 
@@ -32,10 +33,10 @@ def score_contenders(
     """The parts of an ``evaluate.contest`` answer for held-out windows x (n, F), by `protocol.questions.contest_layout`.
 
     Args:
-        model: the runner; it ends up holding the last contender.
+        model: the runner; it ends up holding the champion.
         contenders: flat parameters (P,) of each of `CONTENDERS`.
         x: standardised windows, finite.
-        seed: of the disturbances; every device adds its own windows to it, so that a fleet does not disturb alike.
+        seed: of ageing and disturbances; every device adds its own windows to it, so that a fleet is not disturbed alike.
 
     Raises:
         InputError: no windows, one that is not finite, or a contender's score that is not.
@@ -44,13 +45,19 @@ def score_contenders(
         raise InputError(f"a contest needs finite windows of shape (≥1, F), got {x.shape}")
     windows = np.ascontiguousarray(x, np.float32)
     rng = np.random.default_rng([seed % 2**32, zlib.crc32(windows.tobytes())])
-    disturbed = perturb(windows, rng)
+    made = {"aged": age(windows, rng), "disturbed": disturb(windows, rng)}
     parts = {"examples": np.array([len(windows)], np.float64)}
     for name in CONTENDERS:
         model.restore(contenders[name])
-        for kind, rows in (("healthy", windows), ("perturbed", disturbed)):
-            scores = model.infer(rows)[1].astype(np.float64)
-            if not np.isfinite(scores).all():
-                raise InputError(f"contender {name!r} gives {kind} windows scores that are not finite")
-            parts[f"{name}_{kind}"] = SCORE_GRID.count(scores)
+        for kind, rows in made.items():
+            parts[f"{name}_{kind}"] = _counted(model, rows, name)
+    model.restore(contenders["champion"])
+    parts["champion_scores"] = _counted(model, windows, "champion")
     return parts
+
+
+def _counted(model: Trainable, rows: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+    scores = model.infer(rows)[1].astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError(f"contender {name!r} gives windows scores that are not finite")
+    return SCORE_GRID.count(scores)

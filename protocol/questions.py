@@ -8,7 +8,7 @@ one stands without a change on either side.
     ``train.fit``            parameters                 n·(w' - w), n, n·loss before, n·loss after
     ``train.scaffold``       parameters, control        the same, and n·η·(c_i' - c_i)
     ``evaluate.moments``                                n, Σ x, Σ x xᵀ (upper triangle)
-    ``evaluate.contest``     one for each contender     for each: score histograms of held-out windows and of perturbed ones
+    ``evaluate.contest``     one for each contender     for each: score histograms of aged held-out windows and of disturbed ones
     ``evaluate.assess``      candidate, champion        n, losses, score histograms, tensor ranges, feature counts
 
 A kind is also the Flower message type, and it alone fixes the layout of the answer, so that a device can plan its masked words
@@ -36,10 +36,10 @@ __all__ = [
     "ASSESS",
     "CONTENDERS",
     "CONTEST",
+    "COPIES",
     "FIT",
     "KINDS",
     "MOMENTS",
-    "PERTURBED_COPIES",
     "SCAFFOLD",
     "TRAINING_KINDS",
     "WHOLE_MESSAGES_HEADER",
@@ -78,8 +78,8 @@ KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
 CONTENDERS: Final = ("champion", "network", "mahalanobis", "principal_components")
 """Who takes part in a contest, in the order in which ties are decided: what runs already, then what was trained for this fleet."""
 
-PERTURBED_COPIES: Final = 4
-"""Disturbed copies of each held-out window in a contest: one for each kind of `models.perturbations`."""
+COPIES: Final = 4
+"""Aged, and as many disturbed, copies of each held-out window in a contest: one for each of `models.perturbations.DISTURBANCES`."""
 
 WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""
@@ -141,7 +141,7 @@ class MomentsQuestion(Struct, frozen=True, kw_only=True, tag="moments"):
 
 
 class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
-    """Score held-out windows, and copies of them that `seed` disturbs, with each of `CONTENDERS`; count the scores."""
+    """Score copies of held-out windows, aged and disturbed as `seed` has it, with each of `CONTENDERS`; count the scores."""
 
     run_id: str
     layout_sha256: str
@@ -266,10 +266,10 @@ def moments_layout(feature_count: int) -> AnswerLayout:
 
 
 def contest_layout() -> AnswerLayout:
-    """Layout of the answer to ``evaluate.contest``: per contender SCORE_GRID counts of held-out and of perturbed windows."""
-    sizes = {"examples": 1}
+    """Layout of the answer to ``evaluate.contest``: SCORE_GRID counts of held-out windows as they are, and per contender of their copies."""
+    sizes = {"examples": 1, "champion_scores": SCORE_GRID.bins}
     for name in CONTENDERS:
-        sizes[f"{name}_healthy"] = sizes[f"{name}_perturbed"] = SCORE_GRID.bins
+        sizes[f"{name}_aged"] = sizes[f"{name}_disturbed"] = SCORE_GRID.bins
     return AnswerLayout(sizes)
 
 

@@ -37,7 +37,7 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 from protocol.privacy.parameters import NoiseKind
 from protocol.privacy_cost import RoundNoise, noise_of
-from protocol.questions import CONTENDERS, PERTURBED_COPIES, AnswerLayout
+from protocol.questions import CONTENDERS, COPIES, AnswerLayout
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.keys import RandomBytes
 from protocol.sum_terms import NoiseTerms, SumTerms
@@ -240,10 +240,8 @@ _LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "cham
 _PER_DEVICE: Final = frozenset({"range_low", "range_high"})
 _PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores"})
 _PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
-_COPIES: Final = frozenset(f"{name}_perturbed" for name in CONTENDERS)
-_COUNTS: Final = (
-    _PER_WINDOW_COUNTS | {"examples", "feature_counts"} | frozenset(f"{name}_healthy" for name in CONTENDERS)
-)
+_COPIES: Final = frozenset(f"{name}_{kind}" for name in CONTENDERS for kind in ("aged", "disturbed"))
+_COUNTS: Final = _PER_WINDOW_COUNTS | {"examples", "feature_counts"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +288,7 @@ def _exact_bound(name: str, terms: SumTerms) -> PartBound:
         **dict.fromkeys(_PER_DEVICE, PartBound(bound=1.0, resolution=1.0)),
         **dict.fromkeys(_PRODUCTS, PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3)),
         **dict.fromkeys(_COUNTS, PartBound(bound=n, resolution=1.0)),
-        **dict.fromkeys(_COPIES, PartBound(bound=n * PERTURBED_COPIES, resolution=1.0)),
+        **dict.fromkeys(_COPIES, PartBound(bound=n * COPIES, resolution=1.0)),
     }
     if name not in bounds:
         raise QuestionError(f"no bound is known for the part {name!r} of an answer")

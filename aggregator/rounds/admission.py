@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError
-from protocol.questions import CONTENDERS, PERTURBED_COPIES, AnswerLayout
+from protocol.questions import CONTENDERS, COPIES, AnswerLayout
 
 __all__ = [
     "Admission",
@@ -138,9 +138,10 @@ def admit_contest(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
 
     def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
         examples = _admit_examples(parts, maximum_examples)
+        _admit_counts(parts, "champion_scores", examples)
         for name in CONTENDERS:
-            _admit_counts(parts, f"{name}_healthy", examples)
-            _admit_counts(parts, f"{name}_perturbed", PERTURBED_COPIES * examples)
+            _admit_counts(parts, f"{name}_aged", COPIES * examples)
+            _admit_counts(parts, f"{name}_disturbed", COPIES * examples)
 
     return rule
 

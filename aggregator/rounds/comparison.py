@@ -55,14 +55,12 @@ def contest_record(
     verdict = judge_contest(
         total,
         champion_threshold=champion_threshold,
-        quantile=policy.threshold.quantile,
         maximum_alarm_rate=policy.gate.maximum_alarm_rate,
     )
     return ContestRecord(
         winner=verdict.winner,
         reason=verdict.reason,
         powers=verdict.powers,
-        false_alarm_rate=verdict.false_alarm_rate,
         is_champion_stale=verdict.is_champion_stale,
     )
 
@@ -103,7 +101,7 @@ def hold_contest(
     attendance: Attendance,
     started_at: float,
 ) -> Asked:
-    """Ask everybody who is there to score held-out and disturbed windows with each contender (P,); raises as `ask_cohort`."""
+    """Ask everybody who is there to score aged and disturbed held-out windows with each contender (P,); raises as `ask_cohort`."""
     # Another seed than any round of training has: disturbances must not follow the order of somebody's batches.
     seed = int(np.random.default_rng([run.seed, run.finished_rounds, 7]).integers(2**31))
     question = ContestQuestion(run_id=run.id, layout_sha256=architecture.layout_sha256, seed=seed)

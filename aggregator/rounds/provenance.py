@@ -22,7 +22,6 @@ def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) 
     found: dict[str, float] = {}
     if run.contest is not None and run.contest.powers:
         found = {f"{name}_power": power for name, power in run.contest.powers.items()}
-        found["power_at_false_alarm_rate"] = run.contest.false_alarm_rate or 0.0
     if policy.example_privacy is not None:
         # For the device that answered every round: each is one more private training on the same windows.
         rounds = [policy.example_privacy.question()] * run.finished_rounds

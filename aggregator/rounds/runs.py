@@ -100,12 +100,11 @@ class CheckRecord(Struct, frozen=True, kw_only=True):
 
 
 class ContestRecord(Struct, frozen=True, kw_only=True):
-    """Who detects most, as `aggregator.rounds.contest.Verdict`; without powers nobody could be compared, and `reason` says why."""
+    """Who detects best, as `aggregator.rounds.contest.Verdict`; without powers nobody could be compared, and `reason` says why."""
 
     winner: str
     reason: str
     powers: dict[str, float] = {}
-    false_alarm_rate: float | None = None
     is_champion_stale: bool = False
 
 

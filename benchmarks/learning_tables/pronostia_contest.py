@@ -53,7 +53,6 @@ def judge_contenders(
     verdict = judge_contest(
         total,
         champion_threshold=float(np.quantile(healthy, QUANTILE)) * MARGIN,
-        quantile=QUANTILE,
         maximum_alarm_rate=LARGEST_ALARM_RATE,
     )
     figures: dict[str, Figures] = {}

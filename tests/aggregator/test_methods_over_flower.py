@@ -121,7 +121,7 @@ def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_
     assert all(
         (device.paths.learner / "control_variate").stat().st_mode & 0o777 == 0o600 for device in cohort
     )
-    verdict = judge_contest(counts, champion_threshold=1e5, quantile=0.999, maximum_alarm_rate=0.01)
+    verdict = judge_contest(counts, champion_threshold=1e5, maximum_alarm_rate=0.01)
     assert verdict.powers.keys() == set(CONTENDERS)
     # An untrained network finds no more than the same one; what moments say of the windows finds more.
     assert verdict.powers["network"] == verdict.powers["champion"] < verdict.powers["mahalanobis"]

@@ -1,4 +1,4 @@
-"""Disturbed windows, and what a device counts when contenders score them."""
+"""Aged and disturbed windows, and what a device counts when contenders score them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from models.contest import score_contenders
 from models.errors import InputError
-from models.perturbations import PERTURBATIONS, perturb
-from protocol.questions import CONTENDERS, PERTURBED_COPIES, contest_layout
+from models.perturbations import AGEING, DISTURBANCES, age, disturb
+from protocol.questions import CONTENDERS, COPIES, contest_layout
 
 pytestmark = pytest.mark.edge
 
@@ -34,52 +34,64 @@ def count(x: NDArray[np.float32], seed: int = 0, weight: float = 1.0) -> dict[st
 
 
 def test_there_is_one_copy_for_each_kind_and_the_protocol_counts_them() -> None:
-    assert len(PERTURBATIONS) == PERTURBED_COPIES
-    assert perturb(windows(10), np.random.default_rng(0)).shape == (40, 8)
+    assert len(DISTURBANCES) == COPIES
+    for made in (age, disturb):
+        assert made(windows(10), np.random.default_rng(0)).shape == (40, 8)
 
 
-@pytest.mark.parametrize("kind", range(4), ids=PERTURBATIONS)
+@pytest.mark.parametrize("kind", range(4), ids=DISTURBANCES)
 def test_each_kind_disturbs_every_window_and_stays_where_standardised_values_end(kind: int) -> None:
     x = windows() * 3
-    copies = perturb(x, np.random.default_rng(1))[kind * 200 : (kind + 1) * 200]
+    copies = disturb(x, np.random.default_rng(1))[kind * 200 : (kind + 1) * 200]
     assert (np.abs(copies - x).max(axis=1) > 1e-3).all()
     assert np.abs(copies).max() <= 8.0
 
 
-def test_shift_swap_and_noise_touch_at_most_half_of_the_features() -> None:
-    x = windows()
-    copies = perturb(x, np.random.default_rng(2))
-    for kind in (0, 2, 3):
-        touched = (copies[kind * 200 : (kind + 1) * 200] != x).sum(axis=1)
-        assert touched.min() >= 1
-        assert touched.max() == 4
+def test_shift_and_noise_touch_at_most_half_of_the_features_and_a_jump_one() -> None:
+    x = windows() / 100
+    copies = disturb(x, np.random.default_rng(2))
+    touched = [(copies[kind * 200 : (kind + 1) * 200] != x).sum(axis=1) for kind in range(4)]
+    assert [(int(one.min()), int(one.max())) for one in touched] == [(1, 4), (8, 8), (1, 1), (1, 4)]
 
 
-def test_a_swap_leaves_each_feature_with_the_values_it_had() -> None:
-    x = windows()
-    swapped = perturb(x, np.random.default_rng(3))[400:600]
-    assert all(set(after) <= set(before) for after, before in zip(swapped.T, x.T, strict=True))
+def test_a_shift_moves_its_features_together_and_further_than_age_moves_any() -> None:
+    x = windows() / 100
+    moves = (disturb(x, np.random.default_rng(3)) - np.tile(x, (4, 1)))[:200]
+    for move in moves:
+        moved = move[np.abs(move) > 0.1]
+        assert np.ptp(moved) < 1e-5
+        assert 2.0 - 1e-5 <= abs(moved[0]) <= 6.0 + 1e-5
+    aged = age(x, np.random.default_rng(3)) - np.tile(x, (4, 1))
+    assert np.abs(aged).max() <= AGEING + 1e-5
+
+
+def test_ageing_moves_all_windows_of_a_copy_alike() -> None:
+    x = windows() / 100
+    aged = (age(x, np.random.default_rng(4)) - np.tile(x, (4, 1))).reshape(4, 200, 8)
+    assert np.ptp(aged, axis=1).max() < 1e-5
+    assert np.unique(aged[:, 0].round(5), axis=0).shape == (4, 8)
 
 
 def test_the_answer_fits_the_layout_and_counts_every_window_and_copy() -> None:
     parts = count(windows(50))
     contest_layout().pack(parts)
     for name in CONTENDERS:
-        assert parts[f"{name}_healthy"].sum() == 50
-        assert parts[f"{name}_perturbed"].sum() == 50 * PERTURBED_COPIES
+        assert parts[f"{name}_aged"].sum() == parts[f"{name}_disturbed"].sum() == 50 * COPIES
+    assert parts["champion_scores"].sum() == 50
 
 
 def test_scale_of_a_score_moves_both_histograms_alike() -> None:
     one, thousand = count(windows(50)), count(windows(50), weight=1000.0)
     # 32 bins a decade: a factor of 1000 is 96 bins.
-    for part in ("network_healthy", "network_perturbed"):
+    for part in ("network_aged", "network_disturbed"):
         np.testing.assert_array_equal(one[part][32:160], thousand[part][128:256])
 
 
 def test_the_same_question_gives_the_same_answer_and_another_seed_other_disturbances() -> None:
     first, again, other = count(windows()), count(windows()), count(windows(), seed=1)
-    np.testing.assert_array_equal(first["network_perturbed"], again["network_perturbed"])
-    assert (first["network_perturbed"] != other["network_perturbed"]).any()
+    np.testing.assert_array_equal(first["network_disturbed"], again["network_disturbed"])
+    assert (first["network_disturbed"] != other["network_disturbed"]).any()
+    assert (first["network_aged"] != other["network_aged"]).any()
 
 
 @pytest.mark.parametrize("x", [np.zeros((0, 8)), np.zeros(8), np.full((3, 8), np.nan)])

@@ -11,8 +11,8 @@ from protocol.errors import QuestionError
 from protocol.grids import SCORE_GRID
 from protocol.questions import (
     CONTENDERS,
+    COPIES,
     KINDS,
-    PERTURBED_COPIES,
     AssessQuestion,
     ContestQuestion,
     ExamplePrivacy,
@@ -104,7 +104,7 @@ def test_example_privacy_reads_back_with_its_question() -> None:
 def test_layouts_hold_what_the_methods_need() -> None:
     assert list(scaffold_layout(5).sizes) == [*fit_layout(5).sizes, "weighted_control"]
     assert moments_layout(6).total == 1 + 6 + 21
-    assert contest_layout().total == 1 + 2 * len(CONTENDERS) * SCORE_GRID.bins
+    assert contest_layout().total == 1 + (1 + 2 * len(CONTENDERS)) * SCORE_GRID.bins
     sizes = {"parameter_count": 5, "tensor_count": 3, "feature_count": 2}
     assert answer_layout("train.scaffold", **sizes).sizes == scaffold_layout(5).sizes
     with pytest.raises(QuestionError, match=r"no question is called 'train\.steal'"):
@@ -132,7 +132,7 @@ def test_counts_of_a_contest_and_moments_add_up_exactly() -> None:
     contest, moments = contest_layout(), moments_layout(6)
     counts = {
         name: rng.multinomial(
-            400 * (PERTURBED_COPIES if name.endswith("perturbed") else 1), np.full(size, 1 / size)
+            400 * (COPIES if name.endswith(("_aged", "_disturbed")) else 1), np.full(size, 1 / size)
         )
         for name, size in contest.sizes.items()
     } | {"examples": np.array([400])}
