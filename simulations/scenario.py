@@ -73,7 +73,10 @@ class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The federated run."""
+    """The federated run.
+
+    Without `baseline` the story's candidate is always the network, so that what is learned together can be compared with what is learned alone.
+    """
 
     hidden: tuple[Positive, ...] = (16, 8, 16)
     reference_machines: Positive = 3
@@ -82,6 +85,7 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_size: Positive = 32
     learning_rate: Seconds = 0.05
     server_optimizer: str = "fedavg"
+    baseline: bool = False
     drift_share: Share = 0.5
     minimum_devices: Positive = 6
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)

@@ -253,6 +253,7 @@ class World:
                     "batch_size": t.batch_size,
                     "learning_rate": t.learning_rate,
                     "server_optimizer": t.server_optimizer,
+                    "baseline": t.baseline,
                     "minimum_devices": t.minimum_devices,
                     "join_timeout_s": 60.0,
                     "round_deadline_s": 30.0,
