@@ -280,7 +280,7 @@ def train_release(
     try:
         model = TrainingModel(export_training_model(architecture), architecture)
         parameters, before, after = _train(spec, architecture, model, rows[~held_out], progress)
-        parts = assess(model, parameters, parameters, rows[held_out])
+        parts = assess(model, parameters, parameters, rows[held_out], trained_on=rows[~held_out])
     except ModelError as error:
         raise ExportFailedError(f"version {version} of {spec.family} cannot be trained: {error}") from error
     layout = assess_layout(architecture.tensor_count, architecture.feature_count)

@@ -153,22 +153,30 @@ def fit(
 
 
 def assess(
-    model: Trainable, candidate: Floats, champion: Floats, x: Floats
+    model: Trainable, candidate: Floats, champion: Floats, x: Floats, *, trained_on: Floats | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """The parts of an ``evaluate.assess`` answer for held-out windows x (n, F), by `protocol.questions.assess_layout`.
 
-    Ranges are those of the candidate: they calibrate its int8 model. The model ends up holding the candidate.
+    Ranges are those of the candidate: they calibrate its int8 model. The model ends up holding the candidate. Healthy windows that
+    were `trained_on` (m, F) count for the threshold, beside the held-out ones, and for nothing else: a tail of one window in a thousand
+    cannot be read from a fifth of what a device has. The candidate has seen them, which makes the threshold a little too low;
+    `docs/learning.md` has by how much.
 
     Raises:
         InputError: no windows, or one that is not finite.
     """
     require_windows(x)
+    if trained_on is not None:
+        require_windows(trained_on)
     windows = np.ascontiguousarray(x, np.float32)
     model.restore(champion)
     champion_scores = model.infer(windows)[1].astype(np.float64)
     model.restore(candidate)
     candidate_scores = model.infer(windows)[1].astype(np.float64)
     low, high = model.ranges(windows)
+    threshold_scores = SCORE_GRID.count(candidate_scores)
+    if trained_on is not None:
+        threshold_scores += SCORE_GRID.count(model.infer(np.ascontiguousarray(trained_on, np.float32))[1])
     exact = windows.astype(np.float64)
     return {
         "examples": np.array([len(windows)], np.float64),
@@ -176,6 +184,7 @@ def assess(
         "champion_loss": champion_scores.sum(keepdims=True),
         "candidate_scores": SCORE_GRID.count(candidate_scores),
         "champion_scores": SCORE_GRID.count(champion_scores),
+        "threshold_scores": threshold_scores,
         "range_low": np.concatenate([RANGE_GRID.count(low[t : t + 1]) for t in range(len(low))]),
         "range_high": np.concatenate([RANGE_GRID.count(high[t : t + 1]) for t in range(len(high))]),
         "feature_counts": np.concatenate([FEATURE_GRID.count(column) for column in exact.T]),

@@ -149,10 +149,14 @@ class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
 
 
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
-    """Score held-out windows with `candidate` and `champion`; count scores, tensor ranges and features."""
+    """Score held-out windows with `candidate` and `champion`; count scores, tensor ranges and features.
+
+    The candidate's scores of all windows, trained on or not, are counted besides, for the threshold: the newest `maximum_examples`.
+    """
 
     run_id: str
     layout_sha256: str
+    maximum_examples: Positive = 100_000
 
 
 Question = FitQuestion | MomentsQuestion | ContestQuestion | AssessQuestion
@@ -278,7 +282,8 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
 
     `tensor_count` is the number of activation tensors of the model (its input first). `range_low[t]` counts one
     in the RANGE_GRID bin of tensor t's minimum, `range_high` likewise its maximum; `feature_counts` is
-    (feature, FEATURE_GRID bin); losses are n·mean score.
+    (feature, FEATURE_GRID bin); losses are n·mean score. All count the n held-out windows, but `threshold_scores`: the candidate's
+    scores of every healthy window, those too that it was trained on.
     """
     return AnswerLayout(
         {
@@ -287,6 +292,7 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
             "champion_loss": 1,
             "candidate_scores": SCORE_GRID.bins,
             "champion_scores": SCORE_GRID.bins,
+            "threshold_scores": SCORE_GRID.bins,
             "range_low": tensor_count * RANGE_GRID.bins,
             "range_high": tensor_count * RANGE_GRID.bins,
             "feature_counts": feature_count * FEATURE_GRID.bins,

@@ -190,6 +190,9 @@ class NoisedEncoding:
         scaled = []
         for name, weight in self._weights.items():
             share = parts[name] if name in _PER_DEVICE else parts[name] / examples
+            if name == "threshold_scores":
+                # It counts more windows than `examples`; still one device, one vote.
+                share = parts[name] / max(float(parts[name].sum()), 1.0)
             if name in _LOSSES:
                 share = np.clip(share, 0.0, NOISED_LOSS_LIMIT)
             if self._bit is not None and name == "weighted_update":
@@ -238,7 +241,7 @@ class NoisedEncoding:
 
 _LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "champion_loss"})
 _PER_DEVICE: Final = frozenset({"range_low", "range_high"})
-_PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores"})
+_PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores", "threshold_scores"})
 _PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
 _COPIES: Final = frozenset(f"{name}_{kind}" for name in CONTENDERS for kind in ("aged", "disturbed"))
 _COUNTS: Final = _PER_WINDOW_COUNTS | {"examples", "feature_counts"}
@@ -272,7 +275,7 @@ class _ClipBit:
 
 
 def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
-    """The norm of a whole scaled answer: for an update its clip with both losses beside it, for an assessment that of its nine parts."""
+    """The norm of a whole scaled answer: for an update its clip with both losses beside it, for an assessment that of its ten parts."""
     if "weighted_update" in layout.sizes:
         return update_clip * math.sqrt(1 + 2 * LOSS_SHARE**2)
     return math.sqrt(len(layout.sizes) - 1)

@@ -111,6 +111,14 @@ def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
                 )
         for name in ("candidate_scores", "champion_scores"):
             _admit_counts(parts, name, examples)
+        counted = float(parts["threshold_scores"].sum())
+        if (
+            parts["threshold_scores"] < 0
+        ).any() or not examples - WHOLE_COUNT_TOLERANCE <= counted <= maximum_examples:
+            raise AnswerRefusedError(
+                f"threshold_scores counts {counted:.6g} scores; it must count the {examples:.6g} held-out windows and"
+                f" no more than {maximum_examples} in all, none of them negative"
+            )
 
     return rule
 

@@ -46,7 +46,7 @@ little more at twice this share, and rises again beyond it on the bearings (`pyt
 class Assessment:
     """The evaluation of a cohort.
 
-    Losses are means per held-out window. Histograms count windows per SCORE_GRID bin. `range_low`, `range_high` count
+    Losses are means per held-out window. Histograms count held-out windows per SCORE_GRID bin, `threshold_scores` all healthy ones. `range_low`, `range_high` count
     devices, shape (tensors, RANGE_GRID bins); `feature_counts` counts windows, shape (features, FEATURE_GRID bins);
     `feature_sum`, `feature_squares` have shape (features,).
     """
@@ -56,6 +56,7 @@ class Assessment:
     champion_loss: float
     candidate_scores: NDArray[np.float64]
     champion_scores: NDArray[np.float64]
+    threshold_scores: NDArray[np.float64]
     range_low: NDArray[np.float64]
     range_high: NDArray[np.float64]
     feature_counts: NDArray[np.float64]
@@ -81,6 +82,7 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
         champion_loss=float(parts["champion_loss"][0]) / n,
         candidate_scores=parts["candidate_scores"],
         champion_scores=parts["champion_scores"],
+        threshold_scores=parts["threshold_scores"],
         range_low=parts["range_low"].reshape(tensors, RANGE_GRID.bins),
         range_high=parts["range_high"].reshape(tensors, RANGE_GRID.bins),
         feature_counts=parts["feature_counts"].reshape(features, FEATURE_GRID.bins),
@@ -94,12 +96,12 @@ def fit_threshold(
 ) -> ThresholdSpec:
     """The alarm threshold of the candidate: the `quantile` of its healthy scores across the fleet × `margin`.
 
-    A device may lower it to `personal_minimum` × itself, so by default not at all.
+    All healthy windows count, not the held-out fifth alone, of which the quantile would leave one or none above. A device may lower it to `personal_minimum` × itself, so by default not at all.
 
     Raises:
         SumError: the score histogram is empty.
     """
-    counts = assessment.candidate_scores
+    counts = assessment.threshold_scores
     fitted_on = round(float(counts.sum()))
     if fitted_on < 1:
         raise SumError("no device counted a score; a threshold cannot be fitted")

@@ -150,7 +150,9 @@ def assess_candidate(
     # Under Poisson sampling the evaluation is sampled as well: an ε that counts on it must hold for every sum.
     is_poisson = policy.privacy.sampling == "poisson"
     cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
-    question = AssessQuestion(run_id=run.id, layout_sha256=architecture.layout_sha256)
+    question = AssessQuestion(
+        run_id=run.id, layout_sha256=architecture.layout_sha256, maximum_examples=policy.maximum_examples
+    )
     asking = CohortQuestion(
         question=question,
         arrays={"candidate": model.parameters, "champion": champion},

@@ -7,8 +7,9 @@
                   └ answers with it again, discounted: training that is slower than a round is not lost
 
 Given the model, the rows and the questions so far: no network, no clock, no file but the control variate's. Every fifth row is held out:
-training and moments never see it, and grading sees nothing else, so a device does not grade a model on what it taught it. The split
-is by position in a snapshot taken at the start, the same in every round of a run.
+training and moments never see it, and grading sees nothing else, so a device does not grade a model on what it taught it. (Only the
+threshold, whose tail needs many windows, is read from all of them.) The split is by position in a snapshot taken at the start, the same in
+every round of a run.
 
 Why the device re-enters instead of the server waiting: under a secure sum a late masked answer fits no other cohort's masks, so the
 only place where an update can wait is here, before it is masked. In plain it works the same way.
@@ -163,7 +164,9 @@ class LocalLearner:
                 return parts, "a contender's scores are not finite on this device's data"
             case AssessQuestion():
                 candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")
-                parts = assess(self._model, candidate, champion, self._held_out)
+                room = max(question.maximum_examples - len(self._held_out), 0)
+                trained_on = self._training[-room:] if room else None
+                parts = assess(self._model, candidate, champion, self._held_out, trained_on=trained_on)
                 return parts, "the candidate's scores are not finite on this device's data"
             case _:
                 assert_never(question)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from aggregator_world import ARCHITECTURE, rows_of, trainer
@@ -171,6 +173,15 @@ def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() 
     threshold = fit_threshold(assessment, quantile=0.99, margin=1.1)
     assert threshold.score == pytest.approx(1.1 * np.quantile(scores, 0.99), rel=0.1)
     assert threshold.fitted_on == len(scores)
+
+
+def test_the_threshold_is_read_from_all_healthy_windows_and_the_gate_from_those_held_out() -> None:
+    assessment, _, scores = assessment_of_fleet()
+    more = replace(assessment, threshold_scores=SCORE_GRID.count(np.concatenate([scores, 3 * scores])))
+    threshold, rate = propose_threshold(more, ThresholdSettings(quantile=0.75, margin=1.0))
+    assert threshold.score == pytest.approx(np.quantile(np.concatenate([scores, 3 * scores]), 0.75), rel=0.1)
+    assert threshold.fitted_on == 2 * len(scores)
+    assert rate == pytest.approx(np.mean(scores > threshold.score), abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def assessed(architecture: Architecture, parameters: np.ndarray, x: np.ndarray) 
         champion_loss=1.0,
         candidate_scores=SCORE_GRID.count(score),
         champion_scores=SCORE_GRID.count(score),
+        threshold_scores=SCORE_GRID.count(score),
         range_low=np.stack([RANGE_GRID.count(low[t : t + 1]) for t in tensors]),
         range_high=np.stack([RANGE_GRID.count(high[t : t + 1]) for t in tensors]),
         feature_counts=np.stack([FEATURE_GRID.count(column) for column in x.T]),

@@ -105,7 +105,7 @@ def test_fit_answers_n_times_the_update_and_never_sees_a_held_out_row() -> None:
     assert seen == {tuple(row) for i, row in enumerate(data) if i % 5 != 4}
 
 
-def test_assess_sees_the_held_out_rows_alone() -> None:
+def test_assess_sees_the_held_out_rows_alone_but_for_the_threshold() -> None:
     learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
     question = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
     answer = learner.answer(
@@ -114,6 +114,16 @@ def test_assess_sees_the_held_out_rows_alone() -> None:
     parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(answer)
     assert (parts["examples"], parts["candidate_loss"], parts["champion_loss"]) == ([2], [2], [4])
     np.testing.assert_allclose(parts["feature_sum"], rows(10)[4::5].sum(axis=0), rtol=1e-6)
+    assert (parts["candidate_scores"].sum(), parts["threshold_scores"].sum()) == (2, 10)
+
+
+@pytest.mark.parametrize(("limit", "counted"), [(100, 10), (7, 7), (1, 2)])
+def test_the_threshold_counts_the_newest_windows_up_to_the_questions_limit(limit: int, counted: int) -> None:
+    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
+    question = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=limit)
+    flat = np.zeros(P, np.float32)
+    answer = learner.answer(question, {"candidate": flat, "champion": flat})
+    assert assess_layout(ARCHITECTURE.tensor_count, 3).unpack(answer)["threshold_scores"].sum() == counted
 
 
 def test_question_limits_examples_to_the_newest() -> None:

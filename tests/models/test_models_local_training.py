@@ -95,6 +95,23 @@ def test_a_window_that_is_not_finite_is_named() -> None:
         assess(model_of("autoencoder"), parameters("autoencoder"), parameters("autoencoder"), x)
 
 
+def test_the_threshold_counts_windows_that_were_trained_on_and_nothing_else_does() -> None:
+    held_out, trained_on = windows("autoencoder", 50), windows("autoencoder", 200)[50:]
+    model, flat = model_of("autoencoder"), parameters("autoencoder")
+    alone = assess(model, flat, flat, held_out)
+    parts = assess(model, flat, flat, held_out, trained_on=trained_on)
+    scores = reference_model.infer(AUTOENCODER, flat, np.concatenate([held_out, trained_on]))[1]
+    np.testing.assert_allclose(
+        np.cumsum(parts["threshold_scores"]), np.cumsum(SCORE_GRID.count(scores)), atol=1
+    )
+    np.testing.assert_array_equal(alone["threshold_scores"], alone["candidate_scores"])
+    for name in parts.keys() - {"threshold_scores"}:
+        np.testing.assert_array_equal(parts[name], alone[name])
+    trained_on[7, 1] = np.inf
+    with pytest.raises(InputError, match="window 7 of 150"):
+        assess(model, flat, flat, held_out, trained_on=trained_on)
+
+
 def test_an_assessment_fits_the_protocols_layout_and_says_what_the_oracle_says() -> None:
     x, champion = windows("autoencoder", 50), parameters("autoencoder")
     candidate = champion * np.float32(0.9)
