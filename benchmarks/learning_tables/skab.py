@@ -5,7 +5,7 @@ The data, the protocol and which sensors are used: `learning_tables.skab_recordi
 
     always, never, random         what any detector must beat; "always" has a high F1 and J = 0
     Mahalanobis, T², PCA          closed form, the recording's own (local) or one for all recordings from sums (federated)
-    dense, convolutional          autoencoders trained by LiteRT, own or by federated averaging
+    dense, convolutional          autoencoders trained by LiteRT, own (dense alone) or by federated averaging
     all eight sensors             the same Mahalanobis with the two temperatures: what they cost
     configuration chosen ...      averaging, ridge and threshold chosen by J on the OTHER two thirds of the recordings, for each third
     published                     the leaderboard's own figures, quoted, not run here
