@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from models.architecture import Architecture, initial_parameters
 from models.export import export_int8_model, isolated
 from models.int8_model import Int8Model
 from models.training_model import TrainingModel
+from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
+from protocol.privacy.randomness import RandomStream
 
 SENSOR = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
 # MLPerf Tiny's anomaly-detection reference: 264 k multiply-accumulates.
@@ -123,20 +126,36 @@ def measure_memory(content: bytes) -> None:
 
 
 def measure_training(repeats: int) -> None:
-    model = TrainingModel(isolated.export_training_model(SENSOR), SENSOR)
-    model.restore(initial_parameters(SENSOR, 0))
-    x = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
-    runner = model._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
+    content = isolated.export_training_model(SENSOR)
+    flat, x = initial_parameters(SENSOR, 0), np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    # One optimizer a model: each keeps its own state.
+    plain, momentum, adam, proximal, private = (TrainingModel(content, SENSOR) for _ in range(5))
+    for model in (plain, momentum, adam, proximal, private):
+        model.restore(flat)
+    runner = plain._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
     settings = {"learning_rate": np.array([0.01], np.float32)}
-    flat = initial_parameters(SENSOR, 0)
-    alone, step, oracle = best_us(
+
+    def private_step() -> None:
+        total, _ = private.clipped_sum(x, 1.0)
+        noise = draw_discrete_gaussian(len(flat), 2.0**14, stream)
+        private.step((total + noise * 2.0**-14) / 64, 0.01)
+
+    stream = RandomStream.fresh(os.urandom)
+    alone, step, oracle, *others = best_us(
         repeats,
         lambda: runner(x=x, **settings),
-        lambda: model.train(x, 0.01),
+        lambda: plain.train(x, 0.01),
         lambda: reference_model.train_step(SENSOR, flat, x, 0.01),
+        lambda: momentum.train(x, 0.01, momentum=0.9),
+        lambda: adam.train(x, 0.001, optimizer="adam"),
+        lambda: proximal.train(x, 0.01, proximal=0.1, gradient_clip=1.0),
+        private_step,
     )
     report("training step, batch 64", step, "us", "bare signature runner", alone)
     report("training step, batch 64", step, "us", "NumPy oracle (float64)", oracle)
+    names = ("momentum", "Adam", "proximal pull and clipping", "DP-SGD with its noise")
+    for name, value in zip(names, others, strict=True):
+        report(f"training step, batch 64, {name}", value, "us", "plain step", step)
 
 
 def main() -> None:
