@@ -1,7 +1,7 @@
 """What the product's own comparison would have chosen among the bearings' detectors, and how good that choice really is.
 
-Before the gate a fleet compares contenders of one layout without a single fault: by the share of disturbed healthy windows they
-find (`models.perturbations`, `aggregator.rounds.contest`). Here the lives are known, so the comparison can be compared: each
+Before the gate a fleet compares contenders of one layout without a single fault: by the probability that a disturbed healthy window
+scores above an aged one (`models.perturbations`, `aggregator.rounds.contest`). Here the lives are known, so the comparison can be compared: each
 contender's power beside its AUC and false alarms, in int8. All four have the autoencoder's layout and take part in the contest as a
 fleet would hold it: counts over held-out windows, summed over the bearings.
 """
@@ -25,7 +25,7 @@ from protocol.questions import contest_layout
 
 __all__ = ["POWER", "judge_contenders"]
 
-POWER: Final = "disturbed windows found"
+POWER: Final = "contest power"
 RIDGE: Final = 3.0
 LARGEST_ALARM_RATE: Final = 0.01
 
