@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -68,11 +69,11 @@ def run(config_file: Path) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = load_settings(config_file)
+        # Before anything is built: building may try a delegate for seconds, and must not die half way through.
+        signals = _StopSignals()
         with ExitStack() as stack:
             agent = _build(settings, load_enrolled(settings.paths.enrolment), stack)
-            # A plain flag: the loop looks at it at least every tick, and a handler may take no lock.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda _number, _frame: agent.stop())
+            signals.hand_to(agent)
             log.info("agent_started pid=%d version=%s", os.getpid(), AGENT_VERSION)
             agent.run()
     except EdgeAgentError as error:
@@ -80,6 +81,27 @@ def run(config_file: Path) -> int:
         return 2
     log.info("agent_stopped")
     return 0
+
+
+class _StopSignals:
+    """SIGTERM and SIGINT stop the agent; one that comes while it is being built stops it as soon as it stands."""
+
+    def __init__(self) -> None:
+        self._agent: Agent | None = None
+        self._is_asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def hand_to(self, agent: Agent) -> None:
+        self._agent = agent
+        if self._is_asked:
+            agent.stop()
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        # Plain flags: the loop looks at them at least every tick, and a handler may take no lock.
+        self._is_asked = True
+        if self._agent is not None:
+            self._agent.stop()
 
 
 def load_release_keys(files: tuple[Path, ...]) -> TrustedKeys:

@@ -218,3 +218,19 @@ def test_wrong_delegate_settings_are_refused_with_what_is_valid(tmp_path, text, 
     config = write_device(tmp_path, rows=np.zeros((2, 6), np.float32), extra=f"[inference]\n{text}\n")
     with pytest.raises(SettingsError, match=words):
         load_settings(config)
+
+
+def test_a_stop_that_comes_while_a_delegate_is_tried_is_a_clean_one(tmp_path) -> None:
+    library = build(tmp_path, "late")
+    rows = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
+    extra = f'[inference]\ndelegate = "gpu"\nlibrary = "{library}"\n'
+    config = write_device(tmp_path, rows=rows, bundle=make_bundle(), extra=extra)
+    with running_agent(config) as agent:
+        wait_for(lambda: children_of(agent.pid) != [], "the trial")
+        agent.terminate()
+        assert agent.wait(40) == 0
+    assert "it crashed its trial (SIGABRT)" in (tmp_path / "agent.log").read_text()
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

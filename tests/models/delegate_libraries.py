@@ -32,11 +32,12 @@ _BODIES = {
     "absent": 'report("no device on the bus"); return NULL;',
     "crash": "abort();",
     "hang": "for (;;) pause();",
+    "late": "sleep(3); abort();",
 }
 
 
 def build(directory: Path, behaviour: str) -> Path:
-    """The shared library of that behaviour: ``idle``, ``absent``, ``crash`` or ``hang``."""
+    """The shared library of that behaviour: ``idle``, ``absent``, ``crash`` at once or ``late``, or ``hang``."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler on this machine to build a delegate library with")
