@@ -180,30 +180,29 @@ def measure_delays(*, is_quick: bool, out: Path | None) -> None:
 
 def report_commissioning(*, is_quick: bool) -> None:
     """False alarms of devices that learnt their normal from `reference` windows."""
-    for distribution in DISTRIBUTIONS[: 1 if is_quick else 3]:
-        for phi in (0.0, 0.8) if is_quick else (0.0, 0.5, 0.8):
-            for reference in (120,) if is_quick else (120, 400):
-                world = World(distribution=distribution, phi=phi)
-                for row in measure_commissioning(
-                    world,
-                    reference=reference,
-                    lives=40 if is_quick else 150,
-                    windows=2000,
-                    run_length=AT,
-                    rng=np.random.default_rng(reference),
-                ):
-                    method = "with the bootstrap" if row.is_bootstrapped else "table alone"
-                    tell(
-                        f"lives with a false alarm in 2000 windows: {world}: reference of {reference}: {method}",
-                        row.alarmed,
-                        "share",
-                        ci95=row.half_width,
-                        bound=row.wanted,
-                        ratio=row.alarmed / row.wanted,
-                        mean_factor=row.mean_factor,
-                        delay_of_one_deviation=row.delay,
-                    )
-                progress(f"commissioning: {world}, {reference} windows")
+    for phi in (0.8,) if is_quick else (0.0, 0.5, 0.8):
+        for reference in (120,) if is_quick else (120, 400):
+            world = World(distribution="gaussian", phi=phi)
+            for row in measure_commissioning(
+                world,
+                reference=reference,
+                lives=40 if is_quick else 150,
+                windows=2000,
+                run_length=AT,
+                rng=np.random.default_rng(reference),
+            ):
+                method = "with the bootstrap" if row.is_bootstrapped else "table alone"
+                tell(
+                    f"lives with a false alarm in 2000 windows: {world}: reference of {reference}: {method}",
+                    row.alarmed,
+                    "share",
+                    ci95=row.half_width,
+                    bound=row.wanted,
+                    ratio=row.alarmed / row.wanted,
+                    mean_factor=row.mean_factor,
+                    delay_of_one_deviation=row.delay,
+                )
+            progress(f"commissioning: {world}, {reference} windows")
 
 
 def report_skab(*, is_quick: bool, out: Path | None) -> None:
