@@ -27,6 +27,7 @@ RUNTIMES = {
     "keras train_on_batch": "keras_runtime.KerasTrainOnBatch",
     "pytorch": "torch_runtime.TorchEager",
     "pytorch compiled": "torch_runtime.TorchCompiled",
+    "matrix products alone": "products_runtime.MatrixProducts",
 }
 
 
