@@ -24,6 +24,7 @@ from aggregator.settings import FamilySettings, TriggerSettings
 from aggregator.tokens import Role, TokenStore
 from aggregator.training_desk import TrainingDesk
 from aggregator.triggers import DriftSummary
+from protocol.questions import CONTENDERS
 
 
 class Driver:
@@ -172,7 +173,15 @@ def test_the_whole_progress_of_a_run_can_be_read(desk: Desk, tmp_path: Path) -> 
         "threshold",
         "int8_error",
     }
-    assert [check["name"] for check in run["checks"]] == ["improvement", "alarm_rate", "int8_error"]
+    names = [check["name"] for check in run["checks"]]
+    assert [name for name in names if name != "improvement"] == [
+        "detection_power",
+        "alarm_rate",
+        "int8_error",
+    ]
+    assert ("improvement" in names) is (run["contest"]["winner"] == "network")
+    assert set(run["contest"]["powers"]) == set(CONTENDERS)
+    assert [len(run[kind]) for kind in ("rounds", "comparisons", "assessments")] == [3, 2, 1]
     metrics = desk.http.get("/metrics", headers=desk.headers[Role.VIEWER]).text
     assert 'fedge_training_runs{family="pump",state="COMPLETED"} 1.0' in metrics
 
