@@ -2,9 +2,9 @@
 
 ::
 
-    held-out windows ──┬─► age ─────► each contender's scores ─► SCORE_GRID counts "…_aged"
-                       ├─► disturb ─► each contender's scores ─► SCORE_GRID counts "…_disturbed"
-                       └────────────► the champion's scores ───► SCORE_GRID counts "champion_scores"
+    held-out windows ─┬─► age ─┬─────────────► each contender's scores ─► SCORE_GRID counts "…_aged"
+                      │        └─► disturb ──► each contender's scores ─► SCORE_GRID counts "…_disturbed"
+                      └──────────────────────► the champion's scores ───► SCORE_GRID counts "champion_scores"
 
 The contenders share one layout, so one training model scores them all, one after the other. What the summed counts mean is for the
 aggregator to say (`aggregator.rounds.contest`); a device draws no conclusion.
@@ -35,7 +35,7 @@ def score_contenders(
     Args:
         model: the runner; it ends up holding the champion.
         contenders: flat parameters (P,) of each of `CONTENDERS`.
-        x: standardised windows, finite.
+        x: standardised windows, finite, oldest first.
         seed: of ageing and disturbances; every device adds its own windows to it, so that a fleet is not disturbed alike.
 
     Raises:
@@ -45,7 +45,8 @@ def score_contenders(
         raise InputError(f"a contest needs finite windows of shape (≥1, F), got {x.shape}")
     windows = np.ascontiguousarray(x, np.float32)
     rng = np.random.default_rng([seed % 2**32, zlib.crc32(windows.tobytes())])
-    made = {"aged": age(windows, rng), "disturbed": disturb(windows, rng)}
+    aged = age(windows, rng)
+    made = {"aged": aged, "disturbed": disturb(aged, rng)}
     parts = {"examples": np.array([len(windows)], np.float64)}
     for name in CONTENDERS:
         model.restore(contenders[name])

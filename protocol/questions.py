@@ -75,11 +75,11 @@ TRAINING_KINDS: Final = frozenset({FIT, SCAFFOLD})
 
 KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
 
-CONTENDERS: Final = ("champion", "network", "mahalanobis", "principal_components")
-"""Who takes part in a contest, in the order in which ties are decided: what runs already, then what was trained for this fleet."""
+CONTENDERS: Final = ("champion", "mahalanobis_ridge", "mahalanobis", "network", "principal_components")
+"""Who takes part in a contest, in the order in which ties are decided: what runs already, then what assumes least and takes no training."""
 
 COPIES: Final = 4
-"""Aged, and as many disturbed, copies of each held-out window in a contest: one for each of `models.perturbations.DISTURBANCES`."""
+"""Aged, and as many disturbed, copies of each held-out window in a contest: one of either for each of `models.perturbations.DISTURBANCES`."""
 
 WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""

@@ -6,6 +6,8 @@ The detectors themselves are `models.linear_baseline`, in the champion's own lay
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,12 @@ from models.errors import ModelError
 from models.linear_baseline import mahalanobis_parameters, principal_component_parameters
 from protocol.questions import moments_layout
 
-__all__ = ["fit_baselines", "read_moments"]
+__all__ = ["RIDGE", "fit_baselines", "read_moments"]
+
+RIDGE: Final = 3.0
+"""Variance, in squared healthy deviations, that each feature is expected to wander by while nothing is wrong, of "mahalanobis_ridge":
+added to the covariance it gives the Mahalanobis distance of a machine whose means are not quite known. Its root, 1.7 deviations, is little beside
+what a failing machine shows and about what bearings do in mid-life; ridges of 1 to 10 rank those nearly alike (docs/learning.md)."""
 
 
 def read_moments(total: NDArray[np.floating], features: int) -> Moments:
@@ -45,6 +52,7 @@ def fit_baselines(architecture: Architecture, total: NDArray[np.floating]) -> di
     moments = read_moments(total, architecture.feature_count)
     try:
         return {
+            "mahalanobis_ridge": mahalanobis_parameters(architecture, moments, ridge=RIDGE),
             "mahalanobis": mahalanobis_parameters(architecture, moments),
             "principal_components": principal_component_parameters(architecture, moments),
         }

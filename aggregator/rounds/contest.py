@@ -5,8 +5,10 @@ instead has no scale and needs no label: the probability that a disturbed window
 under the ROC curve. It is called detection power here, 0.5 for a detector that sees nothing.
 
 Who wins: a champion whose published threshold still holds, unless somebody is better by more than one standard error of the difference;
-then the network, unless a linear detector is better by as much; then the better linear detector. A champion whose threshold no
-longer holds has to be replaced in any case, if only by itself under a new threshold, so it comes last in the order.
+then the others in the order of `CONTENDERS`, each only if it is better than those before by as much: a network has to beat what follows from sums
+without training. A champion whose threshold no longer holds has to be replaced in any case, if only by itself under a new threshold,
+so it comes last in the order. The standard error is that of two independent samples. The contenders score the same windows, which makes it an upper
+bound: a small fleet stays with the order more often than it would have to.
 
 Pure; nothing but sums goes in. Not the limits of the gate (`gate`), which judges the winner.
 """
@@ -110,4 +112,5 @@ def _reason(winner: str, powers: dict[str, float], champion_rate: float, *, is_s
 
 
 def _words(name: str) -> str:
-    return {"mahalanobis": "Mahalanobis distance"}.get(name, name.replace("_", " "))
+    known = {"mahalanobis": "Mahalanobis distance", "mahalanobis_ridge": "Mahalanobis distance with a ridge"}
+    return known.get(name, name.replace("_", " "))

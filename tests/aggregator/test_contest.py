@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError, SumError
 from aggregator.rounds.admission import admit_contest, admit_moments, check_answer
-from aggregator.rounds.baseline import fit_baselines, read_moments
+from aggregator.rounds.baseline import RIDGE, fit_baselines, read_moments
 from aggregator.rounds.contest import Verdict, detection_power, judge_contest
 from aggregator.rounds.gate import GateLimits, check_candidate
 from aggregator.rounds.runs import ContestRecord, RunState
@@ -46,7 +46,7 @@ def total_of(
     for scale, name in enumerate(CONTENDERS):
         found = round(powers[name] * copies)
         disturbed = np.concatenate([np.full(found, 1e4), np.full(copies - found, 1e-3)])
-        parts[f"{name}_aged"] = SCORE_GRID.count(np.full(copies, 10.0**scale))
+        parts[f"{name}_aged"] = SCORE_GRID.count(np.full(copies, 10.0 ** (scale - 1)))
         parts[f"{name}_disturbed"] = SCORE_GRID.count(disturbed)
     return contest_layout().pack(parts).astype(np.float64)
 
@@ -56,10 +56,15 @@ def judge(total: NDArray[np.float64]) -> Verdict:
 
 
 def powers(
-    champion: float, network: float, mahalanobis: float, principal_components: float
+    champion: float,
+    network: float,
+    mahalanobis: float,
+    principal_components: float,
+    ridge: float = 0.5,
 ) -> dict[str, float]:
     return {
         "champion": champion,
+        "mahalanobis_ridge": ridge,
         "network": network,
         "mahalanobis": mahalanobis,
         "principal_components": principal_components,
@@ -74,9 +79,18 @@ def powers(
         (powers(0.50, 0.60, 0.70, 0.80), "principal_components"),
         (powers(0.70, 0.60, 0.50, 0.50), "champion"),
         (powers(0.70, 0.705, 0.705, 0.70), "champion"),
-        (powers(0.50, 0.70, 0.705, 0.70), "network"),
+        (powers(0.50, 0.705, 0.70, 0.70), "mahalanobis"),
+        (powers(0.50, 0.705, 0.705, 0.705, ridge=0.70), "mahalanobis_ridge"),
     ],
-    ids=["best", "linear", "also linear", "champion", "a tie with the champion", "a tie with the network"],
+    ids=[
+        "best",
+        "linear",
+        "also linear",
+        "champion",
+        "a tie with the champion",
+        "a tie with a network",
+        "a tie with all",
+    ],
 )
 def test_the_one_that_finds_most_wins_and_a_tie_changes_nothing(found: dict[str, float], winner: str) -> None:
     verdict = judge(total_of(found))
@@ -86,13 +100,13 @@ def test_the_one_that_finds_most_wins_and_a_tie_changes_nothing(found: dict[str,
 
 
 def test_powers_do_not_depend_on_the_scale_of_the_scores() -> None:
-    same = judge(total_of(powers(0.6, 0.6, 0.6, 0.6))).powers
+    same = judge(total_of(powers(0.6, 0.6, 0.6, 0.6, ridge=0.6))).powers
     assert len({round(power, 3) for power in same.values()}) == 1
 
 
 def test_a_champion_whose_threshold_no_longer_holds_loses_ties_and_is_told_so() -> None:
     verdict = judge(total_of(powers(0.7, 0.7, 0.7, 0.7), champion_above=0.05))
-    assert (verdict.winner, verdict.is_champion_stale) == ("network", True)
+    assert (verdict.winner, verdict.is_champion_stale) == ("mahalanobis", True)
     assert "no longer holds: 5.00% of healthy windows are above it" in verdict.reason
     best = judge(total_of(powers(0.9, 0.7, 0.7, 0.7), champion_above=0.05))
     assert best.winner == "champion"
@@ -108,7 +122,7 @@ def test_the_power_is_the_probability_that_a_disturbed_window_scores_higher() ->
 
 
 def test_among_few_windows_a_small_lead_is_luck() -> None:
-    found = powers(0.60, 0.63, 0.60, 0.60)
+    found = powers(0.60, 0.63, 0.60, 0.60, ridge=0.60)
     assert judge(total_of(found)).winner == "network"
     assert judge(total_of(found, windows=200)).winner == "champion"
 
@@ -165,9 +179,11 @@ def test_summed_moments_give_the_detector_of_the_pooled_training_windows() -> No
     moments = read_moments(moments_total(), 6)
     np.testing.assert_allclose(moments.covariance, np.cov(rows.T.astype(np.float64), bias=True), atol=1e-4)
     expected = mahalanobis_parameters(ARCHITECTURE, Moments.of(rows))
-    np.testing.assert_allclose(
-        fit_baselines(ARCHITECTURE, moments_total())["mahalanobis"], expected, atol=1e-2
-    )
+    fitted = fit_baselines(ARCHITECTURE, moments_total())
+    np.testing.assert_allclose(fitted["mahalanobis"], expected, atol=1e-2)
+    with_ridge = mahalanobis_parameters(ARCHITECTURE, Moments.of(rows), ridge=RIDGE)
+    np.testing.assert_allclose(fitted["mahalanobis_ridge"], with_ridge, atol=1e-2)
+    assert {"champion", "network", *fitted} == set(CONTENDERS)
 
 
 def test_moments_of_nobody_give_no_detector() -> None:
@@ -209,7 +225,7 @@ def test_a_run_releases_the_detector_that_finds_most_and_says_why(tmp_path: Path
     run = world.run()
     assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
     assert run.contest is not None
-    assert run.contest.winner in {"mahalanobis", "principal_components"}
+    assert run.contest.winner in {"mahalanobis_ridge", "mahalanobis", "principal_components"}
     assert [entry.kind for entry in run.log] == ["fit", "moments", "contest", "assess"]
     assert run.checks[0].name == "detection_power"
     assert run.checks[0].value > run.checks[0].limit
