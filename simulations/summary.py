@@ -73,7 +73,7 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
         (
             "loss on held-out windows, before → after",
             f"{_number(f.loss_champion)} → {_number(f.loss_candidate)}",
-            "federated evaluation",
+            "federated evaluation; on another scale where a linear detector won",
         ),
         (
             "int8 error against float",
