@@ -58,6 +58,7 @@ class TriggerSettings(Section):
     """When a run starts by itself; see `aggregator.triggers`. `drift_share` or `schedule_every_s` absent: off."""
 
     drift_share: Share | None = None
+    precision_drift: bool = False
     within_s: Seconds = 86_400.0
     cooldown_s: Annotated[float, Field(ge=0)] = 3_600.0
     schedule_every_s: Seconds | None = None

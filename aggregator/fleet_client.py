@@ -109,7 +109,12 @@ class FleetClient:
         since = summary.get("drift_since")
         known = [float(at) for at in since.values()] if isinstance(since, dict) else []
         # A device that is counted but not dated is in drift since an unknown time.
-        return DriftSummary(devices=devices, drifted_since=(*known, *[None] * (drifted - len(known))))
+        precision = summary.get("precision_drifted_since")
+        return DriftSummary(
+            devices=devices,
+            drifted_since=(*known, *[None] * (drifted - len(known))),
+            precision_drifted_since=float(precision) if isinstance(precision, int | float) else None,
+        )
 
     def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None

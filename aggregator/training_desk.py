@@ -149,7 +149,8 @@ class TrainingDesk:
         """One look of the watcher at every family that may start by itself."""
         for family, policy in self._families.items():
             trigger = policy.trigger
-            if trigger.drift_share is None and trigger.schedule_every_s is None:
+            is_off = trigger.drift_share is None and trigger.schedule_every_s is None
+            if is_off and not trigger.precision_drift:
                 continue
             try:
                 drift = self._drift.drift(FamilyName(family))

@@ -5,7 +5,8 @@ not asked here; it always starts a run unless one of the family is under way.
 
 A drift trigger fires when at least `drift_share` of a family's devices are in drift and have entered it within the last
 `within_s`: a fleet whose world changed shows many fresh reports, while machines that wear out one by one over a year do
-not. Then no automatic run starts for `cooldown_s` after the end of the last, whatever came of it, because the new release
+not. Labels can fire too: with `precision_drift`, when people's verdicts say that the alarms of the release mean less
+than they did (the fleet watches that), once for each such drift. Then no automatic run starts for `cooldown_s` after the end of the last, whatever came of it, because the new release
 needs time to reach the devices and a candidate that failed the gate would fail it again.
 """
 
@@ -18,13 +19,17 @@ __all__ = ["DriftSummary", "RunHistory", "Trigger", "TriggerPolicy", "decide_tri
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerPolicy:
-    """`drift_share` in (0, 1] or None (off); times in seconds; `schedule_every_s` None: no schedule."""
+    """`drift_share` in (0, 1] or None (off); times in seconds; `schedule_every_s` None: no schedule.
+
+    `precision_drift`: whether verdicts may start a run.
+    """
 
     drift_share: float | None
     within_s: float
     cooldown_s: float
     schedule_every_s: float | None
     minimum_devices: int
+    precision_drift: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +37,12 @@ class DriftSummary:
     """How many `devices` a family has, and since when (Unix s) each drifted device has been in drift.
 
     `drifted_since` holds None for a device whose entry time the fleet does not know: it counts as fresh.
+    `precision_drifted_since` (Unix s): since when the release's alarms are false more often than they were; None: they are not.
     """
 
     devices: int
     drifted_since: tuple[float | None, ...]
+    precision_drifted_since: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,7 @@ class RunHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """Why a run starts: `kind` is ``drift`` or ``schedule``, `reason` is for people."""
+    """Why a run starts: `kind` is ``drift``, ``precision`` or ``schedule``, `reason` is for people."""
 
     kind: str
     reason: str
@@ -66,7 +73,11 @@ def decide_trigger(
     ended = history.last_ended_at
     if ended is not None and now - ended < policy.cooldown_s:
         return None
-    return _drift_trigger(policy, drift, now) or _schedule_trigger(policy, ended, now, watching_since)
+    return (
+        _drift_trigger(policy, drift, now)
+        or _precision_trigger(policy, drift, ended)
+        or _schedule_trigger(policy, ended, now, watching_since)
+    )
 
 
 def _drift_trigger(policy: TriggerPolicy, drift: DriftSummary, now: float) -> Trigger | None:
@@ -78,6 +89,17 @@ def _drift_trigger(policy: TriggerPolicy, drift: DriftSummary, now: float) -> Tr
     return Trigger(
         kind="drift",
         reason=f"{fresh} of {drift.devices} devices entered drift within {policy.within_s:g} s (limit: {policy.drift_share:.0%})",
+    )
+
+
+def _precision_trigger(policy: TriggerPolicy, drift: DriftSummary, ended: float | None) -> Trigger | None:
+    since = drift.precision_drifted_since
+    # A run after the drift began has had its try: whether it helped, only verdicts on its release can tell.
+    if not policy.precision_drift or since is None or (ended is not None and ended >= since):
+        return None
+    return Trigger(
+        kind="precision",
+        reason="people's verdicts: the alarms of the release are false more often than they were",
     )
 
 

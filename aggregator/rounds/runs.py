@@ -111,7 +111,7 @@ class ContestRecord(Struct, frozen=True, kw_only=True):
 class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
-    `trigger` is ``person``, ``drift`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
+    `trigger` is ``person``, ``drift``, ``precision`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
     is where it is. `contest` says which of network, baseline and champion became the candidate; None before it, or where no baseline is fitted. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
     claim after the last question; None before the first and for families in plain.
     """

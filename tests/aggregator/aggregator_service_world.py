@@ -40,6 +40,7 @@ class HttpFleet:
     bundles: dict[str, bytes] = field(default_factory=dict)
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     drift_since: dict[str, float] = field(default_factory=dict)
+    precision_drifted_since: float | None = None
     port: int = 0
 
     def app(self) -> FastAPI:
@@ -99,6 +100,7 @@ class HttpFleet:
                 "devices": len(self.devices),
                 "drifted": len(self.drift_since),
                 "drift_since": self.drift_since,
+                "precision_drifted_since": self.precision_drifted_since,
             }
 
         return app

@@ -117,6 +117,8 @@ def test_a_rollout_that_was_made_but_not_started_before_a_kill_is_started(
 def test_drift_comes_with_its_dates(client: FleetClient, fleet: PagingFleet) -> None:
     fleet.devices, fleet.drift_since = [{**DEVICE, "id": "a"}], {"a": 17.0}
     assert client.drift(FAMILY) == DriftSummary(devices=1, drifted_since=(17.0,))
+    fleet.precision_drifted_since = 18.0
+    assert client.drift(FAMILY).precision_drifted_since == 18.0
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -281,8 +281,22 @@ def test_the_schedule_counts_from_the_last_run_or_from_the_start() -> None:
     assert decide_trigger(RULES, quiet, ran, now=2000.0, watching_since=0.0) is None
 
 
+@pytest.mark.parametrize(
+    ("last_ended_at", "kind"), [(None, "precision"), (500.0, "precision"), (700.0, None)]
+)
+def test_verdicts_start_one_run_for_each_loss_of_precision(
+    last_ended_at: float | None, kind: str | None
+) -> None:
+    policy = replace(RULES, precision_drift=True, schedule_every_s=None)
+    less_precise = replace(fresh(0), precision_drifted_since=600.0)
+    history = RunHistory(is_running=False, last_ended_at=last_ended_at)
+    trigger = decide_trigger(policy, less_precise, history, now=1000.0, watching_since=0.0)
+    assert (trigger.kind if trigger else None) == kind
+
+
 def test_triggers_that_are_switched_off_never_fire() -> None:
     off = TriggerPolicy(
         drift_share=None, within_s=1.0, cooldown_s=0.0, schedule_every_s=None, minimum_devices=1
     )
-    assert decide_trigger(off, fresh(4), IDLE, now=1e9, watching_since=0.0) is None
+    drifting = replace(fresh(4), precision_drifted_since=1.0)
+    assert decide_trigger(off, drifting, IDLE, now=1e9, watching_since=0.0) is None
