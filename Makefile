@@ -33,7 +33,7 @@ format: $(READY) ## format the code
 
 check: test ## everything CI runs: format, ruff, mypy --strict and import-linter are tests too (tests/house)
 
-bench: $(READY) ## every benchmark, one JSON object per figure
+bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 	@for b in benchmarks/[a-z]*.py; do echo "# $$b" >&2; $(BIN)/python $$b || exit 1; done
 
 prove-edge: $(READY) ## build an environment from the edge extra alone and run the agent's tests in it
