@@ -187,6 +187,9 @@ def test_version_1_is_a_signed_bundle_whose_int8_model_knows_normal_from_broken(
     own = (9 + rng.normal(size=(300, 2)) @ basis + 0.1 * rng.normal(size=(300, 6))).astype(np.float32)
     standard = fit_standardiser(own[:100]).apply(own)
     threshold = bundle.manifest.threshold.score
+    # All windows count for it, and a device may not go below it.
+    assert bundle.manifest.threshold.fitted_on == 600
+    assert bundle.manifest.threshold.personal_minimum == 1.0
     healthy = np.array([model.infer_and_score(row)[1] for row in standard])
     broken = np.array([model.infer_and_score(row)[1] for row in rng.permuted(standard, axis=0)])
     assert np.mean(healthy > threshold) <= 0.02
