@@ -141,17 +141,22 @@ class MomentsQuestion(Struct, frozen=True, kw_only=True, tag="moments"):
 
 
 class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
-    """Score copies of held-out windows, aged and disturbed as `seed` has it, with each of `CONTENDERS`; count the scores."""
+    """Score copies of held-out windows, aged and disturbed as `seed` has it, with each of `CONTENDERS`; count the scores.
+
+    Of the newest `maximum_examples` held-out windows.
+    """
 
     run_id: str
     layout_sha256: str
     seed: int = 0
+    maximum_examples: Positive = 100_000
 
 
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
     """Score held-out windows with `candidate` and `champion`; count scores, tensor ranges and features.
 
-    The candidate's scores of all windows, trained on or not, are counted besides, for the threshold: the newest `maximum_examples`.
+    The candidate's scores of all windows, trained on or not, are counted besides, for the threshold. Of either kind, and of both
+    together, the newest `maximum_examples`.
     """
 
     run_id: str

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.errors import AnswerRefusedError, SumError
 from aggregator.rounds.admission import admit_contest, admit_moments
 from aggregator.rounds.asking import Asked, CohortQuestion, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.attendance import Attendance
@@ -25,12 +26,15 @@ from aggregator.rounds.runs import ContestRecord, TrainingRun
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.linear_baseline import fits_a_linear_detector
-from protocol.questions import CONTENDERS, ContestQuestion, MomentsQuestion
+from protocol.questions import CONTENDERS, ContestQuestion, MomentsQuestion, contest_layout
 
 __all__ = ["BASELINES", "compares", "contenders_of", "contest_record", "gather_moments", "hold_contest"]
 
 BASELINES: Final = frozenset(CONTENDERS) - {"champion", "network"}
 """Contenders that no device trains."""
+
+_LARGEST_SUM: Final = 2**53
+"""Counts up to here are exact in float64."""
 
 
 def compares(policy: FamilySettings, architecture: Architecture) -> bool:
@@ -52,6 +56,11 @@ def contest_record(
     total: NDArray[np.float64], champion_threshold: float, policy: FamilySettings
 ) -> ContestRecord:
     """What the run keeps of the verdict over a cohort's sum; raises SumError where nothing can be read from it."""
+    # Under a secure sum nobody saw the single answers; what holds of each of them must at least hold of their sum.
+    try:
+        admit_contest(maximum_examples=_LARGEST_SUM)(contest_layout().unpack(np.asarray(total)))
+    except AnswerRefusedError as refused:
+        raise SumError(f"the contest's sum is none that devices can have given: {refused}") from None
     verdict = judge_contest(
         total,
         champion_threshold=champion_threshold,
@@ -104,7 +113,12 @@ def hold_contest(
     """Ask everybody who is there to score aged and disturbed held-out windows with each contender (P,); raises as `ask_cohort`."""
     # Another seed than any round of training has: disturbances must not follow the order of somebody's batches.
     seed = int(np.random.default_rng([run.seed, run.finished_rounds, 7]).integers(2**31))
-    question = ContestQuestion(run_id=run.id, layout_sha256=architecture.layout_sha256, seed=seed)
+    question = ContestQuestion(
+        run_id=run.id,
+        layout_sha256=architecture.layout_sha256,
+        seed=seed,
+        maximum_examples=policy.maximum_examples,
+    )
     asking = CohortQuestion(
         question=question,
         arrays=contenders,

@@ -50,7 +50,7 @@ __all__ = ["Answerer", "SumSide", "client_app"]
 Answerer = Callable[[Question, Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]
 
 MAXIMUM_ARRAYS: Final = 8
-"""No question carries more than four."""
+"""No question carries more than a contest's five."""
 
 _REFUSALS: Final = (LearnerError, FleetError, StorageError, ProtocolError, ModelError)
 

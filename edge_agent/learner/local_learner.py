@@ -33,12 +33,15 @@ from models.contest import score_contenders
 from models.covariance_detector import Moments
 from models.errors import LayoutError
 from models.learning_runtimes import LearningModel
+from models.linear_baseline import fits_a_linear_detector
 from models.local_training import assess
 from protocol.questions import (
     CONTENDERS,
+    MOMENTS,
     AnswerLayout,
     AssessQuestion,
     ContestQuestion,
+    ExamplePrivacy,
     FitQuestion,
     Kind,
     MomentsQuestion,
@@ -61,6 +64,9 @@ MINIMUM_ROWS: Final = HOLD_OUT_EVERY
 
 MAXIMUM_EPOCHS: Final = 1000
 """No question may keep a device busy without end."""
+
+MAXIMUM_PRIVATE_STEPS: Final = 100_000
+"""As many as a family may ask for; their windows are no more than those of `MAXIMUM_EPOCHS` either."""
 
 
 class LocalLearner:
@@ -104,8 +110,18 @@ class LocalLearner:
         self._waiting: LocalUpdate | None = None
 
     def layout_of(self, kind: Kind) -> AnswerLayout:
-        """Layout of this device's answers to questions of `kind`; raises QuestionError for an unknown kind."""
+        """Layout of this device's answers to questions of `kind`.
+
+        Raises:
+            QuestionError: an unknown kind.
+            QuestionRefusedError: moments are asked of windows that no linear detector fits. Those of raw windows have F² entries for
+                F of some ten thousand, more than a device's memory.
+        """
         architecture = self._model.architecture
+        if kind == MOMENTS and not fits_a_linear_detector(architecture):
+            raise QuestionRefusedError(
+                f"moments are for linear detectors, and a {architecture.kind} of layers {architecture.layers} holds none"
+            )
         return answer_layout(
             kind,
             parameter_count=architecture.parameter_count,
@@ -134,16 +150,17 @@ class LocalLearner:
                 "candidate" and "champion" for an assessment.
 
         Raises:
-            QuestionRefusedError: another layout, an array missing or unusable, an absurd number of epochs, or a training that
-                left the finite numbers. The aggregator is told in these words.
+            QuestionRefusedError: another layout, an array missing or unusable, an absurd number of epochs or private steps, moments for
+                a model that needs none, or a training that left the finite numbers. The aggregator is told in these words.
         """
         architecture = self._model.architecture
         if question.layout_sha256 != architecture.layout_sha256:
             raise QuestionRefusedError(
                 f"the question is about layout {question.layout_sha256[:12]}…, this device runs {architecture.layout_sha256[:12]}…"
             )
+        layout = self.layout_of(kind_of(question))
         parts, words = self._answer(question, arrays)
-        vector = self.layout_of(kind_of(question)).pack(parts)
+        vector = layout.pack(parts)
         if not np.isfinite(vector).all():
             raise QuestionRefusedError(words)
         return vector
@@ -160,13 +177,15 @@ class LocalLearner:
                 return self._add_up(question), "this device's windows do not add up to finite moments"
             case ContestQuestion():
                 contenders = {name: self._vector(arrays, name) for name in CONTENDERS}
-                parts = score_contenders(self._model, contenders, self._held_out, seed=question.seed)
+                held_out = self._held_out[-question.maximum_examples :]
+                parts = score_contenders(self._model, contenders, held_out, seed=question.seed)
                 return parts, "a contender's scores are not finite on this device's data"
             case AssessQuestion():
                 candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")
-                room = max(question.maximum_examples - len(self._held_out), 0)
+                held_out = self._held_out[-question.maximum_examples :]
+                room = question.maximum_examples - len(held_out)
                 trained_on = self._training[-room:] if room else None
-                parts = assess(self._model, candidate, champion, self._held_out, trained_on=trained_on)
+                parts = assess(self._model, candidate, champion, held_out, trained_on=trained_on)
                 return parts, "the candidate's scores are not finite on this device's data"
             case _:
                 assert_never(question)
@@ -178,6 +197,8 @@ class LocalLearner:
             raise QuestionRefusedError(
                 f"{question.epochs} epochs are asked for; this device does at most {MAXIMUM_EPOCHS}"
             )
+        if question.example_privacy is not None:
+            _require_end(question.example_privacy)
         if self._waiting is not None and _may_enter(self._waiting.question, question):
             return discounted(self._waiting, question)
         self._waiting = None
@@ -220,6 +241,14 @@ class LocalLearner:
             return require_finite(self._model.architecture, arrays[name])
         except LayoutError as error:
             raise QuestionRefusedError(f"array {name!r} cannot be used: {error}") from None
+
+
+def _require_end(privacy: ExamplePrivacy) -> None:
+    if privacy.steps > MAXIMUM_PRIVATE_STEPS or privacy.steps * privacy.sampling_rate > MAXIMUM_EPOCHS:
+        raise QuestionRefusedError(
+            f"{privacy.steps} private steps at a sampling rate of {privacy.sampling_rate:g} are asked for; this device does at most"
+            f" {MAXIMUM_PRIVATE_STEPS}, and the work of at most {MAXIMUM_EPOCHS} epochs"
+        )
 
 
 def _may_enter(trained: FitQuestion, asked: FitQuestion) -> bool:

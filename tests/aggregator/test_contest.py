@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aggregator.errors import AnswerRefusedError, SumError
 from aggregator.rounds.admission import admit_contest, admit_moments, check_answer
 from aggregator.rounds.baseline import RIDGE, fit_baselines, read_moments
+from aggregator.rounds.comparison import contest_record
 from aggregator.rounds.contest import Verdict, detection_power, judge_contest
 from aggregator.rounds.gate import GateLimits, check_candidate
 from aggregator.rounds.runs import ContestRecord, RunState
@@ -97,6 +98,15 @@ def test_the_one_that_finds_most_wins_and_a_tie_changes_nothing(found: dict[str,
     assert verdict.winner == winner
     assert verdict.powers == pytest.approx(found, abs=1e-3)
     assert not verdict.is_champion_stale
+
+
+@pytest.mark.parametrize("claimed", [-1.0, 0.0, 7.0], ids=["negative", "none", "too many"])
+def test_a_sum_that_no_devices_can_have_given_decides_nothing(claimed: float) -> None:
+    layout = contest_layout()
+    parts = layout.unpack(total_of(powers(0.5, 0.9, 0.6, 0.6)))
+    parts["network_aged"] *= claimed
+    with pytest.raises(SumError, match="network_aged"):
+        contest_record(layout.pack(parts).astype(np.float64), 3.0, POLICY)
 
 
 def test_powers_do_not_depend_on_the_scale_of_the_scores() -> None:

@@ -25,10 +25,15 @@ from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector
 from protocol.questions import (
     ASSESS,
+    CONTENDERS,
     FIT,
+    MOMENTS,
     AssessQuestion,
+    ContestQuestion,
     FitQuestion,
+    MomentsQuestion,
     assess_layout,
+    contest_layout,
     encode_question,
     fit_layout,
 )
@@ -117,7 +122,7 @@ def test_assess_sees_the_held_out_rows_alone_but_for_the_threshold() -> None:
     assert (parts["candidate_scores"].sum(), parts["threshold_scores"].sum()) == (2, 10)
 
 
-@pytest.mark.parametrize(("limit", "counted"), [(100, 10), (7, 7), (1, 2)])
+@pytest.mark.parametrize(("limit", "counted"), [(100, 10), (7, 7), (1, 1)])
 def test_the_threshold_counts_the_newest_windows_up_to_the_questions_limit(limit: int, counted: int) -> None:
     learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
     question = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=limit)
@@ -249,3 +254,30 @@ def test_gradients_at_rounded_weights_need_a_second_model_and_no_example_privacy
     learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
     with pytest.raises(QuestionRefusedError, match="at rounded weights are asked for"):
         learner.answer(question, {"parameters": np.ones(P, np.float32)})
+
+
+def test_no_more_held_out_windows_are_graded_than_the_question_takes() -> None:
+    learner = LocalLearner(MeanModel(), np.zeros((60, 3), np.float32), maximum_examples=100)
+    asked = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=7)
+    vector = np.zeros(P, np.float32)
+    graded = learner.answer(asked, {"candidate": vector, "champion": vector})
+    parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(graded)
+    assert (parts["examples"][0], parts["candidate_scores"].sum(), parts["threshold_scores"].sum()) == (
+        7,
+        7,
+        7,
+    )
+    contest = ContestQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=7)
+    compared = contest_layout().unpack(learner.answer(contest, dict.fromkeys(CONTENDERS, vector)))
+    assert (compared["examples"][0], compared["champion_scores"].sum()) == (7, 7)
+
+
+def test_moments_of_windows_that_no_linear_detector_fits_are_refused_before_they_are_added_up() -> None:
+    class Classifier(MeanModel):
+        architecture = Architecture(kind="dense-classifier", layers=(3, 2, 3))
+
+    learner = LocalLearner(Classifier(), np.zeros((60, 3), np.float32), maximum_examples=100)
+    with pytest.raises(QuestionRefusedError, match="dense-classifier"):
+        learner.layout_of(MOMENTS)
+    with pytest.raises(QuestionRefusedError, match="dense-classifier"):
+        learner.answer(MomentsQuestion(run_id="r", layout_sha256=Classifier.architecture.layout_sha256), {})

@@ -214,3 +214,10 @@ def test_a_full_disk_costs_the_variate_and_not_the_round(caplog: pytest.LogCaptu
     device.settle()
     assert "control_variate_lost no space left" in caplog.text
     update_of(device, question(2, method="scaffold"))
+
+
+@pytest.mark.parametrize(("rate", "steps"), [(1.0, 1001), (1e-6, 100_001)])
+def test_private_training_without_end_is_refused(rate: float, steps: int) -> None:
+    privacy = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=rate, steps=steps)
+    with pytest.raises(QuestionRefusedError, match=f"{steps} private steps"):
+        learner().answer(question(example_privacy=privacy), {"parameters": START})
