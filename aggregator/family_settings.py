@@ -306,6 +306,9 @@ def training_conflict(family: FamilySettings) -> str | None:
         "[family.example_privacy] clips each window's gradient to its own clip_norm: leave gradient_clip out": (
             is_private and family.gradient_clip is not None
         ),
+        "[family.example_privacy] takes its gradients at the float weights: leave quantization_aware out": (
+            is_private and family.quantization_aware
+        ),
         "baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise_multiplier;"
         " leave baseline out": bool(family.baseline) and is_noised,
         "baseline = true needs exact moments, which tell what [family.example_privacy] hides: leave baseline out": (

@@ -152,7 +152,8 @@ def draw_probes(feature_counts: NDArray[np.float64], rng: np.random.Generator) -
     """Windows (PROBES, features) whose every feature is distributed as the fleet's histogram of it says."""
     edges = np.concatenate([FEATURE_GRID.edges[:1], FEATURE_GRID.edges, FEATURE_GRID.edges[-1:]])
     columns = []
-    for counts in feature_counts:
+    # Under a secure sum a device that lies can leave a negative count, of which no window can be drawn.
+    for counts in np.maximum(feature_counts, 0.0):
         # A noised sum may leave a feature without a count above the noise: then nothing is known of it.
         share = counts / counts.sum() if counts.sum() > 0 else np.full(len(counts), 1 / len(counts))
         bins = rng.choice(len(counts), size=PROBES, p=share)

@@ -23,8 +23,8 @@ def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) 
     if run.contest is not None and run.contest.powers:
         found = {f"{name}_power": power for name, power in run.contest.powers.items()}
     if policy.example_privacy is not None:
-        # For the device that answered every round: each is one more private training on the same windows.
-        rounds = [policy.example_privacy.question()] * run.finished_rounds
+        # For the device that answered every attempt: each is one more private training on the same windows.
+        rounds = [policy.example_privacy.question()] * _attempts_at_training(run)
         found["example_epsilon"] = example_epsilon(rounds, policy.privacy.delta)
         found["example_delta"] = policy.privacy.delta
     provenance = msgspec.structs.replace(
@@ -33,6 +33,16 @@ def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) 
         evaluation={**candidate.provenance.evaluation, **found},
     )
     return replace(candidate, provenance=provenance)
+
+
+def _attempts_at_training(run: TrainingRun) -> int:
+    """How often a device may have trained: a void round moved no model, but in plain its updates were seen, too."""
+    last: dict[int, int] = {}
+    for record in run.log:
+        if record.kind == "fit":
+            # The number of the last, not how many records there are: a session that broke leaves none.
+            last[record.number] = max(record.attempt, last.get(record.number, 0))
+    return max(sum(last.values()), run.finished_rounds)
 
 
 def describe_method(run: TrainingRun, policy: FamilySettings) -> str:

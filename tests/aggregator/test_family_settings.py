@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aggregator_world import ARCHITECTURE, FAMILY, POLICY, World
+from msgspec import structs
 from pydantic import ValidationError
 
 from aggregator.privacy.example_level import example_epsilon
 from aggregator.rounds.ports import Candidate
 from aggregator.rounds.provenance import describe_method, with_method
-from aggregator.rounds.runs import ContestRecord
+from aggregator.rounds.runs import ContestRecord, RoundRecord
 from aggregator.settings import FamilySettings
 from models.drift.reference import fit_reference
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
@@ -51,6 +52,7 @@ def family(**changes: object) -> FamilySettings:
         ({"method": "scaffold", "momentum": 0.5}, "does not go with momentum"),
         ({"method": "scaffold", "privacy": NOISE}, 'bounds one update: set method = "plain"'),
         ({"example_privacy": PRIVATE, "gradient_clip": 1.0}, "leave gradient_clip out"),
+        ({"example_privacy": PRIVATE, "quantization_aware": True}, "leave quantization_aware out"),
         ({"baseline": True, "privacy": NOISE}, "drown in privacy.noise_multiplier; leave baseline out"),
         ({"baseline": True, "example_privacy": PRIVATE}, "tell what .family.example_privacy. hides"),
         ({"example_privacy": {"noise_multiplier": 1.0, "steps": 5}}, "sampling_rate"),
@@ -117,6 +119,21 @@ def test_a_release_says_what_one_window_of_a_device_paid(tmp_path: Path) -> None
         {"example_epsilon": example_epsilon([one], 1e-5), "example_delta": 1e-5}
     )
     assert "example_epsilon" not in with_method(CANDIDATE, run, family()).provenance.evaluation
+
+
+def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
+    def fit(number: int, attempt: int) -> RoundRecord:
+        return RoundRecord(
+            kind="fit", number=number, attempt=attempt, started_at=0.0, seconds=1.0, seconds_in_training=1.0,
+            asked=3, participants=(), refused=(), lost=(), spared=(),
+        )  # fmt: skip
+
+    # Round 1 at its third attempt (the session broke in the second, which left no record), round 2 at its first.
+    run = structs.replace(World(tmp_path).add_run(), finished_rounds=2, log=(fit(1, 1), fit(1, 3), fit(2, 1)))
+    policy = family(example_privacy=PRIVATE, privacy={"delta": 1e-5})
+    four = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=80)
+    found = with_method(CANDIDATE, run, policy).provenance.evaluation["example_epsilon"]
+    assert found == pytest.approx(example_epsilon([four], 1e-5))
 
 
 def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.errors import ExportFailedError
 from aggregator.rounds.assessment import Assessment, tensor_ranges
-from aggregator.rounds.int8_report import compare_int8, typical_windows
+from aggregator.rounds.int8_report import compare_int8, draw_probes, typical_windows
 from aggregator.rounds.ports import Candidate
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
@@ -172,3 +172,11 @@ def test_one_device_of_many_with_a_wild_range_does_not_coarsen_everybodys_int8()
         found = tensor_ranges(many)
         assert (np.abs(found).min() >= 1000.0) == is_held
         assert np.array_equal(found, ordinary) == (not is_held)
+
+
+def test_negative_counts_of_a_device_that_lies_are_no_windows() -> None:
+    counts = np.zeros((1, FEATURE_GRID.bins))
+    counts[0, 20], counts[0, 40] = -5.0, 10.0
+    drawn = draw_probes(counts, np.random.default_rng(0))
+    low, high = FEATURE_GRID.edges[39], FEATURE_GRID.edges[40]
+    assert ((drawn >= low) & (drawn <= high)).all()
