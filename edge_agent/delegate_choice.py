@@ -87,11 +87,11 @@ class ChildTrial:
             int8_bytes=len(bundle.int8_model),
             wall_s=math.ceil(self._wall_s) + 5,
         )
-        with tempfile.TemporaryFile() as asked:
-            asked.write(msgspec.json.encode(question) + b"\n")
-            asked.write(bundle.int8_model + _compiled(delegate, bundle))
-            asked.seek(0)
-            try:
+        try:
+            with tempfile.TemporaryFile() as asked:
+                asked.write(msgspec.json.encode(question) + b"\n")
+                asked.write(bundle.int8_model + _compiled(delegate, bundle))
+                asked.seek(0)
                 child = subprocess.run(
                     self._command,
                     stdin=asked,
@@ -101,13 +101,13 @@ class ChildTrial:
                     env={**os.environ, "OMP_NUM_THREADS": "1"},
                     start_new_session=True,
                 )
-                return msgspec.json.decode(child.stdout, type=DelegateVerdict)
-            except subprocess.TimeoutExpired:
-                reason = f"it gave no answer within {self._wall_s:g} s"
-            except OSError as error:
-                reason = f"its trial cannot be started: {error}"
-            except msgspec.DecodeError:
-                reason = f"it crashed its trial ({_how(child.returncode)})"
+            return msgspec.json.decode(child.stdout, type=DelegateVerdict)
+        except subprocess.TimeoutExpired:
+            reason = f"it gave no answer within {self._wall_s:g} s"
+        except OSError as error:  # a full disk, too: the question is handed over in a file
+            reason = f"its trial cannot be started: {error}"
+        except msgspec.DecodeError:
+            reason = f"it crashed its trial ({_how(child.returncode)})"
         return DelegateVerdict(delegate=delegate, is_accepted=False, reason=reason)
 
 

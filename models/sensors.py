@@ -27,6 +27,9 @@ __all__ = ["SensorView"]
 Float = NDArray[np.float32]
 Floats = NDArray[np.floating]
 
+_KEPT_OF_A_NAME: Final = 190
+"""Characters of a channel's name in a watched column's: a finding's sensor may have 200."""
+
 _SMALLEST_SPREAD: Final = 1e-3
 """Added before the logarithm, in units of healthy variation: a stuck channel stays finite, and constant."""
 
@@ -48,7 +51,9 @@ class SensorView:
         self.watched: Final[tuple[str, ...]] = (
             self.names
             if self._samples == 1
-            else tuple(f"{name} {what}" for what in ("level", "spread") for name in self.names)
+            else tuple(
+                f"{name[:_KEPT_OF_A_NAME]} {what}" for what in ("level", "spread") for name in self.names
+            )
         )
 
     def fit_scale(self, rows: Floats) -> Standardiser:

@@ -56,7 +56,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     kind: Literal["dense-autoencoder", "dense-classifier", "conv-autoencoder"]
-    layers: tuple[Positive, ...]
+    layers: Annotated[tuple[Positive, ...], Meta(min_length=2)]
     parameter_count: Positive
     layout_sha256: Sha256
     convolution: ConvolutionSpec | None = None

@@ -68,6 +68,8 @@ def proven_silent_units(architecture: Architecture, parameters: Floats, low: Flo
         return ()
     parts = split_parameters(architecture, np.asarray(parameters, np.float64))
     names = architecture.tensor_names
+    # As export encloses zero: int8 can represent it, so a window can bring it, whatever was seen.
+    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     masks = []
     for i in range(len(architecture.layers) - 2):
         source = names.index("input" if i == 0 else f"relu_{i - 1}")

@@ -176,6 +176,16 @@ def test_a_child_that_cannot_be_started_is_a_verdict(tmp_path) -> None:
     assert "cannot be started" in verdict.reason
 
 
+def test_a_trial_on_a_full_disk_is_a_verdict_and_the_agent_starts(monkeypatch) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edge_agent.delegate_choice.tempfile.TemporaryFile", full)
+    verdict = ChildTrial().run(Delegate.GPU, None, bundle())
+    assert not verdict.is_accepted
+    assert "No space left" in verdict.reason
+
+
 class FakeProbe:
     def __init__(self, result: ProbeResult | None) -> None:
         self._result = result

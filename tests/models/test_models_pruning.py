@@ -51,6 +51,15 @@ def test_what_is_proven_holds_for_every_window_within_the_ranges_and_needs_them(
     assert first.sum() > proven_silent_units(ARCHITECTURE, flat, 3 * low, 3 * high)[0].sum()
 
 
+def test_zero_is_within_every_range_because_int8_can_always_represent_it() -> None:
+    narrow = Architecture(kind="dense-autoencoder", layers=(1, 2, 1))
+    flat = np.array([-1, 1, 1, -1, 0, 0, 0], np.float32)  # relu(1 - x), relu(x - 1); then zeros
+    first, second = proven_silent_units(narrow, flat, np.full(4, 2.0), np.full(4, 5.0))[0]
+    assert (first, second) == (False, False)  # at x = 0 the first fires, which was never seen
+    first, second = proven_silent_units(narrow, flat, np.full(4, -5.0), np.full(4, -2.0))[0]
+    assert (first, second) == (False, True)
+
+
 def test_leaving_silent_units_out_changes_no_output_and_makes_the_model_smaller() -> None:
     flat, x = with_silent_units(), inputs(300)
     first, second, third = seen_silent_units(ARCHITECTURE, flat, x)

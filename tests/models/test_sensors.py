@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from models.errors import FeatureError
 from models.features import make_extractor, passthrough_spec, raw_spec
 from models.sensors import SensorView
 from protocol.manifest import FeatureSpec
+from protocol.messages.payloads import DetectorFinding
 
 pytestmark = pytest.mark.edge
 
@@ -110,3 +112,9 @@ def test_ready_features_are_sensors_themselves() -> None:
     assert [len(part) for part in view.scale_of(view.fit_scale(rows))] == [2, 2]
     assert [len(part) for part in view.scale_of(None)] == [0, 0]
     assert view.blame(rows[0], rows[0] + (0, 1), 1) == ("b",)
+
+
+def test_a_channel_with_the_longest_name_can_be_reported() -> None:
+    view = SensorView(raw_spec(("x" * 200,), SAMPLES))
+    finding = DetectorFinding(detector="mean up", sensor=view.watched[0], statistic=1.0, threshold=1.0)
+    assert msgspec.json.decode(msgspec.json.encode(finding), type=DetectorFinding) == finding

@@ -94,6 +94,13 @@ def test_a_signed_manifest_of_another_format_is_refused() -> None:
         open_bundle(packed, TRUSTED)
 
 
+def test_a_signed_manifest_of_a_model_without_layers_is_refused() -> None:
+    model = msgspec.structs.replace(MANIFEST.model, layers=())
+    packed = pack_bundle(msgspec.structs.replace(MANIFEST, model=model), FILES, KEY)
+    with pytest.raises(BundleFormatError, match="layers"):
+        open_bundle(packed, TRUSTED)
+
+
 def test_files_that_differ_from_the_manifest_are_not_packed() -> None:
     with pytest.raises(BundleIntegrityError, match="entries_for"):
         pack_bundle(MANIFEST, FILES | {"golden.json": b"{ }"}, KEY)
