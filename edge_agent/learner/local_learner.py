@@ -31,7 +31,7 @@ from edge_agent.learner.local_update import LocalUpdate, discounted, train_updat
 from models.architecture import require_finite
 from models.contest import score_contenders
 from models.covariance_detector import Moments
-from models.errors import LayoutError
+from models.errors import LayoutError, ParameterError
 from models.learning_runtimes import LearningModel
 from models.linear_baseline import fits_a_linear_detector
 from models.local_training import assess
@@ -67,6 +67,9 @@ MAXIMUM_EPOCHS: Final = 1000
 
 MAXIMUM_PRIVATE_STEPS: Final = 100_000
 """As many as a family may ask for; their windows are no more than those of `MAXIMUM_EPOCHS` either."""
+
+
+_DIVERGED: Final = "training diverged; the learning rate may be too high for this device's data"
 
 
 class LocalLearner:
@@ -171,8 +174,7 @@ class LocalLearner:
         """The parts of the answer, and what to say should they not be finite."""
         match question:
             case FitQuestion():
-                words = "training diverged; the learning rate may be too high for this device's data"
-                return self._fit(question, arrays).parts, words
+                return self._fit(question, arrays).parts, _DIVERGED
             case MomentsQuestion():
                 return self._add_up(question), "this device's windows do not add up to finite moments"
             case ContestQuestion():
@@ -207,16 +209,20 @@ class LocalLearner:
         variate = None
         if control is not None:
             variate = self._variates.load(question.run_id, question.layout_sha256, control.size)
-        self._waiting = train_update(
-            self._model,
-            self._training[-question.maximum_examples :],
-            question,
-            parameters,
-            control=control,
-            variate=variate,
-            random_bytes=self._random_bytes,
-            twin=self._twin,
-        )
+        try:
+            self._waiting = train_update(
+                self._model,
+                self._training[-question.maximum_examples :],
+                question,
+                parameters,
+                control=control,
+                variate=variate,
+                random_bytes=self._random_bytes,
+                twin=self._twin,
+            )
+        except ParameterError:
+            # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
+            raise QuestionRefusedError(_DIVERGED) from None
         return self._waiting
 
     def _require_twin(self, question: FitQuestion) -> None:

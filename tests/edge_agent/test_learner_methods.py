@@ -221,3 +221,18 @@ def test_private_training_without_end_is_refused(rate: float, steps: int) -> Non
     privacy = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=rate, steps=steps)
     with pytest.raises(QuestionRefusedError, match=f"{steps} private steps"):
         learner().answer(question(example_privacy=privacy), {"parameters": START})
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["plain", "private"])
+def test_a_training_that_diverged_tells_no_number_of_this_device(private: bool) -> None:
+    # Weights so large that the loss overflows and the parameters do not: the largest of those depends on the windows.
+    start, told = START.copy(), set()
+    start[-30:-6] = 1e20
+    privacy = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.5, steps=2)
+    asked = question(epochs=1, batch_size=100, example_privacy=privacy if private else None)
+    for seed in range(2):
+        rows = np.random.default_rng(seed).normal(size=(60, 6)).astype(np.float32)
+        with pytest.raises(QuestionRefusedError) as refused:
+            LocalLearner(MODEL, rows, maximum_examples=100).answer(asked, {"parameters": start})
+        told.add(str(refused.value))
+    assert told == {"training diverged; the learning rate may be too high for this device's data"}
