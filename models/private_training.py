@@ -17,7 +17,8 @@ and by `FLOAT_SLACK`, so its multiplier is kept and not idealised. At integer R�
 than the continuous one, sampled or not. Each drawn integer is within 1e-14 of its distribution
 (`protocol.privacy.integer_tables`): a strict claim adds steps·P·1e-14 to its δ.
 
-Invariants: a batch is divided by its expected size, so its real size stays secret; an empty batch is a step along noise alone.
+Invariants: a batch is divided by its expected size, so its real size stays secret; an empty batch is a step along noise alone;
+no parameters, a forger's either, make a dense model's window count for more than the clip and its slack.
 
 Sources: Abadi et al., "Deep Learning with Differential Privacy", 2016, arXiv:1607.00133v2, Algorithm 1; Poisson batches,
 Mironov, Talwar, Zhang, 2019, arXiv:1908.10530v1; Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy",
@@ -53,6 +54,11 @@ _PIECE: Final = 256
 """Windows a call of the graph: a Poisson batch has no largest size, a device's memory has."""
 
 
+_LARGEST_ACTIVATION: Final = 1e6
+"""Beyond it a window counts as zero. Kernels flush values below 1e-38, squares of 1e-19 among them: a parameter vector made for it
+hides a gradient, huge activation times tiny derivative, from the norm. Up to here that is below half of `FLOAT_SLACK` a layer."""
+
+
 class PrivatelyTrainable(Scorer, Protocol):
     """The part of `models.training_model.TrainingModel` that private training needs."""
 
@@ -66,6 +72,9 @@ class PrivatelyTrainable(Scorer, Protocol):
         self, x: Floats, clip_norm: float, *, labels: Floats | None = None
     ) -> tuple[NDArray[np.float32], float]:
         """(sum of each window's gradient clipped to norm `clip_norm` (P,), mean loss)."""
+
+    def ranges(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(low (T,), high (T,)) over windows (B, F)."""
 
     def step(
         self,
@@ -197,12 +206,34 @@ def _clipped_total(
     total = np.zeros(dimension)
     for at in range(0, len(chosen), _PIECE):
         piece = chosen[at : at + _PIECE]
-        part, _ = model.clipped_sum(
-            windows[piece], clip_norm, labels=None if labels is None else labels[piece]
-        )
-        total += part
+        of_piece = None if labels is None else labels[piece]
+        total += _clipped_piece(model, windows[piece], of_piece, clip_norm, dimension)
     if not np.isfinite(total).all():
         raise ParameterError(
             "private training diverged: a window's gradient is not finite; lower the learning rate"
         )
+    return total
+
+
+def _clipped_piece(
+    model: PrivatelyTrainable,
+    x: NDArray[np.float32],
+    labels: Floats | None,
+    clip_norm: float,
+    dimension: int,
+) -> NDArray[np.floating]:
+    """Sum of clipped gradients (P,); a window whose activations are too large for a norm in float32 counts as zero."""
+    low, high = model.ranges(x)
+    # NaN is too large as well: it compares as false.
+    if np.maximum(-low, high).max() <= _LARGEST_ACTIVATION:
+        return model.clipped_sum(x, clip_norm, labels=labels)[0]
+    total = np.zeros(dimension)
+    if len(x) > 1:
+        # Each by itself: what one window counts must not depend on its neighbours.
+        for i in range(len(x)):
+            one = slice(i, i + 1)
+            part = _clipped_piece(
+                model, x[one], None if labels is None else labels[one], clip_norm, dimension
+            )
+            total += part
     return total

@@ -10,8 +10,9 @@ import pytest
 from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
 
 from models import reference_model
+from models.architecture import split_parameters
 from models.errors import InputError, LayoutError, ParameterError, TrainingSettingsError
-from models.private_training import FLOAT_SLACK, fit_privately
+from models.private_training import FLOAT_SLACK, _clipped_total, fit_privately
 from models.training_model import TrainingModel
 from protocol.privacy.randomness import KEY_BYTES
 from protocol.questions import ExamplePrivacy
@@ -80,6 +81,9 @@ class Recorder:
         self.batches.append(len(x))
         return np.full(self.size, self.of_one * len(x), np.float32), 0.0
 
+    def ranges(self, x):
+        return np.zeros(2, np.float32), np.ones(2, np.float32)
+
     def step(self, gradient, learning_rate, *, proximal=0.0, optimizer="sgd", momentum=0.0) -> None:
         self.gradients.append(np.array(gradient))
 
@@ -99,6 +103,26 @@ def record(recorder: Recorder, **change) -> Recorder:
     x = change.pop("x", np.zeros((50, 3), np.float32))
     fit_privately(recorder, np.zeros(recorder.size), x, **(settings | change))
     return recorder
+
+
+def parameters_that_hide_a_gradient(x: np.ndarray) -> np.ndarray:
+    """For a window x (6,): activations of 1e19 times derivatives of 1e-19, whose squares the kernels flush to zero."""
+    flat = np.zeros(AUTOENCODER.parameter_count, np.float32)
+    w0, _, _, b1, w2, b2, w3, _ = split_parameters(AUTOENCODER, flat)
+    w0[0], b1[:], b2[:], w3[:] = 9e18, 1e-6, 1e-6, -0.25
+    w2[:] = 0.9e-19 / (w3 @ (-2 / 6 * x)).sum()
+    return flat
+
+
+def test_no_parameters_make_a_window_count_for_more_than_the_clip() -> None:
+    x = np.array([[1, 0.3, 0.3, 0.3, 0.3, 0.3], [0, 0.3, 0.3, 0.3, 0.3, 0.3]], np.float32)
+    flat = parameters_that_hide_a_gradient(x[0])
+    model = model_of("autoencoder")
+    model.restore(flat)
+    total = _clipped_total(model, x, None, np.array([0, 1]), 0.5, len(flat))
+    alone = model.clipped_sum(x[1:], 0.5)[0]
+    assert total == pytest.approx(alone)  # and the other window is not lost
+    assert 0.1 < np.linalg.norm(total) <= 0.5 * (1 + FLOAT_SLACK)
 
 
 @both
