@@ -20,10 +20,6 @@ LearningRuntime = Literal["litert", "torch"]
 class LearningModel(Trainable, PrivatelyTrainable, Protocol):
     """All that a learner asks of a model: train, train privately, score, report ranges."""
 
-    @property
-    def architecture(self) -> Architecture:
-        """What the flat vector means."""
-
 
 def open_learning_model(
     content: bytes, architecture: Architecture, runtime: LearningRuntime = "litert"

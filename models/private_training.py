@@ -18,7 +18,7 @@ than the continuous one, sampled or not. Each drawn integer is within 1e-14 of i
 (`protocol.privacy.integer_tables`): a strict claim adds steps·P·1e-14 to its δ.
 
 Invariants: a batch is divided by its expected size, so its real size stays secret; an empty batch is a step along noise alone;
-no parameters, a forger's either, make a dense model's window count for more than the clip and its slack.
+no parameters, a forger's either, make a window count for more than the clip and its slack.
 
 Sources: Abadi et al., "Deep Learning with Differential Privacy", 2016, arXiv:1607.00133v2, Algorithm 1; Poisson batches,
 Mironov, Talwar, Zhang, 2019, arXiv:1908.10530v1; Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy",
@@ -34,6 +34,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.architecture import Architecture
 from models.errors import ParameterError, TrainingSettingsError
 from models.local_training import FitResult, Optimizer, Scorer, mean_loss, require_windows
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
@@ -61,6 +62,10 @@ hides a gradient, huge activation times tiny derivative, from the norm. Up to he
 
 class PrivatelyTrainable(Scorer, Protocol):
     """The part of `models.training_model.TrainingModel` that private training needs."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the flat vector means."""
 
     def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
         """Set parameters, anchor and correction (P,); the optimizer starts anew."""
@@ -222,10 +227,15 @@ def _clipped_piece(
     clip_norm: float,
     dimension: int,
 ) -> NDArray[np.floating]:
-    """Sum of clipped gradients (P,); a window whose activations are too large for a norm in float32 counts as zero."""
+    """Sum of clipped gradients (P,); a window whose gradient cannot be measured in float32 counts as zero.
+
+    A convolution's norms are sums of terms of either sign, which may cancel to less than nothing: its windows go one by one, and the
+    result is measured again.
+    """
     low, high = model.ranges(x)
     # NaN is too large as well: it compares as false.
-    if np.maximum(-low, high).max() <= _LARGEST_ACTIVATION:
+    is_measurable = bool(np.maximum(-low, high).max() <= _LARGEST_ACTIVATION)
+    if is_measurable and model.architecture.convolution is None:
         return model.clipped_sum(x, clip_norm, labels=labels)[0]
     total = np.zeros(dimension)
     if len(x) > 1:
@@ -236,4 +246,9 @@ def _clipped_piece(
                 model, x[one], None if labels is None else labels[one], clip_norm, dimension
             )
             total += part
+    elif is_measurable:
+        alone = model.clipped_sum(x, clip_norm, labels=labels)[0].astype(np.float64)
+        norm = float(np.linalg.norm(alone))
+        if math.isfinite(norm):
+            total = alone * (clip_norm / max(norm, clip_norm))
     return total
