@@ -157,7 +157,7 @@ class FlowerClient:
         with upstream.no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message.object_id
             if self._sends_whole:
-                self._call(
+                taken = self._call(
                     "push-messages",
                     upstream.PushMessagesRequest(
                         node=self._node,
@@ -166,6 +166,11 @@ class FlowerClient:
                     ),
                     upstream.PushMessagesResponse(),
                 )
+                # Only an answer to an open question gets a session: without one it enters no sum, and an update can wait.
+                if not taken.session_id:
+                    raise AggregatorAnswerError(
+                        "nobody waits for this answer any more: its question is closed"
+                    )
                 return
             objects = upstream.get_all_nested_objects(message)
             response = self._call(

@@ -76,7 +76,7 @@ class Participation:
         show: told whenever the stats change.
         traffic: bytes (sent, received) so far.
         rng: spreads the waits of a fleet.
-        settle: told when an update in plain was taken; one under masks settles when it is unmasked (`sum_participant`).
+        settle: told when an update was taken, in plain or masked.
     """
 
     def __init__(
@@ -166,8 +166,8 @@ class Participation:
             self._refused += 1
         elif message.metadata.message_type in TRAINING_KINDS:
             self._rounds += 1
-            if "answer" in reply.content.array_records:
-                self._settle()
+            # Masked ones, too: who is slow to be asked for shares is in the sum nevertheless, and must not enter another.
+            self._settle()
 
     def _persist(self, call: Callable[[], _Result]) -> _Result | None:
         """The call's result, made as an active node, however often the aggregator is away meanwhile; None when the run is over first."""

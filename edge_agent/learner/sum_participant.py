@@ -170,7 +170,8 @@ class SumParticipant:
         attempt = self._of(request.session)
         revealed = attempt.role.unmask(request)
         self._attempt = None
-        # Whoever is asked for shares has its masked answer in the sum; nobody else is asked.
+        # Whoever is asked for shares has its masked answer in the sum. Not everybody in it is asked in time, so `participation` settles
+        # when the answer is taken; this is for roads that cannot tell.
         if attempt.terms.question in TRAINING_KINDS:
             self._settle()
         return messages.encode(revealed)

@@ -18,7 +18,9 @@ from flower_rounds_world import bundle, collect, devices, fit, honest, online, s
 
 from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerServer
+from edge_agent.errors import AggregatorAnswerError
 from edge_agent.learner.flower_client import FlowerClient
+from edge_agent.learner.upstream import Message, RecordDict
 
 __all__ = ["bundle", "devices", "server", "tls"]  # the fixtures
 
@@ -45,6 +47,30 @@ def test_device_that_vanishes_in_the_round_is_lost_at_the_deadline_and_late_answ
         second = collect(server, run, devices[:2], question=fit(2))
         assert sorted(second.participants) == ["press-0", "press-1"]
         np.testing.assert_array_equal(second.total, 2 * honest(None, None).astype(np.float64))
+
+
+def test_a_device_hears_that_nobody_waits_for_its_late_answer(
+    server: FlowerServer, devices: list[world.Device], tls: world.Tls
+) -> None:
+    run = server.start_run()
+    client = FlowerClient(f"127.0.0.1:{server.port}", tls.ca, devices[0].key, now=time.time)
+    client.activate()
+    pulled: list[Message] = []
+
+    def pull() -> None:
+        while not pulled:
+            pulled.extend(message for message in [client.pull()] if message is not None)
+
+    puller = threading.Thread(target=pull)
+    puller.start()
+    with pytest.raises(QuorumMissedError):
+        collect(server, run, devices[:1], deadline_s=1.0)
+    puller.join()
+    try:
+        with pytest.raises(AggregatorAnswerError, match="nobody waits"):
+            client.reply(Message(RecordDict(), reply_to=pulled[0]), 1.0)
+    finally:
+        client.close()
 
 
 def test_device_that_goes_offline_is_lost_at_once(

@@ -15,7 +15,7 @@ from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, Agg
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.learner_stats import LearnerState, LearnerStats
 from edge_agent.learner.participation import Participation, Patience
-from edge_agent.learner.upstream import ConfigRecord, Message, RecordDict
+from edge_agent.learner.upstream import ClientApp, ConfigRecord, Context, Message, RecordDict
 from protocol.questions import FIT, FitQuestion, encode_question
 
 pytestmark = pytest.mark.edge
@@ -86,12 +86,17 @@ def fails(error: Exception) -> Callable[[], object]:
 
 
 def take_part(
-    road: FakeRoad, *, expires_at: float = 60.0, answer: Callable[..., np.ndarray] | None = None
+    road: FakeRoad,
+    *,
+    expires_at: float = 60.0,
+    answer: Callable[..., np.ndarray] | None = None,
+    app: ClientApp | None = None,
+    settle: Callable[[], None] = lambda: None,
 ) -> tuple[bool, list[LearnerStats], Stop]:
     stop, shown = Stop(), list[LearnerStats]()
     participation = Participation(
         road,
-        client_app(answer or (lambda *_: np.zeros(2, np.float32)), clock=lambda: 0.0),
+        app or client_app(answer or (lambda *_: np.zeros(2, np.float32)), clock=lambda: 0.0),
         run_id="r",
         expires_at=expires_at,
         now=lambda: stop.now,
@@ -101,6 +106,7 @@ def take_part(
         traffic=lambda: (1, 2),
         patience=Patience(refusals_s=10.0),
         rng=random.Random(0),
+        settle=settle,
     )
     return participation.take_part(), shown, stop
 
@@ -169,3 +175,16 @@ def test_answer_that_breaks_becomes_an_error_reply_and_the_learner_goes_on() -> 
         "the device failed: ZeroDivisionError: no rows"
     ] * 2
     assert (shown[-1].rounds, shown[-1].refused) == (0, 2)
+
+
+def test_an_update_is_settled_when_it_was_taken_under_masks_or_not_and_only_then() -> None:
+    def masked(message: Message, _: Context) -> Message:
+        return Message(RecordDict({"sum": ConfigRecord({"message": b"words"})}), reply_to=message)
+
+    for app in (None, masked):
+        settled: list[int] = []
+        road = FakeRoad(
+            pull=[question, question], reply=[fails(AggregatorAnswerError("nobody waits")), lambda: None]
+        )
+        take_part(road, app=app, settle=lambda to=settled, by=road: to.append(len(by.replies)))
+        assert settled == [1]
