@@ -2,7 +2,7 @@
 
 It is another account than that of the rounds (`aggregator.privacy.accountant`): there a whole device is hidden in a sum,
 here one window in a device's update, whoever reads that update. A device's updates build on each other, so the costs of
-all its rounds add up. Adjacency: one window is there, or not; batches are Poisson samples that nobody sees.
+all its rounds add up. Adjacency: one window is there, or blank in its place; batches are Poisson samples that nobody sees.
 
 The figure is an upper bound for the discrete Gaussian that devices draw: Rényi divergences at integer orders, where its moments
 are no larger than the continuous Gaussian's. `idealised_example_epsilon` is that of the continuous one, from privacy loss

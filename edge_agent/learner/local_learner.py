@@ -133,7 +133,7 @@ class LocalLearner:
         )
 
     def settle(self) -> None:
-        """The last update is in a sum: keep the control variate that belongs to it, and train anew when asked again."""
+        """The last update was taken for a sum: keep the control variate that belongs to it, and train anew when asked again."""
         settled, self._waiting = self._waiting, None
         if settled is None or settled.variate is None:
             return
