@@ -235,7 +235,6 @@ class FlowerClient:
     def _call(self, path: str, request: Any, response: Any, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         body = request.SerializeToString(deterministic=True)
         content = self._post(path, body, timeout_s)
-        self.traffic.sent_bytes += len(body)
         self.traffic.received_bytes += len(content)
         try:
             response.ParseFromString(content)
@@ -245,6 +244,8 @@ class FlowerClient:
 
     def _post(self, path: str, body: bytes, timeout_s: float) -> bytes:
         content = bytearray()
+        # Counted before it is known what becomes of it: a request whose response is cut off was sent all the same.
+        self.traffic.sent_bytes += len(body)
         try:
             with self._http.stream(
                 "POST", path, content=body, headers=self._headers(), timeout=timeout_s
@@ -256,6 +257,9 @@ class FlowerClient:
                             f"{path}: a response of more than {MAXIMUM_RESPONSE_BYTES} bytes"
                         )
                 status = answer.status_code
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            self.traffic.sent_bytes -= len(body)
+            raise AggregatorUnreachableError(f"{path}: {error or type(error).__name__}") from None
         except (httpx.HTTPError, OSError) as error:
             raise AggregatorUnreachableError(f"{path}: {error or type(error).__name__}") from None
         if status == httpx.codes.OK:

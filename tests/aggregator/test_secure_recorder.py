@@ -299,8 +299,10 @@ def is_hidden(shown: NDArray[np.uint32], plain: NDArray[np.uint32]) -> bool:
 def test_the_recorder_has_every_byte_that_the_devices_say_they_sent(record: Record) -> None:
     for device in HONEST + MUTANTS:
         missing = record.counted_bytes[device] - record.recorded_bytes[device]
-        # A pull that a learner's end cuts off has been sent, but is not counted.
-        assert -200 <= missing <= 0
+        # The last request, which a learner's end cuts off, may be counted and not have arrived. It is a pull or a late share, never
+        # a vector: those have a hundred times as many bytes.
+        assert -200 <= missing <= 1000
+        assert record.recorded_bytes[device] > 100_000
 
 
 @pytest.mark.parametrize("number", [TRAINING, ASSESSMENT])
