@@ -25,7 +25,6 @@ from aggregator.rounds.training import ModelState, train_round
 from aggregator.settings import FamilySettings
 from edge_agent.learner.control_variates import VariateFile
 from edge_agent.learner.local_learner import LocalLearner
-from edge_agent.learner.sum_participant import SumParticipant
 from models.architecture import Architecture
 from models.training_model import TrainingModel
 from protocol.names import DeviceId, FamilyName, RunId
@@ -142,19 +141,10 @@ class SecureDevices(secure_world.World):
 
     def start(self, name: DeviceId) -> None:
         """(Re)start a device's learner: what it knew is gone, but for its files."""
-        index, device = int(name.rpartition("-")[2]), self.devices[name]
+        index = int(name.rpartition("-")[2])
         learner = self.learners[name] = learner_of(index, self.directory / f"{name}.variate")
-        device.side = SumParticipant(
-            name,
-            identity_key=device.key,
-            roster=self.roster,
-            policy=self.floors,
-            budget=device.budget,
-            layout_of=learner.layout_of,
-            answer=learner.answer,
-            settle=learner.settle,
-            random_bytes=secure_world.SeededBytes(f"{name} {self.now}"),
-            now=lambda: self.now,
+        self.devices[name].side = self.participant(
+            name, layout_of=learner.layout_of, answer=learner.answer, settle=learner.settle
         )
 
     def gather(self) -> frozenset[DeviceId]:

@@ -117,7 +117,19 @@ class World:
             device.asked.append(question)
             return device.answer
 
-        device.side = SumParticipant(
+        device.side = self.participant(name, layout_of=layout_of, answer=answer)
+
+    def participant(
+        self,
+        name: DeviceId,
+        *,
+        layout_of: Callable[[str], AnswerLayout],
+        answer: Callable[[Question, Mapping[str, np.ndarray]], np.ndarray],
+        settle: Callable[[], None] = lambda: None,
+    ) -> SumParticipant:
+        """The device's real side of a secure round, as new."""
+        device = self.devices[name]
+        return SumParticipant(
             name,
             identity_key=device.key,
             roster=self.roster,
@@ -125,6 +137,7 @@ class World:
             budget=device.budget,
             layout_of=layout_of,
             answer=answer,
+            settle=settle,
             random_bytes=SeededBytes(f"{name} {self.now}"),
             now=lambda: self.now,
         )

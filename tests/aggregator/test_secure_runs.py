@@ -22,7 +22,6 @@ from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.settings import FamilySettings
 from edge_agent.learner.local_learner import LocalLearner
-from edge_agent.learner.sum_participant import SumParticipant
 from models.bundles import read_bundle
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
@@ -45,21 +44,12 @@ class MaskedDevices(secure_world.World):
         )
 
     def start(self, name: DeviceId) -> None:
-        index, device = int(name.rpartition("-")[2]), self.devices[name]
+        index = int(name.rpartition("-")[2])
         learner = self.learners[name] = LocalLearner(
             aggregator_world.trainer(), aggregator_world.rows_of(index), maximum_examples=1000
         )
-        device.side = SumParticipant(
-            name,
-            identity_key=device.key,
-            roster=self.roster,
-            policy=self.floors,
-            budget=device.budget,
-            layout_of=learner.layout_of,
-            answer=learner.answer,
-            settle=learner.settle,
-            random_bytes=secure_world.SeededBytes(f"{name} {self.now}"),
-            now=lambda: self.now,
+        self.devices[name].side = self.participant(
+            name, layout_of=learner.layout_of, answer=learner.answer, settle=learner.settle
         )
 
     def collector(self, run: str = "run-1") -> SecureCollector:
