@@ -2,7 +2,7 @@
 
 ::
 
-    TLS ─► body limit ─► error translation ─► protobuf ─► node signature ─► roster ─┬─► messages, objects: `mailroom`
+    TLS ─► body limit ─► error translation ─► protobuf ─► node signature ─► roster ─┬─► messages, objects: `message_store`
                                                                                     └─► the rest: Flower's own handlers
 
 No Control API (it starts runs with uploaded code), no Runtime API (it hands out task tokens), no FAB: this app cannot be
@@ -10,7 +10,7 @@ asked for them because it does not have them. Four things are added to Flower's 
 
 * A key that is not in the roster (now) is refused, also where Flower still knows its node.
 * A reply must come from the node that signs the request; Flower checks only that the node was asked.
-* A device that was killed may activate again at once, and messages come from memory, not from Flower's database (`mailroom`).
+* A device that was killed may activate again at once, and messages come from memory, not from Flower's database (`message_store`).
 * ``pull-messages`` is held until a question for that node exists, at most `hold_s`: devices hear at once and
   twelve of them cost twelve requests a second instead of 120. Stock SuperNodes only see a slow answer.
 """
@@ -28,9 +28,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aggregator.flower import upstream
-from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.mailroom import Mailroom
+from aggregator.flower import flower_internals
+from aggregator.flower.message_store import MessageStore
+from aggregator.flower.notifier import Notifier
 from protocol.names import DeviceId
 from protocol.questions import WHOLE_MESSAGES_HEADER
 
@@ -42,7 +42,7 @@ CallNext = Callable[[Request], Awaitable[Response]]
 class LinkStateFactory(Protocol):
     """Flower's, over the one database."""
 
-    def state(self) -> upstream.LinkState:
+    def state(self) -> flower_internals.LinkState:
         """The one state."""
 
 
@@ -56,8 +56,8 @@ class KeyRing(Protocol):
 def fleet_app(
     linkstate_factory: LinkStateFactory,
     keys: KeyRing,
-    doorbell: Doorbell,
-    mailroom: Mailroom,
+    notifier: Notifier,
+    messages: MessageStore,
     *,
     maximum_request_bytes: int,
     hold_s: float,
@@ -67,21 +67,21 @@ def fleet_app(
     Args:
         linkstate_factory: Flower's, over the one database.
         keys: who is let in.
-        doorbell: rung when questions and answers are stored.
-        mailroom: questions and replies.
+        notifier: told when questions and answers are stored.
+        messages: open questions and their replies.
         maximum_request_bytes: larger bodies are refused unread.
         hold_s: longest time a pull is held open; well under a client's read timeout (stock SuperNode: 30 s).
     """
-    guard = _Guard(keys, doorbell, mailroom, linkstate_factory.state(), hold_s)
+    guard = _Guard(keys, notifier, messages, linkstate_factory.state(), hold_s)
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         middleware=[
             Middleware(_BodyLimit, maximum_bytes=maximum_request_bytes),
-            Middleware(BaseHTTPMiddleware, dispatch=upstream.http_error_translator),
-            Middleware(upstream.ProtobufTranslationMiddleware),
-            Middleware(upstream.NodeAuthMiddleware),
+            Middleware(BaseHTTPMiddleware, dispatch=flower_internals.http_error_translator),
+            Middleware(flower_internals.ProtobufTranslationMiddleware),
+            Middleware(flower_internals.NodeAuthMiddleware),
             Middleware(BaseHTTPMiddleware, dispatch=guard),
         ],
     )
@@ -90,7 +90,7 @@ def fleet_app(
     app.state.fleet_event_log_plugin = None
     app.state.artifact_provider = None
     app.state.superlink_lifespan = None
-    app.include_router(upstream.fleet_router)
+    app.include_router(flower_internals.fleet_router)
     return app
 
 
@@ -100,12 +100,12 @@ class _Guard:
     def __init__(
         self,
         keys: KeyRing,
-        doorbell: Doorbell,
-        mailroom: Mailroom,
-        state: upstream.LinkState,
+        notifier: Notifier,
+        messages: MessageStore,
+        state: flower_internals.LinkState,
         hold_s: float,
     ) -> None:
-        self._keys, self._doorbell, self._mailroom, self._state = keys, doorbell, mailroom, state
+        self._keys, self._notifier, self._messages, self._state = keys, notifier, messages, state
         self._hold_s = hold_s
         # Nearly every handler writes, and SQLite has one writer: threads that meet at its lock sleep and try again,
         # up to 0.1 s at a time. One after the other none of them sleeps.
@@ -116,53 +116,53 @@ class _Guard:
         if message is None:
             # Nothing of the Fleet API: the router answers 404, and Flower's check has not run for it.
             return await call_next(request)
-        key = b64decode(request.headers[upstream.FLEET_HTTP_PUBLIC_KEY_HEADER])
+        key = b64decode(request.headers[flower_internals.FLEET_HTTP_PUBLIC_KEY_HEADER])
         if self._keys.device_of_key(key) is None:
             raise HTTPException(status_code=401, detail="This device key is not in the aggregator's roster")
-        if isinstance(message, upstream.ActivateNodeRequest):
+        if isinstance(message, flower_internals.ActivateNodeRequest):
             # A learner that was killed is online for Flower until its heartbeat is overdue, and would be refused.
             # The signature proves that this is the same device; its former self is gone.
             node_id = await run_in_threadpool(self._sign_off, key)
-            self._doorbell.dismiss(node_id)
-        response = await self._from_mailroom(request, message)
+            self._notifier.dismiss(node_id)
+        response = await self._from_message_store(request, message)
         if response is None:
             async with self._turn:
                 return await call_next(request)
         request.state.protobuf_response = response
         return Response()  # Flower's translation layer makes the body from the state
 
-    async def _from_mailroom(self, request: Request, message: object) -> object | None:
+    async def _from_message_store(self, request: Request, message: object) -> object | None:
         """What is answered to a request about messages; None for every other request."""
         match message:
-            case upstream.PullMessagesRequest():
+            case flower_internals.PullMessagesRequest():
                 return await self._give_question(request, message.node.node_id)
-            case upstream.PullObjectRequest():
-                content = self._mailroom.take_object(message.run_id, message.object_id)
+            case flower_internals.PullObjectRequest():
+                content = self._messages.take_object(message.run_id, message.object_id)
                 is_there = content is not None
-                return upstream.PullObjectResponse(
+                return flower_internals.PullObjectResponse(
                     object_found=is_there, object_available=is_there, object_content=content or b""
                 )
-            case upstream.PushMessagesRequest():
+            case flower_internals.PushMessagesRequest():
                 return self._take_reply(message)
-            case upstream.PushObjectRequest():
-                is_stored = self._mailroom.accept_object(
+            case flower_internals.PushObjectRequest():
+                is_stored = self._messages.accept_object(
                     message.node.node_id, message.session_id, message.object_id, message.object_content
                 )
-                self._doorbell.ring_asker()
-                return upstream.PushObjectResponse(stored=is_stored)
-            case upstream.ConfirmMessageReceivedRequest():
-                return upstream.ConfirmMessageReceivedResponse()
+                self._notifier.notify_asker()
+                return flower_internals.PushObjectResponse(stored=is_stored)
+            case flower_internals.ConfirmMessageReceivedRequest():
+                return flower_internals.ConfirmMessageReceivedResponse()
             case _:
                 return None
 
     async def _give_question(self, request: Request, node_id: int) -> object:
-        may_pull = await self._doorbell.wait_for_question(node_id, self._hold_s)
+        may_pull = await self._notifier.wait_for_question(node_id, self._hold_s)
         if not may_pull or await request.is_disconnected():
             # Pulling marks a question as delivered; nobody would hear it here.
-            return upstream.PullMessagesResponse()
-        return self._mailroom.next_question(node_id, is_whole=WHOLE_MESSAGES_HEADER in request.headers)
+            return flower_internals.PullMessagesResponse()
+        return self._messages.next_question(node_id, is_whole=WHOLE_MESSAGES_HEADER in request.headers)
 
-    def _take_reply(self, message: upstream.PushMessagesRequest) -> object:
+    def _take_reply(self, message: flower_internals.PushMessagesRequest) -> object:
         if len(message.messages_list) != 1 or len(message.message_object_trees) > 1:
             raise HTTPException(
                 status_code=400, detail="A reply is exactly one message, whole or with its object tree"
@@ -170,10 +170,10 @@ class _Guard:
         stub, node_id = message.messages_list[0], message.node.node_id
         if stub.metadata.src_node_id != node_id:
             raise HTTPException(status_code=403, detail="A reply must come from the node that signs it")
-        response = self._mailroom.accept_reply(
+        response = self._messages.accept_reply(
             node_id, stub, message.message_object_trees, message.ByteSize()
         )
-        self._doorbell.ring_asker()
+        self._notifier.notify_asker()
         return response
 
     def _sign_off(self, key: bytes) -> int:

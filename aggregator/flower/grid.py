@@ -14,9 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from aggregator.errors import FlowerRunEndedError
-from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.mailroom import Mailroom
-from aggregator.flower.upstream import (
+from aggregator.flower.flower_internals import (
     SUPERLINK_NODE_ID,
     Error,
     ErrorCode,
@@ -26,23 +24,26 @@ from aggregator.flower.upstream import (
     Run,
     SqlLinkState,
     TaskIdentity,
+    address_message,
     no_object_id_recompute,
 )
+from aggregator.flower.message_store import MessageStore
+from aggregator.flower.notifier import Notifier
 
-__all__ = ["MailroomGrid"]
+__all__ = ["LocalGrid"]
 
 PRESENCE_EVERY_S: Final = 0.5
 """How often the nodes that are waited for are looked up in the database."""
 
 
-class MailroomGrid(Grid):
+class LocalGrid(Grid):
     """Asks nodes and hears their replies within one Flower run. One thread at a time.
 
     Args:
         state: the server's database, for nodes and the run.
         run: a running Flower run.
-        mailroom: where questions wait for nodes and replies for this grid.
-        doorbell: tells waiting nodes of a question, and this grid of an answer.
+        messages: where questions wait for nodes and replies for this grid.
+        notifier: tells waiting nodes of a question, and this grid of an answer.
         clock: monotonic seconds.
     """
 
@@ -50,12 +51,12 @@ class MailroomGrid(Grid):
         self,
         state: SqlLinkState,
         run: Run,
-        mailroom: Mailroom,
-        doorbell: Doorbell,
+        messages: MessageStore,
+        notifier: Notifier,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state, self._run, self._mailroom, self._doorbell = state, run, mailroom, doorbell
+        self._state, self._run, self._messages, self._notifier = state, run, messages, notifier
         self._clock, self._looked_at = clock, -PRESENCE_EVERY_S
         # The Message constructor insists on a process-wide identity; each message gets its run's own in `ask`.
         TaskIdentity.run_id, TaskIdentity.node_id = run.run_id, SUPERLINK_NODE_ID
@@ -73,20 +74,14 @@ class MailroomGrid(Grid):
             )
         with no_object_id_recompute():
             for message in messages:
-                # Identity first: the message's id is a hash over it.
-                message.metadata.__dict__.update(
-                    _run_id=self._run.run_id,
-                    _src_node_id=SUPERLINK_NODE_ID,
-                    _src_task_id=self._run.primary_task_id,
-                )
-                message.metadata.__dict__["_message_id"] = message.object_id
-        self._mailroom.post(messages)
-        self._doorbell.ring_nodes(message.metadata.dst_node_id for message in messages)
+                address_message(message, self._run)
+        self._messages.post(messages)
+        self._notifier.notify_nodes(message.metadata.dst_node_id for message in messages)
         return [message.metadata.message_id for message in messages]
 
     def take_replies(self, message_ids: Collection[str]) -> list[Message]:
         """Replies to these messages that are complete, each once; an error reply where the node is gone."""
-        replies = self._mailroom.take_replies(message_ids)
+        replies = self._messages.take_replies(message_ids)
         if self._clock() - self._looked_at >= PRESENCE_EVERY_S:
             self._looked_at = self._clock()
             replies += self._give_up_on_absent(message_ids)
@@ -94,7 +89,7 @@ class MailroomGrid(Grid):
 
     def withdraw(self, message_ids: Collection[str]) -> None:
         """Forget these questions; replies that still come are dropped."""
-        self._mailroom.withdraw(message_ids)
+        self._messages.withdraw(message_ids)
 
     def is_open(self) -> bool:
         """Whether the run still takes messages."""
@@ -102,7 +97,7 @@ class MailroomGrid(Grid):
         return status is not None and status.status == "running"
 
     def _give_up_on_absent(self, message_ids: Collection[str]) -> list[Message]:
-        waiting = self._mailroom.addressees(message_ids)
+        waiting = self._messages.addressees(message_ids)
         if not waiting:
             return []
         present = {
@@ -111,7 +106,7 @@ class MailroomGrid(Grid):
         }
         absent = [name for name, node in waiting.items() if node not in present]
         error = Error(ErrorCode.NODE_UNAVAILABLE, "the device went offline")
-        return [Message(error, reply_to=question) for question in self._mailroom.withdraw(absent)]
+        return [Message(error, reply_to=question) for question in self._messages.withdraw(absent)]
 
     # From here on: the rest of Flower's Grid interface, for stock strategies.
 
@@ -158,6 +153,6 @@ class MailroomGrid(Grid):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 replies.append(reply)
             if waiting:
-                self._doorbell.wait_for_answer(min(left, 0.25))
+                self._notifier.wait_for_answer(min(left, 0.25))
         self.withdraw(waiting)
         return replies

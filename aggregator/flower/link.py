@@ -13,10 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.grid import MailroomGrid
-from aggregator.flower.roster import Roster
-from aggregator.flower.upstream import (
+from aggregator.flower.flower_internals import (
     Array,
     ArrayRecord,
     ConfigRecord,
@@ -25,6 +22,9 @@ from aggregator.flower.upstream import (
     MetricRecord,
     RecordDict,
 )
+from aggregator.flower.grid import LocalGrid
+from aggregator.flower.notifier import Notifier
+from aggregator.flower.roster import Roster
 from aggregator.rounds.cohort_link import DeviceReply, Ticket
 from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector
@@ -34,7 +34,7 @@ from protocol.questions import Question, encode_question, kind_of
 __all__ = ["FlowerCohortLink", "as_array", "failure_of", "reported_seconds"]
 
 GATHER_S: Final = 0.03
-"""How long a ring is left to gather others before the database is asked."""
+"""How long to wait for others after the first, before the replies are looked at."""
 
 MAXIMUM_REASON_CHARS: Final = 300
 """A device's own words about its failure end up in logs and on a dashboard."""
@@ -52,20 +52,20 @@ class FlowerCohortLink:
     Args:
         grid: of a running Flower run.
         roster: device ↔ node.
-        doorbell: rung when part of an answer is stored.
+        notifier: told when part of an answer is stored.
         pause: sleeps for some seconds.
     """
 
     def __init__(
         self,
-        grid: MailroomGrid,
+        grid: LocalGrid,
         roster: Roster,
-        doorbell: Doorbell,
+        notifier: Notifier,
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pause = pause
-        self._grid, self._roster, self._doorbell = grid, roster, doorbell
+        self._grid, self._roster, self._notifier = grid, roster, notifier
         self._asked: dict[Ticket, DeviceId] = {}
 
     def ask(
@@ -93,8 +93,8 @@ class FlowerCohortLink:
 
     def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
         """See `CohortLink.replies`."""
-        self._doorbell.wait_for_answer(wait_s)
-        # An answer arrives in about seven requests and rings with each: one look for all that come close together.
+        self._notifier.wait_for_answer(wait_s)
+        # An answer may arrive in about seven requests, each of which wakes us: one look for all that come close together.
         self._pause(min(GATHER_S, wait_s))
         return self._take(tickets)
 

@@ -33,12 +33,12 @@ from typing import Final, Self
 import uvicorn
 
 from aggregator.errors import FlowerListenError, FlowerRunEndedError, FlowerServerError, RosterError
-from aggregator.flower import upstream
-from aggregator.flower.doorbell import Doorbell
+from aggregator.flower import flower_internals
 from aggregator.flower.fleet_app import fleet_app
-from aggregator.flower.grid import MailroomGrid
+from aggregator.flower.grid import LocalGrid
 from aggregator.flower.link import FlowerCohortLink
-from aggregator.flower.mailroom import Mailroom
+from aggregator.flower.message_store import MessageStore
+from aggregator.flower.notifier import Notifier
 from aggregator.flower.roster import Roster, RosterChange
 from aggregator.flower.stage_link import FlowerStageLink
 from protocol.names import DeviceId
@@ -109,18 +109,18 @@ class FlowerServer:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = settings.data_dir / "flower.sqlite"
         try:
-            _, factory = upstream.get_objectstore_linkstate_factories(
-                str(database), upstream.get_federation_manager(is_simulation=False)
+            _, factory = flower_internals.get_objectstore_linkstate_factories(
+                str(database), flower_internals.get_federation_manager(is_simulation=False)
             )
             state = factory.state()
         except Exception as error:  # SQLAlchemy, Alembic and sqlite3 each have their own tree
             raise FlowerServerError(f"Flower's database {database} cannot be opened: {error}") from error
-        if not isinstance(state, upstream.SqlLinkState):
+        if not isinstance(state, flower_internals.SqlLinkState):
             raise FlowerServerError(
                 f"Flower opened {database} as {type(state).__name__}; expected its SQL state"
             )
         self._factory, self._state = factory, state
-        self._doorbell, self._mailroom = Doorbell(), Mailroom(settings.maximum_request_bytes)
+        self._notifier, self._messages = Notifier(), MessageStore(settings.maximum_request_bytes)
         self._roster = Roster(settings.data_dir / "roster.json", self._node_of_key)
         self._runs: dict[int, FlowerRun] = {}
         self._lock = threading.Lock()
@@ -147,8 +147,8 @@ class FlowerServer:
         app = fleet_app(
             self._factory,
             self._roster,
-            self._doorbell,
-            self._mailroom,
+            self._notifier,
+            self._messages,
             maximum_request_bytes=self._settings.maximum_request_bytes,
             hold_s=self._settings.hold_s,
         )
@@ -212,10 +212,10 @@ class FlowerServer:
             None,
             None,
             {},
-            upstream.NOOP_FEDERATION_ID,
+            flower_internals.NOOP_FEDERATION_ID,
             None,
-            upstream.NOOP_FLWR_AID,
-            upstream.TaskType.SERVER_APP,
+            flower_internals.NOOP_FLWR_AID,
+            flower_internals.TaskType.SERVER_APP,
         )
         tasks = self._state.get_tasks(run_ids=[run_id])
         if len(tasks) != 1:
@@ -233,7 +233,7 @@ class FlowerServer:
             self._runs.pop(run.run_id, None)
         self._state.finish_task(run.task_id, end.value, details)
         self._state.cleanup_run(run.run_id)
-        self._mailroom.clear(run.run_id)
+        self._messages.clear(run.run_id)
 
     def is_running(self, run: FlowerRun) -> bool:
         """Whether the run still takes questions."""
@@ -241,20 +241,20 @@ class FlowerServer:
 
     def traffic(self, run: FlowerRun) -> Traffic:
         """Bytes that went over the wire for this run so far."""
-        sent, received = self._mailroom.traffic(run.run_id)
+        sent, received = self._messages.traffic(run.run_id)
         return Traffic(to_devices_bytes=sent, from_devices_bytes=received)
 
-    def grid(self, run: FlowerRun) -> MailroomGrid:
+    def grid(self, run: FlowerRun) -> LocalGrid:
         """A Flower Grid for this run, for stock strategies."""
-        return MailroomGrid(self._state, self._info(run), self._mailroom, self._doorbell)
+        return LocalGrid(self._state, self._info(run), self._messages, self._notifier)
 
     def link(self, run: FlowerRun) -> FlowerCohortLink:
         """The road to the devices that a collector takes."""
-        return FlowerCohortLink(self.grid(run), self._roster, self._doorbell)
+        return FlowerCohortLink(self.grid(run), self._roster, self._notifier)
 
     def stage_link(self, run: FlowerRun) -> FlowerStageLink:
         """The road to the devices that a secure collector takes."""
-        return FlowerStageLink(self.grid(run), self._roster, self._doorbell)
+        return FlowerStageLink(self.grid(run), self._roster, self._notifier)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -267,7 +267,7 @@ class FlowerServer:
         """Stop."""
         self.stop()
 
-    def _info(self, run: FlowerRun) -> upstream.Run:
+    def _info(self, run: FlowerRun) -> flower_internals.Run:
         found = self._state.get_run_info(run_ids=[run.run_id])
         if not found:
             raise FlowerRunEndedError(
@@ -279,14 +279,21 @@ class FlowerServer:
         node_id = self._state.get_node_id_by_public_key(public_key)
         if node_id is None:
             node_id = self._state.create_node(
-                upstream.NOOP_FLWR_AID, upstream.NOOP_ACCOUNT_NAME, public_key, RUN_HEARTBEAT_S
+                flower_internals.NOOP_FLWR_AID,
+                flower_internals.NOOP_ACCOUNT_NAME,
+                public_key,
+                RUN_HEARTBEAT_S,
             )
         if not node_id:
             raise RosterError("Flower would not register a device key; its log says why")
         return node_id
 
     def _finish_stale_runs(self) -> None:
-        unfinished = [upstream.Status.PENDING, upstream.Status.STARTING, upstream.Status.RUNNING]
+        unfinished = [
+            flower_internals.Status.PENDING,
+            flower_internals.Status.STARTING,
+            flower_internals.Status.RUNNING,
+        ]
         for info in self._state.get_run_info(statuses=unfinished):
             if info.run_id not in self._runs and info.primary_task_id is not None:
                 self._state.finish_task(

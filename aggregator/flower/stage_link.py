@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final
 
-from aggregator.flower.doorbell import Doorbell
-from aggregator.flower.grid import MailroomGrid
+from aggregator.flower.flower_internals import ArrayRecord, ConfigRecord, Message, RecordDict
+from aggregator.flower.grid import LocalGrid
 from aggregator.flower.link import as_array, failure_of, reported_seconds
+from aggregator.flower.notifier import Notifier
 from aggregator.flower.roster import Roster
-from aggregator.flower.upstream import ArrayRecord, ConfigRecord, Message, RecordDict
 from aggregator.rounds.cohort_link import Ticket
 from aggregator.rounds.stage_link import StageReply, StageRequest
 from protocol.names import DeviceId
@@ -22,7 +22,7 @@ from protocol.names import DeviceId
 __all__ = ["FlowerStageLink"]
 
 GATHER_S: Final = 0.005
-"""How long a ring is left to gather others; looking costs next to nothing, waiting is paid in every stage."""
+"""How long to wait for others after the first; looking costs next to nothing, waiting is paid in every stage."""
 
 
 class FlowerStageLink:
@@ -31,19 +31,19 @@ class FlowerStageLink:
     Args:
         grid: of a running Flower run.
         roster: device ↔ node.
-        doorbell: rung when a reply is stored.
+        notifier: told when a reply is stored.
         pause: sleeps for some seconds.
     """
 
     def __init__(
         self,
-        grid: MailroomGrid,
+        grid: LocalGrid,
         roster: Roster,
-        doorbell: Doorbell,
+        notifier: Notifier,
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._grid, self._roster, self._doorbell, self._pause = grid, roster, doorbell, pause
+        self._grid, self._roster, self._notifier, self._pause = grid, roster, notifier, pause
         self._asked: dict[Ticket, DeviceId] = {}
 
     def send(self, request: StageRequest, *, lifetime_s: float) -> dict[Ticket, DeviceId]:
@@ -71,7 +71,7 @@ class FlowerStageLink:
 
     def heard(self, tickets: Collection[Ticket], *, wait_s: float) -> list[StageReply]:
         """See `StageLink.heard`."""
-        self._doorbell.wait_for_answer(wait_s)
+        self._notifier.wait_for_answer(wait_s)
         self._pause(min(GATHER_S, wait_s))
         found = []
         for message in self._grid.take_replies(tickets):

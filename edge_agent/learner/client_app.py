@@ -27,7 +27,7 @@ from edge_agent.errors import (
     QuestionRefusedError,
     StorageError,
 )
-from edge_agent.learner.upstream import (
+from edge_agent.learner.flower_internals import (
     Array,
     ArrayRecord,
     ClientApp,

@@ -28,7 +28,7 @@ from edge_agent.errors import (
     AggregatorUnreachableError,
     LearnerError,
 )
-from edge_agent.learner import upstream
+from edge_agent.learner import flower_internals
 from protocol.identity import public_key_pem
 from protocol.questions import WHOLE_MESSAGES_HEADER
 
@@ -97,31 +97,33 @@ class FlowerClient:
         """
         response = self._call(
             "activate-node",
-            upstream.ActivateNodeRequest(
+            flower_internals.ActivateNodeRequest(
                 public_key=self._public_key, heartbeat_interval=HEARTBEAT_INTERVAL_S
             ),
-            upstream.ActivateNodeResponse(),
+            flower_internals.ActivateNodeResponse(),
         )
-        self._node = upstream.Node(node_id=response.node_id)
+        self._node = flower_internals.Node(node_id=response.node_id)
 
     def heartbeat(self) -> None:
         """Say that this device is still here; due every `HEARTBEAT_INTERVAL_S`. Raises like `activate`."""
         self._call(
             "send-node-heartbeat",
-            upstream.SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_INTERVAL_S),
-            upstream.SendNodeHeartbeatResponse(),
+            flower_internals.SendNodeHeartbeatRequest(
+                node=self._node, heartbeat_interval=HEARTBEAT_INTERVAL_S
+            ),
+            flower_internals.SendNodeHeartbeatResponse(),
         )
 
     def deactivate(self) -> None:
         """Say that this device leaves, so that no round waits for it. Raises like `activate`."""
         self._call(
             "deactivate-node",
-            upstream.DeactivateNodeRequest(node_id=self._node.node_id),
-            upstream.DeactivateNodeResponse(),
+            flower_internals.DeactivateNodeRequest(node_id=self._node.node_id),
+            flower_internals.DeactivateNodeResponse(),
             timeout_s=FAREWELL_TIMEOUT_S,
         )
 
-    def pull(self) -> upstream.Message | None:
+    def pull(self) -> flower_internals.Message | None:
         """The next question, whole, or None where there is none; the aggregator may hold the call for a moment.
 
         Raises:
@@ -129,12 +131,14 @@ class FlowerClient:
             AggregatorUnreachableError: try again later.
         """
         response = self._call(
-            "pull-messages", upstream.PullMessagesRequest(node=self._node), upstream.PullMessagesResponse()
+            "pull-messages",
+            flower_internals.PullMessagesRequest(node=self._node),
+            flower_internals.PullMessagesResponse(),
         )
         if not response.messages_list:
             return None
         try:
-            stub = upstream.message_from_proto(response.messages_list[0])
+            stub = flower_internals.message_from_proto(response.messages_list[0])
         except Exception as error:  # Flower's decoding raises whatever the bytes make it trip over
             raise AggregatorAnswerError(
                 f"the aggregator sent a message that does not parse: {error!r}"
@@ -142,7 +146,7 @@ class FlowerClient:
         self._sends_whole = not response.message_object_trees
         return stub if self._sends_whole else self._fetch(stub, response.message_object_trees[0])
 
-    def reply(self, message: upstream.Message, seconds: float) -> None:
+    def reply(self, message: flower_internals.Message, seconds: float) -> None:
         """Send an answer with all its objects.
 
         Args:
@@ -154,17 +158,17 @@ class FlowerClient:
             AggregatorUnreachableError: try again; sending the same answer twice is harmless.
         """
         run_id = message.metadata.run_id
-        with upstream.no_object_id_recompute():
-            message.metadata.__dict__["_message_id"] = message.object_id
+        with flower_internals.no_object_id_recompute():
+            flower_internals.set_message_id(message)
             if self._sends_whole:
                 taken = self._call(
                     "push-messages",
-                    upstream.PushMessagesRequest(
+                    flower_internals.PushMessagesRequest(
                         node=self._node,
-                        messages_list=[upstream.message_to_proto(message)],
+                        messages_list=[flower_internals.message_to_proto(message)],
                         clientapp_runtime_list=[seconds],
                     ),
-                    upstream.PushMessagesResponse(),
+                    flower_internals.PushMessagesResponse(),
                 )
                 # Only an answer to an open question gets a session: without one it enters no sum, and an update can wait.
                 if not taken.session_id:
@@ -172,16 +176,20 @@ class FlowerClient:
                         "nobody waits for this answer any more: its question is closed"
                     )
                 return
-            objects = upstream.get_all_nested_objects(message)
+            objects = flower_internals.get_all_nested_objects(message)
             response = self._call(
                 "push-messages",
-                upstream.PushMessagesRequest(
+                flower_internals.PushMessagesRequest(
                     node=self._node,
-                    messages_list=[upstream.message_to_proto(upstream.remove_content_from_message(message))],
-                    message_object_trees=[upstream.get_object_tree(message)],
+                    messages_list=[
+                        flower_internals.message_to_proto(
+                            flower_internals.remove_content_from_message(message)
+                        )
+                    ],
+                    message_object_trees=[flower_internals.get_object_tree(message)],
                     clientapp_runtime_list=[seconds],
                 ),
-                upstream.PushMessagesResponse(),
+                flower_internals.PushMessagesResponse(),
             )
             for object_id in response.objects_to_push:
                 if object_id not in objects:
@@ -190,32 +198,32 @@ class FlowerClient:
                     )
                 self._call(
                     "push-object",
-                    upstream.PushObjectRequest(
+                    flower_internals.PushObjectRequest(
                         node=self._node,
                         run_id=run_id,
                         object_id=object_id,
                         object_content=objects[object_id].deflate(),
                         session_id=response.session_id,
                     ),
-                    upstream.PushObjectResponse(),
+                    flower_internals.PushObjectResponse(),
                 )
 
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
 
-    def _fetch(self, stub: upstream.Message, tree: Any) -> upstream.Message:
+    def _fetch(self, stub: flower_internals.Message, tree: Any) -> flower_internals.Message:
         # Flower's own client also confirms the receipt, so that the server may delete the objects. Ours deletes them
         # when the answer is in or the round closes; one request in eight is saved.
         run_id, message_id = stub.metadata.run_id, stub.metadata.message_id
         contents: dict[str, bytes] = {}
-        for node in upstream.iterate_object_tree(tree):
+        for node in flower_internals.iterate_object_tree(tree):
             if len(contents) >= MAXIMUM_OBJECTS:
                 raise AggregatorAnswerError(f"a question has more than {MAXIMUM_OBJECTS} objects")
             part = self._call(
                 "pull-object",
-                upstream.PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id),
-                upstream.PullObjectResponse(),
+                flower_internals.PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id),
+                flower_internals.PullObjectResponse(),
             )
             if not part.object_found or not part.object_available:
                 raise AggregatorAnswerError(
@@ -223,14 +231,13 @@ class FlowerClient:
                 )
             contents[node.object_id] = part.object_content
         try:
-            message = upstream.inflate_object_from_contents(message_id, contents)
+            message = flower_internals.inflate_object_from_contents(message_id, contents)
         except Exception as error:  # as in `pull`: garbage may trip Flower's decoding anywhere
             raise AggregatorAnswerError(f"a question's objects do not parse: {error!r}"[:300]) from error
-        if not isinstance(message, upstream.Message):
+        if not isinstance(message, flower_internals.Message):
             raise AggregatorAnswerError(f"expected a message, got a {type(message).__name__}")
         # Whom the answer goes to is what the signed-for transport said, not what the object says.
-        message.__dict__["_metadata"] = stub.metadata
-        return message
+        return flower_internals.replace_metadata(message, stub.metadata)
 
     def _call(self, path: str, request: Any, response: Any, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         body = request.SerializeToString(deterministic=True)
@@ -275,14 +282,14 @@ class FlowerClient:
         stamp = datetime.fromtimestamp(self._now(), UTC).isoformat()
         signature = self._key.sign(stamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
         return {
-            "content-type": upstream.PROTOBUF_MEDIA_TYPE,
-            "accept": upstream.PROTOBUF_MEDIA_TYPE,
+            "content-type": flower_internals.PROTOBUF_MEDIA_TYPE,
+            "accept": flower_internals.PROTOBUF_MEDIA_TYPE,
             "accept-encoding": "identity",
-            upstream.FLEET_HTTP_PUBLIC_KEY_HEADER: base64.b64encode(self._public_key).decode("ascii"),
-            upstream.TIMESTAMP_HEADER: stamp,
-            upstream.FLEET_HTTP_SIGNATURE_HEADER: base64.b64encode(signature).decode("ascii"),
-            upstream.FLWR_PACKAGE_NAME_METADATA_KEY: "flwr",
-            upstream.FLWR_PACKAGE_VERSION_METADATA_KEY: upstream.FLOWER_VERSION,
-            upstream.FLWR_COMPONENT_NAME_METADATA_KEY: "SuperNode",
+            flower_internals.FLEET_HTTP_PUBLIC_KEY_HEADER: base64.b64encode(self._public_key).decode("ascii"),
+            flower_internals.TIMESTAMP_HEADER: stamp,
+            flower_internals.FLEET_HTTP_SIGNATURE_HEADER: base64.b64encode(signature).decode("ascii"),
+            flower_internals.FLWR_PACKAGE_NAME_METADATA_KEY: "flwr",
+            flower_internals.FLWR_PACKAGE_VERSION_METADATA_KEY: flower_internals.FLOWER_VERSION,
+            flower_internals.FLWR_COMPONENT_NAME_METADATA_KEY: "SuperNode",
             WHOLE_MESSAGES_HEADER: "1",
         }

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, AggregatorUnreachableError
+from edge_agent.learner.flower_internals import ClientApp, Context, Error, ErrorCode, Message, RecordDict
 from edge_agent.learner.learner_stats import LearnerState, LearnerStats
-from edge_agent.learner.upstream import ClientApp, Context, Error, ErrorCode, Message, RecordDict
 from protocol.questions import TRAINING_KINDS
 
 __all__ = ["FlowerRoad", "Participation", "Patience"]

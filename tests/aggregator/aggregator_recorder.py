@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.flower import upstream
+from aggregator.flower import flower_internals
 from protocol.questions import ASSESS, FIT
 from protocol.secure_sum import messages
 
@@ -69,7 +69,9 @@ class Recorder:
 
     def _keep(self, scope: Any, body: bytes) -> None:
         headers = dict(scope["headers"])
-        key = base64.b64decode(headers.get(upstream.FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode(), b""))
+        key = base64.b64decode(
+            headers.get(flower_internals.FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode(), b"")
+        )
         lines = [scope["path"].encode(), scope["query_string"]]
         lines += [name + b": " + value for name, value in scope["headers"]]
         with self._lock:
@@ -81,8 +83,8 @@ def masked_words(requests: Iterable[Recorded]) -> dict[bytes, bytes]:
     found = {}
     for request in requests:
         if request.path.endswith("push-messages"):
-            pushed = upstream.PushMessagesRequest.FromString(request.body)
-            reply = upstream.message_from_proto(pushed.messages_list[0])
+            pushed = flower_internals.PushMessagesRequest.FromString(request.body)
+            reply = flower_internals.message_from_proto(pushed.messages_list[0])
             if reply.metadata.message_type in {FIT, ASSESS} and not reply.has_error():
                 content = reply.content.config_records["sum"]["message"]
                 found[request.key] = messages.decode(content, messages.MaskedInput).words

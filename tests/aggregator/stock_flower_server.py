@@ -65,7 +65,7 @@ def server_app() -> ServerApp:
 
 
 class StockGrid:
-    """A stock Grid with the names of ours (`aggregator.flower.grid.MailroomGrid`)."""
+    """A stock Grid with the names of ours (`aggregator.flower.grid.LocalGrid`)."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
@@ -93,7 +93,7 @@ class Nodes:
 
 
 class Poll:
-    """Stands where our server's doorbell stands: a stock Grid rings none."""
+    """Stands where our server's notifier stands: a stock Grid has none."""
 
     @staticmethod
     def wait_for_answer(seconds: float) -> None:

@@ -20,7 +20,7 @@ from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerServer
 from edge_agent.errors import AggregatorAnswerError
 from edge_agent.learner.flower_client import FlowerClient
-from edge_agent.learner.upstream import Message, RecordDict
+from edge_agent.learner.flower_internals import Message, RecordDict
 
 __all__ = ["bundle", "devices", "server", "tls"]  # the fixtures
 

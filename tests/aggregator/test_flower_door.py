@@ -16,7 +16,7 @@ from flower_rounds_world import PARAMETERS, bundle, devices, fit, server, tls
 from aggregator.errors import FlowerListenError
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError
-from edge_agent.learner import upstream as device_side
+from edge_agent.learner import flower_internals as device_side
 from edge_agent.learner.flower_client import FlowerClient
 
 __all__ = ["bundle", "devices", "server", "tls"]  # the fixtures

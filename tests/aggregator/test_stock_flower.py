@@ -56,7 +56,7 @@ name = "interop"
 version = "1.0.0"
 description = "One secure round under stock Flower"
 license = "Apache-2.0"
-dependencies = ["flwr==1.41.0"]
+dependencies = ["flwr==1.42.0"]
 [tool.flwr.app]
 publisher = "fedge"
 [tool.flwr.app.components]

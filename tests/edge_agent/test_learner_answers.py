@@ -11,8 +11,7 @@ import pytest
 
 from edge_agent.errors import NotReadyError, QuestionRefusedError
 from edge_agent.learner.client_app import client_app
-from edge_agent.learner.local_learner import LocalLearner
-from edge_agent.learner.upstream import (
+from edge_agent.learner.flower_internals import (
     Array,
     ArrayRecord,
     ConfigRecord,
@@ -20,6 +19,7 @@ from edge_agent.learner.upstream import (
     Message,
     RecordDict,
 )
+from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture
 from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector

@@ -13,9 +13,9 @@ from flwr.app.message import make_message
 
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, AggregatorUnreachableError
 from edge_agent.learner.client_app import client_app
+from edge_agent.learner.flower_internals import ClientApp, ConfigRecord, Context, Message, RecordDict
 from edge_agent.learner.learner_stats import LearnerState, LearnerStats
 from edge_agent.learner.participation import Participation, Patience
-from edge_agent.learner.upstream import ClientApp, ConfigRecord, Context, Message, RecordDict
 from protocol.questions import FIT, FitQuestion, encode_question
 
 pytestmark = pytest.mark.edge

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge_agent.errors import FleetUnreachableError, QuestionRefusedError
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.family_roster import FamilyRoster
+from edge_agent.learner.flower_internals import ConfigRecord, Context, Message, RecordDict
 from edge_agent.learner.sum_participant import SumParticipant
-from edge_agent.learner.upstream import ConfigRecord, Context, Message, RecordDict
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.names import DeviceId
 from protocol.questions import FIT, FitQuestion, encode_question, fit_layout

@@ -14,7 +14,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CONSTRAINTS: Final = ROOT / "constraints.txt"
-FLOWER: Final = "flwr==1.41.0"
+FLOWER: Final = "flwr==1.42.0"
 """Installed without its declared dependencies, which are the server's: docs/decisions/0002."""
 TEST_TOOLS: Final = ("pytest", "pytest-timeout", "hypothesis")
 

@@ -26,7 +26,7 @@ class OneByteOfMask(DeviceRole):
 
 
 class MersenneTwisterMasks(DeviceRole):
-    """Masks from a generator that is random enough for statistics and not for secrets, as Flower 1.41 makes them."""
+    """Masks from a generator that is random enough for statistics and not for secrets, as Flower 1.42 makes them."""
 
     def _hide(self, words: NDArray[np.uint32], begun: Any, settled: Any) -> None:
         for peer in settled.neighbours:

@@ -2,7 +2,7 @@
 
 The attack: in the unmask stage the server lists one device as alive and as dead. Flower's clients answer with shares of both its
 secrets; then its masked vector opens. `test_secure_sum_refusals_unmasking` plays the same against our devices, refused, and shows that it
-would work on one that answered. What Flower does is pinned here (1.41): should it start to refuse, this test says so.
+would work on one that answered. What Flower does is pinned here (1.42): should it start to refuse, this test says so.
 """
 
 from __future__ import annotations

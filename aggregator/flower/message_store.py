@@ -2,8 +2,8 @@
 
 ::
 
-    grid ── post ──► Mailroom ── next_question, take_object ──► device
-    grid ◄─ take ─── Mailroom ◄─ accept_reply, accept_object ── device
+    grid ── post ──► MessageStore ── next_question, take_object ──► device
+    grid ◄─ take ─── MessageStore ◄─ accept_reply, accept_object ── device
 
 Flower keeps messages and their six objects each in SQLite, at some thirty statements a message; that was 0.14 s of processor time for
 each device and stage, and a secure round has four stages. A question lives as long as its round, and a round does not
@@ -26,7 +26,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aggregator.flower.upstream import (
+from aggregator.flower.flower_internals import (
     Message,
     PullMessagesResponse,
     PushMessagesResponse,
@@ -38,9 +38,10 @@ from aggregator.flower.upstream import (
     message_to_proto,
     no_object_id_recompute,
     remove_content_from_message,
+    replace_metadata,
 )
 
-__all__ = ["Mailroom"]
+__all__ = ["MessageStore"]
 
 MAXIMUM_OBJECTS: Final = 64
 """Parts of one reply; an answer has six."""
@@ -70,8 +71,7 @@ class _Reply:
                 whole = inflate_object_from_contents(self.stub.metadata.message_id, self.contents)
                 if isinstance(whole, Message):
                     # What the device wrote into the object is its word; who is answered was checked on the stub.
-                    whole.__dict__["_metadata"] = reply.metadata
-                    return whole
+                    return replace_metadata(whole, reply.metadata)
         except Exception:  # noqa: BLE001 - a device's bytes: whatever they break, it is that device's reply that is void
             stub = type(self.stub)(metadata=self.stub.metadata)
             stub.content.SetInParent()
@@ -79,7 +79,7 @@ class _Reply:
         return reply
 
 
-class Mailroom:
+class MessageStore:
     """Open questions and their replies.
 
     Args:

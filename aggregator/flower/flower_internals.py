@@ -1,4 +1,4 @@
-"""Everything the aggregator takes from inside Flower 1.41.0, in one place.
+"""Everything the aggregator takes from inside Flower 1.42.0, in one place.
 
 Flower promises to keep what its ``__all__`` lists name; a server without its Control API, Runtime API and
 subprocesses needs more. All of that is imported here and nowhere else in the aggregator, so an
@@ -8,7 +8,7 @@ Importing this module has side effects by necessity: Flower reads its environmen
 update check (each phones home and may wait seconds for an answer) are switched off, and its console log handler is taken
 away, so that records go where the application's own go, from level ERROR up.
 
-Source: Flower 1.41.0, https://github.com/adap/flower (Apache-2.0).
+Source: Flower 1.42.0, https://github.com/adap/flower (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from aggregator.errors import FlowerVersionError
 
-FLOWER_VERSION: Final = "1.41.0"
+FLOWER_VERSION: Final = "1.42.0"
 """The one version this adapter was written and tested for."""
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -34,7 +34,7 @@ if (_installed := metadata.version("flwr")) != FLOWER_VERSION:
     )
 
 try:
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
     from flwr.app.message import remove_content_from_message
     from flwr.common.constant import (
         NOOP_ACCOUNT_NAME,
@@ -100,6 +100,7 @@ __all__ = [
     "Grid",
     "LinkState",
     "Message",
+    "Metadata",
     "MetricRecord",
     "NodeAuthMiddleware",
     "ProtobufTranslationMiddleware",
@@ -118,6 +119,7 @@ __all__ = [
     "SubStatus",
     "TaskIdentity",
     "TaskType",
+    "address_message",
     "fleet_router",
     "get_all_nested_objects",
     "get_federation_manager",
@@ -130,9 +132,24 @@ __all__ = [
     "message_to_proto",
     "no_object_id_recompute",
     "remove_content_from_message",
+    "replace_metadata",
 ]
 
 _logger = logging.getLogger("flwr")
 _logger.handlers.clear()
 _logger.propagate = True
 _logger.setLevel(logging.ERROR)
+
+
+def address_message(message: Message, run: Run) -> None:
+    """Make `message` the run's own and give it its id; Flower's setters refuse both outside of its own processes."""
+    private = message.metadata.__dict__
+    # Identity first: the message's id is a hash over it.
+    private.update(_run_id=run.run_id, _src_node_id=SUPERLINK_NODE_ID, _src_task_id=run.primary_task_id)
+    private["_message_id"] = message.object_id
+
+
+def replace_metadata(message: Message, metadata: Metadata) -> Message:
+    """The same message under `metadata` that were checked, in place of what its sender wrote into the object."""
+    message.__dict__["_metadata"] = metadata
+    return message

@@ -1,6 +1,6 @@
-"""The bell between the asker and the devices: nobody polls a database to learn that nothing has happened.
+"""Wakes who waits, asker and devices: nobody polls to learn that nothing has happened.
 
-Only a hint. The database stays the truth, so a ring that is lost (a restart) costs a moment and never a message.
+Only a hint. The message store stays the truth, so a notification that is lost (a restart) costs a moment and never a message.
 
 Invariant: at most one pull per node waits. A newer one (the device lost its connection, or its learner was killed and
 started again) dismisses the older, which would otherwise take the next question to a place where nobody listens.
@@ -13,11 +13,11 @@ import threading
 from collections.abc import Iterable
 from functools import partial
 
-__all__ = ["Doorbell"]
+__all__ = ["Notifier"]
 
 
-class Doorbell:
-    """Rings both ways: a node hears that there is a question for it, the asker that something came back."""
+class Notifier:
+    """Wakes both sides: a node hears that there is a question for it, the asker that something came back."""
 
     def __init__(self) -> None:
         self._asked: set[int] = set()
@@ -26,7 +26,7 @@ class Doorbell:
         self._lock = threading.Lock()
         self._answered = threading.Event()
 
-    def ring_nodes(self, node_ids: Iterable[int]) -> None:
+    def notify_nodes(self, node_ids: Iterable[int]) -> None:
         """From any thread: there is a question for each of these nodes."""
         with self._lock:
             self._asked.update(node_ids)
@@ -64,7 +64,7 @@ class Doorbell:
         if sleeper is not None:
             _settle(sleeper, may_pull=False)
 
-    def ring_asker(self) -> None:
+    def notify_asker(self) -> None:
         """A part of an answer has been stored."""
         self._answered.set()
 

@@ -1,4 +1,4 @@
-"""Everything the device takes from inside Flower 1.41.0, in one place; and what it must not import.
+"""Everything the device takes from inside Flower 1.42.0, in one place; and what it must not import.
 
 Flower's own device connection (`flwr.supernode.fleet_http_connection`) needs FastAPI for the name of one status
 code, and its package is installed here without its server's dependencies. So the wire is spoken by our `flower_client` over Flower's
@@ -8,7 +8,7 @@ without SQLAlchemy, FastAPI, pydantic, starlette, uvicorn and alembic. See docs/
 Importing has side effects by necessity: telemetry and the update check are switched off before Flower reads its environment, and its
 console handler is taken away.
 
-Source: Flower 1.41.0, https://github.com/adap/flower (Apache-2.0).
+Source: Flower 1.42.0, https://github.com/adap/flower (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 
 from edge_agent.errors import LearnerError
 
-FLOWER_VERSION: Final = "1.41.0"
+FLOWER_VERSION: Final = "1.42.0"
 """The one version this adapter was written and tested for."""
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -29,7 +29,17 @@ os.environ["FLWR_HOME"] = (
 )
 
 try:
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+    from flwr.app import (
+        Array,
+        ArrayRecord,
+        ConfigRecord,
+        Context,
+        Error,
+        Message,
+        Metadata,
+        MetricRecord,
+        RecordDict,
+    )
     from flwr.app.message import remove_content_from_message
     from flwr.clientapp import ClientApp
     from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode
@@ -100,6 +110,7 @@ __all__ = [
     "Error",
     "ErrorCode",
     "Message",
+    "Metadata",
     "MetricRecord",
     "Node",
     "ObjectTree",
@@ -122,9 +133,22 @@ __all__ = [
     "message_to_proto",
     "no_object_id_recompute",
     "remove_content_from_message",
+    "replace_metadata",
+    "set_message_id",
 ]
 
 _logger = logging.getLogger("flwr")
 _logger.handlers.clear()
 _logger.propagate = True
 _logger.setLevel(logging.ERROR)
+
+
+def set_message_id(message: Message) -> None:
+    """Give `message` the id that Flower derives from its content; Flower's setter refuses outside of its own processes."""
+    message.metadata.__dict__["_message_id"] = message.object_id
+
+
+def replace_metadata(message: Message, metadata: Metadata) -> Message:
+    """The same message under the `metadata` of the transport, in place of what the object says about itself."""
+    message.__dict__["_metadata"] = metadata
+    return message

@@ -13,9 +13,10 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from aggregator.flower import upstream
-from aggregator.flower.mailroom import Mailroom
+from aggregator.flower import flower_internals
+from aggregator.flower.message_store import MessageStore
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from edge_agent.learner.flower_internals import set_message_id
 from protocol.identity import public_key_pem
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion
@@ -57,15 +58,15 @@ def test_stock_flower_client_is_served_in_objects(server: FlowerServer, tls: wor
         received = receive()
         assert received is not None
         stub, tree = received
-        ids = [node.object_id for node in upstream.iterate_object_tree(tree)]
+        ids = [node.object_id for node in flower_internals.iterate_object_tree(tree)]
         contents = {name: pull_object(stub.metadata.run_id, name) for name in ids}
         message = inflate_object_from_contents(stub.metadata.message_id, contents)
         confirm(stub.metadata.run_id, stub.metadata.message_id)
         assert message.content["arrays"]["parameters"].numpy().tolist() == parameters.tolist()
-        answer = upstream.ArrayRecord({"vector": upstream.Array(np.ones(3, np.float32))})
-        message.__dict__["_metadata"] = stub.metadata
-        reply = upstream.Message(upstream.RecordDict({"answer": answer}), reply_to=message)
-        reply.metadata.__dict__["_message_id"] = reply.object_id
+        answer = flower_internals.ArrayRecord({"vector": flower_internals.Array(np.ones(3, np.float32))})
+        flower_internals.replace_metadata(message, stub.metadata)
+        reply = flower_internals.Message(flower_internals.RecordDict({"answer": answer}), reply_to=message)
+        set_message_id(reply)
         objects = get_all_nested_objects(reply)
         wanted, session = send(reply, get_object_tree(reply), 0.1)
         assert set(wanted) == set(objects)
@@ -77,84 +78,87 @@ def test_stock_flower_client_is_served_in_objects(server: FlowerServer, tls: wor
         np.testing.assert_array_equal(heard.vector, np.ones(3))
 
 
-def ask(room: Mailroom, *nodes: int) -> list[str]:
-    upstream.TaskIdentity.run_id, upstream.TaskIdentity.node_id, upstream.TaskIdentity.task_id = 7, 1, 1
+def ask(store: MessageStore, *nodes: int) -> list[str]:
+    identity = flower_internals.TaskIdentity
+    identity.run_id, identity.node_id, identity.task_id = 7, 1, 1
     messages = []
     for node in nodes:
-        content = upstream.RecordDict({"question": upstream.ConfigRecord({"json": str(node)})})
-        message = upstream.Message(content, node, "query.x", ttl=60.0)
-        message.metadata.__dict__["_message_id"] = f"m{node}"
+        content = flower_internals.RecordDict(
+            {"question": flower_internals.ConfigRecord({"json": str(node)})}
+        )
+        message = flower_internals.Message(content, node, "query.x", ttl=60.0)
+        set_message_id(message)
         messages.append(message)
-    room.post(messages)
+    store.post(messages)
     return [message.metadata.message_id for message in messages]
 
 
 def reply_to(question: object, text: str = "yes") -> object:
-    content = upstream.RecordDict({"answer": upstream.ConfigRecord({"text": text})})
-    return upstream.message_to_proto(
-        upstream.Message(content, reply_to=upstream.message_from_proto(question))
+    content = flower_internals.RecordDict({"answer": flower_internals.ConfigRecord({"text": text})})
+    return flower_internals.message_to_proto(
+        flower_internals.Message(content, reply_to=flower_internals.message_from_proto(question))
     )
 
 
 def test_question_is_handed_out_once_and_only_to_its_node() -> None:
-    room = Mailroom(1000)
-    ask(room, 1)
-    assert len(room.next_question(2, is_whole=True).messages_list) == 0
-    assert len(room.next_question(1, is_whole=True).messages_list) == 1
-    assert len(room.next_question(1, is_whole=True).messages_list) == 0
+    store = MessageStore(1000)
+    ask(store, 1)
+    assert len(store.next_question(2, is_whole=True).messages_list) == 0
+    assert len(store.next_question(1, is_whole=True).messages_list) == 1
+    assert len(store.next_question(1, is_whole=True).messages_list) == 0
 
 
 def test_reply_counts_only_from_the_node_that_was_asked() -> None:
-    room = Mailroom(1000)
-    names = ask(room, 1)
-    (question,) = room.next_question(1, is_whole=True).messages_list
-    room.accept_reply(2, reply_to(question, "forged"), (), 10)
-    assert room.take_replies(names) == []
-    room.accept_reply(1, reply_to(question), (), 10)
-    room.accept_reply(1, reply_to(question, "second thoughts"), (), 10)
-    (reply,) = room.take_replies(names)
+    store = MessageStore(1000)
+    names = ask(store, 1)
+    (question,) = store.next_question(1, is_whole=True).messages_list
+    store.accept_reply(2, reply_to(question, "forged"), (), 10)
+    assert store.take_replies(names) == []
+    store.accept_reply(1, reply_to(question), (), 10)
+    store.accept_reply(1, reply_to(question, "second thoughts"), (), 10)
+    (reply,) = store.take_replies(names)
     assert reply.content["answer"]["text"] == "yes"
-    assert room.take_replies(names) == []
+    assert store.take_replies(names) == []
 
 
 def test_withdrawn_question_takes_no_reply_and_is_not_handed_out() -> None:
-    room = Mailroom(1000)
-    names = ask(room, 1, 2)
-    (question,) = room.next_question(1, is_whole=True).messages_list
-    room.withdraw(names)
-    room.accept_reply(1, reply_to(question), (), 10)
-    assert room.take_replies(names) == []
-    assert len(room.next_question(2, is_whole=True).messages_list) == 0
+    store = MessageStore(1000)
+    names = ask(store, 1, 2)
+    (question,) = store.next_question(1, is_whole=True).messages_list
+    store.withdraw(names)
+    store.accept_reply(1, reply_to(question), (), 10)
+    assert store.take_replies(names) == []
+    assert len(store.next_question(2, is_whole=True).messages_list) == 0
 
 
 def test_reply_that_does_not_parse_is_an_empty_one_not_an_error() -> None:
-    room = Mailroom(1000)
-    names = ask(room, 1)
-    (question,) = room.next_question(1, is_whole=True).messages_list
+    store = MessageStore(1000)
+    names = ask(store, 1)
+    (question,) = store.next_question(1, is_whole=True).messages_list
     stub = reply_to(question)
     stub.content.items[0].array_record.SetInParent()
     stub.content.items[0].array_record.items.add().value.dtype = "nonsense"
-    room.accept_reply(1, stub, (), 10)
-    (reply,) = room.take_replies(names)
+    store.accept_reply(1, stub, (), 10)
+    (reply,) = store.take_replies(names)
     assert reply.has_content()
 
 
 def test_objects_beyond_the_byte_limit_are_not_stored() -> None:
-    room = Mailroom(10)
-    ask(room, 1)
-    (question,) = room.next_question(1, is_whole=False).messages_list
-    tree = upstream.get_object_tree(upstream.message_from_proto(reply_to(question)))
-    response = room.accept_reply(1, reply_to(question), [tree], 10)
+    store = MessageStore(10)
+    ask(store, 1)
+    (question,) = store.next_question(1, is_whole=False).messages_list
+    tree = flower_internals.get_object_tree(flower_internals.message_from_proto(reply_to(question)))
+    response = store.accept_reply(1, reply_to(question), [tree], 10)
     first, second, *_ = response.objects_to_push
-    assert room.accept_object(1, response.session_id, first, b"0123456")
-    assert not room.accept_object(1, response.session_id, second, b"0123456")
-    assert not room.accept_object(1, response.session_id, "unasked", b"0")
-    assert not room.accept_object(2, response.session_id, second, b"0")
+    assert store.accept_object(1, response.session_id, first, b"0123456")
+    assert not store.accept_object(1, response.session_id, second, b"0123456")
+    assert not store.accept_object(1, response.session_id, "unasked", b"0")
+    assert not store.accept_object(2, response.session_id, second, b"0")
 
 
 def test_messages_of_a_finished_run_are_gone() -> None:
-    room = Mailroom(1000)
-    names = ask(room, 1)
-    room.next_question(1, is_whole=False)
-    room.clear(7)
-    assert room.withdraw(names) == []
+    store = MessageStore(1000)
+    names = ask(store, 1)
+    store.next_question(1, is_whole=False)
+    store.clear(7)
+    assert store.withdraw(names) == []
