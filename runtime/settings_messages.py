@@ -1,0 +1,246 @@
+"""The sentences of `runtime.settings`: where a key stands, what was found there, and what would be valid.
+
+Imported on the way to a refusal only. Secrets are never shown: neither values of keys that are named for one, nor the
+user and password inside an address.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import inspect
+
+from runtime.key_paths import KeyPath, dotted
+
+__all__ = ["explain", "key_lines", "nearest", "place_of", "shown"]
+
+UNITS: Final = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "bytes": "bytes",
+    "hz": "hertz",
+    "c": "degrees Celsius",
+    "pct": "percent",
+    "windows": "windows",
+    "rows": "rows",
+    "devices": "devices",
+    "share": "a share of 1",
+    "fraction": "a share of 1",
+}
+"""What the last word of a key says about its unit."""
+
+_SECRET: Final = re.compile(r"(password|secret|token|passphrase)$")
+_USER_IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def place_of(path: KeyPath, file: Path, text: str, variables: Mapping[KeyPath, str]) -> str:
+    """The variable that set `path` or something in it, else file and line of it or of the nearest table around it."""
+    lines = key_lines(text)
+    inside = sorted(name for key, name in variables.items() if path and key[: len(path)] == path)
+    if inside and path not in lines:
+        return ", ".join(inside)
+    for end in range(len(path), 0, -1):
+        if path[:end] in variables:
+            return variables[path[:end]]
+        if path[:end] in lines:
+            return f"{file}:{lines[path[:end]]}"
+    return str(file)
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    r"""The line, from 1, of each table and key of a valid TOML text; a key inside a value has its value's first line.
+
+    >>> key_lines("a = 1\n[[b]]\nc = [\n1]\n[b.d]\ne.f = 2")[("b", 0, "d", "e", "f")]
+    6
+    """
+    lines: dict[KeyPath, int] = {}
+    tables: dict[KeyPath, int] = {}  # how many tables a list of tables has by now
+    where: KeyPath = ()
+    statement, first = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if not statement and line.strip()[:1] in {"", "#"}:
+            continue
+        first = first or number
+        statement += line + "\n"
+        try:
+            parsed = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue  # a value that goes on in the next line
+        if statement.lstrip().startswith("["):
+            where = _header(parsed, tables)
+            lines.setdefault(where, first)
+        else:
+            for path in _paths(parsed):
+                lines.setdefault((*where, *path), first)
+        statement, first = "", 0
+    return lines
+
+
+def explain(message: str, document: Mapping[str, Any], kind: type) -> tuple[KeyPath, str]:
+    """Turn "Expected `int` >= 5, got … - at `$.outbox.in_flight`" into a key path and a sentence."""
+    reason, _, place = message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
+    path = _parsed(place.rstrip("`"))
+    value: Any = document
+    for part in path:
+        value = _entry(value, part)
+    reason = reason[:1].lower() + reason[1:]
+    missing = re.fullmatch(r"object missing required field `(.+)`", reason)
+    key = dotted(path)
+    if missing:
+        return path, f"{key + '.' if key else ''}{missing[1]} is missing; it has no default"
+    # msgspec does not say which entry of a table with free keys it means: "$.labels[...]"
+    tells = reason.startswith(("expected", "invalid")) and "[...]" not in place
+    valid = _valid(path, kind) if tells else ""
+    if isinstance(value, dict) or value is None:
+        return path, f"[{key}] {valid or reason}" if key else reason
+    return path, f"{key} = {shown(key, value)} is not valid: {valid or reason}"
+
+
+def nearest(key: str, path: KeyPath, valid: set[str]) -> str:
+    """The valid key that was probably meant, or all of them."""
+    near = difflib.get_close_matches(key, sorted(valid), n=1, cutoff=0.5)
+    return (
+        f"did you mean {dotted((*path, near[0]))!r}?" if near else f"valid here: {', '.join(sorted(valid))}"
+    )
+
+
+def shown(key: str, value: object) -> str:
+    """A value as a message may show it."""
+    if _SECRET.search(key):
+        return "…"
+    return _USER_IN_ADDRESS.sub("…@", repr(value))
+
+
+def _valid(path: KeyPath, kind: type) -> str:
+    """What may stand at `path`: kind of value, range, unit; empty where the type does not tell."""
+    found: inspect.Type = inspect.type_info(kind)
+    for part in path:
+        structs = [member for member in _alternatives(found) if isinstance(member, inspect.StructType)]
+        if part in {struct.tag_field for struct in structs}:
+            return "expected one of " + ", ".join(repr(struct.tag) for struct in structs)
+        inner = [step for member in _alternatives(found) for step in _inside(member, part)]
+        if not inner:
+            return ""
+        found = inner[0]
+    sentences = dict.fromkeys(_described(member) for member in _alternatives(found))
+    name = next((part for part in reversed(path) if isinstance(part, str)), "")
+    unit = UNITS.get(name.rpartition("_")[2], "")
+    return "expected " + " or ".join(filter(None, sentences)) + (f" ({unit})" if unit else "")
+
+
+def _alternatives(found: inspect.Type) -> Iterator[inspect.Type]:
+    while isinstance(found, inspect.Metadata):
+        found = found.type
+    if isinstance(found, inspect.UnionType):
+        for member in found.types:
+            yield from _alternatives(member)
+    elif not isinstance(found, inspect.NoneType):
+        yield found
+
+
+def _inside(found: inspect.Type, part: str | int) -> Iterator[inspect.Type]:
+    match found:
+        case inspect.StructType():
+            yield from (f.type for f in found.fields if f.encode_name == part)
+        case inspect.DictType():
+            yield found.value_type
+        case inspect.TupleType():
+            yield from found.item_types[part : int(part) + 1] if isinstance(part, int) else ()
+        case inspect.ListType() | inspect.VarTupleType():
+            yield found.item_type
+
+
+def _described(found: inspect.Type) -> str:  # noqa: PLR0911 - one return a kind of value
+    match found:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return f"a whole number{_range(found)}"
+        case inspect.FloatType():
+            return f"a number{_range(found)}"
+        case inspect.LiteralType():
+            return "one of " + ", ".join(repr(value) for value in found.values)
+        case inspect.EnumType():
+            return "one of " + ", ".join(repr(member.value) for member in found.cls)
+        case inspect.StrType():
+            return (
+                "text"
+                + _length(found, "characters")
+                + (f" that matches {found.pattern}" if found.pattern else "")
+            )
+        case inspect.ListType() | inspect.VarTupleType():
+            inner = " or ".join(_described(member) for member in _alternatives(found.item_type))
+            return f"a list{_length(found, 'entries')} of {inner}"
+        case inspect.TupleType():
+            return f"a list of {len(found.item_types)} values"
+        case inspect.DictType() | inspect.StructType():
+            return "a table"
+        case inspect.CustomType():
+            return "a path (text)"
+        case _:
+            return ""
+
+
+def _range(found: inspect.IntType | inspect.FloatType) -> str:
+    low = (
+        f"at least {found.ge:g}"
+        if found.ge is not None
+        else f"above {found.gt:g}"
+        if found.gt is not None
+        else ""
+    )
+    high = (
+        f"at most {found.le:g}"
+        if found.le is not None
+        else f"below {found.lt:g}"
+        if found.lt is not None
+        else ""
+    )
+    return " " + " and ".join(filter(None, (low, high))) if low or high else ""
+
+
+def _length(found: inspect.StrType | inspect.ListType | inspect.VarTupleType, unit: str) -> str:
+    low = f"at least {found.min_length}" if found.min_length else ""
+    high = f"at most {found.max_length}" if found.max_length is not None else ""
+    return f" of {' and '.join(filter(None, (low, high)))} {unit}" if low or high else ""
+
+
+def _entry(value: object, part: str | int) -> object:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, list) and isinstance(part, int) else None
+
+
+def _parsed(place: str) -> KeyPath:
+    return tuple(
+        int(index) if index.isdigit() else name or index.strip("'\"")
+        for name, index in re.findall(r"\.([^.\[\]]+)|\[([^\]]*)\]", place)
+        if index != "..."
+    )
+
+
+def _header(parsed: dict[str, Any], tables: dict[KeyPath, int]) -> KeyPath:
+    """The path of a ``[table]`` or ``[[table]]`` line; tables in lists are counted."""
+    path: KeyPath = ()
+    value: Any = parsed
+    while isinstance(value, dict) and value:
+        key, value = next(iter(value.items()))
+        path = (*path, key)
+        if isinstance(value, list):
+            tables[path] = tables.get(path, 0) + 1
+            value = value[0]
+        if path in tables:
+            path = (*path, tables[path] - 1)
+    return path
+
+
+def _paths(value: object, path: KeyPath = ()) -> Iterator[KeyPath]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from _paths(inner, (*path, key))
