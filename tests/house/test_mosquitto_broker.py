@@ -1,0 +1,54 @@
+"""The broker that other tests stand on: it is a real one, speaks TLS, and is never missed in silence."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from mosquitto_broker import LocalCertificates, MosquittoBroker, installed_program
+from paho.mqtt.enums import CallbackAPIVersion
+
+
+def greeting(broker: MosquittoBroker, user: str = "", password: str = "", ca: Path | None = None) -> str:
+    heard: list[str] = []
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    client.tls_set_context(ssl.create_default_context(cafile=ca or broker.ca_file))
+    if user:
+        client.username_pw_set(user, password)
+    client.on_connect = lambda *a: heard.append(str(a[3]))
+    client.connect("127.0.0.1", broker.port)
+    while not heard:
+        client.loop(0.05)
+    client.disconnect()
+    return heard[0]
+
+
+def test_it_speaks_tls_and_comes_back_on_its_port_after_it_was_killed(tmp_path: Path) -> None:
+    with MosquittoBroker(tmp_path) as broker:
+        assert greeting(broker) == "Success"
+        broker.kill()
+        with pytest.raises(ConnectionRefusedError):
+            greeting(broker)
+        broker.start()
+        assert greeting(broker) == "Success"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            greeting(broker, ca=LocalCertificates(tmp_path / "strangers").ca_file)
+
+
+def test_with_passwords_it_admits_nobody_else(tmp_path: Path) -> None:
+    with MosquittoBroker(tmp_path, passwords={"d-1": "first"}) as broker:
+        assert greeting(broker, "d-1", "first") == "Success"
+        assert greeting(broker, "d-1", "second") == "Not authorized"
+        assert greeting(broker) == "Not authorized"
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("1", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_where_it_is_missing_a_test_is_skipped_by_hand_and_fails_in_ci(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="apt-get install mosquitto"):
+        installed_program("mosquitto")
