@@ -1,0 +1,88 @@
+"""``fedge``: one command for everything; each word goes to the program that owns it, loaded only then.
+
+Exit status: the owner's; 2 for a word that nobody owns or a part that is not installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+from typing import Final, NamedTuple
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """What a word stands for: a program of ours, and the words that it is called with."""
+
+    program: str
+    words: tuple[str, ...]
+    summary: str
+
+    @property
+    def package(self) -> str:
+        """The package whose ``cli.main`` is the program."""
+        return {"agent": "edge_agent", "sim": "simulations"}.get(self.program, self.program)
+
+
+COMMANDS: Final = {
+    "demo": Command("sim", ("run", "demo"), "the whole loop, live, on this machine"),
+    "simulate": Command("sim", ("run",), "play a scenario of your own"),
+    "devices": Command("fleet", ("devices",), "list, show, revoke devices"),
+    "releases": Command("fleet", ("releases",), "publish and list model versions"),
+    "rollouts": Command("fleet", ("rollouts",), "preview, create, watch, stop rollouts"),
+    "anomalies": Command("fleet", ("anomalies",), "what devices reported"),
+    "drift": Command("fleet", ("drift",), "which devices drifted"),
+    "judge": Command("fleet", ("judge",), "say whether an anomaly was one"),
+    "train": Command("aggregator", ("train",), "start a training run"),
+    "runs": Command("aggregator", ("runs",), "training runs and their rounds"),
+    "privacy": Command("aggregator", ("privacy",), "what a family's training has cost in privacy"),
+    "agent": Command("agent", (), "everything of fedge-agent"),
+    "fleet": Command("fleet", (), "everything of fedge-fleet"),
+    "aggregator": Command("aggregator", (), "everything of fedge-aggregator"),
+    "sim": Command("sim", (), "everything of fedge-sim"),
+}
+"""Word → who owns it."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Hand the first word to its owner; leaves by SystemExit."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(_help())
+        raise SystemExit(0)
+    if words[0] == "--version":
+        from fedge import __version__  # reads the installed package's metadata, which only this word needs
+
+        print(f"fedge {__version__}")
+        raise SystemExit(0)
+    command = COMMANDS.get(words[0])
+    if command is None:
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
+        raise SystemExit(_refused(f"there is no command {words[0]!r}; {hint}"))
+    try:
+        owner = import_module(f"{command.package}.cli")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == command.package:
+            raise
+        extra = {"edge_agent": "edge", "simulations": "sim"}.get(command.package, command.package)
+        raise SystemExit(
+            _refused(
+                f"{words[0]!r} needs {error.name!r}, which is not installed: pip install 'fedge[{extra}]'"
+            )
+        ) from None
+    sys.argv = [f"fedge-{command.program}", *command.words, *words[1:]]
+    raise SystemExit(owner.main())
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = (f"  {word:{width}}  {command.summary}" for word, command in COMMANDS.items())
+    return "\n".join(["usage: fedge COMMAND ...", "", *lines, "", "fedge COMMAND --help says more."])
+
+
+def _refused(sentence: str) -> int:
+    print(f"fedge: {sentence}", file=sys.stderr)
+    return 2
