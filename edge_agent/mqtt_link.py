@@ -4,22 +4,31 @@ It moves bytes and knows topics; what the bytes mean is the caller's business. I
 acknowledged by the fleet is in the outbox and is sent again over the next connection. A fresh client is built for
 every connection, so that no stale queue of the last one is replayed.
 
-::
+Invariant: one thread owns the connection. It alone makes paho's client, reads and writes its socket, and hangs up; the
+client is a local variable of that thread, so that nobody else can reach it. (paho lets whoever publishes write the
+socket, and TLS breaks when two threads do.) Everybody else hands over through bounded queues::
 
-    thread: connect ─► subscribe (desired, ack, training) ─► read until lost ─► wait (jittered, bounded) ─► connect …
-    loop:   publish(...)   take_messages()   is_connected   connections
+    publish ───────► outgoing ─┐   ┌─► incoming ───────► take_messages           is_connected   connections
+                               ▼   │
+    owner: connect ─► subscribe ─► wait for socket or handover ─► read, write … until lost ─► pause (jittered) ─► connect
 
-MQTT 3.1.1, QoS 1, clean session, retained last will. Source: OASIS MQTT 3.1.1; backoff with full jitter after
-M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015.
+Back-pressure: a broker that acknowledges slowly fills `outgoing`; then `publish` says no, and the outbox offers the
+event again with its next turn.
+
+MQTT 3.1.1, QoS 1, clean session, retained last will. Source: OASIS MQTT 3.1.1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
+import select
+import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +40,23 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.errors import LinkError
 from edge_agent.settings import MqttSettings
+from runtime.backoff import backoff_s
 
-__all__ = ["Credentials", "Incoming", "Link", "MqttLink", "Will", "backoff_s", "client_tls"]
+__all__ = ["Credentials", "Incoming", "Link", "MqttLink", "Will", "client_tls"]
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S: Final = 5.0
+_FIRST_PAUSE_S: Final = 0.5
+"""Before the second attempt, at most; doubles up to ``mqtt.reconnect_max_s``."""
 _INCOMING: Final = 1000
 """Messages that may wait for the loop; beyond, the newest is dropped (all of them are repeated by their senders)."""
+_OUTGOING: Final = 64
+"""Messages that may wait for the owner; twice what the outbox has under way by default."""
+_UNACKNOWLEDGED: Final = 20
+"""Messages that the broker has not acknowledged; the receive window of most brokers, and paho's own."""
+_LOOK_EVERY_MS: Final = 1000
+"""How often an idle owner looks whether a ping is due or overdue."""
 _MOST_REASONS_TOLD: Final = 8
 """Different complaints in the log of one outage; errors that never repeat must not fill it either."""
 
@@ -89,21 +107,6 @@ class Link(Protocol):
 
     def close(self, timeout_s: float) -> None:
         """Give what was published last up to `timeout_s` to leave, then disconnect cleanly (no will)."""
-
-
-def backoff_s(attempt: int, maximum_s: float, draw: float) -> float:
-    """How long to wait before attempt number `attempt` + 1.
-
-    Args:
-        attempt: failed attempts in a row, ≥ 1.
-        maximum_s: upper bound, seconds.
-        draw: uniform in [0, 1): spreads a fleet that lost its broker at the same moment.
-
-    Returns:
-        Seconds in [0.1, maximum_s].
-    """
-    ceiling = min(maximum_s, 0.5 * 2.0 ** min(attempt - 1, 16))
-    return max(min(0.1, maximum_s), ceiling * (0.5 + 0.5 * draw))
 
 
 def client_tls(settings: MqttSettings) -> ssl.SSLContext | None:
@@ -160,9 +163,14 @@ class MqttLink:
         self._draw = draw
         self._tls = client_tls(settings)
         self._incoming: queue.Queue[Incoming] = queue.Queue(_INCOMING)
+        self._lock = threading.Lock()
+        self._outgoing: deque[tuple[str, bytes, bool]] = deque()
+        self._settled = threading.Event()
+        self._settled.set()
         self._stopping = threading.Event()
-        self._client: mqtt.Client | None = None
-        self._last_publish: mqtt.MQTTMessageInfo | None = None
+        self._bell, self._rope = socket.socketpair()
+        self._rope.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        self._unacknowledged = 0
         self._complaints = 0
         self._told: set[str] = set()
         self.is_connected = False
@@ -172,12 +180,13 @@ class MqttLink:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """See `Link.publish`."""
-        client = self._client
-        if client is None or not self.is_connected:
-            return False
-        info = client.publish(topic, payload, qos=1, retain=retain)
-        self._last_publish = info
-        return info.rc == mqtt.MQTT_ERR_SUCCESS
+        with self._lock:
+            if not self.is_connected or len(self._outgoing) >= _OUTGOING:
+                return False
+            self._outgoing.append((topic, payload, retain))
+            self._settled.clear()
+        self._ring()
+        return True
 
     def take_messages(self) -> list[Incoming]:
         """See `Link.take_messages`."""
@@ -190,15 +199,16 @@ class MqttLink:
 
     def close(self, timeout_s: float) -> None:
         """See `Link.close`."""
-        if self.is_connected and self._last_publish is not None:
-            try:
-                self._last_publish.wait_for_publish(timeout_s)
-            except (ValueError, RuntimeError) as error:
-                log.warning("farewell_not_sent error=%s", error)
+        if not self._settled.wait(timeout_s):
+            log.warning("farewell_not_acknowledged waited_s=%g: it stays in the outbox", timeout_s)
         self._stopping.set()
-        if self._client is not None:
-            self._client.disconnect()
+        self._ring()
         self._thread.join(timeout_s + _CONNECT_TIMEOUT_S)
+
+    def _ring(self) -> None:
+        """Make the owner look at once."""
+        with contextlib.suppress(OSError):  # full: it has been rung already; closed: nobody is left to hear it
+            self._rope.send(b"!")
 
     def _run(self) -> None:
         attempt = 0
@@ -206,10 +216,31 @@ class MqttLink:
             connections = self.connections
             self._connect_once()
             attempt = 1 if self.connections != connections else attempt + 1
-            self._stopping.wait(backoff_s(attempt, self._settings.reconnect_max_s, self._draw()))
+            pause_s = backoff_s(
+                attempt, first_s=_FIRST_PAUSE_S, maximum_s=self._settings.reconnect_max_s, draw=self._draw()
+            )
+            self._stopping.wait(pause_s)
+        self._bell.close()
+        self._rope.close()
 
     def _connect_once(self) -> None:
         """Connect and serve until the connection is lost or closed."""
+        client = self._new_client()
+        connections, complaints = self.connections, self._complaints
+        try:
+            client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
+            self._serve(client)
+            if (connections, complaints) == (self.connections, self._complaints):
+                # Some brokers hang up instead of answering that they refuse.
+                self._complain("the broker hung up; is this device enrolled, and not revoked?")
+        except Exception as error:  # noqa: BLE001 - whatever a foreign library makes of a foreign sender ends this connection only
+            self._complain(f"{type(error).__name__}: {error}; is the broker running and reachable?")
+        finally:
+            if (sock := client.socket()) is not None:
+                sock.close()
+            self._forget_connection()
+
+    def _new_client(self) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
@@ -225,25 +256,47 @@ class MqttLink:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        self._client = client
-        try:
-            client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
+        client.on_publish = self._on_acknowledged
+        return client
+
+    def _serve(self, client: mqtt.Client) -> None:
+        """Read and write until the connection ends; nobody else ever waits for the socket."""
+        poller = select.poll()
+        poller.register(self._bell, select.POLLIN)
+        farewells = 0
+        # A broker that does not take the farewell gets one more turn for it.
+        while (sock := client.socket()) is not None and farewells < 2:
+            poller.register(sock, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+            # What TLS has decrypted already no longer shows at the socket.
+            is_readable = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+            ready = {descriptor for descriptor, _ in poller.poll(0 if is_readable else _LOOK_EVERY_MS)}
+            if self._bell.fileno() in ready:
+                self._bell.recv(4096)
+            if is_readable or sock.fileno() in ready:
+                client.loop_read()
+            if client.want_write():
+                client.loop_write()
+            client.loop_misc()
+            self._send_waiting(client)
             if self._stopping.is_set():
-                return
-            connections, complaints = self.connections, self._complaints
-            client.loop_forever(retry_first_connection=False)
-            if (
-                connections == self.connections
-                and complaints == self._complaints
-                and not self._stopping.is_set()
-            ):
-                # Some brokers hang up instead of answering that they refuse.
-                self._complain("the broker hung up; is this device enrolled, and not revoked?")
-        except (OSError, ValueError) as error:
-            self._complain(f"{error}; is the broker running and reachable?")
-        finally:
+                client.disconnect()
+                farewells += 1
+
+    def _send_waiting(self, client: mqtt.Client) -> None:
+        while self._outgoing and self._unacknowledged < _UNACKNOWLEDGED:
+            topic, payload, retain = self._outgoing.popleft()
+            self._unacknowledged += 1
+            client.publish(topic, payload, qos=1, retain=retain)
+        with self._lock:
+            if not self._outgoing and not self._unacknowledged:
+                self._settled.set()
+
+    def _forget_connection(self) -> None:
+        with self._lock:
             self.is_connected = False
-            self._client = None
+            self._outgoing.clear()
+            self._unacknowledged = 0
+            self._settled.set()
 
     def _on_connect(
         self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
@@ -254,7 +307,6 @@ class MqttLink:
             return
         client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._told.clear()
-        self._last_publish = None
         self.connections += 1
         self.is_connected = True
         log.info("broker_connected url=%s", self._settings.url)
@@ -269,7 +321,7 @@ class MqttLink:
                 self._settings.url,
                 reason,
             )
-        self.is_connected = False
+        self._forget_connection()
         self._wake()
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
@@ -279,8 +331,13 @@ class MqttLink:
             log.warning("downlink_dropped error=%s", type(error).__name__)
         self._wake()
 
+    def _on_acknowledged(self, *_: Any) -> None:
+        self._unacknowledged -= 1
+
     def _complain(self, what: str) -> None:
         self._complaints += 1
+        if self._stopping.is_set():
+            return
         # Once per reason until it is back, though reasons may alternate: a week without a broker must not fill the log.
         if what not in self._told and len(self._told) < _MOST_REASONS_TOLD:
             self._told.add(what)

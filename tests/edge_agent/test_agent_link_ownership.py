@@ -1,0 +1,189 @@
+"""One thread owns the connection to the broker: shown on every call of paho's client and of its TLS socket."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from agent_broker import FLEET_PASSWORD
+from agent_world import DEVICE, PASSWORD, wait_for
+from paho.mqtt.enums import CallbackAPIVersion
+from real_mosquitto import MOSQUITTO, RealMosquitto
+
+from edge_agent.mqtt_link import Credentials, MqttLink, Will
+from edge_agent.settings import MqttSettings
+from edge_agent.telemetry import Identity, last_will, subscriptions
+from protocol.messages.kinds import Kind
+from protocol.topics import device_topic
+
+IDENTITY = Identity(tenant="demo", device=DEVICE, family="pump", boot_id="b1")
+TOPIC = device_topic("demo", DEVICE, Kind.HEALTH)
+ACK_TOPIC = device_topic("demo", DEVICE, Kind.ACK)
+
+needs_mosquitto = pytest.mark.skipif(
+    MOSQUITTO is None, reason="mosquitto is not installed: apt-get install mosquitto"
+)
+
+
+class Witness:
+    """Which threads touched what."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, set[str]] = defaultdict(set)
+
+    def note(self, what: str) -> None:
+        self.threads[what].add(threading.current_thread().name)
+
+    def strangers(self) -> dict[str, set[str]]:
+        return {what: names - {"mqtt-link"} for what, names in self.threads.items() if names != {"mqtt-link"}}
+
+
+@pytest.fixture
+def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
+    """Every attribute of the link's own client, and every call of its TLS socket, is noted with its thread."""
+    seen = Witness()
+
+    class WatchedClient(mqtt.Client):
+        def __getattribute__(self, name: str) -> Any:
+            seen.note(f"client.{name}")
+            return super().__getattribute__(name)
+
+    class WatchedSocket(ssl.SSLSocket):
+        def __getattribute__(self, name: str) -> Any:
+            seen.note(f"socket.{name}")
+            return super().__getattribute__(name)
+
+    original = ssl.create_default_context
+
+    def watched_context(*args: Any, **named: Any) -> ssl.SSLContext:
+        context = original(*args, **named)
+        context.sslsocket_class = WatchedSocket
+        return context
+
+    monkeypatch.setattr("edge_agent.mqtt_link.mqtt.Client", WatchedClient)
+    monkeypatch.setattr("edge_agent.mqtt_link.ssl.create_default_context", watched_context)
+    return seen
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[RealMosquitto]:
+    made = RealMosquitto(tmp_path, DEVICE)
+    yield made
+    made.stop()
+
+
+class Fleet:
+    """A subscriber of its own, made before the link's client is watched; answers each message with one downlink."""
+
+    def __init__(self, broker: RealMosquitto, client: type[mqtt.Client], context: ssl.SSLContext) -> None:
+        self.heard: list[bytes] = []
+        self._subscribed = threading.Event()
+        self._client = client(CallbackAPIVersion.VERSION2, client_id="fleet")
+        self._client.username_pw_set("fleet", FLEET_PASSWORD)
+        self._client.tls_set_context(context)
+        self._client.on_message = self._on_message
+        self._client.on_connect = lambda c, *_: c.subscribe("fedge/v1/demo/+/+", 1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.connect("127.0.0.1", broker.port)
+        self._client.loop_start()
+        assert self._subscribed.wait(60)
+
+    def _on_message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        if message.topic == TOPIC:
+            self.heard.append(bytes(message.payload))
+            client.publish(ACK_TOPIC, message.payload, qos=1)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+PLAIN_CLIENT = mqtt.Client
+PLAIN_CONTEXT = ssl.create_default_context
+
+
+def _link(broker: RealMosquitto, *, wake: Any = lambda: None) -> MqttLink:
+    topic, payload = last_will(IDENTITY, 1.8e9)
+    return MqttLink(
+        MqttSettings(url=broker.url, ca_file=broker.ca_file, reconnect_max_s=0.05),
+        client_id=DEVICE,
+        credentials=Credentials(username=DEVICE, password=PASSWORD),
+        will=Will(topic=topic, payload=payload),
+        subscriptions=subscriptions(IDENTITY),
+        wake=wake,
+    )
+
+
+@needs_mosquitto
+def test_under_load_only_the_owner_touches_the_client_and_its_tls_socket_and_nothing_is_lost(
+    broker: RealMosquitto, witness: Witness
+) -> None:
+    fleet = Fleet(broker, PLAIN_CLIENT, PLAIN_CONTEXT(cafile=str(broker.ca_file)))
+    link = _link(broker)
+    wanted = {b"%d-%d:" % (sender, n) + b"x" * 3000 for sender in range(3) for n in range(300)}
+    answered: set[bytes] = set()
+
+    def send(sender: int) -> None:
+        for message in sorted(m for m in wanted if m.startswith(b"%d-" % sender)):
+            while not link.publish(TOPIC, message):
+                pause.wait(0.001)
+
+    pause = threading.Event()
+    try:
+        wait_for(lambda: link.is_connected, "the connection", 60)
+        senders = [threading.Thread(target=send, args=(n,), daemon=True) for n in range(3)]
+        for sender in senders:
+            sender.start()
+
+        def all_answered() -> bool:
+            answered.update(m.payload for m in link.take_messages())
+            return answered >= wanted
+
+        wait_for(all_answered, "the last answer", 200)
+    finally:
+        link.close(10.0)
+        fleet.close()
+    assert set(fleet.heard) == wanted
+    assert {"socket.send", "socket.recv", "client.publish", "client.disconnect"} <= set(witness.threads)
+    assert witness.strangers() == {}
+    assert link.connections == 1
+    assert broker.complaints() == []
+
+
+@needs_mosquitto
+def test_forty_connections_that_publish_at_once_all_hold_until_we_end_them(broker: RealMosquitto) -> None:
+    # As an agent does after an outage: the link wakes its loop, and the whole outbox is published in the same moment.
+    for _ in range(40):
+        is_up = threading.Event()
+        link = _link(broker, wake=is_up.set)
+        assert is_up.wait(60)
+        taken = sum(link.publish(TOPIC, b"x" * 2000) for _ in range(60))
+        link.close(30.0)
+        assert (taken, link.connections) == (60, 1)
+    log = broker.log.read_text()
+    assert broker.complaints() == []
+    assert log.count(f"Received PUBLISH from {DEVICE}") == 40 * 60
+    assert log.count(f"Received DISCONNECT from {DEVICE}") == 40
+    assert log.count("Sending PUBLISH to") == 0, "no will was sent: every connection ended in good order"
+
+
+@needs_mosquitto
+def test_a_cut_connection_comes_back_and_the_link_says_no_meanwhile(broker: RealMosquitto) -> None:
+    link = _link(broker)
+    try:
+        for n in range(1, 4):
+            wait_for(lambda n=n: link.connections == n and link.is_connected, f"connection {n}", 60)
+            assert link.publish(TOPIC, b"x")
+            broker.stop()
+            wait_for(lambda: not link.is_connected, "the loss to be noticed", 60)
+            assert not link.publish(TOPIC, b"x")
+            broker.start()
+    finally:
+        link.close(5.0)
+    assert broker.complaints() == []
