@@ -207,7 +207,9 @@ class MqttLink:
 
     def _ring(self) -> None:
         """Make the owner look at once."""
-        with contextlib.suppress(OSError):  # full: it has been rung already; closed: nobody is left to hear it
+        with contextlib.suppress(
+            OSError
+        ):  # full: it has been rung already; closed: nobody is left to hear it
             self._rope.send(b"!")
 
     def _run(self) -> None:
