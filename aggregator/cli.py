@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from aggregator.errors import AggregatorError
+from service.roles import Role
 
 __all__ = ["main"]
 
@@ -202,16 +203,11 @@ def edge_tpu(
 def create_token(
     config: Config,
     name: Annotated[str, typer.Option("--name", help="who or what holds it")],
-    role: Annotated[str, typer.Option("--role", help="viewer, operator or admin")] = "operator",
+    role: Annotated[Role, typer.Option("--role", help="viewer, operator or admin")] = Role.OPERATOR,
 ) -> None:
     """Print a new token, once."""
     with _one_line_errors():
-        from aggregator.errors import SettingsError
-        from aggregator.tokens import Role
-
-        if role not in list(Role):
-            raise SettingsError(f"role {role!r} is not known; valid are {', '.join(Role)}")
-        print(_token_store(config).create(name, Role(role), now=time.time(), random_bytes=os.urandom))
+        print(_token_store(config).create(name, role, now=time.time(), random_bytes=os.urandom))
 
 
 @tokens_cli.command("revoke")

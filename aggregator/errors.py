@@ -7,7 +7,6 @@
     ├── FleetError                   the fleet, or the road to it
     │   ├── FleetUnreachableError    no connection, no certificate it trusts, or the fleet failed: try again later
     │   └── FleetRefusedError        the fleet answered no (token, conflict, request); trying again will not help
-    ├── AccessError                  who called our API: no token, an unknown one, or a role that may not do this
     ├── ChampionError                the fleet's newest release cannot be built upon: untrusted, damaged or none there
     ├── RunError                     who asked for something of a training run
     │   ├── UnknownRunError          no such run or family
@@ -28,6 +27,8 @@
         ├── SumError                 the cohort's sum cannot be used: no examples, not finite, a range missing
         ├── QuorumMissedError        too few devices answered in time
         └── RoundCancelledError      somebody asked for the run to end
+
+Who calls the operator API, and may they (401, 403), is `service.errors.AccessError`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from aggregator.rounds.cohort_link import CohortReport
 
 __all__ = [
-    "AccessError",
     "AggregatorError",
     "AnswerRefusedError",
     "ChampionError",
@@ -85,14 +85,6 @@ class FleetUnreachableError(FleetError):
 
 class FleetRefusedError(FleetError):
     """The fleet refused; `status` is the HTTP status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class AccessError(AggregatorError):
-    """A caller of the operator API may not do this; `status` is 401 or 403."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

@@ -1,29 +1,30 @@
-"""Operator tokens of the aggregator's own API: ``ao_`` and 32 random bytes, shown once, stored as SHA-256 only.
+"""Operator tokens of the aggregator (``ao_…``), beside the runs in ``aggregator.sqlite``; made as `service.tokens` says.
 
-A hash without salt or stretching suffices because a token is 256 bits of randomness. Tokens live beside the runs in
-``aggregator.sqlite``; making one works whether the server runs or not.
+Making one works whether the server runs or not.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import sqlite3
 import threading
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from aggregator.errors import AccessError, SettingsError
+from aggregator.errors import SettingsError
 from protocol.errors import TopicError
 from protocol.names import check_name
+from service.errors import UnauthenticatedError
+from service.roles import Caller, Role
+from service.tokens import new_secret, token_digest
 
-__all__ = ["DATABASE", "PREFIX", "Role", "TokenStore"]
+__all__ = ["DATABASE", "PREFIX", "ROLES", "TokenStore"]
 
 DATABASE: Final = "aggregator.sqlite"
 PREFIX: Final = "ao_"
-SECRET_BYTES: Final = 32
+
+ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+"""Nothing is published here, so nobody is a publisher."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -32,21 +33,8 @@ CREATE TABLE IF NOT EXISTS tokens (
 """
 
 
-class Role(StrEnum):
-    """What a token may do; each role may do what the ones before it may."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-    def allows(self, needed: Role) -> bool:
-        """Whether this role may do what `needed` may."""
-        order = list(Role)
-        return order.index(self) >= order.index(needed)
-
-
 class TokenStore:
-    """The tokens of one data directory."""
+    """The tokens of one data directory; implements `service.access.TokenHolders`."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,17 +53,19 @@ class TokenStore:
         """Store a new token and return its text, which nobody can recover later.
 
         Raises:
-            SettingsError: the name is taken, or is not a valid name.
+            SettingsError: the name is taken, or is not a valid name; the role is not of `ROLES`.
         """
         try:
             check_name(name, "token name")
         except TopicError as error:
             raise SettingsError(str(error)) from None
-        token = PREFIX + base64.urlsafe_b64encode(random_bytes(SECRET_BYTES)).rstrip(b"=").decode()
+        if role not in ROLES:
+            raise SettingsError(f"role {role.value!r} means nothing here; valid are {', '.join(ROLES)}")
+        token = new_secret(random_bytes, prefix=PREFIX)
         with self._lock:
             try:
                 self._db.execute(
-                    "INSERT INTO tokens VALUES (?, ?, ?, ?)", (name, role.value, _digest(token), now)
+                    "INSERT INTO tokens VALUES (?, ?, ?, ?)", (name, role.value, token_digest(token), now)
                 )
             except sqlite3.IntegrityError:
                 raise SettingsError(
@@ -89,22 +79,14 @@ class TokenStore:
             if not self._db.execute("DELETE FROM tokens WHERE name = ?", (name,)).rowcount:
                 raise SettingsError(f"there is no token named {name!r}")
 
-    def authenticate(self, token: str) -> tuple[str, Role]:
-        """(name, role) of a token's holder.
-
-        Raises:
-            AccessError: status 401, nobody here issued this token.
-        """
+    def find_caller(self, token: str) -> Caller:
+        """See `TokenHolders`."""
         with self._lock:
             row = self._db.execute(
-                "SELECT name, role FROM tokens WHERE sha256 = ?", (_digest(token),)
+                "SELECT name, role FROM tokens WHERE sha256 = ?", (token_digest(token),)
             ).fetchone()
         if row is None:
-            raise AccessError(
-                "this token was not issued here; make one with: fedge-aggregator tokens create", 401
+            raise UnauthenticatedError(
+                "this operator token is unknown or revoked; make one with: fedge-aggregator tokens create"
             )
-        return str(row[0]), Role(row[1])
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+        return Caller(name=row[0], role=Role(row[1]))

@@ -33,7 +33,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet.auth.broker_passwords import hash_password
 from fleet.auth.operator_tokens import create_token
-from fleet.auth.roles import Role
 from fleet.ingest.judging import Arrival
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
@@ -45,6 +44,7 @@ from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, Health
 from protocol.topics import device_topic
+from service.roles import Role
 
 TENANT = "bench"
 BATCH = 500

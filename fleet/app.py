@@ -33,11 +33,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from fleet.api import devices, enrolments, observations, operations, releases, rollouts, verdicts
-from fleet.api.body_limit import BodyLimit
 from fleet.api.dependencies import Services
-from fleet.api.problems import install_problem_handlers
+from fleet.api.statuses import STATUSES
 from fleet.auth.broker_passwords import BrokerAccounts, read_password
 from fleet.auth.claim_tokens import import_claims
+from fleet.auth.operator_tokens import OperatorTokens
 from fleet.errors import SettingsError, StartError
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
@@ -50,11 +50,18 @@ from fleet.releases import ReleaseStore, load_release_keys
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings, split_endpoint
 from fleet.storage.base import Database
+from service.application import create_application
 
 __all__ = ["build_app", "check_files", "serve"]
 
 RESERVED_DEVICES: Final = frozenset({"fleet", "aggregator"})
 """Broker accounts of Fedge's own services, whether or not this fleet's settings name them."""
+
+MAXIMUM_BODY_BYTES: Final = 256 * 1024
+"""The largest JSON body is a rollout plan: 20 groups, 20 rules and a query of 2000 characters stay under 20 KB."""
+
+UPLOADS: Final = frozenset({"/v1/releases"})
+"""Read in parts by their endpoints, with `maximum_bundle_bytes` as their limit."""
 
 RESTART_PAUSE_S: Final = 1.0
 """Before a background task that failed starts anew."""
@@ -108,17 +115,15 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    app = FastAPI(
+    app = create_application(
         title="Fedge fleet",
-        summary="Devices, releases, rollouts, anomalies and drift.",
-        version="1",
+        tokens=OperatorTokens(database),
+        registry=metrics.registry,
+        statuses=STATUSES,
+        maximum_body_bytes=MAXIMUM_BODY_BYTES,
+        uploads=UPLOADS,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
     )
-    app.add_middleware(BodyLimit)
-    install_problem_handlers(app)
     for module in (devices, enrolments, releases, rollouts, observations, verdicts, operations):
         app.include_router(module.router)
     return app

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from fleet import audit
 from fleet.auth.broker_passwords import SALT_BYTES, hash_password, new_password
 from fleet.auth.claim_tokens import find_claim, use_claim
-from fleet.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
+from fleet.errors import BadRequestError, ConflictError, NotFoundError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.errors import IdentityError, TopicError
@@ -25,6 +25,7 @@ from protocol.identity import fingerprint, load_public_key, public_key_pem, veri
 from protocol.messages.kinds import Kind
 from protocol.names import check_name
 from protocol.topics import device_topic
+from service.errors import ForbiddenError
 
 __all__ = ["Applicant", "enrol", "revoke"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 __all__ = ["FleetMetrics"]
 
@@ -44,7 +44,3 @@ class FleetMetrics:
             "fedge_fleet_broker_connects", "Connects to the broker", registry=registry
         )
         self.devices = Gauge("fedge_fleet_devices", "Devices by what they are", ["state"], registry=registry)
-
-    def exposition(self) -> bytes:
-        """The text format (version 0.0.4) of everything counted."""
-        return generate_latest(self.registry)

@@ -23,13 +23,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.auth.roles import Caller
 from fleet.errors import NotFoundError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import Anomaly
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from models.drift.labels import PrecisionSettings, PrecisionState, watch_precision
+from service.roles import Caller
 
 __all__ = ["ReleasePrecision", "give_verdict", "precision_of_family"]
 

@@ -7,17 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from aggregator.api.access import require
 from aggregator.api.run_view import run_summary, run_view
-from aggregator.tokens import Role
 from aggregator.training_desk import TrainingDesk
+from service.access import require
+from service.roles import Caller, Role
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/training-runs", tags=["training runs"])
 
-Viewer = Annotated[str, Depends(require(Role.VIEWER))]
-OperatorName = Annotated[str, Depends(require(Role.OPERATOR))]
+Viewer = Annotated[Caller, Depends(require(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(require(Role.OPERATOR))]
 RunName = Annotated[str, Path(max_length=64, pattern="^[A-Za-z0-9._-]+$")]
 
 
@@ -37,11 +37,11 @@ class RunRequest(BaseModel):
 
 
 @router.post("", status_code=201)
-def start(body: RunRequest, request: Request, operator: OperatorName) -> dict[str, Any]:
+def start(body: RunRequest, request: Request, operator: Operator) -> dict[str, Any]:
     """Start a run. 404: unknown family. 409: the family is training already."""
     desk: TrainingDesk = request.app.state.desk
     run = desk.start_run(
-        body.family, trigger="person", reason=body.reason, requested_by=operator, rounds=body.rounds
+        body.family, trigger="person", reason=body.reason, requested_by=operator.name, rounds=body.rounds
     )
     return run_view(run)
 
@@ -69,7 +69,7 @@ def read(run_id: RunName, request: Request, _viewer: Viewer) -> dict[str, Any]:
 
 
 @router.post("/{run_id}:cancel", status_code=202)
-def cancel(run_id: RunName, request: Request, _operator: OperatorName) -> dict[str, Any]:
+def cancel(run_id: RunName, request: Request, _operator: Operator) -> dict[str, Any]:
     """Ask for the end of a run; it ends within a second or at its next step. 409: it has ended."""
     desk: TrainingDesk = request.app.state.desk
     return run_summary(desk.cancel(run_id))

@@ -10,23 +10,22 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
-from fleet.api.dependencies import Services, get_services, require, require_device
+from fleet.api.dependencies import Services, get_services, require_device
 from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
-from fleet.api.problems import PROBLEM_RESPONSES
-from fleet.auth.roles import Caller
 from fleet.desired import desired_state
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
 from fleet.ingest.sequences import gap_count
-from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import EventRange
 from protocol.identity import compressed_key, load_public_key
+from service.access import require
+from service.roles import Caller, Role
 
 __all__ = ["DeviceView", "router"]
 
-router = APIRouter(prefix="/v1", tags=["devices"], responses=PROBLEM_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["devices"])
 
 
 class DeviceView(BaseModel):

@@ -10,14 +10,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet.api.dependencies import Services, bearer_token, get_services
-from fleet.api.problems import PROBLEM_RESPONSES
+from fleet.api.dependencies import Services, get_services
 from fleet.enrolment import Applicant, enrol
 from fleet.errors import BadRequestError
+from service.access import bearer_token
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["for devices"], responses=PROBLEM_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["for devices"])
 
 Label = Annotated[str, Field(max_length=200)]
 

@@ -9,20 +9,19 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select, select
 
-from fleet.api.dependencies import Services, get_services, require
+from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, decode_row_cursor, encode_cursor
-from fleet.api.problems import PROBLEM_RESPONSES
-from fleet.auth.roles import Caller
 from fleet.errors import NotFoundError
-from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
 from fleet.verdicts import precision_of_family
 from models.drift.labels import PrecisionSettings
+from service.access import require
+from service.roles import Caller, Role
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["observations"], responses=PROBLEM_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["observations"])
 
 Record = TypeVar("Record", Anomaly, DriftRecord)
 RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]

@@ -1,23 +1,22 @@
-"""For whoever runs the service: is it well, what does it count, who changed what."""
+"""For whoever runs the service: is it well, who changed what."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, text
 
-from fleet.api.dependencies import Services, get_services, require
+from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, decode_row_cursor, encode_cursor
-from fleet.api.problems import PROBLEM_RESPONSES
-from fleet.auth.roles import Caller
-from fleet.storage.access_tables import AuditEntry, Role
+from fleet.storage.access_tables import AuditEntry
+from service.access import require
+from service.roles import Caller, Role
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
+router = APIRouter(tags=["operations"])
 
 
 class HealthView(BaseModel):
@@ -48,22 +47,6 @@ def health(services: Annotated[Services, Depends(get_services)]) -> HealthView:
         status="ok",
         broker_connected=bool(services.metrics.registry.get_sample_value("fedge_fleet_broker_connected")),
     )
-
-
-@router.get("/metrics", response_class=Response)
-def metrics(
-    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
-    services: Annotated[Services, Depends(get_services)],
-) -> Response:
-    """Prometheus text format."""
-    return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/v1/openapi.json", include_in_schema=False)
-def openapi(request: Request, _caller: Annotated[Caller, Depends(require(Role.VIEWER))]) -> dict[str, Any]:
-    """This API as OpenAPI 3.1, with examples."""
-    app: FastAPI = request.app
-    return app.openapi()
 
 
 @router.get("/v1/audit")

@@ -11,19 +11,19 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, tuple_
 
-from fleet.api.dependencies import Services, get_services, require, require_device_or
+from fleet.api.dependencies import Services, get_services, require_device_or
 from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
-from fleet.api.problems import PROBLEM_RESPONSES, problem
-from fleet.auth.roles import Caller
 from fleet.errors import TooLargeError
 from fleet.releases import bundle_path, find_release
-from fleet.storage.access_tables import Role
 from fleet.storage.release_tables import Release
 from protocol.names import split_release_id
+from service.access import require
+from service.problems import Problem
+from service.roles import Caller, Role
 
 __all__ = ["ReleaseView", "byte_range", "router"]
 
-router = APIRouter(prefix="/v1", tags=["releases"], responses=PROBLEM_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["releases"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -168,10 +168,10 @@ def download_bundle(
         return Response(status_code=304, headers=headers)
     wanted = byte_range(range_header, size) if if_range in {None, etag} else (0, size)
     if wanted is None:
-        return problem(
-            request,
+        return Problem(
             416,
             f"Range {str(range_header)[:80]!r} lies outside the bundle's {size} bytes",
+            path=request.url.path,
             headers={"Content-Range": f"bytes */{size}"},
         )
     start, stop = wanted

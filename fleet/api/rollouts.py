@@ -13,10 +13,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Response
 from pydantic import BaseModel
 
-from fleet.api.dependencies import Services, get_services, require
+from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
-from fleet.api.problems import PROBLEM_RESPONSES
-from fleet.auth.roles import Caller
 from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
 from fleet.rollouts.plans import MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
@@ -29,11 +27,12 @@ from fleet.rollouts.views import (
     view_executions,
     view_rollout,
 )
-from fleet.storage.access_tables import Role
+from service.access import require
+from service.roles import Caller, Role
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["rollouts"], responses=PROBLEM_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["rollouts"])
 
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
 IdempotencyKey = Annotated[

@@ -7,19 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet.api.dependencies import Services, get_services, require
+from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import MAXIMUM_ROW_ID
-from fleet.api.problems import PROBLEM_RESPONSES
-from fleet.auth.roles import Caller
 from fleet.errors import NotFoundError
-from fleet.storage.access_tables import Role
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from fleet.verdicts import ReleasePrecision, give_verdict, precision_of_family
 from models.drift.labels import PrecisionSettings
+from service.access import require
+from service.roles import Caller, Role
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["verdicts"], responses=PROBLEM_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["verdicts"])
 
 _SETTINGS = PrecisionSettings()
 

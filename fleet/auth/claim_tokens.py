@@ -1,21 +1,21 @@
 """Claim tokens: what a flashed image carries so that a device may enrol once. Good for a number of devices.
 
 Stored as SHA-256 only. The settings' claim_tokens_file holds digests or plain tokens made elsewhere; see
-`import_tokens`.
+`import_claims`.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from fleet.auth.operator_tokens import SECRET_BYTES, token_digest
-from fleet.errors import BadRequestError, SettingsError, UnauthenticatedError
+from fleet.errors import BadRequestError, SettingsError
 from fleet.storage.access_tables import ClaimToken
+from service.errors import UnauthenticatedError
+from service.tokens import new_secret, token_digest
 
 __all__ = ["PREFIX", "create_claim", "find_claim", "import_claims", "use_claim"]
 
@@ -36,7 +36,7 @@ def create_claim(
     """Store a claim token for `uses` devices (≥ 1) and return its text, which nobody can recover later."""
     if uses < 1:
         raise BadRequestError(f"a claim token for {uses} devices is of no use; give 1 or more")
-    token = PREFIX + base64.urlsafe_b64encode(random_bytes(SECRET_BYTES)).rstrip(b"=").decode()
+    token = new_secret(random_bytes, prefix=PREFIX)
     session.add(
         ClaimToken(
             sha256=token_digest(token),

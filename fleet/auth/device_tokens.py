@@ -6,11 +6,11 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from fleet.auth.roles import Caller
-from fleet.errors import ForbiddenError, UnauthenticatedError
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.errors import TokenError
 from protocol.identity import load_public_key, token_subject, verify_token
+from service.errors import ForbiddenError, UnauthenticatedError
+from service.roles import Caller
 
 __all__ = ["AUDIENCE", "authenticate_device"]
 

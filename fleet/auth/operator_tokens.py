@@ -1,32 +1,24 @@
-"""Operator tokens: ``fo_`` and 32 random bytes, printed once, stored as SHA-256 only.
-
-SHA-256 without a salt or stretching suffices because the token is 256 bits of randomness: there is no dictionary.
-"""
+"""Operator tokens of the fleet (``fo_…``), in its database; `service.tokens` says how they are made."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fleet.auth.roles import Caller
-from fleet.errors import ConflictError, NotFoundError, UnauthenticatedError
-from fleet.storage.access_tables import OperatorToken, Role
+from fleet.errors import ConflictError, NotFoundError
+from fleet.storage.access_tables import OperatorToken
+from fleet.storage.base import Database
 from protocol.names import check_name
+from service.errors import UnauthenticatedError
+from service.roles import Caller, Role
+from service.tokens import new_secret, token_digest
 
-__all__ = ["PREFIX", "create_token", "find_caller", "revoke_token", "token_digest"]
+__all__ = ["PREFIX", "OperatorTokens", "create_token", "revoke_token"]
 
 PREFIX: Final = "fo_"
-SECRET_BYTES: Final = 32
-
-
-def token_digest(token: str) -> str:
-    """SHA-256 of the token text, hex: what is stored and looked up."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def create_token(
@@ -44,7 +36,7 @@ def create_token(
         raise ConflictError(
             f"a token named {name!r} exists (role {existing.role}); revoke it or choose another name"
         )
-    token = PREFIX + base64.urlsafe_b64encode(random_bytes(SECRET_BYTES)).rstrip(b"=").decode()
+    token = new_secret(random_bytes, prefix=PREFIX)
     row = existing or OperatorToken(name=name)
     row.role, row.sha256, row.created_at, row.revoked_at = role, token_digest(token), now, None
     session.add(row)
@@ -60,11 +52,18 @@ def revoke_token(session: Session, name: str, now: float) -> None:
         row.revoked_at = now
 
 
-def find_caller(session: Session, token: str) -> Caller:
-    """Who holds this token; raises UnauthenticatedError for one that is unknown or revoked."""
-    row = session.scalar(select(OperatorToken).where(OperatorToken.sha256 == token_digest(token)))
-    if row is None or row.revoked_at is not None:
-        raise UnauthenticatedError(
-            "this operator token is unknown or revoked; make one with: fedge-fleet tokens create"
-        )
-    return Caller(name=row.name, role=Role(row.role))
+class OperatorTokens:
+    """Implements `service.access.TokenHolders` over the fleet's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find_caller(self, token: str) -> Caller:
+        """See `TokenHolders`."""
+        with self._database.read() as session:
+            row = session.scalar(select(OperatorToken).where(OperatorToken.sha256 == token_digest(token)))
+        if row is None or row.revoked_at is not None:
+            raise UnauthenticatedError(
+                "this operator token is unknown or revoked; make one with: fedge-fleet tokens create"
+            )
+        return Caller(name=row.name, role=Role(row.role))

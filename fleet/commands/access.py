@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleet.auth.roles import Role
 from fleet.commands.connection import JsonOption
 from fleet.commands.printing import print_json, print_table, show_time
 from fleet.settings import load_settings
 from protocol.names import check_name
+from service.roles import Role
 
 # The database layer takes a second to import, which a client command of the same program need not wait for:
 # the imports inside the functions below are for that.

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fleet.auth.roles import Role
 from fleet.storage.base import Base
+from service.roles import Role
 
 __all__ = ["AuditEntry", "ClaimToken", "OperatorToken", "Role"]
 

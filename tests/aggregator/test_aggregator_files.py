@@ -14,17 +14,19 @@ from aggregator_world import ARCHITECTURE
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
-from aggregator.errors import AccessError, SettingsError
+from aggregator.errors import SettingsError
 from aggregator.initial_release import load_spec, read_all_recordings, read_recordings
 from aggregator.invitations import broker_account
 from aggregator.release_keys import create_key_files, read_private_key, read_public_key
 from aggregator.settings import MqttSettings, load_settings, split_address
-from aggregator.tokens import Role, TokenStore
+from aggregator.tokens import TokenStore
 from models.bundles import read_bundle
 from models.features import passthrough_spec, vibration_spec
 from models.int8_model import Int8Model
 from models.standardiser import fit_standardiser
 from protocol.bundle import TrustedKeys, open_bundle
+from service.errors import UnauthenticatedError
+from service.roles import Caller, Role
 
 GOOD = """
 tls_cert = "server.pem"
@@ -115,25 +117,23 @@ def test_a_release_key_is_private_and_never_overwritten(tmp_path: Path) -> None:
 def test_a_token_is_stored_as_a_hash_and_knows_its_role(tmp_path: Path) -> None:
     tokens = TokenStore(tmp_path / "a.sqlite")
     token = tokens.create("anna", Role.OPERATOR, now=1.0, random_bytes=os.urandom)
-    assert tokens.authenticate(token) == ("anna", Role.OPERATOR)
+    assert tokens.find_caller(token) == Caller(name="anna", role=Role.OPERATOR)
     tokens.close()
     assert token.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
     tokens = TokenStore(tmp_path / "a.sqlite")
     with pytest.raises(SettingsError, match="exists"):
         tokens.create("anna", Role.VIEWER, now=2.0, random_bytes=os.urandom)
     tokens.revoke("anna")
-    with pytest.raises(AccessError) as refused:
-        tokens.authenticate(token)
-    assert refused.value.status == 401
+    with pytest.raises(UnauthenticatedError, match="unknown or revoked"):
+        tokens.find_caller(token)
     tokens.close()
 
 
-def test_roles_include_the_ones_below_them() -> None:
-    assert [[held.allows(needed) for needed in Role] for held in Role] == [
-        [True, False, False],
-        [True, True, False],
-        [True, True, True],
-    ]
+def test_nobody_publishes_at_the_aggregator(tmp_path: Path) -> None:
+    tokens = TokenStore(tmp_path / "a.sqlite")
+    with pytest.raises(SettingsError, match="valid are viewer, operator, admin"):
+        tokens.create("anna", Role.PUBLISHER, now=1.0, random_bytes=os.urandom)
+    tokens.close()
 
 
 SPEC = """

@@ -16,8 +16,8 @@ from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_settings
-from fleet.storage.access_tables import Role
 from fleet.storage.base import Database
+from service.roles import Role
 
 
 class Fleet:

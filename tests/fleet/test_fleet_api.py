@@ -12,8 +12,8 @@ from fleet_api_world import Fleet, fleet, is_problem
 from fleet_world import NOW
 
 from fleet.auth.operator_tokens import create_token, revoke_token
-from fleet.auth.roles import allows
-from fleet.storage.access_tables import OperatorToken, Role
+from fleet.storage.access_tables import OperatorToken
+from service.roles import Role
 
 __all__ = ["fleet"]  # the fixture
 
@@ -63,14 +63,6 @@ def test_tokens_are_stored_only_as_hashes(fleet: Fleet) -> None:
         row = session.get(OperatorToken, "a-admin")
         assert row is not None
         assert all(token not in str(value) for value in vars(row).values())
-
-
-def test_roles_are_ordered_and_publisher_stands_beside_them() -> None:
-    assert allows(Role.ADMIN, Role.PUBLISHER)
-    assert allows(Role.OPERATOR, Role.VIEWER)
-    assert not allows(Role.VIEWER, Role.OPERATOR)
-    assert not allows(Role.PUBLISHER, Role.ADMIN, Role.OPERATOR)
-    assert not allows(Role.OPERATOR, Role.PUBLISHER)
 
 
 def test_a_viewer_may_not_revoke_and_an_operator_may_not_publish(fleet: Fleet) -> None:

@@ -9,8 +9,8 @@ from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly
 
 from fleet.auth.broker_passwords import verify_password
-from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Desired, DeviceState
+from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
 

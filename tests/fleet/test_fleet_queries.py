@@ -190,7 +190,7 @@ def test_a_query_that_does_not_parse_says_where_and_what_would_be_valid(query: s
 def test_a_query_error_reaches_the_caller_as_a_problem(fleet: Fleet) -> None:
     answer = fleet.call("GET", "/v1/devices", params={"query": "hardwear==x"})
     is_problem(answer, 400, "hardware")
-    assert answer.json()["title"] == "Device query not understood"
+    assert answer.json()["title"] == "Bad Request"
 
 
 def test_paging_through_devices_gives_each_once(queried: Fleet) -> None:

@@ -35,7 +35,6 @@ from sqlalchemy import select
 
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
-from fleet.auth.roles import Role
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
@@ -45,6 +44,7 @@ from fleet.storage.event_tables import Anomaly
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
+from service.roles import Role
 
 
 class Site:

@@ -22,9 +22,9 @@ from fleet.client import FleetClient
 from fleet.commands import rollouts as commands
 from fleet.errors import ClientError
 from fleet.settings import Settings
-from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import InstallStatus
+from service.roles import Role
 
 
 @pytest.fixture

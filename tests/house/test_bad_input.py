@@ -37,9 +37,9 @@ from fleet_world import (
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
-from fleet.storage.access_tables import Role
 from protocol.messages.envelope import encode
 from protocol.messages.kinds import Kind
+from service.roles import Role
 
 
 def refusal(program: str, *arguments: str) -> str:

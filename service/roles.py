@@ -39,10 +39,17 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """How the audit log names this caller."""
+        """How an audit log names this caller."""
         return f"device:{self.name}" if self.role is None else f"{self.role.value}:{self.name}"
 
 
 def allows(role: Role, *wanted: Role) -> bool:
-    """Whether a token of `role` may do what any of the `wanted` roles may."""
+    """Whether a token of `role` may do what any of the `wanted` roles may.
+
+    Examples:
+        >>> allows(Role.OPERATOR, Role.VIEWER)
+        True
+        >>> allows(Role.PUBLISHER, Role.OPERATOR, Role.ADMIN)
+        False
+    """
     return not _GRANTS[role].isdisjoint(wanted)

@@ -1,0 +1,31 @@
+"""Which of the fleet's errors is which HTTP status. An error that is not named has its nearest parent's."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from fleet.errors import (
+    BadRequestError,
+    ConflictError,
+    FleetError,
+    NotFoundError,
+    PreconditionError,
+    TooLargeError,
+    UnacceptableError,
+)
+from protocol.errors import ProtocolError
+from service.problems import StatusTable
+
+__all__ = ["STATUSES"]
+
+STATUSES: Final[StatusTable] = {
+    BadRequestError: HTTPStatus.BAD_REQUEST,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+    PreconditionError: HTTPStatus.PRECONDITION_FAILED,
+    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid
+    FleetError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
