@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("fedge", "runtime", "protocol", "models", "service", "edge_agent", "aggregator", "fleet", "simulations")
+PACKAGES = (
+    "fedge",
+    "runtime",
+    "protocol",
+    "models",
+    "service",
+    "edge_agent",
+    "aggregator",
+    "fleet",
+    "simulations",
+)
 MODULES = sorted(
     p for package in PACKAGES for p in (ROOT / package).rglob("*.py") if "versions" not in p.parts
 )
