@@ -1,0 +1,112 @@
+"""What is mutated, and by which tests it must be killed: one row an area.
+
+A row names the code that guards people in one respect (`code`, globs from the root) and the test files that are answerable for
+it (`tests`, globs too). A glob that matches nothing is an error, so that a renamed module or test cannot slip out of the table.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """One area: its name, the code that is mutated and the test files that may kill."""
+
+    name: str
+    code: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+AREAS = (
+    Area(
+        name="protocol",
+        code=("protocol/*.py", "protocol/messages/*.py"),
+        tests=("tests/protocol/test_*.py",),
+    ),
+    Area(
+        name="secure-sum",
+        code=("protocol/secure_sum/*.py",),
+        tests=("tests/protocol/test_secure_*.py",),
+    ),
+    Area(
+        name="privacy",
+        code=("protocol/privacy/*.py", "aggregator/privacy/*.py", "edge_agent/privacy/*.py"),
+        tests=(
+            "tests/protocol/test_privacy_*.py",
+            "tests/aggregator/test_privacy_*.py",
+            "tests/aggregator/test_example_level.py",
+            "tests/edge_agent/test_privacy_account.py",
+        ),
+    ),
+    Area(
+        name="thresholds",
+        code=("models/thresholds.py", "models/drift/*.py", "edge_agent/detection_memory.py"),
+        tests=(
+            "tests/models/test_detection_*.py",
+            "tests/models/test_drift_bootstrap.py",
+            "tests/models/test_drift_labels.py",
+            "tests/edge_agent/test_agent_pipeline.py",
+        ),
+    ),
+    Area(
+        name="gates",
+        code=(
+            "aggregator/rounds/gate.py",
+            "aggregator/rounds/comparison.py",
+            "aggregator/rounds/contest.py",
+            "aggregator/rounds/noise_floor.py",
+            "aggregator/rounds/admission.py",
+            "aggregator/rounds/optimizers.py",
+            "aggregator/triggers.py",
+            "aggregator/training_desk.py",
+            "aggregator/invitations.py",
+            "models/contest.py",
+            "fleet/rollouts/gates.py",
+            "fleet/rollouts/decisions.py",
+            "fleet/rollouts/progress.py",
+            "fleet/rollouts/states.py",
+        ),
+        tests=(
+            "tests/aggregator/test_aggregator_rules.py",
+            "tests/aggregator/test_aggregator_coordinator.py",
+            "tests/aggregator/test_aggregator_files.py",
+            "tests/aggregator/test_contest.py",
+            "tests/models/test_models_contest.py",
+            "tests/fleet/test_rollouts_decisions.py",
+            "tests/fleet/test_rollouts_gates.py",
+            "tests/fleet/test_rollouts_engine.py",
+        ),
+    ),
+    Area(
+        name="installer",
+        code=(
+            "edge_agent/installation/acceptance.py",
+            "edge_agent/installation/transitions.py",
+            "edge_agent/installation/trial.py",
+            "edge_agent/installation/recovery.py",
+            "edge_agent/installation/journal.py",
+            "edge_agent/installation/journal_file.py",
+            "edge_agent/installation/verification.py",
+            "edge_agent/installation/installer.py",
+            "edge_agent/installation/active.py",
+            "edge_agent/installation/inbox.py",
+        ),
+        tests=("tests/edge_agent/test_installation_*.py",),
+    ),
+    Area(
+        name="auth",
+        code=(
+            "fleet/auth/*.py",
+            "fleet/enrolment.py",
+            "aggregator/tokens.py",
+            "aggregator/api/access.py",
+            "protocol/identity.py",
+        ),
+        tests=(
+            "tests/fleet/test_fleet_parts.py",
+            "tests/fleet/test_fleet_enrolment.py",
+            "tests/fleet/test_fleet_api.py",
+            "tests/aggregator/test_aggregator_api.py",
+            "tests/protocol/test_identity.py",
+        ),
+    ),
+)
