@@ -86,6 +86,7 @@ def write_device(
     rows: np.ndarray,
     speed: float = 200.0,
     mqtt_url: str | None = None,
+    mqtt_ca: Path | None = None,
     bundle: bytes | None = None,
     extra: str = "",
 ) -> Path:
@@ -110,6 +111,7 @@ def write_device(
         f'state_dir = "state"\ntenant = "{TENANT}"\nfamily = "{FAMILY}"\nhardware = "rpi4"\n'
         'release_keys = ["release.pub.pem"]\nlabels = { site = "hall-1" }\n'
         + (f'[mqtt]\nurl = "{mqtt_url}"\nreconnect_max_s = 0.5\n' if mqtt_url else "")
+        + (f'ca_file = "{mqtt_ca}"\n' if mqtt_ca else "")
         + f'[source]\nkind = "replay"\npath = "rows.npz"\nkey = "rows"\nrow_every_s = 1.0\nspeed = {speed}\n'
         'control_file = "machine.json"\n'
         "[detection]\ncommissioning_windows = 60\nreference_windows = 60\n"
