@@ -163,8 +163,8 @@ def broker_account(settings: MqttSettings) -> Callable[[], aiomqtt.Client]:
             f"mqtt.url {settings.url!r} would send passwords in clear; use mqtts:// beyond loopback"
         )
     password = None
-    if settings.password_file_path is not None:
-        password = read_secret(settings.password_file_path, "mqtt.password_file_path")
+    if settings.password_file is not None:
+        password = read_secret(settings.password_file, "mqtt.password_file")
     context: ssl.SSLContext | None = None
     if parts.scheme == "mqtts":
         try:

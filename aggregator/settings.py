@@ -76,7 +76,7 @@ class MqttSettings(Section):
 
     url: Annotated[str, Field(pattern="^mqtts?://[^/]+/?$")]
     username: str | None = None
-    password_file_path: FilePath | None = None
+    password_file: FilePath | None = None
     ca_file: FilePath | None = None
 
 

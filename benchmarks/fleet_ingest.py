@@ -228,8 +228,8 @@ def write_config(folder: Path) -> Path:
         release_keys = ["release.pub.pem"]
         [mqtt]
         url = "mqtt://127.0.0.1:PORT"
-        password_file_path = "fleet.password"
-        password_file = "passwords"
+        password_file = "fleet.password"
+        accounts_file = "passwords"
         """
     )
     return config

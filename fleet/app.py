@@ -217,11 +217,11 @@ async def _keep_running(name: str, task: Task) -> None:
 def _accounts(settings: Settings, database: Database) -> BrokerAccounts:
     mqtt = settings.mqtt
     services = dict(mqtt.services) if mqtt else {}
-    if mqtt and mqtt.password_file_path:
-        services.setdefault(mqtt.username, mqtt.password_file_path)
+    if mqtt and mqtt.password_file:
+        services.setdefault(mqtt.username, mqtt.password_file)
     return BrokerAccounts(
         database,
-        file=mqtt.password_file if mqtt else None,
+        file=mqtt.accounts_file if mqtt else None,
         services=services,
         random_bytes=secrets.token_bytes,
         broker_pid_file=mqtt.broker_pid_file if mqtt else None,
@@ -247,7 +247,7 @@ def _broker_address(mqtt: MqttSettings) -> BrokerAddress:
         host=parts.hostname or "127.0.0.1",
         port=parts.port or (8883 if tls else 1883),
         username=mqtt.username,
-        password=read_password(mqtt.password_file_path) if mqtt.password_file_path else None,
+        password=read_password(mqtt.password_file) if mqtt.password_file else None,
         tls=tls,
         ca_file=mqtt.ca_file,
     )

@@ -100,18 +100,18 @@ class MqttSettings(BaseModel):
     model_config = _FROZEN
     url: Annotated[str, AfterValidator(_mqtt_url)]
     username: Name = "fleet"
-    password_file_path: FilePath | None = Field(
+    password_file: FilePath | None = Field(
         default=None, description="holds the fleet's own broker password"
     )
     ca_file: FilePath | None = None
-    password_file: FilePath | None = Field(
+    accounts_file: FilePath | None = Field(
         default=None, description="the broker's password file; the fleet maintains it"
     )
     services: dict[Name, FilePath] = Field(
         default_factory=dict, description="other accounts in it: user name → file that holds the password"
     )
     broker_pid_file: FilePath | None = Field(
-        default=None, description="gets SIGHUP after password_file changed (Mosquitto)"
+        default=None, description="gets SIGHUP after accounts_file changed (Mosquitto)"
     )
     batch_events: int = Field(default=500, ge=1, le=10_000, description="most events in one transaction")
     batch_wait_s: float = Field(

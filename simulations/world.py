@@ -207,10 +207,10 @@ class World:
         mqtt: dict[str, object] = {
             "url": self.addresses.broker_url,
             "username": "fleet",
-            "password_file_path": "mqtt.password",
+            "password_file": "mqtt.password",
         }
         if self.addresses.has_own_broker:
-            mqtt["password_file"] = "../broker/passwords"  # noqa: S105 - a path
+            mqtt["accounts_file"] = "../broker/passwords"
             mqtt["services"] = {"aggregator": "../aggregator/mqtt.password"}
         return {
             "listen": self.addresses.fleet,
@@ -243,7 +243,7 @@ class World:
             "mqtt": {
                 "url": self.addresses.broker_url,
                 "username": "aggregator",
-                "password_file_path": "mqtt.password",
+                "password_file": "mqtt.password",
             },
             "family": [
                 {

@@ -102,7 +102,7 @@ def test_files_that_the_settings_name_are_checked_before_anything_starts(tmp_pat
     (tmp_path / "release.pub.pem").write_text("nonsense")
     with pytest.raises(SettingsError, match="not a PEM public key"):
         check_files(settings)
-    settings = settings_of(tmp_path, MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\npassword_file_path='p'")
+    settings = settings_of(tmp_path, MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\npassword_file='p'")
     (tmp_path / "p").write_text("\n")
     with pytest.raises(SettingsError, match="empty"):
         check_files(settings)

@@ -66,8 +66,8 @@ class Site:
             release_keys = ["release.pub.pem"]
             [mqtt]
             url = "mqtt://127.0.0.1:{self.port}"
-            password_file_path = "fleet.password"
-            password_file = "passwords"
+            password_file = "fleet.password"
+            accounts_file = "passwords"
             reconnect_s = 0.1
             """
         )
