@@ -100,9 +100,7 @@ class MqttSettings(BaseModel):
     model_config = _FROZEN
     url: Annotated[str, AfterValidator(_mqtt_url)]
     username: Name = "fleet"
-    password_file: FilePath | None = Field(
-        default=None, description="holds the fleet's own broker password"
-    )
+    password_file: FilePath | None = Field(default=None, description="holds the fleet's own broker password")
     ca_file: FilePath | None = None
     accounts_file: FilePath | None = Field(
         default=None, description="the broker's password file; the fleet maintains it"
