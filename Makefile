@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check lint format bench prove-edge prove-arm64 prove-tflite-runtime clean
+.PHONY: help setup demo test check lint format bench docs prove-edge prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ prove-arm64: $(READY) ## compute and test the same on emulated arm64 (Raspberry 
 
 prove-tflite-runtime: $(READY) ## test the models under tflite-runtime 2.14 and numpy 1.26 (older Coral and Jetson images)
 	@$(BIN)/python tests/edge_environment/prove_tflite_runtime.py $(ARGS)
+
+docs: $(READY) ## the pages of docs/ and the API reference, as a site in build/docs
+	@$(BIN)/python -m mkdocs build -q && echo build/docs/index.html
 
 clean: ## remove environments, caches and simulated worlds
 	@rm -rf $(VENV) .venv-edge .venv-tflite-runtime build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*

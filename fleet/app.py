@@ -66,6 +66,11 @@ UPLOADS: Final = frozenset({"/v1/releases"})
 RESTART_PAUSE_S: Final = 1.0
 """Before a background task that failed starts anew."""
 
+ROUTERS: Final = tuple(
+    module.router for module in (devices, enrolments, releases, rollouts, observations, verdicts, operations)
+)
+"""Every endpoint of the HTTP API."""
+
 Task = Callable[[], Awaitable[None]]
 _log = structlog.get_logger()
 
@@ -124,8 +129,8 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         uploads=UPLOADS,
         lifespan=lifespan,
     )
-    for module in (devices, enrolments, releases, rollouts, observations, verdicts, operations):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 
