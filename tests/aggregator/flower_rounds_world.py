@@ -8,6 +8,7 @@ from pathlib import Path
 import flower_world as world
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
@@ -90,4 +91,4 @@ def collect(
 
 def online(server: FlowerServer, *cohort: world.Device) -> None:
     ids = {device.id for device in cohort}
-    world.wait_until(lambda: ids <= server.online_devices(), f"{sorted(ids)} online")
+    wait_until(lambda: ids <= server.online_devices(), f"{sorted(ids)} online")

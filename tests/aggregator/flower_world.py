@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -254,15 +254,6 @@ def learners(devices: list[Device], port: int) -> Iterator[dict[DeviceId, subpro
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-
-
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
-    """Return as soon as `condition` holds; fail with `what` otherwise."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.05)
 
 
 def _certificate(

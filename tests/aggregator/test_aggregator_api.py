@@ -188,7 +188,7 @@ def test_the_whole_progress_of_a_run_can_be_read(desk: Desk, tmp_path: Path) -> 
 def test_the_worker_takes_up_what_a_former_process_left(desk: Desk) -> None:
     desk.desk.start_run(FAMILY, trigger="person", reason="", requested_by="x")
     desk.desk.start()
-    assert desk.driver.driven.wait(10)
+    desk.driver.driven.wait()
 
 
 def test_a_disk_that_refuses_is_tried_again_and_the_run_is_not_lost(
@@ -204,7 +204,7 @@ def test_a_disk_that_refuses_is_tried_again_and_the_run_is_not_lost(
     desk.driver.before = fail_once
     desk.desk.start_run(FAMILY, trigger="person", reason="", requested_by="x")
     desk.desk.start()
-    assert desk.driver.driven.wait(10)
+    desk.driver.driven.wait()
 
 
 def test_drift_across_the_fleet_starts_one_run_and_then_cools_down(desk: Desk) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aggregator_service_world import TOKEN, HttpFleet, free_port, serve_fleet
+from aggregator_service_world import TOKEN, HttpFleet, serve_fleet
 from aggregator_world import FAMILY, first_bundle
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from flower_world import Tls, make_tls
+from free_ports import free_port
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError, SettingsError
 from aggregator.fleet_client import FleetClient

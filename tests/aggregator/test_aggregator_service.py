@@ -16,7 +16,6 @@ from aggregator_service_world import (
     AggregatorProcess,
     EmbeddedBroker,
     HttpFleet,
-    free_port,
     run_cli,
     serve_fleet,
     write_config,
@@ -31,8 +30,9 @@ from flower_world import (
     make_device,
     make_tls,
     start_learner,
-    wait_until,
 )
+from free_ports import free_port
+from waiting import wait_until
 
 from aggregator import app
 from aggregator.cli import cli
@@ -149,7 +149,7 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         fleet.drift_since = {"press-0": time.time(), "press-1": time.time()}
         invitation = ear.next_invitation()
         children = start_learners(devices, invitation)
-        wait_until(lambda: aggregator.runs()[0]["finished_rounds"] >= 1, "the first round", seconds=60)
+        wait_until(lambda: aggregator.runs()[0]["finished_rounds"] >= 1, "the first round")
         aggregator.kill()
         aggregator.start()
         assert ear.next_invitation().run_id == invitation.run_id

@@ -15,6 +15,7 @@ import flower_world as world
 import numpy as np
 import pytest
 from flower_rounds_world import bundle, collect, devices, fit, honest, online, server, tls
+from waiting import wait_until
 
 from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerServer
@@ -100,7 +101,7 @@ def test_killed_learner_comes_back_at_once_and_takes_part_in_the_next_round(
         assert devices[0].id in server.online_devices()  # Flower cannot know yet
         devices[0].paths.learner_stats.unlink()
         children[devices[0].id] = world.start_learner(devices[0])
-        world.wait_until(
+        wait_until(
             lambda: (
                 devices[0].paths.learner_stats.exists()
                 and b'"waiting"' in devices[0].paths.learner_stats.read_bytes()
@@ -142,15 +143,15 @@ def test_learners_wait_for_a_killed_aggregator_and_go_on_with_it(
     aggregator = start()
     try:
         with world.learners(cohort, port) as children:
-            world.wait_until(lambda: len(rounds()) >= 2, "two rounds before the kill")
+            wait_until(lambda: len(rounds()) >= 2, "two rounds before the kill")
             aggregator.kill()
             aggregator.wait()
             before = len(rounds())
-            world.wait_until(
+            wait_until(
                 lambda: b"reconnecting" in cohort[0].paths.learner_stats.read_bytes(), "the learner notices"
             )
             aggregator = start()
-            world.wait_until(lambda: len(rounds()) >= before + 2, "two rounds after the restart")
+            wait_until(lambda: len(rounds()) >= before + 2, "two rounds after the restart")
             assert all(child.poll() is None for child in children.values())
         assert all(sorted(r) == ["press-0", "press-1"] for r in rounds()[-1:])
     finally:
@@ -166,7 +167,7 @@ def test_learner_that_is_not_ready_says_why_with_exit_code_3(
     few = world.start_learner(device)
     world.invite(device, 1, layout="0" * 64)
     other = world.start_learner(device)
-    assert few.wait(20) == 3
-    assert other.wait(20) == 3
+    assert few.wait() == 3
+    assert other.wait() == 3
     log = (device.directory / "learner.log").read_text()
     assert "not ready" in log

@@ -20,6 +20,7 @@ from flower_rounds_world import (
     server,
     tls,
 )
+from waiting import wait_until
 
 from aggregator.errors import FlowerRunEndedError, QuorumMissedError
 from aggregator.flower.server import FlowerServer, RunEnd
@@ -60,8 +61,8 @@ def test_learner_processes_train_and_assess_together_and_end_on_sigterm(
         assert graded["candidate_loss"] < graded["champion_loss"]
         for child in children.values():
             child.send_signal(signal.SIGTERM)
-        assert [child.wait(5) for child in children.values()] == [0, 0]
-    world.wait_until(lambda: not server.online_devices(), "both said goodbye")
+        assert [child.wait() for child in children.values()] == [0, 0]
+    wait_until(lambda: not server.online_devices(), "both said goodbye")
     stats = json.loads(cohort[0].paths.learner_stats.read_bytes())
     assert (stats["state"], stats["rounds"]) == ("ended", 1)
     assert stats["sent_bytes"] > 0

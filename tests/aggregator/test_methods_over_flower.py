@@ -11,6 +11,7 @@ import flower_world as world
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from waiting import wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.privacy.desk import PrivacyDesk
@@ -103,7 +104,7 @@ def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_
     for number in (1, 2):
         # The second round has new learner processes: what they know of the first one is in their files.
         with world.learners(cohort, server.port):
-            world.wait_until(lambda: len(server.online_devices()) == 3, "all online", seconds=60)
+            wait_until(lambda: len(server.online_devices()) == 3, "all online")
             arrays = {"parameters": PARAMETERS, "control": control.astype(np.float32)}
             _, parts = ask(server, run, cohort, desk, scaffold(number), arrays)
             control = next_control(control, parts, share=1.0, learning_rate=0.05)

@@ -30,6 +30,7 @@ from aggregator_recorder import (
     number_windows,
 )
 from numpy.typing import NDArray
+from waiting import wait_until
 
 import aggregator.flower.server
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
@@ -163,7 +164,7 @@ def play(root: Path, recorder: Recorder, seeds: dict[DeviceId, bytes]) -> Record
         run, desk = server.start_run(), PrivacyDesk(root / "privacy.sqlite", {}, now=time.time)
         with world.learners(list(devices.values()), server.port):
             everybody = len(devices)
-            world.wait_until(lambda: len(server.online_devices()) == everybody, "all online", seconds=60)
+            wait_until(lambda: len(server.online_devices()) == everybody, "all online")
             seen = [
                 [
                     see(server, run, desk, [devices[name] for name in names], number, recorder, seeds)

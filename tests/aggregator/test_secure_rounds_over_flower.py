@@ -10,6 +10,7 @@ from pathlib import Path
 import flower_world as world
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
@@ -98,7 +99,7 @@ def test_learner_processes_sum_under_masks_through_a_kill_and_answer_nothing_in_
     run = server.start_run()
     desk = PrivacyDesk(tmp_path / "privacy.sqlite", {}, now=time.time)
     with world.learners(cohort, server.port) as children:
-        world.wait_until(lambda: len(server.online_devices()) == 4, "all online", seconds=60)
+        wait_until(lambda: len(server.online_devices()) == 4, "all online")
         first = collect(server, run, cohort, desk, 1, quorum=4)
         parts = LAYOUT.unpack(first.total)
         assert parts["examples"] == [4 * 160]

@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -33,8 +32,10 @@ from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from free_ports import free_port, is_taken
 from stock_flower_device import SumSides
 from stock_flower_server import DIRECTORY, Member, Outcome
+from waiting import wait_until
 
 from protocol.identity import public_key_pem
 from protocol.names import DeviceId
@@ -137,12 +138,6 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         running.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 def build_fab(directory: Path) -> bytes:
     package = directory / "interop"
     package.mkdir(parents=True)
@@ -157,10 +152,9 @@ def build_fab(directory: Path) -> bytes:
 def connect(port: int, tls: flower_world.Tls, processes: Processes) -> ControlHttpClient:
     def listens() -> bool:
         processes.require_running()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+        return is_taken(port)
 
-    flower_world.wait_until(listens, "the SuperLink listens")
+    wait_until(listens, "the SuperLink listens")
     return ControlHttpClient.from_server_address(
         f"127.0.0.1:{port}",
         insecure=False,
@@ -231,9 +225,9 @@ def test_stock_superlink_and_supernodes_carry_a_secure_round_whose_sum_is_the_pl
 
 
 def wait_for_outcome(path: Path, processes: Processes) -> Outcome:
-    deadline = time.monotonic() + 75
-    while not path.exists():
+    def is_there() -> bool:
         processes.require_running()
-        assert time.monotonic() < deadline, f"no outcome within 75 s:\n{processes.logs()}"
-        time.sleep(0.2)
+        return path.exists()
+
+    wait_until(is_there, "the outcome")
     return msgspec.json.decode(path.read_bytes(), type=Outcome)

@@ -6,13 +6,13 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import socket
 import threading
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from agent_world import DEVICE, PASSWORD, TENANT
 from amqtt.broker import Broker
+from free_ports import free_port
 from paho.mqtt.enums import CallbackAPIVersion
 
 from protocol.messages.envelope import Event, decode, encode, kind_of
@@ -22,12 +22,6 @@ from protocol.topics import device_topic, parse_device_topic, training_topic, up
 from simulations.broker import broker_settings
 
 FLEET_PASSWORD = "fleet-made-up"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class BrokerThread:
@@ -50,14 +44,14 @@ class BrokerThread:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(20)
+        ready.wait()
 
     def stop(self) -> None:
         if self._loop is None or self._broker is None or self._thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_end(self._broker), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(_end(self._broker), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(20)
+        self._thread.join()
         self._loop = self._broker = self._thread = None
 
     def _serve(self, ready: threading.Event) -> None:
@@ -95,7 +89,7 @@ class ListeningFleet:
         self._client.connect("127.0.0.1", port)
         self._client.subscribe([(uplink_filter(TENANT, kind), 1) for kind in _UPLINKS])
         self._client.loop_start()
-        assert self._subscribed.wait(10)
+        self._subscribed.wait()
 
     def close(self) -> None:
         self._client.disconnect()

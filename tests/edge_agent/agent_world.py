@@ -11,8 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -138,14 +137,6 @@ def running_agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
             child.send_signal(signal.SIGKILL)
         child.wait()
         log.close()
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-    """Poll a condition of another process."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
-        time.sleep(0.02)
 
 
 def status_of(config: Path) -> dict[str, object]:

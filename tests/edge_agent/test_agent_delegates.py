@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_world import TRUSTED, make_bundle, running_agent, status_of, wait_for, write_device
+from agent_world import TRUSTED, make_bundle, running_agent, status_of, write_device
+from waiting import wait_until
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from delegate_libraries import build
@@ -209,7 +210,7 @@ def test_an_agent_with_a_crashing_library_watches_on_the_processor(tmp_path) -> 
     extra = f'[inference]\ndelegate = "gpu"\nlibrary = "{library}"\n'
     config = write_device(tmp_path, rows=rows, bundle=make_bundle(), extra=extra)
     with running_agent(config):
-        wait_for(lambda: status_of(config).get("last_score") is not None, "a score")
+        wait_until(lambda: status_of(config).get("last_score") is not None, "a score")
         assert status_of(config)["delegate"] == "xnnpack"
     assert (
         "delegate_refused release=pump/1 delegate=gpu reason=it crashed its trial (SIGABRT)"
@@ -237,9 +238,9 @@ def test_a_stop_that_comes_while_a_delegate_is_tried_is_a_clean_one(tmp_path) ->
     extra = f'[inference]\ndelegate = "gpu"\nlibrary = "{library}"\n'
     config = write_device(tmp_path, rows=rows, bundle=make_bundle(), extra=extra)
     with running_agent(config) as agent:
-        wait_for(lambda: children_of(agent.pid) != [], "the trial")
+        wait_until(lambda: children_of(agent.pid) != [], "the trial")
         agent.terminate()
-        assert agent.wait(40) == 0
+        assert agent.wait() == 0
     assert "it crashed its trial (SIGABRT)" in (tmp_path / "agent.log").read_text()
 
 

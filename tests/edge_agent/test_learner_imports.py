@@ -28,7 +28,6 @@ def run(program: str, blocked: str = BLOCKED) -> subprocess.CompletedProcess[str
         [sys.executable, "-c", PROGRAM + program, blocked],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )

@@ -6,12 +6,10 @@ import base64
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from free_ports import is_taken
+from waiting import died, wait_until
 
 from fleet.ingest.judging import Arrival
 from fleet.storage.base import Database
@@ -189,21 +189,6 @@ def enrol_directly(database: Database, *machines: Machine) -> None:
             )
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
-    """Wait for another process; fails with what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:.0f} s in vain for {what}")
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def process(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A child process of ours, ended by its id whatever happens."""
@@ -231,9 +216,7 @@ def fleet_process(config: Path, log: Path) -> Iterator[tuple[subprocess.Popen[by
         return match[1] if match else None
 
     with process("-m", "fleet", "serve", "--config", str(config), log=log) as child:
-        wait_until(lambda: url() or child.poll() is not None, f"the fleet to listen (see {log})")
-        assert child.poll() is None, log.read_text()
-        yield child, url() or ""
+        yield child, wait_until(url, "the fleet to listen", unless=lambda: died(child, log)) or ""
 
 
 @contextmanager
@@ -242,8 +225,7 @@ def broker_process(port: int, passwords: Path, log: Path) -> Iterator[subprocess
     with process(
         "-m", "simulations.broker", "--listen", f"127.0.0.1:{port}", "--passwords", str(passwords), log=log
     ) as child:
-        wait_until(lambda: _accepts(port) or child.poll() is not None, "the broker to listen")
-        assert child.poll() is None, log.read_text()
+        wait_until(lambda: is_taken(port), "the broker to listen", unless=lambda: died(child, log))
         yield child
 
 
@@ -251,11 +233,6 @@ def kill(child: subprocess.Popen[bytes]) -> None:
     """As a power cut does it: no handler runs."""
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class DeviceClient:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
-from fleet_world import Machine, enrol_directly, free_port, wait_until
+from fleet_world import Machine, enrol_directly
+from free_ports import free_port
 from paho.mqtt.enums import CallbackAPIVersion
 from structlog.testing import capture_logs
+from waiting import wait_until
 
 from fleet.auth.broker_passwords import BrokerAccounts, hash_password
 from fleet.migrations.upgrade import open_storage

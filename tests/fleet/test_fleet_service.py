@@ -24,14 +24,14 @@ from fleet_world import (
     bundle,
     enrol_directly,
     fleet_process,
-    free_port,
     health,
     kill,
-    wait_until,
     write_certificate,
     write_release_key,
 )
+from free_ports import free_port
 from sqlalchemy import select
+from waiting import wait_until
 
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
@@ -77,7 +77,6 @@ class Site:
             [sys.executable, "-m", "fleet", *arguments],
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
         assert done.returncode == status, done.stderr
@@ -111,7 +110,7 @@ class Site:
         assert answer.status_code == 201, answer.text
         login = answer.json()["mqtt"]
         client = DeviceClient(self.port, login["username"], login["password"])
-        assert client.connected.wait(10)
+        client.connected.wait()
         return client
 
     def broker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
@@ -169,7 +168,7 @@ def test_killing_the_fleet_in_the_middle_of_ingest_loses_nothing_that_was_acknow
                     client.publish(event)
                 return not missing
 
-            wait_until(resend, "every event to be acknowledged", 40)
+            wait_until(resend, "every event to be acknowledged")
     assert site.stored() == list(range(1, 401))
 
 
@@ -288,4 +287,4 @@ def test_a_port_in_use_is_one_line_and_no_trace(site: Site) -> None:
 def test_sigterm_ends_the_service_with_status_0(site: Site) -> None:
     with fleet_process(site.config, site.log) as (child, _):
         child.terminate()
-        assert child.wait(15) == 0
+        assert child.wait() == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fastapi.testclient import TestClient
 from fleet_world import write_release_key
 from rollout_world import PLAN, RolloutWorld
 from typer.testing import CliRunner
+from waiting import wait_until
 
 from fleet.app import build_app
 from fleet.auth.operator_tokens import create_token
@@ -81,11 +81,7 @@ def test_the_engine_of_the_service_moves_a_rollout_on(api: TestClient, world: Ro
     rollout = api.post("/v1/rollouts", json=plan).json()["id"]
     api.post(f"/v1/rollouts/{rollout}:start")
     world.install(world.devices)
-    deadline = time.monotonic() + 10
-    state = ""
-    while state != "COMPLETED" and time.monotonic() < deadline:
-        state = api.get(f"/v1/rollouts/{rollout}").json()["state"]
-    assert state == "COMPLETED"
+    wait_until(lambda: api.get(f"/v1/rollouts/{rollout}").json()["state"] == "COMPLETED", "its end")
 
 
 def test_preview_changes_nothing_and_its_key_creates_the_same_groups(api: TestClient) -> None:

@@ -12,12 +12,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("FEDGE_DATA", ROOT / "../shared/data")).resolve()
+from recordings import DATA, ROOT, needs
 
 
 def laboratory(*arguments: str) -> dict[str, float]:
@@ -25,7 +22,6 @@ def laboratory(*arguments: str) -> dict[str, float]:
         [sys.executable, ROOT / "benchmarks/detection_recipe.py", *arguments],
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
         cwd=ROOT,
         env=os.environ | {"FEDGE_DATA": str(DATA), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -34,10 +30,7 @@ def laboratory(*arguments: str) -> dict[str, float]:
     return {line["name"]: line["mean"] for line in map(json.loads, done.stdout.splitlines())}
 
 
-@pytest.mark.skipif(
-    not (DATA / "pronostia/pronostia_features.npz").exists(),
-    reason=f"no PRONOSTIA features under {DATA} (set FEDGE_DATA)",
-)
+@needs("pronostia")
 @pytest.mark.parametrize("until", ["0.15", "0.25"])
 def test_on_real_bearings_learning_together_beats_learning_alone_and_version_one(until: str) -> None:
     found = laboratory("pronostia", "--seeds", "2", "--until", until)

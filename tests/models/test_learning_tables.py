@@ -11,23 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recordings import DATA, ROOT, needs
 
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("FEDGE_DATA", ROOT / "../shared/data")).resolve()
 # The script's folder is on its own import path; a test has to put it there.
 sys.path.append(str(ROOT / "benchmarks"))
 
-from learning_tables.pronostia_bearings import (  # noqa: E402 - needs the path above
+from learning_tables.pronostia_bearings import (
     Bearing,
     Scores,
     area_under_curve,
     judge,
     load_bearings,
 )
-from learning_tables.pronostia_detectors import fleet_spec  # noqa: E402 - needs the path above
-from learning_tables.pronostia_fleet import Fleet  # noqa: E402 - needs the path above
-from learning_tables.pronostia_mahalanobis import judge_choice  # noqa: E402 - needs the path above
-from learning_tables.report import Bound, Row, json_lines, text_table  # noqa: E402 - needs the path above
+from learning_tables.pronostia_detectors import fleet_spec
+from learning_tables.pronostia_fleet import Fleet
+from learning_tables.pronostia_mahalanobis import judge_choice
+from learning_tables.report import Bound, Row, json_lines, text_table
 
 ROW = Row(
     name="federated, int8",
@@ -36,13 +35,6 @@ ROW = Row(
     bounds={"AUC": Bound(value=0.94, source="target")},
     note="a note",
 )
-
-
-def needs(folder: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        not (DATA / folder).exists(),
-        reason=f"no {folder} data: set FEDGE_DATA to the folder that holds {folder}/",
-    )
 
 
 def test_a_row_becomes_a_json_object_per_metric_with_its_bound() -> None:

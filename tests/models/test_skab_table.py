@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from recordings import DATA, ROOT, needs
 
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("FEDGE_DATA", ROOT / "../shared/data")).resolve() / "skab"
 # The script's folder is on its own import path; a test has to put it there.
 sys.path.append(str(ROOT / "benchmarks"))
 
-from learning_tables.skab_detectors import (  # noqa: E402 - needs the path above
+from learning_tables.skab_detectors import (
     AlarmRule,
     alarm_counts,
     closed_form_models,
     score_int8,
 )
-from learning_tables.skab_recordings import (  # noqa: E402 - needs the path above
+from learning_tables.skab_recordings import (
     SENSORS,
     Prepared,
     Recording,
@@ -96,11 +93,9 @@ def test_thresholds_see_training_rows_only(is_shared: bool) -> None:
     np.testing.assert_array_equal(counts, [[10, 0, 0, 10], [0, 0, 10, 10]])
 
 
-@pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"SKAB is not at {DATA}; set FEDGE_DATA to the folder that holds skab/"
-)
+@needs("skab")
 def test_one_small_int8_model_for_all_recordings_beats_the_leaderboard() -> None:
-    recordings = load_recordings(DATA)
+    recordings = load_recordings(DATA / "skab")
     sensors = steady_sensors(recordings)
     fleet = [prepare(one, sensors, span=5.0) for one in recordings]
     models = closed_form_models("Mahalanobis", fleet, "federated")

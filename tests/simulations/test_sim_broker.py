@@ -12,11 +12,12 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
+from free_ports import free_port, is_taken
 from paho.mqtt.enums import CallbackAPIVersion
+from waiting import wait_until
 
 from simulations.broker import may
 from simulations.mosquitto_passwords import parse_password_line
-from simulations.world import free_ports
 
 
 def password_line(user: str, password: str) -> str:
@@ -29,7 +30,7 @@ def password_line(user: str, password: str) -> str:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     passwords = tmp_path_factory.mktemp("broker") / "passwords"
     passwords.write_text("\n".join(password_line(u, f"{u}-secret") for u in ("d01", "d02", "fleet")) + "\n")
-    (port,) = free_ports(1)
+    port = free_port()
     process = subprocess.Popen(
         [
             sys.executable,
@@ -45,7 +46,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path
         yield port, passwords
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait()
 
 
 def connect(port: int, user: str | None, password: str | None) -> tuple[mqtt.Client, list[str], list[str]]:
@@ -58,15 +59,8 @@ def connect(port: int, user: str | None, password: str | None) -> tuple[mqtt.Cli
     client.on_disconnect = lambda *_: reasons.append("gone")
     if user:
         client.username_pw_set(user, password)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            client.connect("127.0.0.1", port, 10)
-            break
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    wait_until(lambda: is_taken(port), "the broker to listen")
+    client.connect("127.0.0.1", port, 10)
     turn(client, lambda: bool(reasons))
     return client, reasons, messages
 
@@ -142,7 +136,6 @@ def test_it_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 2
@@ -163,7 +156,6 @@ def test_a_port_in_use_is_one_clear_line(broker: tuple[int, Path], tmp_path: Pat
         ],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 2

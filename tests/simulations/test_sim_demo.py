@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-DATA = Path(os.environ.get("FEDGE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "pronostia"
+from recordings import DATA, needs
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not DATA.exists(), reason="PRONOSTIA is not here; set FEDGE_DATA to the folder that holds it"
-    ),
+    needs("pronostia"),
 ]
 
 
@@ -26,13 +20,20 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obj
     home = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "simulations", "run", "demo", "--data", f"pronostia={DATA}"),
+            *(
+                sys.executable,
+                "-m",
+                "simulations",
+                "run",
+                "demo",
+                "--data",
+                f"pronostia={DATA / 'pronostia'}",
+            ),
             *("--json", str(home / "out.json"), "--report", str(home / "report.html")),
             *("--directory", str(home / "world")),
         ],
         capture_output=True,
         text=True,
-        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from recordings import DATA, needs
 
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.settings import SourceSettings
 from simulations.errors import DataError
 from simulations.machines import Machines, RecordedBearings, SimulatedMachines
 from simulations.scenario import MachineSettings
-
-DATA = Path(os.environ.get("FEDGE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "pronostia"
 
 
 def source_of(machines: Machines, index: int, control: Path) -> object:
@@ -91,10 +89,8 @@ def test_too_few_bearings_are_refused(bearings: RecordedBearings, tmp_path: Path
         RecordedBearings(MachineSettings(), count=12, reference=1, directory=tmp_path)
 
 
-@pytest.mark.skipif(
-    not DATA.exists(), reason="PRONOSTIA is not here; set FEDGE_DATA to the folder that holds it"
-)
+@needs("pronostia")
 def test_twelve_real_bearings_make_a_fleet() -> None:
-    bearings = RecordedBearings(MachineSettings(), count=12, reference=3, directory=DATA)
+    bearings = RecordedBearings(MachineSettings(), count=12, reference=3, directory=DATA / "pronostia")
     assert len({bearings.name(i) for i in range(12)}) == 12
     assert len(bearings.feature_spec.names) == 46

@@ -21,7 +21,7 @@ from simulations.playing import Outcome, open_world_and_play
 from simulations.processes import Supervisor
 from simulations.record import Record
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 OPENED = re.compile(r"anomaly_opened")
 
 

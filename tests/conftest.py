@@ -1,0 +1,53 @@
+"""What holds for every test: which may be skipped, and when one counts as hanging.
+
+In CI nothing may be missing: a test that skips itself there fails, with its reason. The one exception are the recordings,
+which cannot be had everywhere (`recordings`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+from recordings import DATA
+from waiting import slowness
+
+HANGS_AFTER_S = 600.0
+"""Seconds of a quiet machine, ten times what the slowest test takes: a guard against hanging, never a budget."""
+NOTHING_MAY_BE_MISSING = bool(os.environ.get("CI"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "_env_timeout") and not config.getoption("timeout"):
+        config._env_timeout = (
+            HANGS_AFTER_S * slowness()
+        )  # pytest-timeout's own place for what the command line left open
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("recordings"):
+        for folder in mark.args:
+            if not (DATA / folder).is_dir():
+                pytest.skip(f"no {DATA / folder}: set FEDGE_DATA to the folder that holds {folder}/")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if item.get_closest_marker("recordings") is None:
+        _forbid_skipping(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _forbid_skipping(report)
+    return report
+
+
+def _forbid_skipping(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if NOTHING_MAY_BE_MISSING and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be missing (CI is set): {report.longrepr}"
