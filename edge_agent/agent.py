@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.agent_ports import Clocks, Installation, Reporter
-from edge_agent.errors import SourceError, StorageError
+from edge_agent.errors import SourceError
 from edge_agent.health import Counters, Interval, LatencyReservoir
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.learner_supervisor import LearnerSupervisor
@@ -46,6 +46,7 @@ from protocol.messages.payloads import (
     Payload,
     TrainingInvitation,
 )
+from runtime.errors import StorageError
 
 __all__ = ["FAREWELL_S", "Agent"]
 

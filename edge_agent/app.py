@@ -28,9 +28,8 @@ from edge_agent.agent_ports import Clocks
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
-from edge_agent.durable_files import private_directory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import EdgeAgentError, FleetUnreachableError, SettingsError
+from edge_agent.errors import FleetUnreachableError
 from edge_agent.fleet_client import BundleStream, FleetClient, FleetEndpoint
 from edge_agent.health import Counters, LatencyReservoir
 from edge_agent.installation.acceptance import Requirements
@@ -53,6 +52,8 @@ from edge_agent.version import AGENT_VERSION
 from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth
+from runtime.durable_files import private_directory
+from runtime.errors import FedgeError, SettingsError
 
 __all__ = ["load_release_keys", "run"]
 
@@ -76,7 +77,7 @@ def run(config_file: Path) -> int:
             signals.hand_to(agent)
             log.info("agent_started pid=%d version=%s", os.getpid(), AGENT_VERSION)
             agent.run()
-    except EdgeAgentError as error:
+    except FedgeError as error:
         log.error("agent_not_started error=%s", error)  # noqa: TRY400 - one line for a person, no traceback
         return 2
     log.info("agent_stopped")

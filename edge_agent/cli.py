@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edge_agent.errors import EdgeAgentError
+from runtime.errors import FedgeError
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def _command_line(words: list[str]) -> int:
     except ClickException as error:
         error.show()
         return 2
-    except EdgeAgentError as error:
+    except FedgeError as error:
         print(f"fedge-agent: {error}", file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0

@@ -25,7 +25,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import EdgeAgentError
 from edge_agent.installation.probe import ModelProbe
 from edge_agent.installation.probe_result import ProbeResult
 from models.architecture import Kind
@@ -35,6 +34,7 @@ from models.delegates import LIBRARY_NAMES, Delegate, DelegateVerdict, find_libr
 from models.errors import InputError, ModelError
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, open_bundle
+from runtime.errors import FedgeError
 
 __all__ = ["ChildTrial", "DelegateChoice", "DelegateTrial", "ProbeWithDelegate", "WindowModel"]
 
@@ -251,7 +251,7 @@ class ProbeWithDelegate:
         if result is not None:
             try:
                 self._choice.prepare(read_bundle(open_bundle(content, self._keys)))
-            except (EdgeAgentError, ModelError, OSError) as error:
+            except (FedgeError, ModelError, OSError) as error:
                 log.warning("delegate_not_tried release=%s error=%s", release, error)
         return result
 

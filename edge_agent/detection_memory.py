@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from edge_agent.durable_files import read_bytes, write_durably
-from edge_agent.errors import StorageError
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference
 from models.errors import ModelError
 from models.standardiser import Standardiser
 from models.thresholds import PersonalThreshold
+from runtime.durable_files import read_bytes, write_durably
+from runtime.errors import StorageError
 
 __all__ = ["DetectionMemory", "Remembered"]
 

@@ -12,10 +12,10 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from msgspec import Meta, Struct
 
-from edge_agent.durable_files import read_bytes
 from edge_agent.errors import NotEnrolledError
 from protocol.errors import IdentityError
 from protocol.identity import load_private_key
+from runtime.durable_files import read_bytes
 
 __all__ = ["Enrolled", "MqttAccess", "load_device_key", "load_enrolled"]
 

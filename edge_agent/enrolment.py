@@ -19,12 +19,13 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
 
-from edge_agent.durable_files import private_directory, read_bytes, write_durably
 from edge_agent.enrolled import Enrolled, load_device_key
-from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError, SettingsError
+from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError
 from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.settings import Settings
 from protocol.identity import fingerprint, private_key_pem, public_key_pem, sign_statement
+from runtime.durable_files import private_directory, read_bytes, write_durably
+from runtime.errors import SettingsError
 
 __all__ = ["DEFAULT_NAME_DIGITS", "device_name", "enrol_device"]
 

@@ -1,12 +1,12 @@
 """Everything that can go wrong on a device, grouped by who must act.
 
+What every program shares is in `runtime.errors`: `SettingsError` (the person who wrote agent.toml) and `StorageError`
+(the device's disk: full, read-only, or a file of ours that is damaged). Whoever catches all of ours catches `FedgeError`.
+
 ::
 
     EdgeAgentError
-    ├── SettingsError            the person who wrote agent.toml must mend it
     ├── SourceError              the sensor or the recording does not deliver (edge_agent.sources)
-    ├── StorageError             the device's disk: full, read-only, or a file of ours that is damaged
-    │   └── SampleBufferError    the sample buffer holds rows of another shape, or cannot be written
     ├── LinkError                the road to the broker: refused, wrong password, no TLS where it is needed
     ├── InstallationError        a release is not installed; the one that runs keeps running
     │   ├── ReleaseRefusedError      the sender: stale, incompatible or untrusted; asking again does not help
@@ -36,6 +36,8 @@
 
 from __future__ import annotations
 
+from runtime.errors import FedgeError
+
 __all__ = [
     "AggregatorAnswerError",
     "AggregatorRefusedError",
@@ -63,31 +65,16 @@ __all__ = [
     "PrivacyRefusedError",
     "QuestionRefusedError",
     "ReleaseRefusedError",
-    "SampleBufferError",
-    "SettingsError",
     "SourceError",
-    "StorageError",
 ]
 
 
-class EdgeAgentError(Exception):
+class EdgeAgentError(FedgeError):
     """Root of every failure in this package."""
-
-
-class SettingsError(EdgeAgentError):
-    """The configuration cannot be used; the message names the key, its value, and what would be valid."""
 
 
 class SourceError(EdgeAgentError):
     """The source cannot be opened or delivers something that is not a window."""
-
-
-class StorageError(EdgeAgentError):
-    """A file of the state directory cannot be read or written."""
-
-
-class SampleBufferError(StorageError):
-    """The sample buffer cannot take or give rows."""
 
 
 class LinkError(EdgeAgentError):

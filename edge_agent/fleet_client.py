@@ -31,13 +31,13 @@ from edge_agent.errors import (
     FleetNotFoundError,
     FleetTlsError,
     FleetUnreachableError,
-    SettingsError,
 )
 from protocol.errors import IdentityError
 from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.payloads import DesiredState
 from protocol.names import DeviceId
+from runtime.errors import SettingsError
 
 __all__ = ["Answer", "BundleStream", "DesiredAnswer", "FleetClient", "FleetEndpoint"]
 

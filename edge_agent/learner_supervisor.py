@@ -29,10 +29,10 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Struct
 
-from edge_agent.durable_files import private_directory, read_bytes, write_quickly
-from edge_agent.errors import StorageError
 from edge_agent.settings import StatePaths
 from protocol.messages.payloads import TrainingInvitation
+from runtime.durable_files import private_directory, read_bytes, write_quickly
+from runtime.errors import StorageError
 
 __all__ = ["Child", "LearnerStats", "LearnerSupervisor", "end_orphan", "start_learner"]
 
@@ -183,7 +183,7 @@ class LearnerSupervisor:
             write_quickly(self._paths.invitation, msgspec.json.encode(invitation))
             self._child = self._start()
             write_quickly(self._paths.learner / "pid", str(self._child.pid).encode())
-        except (OSError, StorageError) as error:
+        except OSError as error:
             log.warning("learner_not_started run=%s error=%s", invitation.run_id, error)
             self.note, self._not_before_s = f"the learner could not be started: {error}", now_s + RETRY_S
             return

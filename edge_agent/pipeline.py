@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 
 from edge_agent.delegate_choice import WindowModel
 from edge_agent.detection_memory import DetectionMemory, Remembered
-from edge_agent.errors import StorageError
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.port import SourceWindow
@@ -43,6 +42,7 @@ from models.sensors import SensorView
 from models.standardiser import CLIP
 from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, fit_threshold
 from protocol.manifest import FeatureSpec, Manifest
+from runtime.errors import StorageError
 
 __all__ = ["Judged", "Pipeline", "RowStore", "Unjudged"]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.agent import Agent
-from edge_agent.errors import StorageError
 from edge_agent.health import Interval, Observed, health_of, memory_pss_bytes
 from edge_agent.outbox import Outbox
 from edge_agent.sample_buffer import SampleBuffer
@@ -20,6 +19,7 @@ from edge_agent.status import Status, save_counters, write_status
 from edge_agent.telemetry import Identity
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Health, Payload
+from runtime.errors import StorageError
 
 __all__ = ["Facts", "StatusReporter"]
 

@@ -26,8 +26,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.durable_files import fsync_directory, private_directory
-from edge_agent.errors import SampleBufferError
+from runtime.durable_files import fsync_directory, private_directory
+from runtime.errors import StorageError
 
 __all__ = ["BufferedRows", "SampleBuffer", "read_rows"]
 
@@ -63,7 +63,7 @@ class SampleBuffer:
             maximum_bytes: bound of all segments together.
 
         Raises:
-            SampleBufferError: the directory cannot be used.
+            StorageError: the directory cannot be used.
         """
         self._directory = private_directory(directory)
         self._features = features
@@ -88,12 +88,11 @@ class SampleBuffer:
         """Keep one standardised row, shape (features,), finite.
 
         Raises:
-            SampleBufferError: another shape, or the disk refuses (then the pending rows are dropped).
+            StorageError: the disk refuses; then the pending rows are dropped.
+            ValueError: another shape.
         """
         if row.shape != (self._features,):
-            raise SampleBufferError(
-                f"a row for this buffer must have shape ({self._features},), got {row.shape}"
-            )
+            raise ValueError(f"a row for this buffer must have shape ({self._features},), got {row.shape}")
         body = self._pack(machine_s, row.astype("<f4", copy=False).tobytes())
         self._pending += zlib.crc32(body).to_bytes(4, "little") + body
         if len(self._pending) >= _PENDING_ROWS * self._record_bytes:
@@ -103,7 +102,7 @@ class SampleBuffer:
         """Hand pending rows to the kernel: a killed agent loses nothing from before, a reader sees all.
 
         Raises:
-            SampleBufferError: the disk is full or broken; the pending rows are dropped, older ones stay.
+            StorageError: the disk is full or broken; the pending rows are dropped, older ones stay.
         """
         pending, self._pending = self._pending, bytearray()
         while pending:
@@ -116,14 +115,14 @@ class SampleBuffer:
             except OSError as error:
                 # What may be a torn record ends this segment; the next rows start a new one.
                 self._open = None
-                raise SampleBufferError(
+                raise StorageError(
                     f"cannot append to the sample buffer {self._directory}: {error.strerror or error}; {len(pending + part) // self._record_bytes} rows dropped"
                 ) from None
             self._rows_in[number] += len(part) // self._record_bytes
 
     def newest(self, count: int) -> BufferedRows:
         """The last `count` rows at most, pending ones included where the disk takes them."""
-        with contextlib.suppress(SampleBufferError):  # what is on disk already is still worth reading
+        with contextlib.suppress(StorageError):  # what is on disk already is still worth reading
             self.flush()
         return read_rows(self._directory, self._features, newest=count)
 
@@ -137,7 +136,7 @@ class SampleBuffer:
 
     def close(self) -> None:
         """Flush what the disk takes; the buffer may be opened again."""
-        with contextlib.suppress(SampleBufferError):  # the agent ends: nobody is left to act on it
+        with contextlib.suppress(StorageError):  # the agent ends: nobody is left to act on it
             self.flush()
 
     def _writable_segment(self) -> int:

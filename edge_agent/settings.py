@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct, field
 
-from edge_agent.errors import SettingsError
 from edge_agent.sources.settings import SourceSettings
 from protocol.errors import TopicError
 from protocol.names import check_name
+from runtime.errors import SettingsError
 
 __all__ = [
     "BufferSettings",

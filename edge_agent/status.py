@@ -14,10 +14,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from edge_agent.durable_files import read_bytes, write_durably, write_quickly
-from edge_agent.errors import StorageError
 from edge_agent.health import Counters
 from protocol.messages.payloads import Health
+from runtime.durable_files import read_bytes, write_durably, write_quickly
+from runtime.errors import StorageError
 
 __all__ = ["Status", "load_counters", "read_status", "save_counters", "write_status"]
 

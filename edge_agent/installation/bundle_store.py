@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
-from edge_agent.durable_files import fsync_directory, private_directory, read_bytes, replace_file
-from edge_agent.errors import InstallFailedError, StorageError
+from edge_agent.errors import InstallFailedError
 from protocol.limits import MAX_BUNDLE_BYTES
+from runtime.durable_files import fsync_directory, private_directory, read_bytes, replace_file
+from runtime.errors import StorageError
 
 __all__ = ["BundleStore", "PartWriter"]
 

@@ -13,11 +13,7 @@ from typing import Final, assert_never
 
 from msgspec import Struct, field
 
-from edge_agent.errors import (
-    EdgeAgentError,
-    InstallTimeoutError,
-    ReleaseRefusedError,
-)
+from edge_agent.errors import InstallTimeoutError, ReleaseRefusedError
 from edge_agent.installation.acceptance import Requirements, check_fit, check_request, check_space
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.download import BundleSource, DownloadLimits, Patience, download
@@ -49,6 +45,7 @@ from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState
+from runtime.errors import FedgeError
 
 __all__ = ["Effects", "InstallLimits", "Ports"]
 
@@ -103,7 +100,7 @@ class Effects:
             return Stopped(step=InstallStep.REJECTED, reason=str(error))
         except InstallTimeoutError as error:
             return Stopped(step=InstallStep.TIMED_OUT, reason=str(error))
-        except (EdgeAgentError, OSError) as error:
+        except (FedgeError, OSError) as error:
             return Stopped(step=InstallStep.FAILED, reason=str(error))
         except Exception as error:
             # A defect of ours in the installer must not end detection; the traceback goes to the log.
@@ -114,7 +111,7 @@ class Effects:
         """The bundle `ref`, verified anew unless it is the one in memory.
 
         Raises:
-            EdgeAgentError: it is gone, damaged, or not trusted any more.
+            FedgeError: it is gone, damaged, or not trusted any more.
         """
         if self._opened is None or self._opened[0] != ref:
             bundle = verify(self._ports.store.read(ref.sha256), ref.sha256, self._ports.keys)
@@ -199,7 +196,7 @@ class Effects:
         for ref in bundles:
             try:
                 self.open(ref)
-            except (EdgeAgentError, OSError) as error:
+            except (FedgeError, OSError) as error:
                 failures.append(f"{ref.release}: {error}")
                 log.error("fallback_unusable release=%s error=%s", ref.release, error)  # noqa: TRY400 - expected, no traceback
             else:

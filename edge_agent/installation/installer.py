@@ -24,7 +24,6 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.errors import EdgeAgentError, StorageError
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.bundle_store import BundleStore
@@ -51,6 +50,7 @@ from edge_agent.installation.trial import Failed, Trial, WindowRecord
 from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStatus, InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport
+from runtime.errors import FedgeError, StorageError
 
 __all__ = ["Installer", "open_installer"]
 
@@ -233,7 +233,7 @@ class Installer:
             return True  # the loop keeps what it has until something better is in memory
         try:
             self._publish()
-        except (EdgeAgentError, OSError) as error:
+        except (FedgeError, OSError) as error:
             log.error("active_release_lost release=%s error=%s", self._journal.active, error)  # noqa: TRY400 - expected, no traceback
             self._handle(ActiveLost(reason=str(error)))
             return False

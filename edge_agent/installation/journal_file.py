@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.durable_files import read_bytes, write_durably
-from edge_agent.errors import StorageError
 from edge_agent.installation.journal import Journal
+from runtime.durable_files import read_bytes, write_durably
+from runtime.errors import StorageError
 
 __all__ = ["JournalFile"]
 

@@ -10,11 +10,11 @@ import hashlib
 import logging
 from typing import Final
 
-from edge_agent.errors import EdgeAgentError
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.verification import verify
 from protocol.bundle import TrustedKeys
+from runtime.errors import FedgeError
 
 __all__ = ["first_journal"]
 
@@ -52,7 +52,7 @@ def _factory(store: BundleStore, keys: TrustedKeys, family: str) -> BundleRef | 
             return None
         if not store.has(sha256):
             store.adopt(sha256, content)
-    except EdgeAgentError as error:
+    except FedgeError as error:
         log.error("factory_bundle_unusable error=%s", error)  # noqa: TRY400 - expected, no traceback
         return None
     return BundleRef(release=manifest.release, sha256=sha256)
@@ -63,7 +63,7 @@ def _candidate(
 ) -> tuple[BundleRef, int] | None:
     try:
         manifest = verify(store.read(sha256), sha256, keys).manifest
-    except EdgeAgentError as error:
+    except FedgeError as error:
         log.warning("staged_bundle_unusable sha256=%s error=%s", sha256[:12], error)
         return None
     if manifest.family != family:

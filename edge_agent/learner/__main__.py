@@ -18,16 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from edge_agent.errors import (
-    AggregatorRefusedError,
-    EdgeAgentError,
-    NotEnrolledError,
-    NotReadyError,
-    SettingsError,
-)
+from edge_agent.errors import AggregatorRefusedError, NotEnrolledError, NotReadyError
 from edge_agent.settings import Settings, load_settings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
+from runtime.errors import FedgeError, SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _end(NOT_READY, f"not ready: {error}")
     except AggregatorRefusedError as error:
         return _end(REFUSED, f"refused by the aggregator: {error}")
-    except EdgeAgentError as error:
+    except FedgeError as error:
         return _end(FAILED, str(error))
 
 

@@ -20,13 +20,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import (
-    FleetError,
-    LearnerError,
-    PlainAnswerRefusedError,
-    QuestionRefusedError,
-    StorageError,
-)
+from edge_agent.errors import FleetError, LearnerError, PlainAnswerRefusedError, QuestionRefusedError
 from edge_agent.learner.flower_internals import (
     Array,
     ArrayRecord,
@@ -44,6 +38,7 @@ from protocol.errors import ProtocolError
 from protocol.flat_vectors import decode_vector
 from protocol.questions import KINDS, Question, decode_question
 from protocol.sum_terms import SumStage
+from runtime.errors import StorageError
 
 __all__ = ["Answerer", "SumSide", "client_app"]
 

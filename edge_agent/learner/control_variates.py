@@ -22,7 +22,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from edge_agent.durable_files import private_directory, read_bytes, write_durably
+from runtime.durable_files import private_directory, read_bytes, write_durably
 
 __all__ = ["ControlVariates", "VariateFile", "VariateInMemory"]
 

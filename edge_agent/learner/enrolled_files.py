@@ -14,14 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from edge_agent.durable_files import read_bytes
-from edge_agent.errors import (
-    NotEnrolledError,
-    NotReadyError,
-    ReleaseRefusedError,
-    SettingsError,
-    StorageError,
-)
+from edge_agent.errors import NotEnrolledError, NotReadyError, ReleaseRefusedError
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.verification import verify
@@ -31,6 +24,8 @@ from protocol.bundle import TrustedKeys
 from protocol.errors import IdentityError
 from protocol.identity import load_private_key
 from protocol.messages.payloads import TrainingInvitation
+from runtime.durable_files import read_bytes
+from runtime.errors import SettingsError, StorageError
 
 __all__ = ["read_active_bundle", "read_device_key", "read_invitation"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.durable_files import write_quickly
+from runtime.durable_files import write_quickly
 
 __all__ = ["LearnerState", "LearnerStats", "StatsFile"]
 

@@ -25,7 +25,7 @@ from typing import Final, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import NotReadyError, QuestionRefusedError, StorageError
+from edge_agent.errors import NotReadyError, QuestionRefusedError
 from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
 from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
 from models.architecture import require_finite
@@ -49,6 +49,7 @@ from protocol.questions import (
     answer_layout,
     kind_of,
 )
+from runtime.errors import StorageError
 
 __all__ = ["LocalLearner"]
 

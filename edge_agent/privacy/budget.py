@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from edge_agent.durable_files import fsync_directory
 from edge_agent.errors import (
     AlreadyGivenError,
     EpsilonSpentError,
     NoiseRequiredError,
     ParticipationsSpentError,
-    StorageError,
 )
 from protocol.privacy_cost import PrivacyCost, epsilon
+from runtime.durable_files import fsync_directory
+from runtime.errors import StorageError
 
 __all__ = ["ChargeLimits", "DeviceBudget", "Spending"]
 

@@ -13,7 +13,7 @@ from agent_world import SPEC, TRUSTED, make_bundle
 from edge_agent.agent import Agent
 from edge_agent.agent_ports import Clocks
 from edge_agent.detection_memory import DetectionMemory
-from edge_agent.errors import SampleBufferError, SourceError
+from edge_agent.errors import SourceError
 from edge_agent.health import LatencyReservoir
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.journal import BundleRef
@@ -33,6 +33,7 @@ from protocol.manifest import FeatureSpec
 from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import InstallStep, Kind
 from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload
+from runtime.errors import StorageError
 
 IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
 CONFIG = (
@@ -139,7 +140,7 @@ class World:
         self.counters = load_counters(self.paths.counters)
         self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now_s=self._wall())
         self.buffer = SampleBuffer(self.paths.buffer, 6, 1 << 20)
-        self.flush_error: SampleBufferError | None = None
+        self.flush_error: StorageError | None = None
         self.polled: DesiredState | None = None
         facts = Facts(settings=settings, identity=IDENTITY, agent_version="0", pid=1)
         self.learner = LearnerSupervisor(

@@ -15,7 +15,6 @@ sys.path.append(str(Path(__file__).parents[1] / "models"))
 from delegate_libraries import build
 
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
-from edge_agent.errors import SettingsError
 from edge_agent.installation.probe_result import ProbeResult
 from edge_agent.settings import load_settings
 from models.bundles import ModelBundle, read_bundle
@@ -23,6 +22,7 @@ from models.delegates import Delegate, DelegateVerdict
 from models.errors import DelegateError, InputError
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
+from runtime.errors import SettingsError
 
 pytestmark = pytest.mark.edge
 

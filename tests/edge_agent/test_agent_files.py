@@ -1,82 +1,19 @@
-"""Durable files, the score log, and asking for desired state over HTTPS."""
+"""The score log, and asking for desired state over HTTPS."""
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
 
 from edge_agent.desired_poll import DesiredPoll
-from edge_agent.durable_files import private_directory, read_bytes, replace_file, write_durably, write_quickly
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import FleetError, FleetUnreachableError, NotEnrolledError, StorageError
+from edge_agent.errors import FleetError, FleetUnreachableError, NotEnrolledError
 from edge_agent.fleet_client import DesiredAnswer
 from edge_agent.score_log import HEADER, ScoreLog
 from protocol.messages.payloads import DesiredState
 
 pytestmark = pytest.mark.edge
-
-
-def test_a_durable_write_fsyncs_the_file_before_the_rename_and_the_directory_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def noted_fsync(descriptor: int) -> None:
-        target = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-        steps.append("directory" if target == str(tmp_path) else "file")
-        fsync(descriptor)
-
-    def noted_replace(self: Path, target: Path) -> Path:
-        steps.append("rename")
-        return replace(self, target)
-
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "replace", noted_replace)
-    write_durably(tmp_path / "x", b"new", mode=0o600)
-    assert steps == ["file", "rename", "directory"]
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
-    write_quickly(tmp_path / "y", b"new")
-    assert steps == ["file", "rename", "directory", "rename"]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_disk_that_refuses_leaves_the_old_file_and_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    write_durably(tmp_path / "x", b"old")
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(*((os, "fsync", refuse) if step == "fsync" else (Path, "replace", refuse)))
-    with pytest.raises(
-        StorageError, match=r"3 bytes to .*x: No space left on device; the old file is untouched"
-    ):
-        write_durably(tmp_path / "x", b"new")
-    assert (tmp_path / "x").read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
-
-
-def test_reading_tells_missing_from_unreadable(tmp_path: Path) -> None:
-    assert read_bytes(tmp_path / "none") is None
-    with pytest.raises(StorageError, match="cannot read"):
-        read_bytes(tmp_path)
-
-
-def test_a_name_that_is_taken_by_a_file_is_no_directory(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("")
-    with pytest.raises(StorageError, match="cannot create directory"):
-        private_directory(tmp_path / "x")
-    assert private_directory(tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "part").write_text("whole")
-    replace_file(tmp_path / "part", tmp_path / "final")
-    assert (tmp_path / "final").read_text() == "whole"
-    with pytest.raises(StorageError, match="cannot rename"):
-        replace_file(tmp_path / "part", tmp_path / "final")
 
 
 def test_the_score_log_appends_over_restarts_with_one_header(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 from agent_loop_world import World, world
 from agent_world import faulty, healthy
 
-from edge_agent.errors import SampleBufferError, SourceError
+from edge_agent.errors import SourceError
 from edge_agent.health import Counters
 from edge_agent.status import load_counters
 from protocol.messages.payloads import AnomalyEvent
+from runtime.errors import StorageError
 
 __all__ = ["world"]  # the fixture
 pytestmark = pytest.mark.edge
@@ -49,7 +50,7 @@ def test_a_disk_that_takes_no_rows_does_not_stop_the_watch(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.watch(healthy(100))
-    world.flush_error = SampleBufferError("No space left on device")
+    world.flush_error = StorageError("No space left on device")
     world.watch(faulty(20))
     assert len(world.said(AnomalyEvent)) == 1
     assert "No space left" in caplog.text

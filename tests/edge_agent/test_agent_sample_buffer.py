@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.errors import SampleBufferError
 from edge_agent.sample_buffer import SampleBuffer, read_rows
+from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
 
@@ -92,7 +92,7 @@ def test_garbage_in_the_directory_is_no_row(tmp_path: Path) -> None:
 
 def test_a_row_of_another_shape_is_refused(tmp_path: Path) -> None:
     buffer = SampleBuffer(tmp_path / "b", 4, 1 << 20)
-    with pytest.raises(SampleBufferError, match=r"\(4,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(4,\), got \(3,\)"):
         buffer.append(np.zeros(3, np.float32), 0.0)
 
 
@@ -105,7 +105,7 @@ def test_a_disk_that_refuses_is_told_and_older_rows_stay(
     _fill(buffer, 3, 5)
     with monkeypatch.context() as patch:
         patch.setattr("os.write", _no_space)
-        with pytest.raises(SampleBufferError, match=r"No space left.*2 rows dropped"):
+        with pytest.raises(StorageError, match=r"No space left.*2 rows dropped"):
             buffer.flush()
     _fill(buffer, 5, 6)
     buffer.flush()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import SettingsError
 from edge_agent.settings import Settings, load_settings
 from edge_agent.sources.settings import SimulatedSettings
+from runtime.errors import SettingsError
 
 pytestmark = pytest.mark.edge
 

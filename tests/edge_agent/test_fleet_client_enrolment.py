@@ -13,15 +13,10 @@ from https_world import Reply, Request, make_certificate, serving
 
 from edge_agent.enrolled import load_device_key, load_enrolled
 from edge_agent.enrolment import device_name, enrol_device
-from edge_agent.errors import (
-    FleetAnswerError,
-    FleetConflictError,
-    FleetDeniedError,
-    NotEnrolledError,
-    SettingsError,
-)
+from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError, NotEnrolledError
 from edge_agent.settings import FleetSettings, Settings
 from protocol.identity import fingerprint, load_public_key, verify_statement
+from runtime.errors import SettingsError
 
 pytestmark = pytest.mark.edge
 

@@ -13,14 +13,12 @@ from https_world import Reply, Request, make_certificate, serving
 from installation_world import KEYS, REQUIREMENTS, TrustingProbe, ask, make_bundle
 
 from edge_agent.errors import (
-    EdgeAgentError,
     FleetAnswerError,
     FleetConflictError,
     FleetDeniedError,
     FleetNotFoundError,
     FleetTlsError,
     FleetUnreachableError,
-    SettingsError,
 )
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.installation.effects import InstallLimits
@@ -28,6 +26,7 @@ from edge_agent.installation.installer import open_installer
 from edge_agent.installation.trial import TrialLimits
 from protocol.identity import verify_token
 from protocol.messages.kinds import InstallStatus
+from runtime.errors import FedgeError, SettingsError
 
 pytestmark = pytest.mark.edge
 
@@ -282,6 +281,5 @@ def test_a_release_travels_over_a_breaking_tls_road_and_is_committed_in_the_back
 
 def test_every_fleet_error_is_an_agent_error() -> None:
     assert all(
-        issubclass(kind, EdgeAgentError)
-        for kind in (*STATUSES.values(), FleetTlsError, FleetUnreachableError)
+        issubclass(kind, FedgeError) for kind in (*STATUSES.values(), FleetTlsError, FleetUnreachableError)
     )

@@ -20,13 +20,13 @@ from installation_world import (
 )
 from msgspec.structs import replace
 
-from edge_agent.errors import StorageError
 from edge_agent.installation.active import read_active
 from edge_agent.installation.probe import ChildProbe, ProbeLimits
 from models.bundles import make_golden_vectors
 from models.int8_model import Int8Model
 from protocol.manifest import FeatureSpec
 from protocol.messages.kinds import InstallStatus, InstallStep
+from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
 

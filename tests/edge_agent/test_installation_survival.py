@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from installation_world import Device, ask, make_bundle
 
-from edge_agent.errors import StorageError
 from edge_agent.installation.journal import Journal
 from edge_agent.installation.journal_file import JournalFile
 from protocol.messages.kinds import InstallStatus, InstallStep
+from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
 

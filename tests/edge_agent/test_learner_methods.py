@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError, StorageError
+from edge_agent.errors import QuestionRefusedError
 from edge_agent.learner.control_variates import ControlVariates, VariateFile, VariateInMemory
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
@@ -18,6 +18,7 @@ from models.local_training import fit
 from models.private_training import fit_privately
 from models.training_model import TrainingModel
 from protocol.questions import ExamplePrivacy, FitQuestion, fit_layout, scaffold_layout
+from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
 

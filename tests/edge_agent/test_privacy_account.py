@@ -19,10 +19,10 @@ from edge_agent.errors import (
     NoiseRequiredError,
     ParticipationsSpentError,
     PrivacyRefusedError,
-    StorageError,
 )
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.privacy_cost import PrivacyCost, epsilon
+from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
 
