@@ -18,15 +18,12 @@ import logging
 import random
 import secrets
 import signal
-import socket
-import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -35,22 +32,27 @@ from fastapi import FastAPI
 from fleet.api import devices, enrolments, observations, operations, releases, rollouts, verdicts
 from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
-from fleet.auth.broker_passwords import BrokerAccounts, read_password
+from fleet.auth.broker_passwords import BrokerAccounts
 from fleet.auth.claim_tokens import import_claims
 from fleet.auth.operator_tokens import OperatorTokens
-from fleet.errors import SettingsError, StartError
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
-from fleet.mqtt.link import BrokerAddress, BrokerLink
+from fleet.mqtt.link import BrokerLink
 from fleet.mqtt.outgoing import Outgoing
 from fleet.releases import ReleaseStore, load_release_keys
 from fleet.rollouts.engine import RolloutEngine
-from fleet.settings import MqttSettings, Settings, split_endpoint
+from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
+from runtime.errors import SettingsError
+from service.addresses import split_endpoint
 from service.application import create_application
+from service.broker_account import BrokerAccount
+from service.event_source import EventSource
+from service.listening import bind, check_certificate
+from service.secret_files import read_secret
 
 __all__ = ["build_app", "check_files", "serve"]
 
@@ -86,7 +88,8 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     accounts = _accounts(settings, database)
     accounts.rewrite()
     _import_claims(settings, database)
-    broker = _broker_address(settings.mqtt) if settings.mqtt else None
+    boot_id = secrets.token_hex(8)
+    broker = settings.mqtt and _broker_account(settings.mqtt, boot_id)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -101,7 +104,26 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         )
         tasks: dict[str, Task] = {"rollouts": engine.run, "housekeeping": housekeeping.run}
         if settings.mqtt and broker:
-            tasks |= _messaging(settings, settings.mqtt, broker, database, outgoing, engine, metrics)
+            intake = Intake(
+                EventStore(database, settings.tenant, metrics),
+                outgoing,
+                metrics,
+                batch_events=settings.mqtt.batch_events,
+                batch_wait_s=settings.mqtt.batch_wait_s,
+                queued_events=settings.mqtt.queued_events,
+                wake_rollouts=engine.wake,
+            )
+            link = BrokerLink(
+                broker,
+                EventSource("fleet", boot_id=boot_id, now=time.time),
+                tenant=settings.tenant,
+                database=database,
+                intake=intake,
+                outgoing=outgoing,
+                metrics=metrics,
+                now=time.time,
+            )
+            tasks |= {"intake": intake.run, "broker_link": link.run}
         app.state.services = Services(
             settings=settings,
             database=database,
@@ -141,9 +163,9 @@ def serve(settings: Settings) -> None:
         StartError: the address cannot be bound, or the certificate cannot be used.
     """
     _configure_logging()
-    endpoint = split_endpoint(settings.listen)
-    _check_certificate(settings)
-    listening = _bind(endpoint.host, endpoint.port)
+    if settings.tls_cert and settings.tls_key:
+        check_certificate(settings.tls_cert, settings.tls_key)
+    listening = bind(split_endpoint(settings.listen))
     database = open_storage(settings.effective_database_url)
     try:
         config = uvicorn.Config(
@@ -174,39 +196,6 @@ def serve(settings: Settings) -> None:
     finally:
         listening.close()
         database.close()
-
-
-def _messaging(
-    settings: Settings,
-    mqtt: MqttSettings,
-    broker: BrokerAddress,
-    database: Database,
-    outgoing: Outgoing,
-    engine: RolloutEngine,
-    metrics: FleetMetrics,
-) -> dict[str, Task]:
-    intake = Intake(
-        EventStore(database, settings.tenant, metrics),
-        outgoing,
-        metrics,
-        batch_events=mqtt.batch_events,
-        batch_wait_s=mqtt.batch_wait_s,
-        queued_events=mqtt.queued_events,
-        wake_rollouts=engine.wake,
-    )
-    link = BrokerLink(
-        broker,
-        tenant=settings.tenant,
-        boot_id=secrets.token_hex(8),
-        database=database,
-        intake=intake,
-        outgoing=outgoing,
-        metrics=metrics,
-        first_pause_s=mqtt.reconnect_s,
-        now=time.time,
-        jitter=random.SystemRandom().random,
-    )
-    return {"intake": intake.run, "broker_link": link.run}
 
 
 async def _keep_running(name: str, task: Task) -> None:
@@ -245,49 +234,19 @@ def _import_claims(settings: Settings, database: Database) -> None:
         import_claims(session, lines, time.time())
 
 
-def _broker_address(mqtt: MqttSettings) -> BrokerAddress:
-    parts = urlsplit(mqtt.url)
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        host=parts.hostname or "127.0.0.1",
-        port=parts.port or (8883 if tls else 1883),
-        username=mqtt.username,
-        password=read_password(mqtt.password_file) if mqtt.password_file else None,
-        tls=tls,
-        ca_file=mqtt.ca_file,
-    )
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; stop what uses it, or choose another listen address"
-        ) from None
+def _broker_account(mqtt: MqttSettings, boot_id: str) -> BrokerAccount:
+    return BrokerAccount(mqtt, client_id=f"fedge-fleet-{boot_id}", draw=random.SystemRandom().random)
 
 
 def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
     load_release_keys(settings.release_keys)
-    _check_certificate(settings)
+    if settings.tls_cert and settings.tls_key:
+        check_certificate(settings.tls_cert, settings.tls_key)
     if settings.mqtt:
-        _broker_address(settings.mqtt)
-        for path in settings.mqtt.services.values():
-            read_password(path)
-
-
-def _check_certificate(settings: Settings) -> None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(
-            f"tls_cert {settings.tls_cert} and tls_key {settings.tls_key} cannot be used: {error}"
-        ) from None
+        _broker_account(settings.mqtt, "")
+        for name, path in settings.mqtt.services.items():
+            read_secret(path, f"mqtt.services.{name}")
 
 
 def _configure_logging() -> None:

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from fleet.commands import access, resources, rollouts, verdicts
-from fleet.errors import FleetError, SettingsError
-from fleet.settings import load_settings
+from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
+from runtime.errors import FedgeError, SettingsError
 
 __all__ = ["app", "main"]
 
@@ -43,7 +43,7 @@ def serve(config: ConfigOption) -> None:
     # client commands need not wait for the server's libraries
     from fleet.app import serve as run
 
-    run(load_settings(config))
+    run(load_fleet_settings(config))
 
 
 @app.command("check-config")
@@ -51,7 +51,7 @@ def check_config(config: ConfigOption) -> None:
     """Check fleet.toml and the files it names without starting anything."""
     from fleet.app import check_files
 
-    settings = load_settings(config)
+    settings = load_fleet_settings(config)
     check_files(settings)
     print(f"{config} is valid: tenant {settings.tenant}, listens on {settings.listen}")
 
@@ -60,6 +60,6 @@ def main() -> None:
     """The console command."""
     try:
         app()
-    except (FleetError, ProtocolError) as error:
+    except (FedgeError, ProtocolError) as error:
         print(f"fedge-fleet: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from fleet.errors import ClientError
-from fleet.settings import Endpoint
+from service.addresses import is_loopback
+from service.secret_files import read_secret
 
 __all__ = ["FleetClient", "connect"]
 
@@ -80,22 +81,22 @@ def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetC
 
     Raises:
         ClientError: something is missing or unreadable, or the URL would send the token in clear.
+        SettingsError: the token file cannot be read or does not hold one line.
     """
     if not url or token_file is None:
         raise ClientError(
             "where is the fleet, and who are you? Give --url and --token-file, or set FEDGE_FLEET_URL and FEDGE_FLEET_TOKEN_FILE"
         )
     parts = urlsplit(url)
-    is_loopback = Endpoint(host=parts.hostname or "", port=0).is_loopback
-    if parts.scheme not in {"http", "https"} or (parts.scheme == "http" and not is_loopback):
+    if parts.scheme not in {"http", "https"} or (
+        parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    ):
         raise ClientError(f"--url {url!r} must be https:// (http:// only to loopback)")
+    token = read_secret(token_file, "--token-file")
     try:
-        token = token_file.read_text("utf-8").strip()
         context = ssl.create_default_context(cafile=ca)
-    except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
-        raise ClientError(f"cannot read the token file {token_file} or the CA {ca}: {error}") from None
-    if not token.isascii() or not token or any(c.isspace() for c in token):
-        raise ClientError(f"the token file {token_file} does not hold one token")
+    except (OSError, ssl.SSLError) as error:
+        raise ClientError(f"--ca {ca} holds no usable CA: {error}") from None
     return FleetClient(
         httpx.Client(
             base_url=url, verify=context, timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"}

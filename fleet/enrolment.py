@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.auth.broker_passwords import SALT_BYTES, hash_password, new_password
+from fleet.auth.broker_passwords import SALT_BYTES, hash_password
 from fleet.auth.claim_tokens import find_claim, use_claim
 from fleet.errors import BadRequestError, ConflictError, NotFoundError
 from fleet.storage.base import Database
@@ -26,6 +26,7 @@ from protocol.messages.kinds import Kind
 from protocol.names import check_name
 from protocol.topics import device_topic
 from service.errors import ForbiddenError
+from service.tokens import new_secret
 
 __all__ = ["Applicant", "enrol", "revoke"]
 
@@ -67,7 +68,7 @@ def enrol(
         raise ConflictError(
             f"device id {applicant.device!r} is the broker account of a service; choose another"
         )
-    password = new_password(random_bytes)
+    password = new_secret(random_bytes)
     entry = hash_password(password, random_bytes(SALT_BYTES))
     with database.write() as session:
         token = find_claim(session, claim, now)

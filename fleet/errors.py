@@ -11,15 +11,15 @@
     │   ├── PreconditionError        412  the resource changed since the caller read it
     │   ├── TooLargeError            413  the body exceeds its limit
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
-    ├── SettingsError                whoever configured this must mend fleet.toml
-    ├── StartError                   the service cannot start here (port in use, unreadable certificate)
-    ├── StorageError                 we, or our disk: what should be stored is missing or damaged
     └── ClientError                  the command line client could not get its answer
 
-Who calls, and may they (401, 403), is `service.errors.AccessError`.
+Who calls, and may they (401, 403), and a start that fails are `service.errors`; settings that are wrong and a disk that
+refuses or has lost something are `runtime.errors`.
 """
 
 from __future__ import annotations
+
+from runtime.errors import FedgeError
 
 __all__ = [
     "BadRequestError",
@@ -30,15 +30,12 @@ __all__ = [
     "NotFoundError",
     "PreconditionError",
     "QuerySyntaxError",
-    "SettingsError",
-    "StartError",
-    "StorageError",
     "TooLargeError",
     "UnacceptableError",
 ]
 
 
-class FleetError(Exception):
+class FleetError(FedgeError):
     """Root of everything this package raises."""
 
 
@@ -72,18 +69,6 @@ class TooLargeError(CallerError):
 
 class UnacceptableError(CallerError):
     """Well-formed, understood, and refused for what it says."""
-
-
-class SettingsError(FleetError):
-    """fleet.toml is wrong; the message names the key, the value and what would be valid."""
-
-
-class StartError(FleetError):
-    """The service cannot start on this machine as configured."""
-
-
-class StorageError(FleetError):
-    """Something that should be stored is missing or damaged."""
 
 
 class ClientError(FleetError):

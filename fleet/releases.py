@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.durable_files import write_durably
-from fleet.errors import ConflictError, NotFoundError, SettingsError, StorageError, UnacceptableError
+from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.storage.base import Database
 from fleet.storage.release_tables import Release
 from models.bundles import read_bundle
@@ -27,6 +26,8 @@ from models.errors import ModelError
 from protocol.bundle import TrustedKeys, VerifiedBundle, open_bundle
 from protocol.errors import BundleError, TopicError
 from protocol.names import MAX_RELEASE_VERSION, release_id
+from runtime.durable_files import private_directory, write_durably
+from runtime.errors import SettingsError, StorageError
 
 __all__ = ["Published", "ReleaseStore", "bundle_path", "find_release", "load_release_keys"]
 
@@ -77,7 +78,7 @@ class ReleaseStore:
 
     def __init__(self, database: Database, directory: Path, trusted: TrustedKeys) -> None:
         self._database = database
-        self._directory = directory
+        self._directory = private_directory(directory)
         self._trusted = trusted
 
     def publish(self, content: bytes, *, actor: str, now: float) -> Published:

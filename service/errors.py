@@ -3,17 +3,22 @@
 ::
 
     ServiceError
-    └── AccessError                  whoever called
-        ├── UnauthenticatedError     401  no token, or one that nobody here issued or enrolled
-        └── ForbiddenError           403  known, but not allowed to do this
+    ├── AccessError                  whoever called
+    │   ├── UnauthenticatedError     401  no token, or one that nobody here issued or enrolled
+    │   └── ForbiddenError           403  known, but not allowed to do this
+    └── StartError                   whoever started it: an address in use, a certificate that cannot be used
+
+Settings that are wrong are `runtime.errors.SettingsError`.
 """
 
 from __future__ import annotations
 
-__all__ = ["AccessError", "ForbiddenError", "ServiceError", "UnauthenticatedError"]
+from runtime.errors import FedgeError
+
+__all__ = ["AccessError", "ForbiddenError", "ServiceError", "StartError", "UnauthenticatedError"]
 
 
-class ServiceError(Exception):
+class ServiceError(FedgeError):
     """Root of everything this package raises."""
 
 
@@ -27,3 +32,7 @@ class UnauthenticatedError(AccessError):
 
 class ForbiddenError(AccessError):
     """The caller is known but its role or state does not allow this."""
+
+
+class StartError(ServiceError):
+    """The service cannot start on this machine as configured."""

@@ -8,13 +8,13 @@ from typing import Final
 from fleet.errors import (
     BadRequestError,
     ConflictError,
-    FleetError,
     NotFoundError,
     PreconditionError,
     TooLargeError,
     UnacceptableError,
 )
 from protocol.errors import ProtocolError
+from runtime.errors import StorageError
 from service.problems import StatusTable
 
 __all__ = ["STATUSES"]
@@ -27,5 +27,5 @@ STATUSES: Final[StatusTable] = {
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid
-    FleetError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StorageError: HTTPStatus.INTERNAL_SERVER_ERROR,  # a bundle that is gone, a disk that is full: worth saying
 }

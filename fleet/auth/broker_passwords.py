@@ -27,12 +27,12 @@ from typing import Final
 import structlog
 from sqlalchemy import select
 
-from fleet.durable_files import write_durably
-from fleet.errors import SettingsError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
+from runtime.durable_files import write_durably
+from service.secret_files import read_secret
 
-__all__ = ["BrokerAccounts", "hash_password", "new_password", "read_password", "verify_password"]
+__all__ = ["BrokerAccounts", "hash_password", "verify_password"]
 
 ITERATIONS: Final = 1000
 """Mosquitto's own default is 101. Our passwords are 256 random bits, so stretching guards nothing; more would only
@@ -46,12 +46,6 @@ _NOT_ALLOWED: Final = (
 _log = structlog.get_logger()
 
 SALT_BYTES: Final = 12
-PASSWORD_BYTES: Final = 32
-
-
-def new_password(random_bytes: Callable[[int], bytes]) -> str:
-    """A password of 256 random bits, safe in URLs and files."""
-    return base64.urlsafe_b64encode(random_bytes(PASSWORD_BYTES)).rstrip(b"=").decode()
 
 
 def hash_password(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
@@ -72,20 +66,6 @@ def verify_password(password: str, entry: str) -> bool:
     return hmac.compare_digest(hash_password(password, salt, int(parts[2])), entry)
 
 
-def read_password(path: Path) -> str:
-    """The first line of a password file; raises SettingsError when it cannot be read or is empty."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(
-            f"cannot read the password file {path}: {reason}; it holds one password, e.g. of `openssl rand -base64 24`"
-        ) from None
-    if not lines or not lines[0].strip():
-        raise SettingsError(f"the password file {path} is empty; expected the password on its first line")
-    return lines[0].strip()
-
-
 class BrokerAccounts:
     """Keeps the broker's password file equal to the enrolled devices and the configured services."""
 
@@ -104,7 +84,7 @@ class BrokerAccounts:
         self._pid_file = broker_pid_file
         self._send_signal = send_signal
         self._services = {
-            name: hash_password(read_password(path), random_bytes(SALT_BYTES))
+            name: hash_password(read_secret(path, f"mqtt.services.{name}"), random_bytes(SALT_BYTES))
             for name, path in services.items()
         }
         self._writing = threading.Lock()
@@ -129,6 +109,7 @@ class BrokerAccounts:
                 return
             with self._counting:
                 covers = self._asked
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             write_durably(self._file, self._content(), mode=0o640)
             self._written = covers
         self._tell_broker()

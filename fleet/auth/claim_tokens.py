@@ -12,8 +12,9 @@ from typing import Final
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from fleet.errors import BadRequestError, SettingsError
+from fleet.errors import BadRequestError
 from fleet.storage.access_tables import ClaimToken
+from runtime.errors import SettingsError
 from service.errors import UnauthenticatedError
 from service.tokens import new_secret, token_digest
 

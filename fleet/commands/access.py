@@ -17,7 +17,7 @@ import typer
 
 from fleet.commands.connection import JsonOption
 from fleet.commands.printing import print_json, print_table, show_time
-from fleet.settings import load_settings
+from fleet.settings import load_fleet_settings
 from protocol.names import check_name
 from service.roles import Role
 
@@ -133,7 +133,7 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
 def _changing(config: Path) -> Iterator[Session]:
     from fleet.migrations.upgrade import open_storage
 
-    database = open_storage(load_settings(config).effective_database_url)
+    database = open_storage(load_fleet_settings(config).effective_database_url)
     try:
         with database.write() as session:
             yield session

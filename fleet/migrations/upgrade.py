@@ -14,8 +14,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from fleet.errors import StorageError
 from fleet.storage.base import Database, open_database
+from runtime.errors import StorageError
 
 __all__ = ["head_revision", "make_revision", "open_storage", "upgrade"]
 

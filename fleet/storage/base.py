@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
-from fleet.errors import SettingsError
+from runtime.errors import SettingsError
 
 __all__ = ["Base", "Database", "open_database"]
 

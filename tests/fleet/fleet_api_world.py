@@ -15,7 +15,7 @@ from fleet.app import build_app
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
-from fleet.settings import load_settings
+from fleet.settings import load_fleet_settings
 from fleet.storage.base import Database
 from service.roles import Role
 
@@ -69,7 +69,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         services = {{ aggregator = "agg.password", dashboard = "agg.password" }}
         """
     )
-    settings = load_settings(folder / "fleet.toml")
+    settings = load_fleet_settings(folder / "fleet.toml")
     database = open_storage(settings.effective_database_url)
     with TestClient(build_app(settings, database), raise_server_exceptions=False) as client:
         yield Fleet(client, database, folder)

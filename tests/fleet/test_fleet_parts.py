@@ -21,15 +21,14 @@ from fleet import errors
 from fleet.app import check_files
 from fleet.auth.broker_passwords import BrokerAccounts, hash_password, verify_password
 from fleet.auth.claim_tokens import import_claims
-from fleet.durable_files import write_durably
-from fleet.errors import FleetError, SettingsError, StartError, StorageError
+from fleet.errors import FleetError
 from fleet.ingest.judging import Arrival
 from fleet.ingest.store import BatchResult, EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import RANGES_PER_ACK, Outgoing
-from fleet.settings import Settings, load_settings
+from fleet.settings import Settings, load_fleet_settings
 from fleet.storage.access_tables import AuditEntry, ClaimToken
 from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Device
@@ -37,6 +36,9 @@ from fleet.storage.schema import METADATA
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import Event, encode
 from protocol.messages.payloads import Ack, BootAck
+from runtime.durable_files import write_durably
+from runtime.errors import SettingsError, StorageError
+from service.errors import StartError
 
 MINIMAL = """
 data_dir = "data"
@@ -48,7 +50,7 @@ release_keys = ["release.pub.pem"]
 def settings_of(folder: Path, content: str) -> Settings:
     write_release_key(folder / "release.pub.pem")
     (folder / "fleet.toml").write_text(content)
-    return load_settings(folder / "fleet.toml")
+    return load_fleet_settings(folder / "fleet.toml")
 
 
 def test_paths_are_relative_to_the_file_and_the_database_lies_in_data_dir(tmp_path: Path) -> None:
@@ -58,18 +60,18 @@ def test_paths_are_relative_to_the_file_and_the_database_lies_in_data_dir(tmp_pa
 
 
 def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDGE_FLEETD_TENANT", "factory")
+    monkeypatch.setenv("FEDGE_FLEET_SERVICE_TENANT", "factory")
     assert settings_of(tmp_path, MINIMAL).tenant == "factory"
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (MINIMAL + 'tls_crt = "x"', "unknown key 'tls_crt': did you mean 'tls_cert'?"),
-        (MINIMAL + "[mqtt]\nulr='mqtt://127.0.0.1'", "did you mean 'url'?"),
+        (MINIMAL + 'tls_crt = "x"', "fleet.toml:5: unknown key 'tls_crt'; did you mean 'tls_cert'?"),
+        (MINIMAL + "[mqtt]\nulr='mqtt://127.0.0.1'", "did you mean 'mqtt.url'?"),
         (MINIMAL + "[enrolment]\nclaims='x'", "claim_tokens_file"),
-        (MINIMAL + "zzzz = 1", "valid are"),
-        (MINIMAL.replace("tenant", "#"), "key 'tenant' is missing"),
+        (MINIMAL + "zzzz = 1", "valid here"),
+        (MINIMAL.replace("tenant", "#"), "tenant is missing"),
         (MINIMAL.replace('"demo"', '"de/mo"'), "'de/mo'"),
         (MINIMAL.replace('["release.pub.pem"]', "[]"), "release_keys"),
         (MINIMAL + "listen = '127.0.0.1'", "not host:port"),
@@ -92,7 +94,7 @@ def test_a_wrong_setting_is_named_with_what_would_be_valid(tmp_path: Path, conte
 
 def test_a_missing_file_of_settings_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.toml"):
-        load_settings(tmp_path / "none.toml")
+        load_fleet_settings(tmp_path / "none.toml")
 
 
 def test_files_that_the_settings_name_are_checked_before_anything_starts(tmp_path: Path) -> None:

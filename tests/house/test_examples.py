@@ -13,7 +13,7 @@ from aggregator.initial_release import load_spec
 from aggregator.settings import load_settings as load_aggregator
 from edge_agent.settings import load_settings as load_agent
 from fleet.rollouts.plans import RolloutPlan
-from fleet.settings import load_settings as load_fleet
+from fleet.settings import load_fleet_settings
 from models.features import vibration_spec
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -31,7 +31,7 @@ def test_agent_toml_is_read_and_shows_the_defaults() -> None:
 
 
 def test_fleet_toml_is_read_and_agrees_with_the_agents() -> None:
-    fleet, agent = load_fleet(EXAMPLES / "fleet.toml"), load_agent(EXAMPLES / "agent.toml")
+    fleet, agent = load_fleet_settings(EXAMPLES / "fleet.toml"), load_agent(EXAMPLES / "agent.toml")
     assert fleet.tenant == agent.tenant
     assert fleet.offline_after_s == 4 * agent.health.every_s
 
@@ -41,7 +41,7 @@ def test_aggregator_toml_is_read_and_its_rollout_is_a_plan_that_the_fleet_takes(
     family = settings.families[load_agent(EXAMPLES / "agent.toml").family]
     plan = RolloutPlan.model_validate({"name": "x", "release": f"{family.name}/2", **(family.rollout or {})})
     assert [group.percentage for group in plan.groups] == [5, 25, 100]
-    assert settings.tenant == load_fleet(EXAMPLES / "fleet.toml").tenant
+    assert settings.tenant == load_fleet_settings(EXAMPLES / "fleet.toml").tenant
 
 
 def test_family_toml_describes_what_the_agents_source_delivers() -> None:

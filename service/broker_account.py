@@ -1,0 +1,124 @@
+"""A cloud service's account at the broker: one session after the other, for as long as the service lives.
+
+One asyncio loop owns each client: aiomqtt registers the socket with the loop, and paho writes from nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiomqtt
+import structlog
+
+from runtime.backoff import backoff_s
+from runtime.errors import SettingsError
+from service.broker_settings import BrokerSettings
+from service.secret_files import read_secret
+
+__all__ = ["BrokerAccount"]
+
+TIMEOUT_S: Final = 15.0
+"""A broker that takes nothing for this long counts as gone; what waited is published after the reconnect."""
+
+KEEPALIVE_S: Final = 20
+"""A connection that died without a word is noticed after one and a half of these."""
+
+MAXIMUM_PAUSE_S: Final = 5.0
+"""Longest pause before the next attempt. One client: even at this rate no burden for a broker that comes back."""
+
+_log = structlog.get_logger()
+_quiet = logging.getLogger("service.broker_account")
+_quiet.setLevel(logging.ERROR)  # the client library warns about every full window, which here is normal
+
+
+class BrokerAccount:
+    """Connects as `settings` say.
+
+    Args:
+        settings: the broker and who we are there.
+        client_id: the same over reconnects, so that the broker ends a connection of ours that died unseen as soon as
+            the next one comes. Must be hard to guess: who knows it and has any account could push the service out.
+        draw: uniform in [0, 1), anew at each call; several services do not come back in step.
+
+    Raises:
+        SettingsError: the password or CA file cannot be used.
+    """
+
+    def __init__(self, settings: BrokerSettings, *, client_id: str, draw: Callable[[], float]) -> None:
+        parts = urlsplit(settings.url)
+        self._settings, self._client_id, self._draw = settings, client_id, draw
+        self._host, self._tls = parts.hostname or "", _tls(settings)
+        self._port = parts.port or (1883 if self._tls is None else 8883)
+        self._password: str | None = None
+        if settings.password_file:
+            self._password = read_secret(settings.password_file, "mqtt.password_file")
+
+    def client(self) -> aiomqtt.Client:
+        """A client for one connection."""
+        return aiomqtt.Client(
+            self._host,
+            self._port,
+            identifier=self._client_id,
+            username=self._settings.username,
+            password=self._password,
+            tls_context=self._tls,
+            protocol=aiomqtt.ProtocolVersion.V311,
+            timeout=TIMEOUT_S,
+            keepalive=KEEPALIVE_S,
+            logger=_quiet,
+        )
+
+    async def stay_connected(
+        self,
+        session: Callable[[aiomqtt.Client], Awaitable[None]],
+        *,
+        also_ends: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """Hold `session` with each connection, and connect again whenever it broke, until cancelled.
+
+        Says once when the broker goes away and once when it is back.
+
+        Args:
+            session: runs until the connection breaks; what it raises then is `aiomqtt.MqttError` or OSError.
+            also_ends: other errors after which a new connection is the remedy.
+        """
+        clock, failed = asyncio.get_running_loop().time, 0
+        broken: tuple[type[Exception], ...] = (aiomqtt.MqttError, OSError, *also_ends)
+        while True:
+            connected_at: float | None = None
+            try:
+                async with self.client() as client:
+                    connected_at = clock()
+                    _log.info("broker_connected", broker=self._settings.url)
+                    await session(client)
+            except* broken as group:
+                if connected_at is not None or failed == 0:
+                    _log.warning("broker_unreachable", broker=self._settings.url, error=_first_line(group))
+            # a session that broke at once is one more failure: two processes that push each other out calm down
+            if connected_at is not None and clock() - connected_at > MAXIMUM_PAUSE_S:
+                failed = 0
+            failed += 1
+            pause_s = backoff_s(
+                failed, first_s=self._settings.reconnect_s, maximum_s=MAXIMUM_PAUSE_S, draw=self._draw()
+            )
+            await asyncio.sleep(pause_s)
+
+
+def _tls(settings: BrokerSettings) -> ssl.SSLContext | None:
+    if not settings.url.startswith("mqtts:"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"mqtt.ca_file {settings.ca_file} holds no usable CA: {error}") from None
+
+
+def _first_line(group: BaseException) -> str:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return str(group).splitlines()[0] if str(group) else type(group).__name__

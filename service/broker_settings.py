@@ -1,0 +1,45 @@
+"""Where a cloud service finds the broker, and who it is there. What connects is `service.broker_account`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from service.addresses import is_loopback
+
+__all__ = ["BrokerSettings"]
+
+
+class BrokerSettings(Struct, frozen=True, kw_only=True):
+    """Where the broker is and who we are there.
+
+    url: ``mqtts://host[:port]``; ``mqtt://`` to loopback only.
+    password_file: holds this service's own password, one line.
+    ca_file: replaces the system's authorities.
+    reconnect_s: first pause before reconnecting; doubles up to 5 s.
+    """
+
+    url: str
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    reconnect_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an address that is none, or that would send the password in clear."""
+        parts = urlsplit(self.url)
+        try:
+            is_address = parts.scheme in {"mqtt", "mqtts"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.username or parts.path.strip("/"):
+            raise ValueError(
+                "url is not mqtts://host[:port], or mqtt://127.0.0.1[:port] (no user and no path in it)"
+            )
+        if parts.scheme == "mqtt" and not is_loopback(parts.hostname or ""):
+            raise ValueError(
+                f"url = {self.url!r} would send passwords in clear; use mqtts:// to anything but loopback"
+            )
