@@ -22,8 +22,16 @@ from aggregator.rounds.assessment import (
 from aggregator.rounds.cohorts import CohortPolicy, select_cohort
 from aggregator.rounds.gate import GateLimits, check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import PROBES, draw_probes
-from aggregator.rounds.optimizers import OPTIMIZERS, FedAdam, FedAvg, ServerOptimizer, make_server_optimizer
+from aggregator.rounds.optimizers import (
+    OPTIMIZERS,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    ServerOptimizer,
+    make_server_optimizer,
+)
 from aggregator.rounds.proposal import propose_threshold
+from aggregator.rounds.runs import ContestRecord
 from aggregator.settings import ThresholdSettings
 from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
 from models.architecture import initial_parameters
@@ -93,6 +101,32 @@ def test_fedadam_is_the_papers_recursion_written_out(updates: list[float]) -> No
     assert w[0] == pytest.approx(x, rel=1e-4, abs=1e-6)
 
 
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=6))
+def test_fedavgm_is_the_papers_recursion_written_out(updates: list[float]) -> None:
+    momentum = FedAvgM(learning_rate=0.1, momentum=0.7)
+    w = np.zeros(1, np.float32)
+    state = momentum.init(w)
+    for update in updates:
+        state, w = momentum.step(state, w, np.array([update]))
+    x = sum(0.1 * 0.7 ** (k - i) * update for i, update in enumerate(updates) for k in range(i, len(updates)))
+    assert w[0] == pytest.approx(x, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("fedavg", FedAvg(learning_rate=1.0)),  # arXiv:1602.05629v4: the mean of the models, nothing else
+        ("fedadam", FedAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.99, tau=1e-3)),  # arXiv:2003.00295v5
+        ("fedavgm", FedAvgM(learning_rate=0.5, momentum=0.8)),  # 2.5 times as far as FedAvg, in the end
+    ],
+)
+def test_an_optimizer_has_its_published_constants_and_another_rate_only_when_told(
+    name: str, published: FedAvg | FedAdam | FedAvgM
+) -> None:
+    assert make_server_optimizer(name) == published
+    assert make_server_optimizer(name, 0.125) == replace(published, learning_rate=0.125)
+
+
 def test_an_unknown_optimizer_is_refused_with_those_that_exist() -> None:
     with pytest.raises(SettingsError, match="valid are fedavg, fedadam"):
         make_server_optimizer("fedsgd")
@@ -128,6 +162,80 @@ LIMITS = GateLimits(minimum_improvement=0.05, maximum_alarm_rate=0.01, maximum_i
 def test_a_good_candidate_passes_every_check() -> None:
     checks = check_candidate(LIMITS, candidate_loss=0.9, champion_loss=1.0, alarm_rate=0.001, threshold=2.0)
     assert failed_reasons((*checks, *check_int8(LIMITS, int8_error=0.001))) == ()
+
+
+EXACT = GateLimits(minimum_improvement=0.25, maximum_alarm_rate=0.125, maximum_int8_error=0.5)
+
+
+def passes(candidate: float, champion: float, alarm_rate: float, int8_error: float) -> dict[str, bool]:
+    checks = check_candidate(
+        EXACT, candidate_loss=candidate, champion_loss=champion, alarm_rate=alarm_rate, threshold=1.0
+    )
+    return {check.name: check.is_passed for check in (*checks, *check_int8(EXACT, int8_error=int8_error))}
+
+
+def test_what_just_reaches_a_limit_passes_and_what_just_misses_it_does_not() -> None:
+    names = ("improvement", "alarm_rate", "int8_error")
+    assert passes(0.75, 1.0, 0.125, 0.5) == dict.fromkeys(names, True)
+    assert passes(1.5, 2.0, 0.125, 0.5) == dict.fromkeys(names, True)
+    assert passes(0.751, 1.0, 0.1251, 0.501) == dict.fromkeys(names, False)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "gain", "passed"),
+    [(0.0, 0.0, 0.0, True), (0.125, 0.0, -np.inf, False), (0.5, 2.0, 0.75, True), (3.0, 2.0, -0.5, False)],
+)
+def test_the_gain_is_relative_to_the_champion_and_one_without_loss_cannot_be_improved_on(
+    candidate: float, champion: float, gain: float, passed: bool
+) -> None:
+    limits = replace(EXACT, minimum_improvement=0.0)
+    check, *_ = check_candidate(
+        limits, candidate_loss=candidate, champion_loss=champion, alarm_rate=0.0, threshold=1.0
+    )
+    assert (check.value, check.limit, check.is_passed) == (gain, 0.0, passed)
+    assert ("is enough" in check.reason) is passed
+
+
+def test_a_check_keeps_what_was_measured_and_against_what() -> None:
+    (int8,) = check_int8(EXACT, int8_error=0.25)
+    assert (int8.value, int8.limit) == (0.25, 0.5)
+    assert int8.reason.endswith("0.25 is within 0.5")
+    assert failed_reasons(check_int8(EXACT, int8_error=0.75))[0].endswith("0.75 exceeds 0.5")
+
+
+@pytest.mark.parametrize(
+    ("winner", "is_stale", "names", "passed"),
+    [
+        ("network", False, ("detection_power", "improvement", "alarm_rate"), True),
+        ("mahalanobis", False, ("detection_power", "alarm_rate"), True),
+        ("champion", True, ("detection_power", "alarm_rate"), True),
+        ("champion", False, ("detection_power", "alarm_rate"), False),
+    ],
+)
+def test_losses_are_compared_for_a_network_only_and_a_champion_replaces_only_a_stale_one(
+    winner: str, is_stale: bool, names: tuple[str, ...], passed: bool
+) -> None:
+    powers = {"champion": 0.75, "network": 0.9, "mahalanobis": 0.8}
+    contest = ContestRecord(winner=winner, reason="because", powers=powers, is_champion_stale=is_stale)
+    checks = check_candidate(
+        EXACT, candidate_loss=0.5, champion_loss=1.0, alarm_rate=0.0, threshold=1.0, contest=contest
+    )
+    assert tuple(check.name for check in checks) == names
+    power = checks[0]
+    assert (power.value, power.limit, power.is_passed, power.reason) == (
+        powers[winner],
+        0.75,
+        passed,
+        "because",
+    )
+
+
+def test_a_contest_that_measured_nothing_is_not_checked() -> None:
+    contest = ContestRecord(winner="network", reason="", powers={}, is_champion_stale=False)
+    checks = check_candidate(
+        EXACT, candidate_loss=0.5, champion_loss=1.0, alarm_rate=0.0, threshold=1.0, contest=contest
+    )
+    assert [check.name for check in checks] == ["improvement", "alarm_rate"]
 
 
 def test_a_bad_candidate_is_told_everything_that_is_wrong() -> None:
@@ -253,6 +361,7 @@ def fresh(drifted: int, devices: int = 4, since: float | None = 990.0) -> DriftS
         (fresh(2), IDLE, "drift"),
         (fresh(2, since=None), IDLE, "drift"),
         (fresh(4, since=899.0), IDLE, None),
+        (fresh(4, since=900.0), IDLE, "drift"),
         (fresh(4), RunHistory(is_running=True, last_ended_at=None), None),
         (fresh(4), RunHistory(is_running=False, last_ended_at=951.0), None),
         (fresh(4), RunHistory(is_running=False, last_ended_at=950.0), "drift"),
@@ -260,7 +369,7 @@ def fresh(drifted: int, devices: int = 4, since: float | None = 990.0) -> DriftS
         (fresh(0, devices=0), IDLE, None),
     ],
     ids=[
-        "too few", "half the fleet", "undated", "long ago", "under way", "cooling down", "cooled down",
+        "too few", "half the fleet", "undated", "long ago", "just lately", "under way", "cooling down", "cooled down",
         "fewer than the quorum", "no fleet",
     ],
 )  # fmt: skip

@@ -87,7 +87,7 @@ def reach_of(area: Area, kept: ReachFile) -> dict[str, Reach]:
     stale = kept.stale(tests)
     if stale:
         began = time.monotonic()
-        reached, failed, modules = record(stale)
+        reached, failed, modules = record(stale, STATE / f"{area.name}.log")
         for test in sorted(failed):
             _say(f"  not counted, it does not pass without mutants: {test}")
         kept.keep(stale, reached)
@@ -109,22 +109,24 @@ def try_area(
         count=budget.count,
         seed=f"{seed} {area.name}",
     )
-    results, waiting, running = [], [], {}
+    results: list[tuple[Mutant, str]] = []
+    waiting: list[tuple[Mutant, list[str]]] = []
     for mutant in mutants:
-        known = outcomes.known(mutant, tests_key)
-        (results if known else waiting).append((mutant, known or ""))
+        tests = tests_for(mutant.path, mutant.line, reached, budget_s=budget.tests_s)
+        known = outcomes.known(mutant, tests_key) if tests else "survived"
+        if known:
+            results.append((mutant, known))
+        else:
+            waiting.append((mutant, tests))
     gc.freeze()
     began = time.monotonic()
+    _check_that_no_mutant_survives(area, waiting, reached)
+    running: dict[Trial, Mutant] = {}
     while waiting or running:
         while waiting and len(running) < budget.jobs:
-            mutant, _ = waiting.pop()
-            tests = tests_for(mutant.path, mutant.line, reached, budget_s=budget.tests_s)
-            if not tests:
-                results.append((mutant, "survived"))
-                outcomes.keep(mutant, tests_key, "survived")
-                continue
+            mutant, tests = waiting.pop()
             seconds = sum(reached[test].seconds for test in tests)
-            running[Trial(mutant.path, mutant.source, tests, processor_s=10 + 10 * seconds)] = mutant
+            running[Trial(mutant.path, mutant.source, tests, tests_s=seconds)] = mutant
         for trial, mutant in list(running.items()):
             outcome = trial.outcome()
             if outcome:
@@ -137,6 +139,21 @@ def try_area(
     share = f"{(tried - survived) / tried:.1%}" if tried else "nothing to mutate"
     _say(f"  {tried - survived} of {tried} killed ({share}), {time.monotonic() - began:.0f} s")
     return results
+
+
+def _check_that_no_mutant_survives(
+    area: Area, waiting: list[tuple[Mutant, list[str]]], reached: dict[str, Reach]
+) -> None:
+    """All chosen tests on the real code, under the conditions of a trial: whatever fails here would kill every mutant."""
+    tests = list(dict.fromkeys(test for _, chosen in waiting for test in chosen))
+    if not tests:
+        return
+    real, log = waiting[0][0].path, STATE / f"{area.name}.log"
+    seconds = sum(reached[test].seconds for test in tests)
+    if Trial(real, Path(real).read_text(), tests, tests_s=seconds, output=log).wait() != "survived":
+        sys.exit(
+            f"the tests of {area.name} fail on the real code when run as trials are; see the end of {log}"
+        )
 
 
 def report(results: dict[str, list[tuple[Mutant, str]]], seed: int) -> str:

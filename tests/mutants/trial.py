@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -88,14 +89,22 @@ def preload(modules: Iterable[str]) -> None:
                 continue
 
 
-def record(tests: list[Path]) -> tuple[dict[str, Reach], set[str], list[str]]:
-    """Run whole test files without a mutant; return what each test reached, the failing ones, and the foreign modules."""
+def record(tests: list[Path], log: Path) -> tuple[dict[str, Reach], set[str], list[str]]:
+    """Run whole test files without a mutant; return what each test reached, the failing ones, and the foreign modules.
+
+    Raises:
+        SystemExit: they cannot even be collected; `log` has pytest's words.
+    """
     root = Path.cwd()
 
     def run() -> tuple[dict[str, Reach], set[str], list[str]]:
         recorder = Recorder(root)
         recorder.start()
-        pytest.main([*(option for option in OPTIONS if option != "-x"), *map(str, tests)], plugins=[recorder])
+        options = [option for option in OPTIONS if option != "-x"]
+        code = pytest.main([*options, *map(str, tests)], plugins=[recorder])
+        if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+            msg = f"pytest cannot run these tests without a mutant either (exit code {code})"
+            raise RuntimeError(msg)
         helpers = {file.stem for file in root.glob("tests/*/*.py")}
         return (
             recorder.reached(),
@@ -104,9 +113,11 @@ def record(tests: list[Path]) -> tuple[dict[str, Reach], set[str], list[str]]:
         )
 
     with tempfile.TemporaryFile() as answer:
-        child = _fork(lambda: _answer(run, answer), show=False)
-        os.waitpid(child, 0)
+        child = _fork(lambda: _answer(run, answer), log)
+        _, status = os.waitpid(child, 0)
         _end_group(child)
+        if status:
+            sys.exit(f"the tests cannot be run without a mutant either; see the end of {log}")
         answer.seek(0)
         return pickle.load(answer)  # noqa: S301 - written by our own child a moment ago
 
@@ -121,11 +132,18 @@ class Trial:
     """A running child that tries one mutant."""
 
     def __init__(
-        self, path: str, source: str, tests: list[str], *, processor_s: float, show: bool = False
+        self, path: str, source: str, tests: list[str], *, tests_s: float, output: Path | str = os.devnull
     ) -> None:
+        processor_s = 10 + 10 * tests_s
         self._began = time.monotonic()
-        self._patience_s = 60 * processor_s  # only for a child that waits without computing
-        self.pid = _fork(lambda: _try(path, source, tests, processor_s), show=show)
+        self._patience_s = 6 * processor_s  # only for a child that waits without computing
+        self.pid = _fork(lambda: _try(path, source, tests, processor_s), output)
+
+    def wait(self) -> str:
+        """The outcome, once it is there."""
+        while (outcome := self.outcome()) is None:
+            time.sleep(0.05)
+        return outcome
 
     def outcome(self) -> str | None:
         """None while it runs; "killed", "survived" or "timeout" (which is killed too) once it has ended.
@@ -156,10 +174,7 @@ def _try(path: str, source: str, tests: list[str], processor_s: float) -> int:
     limit = int(used.ru_utime + used.ru_stime + processor_s) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     sys.meta_path.insert(0, MutantFinder(path, source))
-    quick = (
-        hypothesis.Phase.explicit,
-        hypothesis.Phase.generate,
-    )  # nobody reads the shrunk example of a mutant
+    quick = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # nobody reads a mutant's shrunk example
     hypothesis.settings.register_profile(
         "mutants", phases=quick, database=None, deadline=None, derandomize=True
     )
@@ -169,22 +184,25 @@ def _try(path: str, source: str, tests: list[str], processor_s: float) -> int:
     return int(pytest.ExitCode.TESTS_FAILED) if chosen.broken else int(code)
 
 
-def _fork(run: Callable[[], int], *, show: bool) -> int:
+def _fork(run: Callable[[], int], output: Path | str) -> int:
     sys.stdout.flush()
     pid = os.fork()
     if pid:
         return pid
-    code = int(pytest.ExitCode.TESTS_FAILED)
+    code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
         os.setsid()
-        if not show:
-            quiet = os.open(os.devnull, os.O_RDWR)
-            for stream in (0, 1, 2):
-                os.dup2(quiet, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         with tempfile.TemporaryDirectory(prefix="fedge-mutant-") as place:
             tempfile.tempdir = place
             code = run()
+    except BaseException:  # noqa: BLE001 - a forked child must not return into its parent's code
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)  # threads and exit handlers of what was tested must not keep the child
 
 
