@@ -46,7 +46,7 @@ CLOCK_LEEWAY_S: Final = 300.0
 _HEADER: Final = b'{"alg":"ES256","typ":"JWT"}'
 
 
-class _Claims(msgspec.Struct, kw_only=True):
+class _Claims(msgspec.Struct, frozen=True, kw_only=True):
     sub: str
     aud: str
     iat: float

@@ -75,7 +75,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.source}/{self.boot_id}/{self.sequence}"
 
 
-class _Wire(msgspec.Struct, kw_only=True):
+class _Wire(msgspec.Struct, frozen=True, kw_only=True):
     specversion: str
     id: str
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,3 +96,81 @@ def test_alarms_open_and_close_in_turn(scores: list[float], confirm: int, releas
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="confirm ≥ 1"):
         AlarmState(confirm=0)
+
+
+# The limits that guard people, as literals: 30 scores are the fewest that say anything about a tail; two of three windows open an
+# alarm; five in a row below nine tenths of the threshold close it.
+def test_thirty_personal_scores_are_enough_and_a_score_of_zero_is_one() -> None:
+    assert fit_threshold(SPEC, np.full(29, 1.5)).value == 2.0
+    assert fit_threshold(SPEC, np.full(30, 1.5)).value == pytest.approx(1.65)
+    assert fit_threshold(SPEC, np.zeros(30)).wanted == 0.0
+
+
+def test_a_threshold_on_the_edge_of_the_clamp_is_the_devices_own() -> None:
+    exact = ThresholdSpec(
+        score=2.0, quantile=0.5, margin=1.0, fitted_on=1, personal_minimum=0.5, personal_maximum=2.0
+    )
+    for edge in (1.0, 4.0):
+        found = fit_threshold(exact, np.full(30, edge))
+        assert (found.value, found.wanted, found.is_clamped) == (edge, edge, False)
+
+
+def test_the_first_thirty_scores_are_counted_also_where_the_published_threshold_stands() -> None:
+    found = fit_threshold(SPEC, np.ones(29))
+    assert (found.value, found.wanted, found.fitted_on, found.is_clamped) == (2.0, 2.0, 29, False)
+
+
+def test_a_score_equal_to_the_threshold_is_not_over_it() -> None:
+    assert play([1.0] * 9) == []
+    assert play([1.0001] * 2) == [(1, "Opened")]
+
+
+def test_nine_tenths_of_the_threshold_is_not_yet_calm() -> None:
+    assert play([2, 2, *[0.9] * 9]) == [(1, "Opened")]
+    assert play([2, 2, *[0.8999] * 5]) == [(1, "Opened"), (6, "Closed")]
+
+
+def test_the_hysteresis_follows_the_threshold() -> None:
+    alarm = AlarmState()
+    for score in (20.0, 20.0, *[8.9] * 4):
+        alarm.update(score, 10.0)
+    assert alarm.update(8.9, 10.0) == Closed(windows=6, peak_score=20.0)
+
+
+def test_four_calm_windows_and_one_that_is_not_begin_again() -> None:
+    assert play([2, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0]) == [(1, "Opened")]
+
+
+def test_windows_further_apart_than_three_do_not_open_it_and_neither_does_what_was_before_the_last_alarm() -> (
+    None
+):
+    assert play([2, 0, 0, 2, 0, 0, 2]) == []
+    assert play([2, 2, *[0] * 5, 2, 0, 0]) == [(1, "Opened"), (6, "Closed")]
+
+
+def test_an_alarm_tells_its_own_windows_and_its_own_peak() -> None:
+    alarm = AlarmState()
+    told = [alarm.update(score, 1.0) for score in (9, 9, 0, 0, 0, 0, 0, 3, 2, 5, 0, 0, 0, 0, 0)]
+    assert [event for event in told if isinstance(event, Closed)] == [
+        Closed(windows=6, peak_score=9),
+        Closed(windows=7, peak_score=5),
+    ]
+
+
+def test_a_reset_forgets_an_open_alarm_and_the_window_before_it() -> None:
+    alarm = AlarmState()
+    alarm.update(2.0, 1.0)
+    alarm.reset()
+    assert alarm.update(2.0, 1.0) is None
+    assert alarm.update(2.0, 1.0) is not None
+    alarm.reset()
+    assert not alarm.is_open
+    assert alarm.update(2.0, 1.0) is None
+
+
+@pytest.mark.parametrize("wrong", [(0, 5, 0.9), (2, 0, 0.9), (2, 5, 0.0), (2, 5, 1.01), (2, 5, float("nan"))])
+def test_each_setting_that_makes_no_sense_is_refused_by_its_value(wrong: tuple[int, int, float]) -> None:
+    names = tuple(inspect.signature(AlarmState).parameters)
+    with pytest.raises(ValueError, match=re.escape(", ".join(map(str, wrong)))):
+        AlarmState(**dict(zip(names, wrong, strict=True)))  # type: ignore[arg-type]
+    AlarmState(**dict(zip(names, (1, 1, 1.0), strict=True)))  # type: ignore[arg-type]

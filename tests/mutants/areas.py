@@ -16,6 +16,9 @@ class Area:
     tests: tuple[str, ...]
 
 
+VALUES = "tests/house/test_values.py"
+"""Asked for every mutant of what runs at import: that values are frozen holds of all areas alike."""
+
 AREAS = (
     Area(
         name="protocol",

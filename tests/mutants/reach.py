@@ -123,13 +123,23 @@ class ReachFile:
         return _digest([test, *helpers]) + self._product
 
 
-def tests_for(path: str, line: int, reached: dict[str, Reach], *, budget_s: float) -> list[str]:
-    """The tests that run the statement at `line` of `path`, the nearest and quickest first, together at most `budget_s`."""
+def tests_for(
+    path: str, line: int, reached: dict[str, Reach], *, budget_s: float, of_values: str
+) -> list[str]:
+    """The tests that run the statement at `line` of `path`, the nearest and quickest first, together at most `budget_s`.
+
+    `of_values` is the test file that is asked for everything that runs at import, package by package.
+    """
+    name = ".".join(Path(path).with_suffix("").parts)
     statement = _statement(path, line)
     if statement is None:
         able = {test for test, reach in reached.items() if path in reach.lines} or _tests_of_importers(
             path, reached
         )
+        packages = {
+            test: test.partition("[")[2].rstrip("]") for test in reached if test.startswith(of_values)
+        }
+        able |= {test for test, package in packages.items() if f"{name}.".startswith(f"{package}.")}
     else:
         able = {
             test for test, reach in reached.items() if reach.lines.get(path, set()).intersection(statement)
@@ -137,11 +147,16 @@ def tests_for(path: str, line: int, reached: dict[str, Reach], *, budget_s: floa
     by_file = defaultdict(list)
     for test in able:
         by_file[test.split("::")[0]].append(test)
-    name = ".".join(Path(path).with_suffix("").parts)
     near = {file: name in Path(file).read_text() for file in by_file}
     chosen, spent = [], 0.0
     for file in sorted(
-        by_file, key=lambda file: (not near[file], min(reached[test].seconds for test in by_file[file]), file)
+        by_file,
+        key=lambda file: (
+            file != of_values,
+            not near[file],
+            min(reached[test].seconds for test in by_file[file]),
+            file,
+        ),
     ):
         for test in sorted(by_file[file], key=lambda test: (reached[test].seconds, test)):
             if not chosen or spent + reached[test].seconds <= budget_s:

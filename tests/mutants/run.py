@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 for library in ("OPENBLAS", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from areas import AREAS, Area  # noqa: E402 - after the path and the threads are set
+from areas import AREAS, VALUES, Area  # noqa: E402 - after the path and the threads are set
 from reach import Reach, ReachFile, tests_for  # noqa: E402
 from sample import Mutant, sample  # noqa: E402
 from trial import Trial, preload, record  # noqa: E402
@@ -83,7 +83,7 @@ def files(globs: tuple[str, ...]) -> list[Path]:
 
 def reach_of(area: Area, kept: ReachFile) -> dict[str, Reach]:
     """What the area's tests reach, run again where the kept run is stale."""
-    tests = files(area.tests)
+    tests = files((*area.tests, VALUES))
     stale = kept.stale(tests)
     if stale:
         began = time.monotonic()
@@ -103,7 +103,9 @@ def try_area(
     """Try the area's sample; return each mutant with its outcome."""
     _say(f"{area.name}:")
     reached = reach_of(area, ReachFile(STATE / f"{area.name}.reach.json"))
-    tests_key = hashlib.sha256(b"".join(path.read_bytes() for path in files(area.tests))).hexdigest()[:16]
+    tests_key = hashlib.sha256(
+        b"".join(path.read_bytes() for path in files((*area.tests, VALUES)))
+    ).hexdigest()[:16]
     mutants = sample(
         [path for path in files(area.code) if only in str(path)],
         count=budget.count,
@@ -112,7 +114,7 @@ def try_area(
     results: list[tuple[Mutant, str]] = []
     waiting: list[tuple[Mutant, list[str]]] = []
     for mutant in mutants:
-        tests = tests_for(mutant.path, mutant.line, reached, budget_s=budget.tests_s)
+        tests = tests_for(mutant.path, mutant.line, reached, budget_s=budget.tests_s, of_values=VALUES)
         known = outcomes.known(mutant, tests_key) if tests else "survived"
         if known:
             results.append((mutant, known))
