@@ -44,6 +44,10 @@ def run(
     report: Annotated[
         Path | None, typer.Option(help="write the HTML report here (default: beside the world)")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="write an SVG picture of the screen here, taken while version 2 spreads"),
+    ] = None,
     directory: Annotated[
         Path | None,
         typer.Option(help="where the world lives; kept afterwards (default: a temporary folder, removed)"),
@@ -61,6 +65,8 @@ def run(
         open_world_and_play,  # after --help and usage errors: it imports the services
     )
 
+    if picture is not None:
+        picture.unlink(missing_ok=True)
     console = Console()
     if not console.is_terminal:
         console = Console(width=130)  # into a log or file: the remarks beside the figures stay on their lines
@@ -68,7 +74,14 @@ def run(
     home = (directory or Path(tempfile.mkdtemp(prefix="fedge-demo-"))).absolute()
     try:
         outcome = open_world_and_play(
-            scenario, home, console, data=data, json_path=json, report_path=report, broker_url=broker
+            scenario,
+            home,
+            console,
+            data=data,
+            json_path=json,
+            report_path=report,
+            picture_path=picture,
+            broker_url=broker,
         )
     except (ScenarioError, DataError) as error:
         _fail(str(error), 2)

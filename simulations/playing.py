@@ -16,6 +16,7 @@ from simulations.errors import ScenarioError, SimulationError
 from simulations.figures import Figures, compute_figures
 from simulations.machines import Machines, RecordedBearings, SimulatedMachines
 from simulations.observer import Observer
+from simulations.picture import take_picture
 from simulations.processes import Supervisor
 from simulations.record import Record
 from simulations.report import write_json, write_report
@@ -47,9 +48,12 @@ def open_world_and_play(
     json_path: Path | None = None,
     report_path: Path | None = None,
     broker_url: str | None = None,
+    picture_path: Path | None = None,
     on_tick: Callable[[Record, Supervisor], None] = lambda *_: None,
 ) -> Outcome:
     """Play a scenario in `directory` (created; must be empty or absent) and print its figures.
+
+    `picture_path` gets one picture of the world while version 2 spreads; an older one there is kept.
 
     Raises:
         SimulationError: see `simulations.errors`; the report of what was seen until then is written all the same.
@@ -63,6 +67,12 @@ def open_world_and_play(
     report = report_path or Path.cwd() / f"fedge-{scenario.name}-report.html"
     figures_file = json_path or report.with_suffix(".json")
     began, record.epoch_s = time.monotonic(), time.time()
+
+    def look(seen: Record) -> None:
+        if picture_path is not None:
+            take_picture(seen, picture_path)
+        on_tick(seen, supervisor)
+
     with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
         world = World(directory, scenario, machines, supervisor, broker_url=broker_url)
         observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=record.epoch_s)
@@ -73,7 +83,7 @@ def open_world_and_play(
                     record=record,
                     observer=observer,
                     screen=screen,
-                    on_tick=lambda r: on_tick(r, supervisor),
+                    on_tick=look,
                 ).play()
             if isinstance(machines, RecordedBearings):
                 with console.status(

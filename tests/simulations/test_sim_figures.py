@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from simulations.figures import compute_figures
+from simulations.picture import draw_picture, is_worth_a_picture, take_picture
 from simulations.record import (
     Alarm,
     ChapterState,
@@ -204,3 +205,28 @@ def test_the_live_view_draws_a_world_at_any_moment(record: Record) -> None:
     shown = console.export_text()
     assert "d02" in shown
     assert "f/3" in shown
+
+
+def test_the_picture_is_taken_once_while_a_learned_release_spreads(record: Record, tmp_path: Path) -> None:
+    newest = list(record.trainings.values())[-1]
+    newest.release = "f/2"
+    record.devices = {
+        name: DeviceSeen(device=name, hardware="rpi4", release="f/1") for name in ("d01", "d02", "d03", "d04")
+    }
+    assert not is_worth_a_picture(record)
+    for name in ("d01", "d02"):
+        record.devices[name].release = "f/2"
+    assert is_worth_a_picture(record)
+    take_picture(record, tmp_path / "demo.svg")
+    taken = (tmp_path / "demo.svg").read_text()
+    assert "d04" in taken
+    record.devices["d03"].release = "f/2"
+    take_picture(record, tmp_path / "demo.svg")
+    assert (tmp_path / "demo.svg").read_text() == taken
+
+
+def test_the_picture_loads_nothing_from_a_network(record: Record) -> None:
+    picture = draw_picture(record)
+    assert "@font-face" not in picture
+    assert "url(http" not in picture
+    assert "<script" not in picture

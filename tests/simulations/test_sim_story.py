@@ -69,6 +69,7 @@ def play(world: Path, on_tick: Callable[[Record, Supervisor], None] = lambda *_:
             world,
             Console(file=screen, width=140),
             report_path=world.parent / "report.html",
+            picture_path=world.parent / "picture.svg",
             on_tick=on_tick,
         )
 
