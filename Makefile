@@ -4,20 +4,24 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+READY := $(VENV)/.ready-dev
+DEMO_READY := $(VENV)/.ready-sim
 ARGS ?=
 
-.PHONY: help setup demo test check lint format bench docs prove-edge prove-arm64 prove-tflite-runtime clean
+.PHONY: help setup demo test check lint format bench docs prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt deploy/setup.sh
-	@PYTHON=$(PYTHON) VENV=$(VENV) bash deploy/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash deploy/setup.sh dev
+
+$(DEMO_READY): pyproject.toml constraints.txt deploy/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash deploy/setup.sh sim
 
 setup: $(READY) ## make the virtual environment (the other targets do it themselves)
 
-demo: $(READY) ## the whole loop, live, in a few minutes (ARGS="--data pronostia=PATH --json out.json")
+demo: $(DEMO_READY) ## the whole loop, live, in a few minutes (ARGS="--data pronostia=PATH --json out.json")
 	@$(BIN)/fedge-sim run demo $(ARGS)
 
 test: $(READY) ## all tests (ARGS="tests/fleet -k rollout" for some)
@@ -39,6 +43,9 @@ bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 prove-edge: $(READY) ## build an environment from the edge extra alone and run the agent's tests in it
 	@$(BIN)/python tests/edge_environment/prove.py
 
+prove-fleet: $(READY) ## build an environment from the fleet extra alone, see how big it is, and serve from it
+	@$(BIN)/python tests/edge_environment/prove_fleet.py
+
 prove-arm64: $(READY) ## compute and test the same on emulated arm64 (Raspberry Pi 4 and 5), as root; some minutes
 	@$(BIN)/python tests/edge_environment/prove_arm64.py $(ARGS)
 
@@ -49,5 +56,5 @@ docs: $(READY) ## the pages of docs/ and the API reference, as a site in build/d
 	@$(BIN)/python -m mkdocs build -q && echo build/docs/index.html
 
 clean: ## remove environments, caches and simulated worlds
-	@rm -rf $(VENV) .venv-edge .venv-tflite-runtime build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*
+	@rm -rf $(VENV) .venv-edge .venv-fleet .venv-tflite-runtime build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -78,7 +78,7 @@ def quantise_graph(content: bytes, ranges: Ranges, *, weight_scales: WeightScale
             result = quantiser.quantize(statistics, enable_progress_report=False)
     except ImportError as error:
         raise ExportError(
-            f"building an int8 model needs ai-edge-quantizer (pip install 'fedge[cloud]'): {error}"
+            f"building an int8 model needs ai-edge-quantizer (pip install 'fedge[aggregator]'): {error}"
         ) from None
     except (ValueError, RuntimeError, KeyError) as error:
         raise ExportError(

@@ -42,7 +42,7 @@ def export_training_model(architecture: Architecture) -> bytes:
             from models.export.training_graph import TrainingGraph
         except ImportError as error:
             raise ExportError(
-                f"building a training model needs TensorFlow (pip install 'fedge[cloud]'): {error}"
+                f"building a training model needs TensorFlow (pip install 'fedge[aggregator]'): {error}"
             ) from None
         graph = TrainingGraph(architecture)
         try:

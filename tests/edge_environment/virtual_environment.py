@@ -51,11 +51,11 @@ class VirtualEnvironment:
         """``pip install`` inside, quietly; raises CalledProcessError."""
         self.run("-m", "pip", "-q", "--disable-pip-version-check", "install", *arguments)
 
-    def run(self, *arguments: str) -> str:
-        """Run its Python in the checkout and return what it printed; raises CalledProcessError."""
+    def run(self, *arguments: str, folder: Path = ROOT) -> str:
+        """Run its Python in `folder` and return what it printed; raises CalledProcessError."""
         command = [self.python, *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=_clean(), check=True, capture_output=True, text=True
+            command, cwd=folder, env=_clean(), check=True, capture_output=True, text=True
         ).stdout
 
     def test(self, *arguments: str) -> bool:

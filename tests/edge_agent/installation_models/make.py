@@ -1,4 +1,4 @@
-"""Builds the small .tflite files beside it; needs the cloud extra, while the tests that read them do not.
+"""Builds the small .tflite files beside it; needs the aggregator extra, while the tests that read them do not.
 
 `healthy.int8.tflite` and `training.tflite` are a real 4-3-4 autoencoder; `endless.tflite` loops for ever and
 `greedy.tflite` asks for 16 GB, both with valid int8 inputs and outputs. Run: python tests/edge_agent/installation_models/make.py

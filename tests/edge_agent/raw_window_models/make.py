@@ -1,4 +1,4 @@
-"""Trains the small convolutional model beside it and quantises it; needs the cloud extra, while the tests do not.
+"""Trains the small convolutional model beside it and quantises it; needs the aggregator extra, while the tests do not.
 
 Run: PYTHONPATH=.:tests/edge_agent python tests/edge_agent/raw_window_models/make.py
 """
