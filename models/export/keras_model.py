@@ -77,5 +77,7 @@ def _keras() -> Any:
         # Only here: importing TensorFlow takes seconds and hundreds of megabytes.
         import tensorflow as tf
     except ImportError as error:
-        raise ExportError(f"a Keras model needs TensorFlow (pip install 'fedge[aggregator]'): {error}") from None
+        raise ExportError(
+            f"a Keras model needs TensorFlow (pip install 'fedge[aggregator]'): {error}"
+        ) from None
     return tf.keras
