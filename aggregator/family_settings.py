@@ -1,14 +1,23 @@
 """How one model family learns: the ``[[family]]`` tables of aggregator.toml.
 
-Values and the combinations that make no sense; each is refused in one sentence that says what to change. Where a key is named as in
-`protocol.questions.FitQuestion`, it is handed to the devices. Reading the file is `aggregator.settings`' business.
+Values and the combinations that make no sense; each is refused in one sentence that says what to change. The table
+``[family.training]`` is what devices are told, `protocol.training.TrainingSettings`. Reading the file is `aggregator.settings`' business.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+import msgspec
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    model_validator,
+)
 
 from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
@@ -17,10 +26,9 @@ from aggregator.rounds.gate import GateLimits
 from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
 from protocol.errors import TopicError
 from protocol.names import check_name
-from protocol.questions import ExamplePrivacy
+from protocol.training import TrainingSettings
 
 __all__ = [
-    "ExamplePrivacySettings",
     "FamilySettings",
     "GateSettings",
     "Name",
@@ -43,6 +51,11 @@ def _checked_name(name: str, info: ValidationInfo) -> str:
 Name = Annotated[str, AfterValidator(_checked_name)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _read_training(table: object) -> TrainingSettings:
+    return msgspec.convert(table, TrainingSettings)
+
 
 SMALLEST_SUM: Final = 3
 """Devices refuse smaller ones by themselves (`protocol.secure_sum.device_role.DevicePolicy`)."""
@@ -126,34 +139,15 @@ class PrivacySettings(Section):
         )
 
 
-class ExamplePrivacySettings(Section):
-    """DP-SGD on every device, as `protocol.questions.ExamplePrivacy`: hides single windows in a device's update."""
-
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    noise_multiplier: Annotated[float, Field(gt=0)]
-    sampling_rate: Share
-    steps: Annotated[int, Field(ge=1, le=100_000)]
-
-    def question(self) -> ExamplePrivacy:
-        """The same for the devices."""
-        return ExamplePrivacy(
-            clip_norm=self.clip_norm,
-            noise_multiplier=self.noise_multiplier,
-            sampling_rate=self.sampling_rate,
-            steps=self.steps,
-        )
-
-
 class FamilySettings(Section):
-    """How one model family learns. Fields named as in `protocol.questions.FitQuestion` are handed to the devices.
+    """How one model family learns. `training` is handed to the devices whole.
 
     `minimum_devices` is the quorum: fewer answers make a round void, and `round_attempts` void rounds in a row end the
     run. A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`,
     or after `join_timeout_s`. `norm_limit` bounds the L2 norm of one device's mean update: devices clip to it in a secure sum;
     in plain, larger ones are refused by name. `weight_scales` of the int8 model: per channel loses less, per tensor is for Edge TPUs,
-    for which `edge_tpu` lets releases bring a compiled model; `quantization_aware` training takes its gradients at rounded weights,
-    `prune_silent_units` leaves hidden units out of the int8 model that fire on no typical window.
-    `maximum_staleness` 0 drops updates that miss their round. `baseline` None: a linear detector is fitted beside the network
+    for which `edge_tpu` lets releases bring a compiled model; `prune_silent_units` leaves hidden units out of the int8 model that
+    fire on no typical window. `baseline` None: a linear detector is fitted beside the network
     wherever sums are exact and no window is to be hidden. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
     owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
     adds one in which devices sign and compare who is in the sum, `split_view_safe` asks for thresholds that need no such comparison.
@@ -161,18 +155,8 @@ class FamilySettings(Section):
 
     name: Name
     rounds: Annotated[int, Field(ge=1, le=1000)] = 5
-    epochs: Annotated[int, Field(ge=1)] = 2
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
-    proximal: Annotated[float, Field(ge=0)] = 0.0
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    gradient_clip: Annotated[float, Field(gt=0)] | None = None
-    method: Literal["plain", "scaffold"] = "plain"
-    staleness_exponent: Annotated[float, Field(ge=0)] = 0.5
-    maximum_staleness: Annotated[int, Field(ge=0)] = 4
+    training: Annotated[TrainingSettings, PlainValidator(_read_training)] = TrainingSettings()
     baseline: bool | None = None
-    maximum_examples: Annotated[int, Field(ge=1)] = 10_000
     server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: Annotated[float, Field(gt=0)] | None = None
     cohort_fraction: Share = 1.0
@@ -187,7 +171,6 @@ class FamilySettings(Section):
     norm_limit: Annotated[float, Field(gt=0)] = 10.0
     weight_scales: Literal["per-tensor", "per-channel"] = "per-channel"
     edge_tpu: bool = False
-    quantization_aware: bool = False
     prune_silent_units: bool = False
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
@@ -196,7 +179,6 @@ class FamilySettings(Section):
     corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     dropout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     privacy: PrivacySettings = PrivacySettings()
-    example_privacy: ExamplePrivacySettings | None = None
     trigger: TriggerSettings = TriggerSettings()
     gate: GateSettings = GateSettings()
     threshold: ThresholdSettings = ThresholdSettings()
@@ -205,7 +187,7 @@ class FamilySettings(Section):
     @property
     def has_baseline(self) -> bool:
         """Whether a linear detector is fitted beside the network and competes with it."""
-        is_exact = self.privacy.noise_multiplier is None and self.example_privacy is None
+        is_exact = self.privacy.noise_multiplier is None and self.training.example_privacy is None
         return is_exact if self.baseline is None else self.baseline
 
     @model_validator(mode="after")
@@ -272,7 +254,7 @@ class FamilySettings(Section):
             )
         return SumPolicy(
             norm_limit=self.norm_limit,
-            maximum_examples=self.maximum_examples,
+            maximum_examples=self.training.maximum_examples,
             noise=noise,
             maximum_participations=privacy.maximum_participations,
             maximum_epsilon=privacy.epsilon_server,
@@ -285,33 +267,17 @@ class FamilySettings(Section):
 
 
 def training_conflict(family: FamilySettings) -> str | None:
-    """Why these ways of training do not go together, and what to change; None where they do."""
-    is_noised, is_private = family.privacy.noise_multiplier is not None, family.example_privacy is not None
-    is_scaffold, is_adam = family.method == "scaffold", family.optimizer == "adam"
-    other_steps = {
-        'optimizer = "adam"': is_adam,
-        "momentum": family.momentum > 0,
-        "gradient_clip": family.gradient_clip is not None,
-        "proximal": family.proximal > 0,
-    }
-    found = [key for key, is_set in other_steps.items() if is_set]
+    """Why a way of training does not go with the rest of the family, and what to change; None where it does."""
+    is_noised = family.privacy.noise_multiplier is not None
+    is_private = family.training.example_privacy is not None
     conflicts = {
-        f"momentum = {family.momentum:g} is for the optimizer sgd; adam has its own: leave momentum out": (
-            is_adam and family.momentum > 0
-        ),
-        'method = "scaffold" reads the mean gradient off plain steps, so it does not go with '
-        f'{", ".join(found)}: leave that out, or set method = "plain"': is_scaffold and bool(found),
-        'method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set method = "plain"'
-        " (server_optimizer and proximal go with noise)": is_scaffold and is_noised,
-        "[family.example_privacy] clips each window's gradient to its own clip_norm: leave gradient_clip out": (
-            is_private and family.gradient_clip is not None
-        ),
-        "[family.example_privacy] takes its gradients at the float weights: leave quantization_aware out": (
-            is_private and family.quantization_aware
+        'training.method = "scaffold" doubles what a device gives, and privacy.noise_multiplier bounds one update: set'
+        ' method = "plain" (server_optimizer and training.proximal go with noise)': (
+            family.training.method == "scaffold" and is_noised
         ),
         "baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise_multiplier;"
         " leave baseline out": bool(family.baseline) and is_noised,
-        "baseline = true needs exact moments, which tell what [family.example_privacy] hides: leave baseline out": (
+        "baseline = true needs exact moments, which tell what [family.training.example_privacy] hides: leave baseline out": (
             bool(family.baseline) and is_private
         ),
     }

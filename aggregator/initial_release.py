@@ -40,6 +40,7 @@ from protocol.errors import TopicError
 from protocol.manifest import ConvolutionSpec, FeatureSpec, Provenance
 from protocol.names import FamilyName, check_name
 from protocol.questions import assess_layout
+from protocol.training import TrainingSettings
 
 __all__ = [
     "FamilySpec",
@@ -349,10 +350,9 @@ def _train(
             model,
             parameters,
             rows,
-            epochs=epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            proximal=0.0,
+            TrainingSettings(
+                epochs=epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate
+            ),
             rng=rng,
         )
         parameters, last = result.parameters, result.loss_after

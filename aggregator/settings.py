@@ -18,7 +18,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import SettingsError
 from aggregator.family_settings import (
-    ExamplePrivacySettings,
     FamilySettings,
     GateSettings,
     Name,
@@ -30,7 +29,6 @@ from aggregator.family_settings import (
 )
 
 __all__ = [
-    "ExamplePrivacySettings",
     "FamilySettings",
     "FleetSettings",
     "GateSettings",
@@ -186,5 +184,4 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "gate": GateSettings,
     "threshold": ThresholdSettings,
     "privacy": PrivacySettings,
-    "example_privacy": ExamplePrivacySettings,
 }

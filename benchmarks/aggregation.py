@@ -33,6 +33,7 @@ from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.questions import FitQuestion, Question, fit_layout
+from protocol.training import TrainingSettings
 
 ROUND_OVERHEAD_TARGET_S = 2.0
 
@@ -106,7 +107,7 @@ def measure_round(parameters: int, devices: int, repeats: int) -> None:
     }
     collector = PlainCollector(MemoryLink(answers))
     question = FitQuestion(
-        run_id="r", round_number=1, layout_sha256="0" * 64, epochs=1, batch_size=1, learning_rate=1.0
+        run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings(learning_rate=1.0)
     )
 
     def collect() -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from aggregator.rounds.admission import admit_update
 from aggregator.rounds.collector import PlainCollector
 from models.architecture import initial_parameters
 from protocol.questions import FitQuestion, fit_layout
+from protocol.training import TrainingSettings
 
 
 def main() -> None:
@@ -62,9 +63,7 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int) -> dict[str, flo
                     run_id="benchmark",
                     round_number=number,
                     layout_sha256=world.ARCHITECTURE.layout_sha256,
-                    epochs=1,
-                    batch_size=32,
-                    learning_rate=0.01,
+                    training=TrainingSettings(epochs=1, learning_rate=0.01),
                 )
                 before = time.process_time()
                 result = collector.collect(

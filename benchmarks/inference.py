@@ -27,6 +27,7 @@ from models.int8_model import Int8Model
 from models.training_model import TrainingModel
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
 from protocol.privacy.randomness import RandomStream
+from protocol.training import TrainingSettings
 
 SENSOR = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
 # MLPerf Tiny's anomaly-detection reference: 264 k multiply-accumulates.
@@ -133,22 +134,26 @@ def measure_training(repeats: int) -> None:
     for model in (plain, momentum, adam, proximal, private):
         model.restore(flat)
     runner = plain._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
-    settings = {"learning_rate": np.array([0.01], np.float32)}
+    rate = {"learning_rate": np.array([0.01], np.float32)}
+    plainly = TrainingSettings(learning_rate=0.01)
+    with_momentum = TrainingSettings(learning_rate=0.01, momentum=0.9)
+    by_adam = TrainingSettings(learning_rate=0.001, optimizer="adam")
+    held = TrainingSettings(learning_rate=0.01, proximal=0.1, gradient_clip=1.0)
 
     def private_step() -> None:
         total, _ = private.clipped_sum(x, 1.0)
         noise = draw_discrete_gaussian(len(flat), 2.0**14, stream)
-        private.step((total + noise * 2.0**-14) / 64, 0.01)
+        private.step((total + noise * 2.0**-14) / 64, plainly)
 
     stream = RandomStream.fresh(os.urandom)
     alone, step, oracle, *others = best_us(
         repeats,
-        lambda: runner(x=x, **settings),
-        lambda: plain.train(x, 0.01),
+        lambda: runner(x=x, **rate),
+        lambda: plain.train(x, plainly),
         lambda: reference_model.train_step(SENSOR, flat, x, 0.01),
-        lambda: momentum.train(x, 0.01, momentum=0.9),
-        lambda: adam.train(x, 0.001, optimizer="adam"),
-        lambda: proximal.train(x, 0.01, proximal=0.1, gradient_clip=1.0),
+        lambda: momentum.train(x, with_momentum),
+        lambda: adam.train(x, by_adam),
+        lambda: proximal.train(x, held),
         private_step,
     )
     report("training step, batch 64", step, "us", "bare signature runner", alone)

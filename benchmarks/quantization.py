@@ -1,12 +1,11 @@
 """What int8 costs: without a recording in the cloud, against TensorFlow with all of them. One JSON object a line.
 
-    python benchmarks/quantization.py [error|ranges|aware|pruned|speed|all] [--tasks pronostia,wide,mnist] [--seeds 3]
+    python benchmarks/quantization.py [error|ranges|pruned|speed|all] [--tasks pronostia,wide,mnist] [--seeds 3]
 
 ``error``: relative squared error of int8 against float outputs on fresh windows, per tensor and per channel, with and without
 bias correction, beside TensorFlow's post-training quantisation calibrated on the devices' own windows; quality (AUC over
 seventeen bearings, accuracy on digits) in float and int8; and how far a release's own report is from the truth on real windows.
 ``ranges``: error and quality where the ranges of a share of the devices, the outermost at either end, are left out.
-``aware``: quantization-aware training beside plain training from the same start: quality and error in int8, processor time.
 ``pruned``: units that cannot fire, and units that did not fire on typical windows, left out: bytes, time, error, quality.
 ``speed``: per tensor, per channel and LiteRT's plain kernels, by size of model.
 
@@ -36,7 +35,6 @@ from models.delegates import Delegate, open_with_delegate
 from models.export.int8_graph import export_int8_model
 from models.export.pruning import proven_silent_units, remove_units, seen_silent_units
 from models.int8_model import Int8Model
-from models.quantization_aware import QuantizationAwareModel
 from models.weight_rounding import WeightScales
 
 SCALES: tuple[WeightScales, ...] = ("per-tensor", "per-channel")
@@ -187,30 +185,6 @@ def measure_ranges(task: Task, seeds: int) -> None:
             report(label, values, unit, "all devices", rows[0.0][what])
 
 
-def measure_aware(task: Task, seeds: int) -> None:
-    for scales in SCALES:
-        rows: dict[str, list[float]] = {}
-        for seed in range(seeds):
-            progress(f"{task.name}, {scales}, seed {seed}")
-            for name, wrap in (
-                ("plain", None),
-                ("aware", lambda a, b, s=scales: QuantizationAwareModel(a, b, s)),
-            ):
-                started = time.process_time()
-                trained = train(task, seed, wrap)
-                rows.setdefault(f"{name} time", []).append(time.process_time() - started)
-                model = Int8Model(
-                    quantised(task, trained, scales, is_corrected=True, seed=seed), task.architecture.kind
-                )
-                expected = float_runner(task, trained)(task.fresh)
-                got = runner(model)(task.fresh)
-                rows.setdefault(f"{name} error", []).append(relative_error(got, expected))
-                rows.setdefault(f"{name} {task.quality_name}", []).append(task.quality(runner(model)))
-        for what, unit in (("error", "relative squared"), (task.quality_name, "share"), ("time", "s")):
-            label = f"{task.name}: {scales}: int8 {what} after quantization-aware training"
-            report(label, rows[f"aware {what}"], unit, "plain training", rows[f"plain {what}"])
-
-
 def measure_pruned(task: Task, seeds: int) -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     for seed in range(seeds):
@@ -282,7 +256,7 @@ def progress(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "what", nargs="?", choices=("error", "ranges", "aware", "pruned", "speed", "all"), default="all"
+        "what", nargs="?", choices=("error", "ranges", "pruned", "speed", "all"), default="all"
     )
     parser.add_argument("--tasks", default="pronostia,wide,mnist")
     parser.add_argument("--seeds", type=int, default=3)
@@ -290,7 +264,6 @@ def main() -> None:
     measures = {
         "error": measure_error,
         "ranges": measure_ranges,
-        "aware": measure_aware,
         "pruned": measure_pruned,
     }
     if arguments.what in {"speed", "all"}:

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InputError, ParameterError, TrainingSettingsError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
+from protocol.training import Optimizer, TrainingSettings
 
 __all__ = [
     "FitResult",
-    "Optimizer",
     "Scorer",
     "Trainable",
     "assess",
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.floating]
-Optimizer = Literal["sgd", "adam"]
 
 
 class Scorer(Protocol):
@@ -46,23 +45,13 @@ class Scorer(Protocol):
 class Trainable(Scorer, Protocol):
     """The part of `models.training_model.TrainingModel` that training needs."""
 
-    def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
-        """Set parameters, anchor and correction (P,); the optimizer starts anew."""
+    def restore(self, flat: Floats, correction: Floats | None = None) -> None:
+        """Set parameters, which the proximal term pulls to, and correction (P,); the optimizer starts anew."""
 
     def save(self) -> NDArray[np.float32]:
         """Current parameters (P,)."""
 
-    def train(
-        self,
-        x: Floats,
-        learning_rate: float,
-        *,
-        labels: Floats | None = None,
-        proximal: float = 0.0,
-        optimizer: Optimizer = "sgd",
-        momentum: float = 0.0,
-        gradient_clip: float | None = None,
-    ) -> float:
+    def train(self, x: Floats, settings: TrainingSettings, *, labels: Floats | None = None) -> float:
         """One step; the loss before it."""
 
     def ranges(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -86,16 +75,10 @@ def fit(
     model: Trainable,
     parameters: Floats,
     x: Floats,
+    settings: TrainingSettings,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    proximal: float,
     rng: np.random.Generator,
     labels: Floats | None = None,
-    optimizer: Optimizer = "sgd",
-    momentum: float = 0.0,
-    gradient_clip: float | None = None,
     correction: Floats | None = None,
 ) -> FitResult:
     """Train from `parameters` on windows x (n, F); each epoch visits every window once, in a new order.
@@ -104,21 +87,15 @@ def fit(
         model: the runner; its state is overwritten.
         parameters: where to start, and the anchor of the proximal term (P,).
         x: standardised windows, finite.
-        epochs: passes over the windows, ≥ 1.
-        batch_size: windows a step, ≥ 1; the last batch of an epoch may be smaller.
-        learning_rate: per step.
-        proximal: FedProx' μ; 0 switches it off.
+        settings: how; the optimizer starts anew with each call, so a round carries nothing over from the last. The method, how many
+            examples count, their privacy and staleness are the caller's business.
         rng: shuffles.
         labels: one-hot (n, classes), for a classifier.
-        optimizer: it starts anew with each call, so a round carries nothing over from the last.
-        momentum: SGD's, 0 ≤ momentum < 1.
-        gradient_clip: longest gradient of a step in L2 norm, before the correction; default unlimited.
         correction: added to every gradient (P,): SCAFFOLD's c - c_i, or FedDyn's linear term.
 
     Raises:
         InputError: no windows, or one that is not finite.
         LayoutError: parameters or correction of another length.
-        TrainingSettingsError: a momentum or clip out of range.
         ParameterError: training diverged, parameters or loss are not finite; lower the learning rate, answer nothing.
     """
     require_windows(x)
@@ -126,27 +103,19 @@ def fit(
     model.restore(parameters, correction=correction)
     loss_before = mean_loss(model, windows, labels)
     steps = 0
-    for _ in range(epochs):
+    for _ in range(settings.epochs):
         order = rng.permutation(len(windows))
-        for at in range(0, len(windows), batch_size):
-            chosen = order[at : at + batch_size]
+        for at in range(0, len(windows), settings.batch_size):
+            chosen = order[at : at + settings.batch_size]
             batch_labels = None if labels is None else labels[chosen]
-            model.train(
-                windows[chosen],
-                learning_rate,
-                labels=batch_labels,
-                proximal=proximal,
-                optimizer=optimizer,
-                momentum=momentum,
-                gradient_clip=gradient_clip,
-            )
+            model.train(windows[chosen], settings, labels=batch_labels)
             steps += 1
     trained = model.save()
     loss_after = mean_loss(model, windows, labels)
     # The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86 reaches infinity.
     if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
         raise ParameterError(
-            f"training diverged after {steps} steps at learning rate {learning_rate}: the loss is {loss_after}, "
+            f"training diverged after {steps} steps at learning rate {settings.learning_rate}: the loss is {loss_after}, "
             f"the largest parameter {np.abs(trained).max()}; both must be finite"
         )
     return FitResult(parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=steps)
@@ -203,18 +172,8 @@ def mean_loss(model: Scorer, windows: NDArray[np.float32], labels: Floats | None
     return float(-(labels * log_share).sum() / len(windows))
 
 
-def require_optimizer(optimizer: str, momentum: float, *, before: str | None) -> None:
-    """Refuse settings that no step can follow; `before` is the optimizer of the steps since the last restore.
-
-    Raises:
-        TrainingSettingsError: an unknown optimizer, another one than before, or a momentum out of range or with Adam.
-    """
-    if optimizer not in {"sgd", "adam"}:
-        raise TrainingSettingsError(f"unknown optimizer {optimizer!r}; known: 'sgd', 'adam'")
-    if not 0 <= momentum < 1 or (momentum and optimizer == "adam"):
-        raise TrainingSettingsError(
-            f"momentum is that of SGD and in [0, 1), got {momentum} for {optimizer!r}"
-        )
+def require_optimizer(optimizer: Optimizer, *, before: Optimizer | None) -> None:
+    """Refuse another optimizer than that of the steps since the last restore; raises TrainingSettingsError."""
     if before not in {None, optimizer}:
         raise TrainingSettingsError(
             f"this training began with {before!r}, whose state {optimizer!r} cannot use: restore first"

@@ -36,10 +36,10 @@ from numpy.typing import NDArray
 
 from models.architecture import Architecture
 from models.errors import ParameterError, TrainingSettingsError
-from models.local_training import FitResult, Optimizer, Scorer, mean_loss, require_windows
+from models.local_training import FitResult, Scorer, mean_loss, require_windows
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
 from protocol.privacy.randomness import RandomBytes, RandomStream
-from protocol.questions import ExamplePrivacy
+from protocol.training import ExamplePrivacy, TrainingSettings
 
 __all__ = ["FLOAT_SLACK", "PrivateFitResult", "PrivatelyTrainable", "fit_privately"]
 
@@ -67,8 +67,8 @@ class PrivatelyTrainable(Scorer, Protocol):
     def architecture(self) -> Architecture:
         """What the flat vector means."""
 
-    def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
-        """Set parameters, anchor and correction (P,); the optimizer starts anew."""
+    def restore(self, flat: Floats, correction: Floats | None = None) -> None:
+        """Set parameters, which the proximal term pulls to, and correction (P,); the optimizer starts anew."""
 
     def save(self) -> NDArray[np.float32]:
         """Current parameters (P,)."""
@@ -81,15 +81,7 @@ class PrivatelyTrainable(Scorer, Protocol):
     def ranges(self, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(low (T,), high (T,)) over windows (B, F)."""
 
-    def step(
-        self,
-        gradient: Floats,
-        learning_rate: float,
-        *,
-        proximal: float = 0.0,
-        optimizer: Optimizer = "sgd",
-        momentum: float = 0.0,
-    ) -> None:
+    def step(self, gradient: Floats, settings: TrainingSettings) -> None:
         """One step of the optimizer along a gradient (P,)."""
 
 
@@ -104,17 +96,10 @@ def fit_privately(
     model: PrivatelyTrainable,
     parameters: Floats,
     x: Floats,
+    settings: TrainingSettings,
     *,
-    steps: int,
-    sampling_rate: float,
-    learning_rate: float,
-    clip_norm: float,
-    noise_multiplier: float,
     random_bytes: RandomBytes,
-    proximal: float = 0.0,
     labels: Floats | None = None,
-    optimizer: Optimizer = "sgd",
-    momentum: float = 0.0,
     correction: Floats | None = None,
 ) -> PrivateFitResult:
     """Train from `parameters` on windows x (n, F) so that the result hides any single one of them.
@@ -123,62 +108,45 @@ def fit_privately(
         model: the runner; its state is overwritten.
         parameters: where to start, and the anchor of the proximal term (P,).
         x: standardised windows, finite.
-        steps: how many, ≥ 1; there are no epochs, because a window is in each batch by chance.
-        sampling_rate: probability that a window is in a batch, in (0, 1].
-        learning_rate: per step.
-        clip_norm: longest gradient of one window, L2 norm, > 0.
-        noise_multiplier: noise over sensitivity, > 0.
+        settings: how, with `example_privacy`; there are no epochs, because a window is in each batch by chance. The optimizer starts
+            anew with each call.
         random_bytes: `os.urandom` in production: a predictable generator gives no privacy.
-        proximal: FedProx' μ; 0 switches it off.
         labels: one-hot (n, classes), for a classifier.
-        optimizer: it starts anew with each call.
-        momentum: SGD's, 0 ≤ momentum < 1.
         correction: added to every gradient (P,); it must not come from these windows other than through earlier results of this
             function.
 
     Raises:
         InputError: no windows, or one that is not finite.
         LayoutError: parameters, labels or correction of another shape.
-        TrainingSettingsError: a setting out of its range, or noise so wide that the lattice cannot carry it.
+        TrainingSettingsError: settings without `example_privacy`, or noise so wide that the lattice cannot carry it.
         ParameterError: training diverged to NaN or infinity; lower the learning rate, answer nothing.
     """
-    event = _event(steps, sampling_rate, clip_norm, noise_multiplier)
+    event = settings.example_privacy
+    if event is None:
+        raise TrainingSettingsError("private training needs settings with example_privacy, got none")
     require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
     stream = RandomStream.fresh(random_bytes)
     lattice_step = _lattice_step(event, len(parameters))
-    expected = sampling_rate * len(windows)
+    expected = event.sampling_rate * len(windows)
     model.restore(parameters, correction=correction)
     loss_before = mean_loss(model, windows, labels)
-    for _ in range(steps):
-        chosen = _poisson_batch(len(windows), sampling_rate, stream)
-        total = _clipped_total(model, windows, labels, chosen, clip_norm, len(parameters))
+    for _ in range(event.steps):
+        chosen = _poisson_batch(len(windows), event.sampling_rate, stream)
+        total = _clipped_total(model, windows, labels, chosen, event.clip_norm, len(parameters))
         noise = draw_discrete_gaussian(len(parameters), _NOISE_STEPS, stream)
         noisy = np.rint(total / lattice_step).astype(np.int64) + noise
         gradient = noisy * (lattice_step / expected)
-        model.step(gradient, learning_rate, proximal=proximal, optimizer=optimizer, momentum=momentum)
+        model.step(gradient, settings)
     trained = model.save()
     loss_after = mean_loss(model, windows, labels)
     if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
         raise ParameterError(
-            f"private training diverged within {steps} steps at learning rate {learning_rate}: "
+            f"private training diverged within {event.steps} steps at learning rate {settings.learning_rate}: "
             "its parameters or its loss are not finite"
         )
     return PrivateFitResult(
-        parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=steps, event=event
-    )
-
-
-def _event(steps: int, sampling_rate: float, clip_norm: float, noise_multiplier: float) -> ExamplePrivacy:
-    if steps < 1:
-        raise TrainingSettingsError(f"private training takes at least one step, got {steps}")
-    if not 0 < sampling_rate <= 1:
-        raise TrainingSettingsError(f"a sampling rate is in (0, 1], got {sampling_rate}")
-    for name, value in (("clip norm", clip_norm), ("noise multiplier", noise_multiplier)):
-        if not (value > 0 and math.isfinite(value)):
-            raise TrainingSettingsError(f"a {name} is positive and finite, got {value}")
-    return ExamplePrivacy(
-        clip_norm=clip_norm, noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps
+        parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=event.steps, event=event
     )
 
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import LayoutError, RuntimeMissingError
-from models.local_training import Optimizer, require_clip, require_optimizer
+from models.local_training import require_clip, require_optimizer
+from protocol.training import Optimizer, TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -64,12 +65,12 @@ class TorchTrainingModel:
         self._optimizer_name: Optimizer | None = None
         self._clipper: _OpacusClipper | None = None
 
-    def restore(self, flat: Floats, anchor: Floats | None = None, correction: Floats | None = None) -> None:
+    def restore(self, flat: Floats, correction: Floats | None = None) -> None:
         """As `TrainingModel.restore`."""
-        kept = require_finite(self.architecture, flat if anchor is None else anchor)
+        anchor = require_finite(self.architecture, flat)
         added = None if correction is None else require_finite(self.architecture, correction)
         self._model.load_flat(flat)
-        self._anchor = self._tensors(kept)
+        self._anchor = self._tensors(anchor)
         self._correction = None if added is None else self._tensors(added)
         self._optimizer, self._optimizer_name = None, None
 
@@ -78,29 +79,17 @@ class TorchTrainingModel:
         self._require_restored()
         return self._model.flat()
 
-    def train(
-        self,
-        x: Floats,
-        learning_rate: float,
-        *,
-        labels: Floats | None = None,
-        proximal: float = 0.0,
-        optimizer: Optimizer = "sgd",
-        momentum: float = 0.0,
-        gradient_clip: float | None = None,
-    ) -> float:
+    def train(self, x: Floats, settings: TrainingSettings, *, labels: Floats | None = None) -> float:
         """One step of the optimizer, as `TrainingModel.train`; returns the mean loss before it."""
         self._require_restored()
-        if gradient_clip is not None:
-            require_clip(gradient_clip)
         batch, targets = self._batch(x), self._labels(x, labels)
-        stepper = self._stepper(optimizer, learning_rate, momentum)
+        stepper = self._stepper(settings)
         stepper.zero_grad()
         loss = self._model.loss(batch, targets)
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
-        self._pull(proximal)
-        if gradient_clip is not None:
-            self._torch.nn.utils.clip_grad_norm_(self._model.parameters(), gradient_clip)
+        self._pull(settings.proximal)
+        if settings.gradient_clip is not None:
+            self._torch.nn.utils.clip_grad_norm_(self._model.parameters(), settings.gradient_clip)
         self._correct()
         stepper.step()
         return float(loss.detach())
@@ -121,22 +110,14 @@ class TorchTrainingModel:
             self._clipper = _OpacusClipper(twin)
         return self._clipper.clipped_sum(self._model.flat(), batch, targets, clip_norm)
 
-    def step(
-        self,
-        gradient: Floats,
-        learning_rate: float,
-        *,
-        proximal: float = 0.0,
-        optimizer: Optimizer = "sgd",
-        momentum: float = 0.0,
-    ) -> None:
+    def step(self, gradient: Floats, settings: TrainingSettings) -> None:
         """One step of the optimizer along a given gradient (P,), as `TrainingModel.step`."""
         self._require_restored()
         parts = self._tensors(require_finite(self.architecture, gradient))
-        stepper = self._stepper(optimizer, learning_rate, momentum)
+        stepper = self._stepper(settings)
         for parameter, part in zip(self._model.parameters(), parts, strict=True):
             parameter.grad = part
-        self._pull(proximal)
+        self._pull(settings.proximal)
         self._correct()
         stepper.step()
 
@@ -159,20 +140,18 @@ class TorchTrainingModel:
         if self._anchor is None:
             raise LayoutError("restore parameters first: the training model holds random ones until then")
 
-    def _stepper(self, optimizer: Optimizer, learning_rate: float, momentum: float) -> torch.optim.Optimizer:
-        require_optimizer(optimizer, momentum, before=self._optimizer_name)
-        self._optimizer_name = optimizer
+    def _stepper(self, settings: TrainingSettings) -> torch.optim.Optimizer:
+        require_optimizer(settings.optimizer, before=self._optimizer_name)
+        self._optimizer_name = settings.optimizer
         if self._optimizer is None:
-            parameters = self._model.parameters()
+            parameters, kinds = self._model.parameters(), self._torch.optim
             self._optimizer = (
-                self._torch.optim.Adam(parameters, lr=learning_rate)
-                if optimizer == "adam"
-                else self._torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
+                kinds.Adam(parameters) if settings.optimizer == "adam" else kinds.SGD(parameters, lr=1.0)
             )
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-            if optimizer == "sgd":
-                group["momentum"] = momentum
+            group["lr"] = settings.learning_rate
+            if settings.optimizer == "sgd":
+                group["momentum"] = settings.momentum
         return self._optimizer
 
     def _pull(self, proximal: float) -> None:

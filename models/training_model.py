@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from models.architecture import Architecture, require_finite
 from models.errors import LayoutError, ModelFormatError
 from models.litert import VERIFIES_MODELS, Execution, load_interpreter, one_line
-from models.local_training import Optimizer, require_clip, require_optimizer
+from models.local_training import require_clip, require_optimizer
+from protocol.training import Optimizer, TrainingSettings
 
 __all__ = ["TrainingModel"]
 
@@ -48,21 +49,18 @@ class TrainingModel:
             )
         self.architecture: Final = architecture
         self._runners = {name: interpreter.get_signature_runner(name) for name in expected}
-        self._anchor: Float | None = None
-        self._correction: Float | None = None
+        self._is_restored = self._is_corrected = False
         self._optimizer: Optimizer | None = None
 
     def restore(
         self,
         flat: NDArray[np.floating],
-        anchor: NDArray[np.floating] | None = None,
         correction: NDArray[np.floating] | None = None,
     ) -> None:
-        """Set the parameters (P,); the optimizer forgets its velocity and moments.
+        """Set the parameters (P,), which the proximal term pulls to; the optimizer forgets its velocity and moments.
 
         Args:
             flat: the parameters.
-            anchor: of the proximal term (P,); default the parameters.
             correction: added to every gradient (P,), as SCAFFOLD's c - c_i; default none.
 
         Raises:
@@ -70,13 +68,10 @@ class TrainingModel:
             ParameterError: a vector that is not finite.
         """
         parameters = require_finite(self.architecture, flat)
-        reference = require_finite(self.architecture, parameters if anchor is None else anchor)
         constant = np.zeros_like(parameters) if correction is None else correction
         constant = require_finite(self.architecture, constant)
-        self._call("restore", parameters=parameters, anchor=reference, correction=constant)
-        # Copies: `train` compares with them, and the caller may go on writing into his arrays.
-        self._anchor = reference.copy()
-        self._correction = constant.copy() if constant.any() else None
+        self._call("restore", parameters=parameters, anchor=parameters, correction=constant)
+        self._is_restored, self._is_corrected = True, bool(constant.any())
         self._optimizer = None
 
     def save(self) -> Float:
@@ -88,46 +83,37 @@ class TrainingModel:
     def train(
         self,
         x: NDArray[np.floating],
-        learning_rate: float,
+        settings: TrainingSettings,
         *,
         labels: NDArray[np.floating] | None = None,
-        anchor: NDArray[np.floating] | None = None,
-        proximal: float = 0.0,
-        optimizer: Optimizer = "sgd",
-        momentum: float = 0.0,
-        gradient_clip: float | None = None,
     ) -> float:
         """One step of the optimizer on a batch x (B, F); returns the mean loss before the step.
 
         Args:
             x: standardised windows.
-            learning_rate: per step.
+            settings: of the step: learning rate, momentum, proximal pull and clip; the optimizer is the same until the next `restore`.
             labels: one-hot (B, classes), for a classifier only.
-            anchor: FedProx' reference (P,); default the one given to `restore`. Changing it is a save and a restore.
-            proximal: FedProx' μ.
-            optimizer: the same one until the next `restore`; Adam has β = (0.9, 0.999) and ε = 1e-8.
-            momentum: SGD's, 0 ≤ momentum < 1.
-            gradient_clip: longest gradient in L2 norm, the proximal pull included, the correction not; default unlimited.
 
         Raises:
             LayoutError: shapes that do not fit, or `train` before `restore`.
-            TrainingSettingsError: momentum or clip out of range, momentum with Adam, or another optimizer than before.
+            TrainingSettingsError: another optimizer than before.
         """
-        current = self._require_restored()
-        clip = _UNCLIPPED if gradient_clip is None else require_clip(gradient_clip)
-        if anchor is not None and proximal and not np.array_equal(anchor, current):
-            self.restore(self.save(), anchor, self._correction)
-        self._use(optimizer, momentum)
+        self._require_restored()
+        self._use(settings.optimizer)
         inputs = self._batch_and_labels(x, labels)
-        if self._correction is not None or proximal or gradient_clip is not None:
-            result = self._call("gradient", proximal=_scalar(proximal), clip=_scalar(clip), **inputs)
-            self._step(result["gradient"], learning_rate, 0.0, optimizer, momentum)
+        proximal, clip = settings.proximal, settings.gradient_clip
+        if self._is_corrected or proximal or clip is not None:
+            limit = _scalar(_UNCLIPPED if clip is None else clip)
+            result = self._call("gradient", proximal=_scalar(proximal), clip=limit, **inputs)
+            # The pull is in the gradient already.
+            self._step(result["gradient"], settings, proximal=0.0)
             return float(result["loss"][0])
-        inputs["learning_rate"] = _scalar(learning_rate)
-        if optimizer == "adam":
+        inputs["learning_rate"] = _scalar(settings.learning_rate)
+        if settings.optimizer == "adam":
             return float(self._call("train_adam", **inputs)["loss"][0])
-        if momentum:
-            return float(self._call("train_momentum", momentum=_scalar(momentum), **inputs)["loss"][0])
+        if settings.momentum:
+            inputs["momentum"] = _scalar(settings.momentum)
+            return float(self._call("train_momentum", **inputs)["loss"][0])
         return float(self._call("train", **inputs)["loss"][0])
 
     def clipped_sum(
@@ -145,16 +131,8 @@ class TrainingModel:
         )
         return result["total"], float(result["loss"][0])
 
-    def step(
-        self,
-        gradient: NDArray[np.floating],
-        learning_rate: float,
-        *,
-        proximal: float = 0.0,
-        optimizer: Optimizer = "sgd",
-        momentum: float = 0.0,
-    ) -> None:
-        """One step of the optimizer along a given gradient (P,); settings as in `train`.
+    def step(self, gradient: NDArray[np.floating], settings: TrainingSettings) -> None:
+        """One step of the optimizer along a given gradient (P,), without its clip; settings as in `train`.
 
         Raises:
             LayoutError: a gradient of another length, or nothing restored yet.
@@ -163,8 +141,8 @@ class TrainingModel:
         """
         self._require_restored()
         vector = require_finite(self.architecture, gradient)
-        self._use(optimizer, momentum)
-        self._step(vector, learning_rate, proximal, optimizer, momentum)
+        self._use(settings.optimizer)
+        self._step(vector, settings, proximal=settings.proximal)
 
     def infer(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
         """(output (B, outputs), score (B,)) for windows x (B, F) under the current parameters."""
@@ -178,33 +156,24 @@ class TrainingModel:
         result = self._call("ranges", x=self._batch(x))
         return result["low"], result["high"]
 
-    def _require_restored(self) -> Float:
-        """The anchor, which is there once anything is."""
+    def _require_restored(self) -> None:
         # The file holds no initial values: LiteRT would compute with whatever lies in memory.
-        if self._anchor is None:
+        if not self._is_restored:
             raise LayoutError("restore parameters first: the training model holds none until then")
-        return self._anchor
 
-    def _step(
-        self,
-        gradient: Float,
-        learning_rate: float,
-        proximal: float,
-        optimizer: Optimizer,
-        momentum: float,
-    ) -> None:
+    def _step(self, gradient: Float, settings: TrainingSettings, *, proximal: float) -> None:
         inputs = {
             "gradient": gradient,
-            "learning_rate": _scalar(learning_rate),
+            "learning_rate": _scalar(settings.learning_rate),
             "proximal": _scalar(proximal),
         }
-        if optimizer == "adam":
+        if settings.optimizer == "adam":
             self._call("step_adam", **inputs)
         else:
-            self._call("step_momentum", momentum=_scalar(momentum), **inputs)
+            self._call("step_momentum", momentum=_scalar(settings.momentum), **inputs)
 
-    def _use(self, optimizer: Optimizer, momentum: float) -> None:
-        require_optimizer(optimizer, momentum, before=self._optimizer)
+    def _use(self, optimizer: Optimizer) -> None:
+        require_optimizer(optimizer, before=self._optimizer)
         self._optimizer = optimizer
 
     def _call(self, signature: str, **inputs: Float) -> dict[str, Float]:

@@ -1,7 +1,7 @@
 """What int8 makes of a weight, in floats: the rounding that export will do, for those who must foresee it.
 
-Bias correction asks it what an int8 graph will compute, quantization-aware training evaluates its gradients there. It is
-not the quantizer, whose integers it reproduces: symmetric, 127 steps to the largest magnitude, no zero point.
+Bias correction asks it what an int8 graph will compute. It is not the quantizer, whose integers it reproduces: symmetric, 127
+steps to the largest magnitude, no zero point.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 arXiv:1712.05877v1, section 2.1; LiteRT's 8-bit quantisation specification for the symmetric weights.
@@ -14,9 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.architecture import Architecture, join_parameters, split_parameters
-
-__all__ = ["WeightScales", "round_parameters", "round_weight"]
+__all__ = ["WeightScales", "round_weight"]
 
 WeightScales = Literal["per-tensor", "per-channel"]
 """How many scales a weight has: one, or one for each output channel."""
@@ -28,24 +26,3 @@ def round_weight(weight: NDArray[np.floating], *, channel_axis: int | None) -> N
     largest = np.abs(weight.astype(np.float64)).max(axis=axes, keepdims=True)
     step = np.where(largest > 0, largest, 1.0) / 127.0
     return np.asarray(np.rint(weight / step) * step)
-
-
-def round_parameters(
-    architecture: Architecture, flat: NDArray[np.floating], weight_scales: WeightScales
-) -> NDArray[np.float32]:
-    """A flat vector (P,) whose weights are rounded as export rounds them; biases, int32 there, stay as they are.
-
-    Raises:
-        LayoutError: a vector of another length.
-    """
-    parts = split_parameters(architecture, flat)
-    return join_parameters(
-        architecture,
-        [
-            # Outputs are the last axis of every weight of the flat layout.
-            round_weight(part, channel_axis=part.ndim - 1 if weight_scales == "per-channel" else None)
-            if part.ndim > 1
-            else part
-            for part in parts
-        ],
-    )

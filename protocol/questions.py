@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
+from protocol.training import TrainingSettings
 
 __all__ = [
     "ASSESS",
@@ -46,7 +47,6 @@ __all__ = [
     "AnswerLayout",
     "AssessQuestion",
     "ContestQuestion",
-    "ExamplePrivacy",
     "FitQuestion",
     "Kind",
     "MomentsQuestion",
@@ -85,51 +85,23 @@ WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""
 
 Positive = Annotated[int, Meta(ge=1)]
-Above = Annotated[float, Meta(gt=0)]
-
-
-class ExamplePrivacy(Struct, frozen=True, kw_only=True):
-    """DP-SGD on the device: each window's gradient within `clip_norm`, noise of `noise_multiplier` · `clip_norm` on their sum.
-
-    Batches are Poisson samples of `sampling_rate`; there are `steps` of them, whatever `epochs` and `batch_size` say.
-    """
-
-    clip_norm: Above
-    noise_multiplier: Above
-    sampling_rate: Annotated[float, Meta(gt=0, le=1)]
-    steps: Positive
 
 
 class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
     """Train from `parameters` on your own windows and answer with the weighted update.
 
-    `round_number` counts from 1. `seed` shuffles batches. `proximal` is FedProx' μ (0: off). `learning_rate` is
-    per step. Devices refuse a `layout_sha256` that is not the one of the model they run.
-
-    `gradient_clip` bounds the L2 norm of each step's gradient. With `method` "scaffold" the array `control` comes along and the
-    device corrects its gradients; `control_limit` bounds the norm of learning rate × change of its control variate. An update that
-    missed its own round enters a later one, at most `maximum_staleness` rounds on, times (1 + rounds late)^-`staleness_exponent`;
-    without an exponent it is dropped. With `rounded_weights` gradients are taken at weights rounded to int8, with scales of that kind.
+    `training` says how, and is handed whole to the training loop. `round_number` counts from 1. `seed` shuffles batches. Devices
+    refuse a `layout_sha256` that is not the one of the model they run. With SCAFFOLD the array `control` comes along, and
+    `control_limit` bounds the norm of learning rate × change of the device's control variate. An update that missed its own
+    round enters a later one as far as `training` lets it.
     """
 
     run_id: str
     round_number: Positive
     layout_sha256: str
-    epochs: Positive
-    batch_size: Positive
-    learning_rate: Annotated[float, Meta(gt=0)]
-    proximal: Annotated[float, Meta(ge=0)] = 0.0
-    maximum_examples: Positive = 100_000
+    training: TrainingSettings
     seed: int = 0
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    gradient_clip: Above | None = None
-    method: Literal["plain", "scaffold"] = "plain"
-    control_limit: Above | None = None
-    example_privacy: ExamplePrivacy | None = None
-    staleness_exponent: Annotated[float, Meta(ge=0)] | None = None
-    maximum_staleness: Annotated[int, Meta(ge=0)] = 0
-    rounded_weights: Literal["per-tensor", "per-channel"] | None = None
+    control_limit: Annotated[float, Meta(gt=0)] | None = None
 
 
 class MomentsQuestion(Struct, frozen=True, kw_only=True, tag="moments"):
@@ -172,7 +144,7 @@ def kind_of(question: Question) -> Kind:
     """What a question is called on the wire, in terms and in the privacy ledger."""
     match question:
         case FitQuestion():
-            return SCAFFOLD if question.method == "scaffold" else FIT
+            return SCAFFOLD if question.training.method == "scaffold" else FIT
         case MomentsQuestion():
             return MOMENTS
         case ContestQuestion():

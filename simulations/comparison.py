@@ -27,6 +27,7 @@ from models.thresholds import effective_threshold
 from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.grids import SCORE_GRID
+from protocol.training import TrainingSettings
 from simulations.certificates import load_release_key
 from simulations.machines import RecordedBearings
 from simulations.observer import Observer
@@ -116,10 +117,11 @@ def _alone(start: ModelBundle, rows: Rows, scenario: Scenario) -> ShareOver:
         model,
         start.parameters,
         rows,
-        epochs=training.epochs * training.rounds,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        proximal=0.0,
+        TrainingSettings(
+            epochs=training.epochs * training.rounds,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+        ),
         rng=np.random.default_rng(scenario.seed),
     )
     model.restore(result.parameters)

@@ -249,9 +249,11 @@ class World:
                 {
                     "name": s.family,
                     "rounds": t.rounds,
-                    "epochs": t.epochs,
-                    "batch_size": t.batch_size,
-                    "learning_rate": t.learning_rate,
+                    "training": {
+                        "epochs": t.epochs,
+                        "batch_size": t.batch_size,
+                        "learning_rate": t.learning_rate,
+                    },
                     "server_optimizer": t.server_optimizer,
                     "baseline": t.baseline,
                     "minimum_devices": t.minimum_devices,

@@ -23,7 +23,7 @@ from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]  # a
 from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]  # as above
 
 from protocol.privacy_cost import ORDERS
-from protocol.questions import ExamplePrivacy
+from protocol.training import ExamplePrivacy
 
 __all__ = ["example_epsilon", "idealised_example_epsilon", "noise_for_example_epsilon"]
 

@@ -87,14 +87,14 @@ def gather_moments(
     question = MomentsQuestion(
         run_id=run.id,
         layout_sha256=architecture.layout_sha256,
-        maximum_examples=policy.maximum_examples,
+        maximum_examples=policy.training.maximum_examples,
     )
     asking = CohortQuestion(
         question=question,
         arrays={},
         layout=layout_for(architecture, question),
         admission=admit_moments(
-            features=architecture.feature_count, maximum_examples=policy.maximum_examples
+            features=architecture.feature_count, maximum_examples=policy.training.maximum_examples
         ),
         record_kind="moments",
     )
@@ -117,13 +117,13 @@ def hold_contest(
         run_id=run.id,
         layout_sha256=architecture.layout_sha256,
         seed=seed,
-        maximum_examples=policy.maximum_examples,
+        maximum_examples=policy.training.maximum_examples,
     )
     asking = CohortQuestion(
         question=question,
         arrays=contenders,
         layout=layout_for(architecture, question),
-        admission=admit_contest(maximum_examples=policy.maximum_examples),
+        admission=admit_contest(maximum_examples=policy.training.maximum_examples),
         record_kind="contest",
     )
     return _ask_everybody(run, policy, attendance, asking, started_at)

@@ -74,7 +74,10 @@ class DeskRecord:
         """See `PrivacyRecord.plan`. A cohort that is drawn later may be smaller; its noise is planned for the quorum all the same."""
         if not policy.secure_sum:
             return
-        asked: dict[Kind, int] = {SCAFFOLD if policy.method == "scaffold" else FIT: run.rounds, ASSESS: 1}
+        asked: dict[Kind, int] = {
+            SCAFFOLD if policy.training.method == "scaffold" else FIT: run.rounds,
+            ASSESS: 1,
+        }
         if compares(policy, architecture):
             asked |= {MOMENTS: 1, CONTEST: 1}
         planned = []

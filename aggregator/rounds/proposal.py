@@ -72,7 +72,7 @@ def make_candidate(
             participants=len(run.participants),
             examples=run.examples,
             parent=run.base_release,
-            algorithm=f"{policy.server_optimizer}, {policy.epochs} local epochs, "
+            algorithm=f"{policy.server_optimizer}, {policy.training.epochs} local epochs, "
             + ("secure sum" if policy.secure_sum else "no secure sum: the aggregator saw every update"),
             evaluation={
                 "candidate_loss": assessment.candidate_loss,

@@ -22,9 +22,9 @@ def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) 
     found: dict[str, float] = {}
     if run.contest is not None and run.contest.powers:
         found = {f"{name}_power": power for name, power in run.contest.powers.items()}
-    if policy.example_privacy is not None:
+    if policy.training.example_privacy is not None:
         # For the device that answered every attempt: each is one more private training on the same windows.
-        rounds = [policy.example_privacy.question()] * _attempts_at_training(run)
+        rounds = [policy.training.example_privacy] * _attempts_at_training(run)
         found["example_epsilon"] = example_epsilon(rounds, policy.privacy.delta)
         found["example_delta"] = policy.privacy.delta
     provenance = msgspec.structs.replace(
@@ -61,14 +61,14 @@ def describe_method(run: TrainingRun, policy: FamilySettings) -> str:
 
 def _training(policy: FamilySettings) -> list[str]:
     made: list[str] = [policy.server_optimizer]
-    if policy.method != "plain":
-        made.append(policy.method)
-    if policy.proximal:
-        made.append(f"proximal {policy.proximal:g}")
-    made.append(policy.optimizer + (f" with momentum {policy.momentum:g}" if policy.momentum else ""))
-    if policy.example_privacy is None:
-        return [*made, f"{policy.epochs} local epochs"]
-    private = policy.example_privacy
+    training, private = policy.training, policy.training.example_privacy
+    if training.method != "plain":
+        made.append(training.method)
+    if training.proximal:
+        made.append(f"proximal {training.proximal:g}")
+    made.append(training.optimizer + (f" with momentum {training.momentum:g}" if training.momentum else ""))
+    if private is None:
+        return [*made, f"{training.epochs} local epochs"]
     return [
         *made,
         f"{private.steps} local steps of DP-SGD (noise {private.noise_multiplier:g}, sampling rate {private.sampling_rate:g})",

@@ -79,17 +79,19 @@ def train_round(
     cohort = draw_cohort(attendance, policy, policy.cohort_fraction, rng)
     question = _fit_question(run, policy, architecture, number, seed=int(rng.integers(2**31)))
     arrays = {"parameters": model.parameters}
-    if question.method == "scaffold":
+    if question.training.method == "scaffold":
         arrays["control"] = model.control.astype(np.float32)
     layout = layout_for(architecture, question)
     asking = CohortQuestion(
         question=question,
         arrays=arrays,
         layout=layout,
-        admission=admit_update(norm_limit=policy.norm_limit, maximum_examples=policy.maximum_examples),
+        admission=admit_update(
+            norm_limit=policy.norm_limit, maximum_examples=policy.training.maximum_examples
+        ),
         record_kind="fit",
         # With example-level privacy no device tells a loss.
-        losses=None if question.example_privacy else ("loss_before", "loss_after"),
+        losses=None if question.training.example_privacy else ("loss_before", "loss_after"),
     )
     asked = ask_cohort(run, attendance, cohort, asking, started_at=started_at)
     if asked.total is None:
@@ -98,9 +100,9 @@ def train_round(
     mean_update = parts["weighted_update"] / float(parts["examples"][0])
     step = optimizer.step(model.moments, model.parameters, mean_update)
     control = model.control
-    if question.method == "scaffold":
+    if question.training.method == "scaffold":
         share = len(asked.record.participants) / _population(cohort)
-        control = next_control(control, parts, share=share, learning_rate=question.learning_rate)
+        control = next_control(control, parts, share=share, learning_rate=question.training.learning_rate)
     if not (np.isfinite(step.parameters).all() and np.isfinite(control).all()):
         raise SumError(
             f"the step of round {number} leaves NaN or infinity in the model; lower the learning rates"
@@ -151,13 +153,15 @@ def assess_candidate(
     is_poisson = policy.privacy.sampling == "poisson"
     cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
     question = AssessQuestion(
-        run_id=run.id, layout_sha256=architecture.layout_sha256, maximum_examples=policy.maximum_examples
+        run_id=run.id,
+        layout_sha256=architecture.layout_sha256,
+        maximum_examples=policy.training.maximum_examples,
     )
     asking = CohortQuestion(
         question=question,
         arrays={"candidate": model.parameters, "champion": champion},
         layout=layout_for(architecture, question),
-        admission=admit_assessment(maximum_examples=policy.maximum_examples),
+        admission=admit_assessment(maximum_examples=policy.training.maximum_examples),
         record_kind="assess",
         losses=("champion_loss", "candidate_loss"),
     )
@@ -172,21 +176,9 @@ def _fit_question(
         run_id=run.id,
         round_number=number,
         layout_sha256=architecture.layout_sha256,
-        epochs=policy.epochs,
-        batch_size=policy.batch_size,
-        learning_rate=policy.learning_rate,
-        proximal=policy.proximal,
-        maximum_examples=policy.maximum_examples,
+        training=policy.training,
         seed=seed,
-        optimizer=policy.optimizer,
-        momentum=policy.momentum,
-        gradient_clip=policy.gradient_clip,
-        method=policy.method,
-        control_limit=policy.norm_limit if policy.method == "scaffold" else None,
-        example_privacy=policy.example_privacy.question() if policy.example_privacy else None,
-        staleness_exponent=policy.staleness_exponent if policy.maximum_staleness else None,
-        maximum_staleness=policy.maximum_staleness,
-        rounded_weights=policy.weight_scales if policy.quantization_aware else None,
+        control_limit=policy.norm_limit if policy.training.method == "scaffold" else None,
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from aggregator.rounds.optimizers import FedAdam, FedAvg, ServerOptimizer
@@ -23,6 +24,7 @@ from models.architecture import Architecture
 from models.local_training import FitResult, fit
 from models.reference_model import infer, softmax
 from models.training_model import TrainingModel
+from protocol.training import TrainingSettings
 
 __all__ = [
     "CLASSIFIER",
@@ -86,21 +88,14 @@ def train_together(model: TrainingModel, method: Method) -> Trainer:
         share = np.array([len(h.train.x) for h in hospitals], np.float64)
         share /= share.sum()
         control = np.zeros((len(hospitals), len(parameters)))
+        settings = _settings(learning_rate, method.proximal)
         reached = []
         for number in range(1, max(stops) + 1):
             common = share @ control
             updates = np.empty_like(control)
             for i, hospital in enumerate(hospitals):
                 correction = (common - control[i]).astype(np.float32) if method.has_variates else None
-                result = _fit(
-                    model,
-                    parameters,
-                    hospital.train,
-                    learning_rate,
-                    seed + number,
-                    method.proximal,
-                    correction,
-                )
+                result = _fit(model, parameters, hospital.train, settings, seed + number, correction)
                 updates[i] = result.parameters.astype(np.float64) - parameters
                 if method.has_variates:
                     # Option II: c_i' = c_i - c + (x - y_i) / (K η)
@@ -144,9 +139,8 @@ def tune(
     model: TrainingModel, hospital: Hospital, start: Flat, learning_rate: float, proximal: float, seed: int
 ) -> Flat:
     """From the fleet's model on own patients, held near it by the proximal term."""
-    return _fit(
-        model, start, hospital.train, learning_rate, seed, proximal, None, epochs=4 * EPOCHS
-    ).parameters
+    settings = structs.replace(_settings(learning_rate, proximal), epochs=4 * EPOCHS)
+    return _fit(model, start, hospital.train, settings, seed).parameters
 
 
 def choose(hospitals: Sequence[Hospital], trainer: Trainer, seed: int) -> Choice:
@@ -173,33 +167,25 @@ def _train_on(
     model: TrainingModel, patients: Patients, learning_rate: float, stops: Sequence[int], seed: int
 ) -> list[Flat]:
     parameters = np.zeros(CLASSIFIER.parameter_count, np.float32)
-    reached = []
+    settings, reached = _settings(learning_rate), []
     for number in range(1, max(stops) + 1):
-        parameters = _fit(model, parameters, patients, learning_rate, seed + number, 0.0, None).parameters
+        parameters = _fit(model, parameters, patients, settings, seed + number).parameters
         if number in stops:
             reached.append(parameters)
     return reached
+
+
+def _settings(learning_rate: float, proximal: float = 0.0) -> TrainingSettings:
+    return TrainingSettings(epochs=EPOCHS, batch_size=BATCH, learning_rate=learning_rate, proximal=proximal)
 
 
 def _fit(
     model: TrainingModel,
     start: Flat,
     patients: Patients,
-    learning_rate: float,
+    settings: TrainingSettings,
     seed: int,
-    proximal: float,
-    correction: Flat | None,
-    epochs: int = EPOCHS,
+    correction: Flat | None = None,
 ) -> FitResult:
-    return fit(
-        model,
-        start,
-        patients.x,
-        labels=patients.labels,
-        epochs=epochs,
-        batch_size=BATCH,
-        learning_rate=learning_rate,
-        proximal=proximal,
-        correction=correction,
-        rng=np.random.default_rng(seed),
-    )
+    rng = np.random.default_rng(seed)
+    return fit(model, start, patients.x, settings, rng=rng, labels=patients.labels, correction=correction)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from msgspec import structs
 
 from aggregator.rounds.optimizers import FedAdam, FedAvgM
 from learning_tables.mnist_digits import DEVICES, Digits, Split, deal, load_digits
 from learning_tables.mnist_federation import (
     COHORT,
+    LOCAL_WORK,
     Curves,
-    LocalWork,
     Method,
     Runner,
     round_of_first,
@@ -39,7 +40,7 @@ FINAL: Final = "accuracy at round 50"
 STEADY: Final = "mean of rounds 46-50"
 
 OURS: Final = Method(server=FedAvgM(), adjustment=0.6)
-ONE_EPOCH: Final = LocalWork(epochs=1)
+ONE_EPOCH: Final = structs.replace(LOCAL_WORK, epochs=1)
 
 Network = Literal["2NN", "CNN"]
 TRIED: Final[Sequence[tuple[Network, Split, str, Method]]] = (

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from aggregator.rounds.optimizers import FedAvg, ServerOptimizer
 from learning_tables.mnist_digits import CLASSES, DEVICES
 from models.logit_adjustment import class_offsets, shift_output
+from protocol.training import TrainingSettings
 
-__all__ = ["COHORT", "Curves", "LocalWork", "Method", "Runner", "round_of_first", "train_together"]
+__all__ = ["COHORT", "LOCAL_WORK", "Curves", "Method", "Runner", "round_of_first", "train_together"]
 
 Flat = NDArray[np.float32]
 
@@ -35,14 +36,8 @@ RELEASE_DECAY: Final = 0.8
 """Weight of the past in the running mean of models: five rounds of ten devices, half of the fleet."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LocalWork:
-    """What a device does in a round; `proximal` is FedProx' μ."""
-
-    epochs: int = 2
-    batch_size: int = 10
-    learning_rate: float = 0.1
-    proximal: float = 0.0
+LOCAL_WORK: Final = TrainingSettings(epochs=2, batch_size=10, learning_rate=0.1)
+"""What a device does in a round, unless a row says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,7 @@ class Method:
         is_scaffold: with control variates.
     """
 
-    work: LocalWork = field(default_factory=LocalWork)
+    work: TrainingSettings = LOCAL_WORK
     server: ServerOptimizer = field(default_factory=FedAvg)
     adjustment: float = 0.0
     is_scaffold: bool = False
@@ -85,7 +80,7 @@ class Runner(Protocol):
         parameters: Flat,
         x: NDArray[np.float32],
         labels: NDArray[np.float32],
-        work: LocalWork,
+        work: TrainingSettings,
         rng: np.random.Generator,
         correction: Flat | None,
     ) -> tuple[Flat, int]:

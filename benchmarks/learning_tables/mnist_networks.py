@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from learning_tables.mnist_federation import Flat, LocalWork
+from learning_tables.mnist_federation import Flat
 from learning_tables.pronostia_detectors import Model
 from models.architecture import Architecture, initial_parameters
 from models.export import isolated
 from models.int8_model import Int8Model
 from models.local_training import fit
 from models.training_model import TrainingModel
+from protocol.training import TrainingSettings
 
 __all__ = ["TWO_NN", "ConvNetwork", "DenseNetwork", "int8_accuracy"]
 
@@ -47,7 +48,7 @@ class DenseNetwork:
         parameters: Flat,
         x: Images,
         labels: Images,
-        work: LocalWork,
+        work: TrainingSettings,
         rng: np.random.Generator,
         correction: Flat | None,
     ) -> tuple[Flat, int]:
@@ -56,10 +57,7 @@ class DenseNetwork:
             self._model,
             parameters,
             x,
-            epochs=work.epochs,
-            batch_size=work.batch_size,
-            learning_rate=work.learning_rate,
-            proximal=work.proximal,
+            work,
             rng=rng,
             labels=labels,
             correction=correction,
@@ -100,7 +98,7 @@ class ConvNetwork:
         parameters: Flat,
         x: Images,
         labels: Images,
-        work: LocalWork,
+        work: TrainingSettings,
         rng: np.random.Generator,
         correction: Flat | None,
     ) -> tuple[Flat, int]:

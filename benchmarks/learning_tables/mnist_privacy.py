@@ -25,22 +25,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from aggregator.privacy.example_level import example_epsilon
 from learning_tables.mnist_digits import CLASSES, DEVICES
-from learning_tables.mnist_federation import COHORT, LocalWork
+from learning_tables.mnist_federation import COHORT, LOCAL_WORK
 from learning_tables.mnist_secure_sum import secure_total
 from models.architecture import Architecture, initial_parameters
 from models.export import isolated
 from models.local_training import fit
 from models.training_model import TrainingModel
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
-from protocol.questions import ExamplePrivacy
+from protocol.training import ExamplePrivacy, TrainingSettings
 
 __all__ = ["Device", "Example", "PrivateRun", "learn_by_device", "learn_by_example", "noisy_sum"]
 
@@ -48,6 +49,7 @@ Flat = NDArray[np.float32]
 Images = NDArray[np.float32]
 Judge = Callable[[TrainingModel, Flat], float]
 
+ONE_EPOCH: Final = structs.replace(LOCAL_WORK, epochs=1)
 BITS: Final = 32
 _PIECE: Final = 256
 
@@ -72,7 +74,7 @@ class Device:
     clip: float
     multiplier: float
     delta: float = 1e-3
-    work: LocalWork = field(default_factory=lambda: LocalWork(epochs=1))
+    work: TrainingSettings = ONE_EPOCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +144,7 @@ def learn_by_device(
                 model,
                 parameters,
                 x,
-                epochs=settings.work.epochs,
-                batch_size=settings.work.batch_size,
-                learning_rate=settings.work.learning_rate,
-                proximal=0.0,
+                settings.work,
                 rng=draw,
                 labels=np.eye(CLASSES, dtype=np.float32)[y],
             )

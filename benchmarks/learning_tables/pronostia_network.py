@@ -19,6 +19,7 @@ from models.architecture import Architecture, initial_parameters
 from models.export import isolated
 from models.local_training import fit
 from models.training_model import TrainingModel
+from protocol.training import TrainingSettings
 
 __all__ = [
     "AUTOENCODER",
@@ -93,9 +94,11 @@ def _fit(
         model,
         parameters,
         rows,
-        epochs=epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        proximal=proximal,
+        TrainingSettings(
+            epochs=epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            proximal=proximal,
+        ),
         rng=np.random.default_rng(seed),
     ).parameters

@@ -23,6 +23,7 @@ from models.export import isolated
 from models.local_training import fit
 from models.training_model import TrainingModel
 from protocol.manifest import ConvolutionSpec
+from protocol.training import TrainingSettings
 
 __all__ = ["SAMPLES", "Training", "conv_autoencoder", "dense_autoencoder", "train_alone", "train_together"]
 
@@ -105,10 +106,11 @@ def _fit(
         runner,
         parameters,
         prepared.training[:: training.every],
-        epochs=epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        proximal=0.0,
+        TrainingSettings(
+            epochs=epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            optimizer="adam",
+        ),
         rng=np.random.default_rng(seed),
-        optimizer="adam",
     ).parameters

@@ -22,6 +22,7 @@ from models.local_training import assess, fit
 from models.standardiser import fit_standardiser
 from models.training_model import TrainingModel
 from protocol.questions import assess_layout
+from protocol.training import TrainingSettings
 
 __all__ = ["Task", "Trained", "load_task", "train"]
 
@@ -79,25 +80,18 @@ def load_task(name: str) -> Task:
         return _mnist(data) if name == "mnist" else _pronostia(data, name)
 
 
-def train(
-    task: Task, seed: int, wrap: Callable[[TrainingModel, TrainingModel], Any] | None = None
-) -> Trained:
-    """Train centrally and let each device assess; `wrap` makes what trains of two models, default the first alone."""
-    content = export_training_model(task.architecture)
-    models = [TrainingModel(content, task.architecture) for _ in range(2)]
+def train(task: Task, seed: int) -> Trained:
+    """Train centrally and let each device assess."""
+    model = TrainingModel(export_training_model(task.architecture), task.architecture)
     result = fit(
-        wrap(*models) if wrap is not None else models[0],
+        model,
         initial_parameters(task.architecture, seed),
         task.train,
-        epochs=EPOCHS[task.name],
-        batch_size=32,
-        learning_rate=0.02,
-        momentum=0.9,
-        proximal=0.0,
+        TrainingSettings(epochs=EPOCHS[task.name], batch_size=32, learning_rate=0.02, momentum=0.9),
         rng=np.random.default_rng(seed),
         labels=task.labels,
     )
-    return Trained(parameters=result.parameters, assessment=_assessed(task, models[0], result.parameters))
+    return Trained(parameters=result.parameters, assessment=_assessed(task, model, result.parameters))
 
 
 def _assessed(task: Task, model: TrainingModel, parameters: Rows) -> Assessment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.training_model import TrainingModel
+from protocol.training import TrainingSettings
 from training_cost_runtimes.workloads import BATCHES, MOMENTUM, Float, Workload
 
 
@@ -15,14 +16,17 @@ class LiteRt:
         """Read the exported graph."""
         self._model = TrainingModel(Path(workload.training_model).read_bytes(), workload.architecture)
         self._model.restore(workload.start())
-        self._batches, self._rate = workload.batches(), workload.learning_rate
-        self._optimizer = "adam" if workload.optimizer == "adam" else "sgd"
-        self._momentum = MOMENTUM if workload.optimizer == "momentum" else 0.0
+        self._batches = workload.batches()
+        self._settings = TrainingSettings(
+            learning_rate=workload.learning_rate,
+            optimizer="adam" if workload.optimizer == "adam" else "sgd",
+            momentum=MOMENTUM if workload.optimizer == "momentum" else 0.0,
+        )
 
     def step(self, i: int) -> None:
         """One call of the graph."""
         x, labels = self._batches[i % BATCHES]
-        self._model.train(x, self._rate, labels=labels, optimizer=self._optimizer, momentum=self._momentum)
+        self._model.train(x, self._settings, labels=labels)
 
     def flat(self) -> Float:
         """As saved."""

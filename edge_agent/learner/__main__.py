@@ -115,7 +115,6 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         rows,
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.learner / "control_variate"),
-        twin=lambda: _model(bundle, settings),
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None

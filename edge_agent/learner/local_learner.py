@@ -41,7 +41,6 @@ from protocol.questions import (
     AnswerLayout,
     AssessQuestion,
     ContestQuestion,
-    ExamplePrivacy,
     FitQuestion,
     Kind,
     MomentsQuestion,
@@ -63,13 +62,6 @@ HOLD_OUT_EVERY: Final = 5
 MINIMUM_ROWS: Final = HOLD_OUT_EVERY
 """Fewer rows leave one of the two halves empty."""
 
-MAXIMUM_EPOCHS: Final = 1000
-"""No question may keep a device busy without end."""
-
-MAXIMUM_PRIVATE_STEPS: Final = 100_000
-"""As many as a family may ask for; their windows are no more than those of `MAXIMUM_EPOCHS` either."""
-
-
 _DIVERGED: Final = "training diverged; the learning rate may be too high for this device's data"
 
 
@@ -82,7 +74,6 @@ class LocalLearner:
         maximum_examples: this device's own limit, beside the question's.
         variates: where the control variate lies; none is kept beyond this object by default.
         random_bytes: of example-level privacy.
-        twin: makes a second model of the same file, for quantization-aware training; called at the first question that needs it.
 
     Raises:
         NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
@@ -96,7 +87,6 @@ class LocalLearner:
         maximum_examples: int,
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        twin: Callable[[], LearningModel] | None = None,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
@@ -109,8 +99,6 @@ class LocalLearner:
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._variates = variates or VariateInMemory()
         self._random_bytes = random_bytes
-        self._make_twin = twin
-        self._twin: LearningModel | None = None
         self._waiting: LocalUpdate | None = None
 
     def layout_of(self, kind: Kind) -> AnswerLayout:
@@ -154,7 +142,7 @@ class LocalLearner:
                 "candidate" and "champion" for an assessment.
 
         Raises:
-            QuestionRefusedError: another layout, an array missing or unusable, an absurd number of epochs or private steps, moments for
+            QuestionRefusedError: another layout, an array missing or unusable, moments for
                 a model that needs none, or a training that left the finite numbers. The aggregator is told in these words.
         """
         architecture = self._model.architecture
@@ -195,43 +183,27 @@ class LocalLearner:
 
     def _fit(self, question: FitQuestion, arrays: Mapping[str, Float]) -> LocalUpdate:
         parameters = self._vector(arrays, "parameters")
-        control = self._vector(arrays, "control") if question.method == "scaffold" else None
-        if question.epochs > MAXIMUM_EPOCHS:
-            raise QuestionRefusedError(
-                f"{question.epochs} epochs are asked for; this device does at most {MAXIMUM_EPOCHS}"
-            )
-        if question.example_privacy is not None:
-            _require_end(question.example_privacy)
+        control = self._vector(arrays, "control") if question.training.method == "scaffold" else None
         if self._waiting is not None and _may_enter(self._waiting.question, question):
             return discounted(self._waiting, question)
         self._waiting = None
-        if question.rounded_weights is not None:
-            self._require_twin(question)
         variate = None
         if control is not None:
             variate = self._variates.load(question.run_id, question.layout_sha256, control.size)
         try:
             self._waiting = train_update(
                 self._model,
-                self._training[-question.maximum_examples :],
+                self._training[-question.training.maximum_examples :],
                 question,
                 parameters,
                 control=control,
                 variate=variate,
                 random_bytes=self._random_bytes,
-                twin=self._twin,
             )
         except ParameterError:
             # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
             raise QuestionRefusedError(_DIVERGED) from None
         return self._waiting
-
-    def _require_twin(self, question: FitQuestion) -> None:
-        if question.example_privacy is not None or self._make_twin is None:
-            raise QuestionRefusedError(
-                "gradients at rounded weights are asked for; this device takes them in plain training only, and with a second model"
-            )
-        self._twin = self._twin or self._make_twin()
 
     def _add_up(self, question: MomentsQuestion) -> dict[str, NDArray[np.float64]]:
         moments = Moments.of(self._training[-question.maximum_examples :])
@@ -250,21 +222,12 @@ class LocalLearner:
             raise QuestionRefusedError(f"array {name!r} cannot be used: {error}") from None
 
 
-def _require_end(privacy: ExamplePrivacy) -> None:
-    if privacy.steps > MAXIMUM_PRIVATE_STEPS or privacy.steps * privacy.sampling_rate > MAXIMUM_EPOCHS:
-        raise QuestionRefusedError(
-            f"{privacy.steps} private steps at a sampling rate of {privacy.sampling_rate:g} are asked for; this device does at most"
-            f" {MAXIMUM_PRIVATE_STEPS}, and the work of at most {MAXIMUM_EPOCHS} epochs"
-        )
-
-
 def _may_enter(trained: FitQuestion, asked: FitQuestion) -> bool:
     """Whether an update that was trained for one question may answer another: later in the same run, by the same method, not too late."""
     late = asked.round_number - trained.round_number
     return (
-        asked.staleness_exponent is not None
-        and 0 < late <= asked.maximum_staleness
-        and (trained.run_id, trained.layout_sha256, trained.method)
-        == (asked.run_id, asked.layout_sha256, asked.method)
-        and trained.example_privacy == asked.example_privacy
+        0 < late <= asked.training.maximum_staleness
+        and (trained.run_id, trained.layout_sha256) == (asked.run_id, asked.layout_sha256)
+        and trained.training.method == asked.training.method
+        and trained.training.example_privacy == asked.training.example_privacy
     )

@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.learning_runtimes import LearningModel
-from models.local_training import FitResult, Trainable, fit
+from models.local_training import FitResult, fit
 from models.private_training import fit_privately
-from models.quantization_aware import QuantizationAwareModel
-from protocol.questions import ExamplePrivacy, FitQuestion
+from protocol.questions import FitQuestion
 
 __all__ = ["LocalUpdate", "discounted", "train_update"]
 
@@ -51,7 +50,6 @@ def train_update(
     control: Float | None,
     variate: Float | None,
     random_bytes: Callable[[int], bytes],
-    twin: LearningModel | None = None,
 ) -> LocalUpdate:
     """Train from `parameters` (P,) on windows x (n, F) as the question says.
 
@@ -63,30 +61,29 @@ def train_update(
         control: the server's control variate c (P,), for SCAFFOLD; else None.
         variate: this device's own c_i (P,), for SCAFFOLD; else None.
         random_bytes: batches and noise of example-level privacy; the operating system's generator outside of tests.
-        twin: a second model of the same file, where the question asks for gradients at rounded weights.
 
     Raises:
         ModelError: windows that cannot be trained on, or a training that left the finite numbers.
     """
     correction = None if control is None or variate is None else control - variate
-    trainable: Trainable = model
-    if question.rounded_weights is not None and twin is not None:
-        trainable = QuantizationAwareModel(model, twin, question.rounded_weights)
-    if question.example_privacy is None:
-        result = _train(trainable, x, question, parameters, correction)
+    settings = question.training
+    if settings.example_privacy is None:
+        rng = np.random.default_rng([question.seed % 2**32, question.round_number])
+        result = fit(model, parameters, x, settings, rng=rng, correction=correction)
     else:
-        result = _train_privately(
-            model, x, question, question.example_privacy, parameters, correction, random_bytes
+        # The correction is made of w' of earlier rounds alone, so it tells nothing that has not been paid for.
+        result = fit_privately(
+            model, parameters, x, settings, random_bytes=random_bytes, correction=correction
         )
     n = float(len(x))
     # Exact losses would say about single windows what the noise of example-level privacy hides.
-    tells = 0.0 if question.example_privacy else n
+    tells = 0.0 if settings.example_privacy else n
     parts = _parts(n, result, parameters, losses=(tells * result.loss_before, tells * result.loss_after))
     if control is None or variate is None:
         return LocalUpdate(question=question, parts=parts)
     move = _control_move(question, result, parameters, control)
     parts["weighted_control"] = n * move
-    after = variate + move / question.learning_rate
+    after = variate + move / settings.learning_rate
     return LocalUpdate(question=question, parts=parts, variate=after.astype(np.float32))
 
 
@@ -97,7 +94,7 @@ def discounted(update: LocalUpdate, question: FitQuestion) -> LocalUpdate:
     also holds where noise gives every device one vote. The control variate is not discounted: it must stay the server's share.
     """
     late = question.round_number - update.question.round_number
-    weight = (1.0 + late) ** -(question.staleness_exponent or 0.0)
+    weight = (1.0 + late) ** -question.training.staleness_exponent
     parts = {**update.parts, "weighted_update": weight * update.parts["weighted_update"]}
     return replace(update, parts=parts)
 
@@ -108,58 +105,12 @@ def _control_move(
     """η·(c_i' - c_i) (P,), float64, within the question's `control_limit`."""
     # Algorithm 1, option II: c_i' = c_i - c + (x - y_i) / (K η), here times η.
     mean_step = (parameters - result.parameters.astype(np.float64)) / result.steps
-    move = mean_step - question.learning_rate * control.astype(np.float64)
+    move = mean_step - question.training.learning_rate * control.astype(np.float64)
     # Clipped before it is kept, not on the way out: the server adds up exactly what the devices keep.
     norm = float(np.linalg.norm(move))
     if question.control_limit is not None and norm > question.control_limit:
         move *= question.control_limit / norm
     return move
-
-
-def _train(
-    model: Trainable, x: Float, question: FitQuestion, parameters: Float, correction: Float | None
-) -> FitResult:
-    return fit(
-        model,
-        parameters,
-        x,
-        epochs=question.epochs,
-        batch_size=question.batch_size,
-        learning_rate=question.learning_rate,
-        proximal=question.proximal,
-        rng=np.random.default_rng([question.seed % 2**32, question.round_number]),
-        optimizer=question.optimizer,
-        momentum=question.momentum,
-        gradient_clip=question.gradient_clip,
-        correction=correction,
-    )
-
-
-def _train_privately(
-    model: LearningModel,
-    x: Float,
-    question: FitQuestion,
-    privacy: ExamplePrivacy,
-    parameters: Float,
-    correction: Float | None,
-    random_bytes: Callable[[int], bytes],
-) -> FitResult:
-    return fit_privately(
-        model,
-        parameters,
-        x,
-        steps=privacy.steps,
-        sampling_rate=privacy.sampling_rate,
-        learning_rate=question.learning_rate,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=privacy.noise_multiplier,
-        random_bytes=random_bytes,
-        proximal=question.proximal,
-        optimizer=question.optimizer,
-        momentum=question.momentum,
-        # From w' of earlier rounds alone, so it tells nothing that has not been paid for.
-        correction=correction,
-    )
 
 
 def _parts(

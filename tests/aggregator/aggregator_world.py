@@ -37,6 +37,7 @@ from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.questions import Question
+from protocol.training import TrainingSettings
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
 FAMILY = FamilyName("pump")
@@ -45,9 +46,7 @@ TRUSTED = TrustedKeys([KEY.public_key()])
 POLICY = FamilySettings(
     name=FAMILY,
     rounds=3,
-    epochs=3,
-    batch_size=16,
-    learning_rate=0.3,
+    training=TrainingSettings(epochs=3, batch_size=16, learning_rate=0.3),
     minimum_devices=2,
     secure_sum=False,
     over_selection=1.0,

@@ -16,6 +16,7 @@ from aggregator.rounds.cohort_link import CohortSum
 from aggregator.rounds.collector import PlainCollector
 from models.architecture import initial_parameters
 from protocol.questions import FitQuestion, fit_layout
+from protocol.training import TrainingSettings
 
 PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
 LAYOUT = fit_layout(len(PARAMETERS))
@@ -51,9 +52,7 @@ def fit(round_number: int = 1, layout: str = world.ARCHITECTURE.layout_sha256) -
         run_id="run-1",
         round_number=round_number,
         layout_sha256=layout,
-        epochs=1,
-        batch_size=32,
-        learning_rate=0.05,
+        training=TrainingSettings(epochs=1, batch_size=32, learning_rate=0.05),
     )
 
 

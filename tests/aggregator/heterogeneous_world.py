@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import secure_world
+from msgspec import structs
 from numpy.typing import NDArray
 
 from aggregator.rounds.admission import Admission, check_answer
@@ -29,14 +30,13 @@ from models.architecture import Architecture
 from models.training_model import TrainingModel
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.questions import AnswerLayout, Question
+from protocol.training import TrainingSettings
 
 WEIGHTS = 2
 RUN = RunId("run-1")
 POLICY = FamilySettings(
     name=FamilyName("press"),
-    epochs=20,
-    batch_size=1000,
-    learning_rate=0.1,
+    training=TrainingSettings(epochs=20, batch_size=1000, learning_rate=0.1),
     secure_sum=False,
     minimum_devices=2,
 )
@@ -62,22 +62,19 @@ class LinearModel:
 
     architecture = ARCHITECTURE
 
-    def restore(
-        self, flat: NDArray[Any], anchor: NDArray[Any] | None = None, correction: NDArray[Any] | None = None
-    ) -> None:
+    def restore(self, flat: NDArray[Any], correction: NDArray[Any] | None = None) -> None:
         self.w = np.array(flat, np.float64)
-        self.anchor = self.w.copy() if anchor is None else np.array(anchor, np.float64)
+        self.anchor = self.w.copy()
         self.correction = np.zeros(WEIGHTS) if correction is None else np.array(correction, np.float64)
 
     def save(self) -> NDArray[np.float32]:
         return self.w.astype(np.float32)
 
-    def train(
-        self, x: NDArray[Any], learning_rate: float, *, proximal: float = 0.0, **_rest: object
-    ) -> float:
+    def train(self, x: NDArray[Any], settings: TrainingSettings, *, labels: object = None) -> float:
         residual = x[:, :2] @ self.w - x[:, 2]
-        gradient = x[:, :2].T @ residual / len(x) + proximal * (self.w - self.anchor) + self.correction
-        self.w -= learning_rate * gradient
+        gradient = x[:, :2].T @ residual / len(x) + self.correction
+        gradient += settings.proximal * (self.w - self.anchor)
+        self.w -= settings.learning_rate * gradient
         return float(np.mean(residual**2) / 2)
 
     def infer(self, x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -174,7 +171,9 @@ class Fleet:
 
     def __init__(self, devices: PlainDevices | SecureDevices, **changes: object) -> None:
         self.attendance = cast("Attendance", devices)
-        self.policy = FamilySettings(**{**POLICY.model_dump(), **changes})
+        names = changes.keys() & set(TrainingSettings.__struct_fields__)
+        training = structs.replace(POLICY.training, **{name: changes.pop(name) for name in names})
+        self.policy = FamilySettings(**{**POLICY.model_dump(), "training": training, **changes})
         self.model = ModelState(
             parameters=np.zeros(WEIGHTS, np.float32),
             moments=np.zeros((0, WEIGHTS)),

@@ -12,6 +12,7 @@ from aggregator.rounds.collector import PlainCollector
 from models.architecture import Architecture, initial_parameters
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, fit_layout
+from protocol.training import TrainingSettings
 
 
 def main(data: Path, port: int, cert: Path, key: Path) -> None:
@@ -30,9 +31,7 @@ def main(data: Path, port: int, cert: Path, key: Path) -> None:
                 run_id="r",
                 round_number=1,
                 layout_sha256=architecture.layout_sha256,
-                epochs=1,
-                batch_size=32,
-                learning_rate=0.01,
+                training=TrainingSettings(epochs=1, batch_size=32, learning_rate=0.01),
             )
             try:
                 result = collector.collect(

@@ -23,13 +23,12 @@ from protocol.names import DeviceId, FamilyName, RunId
 from protocol.questions import AnswerLayout, AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.sum_terms import SumStage
+from protocol.training import TrainingSettings
 
 PARAMETERS, TENSORS, FEATURES = 5, 3, 2
 FAMILY = FamilyName("press")
 FIT_LAYOUT, ASSESS_LAYOUT = fit_layout(PARAMETERS), assess_layout(TENSORS, FEATURES)
-QUESTION = FitQuestion(
-    run_id="run-1", round_number=1, layout_sha256="0" * 64, epochs=1, batch_size=1, learning_rate=0.1
-)
+QUESTION = FitQuestion(run_id="run-1", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
 ASSESSMENT = AssessQuestion(run_id="run-1", layout_sha256="0" * 64)
 ARRAYS = {"parameters": np.arange(PARAMETERS, dtype=np.float32)}
 NO_LIMITS, NO_BUDGET, FLOORS = ChargeLimits(), FamilyBudget(), DevicePolicy()

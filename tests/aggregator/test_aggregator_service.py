@@ -139,7 +139,7 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         tls,
         fleet.port,
         broker.port,
-        "learning_rate = 0.1\nepochs = 20\n[family.trigger]\ndrift_share = 0.5\ncooldown_s = 600\n"
+        "[family.training]\nlearning_rate = 0.1\nepochs = 20\n[family.trigger]\ndrift_share = 0.5\ncooldown_s = 600\n"
         "[family.gate]\nmaximum_alarm_rate = 0.2\n[family.rollout]\ntarget_query = 'family==press'\n",
     )
     aggregator, ear = AggregatorProcess(config, tls), Invitations(broker.port)

@@ -33,6 +33,7 @@ from protocol.questions import (
     contest_layout,
     moments_layout,
 )
+from protocol.training import TrainingSettings
 
 N = 2000
 
@@ -221,7 +222,9 @@ def test_an_answer_with_impossible_moments_or_counts_is_refused() -> None:
 
 def correlated_world(directory: Path) -> World:
     """Six sensors that follow one load, and a network that one short round from a random start has not taught it."""
-    policy = POLICY.model_copy(update={"rounds": 1, "epochs": 1, "learning_rate": 0.01})
+    policy = POLICY.model_copy(
+        update={"rounds": 1, "training": TrainingSettings(epochs=1, batch_size=16, learning_rate=0.01)}
+    )
     world = World(directory, policy=policy)
     for index, device in enumerate(world.devices):
         rng = np.random.default_rng(index)

@@ -12,7 +12,7 @@ from aggregator.privacy.example_level import (
     idealised_example_epsilon,
     noise_for_example_epsilon,
 )
-from protocol.questions import ExamplePrivacy
+from protocol.training import ExamplePrivacy
 
 DELTA = 1e-5
 PRV_ERROR = 0.01

@@ -17,7 +17,8 @@ from aggregator.rounds.runs import ContestRecord, RoundRecord
 from aggregator.settings import FamilySettings
 from models.drift.reference import fit_reference
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
-from protocol.questions import ExamplePrivacy, FitQuestion
+from protocol.questions import FitQuestion
+from protocol.training import ExamplePrivacy, TrainingSettings
 
 CANDIDATE = Candidate(
     family=FAMILY,
@@ -32,7 +33,8 @@ CANDIDATE = Candidate(
     provenance=Provenance(),
     created_at=0.0,
 )
-PRIVATE = {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}
+PRIVATE = {"example_privacy": {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}}
+SCAFFOLD = {"method": "scaffold"}
 NOISE = {"noise_multiplier": 1.0}
 
 
@@ -43,21 +45,11 @@ def family(**changes: object) -> FamilySettings:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"optimizer": "adam", "momentum": 0.9}, "adam has its own: leave momentum out"),
-        ({"method": "scaffold", "proximal": 0.1}, "does not go with proximal"),
-        (
-            {"method": "scaffold", "optimizer": "adam", "gradient_clip": 1.0},
-            r'does not go with optimizer = "adam", gradient_clip: leave that out, or set method = "plain"',
-        ),
-        ({"method": "scaffold", "momentum": 0.5}, "does not go with momentum"),
-        ({"method": "scaffold", "privacy": NOISE}, 'bounds one update: set method = "plain"'),
-        ({"example_privacy": PRIVATE, "gradient_clip": 1.0}, "leave gradient_clip out"),
-        ({"example_privacy": PRIVATE, "quantization_aware": True}, "leave quantization_aware out"),
+        ({"training": {"optimizer": "adam", "momentum": 0.9}}, "adam has its own: leave momentum out"),
+        ({"training": SCAFFOLD, "privacy": NOISE}, 'bounds one update: set method = "plain"'),
         ({"baseline": True, "privacy": NOISE}, "drown in privacy.noise_multiplier; leave baseline out"),
-        ({"baseline": True, "example_privacy": PRIVATE}, "tell what .family.example_privacy. hides"),
-        ({"example_privacy": {"noise_multiplier": 1.0, "steps": 5}}, "sampling_rate"),
-        ({"method": "feddyn"}, "'plain' or 'scaffold'"),
-        ({"momentum": 1.0}, "less than 1"),
+        ({"baseline": True, "training": PRIVATE}, "tell what .family.training.example_privacy. hides"),
+        ({"training": {"epoch": 3}}, "unknown field `epoch`"),
     ],
 )
 def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str, object], words: str) -> None:
@@ -68,10 +60,8 @@ def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "scaffold", "server_optimizer": "fedadam"},
-        {"method": "scaffold", "example_privacy": PRIVATE},
-        {"example_privacy": PRIVATE, "proximal": 0.1, "optimizer": "adam"},
-        {"privacy": NOISE, "proximal": 0.1, "momentum": 0.9, "example_privacy": PRIVATE},
+        {"training": SCAFFOLD, "server_optimizer": "fedadam"},
+        {"privacy": NOISE, "training": {"proximal": 0.1, "momentum": 0.9, **PRIVATE}},
         {"privacy": NOISE, "baseline": False},
     ],
 )
@@ -82,7 +72,7 @@ def test_the_others_go_together(changes: dict[str, object]) -> None:
 def test_a_baseline_is_fitted_unless_sums_are_noised_or_somebody_says_no() -> None:
     assert family().has_baseline
     assert not family(privacy=NOISE).has_baseline
-    assert not family(example_privacy=PRIVATE).has_baseline
+    assert not family(training=PRIVATE).has_baseline
     assert not family(baseline=False).has_baseline
 
 
@@ -96,21 +86,21 @@ def asked(directory: Path, **changes: object) -> FitQuestion:
 
 
 def test_what_a_family_sets_reaches_its_devices(tmp_path: Path) -> None:
-    question = asked(tmp_path / "a", momentum=0.5, gradient_clip=2.0, proximal=0.25, staleness_exponent=1.5)
-    assert (question.optimizer, question.momentum, question.gradient_clip) == ("sgd", 0.5, 2.0)
-    assert (question.proximal, question.staleness_exponent, question.maximum_staleness) == (0.25, 1.5, 4)
-    assert (question.method, question.control_limit, question.example_privacy) == ("plain", None, None)
-    private = asked(tmp_path / "b", example_privacy=PRIVATE, method="scaffold", maximum_staleness=0)
-    assert private.example_privacy == ExamplePrivacy(
+    settings = TrainingSettings(
+        batch_size=16, learning_rate=0.3, momentum=0.5, gradient_clip=2.0, proximal=0.25
+    )
+    question = asked(tmp_path / "a", training=settings)
+    assert (question.training, question.control_limit) == (settings, None)
+    private = asked(tmp_path / "b", training={**SCAFFOLD, **PRIVATE})
+    assert private.training.example_privacy == ExamplePrivacy(
         clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=20
     )
-    assert (private.method, private.control_limit) == ("scaffold", POLICY.norm_limit)
-    assert private.staleness_exponent is None
+    assert private.control_limit == POLICY.norm_limit
 
 
 def test_a_release_says_what_one_window_of_a_device_paid(tmp_path: Path) -> None:
     world = World(tmp_path)
-    policy = family(example_privacy=PRIVATE, privacy={"delta": 1e-5})
+    policy = family(training=PRIVATE, privacy={"delta": 1e-5})
     run = world.add_run()
     run = type(run)(**{name: getattr(run, name) for name in run.__struct_fields__} | {"finished_rounds": 3})
     evaluation = with_method(CANDIDATE, run, policy).provenance.evaluation
@@ -130,7 +120,7 @@ def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
 
     # Round 1 at its third attempt (the session broke in the second, which left no record), round 2 at its first.
     run = structs.replace(World(tmp_path).add_run(), finished_rounds=2, log=(fit(1, 1), fit(1, 3), fit(2, 1)))
-    policy = family(example_privacy=PRIVATE, privacy={"delta": 1e-5})
+    policy = family(training=PRIVATE, privacy={"delta": 1e-5})
     four = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=80)
     found = with_method(CANDIDATE, run, policy).provenance.evaluation["example_epsilon"]
     assert found == pytest.approx(example_epsilon([four], 1e-5))
@@ -138,9 +128,9 @@ def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
 
 def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:
     run = World(tmp_path).add_run()
-    scaffold = family(method="scaffold", secure_sum=True)
+    scaffold = family(training=SCAFFOLD, secure_sum=True)
     assert describe_method(run, scaffold) == "fedavg, scaffold, sgd, 2 local epochs, secure sum"
-    private = family(example_privacy=PRIVATE, momentum=0.9, proximal=0.1)
+    private = family(training={"momentum": 0.9, "proximal": 0.1, **PRIVATE})
     assert describe_method(run, private) == (
         "fedavg, proximal 0.1, sgd with momentum 0.9, 20 local steps of DP-SGD (noise 1, sampling rate 0.1), secure sum"
     )

@@ -14,11 +14,10 @@ from aggregator.rounds.collector import PlainCollector
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, Question, assess_layout, fit_layout
+from protocol.training import TrainingSettings
 
 LAYOUT = fit_layout(4)
-QUESTION = FitQuestion(
-    run_id="r", round_number=1, layout_sha256="0" * 64, epochs=1, batch_size=1, learning_rate=0.1
-)
+QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
 
 
 def update(move: float = 0.1, examples: float = 10.0, *, loss: float = 1.0) -> np.ndarray:

@@ -125,7 +125,7 @@ def test_a_control_variate_that_is_clipped_is_kept_as_it_was_sent(tmp_path: Path
     devices.policy = replace(devices.policy, norm_limit=0.05)
     fleet.play(3)
     held = kept_variates(devices)
-    assert np.linalg.norm(held, axis=1).max() * fleet.policy.learning_rate > 0.05
+    assert np.linalg.norm(held, axis=1).max() * fleet.policy.training.learning_rate > 0.05
     np.testing.assert_allclose(fleet.model.control, held.mean(axis=0), atol=1e-3)
 
 

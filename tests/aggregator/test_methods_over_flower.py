@@ -27,6 +27,7 @@ from edge_agent.learner.control_variates import VariateFile
 from models.architecture import initial_parameters
 from protocol.names import FamilyName, RunId
 from protocol.questions import CONTENDERS, ContestQuestion, FitQuestion, MomentsQuestion, Question
+from protocol.training import TrainingSettings
 
 ARCHITECTURE = world.ARCHITECTURE
 LAYOUT_SHA256 = ARCHITECTURE.layout_sha256
@@ -54,9 +55,12 @@ def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
 
 def scaffold(number: int) -> FitQuestion:
     return FitQuestion(
-        run_id=RUN, round_number=number, layout_sha256=LAYOUT_SHA256, epochs=1, batch_size=32,
-        learning_rate=0.05, method="scaffold", control_limit=10.0,
-    )  # fmt: skip
+        run_id=RUN,
+        round_number=number,
+        layout_sha256=LAYOUT_SHA256,
+        training=TrainingSettings(epochs=1, method="scaffold"),
+        control_limit=10.0,
+    )
 
 
 def ask(

@@ -49,6 +49,8 @@ from protocol.secure_sum.unmasking import Unmasking
 sys.path.append(str(Path(__file__).parents[1] / "protocol"))  # statistics that the rehearsals use too
 from secrecy_statistics import chi_squared_of_bytes, correlation, linear_complexity
 
+from protocol.training import TrainingSettings
+
 HIDDEN = 3400
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, HIDDEN, 6))
 """Wide: its updates are longer than twice the state of the Mersenne Twister (19 937 bits)."""
@@ -110,9 +112,7 @@ ROUNDS: list[tuple[Question, dict[str, NDArray[np.float32]]]] = [
             run_id="run-1",
             round_number=number,
             layout_sha256=ARCHITECTURE.layout_sha256,
-            epochs=1,
-            batch_size=256,
-            learning_rate=0.05,
+            training=TrainingSettings(epochs=1, batch_size=256, learning_rate=0.05),
         ),
         {"parameters": parameters},
     )

@@ -24,6 +24,7 @@ from aggregator.rounds.sum_policy import SumPolicy
 from models.architecture import initial_parameters
 from protocol.names import FamilyName, RunId
 from protocol.questions import FitQuestion, fit_layout
+from protocol.training import TrainingSettings
 
 PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
 LAYOUT = fit_layout(len(PARAMETERS))
@@ -57,9 +58,7 @@ def question(number: int) -> FitQuestion:
         run_id="run-1",
         round_number=number,
         layout_sha256=world.ARCHITECTURE.layout_sha256,
-        epochs=1,
-        batch_size=32,
-        learning_rate=0.05,
+        training=TrainingSettings(epochs=1, batch_size=32, learning_rate=0.05),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import secure_world
 from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, FleetInMemory, InProcessSession, Killed
+from msgspec import structs
 
 from aggregator.privacy.desk import PrivacyDesk
 from aggregator.rounds.coordinator import Coordinator
@@ -140,7 +141,12 @@ def test_fedadams_moments_follow_the_sums_and_survive_a_kill(tmp_path: Path) -> 
 
 
 def test_scaffold_runs_under_masks_and_keeps_its_variate_over_a_kill(tmp_path: Path) -> None:
-    world = SecureWorld(tmp_path, with_changes(method="scaffold", rounds=4, learning_rate=0.1))
+    world = SecureWorld(
+        tmp_path,
+        with_changes(
+            training=structs.replace(SECURE.training, method="scaffold", learning_rate=0.1), rounds=4
+        ),
+    )
     run = world.add_run()
     kinds: list[str] = []
 

@@ -38,6 +38,7 @@ from protocol.bundle import VerifiedBundle, entries_for, open_bundle, pack_bundl
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.payloads import DesiredState
 from protocol.names import release_id
+from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 SETTINGS = DetectionSettings(commissioning_windows=60, reference_windows=200)
@@ -172,10 +173,7 @@ def test_the_device_learns_from_the_rows_it_kept(device: Device) -> None:
         model,
         release.parameters,
         rows,
-        epochs=10,
-        batch_size=16,
-        learning_rate=0.2,
-        proximal=0.0,
+        TrainingSettings(epochs=10, batch_size=16, learning_rate=0.2),
         rng=np.random.default_rng(0),
     )
     assert result.loss_after < 0.5 * result.loss_before

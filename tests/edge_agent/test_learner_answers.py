@@ -37,6 +37,7 @@ from protocol.questions import (
     encode_question,
     fit_layout,
 )
+from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 
@@ -53,27 +54,15 @@ class MeanModel:
         self.parameters = np.zeros(P, np.float32)
         self.seen: list[np.ndarray] = []
 
-    def restore(
-        self, flat: np.ndarray, anchor: np.ndarray | None = None, correction: np.ndarray | None = None
-    ) -> None:
+    def restore(self, flat: np.ndarray, correction: np.ndarray | None = None) -> None:
         self.parameters = np.array(flat, np.float32)
 
     def save(self) -> np.ndarray:
         return self.parameters.copy()
 
-    def train(
-        self,
-        x: np.ndarray,
-        learning_rate: float,
-        *,
-        labels: object = None,
-        proximal: float = 0.0,
-        optimizer: str = "sgd",
-        momentum: float = 0.0,
-        gradient_clip: float | None = None,
-    ) -> float:
+    def train(self, x: np.ndarray, settings: TrainingSettings, *, labels: object = None) -> float:
         self.seen.append(x)
-        self.parameters += np.float32(learning_rate)
+        self.parameters += np.float32(settings.learning_rate)
         return 1.0
 
     def infer(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,17 +76,9 @@ def rows(n: int) -> np.ndarray:
     return np.arange(3 * n, dtype=np.float32).reshape(n, 3) / (3 * n)
 
 
-def fit(**changes: object) -> FitQuestion:
-    fields = {
-        "run_id": "r",
-        "round_number": 1,
-        "layout_sha256": ARCHITECTURE.layout_sha256,
-        "epochs": 1,
-        "batch_size": 100,
-        "learning_rate": 0.5,
-        **changes,
-    }
-    return FitQuestion(**fields)
+def fit(layout_sha256: str = ARCHITECTURE.layout_sha256, **changes: object) -> FitQuestion:
+    training = TrainingSettings(**{"epochs": 1, "batch_size": 100, "learning_rate": 0.5, **changes})
+    return FitQuestion(run_id="r", round_number=1, layout_sha256=layout_sha256, training=training)
 
 
 def test_fit_answers_n_times_the_update_and_never_sees_a_held_out_row() -> None:
@@ -147,7 +128,6 @@ def test_question_limits_examples_to_the_newest() -> None:
         (fit(), {}, "lacks the array 'parameters'"),
         (fit(), {"parameters": np.zeros(P - 1)}, "shape"),
         (fit(), {"parameters": np.full(P, np.nan)}, "not finite"),
-        (fit(epochs=10**6), {"parameters": np.zeros(P)}, "at most 1000"),
     ],
 )
 def test_unfit_question_is_refused_in_words(
@@ -247,13 +227,6 @@ def test_message_without_a_known_question_gets_an_error_reply(content: RecordDic
         reply = ask(content, kind)
         assert reply.has_error()
         assert reply.error.reason
-
-
-def test_gradients_at_rounded_weights_need_a_second_model_and_no_example_privacy() -> None:
-    question = fit(rounded_weights="per-channel")
-    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
-    with pytest.raises(QuestionRefusedError, match="at rounded weights are asked for"):
-        learner.answer(question, {"parameters": np.ones(P, np.float32)})
 
 
 def test_no_more_held_out_windows_are_graded_than_the_question_takes() -> None:

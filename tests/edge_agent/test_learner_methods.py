@@ -17,7 +17,8 @@ from models.architecture import Architecture, initial_parameters
 from models.local_training import fit
 from models.private_training import fit_privately
 from models.training_model import TrainingModel
-from protocol.questions import ExamplePrivacy, FitQuestion, fit_layout, scaffold_layout
+from protocol.questions import FitQuestion, fit_layout, scaffold_layout
+from protocol.training import ExamplePrivacy, TrainingSettings
 from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
@@ -34,17 +35,17 @@ START = initial_parameters(ARCHITECTURE, 1)
 RATE = 0.1
 
 
-def question(number: int = 1, **changes: object) -> FitQuestion:
-    fields = {
-        "run_id": "r",
-        "round_number": number,
-        "layout_sha256": ARCHITECTURE.layout_sha256,
-        "epochs": 2,
-        "batch_size": 8,
-        "learning_rate": RATE,
-        **changes,
-    }
-    return FitQuestion(**fields)
+def settings(**changes: object) -> TrainingSettings:
+    return TrainingSettings(**{"batch_size": 8, "learning_rate": RATE, "maximum_staleness": 0, **changes})
+
+
+def question(number: int = 1, run_id: str = "r", **changes: object) -> FitQuestion:
+    return FitQuestion(
+        run_id=run_id,
+        round_number=number,
+        layout_sha256=ARCHITECTURE.layout_sha256,
+        training=settings(**changes),
+    )
 
 
 def learner(**changes: object) -> LocalLearner:
@@ -61,7 +62,7 @@ def update_of(
 ) -> NDArray[np.float64]:
     arrays = {"parameters": start}
     layout = fit_layout(P)
-    if asked.method == "scaffold":
+    if asked.training.method == "scaffold":
         arrays["control"], layout = np.zeros(P, np.float32), scaffold_layout(P)
     return layout.unpack(made.answer(asked, arrays))["weighted_update"]
 
@@ -72,17 +73,8 @@ def update_of(
     ids=["adam", "momentum", "gradient clip", "proximal"],
 )
 def test_the_question_decides_how_steps_are_taken(how: dict[str, object]) -> None:
-    settings = {"optimizer": "sgd", "momentum": 0.0, "gradient_clip": None, "proximal": 0.0, **how}
-    expected = fit(
-        MODEL,
-        START,
-        TRAINING,
-        epochs=2,
-        batch_size=8,
-        learning_rate=RATE,
-        rng=np.random.default_rng([0, 1]),
-        **settings,
-    ).parameters  # type: ignore[arg-type]  # by name, each of its own type
+    rng = np.random.default_rng([0, 1])
+    expected = fit(MODEL, START, TRAINING, settings(**how), rng=rng).parameters
     got = update_of(learner(), question(**how))
     np.testing.assert_allclose(
         got, len(TRAINING) * (expected.astype(np.float64) - START), rtol=1e-4, atol=1e-4
@@ -95,9 +87,8 @@ def test_example_privacy_trains_with_noise_and_tells_no_loss() -> None:
     asked = question(example_privacy=privacy)
     parts = fit_layout(P).unpack(learner(random_bytes=seeded()).answer(asked, {"parameters": START}))
     expected = fit_privately(
-        MODEL, START, TRAINING, steps=12, sampling_rate=0.25, learning_rate=RATE, clip_norm=0.5,
-        noise_multiplier=1.0, random_bytes=seeded(),
-    ).parameters  # fmt: skip
+        MODEL, START, TRAINING, settings(example_privacy=privacy), random_bytes=seeded()
+    ).parameters
     moved = len(TRAINING) * (expected.astype(np.float64) - START)
     np.testing.assert_allclose(parts["weighted_update"], moved, rtol=1e-4, atol=1e-3)
     assert (parts["loss_before"], parts["loss_after"], parts["examples"]) == ([0], [0], [len(TRAINING)])
@@ -215,13 +206,6 @@ def test_a_full_disk_costs_the_variate_and_not_the_round(caplog: pytest.LogCaptu
     device.settle()
     assert "control_variate_lost no space left" in caplog.text
     update_of(device, question(2, method="scaffold"))
-
-
-@pytest.mark.parametrize(("rate", "steps"), [(1.0, 1001), (1e-6, 100_001)])
-def test_private_training_without_end_is_refused(rate: float, steps: int) -> None:
-    privacy = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=rate, steps=steps)
-    with pytest.raises(QuestionRefusedError, match=f"{steps} private steps"):
-        learner().answer(question(example_privacy=privacy), {"parameters": START})
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["plain", "private"])

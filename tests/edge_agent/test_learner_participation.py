@@ -17,12 +17,11 @@ from edge_agent.learner.flower_internals import ClientApp, ConfigRecord, Context
 from edge_agent.learner.learner_stats import LearnerState, LearnerStats
 from edge_agent.learner.participation import Participation, Patience
 from protocol.questions import FIT, FitQuestion, encode_question
+from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 
-QUESTION = FitQuestion(
-    run_id="r", round_number=1, layout_sha256="0" * 64, epochs=1, batch_size=1, learning_rate=0.1
-)
+QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
 
 
 def question() -> Message:

@@ -29,6 +29,7 @@ from models.features import make_extractor, vibration_spec
 from models.int8_model import Int8Model
 from models.local_training import fit
 from models.training_model import TrainingModel
+from protocol.training import TrainingSettings
 
 Results = Iterator[tuple[str, NDArray[np.generic]]]
 
@@ -78,22 +79,27 @@ def training_results(architecture: Architecture, content: bytes, name: str = "")
     yield f"float/{name} score", score
     yield f"float/{name} ranges", np.concatenate([low, high])
     # A step of length one leaves the gradient as the difference.
-    loss = model.train(x, 1.0, labels=y)
+    loss = model.train(x, TrainingSettings(learning_rate=1.0), labels=y)
     yield f"float/{name} gradient", start - model.save()
     yield f"float/{name} loss", np.array([loss])
-    model.restore(start, start + np.float32(0.3))
-    model.train(x, 0.1, labels=y, proximal=0.7)
+    # The second step is pulled back to where the first began.
+    model.restore(start)
+    for _ in range(2):
+        model.train(x, TrainingSettings(learning_rate=1.0, proximal=0.7), labels=y)
     yield f"float/{name} proximal step", model.save()
     yield f"float/{name} clipped sum", model.clipped_sum(x, 0.5, labels=y)[0]
     for optimizer, momentum in (("sgd", 0.9), ("adam", 0.0)):
         model.restore(start)
+        settings = TrainingSettings(
+            learning_rate=0.01, optimizer=optimizer, momentum=momentum, gradient_clip=1.0
+        )
         for _ in range(20):
-            model.train(x, 0.01, labels=y, optimizer=optimizer, momentum=momentum, gradient_clip=1.0)
+            model.train(x, settings, labels=y)
         kind = "adam" if optimizer == "adam" else "float"
         yield f"{kind}/{name} after 20 steps, momentum {momentum}", model.save()
     many, many_labels = batch(architecture, 200)
     result = fit(
-        model, start, many, epochs=5, batch_size=16, learning_rate=0.05, proximal=0.01,
+        model, start, many, TrainingSettings(epochs=5, batch_size=16, learning_rate=0.05, proximal=0.01),
         rng=np.random.default_rng(1), labels=many_labels,
     )  # fmt: skip
     yield f"float/{name} parameters, {result.steps} steps", result.parameters

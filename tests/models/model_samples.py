@@ -18,6 +18,7 @@ from models.drift.reference import fit_reference
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, VerifiedBundle, entries_for, open_bundle, pack_bundle
 from protocol.manifest import ConvolutionSpec, FeatureSpec, Manifest, ThresholdSpec
+from protocol.training import TrainingSettings
 
 GOLDEN = Path(__file__).parent / "golden"
 AUTOENCODER = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
@@ -56,6 +57,11 @@ def labels(name: str, count: int, seed: int = 12) -> np.ndarray | None:
         return None
     classes = CLASSIFIER.output_count
     return np.eye(classes, dtype=np.float32)[np.random.default_rng(seed).integers(0, classes, count)]
+
+
+def at_rate(learning_rate: float, **others: object) -> TrainingSettings:
+    """Settings of a training whose tests look at single steps."""
+    return TrainingSettings(learning_rate=learning_rate, **others)
 
 
 def ranges(name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,11 @@ class OracleOptimizer:
         architecture: Architecture,
         parameters: np.ndarray,
         *,
-        anchor: np.ndarray | None = None,
         correction: np.ndarray | None = None,
     ) -> None:
         self.architecture = architecture
         self.parameters = np.asarray(parameters, np.float64)
-        self.anchor = self.parameters if anchor is None else np.asarray(anchor, np.float64)
+        self.anchor = self.parameters
         self.correction = 0.0 if correction is None else np.asarray(correction, np.float64)
         self.mean = np.zeros_like(self.parameters)
         self.square = np.zeros_like(self.parameters)

@@ -14,13 +14,14 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from learning_tables.mnist_digits import DEVICES, Digits, deal
 from learning_tables.mnist_features import FEATURES, oriented_gradients
 from learning_tables.mnist_federation import (
-    LocalWork,
     Method,
     round_of_first,
     train_together,
 )
 from learning_tables.mnist_privacy import Example, noisy_sum
 from learning_tables.mnist_secure_sum import secure_total
+
+from protocol.training import TrainingSettings
 
 IMAGES = 4000
 
@@ -42,7 +43,7 @@ class Adder:
         parameters: np.ndarray,
         x: np.ndarray,
         labels: np.ndarray,
-        work: LocalWork,
+        work: TrainingSettings,
         rng: np.random.Generator,
         correction: np.ndarray | None,
     ) -> tuple[np.ndarray, int]:

@@ -14,6 +14,7 @@ from model_samples import (
     ARCHITECTURES,
     AUTOENCODER,
     SIGNING_KEY,
+    at_rate,
     int8_bytes,
     parameters,
     ranges,
@@ -151,7 +152,7 @@ def trained_model() -> tuple[Architecture, np.ndarray, np.ndarray]:
     model.restore(initial_parameters(architecture, 1))
     for step in range(3000):
         at = step * 32 % 1600
-        model.train(rows[at : at + 32], 0.2)
+        model.train(rows[at : at + 32], at_rate(0.2))
     return architecture, model.save(), rows[1600:]
 
 

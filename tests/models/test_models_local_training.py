@@ -12,6 +12,7 @@ from models.local_training import assess, fit
 from models.training_model import TrainingModel
 from protocol.grids import RANGE_GRID, SCORE_GRID
 from protocol.questions import assess_layout
+from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 
@@ -21,10 +22,9 @@ def model_of(name: str) -> TrainingModel:
 
 
 def fit_sample(name: str, **change):
-    settings = {"epochs": 8, "batch_size": 16, "learning_rate": 0.1, "proximal": 0.0, "seed": 1} | change
-    rng = np.random.default_rng(settings.pop("seed"))
-    x = settings.pop("x", windows(name, 70))
-    return fit(model_of(name), parameters(name), x, rng=rng, labels=labels(name, 70), **settings)
+    rng, x = np.random.default_rng(change.pop("seed", 1)), change.pop("x", windows(name, 70))
+    settings = TrainingSettings(**{"epochs": 8, "batch_size": 16, "learning_rate": 0.1} | change)
+    return fit(model_of(name), parameters(name), x, settings, rng=rng, labels=labels(name, 70))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

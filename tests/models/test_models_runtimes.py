@@ -12,6 +12,7 @@ import tensorflow as tf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_samples import at_rate
 
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
@@ -84,7 +85,7 @@ def by_litert(task: Problem) -> Findings:
     model = litert_model(architecture)
     model.restore(flat)
     output, score = model.infer(x)
-    loss = model.train(x, LEARNING_RATE, labels=labels)
+    loss = model.train(x, at_rate(LEARNING_RATE), labels=labels)
     gradient = (flat.astype(np.float64) - model.save()) / LEARNING_RATE
     return Findings(output=output, score=score, loss=loss, gradient=gradient)
 
@@ -156,7 +157,7 @@ def trained_in_litert(task: Problem, batches: Sequence[slice], rate: float) -> n
     model = litert_model(architecture)
     model.restore(flat)
     for rows in batches:
-        model.train(x[rows], rate, labels=None if labels is None else labels[rows])
+        model.train(x[rows], at_rate(rate), labels=None if labels is None else labels[rows])
     return model.save()
 
 

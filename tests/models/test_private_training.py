@@ -15,7 +15,7 @@ from models.errors import InputError, LayoutError, ParameterError, TrainingSetti
 from models.private_training import FLOAT_SLACK, _clipped_total, fit_privately
 from models.training_model import TrainingModel
 from protocol.privacy.randomness import KEY_BYTES
-from protocol.questions import ExamplePrivacy
+from protocol.training import ExamplePrivacy, TrainingSettings
 
 pytestmark = pytest.mark.edge
 
@@ -51,16 +51,18 @@ def clipped(gradients: np.ndarray, clip: float) -> np.ndarray:
 
 def fit_sample(name: str = "autoencoder", *, model=None, **change):
     x = change.pop("x", windows(name, 80))
-    settings = {
-        "steps": 20,
-        "sampling_rate": 0.25,
-        "learning_rate": 0.1,
-        "clip_norm": 1.0,
-        "noise_multiplier": 1.0,
-        "random_bytes": bytes_from(1),
-        "labels": labels(name, len(x)),
-    }
-    return fit_privately(model or model_of(name), parameters(name), x, **(settings | change))
+    privacy = {"steps": 20, "sampling_rate": 0.25, "clip_norm": 1.0, "noise_multiplier": 1.0}
+    settings, rest = privately(privacy | {"learning_rate": 0.1} | change)
+    given = {"random_bytes": bytes_from(1), "labels": labels(name, len(x))} | rest
+    return fit_privately(model or model_of(name), parameters(name), x, settings, **given)
+
+
+def privately(values: dict[str, object]) -> tuple[TrainingSettings, dict[str, object]]:
+    """Values by field name as settings with example privacy, and those that are neither's."""
+    privacy, plain = set(ExamplePrivacy.__struct_fields__), set(TrainingSettings.__struct_fields__)
+    example = ExamplePrivacy(**{k: v for k, v in values.items() if k in privacy})
+    settings = TrainingSettings(example_privacy=example, **{k: v for k, v in values.items() if k in plain})
+    return settings, {k: v for k, v in values.items() if k not in privacy | plain}
 
 
 class Recorder:
@@ -73,7 +75,7 @@ class Recorder:
         self.batches: list[int] = []
         self.gradients: list[np.ndarray] = []
 
-    def restore(self, flat, anchor=None, correction=None) -> None:
+    def restore(self, flat, correction=None) -> None:
         self.parameters = np.array(flat, np.float32)
 
     def save(self):
@@ -86,7 +88,7 @@ class Recorder:
     def ranges(self, x):
         return np.zeros(2, np.float32), np.ones(2, np.float32)
 
-    def step(self, gradient, learning_rate, *, proximal=0.0, optimizer="sgd", momentum=0.0) -> None:
+    def step(self, gradient, settings) -> None:
         self.gradients.append(np.array(gradient))
 
     def infer(self, x):
@@ -94,16 +96,10 @@ class Recorder:
 
 
 def record(recorder: Recorder, **change) -> Recorder:
-    settings = {
-        "steps": 200,
-        "sampling_rate": 0.2,
-        "learning_rate": 0.1,
-        "clip_norm": 2.0,
-        "noise_multiplier": 1.5,
-        "random_bytes": bytes_from(5),
-    }
     x = change.pop("x", np.zeros((50, 3), np.float32))
-    fit_privately(recorder, np.zeros(recorder.size), x, **(settings | change))
+    privacy = {"steps": 200, "sampling_rate": 0.2, "clip_norm": 2.0, "noise_multiplier": 1.5}
+    settings, _ = privately(privacy | {"learning_rate": 0.1} | change)
+    fit_privately(recorder, np.zeros(recorder.size), x, settings, random_bytes=bytes_from(5))
     return recorder
 
 
@@ -260,24 +256,15 @@ def test_a_large_batch_goes_through_the_model_in_pieces() -> None:
     assert recorder.batches == [256, 256, 188]
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"steps": 0}, "at least one step, got 0"),
-        ({"sampling_rate": 0.0}, r"in \(0, 1\], got 0.0"),
-        ({"sampling_rate": 1.5}, r"in \(0, 1\], got 1.5"),
-        ({"sampling_rate": math.nan}, r"in \(0, 1\], got nan"),
-        ({"clip_norm": 0.0}, "a clip norm is positive and finite, got 0.0"),
-        ({"clip_norm": math.inf}, "a clip norm is positive and finite, got inf"),
-        ({"noise_multiplier": 0.0}, "a noise multiplier is positive and finite, got 0.0"),
-        ({"noise_multiplier": 2000.0}, "would be half rounding; at most"),
-        ({"momentum": 1.0}, r"in \[0, 1\), got 1.0"),
-        ({"optimizer": "rmsprop"}, "unknown optimizer"),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(change, words) -> None:
-    with pytest.raises(TrainingSettingsError, match=words):
-        fit_sample(**change)
+def test_noise_that_the_lattice_cannot_carry_is_refused() -> None:
+    with pytest.raises(TrainingSettingsError, match="would be half rounding; at most"):
+        fit_sample(noise_multiplier=2000.0)
+
+
+def test_settings_without_example_privacy_are_refused() -> None:
+    x, start = windows("autoencoder", 8), parameters("autoencoder")
+    with pytest.raises(TrainingSettingsError, match="needs settings with example_privacy"):
+        fit_privately(model_of("autoencoder"), start, x, TrainingSettings(), random_bytes=os.urandom)
 
 
 def test_windows_that_cannot_be_trained_on_are_refused() -> None:
@@ -292,11 +279,7 @@ def test_windows_that_cannot_be_trained_on_are_refused() -> None:
             model_of("autoencoder"),
             np.zeros(3),
             windows("autoencoder", 8),
-            steps=1,
-            sampling_rate=0.5,
-            learning_rate=0.1,
-            clip_norm=1.0,
-            noise_multiplier=1.0,
+            privately({"steps": 1, "sampling_rate": 0.5, "noise_multiplier": 1.0})[0],
             random_bytes=os.urandom,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_samples import ARCHITECTURES, labels, parameters, training_bytes, windows
+from model_samples import ARCHITECTURES, at_rate, labels, parameters, training_bytes, windows
 from opacus import PrivacyEngine
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
@@ -89,6 +89,6 @@ def test_a_step_along_the_clipped_mean_is_that_of_a_privacy_engine_without_noise
     model = TrainingModel(training_bytes(name), ARCHITECTURES[name])
     model.restore(parameters(name))
     total, _ = model.clipped_sum(x, clip, labels=y)
-    model.step(total / 32, rate)
+    model.step(total / 32, at_rate(rate))
     way = np.linalg.norm(module.flat() - parameters(name))
     assert np.linalg.norm(model.save() - module.flat()) < 1e-5 * way

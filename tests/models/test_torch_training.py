@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
+from model_samples import ARCHITECTURES, AUTOENCODER, at_rate, labels, parameters, training_bytes, windows
 
 from edge_agent.learner.local_learner import LocalLearner
 from models.errors import LayoutError, ParameterError, RuntimeMissingError, TrainingSettingsError
@@ -17,6 +17,7 @@ from models.private_training import fit_privately
 from models.torch_training import TorchTrainingModel
 from models.training_model import TrainingModel
 from protocol.questions import FitQuestion
+from protocol.training import ExamplePrivacy
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 both = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -48,21 +49,15 @@ def assert_same_way(name: str, found: np.ndarray, expected: np.ndarray) -> None:
 @both
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_fit_ends_where_the_litert_learners_does(name, settings) -> None:
-    proximal = settings.get("proximal", 0.0)
-    given = {key: value for key, value in settings.items() if key != "proximal"}
     ends = [
         fit(
             model,
             parameters(name),
             windows(name, 70),
-            epochs=2,
-            batch_size=16,
-            learning_rate=0.01,
-            proximal=proximal,
+            at_rate(0.01, batch_size=16, **settings),
             rng=np.random.default_rng(1),
             labels=labels(name, 70),
             correction=np.full(len(parameters(name)), 0.01),
-            **given,
         )
         for model in pair(name)
     ]
@@ -75,19 +70,15 @@ def test_a_fit_ends_where_the_litert_learners_does(name, settings) -> None:
 def test_private_training_under_the_same_bytes_ends_where_the_litert_learners_does(name, optimizer) -> None:
     # A rounded sum may fall on the next lattice point: 1/16384 of the noise, and Adam divides by small numbers.
     tolerance = {"sgd": 1e-4, "adam": 1e-3}[optimizer]
+    privacy = ExamplePrivacy(clip_norm=0.5, noise_multiplier=0.5, sampling_rate=0.3, steps=10)
     ends = [
         fit_privately(
             model,
             parameters(name),
             windows(name, 70),
-            steps=10,
-            sampling_rate=0.3,
-            learning_rate=0.02,
-            clip_norm=0.5,
-            noise_multiplier=0.5,
+            at_rate(0.02, optimizer=optimizer, example_privacy=privacy),
             random_bytes=np.random.default_rng(1).bytes,
             labels=labels(name, 70),
-            optimizer=optimizer,
         )
         for model in pair(name)
     ]
@@ -114,7 +105,7 @@ def test_a_clipped_sum_is_that_of_the_litert_graph_and_changes_nothing(name) -> 
 def test_a_clipped_sum_follows_the_parameters(name) -> None:
     model, x, y = pair(name)[0], windows(name, 8), labels(name, 8)
     first, _ = model.clipped_sum(x, 0.3, labels=y)
-    model.train(x, 0.5, labels=y)
+    model.train(x, at_rate(0.5), labels=y)
     second, _ = model.clipped_sum(x, 0.3, labels=y)
     again, _ = model.clipped_sum(x, 0.3, labels=y)
     assert not np.allclose(first, second)
@@ -140,22 +131,22 @@ def test_an_assessment_of_a_round_can_be_answered() -> None:
 def test_what_the_litert_learner_refuses_is_refused_here() -> None:
     model, x = TorchTrainingModel(AUTOENCODER), windows("autoencoder", 4)
     with pytest.raises(LayoutError, match="restore parameters first"):
-        model.train(x, 0.1)
+        model.train(x, at_rate(0.1))
     model.restore(parameters("autoencoder"))
     with pytest.raises(LayoutError, match="a batch has shape"):
-        model.train(x[:, :3], 0.1)
+        model.train(x[:, :3], at_rate(0.1))
     with pytest.raises(LayoutError, match="has shape"):
         model.restore(np.zeros(3))
     with pytest.raises(ParameterError, match="not finite"):
-        model.step(np.full(AUTOENCODER.parameter_count, np.nan), 0.1)
+        model.step(np.full(AUTOENCODER.parameter_count, np.nan), at_rate(0.1))
     with pytest.raises(TrainingSettingsError, match="positive norm"):
         model.clipped_sum(x, 0.0)
-    model.train(x, 0.1)
+    model.train(x, at_rate(0.1))
     with pytest.raises(TrainingSettingsError, match="began with 'sgd'"):
-        model.train(x, 0.1, optimizer="adam")
+        model.train(x, at_rate(0.1, optimizer="adam"))
     classifier = pair("classifier")[0]
     with pytest.raises(LayoutError, match="one-hot labels of shape"):
-        classifier.train(windows("classifier", 3), 0.1)
+        classifier.train(windows("classifier", 3), at_rate(0.1))
 
 
 def clip_once() -> None:
@@ -188,11 +179,7 @@ def test_the_runtime_of_a_learner_is_chosen_by_name_and_answers_a_round_alike() 
         run_id="r",
         round_number=1,
         layout_sha256=AUTOENCODER.layout_sha256,
-        epochs=2,
-        batch_size=16,
-        learning_rate=0.02,
-        optimizer="adam",
-        proximal=0.1,
+        training=at_rate(0.02, batch_size=16, optimizer="adam", proximal=0.1),
     )
     answers = []
     for runtime in ("torch", "litert"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
+from model_samples import ARCHITECTURES, AUTOENCODER, at_rate, labels, parameters, training_bytes, windows
 from optimizer_oracle import OracleOptimizer
 
 from models.errors import LayoutError, ParameterError, TrainingSettingsError
@@ -52,7 +52,7 @@ def test_twenty_steps_equal_the_oracles(name, setting, corrected) -> None:
     rate = LEARNING_RATE[settings.get("optimizer", "sgd")]
     for step in range(20):
         x, y = windows(name, 16, seed=step), labels(name, 16, seed=step)
-        loss = model.train(x, rate, labels=y, **settings)
+        loss = model.train(x, at_rate(rate, **settings), labels=y)
         assert loss == pytest.approx(oracle.step(x, rate, labels=y, **settings), rel=1e-4)
     assert relative_error(model.save(), oracle.parameters, start) < 1e-5
 
@@ -61,12 +61,12 @@ def test_twenty_steps_equal_the_oracles(name, setting, corrected) -> None:
 def test_restore_makes_the_optimizer_forget(settings) -> None:
     model, x = model_of("autoencoder"), windows("autoencoder", 16)
     model.restore(parameters("autoencoder"))
-    model.train(x, 0.01, **settings)
+    model.train(x, at_rate(0.01, **settings))
     first = model.save()
     for _ in range(3):
-        model.train(x, 0.01, **settings)
+        model.train(x, at_rate(0.01, **settings))
     model.restore(parameters("autoencoder"))
-    model.train(x, 0.01, **settings)
+    model.train(x, at_rate(0.01, **settings))
     assert np.array_equal(model.save(), first)
 
 
@@ -76,7 +76,7 @@ def test_a_clip_that_no_gradient_reaches_changes_nothing() -> None:
     for clip in (None, 1e9):
         model.restore(parameters("autoencoder"))
         for _ in range(5):
-            model.train(x, 0.1, momentum=0.5, gradient_clip=clip)
+            model.train(x, at_rate(0.1, momentum=0.5, gradient_clip=clip))
         ends.append(model.save())
     assert np.array_equal(*ends)
 
@@ -84,14 +84,14 @@ def test_a_clip_that_no_gradient_reaches_changes_nothing() -> None:
 def test_a_clipped_step_is_as_long_as_the_clip() -> None:
     model, start = model_of("autoencoder"), parameters("autoencoder")
     model.restore(start)
-    model.train(windows("autoencoder", 16), 1.0, gradient_clip=0.01)
+    model.train(windows("autoencoder", 16), at_rate(1.0, gradient_clip=0.01))
     assert np.linalg.norm(model.save() - start) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_a_correction_is_added_after_clipping() -> None:
     model, start, added = model_of("autoencoder"), parameters("autoencoder"), correction("autoencoder")
     model.restore(start, correction=added)
-    model.train(windows("autoencoder", 16), 1.0, gradient_clip=1e-6)
+    model.train(windows("autoencoder", 16), at_rate(1.0, gradient_clip=1e-6))
     np.testing.assert_allclose(start - model.save(), added, atol=3e-6)
 
 
@@ -99,14 +99,13 @@ def test_a_correction_is_added_after_clipping() -> None:
 @pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"optimizer": "adam"}, {"proximal": 0.5}])
 def test_steps_along_a_given_gradient_equal_the_oracles(name, settings) -> None:
     model, start = model_of(name), parameters(name)
-    anchor = start + np.float32(0.2)
-    model.restore(start, anchor)
-    oracle = OracleOptimizer(ARCHITECTURES[name], start, anchor=anchor)
+    model.restore(start)
+    oracle = OracleOptimizer(ARCHITECTURES[name], start)
     settings = dict(settings)
     proximal = settings.pop("proximal", 0.0)
     for step in range(10):
         gradient = np.random.default_rng(step).normal(size=len(start))
-        model.step(gradient, 0.02, proximal=proximal, **settings)
+        model.step(gradient, at_rate(0.02, proximal=proximal, **settings))
         pulled = gradient + proximal * (oracle.parameters - oracle.anchor)
         oracle.follow(pulled, 0.02, **settings)
     assert relative_error(model.save(), oracle.parameters, start) < 1e-5
@@ -120,42 +119,31 @@ def test_signatures_in_turns_on_batches_of_changing_size_do_not_spoil_each_other
     sizes = np.random.default_rng(4).integers(1, 300, 120)
     for step, size in enumerate(int(size) for size in sizes):
         x, y = windows(name, size, seed=step), labels(name, size, seed=step)
-        model.train(x, 0.01, labels=y)
+        model.train(x, at_rate(0.01), labels=y)
         oracle.step(x, 0.01, labels=y)
         total, _ = model.clipped_sum(x, 1e9, labels=y)
-        model.step(total / size, 0.01)
+        model.step(total / size, at_rate(0.01))
         oracle.step(x, 0.01, labels=y)
         model.infer(x)
     assert relative_error(model.save(), oracle.parameters, parameters(name)) < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"optimizer": "rmsprop"}, "unknown optimizer 'rmsprop'"),
-        ({"momentum": 1.0}, r"in \[0, 1\), got 1.0"),
-        ({"momentum": -0.1}, r"in \[0, 1\), got -0.1"),
-        ({"momentum": 0.5, "optimizer": "adam"}, "momentum is that of SGD"),
-        ({"gradient_clip": 0.0}, "positive norm, got 0.0"),
-        ({"gradient_clip": float("nan")}, "positive norm, got nan"),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused_and_change_nothing(settings, words) -> None:
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan")])
+def test_gradients_are_clipped_to_a_positive_norm_only(clip) -> None:
     model = model_of("autoencoder")
     model.restore(parameters("autoencoder"))
-    with pytest.raises(TrainingSettingsError, match=words):
-        model.train(windows("autoencoder", 4), 0.1, **settings)
-    assert np.array_equal(model.save(), parameters("autoencoder"))
+    with pytest.raises(TrainingSettingsError, match=f"positive norm, got {clip}"):
+        model.clipped_sum(windows("autoencoder", 4), clip)
 
 
 def test_one_training_has_one_optimizer() -> None:
     model, x = model_of("autoencoder"), windows("autoencoder", 4)
     model.restore(parameters("autoencoder"))
-    model.train(x, 0.1, momentum=0.9)
+    model.train(x, at_rate(0.1, momentum=0.9))
     with pytest.raises(TrainingSettingsError, match=r"began with 'sgd'.*restore first"):
-        model.train(x, 0.1, optimizer="adam")
+        model.train(x, at_rate(0.1, optimizer="adam"))
     model.restore(parameters("autoencoder"))
-    model.train(x, 0.1, optimizer="adam")
+    model.train(x, at_rate(0.1, optimizer="adam"))
 
 
 def test_gradients_and_corrections_that_do_not_fit_are_refused() -> None:
@@ -166,9 +154,9 @@ def test_gradients_and_corrections_that_do_not_fit_are_refused() -> None:
         model.restore(parameters("autoencoder"), correction=np.full(AUTOENCODER.parameter_count, np.inf))
     model.restore(parameters("autoencoder"))
     with pytest.raises(LayoutError, match="has shape"):
-        model.step(np.zeros(3), 0.1)
+        model.step(np.zeros(3), at_rate(0.1))
     with pytest.raises(ParameterError, match="not finite"):
-        model.step(np.full(AUTOENCODER.parameter_count, np.nan), 0.1)
+        model.step(np.full(AUTOENCODER.parameter_count, np.nan), at_rate(0.1))
 
 
 @pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"optimizer": "adam"}, {"gradient_clip": 0.1}])
@@ -178,13 +166,9 @@ def test_a_fit_hands_its_settings_to_every_step(settings) -> None:
         model_of("autoencoder"),
         start,
         x,
-        epochs=2,
-        batch_size=16,
-        learning_rate=0.02,
-        proximal=0.1,
+        at_rate(0.02, epochs=2, batch_size=16, proximal=0.1, **settings),
         rng=np.random.default_rng(3),
         correction=added,
-        **settings,
     )
     oracle, rng = OracleOptimizer(AUTOENCODER, start, correction=added), np.random.default_rng(3)
     for _ in range(2):

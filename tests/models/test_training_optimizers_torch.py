@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_samples import ARCHITECTURES, labels, parameters, training_bytes, windows
+from model_samples import ARCHITECTURES, at_rate, labels, parameters, training_bytes, windows
 
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
@@ -39,7 +39,9 @@ def trained_in_the_graph(name, learning_rate, **settings) -> np.ndarray:
     model.restore(parameters(name))
     for step in range(20):
         model.train(
-            windows(name, 16, seed=step), learning_rate, labels=labels(name, 16, seed=step), **settings
+            windows(name, 16, seed=step),
+            at_rate(learning_rate, **settings),
+            labels=labels(name, 16, seed=step),
         )
     return model.save()
 

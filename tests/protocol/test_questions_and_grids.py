@@ -17,10 +17,11 @@ from protocol.questions import (
     encode_question,
     fit_layout,
 )
+from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 FIT = FitQuestion(
-    run_id="r", round_number=1, layout_sha256="x", epochs=1, batch_size=32, learning_rate=0.1, seed=3
+    run_id="r", round_number=1, layout_sha256="x", training=TrainingSettings(learning_rate=0.1), seed=3
 )
 
 

@@ -1,0 +1,138 @@
+"""How one device trains: the settings that a family's file holds, a round's question carries, and the training loops of `models` take.
+
+One struct all the way, so that a hyperparameter is written, checked and named in one place::
+
+    [family.training] ─► TrainingSettings ─► FitQuestion.training ─► edge_agent.learner ─► models.local_training.fit
+                                                                                      └─► models.private_training.fit_privately
+
+A device refuses a setting that it does not know: training otherwise than it was asked to would be worse than not training.
+Values are checked when they are read and when a struct is made by hand; what also depends on a family's other settings (noise on
+the sums, the baseline) is the aggregator's to check.
+
+Sources:
+    FedAvg: McMahan et al., 2017, arXiv:1602.05629v4, Algorithm 1 (ClientUpdate).
+    FedProx: Li et al., 2020, arXiv:1812.06127v5, Eq. (2), for the proximal term.
+    SCAFFOLD: Karimireddy et al., 2020, arXiv:1910.06378v4, Algorithm 1.
+    DP-SGD: Abadi et al., 2016, arXiv:1607.00133v2, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+__all__ = ["MAXIMUM_EPOCHS", "ExamplePrivacy", "Optimizer", "TrainingMethod", "TrainingSettings"]
+
+Optimizer = Literal["sgd", "adam"]
+TrainingMethod = Literal["plain", "scaffold"]
+Count = Annotated[int, Meta(ge=1)]
+Above = Annotated[float, Meta(gt=0)]
+
+MAXIMUM_EPOCHS: Final = 1000
+"""No question may keep a device busy without end."""
+
+
+class ExamplePrivacy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """DP-SGD on the device: hides whether any single window was among the device's own.
+
+    Each window's gradient is clipped to an L2 norm of `clip_norm`, and noise of standard deviation `noise_multiplier` · `clip_norm`
+    is added to their sum. Batches are Poisson samples: every window is in each with probability `sampling_rate`. There are
+    `steps` of them, whatever the epochs and the batch size say.
+
+    Raises:
+        ValueError: a value out of its range, or the work of more than `MAXIMUM_EPOCHS`.
+    """
+
+    clip_norm: Above = 1.0
+    noise_multiplier: Above
+    sampling_rate: Annotated[float, Meta(gt=0, le=1)]
+    steps: Annotated[int, Meta(ge=1, le=100_000)]
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can follow, and what would not end."""
+        _require_ranges(self)
+        if self.steps * self.sampling_rate > MAXIMUM_EPOCHS:
+            raise ValueError(
+                f"steps = {self.steps} at sampling_rate = {self.sampling_rate:g} is the work of"
+                f" {self.steps * self.sampling_rate:g} epochs; at most {MAXIMUM_EPOCHS} are done"
+            )
+
+
+class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a device does with its windows when it is asked to train.
+
+    Attributes:
+        epochs: passes over the windows, 1 to `MAXIMUM_EPOCHS`.
+        batch_size: windows a step, ≥ 1; the last batch of an epoch may be smaller.
+        learning_rate: of each step, > 0.
+        optimizer: it starts anew with each round. Adam has β = (0.9, 0.999) and ε = 1e-8.
+        momentum: SGD's, in [0, 1); 0 is plain descent.
+        proximal: FedProx' μ ≥ 0, the pull towards the parameters that training started from; 0 is none.
+        gradient_clip: longest gradient of a step in L2 norm, > 0, the pull included and a SCAFFOLD correction not; None is no limit.
+        method: ``scaffold`` corrects gradients by control variates, and the answer carries their change.
+        maximum_examples: how many windows, the newest, count at most, ≥ 1; a device may have a lower limit of its own.
+        example_privacy: DP-SGD in place of plain steps; None is none.
+        maximum_staleness: rounds that an update may come late, ≥ 0; 0 drops what misses its own round.
+        staleness_exponent: a late update counts (1 + rounds late)^-exponent, ≥ 0.
+
+    Raises:
+        ValueError: a value out of its range, or settings that do not go together; the message says which to leave out.
+
+    >>> TrainingSettings(learning_rate=0.1).batch_size
+    32
+    >>> TrainingSettings(optimizer="adam", momentum=0.9)
+    Traceback (most recent call last):
+    ValueError: momentum = 0.9 is for the optimizer sgd; adam has its own: leave momentum out
+    """
+
+    epochs: Annotated[int, Meta(ge=1, le=MAXIMUM_EPOCHS)] = 2
+    batch_size: Count = 32
+    learning_rate: Above = 0.05
+    optimizer: Optimizer = "sgd"
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    proximal: Annotated[float, Meta(ge=0)] = 0.0
+    gradient_clip: Above | None = None
+    method: TrainingMethod = "plain"
+    maximum_examples: Count = 10_000
+    example_privacy: ExamplePrivacy | None = None
+    maximum_staleness: Annotated[int, Meta(ge=0)] = 4
+    staleness_exponent: Annotated[float, Meta(ge=0)] = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can follow."""
+        _require_ranges(self)
+        if self.optimizer == "adam" and self.momentum:
+            raise ValueError(
+                f"momentum = {self.momentum:g} is for the optimizer sgd; adam has its own: leave momentum out"
+            )
+        other_steps = {
+            'optimizer = "adam"': self.optimizer == "adam",
+            "momentum": self.momentum > 0,
+            "gradient_clip": self.gradient_clip is not None,
+            "proximal": self.proximal > 0,
+        }
+        found = [key for key, is_set in other_steps.items() if is_set]
+        if self.method == "scaffold" and found:
+            raise ValueError(
+                'method = "scaffold" reads the mean gradient off plain steps, so it does not go with '
+                f'{", ".join(found)}: leave that out, or set method = "plain"'
+            )
+        if self.example_privacy is not None and self.gradient_clip is not None:
+            raise ValueError(
+                "example_privacy clips each window's gradient to its own clip_norm: leave gradient_clip out"
+            )
+
+
+def _require_ranges(settings: Struct) -> None:
+    """Hold a struct that was made by hand to what its fields' types say; a decoder checks them by itself, but for infinity."""
+    for field in msgspec.structs.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} = {value} must be a finite number")
+        try:
+            msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{field.name} = {value!r} cannot be used: {error}") from None
