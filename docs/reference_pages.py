@@ -6,12 +6,17 @@ Links that leave ``docs/`` (to examples, READMEs) become plain text, since the s
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+# MkDocs loads a hook by its file, not from a package.
+sys.path.insert(0, str(Path(__file__).parent))
+from settings_pages import settings_page
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGES: Final = (
@@ -34,6 +39,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = [
         *(config.nav or ()),
         {"Decisions": [f"decisions/{page.name}" for page in decisions]},
+        {"Every setting": [f"reference/{page}.md" for page in _settings()]},
         {"HTTP": [f"reference/{name}.md" for name in _apis()]},
         {"Modules": [{room: f"reference/{room}.md"} for room in _rooms()]},
     ]
@@ -43,6 +49,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the made pages."""
     pages = {room: _modules_page(room, modules) for room, modules in _rooms().items()}
+    pages |= _settings()
     pages |= {name: _api_page(schema) for name, schema in _apis().items()}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
@@ -52,6 +59,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Name what lies outside the site instead of linking to it."""
     return _LEAVING.sub(r"\1 (`\2`)", markdown)
+
+
+def _settings() -> dict[str, str]:
+    from edge_agent.settings import Settings as Agent
+
+    return {"agent-settings": settings_page("fedge-agent", Agent, "FEDGE_AGENT_")}
 
 
 def _rooms() -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from runtime.key_paths import KeyPath, dotted
 
-__all__ = ["explain", "key_lines", "nearest", "place_of", "shown"]
+__all__ = ["explain", "key_lines", "nearest", "place_of", "shown", "valid_at"]
 
 UNITS: Final = {
     "s": "seconds",
@@ -95,7 +95,7 @@ def explain(message: str, document: Mapping[str, Any], kind: type) -> tuple[KeyP
         return path, f"{key + '.' if key else ''}{missing[1]} is missing; it has no default"
     # msgspec does not say which entry of a table with free keys it means: "$.labels[...]"
     tells = reason.startswith(("expected", "invalid")) and "[...]" not in place
-    valid = _valid(path, kind) if tells else ""
+    valid = valid_at(path, kind) if tells else ""
     if isinstance(value, dict) or value is None:
         return path, f"[{key}] {valid or reason}" if key else reason
     return path, f"{key} = {shown(key, value)} is not valid: {valid or reason}"
@@ -116,8 +116,8 @@ def shown(key: str, value: object) -> str:
     return _USER_IN_ADDRESS.sub("…@", repr(value))
 
 
-def _valid(path: KeyPath, kind: type) -> str:
-    """What may stand at `path`: kind of value, range, unit; empty where the type does not tell."""
+def valid_at(path: KeyPath, kind: type) -> str:
+    """What may stand at `path`: "expected", kind of value, range, unit; empty where the type does not tell."""
     found: inspect.Type = inspect.type_info(kind)
     for part in path:
         structs = [member for member in _alternatives(found) if isinstance(member, inspect.StructType)]
@@ -187,21 +187,9 @@ def _described(found: inspect.Type) -> str:  # noqa: PLR0911 - one return a kind
 
 
 def _range(found: inspect.IntType | inspect.FloatType) -> str:
-    low = (
-        f"at least {found.ge:g}"
-        if found.ge is not None
-        else f"above {found.gt:g}"
-        if found.gt is not None
-        else ""
-    )
-    high = (
-        f"at most {found.le:g}"
-        if found.le is not None
-        else f"below {found.lt:g}"
-        if found.lt is not None
-        else ""
-    )
-    return " " + " and ".join(filter(None, (low, high))) if low or high else ""
+    bounds = {"at least": found.ge, "above": found.gt, "at most": found.le, "below": found.lt}
+    said = [f"{words} {bound:.15g}" for words, bound in bounds.items() if bound is not None]
+    return " " + " and ".join(said) if said else ""
 
 
 def _length(found: inspect.StrType | inspect.ListType | inspect.VarTupleType, unit: str) -> str:
