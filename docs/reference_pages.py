@@ -63,8 +63,12 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def _settings() -> dict[str, str]:
     from edge_agent.settings import Settings as Agent
+    from fleet.settings import Settings as Fleet
 
-    return {"agent-settings": settings_page("fedge-agent", Agent, "FEDGE_AGENT_")}
+    return {
+        "agent-settings": settings_page("fedge-agent", Agent, "FEDGE_AGENT_"),
+        "fleet-settings": settings_page("fedge-fleet", Fleet, "FEDGE_FLEET_SERVICE_"),
+    }
 
 
 def _rooms() -> dict[str, list[str]]:

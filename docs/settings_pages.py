@@ -73,7 +73,11 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 def _reasons(table: type[Struct]) -> dict[str, str]:
     """The sentence under each field."""
-    lines = next(n for n in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(table)))) if isinstance(n, ast.ClassDef)).body
+    lines = next(
+        n
+        for n in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(table))))
+        if isinstance(n, ast.ClassDef)
+    ).body
     return {
         before.target.id: " ".join(str(after.value.value).split()).replace("|", "\\|")
         for before, after in itertools.pairwise(lines)
