@@ -10,6 +10,7 @@ Source: NEP 1, "A Simple File Format for NumPy Arrays", and `numpy.lib.format`.
 from __future__ import annotations
 
 import io
+from tokenize import TokenError
 from typing import Final
 
 import numpy as np
@@ -35,7 +36,7 @@ def decode_vector(content: bytes) -> NDArray[np.float32]:
         if version != (1, 0):
             raise QuestionError(f"a vector must be .npy version 1.0, got {version}")
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=MAX_HEADER_BYTES)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+    except (ValueError, SyntaxError, TypeError, TokenError, RecursionError, MemoryError) as error:
         raise QuestionError(f"not a .npy vector: {str(error)[:200]}") from None
     if dtype != np.dtype("<f4"):
         raise QuestionError(f"a vector must be little-endian float32, got {str(dtype)[:40]!r}")

@@ -1,6 +1,7 @@
 """How large anything from another machine may be, and why. Checked before anything is parsed.
 
-MQTT limits follow AWS IoT Core (128 KB payload, 7 topic levels), the narrowest common broker.
+MQTT limits follow AWS IoT Core, the narrowest common broker: 128 KB a payload, and 7 topic levels where ours have 5
+(`protocol.topics`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ MAX_PAYLOAD_BYTES: Final = 128 * 1024
 
 MAX_NESTING_DEPTH: Final = 12
 """Open brackets in a JSON message; our deepest schema needs 6. Stops stack-exhausting payloads."""
-
-MAX_TOPIC_LEVELS: Final = 7
-"""Slashes + 1 in a topic. AWS IoT Core refuses more."""
 
 MAX_NAME_CHARS: Final = 64
 """Tenant, device and family names."""

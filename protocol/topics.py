@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from protocol.errors import TopicError
-from protocol.limits import MAX_TOPIC_LEVELS
 from protocol.messages.kinds import Kind
 from protocol.names import DeviceId, Tenant, check_name
 
@@ -73,7 +72,7 @@ def parse_device_topic(topic: str) -> DeviceTopic:
         TopicError: the topic is outside the scheme; the message names what was expected.
     """
     levels = topic.split("/")
-    if len(levels) > MAX_TOPIC_LEVELS or len(levels) != 5 or "/".join(levels[:2]) != PREFIX:
+    if len(levels) != 5 or "/".join(levels[:2]) != PREFIX:
         raise TopicError(f"topic {topic[:120]!r} is not {PREFIX}/<tenant>/<device>/<kind>")
     _, _, tenant, device, kind = levels
     try:
