@@ -43,7 +43,7 @@ from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.reporting import Facts, StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
-from edge_agent.settings import Settings, load_settings
+from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.port import Source
 from edge_agent.status import load_counters
@@ -69,7 +69,7 @@ def run(config_file: Path) -> int:
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        settings = load_settings(config_file)
+        settings = load_agent_settings(config_file)
         # Before anything is built: building may try a delegate for seconds, and must not die half way through.
         signals = _StopSignals()
         with ExitStack() as stack:
@@ -135,7 +135,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     identity = Identity(
         tenant=settings.tenant, device=enrolled.device, family=settings.family, boot_id=secrets.token_hex(8)
     )
-    source = open_source(settings.source, directory=settings.config_file.parent)
+    source = open_source(settings.source)
     stack.callback(source.close)
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)

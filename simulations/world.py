@@ -288,7 +288,7 @@ class World:
             "source": self.machines.source_table(index, self.control_file(device).absolute()),
             "detection": {
                 "commissioning_windows": s.detection.commissioning_windows,
-                "confirm": s.detection.confirm,
+                "opens_after_windows": s.detection.opens_after_windows,
             },
             "health": {"every_s": 2.0},
             "debug": {"score_log": True},

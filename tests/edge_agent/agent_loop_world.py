@@ -23,7 +23,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.reporting import Facts, StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import load_settings
+from edge_agent.settings import load_agent_settings
 from edge_agent.sources.port import SourceWindow
 from edge_agent.status import Status, load_counters, read_status
 from edge_agent.telemetry import Identity, Telemetry
@@ -131,7 +131,7 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         (directory / "agent.toml").write_text(CONFIG)
-        settings = load_settings(directory / "agent.toml")
+        settings = load_agent_settings(directory / "agent.toml")
         settings.state_dir.mkdir(exist_ok=True)
         self.paths = settings.paths
         self.now_s = 0.0
