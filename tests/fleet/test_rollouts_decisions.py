@@ -258,6 +258,7 @@ REJECTED → ROLLED_BACK
 @pytest.mark.parametrize(
     ("states", "drawn"),
     [(RolloutState, ROLLOUT_ARROWS), (GroupState, GROUP_ARROWS), (InstallStatus, EXECUTION_ARROWS)],
+    ids=["rollout", "group", "execution"],
 )
 def test_every_state_of_the_drawing_is_reached_only_by_its_arrows(
     states: type[RolloutState | GroupState | InstallStatus], drawn: str
