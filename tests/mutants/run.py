@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -124,18 +125,22 @@ def try_area(
     began = time.monotonic()
     _check_that_no_mutant_survives(area, waiting, reached)
     running: dict[Trial, Mutant] = {}
-    while waiting or running:
-        while waiting and len(running) < budget.jobs:
-            mutant, tests = waiting.pop()
-            seconds = sum(reached[test].seconds for test in tests)
-            running[Trial(mutant.path, mutant.source, tests, tests_s=seconds)] = mutant
-        for trial, mutant in list(running.items()):
-            outcome = trial.outcome()
-            if outcome:
-                del running[trial]
-                results.append((mutant, outcome))
-                outcomes.keep(mutant, tests_key, outcome)
-        time.sleep(0.01)
+    try:
+        while waiting or running:
+            while waiting and len(running) < budget.jobs:
+                mutant, tests = waiting.pop()
+                seconds = sum(reached[test].seconds for test in tests)
+                running[Trial(mutant.path, mutant.source, tests, tests_s=seconds)] = mutant
+            for trial, mutant in list(running.items()):
+                outcome = trial.outcome()
+                if outcome:
+                    del running[trial]
+                    results.append((mutant, outcome))
+                    outcomes.keep(mutant, tests_key, outcome)
+            time.sleep(0.01)
+    finally:
+        for trial in running:
+            trial.end()
     survived = sum(outcome == "survived" for _, outcome in results)
     tried = len(results)
     share = f"{(tried - survived) / tried:.1%}" if tried else "nothing to mutate"
@@ -208,6 +213,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     arguments = parser.parse_args()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; what was found is kept, the next run goes on"))
     STATE.mkdir(exist_ok=True)
     if arguments.fresh:
         (STATE / "outcomes.jsonl").unlink(missing_ok=True)
