@@ -137,7 +137,7 @@ AREAS = (
         tests=(
             "tests/service/test_*.py",
             "tests/fleet/test_fleet_parts.py",
-            "tests/fleet/test_fleet_claims.py",
+            "tests/fleet/test_fleet_tokens.py",
             "tests/fleet/test_fleet_enrolment.py",
             "tests/fleet/test_fleet_api.py",
             "tests/aggregator/test_aggregator_api.py",
