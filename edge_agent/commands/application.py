@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from edge_agent.app import load_release_keys
@@ -17,7 +16,7 @@ from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.mqtt_link import client_tls
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
-from edge_agent.status import read_status
+from edge_agent.status import read_status, status_document
 
 __all__ = ["application"]
 
@@ -56,7 +55,7 @@ def status(
     found = read_status(load_agent_settings(config).paths.status)
     now_s = time.time()
     if as_json:
-        print(json.dumps({**msgspec.to_builtins(found), "running": not found.is_stale(now_s)}))
+        print(json.dumps({**status_document(found), "running": not found.is_stale(now_s)}))
     else:
         print_status(found, now_s)
     return 1 if found.is_stale(now_s) else 0
