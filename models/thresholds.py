@@ -94,7 +94,7 @@ class AlarmState:
             )
         self._opens_after, self._closes_after = opens_after_windows, closes_after_windows
         self._closes_below_share = closes_below_share
-        self._recent: deque[bool] = deque(maxlen=opens_after_windows + 1 if opens_after_windows > 1 else 1)
+        self._recent: deque[bool] = deque(maxlen=opens_after_windows + 1)
         self._calm = self._windows = 0
         self._peak = 0.0
         self._open = False
@@ -125,6 +125,4 @@ class AlarmState:
     def reset(self) -> None:
         """Forget everything, e.g. after a new release went live."""
         self._open = False
-        self._calm = self._windows = 0
-        self._peak = 0.0
         self._recent.clear()

@@ -71,7 +71,9 @@ AREAS = (
         name="thresholds",
         code=("models/thresholds.py", "models/drift/*.py", "edge_agent/detection_memory.py"),
         tests=(
-            "tests/models/test_detection_*.py",
+            "tests/models/test_detection_drift.py",
+            "tests/models/test_detection_monitor.py",
+            "tests/models/test_detection_thresholds.py",
             "tests/models/test_drift_bootstrap.py",
             "tests/models/test_drift_labels.py",
             "tests/edge_agent/test_agent_pipeline.py",
