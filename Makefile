@@ -58,6 +58,9 @@ prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md
 	@bash tests/programs.sh
 	@$(BIN)/python tests/prove.py $(ARGS)
 
+mutants: $(READY) ## change what guards people, place by place, and see the tests notice nine of ten (ARGS="--area auth --count 50")
+	@$(BIN)/python tests/mutants/run.py $(ARGS)
+
 prove-edge: $(READY) ## build an environment from the edge extra alone and run the agent's tests in it
 	@$(BIN)/python tests/edge_environment/prove.py
 

@@ -122,7 +122,8 @@ class ReachFile:
         }
 
     def _key(self, test: Path) -> str:
-        helpers = sorted(file for file in test.parent.glob("*.py") if not file.name.startswith("test_"))
+        beside = [*test.parent.glob("*.py"), *Path("tests").glob("*.py")]
+        helpers = sorted(file for file in beside if not file.name.startswith("test_"))
         return _digest([test, *helpers]) + self._product
 
 

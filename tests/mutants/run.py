@@ -223,10 +223,14 @@ def main() -> int:
     results = {area.name: try_area(area, arguments.seed, budget, outcomes, arguments.only) for area in areas}
     (STATE / "report.md").write_text(report(results, arguments.seed))
     _say(f"survivors: {STATE / 'report.md'}")
-    shares = [
-        sum(outcome != "survived" for _, outcome in rows) / max(1, len(rows)) for rows in results.values()
-    ]
-    return 0 if min(shares) >= KILLED_SHARE else 1
+    killed = {name: sum(outcome != "survived" for _, outcome in rows) for name, rows in results.items()}
+    shares = {name: killed[name] / max(1, len(rows)) for name, rows in results.items()}
+    worst = min(shares, key=shares.__getitem__)
+    tried = sum(map(len, results.values()))
+    _say(
+        f"{sum(killed.values())} of {tried} mutants killed, {shares[worst]:.1%} in {worst} at worst, seed {arguments.seed}"
+    )
+    return 0 if shares[worst] >= KILLED_SHARE else 1
 
 
 if __name__ == "__main__":

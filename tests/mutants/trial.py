@@ -105,7 +105,7 @@ def record(tests: list[Path], log: Path) -> tuple[dict[str, Reach], set[str], li
         if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             msg = f"pytest cannot run these tests without a mutant either (exit code {code})"
             raise RuntimeError(msg)
-        helpers = {file.stem for file in root.glob("tests/*/*.py")}
+        helpers = {file.stem for file in root.glob("tests/**/*.py")}
         return (
             recorder.reached(),
             recorder.failed,
