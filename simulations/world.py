@@ -208,9 +208,10 @@ class World:
             "url": self.addresses.broker_url,
             "username": "fleet",
             "password_file": "mqtt.password",
+            "accounts": "none",
         }
         if self.addresses.has_own_broker:
-            mqtt["accounts_file"] = "../broker/passwords"
+            mqtt |= {"accounts": "password-file", "accounts_file": "../broker/passwords"}
             mqtt["services"] = {"aggregator": "../aggregator/mqtt.password"}
         return {
             "listen": self.addresses.fleet,

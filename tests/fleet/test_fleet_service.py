@@ -67,6 +67,7 @@ class Site:
             [mqtt]
             url = "mqtt://127.0.0.1:{self.port}"
             password_file = "fleet.password"
+            accounts = "password-file"
             accounts_file = "passwords"
             reconnect_s = 0.1
             """
