@@ -303,7 +303,7 @@ class Pipeline:
             if isinstance(change, Opened):
                 self._is_continuing = False
                 return None
-            if self._calm >= self._settings.closes_after_windows:
+            if self._calm >= self._settings.release:
                 self._is_continuing = False
                 self._remember(alarm_open=False)
         elif change is not None:
@@ -392,7 +392,5 @@ class Pipeline:
 
 def _fresh_alarm(settings: DetectionSettings) -> AlarmState:
     return AlarmState(
-        opens_after_windows=settings.opens_after_windows,
-        closes_after_windows=settings.closes_after_windows,
-        closes_below_share=settings.closes_below_share,
+        confirm=settings.confirm, release=settings.release, release_share=settings.release_share
     )

@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
+from aggregator.release_keys import read_private_key
 from protocol.bundle import TrustedKeys, open_bundle, pack_bundle
 from protocol.manifest import Provenance
-from simulations.certificates import load_release_key
 
 __all__ = ["harmful_release"]
 
@@ -23,7 +23,7 @@ HARM: Final = 0.02
 
 def harmful_release(good: bytes, *, version: int, signing_key: Path, now: float) -> bytes:
     """Return the bundle `good` again as `version`, with a harmful threshold, signed by the key in `signing_key`."""
-    key = load_release_key(signing_key)
+    key = read_private_key(signing_key, "signing_key")
     opened = open_bundle(good, TrustedKeys([key.public_key()]))
     threshold = opened.manifest.threshold
     manifest = msgspec.structs.replace(

@@ -1,11 +1,11 @@
-"""The embedded MQTT broker of a simulated world: amqtt on loopback, with passwords and topic rights.
+"""The embedded MQTT broker of a simulated world: amqtt on loopback, over TLS, with passwords and topic rights.
 
-``python -m simulations.broker --listen 127.0.0.1:PORT --passwords FILE``
+``python -m simulations.broker --listen 127.0.0.1:PORT --passwords FILE --certificate FILE --key FILE``
 
 Not for production (use Mosquitto; `deploy/` shows how): amqtt keeps sessions and retained messages in memory and
-manages about a thousand QoS 1 messages a second on two cores. It refuses to listen beyond loopback, refuses
-anonymous clients, reads the same password file that the fleet maintains for Mosquitto (again at each change), and
-gives each device its own topics only. One source of identity, whichever broker.
+manages about a thousand QoS 1 messages a second (`benchmarks/embedded_broker.py`). It speaks nothing but TLS, refuses
+to listen beyond loopback, refuses anonymous clients, reads the accounts file that the fleet maintains (again at each
+change), and gives each device its own topics only. docs/decisions/0011 says why amqtt.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hmac
-import ipaddress
 import logging
 import signal
 import sys
@@ -30,6 +29,7 @@ from amqtt.session import Session
 
 from protocol.errors import TopicError
 from protocol.topics import DOWNLINK_KINDS, PREFIX, TRAINING, UPLINK_KINDS, parse_device_topic
+from service.addresses import is_loopback, split_endpoint
 from simulations.mosquitto_passwords import parse_password_line
 
 FLEET: Final = "fleet"
@@ -119,10 +119,19 @@ def may(username: str, topic: str, *, publish: bool) -> bool:
     return parsed.device == username and parsed.kind in (UPLINK_KINDS if publish else DOWNLINK_KINDS)
 
 
-def broker_settings(host: str, port: int, passwords: Path) -> dict[str, object]:
-    """The amqtt configuration: one TCP listener, our two plug-ins, nothing of its defaults."""
+def broker_settings(listen: str, passwords: Path, certificate: Path, key: Path) -> dict[str, object]:
+    """The amqtt configuration: one TLS listener at `listen` (host:port), our two plug-ins, nothing of its defaults."""
     return {
-        "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}", "max_connections": 1000}},
+        "listeners": {
+            "default": {
+                "type": "tcp",
+                "bind": listen,
+                "max_connections": 1000,
+                "ssl": True,
+                "certfile": str(certificate),
+                "keyfile": str(key),
+            }
+        },
         "plugins": {
             "simulations.broker.PasswordFile": {"path": str(passwords)},
             "simulations.broker.DeviceTopics": {},
@@ -130,12 +139,12 @@ def broker_settings(host: str, port: int, passwords: Path) -> dict[str, object]:
     }
 
 
-async def serve(host: str, port: int, passwords: Path) -> None:
-    """Run the broker until SIGTERM or SIGINT."""
+async def serve(settings: dict[str, object]) -> None:
+    """Run a broker of these `broker_settings` until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    broker = Broker(broker_settings(host, port, passwords))
+    broker = Broker(settings)
     await broker.start()
     await stop.wait()
     await broker.shutdown()
@@ -146,11 +155,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="MQTT broker for a simulated world (loopback only)")
     parser.add_argument("--listen", required=True, help="host:port on loopback")
     parser.add_argument("--passwords", required=True, type=Path, help="Mosquitto password file")
+    parser.add_argument("--certificate", required=True, type=Path, help="what clients are shown, PEM")
+    parser.add_argument("--key", required=True, type=Path, help="its private key, PEM")
     options = parser.parse_args()
-    host, _, port = options.listen.rpartition(":")
-    if not ipaddress.ip_address(host).is_loopback:
+    try:
+        is_here = is_loopback(split_endpoint(options.listen).host)
+    except ValueError as error:
+        sys.stderr.write(f"broker: {error}\n")
+        return 2
+    if not is_here:
         sys.stderr.write(
-            f"broker: {host} is not loopback; this broker has no TLS: use Mosquitto beyond this machine\n"
+            f"broker: {options.listen} is not loopback; beyond this machine use Mosquitto (deploy/README.md)\n"
         )
         return 2
     logging.basicConfig(level=logging.ERROR, format="broker: %(message)s")
@@ -158,7 +173,9 @@ def main() -> int:
         logging.CRITICAL
     )  # it prints tracebacks for what is told in one line below
     try:
-        asyncio.run(serve(host, int(port), options.passwords))
+        asyncio.run(
+            serve(broker_settings(options.listen, options.passwords, options.certificate, options.key))
+        )
     except (BrokerError, OSError) as error:
         sys.stderr.write(f"broker: cannot listen on {options.listen}: {error}\n")
         return 2

@@ -52,14 +52,10 @@ def run(
         Path | None,
         typer.Option(help="where the world lives; kept afterwards (default: a temporary folder, removed)"),
     ] = None,
-    broker: Annotated[
-        str | None,
-        typer.Option(help="use this MQTT broker (mqtt://host:port on loopback) instead of the embedded one"),
-    ] = None,
 ) -> None:
     """Play a story from enrolment to recovery, live."""
     # Seen at once, not when a broker fails to start or, after the whole story, its report cannot be drawn.
-    if missing := [name for name in ("amqtt", "matplotlib") if find_spec(name) is None]:
+    if missing := [name for name in ("amqtt", "matplotlib", "trustme") if find_spec(name) is None]:
         _fail(f"{' and '.join(missing)} not installed: a simulation needs `pip install '.[sim]'`", 2)
     from simulations.playing import (
         open_world_and_play,  # after --help and usage errors: it imports the services
@@ -81,7 +77,6 @@ def run(
             json_path=json,
             report_path=report,
             picture_path=picture,
-            broker_url=broker,
         )
     except (ScenarioError, DataError) as error:
         _fail(str(error), 2)

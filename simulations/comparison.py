@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.release_keys import read_private_key
 from models.bundles import ModelBundle, read_bundle
 from models.int8_model import Int8Model
 from models.local_training import fit
@@ -28,7 +29,6 @@ from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.grids import SCORE_GRID
 from protocol.training import TrainingSettings
-from simulations.certificates import load_release_key
 from simulations.machines import RecordedBearings
 from simulations.observer import Observer
 from simulations.scenario import Scenario
@@ -42,7 +42,7 @@ ShareOver = Callable[[Rows], float]
 
 def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Observer) -> dict[str, float]:
     """Percentages, averaged over the devices; keys say what they are."""
-    trusted = TrustedKeys([load_release_key(world.release_key).public_key()])
+    trusted = TrustedKeys([read_private_key(world.release_key, "signing_key").public_key()])
     first, second = (
         read_bundle(
             open_bundle(

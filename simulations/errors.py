@@ -6,7 +6,6 @@
     ├── ScenarioError          the scenario file or an option is wrong: the person mends it
     ├── DataError              a recording is missing or not what the scenario needs
     ├── ProcessFailedError     a process of the world did not come up, or kept dying
-    ├── PortInUseError         somebody else listens where the world should
     └── StoryError             the story did not come to its end in time
 """
 
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 __all__ = [
     "DataError",
-    "PortInUseError",
     "ProcessFailedError",
     "ScenarioError",
     "SimulationError",
@@ -36,10 +34,6 @@ class DataError(SimulationError):
 
 class ProcessFailedError(SimulationError):
     """A process of the world did not become ready, or died more often than it may."""
-
-
-class PortInUseError(SimulationError):
-    """A fixed port was asked for and is taken."""
 
 
 class StoryError(SimulationError):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge_agent.sources.rotating_machine import PROFILES, MachineCondition, RotatingMachine
 from models.features import make_extractor, passthrough_spec, vibration_spec
 from protocol.manifest import FeatureSpec
+from runtime.durable_files import write_quickly
 from simulations.errors import DataError
 from simulations.scenario import MachineSettings
 
@@ -57,9 +58,7 @@ class Machines(Protocol):
 
 def write_control(path: Path, content: dict[str, object]) -> None:
     """Replace a control file in one step, so that an agent never reads half of it."""
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
+    write_quickly(path, json.dumps(content).encode())
 
 
 class SimulatedMachines:

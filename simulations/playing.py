@@ -47,7 +47,6 @@ def open_world_and_play(
     data: str | None = None,
     json_path: Path | None = None,
     report_path: Path | None = None,
-    broker_url: str | None = None,
     picture_path: Path | None = None,
     on_tick: Callable[[Record, Supervisor], None] = lambda *_: None,
 ) -> Outcome:
@@ -74,7 +73,7 @@ def open_world_and_play(
         on_tick(seen, supervisor)
 
     with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
-        world = World(directory, scenario, machines, supervisor, broker_url=broker_url)
+        world = World(directory, scenario, machines, supervisor)
         observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=record.epoch_s)
         try:
             with Screen(console) as screen:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from runtime.durable_files import write_durably
 from simulations.figures import Figures
 from simulations.record import Record, RolloutSeen
 from simulations.summary import summary_rows
@@ -34,7 +34,7 @@ td.value{font-weight:600;white-space:nowrap}td.remark{color:#546170}svg{width:10
 
 
 def write_json(path: Path, record: Record, figures: Figures) -> None:
-    """Write the figures and the story's times as JSON, in one step (temp file, fsync, rename)."""
+    """Write the figures and the story's times as JSON, in one durable step."""
     document = {
         "title": record.title,
         "figures": figures.as_dict(),
@@ -215,9 +215,4 @@ def _plain(value: object) -> object:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_durably(path, text.encode())

@@ -15,8 +15,6 @@ import aiomqtt
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from fleet.broker_accounts.broker_state import RESPONSE_TOPIC
-from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.desired import desired_state
 from fleet.ingest.judging import Arrival
 from fleet.metrics import FleetMetrics
@@ -50,10 +48,8 @@ class BrokerLink:
         outgoing: Outgoing,
         metrics: FleetMetrics,
         now: Callable[[], float],
-        accounts: DynamicSecurity | None,
     ) -> None:
         self._account = account
-        self._accounts = accounts
         self._messages = messages
         self._tenant = tenant
         self._database = database
@@ -67,10 +63,7 @@ class BrokerLink:
         await self._account.stay_connected(self._session, also_ends=(SQLAlchemyError,))
 
     async def _session(self, client: aiomqtt.Client) -> None:
-        filters = [uplink_filter(self._tenant, kind) for kind in sorted(UPLINK_KINDS)]
-        if self._accounts:
-            filters.append(RESPONSE_TOPIC)
-        await client.subscribe([(topic, 1) for topic in filters])
+        await client.subscribe([(uplink_filter(self._tenant, kind), 1) for kind in sorted(UPLINK_KINDS)])
         self._metrics.broker_connected.set(1)
         self._metrics.broker_connects.inc()
         try:
@@ -79,8 +72,6 @@ class BrokerLink:
                 tasks.create_task(self._receive(client))
                 tasks.create_task(self._publish_acks(client))
                 tasks.create_task(self._publish_desired(client))
-                if self._accounts:
-                    tasks.create_task(self._accounts.keep(client.publish))
         finally:
             self._metrics.broker_connected.set(0)
 
@@ -88,9 +79,6 @@ class BrokerLink:
         async for message in client.messages:
             topic = str(message.topic)
             payload = message.payload if isinstance(message.payload, bytes) else b""
-            if self._accounts and topic == RESPONSE_TOPIC:
-                self._accounts.hear(payload)
-                continue
             if not payload and topic.endswith(f"/{Kind.DEATH.value}"):
                 continue  # a device that came back has cleared its retained will
             self._intake.offer(

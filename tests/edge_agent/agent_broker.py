@@ -13,6 +13,7 @@ import paho.mqtt.client as mqtt
 from agent_world import DEVICE, PASSWORD, TENANT
 from amqtt.broker import Broker
 from free_ports import free_port
+from mosquitto_broker import LocalCertificates
 from paho.mqtt.enums import CallbackAPIVersion
 
 from protocol.messages.envelope import Event, decode, encode, kind_of
@@ -29,6 +30,7 @@ class BrokerThread:
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
+        self.certificates = LocalCertificates(directory / "pki")
         self.passwords = directory / "passwords"
         lines = [_password_line(DEVICE, PASSWORD), _password_line("fleet", FLEET_PASSWORD)]
         self.passwords.write_text("\n".join(lines) + "\n")
@@ -38,7 +40,11 @@ class BrokerThread:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"mqtts://127.0.0.1:{self.port}"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.certificates.ca_file
 
     def start(self) -> None:
         ready = threading.Event()
@@ -57,7 +63,11 @@ class BrokerThread:
     def _serve(self, ready: threading.Event) -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        broker = Broker(broker_settings("127.0.0.1", self.port, self.passwords), loop)
+        certificates = self.certificates
+        settings = broker_settings(
+            f"127.0.0.1:{self.port}", self.passwords, certificates.certificate, certificates.key
+        )
+        broker = Broker(settings, loop)
         loop.run_until_complete(broker.start())
         self._loop, self._broker = loop, broker
         ready.set()
@@ -76,17 +86,18 @@ async def _end(broker: Broker) -> None:
 class ListeningFleet:
     """Keeps every event by id; acknowledges while `acknowledges`."""
 
-    def __init__(self, port: int, *, acknowledges: bool = True) -> None:
+    def __init__(self, broker: BrokerThread, *, acknowledges: bool = True) -> None:
         self.acknowledges = acknowledges
         self.events: dict[str, Event] = {}
         self.deliveries: list[str] = []
         self.retained_deaths: list[Event] = []
         self._subscribed = threading.Event()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"fleet-{port}")
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"fleet-{broker.port}")
+        self._client.tls_set(str(broker.ca_file))
         self._client.username_pw_set("fleet", FLEET_PASSWORD)
         self._client.on_message = self._on_message
         self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.connect("127.0.0.1", port)
+        self._client.connect("127.0.0.1", broker.port)
         self._client.subscribe([(uplink_filter(TENANT, kind), 1) for kind in _UPLINKS])
         self._client.loop_start()
         self._subscribed.wait()

@@ -39,10 +39,16 @@ def broker(tmp_path: Path) -> Iterator[BrokerThread]:
 def connect() -> Iterator[Callable[..., MqttLink]]:
     links: list[MqttLink] = []
 
-    def made(url: str, *, password: str = PASSWORD, wake: Callable[[], None] = lambda: None) -> MqttLink:
+    def made(
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        password: str = PASSWORD,
+        wake: Callable[[], None] = lambda: None,
+    ) -> MqttLink:
         topic, payload = last_will(IDENTITY, 1.8e9)
         link = MqttLink(
-            MqttSettings(url=url, keepalive_s=2, reconnect_max_s=0.3),
+            MqttSettings(url=url, ca_file=ca_file, keepalive_s=2, reconnect_max_s=0.3),
             client_id=DEVICE,
             credentials=Credentials(username=DEVICE, password=password),
             will=Will(topic=topic, payload=payload),
@@ -66,10 +72,10 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
     broker: BrokerThread, connect: Callable[..., MqttLink]
 ) -> None:
     woken = threading.Event()
-    link = connect(broker.url, wake=woken.set)
+    link = connect(broker.url, ca_file=broker.ca_file, wake=woken.set)
     assert not link.publish(HEALTH_TOPIC, _health())
     broker.start()
-    fleet = ListeningFleet(broker.port)
+    fleet = ListeningFleet(broker)
     try:
         wait_until(lambda: link.is_connected, "the connection")
         assert woken.is_set()
@@ -92,7 +98,7 @@ def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
     broker: BrokerThread, connect: Callable[..., MqttLink]
 ) -> None:
     broker.start()
-    link = connect(broker.url)
+    link = connect(broker.url, ca_file=broker.ca_file)
     wait_until(lambda: link.connections == 1, "the first connection")
     broker.stop()
     wait_until(lambda: not link.is_connected, "the loss to be noticed")
@@ -105,7 +111,7 @@ def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
 ) -> None:
     caplog.set_level(logging.DEBUG, "edge_agent")
     broker.start()
-    link = connect(broker.url, password="wrong-and-secret")
+    link = connect(broker.url, ca_file=broker.ca_file, password="wrong-and-secret")
     wait_until(lambda: "enrolled, and not revoked?" in caplog.text, "the complaint")
     assert not link.is_connected
     assert "wrong-and-secret" not in caplog.text
@@ -147,9 +153,9 @@ def test_a_clean_close_sends_what_was_published_last_and_no_will(
     broker: BrokerThread, connect: Callable[..., MqttLink]
 ) -> None:
     broker.start()
-    fleet = ListeningFleet(broker.port)
+    fleet = ListeningFleet(broker)
     try:
-        link = connect(broker.url)
+        link = connect(broker.url, ca_file=broker.ca_file)
         wait_until(lambda: link.is_connected, "the connection")
         data = Death(reason=DeathReason.SHUTDOWN)
         farewell = encode(Event(source=DEVICE, boot_id="b1", sequence=7, time=1.8e9, data=data))

@@ -12,18 +12,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paho.mqtt.client as paho
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from free_ports import is_taken
+from mosquitto_broker import LocalCertificates
 from waiting import died, wait_until
 
 from fleet.ingest.judging import Arrival
@@ -83,32 +81,6 @@ def write_release_key(path: Path, key: Ed25519PrivateKey = RELEASE_KEY) -> Path:
         )
     )
     return path
-
-
-def write_certificate(folder: Path) -> Path:
-    """A self-signed certificate for 127.0.0.1 in ``tls.pem`` with its key in ``tls.key``; it is its own CA."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    today = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=1))
-        .not_valid_after(today + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "tls.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "tls.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return folder / "tls.pem"
 
 
 @dataclass(kw_only=True)
@@ -220,10 +192,22 @@ def fleet_process(config: Path, log: Path) -> Iterator[tuple[subprocess.Popen[by
 
 
 @contextmanager
-def broker_process(port: int, passwords: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """amqtt in its own process, with the password file that the fleet maintains."""
+def broker_process(
+    port: int, passwords: Path, certificates: LocalCertificates, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The embedded broker in its own process, over TLS, with the accounts file that the fleet maintains."""
     with process(
-        "-m", "simulations.broker", "--listen", f"127.0.0.1:{port}", "--passwords", str(passwords), log=log
+        "-m",
+        "simulations.broker",
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--passwords",
+        str(passwords),
+        "--certificate",
+        str(certificates.certificate),
+        "--key",
+        str(certificates.key),
+        log=log,
     ) as child:
         wait_until(lambda: is_taken(port), "the broker to listen", unless=lambda: died(child, log))
         yield child
@@ -238,7 +222,7 @@ def kill(child: subprocess.Popen[bytes]) -> None:
 class DeviceClient:
     """A device's MQTT connection: publishes raw payloads, remembers what came down."""
 
-    def __init__(self, port: int, username: str, password: str) -> None:
+    def __init__(self, port: int, username: str, password: str, ca_file: Path) -> None:
         self.acked: set[tuple[str, int]] = set()
         self.desired: list[bytes] = []
         self.connected = threading.Event()
@@ -247,6 +231,7 @@ class DeviceClient:
             paho.CallbackAPIVersion.VERSION2, client_id=username, protocol=paho.MQTTv311
         )
         self._client.username_pw_set(username, password)
+        self._client.tls_set(str(ca_file))
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message

@@ -26,10 +26,10 @@ from fleet_world import (
     fleet_process,
     health,
     kill,
-    write_certificate,
     write_release_key,
 )
 from free_ports import free_port
+from mosquitto_broker import LocalCertificates
 from sqlalchemy import select
 from waiting import wait_until
 
@@ -58,6 +58,7 @@ class Site:
         self.config = folder / "fleet.toml"
         write_release_key(folder / "release.pub.pem")
         (folder / "fleet.password").write_text("made-up-fleet-password")
+        self.certificates = LocalCertificates(folder / "pki")
         self.config.write_text(
             f"""
             listen = "127.0.0.1:0"
@@ -65,9 +66,9 @@ class Site:
             tenant = "{TENANT}"
             release_keys = ["release.pub.pem"]
             [mqtt]
-            url = "mqtt://127.0.0.1:{self.port}"
+            url = "mqtts://127.0.0.1:{self.port}"
+            ca_file = "pki/ca.pem"
             password_file = "fleet.password"
-            accounts = "password-file"
             accounts_file = "passwords"
             reconnect_s = 0.1
             """
@@ -110,13 +111,13 @@ class Site:
         )
         assert answer.status_code == 201, answer.text
         login = answer.json()["mqtt"]
-        client = DeviceClient(self.port, login["username"], login["password"])
+        client = DeviceClient(self.port, login["username"], login["password"], self.certificates.ca_file)
         client.connected.wait()
         return client
 
     def broker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         # the fleet writes the password file when it starts; a broker without one lets nobody in
-        return broker_process(self.port, self.passwords, self.folder / "broker.log")
+        return broker_process(self.port, self.passwords, self.certificates, self.folder / "broker.log")
 
     def stored(self) -> list[int]:
         database = self.database()
@@ -217,11 +218,12 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
     token_file = site.folder / "token"
     token_file.write_text(site.token(Role.PUBLISHER))
     (site.folder / "v1.fedge").write_bytes(bundle(1))
-    ca = write_certificate(site.folder)
-    site.config.write_text("tls_cert = 'tls.pem'\ntls_key = 'tls.key'\n" + site.config.read_text())
+    site.config.write_text(
+        "tls_cert = 'pki/server.pem'\ntls_key = 'pki/server.key'\n" + site.config.read_text()
+    )
     with fleet_process(site.config, site.log) as (_, url):
         assert url.startswith("https://")
-        reach = ("--url", url, "--ca", str(ca), "--token-file", str(token_file))
+        reach = ("--url", url, "--ca", str(site.certificates.ca_file), "--token-file", str(token_file))
         assert "published motor/1" in site.cli("releases", "publish", str(site.folder / "v1.fedge"), *reach)
         assert "motor/1" in site.cli("releases", "list", *reach)
         assert json.loads(site.cli("releases", "list", "--json", *reach))[0]["id"] == "motor/1"

@@ -32,6 +32,7 @@ from fleet_world import (
     write_release_key,
 )
 from free_ports import free_port
+from mosquitto_broker import LocalCertificates
 from waiting import wait_until
 
 from fleet.auth.claim_tokens import create_claim
@@ -73,19 +74,19 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    port = free_port()
+    port, certificates = free_port(), LocalCertificates(folder / "pki")
     write_release_key(folder / "release.pub.pem")
     (folder / "fleet.password").write_text(secrets.token_urlsafe())
     config, log = folder / "fleet.toml", folder / "fleet.log"
     config.write_text(
         f'listen = "127.0.0.1:0"\ndata_dir = "data"\ntenant = "{TENANT}"\nrelease_keys = ["release.pub.pem"]\n'
-        f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\npassword_file = "fleet.password"\n'
-        f'accounts = "password-file"\naccounts_file = "passwords"\nreconnect_s = 0.1\n'
+        f'[mqtt]\nurl = "mqtts://127.0.0.1:{port}"\nca_file = "pki/ca.pem"\npassword_file = "fleet.password"\n'
+        f'accounts_file = "passwords"\nreconnect_s = 0.1\n'
     )
     machine = Machine(name="press-1")
     with (
         fleet_process(config, log) as (_, url),
-        broker_process(port, folder / "passwords", folder / "broker.log"),
+        broker_process(port, folder / "passwords", certificates, folder / "broker.log"),
     ):
         database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
         with database.write() as session:
@@ -98,7 +99,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         database.close()
         headers = {"Authorization": f"Bearer {claim}"}
         login = httpx.post(f"{url}/v1/enrolments", json=machine.enrolment(), headers=headers).json()["mqtt"]
-        device = DeviceClient(port, login["username"], login["password"])
+        device = DeviceClient(port, login["username"], login["password"], certificates.ca_file)
         wait_until(lambda: "broker_connected" in log.read_text(), "the fleet to reach the broker")
         yield Site(url=url, token_file=folder / "token", device=device, machine=machine, log=log)
         device.close()
@@ -191,7 +192,11 @@ def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
         line = refusal("fleet", "serve", "--config", str(tmp_path / "fleet.toml"))
         assert f"cannot listen on {address}" in line
         assert "choose another" in line
-        line = refusal("simulations.broker", "--listen", address, "--passwords", str(tmp_path / "passwords"))
+        certificates = LocalCertificates(tmp_path)
+        line = refusal(
+            "simulations.broker", "--listen", address, "--passwords", str(tmp_path / "passwords"),
+            "--certificate", str(certificates.certificate), "--key", str(certificates.key),
+        )  # fmt: skip
         assert f"cannot listen on {address}" in line
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from simulations.addresses import free_ports
 from simulations.errors import ProcessFailedError
 from simulations.processes import MAXIMUM_RESTARTS, Supervisor
-from simulations.world import free_ports
 
 
 @pytest.fixture

@@ -63,14 +63,6 @@ def test_a_world_needs_an_empty_folder(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "x"
 
 
-def test_no_broker_is_one_clear_line(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        app, ["run", "demo", "--broker", "mqtt://127.0.0.1:1", "--directory", str(tmp_path / "w")]
-    )
-    assert result.exit_code != 0
-    assert "no broker answers at mqtt://127.0.0.1:1" in result.output
-
-
 def test_what_a_simulation_needs_and_is_not_installed_is_said_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,124 @@
+"""What the programs of a world are told: fleet.toml, aggregator.toml and agent.toml as plain tables.
+
+The same keys a person writes (docs/fleet.md, docs/aggregator.md and docs/agent.md explain them), paths relative to each
+file; `simulations.world` draws where those files lie. Pure: writes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from simulations.addresses import Addresses
+from simulations.orders import rollout_body, rollout_groups
+from simulations.scenario import Scenario
+
+__all__ = ["Table", "agent_table", "aggregator_table", "fleet_table"]
+
+Table = dict[str, object]
+
+TENANT: Final = "demo"
+JOIN_TIMEOUT_S: Final = 60.0
+ROUND_DEADLINE_S: Final = 30.0
+
+
+def fleet_table(addresses: Addresses) -> Table:
+    """fleet.toml: the fleet keeps the broker's accounts, the aggregator's among them."""
+    return {
+        "listen": addresses.fleet,
+        **_served_with_tls(),
+        "data_dir": "data",
+        "tenant": TENANT,
+        "release_keys": ["../pki/release.pub.pem"],
+        "offline_after_s": 30.0,
+        "mqtt": {
+            **_broker_account(addresses, "fleet"),
+            "accounts_file": "../broker/passwords",
+            "services": {"aggregator": "../aggregator/mqtt.password"},
+        },
+    }
+
+
+def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
+    """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted."""
+    training = scenario.training
+    return {
+        "listen": addresses.aggregator,
+        "flower_listen": addresses.flower,
+        **_served_with_tls(),
+        "data_dir": "data",
+        "tenant": TENANT,
+        "signing_key": "../pki/release.key",
+        "release_keys": ["../pki/release.pub.pem"],
+        "watch_every_s": 1.0,
+        "fleet": {
+            "url": f"https://{addresses.fleet}",
+            "ca_file": "../pki/ca.pem",
+            "token_file": "../fleet/publisher.token",
+        },
+        "mqtt": _broker_account(addresses, "aggregator"),
+        "family": [
+            {
+                "name": scenario.family,
+                "rounds": training.rounds,
+                "training": {
+                    "epochs": training.epochs,
+                    "batch_size": training.batch_size,
+                    "learning_rate": training.learning_rate,
+                },
+                "server_optimizer": training.server_optimizer,
+                "baseline": training.baseline,
+                "minimum_devices": training.minimum_devices,
+                "join_timeout_s": JOIN_TIMEOUT_S,
+                "round_deadline_s": ROUND_DEADLINE_S,
+                "trigger": {"drift_share": training.drift_share, "within_s": 600.0, "cooldown_s": 3600.0},
+                "privacy": {k: v for k, v in msgspec.to_builtins(training.privacy).items() if v is not None},
+                "gate": {"maximum_alarm_rate": 0.05, "maximum_int8_error": 0.5},
+                "threshold": {"quantile": scenario.detection.quantile, "margin": scenario.detection.margin},
+                "rollout": rollout_body(scenario, rollout_groups(scenario)),
+            }
+        ],
+    }
+
+
+def agent_table(
+    scenario: Scenario, addresses: Addresses, *, device: str, hardware: str, machine: str, source: Table
+) -> Table:
+    """agent.toml of one device, which watches `machine` through `source` (its ``[source]`` table)."""
+    return {
+        "state_dir": "state",
+        "tenant": TENANT,
+        "family": scenario.family,
+        "device": device,
+        "hardware": hardware,
+        "labels": {"machine": machine},
+        "release_keys": ["../../pki/release.pub.pem"],
+        "fleet": {
+            "url": f"https://{addresses.fleet}",
+            "ca_file": "../../pki/ca.pem",
+            "claim_token_file": "../claim.token",
+        },
+        "mqtt": {"url": addresses.broker_url, "ca_file": "../../pki/ca.pem"},
+        "flower": {"ca_file": "../../pki/ca.pem"},
+        "source": source,
+        "detection": {
+            "commissioning_windows": scenario.detection.commissioning_windows,
+            "confirm": scenario.detection.confirm,
+        },
+        "health": {"every_s": 2.0},
+        "debug": {"score_log": True},
+    }
+
+
+def _served_with_tls() -> Table:
+    return {"tls_cert": "../pki/server.pem", "tls_key": "../pki/server.key"}
+
+
+def _broker_account(addresses: Addresses, username: str) -> Table:
+    return {
+        "url": addresses.broker_url,
+        "ca_file": "../pki/ca.pem",
+        "username": username,
+        "password_file": "mqtt.password",
+    }
