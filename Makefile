@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-dev
 DEMO_READY := $(VENV)/.ready-sim
 ARGS ?=
+# A worker more than cores: tests that wait leave room. A file stays on one worker, so that its world is made once.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test check lint format bench docs prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
+.PHONY: help setup demo test test-fast test-loaded check lint format figures bench docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -24,8 +27,16 @@ setup: $(READY) ## make the virtual environment (the other targets do it themsel
 demo: $(DEMO_READY) ## the whole loop, live, in a few minutes (ARGS="--data pronostia=PATH --json out.json")
 	@$(BIN)/fedge-sim run demo $(ARGS)
 
-test: $(READY) ## all tests (ARGS="tests/fleet -k rollout" for some)
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(READY) ## all tests (ARGS="tests/fleet -k rollout" for some); installs the programs they need where it may
+	@bash tests/programs.sh
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
+
+test-fast: $(READY) ## the tests of rules, protocols and decisions: what to run after every change
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not long" $(ARGS)
+
+test-loaded: $(READY) ## all tests while every core is busy with something else (ARGS as for test)
+	@bash tests/programs.sh
+	@$(BIN)/python tests/under_load.py $(PARALLEL) $(ARGS)
 
 lint: $(READY) ## format check, ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
@@ -37,8 +48,18 @@ format: $(READY) ## format the code
 
 check: test ## everything CI runs: format, ruff, mypy --strict and import-linter are tests too (tests/house)
 
+figures: $(READY) ## modules, statements, arguments and docstrings of each package
+	@$(BIN)/python tests/house/figures.py $(ARGS)
+
 bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 	@for b in benchmarks/[a-z]*.py; do echo "# $$b" >&2; $(BIN)/python $$b || exit 1; done
+
+prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md; goes on where it stopped (ARGS="edge mutants")
+	@bash tests/programs.sh
+	@$(BIN)/python tests/prove.py $(ARGS)
+
+mutants: $(READY) ## change what guards people, place by place, and see the tests notice nine of ten (ARGS="--area auth --count 50")
+	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
 prove-edge: $(READY) ## build an environment from the edge extra alone and run the agent's tests in it
 	@$(BIN)/python tests/edge_environment/prove.py

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "edge_agent")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "edge_agent")]
 
 from agent_world import (  # noqa: E402 - needs the path above; the benchmark watches the same small device as the tests
     FEATURES,
@@ -32,10 +32,10 @@ from agent_world import (  # noqa: E402 - needs the path above; the benchmark wa
     manifest_of,
     running_agent,
     status_of,
-    wait_for,
     write_device,
 )
 from ai_edge_litert.interpreter import Interpreter  # noqa: E402 - as above
+from waiting import wait_until  # noqa: E402 - as above
 
 from edge_agent.detection_memory import DetectionMemory  # noqa: E402 - as above
 from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
@@ -118,7 +118,7 @@ def memory_of_a_running_agent() -> None:
             bundle=make_bundle(),
         )
         with running_agent(config) as agent:
-            wait_for(lambda: bool(status_of(config).get("commissioned")), "commissioning", 60)
+            wait_until(lambda: bool(status_of(config).get("commissioned")), "commissioning")
             time.sleep(5)
             rollup = Path(f"/proc/{agent.pid}/smaps_rollup")
             pss = memory_pss_bytes(rollup)

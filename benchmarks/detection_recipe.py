@@ -58,7 +58,7 @@ class Recipe:
     margin: float = 1.1
     personal_minimum: float = 0.5
     personal_maximum: float = 2.0
-    confirm: int = 2
+    opens_after_windows: int = 2
 
 
 def initial(layers: Sequence[int], rng: np.random.Generator) -> Weights:
@@ -122,7 +122,7 @@ def threshold_from(scores: Rows, recipe: Recipe) -> ThresholdSpec:
 
 def windows_to_alarm(scores: Rows, threshold: float, recipe: Recipe) -> int:
     """Windows until an alarm opens; -1 if none does."""
-    alarm = AlarmState(confirm=recipe.confirm)
+    alarm = AlarmState(opens_after_windows=recipe.opens_after_windows)
     for i, s in enumerate(scores):
         if isinstance(alarm.update(float(s), threshold), Opened):
             return i + 1

@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleet.auth.broker_passwords import hash_password
 from fleet.auth.operator_tokens import create_token
+from fleet.broker_accounts.passwords import hash_password
 from fleet.ingest.judging import Arrival
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
@@ -229,6 +229,7 @@ def write_config(folder: Path) -> Path:
         [mqtt]
         url = "mqtt://127.0.0.1:PORT"
         password_file = "fleet.password"
+        accounts = "password-file"
         accounts_file = "passwords"
         """
     )

@@ -40,10 +40,10 @@ from agent_world import (  # noqa: E402 - needs the path above; the same small d
     make_bundle,
     running_agent,
     status_of,
-    wait_for,
     write_device,
 )
 from mosquitto_broker import MosquittoBroker  # noqa: E402 - as above
+from waiting import wait_until  # noqa: E402 - as above
 
 from protocol.messages.envelope import Event, decode, encode  # noqa: E402 - as above
 from protocol.messages.kinds import Kind  # noqa: E402 - as above
@@ -181,8 +181,8 @@ def soak(folder: Path, minutes: float, agents: int, seed: int) -> None:
         died = sum(p.poll() is not None for p in processes)
         proxy.is_cutting = False
         figures = (proxy.connections, proxy.cut, proxy.ended_otherwise)
-        wait_for(lambda: all(_is_drained(config) for config in configs), "the outboxes to drain", 600)
-        waiting = sum(int(str(health_of_status(c).get("outbox_events", 0))) for c in configs)
+        wait_until(lambda: all(_is_drained(config) for config in configs), "the outboxes to drain")
+        waiting = sum(int(str(health_of_status(c)["outbox_events"])) for c in configs)
         counted = sum(int(str(status_of(c)["broker_connections"])) for c in configs)
         for process in processes:
             process.terminate()
@@ -213,7 +213,8 @@ def soak(folder: Path, minutes: float, agents: int, seed: int) -> None:
 
 def _is_drained(config: Path) -> bool:
     # Health goes out all the time, so an outbox is seldom empty; what remains must be of this moment.
-    return int(str(health_of_status(config).get("outbox_events", 0))) <= 2
+    status = status_of(config)
+    return bool(status.get("broker_connected")) and int(str(health_of_status(config)["outbox_events"])) <= 2
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -25,8 +24,7 @@ import numpy as np
 
 from edge_agent.agent_ports import Clocks, Installation, Reporter
 from edge_agent.errors import SourceError
-from edge_agent.health import Counters, Interval, LatencyReservoir
-from edge_agent.installation.active import ActiveRelease
+from edge_agent.health import Vitals
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.pipeline import Judged, Pipeline, Unjudged
 from edge_agent.score_log import ScoreLog
@@ -41,12 +39,10 @@ from protocol.messages.payloads import (
     AnomalyEvent,
     Birth,
     Death,
-    DesiredState,
     DriftReport,
     Payload,
     TrainingInvitation,
 )
-from runtime.errors import StorageError
 
 __all__ = ["FAREWELL_S", "Agent"]
 
@@ -75,10 +71,7 @@ class Agent:
         installation: Installation,
         learner: LearnerSupervisor,
         reporter: Reporter,
-        counters: Counters,
-        latencies: LatencyReservoir,
-        flush_rows: Callable[[], None],
-        requested: Callable[[], DesiredState | None],
+        vitals: Vitals,
         score_log: ScoreLog | None,
         clocks: Clocks,
     ) -> None:
@@ -92,30 +85,19 @@ class Agent:
             installation: which release to run.
             learner: the training guest.
             reporter: status and health.
-            counters: shared with `telemetry`.
-            latencies: of inference.
-            flush_rows: makes buffered rows visible to the learner; may raise StorageError.
-            requested: a desired state that came over HTTPS, if any.
+            vitals: what the loop writes down of itself; its counters are shared with `telemetry`.
             score_log: every score, or None.
             clocks: time.
         """
-        self.pipeline = pipeline
-        self.telemetry = telemetry
-        self.installation = installation
-        self.learner = learner
-        self.counters = counters
-        self.latencies = latencies
-        self.active: ActiveRelease | None = None
-        self.state = AgentState.STARTING
-        self.started_clock_s = clocks.monotonic()
-        self.started_wall_s = clocks.wall()
-        self.interval = Interval(started_s=self.started_clock_s)
-        self.last_score: float | None = None
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._installation = installation
+        self._learner = learner
+        self._vitals = vitals
+        self._counters = vitals.counters
         self._birth = birth
         self._source = source
         self._reporter = reporter
-        self._flush_rows = flush_rows
-        self._requested = requested
         self._score_log = score_log
         self._clocks = clocks
         self._is_stopped = False
@@ -123,18 +105,10 @@ class Agent:
         self._next_tick_s = self._source_retry_s = float("-inf")
         self._last_machine_s: float | None = None
         self._generation: int | None = None
-        self._was_trial = False
         self._model_error: str | None = None
-        self._judging: str | None = None
         self._connections = 0
         self._last_problem = ""
-        self._rows_fail = False
         self._source_ended = False
-
-    @property
-    def release(self) -> str | None:
-        """The release whose model judges windows now."""
-        return self._judging
 
     def stop(self) -> None:
         """End `run` after the present turn; safe from a signal handler."""
@@ -163,7 +137,7 @@ class Agent:
         due_s = max(self._source.next_due_s, self._source_retry_s)
         if due_s == float("inf") and not self._source_ended:
             log.warning(
-                "source_ended windows=%d: the agent stays for updates and training", self.counters.windows
+                "source_ended windows=%d: the agent stays for updates and training", self._counters.windows
             )
             self._source_ended = True
         return max(0.0, min(due_s, self._next_tick_s) - self._clocks.monotonic())
@@ -174,7 +148,7 @@ class Agent:
         try:
             window = self._source.next_window(clock_s)
         except SourceError as error:
-            self.counters.source_errors += 1
+            self._counters.source_errors += 1
             self._source_retry_s = clock_s + SOURCE_RETRY_S
             self._complain("source_failed", str(error))
             return
@@ -182,38 +156,38 @@ class Agent:
             return
         self._swap_model()
         self._count(window)
-        judgement = self.pipeline.observe(window)
+        judgement = self._pipeline.observe(window)
         if isinstance(judgement, Judged):
             self._judged(window, judgement)
         else:
             self._unjudged(judgement)
 
     def _count(self, window: SourceWindow) -> None:
-        counters = self.counters
+        counters = self._counters
         counters.windows += 1
-        self.interval.windows += 1
+        self._vitals.interval.windows += 1
         counters.raw_bytes += window.streaming_bytes
         if self._last_machine_s is not None:
             counters.machine_time_s += max(0.0, window.observed_at_s - self._last_machine_s)
         self._last_machine_s = window.observed_at_s
 
     def _judged(self, window: SourceWindow, judged: Judged) -> None:
-        release = self.release or ""
-        self.state = AgentState.WATCHING
-        self.last_score = judged.score
-        self.latencies.add(judged.latency_us)
+        release = self._vitals.release or ""
+        self._vitals.state = AgentState.WATCHING
+        self._vitals.last_score = judged.score
+        self._vitals.latencies.add(judged.latency_us)
         if self._model_error is None:
-            self.installation.on_window(judged.score, judged.latency_us)
+            self._installation.on_window(judged.score, judged.latency_us)
         else:
             # The release before goes on judging, but the one to be tried does not work here.
-            self.counters.inference_errors += 1
-            self.installation.on_window(None, 0.0, self._model_error)
-        self.interval.score_sum += judged.score
+            self._counters.inference_errors += 1
+            self._installation.on_window(None, 0.0, self._model_error)
+        self._vitals.interval.score_sum += judged.score
         if judged.is_over:
-            self.counters.windows_over_threshold += 1
-            self.interval.over += 1
+            self._counters.windows_over_threshold += 1
+            self._vitals.interval.over += 1
         if isinstance(judged.alarm, Opened):
-            self.counters.anomalies += 1
+            self._counters.anomalies += 1
             self._posts.append(_anomaly(window, judged, release))
             log.warning(
                 "anomaly_opened release=%s score=%.4g threshold=%.4g", release, judged.score, judged.threshold
@@ -231,76 +205,67 @@ class Agent:
 
     def _unjudged(self, unjudged: Unjudged) -> None:
         if self._model_error is not None or unjudged.is_model_error:
-            self.counters.inference_errors += 1
-            self.installation.on_window(None, 0.0, self._model_error or unjudged.error)
+            self._counters.inference_errors += 1
+            self._installation.on_window(None, 0.0, self._model_error or unjudged.error)
         elif unjudged.error is not None:
-            self.counters.source_errors += 1
+            self._counters.source_errors += 1
         if unjudged.error is not None:
             self._complain("window_not_judged", unjudged.error)
-        self.state = self._idle_state()
+        self._vitals.state = self._idle_state()
 
     def _idle_state(self) -> AgentState:
-        if not self.pipeline.has_model:
+        if not self._pipeline.has_model:
             return AgentState.WAITING_FOR_RELEASE
-        return AgentState.WATCHING if self.pipeline.is_commissioned else AgentState.COMMISSIONING
+        return AgentState.WATCHING if self._pipeline.is_commissioned else AgentState.COMMISSIONING
 
     def _swap_model(self) -> None:
-        active = self.installation.active()
+        active = self._installation.active()
         if active is None:
-            if self.active is not None:
-                log.warning("release_retired release=%s", self.active.release)
-                self.active = self._generation = self._judging = None
-                self.pipeline.retire()
+            if self._generation is not None:
+                log.warning("release_retired release=%s", self._vitals.release)
+                self._generation = self._vitals.release = None
+                self._vitals.is_trial = False
+                self._pipeline.retire()
             return
+        was_trial, self._vitals.is_trial = self._vitals.is_trial, active.is_trial
         if active.generation != self._generation:
-            self._generation, self.active = active.generation, active
-            self._was_trial = active.is_trial
-            self.latencies.clear()
+            self._generation = active.generation
+            self._vitals.latencies.clear()
             try:
-                recovered = self.pipeline.adopt(
+                recovered = self._pipeline.adopt(
                     active.bundle.manifest,
                     active.bundle.int8_model,
                     bundle_sha256=active.bundle.sha256,
                     is_trial=active.is_trial,
                 )
-                self._model_error, self._judging = None, active.release
+                self._model_error, self._vitals.release = None, active.release
                 log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)
                 if recovered is not None:
                     self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
             except (ModelError, RuntimeError, ValueError) as error:
                 self._model_error = f"the model of {active.release} cannot be loaded: {error}"
                 self._complain("release_not_adopted", self._model_error)
-        elif self._was_trial and not active.is_trial:
-            self._was_trial, self.active = False, active
+        elif was_trial and not active.is_trial:
             log.info("release_committed release=%s", active.release)
-            recovered = self.pipeline.commit()
+            recovered = self._pipeline.commit()
             if recovered is not None:
                 self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
-        self.active = active
 
     def _tick(self, clock_s: float) -> None:
         wall_s = self._clocks.wall()
-        downlink = self.telemetry.receive()
+        downlink = self._telemetry.receive()
         for invitation in downlink.invitations:
             self._invited(invitation, wall_s)
-        requested = self._requested()
-        for desired in (*downlink.desired, *((requested,) if requested is not None else ())):
-            self.installation.submit(desired)
+        for desired in downlink.desired:
+            self._installation.submit(desired)
         self._swap_model()
-        self._posts += self.installation.poll()
-        try:
-            self._flush_rows()
-            self._rows_fail = False
-        except StorageError as error:
-            if not self._rows_fail:
-                log.warning("rows_not_buffered error=%s", error)
-            self._rows_fail = True
-        self.counters.training_bytes += self.learner.tick(wall_s)
-        if self.telemetry.connections != self._connections:
+        self._posts += self._installation.poll()
+        self._counters.training_bytes += self._learner.tick(wall_s)
+        if self._telemetry.connections != self._connections:
             # The broker may have told the world that this device was lost: contradict it at once.
-            self._connections = self.telemetry.connections
+            self._connections = self._telemetry.connections
             self._reporter.health_now()
-        self._posts += self._reporter.due(self, clock_s, wall_s)
+        self._posts += self._reporter.due(self._vitals, clock_s, wall_s)
         if self._score_log is not None:
             self._score_log.flush()
         self._send(clock_s, wall_s)
@@ -309,12 +274,12 @@ class Agent:
         if invitation is not None and wall_s >= invitation.expires_at:
             log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
             return
-        self.learner.invite(invitation, wall_s)
+        self._learner.invite(invitation, wall_s)
 
     def _send(self, clock_s: float, wall_s: float) -> None:
         posts, self._posts = self._posts, []
-        self.telemetry.post(posts, wall_s)
-        self.telemetry.deliver(clock_s)
+        self._telemetry.post(posts, wall_s)
+        self._telemetry.deliver(clock_s)
 
     def _report_drift(self, verdict: DriftVerdict, release: str, machine_s: float) -> None:
         state = DriftState.DRIFTED if verdict.drifted else DriftState.RECOVERED
@@ -331,20 +296,20 @@ class Agent:
         )
 
     def _farewell(self) -> None:
-        self.state = AgentState.STOPPING
+        self._vitals.state = AgentState.STOPPING
         clock_s, wall_s = self._clocks.monotonic(), self._clocks.wall()
-        self.counters.training_bytes += self.learner.close(wall_s)
-        self._posts += self.installation.poll()
-        self._posts += self._reporter.finish(self, clock_s, wall_s)
+        self._counters.training_bytes += self._learner.close(wall_s)
+        self._posts += self._installation.poll()
+        self._posts += self._reporter.finish(self._vitals, clock_s, wall_s)
         self._posts.append(Death(reason=DeathReason.SHUTDOWN))
-        self.pipeline.save()
+        self._pipeline.save()
         if self._score_log is not None:
             self._score_log.flush()
         self._send(clock_s, wall_s)
         self._source.close()
 
     def _born(self) -> Birth:
-        return msgspec.structs.replace(self._birth, release=self.release)
+        return msgspec.structs.replace(self._birth, release=self._vitals.release)
 
     def _complain(self, event: str, problem: str) -> None:
         # Once per problem: a sensor that fails every window must not fill the log.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from edge_agent.health import Vitals
 from edge_agent.installation.active import ActiveRelease
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport, Payload
-
-if TYPE_CHECKING:
-    from edge_agent.agent import Agent
 
 __all__ = ["Clocks", "Installation", "Reporter"]
 
@@ -47,11 +45,11 @@ class Installation(Protocol):
 class Reporter(Protocol):
     """What the loop tells about itself now and then; `edge_agent.reporting.StatusReporter` is one."""
 
-    def due(self, agent: Agent, clock_s: float, wall_s: float) -> list[Payload]:
-        """Write the status and counters if it is time; a health message if it is time for one."""
+    def due(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
+        """Write what others read of this device if it is time; a health message, and a new interval, if it is time for one."""
 
     def health_now(self) -> None:
         """The next call of `due` shall give a health message."""
 
-    def finish(self, agent: Agent, clock_s: float, wall_s: float) -> list[Payload]:
+    def finish(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
         """The last status and health of this boot."""

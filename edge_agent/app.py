@@ -31,7 +31,7 @@ from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import FleetUnreachableError
 from edge_agent.fleet_client import BundleStream, FleetClient, FleetEndpoint
-from edge_agent.health import Counters, LatencyReservoir
+from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.installer import Installer, open_installer
 from edge_agent.installation.probe import ChildProbe
@@ -40,10 +40,10 @@ from edge_agent.mqtt_link import Credentials, MqttLink, Will
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.readiness import Device, read_conditions, refusal
-from edge_agent.reporting import Facts, StatusReporter
+from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
-from edge_agent.settings import Settings, load_settings
+from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.port import Source
 from edge_agent.status import load_counters
@@ -69,7 +69,7 @@ def run(config_file: Path) -> int:
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        settings = load_settings(config_file)
+        settings = load_agent_settings(config_file)
         # Before anything is built: building may try a delegate for seconds, and must not die half way through.
         signals = _StopSignals()
         with ExitStack() as stack:
@@ -135,7 +135,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     identity = Identity(
         tenant=settings.tenant, device=enrolled.device, family=settings.family, boot_id=secrets.token_hex(8)
     )
-    source = open_source(settings.source, directory=settings.config_file.parent)
+    source = open_source(settings.source)
     stack.callback(source.close)
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)
@@ -172,24 +172,45 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         draw=random.random,
     )
     stack.callback(lambda: learner.close(time.time()))
-    facts = Facts(settings=settings, identity=identity, agent_version=AGENT_VERSION, pid=os.getpid())
+    clocks = Clocks(monotonic=time.monotonic, wall=time.time, wait=lambda s: _wait(waking, s))
+    telemetry = Telemetry(identity, outbox, link, counters, polled=poll.take if poll else lambda: None)
+    reporter = StatusReporter(
+        settings,
+        identity,
+        pid=os.getpid(),
+        outbox=outbox,
+        buffer=buffer,
+        pipeline=pipeline,
+        telemetry=telemetry,
+        installation=installer,
+        learner=learner,
+        delegate=lambda: choice.running,
+    )
     agent = Agent(
         birth=_birth(settings),
         source=source,
         pipeline=pipeline,
-        telemetry=Telemetry(identity, outbox, link, counters),
+        telemetry=telemetry,
         installation=installer,
         learner=learner,
-        reporter=StatusReporter(facts, outbox, buffer, delegate=lambda: choice.running),
-        counters=counters,
-        latencies=LatencyReservoir(random.Random()),  # noqa: S311 - which latencies are kept is no secret
-        flush_rows=buffer.flush,
-        requested=poll.take if poll is not None else lambda: None,
+        reporter=reporter,
+        vitals=_vitals(counters, clocks),
         score_log=ScoreLog(paths.score_log) if settings.debug.score_log else None,
-        clocks=Clocks(monotonic=time.monotonic, wall=time.time, wait=lambda s: _wait(waking, s)),
+        clocks=clocks,
     )
     installer.start(wake=waking.set)
     return agent
+
+
+def _vitals(counters: Counters, clocks: Clocks) -> Vitals:
+    started_s = clocks.monotonic()
+    return Vitals(
+        counters=counters,
+        latencies=LatencyReservoir(random.Random()),  # noqa: S311 - which latencies are kept is no secret
+        started_clock_s=started_s,
+        started_wall_s=clocks.wall(),
+        interval=Interval(started_s=started_s),
+    )
 
 
 def _wait(waking: threading.Event, timeout_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""What the agent counts, and what it tells of itself: counters that survive restarts, latencies, memory.
+"""What the agent knows of itself: counters that survive restarts, latencies, memory, and how it is at present.
 
 Pure state; it reads one file of /proc and writes none (`edge_agent.status` does). Counters are cumulative since the
 device was commissioned, so that a lost health message loses no figure.
@@ -9,6 +9,7 @@ Source: reservoir sampling, J. S. Vitter, "Random Sampling with a Reservoir", AC
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from msgspec import Struct
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health
 
-__all__ = ["Counters", "Interval", "LatencyReservoir", "Observed", "health_of", "memory_pss_bytes"]
+__all__ = ["Counters", "Interval", "LatencyReservoir", "Observed", "Vitals", "health_of", "memory_pss_bytes"]
 
 _RESERVOIR: Final = 512
 """Latencies kept: the p99 of 512 is known within about half a percentile, for 4 KB."""
@@ -81,12 +82,28 @@ class LatencyReservoir:
         self._seen = 0
 
 
-class Observed(Struct, frozen=True, kw_only=True):
-    """The state around the counters at the moment of a health message."""
+@dataclass(kw_only=True)
+class Vitals:
+    """How the agent is: its loop writes this, who reports reads it. One thread.
 
-    state: AgentState
-    release: str | None
-    uptime_s: float
+    `release` is the one whose model judges windows now; `is_trial` whether it still has to prove itself. Started on the
+    clocks of the loop: monotonic and Unix seconds.
+    """
+
+    counters: Counters
+    latencies: LatencyReservoir
+    started_clock_s: float
+    started_wall_s: float
+    interval: Interval
+    state: AgentState = AgentState.STARTING
+    release: str | None = None
+    is_trial: bool = False
+    last_score: float | None = None
+
+
+class Observed(Struct, frozen=True, kw_only=True):
+    """What the parts around the loop say at the moment of a health message."""
+
     drift_score: float
     drifted: bool
     outbox_events: int
@@ -96,19 +113,18 @@ class Observed(Struct, frozen=True, kw_only=True):
     memory_pss_bytes: int
 
 
-def health_of(
-    counters: Counters, interval: Interval, latencies: LatencyReservoir, observed: Observed, now_s: float
-) -> Health:
-    """Lay everything out as the protocol's Health; `now_s` is on the clock of `interval.started_s`."""
+def health_of(vitals: Vitals, observed: Observed, clock_s: float) -> Health:
+    """Lay everything out as the protocol's Health; `clock_s` is on the clock of `vitals.started_clock_s`."""
+    counters, interval, latencies = vitals.counters, vitals.interval, vitals.latencies
     windows = interval.windows
     return Health(
-        state=observed.state,
-        release=observed.release,
-        uptime_s=round(observed.uptime_s, 1),
+        state=vitals.state,
+        release=vitals.release,
+        uptime_s=round(clock_s - vitals.started_clock_s, 1),
         windows=counters.windows,
         windows_over_threshold=counters.windows_over_threshold,
         anomalies=counters.anomalies,
-        interval_s=round(max(0.0, now_s - interval.started_s), 2),
+        interval_s=round(max(0.0, clock_s - interval.started_s), 2),
         interval_windows=windows,
         anomaly_rate=_brief(interval.over / windows) if windows else 0.0,
         score_mean=_brief(interval.score_sum / windows) if windows else 0.0,

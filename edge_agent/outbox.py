@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent.settings import OutboxSettings
-from protocol.messages.envelope import Event, encode, kind_of
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack
 
@@ -54,7 +53,7 @@ CREATE INDEX IF NOT EXISTS eviction ON events (rank, id);
 
 @dataclass(frozen=True, kw_only=True)
 class OutboxEntry:
-    """One event ready to send. `payload` is the encoded message; (boot_id, sequence) is its identity."""
+    """One event ready to send. `payload` is the encoded message; (boot_id, sequence) is its identity; made at Unix seconds."""
 
     boot_id: str
     sequence: int
@@ -112,28 +111,13 @@ class Outbox:
         """Events that wait, on disk or in memory."""
         return self._count + len(self._unsaved)
 
-    def put(self, events: Iterable[Event], *, now_s: float) -> None:
+    def put(self, events: Iterable[OutboxEntry], *, now_s: float) -> None:
         """Keep events until they are acknowledged. On return all but health survive a power cut.
 
         Never raises for a failing disk: the events wait in memory (see `is_failing`).
-
-        Raises:
-            protocol.errors.MessageError: an event cannot be encoded (too large, NaN); the ones before it are kept.
         """
-        try:
-            for event in events:
-                payload = encode(event)
-                self._unsaved.append(
-                    OutboxEntry(
-                        boot_id=event.boot_id,
-                        sequence=event.sequence,
-                        kind=kind_of(event.data),
-                        created_s=now_s,
-                        payload=payload,
-                    )
-                )
-        finally:
-            self._save()
+        self._unsaved.extend(events)
+        self._save()
         if now_s >= self._next_age_check_s:
             self._next_age_check_s = now_s + _AGE_CHECK_S
             self._evict_aged(now_s)

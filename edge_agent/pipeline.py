@@ -303,7 +303,7 @@ class Pipeline:
             if isinstance(change, Opened):
                 self._is_continuing = False
                 return None
-            if self._calm >= self._settings.release:
+            if self._calm >= self._settings.closes_after_windows:
                 self._is_continuing = False
                 self._remember(alarm_open=False)
         elif change is not None:
@@ -392,5 +392,7 @@ class Pipeline:
 
 def _fresh_alarm(settings: DetectionSettings) -> AlarmState:
     return AlarmState(
-        confirm=settings.confirm, release=settings.release, release_share=settings.release_share
+        opens_after_windows=settings.opens_after_windows,
+        closes_after_windows=settings.closes_after_windows,
+        closes_below_share=settings.closes_below_share,
     )

@@ -1,27 +1,27 @@
 """agent.toml, read once into an immutable value: every limit with its unit, its default and the reason for it.
 
-It checks shape, ranges and spelling; it opens no connection and creates no file. Paths in the file are relative to
-the file. Unknown keys are refused with the nearest valid one, because a misspelt limit that is silently ignored
-is found only in the field.
+It opens no connection and creates no file. How a file and the environment (``FEDGE_AGENT_…``) become these structs, and
+what a person is told of a mistake, is `runtime.settings`; here are the shapes, the ranges, and what goes together.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import tomllib
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Meta, Struct, field
 
-from edge_agent.sources.settings import SourceSettings
+from edge_agent.sources.settings import Seconds, SourceSettings
 from protocol.errors import TopicError
 from protocol.names import check_name
-from runtime.errors import SettingsError
+from runtime.settings import load_settings
 
 __all__ = [
+    "PREFIX",
     "BufferSettings",
     "DebugSettings",
     "DetectionSettings",
@@ -34,11 +34,12 @@ __all__ = [
     "OutboxSettings",
     "Settings",
     "StatePaths",
-    "load_settings",
+    "load_agent_settings",
 ]
 
+PREFIX: Final = "FEDGE_AGENT_"
+"""Of the variables that go over the file."""
 MIB = 1024 * 1024
-Seconds = Annotated[float, Meta(gt=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -52,6 +53,11 @@ class FleetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     poll_s: Seconds = 60.0
     """How often desired state is asked for over HTTPS while MQTT is down: cheap (304), so once a minute."""
 
+    def __post_init__(self) -> None:
+        """Refuse an address that is not encrypted."""
+        if not self.url.startswith("https://"):
+            raise ValueError(f"url = {self.url!r} is not valid: use https://host:port")
+
 
 class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The broker. ``mqtt://`` is accepted to loopback only; everything else needs ``mqtts://``."""
@@ -62,6 +68,24 @@ class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The broker declares a silent device lost after 1.5 times this."""
     reconnect_max_s: Seconds = 5.0
     """Upper bound of the jittered backoff: a fleet is back within seconds after a broker restart."""
+
+    def __post_init__(self) -> None:
+        """Refuse an address that is none, or that would show the password to a network."""
+        parts = urlsplit(self.url)
+        try:
+            is_address = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and (parts.port or 1) > 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.username or parts.password or parts.path.strip("/"):
+            raise ValueError(
+                "url is not valid: use mqtts://host:port (or mqtt://127.0.0.1:port), without user, password or path"
+            )
+        if not self.tls and not _is_loopback(self.host):
+            raise ValueError(
+                f"url = {self.url!r} would send the password in clear to another machine; use mqtts:// (mqtt:// is for loopback only)"
+            )
+        if self.tls and self.ca_file is None:
+            raise ValueError("ca_file is missing; mqtts:// needs the CA of the broker")
 
     @property
     def host(self) -> str:
@@ -90,11 +114,11 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     commissioning_windows: Annotated[int, Meta(ge=20, le=100_000)] = 120
     """Windows on which the standardiser, drift reference and personal threshold are fitted; fewer are too noisy."""
-    confirm: Annotated[int, Meta(ge=1, le=100)] = 2
-    """Windows over the threshold, among the last `confirm` + 1, that open an alarm: one spike is not an anomaly."""
-    release: Positive = 5
-    """Windows in a row below `release_share` × threshold that close it."""
-    release_share: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    opens_after_windows: Annotated[int, Meta(ge=1, le=100)] = 2
+    """Windows over the threshold, among the last this many + 1, that open an alarm: one spike is not an anomaly."""
+    closes_after_windows: Positive = 5
+    """Windows in a row below `closes_below_share` × threshold that close it."""
+    closes_below_share: Annotated[float, Meta(gt=0, le=1)] = 0.9
     personal_threshold: bool = True
     """Move the fleet's threshold to this device's own healthy quantile, within the manifest's clamp."""
     reference_windows: Annotated[int, Meta(ge=20, le=100_000)] = 120
@@ -111,6 +135,13 @@ class InferenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     library: Path | None = None
     """The delegate's library, where it does not lie in one of Debian's folders."""
 
+    def __post_init__(self) -> None:
+        """Refuse a library that nothing would load."""
+        if self.library is not None and self.delegate not in {"edgetpu", "gpu"}:
+            raise ValueError(
+                f"library names a library for delegate = {self.delegate!r}; it belongs to 'edgetpu' or 'gpu'"
+            )
+
 
 class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What waits on disk until the fleet has stored it."""
@@ -125,10 +156,10 @@ class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class BufferSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The newest standardised windows, kept for training."""
+    """The newest rows (windows in this machine's own scale), kept for training."""
 
     maximum_bytes: Annotated[int, Meta(ge=64 * 1024)] = 8 * MIB
-    """About 40 000 windows of 46 features."""
+    """About 40 000 rows of 46 features."""
 
 
 class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,20 +169,20 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     runtime: Literal["litert", "torch"] = "litert"
     """What trains: PyTorch needs the extra `torch`, and LiteRT detects all the same."""
     minimum_windows: Positive = 64
-    """Fewer examples than one batch teach nothing; an invitation may ask for more."""
+    """Fewer buffered windows than one batch teach nothing; an invitation may ask for more."""
     maximum_temperature_c: Annotated[float, Meta(ge=0, le=150)] = 80.0
     """A Raspberry Pi throttles at 80 °C; inference comes first."""
     require_power: bool = False
     """Train on mains only, where the device can tell."""
     maximum_examples: Positive = 4096
-    """Newest windows that a round trains on."""
+    """Newest rows that a round trains on."""
     plain_answers: bool = False
     """Answer also where the aggregator does not use a secure sum, and then sees this device's update by itself."""
     minimum_cohort: Annotated[int, Meta(ge=3, le=16_384)] = 3
     """Fewest devices in a sum that this device is part of; of two, each would learn the other's answer."""
     split_view_safe: bool = True
     """Insist on thresholds that hold even if an aggregator tells devices different stories of who vanished."""
-    compared_survivors: bool = False
+    requires_confirmation: bool = False
     """Demand that devices sign and compare who is in the sum, against an aggregator that tells them different stories."""
 
 
@@ -212,7 +243,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     family: Text
     hardware: Text
     source: SourceSettings
-    release_keys: tuple[Path, ...]
+    release_keys: Annotated[tuple[Path, ...], Meta(min_length=1)]
+    """Ed25519 public key files (PEM); a release that none of them signed is refused."""
     device: Text | None = None
     """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
@@ -229,119 +261,28 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     debug: DebugSettings = DebugSettings()
     config_file: Path = Path()
 
+    def __post_init__(self) -> None:
+        """Refuse names that no topic takes."""
+        for what in ("tenant", "family", "device"):
+            if (name := getattr(self, what)) is not None:
+                try:
+                    check_name(name, what)
+                except TopicError as error:
+                    raise ValueError(str(error)) from None
+
     @property
     def paths(self) -> StatePaths:
         """The files of the state directory."""
         return StatePaths(self.state_dir)
 
 
-def load_settings(file: Path) -> Settings:
-    """Read and check agent.toml.
+def load_agent_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check agent.toml and what the environment says otherwise.
 
     Raises:
-        SettingsError: missing, not TOML, an unknown key, a wrong type or range; says which key, its value and
-            what is valid.
+        SettingsError: see `runtime.settings.load_settings`.
     """
-    file = file.absolute()
-    try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {file}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid TOML: {error}") from None
-    _refuse_unknown_keys(raw, Settings, file, "")
-    try:
-        settings = msgspec.convert(
-            {**raw, "config_file": str(file)},
-            Settings,
-            dec_hook=lambda wanted, value: _path(wanted, value, file),
-        )
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{file}: {_explain(str(error), raw)}") from None
-    _check_meaning(settings, file)
-    return settings
-
-
-def _path(wanted: type, value: object, file: Path) -> object:
-    if wanted is Path and isinstance(value, str) and value:
-        return file.parent / value
-    raise TypeError(f"expected a path (text), got {value!r}")
-
-
-def _refuse_unknown_keys(table: dict[str, Any], kind: object, file: Path, where: str) -> None:
-    structs = [t for t in (kind, *get_args(kind)) if isinstance(t, type) and issubclass(t, Struct)]
-    tagged = {s.__struct_config__.tag: s for s in structs}
-    if len(structs) > 1:
-        # A union such as [source]: its tag chooses the struct; a wrong tag is reported by the decoder.
-        tag_field = structs[0].__struct_config__.tag_field or "kind"
-        structs = [tagged[table[tag_field]]] if table.get(tag_field) in tagged else []
-    if not structs:
-        return
-    fields = {f.encode_name: f.type for f in msgspec.structs.fields(structs[0]) if f.name != "config_file"}
-    valid = {*fields, structs[0].__struct_config__.tag_field} - {None}
-    for key, value in table.items():
-        path = f"{where}{key}"
-        if key not in valid:
-            raise SettingsError(f"{file}: unknown key {path!r}{_nearest(key, where, valid)}")
-        if isinstance(value, dict) and key in fields:
-            _refuse_unknown_keys(value, fields[key], file, f"{path}.")
-
-
-def _nearest(key: str, where: str, valid: set[Any]) -> str:
-    import difflib  # Only needed on the way to an error; keeps it out of the resident process.
-
-    near = difflib.get_close_matches(key, sorted(valid), n=1, cutoff=0.5)
-    return f"; did you mean {where + near[0]!r}?" if near else f"; valid here: {', '.join(sorted(valid))}"
-
-
-def _explain(message: str, raw: dict[str, Any]) -> str:
-    """Turn "Expected `int`, got `str` - at `$.outbox.maximum_bytes`" into path, value, and what is valid."""
-    reason, _, place = message.partition(" - at `$")
-    path = place.rstrip("`").lstrip(".")
-    value: Any = raw
-    for part in path.split("."):
-        value = value.get(part.partition("[")[0]) if isinstance(value, dict) else value
-    if not path or isinstance(value, dict):
-        return f"{reason}{f' in [{path}]' if path else ''}"
-    return f"{path} = {value!r} is not valid: {reason[:1].lower()}{reason[1:]}"
-
-
-def _check_meaning(settings: Settings, file: Path) -> None:
-    try:
-        check_name(settings.tenant, "tenant")
-        check_name(settings.family, "family")
-        if settings.device is not None:
-            check_name(settings.device, "device")
-    except TopicError as error:
-        raise SettingsError(f"{file}: {error}") from None
-    if not settings.release_keys:
-        raise SettingsError(f"{file}: release_keys is empty; name at least one Ed25519 public key file (PEM)")
-    if settings.fleet is not None and not settings.fleet.url.startswith("https://"):
-        raise SettingsError(f"{file}: fleet.url = {settings.fleet.url!r} is not valid: use https://host:port")
-    if settings.inference.library is not None and settings.inference.delegate not in {"edgetpu", "gpu"}:
-        raise SettingsError(
-            f"{file}: inference.library names a library for delegate = {settings.inference.delegate!r}; it belongs to 'edgetpu' or 'gpu'"
-        )
-    if settings.mqtt is not None:
-        _check_broker(settings.mqtt, file)
-
-
-def _check_broker(mqtt: MqttSettings, file: Path) -> None:
-    parts = urlsplit(mqtt.url)
-    try:
-        well_formed = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and (parts.port or 1) > 0
-    except ValueError:
-        well_formed = False
-    if not well_formed or parts.username or parts.password or parts.path.strip("/"):
-        raise SettingsError(
-            f"{file}: mqtt.url is not valid: use mqtts://host:port (or mqtt://127.0.0.1:port), without user, password or path"
-        )
-    if not mqtt.tls and not _is_loopback(mqtt.host):
-        raise SettingsError(
-            f"{file}: mqtt.url = {mqtt.url!r} would send the password in clear to another machine; use mqtts:// (mqtt:// is for loopback only)"
-        )
-    if mqtt.tls and mqtt.ca_file is None:
-        raise SettingsError(f"{file}: mqtt.ca_file is missing; mqtts:// needs the CA of the broker")
+    return load_settings(file, Settings, prefix=PREFIX, environment=environment)
 
 
 def _is_loopback(host: str) -> bool:

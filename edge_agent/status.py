@@ -19,7 +19,7 @@ from protocol.messages.payloads import Health
 from runtime.durable_files import read_bytes, write_durably, write_quickly
 from runtime.errors import StorageError
 
-__all__ = ["Status", "load_counters", "read_status", "save_counters", "write_status"]
+__all__ = ["Status", "load_counters", "read_status", "save_counters", "status_document", "write_status"]
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,15 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def write_status(path: Path, status: Status) -> None:
     """Replace status.json; raises StorageError where the disk refuses."""
-    write_quickly(path, msgspec.json.encode(status))
+    write_quickly(path, msgspec.json.encode(status_document(status)))
+
+
+def status_document(status: Status) -> dict[str, object]:
+    """Every field by name, a counter that is zero too: `Health` leaves defaults out where they travel, not for a reader."""
+    document: dict[str, object] = msgspec.to_builtins(
+        {**msgspec.structs.asdict(status), "health": msgspec.structs.asdict(status.health)}
+    )
+    return document
 
 
 def read_status(path: Path) -> Status:

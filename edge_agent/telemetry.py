@@ -12,16 +12,16 @@ and told in one line, and never reaches the agent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from edge_agent.health import Counters
 from edge_agent.mqtt_link import Incoming, Link
-from edge_agent.outbox import Outbox
+from edge_agent.outbox import Outbox, OutboxEntry
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError
-from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.envelope import Event, decode, encode, kind_of
 from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, Death, DesiredState, Payload, TrainingInvitation
 from protocol.topics import device_topic, training_topic
@@ -53,13 +53,22 @@ class Downlink:
 
 
 class Telemetry:
-    """The device's voice. One thread."""
+    """The device's voice and ear. One thread. `polled` gives a desired state that came over HTTPS, if any."""
 
-    def __init__(self, identity: Identity, outbox: Outbox, link: Link | None, counters: Counters) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        outbox: Outbox,
+        link: Link | None,
+        counters: Counters,
+        *,
+        polled: Callable[[], DesiredState | None] = lambda: None,
+    ) -> None:
         self._identity = identity
         self._outbox = outbox
         self._link = link
         self._counters = counters
+        self._polled = polled
         self._sequence = 0
         self._connections = 0
         self._evicted = 0
@@ -80,9 +89,9 @@ class Telemetry:
 
         A raw window that does not fit a message is left out; a payload with NaN is refused in one line.
         """
-        events = [event for payload in payloads if (event := self._event(payload, now_s)) is not None]
-        if events:
-            self._outbox.put(events, now_s=now_s)
+        entries = [entry for payload in payloads if (entry := self._entry(payload, now_s)) is not None]
+        if entries:
+            self._outbox.put(entries, now_s=now_s)
         self._counters.outbox_evicted += self._outbox.evicted - self._evicted
         self._evicted = self._outbox.evicted
 
@@ -122,31 +131,36 @@ class Telemetry:
             elif isinstance(data, TrainingInvitation):
                 invitations.append(data)
         self._outbox.acknowledge(acks)
+        if (polled := self._polled()) is not None:
+            desired.append(polled)
         return Downlink(desired=tuple(desired), invitations=tuple(invitations))
 
-    def _event(self, payload: Payload, now_s: float) -> Event | None:
-        event = self._numbered(payload, now_s)
+    def _entry(self, payload: Payload, now_s: float) -> OutboxEntry | None:
+        event = Event(
+            source=self._identity.device,
+            boot_id=self._identity.boot_id,
+            sequence=self._sequence + 1,
+            time=now_s,
+            data=payload,
+        )
         try:
-            encode(event)
+            encoded = encode(event)
         except MessageError as error:
             if (
                 isinstance(error, MessageTooLargeError)
                 and isinstance(payload, AnomalyEvent)
                 and payload.window
             ):
-                return self._event(_without_window(payload), now_s)
+                return self._entry(_without_window(payload), now_s)
             log.error("event_not_sent error=%s", error)  # noqa: TRY400 - one line; the number came from a sensor
             return None
         self._sequence += 1
-        return event
-
-    def _numbered(self, payload: Payload, now_s: float) -> Event:
-        return Event(
-            source=self._identity.device,
-            boot_id=self._identity.boot_id,
-            sequence=self._sequence + 1,
-            time=now_s,
-            data=payload,
+        return OutboxEntry(
+            boot_id=event.boot_id,
+            sequence=event.sequence,
+            kind=kind_of(payload),
+            created_s=now_s,
+            payload=encoded,
         )
 
     def _decoded(self, message: Incoming, kind: Kind | None) -> Payload | None:

@@ -32,9 +32,10 @@ from fastapi import FastAPI
 from fleet.api import devices, enrolments, observations, operations, releases, rollouts, verdicts
 from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
-from fleet.auth.broker_passwords import BrokerAccounts
 from fleet.auth.claim_tokens import import_claims
 from fleet.auth.operator_tokens import OperatorTokens
+from fleet.broker_accounts.assembly import open_accounts, open_passwords, service_names
+from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
@@ -85,10 +86,10 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     """
     metrics = FleetMetrics()
     store = ReleaseStore(database, settings.data_dir / "releases", load_release_keys(settings.release_keys))
-    accounts = _accounts(settings, database)
-    accounts.rewrite()
-    _import_claims(settings, database)
     boot_id = secrets.token_hex(8)
+    passwords = open_passwords(settings, secrets.token_bytes)
+    accounts = open_accounts(settings, database, passwords, session=boot_id)
+    _import_claims(settings, database)
     broker = settings.mqtt and _broker_account(settings.mqtt, boot_id)
 
     @asynccontextmanager
@@ -122,6 +123,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
                 outgoing=outgoing,
                 metrics=metrics,
                 now=time.time,
+                accounts=accounts if isinstance(accounts, DynamicSecurity) else None,
             )
             tasks |= {"intake": intake.run, "broker_link": link.run}
         app.state.services = Services(
@@ -131,8 +133,9 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             publisher=outgoing,
             metrics=metrics,
             wake_rollouts=engine.wake,
-            broker_accounts_changed=accounts.rewrite,
-            reserved_devices=RESERVED_DEVICES | accounts.service_names,
+            passwords=passwords,
+            accounts=accounts,
+            reserved_devices=RESERVED_DEVICES | service_names(settings),
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
         try:
@@ -206,20 +209,6 @@ async def _keep_running(name: str, task: Task) -> None:
         except Exception:  # noqa: BLE001 - whatever it was, it is logged and the task starts anew
             _log.critical("background_task_failed", task=name, exc_info=True)
         await asyncio.sleep(RESTART_PAUSE_S)
-
-
-def _accounts(settings: Settings, database: Database) -> BrokerAccounts:
-    mqtt = settings.mqtt
-    services = dict(mqtt.services) if mqtt else {}
-    if mqtt and mqtt.password_file:
-        services.setdefault(mqtt.username, mqtt.password_file)
-    return BrokerAccounts(
-        database,
-        file=mqtt.accounts_file if mqtt else None,
-        services=services,
-        random_bytes=secrets.token_bytes,
-        broker_pid_file=mqtt.broker_pid_file if mqtt else None,
-    )
 
 
 def _import_claims(settings: Settings, database: Database) -> None:

@@ -5,6 +5,7 @@ Exit status 0 when done, 1 when refused or failed, 2 for wrong usage or settings
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fleet.commands import access, resources, rollouts, verdicts
+from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
 from runtime.errors import FedgeError, SettingsError
@@ -54,6 +56,20 @@ def check_config(config: ConfigOption) -> None:
     settings = load_fleet_settings(config)
     check_files(settings)
     print(f"{config} is valid: tenant {settings.tenant}, listens on {settings.listen}")
+
+
+@app.command("broker-state")
+def broker_state(config: ConfigOption) -> None:
+    """Print what Mosquitto's dynamic-security plugin starts from: every account that must exist, with its hash."""
+    from fleet.broker_accounts.assembly import open_passwords, state_of_broker
+    from fleet.migrations.upgrade import open_storage
+
+    settings = load_fleet_settings(config)
+    database = open_storage(settings.effective_database_url)
+    try:
+        print_json(state_of_broker(settings, database, open_passwords(settings, secrets.token_bytes)))
+    finally:
+        database.close()
 
 
 def main() -> None:

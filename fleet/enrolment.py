@@ -6,7 +6,7 @@ spends no further use of the claim. A known device with another key is refused: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.auth.broker_passwords import SALT_BYTES, hash_password
 from fleet.auth.claim_tokens import find_claim, use_claim
+from fleet.broker_accounts.passwords import BrokerPasswords
 from fleet.errors import BadRequestError, ConflictError, NotFoundError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
@@ -26,7 +26,6 @@ from protocol.messages.kinds import Kind
 from protocol.names import check_name
 from protocol.topics import device_topic
 from service.errors import ForbiddenError
-from service.tokens import new_secret
 
 __all__ = ["Applicant", "enrol", "revoke"]
 
@@ -53,9 +52,11 @@ def enrol(
     tenant: str,
     reserved: Collection[str],
     now: float,
-    random_bytes: Callable[[int], bytes],
+    passwords: BrokerPasswords,
 ) -> str:
     """Enrol a device durably and return its new broker password. Its broker user name is its id.
+
+    The broker is told by whoever calls (`fleet.broker_accounts`), once this has returned.
 
     Raises:
         BadRequestError: id or key is not valid, or the signature is not by that key.
@@ -68,8 +69,7 @@ def enrol(
         raise ConflictError(
             f"device id {applicant.device!r} is the broker account of a service; choose another"
         )
-    password = new_secret(random_bytes)
-    entry = hash_password(password, random_bytes(SALT_BYTES))
+    password, entry = passwords.new(applicant.device)
     with database.write() as session:
         token = find_claim(session, claim, now)
         device = session.get(Device, applicant.device)

@@ -11,6 +11,7 @@
     │   ├── PreconditionError        412  the resource changed since the caller read it
     │   ├── TooLargeError            413  the body exceeds its limit
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
+    ├── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
     └── ClientError                  the command line client could not get its answer
 
 Who calls, and may they (401, 403), and a start that fails are `service.errors`; settings that are wrong and a disk that
@@ -23,6 +24,7 @@ from runtime.errors import FedgeError
 
 __all__ = [
     "BadRequestError",
+    "BrokerError",
     "CallerError",
     "ClientError",
     "ConflictError",
@@ -69,6 +71,10 @@ class TooLargeError(CallerError):
 
 class UnacceptableError(CallerError):
     """Well-formed, understood, and refused for what it says."""
+
+
+class BrokerError(FleetError):
+    """The broker has not confirmed an account; what the fleet decided stands, and repeating the call waits anew."""
 
 
 class ClientError(FleetError):

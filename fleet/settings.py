@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -31,25 +31,35 @@ PositiveSeconds = Annotated[float, Meta(gt=0)]
 class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     """The road to the devices, and the accounts its broker accepts.
 
-    accounts_file: the broker's password file, which the fleet maintains.
-    services: other accounts in it: user name → file that holds the password.
-    broker_pid_file: gets SIGHUP after accounts_file changed (Mosquitto).
+    accounts: how the fleet keeps the broker's accounts: by commands to Mosquitto's dynamic-security plugin, in a file
+        that an embedded broker reads, or not at all (a broker that admits everybody).
+    accounts_file: that file.
+    services: other accounts there: user name → file that holds the password.
     batch_events: most events in one transaction.
     batch_wait_s: how long a batch waits for more; adds to latency.
     queued_events: waiting in memory before new ones are dropped (devices send those again).
     """
 
     username: str = "fleet"
+    accounts: Literal["dynamic-security", "password-file", "none"] = "dynamic-security"
     accounts_file: Path | None = None
     services: dict[str, Path] = field(default_factory=dict)
-    broker_pid_file: Path | None = None
     batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
     batch_wait_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     queued_events: Annotated[int, Meta(ge=1000)] = 20_000
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an address or a name that is not valid."""
+        """Raises ValueError for an address or a name that is not valid, or an accounts_file that nobody would read."""
         super().__post_init__()
+        if self.username in self.services:
+            raise ValueError(
+                f"services names {self.username!r}, which is the fleet's own account; give its password as password_file"
+            )
+        if (self.accounts == "password-file") != (self.accounts_file is not None):
+            raise ValueError(
+                f'accounts = "{self.accounts}" and accounts_file = {self.accounts_file and str(self.accounts_file)!r} '
+                'do not belong together; accounts = "password-file" is what needs an accounts_file'
+            )
         for name in (self.username, *self.services):
             _check_name(name, "user name")
 

@@ -79,19 +79,22 @@ class AlarmState:
     """Debounces scores: opens once when enough recent windows are over, closes once when enough are clearly under.
 
     Args:
-        confirm: windows over the threshold, among the last `confirm` + 1, that open an alarm.
-        release: windows in a row below `release_share` × threshold that close it.
-        release_share: hysteresis in (0, 1].
+        opens_after_windows: windows over the threshold, among the last this many + 1, that open an alarm.
+        closes_after_windows: windows in a row below `closes_below_share` × threshold that close it.
+        closes_below_share: hysteresis in (0, 1].
     """
 
-    def __init__(self, *, confirm: int = 2, release: int = 5, release_share: float = 0.9) -> None:
-        if confirm < 1 or release < 1 or not 0 < release_share <= 1:
+    def __init__(
+        self, *, opens_after_windows: int = 2, closes_after_windows: int = 5, closes_below_share: float = 0.9
+    ) -> None:
+        if opens_after_windows < 1 or closes_after_windows < 1 or not 0 < closes_below_share <= 1:
             raise ValueError(
-                f"alarm settings must be confirm ≥ 1, release ≥ 1 and 0 < release_share ≤ 1, "
-                f"got {confirm}, {release}, {release_share}"
+                "alarm settings must be opens_after_windows ≥ 1, closes_after_windows ≥ 1 and 0 < closes_below_share ≤ 1, "
+                f"got {opens_after_windows}, {closes_after_windows}, {closes_below_share}"
             )
-        self._confirm, self._release, self._release_share = confirm, release, release_share
-        self._recent: deque[bool] = deque(maxlen=confirm + 1 if confirm > 1 else 1)
+        self._opens_after, self._closes_after = opens_after_windows, closes_after_windows
+        self._closes_below_share = closes_below_share
+        self._recent: deque[bool] = deque(maxlen=opens_after_windows + 1)
         self._calm = self._windows = 0
         self._peak = 0.0
         self._open = False
@@ -106,14 +109,14 @@ class AlarmState:
         over = not score <= threshold
         if not self._open:
             self._recent.append(over)
-            if over and sum(self._recent) >= self._confirm:
+            if over and sum(self._recent) >= self._opens_after:
                 self._open, self._calm, self._windows, self._peak = True, 0, 1, score
                 return Opened(score=score, threshold=threshold)
             return None
         self._windows += 1
         self._peak = max(self._peak, score)
-        self._calm = self._calm + 1 if score < self._release_share * threshold else 0
-        if self._calm < self._release:
+        self._calm = self._calm + 1 if score < self._closes_below_share * threshold else 0
+        if self._calm < self._closes_after:
             return None
         closed = Closed(windows=self._windows, peak_score=self._peak)
         self.reset()
@@ -122,6 +125,4 @@ class AlarmState:
     def reset(self) -> None:
         """Forget everything, e.g. after a new release went live."""
         self._open = False
-        self._calm = self._windows = 0
-        self._peak = 0.0
         self._recent.clear()

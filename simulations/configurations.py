@@ -34,6 +34,7 @@ def fleet_table(addresses: Addresses) -> Table:
         "offline_after_s": 30.0,
         "mqtt": {
             **_broker_account(addresses, "fleet"),
+            "accounts": "password-file",
             "accounts_file": "../broker/passwords",
             "services": {"aggregator": "../aggregator/mqtt.password"},
         },
@@ -104,7 +105,7 @@ def agent_table(
         "source": source,
         "detection": {
             "commissioning_windows": scenario.detection.commissioning_windows,
-            "confirm": scenario.detection.confirm,
+            "opens_after_windows": scenario.detection.opens_after_windows,
         },
         "health": {"every_s": 2.0},
         "debug": {"score_log": True},

@@ -52,7 +52,7 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How a device learns its normal and when it alarms."""
 
     commissioning_windows: Positive = 120
-    confirm: Positive = 2
+    opens_after_windows: Positive = 2
     quantile: Share = 0.999
     margin: Seconds = 1.1
 

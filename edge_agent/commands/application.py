@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from edge_agent.app import load_release_keys
@@ -15,9 +14,9 @@ from edge_agent.app import run as run_agent
 from edge_agent.commands.status_table import print_status
 from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.mqtt_link import client_tls
-from edge_agent.settings import load_settings
+from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
-from edge_agent.status import read_status
+from edge_agent.status import read_status, status_document
 
 __all__ = ["application"]
 
@@ -43,7 +42,7 @@ def enrol(config: Config) -> int:
     """Enrol this device with its fleet, once, with the claim token that [fleet] names."""
     from edge_agent.enrolment import enrol_device
 
-    enrolled = enrol_device(load_settings(config))
+    enrolled = enrol_device(load_agent_settings(config))
     print(f"enrolled as device {enrolled.device} of tenant {enrolled.tenant}")
     return 0
 
@@ -53,10 +52,10 @@ def status(
     config: Config, as_json: Annotated[bool, typer.Option("--json", help="the status file as it is")] = False
 ) -> int:
     """Show what the agent on this device is doing; exit status 1 where it does not run."""
-    found = read_status(load_settings(config).paths.status)
+    found = read_status(load_agent_settings(config).paths.status)
     now_s = time.time()
     if as_json:
-        print(json.dumps({**msgspec.to_builtins(found), "running": not found.is_stale(now_s)}))
+        print(json.dumps({**status_document(found), "running": not found.is_stale(now_s)}))
     else:
         print_status(found, now_s)
     return 1 if found.is_stale(now_s) else 0
@@ -69,7 +68,7 @@ def privacy(
     """Show what this device has given to training runs, and what it may still give."""
     from edge_agent.commands.privacy_account import account_of, print_account
 
-    account = account_of(load_settings(config))
+    account = account_of(load_agent_settings(config))
     if as_json:
         print(json.dumps(account))
     else:
@@ -80,9 +79,9 @@ def privacy(
 @application.command("check-config")
 def check_config(config: Config) -> int:
     """Check agent.toml and every file it names, without starting anything."""
-    settings = load_settings(config)
+    settings = load_agent_settings(config)
     keys = load_release_keys(settings.release_keys)
-    source = open_source(settings.source, directory=settings.config_file.parent)
+    source = open_source(settings.source)
     source.close()
     if settings.fleet is not None:
         FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from edge_agent.errors import AggregatorRefusedError, NotEnrolledError, NotReadyError
-from edge_agent.settings import Settings, load_settings
+from edge_agent.settings import Settings, load_agent_settings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 from runtime.errors import FedgeError, SettingsError
@@ -87,7 +87,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     # What costs nothing is checked before Flower and LiteRT are imported: a device that is not ready says so in 0.1 s.
     from edge_agent.learner.enrolled_files import read_active_bundle, read_device_key, read_invitation
 
-    settings = load_settings(config)
+    settings = load_agent_settings(config)
     invitation = read_invitation(invitation_file)
     if settings.flower is None:
         raise SettingsError(f"{config} has no [flower] table; training needs flower.ca_file")
@@ -201,8 +201,8 @@ def _sum_participant(
         roster=FamilyRoster(fleet.family_roster, clock=time.monotonic),
         policy=DevicePolicy(
             minimum_cohort=settings.learner.minimum_cohort,
-            requires_confirmation=settings.learner.compared_survivors,
-            split_view_safe=settings.learner.split_view_safe or settings.learner.compared_survivors,
+            requires_confirmation=settings.learner.requires_confirmation,
+            split_view_safe=settings.learner.split_view_safe or settings.learner.requires_confirmation,
         ),
         budget=DeviceBudget(settings.paths.privacy, owners_limits(settings.privacy)),
         layout_of=learner.layout_of,

@@ -6,7 +6,6 @@ A plug-in is any importable callable ``module:function`` that returns a `port.So
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import assert_never
 
 from edge_agent.errors import SourceError
@@ -20,17 +19,17 @@ from protocol.manifest import FeatureSpec
 __all__ = ["open_source"]
 
 
-def open_source(settings: SourceSettings, *, directory: Path) -> Source:
-    """Build the source; relative paths in `settings` are taken from `directory` (where agent.toml lies).
+def open_source(settings: SourceSettings) -> Source:
+    """Build the source.
 
     Raises:
         SourceError: it cannot be opened; the message says what, where, and what would be valid.
     """
     match settings:
         case SimulatedSettings():
-            return SimulatedSource(settings, directory=directory)
+            return SimulatedSource(settings)
         case ReplaySettings():
-            return ReplaySource(settings, directory=directory)
+            return ReplaySource(settings)
         case PluginSettings():
             return _open_plugin(settings)
         case _:

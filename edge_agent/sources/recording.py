@@ -57,16 +57,27 @@ def read_npz(path: Path, *, key: str | None) -> Recording:
         SourceError: no such file or key, not a table of numbers, or a value that is not finite, with row and column.
     """
     try:
+        with path.open("rb") as file:
+            is_archive = zipfile.is_zipfile(file)
+    except OSError as error:
+        raise SourceError(f"{path}: the recording cannot be read: {_reason(error)}") from None
+    if not is_archive:
+        raise SourceError(
+            f"{path}: this is no NPZ archive, as numpy.savez makes one; a recording in CSV has a name that ends in .csv"
+        )
+    try:
         with np.load(path, allow_pickle=False) as archive:
             keys = [name for name in archive.files if name != "feature_names"]
-            if key is None or key not in keys:
-                raise SourceError(
-                    f"{path}: no array named {key!r}; source.key must be one of {_listed(keys)}"
-                )
-            table = archive[key]
+            table = archive[key] if key in keys else None
             labels = archive["feature_names"] if "feature_names" in archive.files else np.empty(0)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SourceError(f"{path}: the recording cannot be read: {_reason(error)}") from None
+    except Exception:  # noqa: BLE001 - numpy raises what it likes on foreign bytes, in words that help nobody here
+        raise SourceError(
+            f"{path}: {key!r} is damaged, or holds objects instead of numbers; write the archive with numpy.savez"
+        ) from None
+    if table is None:
+        raise SourceError(f"{path}: no array named {key!r}; source.key must be one of {_listed(keys)}")
+    if not isinstance(table, np.ndarray):
+        raise SourceError(f"{path}: {key!r} is no array; write the archive with numpy.savez")
     if table.ndim != 2 or not table.size or table.dtype.kind not in "fiu":
         raise SourceError(
             f"{path}: array {key!r} has shape {table.shape} of {table.dtype}; a recording is (rows, columns) of numbers"

@@ -34,14 +34,14 @@ class ReplayControl(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ReplaySource:
-    """Implements `port.Source`; relative paths are taken from `directory`.
+    """Implements `port.Source`.
 
     Raises:
         SourceError: the recording cannot be used; the message names the file and the place in it.
     """
 
-    def __init__(self, settings: ReplaySettings, *, directory: Path) -> None:
-        self._path = directory / settings.path
+    def __init__(self, settings: ReplaySettings) -> None:
+        self._path = settings.path
         recording = _read(settings, self._path)
         self._rows = recording.rows
         self._window, self._step = settings.window_rows, settings.step_rows or settings.window_rows
@@ -61,9 +61,8 @@ class ReplaySource:
         self._first, self._end, self._loop = first, end, settings.loop
         self._row = first
         self._index = 0
-        self._control = (
-            ControlFile(directory / settings.control_file, ReplayControl) if settings.control_file else None
-        )
+        control = settings.control_file
+        self._control = ControlFile(control, ReplayControl) if control is not None else None
 
     @property
     def spec(self) -> FeatureSpec:

@@ -1,18 +1,20 @@
 """The `[source]` table of agent.toml: which source, and how it is paced.
 
-The agent's configuration includes `SourceSettings`; `kind` tells the three apart. Paths are relative to agent.toml.
+The agent's configuration includes `SourceSettings`; `kind` tells the three apart.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-__all__ = ["PluginSettings", "ReplaySettings", "SimulatedSettings", "SourceSettings"]
+__all__ = ["PluginSettings", "ReplaySettings", "Seconds", "SimulatedSettings", "SourceSettings"]
 
-Speed = Annotated[float, Meta(gt=0, le=1e6)]
-Seconds = Annotated[float, Meta(gt=0)]
+Speed = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+"""Up to some thirty years: with a bound, no sum or quotient of two settings is ever infinite."""
 RowRange = Annotated[
     tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=1)]], Meta(title="[first, last + 1]")
 ]
@@ -33,7 +35,7 @@ class SimulatedSettings(
     snapshot_every_s: Seconds = 10.0
     sample_rate_hz: Annotated[float, Meta(ge=3200)] = 12_800.0
     window_samples: Annotated[int, Meta(ge=256, le=65_536)] = 2048
-    control_file: str | None = None
+    control_file: Path | None = None
 
 
 class ReplaySettings(
@@ -48,7 +50,7 @@ class ReplaySettings(
     later (default: behind the last one; fewer overlap).
     """
 
-    path: str
+    path: Path
     key: str | None = None
     columns: tuple[str, ...] = ()
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
@@ -59,7 +61,7 @@ class ReplaySettings(
     step_rows: Annotated[int, Meta(ge=1)] | None = None
     speed: Speed = 1.0
     loop: bool = True
-    control_file: str | None = None
+    control_file: Path | None = None
 
 
 class PluginSettings(

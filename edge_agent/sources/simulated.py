@@ -5,8 +5,6 @@ The physics is `rotating_machine`; this module paces it and applies what the wor
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from edge_agent.errors import SourceError
 from edge_agent.sources.control_file import ControlFile
 from edge_agent.sources.pacing import Pace
@@ -20,13 +18,13 @@ __all__ = ["SimulatedSource"]
 
 
 class SimulatedSource:
-    """Implements `port.Source`; relative paths are taken from `directory`.
+    """Implements `port.Source`.
 
     Raises:
         SourceError: the profile is unknown, or the sampling rate cannot show the casing's resonances.
     """
 
-    def __init__(self, settings: SimulatedSettings, *, directory: Path) -> None:
+    def __init__(self, settings: SimulatedSettings) -> None:
         profile = PROFILES.get(settings.profile)
         if profile is None:
             raise SourceError(
@@ -45,11 +43,8 @@ class SimulatedSource:
         self._pace = Pace(period_s=settings.snapshot_every_s, speed=settings.speed)
         self._period_s = settings.snapshot_every_s
         self._condition = MachineCondition()
-        self._control = (
-            ControlFile(directory / settings.control_file, MachineCondition)
-            if settings.control_file
-            else None
-        )
+        control = settings.control_file
+        self._control = ControlFile(control, MachineCondition) if control is not None else None
         self._index = 0
 
     @property

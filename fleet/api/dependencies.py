@@ -11,6 +11,8 @@ from fastapi import Depends, Request
 
 from fleet.auth import operator_tokens
 from fleet.auth.device_tokens import authenticate_device
+from fleet.broker_accounts.accounts import BrokerAccounts
+from fleet.broker_accounts.passwords import BrokerPasswords
 from fleet.desired import DesiredPublisher
 from fleet.metrics import FleetMetrics
 from fleet.releases import ReleaseStore
@@ -38,7 +40,8 @@ class Services:
     publisher: DesiredPublisher
     metrics: FleetMetrics
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
-    broker_accounts_changed: Callable[[], None]  # rewrites the broker's password file
+    passwords: BrokerPasswords
+    accounts: BrokerAccounts  # told after whatever lets a device in or shuts it out
     reserved_devices: frozenset[str]  # broker accounts of services: no device may take these ids
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 

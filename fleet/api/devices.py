@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Annotated, Any
 
@@ -163,16 +164,24 @@ def list_boots(
 
 
 @router.post("/devices/{device_id}:revoke")
-def revoke_device(
+async def revoke_device(
     device_id: str,
     caller: Annotated[Caller, Depends(require(Role.ADMIN))],
     services: Annotated[Services, Depends(get_services)],
 ) -> DeviceView:
-    """Shut a device out: HTTPS and ingest at once, the broker as soon as it reads its password file again."""
-    with services.database.write() as session:
-        device = revoke(session, device_id, actor=caller.actor, now=services.now())
-        view = DeviceView.of(device, session.get(Desired, device_id))
-    services.broker_accounts_changed()
+    """Shut a device out: of HTTPS and ingest at once, of the broker before this answers.
+
+    503 says that the broker has not confirmed; the device is revoked all the same, and the broker hears of it as soon as
+    it answers.
+    """
+
+    def shut_out() -> DeviceView:
+        with services.database.write() as session:
+            device = revoke(session, device_id, actor=caller.actor, now=services.now())
+            return DeviceView.of(device, session.get(Desired, device_id))
+
+    view = await asyncio.to_thread(shut_out)
+    await services.accounts.update(device_id)
     return view
 
 

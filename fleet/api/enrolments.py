@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -61,12 +61,15 @@ class EnrolmentResponse(BaseModel):
 
 
 @router.post("/enrolments", status_code=201)
-def enrol_device(
+async def enrol_device(
     body: EnrolmentRequest,
     claim: Annotated[str, Depends(bearer_token)],
     services: Annotated[Services, Depends(get_services)],
 ) -> EnrolmentResponse:
-    """Enrol with a claim token. The same device with the same key may repeat this; it gets a new password."""
+    """Enrol with a claim token. The same device with the same key may repeat this; it gets a new password.
+
+    503 says that the broker has not confirmed the account; the device then repeats this and spends no further use.
+    """
     try:
         signature = base64.b64decode(body.signature, validate=True)
     except (binascii.Error, ValueError):
@@ -79,17 +82,18 @@ def enrol_device(
         labels=body.labels,
         signature=signature,
     )
-    password = enrol(
+    password = await asyncio.to_thread(
+        enrol,
         services.database,
         applicant,
         claim,
         tenant=services.settings.tenant,
         reserved=services.reserved_devices,
         now=services.now(),
-        random_bytes=secrets.token_bytes,
+        passwords=services.passwords,
     )
-    # only now: the answer promises a password that the broker's file already holds
-    services.broker_accounts_changed()
+    # only now: the answer promises a password that the broker accepts
+    await services.accounts.update(body.device)
     return EnrolmentResponse(
         device=body.device,
         tenant=services.settings.tenant,

@@ -7,6 +7,7 @@ from typing import Final
 
 from fleet.errors import (
     BadRequestError,
+    BrokerError,
     ConflictError,
     NotFoundError,
     PreconditionError,
@@ -27,5 +28,6 @@ STATUSES: Final[StatusTable] = {
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid
+    BrokerError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageError: HTTPStatus.INTERNAL_SERVER_ERROR,  # a bundle that is gone, a disk that is full: worth saying
 }

@@ -15,6 +15,8 @@ import aiomqtt
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from fleet.broker_accounts.broker_state import RESPONSE_TOPIC
+from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.desired import desired_state
 from fleet.ingest.judging import Arrival
 from fleet.metrics import FleetMetrics
@@ -48,8 +50,10 @@ class BrokerLink:
         outgoing: Outgoing,
         metrics: FleetMetrics,
         now: Callable[[], float],
+        accounts: DynamicSecurity | None,
     ) -> None:
         self._account = account
+        self._accounts = accounts
         self._messages = messages
         self._tenant = tenant
         self._database = database
@@ -63,7 +67,10 @@ class BrokerLink:
         await self._account.stay_connected(self._session, also_ends=(SQLAlchemyError,))
 
     async def _session(self, client: aiomqtt.Client) -> None:
-        await client.subscribe([(uplink_filter(self._tenant, kind), 1) for kind in sorted(UPLINK_KINDS)])
+        filters = [uplink_filter(self._tenant, kind) for kind in sorted(UPLINK_KINDS)]
+        if self._accounts:
+            filters.append(RESPONSE_TOPIC)
+        await client.subscribe([(topic, 1) for topic in filters])
         self._metrics.broker_connected.set(1)
         self._metrics.broker_connects.inc()
         try:
@@ -72,6 +79,8 @@ class BrokerLink:
                 tasks.create_task(self._receive(client))
                 tasks.create_task(self._publish_acks(client))
                 tasks.create_task(self._publish_desired(client))
+                if self._accounts:
+                    tasks.create_task(self._accounts.keep(client.publish))
         finally:
             self._metrics.broker_connected.set(0)
 
@@ -79,6 +88,9 @@ class BrokerLink:
         async for message in client.messages:
             topic = str(message.topic)
             payload = message.payload if isinstance(message.payload, bytes) else b""
+            if self._accounts and topic == RESPONSE_TOPIC:
+                self._accounts.hear(payload)
+                continue
             if not payload and topic.endswith(f"/{Kind.DEATH.value}"):
                 continue  # a device that came back has cleared its retained will
             self._intake.offer(

@@ -14,16 +14,16 @@ from edge_agent.agent import Agent
 from edge_agent.agent_ports import Clocks
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.errors import SourceError
-from edge_agent.health import LatencyReservoir
+from edge_agent.health import Interval, LatencyReservoir, Vitals
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.journal import BundleRef
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.mqtt_link import Incoming
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
-from edge_agent.reporting import Facts, StatusReporter
+from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import load_settings
+from edge_agent.settings import load_agent_settings
 from edge_agent.sources.port import SourceWindow
 from edge_agent.status import Status, load_counters, read_status
 from edge_agent.telemetry import Identity, Telemetry
@@ -126,12 +126,23 @@ class FakeLink:
         self.is_connected = False
 
 
+class Buffer(SampleBuffer):
+    """Refuses to flush what it is told to refuse."""
+
+    flush_error: StorageError | None = None
+
+    def flush(self) -> None:
+        if self.flush_error is not None:
+            raise self.flush_error
+        super().flush()
+
+
 class World:
     """One agent whose every outside is here. Time passes 0.1 s a turn."""
 
     def __init__(self, directory: Path) -> None:
         (directory / "agent.toml").write_text(CONFIG)
-        settings = load_settings(directory / "agent.toml")
+        settings = load_agent_settings(directory / "agent.toml")
         settings.state_dir.mkdir(exist_ok=True)
         self.paths = settings.paths
         self.now_s = 0.0
@@ -139,31 +150,46 @@ class World:
         self.installation.give(1, is_trial=False, generation=1)
         self.counters = load_counters(self.paths.counters)
         self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now_s=self._wall())
-        self.buffer = SampleBuffer(self.paths.buffer, 6, 1 << 20)
-        self.flush_error: StorageError | None = None
+        self.buffer = Buffer(self.paths.buffer, 6, 1 << 20)
         self.polled: DesiredState | None = None
-        facts = Facts(settings=settings, identity=IDENTITY, agent_version="0", pid=1)
         self.learner = LearnerSupervisor(
             self.paths, start=self._no_learner, refusal=lambda _i, _n: "not in this test", draw=lambda: 0.0
+        )
+        self.vitals = Vitals(
+            counters=self.counters,
+            latencies=LatencyReservoir(random.Random(1)),
+            started_clock_s=0.0,
+            started_wall_s=self._wall(),
+            interval=Interval(started_s=0.0),
+        )
+        pipeline = Pipeline(
+            SPEC,
+            settings.detection,
+            memory=DetectionMemory(self.paths),
+            buffer=self.buffer,
+            clock=lambda: 0.0,
+        )
+        telemetry = Telemetry(IDENTITY, self.outbox, self.link, self.counters, polled=self._take_polled)
+        reporter = StatusReporter(
+            settings,
+            IDENTITY,
+            pid=1,
+            outbox=self.outbox,
+            buffer=self.buffer,
+            pipeline=pipeline,
+            telemetry=telemetry,
+            installation=self.installation,
+            learner=self.learner,
         )
         self.agent = Agent(
             birth=Birth(agent_version="0", hardware="rpi4", family="pump"),
             source=self.source,
-            pipeline=Pipeline(
-                SPEC,
-                settings.detection,
-                memory=DetectionMemory(self.paths),
-                buffer=self.buffer,
-                clock=lambda: 0.0,
-            ),
-            telemetry=Telemetry(IDENTITY, self.outbox, self.link, self.counters),
+            pipeline=pipeline,
+            telemetry=telemetry,
             installation=self.installation,
             learner=self.learner,
-            reporter=StatusReporter(facts, self.outbox, self.buffer),
-            counters=self.counters,
-            latencies=LatencyReservoir(random.Random(1)),
-            flush_rows=self._flush,
-            requested=self._take_polled,
+            reporter=reporter,
+            vitals=self.vitals,
             score_log=None,
             clocks=Clocks(monotonic=lambda: self.now_s, wall=self._wall, wait=self._wait),
         )
@@ -176,10 +202,6 @@ class World:
         assert timeout_s <= 0.26
         self.now_s += 0.1
         return False
-
-    def _flush(self) -> None:
-        if self.flush_error is not None:
-            raise self.flush_error
 
     def _take_polled(self) -> DesiredState | None:
         taken, self.polled = self.polled, None

@@ -16,7 +16,7 @@ from delegate_libraries import build
 
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.installation.probe_result import ProbeResult
-from edge_agent.settings import load_settings
+from edge_agent.settings import load_agent_settings
 from models.bundles import ModelBundle, read_bundle
 from models.delegates import Delegate, DelegateVerdict
 from models.errors import DelegateError, InputError
@@ -229,7 +229,7 @@ def test_an_agent_with_a_crashing_library_watches_on_the_processor(tmp_path) -> 
 def test_wrong_delegate_settings_are_refused_with_what_is_valid(tmp_path, text, words) -> None:
     config = write_device(tmp_path, rows=np.zeros((2, 6), np.float32), extra=f"[inference]\n{text}\n")
     with pytest.raises(SettingsError, match=words):
-        load_settings(config)
+        load_agent_settings(config)
 
 
 def test_a_stop_that_comes_while_a_delegate_is_tried_is_a_clean_one(tmp_path) -> None:

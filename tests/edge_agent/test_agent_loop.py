@@ -67,12 +67,12 @@ def test_drift_is_said_and_taken_back_when_a_new_release_is_committed(world: Wor
 def test_states_tell_what_the_agent_waits_for(world: World) -> None:
     release, world.installation.now = world.installation.now, None
     world.watch(healthy(2))
-    assert world.agent.state is AgentState.WAITING_FOR_RELEASE
+    assert world.vitals.state is AgentState.WAITING_FOR_RELEASE
     world.installation.now = release
     world.watch(healthy(2))
-    assert world.agent.state is AgentState.COMMISSIONING
+    assert world.vitals.state is AgentState.COMMISSIONING
     world.watch(healthy(60))
-    assert world.agent.state is AgentState.WATCHING
+    assert world.vitals.state is AgentState.WATCHING
 
 
 def test_a_first_release_that_was_undone_judges_no_more(world: World) -> None:
@@ -80,8 +80,8 @@ def test_a_first_release_that_was_undone_judges_no_more(world: World) -> None:
     world.installation.now = None
     world.watch(faulty(20))
     assert world.said(AnomalyEvent) == []
-    assert world.agent.state is AgentState.WAITING_FOR_RELEASE
-    assert world.agent.release is None
+    assert world.vitals.state is AgentState.WAITING_FOR_RELEASE
+    assert world.vitals.release is None
 
 
 def test_desired_states_of_both_roads_reach_the_installer_and_its_reports_the_fleet(world: World) -> None:

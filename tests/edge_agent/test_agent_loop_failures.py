@@ -50,7 +50,7 @@ def test_a_disk_that_takes_no_rows_does_not_stop_the_watch(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.watch(healthy(100))
-    world.flush_error = StorageError("No space left on device")
+    world.buffer.flush_error = StorageError("No space left on device")
     world.watch(faulty(20))
     assert len(world.said(AnomalyEvent)) == 1
     assert "No space left" in caplog.text

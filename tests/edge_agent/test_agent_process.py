@@ -93,10 +93,12 @@ def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: Broker
             wait_until(
                 lambda: not kept & _stored_anomalies(config), "their deletion after the acknowledgement"
             )
+            wait_until(
+                lambda: len({e.boot_id for e in fleet.of(Kind.BIRTH)}) == 2, "the births of both boots"
+            )
         anomaly = fleet.events[min(kept)].data
         assert isinstance(anomaly, AnomalyEvent)
         assert anomaly.window_shape == (1, 6)
-        assert len({e.boot_id for e in fleet.of(Kind.BIRTH)}) == 2
     finally:
         fleet.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.settings import Settings, load_settings
+from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.settings import SimulatedSettings
 from runtime.errors import SettingsError
 
@@ -18,7 +18,7 @@ SOURCE = '[source]\nkind = "simulated"\nspeed = 60.0\n'
 
 def _load(directory: Path, text: str) -> Settings:
     (directory / "agent.toml").write_text(text)
-    return load_settings(directory / "agent.toml")
+    return load_agent_settings(directory / "agent.toml")
 
 
 def test_paths_are_relative_to_the_file_and_limits_have_defaults(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
         + '[mqtt]\nurl = "mqtts://broker.example:8884"\nca_file = "ca.pem"\n'
         + '[flower]\nca_file = "ca.pem"\n'
         + '[source]\nkind = "simulated"\nspeed = 60.0\nseed = 7\nsnapshot_every_s = 10.0\nprofile = "motor-a"\ncontrol_file = "machine.json"\n'
-        + "[detection]\ncommissioning_windows = 120\nconfirm = 2\n"
+        + "[detection]\ncommissioning_windows = 120\nopens_after_windows = 2\n"
         + "[outbox]\nmaximum_bytes = 16777216\nmaximum_age_s = 604800\n"
         + "[buffer]\nmaximum_bytes = 8388608\n"
         + "[learner]\nenabled = true\nminimum_windows = 64\nmaximum_temperature_c = 80\nrequire_power = false\n"
@@ -69,35 +69,48 @@ def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
         (HEAD + '[source]\nkind = "simulatd"\n', "source.kind = 'simulatd' is not valid"),
         (
             HEAD + '[source]\nkind = "simulated"\nspeed = -1\n',
-            "source.speed = -1 is not valid: expected `float` > 0.0",
+            "source.speed = -1 is not valid: expected a number at least 1e-06 and at most 1e+06",
         ),
-        (HEAD, "missing required field `source`"),
+        (HEAD, "source is missing; it has no default"),
         (
             HEAD + SOURCE + '[outbox]\nmaximum_bytes = "many"\n',
-            "outbox.maximum_bytes = 'many' is not valid: expected `int`",
+            "outbox.maximum_bytes = 'many' is not valid: expected a whole number at least 65536 (bytes)",
         ),
         (
             HEAD + SOURCE + "[outbox]\nmaximum_bytes = 5\n",
-            "outbox.maximum_bytes = 5 is not valid: expected `int` >= 65536",
+            "outbox.maximum_bytes = 5 is not valid: expected a whole number at least 65536 (bytes)",
         ),
-        (HEAD + SOURCE + "[detection]\nconfirm = 0\n", "detection.confirm = 0"),
+        (HEAD + SOURCE + "[detection]\nopens_after_windows = 0\n", "detection.opens_after_windows = 0"),
         (HEAD.replace('"demo"', '"my tenant"') + SOURCE, "tenant 'my tenant' is not a valid name"),
-        (HEAD.replace('["release.pub.pem"]', "[]") + SOURCE, "release_keys is empty"),
+        (
+            HEAD.replace('["release.pub.pem"]', "[]") + SOURCE,
+            "release_keys = [] is not valid: expected a list of at least 1 entries of a path",
+        ),
         (
             HEAD.replace('["release.pub.pem"]', '"release.pub.pem"') + SOURCE,
             "release_keys = 'release.pub.pem' is not valid",
         ),
         (HEAD + SOURCE + '[fleet]\nurl = "http://x"\nca_file = "ca.pem"\n', "use https://host:port"),
-        (HEAD + SOURCE + '[fleet]\nurl = "https://x"\n', "missing required field `ca_file` in [fleet]"),
+        (HEAD + SOURCE + '[fleet]\nurl = "https://x"\n', "fleet.ca_file is missing; it has no default"),
         (
             HEAD + SOURCE + '[mqtt]\nurl = "mqtt://broker.example:1883"\n',
             "in clear to another machine; use mqtts://",
         ),
         (HEAD + SOURCE + '[mqtt]\nurl = "mqtt://10.0.0.1"\n', "in clear to another machine"),
-        (HEAD + SOURCE + '[mqtt]\nurl = "mqtts://broker.example"\n', "mqtt.ca_file is missing"),
-        (HEAD + SOURCE + '[mqtt]\nurl = "tcp://127.0.0.1"\n', "mqtt.url is not valid"),
-        (HEAD + SOURCE + '[mqtt]\nurl = "mqtt://127.0.0.1:99999"\n', "mqtt.url is not valid"),
+        (HEAD + SOURCE + '[mqtt]\nurl = "mqtts://broker.example"\n', "[mqtt] ca_file is missing"),
+        (HEAD + SOURCE + '[mqtt]\nurl = "tcp://127.0.0.1"\n', "[mqtt] url is not valid"),
+        (HEAD + SOURCE + '[mqtt]\nurl = "mqtt://127.0.0.1:99999"\n', "[mqtt] url is not valid"),
         ("state_dir = ", "not valid TOML"),
+        (
+            HEAD + '[source]\nkind = "replay"\npath = "x.csv"\nrow_every_s = inf\n',
+            "agent.toml:9: source.row_every_s = inf is not valid: give a finite number",
+        ),
+        (
+            HEAD + '[source]\nkind = "replay"\npath = "x.csv"\nrow_every_s = 1e300\n',
+            "at most 1e+09 (seconds)",
+        ),
+        (HEAD + SOURCE + "[health]\nevery_s = nan\n", "health.every_s = nan is not valid"),
+        (HEAD + SOURCE + '[inference]\nlibrary = "x.so"\n', "it belongs to 'edgetpu' or 'gpu'"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_key_value_and_what_is_valid(
@@ -124,4 +137,4 @@ def test_an_unencrypted_broker_is_accepted_on_loopback(tmp_path: Path, host: str
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*agent.toml: No such file"):
-        load_settings(tmp_path / "agent.toml")
+        load_agent_settings(tmp_path / "agent.toml")

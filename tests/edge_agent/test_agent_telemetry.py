@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.health import Counters, Interval, LatencyReservoir, Observed, health_of, memory_pss_bytes
+from edge_agent.health import (
+    Counters,
+    Interval,
+    LatencyReservoir,
+    Observed,
+    Vitals,
+    health_of,
+    memory_pss_bytes,
+)
 from edge_agent.mqtt_link import Incoming
 from edge_agent.outbox import Outbox
 from edge_agent.settings import OutboxSettings
@@ -129,6 +137,24 @@ def test_events_are_numbered_from_one_and_stay_until_the_fleet_has_them(
     link.arrive(ACK_TOPIC, _ack(1, 1))
     telemetry.receive()
     assert len(outbox) == 1
+
+
+def test_an_event_is_encoded_once_and_travels_as_the_bytes_that_were_kept(
+    telemetry: Telemetry, link: FakeLink, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[bytes] = []
+
+    def counted(event: Event) -> bytes:
+        encoded.append(encode(event))
+        return encoded[-1]
+
+    for module in ("edge_agent.telemetry", "protocol.messages.envelope"):
+        monkeypatch.setattr(f"{module}.encode", counted)
+    telemetry.post([_anomaly("AAAA" * 1000), Death(reason=DeathReason.SHUTDOWN)], NOW)
+    telemetry.deliver(0.0)
+    telemetry.deliver(100.0)
+    assert len(encoded) == 2
+    assert {payload for _, payload, _ in link.sent} == set(encoded)
 
 
 def test_a_new_connection_sends_everything_unacknowledged_again(telemetry: Telemetry, link: FakeLink) -> None:
@@ -254,10 +280,16 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
     latencies = LatencyReservoir(random.Random(1))
     for i in range(1, 101):
         latencies.add(float(i))
-    observed = Observed(
+    vitals = Vitals(
+        counters=counters,
+        latencies=latencies,
+        started_clock_s=11.0,
+        started_wall_s=NOW,
+        interval=interval,
         state=AgentState.WATCHING,
         release="pump/1",
-        uptime_s=3.0,
+    )
+    observed = Observed(
         drift_score=0.5,
         drifted=False,
         outbox_events=1,
@@ -266,12 +298,12 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
         install_step=InstallStep.IDLE,
         memory_pss_bytes=4,
     )
-    health = health_of(counters, interval, latencies, observed, 14.0)
+    health = health_of(vitals, observed, 14.0)
     assert isinstance(health, Health)
     assert (health.windows, health.interval_windows, health.interval_s) == (100, 20, 4.0)
     assert (health.anomaly_rate, health.score_mean) == (0.25, 1.5)
     assert (health.inference_p50_us, health.inference_p99_us) == (51.0, 100.0)
-    assert health.raw_bytes == 800
+    assert (health.raw_bytes, health.uptime_s, health.release) == (800, 3.0, "pump/1")
 
 
 def test_the_latency_sample_is_bounded_and_stays_close_to_the_truth() -> None:

@@ -40,7 +40,7 @@ class Fleet:
         self.config.write_text(
             'listen = "127.0.0.1:0"\ntls_cert = "tls.pem"\ntls_key = "tls.key"\ndata_dir = "data"\n'
             'tenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
-            '[mqtt]\nurl = "mqtt://127.0.0.1:9"\npassword_file = "fleet.password"\naccounts_file = "passwords"\n'
+            '[mqtt]\nurl = "mqtt://127.0.0.1:9"\npassword_file = "fleet.password"\naccounts = "password-file"\naccounts_file = "passwords"\n'
         )
         self.url = ""
 

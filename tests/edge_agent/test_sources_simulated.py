@@ -118,7 +118,7 @@ def test_a_sensor_too_slow_for_the_casing_is_refused() -> None:
 
 
 def test_the_source_delivers_windows_its_own_spec_can_read(tmp_path: Path) -> None:
-    source = open_source(SimulatedSettings(seed=1, speed=60.0), directory=tmp_path)
+    source = open_source(SimulatedSettings(seed=1, speed=60.0))
     window = source.next_window(5.0)
     assert window is not None
     features = make_extractor(source.spec).extract(window.samples)
@@ -132,7 +132,7 @@ def test_the_source_delivers_windows_its_own_spec_can_read(tmp_path: Path) -> No
 def test_the_control_file_changes_the_world_and_a_bad_one_does_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = open_source(SimulatedSettings(seed=1, control_file="machine.json"), directory=tmp_path)
+    source = open_source(SimulatedSettings(seed=1, control_file=tmp_path / "machine.json"))
 
     def loudness(at: float) -> float:
         return float(np.mean([source.next_window(at + 100.0 * i).samples.std() for i in range(8)]))
@@ -149,18 +149,17 @@ def test_the_control_file_changes_the_world_and_a_bad_one_does_not(
 
 def test_an_unknown_profile_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"choose one of .*fan-c"):
-        open_source(SimulatedSettings(profile="turbine"), directory=tmp_path)
+        open_source(SimulatedSettings(profile="turbine"))
     with pytest.raises(SourceError, match="too low for fan-c"):
-        open_source(SimulatedSettings(profile="fan-c", sample_rate_hz=4000.0), directory=tmp_path)
+        open_source(SimulatedSettings(profile="fan-c", sample_rate_hz=4000.0))
 
 
 PLUGIN = """
 from edge_agent.sources.settings import SimulatedSettings
 from edge_agent.sources.simulated import SimulatedSource
-from pathlib import Path
 
 def make_source(*, speed, seed):
-    return SimulatedSource(SimulatedSettings(seed=seed, speed=speed), directory=Path("."))
+    return SimulatedSource(SimulatedSettings(seed=seed, speed=speed))
 
 def make_nothing(*, speed):
     return object()
@@ -177,7 +176,7 @@ def test_a_plugin_is_called_with_its_options_and_checked(
     monkeypatch.syspath_prepend(tmp_path)
 
     def opened(factory: str, **options: bool | float | str | list[str] | list[float]) -> object:
-        return open_source(PluginSettings(factory=factory, options=options), directory=tmp_path)
+        return open_source(PluginSettings(factory=factory, options=options))
 
     assert opened("my_test_sensors:make_source", seed=4).next_window(0.0) is not None  # type: ignore[attr-defined]  # a Source
     with pytest.raises(SourceError, match="without spec, next_due_s, next_window, close"):
@@ -226,7 +225,7 @@ def test_whatever_a_plugin_does_is_a_source_error_that_names_it(
     module = types.ModuleType("driver_of_a_test")
     module.make = lambda speed: Driver(gives)  # type: ignore[attr-defined] # a module made here
     monkeypatch.setitem(sys.modules, "driver_of_a_test", module)
-    source = open_source(PluginSettings(factory="driver_of_a_test:make"), directory=tmp_path)
+    source = open_source(PluginSettings(factory="driver_of_a_test:make"))
     with pytest.raises(SourceError, match=says) as caught:
         source.next_window(0.0)
     assert "driver_of_a_test:make" in str(caught.value)

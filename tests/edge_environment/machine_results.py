@@ -53,7 +53,7 @@ def main() -> int:
     for architecture in LARGER if folder else ():
         results |= dict(training_results(architecture, (folder[0] / file_name(architecture)).read_bytes()))
     np.savez(target, **results)
-    print(f"{platform.machine()}: {len(results)} results, {runtime()}, numpy {np.__version__}")  # noqa: T201 - a program
+    print(f"{platform.machine()}: {len(results)} results, {runtime()}, numpy {np.__version__}")
     return 0
 
 

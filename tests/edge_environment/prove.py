@@ -83,7 +83,7 @@ def install(environment: VirtualEnvironment) -> None:
 
 def say(line: str) -> None:
     """One line for whoever waits."""
-    print(f"prove-edge: {line}", flush=True)  # noqa: T201 - a program for people
+    print(f"prove-edge: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def quote(word: str) -> str:
 
 def say(line: str) -> None:
     """One line for whoever waits."""
-    print(f"prove-arm64: {line}", flush=True)  # noqa: T201 - a program for people
+    print(f"prove-arm64: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def ask(url: str, token: str) -> bytes | None:
 
 def say(line: str) -> None:
     """One line for whoever waits."""
-    print(f"prove-fleet: {line}", flush=True)  # noqa: T201 - a program for people
+    print(f"prove-fleet: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def without_replaced(requirements: list[str]) -> list[str]:
 
 def say(line: str) -> None:
     """One line for whoever waits."""
-    print(f"prove-tflite-runtime: {line}", flush=True)  # noqa: T201 - a program for people
+    print(f"prove-tflite-runtime: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         maximum_bundle_bytes = 100000
         [mqtt]
         url = "mqtt://127.0.0.1:1"
+        accounts = "password-file"
         accounts_file = "broker/passwords"
         services = {{ aggregator = "agg.password", dashboard = "agg.password" }}
         """

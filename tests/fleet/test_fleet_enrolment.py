@@ -8,7 +8,7 @@ import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly
 
-from fleet.auth.broker_passwords import verify_password
+from fleet.broker_accounts.passwords import verify_password
 from fleet.storage.device_tables import Desired, DeviceState
 from service.roles import Role
 

@@ -1,163 +1,63 @@
-"""A real Mosquitto with the files of deploy/mosquitto: the fleet's passwords open it, each device has its own topics."""
+"""A real Mosquitto with the fleet as the owner of its accounts: who gets in, what each may say, and what survives."""
 
 from __future__ import annotations
 
-import re
 import secrets
-import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import paho.mqtt.client as paho
+import httpx
 import pytest
-from fleet_world import Machine, enrol_directly
-from free_ports import free_port
-from paho.mqtt.enums import CallbackAPIVersion
+from fleet_api_world import is_problem
+from fleet_world import NOW, Machine, fleet_process
+from mosquitto_site import SENTINEL, MosquittoSite
 from structlog.testing import capture_logs
 from waiting import wait_until
 
-from fleet.auth.broker_passwords import BrokerAccounts, hash_password
-from fleet.migrations.upgrade import open_storage
-from fleet.storage.base import Database
+from fleet.auth.claim_tokens import create_claim
+from fleet.broker_accounts import dynamic_security
+from fleet.broker_accounts.passwords import hash_password
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.kinds import Kind
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
+from service.roles import Role
 
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "mosquitto"
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-PASSWORDS = {"d-1": "first", "d-2": "second", "aggregator": "third", "fleet": "fourth"}
-SENTINEL = "the end"
-
-needs_mosquitto = pytest.mark.skipif(
-    MOSQUITTO is None, reason="mosquitto is not installed: apt-get install mosquitto"
-)
-
-
-class Broker:
-    """Mosquitto on loopback with the deployed configuration; only its listener and paths are the test's."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.passwords, self.pid_file = free_port(), folder / "passwords", folder / "broker.pid"
-        acl = folder / "acl"
-        shutil.copy(DEPLOYED / "acl", acl)
-        # Mosquitto gives up root for a user that must read these, as /etc/mosquitto/fedge lets it.
-        acl.chmod(0o644)
-        settings = (DEPLOYED / "fedge.conf").read_text().partition("\nlistener ")[0]
-        for key, path in (("password_file", self.passwords), ("acl_file", acl), ("pid_file", self.pid_file)):
-            settings, replaced = re.subn(rf"(?m)^{key} .*$", f"{key} {path}", settings)
-            assert replaced == 1
-        settings = settings.replace("persistence true", "persistence false")
-        config = folder / "mosquitto.conf"
-        config.write_text(f"{settings}\nuser root\nlistener {self.port} 127.0.0.1\n")
-        self.log = folder / "mosquitto.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(MOSQUITTO), "-c", str(config)], stdout=log, stderr=subprocess.STDOUT
-            )
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-
-class Client:
-    """One connection that remembers how it was greeted and what it was told."""
-
-    def __init__(self, port: int, user: str | None, password: str | None = None) -> None:
-        self.greetings: list[str] = []
-        self.heard: list[tuple[str, str]] = []
-        self._subscribed = 0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-        if user is not None:
-            self._client.username_pw_set(user, password)
-        self._client.on_connect = lambda *a: self.greetings.append(str(a[3]))
-        self._client.on_message = lambda _c, _d, m: self.heard.append((m.topic, m.payload.decode()))
-        self._client.on_subscribe = self._count
-        self._client.connect("127.0.0.1", port)
-        self.turn(lambda: bool(self.greetings))
-
-    def _count(self, *_: object) -> None:
-        self._subscribed += 1
-
-    def turn(self, done: Callable[[], bool], timeout_s: float = 10.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not done():
-            assert time.monotonic() < deadline, "the broker did not answer in time"
-            self._client.loop(0.02)
-
-    def subscribe(self, topic: str) -> None:
-        before = self._subscribed
-        self._client.subscribe(topic, qos=1)
-        self.turn(lambda: self._subscribed > before)
-
-    def publish(self, topic: str, text: str) -> None:
-        sent = self._client.publish(topic, text, qos=1)
-        self.turn(sent.is_published)
-
-    def topics_until_sentinel(self) -> list[str]:
-        self.turn(lambda: any(text == SENTINEL for _, text in self.heard))
-        return [topic for topic, text in self.heard if text != SENTINEL]
-
-    def close(self) -> None:
-        self._client.disconnect()
+BURSTS, AT_ONCE, ACCOUNTS = 30, 8, 200
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
-    enrol_directly(database, Machine(name="d-1"), Machine(name="d-2"))
-    with database.write() as session:
-        for name in ("d-1", "d-2"):
-            device = session.get_one(Device, name)
-            device.broker_password_hash = hash_password(PASSWORDS[name], secrets.token_bytes(12))
-    yield database
-    database.close()
+def site(tmp_path: Path) -> Iterator[MosquittoSite]:
+    site = MosquittoSite(tmp_path)
+    yield site
+    site.close()
 
 
-def accounts_of(database: Database, folder: Path, **changes: object) -> BrokerAccounts:
-    for name in ("fleet", "aggregator"):
-        (folder / f"{name}.password").write_text(PASSWORDS[name])
-    return BrokerAccounts(
-        database,
-        file=folder / "passwords",
-        services={name: folder / f"{name}.password" for name in ("fleet", "aggregator")},
-        random_bytes=secrets.token_bytes,
-        broker_pid_file=folder / "broker.pid",
-        **changes,  # type: ignore[arg-type] # the test's own keyword
-    )
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MosquittoSite, dict[str, str]]]:
+    """A broker with two devices, both as the fleet's file made them."""
+    site = MosquittoSite(tmp_path_factory.mktemp("two"))
+    passwords = site.add_devices(Machine(name="d-1"), Machine(name="d-2"))
+    site.write_state()
+    site.broker.start()
+    yield site, passwords
+    site.close()
 
 
-@pytest.fixture
-def connect(database: Database, tmp_path: Path) -> Iterator[Callable[..., Client]]:
-    accounts_of(database, tmp_path).rewrite()
-    with ExitStack() as stack:
-        broker = Broker(tmp_path)
-        stack.callback(broker.close)
-        wait_until(lambda: "running" in broker.log.read_text(), f"Mosquitto (see {broker.log})")
-
-        def connect(user: str | None, password: str | None = None) -> Client:
-            client = Client(broker.port, user, PASSWORDS.get(user or "") if password is None else password)
-            stack.callback(client.close)
-            return client
-
-        yield connect
+def test_only_who_has_an_account_gets_in(two: tuple[MosquittoSite, dict[str, str]]) -> None:
+    site, passwords = two
+    for user in ("fleet", "aggregator"):
+        assert site.connect(user).is_in
+    for user, password in passwords.items():
+        assert site.connect(user, password).is_in
+    for user, password in ((None, None), ("d-1", passwords["d-2"]), ("stranger", passwords["d-1"])):
+        assert site.connect(user, password).greetings == ["Not authorized"]
 
 
-@needs_mosquitto
-def test_only_who_is_in_the_password_file_gets_in(connect: Callable[..., Client]) -> None:
-    for user in PASSWORDS:
-        assert connect(user).greetings == ["Success"]
-    for user, password in ((None, None), ("d-1", "second"), ("stranger", "first")):
-        assert connect(user, password).greetings == ["Not authorized"]
-
-
-@needs_mosquitto
-def test_a_device_speaks_on_its_own_uplink_topics_only(connect: Callable[..., Client]) -> None:
-    fleet, device = connect("fleet"), connect("d-1")
+def test_a_device_speaks_on_its_own_uplink_topics_only(two: tuple[MosquittoSite, dict[str, str]]) -> None:
+    site, passwords = two
+    fleet, device = site.connect("fleet"), site.connect("d-1", passwords["d-1"])
     fleet.subscribe("fedge/v1/#")
     own = [device_topic("acme", "d-1", kind) for kind in sorted(UPLINK_KINDS)]
     forbidden = [
@@ -171,11 +71,12 @@ def test_a_device_speaks_on_its_own_uplink_topics_only(connect: Callable[..., Cl
     assert fleet.topics_until_sentinel() == own
 
 
-@needs_mosquitto
 def test_a_device_hears_its_own_orders_and_the_invitations_of_the_aggregator(
-    connect: Callable[..., Client],
+    two: tuple[MosquittoSite, dict[str, str]],
 ) -> None:
-    fleet, aggregator, device = connect("fleet"), connect("aggregator"), connect("d-1")
+    site, passwords = two
+    fleet, aggregator = site.connect("fleet"), site.connect("aggregator")
+    device = site.connect("d-1", passwords["d-1"])
     device.subscribe("fedge/v1/#")
     own = [device_topic("acme", "d-1", kind) for kind in sorted(DOWNLINK_KINDS)]
     others = [device_topic("acme", "d-2", kind) for kind in (*sorted(DOWNLINK_KINDS), Kind.ANOMALY)]
@@ -187,34 +88,191 @@ def test_a_device_hears_its_own_orders_and_the_invitations_of_the_aggregator(
     assert device.topics_until_sentinel() == [*own, training_topic("acme", "motor")]
 
 
-@needs_mosquitto
-def test_a_revoked_device_is_out_as_soon_as_the_fleet_has_told_the_broker(
-    connect: Callable[..., Client], database: Database, tmp_path: Path
+@pytest.mark.parametrize("user", ["d-1", "aggregator"])
+def test_nobody_but_the_fleet_commands_the_broker_or_hears_its_answers(
+    two: tuple[MosquittoSite, dict[str, str]], user: str
 ) -> None:
-    assert connect("d-2").greetings == ["Success"]
-    with database.write() as session:
-        session.get_one(Device, "d-2").state = DeviceState.REVOKED
-    accounts_of(database, tmp_path).rewrite()
-    wait_until(lambda: connect("d-2").greetings == ["Not authorized"], "Mosquitto to have read the file")
-    assert connect("d-1").greetings == ["Success"]
+    site, passwords = two
+    intruder = site.connect(user, passwords.get(user))
+    intruder.subscribe("$CONTROL/#")
+    intruder.publish(
+        "$CONTROL/dynamic-security/v1", '{"commands": [{"command": "createClient", "username": "m"}]}'
+    )
+    site.command(command="createClient", username=f"after-{user}", password="p")
+    with pytest.raises(AssertionError, match="Client not found"):
+        site.command(command="getClient", username="m")
+    assert intruder.heard == []
 
 
-def test_a_broker_of_another_user_that_cannot_be_told_is_not_passed_over_in_silence(
-    database: Database, tmp_path: Path
+def test_thirty_bursts_of_eight_enrolments_leave_no_device_outside(site: MosquittoSite) -> None:
+    site.add_devices(*(Machine(name=f"old-{n}") for n in range(ACCOUNTS)))
+    with site.database.write() as session:
+        claim = create_claim(
+            session,
+            name="t",
+            uses=BURSTS * AT_ONCE,
+            now=NOW,
+            lifetime_s=None,
+            random_bytes=secrets.token_bytes,
+        )
+    site.write_state()
+    site.broker.start()
+    with (
+        fleet_process(site.config, site.folder / "fleet.log") as (_, url),
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {claim}"}, timeout=60) as http,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+
+        def enrol(machine: Machine) -> tuple[int, bool]:
+            answer = http.post("/v1/enrolments", json=machine.enrolment())
+            if answer.status_code != 201:
+                return answer.status_code, False
+            login = answer.json()["mqtt"]
+            return 201, site.connect(login["username"], login["password"]).is_in
+
+        for burst in range(BURSTS):
+            devices = [Machine(name=f"new-{burst}-{n}") for n in range(AT_ONCE)]
+            assert list(pool.map(enrol, devices)) == [(201, True)] * AT_ONCE, f"burst {burst}"
+
+
+def test_a_revoked_device_is_thrown_out_and_stays_out(site: MosquittoSite) -> None:
+    site.write_state()
+    site.broker.start()
+    with site.fleet() as fleet:
+        claim = fleet.claim(uses=2)
+        logins = [fleet.enrol(Machine(name=name), claim).json()["mqtt"] for name in ("d-1", "d-2")]
+        first, second = (site.connect(login["username"], login["password"]) for login in logins)
+        assert first.is_in
+        assert second.is_in
+        for _ in range(2):  # twice, since an answer may get lost
+            answer = fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN)
+            assert (answer.status_code, answer.json()["state"]) == (200, "revoked")
+        second.turn(lambda: second.is_lost, "the broker to throw d-2 out")
+        assert site.connect("d-2", logins[1]["password"]).greetings == ["Not authorized"]
+        first.publish(device_topic("demo", "d-1", Kind.HEALTH), "still here")
+
+
+def test_enrolling_again_replaces_the_password(site: MosquittoSite) -> None:
+    site.write_state()
+    site.broker.start()
+    machine = Machine(name="d-1")
+    with site.fleet() as fleet:
+        claim = fleet.claim()
+        old, new = (fleet.enrol(machine, claim).json()["mqtt"]["password"] for _ in range(2))
+        assert old != new
+        assert site.connect("d-1", old).greetings == ["Not authorized"]
+        assert site.connect("d-1", new).is_in
+
+
+def test_without_a_broker_an_enrolment_is_refused_with_what_to_do_and_is_made_when_the_broker_is_there(
+    site: MosquittoSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_pid: int, number: int) -> None:
-        assert number == signal.SIGHUP
-        raise PermissionError(1, "Operation not permitted")
+    site.write_state()
+    monkeypatch.setattr(dynamic_security, "PATIENCE_S", 0.2)
+    known, unknown = Machine(name="d-1"), Machine(name="d-2")
+    with site.fleet() as fleet:
+        claim = fleet.claim(uses=2)
+        for machine in (known, unknown):
+            is_problem(fleet.enrol(machine, claim), 503, machine.name, "repeat this call")
+        is_problem(fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN), 503, "d-2")
+        site.broker.start()
+        monkeypatch.undo()
+        answer = wait_until(
+            lambda: (a := fleet.enrol(known, claim)).status_code == 201 and a, "the fleet to reach the broker"
+        )
+        assert site.connect("d-1", answer.json()["mqtt"]["password"]).is_in
+        is_problem(fleet.enrol(unknown, claim), 403, "revoked")
 
-    def gone(_pid: int, _number: int) -> None:
-        raise ProcessLookupError(3, "No such process")
 
-    (tmp_path / "broker.pid").write_text("4711\n")
-    with capture_logs() as logs:
-        accounts_of(database, tmp_path, send_signal=gone).rewrite()
-    assert logs == []  # it reads the file when it starts
-    with capture_logs() as logs:
-        accounts_of(database, tmp_path, send_signal=refuse).rewrite()
-    assert [line["event"] for line in logs] == ["broker_not_told"]
-    assert "fedge-broker-reload.path" in logs[0]["hint"]
-    assert "d-2:$7$" in (tmp_path / "passwords").read_text()
+def test_what_the_broker_lost_or_kept_too_long_is_mended_when_the_fleet_comes_back(
+    site: MosquittoSite,
+) -> None:
+    stays, lost, disabled, renewed, revoked = (
+        Machine(name=name) for name in ("stays", "lost", "disabled", "renewed", "revoked")
+    )
+    passwords = site.add_devices(stays, disabled, renewed, revoked)
+    site.write_state()  # the backup that is restored below
+    passwords |= site.add_devices(lost)
+    with site.database.write() as session:
+        session.get_one(Device, "revoked").state = DeviceState.REVOKED
+        passwords["renewed"], session.get_one(Device, "renewed").broker_password_hash = site.keys.new(
+            "renewed"
+        )
+    site.broker.start()
+    site.command(command="disableClient", username="disabled")
+    site.command(command="createClient", username="a-person", password="own")
+    kept = site.connect("stays", passwords["stays"])
+    assert not site.connect("lost", passwords["lost"]).is_in
+    with site.fleet():
+        for name in ("lost", "disabled", "renewed"):
+            wait_until(lambda name=name: site.connect(name, passwords[name]).is_in, f"{name} to be let in")
+        wait_until(lambda: not site.connect("revoked", passwords["revoked"]).is_in, "revoked to be shut out")
+    kept.publish(device_topic("demo", "stays", Kind.HEALTH), "never disturbed")
+    assert not kept.is_lost
+    assert site.connect("a-person", "own").is_in
+    assert site.connect("aggregator").is_in
+
+
+def test_a_service_whose_password_file_changed_enters_with_the_new_one(site: MosquittoSite) -> None:
+    site.write_state()
+    site.broker.start()
+    (site.folder / "aggregator.password").write_text("another-one\n")
+    with site.fleet():
+        wait_until(lambda: site.connect("aggregator", "another-one").is_in, "the new password")
+    assert not site.connect("aggregator").is_in
+
+
+def test_devices_of_an_older_fleet_come_along_in_the_state_and_are_named_when_the_broker_lost_them(
+    site: MosquittoSite,
+) -> None:
+    site.add_devices(Machine(name="veteran"), entry=hash_password("made long ago", secrets.token_bytes(12)))
+    site.write_state()
+    site.broker.start()
+    assert site.connect("veteran", "made long ago").is_in
+    site.command(command="deleteClient", username="veteran")
+    with capture_logs() as logs, site.fleet():
+        wait_until(
+            lambda: [line for line in logs if line["event"] == "broker_accounts_not_restored"], "the warning"
+        )
+    (warning,) = (line for line in logs if line["event"] == "broker_accounts_not_restored")
+    assert warning["devices"] == ["veteran"]
+    assert "enrol again" in warning["hint"]
+
+
+def test_a_broker_without_the_plugin_is_said_to_be_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = MosquittoSite(tmp_path)
+    site.write_state()
+    config = site.broker.folder / "mosquitto.conf"
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if "plugin" not in line))
+    config.write_text(config.read_text().replace("allow_anonymous false", "allow_anonymous true"))
+    monkeypatch.setattr(dynamic_security, "ANSWER_TIMEOUT_S", 0.2)
+    site.broker.start()
+    with capture_logs() as logs, site.fleet():
+        wait_until(lambda: [x for x in logs if x["event"] == "broker_accounts_not_confirmed"], "the warning")
+    assert any("dynamic-security plugin" in line.get("hint", "") for line in logs)
+    site.close()
+
+
+def test_no_password_ever_stands_in_a_log(site: MosquittoSite) -> None:
+    site.write_state()
+    site.broker.start()
+    log = site.folder / "fleet.log"
+    with ExitStack() as stack:
+        _, url = stack.enter_context(fleet_process(site.config, log))
+        with site.database.write() as session:
+            claim = create_claim(
+                session, name="t", uses=1, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
+            )
+        login = httpx.post(
+            f"{url}/v1/enrolments",
+            json=Machine(name="d-1").enrolment(),
+            headers={"Authorization": f"Bearer {claim}"},
+            timeout=60,
+        ).json()["mqtt"]
+        assert site.connect("d-1", login["password"]).is_in
+    said = log.read_text() + site.broker.log.read_text()
+    assert "createClient" in said
+    for secret in (login["password"], claim, *site.passwords.values()):
+        assert secret not in said

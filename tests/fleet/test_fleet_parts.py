@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +16,6 @@ from sqlalchemy.exc import OperationalError
 
 from fleet import errors
 from fleet.app import check_files
-from fleet.auth.broker_passwords import BrokerAccounts, hash_password, verify_password
 from fleet.auth.claim_tokens import import_claims
 from fleet.errors import FleetError
 from fleet.ingest.judging import Arrival
@@ -36,7 +32,6 @@ from fleet.storage.schema import METADATA
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import Event, encode
 from protocol.messages.payloads import Ack, BootAck
-from runtime.durable_files import write_durably
 from runtime.errors import SettingsError, StorageError
 from service.errors import StartError
 
@@ -82,6 +77,10 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch:
         (MINIMAL + "[mqtt]\nurl='mqtt://broker.example'", "mqtts://"),
         (MINIMAL + "[mqtt]\nurl='mqtt://a:b@127.0.0.1'", "no user"),
         (MINIMAL + "[mqtt]\nurl='http://127.0.0.1'", "mqtt://"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts_file='x'", "password-file"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts='password-file'", "accounts_file"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts='sighup'", "dynamic-security"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\nservices={fleet='x'}", "the fleet's own account"),
         ("tenant = ", "not valid TOML"),
     ],
 )
@@ -173,53 +172,6 @@ def test_a_write_that_raises_leaves_nothing(tmp_path: Path) -> None:
         fail()
     with database.read() as session:
         assert session.scalars(select(AuditEntry)).all() == []
-    database.close()
-
-
-def test_mosquitto_itself_would_accept_our_password_entries(tmp_path: Path) -> None:
-    # the published vector form: $7$, iterations, 12-byte salt, 64-byte digest
-    entry = hash_password("secret", b"0123456789ab", 101)
-    kind, iterations, salt, digest = entry.split("$")[1:]
-    assert (kind, iterations, len(salt), len(digest)) == ("7", "101", 16, 88)
-    assert verify_password("secret", entry)
-    assert not verify_password("Secret", entry)
-    assert not verify_password("secret", entry.replace("$7$", "$6$"))
-    assert not verify_password("secret", "nonsense")
-    tool = shutil.which("mosquitto_passwd")
-    if tool:
-        subprocess.run([tool, "-c", "-b", str(tmp_path / "p"), "ann", "secret"], check=True)
-        assert verify_password("secret", (tmp_path / "p").read_text().strip().split(":", 1)[1])
-
-
-def test_many_enrolments_at_once_share_rewrites_and_none_returns_before_its_device_is_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
-    accounts = BrokerAccounts(
-        database, file=tmp_path / "passwords", services={}, random_bytes=secrets.token_bytes
-    )
-    writes: list[int] = []
-
-    def slow_write(path: Path, content: bytes, *, mode: int) -> None:
-        writes.append(len(content))
-        write_durably(path, content, mode=mode)
-
-    monkeypatch.setattr("fleet.auth.broker_passwords.write_durably", slow_write)
-    missing: list[str] = []
-
-    def enrol(name: str) -> None:
-        enrol_directly(database, Machine(name=name))
-        accounts.rewrite()
-        if f"{name}:" not in (tmp_path / "passwords").read_text():
-            missing.append(name)
-
-    threads = [threading.Thread(target=enrol, args=(f"d-{n}",)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not missing
-    assert 1 <= len(writes) <= 12
     database.close()
 
 

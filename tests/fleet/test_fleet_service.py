@@ -69,6 +69,7 @@ class Site:
             url = "mqtts://127.0.0.1:{self.port}"
             ca_file = "pki/ca.pem"
             password_file = "fleet.password"
+            accounts = "password-file"
             accounts_file = "passwords"
             reconnect_s = 0.1
             """

@@ -230,11 +230,48 @@ def test_another_rollout_draws_another_canary() -> None:
     assert len(canaries) > 10
 
 
-def test_every_state_of_the_drawing_is_reached_only_by_its_arrows() -> None:
-    assert may_follow(RolloutState.RUNNING, RolloutState.PAUSED)
-    assert not may_follow(RolloutState.COMPLETED, RolloutState.RUNNING)
-    assert not may_follow(GroupState.SCHEDULED, GroupState.PASSED)
-    assert not may_follow(InstallStatus.REJECTED, InstallStatus.QUEUED)
+# The drawing of `fleet.rollouts.states` written out once more, arrow by arrow: whoever adds one there says it here too.
+ROLLOUT_ARROWS = """
+DRAFT → WAITING_FOR_APPROVAL READY CANCELED
+WAITING_FOR_APPROVAL → READY CANCELED
+READY → RUNNING CANCELED
+RUNNING → PAUSED COMPLETED CANCELED ROLLING_BACK
+PAUSED → RUNNING CANCELED ROLLING_BACK
+ROLLING_BACK → ROLLED_BACK
+"""
+GROUP_ARROWS = """
+SCHEDULED → RUNNING
+RUNNING → SOAKING PASSED FAILED
+SOAKING → PASSED FAILED
+"""
+EXECUTION_ARROWS = """
+QUEUED → IN_PROGRESS DEFERRED SUCCEEDED FAILED REJECTED TIMED_OUT CANCELED ROLLED_BACK
+IN_PROGRESS → DEFERRED SUCCEEDED FAILED REJECTED TIMED_OUT CANCELED ROLLED_BACK
+DEFERRED → IN_PROGRESS SUCCEEDED FAILED REJECTED TIMED_OUT CANCELED ROLLED_BACK
+SUCCEEDED → FAILED ROLLED_BACK
+FAILED → QUEUED SUCCEEDED ROLLED_BACK
+TIMED_OUT → QUEUED SUCCEEDED FAILED REJECTED ROLLED_BACK
+REJECTED → ROLLED_BACK
+"""
+
+
+@pytest.mark.parametrize(
+    ("states", "drawn"),
+    [(RolloutState, ROLLOUT_ARROWS), (GroupState, GROUP_ARROWS), (InstallStatus, EXECUTION_ARROWS)],
+    ids=["rollout", "group", "execution"],
+)
+def test_every_state_of_the_drawing_is_reached_only_by_its_arrows(
+    states: type[RolloutState | GroupState | InstallStatus], drawn: str
+) -> None:
+    arrows = {
+        (source, target)
+        for source, _, *targets in map(str.split, drawn.strip().splitlines())
+        for target in targets
+    }
+    assert {(a.value, b.value) for a in states for b in states if may_follow(a, b)} == arrows
+
+
+def test_a_transition_that_the_drawing_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(ConflictError, match="rollout ro-1 is ROLLED_BACK and cannot become RUNNING"):
         check_follows("rollout ro-1", RolloutState.ROLLED_BACK, RolloutState.RUNNING)
 

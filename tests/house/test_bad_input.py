@@ -81,7 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     config.write_text(
         f'listen = "127.0.0.1:0"\ndata_dir = "data"\ntenant = "{TENANT}"\nrelease_keys = ["release.pub.pem"]\n'
         f'[mqtt]\nurl = "mqtts://127.0.0.1:{port}"\nca_file = "pki/ca.pem"\npassword_file = "fleet.password"\n'
-        f'accounts_file = "passwords"\nreconnect_s = 0.1\n'
+        f'accounts = "password-file"\naccounts_file = "passwords"\nreconnect_s = 0.1\n'
     )
     machine = Machine(name="press-1")
     with (

@@ -45,7 +45,9 @@ def shown_commands() -> list[tuple[str, str]]:
         for page in PAGES
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
         for line in block.splitlines()
-        for part in re.split(r";|&&|\s&(?:\s|$)", re.split(r"\s+#|\s{2,}(?=[a-z])|\s>\s", line)[0])
+        for part in re.split(
+            r";|&&|\s&(?:\s|$)", re.split(r"\s+#|\s{2,}(?=[a-z])|\s>\s|\s\|\s|\s\\$", line)[0]
+        )
         if (match := re.search(r"\bfedge-(agent|aggregator|fleet|sim) .*", part))
     ]
 

@@ -11,7 +11,7 @@ import pytest
 
 from aggregator.initial_release import load_spec
 from aggregator.settings import load_settings as load_aggregator
-from edge_agent.settings import load_settings as load_agent
+from edge_agent.settings import load_agent_settings as load_agent
 from fleet.rollouts.plans import RolloutPlan
 from fleet.settings import load_fleet_settings
 from models.features import vibration_spec

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from edge_agent.settings import PREFIX as AGENT_PREFIX
+from edge_agent.settings import Settings as AgentSettings
+from edge_agent.settings import load_agent_settings
 from fleet.settings import PREFIX as FLEET_PREFIX
 from fleet.settings import Settings as FleetSettings
 from fleet.settings import load_fleet_settings
@@ -23,15 +26,107 @@ Load = Callable[[Path, Mapping[str, str]], msgspec.Struct]
 
 @dataclass(frozen=True)
 class Program:
-    """A program's settings: the struct, what loads it, and for each key two values that go with all the others."""
+    """A program's settings: the struct, what loads it, and for each key two values that go with all the others.
+
+    `tags` says which of several tables stands where there is a choice, e.g. ``source.kind``.
+    """
 
     kind: type[msgspec.Struct]
     prefix: str
     load: Load
     values: dict[str, tuple[Any, Any]]
+    tags: dict[str, str] = field(default_factory=dict)
 
 
-PROGRAMS = {
+AGENT: dict[str, tuple[Any, Any]] = {
+    "state_dir": ("a", "/b"),
+    "tenant": ("a", "b"),
+    "family": ("a", "b"),
+    "hardware": ("a", "b"),
+    "release_keys": (["a.pem"], ["b.pem", "/c.pem"]),
+    "device": ("a", "b"),
+    "labels": ({"site": "a"}, {"site": "b"}),
+    "fleet.url": ("https://a", "https://b:1"),
+    "fleet.ca_file": ("a.pem", "b.pem"),
+    "fleet.claim_token_file": ("a", "b"),
+    "fleet.poll_s": (1.5, 2),
+    "mqtt.url": ("mqtts://a", "mqtt://127.0.0.1:1"),
+    "mqtt.ca_file": ("a.pem", "b.pem"),
+    "mqtt.keepalive_s": (2, 1200),
+    "mqtt.reconnect_max_s": (0.5, 2),
+    "flower.ca_file": ("a.pem", "b.pem"),
+    "detection.commissioning_windows": (20, 100_000),
+    "detection.opens_after_windows": (1, 100),
+    "detection.closes_after_windows": (1, 7),
+    "detection.closes_below_share": (0.1, 1),
+    "detection.personal_threshold": (True, False),
+    "detection.reference_windows": (20, 100_000),
+    "detection.drift_run_length": (100.0, 200.5),
+    "inference.delegate": ("gpu", "edgetpu"),
+    "inference.library": ("a.so", "/b.so"),
+    "outbox.maximum_bytes": (65_536, 70_000),
+    "outbox.maximum_age_s": (1.5, 2),
+    "outbox.resend_s": (1.5, 2),
+    "outbox.in_flight": (1, 1000),
+    "buffer.maximum_bytes": (65_536, 70_000),
+    "learner.enabled": (True, False),
+    "learner.runtime": ("litert", "torch"),
+    "learner.minimum_windows": (1, 2),
+    "learner.maximum_temperature_c": (0, 150),
+    "learner.require_power": (False, True),
+    "learner.maximum_examples": (1, 2),
+    "learner.plain_answers": (False, True),
+    "learner.minimum_cohort": (3, 16_384),
+    "learner.split_view_safe": (True, False),
+    "learner.requires_confirmation": (False, True),
+    "privacy.maximum_participations": (1, 2),
+    "privacy.maximum_epsilon": (0.5, 2),
+    "privacy.delta": (1e-9, 0.5),
+    "privacy.require_noise": (False, True),
+    "health.every_s": (1.5, 2),
+    "health.status_every_s": (0.1, 2),
+    "debug.score_log": (False, True),
+}
+
+SOURCES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "simulated": {
+        "source.seed": (0, 1),
+        "source.profile": ("motor-a", "fan-c"),
+        "source.speed": (0.5, 60),
+        "source.snapshot_every_s": (0.5, 2),
+        "source.sample_rate_hz": (3200, 12_800.5),
+        "source.window_samples": (256, 65_536),
+        "source.control_file": ("a.json", "/b.json"),
+    },
+    "replay": {
+        "source.path": ("a.npz", "/b.csv"),
+        "source.key": ("a", "b"),
+        "source.columns": (["a"], ["b", "c"]),
+        "source.delimiter": (",", ";"),
+        "source.rows": ([0, 1], [2, 9]),
+        "source.row_every_s": (0.5, 2),
+        "source.raw_bytes_per_row": (1, 2),
+        "source.window_rows": (1, 65_536),
+        "source.step_rows": (1, 2),
+        "source.speed": (0.5, 60),
+        "source.loop": (True, False),
+        "source.control_file": ("a.json", "/b.json"),
+    },
+    "plugin": {
+        "source.factory": ("a:b", "c.d:e"),
+        "source.speed": (0.5, 60),
+        "source.options": ({"pin": 3}, {"pin": 4}),
+    },
+}
+
+AGENTS = {
+    f"agent, {kind}": Program(
+        AgentSettings, AGENT_PREFIX, load_agent_settings, {**AGENT, **values}, {"source.kind": kind}
+    )
+    for kind, values in SOURCES.items()
+}
+
+PROGRAMS = AGENTS | {
     "fleet": Program(
         FleetSettings,
         FLEET_PREFIX,
@@ -63,17 +158,25 @@ PROGRAMS = {
     )
 }
 
-KEYS = [(name, key) for name, program in PROGRAMS.items() for key in program.values]
+KEYS = [
+    (name, key)
+    for name, program in PROGRAMS.items()
+    for key in program.values
+    if name == "agent, simulated" or program.kind is not AgentSettings or key not in AGENT
+]
 
 
-def keys_of(kind: type[msgspec.Struct], place: str = "") -> Iterator[str]:
+def keys_of(kind: type[msgspec.Struct], tags: Mapping[str, str], place: str = "") -> Iterator[str]:
     """Every key of a struct, those of tables by their path."""
-    for field in msgspec.structs.fields(kind):
-        table = next((s for s in structs_in(field.type)), None)
-        if table is not None:
-            yield from keys_of(table, f"{place}{field.encode_name}.")
-        elif field.name != "config_file":
-            yield place + field.encode_name
+    for known in msgspec.structs.fields(kind):
+        inside = f"{place}{known.encode_name}."
+        tables = [
+            s for s in structs_in(known.type) if s.__struct_config__.tag in {None, tags.get(f"{inside}kind")}
+        ]
+        if tables:
+            yield from keys_of(tables[0], tags, inside)
+        elif known.name != "config_file":
+            yield place + known.encode_name
 
 
 def structs_in(annotation: Any) -> Iterator[type[msgspec.Struct]]:
@@ -106,7 +209,7 @@ def resolved(value: Any, like: Any, folder: Path) -> Any:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_table_names_every_setting(name: str) -> None:
-    assert set(PROGRAMS[name].values) == set(keys_of(PROGRAMS[name].kind))
+    assert set(PROGRAMS[name].values) == set(keys_of(PROGRAMS[name].kind, PROGRAMS[name].tags))
 
 
 @pytest.mark.parametrize("source", ["file", "environment"])
@@ -118,7 +221,8 @@ def test_each_setting_comes_by_file_and_by_environment(
     in_file, in_environment = program.values[key]
     assert in_file != in_environment
     # dotted keys of TOML: no table's header is needed
-    (tmp_path / "p.toml").write_text("".join(f"{k} = {toml(v[0])}\n" for k, v in program.values.items()))
+    written = program.tags | {k: v[0] for k, v in program.values.items()}
+    (tmp_path / "p.toml").write_text("".join(f"{k} = {toml(v)}\n" for k, v in written.items()))
     environment = {}
     if source == "environment":
         text = in_environment if isinstance(in_environment, str) else toml(in_environment)

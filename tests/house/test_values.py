@@ -18,6 +18,7 @@ PACKAGES = (
     "runtime",
     "service",
     "models.drift",
+    "models.thresholds",
     "edge_agent.installation",
     "edge_agent.privacy",
     "aggregator.privacy",
@@ -34,8 +35,9 @@ STATES = {
 
 
 def value_classes(package: str) -> Iterator[type]:
-    """Every dataclass and struct that `package` defines."""
-    found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+    """Every dataclass and struct that `package` (or one module) defines."""
+    paths = getattr(importlib.import_module(package), "__path__", ())
+    found = pkgutil.walk_packages(paths, f"{package}.")
     for name in [package, *(module.name for module in found)]:
         for kind in vars(importlib.import_module(name)).values():
             is_ours = inspect.isclass(kind) and kind.__module__ == name

@@ -79,7 +79,7 @@ def test_a_broken_score_counts_as_over() -> None:
 
 
 def test_the_events_tell_what_happened() -> None:
-    alarm = AlarmState(confirm=1, release=1)
+    alarm = AlarmState(opens_after_windows=1, closes_after_windows=1)
     assert alarm.update(3.0, 1.0) == Opened(score=3.0, threshold=1.0)
     assert alarm.is_open
     assert alarm.update(5.0, 1.0) is None
@@ -88,14 +88,14 @@ def test_the_events_tell_what_happened() -> None:
 
 
 @given(st.lists(st.floats(0, 3), max_size=200), st.integers(1, 4), st.integers(1, 6))
-def test_alarms_open_and_close_in_turn(scores: list[float], confirm: int, release: int) -> None:
-    names = [name for _, name in play(scores, confirm=confirm, release=release)]
+def test_alarms_open_and_close_in_turn(scores: list[float], opens: int, closes: int) -> None:
+    names = [name for _, name in play(scores, opens_after_windows=opens, closes_after_windows=closes)]
     assert names == ["Opened", "Closed"] * (len(names) // 2) + ["Opened"] * (len(names) % 2)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="confirm ≥ 1"):
-        AlarmState(confirm=0)
+    with pytest.raises(ValueError, match="opens_after_windows ≥ 1"):
+        AlarmState(opens_after_windows=0)
 
 
 # The limits that guard people, as literals: 30 scores are the fewest that say anything about a tail; two of three windows open an

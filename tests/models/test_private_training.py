@@ -123,20 +123,22 @@ def test_no_parameters_make_a_window_count_for_more_than_the_clip() -> None:
     assert 0.1 < np.linalg.norm(total) <= 0.5 * (1 + FLOAT_SLACK)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_convolution_whose_terms_cancel_is_clipped_all_the_same(seed) -> None:
+def test_a_convolution_whose_terms_cancel_is_clipped_all_the_same() -> None:
     architecture = ARCHITECTURES["convolution"]
     flat = np.zeros(architecture.parameter_count, np.float32)
     split_parameters(architecture, flat)[5][:] = 1e5  # what the last layer gets at every position
-    levels = np.random.default_rng(seed).normal(size=(6, 4))
-    levels[[0, 5]] = 0.0
-    levels[1:5] -= levels[1:5].mean(axis=0)  # derivatives cancel over the positions, but for a little
-    levels[2] += 1e-5
     model = model_of("convolution")
     model.restore(flat)
-    x = levels.reshape(1, -1).astype(np.float32)
-    total = _clipped_total(model, x, None, np.array([0]), 1e-3, len(flat))
-    assert np.linalg.norm(total) <= 1e-3 * (1 + FLOAT_SLACK)
+    norms = []
+    for seed in range(8):
+        levels = np.random.default_rng(seed).normal(size=(6, 4))
+        levels[[0, 5]] = 0.0
+        levels[1:5] -= levels[1:5].mean(axis=0)  # derivatives cancel over the positions, but for a little
+        levels[2] += 1e-5
+        x = levels.reshape(1, -1).astype(np.float32)
+        norms.append(np.linalg.norm(_clipped_total(model, x, None, np.array([0]), 1e-3, len(flat))))
+    assert max(norms) <= 1e-3 * (1 + FLOAT_SLACK)
+    assert any(norms), "a window whose norm is lost counts as zero, but not every one here is"
 
 
 @both

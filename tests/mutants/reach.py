@@ -46,6 +46,7 @@ class Recorder:
         )
         self._seconds: dict[str, float] = {}
         self._failed: set[str] = set()
+        self._skipped: set[str] = set()
 
     @property
     def failed(self) -> set[str]:
@@ -67,16 +68,18 @@ class Recorder:
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a failure or a skip of any phase."""
+        """Note what fails, in any phase, and what is skipped."""
         if not report.passed:
-            self._failed.add(report.nodeid)
+            (self._skipped if report.skipped else self._failed).add(report.nodeid)
 
     def reached(self) -> dict[str, Reach]:
         """Stop, and return what each passing test ran."""
         self._coverage.stop()
         data = self._coverage.get_data()
         reached = {
-            test: Reach(seconds) for test, seconds in self._seconds.items() if test not in self._failed
+            test: Reach(seconds)
+            for test, seconds in self._seconds.items()
+            if test not in self._failed | self._skipped
         }
         for file in data.measured_files():
             path = str(Path(file).relative_to(self._root))
@@ -119,7 +122,8 @@ class ReachFile:
         }
 
     def _key(self, test: Path) -> str:
-        helpers = sorted(file for file in test.parent.glob("*.py") if not file.name.startswith("test_"))
+        beside = [*test.parent.glob("*.py"), *Path("tests").glob("*.py")]
+        helpers = sorted(file for file in beside if not file.name.startswith("test_"))
         return _digest([test, *helpers]) + self._product
 
 

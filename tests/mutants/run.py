@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -124,18 +125,22 @@ def try_area(
     began = time.monotonic()
     _check_that_no_mutant_survives(area, waiting, reached)
     running: dict[Trial, Mutant] = {}
-    while waiting or running:
-        while waiting and len(running) < budget.jobs:
-            mutant, tests = waiting.pop()
-            seconds = sum(reached[test].seconds for test in tests)
-            running[Trial(mutant.path, mutant.source, tests, tests_s=seconds)] = mutant
-        for trial, mutant in list(running.items()):
-            outcome = trial.outcome()
-            if outcome:
-                del running[trial]
-                results.append((mutant, outcome))
-                outcomes.keep(mutant, tests_key, outcome)
-        time.sleep(0.01)
+    try:
+        while waiting or running:
+            while waiting and len(running) < budget.jobs:
+                mutant, tests = waiting.pop()
+                seconds = sum(reached[test].seconds for test in tests)
+                running[Trial(mutant.path, mutant.source, tests, tests_s=seconds)] = mutant
+            for trial, mutant in list(running.items()):
+                outcome = trial.outcome()
+                if outcome:
+                    del running[trial]
+                    results.append((mutant, outcome))
+                    outcomes.keep(mutant, tests_key, outcome)
+            time.sleep(0.01)
+    finally:
+        for trial in running:
+            trial.end()
     survived = sum(outcome == "survived" for _, outcome in results)
     tried = len(results)
     share = f"{(tried - survived) / tried:.1%}" if tried else "nothing to mutate"
@@ -208,6 +213,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     arguments = parser.parse_args()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; what was found is kept, the next run goes on"))
     STATE.mkdir(exist_ok=True)
     if arguments.fresh:
         (STATE / "outcomes.jsonl").unlink(missing_ok=True)
@@ -217,10 +223,14 @@ def main() -> int:
     results = {area.name: try_area(area, arguments.seed, budget, outcomes, arguments.only) for area in areas}
     (STATE / "report.md").write_text(report(results, arguments.seed))
     _say(f"survivors: {STATE / 'report.md'}")
-    shares = [
-        sum(outcome != "survived" for _, outcome in rows) / max(1, len(rows)) for rows in results.values()
-    ]
-    return 0 if min(shares) >= KILLED_SHARE else 1
+    killed = {name: sum(outcome != "survived" for _, outcome in rows) for name, rows in results.items()}
+    shares = {name: killed[name] / max(1, len(rows)) for name, rows in results.items()}
+    worst = min(shares, key=shares.__getitem__)
+    tried = sum(map(len, results.values()))
+    _say(
+        f"{sum(killed.values())} of {tried} mutants killed, {shares[worst]:.1%} in {worst} at worst, seed {arguments.seed}"
+    )
+    return 0 if shares[worst] >= KILLED_SHARE else 1
 
 
 if __name__ == "__main__":

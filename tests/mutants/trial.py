@@ -105,7 +105,7 @@ def record(tests: list[Path], log: Path) -> tuple[dict[str, Reach], set[str], li
         if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             msg = f"pytest cannot run these tests without a mutant either (exit code {code})"
             raise RuntimeError(msg)
-        helpers = {file.stem for file in root.glob("tests/*/*.py")}
+        helpers = {file.stem for file in root.glob("tests/**/*.py")}
         return (
             recorder.reached(),
             recorder.failed,
@@ -155,9 +155,7 @@ class Trial:
         if pid == 0:
             if time.monotonic() - self._began < self._patience_s:
                 return None
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            _end_group(self.pid)
+            self.end()
             return "timeout"
         _end_group(self.pid)
         code = os.waitstatus_to_exitcode(status)
@@ -167,6 +165,12 @@ class Trial:
             msg = f"child {self.pid} ran none of its tests (pytest's exit code {code})"
             raise RuntimeError(msg)
         return "survived" if code == 0 else "killed"
+
+    def end(self) -> None:
+        """End a child that still runs, and all that it started."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        _end_group(self.pid)
 
 
 def _try(path: str, source: str, tests: list[str], processor_s: float) -> int:
@@ -192,6 +196,7 @@ def _fork(run: Callable[[], int], output: Path | str) -> int:
     code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream in (1, 2):
             os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)

@@ -19,7 +19,7 @@ def source_of(machines: Machines, index: int, control: Path) -> object:
     import msgspec
 
     table = machines.source_table(index, control)
-    return open_source(msgspec.convert(table, SourceSettings), directory=control.parent)
+    return open_source(msgspec.convert(table, SourceSettings, dec_hook=lambda kind, text: kind(text)))
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""The status file and the status command carry every field, a counter that is zero like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from agent_loop_world import CONFIG, World
+
+from edge_agent.cli import main
+from edge_agent.health import Counters
+from edge_agent.status import Status, read_status
+from protocol.messages.payloads import Health
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> World:
+    """A device that has counted nothing yet, after its first turn."""
+    world = World(tmp_path)
+    world.installation.now = None
+    world.turn()
+    return world
+
+
+def test_the_status_file_of_a_device_that_has_counted_nothing_names_every_counter(fresh: World) -> None:
+    found = json.loads(fresh.paths.status.read_bytes())
+    assert set(found) == set(Status.__struct_fields__)
+    assert set(found["health"]) == set(Health.__struct_fields__)
+    assert (found["health"]["anomalies"], found["health"]["training_run"]) == (0, None)
+    assert found["health"]["install_step"] == "IDLE"
+    assert set(json.loads(fresh.paths.counters.read_bytes())) == set(Counters.__struct_fields__)
+    assert read_status(fresh.paths.status).health.anomalies == 0
+
+
+def test_the_status_command_prints_every_counter_for_programs(
+    fresh: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agent.toml").write_text(CONFIG)
+    assert main(["status", "--config", str(tmp_path / "agent.toml"), "--json"]) == 1, (
+        "this world's clock is not ours"
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {*Status.__struct_fields__, "running"}
+    assert set(found["health"]) == set(Health.__struct_fields__)
+    assert found["running"] is False

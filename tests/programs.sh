@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Programs that the tests start and pip does not bring: installed by name where we are root and apt is there; else the one
+# line that installs them, and an end. What a test needs is never skipped over in silence.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+shopt -s nullglob
+missing=()
+has() { command -v "$1" >/dev/null; }
+
+has mosquitto && has mosquitto_passwd || missing+=(mosquitto)
+postgres=(/usr/lib/postgresql/*/bin/initdb)
+has initdb || [ ${#postgres[@]} -gt 0 ] || missing+=(postgresql)
+has openssl || missing+=(openssl)
+has cc || missing+=(gcc libc6-dev)
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" = 0 ] && has apt-get; then
+  echo "Installing for the tests: ${missing[*]}" >&2
+  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"; } >/dev/null
+else
+  echo "The tests need programs that are not here. On Debian or Ubuntu: sudo apt-get install ${missing[*]}" >&2
+  exit 1
+fi
