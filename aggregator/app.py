@@ -4,7 +4,7 @@
 
     Flower Fleet API (thread) ◄── devices            operator API (event loop) ◄── people, fedge-aggregator
               ▲                                                  │
-    worker thread: Coordinator ◄── TrainingDesk ◄── watcher thread ──► fleet (HTTPS)
+    worker thread: Coordinator ◄── RunScheduler ◄── watcher thread ──► fleet (HTTPS)
               └──► invitation board (event loop) ──► MQTT
 
 Starting checks everything that can be checked (keys, ports, fleet, broker) and fails with one clear line; once up, a fleet
@@ -39,16 +39,15 @@ from aggregator.federation import FlowerFederation
 from aggregator.fleet_client import FleetClient
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.invitations import MqttInvitationBoard, broker_account
-from aggregator.privacy.desk import LEDGER_FILE, PrivacyDesk
+from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.coordinator import Coordinator
-from aggregator.rounds.privacy_record import DeskRecord
 from aggregator.rounds.run_store import RunStore
 from aggregator.run_metrics import RunMetrics
+from aggregator.run_scheduler import RunScheduler
 from aggregator.settings import Settings, split_address
 from aggregator.tokens import DATABASE, TokenStore
-from aggregator.training_desk import TrainingDesk
 from protocol.bundle import TrustedKeys
 from protocol.names import FamilyName
 
@@ -66,13 +65,13 @@ class Aggregator:
 
     settings: Settings
     api: FastAPI
-    desk: TrainingDesk
+    scheduler: RunScheduler
     fleet: FleetClient
     flower: FlowerServer
     board: MqttInvitationBoard
     store: RunStore
     tokens: TokenStore
-    privacy: PrivacyDesk
+    privacy: PrivacyAccounts
 
 
 class _Server(uvicorn.Server):
@@ -151,7 +150,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
             data_dir=settings.data_dir / "flower",
         )
     )
-    privacy = PrivacyDesk(
+    privacy = PrivacyAccounts(
         settings.data_dir / LEDGER_FILE,
         {FamilyName(name): family.privacy.budget() for name, family in settings.families.items()},
         now=time.time,
@@ -169,9 +168,9 @@ def build_aggregator(settings: Settings) -> Aggregator:
         pacing=Pacing(now=time.time, sleep=lambda s: _sleep(stopping, s), is_stopping=stopping.is_set),
         patience_s=settings.publish_patience_s,
         git_revision=GIT_REVISION,
-        privacy=DeskRecord(privacy),
+        accounts=privacy,
     )
-    desk = TrainingDesk(
+    scheduler = RunScheduler(
         store=store,
         families=settings.families,
         driver=coordinator,
@@ -184,11 +183,13 @@ def build_aggregator(settings: Settings) -> Aggregator:
     tokens = TokenStore(settings.data_dir / DATABASE)
     registry = CollectorRegistry()
     registry.register(RunMetrics(store))
-    api = create_api(desk, tokens, registry, lambda: {"status": "ok", "broker_connected": board.is_connected})
+    api = create_api(
+        scheduler, tokens, registry, lambda: {"status": "ok", "broker_connected": board.is_connected}
+    )
     return Aggregator(
         settings=settings,
         api=api,
-        desk=desk,
+        scheduler=scheduler,
         fleet=fleet,
         flower=flower,
         board=board,
@@ -232,7 +233,7 @@ async def serve(aggregator: Aggregator) -> None:
             return
         await asyncio.to_thread(aggregator.flower.start)
         board = asyncio.create_task(aggregator.board.run())
-        aggregator.desk.start()
+        aggregator.scheduler.start()
         structlog.get_logger().info(
             "aggregator_started",
             listen=aggregator.settings.listen,
@@ -240,7 +241,7 @@ async def serve(aggregator: Aggregator) -> None:
             families=sorted(aggregator.settings.families),
         )
         await server.serve(sockets=[listener])
-        await asyncio.to_thread(aggregator.desk.stop)
+        await asyncio.to_thread(aggregator.scheduler.stop)
         board.cancel()
         with suppress(asyncio.CancelledError):
             await board

@@ -25,18 +25,13 @@
     └── RoundError                   this round gave nothing; the model is untouched, the next round may work
         ├── AnswerRefusedError       one device: its answer is misshapen, not finite or beyond a limit
         ├── SumError                 the cohort's sum cannot be used: no examples, not finite, a range missing
-        ├── QuorumMissedError        too few devices answered in time
-        └── RoundCancelledError      somebody asked for the run to end
+        ├── QuorumMissedError        too few devices answered in time       ┐ defined in `aggregator.rounds.reports`:
+        └── RoundCanceledError       somebody asked for the run to end      ┘ they carry the round's report
 
 Who calls the operator API, and may they (401, 403), is `service.errors.AccessError`.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from aggregator.rounds.cohort_link import CohortReport
 
 __all__ = [
     "AggregatorError",
@@ -55,9 +50,7 @@ __all__ = [
     "PrivacyBudgetError",
     "PrivacyError",
     "PrivacyPlanError",
-    "QuorumMissedError",
     "RosterError",
-    "RoundCancelledError",
     "RoundError",
     "RunConflictError",
     "RunError",
@@ -128,7 +121,7 @@ class RosterError(FlowerServerError):
 
 
 class PrivacyError(AggregatorError):
-    """Privacy accounting refuses; nothing was released."""
+    """Privacy accounting refuses; no sum is used."""
 
 
 class PrivacyBudgetError(PrivacyError):
@@ -140,7 +133,7 @@ class PrivacyPlanError(PrivacyError):
 
 
 class LedgerError(PrivacyError):
-    """The ledger cannot be written, or the entry contradicts what it holds; do not ask devices, do not release."""
+    """The ledger cannot be written, or the entry contradicts what it holds; ask no device, use no sum."""
 
 
 class LedgerDamagedError(LedgerError):
@@ -161,19 +154,3 @@ class AnswerRefusedError(RoundError):
 
 class SumError(RoundError):
     """A cohort's sum from which nothing can be read; the message says which part."""
-
-
-class QuorumMissedError(RoundError):
-    """Fewer admitted answers than the quorum; `report` names who answered, was refused and was lost."""
-
-    def __init__(self, message: str, report: CohortReport) -> None:
-        super().__init__(message)
-        self.report = report
-
-
-class RoundCancelledError(RoundError):
-    """The round was asked to stop before it had enough answers; `report` says how far it was."""
-
-    def __init__(self, message: str, report: CohortReport) -> None:
-        super().__init__(message)
-        self.report = report

@@ -47,20 +47,9 @@ class SigningExporter:
         """See `Exporter.release`."""
         try:
             return build_release(
-                architecture=candidate.architecture,
-                parameters=candidate.parameters,
-                low=candidate.low,
-                high=candidate.high,
-                features=candidate.features,
-                threshold=candidate.threshold,
-                reference=candidate.reference,
-                family=candidate.family,
-                version=candidate.version,
-                created_at=candidate.created_at,
+                candidate,
                 signing_key=self._key,
-                provenance=candidate.provenance,
                 int8_model=int8_model,
-                training_model=candidate.training_model,
                 edge_tpu_model=_compiled(candidate, int8_model),
             )
         except (ModelError, ProtocolError) as error:

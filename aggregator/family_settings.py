@@ -149,7 +149,7 @@ class FamilySettings(Section):
     for which `edge_tpu` lets releases bring a compiled model; `prune_silent_units` leaves hidden units out of the int8 model that
     fire on no typical window. `baseline` None: a linear detector is fitted beside the network
     wherever sums are exact and no window is to be hidden. `secure_sum = false` shows this process every device's update: for experiments, with devices whose
-    owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `compares_survivors`
+    owners allow it (``learner.plain_answers``). `stage_deadline_s` is for the stages in which nobody trains, `requires_confirmation`
     adds one in which devices sign and compare who is in the sum, `split_view_safe` asks for thresholds that need no such comparison.
     """
 
@@ -175,7 +175,7 @@ class FamilySettings(Section):
     secure_sum: bool = True
     stage_deadline_s: Seconds = 10.0
     split_view_safe: bool = True
-    compares_survivors: bool = False
+    requires_confirmation: bool = False
     corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     dropout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     privacy: PrivacySettings = PrivacySettings()
@@ -262,7 +262,7 @@ class FamilySettings(Section):
             corrupt_fraction=self.corrupt_fraction,
             dropout_fraction=self.dropout_fraction,
             split_view_safe=self.split_view_safe,
-            compares_survivors=self.compares_survivors,
+            requires_confirmation=self.requires_confirmation,
         )
 
 

@@ -15,11 +15,10 @@ import structlog
 
 from aggregator.errors import RosterError
 from aggregator.flower.server import FlowerRun, FlowerServer, RunEnd
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.collector import Collector, PlainCollector
 from aggregator.rounds.runs import RunState
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.settings import FamilySettings
 from protocol.errors import IdentityError
 from protocol.identity import load_public_key
@@ -59,11 +58,11 @@ class FlowerFederation:
 
     Args:
         server: the embedded Flower server.
-        desk: where secure rounds are written down.
+        accounts: where secure rounds are written down.
     """
 
-    def __init__(self, server: FlowerServer, desk: PrivacyDesk) -> None:
-        self._server, self._desk = server, desk
+    def __init__(self, server: FlowerServer, accounts: PrivacyAccounts) -> None:
+        self._server, self._accounts = server, accounts
 
     def open(self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings) -> FlowerSession:
         """See `Federation.open`."""
@@ -85,7 +84,8 @@ class FlowerFederation:
             self._server.stage_link(flower_run),
             roster=keys,
             policy=policy.sum_policy(),
-            account=LedgerAccount(self._desk, FamilyName(policy.name), run),
+            accounts=self._accounts,
+            family=FamilyName(policy.name),
             random_bytes=os.urandom,
         )
         return FlowerSession(self._server, flower_run, collector)

@@ -81,7 +81,7 @@ class MqttInvitationBoard:
         self._set(family, None)
 
     async def run(self) -> None:
-        """Keep the broker's retained invitations as they shall stand, until this task is cancelled."""
+        """Keep the broker's retained invitations as they shall stand, until this task is canceled."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self._wake = partial(loop.call_soon_threadsafe, changed.set)
         attempt = 0

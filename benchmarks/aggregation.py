@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohort_link import DeviceReply, Ticket
-from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
 from aggregator.rounds.optimizers import FedAdam, FedAvg
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
@@ -112,13 +113,14 @@ def measure_round(parameters: int, devices: int, repeats: int) -> None:
 
     def collect() -> NDArray[np.float64]:
         return collector.collect(
-            question,
-            {"parameters": weights},
-            layout,
-            tuple(answers),
-            admission=admit_update(norm_limit=1e9, maximum_examples=100_000),
+            CohortQuestion(
+                question=question,
+                arrays={"parameters": weights},
+                layout=layout,
+                admission=admit_update(norm_limit=1e9, maximum_examples=100_000),
+            ),
+            Cohort(devices=tuple(answers), quorum=devices),
             deadline_s=60.0,
-            quorum=devices,
         ).total
 
     def step() -> NDArray[np.float32]:

@@ -21,7 +21,8 @@ import flower_world as world
 
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
 from models.architecture import initial_parameters
 from protocol.questions import FitQuestion, fit_layout
 from protocol.training import TrainingSettings
@@ -67,13 +68,14 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int) -> dict[str, flo
                 )
                 before = time.process_time()
                 result = collector.collect(
-                    question,
-                    {"parameters": parameters},
-                    layout,
-                    [device.id for device in cohort],
-                    admission=admit_update(norm_limit=100.0),
+                    CohortQuestion(
+                        question=question,
+                        arrays={"parameters": parameters},
+                        layout=layout,
+                        admission=admit_update(norm_limit=100.0),
+                    ),
+                    Cohort(devices=tuple(device.id for device in cohort), quorum=count),
                     deadline_s=60,
-                    quorum=count,
                 )
                 processor.append(time.process_time() - before)
                 beyond.append(result.seconds - result.seconds_in_training)

@@ -32,7 +32,7 @@ from edge_agent.installation.verification import verify
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
-from models.export.release import build_release
+from models.export.release import ReleaseContent, build_release
 from protocol.bundle import TrustedKeys
 from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.kinds import InstallStatus
@@ -52,7 +52,7 @@ def release(version: int) -> bytes:
     flat, rng = initial_parameters(ARCHITECTURE, version), np.random.default_rng(version)
     x = rng.normal(size=(200, 32)).astype(np.float32)
     low, high = reference_model.ranges(ARCHITECTURE, flat, x)
-    return build_release(
+    content = ReleaseContent(
         architecture=ARCHITECTURE,
         parameters=flat,
         low=low,
@@ -63,8 +63,8 @@ def release(version: int) -> bytes:
         family="bench",
         version=version,
         created_at=float(version),
-        signing_key=KEY,
     )
+    return build_release(content, signing_key=KEY)
 
 
 class FleetInMemory:

@@ -22,13 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "aggregator"))
 import flower_world as world
 
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from models.architecture import initial_parameters
-from protocol.names import FamilyName, RunId
+from protocol.names import FamilyName
 from protocol.questions import FitQuestion, fit_layout
 from protocol.training import TrainingSettings
 
@@ -50,7 +51,7 @@ def main() -> None:
 def measure(root: Path, bundle: bytes, count: int, rounds: int, *, compares: bool) -> dict[str, float | bool]:
     """Run `rounds` secure FIT rounds with `count` learners."""
     tls = world.make_tls(root)
-    policy = SumPolicy(norm_limit=10.0, maximum_examples=10_000, compares_survivors=compares)
+    policy = SumPolicy(norm_limit=10.0, maximum_examples=10_000, requires_confirmation=compares)
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=root / "aggregator")
     parameters = initial_parameters(world.ARCHITECTURE, 3)
     beyond, whole, processor, participants = [], [], [], 0
@@ -60,12 +61,13 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int, *, compares: boo
         ]
         server.sync_roster({device.id: device.public_key for device in cohort})
         run = server.start_run()
-        desk = PrivacyDesk(root / "privacy.sqlite", {}, now=time.time)
+        accounts = PrivacyAccounts(root / "privacy.sqlite", {}, now=time.time)
         collector = SecureCollector(
             server.stage_link(run),
             roster={device.id: device.key.public_key() for device in cohort},
             policy=dataclasses.replace(policy),
-            account=LedgerAccount(desk, FamilyName("press"), RunId("benchmark")),
+            accounts=accounts,
+            family=FamilyName("press"),
             random_bytes=os.urandom,
         )
         with world.learners(cohort, server.port):
@@ -81,25 +83,26 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int, *, compares: boo
                 )
                 before = time.process_time()
                 result = collector.collect(
-                    question,
-                    {"parameters": parameters},
-                    fit_layout(len(parameters)),
-                    [device.id for device in cohort],
-                    admission=admit_update(norm_limit=100.0),
+                    CohortQuestion(
+                        question=question,
+                        arrays={"parameters": parameters},
+                        layout=fit_layout(len(parameters)),
+                        admission=admit_update(norm_limit=100.0),
+                    ),
+                    Cohort(devices=tuple(device.id for device in cohort), quorum=count),
                     deadline_s=60,
-                    quorum=count,
                 )
                 processor.append(time.process_time() - before)
                 whole.append(result.seconds)
                 beyond.append(result.seconds - result.seconds_in_training)
                 participants = len(result.participants)
         traffic = server.traffic(run)
-        desk.close()
+        accounts.close()
     return {
         "devices": count,
         "rounds": rounds,
         "participants": participants,
-        "compares_survivors": compares,
+        "requires_confirmation": compares,
         "round_beyond_training_s": round(statistics.median(beyond), 3),
         "round_whole_s": round(statistics.median(whole), 3),
         "round_beyond_training_worst_s": round(max(beyond), 3),

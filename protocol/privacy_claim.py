@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 __all__ = ["PrivacyClaim", "PrivacyFigure", "RoundTally"]
 
@@ -37,11 +37,11 @@ class PrivacyFigure(Struct, frozen=True, kw_only=True):
 class RoundTally(Struct, frozen=True, kw_only=True):
     """How the family's rounds ended.
 
-    `withheld`: the sum was unmasked, yet not released. `open`: begun and never closed, e.g. by a power cut; counted as
-    if released to everybody. `dropouts` devices were asked and are in no sum, at most `worst_dropouts` in one round.
+    `used`: the sum went on into a model. `withheld`: it was unmasked, yet not used. `open`: begun and never closed, e.g. by a
+    power cut; counted as if used. `dropouts` devices were asked and are in no sum, at most `worst_dropouts` in one round.
     """
 
-    released: Count
+    used: Count = field(name="released")  # its name in every claim that is signed already
     void: Count
     withheld: Count
     open: Count

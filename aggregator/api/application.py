@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.api.training_runs import router
 from aggregator.errors import AggregatorError, RunConflictError, UnknownRunError
+from aggregator.run_scheduler import RunScheduler
 from aggregator.tokens import TokenStore
-from aggregator.training_desk import TrainingDesk
 from service.application import create_application
 from service.problems import StatusTable
 
@@ -29,7 +29,10 @@ STATUSES: Final[StatusTable] = {
 
 
 def create_api(
-    desk: TrainingDesk, tokens: TokenStore, registry: CollectorRegistry, health: Callable[[], dict[str, Any]]
+    scheduler: RunScheduler,
+    tokens: TokenStore,
+    registry: CollectorRegistry,
+    health: Callable[[], dict[str, Any]],
 ) -> FastAPI:
     """Build the API. `health` is what ``/healthz`` says: open to all, so nothing in it may be a secret."""
     api = create_application(
@@ -39,7 +42,7 @@ def create_api(
         statuses=STATUSES,
         maximum_body_bytes=MAXIMUM_BODY_BYTES,
     )
-    api.state.desk = desk
+    api.state.scheduler = scheduler
     api.include_router(router)
 
     @api.get("/healthz", tags=["operations"])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.api.run_view import run_summary, run_view
-from aggregator.training_desk import TrainingDesk
+from aggregator.run_scheduler import RunScheduler
 from service.access import require
 from service.roles import Caller, Role
 
@@ -39,8 +39,8 @@ class RunRequest(BaseModel):
 @router.post("", status_code=201)
 def start(body: RunRequest, request: Request, operator: Operator) -> dict[str, Any]:
     """Start a run. 404: unknown family. 409: the family is training already."""
-    desk: TrainingDesk = request.app.state.desk
-    run = desk.start_run(
+    scheduler: RunScheduler = request.app.state.scheduler
+    run = scheduler.start_run(
         body.family, trigger="person", reason=body.reason, requested_by=operator.name, rounds=body.rounds
     )
     return run_view(run)
@@ -54,9 +54,9 @@ def list_runs(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> dict[str, Any]:
     """Runs, the newest first."""
-    desk: TrainingDesk = request.app.state.desk
+    scheduler: RunScheduler = request.app.state.scheduler
     return {
-        "items": [run_summary(run) for run in desk.store.recent(family=family, limit=limit)],
+        "items": [run_summary(run) for run in scheduler.store.recent(family=family, limit=limit)],
         "next_cursor": None,
     }
 
@@ -64,12 +64,12 @@ def list_runs(
 @router.get("/{run_id}")
 def read(run_id: RunName, request: Request, _viewer: Viewer) -> dict[str, Any]:
     """One run, complete, at any time of its life."""
-    desk: TrainingDesk = request.app.state.desk
-    return run_view(desk.store.get(run_id))
+    scheduler: RunScheduler = request.app.state.scheduler
+    return run_view(scheduler.store.get(run_id))
 
 
 @router.post("/{run_id}:cancel", status_code=202)
 def cancel(run_id: RunName, request: Request, _operator: Operator) -> dict[str, Any]:
     """Ask for the end of a run; it ends within a second or at its next step. 409: it has ended."""
-    desk: TrainingDesk = request.app.state.desk
-    return run_summary(desk.cancel(run_id))
+    scheduler: RunScheduler = request.app.state.scheduler
+    return run_summary(scheduler.cancel(run_id))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.errors import LedgerDamagedError, SettingsError
+from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.privacy.claim_text import explain
-from aggregator.privacy.desk import LEDGER_FILE, PrivacyDesk
 from aggregator.privacy.ledger import Ledger
 from aggregator.release_keys import public_key_path, read_public_key
 from aggregator.settings import load_settings
@@ -70,13 +70,13 @@ def claim_of_family(data_dir: Path, family: str) -> ShownClaim:
     Raises:
         LedgerError: no ledger, a damaged one, or none of this family's rounds in it.
     """
-    desk = PrivacyDesk(data_dir / LEDGER_FILE, {}, now=time.time, read_only=True)
+    accounts = PrivacyAccounts(data_dir / LEDGER_FILE, {}, now=time.time, read_only=True)
     try:
         name = FamilyName(family)
-        run = desk.latest_run(name)
-        return ShownClaim(title=f"family {family}, up to run {run}", claim=desk.claim(name, run))
+        run = accounts.latest_run(name)
+        return ShownClaim(title=f"family {family}, up to run {run}", claim=accounts.claim(name, run))
     finally:
-        desk.close()
+        accounts.close()
 
 
 def claim_of_release(bundle: Path, release_key: Path) -> ShownClaim:

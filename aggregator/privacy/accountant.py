@@ -36,7 +36,7 @@ from protocol.privacy_cost import ORDERS, PrivacyCost
 
 __all__ = [
     "DeviceCosts",
-    "ReleasedSum",
+    "UsedSum",
     "accountant_name",
     "add_up",
     "idealised_release_epsilon",
@@ -54,7 +54,7 @@ _GRAIN: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleasedSum:
+class UsedSum:
     """A sum that outsiders may have seen something of; `is_gaussian` where the amplification theorems apply."""
 
     cost: PrivacyCost
@@ -81,7 +81,7 @@ def server_epsilon(costs: DeviceCosts, delta: float) -> float:
     return max((_concentrated_epsilon(cost, delta) for cost in _worst(costs.values())), default=0.0)
 
 
-def release_epsilon(sums: Iterable[ReleasedSum], costs: DeviceCosts, delta: float) -> float:
+def release_epsilon(sums: Iterable[UsedSum], costs: DeviceCosts, delta: float) -> float:
     """ε_release at `delta`.
 
     Args:
@@ -96,7 +96,7 @@ def release_epsilon(sums: Iterable[ReleasedSum], costs: DeviceCosts, delta: floa
     return min(server_epsilon(replaced, delta), _amplified(sums, delta))
 
 
-def is_poisson(sums: Iterable[ReleasedSum]) -> bool:
+def is_poisson(sums: Iterable[UsedSum]) -> bool:
     """Whether every sum's cohort was Poisson-sampled: then the adjacency is presence or absence, otherwise replacement."""
     return all(isinstance(one.sampling, PoissonCohort) for one in sums)
 
@@ -144,7 +144,7 @@ def _replaced(cost: PrivacyCost) -> PrivacyCost:
     return PrivacyCost(rho=4 * cost.rho, xi=4 * cost.xi)
 
 
-def _amplified(sums: tuple[ReleasedSum, ...], delta: float) -> float:
+def _amplified(sums: tuple[UsedSum, ...], delta: float) -> float:
     """ε with amplification by sampling; infinite where a sum was not noised, or not by a Gaussian."""
     if any(math.isinf(one.cost.rho) or not one.is_gaussian for one in sums):
         return math.inf

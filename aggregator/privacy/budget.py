@@ -1,6 +1,6 @@
 """What a family may spend, and the refusal of a run or a round that would spend more.
 
-A plan is projected at its worst: every planned round is released with the least noise devices agree to, and the device that
+A plan is projected at its worst: every planned round is used with the least noise devices agree to, and the device that
 has given most so far takes part in as many of them as its own cap allows. So a run that is admitted ends within the
 budget unless rounds are repeated or their noise falls short; `admit_round` then stops it before the budget is exceeded.
 
@@ -14,8 +14,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from aggregator.errors import PrivacyBudgetError
-from aggregator.privacy.accountant import DeviceCosts, ReleasedSum, add_up, release_epsilon, server_epsilon
-from aggregator.privacy.figures import Figures, figures, released_sum
+from aggregator.privacy.accountant import DeviceCosts, UsedSum, add_up, release_epsilon, server_epsilon
+from aggregator.privacy.figures import Figures, figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import RoundOpened, Sampling
 from aggregator.privacy.limits import FamilyBudget
@@ -39,17 +39,17 @@ class PlannedQuestion:
 def projected(
     held: Sequence[HeldRound], questions: Sequence[PlannedQuestion], budget: FamilyBudget
 ) -> Figures:
-    """The family's figures if every planned round is released, at their worst."""
+    """The family's figures if every planned round is used, at their worst."""
     seen = [one for one in held if one.is_seen_by_server]
-    released = [one for one in seen if one.is_released]
+    used = [one for one in seen if one.is_used]
     planned = [(planned_cost(question.noise), question.rounds) for question in questions]
-    sums = [released_sum(one) for one in released]
+    sums = [used_sum(one) for one in used]
     for question, (cost, rounds) in zip(questions, planned, strict=True):
         is_gaussian = question.noise.mechanism == "discrete-gaussian"
-        sums += [ReleasedSum(cost=cost, sampling=question.sampling, is_gaussian=is_gaussian)] * rounds
+        sums += [UsedSum(cost=cost, sampling=question.sampling, is_gaussian=is_gaussian)] * rounds
     return Figures(
         server=server_epsilon(_at_worst(seen, planned, budget), budget.delta),
-        release=release_epsilon(sums, _at_worst(released, planned, budget), budget.delta),
+        release=release_epsilon(sums, _at_worst(used, planned, budget), budget.delta),
     )
 
 

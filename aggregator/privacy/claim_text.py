@@ -94,10 +94,10 @@ def _participation(claim: PrivacyClaim) -> str:
 def _rounds(claim: PrivacyClaim) -> str:
     r = claim.rounds
     text = (
-        f"{r.released} released, {r.void} void (nothing was unmasked), {r.withheld} withheld (unmasked, not used); "
+        f"{r.used} used, {r.void} void (nothing was unmasked), {r.withheld} withheld (unmasked, not used); "
         f"{r.dropouts} answers missing through dropouts, at most {r.worst_dropouts} in one round."
     )
-    return f"{text} {r.open} never closed, counted as released." if r.open else text
+    return f"{text} {r.open} never closed, counted as used." if r.open else text
 
 
 def _sentence(text: str) -> str:

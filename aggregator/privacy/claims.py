@@ -12,7 +12,7 @@ from aggregator.privacy.accountant import (
     idealised_server_epsilon,
     is_poisson,
 )
-from aggregator.privacy.figures import figures, released_sum
+from aggregator.privacy.figures import figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger import LedgerHead
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
@@ -45,8 +45,8 @@ def make_claim(
     of_run = [held for held in rounds if held.opened.id.run == run]
     total, own, only_noised = (figures(part, budget.delta) for part in (rounds, of_run, noised))
     times = Counter(device for held in seen for device in held.participants)
-    released = [held for held in seen if held.is_released]
-    poisson = is_poisson(released_sum(held) for held in released)
+    used = [held for held in seen if held.is_used]
+    poisson = is_poisson(used_sum(held) for held in used)
     name = accountant_name()
     return PrivacyClaim(
         server=PrivacyFigure(
@@ -65,7 +65,7 @@ def make_claim(
             epsilon=_finite(total.release),
             run_epsilon=_finite(own.release),
             noised_epsilon=_finite(only_noised.release),
-            idealised_epsilon=_finite(_idealised_release(released, budget.delta)) if poisson else None,
+            idealised_epsilon=_finite(_idealised_release(used, budget.delta)) if poisson else None,
         ),
         delta=budget.delta,
         mechanism=_mechanisms(seen),
@@ -73,7 +73,7 @@ def make_claim(
         clip=max((held.opened.noise.clip for held in noised if held.opened.noise.clip), default=None),
         noise_multiplier=min((held.multiplier for held in seen), default=0.0),
         sampling="; ".join(sorted({_sampling(held.opened.sampling) for held in seen})) or "no round yet",
-        sampling_enforced_by=_enforcement(released, poisson=poisson),
+        sampling_enforced_by=_enforcement(used, poisson=poisson),
         maximum_participations=budget.maximum_participations,
         participations=max(times.values(), default=0),
         devices=len(times),
@@ -101,12 +101,10 @@ def _idealised_server(seen: Sequence[HeldRound], delta: float) -> float:
     return idealised_server_epsilon(max(squares.values(), default=0.0), delta)
 
 
-def _idealised_release(released: Sequence[HeldRound], delta: float) -> float:
-    rates = [
-        held.opened.sampling.rate for held in released if isinstance(held.opened.sampling, PoissonCohort)
-    ]
-    lowest = min((held.multiplier for held in released), default=0.0)
-    return idealised_release_epsilon(max(rates, default=1.0), lowest, len(released), delta)
+def _idealised_release(used: Sequence[HeldRound], delta: float) -> float:
+    rates = [held.opened.sampling.rate for held in used if isinstance(held.opened.sampling, PoissonCohort)]
+    lowest = min((held.multiplier for held in used), default=0.0)
+    return idealised_release_epsilon(max(rates, default=1.0), lowest, len(used), delta)
 
 
 def _mechanisms(seen: Sequence[HeldRound]) -> str:
@@ -133,8 +131,8 @@ def _sampling(sampling: Sampling) -> str:
             return f"{sampling.size} of {sampling.population} devices without replacement, {secrecy}"
 
 
-def _enforcement(released: Sequence[HeldRound], *, poisson: bool) -> str:
-    samplings = [held.opened.sampling for held in released]
+def _enforcement(used: Sequence[HeldRound], *, poisson: bool) -> str:
+    samplings = [held.opened.sampling for held in used]
     drawn = [one for one in samplings if isinstance(one, FixedCohort) and one.size < one.population]
     if samplings and (poisson or any(one.is_secret for one in drawn)):
         return "the aggregator draws cohorts and keeps the draw secret, which devices cannot check; epsilon_server does not rest on it"
@@ -145,7 +143,7 @@ def _tally(rounds: Sequence[HeldRound]) -> RoundTally:
     ends = Counter(held.closed.outcome for held in rounds if held.closed is not None)
     dropouts = [held.dropouts for held in rounds if held.closed is not None and held.is_seen_by_server]
     return RoundTally(
-        released=ends[Outcome.RELEASED],
+        used=ends[Outcome.USED],
         void=ends[Outcome.VOID],
         withheld=ends[Outcome.WITHHELD],
         open=sum(held.is_open for held in rounds),

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aggregator.privacy.accountant import ReleasedSum, add_up, release_epsilon, server_epsilon
+from aggregator.privacy.accountant import UsedSum, add_up, release_epsilon, server_epsilon
 from aggregator.privacy.history import HeldRound
 
-__all__ = ["Figures", "figures", "released_sum"]
+__all__ = ["Figures", "figures", "used_sum"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +26,21 @@ class Figures:
 def figures(rounds: Sequence[HeldRound], delta: float) -> Figures:
     """Both figures of `rounds`, in their order; open rounds count at their worst, void ones not at all."""
     seen = [held for held in rounds if held.is_seen_by_server]
-    released = [held for held in seen if held.is_released]
+    used = [held for held in seen if held.is_used]
     server_costs = add_up((held.cost, held.participants) for held in seen)
     release_costs = (
-        server_costs
-        if len(released) == len(seen)
-        else add_up((held.cost, held.participants) for held in released)
+        server_costs if len(used) == len(seen) else add_up((held.cost, held.participants) for held in used)
     )
     return Figures(
         server=server_epsilon(server_costs, delta),
-        release=release_epsilon([released_sum(held) for held in released], release_costs, delta),
+        release=release_epsilon([used_sum(held) for held in used], release_costs, delta),
     )
 
 
-def released_sum(held: HeldRound) -> ReleasedSum:
+def used_sum(held: HeldRound) -> UsedSum:
     """A round as the account towards outsiders takes it."""
     opened = held.opened
-    return ReleasedSum(
+    return UsedSum(
         cost=held.cost,
         sampling=opened.sampling,
         is_gaussian=opened.noise.mechanism == "discrete-gaussian",

@@ -1,6 +1,6 @@
 """What happened in a family's rounds, folded from the ledger: who gave to which sum, under which noise, who saw it.
 
-Pure. The one rule that matters here: a round that was opened and never closed counts as if it had been released to everybody,
+Pure. The one rule that matters here: a round that was opened and never closed counts as if its sum had been used, where everybody may see it,
 with every device that was asked in it and the least noise for which devices agree to unmask.
 """
 
@@ -36,9 +36,9 @@ class HeldRound:
         return self.closed is None or self.closed.outcome is not Outcome.VOID
 
     @property
-    def is_released(self) -> bool:
+    def is_used(self) -> bool:
         """Whether the sum may have gone into something that outsiders see."""
-        return self.closed is None or self.closed.outcome is Outcome.RELEASED
+        return self.closed is None or self.closed.outcome is Outcome.USED
 
     @property
     def participants(self) -> tuple[DeviceId, ...]:
@@ -146,13 +146,13 @@ def _check_closing(entry: RoundClosed, held: HeldRound | None) -> None:
         )
     if (entry.outcome is Outcome.VOID) == bool(entry.participants):
         raise LedgerError(
-            f"{entry.id} is {entry.outcome.value} with {len(entry.participants)} participants; released and withheld rounds name "
+            f"{entry.id} is {entry.outcome.name.lower()} with {len(entry.participants)} participants; used and withheld rounds name "
             "theirs, a void round has none"
         )
     noise = held.opened.noise
     fewest = noise.noise_shares + noise.colluders
-    if entry.outcome is Outcome.RELEASED and noise.mechanism != "none" and len(entry.participants) < fewest:
+    if entry.outcome is Outcome.USED and noise.mechanism != "none" and len(entry.participants) < fewest:
         raise LedgerError(
             f"{entry.id} has {len(entry.participants)} participants, its noise was planned for {fewest} or more: a sum with less noise is "
-            "not released; close it as withheld and ask again with fresh secrets"
+            "not used; close it as withheld and ask again with fresh secrets"
         )

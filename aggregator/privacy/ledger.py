@@ -44,7 +44,7 @@ class LedgerHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """An open ledger. Not thread-safe: `desk.PrivacyDesk` holds the lock.
+    """An open ledger. Not thread-safe: `accounts.PrivacyAccounts` holds the lock.
 
     Args:
         path: the file; made, with its folder, unless `read_only`.

@@ -56,11 +56,12 @@ Sampling = PoissonCohort | FixedCohort
 class Outcome(StrEnum):
     """How a round ended.
 
-    RELEASED: the sum was used. WITHHELD: it was unmasked, or may have been, and thrown away. VOID: nobody asked devices to
+    USED: the sum went on into the model. WITHHELD: it was unmasked, or may have been, and thrown away. VOID: nobody asked devices to
     unmask, so there was no sum to see and the round cost nothing.
     """
 
-    RELEASED = "released"
+    # The value is in ledgers that are written already, and every one of their entries is under a digest.
+    USED = "released"
     WITHHELD = "withheld"
     VOID = "void"
 

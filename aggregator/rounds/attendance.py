@@ -7,23 +7,18 @@ run that resumes after a kill simply makes a new one; it takes both down when it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from aggregator.errors import RoundCancelledError
-from aggregator.rounds.admission import Admission
-from aggregator.rounds.cohort_link import CohortReport, CohortSum
 from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.ports import Federation, InvitationBoard, Member, Session
+from aggregator.rounds.reports import CohortReport, CohortSum, RoundCanceledError
 from aggregator.rounds.runs import TrainingRun
 from aggregator.settings import FamilySettings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
-from protocol.questions import AnswerLayout, Question
 
 __all__ = ["Attendance", "Pacing"]
 
@@ -48,7 +43,7 @@ class Attendance:
         policy: of the family.
         members: the family's devices by the fleet.
         flower_address: what devices are told to dial.
-        is_cancelled: whether somebody asked for the run to end.
+        is_canceled: whether somebody asked for the run to end.
     """
 
     def __init__(
@@ -61,10 +56,10 @@ class Attendance:
         board: InvitationBoard,
         flower_address: str,
         pacing: Pacing,
-        is_cancelled: Callable[[], bool],
+        is_canceled: Callable[[], bool],
     ) -> None:
         self._run, self._policy, self._board, self._pacing = run, policy, board, pacing
-        self._is_cancelled = is_cancelled
+        self._is_canceled = is_canceled
         self._roster = {member.device: member.public_key for member in members}
         self._wanted = _wanted_devices(policy, sum(member.is_online for member in members))
         self._has_gathered = False
@@ -100,7 +95,7 @@ class Attendance:
         the quorum stands, because who left may never return.
 
         Raises:
-            RoundCancelledError: the run or the service is ending.
+            RoundCanceledError: the run or the service is ending.
         """
         policy, pacing = self._policy, self._pacing
         started = changed = pacing.now()
@@ -118,31 +113,18 @@ class Attendance:
                 return joined
             pacing.sleep(LOOK_EVERY_S)
 
-    def ask(
-        self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        cohort: Cohort,
-        admission: Admission,
-    ) -> CohortSum:
-        """Put a question to a cohort; raises as `aggregator.rounds.collector.Collector.collect` does."""
+    def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
+        """Put a question to a cohort within the family's deadline; raises as `Collector.collect` does."""
         return self._session.collector.collect(
-            question,
-            arrays,
-            layout,
-            cohort.devices,
-            admission=admission,
-            deadline_s=self._policy.round_deadline_s,
-            quorum=cohort.quorum,
-            enough=cohort.enough,
-            sampling=cohort.sampling,
-            cancelled=lambda: self._is_cancelled() or self._pacing.is_stopping(),
+            asked, cohort, deadline_s=self._policy.round_deadline_s, canceled=self._is_ending
         )
 
+    def _is_ending(self) -> bool:
+        return self._is_canceled() or self._pacing.is_stopping()
+
     def _raise_if_ending(self) -> None:
-        if self._is_cancelled() or self._pacing.is_stopping():
-            raise RoundCancelledError("the run ended while devices were joining", CohortReport())
+        if self._is_ending():
+            raise RoundCanceledError("the run ended while devices were joining", CohortReport())
 
 
 def _wanted_devices(policy: FamilySettings, online: int) -> int:

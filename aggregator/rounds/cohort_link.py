@@ -7,7 +7,7 @@ flat float32 vector (`protocol.questions`), or fails with a reason, or is never 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NewType, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from protocol.names import DeviceId
 from protocol.questions import Question
 
-__all__ = ["CohortLink", "CohortReport", "CohortSum", "DeviceReply", "Refusal", "Ticket"]
+__all__ = ["CohortLink", "DeviceReply", "Ticket"]
 
 Ticket = NewType("Ticket", str)
 """One question to one device, as the link names it."""
@@ -60,35 +60,3 @@ class CohortLink(Protocol):
 
     def withdraw(self, tickets: Collection[Ticket]) -> None:
         """Stop waiting for these; whatever still comes for them is dropped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A device whose answer was not taken, and why, in words for the operator."""
-
-    device: DeviceId
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CohortReport:
-    """Who did what in one round.
-
-    `participants` are in the sum. `refused` answered something that was not admitted, or reported a failure. `lost` did
-    not answer by the deadline or went offline. `spared` were asked but not waited for, as enough others had answered.
-    `seconds` is the round's wall time; `seconds_in_training` the largest figure of the participants.
-    """
-
-    participants: tuple[DeviceId, ...] = ()
-    refused: tuple[Refusal, ...] = ()
-    lost: tuple[DeviceId, ...] = ()
-    spared: tuple[DeviceId, ...] = ()
-    seconds: float = 0.0
-    seconds_in_training: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CohortSum(CohortReport):
-    """The sum over `participants`, float64, in the question's answer layout: the only thing a server step sees."""
-
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))

@@ -37,12 +37,21 @@ class CohortPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Who is asked; the round closes at `enough` answers and is void below `quorum`. `sampling`: how it was drawn."""
+    """Who is asked, and how many answers count.
+
+    The round closes at `enough` answers (None: waits for everyone or the deadline) and is void below `quorum`. `sampling` says
+    how the cohort was drawn, for the privacy ledger; None: everybody who was there is in it.
+    """
 
     devices: tuple[DeviceId, ...]
-    enough: int
+    enough: int | None = None
     quorum: int
     sampling: Sampling | None = None
+
+    @property
+    def target(self) -> int:
+        """Answers that close the round."""
+        return len(self.devices) if self.enough is None else min(self.enough, len(self.devices))
 
 
 def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.random.Generator) -> Cohort:

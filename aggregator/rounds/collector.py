@@ -2,7 +2,7 @@
 
 ::
 
-    round policy ──question, arrays──► Collector.collect ──ask──► CohortLink ──► devices
+    round policy ──question, cohort──► Collector.collect ──ask──► CohortLink ──► devices
     round policy ◄──CohortSum(total)── Collector.collect ◄─reply─ CohortLink ◄── devices
 
 `PlainCollector` sees each answer, admits it and adds it up in float64. `secure_collector.SecureCollector` stands in the same
@@ -17,22 +17,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import AnswerRefusedError, QuorumMissedError, RoundCancelledError
-from aggregator.privacy.ledger_entries import Sampling
+from aggregator.errors import AnswerRefusedError
 from aggregator.rounds.admission import Admission, check_answer
-from aggregator.rounds.cohort_link import CohortLink, CohortReport, CohortSum, DeviceReply, Refusal
+from aggregator.rounds.cohort_link import CohortLink, DeviceReply
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.reports import CohortReport, CohortSum, QuorumMissedError, Refusal, RoundCanceledError
 from protocol.names import DeviceId
 from protocol.questions import AnswerLayout, Question
 
-__all__ = ["Collector", "PlainCollector"]
+__all__ = ["CohortQuestion", "Collector", "PlainCollector"]
 
 LOOK_EVERY_S: Final = 0.25
-"""Longest wait between two looks at the clock and at `cancelled`; replies wake the collector at once."""
+"""Longest wait between two looks at the clock and at `canceled`; replies wake the collector at once."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CohortQuestion:
+    """One question as it is put to a cohort.
+
+    `arrays` are the named flat float32 vectors that go with it, `layout` is the answer's, and `admission` the rule that each
+    single answer must pass wherever somebody can look at it.
+    """
+
+    question: Question
+    arrays: Mapping[str, NDArray[np.float32]]
+    layout: AnswerLayout
+    admission: Admission
 
 
 class Collector(Protocol):
@@ -40,35 +56,23 @@ class Collector(Protocol):
 
     def collect(
         self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        nodes: Sequence[DeviceId],
+        asked: CohortQuestion,
+        cohort: Cohort,
         *,
-        admission: Admission,
         deadline_s: float,
-        quorum: int,
-        enough: int | None = None,
-        sampling: Sampling | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
+        canceled: Callable[[], bool] = lambda: False,
     ) -> CohortSum:
-        """Ask every device of `nodes` and add up what is admitted.
+        """Put the question to every device of the cohort and add up what is admitted.
 
         Args:
-            question: what is asked (`protocol.questions`).
-            arrays: named flat float32 vectors that go with it.
-            layout: of the answer.
-            nodes: the cohort; with over-selection more than `enough`.
-            admission: the rule each single answer must pass.
+            asked: the question.
+            cohort: who is asked, how many answers make a sum, and how many close the round early.
             deadline_s: wall seconds from now; whoever answers later is dropped and reported lost.
-            quorum: fewest answers that make a sum.
-            enough: close as soon as this many answers are in; None waits for everyone or the deadline.
-            sampling: how the cohort was drawn, for the privacy ledger; None: everybody there was.
-            cancelled: asked a few times a second; True ends the round.
+            canceled: asked a few times a second; True ends the round.
 
         Raises:
-            QuorumMissedError: fewer than `quorum` admitted answers; carries the report.
-            RoundCancelledError: `cancelled` said so; carries the report.
+            QuorumMissedError: fewer admitted answers than the cohort's quorum; carries the report.
+            RoundCanceledError: `canceled` said so; carries the report.
             FlowerRunEndedError: the transport's run is over; start another and ask again.
         """
 
@@ -87,32 +91,26 @@ class PlainCollector:
 
     def collect(
         self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        nodes: Sequence[DeviceId],
+        asked: CohortQuestion,
+        cohort: Cohort,
         *,
-        admission: Admission,
         deadline_s: float,
-        quorum: int,
-        enough: int | None = None,
-        sampling: Sampling | None = None,  # noqa: ARG002 - a plain round is in no privacy ledger: there is nothing to claim
-        cancelled: Callable[[], bool] = lambda: False,
+        canceled: Callable[[], bool] = lambda: False,
     ) -> CohortSum:
-        """See `Collector.collect`."""
-        _check_figures(nodes, quorum, enough, deadline_s)
+        """See `Collector.collect`. How the cohort was drawn is of no account: a plain round claims nothing."""
+        _check_figures(cohort, deadline_s)
         started = self._clock()
-        tally = _Tally(layout, admission, nodes)
-        waiting = self._link.ask(nodes, question, arrays, lifetime_s=deadline_s)
-        target = len(nodes) if enough is None else min(enough, len(nodes))
+        tally = _Tally(asked, cohort.devices)
+        waiting = self._link.ask(cohort.devices, asked.question, asked.arrays, lifetime_s=deadline_s)
+        target = cohort.target
         try:
             while waiting and len(tally.participants) < target:
                 left = started + deadline_s - self._clock()
                 if left <= 0:
                     break
-                if cancelled():
-                    raise RoundCancelledError(
-                        f"the round was cancelled with {len(tally.participants)} of {target} answers in",
+                if canceled():
+                    raise RoundCanceledError(
+                        f"the round was canceled with {len(tally.participants)} of {target} answers in",
                         tally.report(self._clock() - started, spared=tuple(waiting.values())),
                     )
                 for reply in self._link.replies(tuple(waiting), wait_s=min(left, LOOK_EVERY_S)):
@@ -127,29 +125,21 @@ class PlainCollector:
         seconds = self._clock() - started
         closed_early = len(tally.participants) >= target
         report = tally.report(seconds, spared=tuple(waiting.values()) if closed_early else ())
-        if len(report.participants) < quorum:
+        if len(report.participants) < cohort.quorum:
             raise QuorumMissedError(
-                f"{len(report.participants)} of {len(nodes)} devices answered within {deadline_s:g} s, the quorum is {quorum}"
+                f"{len(report.participants)} of {len(cohort.devices)} devices answered within {deadline_s:g} s, the quorum is {cohort.quorum}"
                 f" ({len(report.refused)} refused, {len(report.lost)} lost)",
                 report,
             )
-        return CohortSum(
-            participants=report.participants,
-            refused=report.refused,
-            lost=report.lost,
-            spared=report.spared,
-            seconds=report.seconds,
-            seconds_in_training=report.seconds_in_training,
-            total=tally.total,
-        )
+        return CohortSum(**vars(report), total=tally.total)
 
 
 class _Tally:
     """The running sum of one round and who is in it."""
 
-    def __init__(self, layout: AnswerLayout, admission: Admission, nodes: Sequence[DeviceId]) -> None:
-        self._layout, self._admission, self._nodes = layout, admission, nodes
-        self.total = np.zeros(layout.total, np.float64)
+    def __init__(self, asked: CohortQuestion, devices: Sequence[DeviceId]) -> None:
+        self._asked, self._devices = asked, devices
+        self.total = np.zeros(asked.layout.total, np.float64)
         self.participants: list[DeviceId] = []
         self._refused: list[Refusal] = []
         self._lost: list[DeviceId] = []
@@ -164,7 +154,7 @@ class _Tally:
                 self._refused.append(Refusal(device=reply.device, reason=reply.failure))
             return
         try:
-            check_answer(self._layout, reply.vector, self._admission)
+            check_answer(self._asked.layout, reply.vector, self._asked.admission)
         except AnswerRefusedError as refusal:
             self._refused.append(Refusal(device=reply.device, reason=str(refusal)))
             return
@@ -181,17 +171,17 @@ class _Tally:
         return CohortReport(
             participants=tuple(self.participants),
             refused=tuple(self._refused),
-            lost=(*self._lost, *(device for device in self._nodes if device not in heard)),
+            lost=(*self._lost, *(device for device in self._devices if device not in heard)),
             spared=spared,
             seconds=seconds,
             seconds_in_training=self._seconds_in_training,
         )
 
 
-def _check_figures(nodes: Sequence[DeviceId], quorum: int, enough: int | None, deadline_s: float) -> None:
-    if len(set(nodes)) != len(nodes):
-        raise ValueError(f"a cohort names each device once, got {sorted(nodes)}")
-    if quorum < 1 or (enough is not None and enough < quorum):
-        raise ValueError(f"quorum {quorum} must be 1 or more and at most enough ({enough})")
+def _check_figures(cohort: Cohort, deadline_s: float) -> None:
+    if len(set(cohort.devices)) != len(cohort.devices):
+        raise ValueError(f"a cohort names each device once, got {sorted(cohort.devices)}")
+    if cohort.quorum < 1 or (cohort.enough is not None and cohort.enough < cohort.quorum):
+        raise ValueError(f"quorum {cohort.quorum} must be 1 or more and at most enough ({cohort.enough})")
     if deadline_s <= 0:
         raise ValueError(f"deadline_s {deadline_s} must be positive")

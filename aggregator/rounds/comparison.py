@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError, SumError
 from aggregator.rounds.admission import admit_contest, admit_moments
-from aggregator.rounds.asking import Asked, CohortQuestion, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.attendance import Attendance
 from aggregator.rounds.baseline import fit_baselines
+from aggregator.rounds.cohort_questions import CohortAnswer, RecordWords, ask_cohort, draw_cohort, layout_for
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.contest import judge_contest
 from aggregator.rounds.runs import ContestRecord, TrainingRun
 from aggregator.settings import FamilySettings
@@ -77,28 +78,26 @@ def contest_record(
 def gather_moments(
     run: TrainingRun,
     policy: FamilySettings,
-    _contenders: Mapping[str, NDArray[np.float32]],
     *,
     architecture: Architecture,
     attendance: Attendance,
     started_at: float,
-) -> Asked:
-    """Ask everybody who is there for the moments of their training windows; nobody contends yet. Raises as `ask_cohort`."""
+) -> CohortAnswer:
+    """Ask everybody who is there for the moments of their training windows; raises as `ask_cohort`."""
     question = MomentsQuestion(
         run_id=run.id,
         layout_sha256=architecture.layout_sha256,
         maximum_examples=policy.training.maximum_examples,
     )
-    asking = CohortQuestion(
+    asked = CohortQuestion(
         question=question,
         arrays={},
         layout=layout_for(architecture, question),
         admission=admit_moments(
             features=architecture.feature_count, maximum_examples=policy.training.maximum_examples
         ),
-        record_kind="moments",
     )
-    return _ask_everybody(run, policy, attendance, asking, started_at)
+    return _ask_everybody(run, policy, attendance, asked, RecordWords(kind="moments"), started_at=started_at)
 
 
 def hold_contest(
@@ -109,7 +108,7 @@ def hold_contest(
     architecture: Architecture,
     attendance: Attendance,
     started_at: float,
-) -> Asked:
+) -> CohortAnswer:
     """Ask everybody who is there to score aged and disturbed held-out windows with each contender (P,); raises as `ask_cohort`."""
     # Another seed than any round of training has: disturbances must not follow the order of somebody's batches.
     seed = int(np.random.default_rng([run.seed, run.finished_rounds, 7]).integers(2**31))
@@ -119,24 +118,25 @@ def hold_contest(
         seed=seed,
         maximum_examples=policy.training.maximum_examples,
     )
-    asking = CohortQuestion(
+    asked = CohortQuestion(
         question=question,
         arrays=contenders,
         layout=layout_for(architecture, question),
         admission=admit_contest(maximum_examples=policy.training.maximum_examples),
-        record_kind="contest",
     )
-    return _ask_everybody(run, policy, attendance, asking, started_at)
+    return _ask_everybody(run, policy, attendance, asked, RecordWords(kind="contest"), started_at=started_at)
 
 
 def _ask_everybody(
     run: TrainingRun,
     policy: FamilySettings,
     attendance: Attendance,
-    asking: CohortQuestion,
+    asked: CohortQuestion,
+    words: RecordWords,
+    *,
     started_at: float,
-) -> Asked:
+) -> CohortAnswer:
     rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
     is_poisson = policy.privacy.sampling == "poisson"
     cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
-    return ask_cohort(run, attendance, cohort, asking, started_at=started_at)
+    return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)

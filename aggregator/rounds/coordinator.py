@@ -26,10 +26,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from aggregator.errors import AggregatorError, FlowerRunEndedError, RoundCancelledError, SumError
+from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds import champion
-from aggregator.rounds.asking import Asked
 from aggregator.rounds.attendance import Attendance, Pacing
+from aggregator.rounds.cohort_questions import CohortAnswer
 from aggregator.rounds.comparison import (
     BASELINES,
     compares,
@@ -49,15 +50,18 @@ from aggregator.rounds.journal import (
 )
 from aggregator.rounds.optimizers import ServerOptimizer, make_server_optimizer
 from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, ReleaseFleet
-from aggregator.rounds.privacy_record import NoRecord, PrivacyRecord
+from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.releasing import Releasing
+from aggregator.rounds.reports import RoundCanceledError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import WITH_DEVICES, ContestRecord, RoundRecord, RunState, TrainingRun
 from aggregator.rounds.training import ModelState, assess_candidate, train_round
 from aggregator.settings import FamilySettings
+from models.architecture import Architecture
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.errors import ProtocolError
+from protocol.privacy_claim import PrivacyClaim
 
 __all__ = ["Coordinator"]
 
@@ -78,7 +82,7 @@ class Coordinator:
         flower_address: what devices are told to dial.
         patience_s: how long an unreachable fleet is waited for before the run fails.
         git_revision: for the provenance of releases.
-        privacy: plans runs and says what they cost; None where nothing is claimed.
+        accounts: where secure runs are planned and their cost is read; None where every family is in plain.
     """
 
     def __init__(
@@ -95,13 +99,13 @@ class Coordinator:
         pacing: Pacing,
         patience_s: float = 600.0,
         git_revision: str = "",
-        privacy: PrivacyRecord | None = None,
+        accounts: PrivacyAccounts | None = None,
     ) -> None:
         self._families, self._fleet, self._federation, self._board = families, fleet, federation, board
         self._trusted, self._flower_address, self._pacing = trusted, flower_address, pacing
         self._journal = RunJournal(store, trusted, pacing, patience_s)
         self._attendance: Attendance | None = None
-        self._privacy: PrivacyRecord = privacy or NoRecord()
+        self._accounts = accounts
         releasing = Releasing(self._journal, fleet, exporter, pacing, git_revision)
         self._steps: dict[RunState, Callable[[TrainingRun, FamilySettings], TrainingRun]] = {
             RunState.INVITING: self._invite,
@@ -128,7 +132,7 @@ class Coordinator:
         return run
 
     def _take_step(self, run: TrainingRun) -> TrainingRun:
-        if self._journal.is_cancelled(run.id):
+        if self._journal.is_canceled(run.id):
             return self._journal.end(run, RunState.CANCELED, "canceled on request")
         try:
             policy = self._families.get(run.family)
@@ -139,12 +143,12 @@ class Coordinator:
                     f"family {run.family!r} is no longer in the settings; put it back or start anew",
                 )
             return self._steps[run.state](run, policy)
-        except RoundCancelledError:
+        except RoundCanceledError:
             return run  # the loop finds out who is ending: the run or the service
         except (AggregatorError, ProtocolError) as error:
             return self._journal.end(run, RunState.FAILED, str(error))
         except sqlite3.Error:
-            raise  # the disk, not the run: the desk tries again later
+            raise  # the disk, not the run: the scheduler tries again later
         except Exception as error:  # noqa: BLE001 - a defect must end the run, clear its invitation and not be tried for ever
             _log.exception("run_crashed", run=run.id)
             words = f"internal error ({type(error).__name__}); the aggregator's log says where"
@@ -167,7 +171,9 @@ class Coordinator:
                 RunState.FAILED,
                 f"{len(joined)} devices joined within {policy.join_timeout_s:g} s, the quorum is {policy.minimum_devices}",
             )
-        self._privacy.plan(run, policy, bundle.architecture, joined)
+        if policy.secure_sum and self._accounts is not None:
+            planned = planned_questions(run, policy, bundle.architecture, joined)
+            self._accounts.plan_run(run.id, run.family, planned)
         return self._journal.commit(
             run,
             RunState.ROUND,
@@ -202,7 +208,7 @@ class Coordinator:
             log=(*run.log, outcome.record),
             finished_rounds=finished,
             attempts=0,
-            privacy=self._privacy.claim(run, policy),
+            privacy=self._claim(run, policy),
         )
         _log_round(run, outcome.record)
         return self._journal.commit(
@@ -235,7 +241,7 @@ class Coordinator:
         if outcome is None or outcome.total is None:
             return self._count_void(run, policy, None if outcome is None else outcome.record)
         run = msgspec.structs.replace(
-            run, log=(*run.log, outcome.record), attempts=0, privacy=self._privacy.claim(run, policy)
+            run, log=(*run.log, outcome.record), attempts=0, privacy=self._claim(run, policy)
         )
         _log_round(run, outcome.record)
         return self._journal.commit(
@@ -253,19 +259,12 @@ class Coordinator:
                 contenders = contenders_of(architecture, moments, bundle.parameters, network.parameters)
             asked = self._try_round(
                 run,
-                lambda: (hold_contest if contenders else gather_moments)(
-                    run,
-                    policy,
-                    contenders,
-                    architecture=architecture,
-                    attendance=self._attend(run, policy),
-                    started_at=self._pacing.now(),
-                ),
+                lambda: self._gather_or_contest(run, policy, architecture, contenders),
             )
             if asked is None or asked.total is None:
                 return self._count_missed(run, policy, asked)
             run = msgspec.structs.replace(
-                run, log=(*run.log, asked.record), attempts=0, privacy=self._privacy.claim(run, policy)
+                run, log=(*run.log, asked.record), attempts=0, privacy=self._claim(run, policy)
             )
             _log_round(run, asked.record)
             if not contenders:
@@ -281,7 +280,25 @@ class Coordinator:
         winner = {PARAMETERS: contenders[record.winner].tobytes()}
         return self._journal.commit(run, run.state, record.reason, winner)
 
-    def _count_missed(self, run: TrainingRun, policy: FamilySettings, asked: Asked | None) -> TrainingRun:
+    def _gather_or_contest(
+        self,
+        run: TrainingRun,
+        policy: FamilySettings,
+        architecture: Architecture,
+        contenders: Mapping[str, NDArray[np.float32]],
+    ) -> CohortAnswer:
+        attendance, started_at = self._attend(run, policy), self._pacing.now()
+        if not contenders:
+            return gather_moments(
+                run, policy, architecture=architecture, attendance=attendance, started_at=started_at
+            )
+        return hold_contest(
+            run, policy, contenders, architecture=architecture, attendance=attendance, started_at=started_at
+        )
+
+    def _count_missed(
+        self, run: TrainingRun, policy: FamilySettings, asked: CohortAnswer | None
+    ) -> TrainingRun:
         if run.attempts + 1 < policy.round_attempts:
             return self._count_void(run, policy, None if asked is None else asked.record)
         # A network is a candidate without a baseline beside it; devices of an older build do not know these questions.
@@ -296,6 +313,12 @@ class Coordinator:
         record = ContestRecord(winner="network", reason=f"no baseline was compared: {why}")
         run = msgspec.structs.replace(run, contest=record, attempts=0)
         return self._journal.commit(run, run.state, record.reason)
+
+    def _claim(self, run: TrainingRun, policy: FamilySettings) -> PrivacyClaim | None:
+        """What can be said of the run's privacy now; nothing of a family whose sums are in plain."""
+        if self._accounts is None or not policy.secure_sum:
+            return None
+        return self._accounts.claim(run.family, run.id)
 
     def _try_round(self, run: TrainingRun, attempt: Callable[[], Outcome]) -> Outcome | None:
         try:
@@ -313,9 +336,7 @@ class Coordinator:
         log = run.log if record is None else (*run.log, record)
         why = _BROKEN if record is None else record.note
         _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
-        run = msgspec.structs.replace(
-            run, log=log, attempts=attempts, privacy=self._privacy.claim(run, policy)
-        )
+        run = msgspec.structs.replace(run, log=log, attempts=attempts, privacy=self._claim(run, policy))
         if attempts >= policy.round_attempts:
             return self._journal.end(
                 run, RunState.FAILED, f"{attempts} attempts in a row gave no round; the last: {why}"
@@ -333,7 +354,7 @@ class Coordinator:
                 board=self._board,
                 flower_address=self._flower_address,
                 pacing=self._pacing,
-                is_cancelled=lambda: self._journal.is_cancelled(run.id),
+                is_canceled=lambda: self._journal.is_canceled(run.id),
             )
         return self._attendance
 

@@ -14,11 +14,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from aggregator.errors import FleetUnreachableError, RoundCancelledError, UnknownRunError
+from aggregator.errors import FleetUnreachableError, UnknownRunError
 from aggregator.rounds import champion
 from aggregator.rounds.assessment import Assessment, read_assessment
 from aggregator.rounds.attendance import Pacing
-from aggregator.rounds.cohort_link import CohortReport
+from aggregator.rounds.reports import CohortReport, RoundCanceledError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.training import ModelState
@@ -69,7 +69,7 @@ class RunJournal:
         """The last committed record."""
         return self._store.get(run_id)
 
-    def is_cancelled(self, run: RunId) -> bool:
+    def is_canceled(self, run: RunId) -> bool:
         """Whether somebody asked for the end of the run."""
         return self._store.is_cancel_requested(run)
 
@@ -78,7 +78,7 @@ class RunJournal:
 
         Raises:
             FleetUnreachableError: the patience ended.
-            RoundCancelledError: the run or the service is ending.
+            RoundCanceledError: the run or the service is ending.
         """
         started = self._pacing.now()
         for wait_s in chain(RETRY_S, repeat(RETRY_S[-1])):
@@ -88,8 +88,8 @@ class RunJournal:
                 if self._pacing.now() - started + wait_s > self._patience_s:
                     raise
                 _log.warning("fleet_unreachable", run=run.id, retry_s=wait_s, reason=str(error))
-            if self._pacing.is_stopping() or self.is_cancelled(run.id):
-                raise RoundCancelledError("the run ended while the fleet was away", CohortReport())
+            if self._pacing.is_stopping() or self.is_canceled(run.id):
+                raise RoundCanceledError("the run ended while the fleet was away", CohortReport())
             self._pacing.sleep(wait_s)
         raise AssertionError("the waits never end")
 

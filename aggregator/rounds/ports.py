@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from aggregator.rounds.collector import Collector
 from aggregator.settings import FamilySettings
-from models.architecture import Architecture
-from models.drift.reference import DriftReference
+from models.export.release import ReleaseContent
 from models.weight_rounding import WeightScales
-from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
 
@@ -118,28 +116,14 @@ class InvitationBoard(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Candidate:
-    """A model that passed the federated evaluation and everything its release says.
+class Candidate(ReleaseContent):
+    """A model that passed the federated evaluation: everything its release says, and how its int8 model is to be made.
 
-    `parameters` (P,), `low` and `high` (tensors,) are float32; `created_at` is Unix seconds. `training_model` is the
-    champion's: it depends on the architecture alone, and building it anew costs TensorFlow and seconds; None builds it.
     `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone.
     `edge_tpu` asks for a model compiled for Coral's Edge TPU, too; `prune_silent_units` leaves units out that
     fire on none of the `probes`.
     """
 
-    family: FamilyName
-    version: int
-    architecture: Architecture
-    parameters: NDArray[np.float32]
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
-    threshold: ThresholdSpec
-    features: FeatureSpec
-    reference: DriftReference
-    provenance: Provenance
-    created_at: float
-    training_model: bytes | None = None
     weight_scales: WeightScales = "per-channel"
     probes: NDArray[np.float32] | None = None
     edge_tpu: bool = False

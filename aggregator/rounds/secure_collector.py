@@ -3,7 +3,7 @@
 ::
 
     announce, terms ─► ADVERTISE ─► SHARE ─► question, arrays ─► MASK (the devices train here) ─► UNMASK ─► Σ
-       │ ledger: opened      too few at any stage: void, no sum, nothing spent │              │ ledger: released
+       │ ledger: opened      too few at any stage: void, no sum, nothing spent │              │ ledger: used
 
 Stands where `PlainCollector` stands. `Admission` cannot look at an answer here: each device clips its own, by the bounds of the terms
 that every device has signed for, and the encoding cannot hold more. What the server can still check it checks: stage by
@@ -12,7 +12,7 @@ stage the shape, size and place of each message, and that the sum is over at lea
 Invariants:
     * Every attempt has a fresh session; a round that fails is never continued, its secrets are useless afterwards.
     * `total` is over exactly `participants`; below the quorum nothing is unmasked, the round is void.
-    * The round is in the privacy ledger before the first device is asked, its release before the sum is handed on.
+    * The round is in the privacy ledger before the first device is asked, its end before the sum is handed on.
 
 The aggregator also reads the devices' keys from the fleet, but only to refuse strangers early: what protects a device is
 that it checks its neighbours' signatures against the roster it got from the fleet itself.
@@ -31,18 +31,18 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from aggregator.errors import QuorumMissedError, RoundCancelledError
-from aggregator.privacy.ledger_entries import FixedCohort, Outcome, RoundId, Sampling
-from aggregator.rounds.admission import Admission
-from aggregator.rounds.cohort_link import CohortReport, CohortSum
+from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.privacy.ledger_entries import FixedCohort, Outcome, RoundId
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.noise_floor import drop_noise_floor
+from aggregator.rounds.reports import CohortReport, CohortSum, QuorumMissedError, RoundCanceledError
 from aggregator.rounds.stage_link import StageLink, StageRequest
 from aggregator.rounds.stage_tally import StagePasser, StageTally
-from aggregator.rounds.sum_account import SumAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from protocol.errors import ProtocolError
-from protocol.names import DeviceId
-from protocol.questions import AnswerLayout, FitQuestion, Kind, Question, encode_question, kind_of
+from protocol.names import DeviceId, FamilyName, RunId
+from protocol.questions import AnswerLayout, FitQuestion, Kind, encode_question, kind_of
 from protocol.secure_answers import AnswerEncoding, NoisedEncoding, make_encoding
 from protocol.secure_sum import messages
 from protocol.secure_sum.errors import SecureSumError
@@ -78,7 +78,8 @@ class SecureCollector:
         link: the road to the devices.
         roster: identity keys of the devices that may take part.
         policy: words, clips, noise and patience of the family.
-        account: where the run's rounds are written down.
+        accounts: whose ledger holds a round before any device is asked, and its end before the sum is handed on.
+        family: whose rounds these are.
         random_bytes: names sessions; the operating system's generator outside of tests.
         clock: monotonic seconds.
     """
@@ -89,106 +90,91 @@ class SecureCollector:
         *,
         roster: Keys,
         policy: SumPolicy,
-        account: SumAccount,
+        accounts: PrivacyAccounts,
+        family: FamilyName,
         random_bytes: RandomBytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link, self._roster, self._policy = link, roster, policy
-        self._account, self._random_bytes, self._clock = account, random_bytes, clock
+        self._accounts, self._family = accounts, family
+        self._random_bytes, self._clock = random_bytes, clock
 
     def collect(
         self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        nodes: Sequence[DeviceId],
+        asked: CohortQuestion,
+        cohort: Cohort,
         *,
-        admission: Admission,  # noqa: ARG002 - nobody can look at a single answer here; devices clip
         deadline_s: float,
-        quorum: int,
-        enough: int | None = None,
-        sampling: Sampling | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
+        canceled: Callable[[], bool] = lambda: False,
     ) -> CohortSum:
         """See `Collector.collect`; `deadline_s` is the masked inputs', the other stages have the policy's.
 
+        Nobody can look at a single answer here, so the question's admission rule is not asked: devices clip.
+
         Raises:
             PrivacyPlanError: the quorum is too small for an adaptive clip beside that noise; no device was asked.
-            PrivacyBudgetError: releasing the sum would exceed the family's budget; no device was asked.
+            PrivacyBudgetError: using the sum would exceed the family's budget; no device was asked.
             LedgerError: the ledger cannot be written; the sum, if there is one, is not handed on.
         """
         started = self._clock()
-        target = len(nodes) if enough is None else min(enough, len(nodes))
-        policy = self._policy_of_now()
-        attempt = self._announce(question, arrays, layout, nodes, quorum, deadline_s, target, policy)
-        round_id = self._account.open(
-            attempt.kind,
-            max(attempt.announcement.round_number, 1),
-            attempt.encoding.noise,
-            sampling or FixedCohort(size=len(nodes), population=len(nodes)),
-            nodes,
+        policy, nodes = self._policy_of_now(), cohort.devices
+        attempt = self._announce(asked, cohort, deadline_s, policy)
+        round_id = self._accounts.next_attempt(
+            self._family, RunId(asked.question.run_id), attempt.kind, attempt.announcement.round_number
+        )
+        self._accounts.open_round(
+            round_id,
+            self._family,
+            noise=attempt.encoding.noise,
+            sampling=cohort.sampling or FixedCohort(size=len(nodes), population=len(nodes)),
+            cohort=nodes,
         )
         tally = StageTally(nodes)
         passer = StagePasser(
-            self._link, tally, clock=self._clock, grace_s=self._policy.grace_s, cancelled=cancelled
+            self._link, tally, clock=self._clock, grace_s=self._policy.grace_s, canceled=canceled
         )
         role = ServerRole(
             attempt.announcement,
             roster={device: self._roster[device] for device in nodes},
-            policy=self._policy.server_policy(quorum),
+            policy=self._policy.server_policy(cohort.quorum),
         )
         settled: list[DeviceId] = []
         try:
             found = self._pass_stages(role, passer, attempt, settled)
-            total = self._decode(attempt.encoding, found, layout)
+            total = self._decode(attempt.encoding, found, asked.layout)
             clip_bits = _clip_bits(attempt.encoding, found)
-        except (ProtocolError, RoundCancelledError) as failure:
+        except (ProtocolError, RoundCanceledError) as failure:
             self._close_in_vain(round_id, settled, str(failure))
             report = tally.report((), self._clock() - started)
-            if isinstance(failure, RoundCancelledError):
-                raise RoundCancelledError(str(failure), report) from None
+            if isinstance(failure, RoundCanceledError):
+                raise RoundCanceledError(str(failure), report) from None
             raise QuorumMissedError(_void_words(failure, report, len(nodes)), report) from failure
         except BaseException as failure:
             self._close_in_vain(round_id, settled, type(failure).__name__)
             raise
-        self._account.close(
+        self._accounts.close_round(
             round_id,
-            Outcome.RELEASED,
-            found.participants,
+            Outcome.USED,
+            participants=found.participants,
             clip_bits=clip_bits,
             next_clip=_next_clip(policy, clip_bits, len(found.participants)),
         )
         for liar in found.liars:
             _log.warning("false_share_revealed", device=liar, round=str(round_id))
         report = tally.report(found.participants, self._clock() - started)
-        return CohortSum(
-            participants=report.participants,
-            refused=report.refused,
-            lost=report.lost,
-            spared=report.spared,
-            seconds=report.seconds,
-            seconds_in_training=report.seconds_in_training,
-            total=total,
-        )
+        return CohortSum(**vars(report), total=total)
 
     def _policy_of_now(self) -> SumPolicy:
         """The family's, with its clip where the ledger says that earlier rounds have taken it."""
         noise = self._policy.noise
         if noise is None or noise.adaptive is None:
             return self._policy
-        return self._policy.at(self._account.current_clip(noise.adaptive))
+        return self._policy.at(self._accounts.current_clip(self._family, noise.adaptive))
 
     def _announce(
-        self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        nodes: Sequence[DeviceId],
-        quorum: int,
-        deadline_s: float,
-        enough: int,
-        policy: SumPolicy,
+        self, asked: CohortQuestion, cohort: Cohort, deadline_s: float, policy: SumPolicy
     ) -> _Round:
+        question, layout = asked.question, asked.layout
         kind = kind_of(question)
         number = question.round_number if isinstance(question, FitQuestion) else 1
         terms = policy.terms(
@@ -196,8 +182,8 @@ class SecureCollector:
             kind=kind,
             number=number,
             layout=layout,
-            devices=len(nodes),
-            quorum=quorum,
+            devices=len(cohort.devices),
+            quorum=cohort.quorum,
             rotation_seed=self._random_bytes(16).hex(),
         )
         question_text, terms_text = encode_question(question), encode_terms(terms)
@@ -205,21 +191,21 @@ class SecureCollector:
         announcement = messages.Announcement(
             session=self._random_bytes(16).hex(),
             round_number=number,
-            model_hash=hash_arrays(arrays),
+            model_hash=hash_arrays(asked.arrays),
             config_hash=hash_question(question_text, terms_text),
             word_bits=encoding.word_bits,
             word_count=encoding.word_count,
-            compares_survivors=self._policy.compares_survivors,
+            requires_confirmation=self._policy.requires_confirmation,
         )
         return _Round(
             kind=kind,
             question=question_text,
             terms=terms_text,
-            arrays=arrays,
+            arrays=asked.arrays,
             encoding=encoding,
             announcement=announcement,
             deadline_s=deadline_s,
-            enough=enough,
+            enough=cohort.target,
         )
 
     def _pass_stages(
@@ -267,7 +253,7 @@ class SecureCollector:
             grace_s=0.0,
         )
         requests = role.close_masking()
-        if attempt.announcement.compares_survivors:
+        if attempt.announcement.requires_confirmation:
             passer.run(
                 _request(SumStage.CONFIRM.value, requests),
                 lambda device, content: role.accept_confirmation(
@@ -300,7 +286,7 @@ class SecureCollector:
     def _close_in_vain(self, round_id: RoundId, settled: Sequence[DeviceId], reason: str) -> None:
         # Once devices were asked to unmask, the sum may have been seen: it counts although it is thrown away.
         outcome = Outcome.WITHHELD if settled else Outcome.VOID
-        self._account.close(round_id, outcome, tuple(settled), reason[:500])
+        self._accounts.close_round(round_id, outcome, participants=settled, reason=reason[:500])
 
 
 def _clip_bits(encoding: AnswerEncoding, found: SecureSum) -> float | None:
@@ -327,6 +313,6 @@ def _void_words(failure: Exception, report: CohortReport, asked: int) -> str:
     name = type(failure).__name__ if isinstance(failure, SecureSumError) else "ProtocolError"
     refusals = "; ".join(f"{refusal.device}: {refusal.reason}" for refusal in report.refused[:3])
     return (
-        f"the secure sum of {asked} devices came to nothing, nothing was released ({name}: {failure};"
+        f"the secure sum of {asked} devices came to nothing, nothing of it was used ({name}: {failure};"
         f" {len(report.refused)} refused, {len(report.lost)} lost)" + (f"; {refusals}" if refusals else "")
     )

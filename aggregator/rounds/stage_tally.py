@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from aggregator.errors import RoundCancelledError
-from aggregator.rounds.cohort_link import CohortReport, Refusal
+from aggregator.rounds.reports import CohortReport, Refusal, RoundCanceledError
 from aggregator.rounds.stage_link import StageLink, StageReply, StageRequest
 from protocol.names import DeviceId
 from protocol.secure_sum.errors import SecureSumError
@@ -18,7 +17,7 @@ from protocol.secure_sum.errors import SecureSumError
 __all__ = ["StagePasser", "StageTally"]
 
 LOOK_EVERY_S: Final = 0.25
-"""Longest wait between two looks at the clock and at `cancelled`; replies wake the collector at once."""
+"""Longest wait between two looks at the clock and at `canceled`; replies wake the collector at once."""
 
 
 class StageTally:
@@ -67,7 +66,7 @@ class StagePasser:
         tally: gets the fate of each device.
         clock: monotonic seconds.
         grace_s: how long stragglers are waited for once `enough` have answered.
-        cancelled: asked a few times a second; True ends the round.
+        canceled: asked a few times a second; True ends the round.
     """
 
     def __init__(
@@ -77,10 +76,10 @@ class StagePasser:
         *,
         clock: Callable[[], float],
         grace_s: float,
-        cancelled: Callable[[], bool],
+        canceled: Callable[[], bool],
     ) -> None:
         self._link, self._tally, self._clock = link, tally, clock
-        self._grace_s, self._cancelled = grace_s, cancelled
+        self._grace_s, self._canceled = grace_s, canceled
 
     def run(
         self,
@@ -101,7 +100,7 @@ class StagePasser:
             grace_s: this stage's own, instead of the round's.
 
         Raises:
-            RoundCancelledError: somebody asked for the round to end.
+            RoundCanceledError: somebody asked for the round to end.
             FlowerRunEndedError: the transport's run is over.
         """
         grace = self._grace_s if grace_s is None else grace_s
@@ -112,9 +111,9 @@ class StagePasser:
         has_enough = False
         try:
             while waiting and self._clock() < closes_at:
-                if self._cancelled():
-                    raise RoundCancelledError(
-                        f"the round was cancelled while {len(waiting)} answers to {request.kind} were out",
+                if self._canceled():
+                    raise RoundCanceledError(
+                        f"the round was canceled while {len(waiting)} answers to {request.kind} were out",
                         self._tally.report((), 0.0),
                     )
                 left = max(closes_at - self._clock(), 0.0)

@@ -60,7 +60,7 @@ class SumPolicy:
     corrupt_fraction: float = 0.2
     dropout_fraction: float = 0.1
     split_view_safe: bool = True
-    compares_survivors: bool = False
+    requires_confirmation: bool = False
 
     def at(self, clip: AdaptiveClip) -> SumPolicy:
         """The same for a round with that clip; without noise there is none to move."""
@@ -74,7 +74,7 @@ class SumPolicy:
             minimum_cohort=quorum,
             corrupt_fraction=self.corrupt_fraction,
             dropout_fraction=self.dropout_fraction,
-            split_view_safe=self.split_view_safe or self.compares_survivors,
+            split_view_safe=self.split_view_safe or self.requires_confirmation,
         )
 
     def terms(

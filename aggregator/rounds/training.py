@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from aggregator.errors import SumError
 from aggregator.rounds.admission import admit_assessment, admit_update
-from aggregator.rounds.asking import CohortQuestion, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.attendance import Attendance
+from aggregator.rounds.cohort_questions import RecordWords, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.optimizers import ServerOptimizer
 from aggregator.rounds.runs import RoundRecord, TrainingRun
 from aggregator.settings import FamilySettings
@@ -69,7 +70,7 @@ def train_round(
     """Ask a cohort to train from `model` and take one server step.
 
     Raises:
-        RoundCancelledError: the run or the service is ending; nothing happened.
+        RoundCanceledError: the run or the service is ending; nothing happened.
         FlowerRunEndedError: the session broke; open another and try again.
         SumError: the step leaves the finite numbers.
     """
@@ -82,35 +83,34 @@ def train_round(
     if question.training.method == "scaffold":
         arrays["control"] = model.control.astype(np.float32)
     layout = layout_for(architecture, question)
-    asking = CohortQuestion(
+    asked = CohortQuestion(
         question=question,
         arrays=arrays,
         layout=layout,
-        admission=admit_update(
-            norm_limit=policy.norm_limit, maximum_examples=policy.training.maximum_examples
-        ),
-        record_kind="fit",
-        # With example-level privacy no device tells a loss.
-        losses=None if question.training.example_privacy else ("loss_before", "loss_after"),
+        admission=admit_update(norm_limit=policy.norm_limit, maximum_examples=policy.training.maximum_examples),
     )
-    asked = ask_cohort(run, attendance, cohort, asking, started_at=started_at)
-    if asked.total is None:
-        return RoundOutcome(record=asked.record, model=model, total=None)
-    parts = layout.unpack(asked.total)
+    # With example-level privacy no device tells a loss.
+    words = RecordWords(
+        kind="fit", losses=None if question.training.example_privacy else ("loss_before", "loss_after")
+    )
+    answer = ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
+    if answer.total is None:
+        return RoundOutcome(record=answer.record, model=model, total=None)
+    parts = layout.unpack(answer.total)
     mean_update = parts["weighted_update"] / float(parts["examples"][0])
     step = optimizer.step(model.moments, model.parameters, mean_update)
     control = model.control
     if question.training.method == "scaffold":
-        share = len(asked.record.participants) / _population(cohort)
+        share = len(answer.record.participants) / _population(cohort)
         control = next_control(control, parts, share=share, learning_rate=question.training.learning_rate)
     if not (np.isfinite(step.parameters).all() and np.isfinite(control).all()):
         raise SumError(
             f"the step of round {number} leaves NaN or infinity in the model; lower the learning rates"
         )
     return RoundOutcome(
-        record=asked.record,
+        record=answer.record,
         model=ModelState(parameters=step.parameters, moments=step.state, control=control),
-        total=asked.total,
+        total=answer.total,
     )
 
 
@@ -157,16 +157,15 @@ def assess_candidate(
         layout_sha256=architecture.layout_sha256,
         maximum_examples=policy.training.maximum_examples,
     )
-    asking = CohortQuestion(
+    asked = CohortQuestion(
         question=question,
         arrays={"candidate": model.parameters, "champion": champion},
         layout=layout_for(architecture, question),
         admission=admit_assessment(maximum_examples=policy.training.maximum_examples),
-        record_kind="assess",
-        losses=("champion_loss", "candidate_loss"),
     )
-    asked = ask_cohort(run, attendance, cohort, asking, started_at=started_at)
-    return RoundOutcome(record=asked.record, model=model, total=asked.total)
+    words = RecordWords(kind="assess", losses=("champion_loss", "candidate_loss"))
+    answer = ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
+    return RoundOutcome(record=answer.record, model=model, total=answer.total)
 
 
 def _fit_question(

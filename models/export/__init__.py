@@ -11,7 +11,7 @@ that must stay small uses `isolated`, which keeps TensorFlow in a child process.
 """
 
 from models.export.int8_graph import export_int8_model
-from models.export.release import build_release
+from models.export.release import ReleaseContent, build_release
 from models.export.training import export_training_model
 
-__all__ = ["build_release", "export_int8_model", "export_training_model"]
+__all__ = ["ReleaseContent", "build_release", "export_int8_model", "export_training_model"]

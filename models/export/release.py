@@ -6,6 +6,8 @@ bytes; the clock and the key are arguments.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
@@ -18,44 +20,56 @@ from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
 
-__all__ = ["build_release"]
+__all__ = ["ReleaseContent", "build_release"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReleaseContent:
+    """What a release says and holds, before its int8 models.
+
+    Attributes:
+        family: whom the release is for.
+        version: counts up within the family, ≥ 1.
+        architecture: which model.
+        parameters: flat float vector (P,).
+        low: smallest value of each activation tensor (T,), as devices reported it.
+        high: largest value of each (T,).
+        threshold: the score above which a window is anomalous.
+        features: how a window becomes the model's input.
+        reference: what the fleet calls normal.
+        created_at: Unix seconds.
+        provenance: where the release comes from.
+        training_model: a finished training model (it depends on the architecture alone); by default built in a child process,
+            which costs TensorFlow and seconds, and kept for the next call.
+    """
+
+    family: str
+    version: int
+    architecture: Architecture
+    parameters: NDArray[np.floating]
+    low: NDArray[np.floating]
+    high: NDArray[np.floating]
+    threshold: ThresholdSpec
+    features: FeatureSpec
+    reference: FleetReference
+    created_at: float
+    provenance: Provenance = field(default_factory=Provenance)
+    training_model: bytes | None = None
 
 
 def build_release(
+    content: ReleaseContent,
     *,
-    architecture: Architecture,
-    parameters: NDArray[np.floating],
-    low: NDArray[np.floating],
-    high: NDArray[np.floating],
-    features: FeatureSpec,
-    threshold: ThresholdSpec,
-    reference: FleetReference,
-    family: str,
-    version: int,
-    created_at: float,
     signing_key: Ed25519PrivateKey,
-    provenance: Provenance | None = None,
     int8_model: bytes | None = None,
-    training_model: bytes | None = None,
     edge_tpu_model: bytes | None = None,
 ) -> bytes:
     """The bytes of a complete, signed bundle, opened and read once as a device will.
 
     Args:
-        architecture: which model.
-        parameters: flat float vector (P,).
-        low: smallest value of each activation tensor (T,), as devices reported it.
-        high: largest value of each (T,).
-        features: how a window becomes the model's input.
-        threshold: the score above which a window is anomalous.
-        reference: what the fleet calls normal.
-        family: whom the release is for.
-        version: counts up within the family, ≥ 1.
-        created_at: Unix seconds.
+        content: what it says.
         signing_key: the release key; it does not leave this process.
-        provenance: where the release comes from.
-        int8_model: a finished int8 model of these parameters, where the caller has measured one already.
-        training_model: a finished training model; by default built in a child process and kept for the next call.
+        int8_model: a finished int8 model of the content's parameters, where the caller has measured one already.
         edge_tpu_model: the int8 model as the Edge TPU compiler made it, for devices that have one.
 
     Raises:
@@ -63,25 +77,26 @@ def build_release(
         BundleContentError: the pieces contradict each other, e.g. names for another number of features.
         protocol.errors.BundleFormatError: the bundle exceeds a limit of `protocol.limits`.
     """
-    flat = require_finite(architecture, parameters)
-    detector = int8_model or export_int8_model(architecture, flat, low, high)
+    architecture = content.architecture
+    flat = require_finite(architecture, content.parameters)
+    detector = int8_model or export_int8_model(architecture, flat, content.low, content.high)
     files = bundle_files(
         int8_model=detector,
-        training_model=training_model or export_training_model(architecture),
+        training_model=content.training_model or export_training_model(architecture),
         parameters=flat,
-        reference=reference,
+        reference=content.reference,
         golden=make_golden_vectors(Int8Model(detector, architecture.kind), architecture.feature_count),
         edge_tpu_model=edge_tpu_model,
     )
     manifest = Manifest(
-        family=family,
-        version=version,
-        created_at=created_at,
+        family=content.family,
+        version=content.version,
+        created_at=content.created_at,
         model=architecture.to_manifest(),
-        features=features,
-        threshold=threshold,
+        features=content.features,
+        threshold=content.threshold,
         files=entries_for(files),
-        provenance=provenance or Provenance(),
+        provenance=content.provenance,
     )
     packed = pack_bundle(manifest, files, signing_key)
     read_bundle(open_bundle(packed, TrustedKeys([signing_key.public_key()])))

@@ -170,9 +170,9 @@ class DeviceRole:
         """
         with self._completing(DeviceStage.ADVERTISED):
             self._check_budget(announcement)
-            if self._policy.requires_confirmation and not announcement.compares_survivors:
+            if self._policy.requires_confirmation and not announcement.requires_confirmation:
                 raise SplitViewError(
-                    "this device takes part only where survivors are compared; announce the round with compares_survivors"
+                    "this device takes part only where survivors are compared; announce the round with requires_confirmation"
                 )
             secrets = RoundSecrets(self._device, self._random_bytes)
             own = sign_advertisement(
@@ -258,7 +258,7 @@ class DeviceRole:
         """
         with self._completing(DeviceStage.CONFIRMED):
             begun, settled = self._begun(survivors), self._settled()
-            if not begun.announcement.compares_survivors:
+            if not begun.announcement.requires_confirmation:
                 raise StageOrderError(
                     "survivors are compared only in rounds that were announced so; this one goes on with unmask"
                 )
@@ -294,7 +294,7 @@ class DeviceRole:
                 policy=self._policy,
                 dropped=request.dropped,
             )
-            if begun.announcement.compares_survivors:
+            if begun.announcement.requires_confirmation:
                 self._check_compared(request, settled)
             revealed = self._reveal(request, begun.secrets, survivors, dropped)
             begun.secrets.wipe()
@@ -347,7 +347,7 @@ class DeviceRole:
                 f"stage {stage.value!r} was requested, but this device is already at {self._stage.value!r}; each stage is answered "
                 "once, and a retry is a new session"
             )
-        compares = self._round is not None and self._round.announcement.compares_survivors
+        compares = self._round is not None and self._round.announcement.requires_confirmation
         steps = [step for step in _ORDER if compares or step is not DeviceStage.CONFIRMED or step is stage]
         before = steps[steps.index(stage) - 1]
         if self._stage is not before:

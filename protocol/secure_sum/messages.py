@@ -75,7 +75,7 @@ class Announcement(Struct, frozen=True, kw_only=True, tag="announcement"):
 
     `session` is fresh for every attempt, a retry included. `model_hash` and `config_hash` are SHA-256 of the model and of
     the question that every device is about to answer. The vectors have `word_count` entries of `word_bits` bits.
-    `compares_survivors` adds the stage in which devices sign the list of survivors.
+    `requires_confirmation` adds the stage in which devices sign the list of survivors.
     """
 
     session: Session
@@ -84,7 +84,7 @@ class Announcement(Struct, frozen=True, kw_only=True, tag="announcement"):
     config_hash: Hash
     word_bits: Annotated[int, Meta(ge=MIN_WORD_BITS, le=MAX_WORD_BITS)]
     word_count: Annotated[int, Meta(ge=1, le=MAX_WORDS)]
-    compares_survivors: bool = False
+    requires_confirmation: bool = False
 
 
 class Advertisement(Struct, frozen=True, kw_only=True, tag="advertisement"):

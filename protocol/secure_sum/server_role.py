@@ -214,7 +214,7 @@ class ServerRole:
         Raises:
             VoidRoundError: too few are left, or somebody's masks could no longer be removed.
         """
-        compares = self._announcement.compares_survivors
+        compares = self._announcement.requires_confirmation
         following = ServerStage.CONFIRMATIONS if compares else ServerStage.REVEALED_SHARES
         with self._closing(ServerStage.MASKED_INPUTS, following):
             cohort, survivors = self._settled, frozenset(self._survivors)

@@ -30,7 +30,7 @@ from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
 from models.export.isolated import export_training_model
-from models.export.release import build_release
+from models.export.release import ReleaseContent, build_release
 from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys
 from protocol.manifest import FeatureSpec, ThresholdSpec
@@ -66,7 +66,7 @@ def trainer() -> TrainingModel:
 @cache
 def first_bundle(version: int = 1) -> bytes:
     rng = np.random.default_rng(0)
-    return build_release(
+    content = ReleaseContent(
         architecture=ARCHITECTURE,
         parameters=initial_parameters(ARCHITECTURE, 1),
         low=np.full(ARCHITECTURE.tensor_count, -4.0),
@@ -77,8 +77,8 @@ def first_bundle(version: int = 1) -> bytes:
         family=FAMILY,
         version=version,
         created_at=0.0,
-        signing_key=KEY,
     )
+    return build_release(content, signing_key=KEY)
 
 
 def rows_of(device: int) -> NDArray[np.float32]:

@@ -12,8 +12,9 @@ from waiting import wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.cohort_link import CohortSum
-from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
+from aggregator.rounds.reports import CohortSum
 from models.architecture import initial_parameters
 from protocol.questions import FitQuestion, fit_layout
 from protocol.training import TrainingSettings
@@ -77,14 +78,11 @@ def collect(
     question: FitQuestion | None = None,
 ) -> CohortSum:
     return PlainCollector(server.link(run)).collect(
-        question or fit(),
-        {"parameters": PARAMETERS},
-        LAYOUT,
-        [device.id for device in cohort],
-        admission=ADMISSION,
+        CohortQuestion(
+            question=question or fit(), arrays={"parameters": PARAMETERS}, layout=LAYOUT, admission=ADMISSION
+        ),
+        Cohort(devices=tuple(device.id for device in cohort), quorum=quorum, enough=enough),
         deadline_s=deadline_s,
-        quorum=quorum,
-        enough=enough,
     )
 
 

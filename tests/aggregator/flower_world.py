@@ -78,10 +78,13 @@ def make_tls(directory: Path) -> Tls:
 
 def build_bundle() -> bytes:
     """A signed release of `ARCHITECTURE`; takes some seconds (TensorFlow builds the training graph)."""
-    from models.export.release import build_release  # TensorFlow: only where a release is really needed
+    from models.export.release import (
+        ReleaseContent,
+        build_release,
+    )  # TensorFlow: only where a release is really needed
 
     rows = np.random.default_rng(1).normal(size=(200, 6))
-    return build_release(
+    content = ReleaseContent(
         architecture=ARCHITECTURE,
         parameters=initial_parameters(ARCHITECTURE, 3),
         low=np.full(ARCHITECTURE.tensor_count, -4.0, np.float32),
@@ -92,8 +95,8 @@ def build_bundle() -> bytes:
         family="press",
         version=1,
         created_at=1.0,
-        signing_key=RELEASE_KEY,
     )
+    return build_release(content, signing_key=RELEASE_KEY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ where `models.training_model.TrainingModel` stands; learner, round, optimiser an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +15,12 @@ import secure_world
 from msgspec import structs
 from numpy.typing import NDArray
 
-from aggregator.rounds.admission import Admission, check_answer
+from aggregator.rounds.admission import check_answer
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohort_link import CohortSum
 from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.optimizers import FedAvg
+from aggregator.rounds.reports import CohortSum
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.training import ModelState, train_round
 from aggregator.settings import FamilySettings
@@ -29,7 +29,6 @@ from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture
 from models.training_model import TrainingModel
 from protocol.names import DeviceId, FamilyName, RunId
-from protocol.questions import AnswerLayout, Question
 from protocol.training import TrainingSettings
 
 WEIGHTS = 2
@@ -112,18 +111,11 @@ class PlainDevices:
     def gather(self) -> frozenset[DeviceId]:
         return frozenset(self.learners)
 
-    def ask(
-        self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        cohort: Cohort,
-        admission: Admission,
-    ) -> CohortSum:
-        total = np.zeros(layout.total)
+    def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
+        total = np.zeros(asked.layout.total)
         for device in cohort.devices:
-            answer = self.learners[device].answer(question, arrays)
-            check_answer(layout, answer, admission)
+            answer = self.learners[device].answer(asked.question, asked.arrays)
+            check_answer(asked.layout, answer, asked.admission)
             self.learners[device].settle()
             total += answer
         return CohortSum(participants=cohort.devices, total=total)
@@ -147,23 +139,8 @@ class SecureDevices(secure_world.World):
     def gather(self) -> frozenset[DeviceId]:
         return frozenset(self.devices)
 
-    def ask(
-        self,
-        question: Question,
-        arrays: Mapping[str, NDArray[np.float32]],
-        layout: AnswerLayout,
-        cohort: Cohort,
-        admission: Admission,
-    ) -> CohortSum:
-        return self.collector(RUN).collect(
-            question,
-            arrays,
-            layout,
-            list(cohort.devices),
-            admission=admission,
-            deadline_s=5.0,
-            quorum=cohort.quorum,
-        )
+    def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
+        return self.collector(RUN).collect(asked, cohort, deadline_s=5.0)
 
 
 class Fleet:

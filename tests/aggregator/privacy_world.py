@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aggregator.privacy.desk import FamilyBudget, PlannedQuestion, PrivacyDesk
+from aggregator.privacy.accounts import FamilyBudget, PlannedQuestion, PrivacyAccounts
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, RoundId, Sampling
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy.parameters import PrivacyParameters
@@ -40,23 +40,25 @@ def round_id(number: int, *, run: str = "run-1", attempt: int = 1, asked: str = 
     return RoundId(run=RunId(run), question=asked, number=number, attempt=attempt)
 
 
-def desk_at(folder: Path, budget: FamilyBudget | None = None, *, read_only: bool = False) -> PrivacyDesk:
+def accounts_at(
+    folder: Path, budget: FamilyBudget | None = None, *, read_only: bool = False
+) -> PrivacyAccounts:
     budgets = {} if budget is None else {FAMILY: budget}
-    return PrivacyDesk(folder / "privacy.sqlite", budgets, now=lambda: 1_000_000.0, read_only=read_only)
+    return PrivacyAccounts(folder / "privacy.sqlite", budgets, now=lambda: 1_000_000.0, read_only=read_only)
 
 
 def play(
-    desk: PrivacyDesk,
+    accounts: PrivacyAccounts,
     number: int,
     cohort: Sequence[DeviceId],
     *,
     noise: RoundNoise,
     sampling: Sampling,
-    outcome: Outcome = Outcome.RELEASED,
+    outcome: Outcome = Outcome.USED,
     participants: Sequence[DeviceId] | None = None,
     run: str = "run-1",
 ) -> None:
     """One round from its opening to its end; everybody takes part unless `participants` says otherwise."""
-    desk.open_round(round_id(number, run=run), FAMILY, noise=noise, sampling=sampling, cohort=cohort)
+    accounts.open_round(round_id(number, run=run), FAMILY, noise=noise, sampling=sampling, cohort=cohort)
     there = () if outcome is Outcome.VOID else cohort if participants is None else participants
-    desk.close_round(round_id(number, run=run), outcome, participants=there)
+    accounts.close_round(round_id(number, run=run), outcome, participants=there)

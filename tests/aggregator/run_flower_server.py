@@ -5,10 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
+from aggregator.rounds.reports import QuorumMissedError
 from models.architecture import Architecture, initial_parameters
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, fit_layout
@@ -35,13 +36,14 @@ def main(data: Path, port: int, cert: Path, key: Path) -> None:
             )
             try:
                 result = collector.collect(
-                    question,
-                    {"parameters": parameters},
-                    layout,
-                    list(server.roster()),
-                    admission=admit_update(norm_limit=10),
+                    CohortQuestion(
+                        question=question,
+                        arrays={"parameters": parameters},
+                        layout=layout,
+                        admission=admit_update(norm_limit=10),
+                    ),
+                    Cohort(devices=tuple(server.roster()), quorum=2),
                     deadline_s=10,
-                    quorum=2,
                 )
             except QuorumMissedError:
                 continue

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.limits import FamilyBudget
 from aggregator.rounds.cohort_link import Ticket
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.stage_link import StageReply, StageRequest
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from edge_agent.learner.sum_participant import SumParticipant
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
-from protocol.names import DeviceId, FamilyName, RunId
+from protocol.names import DeviceId, FamilyName
 from protocol.questions import AnswerLayout, AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.sum_terms import SumStage
@@ -100,7 +99,7 @@ class World:
             self.devices[name] = device
             self.roster.held[name] = device.key.public_key()
             self.start(name)
-        self.desk = PrivacyDesk(directory / "ledger.sqlite", {FAMILY: budget}, now=lambda: self.now)
+        self.accounts = PrivacyAccounts(directory / "ledger.sqlite", {FAMILY: budget}, now=lambda: self.now)
         self.spoil: Callable[[str, DeviceId, bytes], bytes | None] = lambda _stage, _device, message: message
         self.bend: Callable[[StageRequest], StageRequest] = lambda request: request
         self.seen: list[tuple[str, DeviceId, bytes]] = []
@@ -147,7 +146,8 @@ class World:
             self,
             roster=keys,
             policy=self.policy,
-            account=LedgerAccount(self.desk, FAMILY, RunId(run)),
+            accounts=self.accounts,
+            family=FAMILY,
             random_bytes=self._random_bytes,
             clock=lambda: self.now,
         )

@@ -20,12 +20,13 @@ from flwr.serverapp import Grid, ServerApp
 from secure_world import ARRAYS, FAMILY, FIT_LAYOUT, QUESTION
 
 from aggregator.flower.stage_link import FlowerStageLink
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.rounds.sum_policy import SumPolicy
-from protocol.names import DeviceId, RunId
+from protocol.names import DeviceId
 
 DIRECTORY = "INTEROP_DIRECTORY"
 POLL_S = 0.25
@@ -107,24 +108,23 @@ def _collect(grid: Grid, directory: Path) -> Outcome:
     while not expected <= set(grid.get_node_ids()):
         assert time.monotonic() < deadline, f"online: {list(grid.get_node_ids())}, expected: {expected}"
         time.sleep(POLL_S)
-    desk = PrivacyDesk(directory / "ledger.sqlite", {}, now=time.time)
+    accounts = PrivacyAccounts(directory / "ledger.sqlite", {}, now=time.time)
     collector = SecureCollector(
         FlowerStageLink(StockGrid(grid), Nodes(cohort), Poll()),
         roster={device: load_pem_public_key(cohort[device].public_key.encode()) for device in devices},
         policy=POLICY,
-        account=LedgerAccount(desk, FAMILY, RunId(QUESTION.run_id)),
+        accounts=accounts,
+        family=FAMILY,
         random_bytes=os.urandom,
     )
     try:
         found = collector.collect(
-            QUESTION,
-            ARRAYS,
-            FIT_LAYOUT,
-            devices,
-            admission=admit_update(norm_limit=10.0),
+            CohortQuestion(
+                question=QUESTION, arrays=ARRAYS, layout=FIT_LAYOUT, admission=admit_update(norm_limit=10.0)
+            ),
+            Cohort(devices=tuple(devices), quorum=len(devices)),
             deadline_s=30.0,
-            quorum=len(devices),
         )
     finally:
-        desk.close()
+        accounts.close()
     return Outcome(participants=list(found.participants), total=np.asarray(found.total).tolist())

@@ -1,4 +1,4 @@
-"""The operator API and the desk behind it, with a driver that is told what to do."""
+"""The operator API and the service behind it, with a driver that is told what to do."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from aggregator_world import FAMILY, POLICY, World
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
-from aggregator import training_desk
+from aggregator import run_scheduler
 from aggregator.api.application import MAXIMUM_BODY_BYTES, create_api
 from aggregator.errors import FleetUnreachableError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.run_metrics import RunMetrics
+from aggregator.run_scheduler import RunScheduler
 from aggregator.settings import FamilySettings, TriggerSettings
 from aggregator.tokens import ROLES, TokenStore
-from aggregator.training_desk import TrainingDesk
 from aggregator.triggers import DriftSummary
 from protocol.questions import CONTENDERS
 from service.roles import Role
@@ -56,14 +56,14 @@ class Drift:
         return self.summary
 
 
-class Desk:
-    """A desk, its API, and a token of each role."""
+class Service:
+    """A service, its API, and a token of each role."""
 
     def __init__(self, tmp_path: Path, policy: FamilySettings) -> None:
         self.store, self.tokens = RunStore(tmp_path / "a.sqlite"), TokenStore(tmp_path / "a.sqlite")
         self.driver, self.drift, self.now = Driver(self.store), Drift(), 1000.0
         numbers = iter(range(1, 100))
-        self.desk = TrainingDesk(
+        self.scheduler = RunScheduler(
             store=self.store,
             families={FAMILY: policy},
             driver=self.driver,
@@ -75,7 +75,7 @@ class Desk:
         )
         registry = CollectorRegistry()
         registry.register(RunMetrics(self.store))
-        self.api = create_api(self.desk, self.tokens, registry, lambda: {"status": "ok"})
+        self.api = create_api(self.scheduler, self.tokens, registry, lambda: {"status": "ok"})
         self.http = TestClient(self.api, raise_server_exceptions=False)
         secrets = {role: self.tokens.create(role, role, now=1.0, random_bytes=os.urandom) for role in ROLES}
         self.headers = {role: {"Authorization": f"Bearer {secret}"} for role, secret in secrets.items()}
@@ -86,36 +86,36 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(
         tmp_path, POLICY.model_copy(update={"trigger": TriggerSettings(drift_share=0.5, cooldown_s=60.0)})
     )
     yield made
-    made.desk.stop()
+    made.scheduler.stop()
 
 
-def test_only_healthz_is_open(desk: Desk) -> None:
-    assert desk.http.get("/healthz").json() == {"status": "ok"}
-    paths = set(desk.api.openapi()["paths"]) | {"/v1/openapi.json"}
+def test_only_healthz_is_open(service: Service) -> None:
+    assert service.http.get("/healthz").json() == {"status": "ok"}
+    paths = set(service.api.openapi()["paths"]) | {"/v1/openapi.json"}
     paths.remove("/healthz")
     assert len(paths) >= 5
     for path in paths:
         for method in ("GET", "POST"):
-            answer = desk.http.request(method, path.format(run_id="run-1"))
+            answer = service.http.request(method, path.format(run_id="run-1"))
             assert answer.status_code in {401, 405, 422}, (method, path)
 
 
-def test_a_viewer_may_look_and_an_operator_may_start(desk: Desk) -> None:
-    status, problem = desk.post(Role.VIEWER, family=FAMILY)
+def test_a_viewer_may_look_and_an_operator_may_start(service: Service) -> None:
+    status, problem = service.post(Role.VIEWER, family=FAMILY)
     assert (status, problem["detail"]) == (403, "token 'viewer' is of role viewer; this call needs operator")
-    status, run = desk.post(Role.OPERATOR, family=FAMILY, reason="new bearings", rounds=2)
+    status, run = service.post(Role.OPERATOR, family=FAMILY, reason="new bearings", rounds=2)
     assert (status, run["state"], run["planned_rounds"], run["requested_by"]) == (
         201,
         "INVITING",
         2,
         "operator",
     )
-    listed = desk.http.get("/v1/training-runs", headers=desk.headers[Role.VIEWER]).json()["items"]
+    listed = service.http.get("/v1/training-runs", headers=service.headers[Role.VIEWER]).json()["items"]
     assert [item["id"] for item in listed] == [run["id"]]
 
 
@@ -129,30 +129,30 @@ def test_a_viewer_may_look_and_an_operator_may_start(desk: Desk) -> None:
     ],
 )
 def test_a_bad_request_is_a_problem_that_says_what_is_valid(
-    desk: Desk, body: dict[str, object], status: int, said: str
+    service: Service, body: dict[str, object], status: int, said: str
 ) -> None:
-    answer = desk.http.post("/v1/training-runs", json=body, headers=desk.headers[Role.ADMIN])
+    answer = service.http.post("/v1/training-runs", json=body, headers=service.headers[Role.ADMIN])
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert said in answer.json()["detail"]
 
 
-def test_a_second_run_of_a_family_is_a_conflict(desk: Desk) -> None:
-    desk.post(Role.OPERATOR, family=FAMILY)
-    status, problem = desk.post(Role.OPERATOR, family=FAMILY)
+def test_a_second_run_of_a_family_is_a_conflict(service: Service) -> None:
+    service.post(Role.OPERATOR, family=FAMILY)
+    status, problem = service.post(Role.OPERATOR, family=FAMILY)
     assert status == 409
     assert "already training in run 'run-1'" in str(problem["detail"])
 
 
-def test_a_body_without_bounds_is_refused_before_the_token_is_looked_at(desk: Desk) -> None:
+def test_a_body_without_bounds_is_refused_before_the_token_is_looked_at(service: Service) -> None:
     for content in (b"x" * (MAXIMUM_BODY_BYTES + 1), iter([b"x" * 1000] * (MAXIMUM_BODY_BYTES // 1000 + 1))):
-        assert desk.http.post("/v1/training-runs", content=content).status_code == 413
+        assert service.http.post("/v1/training-runs", content=content).status_code == 413
 
 
-def test_the_whole_progress_of_a_run_can_be_read(desk: Desk, tmp_path: Path) -> None:
+def test_the_whole_progress_of_a_run_can_be_read(service: Service, tmp_path: Path) -> None:
     world = World(tmp_path / "w")
     done = world.run()
-    desk.store.add(done)
-    run = desk.http.get(f"/v1/training-runs/{done.id}", headers=desk.headers[Role.VIEWER]).json()
+    service.store.add(done)
+    run = service.http.get(f"/v1/training-runs/{done.id}", headers=service.headers[Role.VIEWER]).json()
     assert run["state"] == "COMPLETED"
     first = run["rounds"][0]
     assert {
@@ -181,48 +181,48 @@ def test_the_whole_progress_of_a_run_can_be_read(desk: Desk, tmp_path: Path) -> 
     assert ("improvement" in names) is (run["contest"]["winner"] == "network")
     assert set(run["contest"]["powers"]) == set(CONTENDERS)
     assert [len(run[kind]) for kind in ("rounds", "comparisons", "assessments")] == [3, 2, 1]
-    metrics = desk.http.get("/metrics", headers=desk.headers[Role.VIEWER]).text
+    metrics = service.http.get("/metrics", headers=service.headers[Role.VIEWER]).text
     assert 'fedge_training_runs{family="pump",state="COMPLETED"} 1.0' in metrics
 
 
-def test_the_worker_takes_up_what_a_former_process_left(desk: Desk) -> None:
-    desk.desk.start_run(FAMILY, trigger="person", reason="", requested_by="x")
-    desk.desk.start()
-    desk.driver.driven.wait()
+def test_the_worker_takes_up_what_a_former_process_left(service: Service) -> None:
+    service.scheduler.start_run(FAMILY, trigger="person", reason="", requested_by="x")
+    service.scheduler.start()
+    service.driver.driven.wait()
 
 
 def test_a_disk_that_refuses_is_tried_again_and_the_run_is_not_lost(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_desk, "DISK_RETRY_S", 0.0)
+    monkeypatch.setattr(run_scheduler, "DISK_RETRY_S", 0.0)
     trouble = iter([sqlite3.OperationalError("database or disk is full")])
 
     def fail_once() -> None:
         for error in trouble:
             raise error
 
-    desk.driver.before = fail_once
-    desk.desk.start_run(FAMILY, trigger="person", reason="", requested_by="x")
-    desk.desk.start()
-    desk.driver.driven.wait()
+    service.driver.before = fail_once
+    service.scheduler.start_run(FAMILY, trigger="person", reason="", requested_by="x")
+    service.scheduler.start()
+    service.driver.driven.wait()
 
 
-def test_drift_across_the_fleet_starts_one_run_and_then_cools_down(desk: Desk) -> None:
-    desk.drift.summary = DriftSummary(devices=4, drifted_since=(990.0, 995.0))
-    desk.desk.look()
-    desk.desk.look()
-    (run,) = desk.store.recent()
+def test_drift_across_the_fleet_starts_one_run_and_then_cools_down(service: Service) -> None:
+    service.drift.summary = DriftSummary(devices=4, drifted_since=(990.0, 995.0))
+    service.scheduler.look()
+    service.scheduler.look()
+    (run,) = service.store.recent()
     assert (run.trigger, run.reason[:14]) == ("drift", "2 of 4 devices")
-    desk.store.save(msgspec.structs.replace(run, state=RunState.REJECTED_BY_GATE, ended_at=1000.0))
-    desk.now = 1059.0
-    desk.desk.look()
-    assert len(desk.store.recent()) == 1
-    desk.now = 1060.0
-    desk.desk.look()
-    assert len(desk.store.recent()) == 2
+    service.store.save(msgspec.structs.replace(run, state=RunState.REJECTED_BY_GATE, ended_at=1000.0))
+    service.now = 1059.0
+    service.scheduler.look()
+    assert len(service.store.recent()) == 1
+    service.now = 1060.0
+    service.scheduler.look()
+    assert len(service.store.recent()) == 2
 
 
-def test_a_fleet_that_is_away_stops_no_one(desk: Desk) -> None:
-    desk.drift.failure = FleetUnreachableError("away")
-    desk.desk.look()
-    assert desk.store.recent() == []
+def test_a_fleet_that_is_away_stops_no_one(service: Service) -> None:
+    service.drift.failure = FleetUnreachableError("away")
+    service.scheduler.look()
+    assert service.store.recent() == []

@@ -160,7 +160,7 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         assert run["privacy"]["server"]["epsilon"] is None
         manifest = peek_manifest(fleet.bundles["press/2"])
         assert manifest.provenance.privacy is not None
-        assert manifest.provenance.privacy.rounds.released >= 4
+        assert manifest.provenance.privacy.rounds.used >= 4
         # What each device has given stands in its own account, whatever the aggregator remembers.
         account = DeviceBudget(devices[0].paths.privacy, ChargeLimits())
         assert account.spending().participations >= 4

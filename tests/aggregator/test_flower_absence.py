@@ -17,8 +17,8 @@ import pytest
 from flower_rounds_world import bundle, collect, devices, fit, honest, online, server, tls
 from waiting import wait_until
 
-from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerServer
+from aggregator.rounds.reports import QuorumMissedError
 from edge_agent.errors import AggregatorAnswerError
 from edge_agent.learner.flower_client import FlowerClient
 from edge_agent.learner.flower_internals import Message, RecordDict

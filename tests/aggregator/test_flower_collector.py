@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from aggregator.errors import AnswerRefusedError, QuorumMissedError, RoundCancelledError
-from aggregator.rounds.admission import admit_assessment, admit_update, check_answer
-from aggregator.rounds.cohort_link import CohortSum, DeviceReply, Ticket
-from aggregator.rounds.collector import PlainCollector
+from aggregator.errors import AnswerRefusedError
+from aggregator.rounds.admission import Admission, admit_assessment, admit_update, check_answer
+from aggregator.rounds.cohort_link import DeviceReply, Ticket
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
+from aggregator.rounds.reports import CohortSum, QuorumMissedError, RoundCanceledError
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, Question, assess_layout, fit_layout
@@ -29,6 +31,9 @@ def update(move: float = 0.1, examples: float = 10.0, *, loss: float = 1.0) -> n
             "loss_after": np.array([loss]),
         }
     )
+
+
+WITHIN_ONE = admit_update(norm_limit=1.0)
 
 
 class FakeLink:
@@ -72,11 +77,20 @@ class FakeLink:
         return DeviceReply(ticket=ticket, device=device, vector=what, seconds_in_training=0.5)
 
 
-def collect(link: FakeLink, cohort: str, **limits: object) -> CohortSum:
-    settings = {"deadline_s": 10.0, "quorum": 1, "admission": admit_update(norm_limit=1.0), **limits}
-    return PlainCollector(link, clock=link.clock).collect(
-        QUESTION, {}, LAYOUT, [DeviceId(name) for name in cohort], **settings
-    )
+def collect(
+    link: FakeLink,
+    cohort: str,
+    *,
+    quorum: int = 1,
+    enough: int | None = None,
+    admission: Admission = WITHIN_ONE,
+    deadline_s: float = 10.0,
+    canceled: Callable[[], bool] = lambda: False,
+) -> CohortSum:
+    asked = CohortQuestion(question=QUESTION, arrays={}, layout=LAYOUT, admission=admission)
+    devices = Cohort(devices=tuple(DeviceId(name) for name in cohort), quorum=quorum, enough=enough)
+    collector = PlainCollector(link, clock=link.clock)
+    return collector.collect(asked, devices, deadline_s=deadline_s, canceled=canceled)
 
 
 def test_sum_equals_the_naive_float64_sum_of_what_was_admitted() -> None:
@@ -125,10 +139,10 @@ def test_missed_quorum_carries_the_report() -> None:
     assert missed.value.report.lost == ("b",)
 
 
-def test_cancelled_round_withdraws_its_questions() -> None:
+def test_canceled_round_withdraws_its_questions() -> None:
     link = FakeLink({"a": (99.0, update())})
-    with pytest.raises(RoundCancelledError):
-        collect(link, "a", cancelled=lambda: link.now > 1)
+    with pytest.raises(RoundCanceledError):
+        collect(link, "a", canceled=lambda: link.now > 1)
     assert link.withdrawn == {"t-a"}
 
 

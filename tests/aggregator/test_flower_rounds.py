@@ -22,10 +22,12 @@ from flower_rounds_world import (
 )
 from waiting import wait_until
 
-from aggregator.errors import FlowerRunEndedError, QuorumMissedError
+from aggregator.errors import FlowerRunEndedError
 from aggregator.flower.server import FlowerServer, RunEnd
 from aggregator.rounds.admission import admit_assessment
-from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
+from aggregator.rounds.reports import QuorumMissedError
 from protocol.names import DeviceId
 from protocol.questions import AssessQuestion, assess_layout
 
@@ -48,13 +50,14 @@ def test_learner_processes_train_and_assess_together_and_end_on_sigterm(
         candidate = (PARAMETERS + parts["weighted_update"] / 320).astype(np.float32)
         layout = assess_layout(world.ARCHITECTURE.tensor_count, 6)
         assessed = PlainCollector(server.link(run)).collect(
-            AssessQuestion(run_id="run-1", layout_sha256=world.ARCHITECTURE.layout_sha256),
-            {"candidate": candidate, "champion": PARAMETERS},
-            layout,
-            [device.id for device in cohort],
-            admission=admit_assessment(),
+            CohortQuestion(
+                question=AssessQuestion(run_id="run-1", layout_sha256=world.ARCHITECTURE.layout_sha256),
+                arrays={"candidate": candidate, "champion": PARAMETERS},
+                layout=layout,
+                admission=admit_assessment(),
+            ),
+            Cohort(devices=tuple(device.id for device in cohort), quorum=2),
             deadline_s=20,
-            quorum=2,
         )
         graded = layout.unpack(assessed.total)
         assert graded["examples"] == [80]

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from waiting import wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.asking import layout_for
 from aggregator.rounds.baseline import fit_baselines
+from aggregator.rounds.cohort_questions import layout_for
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.contest import judge_contest
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from aggregator.rounds.training import next_control
 from edge_agent.learner.control_variates import VariateFile
 from models.architecture import initial_parameters
-from protocol.names import FamilyName, RunId
+from protocol.names import FamilyName
 from protocol.questions import CONTENDERS, ContestQuestion, FitQuestion, MomentsQuestion, Question
 from protocol.training import TrainingSettings
 
@@ -67,7 +68,7 @@ def ask(
     server: FlowerServer,
     run: FlowerRun,
     cohort: list[world.Device],
-    desk: PrivacyDesk,
+    accounts: PrivacyAccounts,
     question: Question,
     arrays: Mapping[str, NDArray[np.float32]],
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
@@ -76,17 +77,16 @@ def ask(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
         policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=20.0, grace_s=0.5),
-        account=LedgerAccount(desk, FamilyName("press"), RunId(RUN)),
+        accounts=accounts,
+        family=FamilyName("press"),
         random_bytes=os.urandom,
     )
     total = collector.collect(
-        question,
-        arrays,
-        layout,
-        [device.id for device in cohort],
-        admission=admit_update(norm_limit=10.0),
+        CohortQuestion(
+            question=question, arrays=arrays, layout=layout, admission=admit_update(norm_limit=10.0)
+        ),
+        Cohort(devices=tuple(device.id for device in cohort), quorum=len(cohort)),
         deadline_s=30.0,
-        quorum=len(cohort),
     ).total
     return total, layout.unpack(total)
 
@@ -103,26 +103,31 @@ def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_
     bundle = world.build_bundle()
     cohort = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(3)]
     server.sync_roster({device.id: device.public_key for device in cohort})
-    run, desk = server.start_run(), PrivacyDesk(tmp_path / "privacy.sqlite", {}, now=time.time)
+    run, accounts = server.start_run(), PrivacyAccounts(tmp_path / "privacy.sqlite", {}, now=time.time)
     control = np.zeros(PARAMETERS.size)
     for number in (1, 2):
         # The second round has new learner processes: what they know of the first one is in their files.
         with world.learners(cohort, server.port):
             wait_until(lambda: len(server.online_devices()) == 3, "all online")
             arrays = {"parameters": PARAMETERS, "control": control.astype(np.float32)}
-            _, parts = ask(server, run, cohort, desk, scaffold(number), arrays)
+            _, parts = ask(server, run, cohort, accounts, scaffold(number), arrays)
             control = next_control(control, parts, share=1.0, learning_rate=0.05)
             assert np.linalg.norm(control) > 0
             np.testing.assert_allclose(control, variates(cohort).mean(axis=0), atol=1e-4)
             if number == 2:
                 moments, _ = ask(
-                    server, run, cohort, desk, MomentsQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256), {}
+                    server,
+                    run,
+                    cohort,
+                    accounts,
+                    MomentsQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256),
+                    {},
                 )
                 contenders = {
                     "champion": PARAMETERS, "network": PARAMETERS, **fit_baselines(ARCHITECTURE, moments),
                 }  # fmt: skip
                 contest = ContestQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256)
-                counts, _ = ask(server, run, cohort, desk, contest, contenders)
+                counts, _ = ask(server, run, cohort, accounts, contest, contenders)
     assert all(
         (device.paths.learner / "control_variate").stat().st_mode & 0o777 == 0o600 for device in cohort
     )
@@ -130,4 +135,4 @@ def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_
     assert verdict.powers.keys() == set(CONTENDERS)
     # An untrained network finds no more than the same one; what moments say of the windows finds more.
     assert verdict.powers["network"] == verdict.powers["champion"] < verdict.powers["mahalanobis"]
-    desk.close()
+    accounts.close()

@@ -17,7 +17,7 @@ from scipy import special
 
 from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.accountant import (
-    ReleasedSum,
+    UsedSum,
     add_up,
     idealised_release_epsilon,
     idealised_server_epsilon,
@@ -42,8 +42,8 @@ DELTA = 1e-4
 UNIT = PrivacyCost(rho=0.5)  # one round at z = 1
 
 
-def sums(count: int, sampling: Sampling, cost: PrivacyCost = UNIT) -> list[ReleasedSum]:
-    return [ReleasedSum(cost=cost, sampling=sampling, is_gaussian=True)] * count
+def sums(count: int, sampling: Sampling, cost: PrivacyCost = UNIT) -> list[UsedSum]:
+    return [UsedSum(cost=cost, sampling=sampling, is_gaussian=True)] * count
 
 
 # --- the reference values of the design: N=1000, n=100, T=100, z=1, δ=1e-4
@@ -194,7 +194,7 @@ def test_epsilon_never_decreases(rounds: list[tuple[PrivacyCost, set[int], Sampl
     for count in range(len(rounds) + 1):
         part = rounds[:count]
         costs = add_up((cost, people) for cost, people, _ in part)
-        seen = [ReleasedSum(cost=cost, sampling=sampling, is_gaussian=True) for cost, _, sampling in part]
+        seen = [UsedSum(cost=cost, sampling=sampling, is_gaussian=True) for cost, _, sampling in part]
         now = (server_epsilon(costs, DELTA), release_epsilon(seen, costs, DELTA))
         assert all(new >= old for new, old in zip(now, before, strict=True))
         before = now
@@ -227,7 +227,7 @@ def test_a_fixed_cohort_that_can_be_guessed_is_not_amplified() -> None:
 
 
 def test_skellam_noise_gets_no_gaussian_amplification() -> None:
-    seen = [ReleasedSum(cost=UNIT, sampling=poisson(), is_gaussian=False)] * 5
+    seen = [UsedSum(cost=UNIT, sampling=poisson(), is_gaussian=False)] * 5
     costs = {"d": UNIT.times(5)}
     assert release_epsilon(seen, costs, DELTA) == server_epsilon(costs, DELTA)
 

@@ -10,12 +10,23 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from privacy_world import FAMILY, SILENT, desk_at, devices, fixed, gaussian, play, poisson, question, round_id
+from privacy_world import (
+    FAMILY,
+    SILENT,
+    accounts_at,
+    devices,
+    fixed,
+    gaussian,
+    play,
+    poisson,
+    question,
+    round_id,
+)
 from typer.testing import CliRunner
 
 from aggregator.cli import cli
+from aggregator.privacy.accounts import FamilyBudget, PrivacyAccounts
 from aggregator.privacy.claim_text import explain
-from aggregator.privacy.desk import FamilyBudget, PrivacyDesk
 from aggregator.privacy.ledger_entries import Outcome
 from aggregator.release_keys import create_key_files
 from protocol.bundle import entries_for, pack_bundle
@@ -29,26 +40,28 @@ EVERYBODY = fixed(20, 20)
 RUN = RunId("run-2")
 
 
-def played(folder: Path, *, sampling: object = EVERYBODY, budget: FamilyBudget | None = None) -> PrivacyDesk:
+def played(
+    folder: Path, *, sampling: object = EVERYBODY, budget: FamilyBudget | None = None
+) -> PrivacyAccounts:
     """Two runs: one round of run-1; two released, a void, a withheld and an open one of run-2."""
-    desk = desk_at(folder, budget)
+    accounts = accounts_at(folder, budget)
     for run, count in (("run-1", 1), ("run-2", 3)):
-        desk.plan_run(RunId(run), FAMILY, [question(count, NOISE, sampling)])  # type: ignore[arg-type]
+        accounts.plan_run(RunId(run), FAMILY, [question(count, NOISE, sampling)])  # type: ignore[arg-type]
     shared = {"noise": NOISE, "sampling": sampling}
-    play(desk, 1, COHORT, run="run-1", **shared)  # type: ignore[arg-type]
-    play(desk, 1, COHORT, participants=COHORT[:18], run="run-2", **shared)  # type: ignore[arg-type]
-    play(desk, 2, COHORT, outcome=Outcome.VOID, run="run-2", **shared)  # type: ignore[arg-type]
-    play(desk, 3, COHORT, outcome=Outcome.WITHHELD, participants=COHORT[:9], run="run-2", **shared)  # type: ignore[arg-type]
-    play(desk, 4, COHORT, participants=COHORT[1:17], run="run-2", **shared)  # type: ignore[arg-type]
-    desk.open_round(round_id(5, run="run-2"), FAMILY, cohort=COHORT, **shared)  # type: ignore[arg-type]
-    return desk
+    play(accounts, 1, COHORT, run="run-1", **shared)  # type: ignore[arg-type]
+    play(accounts, 1, COHORT, participants=COHORT[:18], run="run-2", **shared)  # type: ignore[arg-type]
+    play(accounts, 2, COHORT, outcome=Outcome.VOID, run="run-2", **shared)  # type: ignore[arg-type]
+    play(accounts, 3, COHORT, outcome=Outcome.WITHHELD, participants=COHORT[:9], run="run-2", **shared)  # type: ignore[arg-type]
+    play(accounts, 4, COHORT, participants=COHORT[1:17], run="run-2", **shared)  # type: ignore[arg-type]
+    accounts.open_round(round_id(5, run="run-2"), FAMILY, cohort=COHORT, **shared)  # type: ignore[arg-type]
+    return accounts
 
 
 def test_a_claim_says_what_happened(tmp_path: Path) -> None:
-    desk = played(tmp_path, budget=FamilyBudget(maximum_participations=30, delta=1e-5))
-    claim = desk.claim(FAMILY, RUN)
+    accounts = played(tmp_path, budget=FamilyBudget(maximum_participations=30, delta=1e-5))
+    claim = accounts.claim(FAMILY, RUN)
     rounds = claim.rounds
-    assert (rounds.released, rounds.void, rounds.withheld, rounds.open) == (3, 1, 1, 1)
+    assert (rounds.used, rounds.void, rounds.withheld, rounds.open) == (3, 1, 1, 1)
     assert (rounds.dropouts, rounds.worst_dropouts) == (2 + 11 + 4, 11)
     assert (claim.devices, claim.participations, claim.maximum_participations) == (20, 5, 30)
     assert (claim.bits, claim.clip, claim.colluders, claim.delta) == (32, 1.0, 2, 1e-5)
@@ -82,15 +95,15 @@ def test_only_poisson_sampling_gives_a_small_figure_under_presence_or_absence(tm
 
 
 def test_a_single_sum_without_noise_makes_the_claim_unlimited_and_is_named(tmp_path: Path) -> None:
-    desk = played(tmp_path)
-    desk.open_round(
+    accounts = played(tmp_path)
+    accounts.open_round(
         round_id(1, run="run-2", asked="evaluate.assess"),
         FAMILY,
         noise=SILENT,
         sampling=EVERYBODY,
         cohort=COHORT,
     )
-    claim = desk.claim(FAMILY, RUN)
+    claim = accounts.claim(FAMILY, RUN)
     assert claim.server.epsilon is claim.release.epsilon is claim.server.run_epsilon is None
     assert claim.server.noised_epsilon is not None
     assert claim.noiseless_questions == ("evaluate.assess",)
@@ -102,9 +115,9 @@ def test_a_single_sum_without_noise_makes_the_claim_unlimited_and_is_named(tmp_p
 
 
 def test_a_family_without_rounds_claims_nothing(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    desk.plan_run(RUN, FAMILY, [question(1, NOISE, EVERYBODY)])
-    claim = desk.claim(FAMILY, RUN)
+    accounts = accounts_at(tmp_path)
+    accounts.plan_run(RUN, FAMILY, [question(1, NOISE, EVERYBODY)])
+    claim = accounts.claim(FAMILY, RUN)
     assert (claim.server.epsilon, claim.release.epsilon, claim.devices) == (0, 0, 0)
     assert claim.mechanism == "no round yet"
 
@@ -191,10 +204,10 @@ def test_the_command_shows_a_family_in_words_and_as_json(tmp_path: Path) -> None
 
 def test_the_command_checks_a_release_against_the_ledger(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    desk = played(tmp_path / "data")
-    release = release_in(tmp_path, desk.claim(FAMILY, RUN))
+    accounts = played(tmp_path / "data")
+    release = release_in(tmp_path, accounts.claim(FAMILY, RUN))
     play(
-        desk, 6, COHORT, noise=NOISE, sampling=EVERYBODY
+        accounts, 6, COHORT, noise=NOISE, sampling=EVERYBODY
     )  # the ledger has grown since: still the same beginning
     code, words = call("--config", config, "--release", release)
     assert code == 0

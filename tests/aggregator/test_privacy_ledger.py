@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from privacy_world import FAMILY, desk_at, devices, gaussian, play, poisson, round_id
+from privacy_world import FAMILY, accounts_at, devices, gaussian, play, poisson, round_id
 
 from aggregator.errors import LedgerDamagedError, LedgerError
 from aggregator.privacy.ledger import GENESIS, Ledger
@@ -27,7 +27,7 @@ def opened(number: int) -> RoundOpened:
 
 
 def closed(number: int) -> RoundClosed:
-    return RoundClosed(id=round_id(number), at=2.0, outcome=Outcome.RELEASED, participants=COHORT)
+    return RoundClosed(id=round_id(number), at=2.0, outcome=Outcome.USED, participants=COHORT)
 
 
 def filled(path: Path) -> Path:
@@ -142,20 +142,20 @@ class Fuse:
 
 def run_rounds(folder: Path, fuse: Fuse) -> None:
     """Three rounds; each sum that was seen is noted in a file of its own, as an adversary would."""
-    desk = desk_at(folder)
-    desk._ledger._db.set_trace_callback(fuse.burn)  # sparks inside the ledger's own statements, too
+    accounts = accounts_at(folder)
+    accounts._ledger._db.set_trace_callback(fuse.burn)  # sparks inside the ledger's own statements, too
     for number in (1, 2, 3):
         fuse.burn()
-        desk.open_round(round_id(number), FAMILY, noise=NOISE, sampling=poisson(), cohort=COHORT)
+        accounts.open_round(round_id(number), FAMILY, noise=NOISE, sampling=poisson(), cohort=COHORT)
         fuse.burn()
         seen = os.open(folder / "seen", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(seen, b"%d\n" % number)
         os.fsync(seen)
         os.close(seen)
         fuse.burn()
-        desk.close_round(round_id(number), Outcome.RELEASED, participants=COHORT[1:])
+        accounts.close_round(round_id(number), Outcome.USED, participants=COHORT[1:])
         fuse.burn()
-    desk.close()
+    accounts.close()
 
 
 def until_killed(target: Callable[[Path, Fuse], None], folder: Path, length: int) -> bool:
@@ -175,8 +175,8 @@ def test_a_kill_at_any_point_of_a_round_never_leaves_a_seen_sum_uncounted(tmp_pa
         folder.mkdir()
         was_killed = until_killed(run_rounds, folder, length)
         seen = (folder / "seen").read_text().split() if (folder / "seen").exists() else []
-        desk = desk_at(folder)
-        held = {one.opened.id.number: one for one in desk.rounds(FAMILY)}
+        accounts = accounts_at(folder)
+        held = {one.opened.id.number: one for one in accounts.rounds(FAMILY)}
         assert set(map(int, seen)) <= set(held), "a sum was seen of which the ledger knows nothing"
         for number in map(int, seen):
             assert held[number].is_seen_by_server
@@ -184,11 +184,11 @@ def test_a_kill_at_any_point_of_a_round_never_leaves_a_seen_sum_uncounted(tmp_pa
             assert held[number].cost.rho > 0
         half_open += any(one.is_open for one in held.values())
         # Life goes on: the next attempt is a new one, and the figure does not fall.
-        before = desk.figures(FAMILY)
-        play(desk, 9, COHORT, noise=NOISE, sampling=poisson())
-        after = desk.figures(FAMILY)
+        before = accounts.figures(FAMILY)
+        play(accounts, 9, COHORT, noise=NOISE, sampling=poisson())
+        after = accounts.figures(FAMILY)
         assert after.server > before.server
         assert after.release > before.release
-        desk.close()
+        accounts.close()
     assert length > 15, "the fuse never got into the rounds"
     assert half_open > 5, "no kill hit an open round"

@@ -34,14 +34,15 @@ from waiting import wait_until
 
 import aggregator.flower.server
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from edge_agent.sample_buffer import SampleBuffer
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
-from protocol.names import DeviceId, FamilyName, RunId
+from protocol.names import DeviceId, FamilyName
 from protocol.questions import AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.masks import MaskGenerator, expand_mask, unpack_words
 from protocol.secure_sum.unmasking import Unmasking
@@ -161,18 +162,18 @@ def play(root: Path, recorder: Recorder, seeds: dict[DeviceId, bytes]) -> Record
             samples[name] = stuck_sensor(device, index)
             devices[name] = device
         server.sync_roster({device.id: device.public_key for device in devices.values()})
-        run, desk = server.start_run(), PrivacyDesk(root / "privacy.sqlite", {}, now=time.time)
+        run, accounts = server.start_run(), PrivacyAccounts(root / "privacy.sqlite", {}, now=time.time)
         with world.learners(list(devices.values()), server.port):
             everybody = len(devices)
             wait_until(lambda: len(server.online_devices()) == everybody, "all online")
             seen = [
                 [
-                    see(server, run, desk, [devices[name] for name in names], number, recorder, seeds)
+                    see(server, run, accounts, [devices[name] for name in names], number, recorder, seeds)
                     for number in range(len(ROUNDS))
                 ]
                 for names in (HONEST, MUTANTS)
             ]
-        desk.close()
+        accounts.close()
     return Record(
         honest=seen[0],
         mutant=seen[1],
@@ -202,7 +203,7 @@ def stuck_sensor(device: world.Device, index: int) -> NDArray[np.float32]:
 def see(
     server: FlowerServer,
     run: FlowerRun,
-    desk: PrivacyDesk,
+    accounts: PrivacyAccounts,
     cohort: list[world.Device],
     number: int,
     recorder: Recorder,
@@ -216,17 +217,18 @@ def see(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
         policy=SumPolicy(norm_limit=10.0, maximum_examples=2000, stage_deadline_s=20.0, grace_s=0.5),
-        account=LedgerAccount(desk, FamilyName("press"), RunId("run-1")),
+        accounts=accounts,
+        family=FamilyName("press"),
         random_bytes=os.urandom,
     ).collect(
-        question,
-        arrays,
-        FIT_LAYOUT if isinstance(question, FitQuestion) else ASSESS_LAYOUT,
-        [device.id for device in cohort],
-        admission=admit_update(norm_limit=10.0),
+        CohortQuestion(
+            question=question,
+            arrays=arrays,
+            layout=FIT_LAYOUT if isinstance(question, FitQuestion) else ASSESS_LAYOUT,
+            admission=admit_update(norm_limit=10.0),
+        ),
+        Cohort(devices=tuple(device.id for device in cohort), quorum=4, enough=4),
         deadline_s=30.0,
-        quorum=4,
-        enough=4,
     )
     requests = recorder.requests[before:]
     by_key = masked_words(requests)

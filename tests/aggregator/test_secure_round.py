@@ -11,10 +11,11 @@ import pytest
 import secure_world as world
 from secure_world import ARRAYS, FIT_LAYOUT, QUESTION, World, update
 
-from aggregator.errors import QuorumMissedError, RoundCancelledError
 from aggregator.privacy.ledger_entries import Outcome
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.cohort_link import CohortSum
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.reports import CohortSum, QuorumMissedError, RoundCanceledError
 from edge_agent.privacy.budget import ChargeLimits
 from protocol.names import DeviceId
 from protocol.questions import FIT
@@ -22,20 +23,14 @@ from protocol.secure_sum.device_role import DevicePolicy
 from protocol.sum_terms import SumStage
 
 LAST = DeviceId("press-004")
+ASKED = CohortQuestion(
+    question=QUESTION, arrays=ARRAYS, layout=FIT_LAYOUT, admission=admit_update(norm_limit=10.0)
+)
 
 
 def collect(w: World, *, quorum: int = 3, enough: int | None = None, **more: object) -> CohortSum:
-    return w.collector().collect(
-        QUESTION,
-        ARRAYS,
-        FIT_LAYOUT,
-        list(w.devices),
-        admission=admit_update(norm_limit=10.0),
-        deadline_s=5.0,
-        quorum=quorum,
-        enough=enough,
-        **more,
-    )
+    cohort = Cohort(devices=tuple(w.devices), quorum=quorum, enough=enough)
+    return w.collector().collect(ASKED, cohort, deadline_s=5.0, **more)
 
 
 def naive_sum(indices: range | list[int]) -> np.ndarray:
@@ -43,7 +38,7 @@ def naive_sum(indices: range | list[int]) -> np.ndarray:
 
 
 def outcomes(w: World) -> list[Outcome | None]:
-    return [held.closed.outcome if held.closed else None for held in w.desk.rounds(world.FAMILY)]
+    return [held.closed.outcome if held.closed else None for held in w.accounts.rounds(world.FAMILY)]
 
 
 def swallow(stage: str, *devices: DeviceId) -> Callable[[str, DeviceId, bytes], bytes | None]:
@@ -58,7 +53,7 @@ def test_sum_is_the_plain_sum_to_the_fixed_points_step(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.total, expected, atol=1e-3)
     assert FIT_LAYOUT.unpack(result.total)["examples"] == FIT_LAYOUT.unpack(expected)["examples"]
     assert result.seconds_in_training == 0.5
-    assert outcomes(w) == [Outcome.RELEASED]
+    assert outcomes(w) == [Outcome.USED]
 
 
 @pytest.mark.parametrize("stage", [SumStage.ADVERTISE, SumStage.SHARE, FIT, SumStage.UNMASK])
@@ -87,8 +82,8 @@ def test_below_the_quorum_the_round_is_void_and_the_retry_has_fresh_secrets(tmp_
     w.spoil = lambda _kind, _device, message: message
     np.testing.assert_allclose(collect(w, quorum=4).total, naive_sum(range(5)), atol=1e-3)
     assert not first & {(d, m) for k, d, m in w.seen[len(first) :] if k == SumStage.ADVERTISE}
-    assert outcomes(w) == [Outcome.VOID, Outcome.RELEASED]
-    assert [held.opened.id.attempt for held in w.desk.rounds(world.FAMILY)] == [1, 2]
+    assert outcomes(w) == [Outcome.VOID, Outcome.USED]
+    assert [held.opened.id.attempt for held in w.accounts.rounds(world.FAMILY)] == [1, 2]
 
 
 def test_enough_masked_inputs_close_the_round_and_the_others_are_spared(tmp_path: Path) -> None:
@@ -183,18 +178,18 @@ def test_compared_survivors_take_one_more_stage(tmp_path: Path) -> None:
     w = World(
         tmp_path,
         5,
-        policy=replace(world.POLICY, compares_survivors=True),
+        policy=replace(world.POLICY, requires_confirmation=True),
         floors=DevicePolicy(requires_confirmation=True, split_view_safe=True),
     )
     np.testing.assert_allclose(collect(w).total, naive_sum(range(5)), atol=1e-3)
     assert len([kind for kind, _, _ in w.seen if kind == SumStage.CONFIRM]) == 5
 
 
-def test_cancelled_round_is_void_in_the_ledger(tmp_path: Path) -> None:
+def test_canceled_round_is_void_in_the_ledger(tmp_path: Path) -> None:
     w = World(tmp_path, 5)
     w.spoil = swallow(FIT, *w.devices)
-    with pytest.raises(RoundCancelledError):
-        collect(w, cancelled=lambda: w.now > 0.5)
+    with pytest.raises(RoundCanceledError):
+        collect(w, canceled=lambda: w.now > 0.5)
     assert outcomes(w) == [Outcome.VOID]
 
 
@@ -221,7 +216,7 @@ def test_nothing_that_reaches_the_aggregator_holds_an_answer(tmp_path: Path) -> 
 def test_claim_of_exact_sums_says_that_nothing_limits_epsilon(tmp_path: Path) -> None:
     w = World(tmp_path, 5)
     collect(w)
-    claim = w.desk.claim(world.FAMILY, "run-1")
+    claim = w.accounts.claim(world.FAMILY, "run-1")
     assert claim.server.epsilon is None
     assert claim.release.epsilon is None
     assert claim.noiseless_questions == (FIT,)

@@ -13,11 +13,13 @@ import secure_world as world
 from pydantic import ValidationError
 from secure_world import ARRAYS, ASSESS_LAYOUT, FIT_LAYOUT, PARAMETERS, QUESTION, World
 
-from aggregator.errors import PrivacyPlanError, QuorumMissedError
+from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
 from aggregator.privacy.ledger_entries import RoundClosed
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.cohort_link import CohortSum
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.reports import CohortSum, QuorumMissedError
 from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
 from aggregator.settings import FamilySettings, PrivacySettings
 from protocol.errors import QuestionError
@@ -58,18 +60,19 @@ def update_of_norm(norm: float) -> np.ndarray:
 
 def collect(w: World, *, number: int = 1, quorum: int = COUNT) -> CohortSum:
     return w.collector().collect(
-        msgspec.structs.replace(QUESTION, round_number=number),
-        ARRAYS,
-        FIT_LAYOUT,
-        list(w.devices),
-        admission=admit_update(norm_limit=10.0),
+        CohortQuestion(
+            question=msgspec.structs.replace(QUESTION, round_number=number),
+            arrays=ARRAYS,
+            layout=FIT_LAYOUT,
+            admission=admit_update(norm_limit=10.0),
+        ),
+        Cohort(devices=tuple(w.devices), quorum=quorum),
         deadline_s=5.0,
-        quorum=quorum,
     )
 
 
 def closings(w: World) -> list[RoundClosed]:
-    return [held.closed for held in w.desk.rounds(world.FAMILY) if held.closed is not None]
+    return [held.closed for held in w.accounts.rounds(world.FAMILY) if held.closed is not None]
 
 
 def terms(noise: NoisePolicy, *, devices: int, kind: str = FIT) -> SumTerms:
@@ -96,7 +99,7 @@ def test_clip_moves_towards_the_norms_and_the_next_round_uses_it(
     steps = np.diff(np.log(clips)) * direction
     noise = START.rate * clip_bit_noise(COUNT) / COUNT
     np.testing.assert_allclose(steps, 0.1, atol=5 * noise)
-    used = [held.opened.noise.clip for held in w.desk.rounds(world.FAMILY)]
+    used = [held.opened.noise.clip for held in w.accounts.rounds(world.FAMILY)]
     np.testing.assert_allclose(np.array(used) / used[0], np.array(clips[:-1]) / clips[0])
 
 
@@ -169,7 +172,7 @@ def test_both_accounts_charge_the_bits_beside_the_updates(tmp_path: Path) -> Non
     w = World(tmp_path, COUNT, policy=policy(noise))
     collect(w)
     spent = next(iter(w.devices.values())).budget.spending().cost
-    (held,) = w.desk.rounds(world.FAMILY)
+    (held,) = w.accounts.rounds(world.FAMILY)
     assert epsilon(spent, 1e-5) == pytest.approx(epsilon(planned_cost(held.opened.noise), 1e-5))
     # ½z_Δ⁻² for the updates and ½(2σ_b)⁻² for the bits; rounding costs a little on top.
     bit_noise = clip_bit_noise(COUNT)

@@ -11,12 +11,13 @@ import pytest
 import secure_world as world
 from secure_world import ARRAYS, ASSESS_LAYOUT, ASSESSMENT, FIT_LAYOUT, QUESTION, World
 
-from aggregator.errors import PrivacyBudgetError, QuorumMissedError
+from aggregator.errors import PrivacyBudgetError
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort
 from aggregator.privacy.limits import FamilyBudget
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.cohort_link import CohortSum
-from aggregator.rounds.cohorts import CohortPolicy, select_cohort
+from aggregator.rounds.cohorts import Cohort, CohortPolicy, select_cohort
+from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.reports import CohortSum, QuorumMissedError
 from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
 from edge_agent.privacy.budget import ChargeLimits
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
@@ -40,14 +41,11 @@ POLICY = replace(world.POLICY, noise=NOISE)
 
 def collect(w: World, *, quorum: int, sampling: object = None) -> CohortSum:
     return w.collector().collect(
-        QUESTION,
-        ARRAYS,
-        FIT_LAYOUT,
-        list(w.devices),
-        admission=admit_update(norm_limit=10.0),
+        CohortQuestion(
+            question=QUESTION, arrays=ARRAYS, layout=FIT_LAYOUT, admission=admit_update(norm_limit=10.0)
+        ),
+        Cohort(devices=tuple(w.devices), quorum=quorum, sampling=sampling),
         deadline_s=5.0,
-        quorum=quorum,
-        sampling=sampling,
     )
 
 
@@ -70,11 +68,11 @@ def test_noised_sum_counts_each_device_once_and_is_as_noisy_as_planned(
 def test_both_accounts_say_the_same_and_the_claim_has_both_figures(tmp_path: Path) -> None:
     w = World(tmp_path, 5, policy=POLICY, budget=FamilyBudget(delta=1e-5))
     collect(w, quorum=5)
-    claim = w.desk.claim(world.FAMILY, "run-1")
+    claim = w.accounts.claim(world.FAMILY, "run-1")
     assert claim.server.epsilon is not None
     assert claim.release.epsilon is not None
     spent = next(iter(w.devices.values())).budget.spending()
-    (held,) = w.desk.rounds(world.FAMILY)
+    (held,) = w.accounts.rounds(world.FAMILY)
     assert epsilon(spent.cost, 1e-5) == pytest.approx(epsilon(planned_cost(held.opened.noise), 1e-5))
     assert claim.server.epsilon == pytest.approx(epsilon(spent.cost, 1e-5), rel=0.02)
 
@@ -85,7 +83,7 @@ def test_more_dropouts_than_planned_void_the_round_whose_noise_would_fall_short(
     w.spoil = lambda kind, device, message: None if kind == FIT and device in gone else message
     with pytest.raises(QuorumMissedError, match="nothing was released"):
         collect(w, quorum=5)
-    (held,) = w.desk.rounds(world.FAMILY)
+    (held,) = w.accounts.rounds(world.FAMILY)
     assert held.closed is not None
     assert held.closed.outcome is Outcome.VOID
 
@@ -133,7 +131,7 @@ def test_budget_stops_the_round_before_a_device_is_asked(tmp_path: Path) -> None
         collect(w, quorum=5)
     assert len(w.seen) == asked
     assert {d.budget.spending().participations for d in w.devices.values()} == {
-        len(w.desk.rounds(world.FAMILY))
+        len(w.accounts.rounds(world.FAMILY))
     }
 
 
@@ -152,10 +150,10 @@ def test_attempt_that_a_kill_cut_off_stays_in_the_ledger_and_the_next_has_anothe
         FIT, 1, planned_noise(w), FixedCohort(size=5, population=5), list(w.devices)
     )
     collect(w, quorum=5)
-    rounds = w.desk.rounds(world.FAMILY)
+    rounds = w.accounts.rounds(world.FAMILY)
     assert [held.opened.id.attempt for held in rounds] == [first.attempt, first.attempt + 1]
     assert rounds[0].is_open
-    assert w.desk.claim(world.FAMILY, "run-1").rounds.open == 1
+    assert w.accounts.claim(world.FAMILY, "run-1").rounds.open == 1
 
 
 def planned_noise(w: World) -> object:
@@ -196,13 +194,14 @@ def assessment(_: int) -> np.ndarray:
 def test_assessment_comes_through_with_its_histograms(tmp_path: Path, is_noised: bool) -> None:
     w = World(tmp_path, 6, policy=POLICY if is_noised else world.POLICY, answers=assessment)
     total = w.collector().collect(
-        ASSESSMENT,
-        {"candidate": ARRAYS["parameters"], "champion": ARRAYS["parameters"]},
-        ASSESS_LAYOUT,
-        list(w.devices),
-        admission=lambda _: None,
+        CohortQuestion(
+            question=ASSESSMENT,
+            arrays={"candidate": ARRAYS["parameters"], "champion": ARRAYS["parameters"]},
+            layout=ASSESS_LAYOUT,
+            admission=lambda _: None,
+        ),
+        Cohort(devices=tuple(w.devices), quorum=6),
         deadline_s=5.0,
-        quorum=6,
     )
     parts = ASSESS_LAYOUT.unpack(total.total)
     if not is_noised:

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 from waiting import wait_until
 
-from aggregator.errors import QuorumMissedError
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.cohort_link import CohortSum
-from aggregator.rounds.collector import PlainCollector
+from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.collector import CohortQuestion, PlainCollector
+from aggregator.rounds.reports import CohortSum, QuorumMissedError
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.rounds.sum_policy import SumPolicy
 from models.architecture import initial_parameters
-from protocol.names import FamilyName, RunId
+from protocol.names import FamilyName
 from protocol.questions import FitQuestion, fit_layout
 from protocol.training import TrainingSettings
 
@@ -66,7 +65,7 @@ def collect(
     server: FlowerServer,
     run: FlowerRun,
     cohort: list[world.Device],
-    desk: PrivacyDesk,
+    accounts: PrivacyAccounts,
     number: int,
     *,
     quorum: int,
@@ -75,18 +74,19 @@ def collect(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
         policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=20.0, grace_s=0.5),
-        account=LedgerAccount(desk, FamilyName("press"), RunId("run-1")),
+        accounts=accounts,
+        family=FamilyName("press"),
         random_bytes=os.urandom,
     )
     return collector.collect(
-        question(number),
-        {"parameters": PARAMETERS},
-        LAYOUT,
-        [device.id for device in cohort],
-        admission=admit_update(norm_limit=10.0),
+        CohortQuestion(
+            question=question(number),
+            arrays={"parameters": PARAMETERS},
+            layout=LAYOUT,
+            admission=admit_update(norm_limit=10.0),
+        ),
+        Cohort(devices=tuple(device.id for device in cohort), quorum=quorum, enough=quorum),
         deadline_s=30.0,
-        quorum=quorum,
-        enough=quorum,
     )
 
 
@@ -96,10 +96,10 @@ def test_learner_processes_sum_under_masks_through_a_kill_and_answer_nothing_in_
     cohort = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(4)]
     server.sync_roster({device.id: device.public_key for device in cohort})
     run = server.start_run()
-    desk = PrivacyDesk(tmp_path / "privacy.sqlite", {}, now=time.time)
+    accounts = PrivacyAccounts(tmp_path / "privacy.sqlite", {}, now=time.time)
     with world.learners(cohort, server.port) as children:
         wait_until(lambda: len(server.online_devices()) == 4, "all online")
-        first = collect(server, run, cohort, desk, 1, quorum=4)
+        first = collect(server, run, cohort, accounts, 1, quorum=4)
         parts = LAYOUT.unpack(first.total)
         assert parts["examples"] == [4 * 160]
         assert parts["loss_after"] < parts["loss_before"]
@@ -108,18 +108,19 @@ def test_learner_processes_sum_under_masks_through_a_kill_and_answer_nothing_in_
         # A killed learner is online for Flower still: the round goes on without it.
         children[cohort[0].id].kill()
         children[cohort[0].id].wait()
-        second = collect(server, run, cohort, desk, 2, quorum=3)
+        second = collect(server, run, cohort, accounts, 2, quorum=3)
         assert second.participants == ("press-1", "press-2", "press-3")
         assert LAYOUT.unpack(second.total)["examples"] == [3 * 160]
         with pytest.raises(QuorumMissedError) as missed:
             PlainCollector(server.link(run)).collect(
-                question(3),
-                {"parameters": PARAMETERS},
-                LAYOUT,
-                [device.id for device in cohort[1:]],
-                admission=admit_update(norm_limit=10.0),
+                CohortQuestion(
+                    question=question(3),
+                    arrays={"parameters": PARAMETERS},
+                    layout=LAYOUT,
+                    admission=admit_update(norm_limit=10.0),
+                ),
+                Cohort(devices=tuple(device.id for device in cohort[1:]), quorum=1),
                 deadline_s=20.0,
-                quorum=1,
             )
         assert {r.reason.split(":")[0] for r in missed.value.report.refused} == {"PlainAnswerRefusedError"}
-    desk.close()
+    accounts.close()

@@ -13,20 +13,18 @@ import secure_world
 from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, FleetInMemory, InProcessSession, Killed
 from msgspec import structs
 
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.coordinator import Coordinator
 from aggregator.rounds.journal import CONTROL, MOMENTS
 from aggregator.rounds.optimizers import FedAdam
-from aggregator.rounds.privacy_record import DeskRecord
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_account import LedgerAccount
 from aggregator.settings import FamilySettings
 from edge_agent.learner.local_learner import LocalLearner
 from models.bundles import read_bundle
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
-from protocol.names import DeviceId, RunId
+from protocol.names import DeviceId
 
 SECURE = POLICY.model_copy(update={"secure_sum": True, "minimum_devices": 3})
 
@@ -37,8 +35,8 @@ class MaskedDevices(secure_world.World):
     def __init__(self, directory: Path) -> None:
         self.learners = dict[DeviceId, LocalLearner]()
         super().__init__(directory, 4, policy=replace(secure_world.POLICY, norm_limit=POLICY.norm_limit))
-        self.desk.close()
-        self.desk = PrivacyDesk(
+        self.accounts.close()
+        self.accounts = PrivacyAccounts(
             directory / "pumps.sqlite",
             {aggregator_world.FAMILY: secure_world.NO_BUDGET},
             now=lambda: self.now,
@@ -58,7 +56,8 @@ class MaskedDevices(secure_world.World):
             self,
             roster={device.id: device.key.public_key() for device in self.devices.values()},
             policy=self.policy,
-            account=LedgerAccount(self.desk, aggregator_world.FAMILY, RunId(run)),
+            accounts=self.accounts,
+            family=aggregator_world.FAMILY,
             random_bytes=self._random_bytes,
             clock=lambda: self.now,
         )
@@ -88,7 +87,7 @@ class SecureWorld(aggregator_world.World):
 
     def coordinator(self) -> Coordinator:
         made = super().coordinator()
-        made._privacy = DeskRecord(self.masked.desk)
+        made._accounts = self.masked.accounts
         return made
 
 
@@ -115,7 +114,7 @@ def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tm
     assert losses[0] is not None
     assert losses[-1] < 0.9 * losses[0]
     assert run.privacy is not None
-    assert run.privacy.rounds.released == 9
+    assert run.privacy.rounds.used == 9
     assert run.privacy.release.epsilon is None  # exact sums: said, not hidden
 
 
@@ -173,3 +172,10 @@ def _variates(learners: Mapping[DeviceId, LocalLearner], run: str) -> np.ndarray
     size, layout = ARCHITECTURE.parameter_count, ARCHITECTURE.layout_sha256
     stores = [learner._variates for learner in learners.values()]
     return np.stack([store.load(run, layout, size) for store in stores])
+
+
+def test_a_family_in_plain_plans_and_claims_nothing(tmp_path: Path) -> None:
+    world = SecureWorld(tmp_path, with_changes(secure_sum=False))
+    run = world.run()
+    assert (run.state, run.privacy) == (RunState.COMPLETED, None)
+    assert world.masked.accounts._history.planned(run.id) is None

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from aggregator.errors import PrivacyBudgetError
 from aggregator.federation import FlowerFederation
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
-from aggregator.privacy.desk import PrivacyDesk
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.collector import PlainCollector
-from aggregator.rounds.privacy_record import DeskRecord
+from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.settings import FamilySettings
@@ -63,33 +63,25 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, objec
 def test_run_beyond_the_budget_is_refused_before_it_starts_and_told_what_would_fit(tmp_path: Path) -> None:
     privacy = {"noise_multiplier": 1.0, "epsilon_server": 5.0, "delta": 1e-5}
     settings = FamilySettings.model_validate({"name": FAMILY, "minimum_devices": 10, "privacy": privacy})
-    desk = PrivacyDesk(tmp_path / "ledger.sqlite", {FAMILY: settings.privacy.budget()}, now=lambda: 0.0)
+    accounts = PrivacyAccounts(
+        tmp_path / "ledger.sqlite", {FAMILY: settings.privacy.budget()}, now=lambda: 0.0
+    )
     with pytest.raises(PrivacyBudgetError, match="the budget is 5"):
-        DeskRecord(desk).plan(run(), settings, ARCHITECTURE, DEVICES)
-    assert desk.rounds(FAMILY) == ()
+        accounts.plan_run(run().id, FAMILY, planned_questions(run(), settings, ARCHITECTURE, DEVICES))
+    assert accounts.rounds(FAMILY) == ()
     quiet = FamilySettings.model_validate(
         {"name": FAMILY, "minimum_devices": 10, "privacy": {**privacy, "noise_multiplier": 8.0}}
     )
-    DeskRecord(desk).plan(run(), quiet, ARCHITECTURE, DEVICES)
-    desk.close()
-
-
-def test_family_in_plain_makes_no_claim(tmp_path: Path) -> None:
-    desk = PrivacyDesk(tmp_path / "ledger.sqlite", {}, now=lambda: 0.0)
-    record, settings = DeskRecord(desk), FamilySettings(name=FAMILY, secure_sum=False)
-    record.plan(run(), settings, ARCHITECTURE, DEVICES)
-    assert record.claim(run(), settings) is None
-    claim = record.claim(run(), FamilySettings(name=FAMILY))
-    assert claim is not None
-    desk.close()
+    accounts.plan_run(run().id, FAMILY, planned_questions(run(), quiet, ARCHITECTURE, DEVICES))
+    accounts.close()
 
 
 def test_session_in_plain_is_logged_as_a_warning_and_a_secure_one_is_not(tmp_path: Path) -> None:
-    desk = PrivacyDesk(tmp_path / "ledger.sqlite", {}, now=lambda: 0.0)
+    accounts = PrivacyAccounts(tmp_path / "ledger.sqlite", {}, now=lambda: 0.0)
     settings = FlowerServerSettings(
         tls_cert=tmp_path / "unused", tls_key=tmp_path / "unused", data_dir=tmp_path / "flower"
     )
-    federation = FlowerFederation(FlowerServer(settings), desk)
+    federation = FlowerFederation(FlowerServer(settings), accounts)
     roster = {DeviceId("a"): public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key())}
     with capture_logs() as logs:
         secure = federation.open(RunId("r1"), roster, FamilySettings(name=FAMILY))
@@ -100,4 +92,4 @@ def test_session_in_plain_is_logged_as_a_warning_and_a_secure_one_is_not(tmp_pat
     assert [(entry["event"], entry["log_level"], entry["run"]) for entry in logs] == [
         ("secure_sum_off", "warning", "r2")
     ]
-    desk.close()
+    accounts.close()

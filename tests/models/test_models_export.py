@@ -27,7 +27,7 @@ from models.architecture import Architecture, initial_parameters, split_paramete
 from models.bundles import FleetReference, read_bundle
 from models.drift.reference import fit_reference
 from models.errors import BundleContentError, ExportError, ParameterError, RangeError
-from models.export import build_release, export_int8_model, export_training_model, isolated
+from models.export import ReleaseContent, build_release, export_int8_model, export_training_model, isolated
 from models.export.int8_graph import export_float_model
 from models.int8_model import Int8Model
 from models.training_model import TrainingModel
@@ -272,10 +272,9 @@ def release(**change) -> bytes:
         "family": "pump",
         "version": 2,
         "created_at": 12.5,
-        "signing_key": SIGNING_KEY,
         "training_model": training_bytes("autoencoder"),
     }
-    return build_release(**(arguments | change))
+    return build_release(ReleaseContent(**(arguments | change)), signing_key=SIGNING_KEY)
 
 
 def test_the_same_arguments_give_the_same_release_and_it_reproduces_its_golden_vectors() -> None:

@@ -89,7 +89,7 @@ AREAS = (
             "aggregator/rounds/admission.py",
             "aggregator/rounds/optimizers.py",
             "aggregator/triggers.py",
-            "aggregator/training_desk.py",
+            "aggregator/run_scheduler.py",
             "aggregator/invitations.py",
             "models/contest.py",
             "fleet/rollouts/gates.py",

@@ -32,11 +32,13 @@ from protocol.secure_sum.server_role import ServerPolicy
 pytestmark = pytest.mark.edge
 
 
-@pytest.mark.parametrize("compares_survivors", [False, True])
+@pytest.mark.parametrize("requires_confirmation", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("d", [1, 1000, 100_000])
-def test_three_devices_add_up_exactly_when_one_vanishes(d: int, stage: str, compares_survivors: bool) -> None:
-    played = rehearsal(3, d, vanish={stage: [1]}, compares_survivors=compares_survivors)
+def test_three_devices_add_up_exactly_when_one_vanishes(
+    d: int, stage: str, requires_confirmation: bool
+) -> None:
+    played = rehearsal(3, d, vanish={stage: [1]}, requires_confirmation=requires_confirmation)
     assert_exact(played, played.play())
 
 
@@ -50,7 +52,7 @@ def test_ten_devices_add_up_exactly_when_one_vanishes_at_every_stage(d: int) -> 
 
 @pytest.mark.parametrize("stage", STAGES[:4])
 def test_ten_devices_add_up_exactly_when_three_vanish_at_once(stage: str) -> None:
-    played = rehearsal(10, 50, vanish={stage: [0, 4, 9]}, compares_survivors=True)
+    played = rehearsal(10, 50, vanish={stage: [0, 4, 9]}, requires_confirmation=True)
     assert_exact(played, played.play())
 
 
@@ -82,12 +84,12 @@ def test_a_ring_adds_up_exactly_when_some_vanish_at_every_stage() -> None:
     n=st.integers(3, 9),
     d=st.integers(1, 40),
     word_bits=st.integers(2, 32),
-    compares_survivors=st.booleans(),
+    requires_confirmation=st.booleans(),
     generator=st.sampled_from(MaskGenerator),
     data=st.data(),
 )
 def test_the_sum_is_the_plain_sum_or_the_round_is_void(
-    n: int, d: int, word_bits: int, compares_survivors: bool, generator: MaskGenerator, data: st.DataObject
+    n: int, d: int, word_bits: int, requires_confirmation: bool, generator: MaskGenerator, data: st.DataObject
 ) -> None:
     vanish = {
         stage: data.draw(st.lists(st.integers(0, n - 1), max_size=2, unique=True), stage) for stage in STAGES
@@ -97,7 +99,7 @@ def test_the_sum_is_the_plain_sum_or_the_round_is_void(
         d,
         vanish=vanish,
         word_bits=word_bits,
-        compares_survivors=compares_survivors,
+        requires_confirmation=requires_confirmation,
         device_policy=DevicePolicy(minimum_cohort=2, generators=(generator,)),
     )
     try:

@@ -42,13 +42,13 @@ VECTOR = np.arange(1, 7, dtype=np.uint32)
 class LyingServer:
     """Plays the honest server until keys are shared, then tells the victim and the others different stories."""
 
-    def __init__(self, *, split_view_safe: bool, compares_survivors: bool) -> None:
+    def __init__(self, *, split_view_safe: bool, requires_confirmation: bool) -> None:
         self.played = Rehearsal(
-            announcement(VECTOR.size, compares_survivors=compares_survivors),
+            announcement(VECTOR.size, requires_confirmation=requires_confirmation),
             dict.fromkeys(IDS, VECTOR),
             server_policy=ServerPolicy(split_view_safe=split_view_safe),
             device_policy=DevicePolicy(
-                split_view_safe=split_view_safe, requires_confirmation=compares_survivors
+                split_view_safe=split_view_safe, requires_confirmation=requires_confirmation
             ),
         )
         self.played.advertise()
@@ -98,7 +98,7 @@ class LyingServer:
         place = {"session": self.cohort.session, "round_number": self.cohort.round_number}
         survivors = positions_of(self.cohort, [VICTIM, *self.holders])
         confirmations: tuple[Any, ...] = ()
-        if self.played.announcement.compares_survivors:
+        if self.played.announcement.requires_confirmation:
             listed = SurvivorList(**place, survivors=survivors)
             confirmations = tuple(self.played.roles[device].confirm(listed) for device in self.holders)
         request = UnmaskRequest(
@@ -128,19 +128,19 @@ class LyingServer:
         return derive_pair_seed(shared, binding=binding, devices=(VICTIM, device))
 
 
-@pytest.mark.parametrize("compares_survivors", [False, True])
+@pytest.mark.parametrize("requires_confirmation", [False, True])
 def test_at_plain_thresholds_different_stories_isolate_a_device_even_where_survivors_are_compared(
-    compares_survivors: bool,
+    requires_confirmation: bool,
 ) -> None:
     """The limit of the claim: plain thresholds are for a server that is curious, not one that lies."""
-    server = LyingServer(split_view_safe=False, compares_survivors=compares_survivors)
+    server = LyingServer(split_view_safe=False, requires_confirmation=requires_confirmation)
     assert server.threshold == 6
     assert np.array_equal(server.isolate(), VECTOR)
 
 
-@pytest.mark.parametrize("compares_survivors", [False, True])
-def test_at_split_view_safe_thresholds_different_stories_win_nothing(compares_survivors: bool) -> None:
-    server = LyingServer(split_view_safe=True, compares_survivors=compares_survivors)
+@pytest.mark.parametrize("requires_confirmation", [False, True])
+def test_at_split_view_safe_thresholds_different_stories_win_nothing(requires_confirmation: bool) -> None:
+    server = LyingServer(split_view_safe=True, requires_confirmation=requires_confirmation)
     assert server.threshold == 7
     assert len(server.holders) < server.threshold
     # Too few devices are left to be told the other story: they refuse, and what colluders hold does not open the secrets.

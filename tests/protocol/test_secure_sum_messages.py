@@ -51,7 +51,7 @@ ADVERTISED = Advertisement(
 )
 CONFIRMED = SurvivorConfirmation(**ROUND, device="d00001", signature=b"\x05" * 70)
 EXAMPLES: dict[str, msgspec.Struct] = {
-    "announcement": announcement(1000, word_bits=20, compares_survivors=True),
+    "announcement": announcement(1000, word_bits=20, requires_confirmation=True),
     "advertisement": ADVERTISED,
     "cohort": CohortBook(
         **ROUND,

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.edge
 
 def test_a_second_request_of_any_stage_is_refused() -> None:
     for stage in ("advertise", "share", "mask", "confirm", "unmask"):
-        played = ten(compares_survivors=True)
+        played = ten(requires_confirmation=True)
         role = played.roles[ME]
         asked: dict[str, Any] = {}
         played.advertise()
@@ -64,7 +64,7 @@ def test_a_skipped_stage_is_refused() -> None:
     ):
         mask(played, delivery)
     assert_forgotten(played.roles[ME])
-    compared = masked(compares_survivors=True)
+    compared = masked(requires_confirmation=True)
     with pytest.raises(
         StageOrderError, match="'revealed' was requested after 'masked'; it comes after 'confirmed'"
     ):

@@ -23,14 +23,14 @@ pytestmark = pytest.mark.edge
 
 
 def confirmed(**changes: Any) -> Rehearsal:
-    played = masked(compares_survivors=True, **changes)
+    played = masked(requires_confirmation=True, **changes)
     played.confirm()
     return played
 
 
 def test_a_round_that_does_not_compare_survivors_is_refused_where_the_device_minds() -> None:
     role = new_device(ME, roster=ROSTER, policy=DevicePolicy(requires_confirmation=True))
-    with pytest.raises(SplitViewError, match="announce the round with compares_survivors"):
+    with pytest.raises(SplitViewError, match="announce the round with requires_confirmation"):
         role.advertise(announcement(6))
     assert_forgotten(role)
 
@@ -74,7 +74,7 @@ def test_a_list_other_than_the_confirmed_one_reveals_nothing() -> None:
 
 
 def test_a_server_that_shows_half_of_the_devices_other_survivors_gets_nothing_from_either() -> None:
-    played = masked(compares_survivors=True)
+    played = masked(requires_confirmation=True)
     listed = played.to_devices[ME]
     other = edited(listed, survivors=bits(*range(9)))
     signatures = {}
@@ -93,7 +93,7 @@ def test_a_server_that_shows_half_of_the_devices_other_survivors_gets_nothing_fr
 
 
 def test_a_confirmation_asked_for_in_a_round_without_them_is_refused() -> None:
-    played = masked(compares_survivors=False)
+    played = masked(requires_confirmation=False)
     listed = SurvivorList(session="session-0001", round_number=7, survivors=bits(*range(10)))
     with pytest.raises(StageOrderError, match="goes on with unmask"):
         played.roles[ME].confirm(listed)
@@ -106,7 +106,7 @@ def test_a_confirmation_asked_for_in_a_round_without_them_is_refused() -> None:
 def test_a_list_of_survivors_a_device_would_not_unmask_is_not_signed(
     survivors: bytes, error: type[RefusedRoundError]
 ) -> None:
-    played = masked(compares_survivors=True)
+    played = masked(requires_confirmation=True)
     with pytest.raises(error):
         played.roles[ME].confirm(edited(played.to_devices[ME], survivors=survivors))
     assert_forgotten(played.roles[ME])

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.edge
 )
 def test_a_round_with_too_few_left_is_void_and_says_so(stage: str, gone: int, message: str) -> None:
     played = rehearsal(
-        10, 5, vanish={stage: range(gone)}, compares_survivors=True, server_policy=ServerPolicy()
+        10, 5, vanish={stage: range(gone)}, requires_confirmation=True, server_policy=ServerPolicy()
     )
     with pytest.raises(VoidRoundError, match=message):
         played.play()

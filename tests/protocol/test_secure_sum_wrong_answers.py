@@ -170,7 +170,7 @@ def test_masked_words_of_another_length_are_rejected() -> None:
 
 
 def test_a_confirmation_of_another_list_is_rejected() -> None:
-    played = rehearsal(4, 5, compares_survivors=True)
+    played = rehearsal(4, 5, requires_confirmation=True)
     played.advertise()
     played.share()
     played.mask()

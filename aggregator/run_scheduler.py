@@ -1,4 +1,4 @@
-"""The desk where training runs are asked for, worked off and watched: two threads around the coordinator.
+"""The scheduler where training runs are asked for, worked off and watched: two threads around the coordinator.
 
 ::
 
@@ -26,7 +26,7 @@ from aggregator.settings import FamilySettings
 from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
 from protocol.names import FamilyName, RunId
 
-__all__ = ["DriftSource", "RunDriver", "TrainingDesk"]
+__all__ = ["DriftSource", "RunDriver", "RunScheduler"]
 
 JOIN_S: Final = 5.0
 """How long a stopping service waits for its threads; what they have committed is safe anyway."""
@@ -53,7 +53,7 @@ class RunDriver(Protocol):
         ...
 
 
-class TrainingDesk:
+class RunScheduler:
     """Starts, drives and cancels runs.
 
     Args:

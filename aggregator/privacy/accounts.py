@@ -4,13 +4,13 @@
 
     plan_run ─► open_round ─► (devices mask, server unmasks) ─► close_round ─► ... ─► claim
        │            │ written and fsynced BEFORE devices are asked     │
-       └ refuses    └ refuses what would exceed the budget            └ released, withheld or void
+       └ refuses    └ refuses what would exceed the budget            └ used, withheld or void
 
 Invariants:
     * A round is in the ledger before a device is asked, so a kill -9 at any point leaves it counted: an open round counts
-      as released with the least noise devices agree to.
+      as used with the least noise devices agree to.
     * The figures of closed rounds never fall. A void round costs nothing.
-    * A sum with less noise than planned is never released: `close_round` takes it as withheld, at its realised noise.
+    * A sum with less noise than planned is never used: `close_round` takes it as withheld, at its realised noise.
 
 Thread-safe: one lock around everything; a call costs one fsynced commit and some milliseconds of accounting.
 """
@@ -50,13 +50,13 @@ from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_claim import PrivacyClaim
 from protocol.privacy_cost import RoundNoise
 
-__all__ = ["LEDGER_FILE", "FamilyBudget", "PlannedQuestion", "PrivacyDesk"]
+__all__ = ["LEDGER_FILE", "FamilyBudget", "PlannedQuestion", "PrivacyAccounts"]
 
 LEDGER_FILE: Final = "privacy.sqlite"
 """The ledger's name in the aggregator's data_dir."""
 
 
-class PrivacyDesk:
+class PrivacyAccounts:
     """Privacy accounting of all families of one aggregator.
 
     Args:
@@ -115,7 +115,7 @@ class PrivacyDesk:
         are then checked one by one by `open_round`.
 
         Returns:
-            the family's figures if all planned rounds are released.
+            the family's figures if all planned rounds are used.
 
         Raises:
             PrivacyBudgetError: they do not fit; says which parameter to change to what.
@@ -141,6 +141,15 @@ class PrivacyDesk:
                 )
             )
             return figure
+
+    def next_attempt(self, family: FamilyName, run: RunId, question: str, number: int) -> RoundId:
+        """The name of the next attempt at a question: counted in the ledger, which also knows one that a kill -9 cut off."""
+        attempts = [
+            held.opened.id.attempt
+            for held in self.rounds(family)
+            if (held.opened.id.run, held.opened.id.question, held.opened.id.number) == (run, question, number)
+        ]
+        return RoundId(run=run, question=question, number=number, attempt=max(attempts, default=0) + 1)
 
     def open_round(
         self,
@@ -175,7 +184,7 @@ class PrivacyDesk:
         next_clip: float | None = None,
         reason: str = "",
     ) -> None:
-        """Record how a round ended. Call it with RELEASED before the sum is used.
+        """Record how a round ended. Call it with USED before the sum is used.
 
         Args:
             round_id: an open round.
@@ -186,7 +195,7 @@ class PrivacyDesk:
             reason: of a void or withheld round, for people.
 
         Raises:
-            LedgerError: no such open round, a participant who was not asked, or a RELEASED sum with less noise than
+            LedgerError: no such open round, a participant who was not asked, or a USED sum with less noise than
                 planned (withhold it). Do not use the sum.
         """
         entry = RoundClosed(
@@ -203,11 +212,11 @@ class PrivacyDesk:
             self._record(entry)
 
     def current_clip(self, family: FamilyName, start: AdaptiveClip) -> AdaptiveClip:
-        """The clip for the next round: `start`, moved to where the family's released rounds have taken it."""
+        """The clip for the next round: `start`, moved to where the family's used rounds have taken it."""
         moved = [
             held.closed.next_clip
             for held in self.rounds(family)
-            if held.closed is not None and held.closed.outcome is Outcome.RELEASED and held.closed.next_clip
+            if held.closed is not None and held.closed.outcome is Outcome.USED and held.closed.next_clip
         ]
         return start.at(moved[-1]) if moved else start
 

@@ -1,4 +1,4 @@
-"""The desk: runs that do not fit are refused with advice that works, rounds stop before the budget, void ones are free."""
+"""The accounts: runs that do not fit are refused with advice that works, rounds stop before the budget, void ones are free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from privacy_world import (
     FAMILY,
     SILENT,
-    desk_at,
+    accounts_at,
     devices,
     fixed,
     gaussian,
@@ -22,9 +22,9 @@ from privacy_world import (
 )
 
 from aggregator.errors import LedgerError, PrivacyBudgetError, PrivacyPlanError
+from aggregator.privacy.accounts import FamilyBudget, PlannedQuestion
 from aggregator.privacy.adaptive_clipping import AdaptiveClip
 from aggregator.privacy.advice import with_more_noise
-from aggregator.privacy.desk import FamilyBudget, PlannedQuestion
 from aggregator.privacy.ledger_entries import Outcome
 from protocol.names import FamilyName, RunId
 
@@ -35,19 +35,19 @@ RUN = RunId("run-1")
 
 
 def test_a_run_that_fits_is_admitted_and_ends_at_its_projection(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path, FamilyBudget(epsilon_server=40, epsilon_release=100))
-    promised = desk.plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
+    accounts = accounts_at(tmp_path, FamilyBudget(epsilon_server=40, epsilon_release=100))
+    promised = accounts.plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
     for number in range(1, 6):
-        play(desk, number, COHORT, noise=NOISE, sampling=EVERYBODY, participants=COHORT[:16])
-    spent = desk.figures(FAMILY)
+        play(accounts, number, COHORT, noise=NOISE, sampling=EVERYBODY, participants=COHORT[:16])
+    spent = accounts.figures(FAMILY)
     assert spent.server == pytest.approx(promised.server, rel=1e-9)
     assert spent.release == pytest.approx(promised.release, rel=1e-9)
 
 
 def test_a_run_without_limits_is_admitted_even_without_noise(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    assert math.isinf(desk.plan_run(RUN, FAMILY, [question(5, SILENT, EVERYBODY)]).server)
-    assert desk.latest_run(FAMILY) == RUN
+    accounts = accounts_at(tmp_path)
+    assert math.isinf(accounts.plan_run(RUN, FAMILY, [question(5, SILENT, EVERYBODY)]).server)
+    assert accounts.latest_run(FAMILY) == RUN
 
 
 @pytest.mark.parametrize("sampling", [poisson(0.2, 100), EVERYBODY])
@@ -55,7 +55,7 @@ def test_each_piece_of_advice_makes_the_refused_run_fit(tmp_path: Path, sampling
     budget = FamilyBudget(epsilon_server=12, epsilon_release=30, maximum_participations=30)
     asked = question(40, NOISE, sampling)  # type: ignore[arg-type]
     with pytest.raises(PrivacyBudgetError) as refusal:
-        desk_at(tmp_path / "a", budget).plan_run(RUN, FAMILY, [asked])
+        accounts_at(tmp_path / "a", budget).plan_run(RUN, FAMILY, [asked])
     words = str(refusal.value)
     assert "run run-1 of family 'motor' would bring epsilon_server to" in words
     assert "the budget is 12" in words
@@ -67,18 +67,20 @@ def test_each_piece_of_advice_makes_the_refused_run_fit(tmp_path: Path, sampling
     raised = dict(re.findall(r"(epsilon_\w+) = ([\d.]+)", words))
     assert "epsilon_server" in raised
     louder = gaussian(noise, cohort=20, dropouts=4)
-    desk_at(tmp_path / "b", budget).plan_run(RUN, FAMILY, [question(40, louder, asked.sampling)])
-    desk_at(tmp_path / "c", budget).plan_run(RUN, FAMILY, [question(rounds, NOISE, asked.sampling)])
-    desk_at(tmp_path / "d", replace(budget, maximum_participations=cap)).plan_run(RUN, FAMILY, [asked])
+    accounts_at(tmp_path / "b", budget).plan_run(RUN, FAMILY, [question(40, louder, asked.sampling)])
+    accounts_at(tmp_path / "c", budget).plan_run(RUN, FAMILY, [question(rounds, NOISE, asked.sampling)])
+    accounts_at(tmp_path / "d", replace(budget, maximum_participations=cap)).plan_run(RUN, FAMILY, [asked])
     wider = replace(budget, **{name: float(value) for name, value in raised.items()})
-    desk_at(tmp_path / "e", wider).plan_run(RUN, FAMILY, [asked])
+    accounts_at(tmp_path / "e", wider).plan_run(RUN, FAMILY, [asked])
 
     # And it is the nearest that fits, not merely something large.
     with pytest.raises(PrivacyBudgetError):
-        desk_at(tmp_path / "f", budget).plan_run(RUN, FAMILY, [question(rounds + 1, NOISE, asked.sampling)])
+        accounts_at(tmp_path / "f", budget).plan_run(
+            RUN, FAMILY, [question(rounds + 1, NOISE, asked.sampling)]
+        )
     quieter = with_more_noise(NOISE, noise * 0.97)
     with pytest.raises(PrivacyBudgetError):
-        desk_at(tmp_path / "g", budget).plan_run(RUN, FAMILY, [question(40, quieter, asked.sampling)])
+        accounts_at(tmp_path / "g", budget).plan_run(RUN, FAMILY, [question(40, quieter, asked.sampling)])
 
 
 def found(pattern: str, words: str) -> str:
@@ -92,125 +94,133 @@ def test_a_question_without_noise_fits_into_no_budget_and_is_named(tmp_path: Pat
     with pytest.raises(
         PrivacyBudgetError, match=r"ask evaluate\.assess with noise \(noise_multiplier, clip\)"
     ):
-        desk_at(tmp_path, FamilyBudget(epsilon_server=100)).plan_run(
+        accounts_at(tmp_path, FamilyBudget(epsilon_server=100)).plan_run(
             RUN, FAMILY, [question(1, NOISE, EVERYBODY), silent]
         )
 
 
 def test_a_family_that_has_spent_its_budget_is_told_so(tmp_path: Path) -> None:
-    play(desk_at(tmp_path), 1, COHORT, noise=NOISE, sampling=EVERYBODY)
+    play(accounts_at(tmp_path), 1, COHORT, noise=NOISE, sampling=EVERYBODY)
     with pytest.raises(PrivacyBudgetError, match="the budget is spent already: no run fits"):
-        desk_at(tmp_path, FamilyBudget(epsilon_server=1)).plan_run(
+        accounts_at(tmp_path, FamilyBudget(epsilon_server=1)).plan_run(
             RunId("run-2"), FAMILY, [question(1, NOISE, EVERYBODY)]
         )
 
 
 def test_a_run_is_stopped_before_its_budget_is_exceeded(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path, FamilyBudget(epsilon_server=12))
+    accounts = accounts_at(tmp_path, FamilyBudget(epsilon_server=12))
     refusals = []
     for number in range(1, 20):
         try:
-            play(desk, number, COHORT, noise=NOISE, sampling=EVERYBODY)
+            play(accounts, number, COHORT, noise=NOISE, sampling=EVERYBODY)
         except PrivacyBudgetError as refusal:
             refusals.append(str(refusal))
-        assert desk.figures(FAMILY).server <= 12
+        assert accounts.figures(FAMILY).server <= 12
     assert 10 < len(refusals) < 18
     assert (
         "no device was asked. End the run here, or raise the budget in [family.privacy] to at least epsilon_server = 1"
         in refusals[0]
     )
     assert "epsilon_release" not in refusals[0]
-    assert len(desk.rounds(FAMILY)) + len(refusals) == 19, "a refused round is not in the ledger"
+    assert len(accounts.rounds(FAMILY)) + len(refusals) == 19, "a refused round is not in the ledger"
 
 
 def test_the_cap_that_devices_enforce_bounds_the_projection(tmp_path: Path) -> None:
     capped = FamilyBudget(epsilon_server=20, maximum_participations=5)
-    figure = desk_at(tmp_path / "a", capped).plan_run(RUN, FAMILY, [question(100, NOISE, EVERYBODY)])
-    five = desk_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
+    figure = accounts_at(tmp_path / "a", capped).plan_run(RUN, FAMILY, [question(100, NOISE, EVERYBODY)])
+    five = accounts_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
     assert figure.server == five.server
 
 
 def test_rounds_that_were_given_already_are_taken_off_the_cap(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path / "a", FamilyBudget(maximum_participations=5))
+    accounts = accounts_at(tmp_path / "a", FamilyBudget(maximum_participations=5))
     for number in range(1, 5):
-        play(desk, number, COHORT, noise=NOISE, sampling=EVERYBODY, participants=COHORT[:16])
-    figure = desk.plan_run(RUN, FAMILY, [question(100, NOISE, EVERYBODY)])
-    five = desk_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
+        play(accounts, number, COHORT, noise=NOISE, sampling=EVERYBODY, participants=COHORT[:16])
+    figure = accounts.plan_run(RUN, FAMILY, [question(100, NOISE, EVERYBODY)])
+    five = accounts_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(5, NOISE, EVERYBODY)])
     assert figure.server == pytest.approx(five.server, rel=1e-12)
 
 
 def test_what_devices_gave_before_counts_in_the_projection(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    fresh = desk.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
-    play(desk, 1, COHORT[:1], noise=gaussian(cohort=1), sampling=EVERYBODY)
-    assert desk.plan_run(RunId("run-2"), FAMILY, [question(3, NOISE, EVERYBODY)]).server > fresh.server
+    accounts = accounts_at(tmp_path)
+    fresh = accounts.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
+    play(accounts, 1, COHORT[:1], noise=gaussian(cohort=1), sampling=EVERYBODY)
+    assert accounts.plan_run(RunId("run-2"), FAMILY, [question(3, NOISE, EVERYBODY)]).server > fresh.server
 
 
 def test_an_open_round_counts_at_its_worst_until_it_is_closed(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    desk.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
-    open_figure = desk.figures(FAMILY)
-    desk.close_round(round_id(1), Outcome.RELEASED, participants=COHORT[:18])
-    closed_figure = desk.figures(FAMILY)
+    accounts = accounts_at(tmp_path)
+    accounts.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
+    open_figure = accounts.figures(FAMILY)
+    accounts.close_round(round_id(1), Outcome.USED, participants=COHORT[:18])
+    closed_figure = accounts.figures(FAMILY)
     assert 0 < closed_figure.server < open_figure.server
 
 
 def test_a_void_round_costs_nothing(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    play(desk, 1, COHORT, noise=NOISE, sampling=EVERYBODY, outcome=Outcome.VOID)
-    assert desk.figures(FAMILY).server == desk.figures(FAMILY).release == 0
+    accounts = accounts_at(tmp_path)
+    play(accounts, 1, COHORT, noise=NOISE, sampling=EVERYBODY, outcome=Outcome.VOID)
+    assert accounts.figures(FAMILY).server == accounts.figures(FAMILY).release == 0
 
 
 def test_a_withheld_sum_costs_towards_the_server_alone_and_at_its_realised_noise(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    play(desk, 1, COHORT, noise=NOISE, sampling=EVERYBODY, outcome=Outcome.WITHHELD, participants=COHORT[:4])
-    assert desk.figures(FAMILY).release == 0
-    planned = desk_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(1, NOISE, EVERYBODY)])
-    assert desk.figures(FAMILY).server > planned.server
+    accounts = accounts_at(tmp_path)
+    play(
+        accounts,
+        1,
+        COHORT,
+        noise=NOISE,
+        sampling=EVERYBODY,
+        outcome=Outcome.WITHHELD,
+        participants=COHORT[:4],
+    )
+    assert accounts.figures(FAMILY).release == 0
+    planned = accounts_at(tmp_path / "b").plan_run(RUN, FAMILY, [question(1, NOISE, EVERYBODY)])
+    assert accounts.figures(FAMILY).server > planned.server
 
 
 def test_an_under_noised_sum_cannot_be_released(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    desk.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
+    accounts = accounts_at(tmp_path)
+    accounts.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
     with pytest.raises(LedgerError, match="15 participants, its noise was planned for 16 or more"):
-        desk.close_round(round_id(1), Outcome.RELEASED, participants=COHORT[:15])
-    assert desk.rounds(FAMILY)[0].is_open
+        accounts.close_round(round_id(1), Outcome.USED, participants=COHORT[:15])
+    assert accounts.rounds(FAMILY)[0].is_open
 
 
 @pytest.mark.parametrize(
     ("outcome", "participants", "words"),
     [
-        (Outcome.RELEASED, (), "released with 0 participants"),
+        (Outcome.USED, (), "released with 0 participants"),
         (Outcome.VOID, COHORT[:3], "void with 3 participants"),
-        (Outcome.RELEASED, (*COHORT[:16], "stranger"), "these were not: \\['stranger'\\]"),
-        (Outcome.RELEASED, (*COHORT[:16], COHORT[0]), "each once"),
+        (Outcome.USED, (*COHORT[:16], "stranger"), "these were not: \\['stranger'\\]"),
+        (Outcome.USED, (*COHORT[:16], COHORT[0]), "each once"),
     ],
 )
 def test_an_end_that_contradicts_itself_is_refused(
     tmp_path: Path, outcome: Outcome, participants: tuple[str, ...], words: str
 ) -> None:
-    desk = desk_at(tmp_path)
-    desk.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
+    accounts = accounts_at(tmp_path)
+    accounts.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
     with pytest.raises(LedgerError, match=words):
-        desk.close_round(round_id(1), outcome, participants=participants)  # type: ignore[arg-type]
+        accounts.close_round(round_id(1), outcome, participants=participants)  # type: ignore[arg-type]
 
 
 def test_an_attempt_is_opened_and_closed_once(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
+    accounts = accounts_at(tmp_path)
     with pytest.raises(LedgerError, match=r"run-1 train.fit 1\.1 was never opened"):
-        desk.close_round(round_id(1), Outcome.VOID)
-    play(desk, 1, COHORT, noise=NOISE, sampling=EVERYBODY)
+        accounts.close_round(round_id(1), Outcome.VOID)
+    play(accounts, 1, COHORT, noise=NOISE, sampling=EVERYBODY)
     with pytest.raises(LedgerError, match="is closed already"):
-        desk.close_round(round_id(1), Outcome.VOID)
+        accounts.close_round(round_id(1), Outcome.VOID)
     with pytest.raises(LedgerError, match="a repeated round is a new attempt with fresh secrets"):
-        desk.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
-    desk.open_round(round_id(1, attempt=2), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
+        accounts.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
+    accounts.open_round(round_id(1, attempt=2), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
 
 
 @pytest.mark.parametrize("cohort", [(), (COHORT[0], COHORT[0])])
 def test_a_cohort_names_each_device_once(tmp_path: Path, cohort: tuple[str, ...]) -> None:
     with pytest.raises(LedgerError, match="must name each device of its cohort once"):
-        desk_at(tmp_path).open_round(
+        accounts_at(tmp_path).open_round(
             round_id(1),
             FAMILY,
             noise=NOISE,
@@ -220,12 +230,12 @@ def test_a_cohort_names_each_device_once(tmp_path: Path, cohort: tuple[str, ...]
 
 
 def test_everything_is_there_after_a_restart_limits_too(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path, FamilyBudget(epsilon_server=30, delta=1e-5))
-    desk.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
-    play(desk, 1, COHORT, noise=NOISE, sampling=EVERYBODY)
-    before, claim = desk.figures(FAMILY), desk.claim(FAMILY, RUN)
-    desk.close()
-    again = desk_at(tmp_path, read_only=True)
+    accounts = accounts_at(tmp_path, FamilyBudget(epsilon_server=30, delta=1e-5))
+    accounts.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
+    play(accounts, 1, COHORT, noise=NOISE, sampling=EVERYBODY)
+    before, claim = accounts.figures(FAMILY), accounts.claim(FAMILY, RUN)
+    accounts.close()
+    again = accounts_at(tmp_path, read_only=True)
     assert again.figures(FAMILY) == before
     assert again.claim(FAMILY, RUN) == claim
     assert again.budget(FAMILY).epsilon_server == 30
@@ -234,37 +244,37 @@ def test_everything_is_there_after_a_restart_limits_too(tmp_path: Path) -> None:
 
 def test_planning_the_same_run_again_after_a_restart_records_nothing(tmp_path: Path) -> None:
     budget = FamilyBudget(epsilon_server=30)
-    desk = desk_at(tmp_path, budget)
-    desk.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
+    accounts = accounts_at(tmp_path, budget)
+    accounts.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
     for number in (1, 2, 3):
-        play(desk, number, COHORT, noise=NOISE, sampling=EVERYBODY)
-    desk.close()
-    again = desk_at(tmp_path, budget)
+        play(accounts, number, COHORT, noise=NOISE, sampling=EVERYBODY)
+    accounts.close()
+    again = accounts_at(tmp_path, budget)
     entries = again.claim(FAMILY, RUN).ledger_entries
     again.plan_run(RUN, FAMILY, [question(3, NOISE, EVERYBODY)])
     assert again.claim(FAMILY, RUN).ledger_entries == entries
 
 
 def test_families_do_not_share_a_budget(tmp_path: Path) -> None:
-    desk = desk_at(tmp_path)
-    play(desk, 1, COHORT, noise=NOISE, sampling=EVERYBODY)
-    assert desk.figures(FamilyName("pump")).server == 0
+    accounts = accounts_at(tmp_path)
+    play(accounts, 1, COHORT, noise=NOISE, sampling=EVERYBODY)
+    assert accounts.figures(FamilyName("pump")).server == 0
     with pytest.raises(LedgerError, match="holds nothing of family 'pump'; it knows motor"):
-        desk.latest_run(FamilyName("pump"))
+        accounts.latest_run(FamilyName("pump"))
 
 
 def test_the_adapted_clip_survives_a_restart_and_a_void_round_does_not_move_it(tmp_path: Path) -> None:
     start = AdaptiveClip(clip=1.0)
-    desk = desk_at(tmp_path)
-    assert desk.current_clip(FAMILY, start) == start
+    accounts = accounts_at(tmp_path)
+    assert accounts.current_clip(FAMILY, start) == start
     for number, (outcome, clip) in enumerate(
-        [(Outcome.RELEASED, 1.5), (Outcome.VOID, None), (Outcome.WITHHELD, 9.0)], 1
+        [(Outcome.USED, 1.5), (Outcome.VOID, None), (Outcome.WITHHELD, 9.0)], 1
     ):
-        desk.open_round(round_id(number), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
+        accounts.open_round(round_id(number), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
         there = () if outcome is Outcome.VOID else COHORT
-        desk.close_round(round_id(number), outcome, participants=there, next_clip=clip)
-    desk.close()
-    assert desk_at(tmp_path).current_clip(FAMILY, start).clip == 1.5
+        accounts.close_round(round_id(number), outcome, participants=there, next_clip=clip)
+    accounts.close()
+    assert accounts_at(tmp_path).current_clip(FAMILY, start).clip == 1.5
 
 
 @pytest.mark.parametrize(

@@ -7,39 +7,34 @@ the answer says so in its record and has no sum. Nothing here is persisted.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import QuorumMissedError
-from aggregator.rounds.admission import Admission
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohort_link import CohortReport
 from aggregator.rounds.cohorts import Cohort, CohortPolicy, select_cohort
+from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.reports import CohortReport, QuorumMissedError
 from aggregator.rounds.runs import RefusedDevice, RoundRecord, TrainingRun
 from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.questions import AnswerLayout, Question, answer_layout, kind_of
 
-__all__ = ["Asked", "CohortQuestion", "ask_cohort", "draw_cohort", "layout_for"]
+__all__ = ["CohortAnswer", "RecordWords", "ask_cohort", "draw_cohort", "layout_for"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CohortQuestion:
-    """What is asked. `record_kind` is the record's; `losses` name the two parts of the answer it tells, if there are any."""
+@dataclass(frozen=True, kw_only=True)
+class RecordWords:
+    """How the run's record speaks of a question: its `kind`, and which two parts of the answer are its `losses`, if any are."""
 
-    question: Question
-    arrays: Mapping[str, NDArray[np.float32]]
-    layout: AnswerLayout
-    admission: Admission
-    record_kind: str
+    kind: str
     losses: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class CohortAnswer:
     """What came of it: the sum, float64 in the answer's layout, or None where the round is void."""
 
     record: RoundRecord
@@ -59,7 +54,7 @@ def layout_for(architecture: Architecture, question: Question) -> AnswerLayout:
 def draw_cohort(
     attendance: Attendance, policy: FamilySettings, fraction: float, rng: np.random.Generator
 ) -> Cohort:
-    """Draw `fraction` of those who are there, as the family samples its devices; raises RoundCancelledError."""
+    """Draw `fraction` of those who are there, as the family samples its devices; raises RoundCanceledError."""
     is_poisson = policy.privacy.sampling == "poisson"
     how = CohortPolicy(
         fraction=fraction,
@@ -73,23 +68,35 @@ def draw_cohort(
 
 
 def ask_cohort(
-    run: TrainingRun, attendance: Attendance, cohort: Cohort, asking: CohortQuestion, *, started_at: float
-) -> Asked:
+    run: TrainingRun,
+    attendance: Attendance,
+    cohort: Cohort,
+    asked: CohortQuestion,
+    words: RecordWords,
+    *,
+    started_at: float,
+) -> CohortAnswer:
     """Put the question to the cohort.
 
     Raises:
-        RoundCancelledError: the run or the service is ending; nothing happened.
+        RoundCanceledError: the run or the service is ending; nothing happened.
         FlowerRunEndedError: the session broke; open another and try again.
     """
     try:
         _require_quorum(cohort)
-        answer = attendance.ask(asking.question, asking.arrays, asking.layout, cohort, asking.admission)
+        answer = attendance.ask(asked, cohort)
     except QuorumMissedError as missed:
-        void = f"void: {missed}"
-        record = _record(asking, run, cohort, missed.report, started_at, void=void)
-        return Asked(record=record, total=None)
-    parts = asking.layout.unpack(answer.total)
-    return Asked(record=_record(asking, run, cohort, answer, started_at, parts=parts), total=answer.total)
+        void = _record(run, words, cohort, missed.report, started_at)
+        return CohortAnswer(
+            record=msgspec.structs.replace(void, is_void=True, note=f"void: {missed}"), total=None
+        )
+    parts = asked.layout.unpack(answer.total)
+    n = float(parts["examples"][0])
+    record = msgspec.structs.replace(_record(run, words, cohort, answer, started_at), examples=round(n))
+    if words.losses is not None and n > 0:
+        before, after = (float(parts[name][0]) / n for name in words.losses)
+        record = msgspec.structs.replace(record, loss_before=before, loss_after=after)
+    return CohortAnswer(record=record, total=answer.total)
 
 
 def _require_quorum(cohort: Cohort) -> None:
@@ -101,22 +108,10 @@ def _require_quorum(cohort: Cohort) -> None:
 
 
 def _record(
-    asking: CohortQuestion,
-    run: TrainingRun,
-    cohort: Cohort,
-    report: CohortReport,
-    started_at: float,
-    *,
-    parts: Mapping[str, NDArray[np.float64]] | None = None,
-    void: str = "",
+    run: TrainingRun, words: RecordWords, cohort: Cohort, report: CohortReport, started_at: float
 ) -> RoundRecord:
-    n = float(parts["examples"][0]) if parts else 0.0
-    before, after = (
-        (float(parts[name][0]) / n if parts and asking.losses and n > 0 else None)
-        for name in asking.losses or ("", "")
-    )
     return RoundRecord(
-        kind=asking.record_kind,
+        kind=words.kind,
         number=run.finished_rounds + 1,
         attempt=run.attempts + 1,
         started_at=started_at,
@@ -127,9 +122,4 @@ def _record(
         refused=tuple(RefusedDevice(device=r.device, reason=r.reason) for r in report.refused),
         lost=report.lost,
         spared=report.spared,
-        examples=round(n),
-        loss_before=before,
-        loss_after=after,
-        is_void=bool(void),
-        note=void,
     )
