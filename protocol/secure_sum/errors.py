@@ -19,7 +19,7 @@
     │   ├── SplitViewError               too few neighbours signed the same list of survivors
     │   └── BudgetSpentError             participations or privacy budget are spent
     ├── RejectedContributionError    the SERVER leaves one device out; the round goes on without it
-    ├── VoidRoundError               the server: too few devices are left; nothing is released, retry with fresh secrets
+    ├── VoidRoundError               the server: too few devices are left; nothing is unmasked, retry with fresh secrets
     ├── SumMessageError              the sender must mend a message: malformed, too large, or of another stage
     └── PrimitiveError               a building block was handed something that is not what it says
         ├── KeyAgreementError            not a key, or a point of small order
@@ -131,7 +131,7 @@ class RejectedContributionError(SecureSumError):
 
 
 class VoidRoundError(SecureSumError):
-    """The sum cannot be formed; nothing is released. Retry with a new session: every secret must be fresh."""
+    """The sum cannot be formed; nothing is unmasked. Retry with a new session: every secret must be fresh."""
 
 
 class SumMessageError(SecureSumError):

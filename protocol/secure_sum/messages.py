@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from protocol.secure_sum.errors import SumMessageError
 from protocol.secure_sum.masks import MAX_WORD_BITS, MIN_WORD_BITS, MaskGenerator
@@ -84,7 +84,7 @@ class Announcement(Struct, frozen=True, kw_only=True, tag="announcement"):
     config_hash: Hash
     word_bits: Annotated[int, Meta(ge=MIN_WORD_BITS, le=MAX_WORD_BITS)]
     word_count: Annotated[int, Meta(ge=1, le=MAX_WORDS)]
-    requires_confirmation: bool = False
+    requires_confirmation: bool = field(default=False, name="compares_survivors")  # the wire keeps its name
 
 
 class Advertisement(Struct, frozen=True, kw_only=True, tag="advertisement"):

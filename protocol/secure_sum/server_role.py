@@ -97,7 +97,7 @@ class ServerRole:
     """The server of one attempt at one round.
 
     `accept_*` raises RejectedContributionError for an answer that cannot be used (late and doubled ones too): that device
-    alone is left out, and it says why. `close_*` and `finish` raise VoidRoundError when too few are left: nothing is released,
+    alone is left out, and it says why. `close_*` and `finish` raise VoidRoundError when too few are left: nothing is unmasked,
     and the instance is spent. A `close_*` or `finish` out of turn is a RuntimeError.
 
     Args:

@@ -180,7 +180,7 @@ def check_enough(devices: Collection[DeviceId], floor: int, what: str) -> None:
     """Raise VoidRoundError if fewer than `floor` devices did `what`."""
     if len(devices) < floor:
         raise VoidRoundError(
-            f"{len(devices)} devices {what}; the sum needs {floor}: the round is void, nothing is released; retry it in a new "
+            f"{len(devices)} devices {what}; the sum needs {floor}: the round is void, nothing is unmasked; retry it in a new "
             "session"
         )
 
@@ -195,5 +195,5 @@ def check_removable(cohort: Cohort, survivors: frozenset[DeviceId], dropped: fro
     if lost:
         raise VoidRoundError(
             f"fewer than {cohort.plan.threshold} holders of the shares of {named(lost)} are left, so the masks cannot be removed: "
-            "the round is void, nothing is released; retry it in a new session"
+            "the round is void, nothing is unmasked; retry it in a new session"
         )

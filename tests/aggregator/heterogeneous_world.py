@@ -140,7 +140,7 @@ class SecureDevices(secure_world.World):
         return frozenset(self.devices)
 
     def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
-        return self.collector(RUN).collect(asked, cohort, deadline_s=5.0)
+        return self.collector().collect(asked, cohort, deadline_s=5.0)
 
 
 class Fleet:

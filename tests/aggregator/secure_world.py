@@ -140,7 +140,7 @@ class World:
             now=lambda: self.now,
         )
 
-    def collector(self, run: str = "run-1") -> SecureCollector:
+    def collector(self) -> SecureCollector:
         keys = {device.id: device.key.public_key() for device in self.devices.values()}
         return SecureCollector(
             self,

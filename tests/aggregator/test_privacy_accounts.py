@@ -179,7 +179,7 @@ def test_a_withheld_sum_costs_towards_the_server_alone_and_at_its_realised_noise
     assert accounts.figures(FAMILY).server > planned.server
 
 
-def test_an_under_noised_sum_cannot_be_released(tmp_path: Path) -> None:
+def test_an_under_noised_sum_cannot_be_used(tmp_path: Path) -> None:
     accounts = accounts_at(tmp_path)
     accounts.open_round(round_id(1), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
     with pytest.raises(LedgerError, match="15 participants, its noise was planned for 16 or more"):
@@ -190,7 +190,7 @@ def test_an_under_noised_sum_cannot_be_released(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcome", "participants", "words"),
     [
-        (Outcome.USED, (), "released with 0 participants"),
+        (Outcome.USED, (), "used with 0 participants"),
         (Outcome.VOID, COHORT[:3], "void with 3 participants"),
         (Outcome.USED, (*COHORT[:16], "stranger"), "these were not: \\['stranger'\\]"),
         (Outcome.USED, (*COHORT[:16], COHORT[0]), "each once"),

@@ -43,7 +43,7 @@ RUN = RunId("run-2")
 def played(
     folder: Path, *, sampling: object = EVERYBODY, budget: FamilyBudget | None = None
 ) -> PrivacyAccounts:
-    """Two runs: one round of run-1; two released, a void, a withheld and an open one of run-2."""
+    """Two runs: one round of run-1; two used, a void, a withheld and an open one of run-2."""
     accounts = accounts_at(folder, budget)
     for run, count in (("run-1", 1), ("run-2", 3)):
         accounts.plan_run(RunId(run), FAMILY, [question(count, NOISE, sampling)])  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ def test_the_words_give_both_figures_to_whom_they_apply_and_what_is_not_covered(
         f"epsilon = {claim.release.epsilon:.3g} at delta",
         "What is NOT covered",
         "an aggregator and a fleet in one dishonest hand"[1:],
-        "1 never closed, counted as released",
+        "1 never closed, counted as used",
         claim.ledger_sha256,
         *(item[1:] for item in claim.not_covered),
     ):

@@ -72,7 +72,7 @@ def test_below_the_quorum_the_round_is_void_and_the_retry_has_fresh_secrets(tmp_
     w = World(tmp_path, 5)
     w.spoil = swallow(FIT, LAST, DeviceId("press-003"))
     with pytest.raises(
-        QuorumMissedError, match=r"came to nothing, nothing was released \(VoidRoundError"
+        QuorumMissedError, match=r"came to nothing, nothing of it was used \(VoidRoundError"
     ) as missed:
         collect(w, quorum=4)
     assert missed.value.report.participants == ()

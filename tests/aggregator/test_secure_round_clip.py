@@ -120,7 +120,7 @@ def test_clip_survives_the_aggregator_and_a_void_round_does_not_move_it(tmp_path
     with pytest.raises(QuorumMissedError):
         collect(w, number=2)
     assert closings(w)[1].next_clip is None
-    assert w.collector("run-2")._account.current_clip(START).clip == moved
+    assert w.accounts.current_clip(world.FAMILY, START).clip == moved
 
 
 def test_noisy_number_of_devices_within_the_clip_is_as_noisy_as_announced() -> None:

@@ -81,7 +81,7 @@ def test_more_dropouts_than_planned_void_the_round_whose_noise_would_fall_short(
     w = World(tmp_path, 6, policy=POLICY)
     gone = list(w.devices)[:2]
     w.spoil = lambda kind, device, message: None if kind == FIT and device in gone else message
-    with pytest.raises(QuorumMissedError, match="nothing was released"):
+    with pytest.raises(QuorumMissedError, match="nothing of it was used"):
         collect(w, quorum=5)
     (held,) = w.accounts.rounds(world.FAMILY)
     assert held.closed is not None
@@ -146,8 +146,10 @@ def test_attempt_that_a_kill_cut_off_stays_in_the_ledger_and_the_next_has_anothe
     tmp_path: Path,
 ) -> None:
     w = World(tmp_path, 5, policy=POLICY)
-    first = w.collector()._account.open(
-        FIT, 1, planned_noise(w), FixedCohort(size=5, population=5), list(w.devices)
+    first = w.accounts.next_attempt(world.FAMILY, "run-1", FIT, 1)
+    everybody = FixedCohort(size=5, population=5)
+    w.accounts.open_round(
+        first, world.FAMILY, noise=planned_noise(w), sampling=everybody, cohort=list(w.devices)
     )
     collect(w, quorum=5)
     rounds = w.accounts.rounds(world.FAMILY)

@@ -51,7 +51,7 @@ class MaskedDevices(secure_world.World):
             name, layout_of=learner.layout_of, answer=learner.answer, settle=learner.settle
         )
 
-    def collector(self, run: str = "run-1") -> SecureCollector:
+    def collector(self) -> SecureCollector:
         return SecureCollector(
             self,
             roster={device.id: device.key.public_key() for device in self.devices.values()},
@@ -70,7 +70,7 @@ class SecureSession(InProcessSession):
 
     @property
     def collector(self) -> SecureCollector:
-        return self.masked.collector("run-1")
+        return self.masked.collector()
 
 
 class SecureWorld(aggregator_world.World):
