@@ -30,7 +30,10 @@ def planned_questions(
         PrivacyPlanError: the quorum is too small for clip bits beside that noise.
         ProtocolError: noise that no words can carry; says what to change.
     """
-    asked: dict[Kind, int] = {SCAFFOLD if policy.training.method == "scaffold" else FIT: run.rounds, ASSESS: 1}
+    asked: dict[Kind, int] = {
+        SCAFFOLD if policy.training.method == "scaffold" else FIT: run.rounds,
+        ASSESS: 1,
+    }
     if compares(policy, architecture):
         asked |= {MOMENTS: 1, CONTEST: 1}
     planned = []

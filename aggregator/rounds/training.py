@@ -87,7 +87,9 @@ def train_round(
         question=question,
         arrays=arrays,
         layout=layout,
-        admission=admit_update(norm_limit=policy.norm_limit, maximum_examples=policy.training.maximum_examples),
+        admission=admit_update(
+            norm_limit=policy.norm_limit, maximum_examples=policy.training.maximum_examples
+        ),
     )
     # With example-level privacy no device tells a loss.
     words = RecordWords(
