@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
-from msgspec import Struct
 
+from edge_agent.learner.learner_stats import LearnerStats
 from edge_agent.settings import StatePaths
 from protocol.messages.payloads import TrainingInvitation
+from runtime.backoff import backoff_s
 from runtime.durable_files import private_directory, read_bytes, write_quickly
 from runtime.errors import StorageError
 
@@ -42,6 +43,7 @@ NOT_READY: Final = 3
 """The learner's exit status for "not now": not a crash, no restart is used up."""
 RESTARTS: Final = 3
 FIRST_BACKOFF_S: Final = 2.0
+LONGEST_BACKOFF_S: Final = 60.0
 RETRY_S: Final = 5.0
 """How often a refused invitation is considered again: temperature and buffer change slowly."""
 GRACE_S: Final = 5.0
@@ -62,13 +64,6 @@ class Child(Protocol):
         """Deliver a signal; no effect once it has ended."""
 
 
-class LearnerStats(Struct, frozen=True):
-    """What the learner writes while it runs; bytes since it started."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-
-
 class LearnerSupervisor:
     """One invitation at a time; a newer one replaces it."""
 
@@ -86,7 +81,7 @@ class LearnerSupervisor:
             paths: where invitation, stats and pid live.
             start: starts the child, which reads `paths.invitation`.
             refusal: the readiness check: (invitation, Unix seconds) → reason, or None.
-            draw: uniform in [0, 1): spreads a fleet's arrival.
+            draw: uniform in [0, 1): spreads a fleet's arrival and its returns.
         """
         self._paths = paths
         self._start = start
@@ -215,7 +210,9 @@ class LearnerSupervisor:
             self.note, self._not_before_s = "the learner found the device not ready", now_s + RETRY_S
         else:
             self._crashes += 1
-            delay_s = FIRST_BACKOFF_S * 2.0 ** (self._crashes - 1)
+            delay_s = backoff_s(
+                self._crashes, first_s=FIRST_BACKOFF_S, maximum_s=LONGEST_BACKOFF_S, draw=self._draw()
+            )
             self.note = f"the learner crashed with status {status} ({self._crashes}. time)"
             self._not_before_s = now_s + delay_s
             log.warning(
@@ -251,9 +248,9 @@ class LearnerSupervisor:
             return 0
         try:
             content = read_bytes(self._paths.learner_stats)
-            stats = msgspec.json.decode(content, type=LearnerStats) if content else LearnerStats()
+            stats = msgspec.json.decode(content or b"", type=LearnerStats)
         except (StorageError, msgspec.DecodeError):
-            return 0
+            return 0  # it has not written any yet, or this time they cannot be read
         total = max(0, stats.sent_bytes) + max(0, stats.received_bytes)
         moved, self._bytes_of_child = max(0, total - self._bytes_of_child), max(total, self._bytes_of_child)
         return moved

@@ -3,7 +3,7 @@
 It ends with all promised bytes in the store's part, whatever they are: verification comes after. What was fetched before a
 kill, a broken link or a newer request is kept and continued by a Range request.
 
-Source: RFC 9110 section 14 (range requests); full-jitter backoff after M. Brooker, "Exponential Backoff And Jitter", 2015.
+Source: RFC 9110 section 14 (range requests).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from edge_agent.errors import (
 from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.bundle_store import BundleStore
 from protocol.messages.payloads import DesiredState
+from runtime.backoff import backoff_s
 
 __all__ = ["BundleSource", "DownloadLimits", "Patience", "download"]
 
@@ -96,7 +97,7 @@ def download(
         InstallFailedError: the fleet says no, or the disk is full.
         ReleaseRefusedError: the fleet sends more bytes than were promised.
     """
-    started, pause_s = patience.now(), limits.first_wait_s
+    started, fruitless = patience.now(), 0
     while not patience.is_interrupted():
         have = store.part_bytes(desired.bundle_sha256)
         if have == desired.bundle_bytes:
@@ -119,8 +120,11 @@ def download(
                 f"{desired.release} was not fetched in {limits.deadline_s:g} s: {now_have} of {desired.bundle_bytes} bytes; last trouble: {trouble}"
             )
         log.info("download_interrupted release=%s bytes=%d trouble=%s", desired.release, now_have, trouble)
-        pause_s = limits.first_wait_s if now_have > have else min(2 * pause_s, limits.longest_wait_s)
-        patience.wait(min(pause_s * (0.5 + patience.jitter() / 2), limits.deadline_s - spent_s))
+        fruitless = 1 if now_have > have else fruitless + 1
+        pause_s = backoff_s(
+            fruitless, first_s=limits.first_wait_s, maximum_s=limits.longest_wait_s, draw=patience.jitter()
+        )
+        patience.wait(min(pause_s, limits.deadline_s - spent_s))
     return False
 
 

@@ -47,7 +47,7 @@ from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState
 from runtime.errors import FedgeError
 
-__all__ = ["Effects", "InstallLimits", "Ports"]
+__all__ = ["Effects", "InstallLimits", "InstallTools"]
 
 log: Final = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class InstallLimits(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ports:
+class InstallTools:
     """What an installation needs from the world.
 
     Attributes:
@@ -85,8 +85,8 @@ class Ports:
 class Effects:
     """Performs effects; remembers the last bundle that it brought into memory."""
 
-    def __init__(self, ports: Ports, limits: InstallLimits) -> None:
-        self._ports = ports
+    def __init__(self, tools: InstallTools, limits: InstallLimits) -> None:
+        self._tools = tools
         self._limits = limits
         self._opened: tuple[BundleRef, ModelBundle] | None = None
 
@@ -114,7 +114,7 @@ class Effects:
             FedgeError: it is gone, damaged, or not trusted any more.
         """
         if self._opened is None or self._opened[0] != ref:
-            bundle = verify(self._ports.store.read(ref.sha256), ref.sha256, self._ports.keys)
+            bundle = verify(self._tools.store.read(ref.sha256), ref.sha256, self._tools.keys)
             self._opened = (ref, bundle)
         return self._opened[1]
 
@@ -134,8 +134,8 @@ class Effects:
             case Proceed():
                 event = Staged()
             case Probe(bundle=ref):
-                content = self._ports.store.read(ref.sha256)
-                result = self._ports.probe.run(ref.release, content, patience.is_interrupted)
+                content = self._tools.store.read(ref.sha256)
+                result = self._tools.probe.run(ref.release, content, patience.is_interrupted)
                 if result is not None:
                     log.info(
                         "release_probed release=%s latency_p50_us=%.1f", ref.release, result.latency_p50_us
@@ -143,7 +143,7 @@ class Effects:
                     event = Probed()
             case Activate(bundle=ref):
                 self.open(ref)
-                event = Opened(baseline=self._ports.baseline())
+                event = Opened(baseline=self._tools.baseline())
             case FallBack(bundles=bundles):
                 event = self._fall_back(bundles)
             case Prune():
@@ -153,19 +153,19 @@ class Effects:
         return event
 
     def _check(self, desired: DesiredState) -> Checked:
-        ports, sha256 = self._ports, desired.bundle_sha256
-        check_request(desired, ports.requirements)
+        tools, sha256 = self._tools, desired.bundle_sha256
+        check_request(desired, tools.requirements)
         # A staged bundle that the disk has since damaged is fetched again, not refused.
-        is_on_disk = ports.store.has(sha256) and has_hash(ports.store.read(sha256), sha256)
+        is_on_disk = tools.store.has(sha256) and has_hash(tools.store.read(sha256), sha256)
         if not is_on_disk:
-            missing = max(0, desired.bundle_bytes - ports.store.part_bytes(sha256))
-            check_space(missing, ports.free_bytes(), ports.requirements)
+            missing = max(0, desired.bundle_bytes - tools.store.part_bytes(sha256))
+            check_space(missing, tools.free_bytes(), tools.requirements)
         return Checked(is_on_disk=is_on_disk)
 
     def _download(
         self, desired: DesiredState, patience: Patience, on_progress: Callable[[float], None]
     ) -> bool:
-        store, sha256 = self._ports.store, desired.bundle_sha256
+        store, sha256 = self._tools.store, desired.bundle_sha256
         was_resumed = store.part_bytes(sha256) > 0
         is_complete = self._fetch(desired, patience, on_progress)
         if is_complete and was_resumed and not has_hash(store.read_part(sha256), sha256):
@@ -176,18 +176,18 @@ class Effects:
         return is_complete
 
     def _fetch(self, desired: DesiredState, patience: Patience, on_progress: Callable[[float], None]) -> bool:
-        ports, limits = self._ports, self._limits.download
+        tools, limits = self._tools, self._limits.download
         return download(
-            desired, ports.source, ports.store, limits=limits, patience=patience, on_progress=on_progress
+            desired, tools.source, tools.store, limits=limits, patience=patience, on_progress=on_progress
         )
 
     def _verify(self, desired: DesiredState) -> None:
-        store, sha256 = self._ports.store, desired.bundle_sha256
+        store, sha256 = self._tools.store, desired.bundle_sha256
         content = store.read(sha256) if store.has(sha256) else b""
         if not has_hash(content, sha256):
             content = store.read_part(sha256)
-        bundle = verify(content, sha256, self._ports.keys)
-        check_fit(bundle.manifest, desired, self._ports.requirements)
+        bundle = verify(content, sha256, self._tools.keys)
+        check_fit(bundle.manifest, desired, self._tools.requirements)
         store.stage(sha256)
         self._opened = (BundleRef(release=desired.release, sha256=sha256), bundle)
 

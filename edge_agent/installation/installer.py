@@ -28,7 +28,7 @@ from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.download import BundleSource
-from edge_agent.installation.effects import Effects, InstallLimits, Ports
+from edge_agent.installation.effects import Effects, InstallLimits, InstallTools
 from edge_agent.installation.events import (
     ActiveLost,
     Asked,
@@ -96,18 +96,18 @@ class Installer:
         self,
         *,
         journal_file: JournalFile,
-        ports: Ports,
+        tools: InstallTools,
         record: WindowRecord,
         limits: InstallLimits,
         inbox: Inbox,
     ) -> None:
-        ports.store.lock()
+        tools.store.lock()
         self._file = journal_file
-        self._ports = ports
+        self._tools = tools
         self._record = record
         self._limits = limits
         self._inbox = inbox
-        self._effects = Effects(ports, limits)
+        self._effects = Effects(tools, limits)
         self._reports: list[InstallReport] = []
         self._reports_lock = threading.Lock()
         self._wake: Callable[[], None] = lambda: None
@@ -184,7 +184,7 @@ class Installer:
             self._thread.join(CLOSE_WAIT_S)
         if self._thread is None or not self._thread.is_alive():
             self._handle(Closing())
-        self._ports.store.unlock()
+        self._tools.store.unlock()
 
     def run_pending(self) -> None:
         """Do all waiting work now, in the caller's thread: for tests and tools, instead of `start`."""
@@ -209,7 +209,7 @@ class Installer:
                 self._deferred = effect  # the agent's start does not wait for networks and probes
                 return
             if isinstance(effect, Prune):
-                self._ports.store.prune(self._journal.kept())
+                self._tools.store.prune(self._journal.kept())
                 return
             event = self._effects.perform(effect, self._inbox, self._on_progress)
             if event is None:
@@ -299,8 +299,8 @@ class Installer:
         self._report([msgspec.structs.replace(report, progress=min(share, 1.0))])
 
     def _adopt(self) -> Journal:
-        ports = self._ports
-        journal = first_journal(ports.store, ports.keys, ports.requirements.family)
+        tools = self._tools
+        journal = first_journal(tools.store, tools.keys, tools.requirements.family)
         self._file.save(journal)
         return journal
 
@@ -330,7 +330,7 @@ def open_installer(
         StorageError: another agent uses the directory, or the disk cannot be read or written.
     """
     store, record = BundleStore(bundles), WindowRecord()
-    ports = Ports(
+    tools = InstallTools(
         store=store,
         source=source,
         probe=probe or ChildProbe(keys),
@@ -341,7 +341,7 @@ def open_installer(
     )
     return Installer(
         journal_file=JournalFile(journal_file),
-        ports=ports,
+        tools=tools,
         record=record,
         limits=limits or InstallLimits(),
         inbox=Inbox(),

@@ -15,7 +15,7 @@ from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.download import DownloadLimits
-from edge_agent.installation.effects import InstallLimits, Ports
+from edge_agent.installation.effects import InstallLimits, InstallTools
 from edge_agent.installation.inbox import Inbox
 from edge_agent.installation.installer import Installer
 from edge_agent.installation.journal import Journal
@@ -160,7 +160,7 @@ class Device:
 
     def _open(self) -> Installer:
         store, record = BundleStore(self.root / "bundles"), WindowRecord()
-        ports = Ports(
+        tools = InstallTools(
             store=store,
             source=self.fleet,
             probe=self.overrides.get("probe", self.probe),  # type: ignore[arg-type]  # a port
@@ -171,7 +171,7 @@ class Device:
         )
         return Installer(
             journal_file=self.overrides.get("journal_file") or JournalFile(self.root / "install.json"),  # type: ignore[arg-type]  # a fake port
-            ports=ports,
+            tools=tools,
             record=record,
             limits=InstallLimits(
                 download=DownloadLimits(deadline_s=60.0), trial=TrialLimits(windows=TRIAL_WINDOWS)
@@ -186,7 +186,7 @@ class Device:
 
     def crash(self) -> None:
         """Be cut off and start again."""
-        self.installer._ports.store.unlock()  # as the kernel does
+        self.installer._tools.store.unlock()  # as the kernel does
         self.installer = self._open()
 
     def work(self) -> list[InstallReport]:
