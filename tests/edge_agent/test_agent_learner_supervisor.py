@@ -74,7 +74,9 @@ class World:
 
     def stats(self, sent: int, received: int) -> None:
         self.paths.learner_stats.write_bytes(
-            msgspec.json.encode({"run_id": "x", "state": "answering", "sent_bytes": sent, "received_bytes": received})
+            msgspec.json.encode(
+                {"run_id": "x", "state": "answering", "sent_bytes": sent, "received_bytes": received}
+            )
         )
 
 
