@@ -102,6 +102,7 @@ AREAS = (
             "tests/aggregator/test_aggregator_coordinator.py",
             "tests/aggregator/test_aggregator_files.py",
             "tests/aggregator/test_contest.py",
+            "tests/aggregator/test_run_scheduler.py",
             "tests/models/test_models_contest.py",
             "tests/fleet/test_rollouts_decisions.py",
             "tests/fleet/test_rollouts_gates.py",
