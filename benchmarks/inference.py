@@ -24,6 +24,7 @@ from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.export import export_int8_model, isolated
 from models.int8_model import Int8Model
+from models.litert import load_model
 from models.training_model import TrainingModel
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
 from protocol.privacy.randomness import RandomStream
@@ -88,7 +89,7 @@ def measure_inference(label: str, architecture: Architecture, repeats: int) -> b
     content = export_int8_model(architecture, flat, low, high)
     model = Int8Model(content)
     x = rng.normal(size=architecture.feature_count).astype(np.float32)
-    interpreter = model._interpreter  # noqa: SLF001 - the peer is this very interpreter without our wrapper
+    interpreter = load_model(content, "int8 model").interpreter
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
     row = np.zeros((1, architecture.feature_count), np.int8)
@@ -133,7 +134,8 @@ def measure_training(repeats: int) -> None:
     plain, momentum, adam, proximal, private = (TrainingModel(content, SENSOR) for _ in range(5))
     for model in (plain, momentum, adam, proximal, private):
         model.restore(flat)
-    runner = plain._runners["train"]  # noqa: SLF001 - the peer is LiteRT's own signature runner
+    # The peer is LiteRT's own signature runner.
+    runner = load_model(content, "training model").interpreter.get_signature_runner("train")
     rate = {"learning_rate": np.array([0.01], np.float32)}
     plainly = TrainingSettings(learning_rate=0.01)
     with_momentum = TrainingSettings(learning_rate=0.01, momentum=0.9)

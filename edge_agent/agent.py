@@ -242,7 +242,7 @@ class Agent:
                 log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)
                 if recovered is not None:
                     self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
-            except (ModelError, RuntimeError, ValueError) as error:
+            except ModelError as error:
                 self._model_error = f"the model of {active.release} cannot be loaded: {error}"
                 self._complain("release_not_adopted", self._model_error)
         elif was_trial and not active.is_trial:

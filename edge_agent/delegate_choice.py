@@ -225,7 +225,7 @@ class _Guarded:
             return self._model.infer_and_score(x)
         except InputError:
             raise  # the window's fault, not the delegate's
-        except (ModelError, RuntimeError, ValueError) as error:
+        except ModelError as error:
             if self._model is self._processor:
                 raise
             self._on_failure(" ".join(str(error).split())[:200])

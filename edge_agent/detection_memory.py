@@ -94,7 +94,7 @@ class DetectionMemory:
         try:
             monitor = DriftMonitor(found.reference, settings, sensors=sensors)
             monitor.restore(found.state)
-        except (ModelError, ValueError) as error:
+        except ModelError as error:
             log.warning(
                 "drift_state_refused path=%s error=%s: starting a new reference", self._paths.drift, error
             )

@@ -257,7 +257,7 @@ class Pipeline:
         started = self._clock()
         try:
             output, score = self._model.infer_and_score(row)
-        except (ModelError, RuntimeError, ValueError) as error:
+        except ModelError as error:
             return Unjudged(error=f"inference failed: {error}", is_model_error=True)
         latency_us = (self._clock() - started) * 1e6
         if not math.isfinite(score):

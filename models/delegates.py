@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from models.architecture import Kind
 from models.bundles import GoldenVectors, Int8Inference
-from models.errors import DelegateError, InputError, ModelFormatError
+from models.errors import DelegateError, ModelError, ModelFormatError
 from models.int8_model import Int8Model
 from models.litert import Execution, open_delegate
 
@@ -181,7 +181,7 @@ def try_delegate(
                 worst_steps=worst,
             )
         own_us, processor_us = _median_us((accelerated, processor), windows, clock)
-    except (DelegateError, ModelFormatError, InputError, RuntimeError, ValueError) as error:
+    except ModelError as error:
         return DelegateVerdict(
             delegate=delegate, is_accepted=False, reason=" ".join(str(error).split())[:300]
         )

@@ -7,9 +7,10 @@
     │   └── ParameterError      the parameters are not finite numbers
     ├── TrainingSettingsError   whoever set the training up: a momentum, clip or rate that means nothing
     ├── RuntimeMissingError     the operator: this machine lacks the library a runtime needs; the message names the extra
-    ├── InputError              the device: a window of another shape, or with NaN in it
+    ├── InputError              the device: windows or scores of another shape, too few of them, or with NaN in them
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
+    ├── ExecutionError          this machine: the runtime, or an accelerator under it, failed while it ran a model
     ├── DelegateError           this device: an accelerator's library is missing or does not work; the processor does
     ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
     ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
@@ -28,6 +29,7 @@ __all__ = [
     "DelegateError",
     "DriftStateError",
     "EdgeTpuCompilerError",
+    "ExecutionError",
     "ExportError",
     "FeatureError",
     "GoldenMismatchError",
@@ -74,8 +76,12 @@ class DelegateError(ModelError):
     """An accelerator that cannot be used; run the model on the processor and say so once."""
 
 
+class ExecutionError(ModelError):
+    """A model that was loaded and failed while it ran; skip the window, and run it on the processor if it was elsewhere."""
+
+
 class InputError(ModelError):
-    """A window the model cannot score; count it, and look at the sensor."""
+    """Windows or scores that nothing can be computed from; count them, and look at the sensor."""
 
 
 class ModelFormatError(ModelError):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.architecture import Kind
 from models.errors import InputError, ModelFormatError
-from models.litert import Execution, load_interpreter
+from models.litert import Execution, load_model
 from models.reference_model import scores
 
 __all__ = ["Int8Model"]
@@ -38,7 +38,8 @@ class Int8Model:
     def __init__(
         self, content: bytes, kind: Kind = "dense-autoencoder", execution: Execution | None = None
     ) -> None:
-        interpreter = load_interpreter(content, "int8 model", execution)
+        loaded = load_model(content, "int8 model", execution)
+        interpreter = loaded.interpreter
         source, target = _only(interpreter.get_input_details()), _only(interpreter.get_output_details())
         for role, tensor in (("input", source), ("output", target)):
             if tensor["dtype"] is not np.int8 or len(tensor["shape"]) != 2 or tensor["shape"][0] != 1:
@@ -55,7 +56,7 @@ class Int8Model:
             )
         self.kind: Final[Kind] = kind
         self.output_scale = float(target["quantization"][0])
-        self._interpreter = interpreter
+        self._run_row = loaded.run_row
         self._source, self._target = int(source["index"]), int(target["index"])
         self._shape = (self.feature_count,)
         # Arrays of rank 0: NumPy would wrap a scalar into one again in every call, for half of a call's time.
@@ -73,6 +74,7 @@ class Int8Model:
 
         Raises:
             InputError: x has another shape, or holds NaN or infinity: a sensor check comes before the model.
+            ExecutionError: LiteRT, or the delegate, failed.
         """
         if x.shape != self._shape:
             raise InputError(f"the model takes one window of shape {self._shape}, got {x.shape}")
@@ -86,10 +88,7 @@ class Int8Model:
         np.maximum(scaled, self._lowest, out=scaled)
         np.minimum(scaled, self._highest, out=scaled)
         self._quantised[0] = scaled
-        interpreter = self._interpreter
-        interpreter.set_tensor(self._source, self._quantised)
-        interpreter.invoke()
-        raw: NDArray[np.int8] = interpreter.get_tensor(self._target)[0]
+        raw: NDArray[np.int8] = self._run_row(self._source, self._quantised, self._target)[0]
         return raw
 
     def infer(self, x: NDArray[np.floating]) -> Float:

@@ -1,8 +1,9 @@
-"""The LiteRT adapter: the one module that knows where the interpreter comes from and how it is started.
+"""The LiteRT adapter: the one module that knows where the interpreter comes from, how it is started, and how it fails.
 
 LiteRT follows offsets in the model's bytes without checking each: damaged bytes can crash the process. So the seal
 behind the model is checked before LiteRT sees it (`models.seal`); against a forger, a bundle's signature is verified
-before that. `models.int8_model` detects with what is loaded here, `models.training_model` learns.
+before that. `models.int8_model` detects with what is loaded here, `models.training_model` learns; what LiteRT raises
+reaches neither.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.errors import DelegateError, ModelFormatError
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import DelegateError, ExecutionError, ModelFormatError
 from models.native_noise import silent_stderr
 from models.seal import check_seal
 
@@ -28,8 +32,8 @@ __all__ = [
     "VERIFIES_MODELS",
     "Execution",
     "Interpreter",
-    "load_interpreter",
-    "one_line",
+    "LoadedModel",
+    "load_model",
     "open_delegate",
 ]
 
@@ -51,6 +55,50 @@ class Execution:
     uses_xnnpack: bool = True
 
 
+class LoadedModel:
+    """A model that is ready to run on one thread.
+
+    Args:
+        interpreter: LiteRT's, with its tensors allocated.
+        what: names the model in errors.
+    """
+
+    def __init__(self, interpreter: Any, what: str) -> None:
+        self.interpreter: Final = interpreter
+        self._what = what
+        self._runners: dict[str, Any] = {}
+
+    @property
+    def signatures(self) -> dict[str, set[str]]:
+        """The names of each signature's inputs."""
+        return {name: set(found["inputs"]) for name, found in self.interpreter.get_signature_list().items()}
+
+    def call(self, signature: str, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The outputs of a signature by name; raises ExecutionError where LiteRT cannot run it."""
+        try:
+            runner = self._runners.get(signature)
+            if runner is None:
+                runner = self._runners[signature] = self.interpreter.get_signature_runner(signature)
+            outputs: dict[str, NDArray[np.float32]] = runner(**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise self._failure(f"{signature!r} of the {self._what}", error) from None
+        return outputs
+
+    def run_row(self, source: int, row: NDArray[np.int8], target: int) -> NDArray[np.int8]:
+        """What tensor `target` holds, a new array, once the tensor `source` holds `row`; raises ExecutionError."""
+        interpreter = self.interpreter
+        try:
+            interpreter.set_tensor(source, row)
+            interpreter.invoke()
+            found: NDArray[np.int8] = interpreter.get_tensor(target)
+        except (ValueError, RuntimeError) as error:
+            raise self._failure(f"the {self._what}", error) from None
+        return found
+
+    def _failure(self, doing: str, error: Exception) -> ExecutionError:
+        return ExecutionError(f"LiteRT cannot run {doing}: {_one_line(error)}")
+
+
 def open_delegate(library: Path) -> Any:
     """A delegate from its shared library; what it is can only be told by running a model on it.
 
@@ -63,11 +111,11 @@ def open_delegate(library: Path) -> Any:
         with silent_stderr():
             return load_delegate(str(library))
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
-        raise DelegateError(f"the delegate library {library} cannot be used: {one_line(error)}") from None
+        raise DelegateError(f"the delegate library {library} cannot be used: {_one_line(error)}") from None
 
 
-def load_interpreter(content: bytes, what: str, execution: Execution | None = None) -> Any:
-    """An interpreter on one thread with its tensors allocated; `what` names the model in errors.
+def load_model(content: bytes, what: str, execution: Execution | None = None) -> LoadedModel:
+    """A model on one thread; `what` names it in errors.
 
     `execution` is by default the processor through XNNPACK, which is LiteRT's own default.
 
@@ -94,11 +142,11 @@ def load_interpreter(content: bytes, what: str, execution: Execution | None = No
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelFormatError(
-            f"LiteRT cannot load the {what} of {len(content)} bytes: {one_line(error)}"
+            f"LiteRT cannot load the {what} of {len(content)} bytes: {_one_line(error)}"
         ) from None
-    return interpreter
+    return LoadedModel(interpreter, what)
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """A runtime's message without its line breaks, at most 300 characters."""
     return " ".join(str(error).split())[:300]

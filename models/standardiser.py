@@ -12,6 +12,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.errors import InputError
+
 __all__ = ["CLIP", "Standardiser", "fit_standardiser"]
 
 CLIP = 8.0
@@ -49,14 +51,14 @@ def fit_standardiser(rows: NDArray[np.floating]) -> Standardiser:
         rows: raw features, shape (n, F), n ≥ 2.
 
     Raises:
-        ValueError: fewer than two rows, another rank, or values that are not finite.
+        InputError: fewer than two rows, another rank, or values that are not finite.
     """
     x = np.asarray(rows, np.float64)
     if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"a standardiser needs at least 2 rows of features, got an array of shape {x.shape}")
+        raise InputError(f"a standardiser needs at least 2 rows of features, got an array of shape {x.shape}")
     if not np.isfinite(x).all():
         bad = int(np.argmin(np.isfinite(x).all(axis=0)))
-        raise ValueError(
+        raise InputError(
             f"feature {bad} holds values that are not finite; drop those windows before commissioning"
         )
     mean = x.mean(axis=0)

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.errors import InputError
 from protocol.manifest import ThresholdSpec
 
 __all__ = ["AlarmState", "Closed", "Opened", "PersonalThreshold", "effective_threshold", "fit_threshold"]
@@ -44,11 +45,11 @@ def fit_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) ->
         personal_scores: this device's healthy scores under that release, shape (n,), n may be 0.
 
     Raises:
-        ValueError: a score is negative or not finite.
+        InputError: a score is negative or not finite.
     """
     scores = np.asarray(personal_scores, np.float64)
     if not (np.isfinite(scores).all() and (scores >= 0).all()):
-        raise ValueError("personal scores must be finite and not negative; leave unscored windows out")
+        raise InputError("personal scores must be finite and not negative; leave unscored windows out")
     if len(scores) < FEWEST_PERSONAL_SCORES:
         return PersonalThreshold(value=spec.score, wanted=spec.score, fitted_on=len(scores))
     wanted = float(np.quantile(scores, spec.quantile)) * spec.margin

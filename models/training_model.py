@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite
 from models.errors import LayoutError, ModelFormatError
-from models.litert import VERIFIES_MODELS, Execution, load_interpreter, one_line
+from models.litert import VERIFIES_MODELS, Execution, load_model
 from models.local_training import require_clip, require_optimizer
 from protocol.training import Optimizer, TrainingSettings
 
@@ -38,17 +38,18 @@ class TrainingModel:
     """
 
     def __init__(self, content: bytes, architecture: Architecture) -> None:
-        interpreter = load_interpreter(content, "training model", _EXECUTION)
+        loaded = load_model(content, "training model", _EXECUTION)
         expected = _signatures(is_classifier=architecture.kind == "dense-classifier")
-        found = {name: set(value["inputs"]) for name, value in interpreter.get_signature_list().items()}
-        if found != expected:
-            raise ModelFormatError(f"a training model has the signatures {expected}, this one has {found}")
+        if loaded.signatures != expected:
+            raise ModelFormatError(
+                f"a training model has the signatures {expected}, this one has {loaded.signatures}"
+            )
         if architecture.layout_sha256.encode() not in content:
             raise ModelFormatError(
                 f"this training model was built for another layout than {architecture.kind} {architecture.layers} ({architecture.layout_sha256[:12]}…)"
             )
         self.architecture: Final = architecture
-        self._runners = {name: interpreter.get_signature_runner(name) for name in expected}
+        self._call = loaded.call
         self._is_restored = self._is_corrected = False
         self._optimizer: Optimizer | None = None
 
@@ -175,15 +176,6 @@ class TrainingModel:
     def _use(self, optimizer: Optimizer) -> None:
         require_optimizer(optimizer, before=self._optimizer)
         self._optimizer = optimizer
-
-    def _call(self, signature: str, **inputs: Float) -> dict[str, Float]:
-        try:
-            outputs: dict[str, Float] = self._runners[signature](**inputs)
-        except (ValueError, RuntimeError) as error:
-            raise ModelFormatError(
-                f"LiteRT cannot run {signature!r} of the training model: {one_line(error)}"
-            ) from None
-        return outputs
 
     def _batch_and_labels(
         self, x: NDArray[np.floating], labels: NDArray[np.floating] | None

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from models.drift.monitor import DriftSettings, make_detectors
 from models.drift.reference import DriftReference, fit_reference
+from models.errors import InputError
 
 __all__ = ["bootstrap_factor", "bootstrap_rows", "factor_for_run_length", "fit_calibrated_reference"]
 
@@ -95,10 +96,10 @@ def bootstrap_factor(
         rng: all the randomness.
 
     Raises:
-        ValueError: too few windows for blocks of this length.
+        InputError: too few windows for blocks of this length.
     """
     if len(rows) < 10 * block:
-        raise ValueError(
+        raise InputError(
             f"a block bootstrap with blocks of {block} needs {10 * block} windows, got {len(rows)}"
         )
     plain = msgspec.structs.replace(settings, threshold_factor=1.0)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from models.drift.detectors import DETECTORS, Detectors
 from models.drift.reference import DriftReference
 from models.drift.state_file import decode_state, encode_state
+from models.errors import DriftStateError
 from protocol.messages.payloads import DetectorFinding
 
 __all__ = ["DriftMonitor", "DriftSettings", "DriftVerdict", "make_detectors"]
@@ -110,7 +111,7 @@ class DriftMonitor:
         """Start afresh against a new normal, e.g. after a new release went live."""
         names = self._names or tuple(str(i) for i in range(reference.sensors))
         if len(names) != reference.sensors:
-            raise ValueError(f"{len(names)} sensor names for a reference of {reference.sensors} sensors")
+            raise DriftStateError(f"{len(names)} sensor names for a reference of {reference.sensors} sensors")
         self._reference = reference
         self._labels = (*names, "score")
         self._detectors = make_detectors(reference, self._settings)

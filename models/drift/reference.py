@@ -13,6 +13,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.errors import InputError
+
 __all__ = ["BINS", "DriftReference", "fit_reference", "has_tied_edges", "log_score_moments", "memory_of"]
 
 BINS = 10
@@ -51,6 +53,23 @@ class DriftReference(Struct, frozen=True, kw_only=True):
     repeats: tuple[float, ...] = ()
     threshold_factor: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse, by ValueError, what no detector can compare with: a file may hold anything."""
+        sensors = self.sensors
+        shapes = {"edges": (sensors, BINS - 1), "mean": (sensors,), "std": (sensors,), "memory": (sensors,)}
+        for field, shape in (shapes | {"tails": (sensors, 2), "repeats": (sensors,)}).items():
+            value = getattr(self, field)
+            if not value and field in {"memory", "tails", "repeats"}:
+                continue
+            try:
+                values = np.array(value, np.float64)
+            except ValueError:  # rows of different length
+                raise ValueError(f"{field} is ragged; expected {shape} numbers") from None
+            if values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"{field} must be {shape} finite numbers, got shape {values.shape}")
+        if min(self.std, default=0.0) <= 0 or not np.isfinite([self.score_mean, self.score_std]).all():
+            raise ValueError("a reference needs positive std and finite score statistics")
+
     @property
     def sensors(self) -> int:
         """How many sensors (features) the reference describes."""
@@ -65,16 +84,16 @@ def fit_reference(rows: NDArray[np.floating], scores: NDArray[np.floating]) -> D
         scores: their anomaly scores, shape (n,), not negative.
 
     Raises:
-        ValueError: too few rows, shapes that disagree, or a value that is not finite; collect more windows.
+        InputError: too few rows, shapes that disagree, or a value that is not finite; collect more windows.
     """
     x = np.asarray(rows, np.float64)
     s = np.asarray(scores, np.float64)
     if x.ndim != 2 or s.shape != (len(x),):
-        raise ValueError(f"reference rows must be (n, F) with n scores, got {x.shape} and {s.shape}")
+        raise InputError(f"reference rows must be (n, F) with n scores, got {x.shape} and {s.shape}")
     if len(x) < 2 * BINS:
-        raise ValueError(f"a drift reference needs at least {2 * BINS} windows, got {len(x)}")
+        raise InputError(f"a drift reference needs at least {2 * BINS} windows, got {len(x)}")
     if not (np.isfinite(x).all() and np.isfinite(s).all() and (s >= 0).all()):
-        raise ValueError(
+        raise InputError(
             "a drift reference needs finite rows and scores; drop windows with NaN or infinity first"
         )
     std = np.maximum(x.std(axis=0, ddof=1), SMALLEST_STD)

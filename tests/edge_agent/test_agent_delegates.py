@@ -19,7 +19,7 @@ from edge_agent.installation.probe_result import ProbeResult
 from edge_agent.settings import load_agent_settings
 from models.bundles import ModelBundle, read_bundle
 from models.delegates import Delegate, DelegateVerdict
-from models.errors import DelegateError, InputError
+from models.errors import DelegateError, ExecutionError, InputError
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
 from runtime.errors import SettingsError
@@ -113,7 +113,7 @@ class Unplugged:
     def infer_and_score(self, x: np.ndarray) -> tuple[np.ndarray, float]:
         self._left -= 1
         if self._left < 0:
-            raise RuntimeError("device\nlost")
+            raise ExecutionError("device\nlost")
         return x, 0.125
 
 

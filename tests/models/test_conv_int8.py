@@ -12,7 +12,7 @@ from models.errors import InputError, RangeError
 from models.export import export_int8_model
 from models.export.int8_graph import export_float_model
 from models.int8_model import Int8Model
-from models.litert import load_interpreter
+from models.litert import load_model
 from protocol.manifest import ConvolutionSpec
 
 
@@ -50,11 +50,9 @@ def windows(architecture: Architecture, count: int, seed: int = 7) -> np.ndarray
 @every_shape
 def test_the_float_graph_equals_the_oracle(shape) -> None:
     architecture, flat = model_of(shape)
-    run = load_interpreter(export_float_model(architecture, flat), "float model").get_signature_runner(
-        "infer"
-    )
+    model = load_model(export_float_model(architecture, flat), "float model")
     x = windows(architecture, 20)
-    output = np.concatenate([run(input=row[None])["output"] for row in x])
+    output = np.concatenate([model.call("infer", input=row[None])["output"] for row in x])
     np.testing.assert_allclose(output, reference_model.infer(architecture, flat, x)[0], atol=1e-5)
 
 

@@ -26,6 +26,7 @@ from models.drift.ewma_histogram import EwmaHistogram
 from models.drift.normal_scores import NormalScores
 from models.drift.reference import DriftReference, fit_reference, has_tied_edges, memory_of
 from models.drift.sensor_checks import SensorChecks
+from models.errors import InputError
 from models.standardiser import CLIP
 
 pytestmark = pytest.mark.edge
@@ -298,11 +299,11 @@ def test_memory_is_one_for_independent_windows_and_that_of_an_autoregression_oth
 
 def test_a_reference_refuses_what_it_cannot_learn_from() -> None:
     good = rng().standard_normal((50, 3))
-    with pytest.raises(ValueError, match="at least 20 windows, got 10"):
+    with pytest.raises(InputError, match="at least 20 windows, got 10"):
         fit_reference(good[:10], np.ones(10))
-    with pytest.raises(ValueError, match=r"\(n, F\) with n scores"):
+    with pytest.raises(InputError, match=r"\(n, F\) with n scores"):
         fit_reference(good, np.ones(3))
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(InputError, match="finite"):
         fit_reference(np.where(good > 1, np.nan, good), np.ones(50))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.errors import FeatureError
+from models.errors import FeatureError, InputError
 from models.features import VIBRATION_FEATURE_NAMES, make_extractor, passthrough_spec, vibration_spec
 from models.standardiser import CLIP, Standardiser, fit_standardiser
 
@@ -162,7 +162,7 @@ def test_a_constant_feature_maps_to_zero_and_its_jump_still_shows() -> None:
 
 
 def test_a_standardiser_refuses_what_it_cannot_learn_from() -> None:
-    with pytest.raises(ValueError, match=r"shape \(1, 3\)"):
+    with pytest.raises(InputError, match=r"shape \(1, 3\)"):
         fit_standardiser(np.ones((1, 3)))
-    with pytest.raises(ValueError, match="feature 1 holds"):
+    with pytest.raises(InputError, match="feature 1 holds"):
         fit_standardiser(np.array([[1, np.nan], [1, 2]]))

@@ -194,5 +194,5 @@ def test_the_monitor_looks_closer_while_something_builds_up() -> None:
 
 
 def test_sensor_names_must_fit_the_reference() -> None:
-    with pytest.raises(ValueError, match="1 sensor names for a reference of 8"):
+    with pytest.raises(DriftStateError, match="1 sensor names for a reference of 8"):
         DriftMonitor(fit_reference(*world(0, 100)), sensors=("a",))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.errors import InputError
 from models.thresholds import AlarmState, Closed, Opened, effective_threshold, fit_threshold
 from protocol.manifest import ThresholdSpec
 
@@ -42,7 +43,7 @@ def test_a_device_cannot_leave_the_published_clamp(scores: float, value: float) 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
 def test_scores_that_cannot_be_are_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match="finite and not negative"):
+    with pytest.raises(InputError, match="finite and not negative"):
         fit_threshold(SPEC, np.append(np.ones(40), bad))
 
 

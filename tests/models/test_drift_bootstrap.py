@@ -17,6 +17,7 @@ from models.drift.bootstrap import (
 )
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
+from models.errors import InputError
 
 pytestmark = pytest.mark.edge
 
@@ -78,7 +79,7 @@ def test_a_larger_factor_makes_a_monitor_slower_to_say_drift() -> None:
 
 def test_too_few_windows_for_the_blocks_are_refused() -> None:
     rows, scores = world(7, 100, 0.0)
-    with pytest.raises(ValueError, match="needs 300 windows, got 100"):
+    with pytest.raises(InputError, match="needs 300 windows, got 100"):
         bootstrap_factor(
             rows, scores, DriftSettings(), block=30, windows=50, chains=2, rng=np.random.default_rng(0)
         )

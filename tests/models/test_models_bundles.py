@@ -55,6 +55,12 @@ def test_golden_vectors_of_another_model_are_refused() -> None:
         )
 
 
+def reference_of(sensors: int) -> dict[str, object]:
+    edges = [[float(i) for i in range(9)]] * sensors
+    nothing = {"memory": [], "tails": [], "repeats": []}
+    return {"mean": [0.0] * sensors, "std": [1.0] * sensors, "edges": edges, **nothing}
+
+
 def changed_json(content: bytes, **change) -> bytes:
     return msgspec.json.encode(msgspec.json.decode(content) | change)
 
@@ -74,8 +80,13 @@ flipped[20_000] ^= 1
         ("training.tflite", lambda _: bytes(flipped), "training.tflite of pump/4 of .* is damaged"),
         ("training.tflite", lambda _: training_bytes("classifier"), "built for another layout"),
         ("reference.json", lambda c: c[:40], "reference.json of pump/4 is not of format 1"),
-        ("reference.json", lambda c: changed_json(c, mean=[0.0] * 5), r"mean in .* must be \(6,\)"),
-        ("reference.json", lambda c: changed_json(c, edges=[[0.0] * 8] * 6), r"edges in .* must be \(6, 9\)"),
+        (
+            "reference.json",
+            lambda c: changed_json(c, **reference_of(5)),
+            "is about 5 features, its model takes 6",
+        ),
+        ("reference.json", lambda c: changed_json(c, mean=[0.0] * 5), r"edges must be \(5, 9\)"),
+        ("reference.json", lambda c: changed_json(c, edges=[[0.0] * 8] * 6), r"edges must be \(6, 9\)"),
         ("reference.json", lambda c: changed_json(c, edges=[[0.0], [0.0, 1.0]]), "ragged"),
         ("reference.json", lambda c: changed_json(c, std=[0.0] * 6), "positive std"),
         ("golden.json", lambda c: changed_json(c, outputs=[]), "must pair inputs of 6 with outputs of 6"),

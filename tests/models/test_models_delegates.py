@@ -11,7 +11,7 @@ from model_samples import int8_bytes, windows
 
 from models.bundles import GoldenVectors, Int8Inference, make_golden_vectors
 from models.delegates import Delegate, find_library, open_with_delegate, try_delegate
-from models.errors import DelegateError
+from models.errors import DelegateError, ExecutionError
 from models.int8_model import Int8Model
 
 pytestmark = pytest.mark.edge
@@ -105,7 +105,7 @@ def test_a_compiled_model_with_other_outputs_is_refused() -> None:
     assert "gives (5,) outputs" in trial(FakeModel(clock, 1e-6, outputs=5), clock).reason
 
 
-@pytest.mark.parametrize("error", [DelegateError("no such\nlibrary"), RuntimeError("driver gone")])
+@pytest.mark.parametrize("error", [DelegateError("no such\nlibrary"), ExecutionError("driver gone")])
 def test_a_delegate_that_fails_gives_its_reason_in_one_line(error: Exception) -> None:
     verdict = trial(error, FakeClock())
     assert not verdict.is_accepted

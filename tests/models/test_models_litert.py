@@ -21,9 +21,16 @@ from model_samples import (
 
 from models import reference_model
 from models.architecture import Architecture
-from models.errors import InputError, LayoutError, ModelError, ModelFormatError, ParameterError
+from models.errors import (
+    ExecutionError,
+    InputError,
+    LayoutError,
+    ModelError,
+    ModelFormatError,
+    ParameterError,
+)
 from models.int8_model import Int8Model
-from models.litert import VERIFIES_MODELS, Interpreter
+from models.litert import VERIFIES_MODELS, Interpreter, load_model
 from models.seal import SEAL_BYTES, check_seal, seal_model
 from models.training_model import TrainingModel
 
@@ -323,6 +330,18 @@ def test_a_device_loads_a_model_quietly_and_without_heavy_libraries() -> None:
         check=False,
     )
     assert (child.returncode, child.stdout.strip(), child.stderr) == (0, "[]", "")
+
+
+def test_what_litert_raises_leaves_as_an_error_of_ours_in_one_line() -> None:
+    model = load_model(int8_bytes("autoencoder"), "int8 model")
+    source = model.interpreter.get_input_details()[0]["index"]
+    with pytest.raises(ExecutionError, match=r"^LiteRT cannot run the int8 model: [^\n]+$"):
+        model.run_row(source, np.zeros((1, 6), np.float32), source)
+    training = load_model(training_bytes("autoencoder"), "training model")
+    with pytest.raises(ExecutionError, match=r"^LiteRT cannot run 'infer' of the training model: [^\n]+$"):
+        training.call("infer", y=np.zeros((1, 6), np.float32))
+    with pytest.raises(ExecutionError, match="LiteRT cannot run 'predict'"):
+        training.call("predict")
 
 
 def test_every_refusal_of_this_package_has_one_root() -> None:
