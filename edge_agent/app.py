@@ -20,9 +20,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
@@ -40,6 +37,7 @@ from edge_agent.mqtt_link import Credentials, MqttLink, Will
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.readiness import Device, read_conditions, refusal
+from edge_agent.release_keys import load_release_keys
 from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
@@ -49,13 +47,12 @@ from edge_agent.sources.port import Source
 from edge_agent.status import load_counters
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.version import AGENT_VERSION
-from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth
 from runtime.durable_files import private_directory
 from runtime.errors import FedgeError, SettingsError
 
-__all__ = ["load_release_keys", "run"]
+__all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
@@ -103,26 +100,6 @@ class _StopSignals:
         self._is_asked = True
         if self._agent is not None:
             self._agent.stop()
-
-
-def load_release_keys(files: tuple[Path, ...]) -> TrustedKeys:
-    """Read the pinned release keys.
-
-    Raises:
-        SettingsError: a file is missing or holds no Ed25519 public key.
-    """
-    keys = []
-    for file in files:
-        try:
-            key = serialization.load_pem_public_key(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"release_keys: {file} is not a public key file: {error}") from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise SettingsError(
-                f"release_keys: {file} holds a {type(key).__name__}; expected an Ed25519 public key"
-            )
-        keys.append(key)
-    return TrustedKeys(keys)
 
 
 def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:

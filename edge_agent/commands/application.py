@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from edge_agent.app import load_release_keys
 from edge_agent.app import run as run_agent
 from edge_agent.commands.status_table import print_status
 from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.mqtt_link import client_tls
+from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
 from edge_agent.status import read_status, status_document

@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     # What costs nothing is checked before Flower and LiteRT are imported: a device that is not ready says so in 0.1 s.
-    from edge_agent.learner.enrolled_files import read_active_bundle, read_device_key, read_invitation
+    from edge_agent.enrolled import load_device_key
+    from edge_agent.learner.enrolled_files import read_active_bundle, read_invitation
 
     settings = load_agent_settings(config)
     invitation = read_invitation(invitation_file)
@@ -98,7 +99,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         raise NotReadyError(
             f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
         )
-    key = read_device_key(settings.paths.device_key)
+    key = load_device_key(settings.paths.device_key)
 
     from edge_agent.learner.client_app import client_app
     from edge_agent.learner.control_variates import VariateFile

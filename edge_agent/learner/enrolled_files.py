@@ -1,4 +1,4 @@
-"""What the learner reads from the device's files before it joins: key, active bundle, rows, invitation.
+"""What the learner reads from the device's files before it joins: invitation and active bundle.
 
 Reading only. The agent and its installer go on writing meanwhile; their files are replaced atomically, so what is
 read here is one state or the next, never half of one. The bundle is verified again: signature, hashes, meaning.
@@ -10,24 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from edge_agent.errors import NotEnrolledError, NotReadyError, ReleaseRefusedError
-from edge_agent.installation.bundle_store import BundleStore
-from edge_agent.installation.journal_file import JournalFile
-from edge_agent.installation.verification import verify
+from edge_agent.errors import NotReadyError, ReleaseRefusedError
+from edge_agent.installation.active import read_active
+from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import StatePaths
 from models.bundles import ModelBundle
-from protocol.bundle import TrustedKeys
-from protocol.errors import IdentityError
-from protocol.identity import load_private_key
 from protocol.messages.payloads import TrainingInvitation
 from runtime.durable_files import read_bytes
-from runtime.errors import SettingsError, StorageError
+from runtime.errors import StorageError
 
-__all__ = ["read_active_bundle", "read_device_key", "read_invitation"]
+__all__ = ["read_active_bundle", "read_invitation"]
 
 
 def read_invitation(path: Path) -> TrainingInvitation:
@@ -45,22 +38,6 @@ def read_invitation(path: Path) -> TrainingInvitation:
         raise NotReadyError(f"{path} holds no training invitation: {error}") from None
 
 
-def read_device_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The device's identity key.
-
-    Raises:
-        NotEnrolledError: there is none.
-        StorageError: it cannot be read as a key.
-    """
-    content = read_bytes(path)
-    if content is None:
-        raise NotEnrolledError(f"there is no device key at {path}: run fedge-agent enrol")
-    try:
-        return load_private_key(content)
-    except IdentityError as error:
-        raise StorageError(f"{path} cannot be read: {error}") from None
-
-
 def read_active_bundle(paths: StatePaths, release_keys: Iterable[Path]) -> ModelBundle:
     """The bundle that detection runs now, verified again.
 
@@ -68,23 +45,11 @@ def read_active_bundle(paths: StatePaths, release_keys: Iterable[Path]) -> Model
         NotReadyError: no release is installed, or its file no longer verifies.
         SettingsError: a release key file cannot be used.
     """
-    journal = JournalFile(paths.install_journal).load()
-    if journal is None or journal.active is None:
-        raise NotReadyError("no release is installed yet; there is no model to train")
-    keys = TrustedKeys(_release_key(path) for path in release_keys)
+    keys = load_release_keys(release_keys)
     try:
-        content = BundleStore(paths.bundles).read(journal.active.sha256)
-        return verify(content, journal.active.sha256, keys)
+        active = read_active(paths.install_journal, paths.bundles, keys)
     except (StorageError, ReleaseRefusedError) as error:
-        raise NotReadyError(f"the active release {journal.active.release} cannot be used: {error}") from None
-
-
-def _release_key(path: Path) -> ed25519.Ed25519PublicKey:
-    content = read_bytes(path)
-    try:
-        key = serialization.load_pem_public_key(content or b"")
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"release key {path} cannot be used: {error}") from None
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise SettingsError(f"release key {path} is no Ed25519 public key")
-    return key
+        raise NotReadyError(f"the active release cannot be used: {error}") from None
+    if active is None:
+        raise NotReadyError("no release is installed yet; there is no model to train")
+    return active.bundle

@@ -8,9 +8,11 @@ import pytest
 
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import FleetError, FleetUnreachableError, NotEnrolledError
+from edge_agent.errors import FleetError, FleetUnreachableError, NotEnrolledError, NotReadyError
 from edge_agent.fleet_client import DesiredAnswer
+from edge_agent.learner.enrolled_files import read_active_bundle
 from edge_agent.score_log import HEADER, ScoreLog
+from edge_agent.settings import StatePaths
 from protocol.messages.payloads import DesiredState
 
 pytestmark = pytest.mark.edge
@@ -92,3 +94,12 @@ def test_desired_state_over_https_is_taken_once_and_asked_for_by_etag(
     assert len(woken) == 1
     assert caplog.text.count("desired_not_asked") == 1
     poll.close()
+
+
+def test_a_learner_that_meets_a_damaged_journal_leaves_it_to_the_agent(tmp_path: Path) -> None:
+    paths = StatePaths(tmp_path)
+    paths.install_journal.write_bytes(b"half of a jour")
+    with pytest.raises(NotReadyError, match=r"install\.json is damaged"):
+        read_active_bundle(paths, ())
+    assert paths.install_journal.read_bytes() == b"half of a jour"
+    assert not list(tmp_path.glob("*.damaged"))
