@@ -7,13 +7,13 @@ import secrets
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 import pytest
+from command_line import run_command
 from fleet_world import (
     NOW,
     TENANT,
@@ -76,12 +76,7 @@ class Site:
         )
 
     def cli(self, *arguments: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "fleet", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command("fleet", *arguments)
         assert done.returncode == status, done.stderr
         return done.stdout if status == 0 else done.stderr
 

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from agent_world import healthy, running_agent, write_device
+from command_line import run_command
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_world import (
     NOW,
@@ -44,10 +45,12 @@ from service.roles import Role
 
 
 def refusal(program: str, *arguments: str) -> str:
-    """What `program` says on standard error before it ends with a status that is not 0: one line."""
-    done = subprocess.run(
-        [sys.executable, "-m", program, *arguments], capture_output=True, text=True, check=False
-    )
+    """What `program`, as a process, says on standard error before it ends with a status that is not 0: one line."""
+    command = [sys.executable, "-m", program, *arguments]
+    return one_line(subprocess.run(command, capture_output=True, text=True, check=False))
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode not in {0, -6, -11}, done.stdout
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
@@ -66,9 +69,8 @@ class Site:
     log: Path
 
     def publish(self, path: Path) -> str:
-        return refusal(
-            "fleet", "releases", "publish", str(path), "--url", self.url, "--token-file", str(self.token_file)
-        )
+        reach = ("--url", self.url, "--token-file", str(self.token_file))
+        return one_line(run_command("fleet", "releases", "publish", str(path), *reach))
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +149,10 @@ def test_a_truncated_and_an_unknown_message_are_one_log_line_each_and_the_fleet_
 def test_a_config_with_a_typo_names_the_key_that_was_meant(tmp_path: Path) -> None:
     device = write_device(tmp_path / "device", rows=healthy(10))
     device.write_text(device.read_text().replace("family =", "famly ="))
-    for command in ("check-config", "run"):
-        assert "did you mean 'family'?" in refusal("edge_agent", command, "--config", str(device))
+    assert "did you mean 'family'?" in refusal("edge_agent", "run", "--config", str(device))
+    assert "did you mean 'family'?" in one_line(
+        run_command("edge_agent", "check-config", "--config", str(device))
+    )
     service = tmp_path / "service.toml"
     service.write_text('lisen = "127.0.0.1:1"\n')
     for program in ("fleet", "aggregator"):
@@ -158,7 +162,7 @@ def test_a_config_with_a_typo_names_the_key_that_was_meant(tmp_path: Path) -> No
     assert "devises" in refusal("simulations", "run", str(scenario))
     service.write_text("listen = ")
     for program in ("fleet", "aggregator"):
-        assert "not valid TOML" in refusal(program, "serve", "--config", str(service))
+        assert "not valid TOML" in one_line(run_command(program, "serve", "--config", str(service)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""A command line of ours, called in this process: what it prints and the status it ends with, as a person at a shell gets them.
+
+A process of its own costs a second of imports at each call. That a program really starts as a process is shown once for
+each (`house/test_bad_input.py`); servers always are processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import subprocess
+import sys
+import traceback
+from unittest.mock import patch
+
+
+def run_command(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """``python -m program words ...`` to its end."""
+    main = importlib.import_module(f"{program}.cli").main
+    out, err = io.StringIO(), io.StringIO()
+    command = [program, *words]
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", command),
+    ):
+        try:
+            status = main() or 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except Exception:  # noqa: BLE001 - what a person would get: a traceback and status 1
+            traceback.print_exc()
+            status = 1
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
