@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import uvicorn
 from amqtt.broker import Broker
+from command_line import run_command
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Request, Response
@@ -214,7 +215,7 @@ round_deadline_s = 30
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`fedge-aggregator …` to its end."""
+    """`fedge-aggregator serve …` as a process, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "aggregator", *arguments],
         capture_output=True,
@@ -231,7 +232,7 @@ class AggregatorProcess:
         import tomllib
 
         self.config, self._tls = config, tls
-        made = run_cli("tokens", "create", "--name", "tester", "--config", str(config))
+        made = run_command("aggregator", "tokens", "create", "--name", "tester", "--config", str(config))
         assert made.returncode == 0, made.stderr
         self.token_file = config.parent / "operator.token"
         self.token_file.write_text(made.stdout)

@@ -21,6 +21,7 @@ from aggregator_service_world import (
     write_config,
     write_release_key,
 )
+from command_line import run_command
 from flower_world import (
     RELEASE_KEY,
     Device,
@@ -170,7 +171,7 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         while ear.next() is not None:
             pass
         assert len(aggregator.runs()) == 1
-        shown = run_cli("runs", run["id"], *aggregator.client_options, "--json")
+        shown = run_command("aggregator", "runs", run["id"], *aggregator.client_options, "--json")
         assert json.loads(shown.stdout)["state"] == "COMPLETED"
         assert aggregator.terminate() == 0, aggregator.log()
     finally:
@@ -188,7 +189,9 @@ def test_a_broker_that_forgot_everything_gets_the_invitation_again(
     try:
         aggregator.start()
         ear = Invitations(broker.port)
-        started = run_cli("train", "--family", "press", *aggregator.client_options, "--json")
+        started = run_command(
+            "aggregator", "train", "--family", "press", *aggregator.client_options, "--json"
+        )
         run = json.loads(started.stdout)["id"]
         assert ear.next_invitation().run_id == run
         ear.close()
@@ -197,15 +200,15 @@ def test_a_broker_that_forgot_everything_gets_the_invitation_again(
         wait_until(lambda: aggregator.http.get("/healthz").json()["broker_connected"], "reconnection")
         ear = Invitations(broker.port)
         assert ear.next_invitation().run_id == run
-        twice = run_cli("train", "--family", "press", *aggregator.client_options)
+        twice = run_command("aggregator", "train", "--family", "press", *aggregator.client_options)
         assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
         assert "already training" in twice.stderr
-        canceled = run_cli("runs", run, "--cancel", *aggregator.client_options)
+        canceled = run_command("aggregator", "runs", run, "--cancel", *aggregator.client_options)
         assert canceled.returncode == 0, canceled.stderr
         aggregator.wait_for("CANCELED")
         assert ear.next() is None
         ear.close()
-        unknown = run_cli("train", "--family", "pres", *aggregator.client_options)
+        unknown = run_command("aggregator", "train", "--family", "pres", *aggregator.client_options)
         assert unknown.returncode == 2
         assert "valid are press" in unknown.stderr
         assert (

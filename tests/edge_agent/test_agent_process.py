@@ -30,6 +30,7 @@ from agent_world import (
     status_of,
     write_device,
 )
+from command_line import run_command
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -297,16 +298,19 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: BrokerThread) -> None:
     config = _device(tmp_path, broker)
-    assert "is fine: family pump, 6 features" in _command("check-config", "--config", str(config)).stdout
-    before = _command("status", "--config", str(config))
+    assert (
+        "is fine: family pump, 6 features"
+        in run_command("edge_agent", "check-config", "--config", str(config)).stdout
+    )
+    before = run_command("edge_agent", "status", "--config", str(config))
     assert (before.returncode, "has the agent been started" in before.stderr) == (2, True)
     with running_agent(config):
         wait_until(lambda: health_of_status(config).get("windows", 0) > 70, "some windows")  # type: ignore[operator] # a number
-        told = _command("status", "--config", str(config), "--json")
+        told = run_command("edge_agent", "status", "--config", str(config), "--json")
         assert told.returncode == 0
         found = json.loads(told.stdout)
         assert (found["running"], found["device"], found["health"]["release"]) == (True, DEVICE, "pump/1")
-        shown = _command("status", "--config", str(config))
+        shown = run_command("edge_agent", "status", "--config", str(config))
         assert shown.returncode == 0
         assert "pump/1" in shown.stdout
         second = _command("run", "--config", str(config))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from command_line import run_command
 from cryptography.hazmat.primitives import serialization
 from https_world import make_certificate
 from installation_world import KEYS, RELEASE_KEY, REQUIREMENTS, TrustingProbe, make_bundle
@@ -68,8 +69,7 @@ class Fleet:
         return url if end else ""
 
     def cli(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "fleet", *arguments, "--config", str(self.config)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command("fleet", *arguments, "--config", str(self.config))
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[-1]
 
