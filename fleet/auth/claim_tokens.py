@@ -62,7 +62,7 @@ def import_claims(session: Session, lines: Iterable[str], now: float) -> int:
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        uses = words[1] if len(words) == 2 else "1"
+        uses = [*words, "1"][1]
         if len(words) > 2 or not uses.isdecimal() or int(uses) < 1 or len(words[0]) < MINIMUM_CHARS:
             raise SettingsError(
                 f"line {number} of claim_tokens_file is not '<token> [uses]' with a token of {MINIMUM_CHARS} or more characters and uses ≥ 1"

@@ -1,8 +1,8 @@
 """One trial: a forked child imports the mutated module in place of the real one and runs the tests that could notice.
 
 The parent has imported every foreign library once and none of our modules: a child pays for our code and the chosen tests alone.
-A child has a budget of processor time and not of the clock, so that a busy machine kills no mutant; the clock ends only a child
-that waits for ever. Processes that a test starts see the real code, and end with the child's own process group.
+A child has a budget of processor time and not of the clock, so that a busy machine kills no mutant; ended is
+also one that only sleeps. Processes that a test starts see the real code, and end with the child's own process group.
 """
 
 import importlib
@@ -25,6 +25,9 @@ from typing import Any
 import hypothesis
 import pytest
 from reach import PRODUCT, Reach, Recorder
+
+ASLEEP_S = 40
+"""So long no test of ours sleeps."""
 
 OPTIONS = (
     "-q",
@@ -135,8 +138,7 @@ class Trial:
         self, path: str, source: str, tests: list[str], *, tests_s: float, output: Path | str = os.devnull
     ) -> None:
         processor_s = 10 + 10 * tests_s
-        self._began = time.monotonic()
-        self._patience_s = 6 * processor_s  # only for a child that waits without computing
+        self._looked_at, self._asleep = time.monotonic(), 0
         self.pid = _fork(lambda: _try(path, source, tests, processor_s), output)
 
     def wait(self) -> str:
@@ -153,7 +155,7 @@ class Trial:
         """
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
-            if time.monotonic() - self._began < self._patience_s:
+            if not self._waits_for_ever():
                 return None
             self.end()
             return "timeout"
@@ -166,11 +168,31 @@ class Trial:
             raise RuntimeError(msg)
         return "survived" if code == 0 else "killed"
 
+    def _waits_for_ever(self) -> bool:
+        """Whether nothing of the child has wanted a processor in many looks, a second apart; one that is kept waiting wants one."""
+        if time.monotonic() - self._looked_at < 1:
+            return False
+        self._looked_at = time.monotonic()
+        self._asleep = 0 if _wants_a_processor(self.pid) else self._asleep + 1
+        return self._asleep >= ASLEEP_S
+
     def end(self) -> None:
         """End a child that still runs, and all that it started."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         _end_group(self.pid)
+
+
+def _wants_a_processor(session: int) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            tasks = stat.parent.glob("task/*/stat") if int(fields[3]) == session else ()
+            if any(task.read_text().rpartition(")")[2].split()[0] in "RD" for task in tasks):
+                return True
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+    return False
 
 
 def _try(path: str, source: str, tests: list[str], processor_s: float) -> int:
