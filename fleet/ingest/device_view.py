@@ -7,7 +7,8 @@ arrived at all proves that the device is reachable.
 
 from __future__ import annotations
 
-from fleet.ingest.plain_data import plain_data
+from typing import Any
+
 from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
 from protocol.messages.kinds import DriftState
@@ -16,8 +17,10 @@ from protocol.messages.payloads import Birth, Death, DriftReport, Health, Instal
 __all__ = ["observe", "set_drift"]
 
 
-def observe(device: Device, event: Event, *, received_at: float, retained: bool) -> None:
-    """Bring `device` up to date with a stored event.
+def observe(
+    device: Device, event: Event, fields: dict[str, Any], *, received_at: float, retained: bool
+) -> None:
+    """Bring `device` up to date with a stored event; `fields` is the event's data as `plain_data` gives it.
 
     A retained message is the broker's memory: it says nothing about now, except that a last will of the boot we
     believe in means that the device is gone.
@@ -38,7 +41,7 @@ def observe(device: Device, event: Event, *, received_at: float, retained: bool)
             device.family, device.labels = birth.family, dict(birth.labels)
             _set_release(device, birth.release, received_at)
         case Health() as health:
-            device.last_health, device.last_health_at = plain_data(health), received_at
+            device.last_health, device.last_health_at = fields, received_at
             _set_release(device, health.release, received_at)
             set_drift(device, drifted=health.drifted, score=health.drift_score, at=received_at)
         case DriftReport() as report:

@@ -25,8 +25,7 @@ from protocol.messages.kinds import Kind
 from protocol.messages.payloads import AnomalyEvent
 from protocol.topics import UPLINK_KINDS, parse_device_topic
 
-__all__ = ["Arrival", "Refusal", "RefusalReason", "anomaly_window", "judge"]
-
+__all__ = ["Accepted", "Arrival", "Refusal", "RefusalReason", "judge"]
 
 MAXIMUM_SEQUENCE: Final = (1 << 62) - 1
 """What a signed 64-bit column holds with room for a successor."""
@@ -54,6 +53,15 @@ class Arrival:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A message that may be stored, decoded once. `window` is an anomaly's raw window: little-endian float32."""
+
+    arrival: Arrival
+    event: Event
+    window: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """A message that is dropped: whose topic it came on (``?`` if that is wrong already), why, in one line."""
 
@@ -62,7 +70,7 @@ class Refusal:
     message: str
 
 
-def judge(arrival: Arrival, tenant: str) -> Event | Refusal:
+def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
     """Decode an arrival, or say why it is refused. Does not know which devices are enrolled."""
     device = "?"
     try:
@@ -71,11 +79,10 @@ def judge(arrival: Arrival, tenant: str) -> Event | Refusal:
         if topic.tenant != tenant or topic.kind not in UPLINK_KINDS:
             raise TopicError(f"topic {arrival.topic[:120]!r} is not an uplink topic of tenant {tenant!r}")
         event = decode(arrival.payload, topic.kind)
-        if isinstance(event.data, AnomalyEvent):
-            anomaly_window(event.data)
+        window = _window(event.data) if isinstance(event.data, AnomalyEvent) else None
         if event.source == topic.device:
             _check_sequence(event, topic.kind)
-            return event
+            return Accepted(arrival=arrival, event=event, window=window)
     except ProtocolError as error:
         return Refusal(device=device, reason=_reason(error), message=str(error))
     return Refusal(
@@ -85,12 +92,8 @@ def judge(arrival: Arrival, tenant: str) -> Event | Refusal:
     )
 
 
-def anomaly_window(anomaly: AnomalyEvent) -> bytes | None:
-    """The raw window's bytes (little-endian float32), or None where the device left it out.
-
-    Raises:
-        MalformedMessageError: not base64, or its length does not fit `window_shape`.
-    """
+def _window(anomaly: AnomalyEvent) -> bytes | None:
+    """The raw window's bytes, or None where the device left it out; raises MalformedMessageError."""
     if not anomaly.window:
         return None
     try:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.ingest.device_view import observe
-from fleet.ingest.judging import Arrival, Refusal, RefusalReason, anomaly_window, judge
+from fleet.ingest.judging import Accepted, Arrival, Refusal, RefusalReason, judge
 from fleet.ingest.plain_data import plain_data
 from fleet.ingest.sequences import containing, contains, merge
 from fleet.metrics import FleetMetrics
@@ -93,7 +93,7 @@ class EventStore:
     def _drop(self, arrival: Arrival, error: Exception) -> BatchResult:
         judged = judge(arrival, self._tenant)
         refusal = Refusal(
-            device=judged.device if isinstance(judged, Refusal) else judged.source,
+            device=judged.device if isinstance(judged, Refusal) else judged.event.source,
             reason=RefusalReason.MALFORMED,
             message=f"the database cannot hold a value of this message: {str(error).splitlines()[0][:200]}",
         )
@@ -104,24 +104,19 @@ class EventStore:
 
     def _store_together(self, arrivals: Sequence[Arrival]) -> BatchResult:
         started = time.monotonic()
-        events: list[tuple[Event, Arrival]] = []
-        refusals: list[Refusal] = []
-        for arrival in arrivals:
-            judged = judge(arrival, self._tenant)
-            if isinstance(judged, Refusal):
-                refusals.append(judged)
-            else:
-                events.append((judged, arrival))
+        judged = [judge(arrival, self._tenant) for arrival in arrivals]
+        refusals = [one for one in judged if isinstance(one, Refusal)]
+        accepted = [one for one in judged if isinstance(one, Accepted)]
         batch = _Batch()
         with self._database.write() as session:
-            devices = _devices(session, {event.source for event, _ in events})
-            ranges = _ranges(session, events)
-            for event, arrival in events:
-                device = devices.get(event.source)
+            devices = _devices(session, {one.event.source for one in accepted})
+            ranges = _ranges(session, [one.event for one in accepted])
+            for one in accepted:
+                device = devices.get(one.event.source)
                 if device is None or device.state == DeviceState.REVOKED:
-                    refusals.append(_stranger(event.source, revoked=device is not None))
+                    refusals.append(_stranger(one.event.source, revoked=device is not None))
                 else:
-                    _take(batch, ranges, device, event, arrival)
+                    _take(batch, ranges, device, one)
             acked = _store_ranges(session, ranges, batch)
             for table, rows in batch.rows.items():
                 session.execute(insert(table), rows)
@@ -167,10 +162,10 @@ def _devices(session: Session, names: set[str]) -> dict[str, Device]:
     return {device.id: device for device in rows}
 
 
-def _ranges(session: Session, events: Sequence[tuple[Event, Arrival]]) -> dict[Boot, list[tuple[int, int]]]:
+def _ranges(session: Session, events: Iterable[Event]) -> dict[Boot, list[tuple[int, int]]]:
     """The stored ranges that the batch's sequences lie in or touch; others cannot change."""
     spans: dict[Boot, list[int]] = defaultdict(list)
-    for event, _ in events:
+    for event in events:
         spans[event.source, event.boot_id].append(event.sequence)
     found: dict[Boot, list[tuple[int, int]]] = {boot: [] for boot in spans}
     if not spans:
@@ -192,13 +187,13 @@ def _take(
     batch: _Batch,
     ranges: Mapping[Boot, list[tuple[int, int]]],
     device: Device,
-    event: Event,
-    arrival: Arrival,
+    accepted: Accepted,
 ) -> None:
-    boot = (event.source, event.boot_id)
+    event, arrival = accepted.event, accepted.arrival
+    boot, fields = (event.source, event.boot_id), plain_data(event.data)
     # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
     if event.sequence == 0:
-        observe(device, event, received_at=arrival.received_at, retained=arrival.retained)
+        observe(device, event, fields, received_at=arrival.received_at, retained=arrival.retained)
         return
     batch.touched[boot].add(event.sequence)
     if event.sequence in batch.fresh[boot] or contains(ranges[boot], event.sequence):
@@ -206,26 +201,25 @@ def _take(
         return
     batch.fresh[boot].add(event.sequence)
     batch.stored[kind_of(event.data)] += 1
-    observe(device, event, received_at=arrival.received_at, retained=arrival.retained)
-    table_and_row = _row(event, arrival.received_at)
+    observe(device, event, fields, received_at=arrival.received_at, retained=arrival.retained)
+    table_and_row = _row(accepted, fields)
     if table_and_row is not None:
         table, row = table_and_row
         batch.rows[table].append(row)
 
 
-def _row(event: Event, received_at: float) -> tuple[type[Base], dict[str, Any]] | None:
+def _row(accepted: Accepted, fields: dict[str, Any]) -> tuple[type[Base], dict[str, Any]] | None:
+    event = accepted.event
     identity = {
         "device": event.source,
         "boot_id": event.boot_id,
         "sequence": event.sequence,
         "sent_at": event.time,
-        "received_at": received_at,
+        "received_at": accepted.arrival.received_at,
     }
-    data = event.data
-    fields = plain_data(data)
-    match data:
+    match event.data:
         case AnomalyEvent():
-            return Anomaly, identity | fields | {"window": anomaly_window(data)}
+            return Anomaly, identity | fields | {"window": accepted.window}
         case DriftReport():
             return DriftRecord, identity | fields
         case InstallReport():

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from fleet.storage.base import Base
 from service.roles import Role
 
-__all__ = ["AuditEntry", "ClaimToken", "OperatorToken", "Role"]
+__all__ = ["AuditEntry", "ClaimToken", "OperatorToken"]
 
 
 class OperatorToken(Base):

@@ -4,9 +4,12 @@ SQLite by default, PostgreSQL by URL. Invariants:
 
 * What a `write` block did is on disk when the block has ended (SQLite: WAL and ``synchronous=FULL``, so also
   after a power cut), or not at all when it raised.
-* A SQLite writer takes the write lock when it begins, never in the middle: a transaction that read first cannot
-  fail because another wrote meanwhile. Writers of this process queue on a lock, which hands over at once, where
-  SQLite's own busy handler polls; writers of other processes (the command line) wait `BUSY_TIMEOUT_S`.
+* One writer at a time, on either database: a writer takes the write lock when it begins, never in the middle. What it
+  read stays true until it commits, so a decision in Python (is this the first verdict? is the rollout still running?)
+  needs no lock of its own. Writers of this process queue on a lock, which hands over at once and holds no connection;
+  writers of other processes (the command line) wait up to `BUSY_TIMEOUT_S`. The cost: writes do not run in parallel on
+  PostgreSQL either; ours take milliseconds.
+* A reader sees one snapshot, from its first statement to its last.
 * Everything here is synchronous and belongs on a worker thread: FastAPI runs plain ``def`` endpoints on one, tasks
   of the event loop use ``asyncio.to_thread``. The loop itself never waits for a disk.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +36,10 @@ __all__ = ["Base", "Database", "open_database"]
 BUSY_TIMEOUT_S: Final = 30
 """How long a writer waits for another process's transaction; ours take milliseconds."""
 
-_IMMEDIATE: Final = "fedge_write"
+WRITE_LOCK: Final = 0x0FED6E
+"""Key of PostgreSQL's advisory lock that a writer holds; nothing else of ours takes one."""
+
+_WRITES: Final = "fedge_write"
 
 
 class Base(DeclarativeBase):
@@ -57,14 +63,16 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._sqlite = engine.dialect.name == "sqlite"
         self._write_lock = threading.Lock()
-        self._writer = engine.execution_options(**{_IMMEDIATE: True})
+        self._writer = engine.execution_options(**{_WRITES: True})
+        self._reader = engine
+        if engine.dialect.name == "postgresql":
+            self._reader = engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session over one consistent snapshot; whatever it changed is discarded."""
-        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
@@ -74,7 +82,7 @@ class Database:
         Not re-entrant: do not open a second `write` inside one.
         """
         with (
-            self._write_lock if self._sqlite else nullcontext(),
+            self._write_lock,
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -107,7 +115,12 @@ def open_database(url: str) -> Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         case "postgresql":
-            engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            engine = create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                connect_args={"options": f"-c lock_timeout={BUSY_TIMEOUT_S}s"},
+            )
+            event.listen(engine, "begin", _begin_postgresql)
         case other:
             raise SettingsError(f"database_url names {other!r}; valid are sqlite and postgresql")
     return Database(engine)
@@ -123,5 +136,11 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # the driver has begun; each statement after the lock sees everything that former writers committed
+    if connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Databases
 from fastapi.testclient import TestClient
 from fleet_world import NOW, TENANT, Machine, write_release_key
 
@@ -53,7 +54,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     write_release_key(folder / "release.pub.pem")
     (folder / "agg.password").write_text("made-up\n")
@@ -71,10 +72,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         """
     )
     settings = load_fleet_settings(folder / "fleet.toml")
-    database = open_storage(settings.effective_database_url)
-    with TestClient(build_app(settings, database), raise_server_exceptions=False) as client:
-        yield Fleet(client, database, folder)
-    database.close()
+    with databases.fresh() as url:
+        database = open_storage(url)
+        with TestClient(build_app(settings, database), raise_server_exceptions=False) as client:
+            yield Fleet(client, database, folder)
+        database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from fleet.rollouts.engine import RolloutEngine
@@ -11,7 +10,7 @@ from fleet.rollouts.operations import carry_out_verb, create_rollout
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import RolloutView, view_rollout
-from fleet.storage.base import Base, Database, open_database
+from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
@@ -39,10 +38,9 @@ class RecordingPublisher:
 class RolloutWorld:
     """Twelve devices on ``pump/1``; ``pump/1`` to ``pump/3`` are published."""
 
-    def __init__(self, path: Path, devices: int = 12, *, fresh: bool = True) -> None:
+    def __init__(self, database_url: str, devices: int = 12, *, fresh: bool = True) -> None:
         self.now = 1000.0
-        self.database: Database = open_database(f"sqlite:///{path / 'fleet.sqlite'}")
-        Base.metadata.create_all(self.database.engine)
+        self.database: Database = open_database(database_url)
         self.publisher = RecordingPublisher()
         self.engine = RolloutEngine(self.database, self.publisher, now=lambda: self.now)
         self.devices = [f"d{number:02}" for number in range(devices)]

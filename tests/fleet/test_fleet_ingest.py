@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health
@@ -19,22 +17,13 @@ from fleet.ingest.judging import Arrival, RefusalReason
 from fleet.ingest.sequences import containing, contains, gap_count, merge
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.migrations.upgrade import upgrade
 from fleet.storage.access_tables import AuditEntry
-from fleet.storage.base import Database, open_database
+from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord, EventRange, HealthRecord, InstallRecord
 from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import DeathReason, DriftState, InstallStatus, InstallStep, Kind
 from protocol.messages.payloads import Ack, Birth, BootAck, Death, DriftReport, InstallReport
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path}/fleet.sqlite")
-    upgrade(database)
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from fleet.device_query import device_filter
 from fleet.errors import QuerySyntaxError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.storage.access_tables import Role
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import DriftReport
+from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
 

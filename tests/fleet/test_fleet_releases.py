@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import Machine, bundle, enrol_directly
 
-from fleet.storage.access_tables import Role
+from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fleet_world import Machine, enrol_directly
 from test_fleet_api import Fleet, fleet, is_problem
 
-from fleet.storage.access_tables import Role
 from protocol.identity import fingerprint, key_from_compressed
+from service.roles import Role
 
 __all__ = ["fleet"]  # the fixture
 

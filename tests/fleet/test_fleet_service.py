@@ -50,8 +50,8 @@ from service.roles import Role
 class Site:
     """A folder with fleet.toml, and what a person would type there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.folder, self._database_url = folder, database_url
         self.port = free_port()
         self.log = folder / "fleet.log"
         self.passwords = folder / "passwords"
@@ -63,6 +63,7 @@ class Site:
             f"""
             listen = "127.0.0.1:0"
             data_dir = "data"
+            database_url = "{database_url}"
             tenant = "{TENANT}"
             release_keys = ["release.pub.pem"]
             [mqtt]
@@ -81,7 +82,7 @@ class Site:
         return done.stdout if status == 0 else done.stderr
 
     def database(self) -> Database:
-        return open_storage(f"sqlite:///{self.folder}/data/fleet.sqlite")
+        return open_storage(self._database_url)
 
     def token(self, role: Role = Role.ADMIN) -> str:
         database = self.database()
@@ -124,8 +125,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path, database_url: str) -> Site:
+    return Site(tmp_path, database_url)
 
 
 def is_connected(url: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fleet_world import NOW
@@ -13,20 +11,12 @@ from sqlalchemy import select
 from fleet.auth.claim_tokens import create_claim, find_claim, import_claims, use_claim
 from fleet.auth.operator_tokens import OperatorTokens, create_token, revoke_token
 from fleet.errors import BadRequestError, ConflictError, NotFoundError
-from fleet.migrations.upgrade import open_storage
 from fleet.storage.access_tables import ClaimToken, OperatorToken
 from fleet.storage.base import Database
 from protocol.errors import TopicError
 from runtime.errors import SettingsError
 from service.errors import UnauthenticatedError
 from service.roles import Caller, Role
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
-    yield opened
-    opened.close()
 
 
 def claim(database: Database, *, uses: int = 1, lifetime_s: float | None = None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
@@ -13,9 +15,10 @@ from sqlalchemy import select
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
-from fleet.storage.access_tables import AuditEntry, Role
+from fleet.storage.access_tables import AuditEntry
 from fleet.storage.device_tables import Device
 from fleet.storage.verdict_tables import VerdictRecord
+from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
 
@@ -60,12 +63,29 @@ def test_a_verdict_is_kept_with_author_and_time_and_shown(fleet: Fleet, machine:
     assert (given["verdict"], given["author"], given["note"]) == ("false_alarm", "a-operator", "a forklift")
     assert given["given_at"] == pytest.approx(fleet.now(), abs=60)
     assert fleet.call("GET", f"/v1/anomalies/{one}/verdict").json() == given
-    reopened = open_storage(str(fleet.database.engine.url))  # as another process sees it
+    # as another process sees it
+    reopened = open_storage(fleet.database.engine.url.render_as_string(hide_password=False))
     with reopened.read() as session:
         kept = session.get(VerdictRecord, one)
         assert kept is not None
         assert kept.author == "a-operator"
     reopened.close()
+
+
+def test_two_first_verdicts_at_the_same_time_are_both_heard(fleet: Fleet, machine: Machine) -> None:
+    ids = anomalies(fleet, machine, 10)
+    together = threading.Barrier(4)
+
+    def give(author: Role) -> list[int]:
+        statuses = []
+        for one in ids:
+            together.wait()
+            statuses.append(fleet.call("PUT", f"/v1/anomalies/{one}/verdict", author, json=TRUE).status_code)
+        return statuses
+
+    with ThreadPoolExecutor(4) as pool:
+        answered = list(pool.map(give, [Role.OPERATOR, Role.ADMIN] * 2))
+    assert answered == [[200] * len(ids)] * 4
 
 
 def test_a_verdict_can_be_corrected_and_keeps_its_place(fleet: Fleet, machine: Machine) -> None:

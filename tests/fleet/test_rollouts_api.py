@@ -28,8 +28,8 @@ from service.roles import Role
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[RolloutWorld]:
-    world = RolloutWorld(tmp_path)
+def world(database_url: str) -> Iterator[RolloutWorld]:
+    world = RolloutWorld(database_url)
     yield world
     world.close()
 

@@ -15,7 +15,6 @@ from fleet.rollouts.verbs import Verb
 # runs in a child: the publisher kills its own process when it is asked to announce
 KILLED_BEFORE_PUBLISHING = """
 import os, signal, sys
-from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from rollout_world import RolloutWorld
 from fleet.rollouts.verbs import Verb
@@ -24,25 +23,25 @@ class Killed:
     def announce(self, devices):
         os.kill(os.getpid(), signal.SIGKILL)
 
-world = RolloutWorld(Path(sys.argv[2]))
+world = RolloutWorld(sys.argv[2])
 rollout = world.create()
 world.publisher = Killed()
 world.say(rollout, Verb(sys.argv[3]))
 """
 
 
-def test_a_kill_between_commit_and_publish_is_mended_at_the_next_start(tmp_path: Path) -> None:
+def test_a_kill_between_commit_and_publish_is_mended_at_the_next_start(database_url: str) -> None:
     arguments = [
         sys.executable,
         "-c",
         KILLED_BEFORE_PUBLISHING,
         str(Path(__file__).parent),
-        str(tmp_path),
+        database_url,
         "start",
     ]
     child = subprocess.run(arguments, check=False)
     assert child.returncode == -signal.SIGKILL
-    world = RolloutWorld(tmp_path, fresh=False)
+    world = RolloutWorld(database_url, fresh=False)
     try:
         view = world.view("ro-1")
         assert view.state is RolloutState.RUNNING
@@ -56,8 +55,8 @@ def test_a_kill_between_commit_and_publish_is_mended_at_the_next_start(tmp_path:
         world.close()
 
 
-def test_a_decision_that_cannot_be_stored_whole_is_not_stored_at_all(tmp_path: Path) -> None:
-    world = RolloutWorld(tmp_path)
+def test_a_decision_that_cannot_be_stored_whole_is_not_stored_at_all(database_url: str) -> None:
+    world = RolloutWorld(database_url)
     try:
         rollout = world.create(release="pump/3", rollback_to="pump/2")
         world.say(rollout, Verb.START)

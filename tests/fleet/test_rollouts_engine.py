@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from rollout_world import RolloutWorld
@@ -26,8 +25,8 @@ TENANT = "demo"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[RolloutWorld]:
-    world = RolloutWorld(tmp_path)
+def world(database_url: str) -> Iterator[RolloutWorld]:
+    world = RolloutWorld(database_url)
     yield world
     world.close()
 

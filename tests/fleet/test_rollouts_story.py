@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from rollout_world import RolloutWorld, make_device
@@ -18,8 +17,8 @@ from protocol.messages.kinds import InstallStatus
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[RolloutWorld]:
-    world = RolloutWorld(tmp_path)
+def world(database_url: str) -> Iterator[RolloutWorld]:
+    world = RolloutWorld(database_url)
     yield world
     world.close()
 

@@ -1,0 +1,38 @@
+"""Every fleet test that touches a database runs on SQLite and on PostgreSQL; see `databases`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from databases import Databases, PostgresqlDatabases, SqliteDatabases, postgresql_server
+
+from fleet.migrations.upgrade import open_storage
+from fleet.storage.base import Database
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def databases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Databases]:
+    """Databases of either kind; once per pytest process."""
+    if request.param == "sqlite":
+        yield SqliteDatabases(tmp_path_factory.mktemp("databases"))
+        return
+    with postgresql_server() as folder:
+        yield PostgresqlDatabases(folder)
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """An empty database of this test's own."""
+    with databases.fresh() as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The same, open."""
+    opened = open_storage(database_url)
+    yield opened
+    opened.close()
