@@ -19,7 +19,7 @@ Invariants (held fast by property tests):
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, assert_never
 
 from fleet.rollouts.gates import Judgement, Verdict, aborting_rule, judge_counts, judge_metrics
 from fleet.rollouts.plans import AbortAction, AbortRule
@@ -36,6 +36,7 @@ from fleet.rollouts.progress import (
     Observations,
     Report,
     Rollout,
+    Step,
     Withdraw,
     apply_to_execution,
     apply_to_rollout,
@@ -44,7 +45,7 @@ from fleet.rollouts.states import FAILURES, OCCUPYING, OPEN, GroupState, Rollout
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["Draft", "begin_cancel", "begin_rollback", "decide", "explain", "start_next_group"]
+__all__ = ["Decision", "begin_cancel", "begin_rollback", "decide", "explain", "go_on", "start_next_group"]
 
 SETTLE_S: Final = 5.0
 """Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
@@ -53,18 +54,30 @@ MAXIMUM_RETURNS: Final = 3
 """How often a device is told to go back; after that a person must look at it."""
 
 
-class Draft:
-    """A decision in the making: each command is applied at once, so later steps see what earlier ones did."""
+class Decision:
+    """A decision in the making: each command is applied at once, so later steps see what earlier ones did.
+
+    Attributes:
+        rollout: as it is after all steps so far.
+        now: Unix seconds, one moment for all of them.
+        steps: each command with the state that it ended, in the order in which they apply.
+    """
 
     def __init__(self, rollout: Rollout, now: float) -> None:
         # one copy for the whole decision: a copy per command would be quadratic in the devices
         self._executions = dict(rollout.executions)
         self.rollout = replace(rollout, executions=self._executions)
         self.now = now
-        self.commands: list[Command] = []
+        self.steps: list[Step] = []
+
+    @property
+    def commands(self) -> list[Command]:
+        """What was decided, in order."""
+        return [step.command for step in self.steps]
 
     def do(self, command: Command) -> None:
         """Take `command` into the decision; raises ConflictError where the state machine has no such arrow."""
+        self.steps.append(Step(command=command, was=self._state_before(command)))
         match command:
             case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
                 self._executions[command.device] = apply_to_execution(
@@ -72,94 +85,111 @@ class Draft:
                 )
             case MoveRollout() | MoveGroup() | Withdraw():
                 self.rollout = apply_to_rollout(self.rollout, command, self.now)
-        self.commands.append(command)
+
+    def _state_before(self, command: Command) -> str | None:
+        match command:
+            case MoveRollout():
+                return self.rollout.state
+            case MoveGroup():
+                return self.rollout.groups[command.number].state
+            case Withdraw():
+                return None
+            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
+                return self._executions[command.device].state
+            case _:
+                assert_never(command)
 
 
-def decide(rollout: Rollout, observations: Observations, now: float) -> list[Command]:
-    """What follows for `rollout` from `observations` at Unix second `now`, in the order in which it applies."""
-    draft = Draft(rollout, now)
-    if rollout.state in OCCUPYING or rollout.state is RolloutState.COMPLETED:
-        _hear(draft, observations)
-    if draft.rollout.state is RolloutState.RUNNING:
-        _drop_revoked(draft, observations)
-        _time_out(draft, observations)
-        _retry(draft)
-        _advance(draft, observations)
-    if draft.rollout.state is RolloutState.ROLLING_BACK:
-        _settle(draft, observations)
-    return draft.commands
+def decide(rollout: Rollout, observations: Observations, now: float) -> Decision:
+    """What follows for `rollout` from `observations` at Unix second `now`."""
+    decision = Decision(rollout, now)
+    go_on(decision, observations)
+    return decision
 
 
-def _hear(draft: Draft, observations: Observations) -> None:
-    for execution in draft.rollout.executions.values():
-        report = observations.reports.get(draft.rollout.given_id(execution))
+def go_on(decision: Decision, observations: Observations) -> None:
+    """Add to `decision` all that follows from it and from `observations`."""
+    if decision.rollout.state in OCCUPYING or decision.rollout.state is RolloutState.COMPLETED:
+        _hear(decision, observations)
+    if decision.rollout.state is RolloutState.RUNNING:
+        _drop_revoked(decision, observations)
+        _time_out(decision, observations)
+        _retry(decision)
+        _advance(decision, observations)
+    if decision.rollout.state is RolloutState.ROLLING_BACK:
+        _settle(decision, observations)
+
+
+def _hear(decision: Decision, observations: Observations) -> None:
+    for execution in decision.rollout.executions.values():
+        report = observations.reports.get(decision.rollout.given_id(execution))
         if report is None or execution.returned_at is not None:
             continue
         if report.status is not execution.state and may_follow(execution.state, report.status):
-            draft.do(MoveExecution(device=execution.device, state=report.status, reason=report.reason))
+            decision.do(MoveExecution(device=execution.device, state=report.status, reason=report.reason))
 
 
-def _drop_revoked(draft: Draft, observations: Observations) -> None:
-    for execution in draft.rollout.executions.values():
+def _drop_revoked(decision: Decision, observations: Observations) -> None:
+    for execution in decision.rollout.executions.values():
         if execution.device in observations.revoked and execution.state in OPEN:
-            draft.do(
+            decision.do(
                 MoveExecution(
                     device=execution.device, state=InstallStatus.CANCELED, reason="the device was revoked"
                 )
             )
 
 
-def _time_out(draft: Draft, observations: Observations) -> None:
-    for execution in draft.rollout.executions.values():
-        report = observations.reports.get(draft.rollout.given_id(execution))
-        reason = _overdue(draft, execution, report)
+def _time_out(decision: Decision, observations: Observations) -> None:
+    for execution in decision.rollout.executions.values():
+        report = observations.reports.get(decision.rollout.given_id(execution))
+        reason = _overdue(decision, execution, report)
         if reason is not None:
-            draft.do(MoveExecution(device=execution.device, state=InstallStatus.TIMED_OUT, reason=reason))
+            decision.do(MoveExecution(device=execution.device, state=InstallStatus.TIMED_OUT, reason=reason))
 
 
-def _overdue(draft: Draft, execution: Execution, report: Report | None) -> str | None:
+def _overdue(decision: Decision, execution: Execution, report: Report | None) -> str | None:
     if execution.given_at is None:
         return None
-    limits, age = draft.rollout.plan.timeout, draft.now - execution.given_at
+    limits, age = decision.rollout.plan.timeout, decision.now - execution.given_at
     match execution.state:
         case InstallStatus.QUEUED | InstallStatus.DEFERRED if age > limits.queued_s:
             return f"not begun within {limits.queued_s:g} s"
-        case InstallStatus.IN_PROGRESS if draft.now - execution.since > limits.in_progress_s:
+        case InstallStatus.IN_PROGRESS if decision.now - execution.since > limits.in_progress_s:
             return f"still installing after {limits.in_progress_s:g} s"
-        case InstallStatus.IN_PROGRESS if report is not None and draft.now - report.at > limits.step_s:
+        case InstallStatus.IN_PROGRESS if report is not None and decision.now - report.at > limits.step_s:
             return f"no progress for {limits.step_s:g} s"
         case _:
             return None
 
 
-def _retry(draft: Draft) -> None:
-    for execution in draft.rollout.executions.values():
-        if execution.attempt and execution.attempt <= draft.rollout.plan.retries(execution.state):
+def _retry(decision: Decision) -> None:
+    for execution in decision.rollout.executions.values():
+        if execution.attempt and execution.attempt <= decision.rollout.plan.retries(execution.state):
             # what it ran before is what it ran before the first attempt, never the release that failed
-            draft.do(
+            decision.do(
                 GiveRelease(device=execution.device, previous=execution.previous, before=execution.before)
             )
 
 
-def _advance(draft: Draft, observations: Observations) -> None:
-    struck = aborting_rule(draft.rollout.executions.values(), _rules_in_force(draft.rollout))
+def _advance(decision: Decision, observations: Observations) -> None:
+    struck = aborting_rule(decision.rollout.executions.values(), _rules_in_force(decision.rollout))
     if struck is not None:
         rule, reason = struck
         match rule.action:
             case AbortAction.ROLLBACK:
-                begin_rollback(draft, reason, actor="fleet")
+                begin_rollback(decision, reason, actor="fleet")
             case AbortAction.PAUSE:
-                draft.do(MoveRollout(state=RolloutState.PAUSED, reason=reason))
+                decision.do(MoveRollout(state=RolloutState.PAUSED, reason=reason))
             case AbortAction.CANCEL:
-                begin_cancel(draft, reason, actor="fleet")
+                begin_cancel(decision, reason, actor="fleet")
         return
     # each turn ends the present group or returns: empty groups of a small fleet pass in the same decision
-    while draft.rollout.state is RolloutState.RUNNING:
-        group = draft.rollout.present_group
+    while decision.rollout.state is RolloutState.RUNNING:
+        group = decision.rollout.present_group
         if group is None:
-            if not start_next_group(draft, observations):
+            if not start_next_group(decision, observations):
                 return
-        elif not _pass_or_fail(draft, group, observations):
+        elif not _pass_or_fail(decision, group, observations):
             return
 
 
@@ -169,18 +199,18 @@ def _rules_in_force(rollout: Rollout) -> list[AbortRule]:
     return [rule for rule in rollout.plan.abort if news or rule.action is not AbortAction.PAUSE]
 
 
-def start_next_group(draft: Draft, observations: Observations) -> bool:
+def start_next_group(decision: Decision, observations: Observations) -> bool:
     """Start the first group that has not run, giving its devices the release; complete the rollout if there is none.
 
     Returns:
         Whether a group was started.
     """
-    group = next((g for g in draft.rollout.groups if g.state is GroupState.SCHEDULED), None)
+    group = next((g for g in decision.rollout.groups if g.state is GroupState.SCHEDULED), None)
     if group is None:
-        draft.do(MoveRollout(state=RolloutState.COMPLETED, reason="every group passed"))
+        decision.do(MoveRollout(state=RolloutState.COMPLETED, reason="every group passed"))
         return False
-    waiting = [e for e in draft.rollout.of_group(group.number) if e.state is InstallStatus.QUEUED]
-    draft.do(
+    waiting = [e for e in decision.rollout.of_group(group.number) if e.state is InstallStatus.QUEUED]
+    decision.do(
         MoveGroup(
             number=group.number, state=GroupState.RUNNING, reason=f"{len(waiting)} devices get the release"
         )
@@ -188,32 +218,32 @@ def start_next_group(draft: Draft, observations: Observations) -> bool:
     for execution in waiting:
         running = observations.running.get(execution.device)
         previous = running.returnable if running else None
-        draft.do(
+        decision.do(
             GiveRelease(
                 device=execution.device,
                 # going back to the release itself would be no way out of it
-                previous=previous if previous != draft.rollout.plan.release else None,
+                previous=previous if previous != decision.rollout.plan.release else None,
                 before=observations.recent.get(execution.device),
             )
         )
     return True
 
 
-def _pass_or_fail(draft: Draft, group: Group, observations: Observations) -> bool:
+def _pass_or_fail(decision: Decision, group: Group, observations: Observations) -> bool:
     """Move the present group on; whether it passed, so that the next may start."""
-    judgement = _judge(draft, group, observations)
+    judgement = _judge(decision, group, observations)
     match judgement.verdict:
         case Verdict.FAILS:
-            _fail(draft, group, judgement.reason)
+            _fail(decision, group, judgement.reason)
         case Verdict.HOLDS:
-            draft.do(MoveGroup(number=group.number, state=GroupState.PASSED, reason=judgement.reason))
+            decision.do(MoveGroup(number=group.number, state=GroupState.PASSED, reason=judgement.reason))
         case Verdict.UNDECIDED:
             pass
     return judgement.verdict is Verdict.HOLDS
 
 
-def _judge(draft: Draft, group: Group, observations: Observations) -> Judgement:
-    plan, executions = draft.rollout.plan, draft.rollout.of_group(group.number)
+def _judge(decision: Decision, group: Group, observations: Observations) -> Judgement:
+    plan, executions = decision.rollout.plan, decision.rollout.of_group(group.number)
     treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
     metrics = judge_metrics(plan.success, treated, observations.figures, observations.recent)
     counts = judge_counts(executions, plan.success)
@@ -223,9 +253,9 @@ def _judge(draft: Draft, group: Group, observations: Observations) -> Judgement:
     if group.state is GroupState.RUNNING:
         if counts.verdict is Verdict.UNDECIDED or not treated:
             return counts
-        draft.do(MoveGroup(number=group.number, state=GroupState.SOAKING, reason=counts.reason))
-        group = draft.rollout.groups[group.number]
-    soaked_for = draft.now - group.since
+        decision.do(MoveGroup(number=group.number, state=GroupState.SOAKING, reason=counts.reason))
+        group = decision.rollout.groups[group.number]
+    soaked_for = decision.now - group.since
     if soaked_for < group.soak_s:
         return Judgement(verdict=Verdict.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
     if metrics.verdict is Verdict.UNDECIDED:
@@ -258,21 +288,21 @@ def explain(rollout: Rollout, observations: Observations, now: float) -> str:
     return f"{soaking}{metrics.reason}"
 
 
-def _fail(draft: Draft, group: Group, reason: str) -> None:
-    draft.do(MoveGroup(number=group.number, state=GroupState.FAILED, reason=reason))
+def _fail(decision: Decision, group: Group, reason: str) -> None:
+    decision.do(MoveGroup(number=group.number, state=GroupState.FAILED, reason=reason))
     label = f"group {group.number}" + (f" ({group.name})" if group.name else "")
-    begin_rollback(draft, f"{label} failed: {reason}", actor="fleet")
+    begin_rollback(decision, f"{label} failed: {reason}", actor="fleet")
 
 
-def begin_rollback(draft: Draft, reason: str, *, actor: str) -> None:
+def begin_rollback(decision: Decision, reason: str, *, actor: str) -> None:
     """Give back every device that was given the release, and withdraw the release."""
-    draft.do(MoveRollout(state=RolloutState.ROLLING_BACK, reason=reason, actor=actor))
-    draft.do(Withdraw(release=draft.rollout.plan.release, reason=reason))
-    for execution in draft.rollout.executions.values():
+    decision.do(MoveRollout(state=RolloutState.ROLLING_BACK, reason=reason, actor=actor))
+    decision.do(Withdraw(release=decision.rollout.plan.release, reason=reason))
+    for execution in decision.rollout.executions.values():
         if execution.is_given:
-            _give_back(draft, execution)
+            _give_back(decision, execution)
         elif execution.state in OPEN:
-            draft.do(
+            decision.do(
                 MoveExecution(
                     device=execution.device,
                     state=InstallStatus.CANCELED,
@@ -281,51 +311,51 @@ def begin_rollback(draft: Draft, reason: str, *, actor: str) -> None:
             )
 
 
-def begin_cancel(draft: Draft, reason: str, *, actor: str) -> None:
+def begin_cancel(decision: Decision, reason: str, *, actor: str) -> None:
     """Stop here: who runs the release keeps it, who has not finished goes back to what it ran."""
-    draft.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
-    for execution in draft.rollout.executions.values():
+    decision.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
+    for execution in decision.rollout.executions.values():
         if execution.state in OPEN:
-            draft.do(
+            decision.do(
                 MoveExecution(
                     device=execution.device, state=InstallStatus.CANCELED, reason="the rollout was canceled"
                 )
             )
         if execution.is_given and execution.state is not InstallStatus.SUCCEEDED:
-            _give_back(draft, execution)
+            _give_back(decision, execution)
 
 
-def _give_back(draft: Draft, execution: Execution) -> None:
-    release = draft.rollout.back_to(execution)
-    draft.do(GiveBack(device=execution.device, release=release))
+def _give_back(decision: Decision, execution: Execution) -> None:
+    release = decision.rollout.back_to(execution)
+    decision.do(GiveBack(device=execution.device, release=release))
     if release is None:
-        _restored(draft, execution.device, "it ran nothing before and keeps what it has")
+        _restored(decision, execution.device, "it ran nothing before and keeps what it has")
 
 
-def _settle(draft: Draft, observations: Observations) -> None:
+def _settle(decision: Decision, observations: Observations) -> None:
     waiting: list[DeviceId] = []
-    for execution in list(draft.rollout.executions.values()):
+    for execution in list(decision.rollout.executions.values()):
         if execution.returned_at is None or execution.restored_at is not None:
             continue
         if execution.device in observations.revoked:
-            _restored(draft, execution.device, "the device was revoked")
+            _restored(decision, execution.device, "the device was revoked")
             continue
-        report = observations.reports.get(draft.rollout.returned_id(execution))
-        if _is_back(draft, execution, report, observations):
-            _restored(draft, execution.device, f"back on {draft.rollout.back_to(execution)}")
+        report = observations.reports.get(decision.rollout.returned_id(execution))
+        if _is_back(decision, execution, report, observations):
+            _restored(decision, execution.device, f"back on {decision.rollout.back_to(execution)}")
             continue
         if (
             report is not None
             and report.status is InstallStatus.FAILED
             and execution.returns < MAXIMUM_RETURNS
         ):
-            draft.do(GiveBack(device=execution.device, release=draft.rollout.back_to(execution)))
+            decision.do(GiveBack(device=execution.device, release=decision.rollout.back_to(execution)))
         waiting.append(execution.device)
     if not waiting:
-        draft.do(MoveRollout(state=RolloutState.ROLLED_BACK, reason="every device is back"))
-    elif draft.now - draft.rollout.since > draft.rollout.plan.timeout.rollback_s:
+        decision.do(MoveRollout(state=RolloutState.ROLLED_BACK, reason="every device is back"))
+    elif decision.now - decision.rollout.since > decision.rollout.plan.timeout.rollback_s:
         named = ", ".join(sorted(waiting)[:5]) + (", …" if len(waiting) > 5 else "")
-        draft.do(
+        decision.do(
             MoveRollout(
                 state=RolloutState.ROLLED_BACK,
                 reason=f"every device is told to go back; {len(waiting)} have not confirmed: {named}",
@@ -333,7 +363,9 @@ def _settle(draft: Draft, observations: Observations) -> None:
         )
 
 
-def _is_back(draft: Draft, execution: Execution, report: Report | None, observations: Observations) -> bool:
+def _is_back(
+    decision: Decision, execution: Execution, report: Report | None, observations: Observations
+) -> bool:
     if report is not None:
         return report.status is InstallStatus.SUCCEEDED
     # a device that never left its release has nothing to install, and may have nothing to report
@@ -341,12 +373,12 @@ def _is_back(draft: Draft, execution: Execution, report: Report | None, observat
     return (
         running is not None
         and execution.returned_at is not None
-        and running.release == draft.rollout.back_to(execution)
+        and running.release == decision.rollout.back_to(execution)
         and running.at > execution.returned_at + SETTLE_S
     )
 
 
-def _restored(draft: Draft, device: DeviceId, reason: str) -> None:
-    draft.do(ConfirmReturn(device=device, reason=reason))
-    if may_follow(draft.rollout.executions[device].state, InstallStatus.ROLLED_BACK):
-        draft.do(MoveExecution(device=device, state=InstallStatus.ROLLED_BACK, reason=reason))
+def _restored(decision: Decision, device: DeviceId, reason: str) -> None:
+    decision.do(ConfirmReturn(device=device, reason=reason))
+    if may_follow(decision.rollout.executions[device].state, InstallStatus.ROLLED_BACK):
+        decision.do(MoveExecution(device=device, state=InstallStatus.ROLLED_BACK, reason=reason))

@@ -21,13 +21,12 @@ from sqlalchemy.orm import Session
 
 from fleet.desired import DesiredPublisher
 from fleet.errors import FleetError
-from fleet.rollouts.decisions import decide
+from fleet.rollouts.decisions import Decision, decide
 from fleet.rollouts.observations import observe
 from fleet.rollouts.progress import Command, MoveGroup, MoveRollout
-from fleet.rollouts.store import find_rollout, watched_rollouts, write_commands
+from fleet.rollouts.store import find_rollout, watched_rollouts, write_decision
 from fleet.storage.base import Database
 from fleet.storage.rollout_tables import DesiredCounter
-from protocol.names import DeviceId
 
 __all__ = ["RolloutEngine"]
 
@@ -112,19 +111,17 @@ class RolloutEngine:
     def advance(self, rollout_id: str) -> bool:
         """Decide on one rollout, store what follows and announce it; whether anything changed."""
         with self._database.read() as session:
-            if not self._decide(session, rollout_id):
+            if not self._decide(session, rollout_id).steps:
                 return False
         with self._database.write() as session:
-            rollout, _ = find_rollout(session, rollout_id, for_update=True)
-            now = self._now()
-            commands = decide(rollout, observe(session, rollout, now), now)
-            devices: set[DeviceId] = write_commands(session, rollout, commands, now)
+            decision = self._decide(session, rollout_id)
+            devices = write_decision(session, decision)
         self._publisher.announce(devices)
-        for command in commands:
+        for command in decision.commands:
             _log_milestone(rollout_id, command)
-        return bool(commands)
+        return bool(decision.steps)
 
-    def _decide(self, session: Session, rollout_id: str) -> list[Command]:
+    def _decide(self, session: Session, rollout_id: str) -> Decision:
         rollout, _ = find_rollout(session, rollout_id)
         now = self._now()
         return decide(rollout, observe(session, rollout, now), now)

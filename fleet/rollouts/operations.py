@@ -15,15 +15,16 @@ from fleet.desired import DesiredPublisher
 from fleet.device_query import device_filter
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.releases import find_release
+from fleet.rollouts.decisions import Decision
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.progress import Command, Execution, Group, MoveRollout, Rollout
+from fleet.rollouts.progress import Execution, Group, MoveRollout, Rollout
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.store import (
     find_rollout,
     insert_rollout,
     occupied_devices,
-    write_commands,
+    write_decision,
 )
 from fleet.rollouts.targets import assign_groups
 from fleet.rollouts.verbs import Verb, carry_out
@@ -73,12 +74,13 @@ def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, ac
         targets = _find_targets(session, plan, rollout_id)
         rollout = _draft_rollout(plan, rollout_id, targets, now)
         insert_rollout(session, rollout, created_by=actor)
-        commands: list[Command] = [
+        decision = Decision(rollout, now)
+        decision.do(
             MoveRollout(state=RolloutState.WAITING_FOR_APPROVAL, reason="the plan asks for approval")
             if plan.require_approval
             else MoveRollout(state=RolloutState.READY, reason="no approval needed")
-        ]
-        write_commands(session, rollout, commands, now)
+        )
+        write_decision(session, decision)
         audit.record(
             session,
             at=now,
@@ -159,14 +161,14 @@ def carry_out_verb(
         ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices.
     """
     with database.write() as session:
-        rollout, record = find_rollout(session, rollout_id, for_update=True)
+        rollout, record = find_rollout(session, rollout_id)
         if verb is Verb.START:
             _check_devices_are_free(session, rollout_id)
         observations = observe(session, rollout, now)
-        commands = carry_out(
+        decision = carry_out(
             rollout, verb, actor=actor, creator=record.created_by, observations=observations, now=now
         )
-        devices = write_commands(session, rollout, commands, now)
+        devices = write_decision(session, decision)
         audit.record(
             session,
             at=now,

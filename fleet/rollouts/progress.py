@@ -1,7 +1,7 @@
 """How far a rollout has come, what was observed of its devices, and the changes a decision may make.
 
-Values only: a `Rollout` is never changed, a `Command` makes the next one from it. The store writes the same
-commands to disk, so what the decisions believed and what is stored cannot differ.
+Values only: a `Rollout` is never changed, a `Command` makes the next one from it. What the decision made of the rollout
+is what the store writes, so what was believed and what is stored cannot differ.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "Report",
     "Rollout",
     "Running",
+    "Step",
     "Withdraw",
     "apply_to_execution",
     "apply_to_rollout",
@@ -222,6 +223,14 @@ class Withdraw:
 
 
 Command = MoveRollout | MoveGroup | MoveExecution | GiveRelease | GiveBack | ConfirmReturn | Withdraw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command that was applied, and the state that what it changes was in until then; None: it has no state."""
+
+    command: Command
+    was: str | None
 
 
 def apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Withdraw, now: float) -> Rollout:

@@ -1,4 +1,4 @@
-"""Rollouts on disk: reads a `Rollout` value and writes the commands of a decision, inside the caller's transaction.
+"""Rollouts on disk: reads a `Rollout` value and writes a decision, inside the caller's transaction.
 
 What a decision changed and the desired states that follow from it are one transaction: after a crash either both are
 there or neither. Publishing comes after, and is repeated at every start.
@@ -6,7 +6,6 @@ there or neither. Publishing comes after, and is repeated at every start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, assert_never
 
@@ -15,11 +14,10 @@ from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.releases import find_release
-from fleet.rollouts.decisions import Draft
+from fleet.rollouts.decisions import Decision
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import (
-    Command,
     ConfirmReturn,
     Execution,
     Figures,
@@ -38,7 +36,7 @@ from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, Rollout
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId, split_release_id
 
-__all__ = ["find_rollout", "insert_rollout", "occupied_devices", "watched_rollouts", "write_commands"]
+__all__ = ["find_rollout", "insert_rollout", "occupied_devices", "watched_rollouts", "write_decision"]
 
 
 def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> None:
@@ -77,16 +75,9 @@ def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> No
     )
 
 
-def find_rollout(
-    session: Session, rollout_id: str, *, for_update: bool = False
-) -> tuple[Rollout, RolloutRecord]:
-    """The rollout and its record. `for_update` keeps other writers away until the transaction ends.
-
-    Raises:
-        NotFoundError: there is no such rollout.
-    """
-    query = select(RolloutRecord).where(RolloutRecord.id == rollout_id)
-    record = session.scalar(query.with_for_update() if for_update else query)
+def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
+    """The rollout and its record; raises NotFoundError where there is no such rollout."""
+    record = session.get(RolloutRecord, rollout_id)
     if record is None:
         raise NotFoundError(f"there is no rollout {rollout_id[:80]!r}; list them with GET /v1/rollouts")
     groups = session.scalars(
@@ -171,22 +162,17 @@ def occupied_devices(session: Session, rollout_id: str) -> dict[DeviceId, str]:
     return {DeviceId(device): other for device, other in rows}
 
 
-def write_commands(
-    session: Session, rollout: Rollout, commands: Iterable[Command], now: float
-) -> set[DeviceId]:
-    """Store what `commands` make of `rollout`, its timeline, and the desired states that follow.
+def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
+    """Store what `decision` made of its rollout, its timeline, and the desired states that follow.
 
     Returns:
         The devices whose desired state changed: announce them once the transaction has committed.
     """
-    draft = Draft(rollout, now)
-    lines: list[dict[str, Any]] = []
+    rollout, now = decision.rollout, decision.now
     touched: set[DeviceId] = set()
     wishes: dict[DeviceId, Wish] = {}
     given: set[DeviceId] = set()
-    for command in commands:
-        lines.append(timeline_row(draft.rollout, command, now))
-        draft.do(command)
+    for command in decision.commands:
         match command:
             case MoveRollout():
                 session.execute(
@@ -203,29 +189,28 @@ def write_commands(
             case Withdraw():
                 _withdraw(session, command, now)
             case GiveRelease():
-                touched.add(command.device)
                 given.add(command.device)
-                execution = draft.rollout.executions[command.device]
                 wishes[command.device] = Wish(
-                    execution=draft.rollout.given_id(execution), release=rollout.plan.release
+                    execution=rollout.given_id(rollout.executions[command.device]),
+                    release=rollout.plan.release,
                 )
             case GiveBack():
-                touched.add(command.device)
-                execution = draft.rollout.executions[command.device]
                 wishes[command.device] = Wish(
-                    execution=draft.rollout.returned_id(execution), release=command.release
+                    execution=rollout.returned_id(rollout.executions[command.device]), release=command.release
                 )
             case MoveExecution() | ConfirmReturn():
                 touched.add(command.device)
             case _:
                 assert_never(command)
-    if touched:
+    if touched := touched | wishes.keys():
         session.execute(
             update(RolloutExecution),
-            [{"rollout": rollout.id, **_execution_row(draft.rollout.executions[d])} for d in sorted(touched)],
+            [{"rollout": rollout.id, **_execution_row(rollout.executions[d])} for d in sorted(touched)],
         )
-    if lines:
-        session.execute(insert(RolloutTransition), lines)
+    if decision.steps:
+        session.execute(
+            insert(RolloutTransition), [timeline_row(rollout, step, now) for step in decision.steps]
+        )
     _supersede(session, rollout.id, given, now)
     write_desired(session, wishes, now)
     return set(wishes)

@@ -8,15 +8,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.progress import (
-    Command,
     ConfirmReturn,
-    Execution,
     GiveBack,
     GiveRelease,
     MoveExecution,
     MoveGroup,
     MoveRollout,
     Rollout,
+    Step,
     Withdraw,
 )
 from fleet.storage.rollout_tables import RolloutTransition
@@ -27,67 +26,51 @@ MAXIMUM_LINES: Final = 10_000
 """Lines returned with a rollout; beyond, those of single devices are left out."""
 
 
-def timeline_row(rollout: Rollout, command: Command, now: float) -> dict[str, Any]:
-    """The line that `command` adds to the timeline of `rollout`, as columns of `RolloutTransition`."""
+def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:
+    """The line that `step` adds to the timeline of `rollout`, as columns of `RolloutTransition`."""
     row: dict[str, Any] = {
         "rollout": rollout.id,
         "at": now,
         "group": None,
         "device": None,
-        "was": None,
+        "was": step.was,
         "actor": "fleet",
     }
-    story: dict[str, Any]
-    match command:
-        case MoveRollout():
-            story = {
-                "subject": "rollout",
-                "was": rollout.state,
-                "state": command.state,
-                "reason": command.reason,
-                "actor": command.actor,
+    match step.command:
+        case MoveRollout(state=state, reason=reason, actor=actor):
+            return row | {"subject": "rollout", "state": state, "reason": reason, "actor": actor}
+        case MoveGroup(number=number, state=state, reason=reason):
+            return row | {"subject": "group", "group": number, "state": state, "reason": reason}
+        case Withdraw(reason=reason):
+            return row | {"subject": "release", "state": "WITHDRAWN", "reason": reason}
+        case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn() as command:
+            execution = rollout.executions[command.device]
+            happened, why = _device_story(rollout, command)
+            return row | {
+                "subject": "device",
+                "group": execution.group,
+                "device": execution.device,
+                "state": happened,
+                "reason": why,
             }
-        case MoveGroup():
-            story = {
-                "subject": "group",
-                "group": command.number,
-                "was": rollout.groups[command.number].state,
-                "state": command.state,
-                "reason": command.reason,
-            }
-        case Withdraw():
-            story = {"subject": "release", "state": "WITHDRAWN", "reason": command.reason}
-        case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
-            story = _device_story(rollout, rollout.executions[command.device], command)
         case _:
-            assert_never(command)
-    return row | story
+            assert_never(step.command)
 
 
 def _device_story(
-    rollout: Rollout,
-    execution: Execution,
-    command: MoveExecution | GiveRelease | GiveBack | ConfirmReturn,
-) -> dict[str, Any]:
+    rollout: Rollout, command: MoveExecution | GiveRelease | GiveBack | ConfirmReturn
+) -> tuple[str, str]:
     match command:
-        case MoveExecution():
-            state, reason = str(command.state), command.reason
+        case MoveExecution(state=state, reason=reason):
+            return state, reason
         case GiveRelease():
-            state, reason = "GIVEN", f"shall run {rollout.plan.release}"
-        case GiveBack():
-            state, reason = "GIVEN_BACK", f"shall run {command.release or 'what it has'}"
-        case ConfirmReturn():
-            state, reason = "RESTORED", command.reason
+            return "GIVEN", f"shall run {rollout.plan.release}"
+        case GiveBack(release=release):
+            return "GIVEN_BACK", f"shall run {release or 'what it has'}"
+        case ConfirmReturn(reason=reason):
+            return "RESTORED", reason
         case _:
             assert_never(command)
-    return {
-        "subject": "device",
-        "group": execution.group,
-        "device": execution.device,
-        "was": execution.state,
-        "state": state,
-        "reason": reason,
-    }
 
 
 def read_timeline(session: Session, rollout_id: str) -> list[RolloutTransition]:

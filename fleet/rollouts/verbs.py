@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from fleet.errors import ConflictError
-from fleet.rollouts.decisions import Draft, begin_cancel, begin_rollback, decide
-from fleet.rollouts.progress import Command, MoveGroup, MoveRollout, Observations, Rollout
+from fleet.rollouts.decisions import Decision, begin_cancel, begin_rollback, go_on
+from fleet.rollouts.progress import MoveGroup, MoveRollout, Observations, Rollout
 from fleet.rollouts.states import GroupState, RolloutState
 
 __all__ = ["Verb", "carry_out", "valid_verbs"]
@@ -55,7 +55,7 @@ def valid_verbs(state: RolloutState) -> list[Verb]:
 
 def carry_out(
     rollout: Rollout, verb: Verb, *, actor: str, creator: str, observations: Observations, now: float
-) -> list[Command]:
+) -> Decision:
     """What `verb`, said by `actor` at Unix second `now`, does to `rollout`; includes what follows from it at once.
 
     Raises:
@@ -67,36 +67,36 @@ def carry_out(
         raise ConflictError(
             f"rollout {rollout.id} is {rollout.state} and cannot {verb}; it obeys: {obeyed}{hint}"
         )
-    draft = Draft(rollout, now)
+    decision = Decision(rollout, now)
     match verb:
         case Verb.APPROVE:
             if actor == creator:
                 raise ConflictError(
                     f"rollout {rollout.id} was created by {creator}: a second person must approve it"
                 )
-            draft.do(MoveRollout(state=RolloutState.READY, reason="approved", actor=actor))
+            decision.do(MoveRollout(state=RolloutState.READY, reason="approved", actor=actor))
         case Verb.START:
-            draft.do(MoveRollout(state=RolloutState.RUNNING, reason="started", actor=actor))
+            decision.do(MoveRollout(state=RolloutState.RUNNING, reason="started", actor=actor))
         case Verb.PAUSE:
-            draft.do(MoveRollout(state=RolloutState.PAUSED, reason="paused", actor=actor))
+            decision.do(MoveRollout(state=RolloutState.PAUSED, reason="paused", actor=actor))
         case Verb.RESUME:
-            draft.do(MoveRollout(state=RolloutState.RUNNING, reason="resumed", actor=actor))
+            decision.do(MoveRollout(state=RolloutState.RUNNING, reason="resumed", actor=actor))
         case Verb.CANCEL:
-            begin_cancel(draft, "canceled", actor=actor)
+            begin_cancel(decision, "canceled", actor=actor)
         case Verb.ROLLBACK:
-            begin_rollback(draft, "a person asked for it", actor=actor)
+            begin_rollback(decision, "a person asked for it", actor=actor)
         case Verb.TRIGGER_NEXT_GROUP:
-            _pass_present_group(draft, actor)
+            _pass_present_group(decision, actor)
         case _:
             assert_never(verb)
-    draft.commands.extend(decide(draft.rollout, observations, now))
-    return draft.commands
+    go_on(decision, observations)
+    return decision
 
 
-def _pass_present_group(draft: Draft, actor: str) -> None:
-    present = draft.rollout.present_group
+def _pass_present_group(decision: Decision, actor: str) -> None:
+    present = decision.rollout.present_group
     if present is None:
-        raise ConflictError(f"rollout {draft.rollout.id} has no running group to end")
-    draft.do(
+        raise ConflictError(f"rollout {decision.rollout.id} has no running group to end")
+    decision.do(
         MoveGroup(number=present.number, state=GroupState.PASSED, reason=f"{actor} did not wait for its end")
     )

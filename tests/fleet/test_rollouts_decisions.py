@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fleet.errors import ConflictError
-from fleet.rollouts.decisions import Draft, decide
+from fleet.rollouts.decisions import Decision, decide
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import (
     Command,
@@ -78,11 +78,11 @@ class World:
         running = Running(release="pump/1", returnable="pump/1", at=0.0)
         self.observations = Observations(running=dict.fromkeys(self.rollout.executions, running))
 
-    def take(self, commands: list[Command]) -> None:
-        draft = Draft(self.rollout, self.now)
-        for command in commands:
-            state = draft.rollout.state
-            draft.do(command)
+    def take(self, decision: Decision) -> list[Command]:
+        seen = Decision(self.rollout, self.now)
+        for command in decision.commands:
+            state = seen.rollout.state
+            seen.do(command)
             match command:
                 case GiveRelease():
                     assert state is RolloutState.RUNNING, "given the release outside RUNNING"
@@ -91,8 +91,11 @@ class World:
                     self._want(command.device, command.release)
                 case _:
                     pass
-        self.rollout = draft.rollout
-        self.log.extend(commands)
+        assert seen.rollout == decision.rollout, "what the decision believes is not what its commands make"
+        assert seen.steps == decision.steps
+        self.rollout = decision.rollout
+        self.log.extend(decision.commands)
+        return decision.commands
 
     def _want(self, device: str, release: str | None) -> None:
         _, counter = self.desired.get(device, (None, 0))
@@ -100,9 +103,7 @@ class World:
 
     def tick(self, seconds: float = 0.0) -> list[Command]:
         self.now += seconds
-        commands = decide(self.rollout, self.observations, self.now)
-        self.take(commands)
-        return commands
+        return self.take(decide(self.rollout, self.observations, self.now))
 
     def say(self, verb: Verb) -> None:
         self.take(
@@ -166,7 +167,7 @@ class AnyFleet(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 25.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.tick(seconds)
-        assert decide(self.world.rollout, self.world.observations, self.world.now) == []
+        assert decide(self.world.rollout, self.world.observations, self.world.now).steps == []
 
     @rule(verb=st.sampled_from([Verb.PAUSE, Verb.RESUME, Verb.RESUME, Verb.TRIGGER_NEXT_GROUP]))
     def person_steers(self, verb: Verb) -> None:
@@ -289,7 +290,9 @@ def test_a_verb_works_where_it_is_listed_and_is_refused_with_the_list_elsewhere(
         rollout = replace(world.rollout, state=state)
 
     def said() -> list[Command]:
-        return carry_out(rollout, verb, actor="bob", creator="ann", observations=Observations(), now=1.0)
+        return carry_out(
+            rollout, verb, actor="bob", creator="ann", observations=Observations(), now=1.0
+        ).commands
 
     if verb in valid_verbs(state):
         assert said()
