@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from fleet import audit
+from fleet.errors import UnacceptableError
 from fleet.ingest.device_view import observe
 from fleet.ingest.judging import Accepted, Arrival, Refusal, RefusalReason, judge
 from fleet.ingest.plain_data import plain_data
@@ -84,7 +85,7 @@ class EventStore:
             return self._store_together(arrivals)
         except OperationalError:
             raise
-        except (SQLAlchemyError, OverflowError, ValueError) as error:
+        except (SQLAlchemyError, UnacceptableError, OverflowError, ValueError) as error:
             if len(arrivals) == 1:
                 return self._drop(arrivals[0], error)
             middle = len(arrivals) // 2

@@ -25,10 +25,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DataError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
+from fleet.errors import UnacceptableError
 from runtime.errors import SettingsError
 
 __all__ = ["Base", "Database", "open_database"]
@@ -71,8 +72,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session over one consistent snapshot; whatever it changed is discarded."""
-        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
+        """A session over one consistent snapshot; whatever it changed is discarded.
+
+        Raises:
+            UnacceptableError: a value that no column of this database can hold (also `write`).
+        """
+        with _holding_values(), Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
@@ -82,6 +87,7 @@ class Database:
         Not re-entrant: do not open a second `write` inside one.
         """
         with (
+            _holding_values(),
             self._write_lock,
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
@@ -91,6 +97,16 @@ class Database:
     def close(self) -> None:
         """Return every connection."""
         self.engine.dispose()
+
+
+@contextmanager
+def _holding_values() -> Iterator[None]:
+    # PostgreSQL keeps no NUL in a text and nothing longer than its column: whoever sent it must change it
+    try:
+        yield
+    except DataError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise UnacceptableError(f"the database cannot hold a value of this request: {reason}") from None
 
 
 def open_database(url: str) -> Database:
