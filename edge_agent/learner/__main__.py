@@ -120,19 +120,16 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
     client = FlowerClient(invitation.flower_address, settings.flower.ca_file, key, now=time.time)
-    rng = random.Random()  # noqa: S311 - spreads a fleet's arrivals in time, decides nothing secret
     stats = StatsFile(settings.paths.learner_stats)
     participation = Participation(
         client,
         client_app(plain, sums, clock=time.monotonic),
-        run_id=invitation.run_id,
-        expires_at=invitation.expires_at,
+        invitation,
         now=time.time,
         clock=time.monotonic,
         stop=stop,
         show=stats.show,
-        traffic=lambda: (client.traffic.sent_bytes, client.traffic.received_bytes),
-        rng=rng,
+        draw=random.random,
         settle=learner.settle,
     )
     _log.info("learner_started run=%s release=%s", invitation.run_id, bundle.manifest.release)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -29,10 +28,11 @@ from edge_agent.errors import (
     LearnerError,
 )
 from edge_agent.learner import flower_internals
+from edge_agent.learner.learner_stats import Traffic
 from protocol.identity import public_key_pem
 from protocol.questions import WHOLE_MESSAGES_HEADER
 
-__all__ = ["FlowerClient", "Traffic"]
+__all__ = ["FlowerClient"]
 
 HEARTBEAT_INTERVAL_S: Final = 10.0
 """The shortest Flower allows: the aggregator gives a silent device up after twice this."""
@@ -48,14 +48,6 @@ REQUEST_TIMEOUT_S: Final = 20.0
 
 FAREWELL_TIMEOUT_S: Final = 2.0
 """Leaving is a courtesy; a learner that was told to end does not wait for it."""
-
-
-@dataclass(kw_only=True)
-class Traffic:
-    """Body bytes over this connection: `sent_bytes` to the aggregator, `received_bytes` from it."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
 
 
 class FlowerClient:

@@ -6,6 +6,7 @@ this process, from zero; `run_id` tells runs apart.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import msgspec
 
 from runtime.durable_files import write_quickly
 
-__all__ = ["LearnerState", "LearnerStats", "StatsFile"]
+__all__ = ["LearnerState", "LearnerStats", "StatsFile", "Traffic"]
 
 
 class LearnerState(StrEnum):
@@ -24,6 +25,14 @@ class LearnerState(StrEnum):
     ANSWERING = "answering"
     RECONNECTING = "reconnecting"
     ENDED = "ended"
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Bodies over one connection so far: `sent_bytes` to the aggregator, `received_bytes` from it."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 class LearnerStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ run has ended meanwhile (the aggregator was restarted, the round closed) is drop
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from typing import Final, Protocol, TypeVar
 
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, AggregatorUnreachableError
 from edge_agent.learner.flower_internals import ClientApp, Context, Error, ErrorCode, Message, RecordDict
-from edge_agent.learner.learner_stats import LearnerState, LearnerStats
+from edge_agent.learner.learner_stats import LearnerState, LearnerStats, Traffic
+from protocol.messages.payloads import TrainingInvitation
 from protocol.questions import TRAINING_KINDS
+from runtime.backoff import backoff_s
 
 __all__ = ["FlowerRoad", "Participation", "Patience"]
 
@@ -35,6 +36,10 @@ HEARTBEAT_EVERY_S: Final = 6.0
 
 class FlowerRoad(Protocol):
     """The road to the aggregator: `edge_agent.learner.flower_client.FlowerClient`, which documents each call."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went over it so far."""
 
     def activate(self) -> None: ...  # noqa: D102 - see FlowerClient
 
@@ -68,14 +73,12 @@ class Participation:
     Args:
         road: to the aggregator.
         app: answers messages.
-        run_id: of the invitation, for the stats.
-        expires_at: Unix seconds; afterwards nothing is tried any more.
+        invitation: to the run; once it has expired nothing is tried any more.
         now: Unix seconds.
         clock: monotonic seconds.
         stop: set by a signal; every wait ends with it.
         show: told whenever the stats change.
-        traffic: bytes (sent, received) so far.
-        rng: spreads the waits of a fleet.
+        draw: uniform in [0, 1), spreads the waits of a fleet.
         settle: told when an update was taken, in plain or masked.
     """
 
@@ -83,22 +86,19 @@ class Participation:
         self,
         road: FlowerRoad,
         app: ClientApp,
+        invitation: TrainingInvitation,
         *,
-        run_id: str,
-        expires_at: float,
         now: Callable[[], float],
         clock: Callable[[], float],
         stop: threading.Event,
         show: Callable[[LearnerStats], None],
-        traffic: Callable[[], tuple[int, int]],
         patience: Patience = Patience(),
-        rng: random.Random,
+        draw: Callable[[], float],
         settle: Callable[[], None] = lambda: None,
     ) -> None:
-        self._road, self._app, self._run_id = road, app, run_id
-        self._expires_at, self._now, self._clock = expires_at, now, clock
-        self._stop, self._show, self._traffic = stop, show, traffic
-        self._patience, self._rng, self._settle = patience, rng, settle
+        self._road, self._app, self._invitation = road, app, invitation
+        self._now, self._clock, self._stop, self._show = now, clock, stop, show
+        self._patience, self._draw, self._settle = patience, draw, settle
         self._is_active = False
         self._rounds = self._refused = 0
         self._refused_since: float | None = None
@@ -171,7 +171,7 @@ class Participation:
 
     def _persist(self, call: Callable[[], _Result]) -> _Result | None:
         """The call's result, made as an active node, however often the aggregator is away meanwhile; None when the run is over first."""
-        wait_s = self._patience.first_wait_s
+        attempt, patience = 0, self._patience
         while not self._is_over():
             try:
                 if not self._is_active:
@@ -186,14 +186,21 @@ class Participation:
                 self._refused_since = (
                     self._refused_since if self._refused_since is not None else self._clock()
                 )
-                if self._clock() - self._refused_since > self._patience.refusals_s:
+                if self._clock() - self._refused_since > patience.refusals_s:
                     raise
             else:
                 self._refused_since = None
                 return result
             self._report(LearnerState.RECONNECTING)
-            self._stop.wait(wait_s * self._rng.uniform(0.5, 1.0))
-            wait_s = min(2 * wait_s, self._patience.longest_wait_s)
+            attempt += 1
+            self._stop.wait(
+                backoff_s(
+                    attempt,
+                    first_s=patience.first_wait_s,
+                    maximum_s=patience.longest_wait_s,
+                    draw=self._draw(),
+                )
+            )
         return None
 
     def _send_heartbeats(self) -> None:
@@ -211,17 +218,17 @@ class Participation:
             _log.debug("leave_unheard %s", error)
 
     def _is_over(self) -> bool:
-        return self._stop.is_set() or self._now() >= self._expires_at
+        return self._stop.is_set() or self._now() >= self._invitation.expires_at
 
     def _report(self, state: LearnerState) -> None:
-        sent, received = self._traffic()
+        traffic = self._road.traffic
         self._show(
             LearnerStats(
-                run_id=self._run_id,
+                run_id=self._invitation.run_id,
                 state=state,
                 rounds=self._rounds,
-                sent_bytes=sent,
-                received_bytes=received,
+                sent_bytes=traffic.sent_bytes,
+                received_bytes=traffic.received_bytes,
                 refused=self._refused,
             )
         )

@@ -203,9 +203,9 @@ def make_device(
     return device
 
 
-def invite(device: Device, port: int, *, seconds: float = 120.0, layout: str | None = None) -> Path:
-    """Leave an invitation for the device's learner."""
-    invitation = TrainingInvitation(
+def invitation_to(port: int, *, seconds: float = 120.0, layout: str | None = None) -> TrainingInvitation:
+    """To join run-1 at an aggregator on this machine."""
+    return TrainingInvitation(
         run_id="run-1",
         family="press",
         base_release="press/1",
@@ -215,6 +215,11 @@ def invite(device: Device, port: int, *, seconds: float = 120.0, layout: str | N
         expires_at=time.time() + seconds,
         minimum_windows=64,
     )
+
+
+def invite(device: Device, port: int, *, seconds: float = 120.0, layout: str | None = None) -> Path:
+    """Leave an invitation for the device's learner."""
+    invitation = invitation_to(port, seconds=seconds, layout=layout)
     device.paths.learner.mkdir(exist_ok=True)
     device.paths.invitation.write_bytes(msgspec.json.encode(invitation))
     return device.paths.invitation
@@ -292,14 +297,12 @@ def answering_device(device: Device, port: int, tls: Tls, answer: Answerer) -> I
     participation = Participation(
         client,
         client_app(answer, clock=time.monotonic),
-        run_id="run-1",
-        expires_at=time.time() + 120,
+        invitation_to(port),
         now=time.time,
         clock=time.monotonic,
         stop=stop,
         show=lambda _: None,
-        traffic=lambda: (0, 0),
-        rng=random.Random(1),
+        draw=random.Random(1).random,
     )
     thread = threading.Thread(target=participation.take_part)
     thread.start()

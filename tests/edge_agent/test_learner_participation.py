@@ -14,8 +14,9 @@ from flwr.app.message import make_message
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError, AggregatorUnreachableError
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.flower_internals import ClientApp, ConfigRecord, Context, Message, RecordDict
-from edge_agent.learner.learner_stats import LearnerState, LearnerStats
+from edge_agent.learner.learner_stats import LearnerState, LearnerStats, Traffic
 from edge_agent.learner.participation import Participation, Patience
+from protocol.messages.payloads import TrainingInvitation
 from protocol.questions import FIT, FitQuestion, encode_question
 from protocol.training import TrainingSettings
 
@@ -51,6 +52,8 @@ class Stop(threading.Event):
 
 class FakeRoad:
     """Does what the script says, call by call; afterwards there is nothing more to hear."""
+
+    traffic = Traffic(sent_bytes=1, received_bytes=2)
 
     def __init__(self, **script: list[Callable[[], object]]) -> None:
         self.script, self.calls, self.replies = script, list[str](), list[Message]()
@@ -96,15 +99,21 @@ def take_part(
     participation = Participation(
         road,
         app or client_app(answer or (lambda *_: np.zeros(2, np.float32)), clock=lambda: 0.0),
-        run_id="r",
-        expires_at=expires_at,
+        TrainingInvitation(
+            run_id="r",
+            family="f",
+            base_release="f/1",
+            layout_sha256="0" * 64,
+            flower_address="localhost:1",
+            issued_at=0.0,
+            expires_at=expires_at,
+        ),
         now=lambda: stop.now,
         clock=lambda: stop.now,
         stop=stop,
         show=shown.append,
-        traffic=lambda: (1, 2),
         patience=Patience(refusals_s=10.0),
-        rng=random.Random(0),
+        draw=random.Random(0).random,
         settle=settle,
     )
     return participation.take_part(), shown, stop
