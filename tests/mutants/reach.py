@@ -128,11 +128,11 @@ class ReachFile:
 
 
 def tests_for(
-    path: str, line: int, reached: dict[str, Reach], *, budget_s: float, of_values: str
+    path: str, line: int, reached: dict[str, Reach], *, budget_s: float, at_import: tuple[str, ...]
 ) -> list[str]:
     """The tests that run the statement at `line` of `path`, the nearest and quickest first, together at most `budget_s`.
 
-    `of_values` is the test file that is asked for everything that runs at import, package by package.
+    `at_import` are the test files that are asked for everything that runs at import, package by package.
     """
     name = ".".join(Path(path).with_suffix("").parts)
     statement = _statement(path, line)
@@ -141,7 +141,9 @@ def tests_for(
             path, reached
         )
         packages = {
-            test: test.partition("[")[2].rstrip("]") for test in reached if test.startswith(of_values)
+            test: test.partition("[")[2].rstrip("]") or "protocol"
+            for test in reached
+            if test.startswith(at_import)
         }
         able |= {test for test, package in packages.items() if f"{name}.".startswith(f"{package}.")}
     else:
@@ -156,7 +158,7 @@ def tests_for(
     for file in sorted(
         by_file,
         key=lambda file: (
-            file != of_values,
+            file not in at_import,
             not near[file],
             min(reached[test].seconds for test in by_file[file]),
             file,

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 for library in ("OPENBLAS", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from areas import AREAS, VALUES, Area  # noqa: E402 - after the path and the threads are set
+from areas import AREAS, AT_IMPORT, Area  # noqa: E402 - after the path and the threads are set
 from reach import Reach, ReachFile, tests_for  # noqa: E402
 from sample import Mutant, sample  # noqa: E402
 from trial import Trial, preload, record  # noqa: E402
@@ -84,7 +84,7 @@ def files(globs: tuple[str, ...]) -> list[Path]:
 
 def reach_of(area: Area, kept: ReachFile) -> dict[str, Reach]:
     """What the area's tests reach, run again where the kept run is stale."""
-    tests = files((*area.tests, VALUES))
+    tests = files((*area.tests, *AT_IMPORT))
     stale = kept.stale(tests)
     if stale:
         began = time.monotonic()
@@ -105,7 +105,7 @@ def try_area(
     _say(f"{area.name}:")
     reached = reach_of(area, ReachFile(STATE / f"{area.name}.reach.json"))
     tests_key = hashlib.sha256(
-        b"".join(path.read_bytes() for path in files((*area.tests, VALUES)))
+        b"".join(path.read_bytes() for path in files((*area.tests, *AT_IMPORT)))
     ).hexdigest()[:16]
     mutants = sample(
         [path for path in files(area.code) if only in str(path)],
@@ -115,7 +115,7 @@ def try_area(
     results: list[tuple[Mutant, str]] = []
     waiting: list[tuple[Mutant, list[str]]] = []
     for mutant in mutants:
-        tests = tests_for(mutant.path, mutant.line, reached, budget_s=budget.tests_s, of_values=VALUES)
+        tests = tests_for(mutant.path, mutant.line, reached, budget_s=budget.tests_s, at_import=AT_IMPORT)
         known = outcomes.known(mutant, tests_key) if tests else "survived"
         if known:
             results.append((mutant, known))
