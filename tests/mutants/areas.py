@@ -38,6 +38,7 @@ AREAS = (
             "protocol/training.py",
         ),
         tests=(
+            "tests/protocol/test_answers_known_answers.py",
             "tests/protocol/test_bundle.py",
             "tests/protocol/test_limits.py",
             "tests/protocol/test_me*.py",
