@@ -88,7 +88,7 @@ class Client:
 class MosquittoSite:
     """A folder with fleet.toml and a broker that knows the fleet; who starts what is up to the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str) -> None:
         self.folder = folder
         self.state = folder / "dynamic-security.json"
         acl = folder / "acl"
@@ -113,6 +113,7 @@ class MosquittoSite:
             f"""
             listen = "127.0.0.1:0"
             data_dir = "data"
+            database_url = "{database_url}"
             tenant = "{TENANT}"
             release_keys = ["release.pub.pem"]
             [mqtt]

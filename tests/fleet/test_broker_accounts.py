@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,12 @@ from fleet.broker_accounts.passwords import (
     verify_password,
 )
 from fleet.errors import BrokerError
-from fleet.migrations.upgrade import open_storage
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from runtime.durable_files import write_durably
 from runtime.errors import SettingsError
 
 KEY = bytes(range(32))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_storage(f"sqlite:///{tmp_path}/fleet.sqlite")
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from databases import Databases
 from fleet_api_world import is_problem
 from fleet_world import NOW, Machine, fleet_process
 from mosquitto_site import SENTINEL, MosquittoSite
@@ -28,21 +29,24 @@ BURSTS, AT_ONCE, ACCOUNTS = 30, 8, 200
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[MosquittoSite]:
-    site = MosquittoSite(tmp_path)
+def site(tmp_path: Path, database_url: str) -> Iterator[MosquittoSite]:
+    site = MosquittoSite(tmp_path, database_url)
     yield site
     site.close()
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MosquittoSite, dict[str, str]]]:
+def two(
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[MosquittoSite, dict[str, str]]]:
     """A broker with two devices, both as the fleet's file made them."""
-    site = MosquittoSite(tmp_path_factory.mktemp("two"))
-    passwords = site.add_devices(Machine(name="d-1"), Machine(name="d-2"))
-    site.write_state()
-    site.broker.start()
-    yield site, passwords
-    site.close()
+    with databases.fresh() as url:
+        site = MosquittoSite(tmp_path_factory.mktemp("two"), url)
+        passwords = site.add_devices(Machine(name="d-1"), Machine(name="d-2"))
+        site.write_state()
+        site.broker.start()
+        yield site, passwords
+        site.close()
 
 
 def test_only_who_has_an_account_gets_in(two: tuple[MosquittoSite, dict[str, str]]) -> None:
@@ -240,9 +244,8 @@ def test_devices_of_an_older_fleet_come_along_in_the_state_and_are_named_when_th
 
 
 def test_a_broker_without_the_plugin_is_said_to_be_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: MosquittoSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = MosquittoSite(tmp_path)
     site.write_state()
     config = site.broker.folder / "mosquitto.conf"
     config.write_text("\n".join(line for line in config.read_text().splitlines() if "plugin" not in line))
@@ -252,7 +255,6 @@ def test_a_broker_without_the_plugin_is_said_to_be_the_reason(
     with capture_logs() as logs, site.fleet():
         wait_until(lambda: [x for x in logs if x["event"] == "broker_accounts_not_confirmed"], "the warning")
     assert any("dynamic-security plugin" in line.get("hint", "") for line in logs)
-    site.close()
 
 
 def test_no_password_ever_stands_in_a_log(site: MosquittoSite) -> None:
