@@ -16,9 +16,9 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -27,7 +27,7 @@ from msgspec import Struct
 from runtime.errors import SettingsError
 from runtime.key_paths import KeyPath, dotted
 
-__all__ = ["CONFIG_FILE", "load_settings", "read_settings"]
+__all__ = ["CONFIG_FILE", "check_document", "load_settings", "read_settings"]
 
 CONFIG_FILE: Final = "config_file"
 """A struct's field of this name is no key: the loader fills in the absolute path of the file."""
@@ -78,29 +78,50 @@ def load_settings(
         if prefix and key != name and key not in ignored and not _SERVICE_LINK.fullmatch(key):
             variables[_overlay(document, kind, key, name, environment[name])] = name
 
-    def refuse(path: KeyPath, sentence: str) -> SettingsError:
+    def place(path: KeyPath) -> str:
         from runtime.settings_messages import place_of  # Only on the way to an error: the agent stays small.
 
-        return SettingsError(f"{place_of(path, file, text, variables)}: {sentence}")
+        return place_of(path, file, text, variables)
 
+    filled = {CONFIG_FILE: str(file)} if CONFIG_FILE in kind.__struct_fields__ else {}
+    return check_document(document, kind, place=place, folder=file.parent, filled=filled)
+
+
+def check_document(
+    document: dict[str, Any],
+    kind: type[S],
+    *,
+    place: Callable[[KeyPath], str],
+    folder: Path = Path(),
+    filled: Mapping[str, object] = MappingProxyType({}),
+) -> S:
+    """Make the struct of a document that was read already, e.g. from the JSON of a request.
+
+    Args:
+        document: keys and values.
+        kind: the struct that the whole document describes.
+        place: says in a refusal where a key stands.
+        folder: to which paths are relative.
+        filled: fields of the struct that are no keys of the document.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
     for path, table, valid in _tables(document, kind, ()):
         for key, value in table.items():
             if valid and key not in valid:
-                raise refuse((*path, key), _unknown(key, path, valid))
+                raise SettingsError(f"{place((*path, key))}: {_unknown(key, path, valid)}")
             if isinstance(value, float) and not math.isfinite(value):
-                raise refuse(
-                    (*path, key), f"{dotted((*path, key))} = {value} is not valid: give a finite number"
-                )
-    if CONFIG_FILE in kind.__struct_fields__:
-        document[CONFIG_FILE] = str(file)
+                sentence = f"{dotted((*path, key))} = {value} is not valid: give a finite number"
+                raise SettingsError(f"{place((*path, key))}: {sentence}")
+    document = {**document, **filled}
     try:
-        return msgspec.convert(
-            document, kind, dec_hook=lambda wanted, value: _path(wanted, value, file.parent)
-        )
+        return msgspec.convert(document, kind, dec_hook=lambda wanted, value: _path(wanted, value, folder))
     except msgspec.ValidationError as error:
         from runtime.settings_messages import explain
 
-        raise refuse(*explain(str(error), document, kind)) from None
+        path, sentence = explain(str(error), document, kind)
+        raise SettingsError(f"{place(path)}: {sentence}") from None
 
 
 def _overlay(document: dict[str, Any], kind: object, key: str, name: str, text: str) -> KeyPath:

@@ -6,6 +6,7 @@
     ├── AccessError                  whoever called
     │   ├── UnauthenticatedError     401  no token, or one that nobody here issued or enrolled
     │   └── ForbiddenError           403  known, but not allowed to do this
+    ├── InvalidBodyError             422  whoever called: the body is JSON, but not what this call takes
     └── StartError                   whoever started it: an address in use, a certificate that cannot be used
 
 Settings that are wrong are `runtime.errors.SettingsError`.
@@ -15,7 +16,14 @@ from __future__ import annotations
 
 from runtime.errors import FedgeError
 
-__all__ = ["AccessError", "ForbiddenError", "ServiceError", "StartError", "UnauthenticatedError"]
+__all__ = [
+    "AccessError",
+    "ForbiddenError",
+    "InvalidBodyError",
+    "ServiceError",
+    "StartError",
+    "UnauthenticatedError",
+]
 
 
 class ServiceError(FedgeError):
@@ -32,6 +40,10 @@ class UnauthenticatedError(AccessError):
 
 class ForbiddenError(AccessError):
     """The caller is known but its role or state does not allow this."""
+
+
+class InvalidBodyError(ServiceError):
+    """The body is not what this call takes; the text says which key, what stands there, and what would be valid."""
 
 
 class StartError(ServiceError):

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.errors import ForbiddenError, UnauthenticatedError
+from service.errors import ForbiddenError, InvalidBodyError, UnauthenticatedError
 
 __all__ = ["PROBLEM_RESPONSES", "Problem", "StatusTable", "install_problems"]
 
@@ -29,6 +29,7 @@ StatusTable = Mapping[type[Exception], HTTPStatus]
 _OWN: Final[StatusTable] = {
     UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
+    InvalidBodyError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 PROBLEM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {

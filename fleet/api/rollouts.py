@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
-from fleet.rollouts.plans import MAXIMUM_GROUPS, RolloutPlan
+from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import (
@@ -28,12 +28,14 @@ from fleet.rollouts.views import (
     view_rollout,
 )
 from service.access import require
+from service.json_bodies import json_body
 from service.roles import Caller, Role
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["rollouts"])
 
+PlanBody = Annotated[RolloutPlan, Depends(json_body(RolloutPlan, example=EXAMPLE_PLAN))]
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
 IdempotencyKey = Annotated[
     str | None,
@@ -67,10 +69,10 @@ def _rollout_id(caller: Caller, key: str) -> str:
 
 @router.post("/rollouts:preview")
 def preview(
-    plan: RolloutPlan,
+    caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    plan: PlanBody,
     idempotency_key: IdempotencyKey = None,
-    caller: Caller = Depends(require(Role.VIEWER)),
-    services: Services = Depends(get_services),
 ) -> Preview:
     """The exact devices of each group; nothing is changed."""
     key = idempotency_key or secrets.token_hex(16)
@@ -94,11 +96,11 @@ def preview(
 
 @router.post("/rollouts", status_code=201)
 def create(
-    plan: RolloutPlan,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR, Role.PUBLISHER))],
+    services: Annotated[Services, Depends(get_services)],
+    plan: PlanBody,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-    caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
-    services: Services = Depends(get_services),
 ) -> RolloutView:
     """Create a rollout; it is READY (or WAITING_FOR_APPROVAL) and begins with ``:start``.
 

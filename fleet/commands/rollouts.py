@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -13,14 +13,16 @@ from fleet.client import connect
 from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
 from fleet.commands.printing import print_json, print_table, show_time
 from fleet.errors import ClientError
+from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
+from runtime.settings import read_settings
 
 __all__ = ["rollouts"]
 
 rollouts = typer.Typer(help="Rollouts: create, preview, list, show, steer.", no_args_is_help=True)
 
 PlanArgument = Annotated[
-    Path | None, typer.Argument(help="JSON file with the plan (docs/fleet.md); or use the options")
+    Path | None, typer.Argument(help="TOML file with the plan (docs/fleet.md); or use the options")
 ]
 ReleaseOption = Annotated[str | None, typer.Option("--release", help="family/version")]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware==rpi4 and site!=lab'")]
@@ -177,14 +179,7 @@ def _read_plan(
         raise ClientError(
             "--query and --group go with --release; a plan file names its own target_query and groups"
         )
-    try:
-        body = json.loads(plan.read_text("utf-8"))
-    except OSError as error:
-        raise ClientError(f"cannot read the plan {plan}: {error.strerror}") from None
-    except ValueError as error:
-        raise ClientError(f"the plan {plan} is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise ClientError(f"the plan {plan} is not a JSON object; docs/fleet.md has an example")
+    body: dict[str, Any] = msgspec.to_builtins(read_settings(plan, RolloutPlan))
     return body
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -95,7 +96,7 @@ def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, ac
 
 def _is_known(session: Session, plan: RolloutPlan, rollout_id: str) -> bool:
     record = session.get(RolloutRecord, rollout_id)
-    if record is not None and RolloutPlan.model_validate(record.plan) != plan:
+    if record is not None and msgspec.convert(record.plan, RolloutPlan) != plan:
         raise ConflictError(
             f"rollout {rollout_id} exists with another plan; send another plan under a new Idempotency-Key"
         )

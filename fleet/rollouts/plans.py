@@ -1,18 +1,17 @@
-"""What a person or the aggregator asks for: the body of ``POST /v1/rollouts``.
+"""What a person or the aggregator asks for: the body of ``POST /v1/rollouts``, or a file of the same keys in TOML.
 
-The same types are the HTTP schema, what is stored, and what the rules read, so a plan means one thing. A plan
-never changes after it was created. Every field that is not asked for has a default with its reason beside it;
-unknown fields are refused.
+The same types are the HTTP schema, what a file is checked against, what is stored, and what the rules read, so a plan
+means one thing. A plan never changes after it was created. Every field that is not asked for has a default with its
+reason beside it; unknown fields are refused.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic.config import JsonDict
+from msgspec import Meta, Struct, field
 
 from protocol.errors import TopicError
 from protocol.messages.kinds import InstallStatus
@@ -27,16 +26,17 @@ __all__ = [
     "GroupPlan",
     "Metric",
     "MetricGate",
+    "Retries",
     "RolloutPlan",
     "SuccessCriteria",
     "Timeouts",
 ]
 
-Percentage = Annotated[float, Field(gt=0, le=100)]
-Seconds = Annotated[float, Field(ge=0, le=30 * 86400)]
+Percentage = Annotated[float, Meta(gt=0, le=100)]
+Seconds = Annotated[float, Meta(ge=0, le=30 * 86400)]
 MAXIMUM_GROUPS: Final = 20
 
-EXAMPLE_PLAN: Final[JsonDict] = {
+EXAMPLE_PLAN: Final[dict[str, Any]] = {
     "name": "rotating-machine v2",
     "release": "rotating-machine/2",
     "target_query": "hardware=in=(rpi4,rpi5);site!=lab",
@@ -55,10 +55,6 @@ EXAMPLE_PLAN: Final[JsonDict] = {
     },
     "abort": [{"failure_type": "FAILED", "min_executed": 5, "threshold_pct": 10, "action": "rollback"}],
 }
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Metric(StrEnum):
@@ -85,15 +81,15 @@ FLOORS: Final[dict[Metric, float]] = {
 """Below this a figure is never worse than the control, whatever the ratio: 2 × almost nothing is almost nothing."""
 
 
-class GroupPlan(_Part):
+class GroupPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One group: everyone up to `percentage` of the targeted devices who is in no earlier group."""
 
-    name: Annotated[str, Field(max_length=64)] = ""
+    name: Annotated[str, Meta(max_length=64)] = ""
     percentage: Percentage
     soak_s: Seconds = 0.0
 
 
-class MetricGate(_Part):
+class MetricGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One condition on what the model does: `name` `op` `value`, or `name` `op` `ratio` × control.
 
     `floor` applies to a comparison with the control alone; None takes the metric's own (`FLOORS`).
@@ -101,20 +97,19 @@ class MetricGate(_Part):
 
     name: Metric
     op: Literal["<", "<="] = "<="
-    value: Annotated[float, Field(ge=0)] | None = None
+    value: Annotated[float, Meta(ge=0)] | None = None
     vs: Literal["control"] | None = None
-    ratio: Annotated[float, Field(gt=0)] | None = None
-    floor: Annotated[float, Field(ge=0)] | None = None
+    ratio: Annotated[float, Meta(gt=0)] | None = None
+    floor: Annotated[float, Meta(ge=0)] | None = None
 
-    @model_validator(mode="after")
-    def _one_comparison(self) -> Self:
+    def __post_init__(self) -> None:
+        """Raises ValueError where the condition is not one comparison."""
         if (self.value is None) == (self.vs is None):
             raise ValueError(f'metric {self.name}: give either "value" or "vs": "control" with "ratio"')
         if (self.vs is None) != (self.ratio is None):
             raise ValueError(f'metric {self.name}: "vs": "control" and "ratio" belong together')
         if self.floor is not None and self.vs is None:
             raise ValueError(f'metric {self.name}: "floor" only applies with "vs": "control"')
-        return self
 
     @property
     def text(self) -> str:
@@ -128,27 +123,27 @@ class MetricGate(_Part):
         return FLOORS[self.name] if self.floor is None else self.floor
 
 
-class SuccessCriteria(_Part):
+class SuccessCriteria(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a group has succeeded: enough devices installed it, and after the soak every metric holds."""
 
     threshold_pct: Percentage = 95.0
-    min_devices: Annotated[int, Field(ge=1)] = 1  # capped at the group's size: a canary of one can pass
-    metrics: Annotated[tuple[MetricGate, ...], Field(max_length=20)] = ()
-    min_reports: Annotated[int, Field(ge=1)] = 2  # one message may be an accident of timing
-    min_windows: Annotated[int, Field(ge=1)] = 10  # below this a rate is mostly chance
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # one-sided, for rates
+    min_devices: Annotated[int, Meta(ge=1)] = 1  # capped at the group's size: a canary of one can pass
+    metrics: Annotated[tuple[MetricGate, ...], Meta(max_length=20)] = ()
+    min_reports: Annotated[int, Meta(ge=1)] = 2  # one message may be an accident of timing
+    min_windows: Annotated[int, Meta(ge=1)] = 10  # below this a rate is mostly chance
+    confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95  # one-sided, for rates
 
 
-class AbortRule(_Part):
+class AbortRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Acts when, of at least `min_executed` ended executions, `threshold_pct` or more ended in `failure_type`."""
 
     failure_type: Literal["FAILED", "REJECTED", "TIMED_OUT", "ROLLED_BACK", "ALL"] = "ALL"
-    min_executed: Annotated[int, Field(ge=1)] = 1
+    min_executed: Annotated[int, Meta(ge=1)] = 1
     threshold_pct: Percentage
     action: AbortAction = AbortAction.ROLLBACK
 
 
-class Timeouts(_Part):
+class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long is too long, seconds."""
 
     queued_s: Seconds = 86400.0  # an unreachable device may take a day; then it counts as timed out
@@ -158,38 +153,32 @@ class Timeouts(_Part):
     rollback_s: Seconds = 600.0  # for devices to confirm a rollback before it is called done without them
 
 
-class RolloutPlan(_Part):
+class Retries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often an execution is tried again, by the way in which it failed."""
+
+    failed: Annotated[int, Meta(ge=0, le=10)] = field(name="FAILED", default=0)
+    timed_out: Annotated[int, Meta(ge=0, le=10)] = field(name="TIMED_OUT", default=0)
+
+
+class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A release, the devices meant, and the groups in which they get it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE_PLAN]})
-
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    release: Annotated[str, Field(max_length=80)]
-    target_query: Annotated[str, Field(max_length=2000)] = ""  # everyone of the release's family
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    release: Annotated[str, Meta(max_length=80)]
+    target_query: Annotated[str, Meta(max_length=2000)] = ""  # everyone of the release's family
     dynamic: Literal[False] = False  # devices that enrol later are not added
     require_approval: bool = False
-    groups: Annotated[tuple[GroupPlan, ...], Field(min_length=1, max_length=MAXIMUM_GROUPS)]
+    groups: Annotated[tuple[GroupPlan, ...], Meta(min_length=1, max_length=MAXIMUM_GROUPS)]
     success: SuccessCriteria = SuccessCriteria()
-    abort: Annotated[tuple[AbortRule, ...], Field(max_length=20)] = ()
-    rollback_to: Annotated[str, Field(max_length=80)] | None = None  # None: what each device ran before
+    abort: Annotated[tuple[AbortRule, ...], Meta(max_length=20)] = ()
+    rollback_to: Annotated[str, Meta(max_length=80)] | None = None  # None: what each device ran before
     timeout: Timeouts = Timeouts()
-    retry: dict[Literal["FAILED", "TIMED_OUT"], Annotated[int, Field(ge=0, le=10)]] = Field(
-        default_factory=dict
-    )
+    retry: Retries = Retries()
     force: bool = False  # also when the release was withdrawn
 
-    @field_validator("release", "rollback_to")
-    @classmethod
-    def _is_release(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                split_release_id(value)
-            except TopicError as error:
-                raise ValueError(str(error)) from None
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def __post_init__(self) -> None:
+        """Raises ValueError where the releases or the groups do not go together."""
+        family = _family(self.release)
         percentages = [group.percentage for group in self.groups]
         if any(later <= earlier for earlier, later in pairwise(percentages)):
             raise ValueError(
@@ -199,14 +188,14 @@ class RolloutPlan(_Part):
             raise ValueError(
                 f"the last group reaches {percentages[-1]:g} % of the devices; it must reach 100"
             )
-        if self.rollback_to is not None:
-            if self.rollback_to == self.release:
-                raise ValueError(
-                    f"rollback_to is the release itself ({self.release!r}); name another or leave it out"
-                )
-            if split_release_id(self.rollback_to)[0] != self.family:
-                raise ValueError(f"rollback_to {self.rollback_to!r} is not of family {self.family!r}")
-        return self
+        if self.rollback_to is None:
+            return
+        if self.rollback_to == self.release:
+            raise ValueError(
+                f"rollback_to is the release itself ({self.release!r}); name another or leave it out"
+            )
+        if _family(self.rollback_to) != family:
+            raise ValueError(f"rollback_to {self.rollback_to!r} is not of family {family!r}")
 
     @property
     def family(self) -> FamilyName:
@@ -217,8 +206,15 @@ class RolloutPlan(_Part):
         """How often an execution that ended in `failure` is tried again."""
         match failure:
             case InstallStatus.FAILED:
-                return self.retry.get("FAILED", 0)
+                return self.retry.failed
             case InstallStatus.TIMED_OUT:
-                return self.retry.get("TIMED_OUT", 0)
+                return self.retry.timed_out
             case _:
                 return 0
+
+
+def _family(release: str) -> FamilyName:
+    try:
+        return split_release_id(release)[0]
+    except TopicError as error:
+        raise ValueError(str(error)) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, assert_never
 
+import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
@@ -47,7 +48,7 @@ def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> No
             name=rollout.plan.name,
             family=rollout.plan.family,
             release=rollout.plan.release,
-            plan=rollout.plan.model_dump(mode="json"),
+            plan=msgspec.to_builtins(rollout.plan),
             state=rollout.state,
             since=rollout.since,
             created_at=rollout.since,
@@ -90,7 +91,7 @@ def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRec
     )
     rollout = Rollout(
         id=record.id,
-        plan=RolloutPlan.model_validate(record.plan),
+        plan=msgspec.convert(record.plan, RolloutPlan),
         state=RolloutState(record.state),
         since=record.since,
         groups=tuple(_read_group(row) for row in groups),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,7 +14,7 @@ from sqlalchemy.orm import Session
 from fleet.errors import NotFoundError
 from fleet.rollouts.decisions import explain
 from fleet.rollouts.observations import observe
-from fleet.rollouts.plans import GroupPlan, RolloutPlan
+from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.progress import Execution, Group
 from fleet.rollouts.states import FAILURES, RolloutState
 from fleet.rollouts.store import find_rollout
@@ -90,7 +92,7 @@ class RolloutView(RolloutSummary):
 
     reason: str
     waiting_for: str
-    plan: RolloutPlan
+    plan: dict[str, Any]
     groups: list[GroupView]
     verbs: list[Verb]
     timeline: list[TimelineLine]
@@ -175,7 +177,7 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
     summary = _summarise(record, dict(Counter(str(e.state) for e in rollout.executions.values())))
     return RolloutView(
         **dict(summary),
-        plan=rollout.plan,
+        plan=msgspec.to_builtins(rollout.plan),
         groups=groups,
         verbs=valid_verbs(rollout.state),
         reason=next((line.reason for line in reversed(timeline) if line.subject == "rollout"), ""),

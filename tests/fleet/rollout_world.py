@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.operations import carry_out_verb, create_rollout
 from fleet.rollouts.plans import RolloutPlan
@@ -75,7 +77,7 @@ class RolloutWorld:
     def create(self, **changes: Any) -> str:
         self._made += 1
         rollout_id = f"ro-{self._made}"
-        plan = RolloutPlan.model_validate(PLAN | changes)
+        plan = msgspec.convert(PLAN | changes, RolloutPlan)
         create_rollout(self.database, plan, rollout_id, actor="operator:ann", now=self.now)
         return rollout_id
 

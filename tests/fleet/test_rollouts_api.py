@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tomli_w
 from fastapi.testclient import TestClient
 from fleet_world import write_release_key
 from rollout_world import PLAN, RolloutWorld
@@ -24,6 +25,7 @@ from fleet.errors import ClientError
 from fleet.settings import Settings
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import InstallStatus
+from runtime.errors import SettingsError
 from service.roles import Role
 
 
@@ -115,15 +117,21 @@ def test_rollouts_are_listed_newest_first_in_pages(api: TestClient) -> None:
         ({"release": "pump-2"}, "release 'pump-2' is not of the form family/version"),
         ({"rollback_to": "pump/2"}, "rollback_to is the release itself"),
         ({"rollback_to": "fan/1"}, "rollback_to 'fan/1' is not of family 'pump'"),
-        ({"target_quary": "x"}, "/body/target_quary"),
-        ({"dynamic": True}, "/body/dynamic"),
+        ({"target_quary": "x"}, "unknown key 'target_quary'; did you mean 'target_query'?"),
+        ({"dynamic": True}, "dynamic = True is not valid"),
         ({"success": {"metrics": [{"name": "temperature", "value": 1}]}}, "anomaly_rate"),
         ({"success": {"metrics": [{"name": "drift_score"}]}}, 'give either "value" or "vs": "control"'),
         ({"success": {"metrics": [{"name": "drift_score", "vs": "control"}]}}, "belong together"),
-        ({"success": {"metrics": [{"name": "drift_score", "op": ">", "value": 1}]}}, "/op"),
-        ({"success": {"threshold_pct": 101}}, "less than or equal to 100"),
+        (
+            {"success": {"metrics": [{"name": "drift_score", "op": ">", "value": 1}]}},
+            "success.metrics[0].op = '>' is not valid: expected one of '<', '<='",
+        ),
+        (
+            {"success": {"threshold_pct": 101}},
+            "threshold_pct = 101 is not valid: expected a number above 0 and at most 100 (percent)",
+        ),
         ({"abort": [{"threshold_pct": 10, "action": "explode"}]}, "rollback"),
-        ({"retry": {"REJECTED": 1}}, "/body/retry"),
+        ({"retry": {"REJECTED": 1}}, "unknown key 'retry.REJECTED'; valid here: FAILED, TIMED_OUT"),
         ({"target_query": "hardware=="}, "device query"),
         ({"release": "pump/9"}, "there is no release pump/9"),
         ({"target_query": "hardware==cray"}, "selects no enrolled device"),
@@ -182,8 +190,8 @@ def run(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_command_line_creates_shows_and_steers(run: Any, tmp_path: Path) -> None:
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps(PLAN))
+    plan = tmp_path / "plan.toml"
+    plan.write_text(tomli_w.dumps(PLAN))
     assert "pump/2 would reach 12 devices" in run("preview", str(plan))
     rollout = json.loads(run("create", str(plan), "--start", "--json"))["id"]
     shown = run("show", rollout)
@@ -197,16 +205,21 @@ def test_the_command_line_creates_shows_and_steers(run: Any, tmp_path: Path) -> 
 def test_the_command_line_makes_a_plan_of_options_and_refuses_half_ones(run: Any, tmp_path: Path) -> None:
     made = json.loads(run("create", "--release", "pump/2", "--group", "50:60", "--group", "100", "--json"))
     assert [(g["percentage"], g["soak_s"]) for g in made["groups"]] == [(50, 60), (100, 0)]
-    broken = tmp_path / "plan.json"
+    broken, wrong = tmp_path / "broken.toml", tmp_path / "wrong.toml"
     broken.write_text("{")
+    wrong.write_text(tomli_w.dumps(PLAN | {"groups": [{"percentage": 5}, {"percentage": 500}]}))
     for arguments, words in [
         ((), "Give a plan file, or --release"),
         (("--release", "pump/2", "--group", "half"), "--group 'half' is not percentage"),
-        ((str(broken),), "is not JSON"),
-        ((str(tmp_path / "none.json"),), "cannot read the plan"),
+        ((str(broken),), "is not valid TOML"),
+        (
+            (str(wrong),),
+            r"wrong\.toml:\d+: groups\[1\]\.percentage = 500 is not valid: expected .* at most 100",
+        ),
+        ((str(tmp_path / "none.toml"),), r"cannot read .*none\.toml"),
         (("--release", "pump/7"), r"no release pump/7"),
     ]:
-        with pytest.raises(ClientError, match=words):
+        with pytest.raises((ClientError, SettingsError), match=words):
             run("create", *arguments)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
         "release": "pump/2",
         "groups": [{"percentage": 25, "soak_s": 10}, {"percentage": 100}],
     }
-    plan = RolloutPlan.model_validate(body | changes)
+    plan = msgspec.convert(body | changes, RolloutPlan)
     names = [DeviceId(f"d{number}") for number in range(devices)]
     drawn = assign_groups("ro-1", names, [group.percentage for group in plan.groups])
     return Rollout(

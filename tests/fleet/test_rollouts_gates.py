@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +39,7 @@ def figures(rate: float = 0.0, *, windows: int = 100, p99: float = 100.0, drift:
 
 
 def criteria(*metrics: dict[str, Any], **changes: Any) -> SuccessCriteria:
-    return SuccessCriteria.model_validate({"metrics": list(metrics)} | changes)
+    return msgspec.convert({"metrics": list(metrics)} | changes, SuccessCriteria)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +179,12 @@ def test_strictly_less_is_stricter() -> None:
 def test_abort_rules_count_ended_executions(
     rule: dict[str, Any], states: list[InstallStatus], strikes: bool
 ) -> None:
-    struck = aborting_rule(executions(*states), [AbortRule.model_validate(rule)])
+    struck = aborting_rule(executions(*states), [msgspec.convert(rule, AbortRule)])
     assert (struck is not None) is strikes
 
 
 def test_an_abort_rule_says_what_it_saw() -> None:
-    rule = AbortRule.model_validate({"failure_type": "FAILED", "min_executed": 2, "threshold_pct": 50})
+    rule = msgspec.convert({"failure_type": "FAILED", "min_executed": 2, "threshold_pct": 50}, AbortRule)
     struck = aborting_rule(executions(S.FAILED, S.SUCCEEDED), [rule])
     assert struck == (rule, "1 of 2 ended executions FAILED; the rule allows less than 50 % from 2 on")
 
