@@ -33,7 +33,7 @@ from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.installer import Installer, open_installer
 from edge_agent.installation.probe import ChildProbe
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner
-from edge_agent.mqtt_link import Credentials, MqttLink, Will
+from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.readiness import Device, read_conditions, refusal
@@ -223,12 +223,11 @@ def _link(
 ) -> MqttLink | None:
     if settings.mqtt is None:
         return None
-    topic, payload = last_will(identity, time.time())
     return MqttLink(
         settings.mqtt,
         client_id=identity.device,
-        credentials=Credentials(username=enrolled.mqtt.username, password=enrolled.mqtt.password),
-        will=Will(topic=topic, payload=payload),
+        credentials=enrolled.mqtt,
+        will=last_will(identity, time.time()),
         subscriptions=subscriptions(identity),
         wake=wake,
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.installation.probe import ModelProbe
+from edge_agent.installation.probe import ModelProbe, how_it_ended
 from edge_agent.installation.probe_result import ProbeResult
 from models.architecture import Kind
 from models.bundles import ModelBundle, read_bundle
@@ -107,7 +106,7 @@ class ChildTrial:
         except OSError as error:  # a full disk, too: the question is handed over in a file
             reason = f"its trial cannot be started: {error}"
         except msgspec.DecodeError:
-            reason = f"it crashed its trial ({_how(child.returncode)})"
+            reason = f"it crashed its trial ({how_it_ended(child.returncode)})"
         return DelegateVerdict(delegate=delegate, is_accepted=False, reason=reason)
 
 
@@ -259,12 +258,3 @@ class ProbeWithDelegate:
 def _compiled(delegate: Delegate, bundle: ModelBundle) -> bytes:
     is_compiled = delegate is Delegate.EDGETPU and bundle.edge_tpu_model is not None
     return bundle.edge_tpu_model if is_compiled and bundle.edge_tpu_model else bundle.int8_model
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -18,7 +18,7 @@ from msgspec import Struct
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health
 
-__all__ = ["Counters", "Interval", "LatencyReservoir", "Observed", "Vitals", "health_of", "memory_pss_bytes"]
+__all__ = ["Counters", "Interval", "LatencyReservoir", "Vitals", "health_of", "memory_pss_bytes"]
 
 _RESERVOIR: Final = 512
 """Latencies kept: the p99 of 512 is known within about half a percentile, for 4 KB."""
@@ -101,19 +101,18 @@ class Vitals:
     last_score: float | None = None
 
 
-class Observed(Struct, frozen=True, kw_only=True):
-    """What the parts around the loop say at the moment of a health message."""
-
-    drift_score: float
-    drifted: bool
-    outbox_events: int
-    buffered_windows: int
-    training_run: str | None
-    install_step: InstallStep
-    memory_pss_bytes: int
-
-
-def health_of(vitals: Vitals, observed: Observed, clock_s: float) -> Health:
+def health_of(
+    vitals: Vitals,
+    clock_s: float,
+    *,
+    drift_score: float,
+    drifted: bool,
+    outbox_events: int,
+    buffered_windows: int,
+    training_run: str | None,
+    install_step: InstallStep,
+    memory_pss_bytes: int,
+) -> Health:
     """Lay everything out as the protocol's Health; `clock_s` is on the clock of `vitals.started_clock_s`."""
     counters, interval, latencies = vitals.counters, vitals.interval, vitals.latencies
     windows = interval.windows
@@ -128,21 +127,21 @@ def health_of(vitals: Vitals, observed: Observed, clock_s: float) -> Health:
         interval_windows=windows,
         anomaly_rate=_brief(interval.over / windows) if windows else 0.0,
         score_mean=_brief(interval.score_sum / windows) if windows else 0.0,
-        drift_score=_brief(observed.drift_score),
-        drifted=observed.drifted,
+        drift_score=_brief(drift_score),
+        drifted=drifted,
         machine_time_s=round(counters.machine_time_s, 1),
         inference_p50_us=round(latencies.quantile(0.5), 1),
         inference_p99_us=round(latencies.quantile(0.99), 1),
-        memory_pss_bytes=observed.memory_pss_bytes,
+        memory_pss_bytes=memory_pss_bytes,
         raw_bytes=counters.raw_bytes,
         telemetry_bytes=counters.telemetry_bytes,
         training_bytes=counters.training_bytes,
         update_bytes=counters.update_bytes,
-        outbox_events=observed.outbox_events,
+        outbox_events=outbox_events,
         outbox_evicted=counters.outbox_evicted,
-        buffered_windows=observed.buffered_windows,
-        training_run=observed.training_run,
-        install_step=observed.install_step,
+        buffered_windows=buffered_windows,
+        training_run=training_run,
+        install_step=install_step,
     )
 
 

@@ -30,19 +30,20 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.enrolled import MqttAccess
 from edge_agent.errors import LinkError
+from edge_agent.link import Message
 from edge_agent.settings import MqttSettings
 from runtime.backoff import backoff_s
 
-__all__ = ["Credentials", "Incoming", "Link", "MqttLink", "Will", "client_tls"]
+__all__ = ["MqttLink", "client_tls"]
 
 log = logging.getLogger(__name__)
 
@@ -59,54 +60,6 @@ _LOOK_EVERY_MS: Final = 1000
 """How often an idle owner looks whether a ping is due or overdue."""
 _MOST_REASONS_TOLD: Final = 8
 """Different complaints in the log of one outage; errors that never repeat must not fill it either."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """MQTT user and password from enrolment; the password never appears in a log or a repr."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(username={self.username!r})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Will:
-    """What the broker says in this device's name when it goes silent."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """One message as it came: not decoded, not trusted."""
-
-    topic: str
-    payload: bytes
-
-
-class Link(Protocol):
-    """What the agent asks of a road to the fleet. Every call returns at once."""
-
-    @property
-    def is_connected(self) -> bool:
-        """Is a publish worth trying?"""
-
-    @property
-    def connections(self) -> int:
-        """How often it has connected; a change means that everything unacknowledged must be sent again."""
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """Hand one message over; False where the link did not take it."""
-
-    def take_messages(self) -> list[Incoming]:
-        """What arrived since the last call, oldest first."""
-
-    def close(self, timeout_s: float) -> None:
-        """Give what was published last up to `timeout_s` to leave, then disconnect cleanly (no will)."""
 
 
 def client_tls(settings: MqttSettings) -> ssl.SSLContext | None:
@@ -127,15 +80,15 @@ def client_tls(settings: MqttSettings) -> ssl.SSLContext | None:
 
 
 class MqttLink:
-    """`Link` over paho-mqtt. Starts its thread at once; the broker may appear later."""
+    """`edge_agent.link.Link` over paho-mqtt. Starts its thread at once; the broker may appear later."""
 
     def __init__(
         self,
         settings: MqttSettings,
         *,
         client_id: str,
-        credentials: Credentials,
-        will: Will,
+        credentials: MqttAccess,
+        will: Message,
         subscriptions: tuple[str, ...],
         wake: Callable[[], None],
         draw: Callable[[], float] = random.random,
@@ -162,7 +115,7 @@ class MqttLink:
         self._wake = wake
         self._draw = draw
         self._tls = client_tls(settings)
-        self._incoming: queue.Queue[Incoming] = queue.Queue(_INCOMING)
+        self._incoming: queue.Queue[Message] = queue.Queue(_INCOMING)
         self._lock = threading.Lock()
         self._outgoing: deque[tuple[str, bytes, bool]] = deque()
         self._settled = threading.Event()
@@ -179,7 +132,7 @@ class MqttLink:
         self._thread.start()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """See `Link.publish`."""
+        """See `edge_agent.link.Link.publish`."""
         with self._lock:
             if not self.is_connected or len(self._outgoing) >= _OUTGOING:
                 return False
@@ -188,8 +141,8 @@ class MqttLink:
         self._ring()
         return True
 
-    def take_messages(self) -> list[Incoming]:
-        """See `Link.take_messages`."""
+    def take_messages(self) -> list[Message]:
+        """See `edge_agent.link.Link.take_messages`."""
         taken = []
         while True:
             try:
@@ -198,7 +151,7 @@ class MqttLink:
                 return taken
 
     def close(self, timeout_s: float) -> None:
-        """See `Link.close`."""
+        """See `edge_agent.link.Link.close`."""
         if not self._settled.wait(timeout_s):
             log.warning("farewell_not_acknowledged waited_s=%g: it stays in the outbox", timeout_s)
         self._stopping.set()
@@ -328,7 +281,7 @@ class MqttLink:
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:
-            self._incoming.put_nowait(Incoming(topic=message.topic, payload=bytes(message.payload)))
+            self._incoming.put_nowait(Message(topic=message.topic, payload=bytes(message.payload)))
         except (queue.Full, UnicodeDecodeError) as error:
             log.warning("downlink_dropped error=%s", type(error).__name__)
         self._wake()

@@ -60,6 +60,9 @@ class RowStore(Protocol):
     def newest(self, count: int) -> BufferedRows:
         """The last rows."""
 
+    def clear(self) -> None:
+        """Forget every row: they are in a scale that is no more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -336,6 +339,7 @@ class Pipeline:
         self._standardiser = self._sensors.fit_scale(np.stack([raw for raw, _ in observed]))
         self._centre, self._scale = self._sensors.scale_of(self._standardiser)
         self._memory.save_standardiser(self._standardiser)
+        self._buffer.clear()  # rows of before a damaged scale file would be taught beside rows that mean something else
         for raw, at_s in observed:
             self._keep(self.standardise(raw), at_s)
         if self._manifest is not None:

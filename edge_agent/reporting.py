@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_agent.agent_ports import Installation
-from edge_agent.health import Interval, Observed, Vitals, health_of, memory_pss_bytes
+from edge_agent.health import Interval, Vitals, health_of, memory_pss_bytes
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
@@ -96,7 +96,9 @@ class StatusReporter:
         return [self._health(vitals, clock_s)]
 
     def _health(self, vitals: Vitals, clock_s: float) -> Health:
-        observed = Observed(
+        return health_of(
+            vitals,
+            clock_s,
             drift_score=self._pipeline.drift_score(),
             drifted=self._pipeline.is_drifted,
             outbox_events=len(self._outbox),
@@ -105,7 +107,6 @@ class StatusReporter:
             install_step=self._installation.step(),
             memory_pss_bytes=self._pss_bytes,
         )
-        return health_of(vitals, observed, clock_s)
 
     def _write(self, vitals: Vitals, clock_s: float, wall_s: float, *, durable: bool = False) -> None:
         with self._telling_once("status_not_written"):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
 
+from edge_agent.privacy.budget import ChargeLimits
 from edge_agent.sources.settings import Seconds, SourceSettings
 from protocol.errors import TopicError
 from protocol.names import check_name
@@ -186,17 +187,11 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Demand that devices sign and compare who is in the sum, against an aggregator that tells them different stories."""
 
 
-class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PrivacySettings(ChargeLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What this device gives to training at most, over its whole life; enforced here, whatever an aggregator asks."""
 
     maximum_participations: Positive = 10_000
-    """Answers to rounds. Ten rounds a week for twenty years fit; a server that asks without end does not."""
-    maximum_epsilon: Annotated[float, Meta(gt=0)] | None = None
-    """ε that all answers together may cost. None: rounds without noise, which no ε describes, are answered too."""
-    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
-    """Goes with every ε; below one over the number of devices in the fleet."""
-    require_noise: bool = False
-    """Refuse sums without differential privacy even where no `maximum_epsilon` is set."""
+    """Ten answers a week for twenty years fit; a server that asks without end does not."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_agent.health import Counters
-from edge_agent.mqtt_link import Incoming, Link
+from edge_agent.link import Link, Message
 from edge_agent.outbox import Outbox, OutboxEntry
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError
 from protocol.messages.envelope import Event, decode, encode, kind_of
@@ -163,7 +163,7 @@ class Telemetry:
             payload=encoded,
         )
 
-    def _decoded(self, message: Incoming, kind: Kind | None) -> Payload | None:
+    def _decoded(self, message: Message, kind: Kind | None) -> Payload | None:
         try:
             if kind is None:
                 raise MalformedMessageError("this device did not subscribe to that topic")
@@ -179,8 +179,8 @@ def subscriptions(identity: Identity) -> tuple[str, ...]:
     return tuple(_downlink_topics(identity).values())
 
 
-def last_will(identity: Identity, now_s: float) -> tuple[str, bytes]:
-    """Topic and payload that the broker shall publish when this device is lost (sequence 0)."""
+def last_will(identity: Identity, now_s: float) -> Message:
+    """What the broker shall publish when this device is lost (sequence 0)."""
     event = Event(
         source=identity.device,
         boot_id=identity.boot_id,
@@ -188,7 +188,8 @@ def last_will(identity: Identity, now_s: float) -> tuple[str, bytes]:
         time=now_s,
         data=Death(reason=DeathReason.LOST),
     )
-    return device_topic(identity.tenant, identity.device, Kind.DEATH), encode(event)
+    topic = device_topic(identity.tenant, identity.device, Kind.DEATH)
+    return Message(topic=topic, payload=encode(event))
 
 
 def _downlink_topics(identity: Identity) -> dict[Kind, str]:

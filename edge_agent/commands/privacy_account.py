@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_agent.privacy.budget import DeviceBudget
-from edge_agent.privacy.limits import owners_limits
 from edge_agent.settings import Settings
 
 __all__ = ["account_of", "print_account"]
@@ -22,7 +21,7 @@ def account_of(settings: Settings) -> dict[str, Any]:
     Raises:
         StorageError: the account is there but cannot be read.
     """
-    limits = owners_limits(settings.privacy)
+    limits = settings.privacy
     path = settings.paths.privacy
     given: dict[str, Any] = {"participations": 0, "noiseless": 0, "epsilon": 0.0, "noised_epsilon": 0.0}
     last_at_s = None

@@ -23,7 +23,7 @@ from edge_agent.errors import InstallFailedError, InstallTimeoutError
 from edge_agent.installation.probe_result import ProbeRequest, ProbeResult
 from protocol.bundle import TrustedKeys, open_bundle
 
-__all__ = ["ChildProbe", "ModelProbe", "ProbeLimits"]
+__all__ = ["ChildProbe", "ModelProbe", "ProbeLimits", "how_it_ended"]
 
 _POLL_S: Final = 0.1
 """How soon a probe notices that a newer request arrived."""
@@ -129,7 +129,7 @@ class ChildProbe:
             result = msgspec.json.decode(output, type=ProbeResult)
         except msgspec.DecodeError:
             raise InstallFailedError(
-                f"{release} crashed the probe ({_how(code)}); last words: {_last_line(errors)}"
+                f"{release} crashed the probe ({how_it_ended(code)}); last words: {_last_line(errors)}"
             ) from None
         if result.failure:
             raise InstallFailedError(f"{release} failed the probe: {result.failure}")
@@ -140,7 +140,8 @@ class ChildProbe:
         return result
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
+    """A child's return code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

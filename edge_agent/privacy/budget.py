@@ -15,7 +15,9 @@ import math
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
+
+from msgspec import Meta, Struct
 
 from edge_agent.errors import (
     AlreadyGivenError,
@@ -39,14 +41,17 @@ CREATE TRIGGER IF NOT EXISTS charges_last BEFORE DELETE ON charges BEGIN SELECT 
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChargeLimits:
-    """How often and how much, over the whole life of the device. None is no limit. `delta` turns costs into ε."""
+class ChargeLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often and how much, over the whole life of the device; an owner's, or a run's. None is no limit."""
 
     maximum_participations: int | None = None
-    maximum_epsilon: float | None = None
-    delta: float = 1e-6
+    """Answers to rounds."""
+    maximum_epsilon: Annotated[float, Meta(gt=0)] | None = None
+    """ε that all answers together may cost. None: rounds without noise, which no ε describes, are answered too."""
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
+    """Goes with every ε; below one over the number of devices in the fleet."""
     require_noise: bool = False
+    """Refuse sums without differential privacy even where no `maximum_epsilon` is set."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from edge_agent.health import Interval, LatencyReservoir, Vitals
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.journal import BundleRef
 from edge_agent.learner_supervisor import LearnerSupervisor
-from edge_agent.mqtt_link import Incoming
+from edge_agent.link import Message
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.reporting import StatusReporter
@@ -112,13 +112,13 @@ class FakeLink:
         self.is_connected = True
         self.connections = 1
         self.sent: list[bytes] = []
-        self.arrived: list[Incoming] = []
+        self.arrived: list[Message] = []
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         self.sent.append(payload)
         return True
 
-    def take_messages(self) -> list[Incoming]:
+    def take_messages(self) -> list[Message]:
         taken, self.arrived = self.arrived, []
         return taken
 
@@ -226,7 +226,7 @@ class World:
     def arrive(self, kind: Kind, data: Payload) -> None:
         level = "training/pump" if kind is Kind.TRAINING else f"pump-07/{kind.value}"
         payload = encode(Event(source="fleet", boot_id="f", sequence=1, time=self._wall(), data=data))
-        self.link.arrived.append(Incoming(topic=f"fedge/v1/demo/{level}", payload=payload))
+        self.link.arrived.append(Message(topic=f"fedge/v1/demo/{level}", payload=payload))
 
     def status(self) -> Status:
         return read_status(self.paths.status)

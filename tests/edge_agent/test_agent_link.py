@@ -16,8 +16,10 @@ from agent_world import DEVICE, PASSWORD
 from free_ports import free_port
 from waiting import wait_until
 
+from edge_agent.enrolled import MqttAccess
 from edge_agent.errors import LinkError
-from edge_agent.mqtt_link import Credentials, Incoming, MqttLink, Will, client_tls
+from edge_agent.link import Message
+from edge_agent.mqtt_link import MqttLink, client_tls
 from edge_agent.settings import MqttSettings
 from edge_agent.telemetry import Identity, last_will, subscriptions
 from protocol.messages.envelope import Event, encode
@@ -46,12 +48,11 @@ def connect() -> Iterator[Callable[..., MqttLink]]:
         password: str = PASSWORD,
         wake: Callable[[], None] = lambda: None,
     ) -> MqttLink:
-        topic, payload = last_will(IDENTITY, 1.8e9)
         link = MqttLink(
             MqttSettings(url=url, ca_file=ca_file, keepalive_s=2, reconnect_max_s=0.3),
             client_id=DEVICE,
-            credentials=Credentials(username=DEVICE, password=password),
-            will=Will(topic=topic, payload=payload),
+            credentials=MqttAccess(username=DEVICE, password=password),
+            will=last_will(IDENTITY, 1.8e9),
             subscriptions=subscriptions(IDENTITY),
             wake=wake,
         )
@@ -82,7 +83,7 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
         assert link.publish(HEALTH_TOPIC, _health())
         wait_until(lambda: len(fleet.of(Kind.HEALTH)) == 1, "the health message")
         fleet.tell(Kind.ACK, Ack(boots=()))
-        arrived: list[Incoming] = []
+        arrived: list[Message] = []
 
         def an_empty_ack_came() -> bool:
             arrived.extend(link.take_messages())

@@ -17,7 +17,8 @@ from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import wait_until
 
-from edge_agent.mqtt_link import Credentials, MqttLink, Will
+from edge_agent.enrolled import MqttAccess
+from edge_agent.mqtt_link import MqttLink
 from edge_agent.settings import MqttSettings
 from edge_agent.telemetry import Identity, last_will, subscriptions
 from protocol.messages.kinds import Kind
@@ -112,12 +113,11 @@ PLAIN_CONTEXT = ssl.create_default_context
 
 
 def _link(broker: MosquittoBroker, *, wake: Any = lambda: None) -> MqttLink:
-    topic, payload = last_will(IDENTITY, 1.8e9)
     return MqttLink(
         MqttSettings(url=broker.url, ca_file=broker.ca_file, reconnect_max_s=0.05),
         client_id=DEVICE,
-        credentials=Credentials(username=DEVICE, password=PASSWORD),
-        will=Will(topic=topic, payload=payload),
+        credentials=MqttAccess(username=DEVICE, password=PASSWORD),
+        will=last_will(IDENTITY, 1.8e9),
         subscriptions=subscriptions(IDENTITY),
         wake=wake,
     )

@@ -296,3 +296,12 @@ def test_drift_thresholds_are_fitted_to_the_devices_own_healthy_windows(tmp_path
     device.watch(rows)
     saved = msgspec.json.decode((tmp_path / "drift.state").read_bytes())
     assert saved["reference"]["threshold_factor"] > 1.0
+
+
+def test_a_new_scale_forgets_the_rows_of_the_one_before(device: Device) -> None:
+    device.watch(healthy(100))
+    (device.directory / "standardiser.json").write_text("damaged")
+    again = device.restart()
+    assert len(again.buffer) == 100
+    again.watch(healthy(60, seed=5))
+    assert len(again.buffer) == 60, "only the rows that this commissioning saw"

@@ -11,12 +11,11 @@ from edge_agent.health import (
     Counters,
     Interval,
     LatencyReservoir,
-    Observed,
     Vitals,
     health_of,
     memory_pss_bytes,
 )
-from edge_agent.mqtt_link import Incoming
+from edge_agent.link import Message
 from edge_agent.outbox import Outbox
 from edge_agent.settings import OutboxSettings
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
@@ -47,7 +46,7 @@ class FakeLink:
         self.is_connected = True
         self.connections = 1
         self.sent: list[tuple[str, bytes, bool]] = []
-        self.arrived: list[Incoming] = []
+        self.arrived: list[Message] = []
         self.takes = True
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
@@ -55,7 +54,7 @@ class FakeLink:
             self.sent.append((topic, payload, retain))
         return self.takes
 
-    def take_messages(self) -> list[Incoming]:
+    def take_messages(self) -> list[Message]:
         taken, self.arrived = self.arrived, []
         return taken
 
@@ -68,7 +67,7 @@ class FakeLink:
             if isinstance(data, bytes)
             else encode(Event(source="fleet", boot_id="f", sequence=1, time=NOW, data=data))
         )
-        self.arrived.append(Incoming(topic=topic, payload=payload))
+        self.arrived.append(Message(topic=topic, payload=payload))
 
 
 @pytest.fixture
@@ -289,7 +288,9 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
         state=AgentState.WATCHING,
         release="pump/1",
     )
-    observed = Observed(
+    health = health_of(
+        vitals,
+        14.0,
         drift_score=0.5,
         drifted=False,
         outbox_events=1,
@@ -298,7 +299,6 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
         install_step=InstallStep.IDLE,
         memory_pss_bytes=4,
     )
-    health = health_of(vitals, observed, 14.0)
     assert isinstance(health, Health)
     assert (health.windows, health.interval_windows, health.interval_s) == (100, 20, 4.0)
     assert (health.anomaly_rate, health.score_mean) == (0.25, 1.5)
