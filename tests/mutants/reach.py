@@ -136,20 +136,21 @@ def tests_for(
     """
     name = ".".join(Path(path).with_suffix("").parts)
     statement = _statement(path, line)
-    if statement is None:
-        able = {test for test, reach in reached.items() if path in reach.lines} or _tests_of_importers(
-            path, reached
-        )
+    able = {
+        test
+        for test, reach in reached.items()
+        if statement and reach.lines.get(path, set()).intersection(statement)
+    }
+    if not able:  # it runs at import, perhaps in a function that a module's constants are made with
         packages = {
             test: test.partition("[")[2].rstrip("]") or "protocol"
             for test in reached
             if test.startswith(at_import)
         }
+        able = {test for test, reach in reached.items() if path in reach.lines} or _tests_of_importers(
+            path, reached
+        )
         able |= {test for test, package in packages.items() if f"{name}.".startswith(f"{package}.")}
-    else:
-        able = {
-            test for test, reach in reached.items() if reach.lines.get(path, set()).intersection(statement)
-        }
     by_file = defaultdict(list)
     for test in able:
         by_file[test.split("::")[0]].append(test)

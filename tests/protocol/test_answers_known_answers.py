@@ -49,8 +49,12 @@ NOISE = NoiseTerms(clip=1.5, noise_multiplier=0.5, maximum_dropouts=1, colluders
 NOISES = {
     "gaussian": NOISE,
     "skellam": msgspec.structs.replace(NOISE, mechanism="skellam", colluders=0),
+    "rotated": NOISE,
     "with clip bits": msgspec.structs.replace(NOISE, clip_bit_noise=0.5),
 }
+
+
+BITS = {"exact": 32, "rotated": 16}
 
 
 def fixed_bytes(name: str) -> Callable[[int], bytes]:
@@ -66,14 +70,14 @@ def fixed_bytes(name: str) -> Callable[[int], bytes]:
 
 
 def parts_of(layout: AnswerLayout, device: int) -> dict[str, np.ndarray]:
-    """One device's answer; the third device's is beyond every limit."""
+    """One device's answer; the last but one is beyond every limit, and another moves too far."""
     examples = float(40 * device + 17)
-    far = 1e6 if device == 3 else 1.0
+    far, steps = 1e6 if device == 3 else 1.0, 50.0 if device == 2 else 1.0
     parts = {}
     for number, (name, size) in enumerate(layout.sizes.items()):
         numbers = np.array([(5 * i + 3 * number + device) % 7 for i in range(size)], np.float64)
         parts[name] = (
-            far * numbers * examples / 16 if "update" in name or "control" in name else numbers * far
+            far * steps * numbers * examples / 16 if "update" in name or "control" in name else numbers * far
         )
         if "loss" in name:
             parts[name] = far * numbers * examples
@@ -90,9 +94,7 @@ def golden_lines() -> Iterator[str]:
         yield f"{kind}: {dict(layout.sizes)} {suggested_clip(layout, 3.0):.7g}"
         noises = NOISES if kind in {FIT, SCAFFOLD} else {"gaussian": NOISE}
         for name, noise in {"exact": None, **noises}.items():
-            terms = msgspec.structs.replace(
-                TERMS, question=kind, noise=noise, word_bits=32 if noise is None else 20
-            )
+            terms = msgspec.structs.replace(TERMS, question=kind, noise=noise, word_bits=BITS.get(name, 20))
             try:
                 encoding = make_encoding(layout, terms)
             except QuestionError as error:
