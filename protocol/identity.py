@@ -167,7 +167,7 @@ def _parse(token: str) -> tuple[_Claims, bytes, bytes]:
     if len(parts) != 3 or len(token) > 4096:
         raise TokenError("a device token has three parts separated by dots (a JWT)")
     try:
-        header, claims, raw = (base64.urlsafe_b64decode(p + b"=" * (-len(p) % 4)) for p in parts)
+        header, claims, raw = (base64.urlsafe_b64decode(part + b"==") for part in parts)
         parsed = msgspec.json.decode(claims, type=_Claims)
     except (binascii.Error, ValueError, msgspec.DecodeError) as error:
         raise TokenError(f"the device token does not parse: {error}") from None

@@ -24,6 +24,7 @@ PACKAGES = (
     "aggregator.privacy",
     "aggregator.rounds",
     "fleet.auth",
+    "fleet.enrolment",
     "fleet.rollouts",
 )
 # What counts up while it runs is no value.

@@ -88,7 +88,7 @@ def test_a_device_cannot_give_itself_a_longer_token_but_a_shorter_one() -> None:
         verify_token(for_ten_s, KEY.public_key(), "fleet", NOW + 311)
 
 
-@pytest.mark.parametrize("header", [b'{"alg":"none"}', b'{"alg":"HS256","typ":"JWT"}', b"{}"])
+@pytest.mark.parametrize("header", [b'{"alg":"none"}', b'{"alg":"HS256","typ":"JWT"}', b"{}", b'{"alg":"A"}'])
 def test_only_es256_is_a_signature(header: bytes) -> None:
     with pytest.raises(TokenError, match="signed with ES256"):
         verify_token(signed_token(header, claims_of(lasts_s=300)), KEY.public_key(), "fleet", NOW)
@@ -98,6 +98,9 @@ def test_a_signature_of_another_length_is_refused() -> None:
     token = signed_token(ES256, claims_of(lasts_s=300), signature_bytes=63)
     with pytest.raises(TokenError, match="signed with ES256"):
         verify_token(token, KEY.public_key(), "fleet", NOW)
+    longer = signed_token(ES256, claims_of(lasts_s=300)) + "AAAA"
+    with pytest.raises(TokenError, match="signed with ES256"):
+        verify_token(longer, KEY.public_key(), "fleet", NOW)
 
 
 def test_a_token_of_more_than_4096_characters_is_not_even_decoded() -> None:

@@ -98,6 +98,12 @@ def test_without_a_known_token_nothing_is_shown(http: TestClient, path: str, hea
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
+@pytest.mark.parametrize("headers", [{}, bearer(""), {"Authorization": "Basic eDp5"}])
+def test_a_call_without_a_token_is_told_how_to_bring_one(http: TestClient, headers: dict[str, str]) -> None:
+    answer = http.get("/who", headers=headers).json()
+    assert answer["detail"] == "this call needs an Authorization header: Bearer <token>"
+
+
 def test_metrics_and_the_description_are_for_viewers(http: TestClient) -> None:
     assert "steps_total 3.0" in http.get("/metrics", headers=bearer(Role.VIEWER)).text
     described = http.get("/v1/openapi.json", headers=bearer(Role.VIEWER)).json()

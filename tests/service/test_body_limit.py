@@ -10,7 +10,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from service.body_limit import BodyLimit
+from service.body_limit import BODY_TIME_S, STALL_S, BodyLimit
 
 UPLOAD = "/v1/releases"
 
@@ -96,3 +96,30 @@ def test_a_body_of_exactly_the_limit_passes() -> None:
         return {"type": "http.request", "body": b"x" * 1000}
 
     assert run("/v1/enrolments", whole, "1000") == []
+
+
+def test_nobody_holds_a_connection_longer_than_twenty_seconds_for_a_body_or_a_part_of_an_upload() -> None:
+    # At 256 KB that is a modem; more would let a stranger hold connections open.
+    assert (BODY_TIME_S, STALL_S) == (20.0, 20.0)
+
+
+@pytest.mark.parametrize("ends", [{}, {"more_body": False}])
+def test_a_client_that_waits_for_its_answer_may_take_longer_than_a_body(ends: dict[str, bool]) -> None:
+    parts = iter([{"type": "http.request", "body": b"x", **ends}])
+
+    async def then_wait() -> Message:
+        for part in parts:
+            return part
+        await asyncio.sleep(0.2)
+        return {"type": "http.disconnect"}
+
+    async def waits_for_the_disconnect(_scope: Scope, receive: Receive, _send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+
+    limited = BodyLimit(waits_for_the_disconnect, maximum_bytes=10, body_time_s=0.1)
+
+    async def send(_message: Message) -> None:
+        pytest.fail("nothing is answered")
+
+    asyncio.run(limited({"type": "http", "path": "/", "headers": []}, then_wait, send))
