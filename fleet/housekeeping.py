@@ -48,7 +48,7 @@ class Housekeeping:
         self._now = now
 
     async def run(self) -> None:
-        """Tidy every `EVERY_S` until cancelled."""
+        """Tidy every `EVERY_S` until canceled."""
         while True:
             try:
                 await asyncio.to_thread(self.tidy)

@@ -79,7 +79,7 @@ class BrokerAccount:
         *,
         also_ends: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Hold `session` with each connection, and connect again whenever it broke, until cancelled.
+        """Hold `session` with each connection, and connect again whenever it broke, until canceled.
 
         Says once when the broker goes away and once when it is back.
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
 from fleet.api.dependencies import Services, get_services, require_device
-from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor
 from fleet.desired import desired_state
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
@@ -123,8 +123,7 @@ def list_devices(
         rows = rows.where(Device.id > decode_cursor(cursor))
     with services.database.read() as session:
         views = [DeviceView.of(device, desired) for device, desired in session.execute(rows).tuples()]
-    more = len(views) > limit
-    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+    return cut_page(views, limit, key=lambda view: view.id)
 
 
 @router.get("/devices/{device_id}")

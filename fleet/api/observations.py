@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select, select
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, decode_row_cursor, encode_cursor
+from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, cut_page, decode_row_cursor
 from fleet.errors import NotFoundError
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
@@ -121,8 +121,7 @@ def list_anomalies(
         rows = rows.where(Anomaly.device == device)
     with services.database.read() as session:
         views = [AnomalyView.model_validate(row) for row in session.scalars(rows)]
-    more = len(views) > limit
-    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+    return cut_page(views, limit, key=lambda view: view.id)
 
 
 @router.get("/anomalies/{anomaly_id}")
@@ -161,8 +160,7 @@ def list_drift(
         rows = rows.where(DriftRecord.device == device)
     with services.database.read() as session:
         views = [DriftView.model_validate(row) for row in session.scalars(rows)]
-    more = len(views) > limit
-    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+    return cut_page(views, limit, key=lambda view: view.id)
 
 
 @router.get("/drift/summary")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, text
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, decode_row_cursor, encode_cursor
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_row_cursor
 from fleet.storage.access_tables import AuditEntry
 from service.access import require
 from service.roles import Caller, Role
@@ -68,5 +68,4 @@ def list_audit(
         rows = rows.where(AuditEntry.id < decode_row_cursor(cursor))
     with services.database.read() as session:
         views = [AuditView.model_validate(row) for row in session.scalars(rows)]
-    more = len(views) > limit
-    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+    return cut_page(views, limit, key=lambda view: view.id)

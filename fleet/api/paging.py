@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Generic, TypeVar
 
 from fastapi import Query
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from fleet.errors import BadRequestError
 
-__all__ = ["Cursor", "Limit", "Page", "decode_cursor", "decode_row_cursor", "encode_cursor"]
+__all__ = ["Cursor", "Limit", "Page", "cut_page", "decode_cursor", "decode_row_cursor", "encode_cursor"]
 
 MAXIMUM_LIMIT: Final = 1000
 MAXIMUM_ROW_ID: Final = (1 << 63) - 1
@@ -29,6 +30,25 @@ class Page(BaseModel, Generic[Item]):
 
     items: list[Item]
     next_cursor: str | None = None
+
+
+def cut_page(found: Sequence[Item], limit: int, key: Callable[[Item], str | int]) -> Page[Item]:
+    """The page of the first `limit` items of `found`, which was asked for one more to see whether there is another.
+
+    Args:
+        found: at most `limit` + 1 items, in the order of the listing.
+        limit: most items on the page.
+        key: what the next page begins after.
+
+    Examples:
+        >>> page = cut_page(["a", "b", "c"], 2, key=str)
+        >>> page.items, decode_cursor(page.next_cursor)
+        (['a', 'b'], 'b')
+        >>> cut_page(["a", "b"], 2, key=str).next_cursor is None
+        True
+    """
+    items = list(found[:limit])
+    return Page(items=items, next_cursor=encode_cursor(key(items[-1])) if len(found) > limit else None)
 
 
 def encode_cursor(key: str | int) -> str:

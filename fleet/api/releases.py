@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, tuple_
 
 from fleet.api.dependencies import Services, get_services, require_device_or
-from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
 from fleet.errors import TooLargeError
 from fleet.releases import bundle_path, find_release
 from fleet.storage.release_tables import Release
@@ -122,8 +122,7 @@ def list_releases(
         rows = rows.where(tuple_(Release.family, Release.version) > tuple_(after_family, after_version))
     with services.database.read() as session:
         views = [ReleaseView.of(release) for release in session.scalars(rows)]
-    more = len(views) > limit
-    return Page(items=views[:limit], next_cursor=encode_cursor(views[limit - 1].id) if more else None)
+    return cut_page(views, limit, key=lambda view: view.id)
 
 
 @router.get("/releases/{family}/{version}")

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Header, Path, Response
 from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
 from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
@@ -129,8 +129,7 @@ def index(
     before = decode_cursor(cursor) if cursor else None
     with services.database.read() as session:
         found = list_rollouts(session, state=state, before=before, limit=limit + 1)
-    more = encode_cursor(found[limit - 1].id) if len(found) > limit else None
-    return Page[RolloutSummary](items=found[:limit], next_cursor=more)
+    return cut_page(found, limit, key=lambda rollout: rollout.id)
 
 
 @router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
@@ -151,8 +150,7 @@ def executions(
     after = decode_cursor(cursor) if cursor else ""
     with services.database.read() as session:
         found = view_executions(session, rollout_id, number, after=after, limit=limit + 1)
-    more = encode_cursor(found[limit - 1].device) if len(found) > limit else None
-    return Page[ExecutionView](items=found[:limit], next_cursor=more)
+    return cut_page(found, limit, key=lambda execution: execution.device)
 
 
 @router.post("/rollouts/{rollout_id}:{verb}")

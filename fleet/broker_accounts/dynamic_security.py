@@ -168,7 +168,7 @@ class DynamicSecurity:
             self._repairs.pop(name, None)
         try:
             refusals = await self._make(publish, list(some))
-        except BaseException:  # also when cancelled: whoever waits is served by the next connection
+        except BaseException:  # also when canceled: whoever waits is served by the next connection
             for name, waiting in some.items():
                 self._asked.setdefault(name, []).extend(waiting)
             raise

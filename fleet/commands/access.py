@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fleet.commands.connection import JsonOption
-from fleet.commands.printing import print_json, print_table, show_time
+from fleet.commands.printing import Columns, print_rows, show_time
 from fleet.settings import load_fleet_settings
 from protocol.names import check_name
 from service.roles import Role
@@ -61,14 +61,13 @@ def tokens_list(config: ConfigOption, as_json: JsonOption = False) -> None:
             {"name": t.name, "role": t.role, "created_at": t.created_at, "revoked_at": t.revoked_at}
             for t in session.scalars(select(OperatorToken).order_by(OperatorToken.name))
         ]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        "Operator tokens",
-        ["name", "role", "created", "revoked"],
-        ([r["name"], r["role"], show_time(r["created_at"]), show_time(r["revoked_at"])] for r in rows),
-    )
+    columns: Columns = {
+        "name": lambda r: r["name"],
+        "role": lambda r: r["role"],
+        "created": lambda r: show_time(r["created_at"]),
+        "revoked": lambda r: show_time(r["revoked_at"]),
+    }
+    print_rows(rows, "Operator tokens", columns, as_json=as_json)
 
 
 @tokens.command("revoke")
@@ -119,14 +118,13 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
             {"name": c.name, "uses": c.uses, "uses_left": c.uses_left, "expires_at": c.expires_at}
             for c in session.scalars(select(ClaimToken).order_by(ClaimToken.created_at))
         ]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        "Claim tokens",
-        ["name", "uses", "left", "expires"],
-        ([r["name"], r["uses"], r["uses_left"], show_time(r["expires_at"])] for r in rows),
-    )
+    columns: Columns = {
+        "name": lambda r: r["name"],
+        "uses": lambda r: r["uses"],
+        "left": lambda r: r["uses_left"],
+        "expires": lambda r: show_time(r["expires_at"]),
+    }
+    print_rows(rows, "Claim tokens", columns, as_json=as_json)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,12 +11,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["print_json", "print_table", "show_number", "show_time"]
+__all__ = ["Columns", "print_json", "print_rows", "print_table", "show_number", "show_time"]
+
+Columns = Mapping[str, Callable[[dict[str, Any]], object]]
+"""Heading → what of a row stands under it; None is shown as a dash."""
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_rows(
+    rows: Sequence[dict[str, Any]],
+    title: str,
+    columns: Columns,
+    *,
+    as_json: bool,
+) -> None:
+    """Print `rows` as they are for programs, or as a table of `columns`: heading → what of a row stands there."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(title, list(columns), ([cell(row) for cell in columns.values()] for row in rows))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fleet.client import connect
 from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
-from fleet.commands.printing import print_json, print_table, show_time
+from fleet.commands.printing import Columns, print_json, print_rows, print_table, show_time
 from fleet.errors import ClientError
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
@@ -102,25 +102,16 @@ def index(
     """Rollouts, newest first."""
     with connect(url, ca, token_file) as client:
         rows = list(client.pages("/v1/rollouts", {"state": state}, limit))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        f"{len(rows)} rollouts",
-        ["rollout", "name", "release", "state", "since", "devices", "created by"],
-        (
-            [
-                r["id"],
-                r["name"],
-                r["release"],
-                r["state"],
-                show_time(r["since"]),
-                _show_counts(r["counts"]),
-                r["created_by"],
-            ]
-            for r in rows
-        ),
-    )
+    columns: Columns = {
+        "rollout": lambda r: r["id"],
+        "name": lambda r: r["name"],
+        "release": lambda r: r["release"],
+        "state": lambda r: r["state"],
+        "since": lambda r: show_time(r["since"]),
+        "devices": lambda r: _show_counts(r["counts"]),
+        "created by": lambda r: r["created_by"],
+    }
+    print_rows(rows, f"{len(rows)} rollouts", columns, as_json=as_json)
 
 
 @rollouts.command("show")

@@ -66,7 +66,7 @@ class Intake:
             self._metrics.overflowed.inc()
 
     async def run(self) -> None:
-        """Store batches until cancelled."""
+        """Store batches until canceled."""
         while True:
             batch = await self._gather()
             try:

@@ -63,7 +63,7 @@ class BrokerLink:
         self._now = now
 
     async def run(self) -> None:
-        """Stay connected until cancelled. The API keeps working meanwhile, and devices keep their events."""
+        """Stay connected until canceled. The API keeps working meanwhile, and devices keep their events."""
         await self._account.stay_connected(self._session, also_ends=(SQLAlchemyError,))
 
     async def _session(self, client: aiomqtt.Client) -> None:
@@ -132,7 +132,7 @@ class BrokerLink:
                     await self._publish_some(client, names[start : start + DESIRED_AT_ONCE])
             except (
                 BaseException
-            ):  # also when cancelled: a cleared state has no row to be found by at the reconnect
+            ):  # also when canceled: a cleared state has no row to be found by at the reconnect
                 self._outgoing.announce(names)
                 raise
 

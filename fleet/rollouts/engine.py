@@ -63,7 +63,7 @@ class RolloutEngine:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     async def run(self) -> None:
-        """Run until cancelled. An error in one rollout is logged and neither stops the others nor the engine."""
+        """Run until canceled. An error in one rollout is logged and neither stops the others nor the engine."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.announce_all)
         while True:

@@ -1,0 +1,116 @@
+"""A service's connection to the broker: settings that are refused, and how patiently it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+from free_ports import free_port
+
+from runtime.errors import SettingsError
+from service.broker_account import BrokerAccount
+from service.broker_settings import BrokerSettings
+
+
+def account(url: str = "mqtt://127.0.0.1:1", **settings: Any) -> BrokerAccount:
+    return BrokerAccount(BrokerSettings(url=url, **settings), client_id="service-1", draw=lambda: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mqtt://broker.example", "in clear; use mqtts://"),
+        ("mqtt://127.0.0.1.example:1883", "in clear"),
+        ("mqtts://user@broker.example", "no user"),
+        ("mqtts://broker.example/path", "no path"),
+        ("https://broker.example", "mqtts://host"),
+        ("mqtts://broker.example:port", "mqtts://host"),
+        ("mqtts://", "mqtts://host"),
+    ],
+)
+def test_an_address_that_is_none_or_would_show_the_password_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        BrokerSettings(url=url)
+
+
+def test_files_that_cannot_be_used_are_named_and_their_content_is_not(tmp_path: Path) -> None:
+    (tmp_path / "two-lines").write_text("secret\nsecret\n")
+    with pytest.raises(SettingsError, match=r"mqtt\.password_file: cannot read .*none"):
+        account(password_file=tmp_path / "none")
+    with pytest.raises(SettingsError, match=r"two-lines must hold exactly one line") as caught:
+        account(password_file=tmp_path / "two-lines")
+    assert "secret\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"mqtt\.ca_file .*two-lines holds no usable CA"):
+        account("mqtts://broker.example", ca_file=tmp_path / "two-lines")
+
+
+class Enough(Exception):  # noqa: N818 - no error: the test has seen what it wanted
+    """Ends a run of the account."""
+
+
+def pauses_of(
+    account: BrokerAccount, session: Callable[[aiomqtt.Client], Awaitable[None]], count: int, monkeypatch: Any
+) -> list[float]:
+    """The first `count` pauses between attempts, none of which is waited for."""
+    pauses: list[float] = []
+
+    async def remember(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == count:
+            raise Enough
+
+    monkeypatch.setattr("service.broker_account.asyncio.sleep", remember)
+    with pytest.raises(Enough):
+        asyncio.run(account.stay_connected(session))
+    return pauses
+
+
+async def never(_client: aiomqtt.Client) -> None:
+    pytest.fail("there is no broker")
+
+
+def test_a_broker_that_is_away_is_asked_less_and_less_often_but_never_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = account(f"mqtt://127.0.0.1:{free_port()}", reconnect_s=0.5)
+    assert pauses_of(away, never, 7, monkeypatch) == [0.25, 0.5, 1.0, 2.0, 2.5, 2.5, 2.5]
+
+
+def test_a_session_that_breaks_at_once_counts_as_a_failure_and_one_that_lasted_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = account(reconnect_s=0.5)
+    lasts_s = iter([0.0, 0.0, 0.0, 6.0, 0.0])
+    now = 0.0
+
+    @asynccontextmanager
+    async def client() -> Any:
+        yield None
+
+    async def session(_client: aiomqtt.Client) -> None:
+        nonlocal now
+        now += next(lasts_s)
+        raise aiomqtt.MqttError("the connection broke")
+
+    monkeypatch.setattr(there, "client", client)
+    monkeypatch.setattr("asyncio.BaseEventLoop.time", lambda _loop: now)
+    assert pauses_of(there, session, 5, monkeypatch) == [0.25, 0.5, 1.0, 0.25, 0.5]
+
+
+def test_an_error_that_no_new_connection_would_mend_is_not_swallowed() -> None:
+    async def session(_client: aiomqtt.Client) -> None:
+        raise ZeroDivisionError
+
+    @asynccontextmanager
+    async def client() -> Any:
+        yield None
+
+    there = account()
+    there.client = client  # type: ignore[method-assign] # a broker that is always there
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(there.stay_connected(session))
