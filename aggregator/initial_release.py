@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,8 @@ from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Candidate, Exporter
 from aggregator.rounds.proposal import with_int8_report
 from models.architecture import Architecture, Kind, initial_parameters
-from models.errors import ModelError
+from models.array_archives import read_arrays
+from models.errors import ArrayArchiveError, ModelError
 from models.export.isolated import export_training_model
 from models.features import make_extractor, passthrough_spec, raw_spec, vibration_spec
 from models.local_training import assess, fit
@@ -212,14 +212,13 @@ def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]
     """
     machines: dict[str, NDArray[np.float32]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                if (rows := archive[name]).ndim in {2, 3}:
-                    machines[name] = rows.astype(np.float32).reshape(len(rows), -1)
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise SettingsError(
-            f"cannot read recordings from {path}: {error}; expected an .npz of 2-D arrays"
-        ) from None
+        for name, rows in read_arrays(path).items():
+            if rows.ndim in {2, 3}:
+                machines[name] = rows.astype(np.float32).reshape(len(rows), -1)
+    except ArrayArchiveError as error:
+        raise SettingsError(f"{error}; recordings are an .npz of one 2-D array for each machine") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {name!r} is no table of numbers: {error}") from None
     if not machines:
         raise SettingsError(f"{path} holds no recording: expected one array (rows, {features}) per machine")
     for name, rows in machines.items():

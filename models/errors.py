@@ -11,6 +11,7 @@
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
     ├── ExecutionError          this machine: the runtime, or an accelerator under it, failed while it ran a model
+    ├── ArrayArchiveError       whoever gave the file: no NPZ archive, damaged, or objects in it instead of numbers
     ├── DelegateError           this device: an accelerator's library is missing or does not work; the processor does
     ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
     ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
@@ -25,6 +26,7 @@ A device answers any of these by keeping the release it runs.
 from __future__ import annotations
 
 __all__ = [
+    "ArrayArchiveError",
     "BundleContentError",
     "DelegateError",
     "DriftStateError",
@@ -74,6 +76,10 @@ class DriftStateError(ModelError):
 
 class DelegateError(ModelError):
     """An accelerator that cannot be used; run the model on the processor and say so once."""
+
+
+class ArrayArchiveError(ModelError):
+    """A file given as an archive of arrays that is none, or whose arrays cannot be read; the message names it."""
 
 
 class ExecutionError(ModelError):

@@ -31,11 +31,6 @@ class PersonalThreshold(Struct, frozen=True, kw_only=True):
     wanted: float
     fitted_on: int
 
-    @property
-    def is_clamped(self) -> bool:
-        """Did the published bounds cut the device's own wish?"""
-        return self.value != self.wanted
-
 
 def fit_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) -> PersonalThreshold:
     """Move the published threshold to this device's own healthy scores, within the published bounds.

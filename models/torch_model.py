@@ -100,13 +100,6 @@ class TorchModel(nn.Module):
         """The parameters, a new flat vector (P,)."""
         return self.flatten(self.parameters())
 
-    def flat_gradient(self) -> NDArray[np.float32]:
-        """The gradient (P,) that `backward` left; zeros for a parameter it did not reach."""
-        return self.flatten(
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            for parameter in self.parameters()
-        )
-
     def flatten(self, tensors: Iterable[Tensor]) -> NDArray[np.float32]:
         """Tensors shaped and ordered as `parameters()` (gradients, Opacus' summed gradients) as one flat vector (P,)."""
         return np.concatenate(

@@ -14,7 +14,6 @@ from protocol.limits import MAX_NAME_CHARS
 
 __all__ = [
     "MAX_RELEASE_VERSION",
-    "BootId",
     "DeviceId",
     "FamilyName",
     "ReleaseId",
@@ -30,7 +29,6 @@ Tenant = NewType("Tenant", str)
 FamilyName = NewType("FamilyName", str)
 ReleaseId = NewType("ReleaseId", str)
 RunId = NewType("RunId", str)
-BootId = NewType("BootId", str)
 
 MAX_RELEASE_VERSION: Final = 999_999_999
 """Nine digits fit a 32-bit column of any database, and no family is released so often."""

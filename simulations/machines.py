@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.sources.rotating_machine import PROFILES, MachineCondition, RotatingMachine
+from models.array_archives import read_arrays
+from models.errors import ArrayArchiveError
 from models.features import make_extractor, passthrough_spec, vibration_spec
 from protocol.manifest import FeatureSpec
 from runtime.durable_files import write_quickly
@@ -154,13 +156,13 @@ class RecordedBearings:
                 f"no PRONOSTIA features at {path}: give the folder that holds pronostia_features.npz"
             )
         self._path = path.absolute()
-        with np.load(path, allow_pickle=False) as archive:
-            if "feature_names" not in archive:
-                raise DataError(
-                    f"{path} has no array 'feature_names'; it holds {sorted(archive.files)[:5]} …"
-                )
-            names = [str(n) for n in archive["feature_names"]]
-            self._rows = {k: archive[k] for k in sorted(archive.files) if k != "feature_names"}
+        try:
+            self._rows = read_arrays(path)
+        except ArrayArchiveError as error:
+            raise DataError(str(error)) from None
+        if "feature_names" not in self._rows:
+            raise DataError(f"{path} has no array 'feature_names'; it holds {sorted(self._rows)[:5]} …")
+        names = [str(name) for name in self._rows.pop("feature_names")]
         if len(self._rows) < count + 1:
             raise DataError(
                 f"{path} holds {len(self._rows)} bearings; {count} devices and a reference need {count + 1}"

@@ -7,7 +7,6 @@ NPZ files are opened without pickle, so a hostile file cannot run code.
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import SourceError
+from models.array_archives import array_names, read_arrays
+from models.errors import ArrayArchiveError
 
 __all__ = ["Recording", "read_csv", "read_npz"]
 
@@ -57,27 +58,13 @@ def read_npz(path: Path, *, key: str | None) -> Recording:
         SourceError: no such file or key, not a table of numbers, or a value that is not finite, with row and column.
     """
     try:
-        with path.open("rb") as file:
-            is_archive = zipfile.is_zipfile(file)
-    except OSError as error:
-        raise SourceError(f"{path}: the recording cannot be read: {_reason(error)}") from None
-    if not is_archive:
-        raise SourceError(
-            f"{path}: this is no NPZ archive, as numpy.savez makes one; a recording in CSV has a name that ends in .csv"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = [name for name in archive.files if name != "feature_names"]
-            table = archive[key] if key in keys else None
-            labels = archive["feature_names"] if "feature_names" in archive.files else np.empty(0)
-    except Exception:  # noqa: BLE001 - numpy raises what it likes on foreign bytes, in words that help nobody here
-        raise SourceError(
-            f"{path}: {key!r} is damaged, or holds objects instead of numbers; write the archive with numpy.savez"
-        ) from None
-    if table is None:
+        arrays = read_arrays(path, only={str(key), "feature_names"})
+        keys = [name for name in array_names(path) if name != "feature_names"]
+    except ArrayArchiveError as error:
+        raise SourceError(str(error)) from None
+    if key is None or key not in keys:
         raise SourceError(f"{path}: no array named {key!r}; source.key must be one of {_listed(keys)}")
-    if not isinstance(table, np.ndarray):
-        raise SourceError(f"{path}: {key!r} is no array; write the archive with numpy.savez")
+    table, labels = arrays[key], arrays.get("feature_names", np.empty(0))
     if table.ndim != 2 or not table.size or table.dtype.kind not in "fiu":
         raise SourceError(
             f"{path}: array {key!r} has shape {table.shape} of {table.dtype}; a recording is (rows, columns) of numbers"

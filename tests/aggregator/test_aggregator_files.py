@@ -231,7 +231,7 @@ def test_a_mistake_in_the_family_specification_is_named(
 def test_recordings_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(SettingsError, match="cannot read recordings"):
+    with pytest.raises(SettingsError, match="is no NPZ archive"):
         read_recordings(path, 6)
     with pytest.raises(SettingsError, match="has 6 features; the family has 7"):
         read_recordings(recordings(path), 7)

@@ -115,7 +115,12 @@ def by_torch(task: Problem) -> Findings:
     loss.backward()
     with torch.no_grad():
         output, score = model(windows).numpy(), model.scores(windows).numpy()
-    return Findings(output=output, score=score, loss=loss.item(), gradient=model.flat_gradient())
+    return Findings(
+        output=output,
+        score=score,
+        loss=loss.item(),
+        gradient=model.flatten(p.grad for p in model.parameters()),
+    )
 
 
 def assert_same(found: Findings, expected: Findings) -> None:
@@ -234,7 +239,9 @@ def test_pytorch_in_float64_is_the_oracle_whatever_the_shape(architecture, batch
         torch.from_numpy(x).double(), None if labels is None else torch.from_numpy(labels).double()
     ).backward()
     _, gradient = reference_model.loss_and_gradient(architecture, flat, x, labels)
-    np.testing.assert_allclose(model.flat_gradient(), gradient, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        model.flatten(p.grad for p in model.parameters()), gradient, rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
