@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fleet.errors import ConflictError
-from fleet.rollouts.decisions import Decision, decide
-from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.decisions import MAXIMUM_RETURNS, SETTLE_S, Decision, decide, explain
+from fleet.rollouts.plans import MAXIMUM_GROUPS, RolloutPlan, SuccessCriteria, Timeouts
 from fleet.rollouts.progress import (
     Command,
     Execution,
@@ -392,3 +392,243 @@ def test_empty_groups_of_a_tiny_fleet_pass_at_once() -> None:
     ]
     assert isinstance(commands[-1], MoveRollout)
     assert world.rollout.state is RolloutState.COMPLETED
+
+
+# --- when exactly: each time limit on both sides -------------------------------------------------------------------------------
+
+S = InstallStatus
+LIMITS = {"queued_s": 100, "in_progress_s": 60, "step_s": 30, "health_s": 20, "rollback_s": 40}
+
+
+def started(devices: int = 4, **changes: Any) -> tuple[World, list[str]]:
+    """A rollout under way in one group, and its devices."""
+    world = World(make_rollout(devices, **{"groups": [{"percentage": 100}], "timeout": LIMITS} | changes))
+    world.say(Verb.START)
+    return world, sorted(world.rollout.executions)
+
+
+def moves(commands: list[Command]) -> list[tuple[str, InstallStatus, str]]:
+    return [(c.device, c.state, c.reason) for c in commands if isinstance(c, MoveExecution)]
+
+
+def test_the_patience_that_nobody_set_is_a_day_an_hour_ten_minutes_and_a_quarter_of_an_hour() -> None:
+    assert (SETTLE_S, MAXIMUM_RETURNS, MAXIMUM_GROUPS) == (5.0, 3, 20)
+    assert Timeouts() == Timeouts(
+        queued_s=86_400.0, in_progress_s=3_600.0, step_s=600.0, health_s=900.0, rollback_s=600.0
+    )
+    assert SuccessCriteria() == SuccessCriteria(
+        threshold_pct=95.0, min_devices=1, metrics=(), min_reports=2, min_windows=10, confidence=0.95
+    )
+    plan = make_rollout().plan
+    assert [plan.retries(state) for state in (S.FAILED, S.TIMED_OUT, S.REJECTED)] == [0, 0, 0]
+    assert (plan.require_approval, plan.force, plan.abort, plan.rollback_to) == (False, False, (), None)
+
+
+@pytest.mark.parametrize("state", [S.QUEUED, S.DEFERRED])
+def test_a_device_that_never_begins_times_out_after_that_time_and_not_with_it(state: InstallStatus) -> None:
+    world, (first, _) = started(2)
+    if state is S.DEFERRED:
+        world.report(first, state)
+        world.tick()
+    world.now = 0.0
+    assert (first, S.TIMED_OUT, "not begun within 100 s") not in moves(world.tick(100))
+    assert (first, S.TIMED_OUT, "not begun within 100 s") in moves(world.tick(0.5))
+
+
+def test_an_installation_times_out_as_a_whole_and_by_its_silence() -> None:
+    world, (first, second) = started(2)
+    world.report(first, S.IN_PROGRESS)
+    world.tick(10)
+    assert moves(world.tick(20)) == []
+    assert moves(world.tick(0.5)) == [(first, S.TIMED_OUT, "no progress for 30 s")]
+    world, (first, second) = started(2)
+    for _ in range(7):
+        world.report(first, S.IN_PROGRESS)
+        world.tick(10)
+    assert moves(world.tick(0)) == []
+    assert moves(world.tick(0.5)) == [(first, S.TIMED_OUT, "still installing after 60 s")]
+    assert world.rollout.executions[DeviceId(second)].state is not S.TIMED_OUT
+
+
+def test_a_failure_is_tried_again_as_often_as_the_plan_says_and_keeps_what_ran_before() -> None:
+    world, (first, second) = started(2, retry={"FAILED": 2}, success={"threshold_pct": 50})
+    for attempt in (1, 2, 3):
+        execution = world.rollout.executions[DeviceId(first)]
+        assert (execution.attempt, execution.previous, execution.state) == (attempt, "pump/1", S.QUEUED)
+        world.report(first, S.FAILED)
+        world.tick(1)
+    assert world.rollout.executions[DeviceId(first)].state is S.FAILED
+    assert world.rollout.executions[DeviceId(first)].attempt == 3
+    assert world.rollout.executions[DeviceId(second)].attempt == 1
+
+
+def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> None:
+    gate = {"metrics": [{"name": "drift_score", "value": 1.0}]}
+    soak = [{"percentage": 100, "soak_s": 10}]
+    well = Figures(reports=5, windows=50, windows_over=0, inference_p99_us=10.0, drift_score=0.1)
+    world, devices = started(2, groups=soak, success=gate)
+    for device in devices:
+        world.report(device, S.SUCCEEDED)
+    world.tick()
+    assert world.rollout.groups[0].state is GroupState.SOAKING
+    world.tick(30)
+    assert world.rollout.groups[0].state is GroupState.SOAKING, (
+        "20 s after the soak: still waiting for health"
+    )
+    world.tick(0.5)
+    assert world.rollout.state is RolloutState.ROLLING_BACK
+    assert world.rollout.groups[0].reason.startswith(
+        "20 s after the soak, 2 of 2 devices have not shown enough"
+    )
+    world, devices = started(2, groups=soak, success=gate)
+    for device in devices:
+        world.report(device, S.SUCCEEDED)
+    world.observations = replace(world.observations, figures={DeviceId(d): well for d in devices})
+    world.tick()
+    assert world.tick(9.5) == []
+    world.tick(0.5)
+    assert world.rollout.state is RolloutState.COMPLETED
+
+
+def test_the_next_group_begins_only_when_the_one_before_has_passed() -> None:
+    world, devices = started(8, groups=[{"percentage": 25}, {"percentage": 50}, {"percentage": 100}])
+    given = [sum(e.is_given for e in world.rollout.executions.values())]
+    while world.rollout.state is RolloutState.RUNNING:
+        for execution in world.rollout.executions.values():
+            if execution.is_given:
+                world.report(execution.device, S.SUCCEEDED)
+        world.tick(1)
+        given.append(sum(e.is_given for e in world.rollout.executions.values()))
+    assert given == [2, 4, 8, 8]
+    assert sorted(c.device for c in world.log if isinstance(c, GiveRelease)) == devices
+
+
+def rolled_back(devices: int = 2, **changes: Any) -> tuple[World, list[str]]:
+    world, names = started(devices, **changes)
+    world.tick(1)
+    world.say(Verb.ROLLBACK)
+    return world, names
+
+
+def test_a_rollback_is_over_when_every_device_is_back_or_nobody_waits_any_longer() -> None:
+    world, (first, second) = rolled_back()
+    world.report(first, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.ROLLING_BACK
+    world.tick(39)
+    assert world.rollout.state is RolloutState.ROLLING_BACK
+    world.tick(0.5)
+    assert world.rollout.state is RolloutState.ROLLED_BACK
+    (last,) = [c for c in world.log if isinstance(c, MoveRollout) and c.state is RolloutState.ROLLED_BACK]
+    assert last.reason == f"every device is told to go back; 1 have not confirmed: {second}"
+    world, names = rolled_back()
+    for device in names:
+        world.report(device, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_of_many_that_have_not_confirmed_five_are_named() -> None:
+    for devices, more in ((5, ""), (6, ", …")):
+        world, names = rolled_back(devices)
+        world.tick(41)
+        (last,) = [c for c in world.log if isinstance(c, MoveRollout) and c.state is RolloutState.ROLLED_BACK]
+        assert last.reason.endswith(f"{devices} have not confirmed: {', '.join(names[:5])}{more}")
+
+
+def test_a_device_that_cannot_go_back_is_told_three_times() -> None:
+    world, (first, _) = rolled_back(timeout={**LIMITS, "rollback_s": 1000})
+    for _ in range(6):
+        world.report(first, S.FAILED)
+        world.tick(1)
+    assert sum(isinstance(c, GiveBack) and c.device == first for c in world.log) == 3
+    assert world.rollout.state is RolloutState.ROLLING_BACK
+
+
+def test_health_five_seconds_after_it_was_given_back_shows_that_a_device_never_left_its_release() -> None:
+    world, (first, second) = rolled_back(timeout={**LIMITS, "rollback_s": 1000})
+
+    def healthy(device: str, release: str, at: float) -> None:
+        running = Running(release=release, returnable=release, at=at)
+        world.observations = replace(
+            world.observations, running={**world.observations.running, DeviceId(device): running}
+        )
+
+    healthy(first, "pump/1", world.now + 5.0)
+    healthy(second, "pump/2", world.now + 9.0)
+    world.tick(20)
+    assert world.rollout.executions[DeviceId(first)].restored_at is None
+    healthy(first, "pump/1", world.now - 20 + 5.5)
+    world.tick(1)
+    assert world.rollout.executions[DeviceId(first)].restored_at == world.now
+    assert world.rollout.executions[DeviceId(second)].restored_at is None
+
+
+def test_a_revoked_device_holds_up_neither_a_group_nor_a_rollback() -> None:
+    world, (first, second) = started(2)
+    world.observations = replace(world.observations, revoked=frozenset({DeviceId(first)}))
+    world.report(second, S.SUCCEEDED)
+    assert (first, S.CANCELED, "the device was revoked") in moves(world.tick(1))
+    assert world.rollout.state is RolloutState.COMPLETED
+    world, (first, second) = rolled_back()
+    world.observations = replace(world.observations, revoked=frozenset({DeviceId(first)}))
+    world.report(second, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_a_cancel_leaves_those_who_run_the_release_and_sends_back_the_others() -> None:
+    world, devices = started(
+        8, groups=[{"percentage": 50}, {"percentage": 100}], success={"threshold_pct": 75}
+    )
+    ran, at_work, failed, silent = (e.device for e in world.rollout.executions.values() if e.is_given)
+    world.report(ran, S.SUCCEEDED)
+    world.report(at_work, S.IN_PROGRESS)
+    world.report(failed, S.FAILED)
+    world.tick(1)
+    world.say(Verb.CANCEL)
+    back = {c.device: c.release for c in world.log if isinstance(c, GiveBack)}
+    assert back == dict.fromkeys((at_work, failed, silent), "pump/1")
+    states = {device: world.rollout.executions[DeviceId(device)].state for device in devices}
+    waiting = set(devices) - {ran, at_work, failed, silent}
+    assert states == {ran: S.SUCCEEDED, failed: S.FAILED} | dict.fromkeys(
+        {at_work, silent} | waiting, S.CANCELED
+    )
+    assert not any(isinstance(c, Withdraw) for c in world.log)
+
+
+def test_a_device_that_ran_the_release_before_or_nothing_has_no_way_back() -> None:
+    for before in ("pump/2", None):
+        world = World(make_rollout(1, groups=[{"percentage": 100}]))
+        running = Running(release=before, returnable=before, at=0.0)
+        world.observations = Observations(running={DeviceId("d0"): running})
+        world.say(Verb.START)
+        assert world.rollout.executions[DeviceId("d0")].previous is None
+        world.say(Verb.ROLLBACK)
+        world.tick()
+        assert world.rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_a_person_is_told_what_a_rollout_waits_for() -> None:
+    world, (first, second) = started(2, groups=[{"percentage": 100, "soak_s": 10}])
+
+    def waits_for(now: float | None = None) -> str:
+        return explain(world.rollout, world.observations, world.now if now is None else now)
+
+    assert waits_for() == "0 of 2 devices needed run the release"
+    world.report(first, S.SUCCEEDED)
+    world.report(second, S.SUCCEEDED)
+    world.tick(1)
+    assert waits_for() == "10 s more of its soak; no metric is asked for"
+    assert waits_for(world.now + 10) == "no metric is asked for"
+    assert waits_for(world.now + 9.4) == "1 s more of its soak; no metric is asked for"
+    world.say(Verb.PAUSE)
+    assert waits_for() == "a person to resume, cancel or roll it back"
+    world.say(Verb.ROLLBACK)
+    assert waits_for() == "2 devices have not confirmed that they are back"
+    world.report(first, S.SUCCEEDED)
+    world.tick(1)
+    assert waits_for() == "1 devices have not confirmed that they are back"
+    world.report(second, S.SUCCEEDED)
+    world.tick(1)
+    assert waits_for() == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.rollouts.gates import (
+    TOLERANCE,
     Verdict,
     aborting_rule,
     judge_counts,
     judge_metrics,
     wilson_lower_bound,
 )
-from fleet.rollouts.plans import AbortRule, SuccessCriteria
+from fleet.rollouts.plans import FLOORS, AbortRule, Metric, SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
@@ -198,3 +200,179 @@ def test_the_wilson_bound_solves_its_equation(trials: int, share: float, confide
     above = (share - bound) / error if error > 0 else 0.0
     if bound > 1e-9:
         assert math.isclose(0.5 * math.erfc(-above / math.sqrt(2)), confidence, abs_tol=1e-6)
+
+
+# --- each limit on both sides, each reason in words -----------------------------------------------------------------------------
+
+
+def said(states: list[InstallStatus], **rule: float) -> str:
+    return judge_counts(executions(*states), criteria(**rule)).reason
+
+
+def test_counts_say_what_they_counted() -> None:
+    assert said([]) == "the group has no devices"
+    assert said([S.SUCCEEDED, S.SUCCEEDED, S.DEFERRED]) == "2 of 3 devices run the release, 1 deferred"
+    assert said([S.SUCCEEDED] * 2) == "2 of 2 devices run the release"
+    assert said([S.SUCCEEDED, S.QUEUED, S.QUEUED]) == "1 of 3 devices needed run the release"
+    assert said([S.FAILED, S.SUCCEEDED], threshold_pct=80) == "1 of 2 devices failed; 2 must succeed (80 %)"
+    assert said([S.CANCELED, S.SUCCEEDED, S.QUEUED], min_devices=2) == "1 of 2 devices needed run the release"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "devices", "needed"),
+    [(50, 10, 5), (51, 10, 6), (10, 10, 1), (33.4, 3, 2), (70, 10, 7), (0.1, 9, 1)],
+)
+def test_a_share_of_devices_is_rounded_up_and_exactly_as_many_suffice(
+    threshold: float, devices: int, needed: int
+) -> None:
+    def verdict(succeeded: int, failed: int) -> Verdict:
+        states = [S.SUCCEEDED] * succeeded + [S.FAILED] * failed
+        states += [S.QUEUED] * (devices - len(states))
+        return judge_counts(executions(*states), criteria(threshold_pct=threshold)).verdict
+
+    assert verdict(needed, 0) is Verdict.HOLDS
+    assert verdict(needed - 1, 0) is Verdict.UNDECIDED
+    assert verdict(0, devices - needed) is Verdict.UNDECIDED
+    assert verdict(0, devices - needed + 1) is Verdict.FAILS
+
+
+def test_two_reports_and_ten_windows_are_enough_evidence_and_fewer_are_none() -> None:
+    def verdict(reports: int, windows: int) -> Verdict:
+        shown = Figures(
+            reports=reports, windows=windows, windows_over=0, inference_p99_us=1.0, drift_score=9.0
+        )
+        return judge(criteria({"name": "drift_score", "value": 1.0}), {"d0": shown})[0]
+
+    assert verdict(2, 10) is Verdict.FAILS
+    assert verdict(1, 10) is verdict(2, 9) is Verdict.UNDECIDED
+
+
+def test_the_share_that_may_fail_may_also_be_silent_and_three_of_them_are_named() -> None:
+    rule = criteria({"name": "drift_score", "value": 1.0}, threshold_pct=60)
+    silent = figures(windows=0)
+    shown = {f"d{n}": figures() if n < 3 else silent for n in range(5)}
+    assert judge(rule, shown) == (Verdict.HOLDS, "drift_score <= 1")
+    verdict, reason = judge(rule, shown | {"d2": silent})
+    assert verdict is Verdict.UNDECIDED
+    assert reason == "3 of 5 devices have not shown enough health on the release yet (d2, d3, d4)"
+    assert judge(rule, shown | {"d2": silent, "d1": silent})[1].endswith("(d1, d2, d3, …)")
+    assert judge(criteria(threshold_pct=60), {"d0": silent}) == (Verdict.HOLDS, "no metric is asked for")
+
+
+def test_the_first_gate_that_fails_decides_and_all_that_hold_are_named() -> None:
+    drift, slow = {"name": "drift_score", "value": 1.0}, {"name": "inference_p99_us", "value": 50.0}
+    shown = {"d0": figures(p99=100.0, drift=2.0)}
+    assert judge(criteria(drift, slow), shown)[1].startswith("drift_score <= 1 fails on d0: 2 against 1")
+    assert judge(criteria(slow, drift), shown)[1].startswith(
+        "inference_p99_us <= 50 fails on d0: 100 against 50"
+    )
+    assert judge(criteria(drift, slow), {"d0": figures(p99=50.0, drift=1.0)}) == (
+        Verdict.HOLDS,
+        "drift_score <= 1, inference_p99_us <= 50",
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (4.0, 5.0, Verdict.HOLDS),  # a quarter more than it showed before
+        (4.0, 5.001, Verdict.FAILS),
+        (1.0, 1.0, Verdict.HOLDS),  # at the value itself: held to the value
+        (1.0, 1.001, Verdict.FAILS),
+        (0.5, 1.001, Verdict.FAILS),
+    ],
+)
+def test_a_device_that_was_beyond_the_value_may_get_a_quarter_worse(
+    before: float, after: float, verdict: Verdict
+) -> None:
+    assert TOLERANCE == 1.25
+    rule = criteria({"name": "drift_score", "value": 1.0})
+    assert judge(rule, {"d0": figures(drift=after)}, before=figures(drift=before))[0] is verdict
+    no_evidence = figures(windows=0, drift=before)
+    assert (judge(rule, {"d0": figures(drift=after)}, before=no_evidence)[0] is Verdict.HOLDS) is (
+        after <= 1.0
+    )
+
+
+def test_a_rate_is_allowed_half_the_way_to_one_where_a_quarter_more_would_pass_it() -> None:
+    # Before, 0.8: a quarter more is 1.0, half-way to 1 is 0.9.
+    verdict, reason = judge(criteria(RATE), {"d0": figures(1.0)}, before=figures(0.8))
+    assert (verdict, "1 against 0.9 (its own 0.8 before, and tolerance)" in reason) == (Verdict.FAILS, True)
+    assert judge(criteria(RATE), {"d0": figures(0.9)}, before=figures(0.8))[0] is Verdict.HOLDS
+    # Before, 0.4: a quarter more is 0.5, and half-way to 1 would be 0.7.
+    assert "against 0.5 " in judge(criteria(RATE), {"d0": figures(0.9)}, before=figures(0.4))[1]
+
+
+def test_a_comparison_with_the_control_weighs_devices_alike_and_windows_too() -> None:
+    gate = {"name": "anomaly_rate", "vs": "control", "ratio": 2.0}
+    control = {"c0": figures(0.1), "c1": figures(0.3)}  # on average 0.2, so 0.4 is the limit
+    assert judge(criteria(gate), {"d0": figures(0.38), "d1": figures(0.42)}, control)[0] is Verdict.HOLDS
+    verdict, reason = judge(criteria(gate), {"d0": figures(0.6), "d1": figures(0.6)}, control)
+    assert verdict is Verdict.FAILS
+    assert "mean of 2 devices 0.6 against 0.4 (2 devices without the release: 0.2)" in reason
+    many = figures(0.9, windows=900)  # nine tenths of the windows of both
+    assert "mean of 2 devices 0.81 " in judge(criteria(gate), {"d0": figures(0.0), "d1": many}, control)[1]
+
+
+def test_a_control_that_has_shown_nothing_is_none() -> None:
+    gate = {"name": "drift_score", "vs": "control", "ratio": 2.0}
+    silent = {"c0": figures(windows=0, drift=0.1)}
+    verdict, reason = judge(criteria(gate), {"d0": figures(drift=3.0)}, silent)
+    assert verdict is Verdict.HOLDS
+    assert (
+        judge(criteria(gate), {"d0": figures(drift=3.0)}, silent, before=figures(drift=1.0))[0]
+        is Verdict.FAILS
+    )
+    assert reason == "drift_score <= 2 × control"
+
+
+@pytest.mark.parametrize(
+    ("gate", "harmless"),
+    [
+        ({"name": "anomaly_rate"}, figures(0.02, windows=10**6)),
+        ({"name": "inference_p99_us"}, figures(p99=200.0)),
+        ({"name": "drift_score"}, figures(drift=0.5)),
+    ],
+)
+def test_below_its_floor_a_figure_is_never_worse_than_the_control(
+    gate: dict[str, Any], harmless: Figures
+) -> None:
+    rule = criteria(gate | {"vs": "control", "ratio": 2.0})
+    control = {"c0": figures(0.0, p99=0.001, drift=0.001)}
+    assert judge(rule, {"d0": harmless}, control)[0] is Verdict.HOLDS
+    beyond = replace(
+        harmless,
+        windows_over=harmless.windows_over * 1.05,
+        inference_p99_us=harmless.inference_p99_us + 1,
+        drift_score=harmless.drift_score + 0.01,
+    )
+    assert judge(rule, {"d0": beyond}, control)[0] is Verdict.FAILS
+    assert FLOORS == {Metric.ANOMALY_RATE: 0.02, Metric.INFERENCE_P99_US: 200.0, Metric.DRIFT_SCORE: 0.5}
+
+
+def test_a_strict_gate_of_zero_is_held_by_zero() -> None:
+    rule = criteria({"name": "drift_score", "op": "<", "value": 0.0})
+    assert judge(rule, {"d0": figures(drift=0.0)})[0] is Verdict.HOLDS
+    assert judge(rule, {"d0": figures(drift=0.001)})[0] is Verdict.FAILS
+
+
+def test_an_abort_rule_strikes_from_its_share_on_and_counts_only_what_was_given_and_has_ended() -> None:
+    rule = msgspec.convert({"min_executed": 4, "threshold_pct": 50}, AbortRule)
+    ended = [S.FAILED, S.REJECTED, S.SUCCEEDED, S.SUCCEEDED]
+    struck = aborting_rule(executions(*ended), [rule])
+    assert struck == (rule, "2 of 4 ended executions failed; the rule allows less than 50 % from 4 on")
+    assert aborting_rule(executions(*ended[1:], S.SUCCEEDED), [rule]) is None
+    assert aborting_rule(executions(*ended[:3]), [rule]) is None
+    never_given = [replace(execution, given_at=None) for execution in executions(*ended)]
+    assert aborting_rule(never_given, [rule]) is None
+    other = msgspec.convert({"failure_type": "TIMED_OUT", "threshold_pct": 1}, AbortRule)
+    assert aborting_rule(executions(*ended), [other, rule]) == struck
+    assert aborting_rule(executions(S.SUCCEEDED), [other]) is None
+
+
+def test_the_wilson_bound_of_nothing_is_nothing_and_of_all_is_below_one() -> None:
+    assert wilson_lower_bound(0, 0, 0.95) == 0.0
+    assert wilson_lower_bound(0, 100, 0.95) == 0.0
+    assert wilson_lower_bound(10, 10, 0.95) == pytest.approx(0.787, abs=5e-4)
+    assert wilson_lower_bound(12, 10, 0.95) == wilson_lower_bound(10, 10, 0.95)
+    assert wilson_lower_bound(50, 100, 0.95) == pytest.approx(0.419, abs=5e-4)
