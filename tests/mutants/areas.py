@@ -99,6 +99,7 @@ AREAS = (
             "fleet/rollouts/states.py",
         ),
         tests=(
+            "tests/aggregator/test_admission.py",
             "tests/aggregator/test_aggregator_rules.py",
             "tests/aggregator/test_aggregator_coordinator.py",
             "tests/aggregator/test_aggregator_files.py",
