@@ -59,6 +59,12 @@ class Architecture(Struct, frozen=True, kw_only=True, dict=True, omit_defaults=T
     Raises:
         LayoutError: fewer than two widths, a width outside 1..4096, too many parameters or activations, an autoencoder
             whose ends differ, a classifier with fewer than two classes, or a convolution that does not fit.
+
+    >>> architecture = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
+    >>> architecture.parameter_count
+    1352
+    >>> [part.shape for part in split_parameters(architecture, np.zeros(1352))][:4]
+    [(32, 16), (16,), (16, 8), (8,)]
     """
 
     kind: Kind

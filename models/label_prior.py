@@ -49,6 +49,10 @@ def fit_label_prior(
 
     Raises:
         InputError: counts of different classes, negative or not finite, a class that nobody has seen, or strength ≤ 0.
+
+    >>> prior = fit_label_prior(np.array([8, 0]), np.array([50, 50]))
+    >>> prior.apply(np.array([0.0, 0.0])).round(2)
+    array([ 0.59, -1.61], dtype=float32)
     """
     own, fleet = np.asarray(own_counts, np.float64), np.asarray(fleet_counts, np.float64)
     if own.ndim != 1 or own.shape != fleet.shape:

@@ -37,6 +37,9 @@ def class_offsets(
 
     Raises:
         InputError: no labels, another rank, or a strength or smoothing out of range.
+
+    >>> class_offsets(np.array([[1, 0], [1, 0], [1, 0]]), strength=1.0).round(2)
+    array([ 0.69, -0.69], dtype=float32)
     """
     if labels.ndim != 2 or not len(labels):
         raise InputError(f"labels are one-hot of shape (≥1, classes), got {labels.shape}")
@@ -51,6 +54,9 @@ def shift_output(flat: NDArray[np.floating], offsets: NDArray[np.floating]) -> N
 
     Raises:
         LayoutError: fewer parameters than classes, or arrays of another rank.
+
+    >>> shift_output(np.zeros(4), np.array([0.5, -0.5]))
+    array([ 0. ,  0. ,  0.5, -0.5], dtype=float32)
     """
     if flat.ndim != 1 or offsets.ndim != 1 or not 0 < len(offsets) <= len(flat):
         raise LayoutError(

@@ -52,6 +52,10 @@ def fit_standardiser(rows: NDArray[np.floating]) -> Standardiser:
 
     Raises:
         InputError: fewer than two rows, another rank, or values that are not finite.
+
+    >>> scale = fit_standardiser(np.array([[1.0, 40.0], [2.0, 40.0], [3.0, 40.0]]))
+    >>> scale.apply(np.array([4.0, 40.04])).round(2)
+    array([2., 1.], dtype=float32)
     """
     x = np.asarray(rows, np.float64)
     if x.ndim != 2 or len(x) < 2:

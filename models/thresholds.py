@@ -78,6 +78,10 @@ class AlarmState:
         opens_after_windows: windows over the threshold, among the last this many + 1, that open an alarm.
         closes_after_windows: windows in a row below `closes_below_share` × threshold that close it.
         closes_below_share: hysteresis in (0, 1].
+
+    >>> alarm = AlarmState(opens_after_windows=2, closes_after_windows=1)
+    >>> [type(alarm.update(score, threshold=1.0)).__name__ for score in (0.2, 1.3, 0.4, 1.5, 1.1, 0.3)]
+    ['NoneType', 'NoneType', 'NoneType', 'Opened', 'NoneType', 'Closed']
     """
 
     def __init__(

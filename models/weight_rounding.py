@@ -21,7 +21,15 @@ WeightScales = Literal["per-tensor", "per-channel"]
 
 
 def round_weight(weight: NDArray[np.floating], *, channel_axis: int | None) -> NDArray[np.float64]:
-    """The weight as int8 holds it, same shape; one scale for each index of `channel_axis`, or one for all (None)."""
+    """The weight as int8 holds it, same shape; one scale for each index of `channel_axis`, or one for all (None).
+
+    >>> round_weight(np.array([[127.0, 1.27], [0.4, 0.004]]), channel_axis=None)
+    array([[127.,   1.],
+           [  0.,   0.]])
+    >>> round_weight(np.array([[127.0, 1.27], [0.4, 0.004]]), channel_axis=1)
+    array([[127.  ,   1.27],
+           [  0.  ,   0.  ]])
+    """
     axes = None if channel_axis is None else tuple(a for a in range(weight.ndim) if a != channel_axis)
     largest = np.abs(weight.astype(np.float64)).max(axis=axes, keepdims=True)
     step = np.where(largest > 0, largest, 1.0) / 127.0

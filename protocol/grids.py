@@ -37,6 +37,11 @@ class Grid:
 
         Values beyond the outer edges are taken to sit on them. Raises ValueError for an empty histogram or q
         outside (0, 1).
+
+        >>> halves = Grid(edges=np.array([0.0, 0.5, 1.0]))
+        >>> together = halves.count(np.array([0.1, 0.2])) + halves.count(np.array([0.7, 0.9]))
+        >>> halves.quantile(together, 0.75)
+        0.75
         """
         if not 0 < q < 1:
             raise ValueError(f"quantile {q} must lie strictly between 0 and 1")
@@ -56,7 +61,7 @@ class Grid:
     def outer_bounds(
         self, low_counts: NDArray[np.floating], high_counts: NDArray[np.floating]
     ) -> tuple[float, float]:
-        """(lower, upper) that enclose every counted minimum and maximum, rounded outwards to an edge."""
+        """(lower, upper) that enclose every counted minimum and maximum, rounded outwards to an edge; ValueError for none."""
         lows, highs = np.flatnonzero(low_counts), np.flatnonzero(high_counts)
         if not len(lows) or not len(highs):
             raise ValueError("no device reported a range")

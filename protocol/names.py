@@ -61,7 +61,11 @@ def release_id(family: str, version: int) -> ReleaseId:
 
 
 def split_release_id(release: str) -> tuple[FamilyName, int]:
-    """Read ``family/version`` back into its parts; raises TopicError where it is anything else."""
+    """Read ``family/version`` back into its parts; raises TopicError where it is anything else.
+
+    >>> split_release_id("rotating-machine/2")
+    ('rotating-machine', 2)
+    """
     family, slash, version = release.partition("/")
     if not slash or not _VERSION.fullmatch(version):
         raise TopicError(

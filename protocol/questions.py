@@ -171,7 +171,14 @@ def decode_question(text: str) -> Question:
 
 @dataclass(frozen=True)
 class AnswerLayout:
-    """Which named vector lies where in the flat answer. `sizes` is ordered."""
+    """Which named vector lies where in the flat answer. `sizes` is ordered.
+
+    >>> layout = fit_layout(parameter_count=2)
+    >>> one = {"weighted_update": np.array([3.0, 6.0]), "examples": 3, "loss_before": 3, "loss_after": 1.5}
+    >>> both = layout.unpack(layout.pack(one) + layout.pack(one))
+    >>> both["weighted_update"] / both["examples"]
+    array([1., 2.])
+    """
 
     sizes: Mapping[str, int]
 

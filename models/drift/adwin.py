@@ -48,6 +48,12 @@ class Adwin:
         delta: chance of forgetting without a change at one comparison, in (0, 1).
         every: values between two comparisons.
         fewest: values that either side of a border must hold.
+
+    >>> window = Adwin()
+    >>> any(window.update(0.0) for _ in range(80))
+    False
+    >>> any(window.update(1.0) for _ in range(40))
+    True
     """
 
     def __init__(self, *, delta: float = 0.002, every: int = 8, fewest: int = 5) -> None:

@@ -22,6 +22,11 @@ class PageHinkley:
         tolerance: δ, rises smaller than this are no change.
         fewest: values before the first alarm.
         keep: f in (0, 1], how much of the sum is kept with each value.
+
+    >>> test = PageHinkley(limit=3.0)
+    >>> stream = [0.0] * 50 + [1.0] * 10
+    >>> [i for i, x in enumerate(stream) if test.update(x)]
+    [53]
     """
 
     def __init__(
