@@ -56,7 +56,7 @@ bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 
 prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md; goes on where it stopped (ARGS="edge mutants")
 	@bash tests/programs.sh
-	@$(BIN)/python tests/prove.py $(ARGS)
+	@$(BIN)/python tests/proofs.py $(ARGS)
 
 mutants: $(READY) ## change what guards people, place by place, and see the tests notice nine of ten (ARGS="--area auth --count 50")
 	@$(BIN)/python tests/mutants/run.py $(ARGS)

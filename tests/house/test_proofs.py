@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import prove
+import proofs
 import pytest
-from prove import STEPS, Proof, Step, read_proofs, write_proofs
+from proofs import STEPS, Proof, Step, read_proofs, write_proofs
 
 PROOF = Proof(commit="abc1234", date="2026-11-29", took="3.1 min", figure="proved in 34 s")
 
 
 def test_a_page_is_read_as_it_was_written() -> None:
     page = write_proofs({"edge": PROOF}, STEPS)
-    proofs = read_proofs(page)
-    assert proofs["edge"] == PROOF
-    assert set(proofs) == {step.name for step in STEPS}
-    assert write_proofs(proofs, STEPS) == page
+    found = read_proofs(page)
+    assert found["edge"] == PROOF
+    assert set(found) == {step.name for step in STEPS}
+    assert write_proofs(found, STEPS) == page
 
 
 @pytest.fixture
@@ -26,16 +26,16 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         Step("good", "it holds", ("-c", "open('ran', 'a').write('good '); print('one', 'figure|')")),
         Step("bad", "it does not", ("-c", "open('ran', 'a').write('bad '); raise SystemExit(1)")),
     ]
-    monkeypatch.setattr(prove, "STEPS", steps)
-    monkeypatch.setattr(prove, "ROOT", tmp_path)
-    monkeypatch.setattr(prove, "PROOFS", tmp_path / "proofs.md")
+    monkeypatch.setattr(proofs, "STEPS", steps)
+    monkeypatch.setattr(proofs, "ROOT", tmp_path)
+    monkeypatch.setattr(proofs, "PROOFS", tmp_path / "proofs.md")
     ran: list[str] = []
 
     def run(*arguments: str, commit: str = "abc1234") -> None:
         (tmp_path / "ran").write_text("")
-        monkeypatch.setattr(prove, "present_commit", lambda: commit)
+        monkeypatch.setattr(proofs, "present_commit", lambda: commit)
         monkeypatch.setattr("sys.argv", ["prove", *arguments])
-        assert prove.main() == (0 if arguments == ("good",) else 1)
+        assert proofs.main() == (0 if arguments == ("good",) else 1)
         ran.append((tmp_path / "ran").read_text().strip())
 
     run()
@@ -47,6 +47,6 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def test_a_step_that_was_proved_at_this_commit_is_not_run_again(ran: list[str], tmp_path: Path) -> None:
     assert ran == ["good bad", "bad", "good", "good bad"]
-    proofs = read_proofs((tmp_path / "proofs.md").read_text())
-    assert replace(proofs["good"], date="", took="") == Proof("abc1234", "", "", "one figure/")
-    assert proofs["bad"].commit == "never"
+    found = read_proofs((tmp_path / "proofs.md").read_text())
+    assert replace(found["good"], date="", took="") == Proof("abc1234", "", "", "one figure/")
+    assert found["bad"].commit == "never"

@@ -1,6 +1,6 @@
 """Proves what takes longer than a test may, step by step, and writes down what was found.
 
-    python tests/prove.py [STEP ...] [--again]          (make prove)
+    python tests/proofs.py [STEP ...] [--again]          (make prove)
 
 A step is a program whose exit code 0 means proved and whose last line is its figure. It is known in `docs/proofs.md`, which
 this program writes: step, commit, date, time taken, figure. A step that was proved at the present commit is not run again,
