@@ -7,7 +7,9 @@ which cannot be had everywhere (`recordings`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from recordings import DATA
@@ -15,6 +17,7 @@ from waiting import slowness
 
 HANGS_AFTER_S = 600.0
 """Seconds of a quiet machine, ten times what the slowest test takes: a guard against hanging, never a budget."""
+_SLOW_FILE = re.compile(r"^pytestmark = .*\bslow\b", re.MULTILINE)
 NOTHING_MAY_BE_MISSING = bool(os.environ.get("CI"))
 
 
@@ -23,6 +26,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config._env_timeout = (
             HANGS_AFTER_S * slowness()
         )  # pytest-timeout's own place for what the command line left open
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # A file that is slow as a whole is not even imported: TensorFlow alone costs as much as a thousand tests of rules.
+    if "not slow" in config.option.markexpr and collection_path.name.startswith("test_"):
+        return bool(_SLOW_FILE.search(collection_path.read_text(encoding="utf-8"))) or None
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes longest begins first, so that no worker is left alone with it at the end.
+    items.sort(
+        key=lambda item: -("simulations" in item.path.parts) - (item.get_closest_marker("slow") is not None)
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

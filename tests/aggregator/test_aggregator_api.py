@@ -148,6 +148,7 @@ def test_a_body_without_bounds_is_refused_before_the_token_is_looked_at(service:
         assert service.http.post("/v1/training-runs", content=content).status_code == 413
 
 
+@pytest.mark.slow
 def test_the_whole_progress_of_a_run_can_be_read(service: Service, tmp_path: Path) -> None:
     world = World(tmp_path / "w")
     done = world.run()

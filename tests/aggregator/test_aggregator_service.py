@@ -43,6 +43,8 @@ from protocol.bundle import TrustedKeys, open_bundle, peek_manifest
 from protocol.messages.envelope import decode
 from protocol.messages.payloads import TrainingInvitation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundle() -> bytes:

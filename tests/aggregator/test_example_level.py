@@ -14,6 +14,8 @@ from aggregator.privacy.example_level import (
 )
 from protocol.training import ExamplePrivacy
 
+pytestmark = pytest.mark.slow
+
 DELTA = 1e-5
 PRV_ERROR = 0.01
 """Opacus' own bound on the error of its ε, absolute (its default `eps_error`)."""

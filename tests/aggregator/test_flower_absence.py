@@ -23,6 +23,8 @@ from edge_agent.errors import AggregatorAnswerError
 from edge_agent.learner.flower_client import FlowerClient
 from edge_agent.learner.flower_internals import Message, RecordDict
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["bundle", "devices", "server", "tls"]  # the fixtures
 
 

@@ -19,6 +19,8 @@ from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError
 from edge_agent.learner import flower_internals as device_side
 from edge_agent.learner.flower_client import FlowerClient
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["bundle", "devices", "server", "tls"]  # the fixtures
 
 

@@ -31,6 +31,8 @@ from aggregator.rounds.reports import QuorumMissedError
 from protocol.names import DeviceId
 from protocol.questions import AssessQuestion, assess_layout
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["bundle", "devices", "server", "tls"]  # the fixtures
 
 

@@ -20,6 +20,8 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.names import FamilyName
 
+pytestmark = pytest.mark.slow
+
 AUTOENCODER = Architecture(kind="dense-autoencoder", layers=(8, 12, 3, 12, 8))
 CLASSIFIER = Architecture(kind="dense-classifier", layers=(8, 12, 4))
 

@@ -30,6 +30,8 @@ from protocol.names import FamilyName
 from protocol.questions import CONTENDERS, ContestQuestion, FitQuestion, MomentsQuestion, Question
 from protocol.training import TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = world.ARCHITECTURE
 LAYOUT_SHA256 = ARCHITECTURE.layout_sha256
 PARAMETERS = initial_parameters(ARCHITECTURE, 3)

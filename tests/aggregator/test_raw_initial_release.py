@@ -46,6 +46,7 @@ def windows(count: int, seed: int, *, lag: float = 1.0) -> np.ndarray:
     return ((1 + seed) * (waves + 0.1 * rng.normal(size=waves.shape)) + 5 * seed).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_convolutional_release_hears_a_fault_that_leaves_every_channel_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

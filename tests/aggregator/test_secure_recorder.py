@@ -52,6 +52,8 @@ from secrecy_statistics import chi_squared_of_bytes, correlation, linear_complex
 
 from protocol.training import TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 HIDDEN = 3400
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, HIDDEN, 6))
 """Wide: its updates are longer than twice the state of the Mersenne Twister (19 937 bits)."""

@@ -25,6 +25,8 @@ from protocol.names import FamilyName
 from protocol.questions import FitQuestion, fit_layout
 from protocol.training import TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
 LAYOUT = fit_layout(len(PARAMETERS))
 

@@ -24,6 +24,8 @@ from edge_agent.telemetry import Identity, last_will, subscriptions
 from protocol.messages.kinds import Kind
 from protocol.topics import device_topic
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = Identity(tenant="demo", device=DEVICE, family="pump", boot_id="b1")
 TOPIC = device_topic("demo", DEVICE, Kind.HEALTH)
 ACK_TOPIC = device_topic("demo", DEVICE, Kind.ACK)

@@ -43,6 +43,8 @@ from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import AnomalyEvent, Birth, Death, TrainingInvitation
 from protocol.topics import device_topic, training_topic
 
+pytestmark = pytest.mark.slow
+
 RESEND = "[outbox]\nresend_s = 0.5\n"
 
 

@@ -27,6 +27,8 @@ from edge_agent.settings import FleetSettings, Settings
 from protocol.messages.kinds import InstallStatus
 from protocol.messages.payloads import DesiredState
 
+pytestmark = pytest.mark.slow
+
 
 class Fleet:
     """``fedge-fleet`` as a process of its own, without a broker."""

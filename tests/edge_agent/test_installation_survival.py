@@ -15,7 +15,7 @@ from edge_agent.installation.journal_file import JournalFile
 from protocol.messages.kinds import InstallStatus, InstallStep
 from runtime.errors import StorageError
 
-pytestmark = pytest.mark.edge
+pytestmark = [pytest.mark.slow, pytest.mark.edge]
 
 GOOD_STEPS = ["CHECKING", "DOWNLOADING", "VERIFYING", "STAGED", "PROBING", "ACTIVATING", "TRIAL", "COMMITTED"]
 BAD_STEPS = ["ROLLING_BACK", "ROLLED_BACK"]

@@ -206,6 +206,7 @@ def answer_rounds(folder: Path, spark: int) -> None:
         os.close(left_the_device)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_point_never_lets_more_answers_leave_than_were_charged(tmp_path: Path) -> None:
     for spark in range(1, 40):
         folder = tmp_path / str(spark)

@@ -46,6 +46,8 @@ from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
 from service.roles import Role
 
+pytestmark = pytest.mark.slow
+
 
 class Site:
     """A folder with fleet.toml, and what a person would type there."""

@@ -43,6 +43,8 @@ from protocol.messages.envelope import encode
 from protocol.messages.kinds import Kind
 from service.roles import Role
 
+pytestmark = pytest.mark.slow
+
 
 def refusal(program: str, *arguments: str) -> str:
     """What `program`, as a process, says on standard error before it ends with a status that is not 0: one line."""

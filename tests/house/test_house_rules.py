@@ -45,6 +45,7 @@ def test_ruff_finds_nothing() -> None:
     run(tool("ruff"), "check", "-q", ".")
 
 
+@pytest.mark.slow
 def test_mypy_strict_finds_nothing() -> None:
     run(sys.executable, "-m", "mypy")
 

@@ -15,6 +15,8 @@ from models.export.conv_gradients import ConvolutionGradients
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
 
+pytestmark = pytest.mark.slow
+
 LAYERS = {
     "many positions, few weights": Layer(positions=12, taps=3, inputs=2, outputs=3),
     "many positions, few weights, a narrow output": Layer(positions=12, taps=3, inputs=3, outputs=2),

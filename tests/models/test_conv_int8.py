@@ -15,6 +15,8 @@ from models.int8_model import Int8Model
 from models.litert import load_model
 from protocol.manifest import ConvolutionSpec
 
+pytestmark = pytest.mark.slow
+
 
 def convolution(layers: tuple[int, ...], *, samples: int, kernel: int, stride: int) -> Architecture:
     spec = ConvolutionSpec(samples=samples, kernel=kernel, stride=stride)

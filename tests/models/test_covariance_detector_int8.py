@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from models import reference_model
 from models.covariance_detector import Moments, mahalanobis_autoencoder
 from models.export import export_int8_model
 from models.int8_model import Int8Model
+
+pytestmark = pytest.mark.slow
 
 F = 6
 

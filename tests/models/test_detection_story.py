@@ -16,6 +16,8 @@ import sys
 import pytest
 from recordings import DATA, ROOT, needs
 
+pytestmark = pytest.mark.slow
+
 
 def laboratory(*arguments: str) -> dict[str, float]:
     done = subprocess.run(

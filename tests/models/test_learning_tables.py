@@ -101,6 +101,7 @@ def test_thresholds_and_scales_see_healthy_windows_alone() -> None:
     assert fleet_spec(scores[:1]).score == fleet_spec(scores[1:]).score
 
 
+@pytest.mark.slow
 @needs("pronostia")
 def test_bearings_that_the_choice_never_saw_meet_the_target_in_int8() -> None:
     figures = judge_choice(Fleet(load_bearings(DATA / "pronostia"), np.random.default_rng(0)))
@@ -128,6 +129,7 @@ def test_absent_data_are_skipped_with_a_reason(tmp_path: Path) -> None:
     assert f"heart skipped: no data at {tmp_path}/heart; set FEDGE_DATA" in done.stderr
 
 
+@pytest.mark.slow
 @needs("heart")
 def test_the_quick_run_trains_four_hospitals_and_draws(tmp_path: Path) -> None:
     done = run_learning("heart", "--quick", "--seeds", "1", "--plots", str(tmp_path), data=DATA)

@@ -18,6 +18,8 @@ from models.export.graph_writer import GraphWriter
 from models.export.int8_graph import export_float_model, export_int8_model
 from models.seal import seal_model
 
+pytestmark = pytest.mark.slow
+
 PARTLY = REPORT.replace("Number of Edge TPU subgraphs: 1", "Number of Edge TPU subgraphs: 0") + (
     "Number of operations that will run on Edge TPU: 0\nNumber of operations that will run on CPU: 4\n"
 )

@@ -34,6 +34,8 @@ from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.manifest import FeatureSpec, ThresholdSpec
 
+pytestmark = pytest.mark.slow
+
 both = pytest.mark.parametrize("name", ARCHITECTURES)
 OPERATORS = {value: key for key, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 

@@ -11,6 +11,8 @@ from models.architecture import Architecture, initial_parameters, split_paramete
 from models.errors import LayoutError, RangeError
 from models.export.pruning import proven_silent_units, remove_units, seen_silent_units
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 8, 5, 8, 6))
 NAMES = ARCHITECTURE.tensor_names
 

@@ -19,6 +19,8 @@ from models.export.int8_graph import export_float_model, export_int8_model
 from models.export.post_training import quantise_graph
 from models.int8_model import Int8Model
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(16, 24, 6, 24, 16))
 
 

@@ -23,6 +23,8 @@ from models.torch_model import TorchModel
 from models.training_model import TrainingModel
 from protocol.manifest import ConvolutionSpec
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 

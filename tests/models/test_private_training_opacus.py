@@ -16,6 +16,8 @@ from models.export import export_training_model
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
 
+pytestmark = pytest.mark.slow
+
 both = pytest.mark.parametrize("name", ARCHITECTURES)
 quiet = pytest.mark.filterwarnings("ignore::UserWarning")  # Opacus on secure mode, PyTorch on hooks
 

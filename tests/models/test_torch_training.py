@@ -19,7 +19,7 @@ from models.training_model import TrainingModel
 from protocol.questions import FitQuestion
 from protocol.training import ExamplePrivacy
 
-pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error::UserWarning")]
 both = pytest.mark.parametrize("name", ARCHITECTURES)
 SETTINGS = [
     {},

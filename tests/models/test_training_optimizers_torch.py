@@ -10,6 +10,8 @@ from model_samples import ARCHITECTURES, at_rate, labels, parameters, training_b
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
 
+pytestmark = pytest.mark.slow
+
 both = pytest.mark.parametrize("name", ARCHITECTURES)
 
 

@@ -42,6 +42,7 @@ def adversarial_update(kind: int, dimension: int, rng: np.random.Generator) -> n
             return rng.standard_cauchy(dimension)
 
 
+@pytest.mark.slow
 def test_ten_thousand_adversarial_updates_never_exceed_the_sensitivity() -> None:
     rng, source = np.random.default_rng(0), stream(0)
     longest, plain_exceeded = 0.0, 0

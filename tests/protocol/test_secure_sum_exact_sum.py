@@ -56,6 +56,7 @@ def test_ten_devices_add_up_exactly_when_three_vanish_at_once(stage: str) -> Non
     assert_exact(played, played.play())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 1000, 100_000])
 def test_a_hundred_devices_add_up_exactly_when_some_vanish_at_every_stage(d: int) -> None:
     vanish = {
