@@ -64,7 +64,7 @@ def bundle_path(family: str, version: int) -> str:
 
 
 def find_release(session: Session, family: str, version: int) -> Release:
-    """The record of a release; raises NotFoundError."""
+    """The record of release `family`/`version`; raises NotFoundError, also for a number no release can have."""
     # beyond that the database's own column would refuse the number, in its own words
     known = 0 < version <= MAX_RELEASE_VERSION
     release = session.get(Release, (family, version)) if known else None
@@ -74,7 +74,16 @@ def find_release(session: Session, family: str, version: int) -> Release:
 
 
 class ReleaseStore:
-    """Publishes releases and hands out their bytes."""
+    """Publishes releases and hands out their bytes.
+
+    Args:
+        database: holds the records.
+        directory: holds the bundles, one file each, named by its SHA-256; made where it is missing.
+        trusted: the keys one of which must have signed a bundle.
+
+    Raises:
+        StorageError: the directory cannot be made.
+    """
 
     def __init__(self, database: Database, directory: Path, trusted: TrustedKeys) -> None:
         self._database = database

@@ -24,6 +24,13 @@ def observe(
 
     A retained message is the broker's memory: it says nothing about now, except that a last will of the boot we
     believe in means that the device is gone.
+
+    Args:
+        device: the row; changed in place.
+        event: what the device said.
+        fields: the event's data by name.
+        received_at: Unix seconds by our clock.
+        retained: whether the broker kept the message for us.
     """
     if isinstance(event.data, Death):
         if event.boot_id == device.boot_id or device.boot_id is None:
@@ -55,7 +62,14 @@ def observe(
 
 
 def set_drift(device: Device, *, drifted: bool, score: float, at: float) -> None:
-    """Note whether the device's world has left its reference; `drift_since` is when it was first said."""
+    """Note whether the device's world has left its reference; `drift_since` is when it was first said.
+
+    Args:
+        device: the row; changed in place.
+        drifted: what the device says now.
+        score: largest detector statistic ÷ its threshold; ≥ 1 means drift.
+        at: Unix seconds.
+    """
     if drifted and not device.drifted:
         device.drift_since = at
     elif not drifted:

@@ -71,7 +71,18 @@ class Refusal:
 
 
 def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
-    """Decode an arrival, or say why it is refused. Does not know which devices are enrolled."""
+    """Decode an arrival, or say why it is refused. Does not know which devices are enrolled.
+
+    Checked here: the topic is one of this tenant's uplink topics, the payload decodes as that topic's kind, the sender
+    named inside is the device of the topic, the sequence can be stored, and an anomaly's raw window has its shape.
+
+    Args:
+        arrival: a message as the broker handed it over.
+        tenant: whose topics these are.
+
+    Returns:
+        What may be stored, decoded once; or a refusal that stands in the audit log as it is.
+    """
     device = "?"
     try:
         topic = parse_device_topic(arrival.topic)

@@ -45,7 +45,13 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What became of a batch: acknowledgements per device, stored events by kind, refusals."""
+    """What became of a batch.
+
+    acks: per device what it may forget, because it is on disk (stored now or before).
+    stored: new events by kind.
+    duplicates: events that had been stored before.
+    refusals: messages that were dropped for what they are.
+    """
 
     acks: Mapping[str, Ack]
     stored: Mapping[Kind, int]
@@ -63,7 +69,13 @@ class _Batch:
 
 
 class EventStore:
-    """The durable end of ingest."""
+    """The durable end of ingest: a batch in, acknowledgements out.
+
+    Args:
+        database: the fleet's.
+        tenant: whose topics are taken.
+        metrics: counts what was stored and refused.
+    """
 
     def __init__(self, database: Database, tenant: str, metrics: FleetMetrics) -> None:
         self._database = database
@@ -164,7 +176,10 @@ def _devices(session: Session, names: set[str]) -> dict[str, Device]:
 
 
 def _ranges(session: Session, events: Iterable[Event]) -> dict[Boot, list[tuple[int, int]]]:
-    """The stored ranges that the batch's sequences lie in or touch; others cannot change."""
+    """The stored ranges that the batch's sequences lie in or touch, by device and boot; others cannot change.
+
+    One query for the whole batch: a device that lost a message has two ranges, and not one for each event.
+    """
     spans: dict[Boot, list[int]] = defaultdict(list)
     for event in events:
         spans[event.source, event.boot_id].append(event.sequence)

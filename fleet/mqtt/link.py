@@ -37,7 +37,11 @@ DESIRED_AT_ONCE: Final = 20
 
 
 class BrokerLink:
-    """Runs the connection; everything that waits lies in `Outgoing` and `Intake` and outlives it."""
+    """Runs the connection; everything that waits lies in `Outgoing` and `Intake` and outlives it.
+
+    One asyncio loop owns the client. Other threads hand over through `Outgoing`, which wakes the loop; nothing but the
+    loop ever calls the client.
+    """
 
     def __init__(
         self,

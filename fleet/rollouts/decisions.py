@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, assert_never
 
-from fleet.rollouts.gates import Judgement, Verdict, aborting_rule, judge_counts, judge_metrics
+from fleet.rollouts.gates import Judgement, Outcome, aborting_rule, judge_counts, judge_metrics
 from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import (
     Command,
@@ -56,6 +56,9 @@ MAXIMUM_RETURNS: Final = 3
 
 class Decision:
     """A decision in the making: each command is applied at once, so later steps see what earlier ones did.
+
+    The rollout that was handed in stays as it was. What the decision is worth is what stands in `steps`: an empty
+    decision means that nothing follows, and nothing is written.
 
     Attributes:
         rollout: as it is after all steps so far.
@@ -101,14 +104,32 @@ class Decision:
 
 
 def decide(rollout: Rollout, observations: Observations, now: float) -> Decision:
-    """What follows for `rollout` from `observations` at Unix second `now`."""
+    """What follows for `rollout` from `observations` at Unix second `now`.
+
+    Pure: the engine asks this on a snapshot first, and once more inside the transaction that stores the answer.
+
+    Args:
+        rollout: the plan and how far it has come.
+        observations: everything that may be known of its devices.
+        now: Unix seconds; soaks and timeouts are measured against it.
+
+    Returns:
+        The decision; its `steps` are empty where nothing follows. Deciding again on its `rollout` adds none.
+
+    Raises:
+        ConflictError: a command that the state machine does not draw; that is a fault of ours, and nothing is stored.
+    """
     decision = Decision(rollout, now)
     go_on(decision, observations)
     return decision
 
 
 def go_on(decision: Decision, observations: Observations) -> None:
-    """Add to `decision` all that follows from it and from `observations`."""
+    """Add to `decision` all that follows from it and from `observations`.
+
+    The order matters: first what devices said, then who is overdue or tried again, then the present group, then
+    whether a rollback is done. Later steps see what earlier ones did.
+    """
     if decision.rollout.state in OCCUPYING or decision.rollout.state is RolloutState.COMPLETED:
         _hear(decision, observations)
     if decision.rollout.state is RolloutState.RUNNING:
@@ -202,6 +223,9 @@ def _rules_in_force(rollout: Rollout) -> list[AbortRule]:
 def start_next_group(decision: Decision, observations: Observations) -> bool:
     """Start the first group that has not run, giving its devices the release; complete the rollout if there is none.
 
+    Each device's execution remembers what it ran and what it showed until now: that is what it goes back to, and
+    what it is held to where it was beyond a limit already.
+
     Returns:
         Whether a group was started.
     """
@@ -232,14 +256,14 @@ def start_next_group(decision: Decision, observations: Observations) -> bool:
 def _pass_or_fail(decision: Decision, group: Group, observations: Observations) -> bool:
     """Move the present group on; whether it passed, so that the next may start."""
     judgement = _judge(decision, group, observations)
-    match judgement.verdict:
-        case Verdict.FAILS:
+    match judgement.outcome:
+        case Outcome.FAILS:
             _fail(decision, group, judgement.reason)
-        case Verdict.HOLDS:
+        case Outcome.HOLDS:
             decision.do(MoveGroup(number=group.number, state=GroupState.PASSED, reason=judgement.reason))
-        case Verdict.UNDECIDED:
+        case Outcome.UNDECIDED:
             pass
-    return judgement.verdict is Verdict.HOLDS
+    return judgement.outcome is Outcome.HOLDS
 
 
 def _judge(decision: Decision, group: Group, observations: Observations) -> Judgement:
@@ -248,26 +272,29 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     metrics = judge_metrics(plan.success, treated, observations.figures, observations.recent)
     counts = judge_counts(executions, plan.success)
     for judgement in (metrics, counts):
-        if judgement.verdict is Verdict.FAILS:
+        if judgement.outcome is Outcome.FAILS:
             return judgement
     if group.state is GroupState.RUNNING:
-        if counts.verdict is Verdict.UNDECIDED or not treated:
+        if counts.outcome is Outcome.UNDECIDED or not treated:
             return counts
         decision.do(MoveGroup(number=group.number, state=GroupState.SOAKING, reason=counts.reason))
         group = decision.rollout.groups[group.number]
     soaked_for = decision.now - group.since
     if soaked_for < group.soak_s:
-        return Judgement(verdict=Verdict.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
-    if metrics.verdict is Verdict.UNDECIDED:
+        return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
+    if metrics.outcome is Outcome.UNDECIDED:
         if soaked_for <= group.soak_s + plan.timeout.health_s:
             return metrics
         late = f"{plan.timeout.health_s:g} s after the soak, {metrics.reason}"
-        return Judgement(verdict=Verdict.FAILS, reason=late)
-    return Judgement(verdict=Verdict.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
+        return Judgement(outcome=Outcome.FAILS, reason=late)
+    return Judgement(outcome=Outcome.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
 
 
 def explain(rollout: Rollout, observations: Observations, now: float) -> str:
-    """What `rollout` waits for, in words for a person; empty where it waits for nothing."""
+    """What `rollout` waits for, in words for a person; empty where it waits for nothing.
+
+    Asked by whoever shows a rollout; it decides nothing. `now` is Unix seconds, for what is left of a soak.
+    """
     group = rollout.present_group
     if rollout.state is RolloutState.ROLLING_BACK:
         waiting = sum(
@@ -295,7 +322,11 @@ def _fail(decision: Decision, group: Group, reason: str) -> None:
 
 
 def begin_rollback(decision: Decision, reason: str, *, actor: str) -> None:
-    """Give back every device that was given the release, and withdraw the release."""
+    """Give back every device that was given the release, and withdraw the release.
+
+    Whatever a device has reported so far: it may commit a moment later. Devices that never got the release are
+    canceled. `reason` stands in the timeline and in the release's record; `actor` is a person's token, or the fleet.
+    """
     decision.do(MoveRollout(state=RolloutState.ROLLING_BACK, reason=reason, actor=actor))
     decision.do(Withdraw(release=decision.rollout.plan.release, reason=reason))
     for execution in decision.rollout.executions.values():
@@ -312,7 +343,10 @@ def begin_rollback(decision: Decision, reason: str, *, actor: str) -> None:
 
 
 def begin_cancel(decision: Decision, reason: str, *, actor: str) -> None:
-    """Stop here: who runs the release keeps it, who has not finished goes back to what it ran."""
+    """Stop here: who runs the release keeps it, who has not finished goes back to what it ran.
+
+    The release is not withdrawn: canceling says nothing about it.
+    """
     decision.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
     for execution in decision.rollout.executions.values():
         if execution.state in OPEN:

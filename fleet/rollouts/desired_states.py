@@ -40,6 +40,9 @@ class Wish:
 def write_desired(session: Session, wishes: Mapping[DeviceId, Wish], now: float) -> None:
     """Store the wish of each device under its next counter.
 
+    A wish for no release takes the row away but not the counter, so that a later wish is still newer than every one
+    before it.
+
     Raises:
         NotFoundError: a wished release is not stored; the transaction must not commit.
     """

@@ -40,7 +40,14 @@ _log = structlog.get_logger(__name__)
 
 
 class RolloutEngine:
-    """Moves rollouts on. `now` gives Unix seconds; `tick_s` is the longest pause between rounds, seconds."""
+    """Moves rollouts on, one round after the other, for as long as the service lives.
+
+    Args:
+        database: the fleet's; the engine keeps nothing of its own.
+        publisher: told which devices have a new desired state, after the commit.
+        now: Unix seconds.
+        tick_s: longest pause between rounds, seconds: for what no event announces.
+    """
 
     def __init__(
         self,
@@ -109,7 +116,10 @@ class RolloutEngine:
             return False
 
     def advance(self, rollout_id: str) -> bool:
-        """Decide on one rollout, store what follows and announce it; whether anything changed."""
+        """Decide on one rollout, store what follows and announce it; whether anything changed.
+
+        Most rounds find nothing: those only read, and never wait for a writer.
+        """
         with self._database.read() as session:
             if not self._decide(session, rollout_id).steps:
                 return False

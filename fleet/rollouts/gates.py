@@ -33,7 +33,7 @@ from protocol.names import DeviceId
 __all__ = [
     "TOLERANCE",
     "Judgement",
-    "Verdict",
+    "Outcome",
     "aborting_rule",
     "judge_counts",
     "judge_metric",
@@ -46,7 +46,7 @@ TOLERANCE: Final = 1.25
 """How much above its own earlier figure a device may be that was beyond the value already."""
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """What a rule says."""
 
     HOLDS = "holds"
@@ -56,9 +56,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict and why."""
+    """An outcome and why."""
 
-    verdict: Verdict
+    outcome: Outcome
     reason: str
 
 
@@ -66,10 +66,18 @@ def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> 
     """Whether enough devices of a group run the release, or too many never will.
 
     Deferred devices are neutral while others succeed; revoked ones (canceled) do not count.
+
+    Args:
+        executions: those of one group.
+        criteria: `threshold_pct` of the devices that count, and at least `min_devices`, must succeed; the number is
+            capped at the group's size, so that a canary of one can pass.
+
+    Returns:
+        HOLDS when enough succeeded, FAILS as soon as too few can, else UNDECIDED.
     """
     counted = [e for e in executions if e.state is not InstallStatus.CANCELED]
     if not counted:
-        return Judgement(verdict=Verdict.HOLDS, reason="the group has no devices")
+        return Judgement(outcome=Outcome.HOLDS, reason="the group has no devices")
     succeeded = sum(e.state is InstallStatus.SUCCEEDED for e in counted)
     failed = sum(e.state in FAILURES for e in counted)
     deferred = sum(e.state is InstallStatus.DEFERRED for e in counted)
@@ -77,16 +85,16 @@ def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> 
     needed = max(floor, _share(criteria.threshold_pct, len(counted)))
     if len(counted) - failed < needed:
         return Judgement(
-            verdict=Verdict.FAILS,
+            outcome=Outcome.FAILS,
             reason=f"{failed} of {len(counted)} devices failed; {needed} must succeed ({criteria.threshold_pct:g} %)",
         )
     if succeeded >= max(floor, 1, _share(criteria.threshold_pct, len(counted) - deferred)):
         neutral = f", {deferred} deferred" if deferred else ""
         return Judgement(
-            verdict=Verdict.HOLDS, reason=f"{succeeded} of {len(counted)} devices run the release{neutral}"
+            outcome=Outcome.HOLDS, reason=f"{succeeded} of {len(counted)} devices run the release{neutral}"
         )
     return Judgement(
-        verdict=Verdict.UNDECIDED, reason=f"{succeeded} of {needed} devices needed run the release"
+        outcome=Outcome.UNDECIDED, reason=f"{succeeded} of {needed} devices needed run the release"
     )
 
 
@@ -104,20 +112,26 @@ def judge_metrics(
 
     The first gate that fails decides. Holds only when none fails and every device but the share that
     `threshold_pct` forgives has shown enough.
+
+    Args:
+        criteria: the gates, and how much a device must have shown to be judged.
+        treated: executions that committed the release.
+        figures: what those devices showed since, on the release.
+        recent: what devices show that were not given the release yet: the control.
     """
     for gate in criteria.metrics:
         judgement = judge_metric(gate, criteria, treated, figures, recent)
-        if judgement.verdict is Verdict.FAILS:
+        if judgement.outcome is Outcome.FAILS:
             return judgement
     silent = missing_evidence(criteria, treated, figures)
     if criteria.metrics and len(treated) - len(silent) < _share(criteria.threshold_pct, len(treated)):
         named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
         return Judgement(
-            verdict=Verdict.UNDECIDED,
+            outcome=Outcome.UNDECIDED,
             reason=f"{len(silent)} of {len(treated)} devices have not shown enough health on the release yet ({named})",
         )
     held = ", ".join(gate.text for gate in criteria.metrics)
-    return Judgement(verdict=Verdict.HOLDS, reason=held or "no metric is asked for")
+    return Judgement(outcome=Outcome.HOLDS, reason=held or "no metric is asked for")
 
 
 def missing_evidence(
@@ -134,10 +148,14 @@ def judge_metric(
     figures: Mapping[DeviceId, Figures],
     recent: Mapping[DeviceId, Figures],
 ) -> Judgement:
-    """One gate, over the devices that have shown enough; undecided where none has."""
+    """One gate, over the devices that have shown enough; undecided where none has.
+
+    A gate on a `value` is asked of each device, one against the control of their mean; see the module's text for why.
+    Arguments as `judge_metrics`.
+    """
     judged = [(e, figures[e.device]) for e in treated if _suffices(figures.get(e.device), criteria)]
     if not judged:
-        return Judgement(verdict=Verdict.UNDECIDED, reason=f"{gate.text}: no device has shown enough yet")
+        return Judgement(outcome=Outcome.UNDECIDED, reason=f"{gate.text}: no device has shown enough yet")
     if gate.value is not None:
         return _judge_each(gate, gate.value, criteria, judged)
     return _judge_mean(gate, criteria, judged, [f for f in recent.values() if _suffices(f, criteria)])
@@ -154,13 +172,13 @@ def _judge_each(
                 limit, origin = _own_limit(gate.name, own), f" (its own {own:.3g} before, and tolerance)"
         if _is_beyond(gate, shown, limit, criteria.confidence):
             return Judgement(
-                verdict=Verdict.FAILS,
+                outcome=Outcome.FAILS,
                 reason=f"{gate.text} fails on {execution.device}: {_figure(gate.name, shown):.3g}"
                 f" against {limit:.3g}{origin}",
             )
     worst = max(_figure(gate.name, shown) for _, shown in judged)
     return Judgement(
-        verdict=Verdict.HOLDS, reason=f"{gate.text} holds on {len(judged)} devices, worst {worst:.3g}"
+        outcome=Outcome.HOLDS, reason=f"{gate.text} holds on {len(judged)} devices, worst {worst:.3g}"
     )
 
 
@@ -184,15 +202,15 @@ def _judge_mean(
         arm = "same devices before"
     if not control or gate.ratio is None:
         # the first release of a fleet: nothing ran before, so nothing can have become worse
-        return Judgement(verdict=Verdict.HOLDS, reason=f"{gate.text}: there is nothing to compare with")
+        return Judgement(outcome=Outcome.HOLDS, reason=f"{gate.text}: there is nothing to compare with")
     baseline = fmean(_figure(gate.name, figures) for figures in control)
     limit = max(gate.ratio * baseline, gate.control_floor())
     group = _pool([figures for _, figures in judged])
     shown = _figure(gate.name, group)
-    verdict = Verdict.FAILS if _is_beyond(gate, group, limit, criteria.confidence) else Verdict.HOLDS
+    outcome = Outcome.FAILS if _is_beyond(gate, group, limit, criteria.confidence) else Outcome.HOLDS
     return Judgement(
-        verdict=verdict,
-        reason=f"{gate.text} {verdict}: mean of {len(judged)} devices {shown:.3g} against {limit:.3g}"
+        outcome=outcome,
+        reason=f"{gate.text} {outcome}: mean of {len(judged)} devices {shown:.3g} against {limit:.3g}"
         f" ({len(control)} {arm}: {baseline:.3g})",
     )
 
@@ -236,6 +254,13 @@ def _is_beyond(gate: MetricGate, figures: Figures, limit: float, confidence: flo
 def wilson_lower_bound(successes: float, trials: int, confidence: float) -> float:
     """The one-sided lower `confidence` bound of a proportion, in [0, 1]; 0 where there were no trials.
 
+    A rate is beyond a limit only where this bound is: then chance alone does not explain it.
+
+    Args:
+        successes: may be a fraction of a window, where a device reports rates.
+        trials: how many windows.
+        confidence: in [0.5, 1).
+
     Example:
         >>> round(wilson_lower_bound(10, 10, 0.95), 3)
         0.787
@@ -252,7 +277,14 @@ def wilson_lower_bound(successes: float, trials: int, confidence: float) -> floa
 def aborting_rule(
     executions: Iterable[Execution], rules: Iterable[AbortRule]
 ) -> tuple[AbortRule, str] | None:
-    """The first abort rule that strikes over all executions of a rollout, and why; None where none does."""
+    """The first abort rule that strikes over all executions of a rollout, and why; None where none does.
+
+    Counted are executions that were given the release and have ended; a deferral is neutral, a cancellation was ours.
+
+    Args:
+        executions: all of the rollout, not only of its present group.
+        rules: those in force, in the plan's order.
+    """
     ended = [e for e in executions if e.is_given and e.state in EXECUTED]
     for rule in rules:
         kinds = FAILURES if rule.failure_type == "ALL" else {InstallStatus(rule.failure_type)}

@@ -60,7 +60,16 @@ class _Row(NamedTuple):
 
 
 def observe(session: Session, rollout: Rollout, now: float) -> Observations:
-    """Everything `decisions.decide` may know of `rollout` at Unix second `now`."""
+    """Everything `decisions.decide` may know of `rollout` at Unix second `now`.
+
+    Reads only. Health is looked at while the rollout may judge by it, and not for plans without metrics: ten thousand
+    devices send a lot of it.
+
+    Args:
+        session: a snapshot, or the transaction that will store the decision.
+        rollout: names the devices, the release and the present group.
+        now: Unix seconds; health older than `HORIZON_S` is left out.
+    """
     reports, commits = _read_reports(session, rollout)
     devices = session.execute(
         select(Device.id, Device.state, Device.release, Device.last_health_at, Desired.release)

@@ -48,6 +48,9 @@ class Targets:
 def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> Targets:
     """The exact devices that `plan` would reach; nothing is changed.
 
+    Creating the plan under the same `rollout_id` reaches the same devices in the same groups, unless devices came, went
+    or changed in between.
+
     Raises:
         UnacceptableError, QuerySyntaxError, NotFoundError: as `create_rollout`.
     """
@@ -58,6 +61,13 @@ def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> T
 
 def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, actor: str, now: float) -> bool:
     """Store a rollout of `plan` for the devices that it means now; it waits for its start, or first for approval.
+
+    Args:
+        database: the fleet's.
+        plan: checked already by its own type; whether it fits this fleet is checked here.
+        rollout_id: draws the groups; the caller derives it from the Idempotency-Key.
+        actor: who asks, for the audit log and the approval by a second person.
+        now: Unix seconds.
 
     Returns:
         Whether it is new: the same plan under the same id again changes nothing.
@@ -156,6 +166,9 @@ def carry_out_verb(
     database: Database, publisher: DesiredPublisher, rollout_id: str, verb: Verb, *, actor: str, now: float
 ) -> None:
     """Do what a person asks of a rollout, and all that follows at once.
+
+    The devices whose desired state changed are announced after the commit, so a device can only be early or late,
+    never wrong.
 
     Raises:
         NotFoundError: there is no such rollout.

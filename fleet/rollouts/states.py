@@ -34,7 +34,11 @@ __all__ = [
 
 
 class RolloutState(StrEnum):
-    """Where a rollout stands."""
+    """Where a rollout stands.
+
+    A PAUSED rollout gives the release to nobody and judges nothing. One that is ROLLING_BACK has told every device to
+    go back and waits for them; COMPLETED, CANCELED and ROLLED_BACK are final.
+    """
 
     DRAFT = "DRAFT"
     WAITING_FOR_APPROVAL = "WAITING_FOR_APPROVAL"
@@ -48,7 +52,7 @@ class RolloutState(StrEnum):
 
 
 class GroupState(StrEnum):
-    """Where one group of a rollout stands."""
+    """Where one group of a rollout stands: RUNNING until enough devices have the release, SOAKING while watched."""
 
     SCHEDULED = "SCHEDULED"
     RUNNING = "RUNNING"
@@ -115,7 +119,14 @@ _EXECUTION: Final[dict[InstallStatus, frozenset[InstallStatus]]] = {
 def may_follow(
     current: RolloutState | GroupState | InstallStatus, following: RolloutState | GroupState | InstallStatus
 ) -> bool:
-    """Whether the drawing above has an arrow from `current` to `following`."""
+    """Whether the drawing above has an arrow from `current` to `following`; both are states of the same kind.
+
+    Examples:
+        >>> may_follow(RolloutState.RUNNING, RolloutState.PAUSED)
+        True
+        >>> may_follow(RolloutState.COMPLETED, RolloutState.ROLLING_BACK)
+        False
+    """
     match current, following:
         case RolloutState(), RolloutState():
             return following in _ROLLOUT[current]

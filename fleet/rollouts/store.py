@@ -77,7 +77,10 @@ def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> No
 
 
 def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
-    """The rollout and its record; raises NotFoundError where there is no such rollout."""
+    """The rollout as the decisions take it, and its record; raises NotFoundError where there is no such rollout.
+
+    Three queries, however many devices it has.
+    """
     record = session.get(RolloutRecord, rollout_id)
     if record is None:
         raise NotFoundError(f"there is no rollout {rollout_id[:80]!r}; list them with GET /v1/rollouts")
@@ -165,6 +168,13 @@ def occupied_devices(session: Session, rollout_id: str) -> dict[DeviceId, str]:
 
 def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
     """Store what `decision` made of its rollout, its timeline, and the desired states that follow.
+
+    One row each for the rollout and its groups that moved; every device that was touched is written once, as it is at
+    the end of the decision. A device that was told several things in one decision shall do the last of them.
+
+    Args:
+        session: the transaction in which the rollout was read; it commits all of this or nothing.
+        decision: an empty one writes nothing.
 
     Returns:
         The devices whose desired state changed: announce them once the transaction has committed.

@@ -22,6 +22,18 @@ def assign_groups(
 
     Group k ends at ceil(percentage_k % of all), so the first group holds at least one device where there is any;
     later groups of a small fleet may be empty.
+
+    Args:
+        rollout_id: draws the order; another rollout has another canary.
+        devices: in any order, doubles count once.
+        percentages: of all devices, cumulative.
+
+    Examples:
+        >>> devices = [DeviceId(f"press-{n}") for n in range(4)]
+        >>> [len(group) for group in assign_groups("ro-1", devices, [5, 50, 100])]
+        [1, 1, 2]
+        >>> assign_groups("ro-1", devices, [5, 100])[0] == assign_groups("ro-2", devices, [5, 100])[0]
+        False
     """
     ordered = sorted(set(devices), key=lambda device: (_rank(rollout_id, device), device))
     groups: list[tuple[DeviceId, ...]] = []

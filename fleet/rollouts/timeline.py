@@ -27,7 +27,13 @@ MAXIMUM_LINES: Final = 10_000
 
 
 def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:
-    """The line that `step` adds to the timeline of `rollout`, as columns of `RolloutTransition`."""
+    """The line that `step` adds to the timeline of `rollout`, as columns of `RolloutTransition`.
+
+    Args:
+        rollout: says which group a device is in and which release it shall run; neither changes with a decision.
+        step: the command and the state it ended.
+        now: Unix seconds of the whole decision.
+    """
     row: dict[str, Any] = {
         "rollout": rollout.id,
         "at": now,

@@ -49,7 +49,12 @@ _VALID_IN: Final[dict[Verb, frozenset[RolloutState]]] = {
 
 
 def valid_verbs(state: RolloutState) -> list[Verb]:
-    """The verbs that a rollout in `state` obeys."""
+    """The verbs that a rollout in `state` obeys, for people to choose from.
+
+    Examples:
+        >>> [str(verb) for verb in valid_verbs(RolloutState.PAUSED)]
+        ['resume', 'cancel', 'rollback']
+    """
     return [verb for verb in Verb if state in _VALID_IN[verb]]
 
 
@@ -57,6 +62,14 @@ def carry_out(
     rollout: Rollout, verb: Verb, *, actor: str, creator: str, observations: Observations, now: float
 ) -> Decision:
     """What `verb`, said by `actor` at Unix second `now`, does to `rollout`; includes what follows from it at once.
+
+    Args:
+        rollout: as it is stored now.
+        verb: what is asked for.
+        actor: who asks, as the audit log names them.
+        creator: who created the rollout; may not approve it too.
+        observations: what is known of the devices: starting gives the release to the first group in the same decision.
+        now: Unix seconds.
 
     Raises:
         ConflictError: the rollout's state does not allow it, or the approver is `creator`.
