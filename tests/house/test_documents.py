@@ -48,7 +48,7 @@ def shown_commands() -> list[tuple[str, str]]:
         for part in re.split(
             r";|&&|\s&(?:\s|$)", re.split(r"\s+#|\s{2,}(?=[a-z])|\s>\s|\s\|\s|\s\\$", line)[0]
         )
-        if (match := re.search(r"\bfedge-(agent|aggregator|fleet|sim) .*", part))
+        if (match := re.search(r"(?<!lib/)\bfedge-(agent|aggregator|fleet|sim) .*", part))
     ]
 
 

@@ -39,7 +39,9 @@ def test_fleet_toml_is_read_and_agrees_with_the_agents() -> None:
 def test_aggregator_toml_is_read_and_its_rollout_is_a_plan_that_the_fleet_takes() -> None:
     settings = load_aggregator(EXAMPLES / "aggregator.toml")
     family = settings.families[load_agent(EXAMPLES / "agent.toml").family]
-    plan = RolloutPlan.model_validate({"name": "x", "release": f"{family.name}/2", **(family.rollout or {})})
+    plan = msgspec.convert(
+        {"name": "x", "release": f"{family.name}/2", **(family.rollout or {})}, RolloutPlan
+    )
     assert [group.percentage for group in plan.groups] == [5, 25, 100]
     assert settings.tenant == load_fleet_settings(EXAMPLES / "fleet.toml").tenant
 
