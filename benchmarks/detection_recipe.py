@@ -34,8 +34,8 @@ from edge_agent.sources.rotating_machine import PROFILES, Fault, MachineConditio
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
 from models.features import make_extractor, vibration_spec
-from models.standardiser import Standardiser
-from models.thresholds import AlarmState, Opened, effective_threshold
+from models.standardiser import fit_standardiser
+from models.thresholds import AlarmState, Opened, personal_threshold
 from protocol.manifest import ThresholdSpec
 
 Rows = NDArray[np.float32]
@@ -145,7 +145,7 @@ class Device:
         self._extractor = make_extractor(vibration_spec(12_800.0, 2048))
         self._clock = 0.0
         raw = self._raw(MachineCondition(), recipe.commissioning)
-        self.standardiser = Standardiser.fit(raw)
+        self.standardiser = fit_standardiser(raw)
         self.commissioning = self.standardiser.apply(raw)
 
     def watch(self, condition: MachineCondition, count: int) -> Rows:
@@ -173,14 +173,14 @@ def machines(seed: int, recipe: Recipe, *, load: float) -> dict[str, float]:
     width = central.shape[1]
     v1 = fit(initial((width, *recipe.hidden, width), rng), central, recipe, recipe.central_epochs, rng)
     spec1 = threshold_from(np.concatenate([score(v1, d.watch(nominal, 300)) for d in references]), recipe)
-    limits1 = [effective_threshold(spec1, score(v1, d.commissioning)) for d in devices]
+    limits1 = [personal_threshold(spec1, score(v1, d.commissioning)).value for d in devices]
     healthy = [d.watch(nominal, 300) for d in devices]
     new = [d.watch(c, 200) for d, c in zip(devices, conditions, strict=True)]
     recent = [np.concatenate(pair)[-recipe.recent :] for pair in zip(healthy, new, strict=True)]
     train, held = split(recent, rng)
     v2 = federate(v1, train, recipe, rng)
     spec2 = threshold_from(np.concatenate([score(v2, h) for h in held]), recipe)
-    limits2 = [effective_threshold(spec2, score(v2, r[-120:])) for r in recent]
+    limits2 = [personal_threshold(spec2, score(v2, r[-120:])).value for r in recent]
     after = [d.watch(c, 300) for d, c in zip(devices, conditions, strict=True)]
     fault = Fault(kind="outer_race", severity=0.5)
     broken1 = [d.watch(MachineCondition(fault=fault), 20) for d in devices]
@@ -192,7 +192,7 @@ def machines(seed: int, recipe: Recipe, *, load: float) -> dict[str, float]:
 
     # The control: version 1's weights with the threshold that the fleet's recent windows would give them.
     fleet1 = threshold_from(np.concatenate([score(v1, h) for h in held]), recipe)
-    limits_fleet1 = [effective_threshold(fleet1, score(v1, r[-120:])) for r in recent]
+    limits_fleet1 = [personal_threshold(fleet1, score(v1, r[-120:])).value for r in recent]
     slight = Fault(kind="outer_race", severity=0.1)
     hurt = [
         d.watch(MachineCondition(load=c.load, fault=slight), 60)
@@ -263,7 +263,7 @@ def pronostia(seed: int, recipe: Recipe, path: Path, *, until: float) -> dict[st
     rng = np.random.default_rng(seed)
     with np.load(path, allow_pickle=False) as data:
         lives = {
-            name: Standardiser.fit(data[name][: recipe.commissioning]).apply(data[name])
+            name: fit_standardiser(data[name][: recipe.commissioning]).apply(data[name])
             for name in (*DEVICES, *REFERENCES)
         }
     starts = [lives[name][: int(until * len(lives[name]))] for name in DEVICES]
@@ -283,14 +283,14 @@ def pronostia(seed: int, recipe: Recipe, path: Path, *, until: float) -> dict[st
         alone = fit(v1, mine, recipe, recipe.rounds * recipe.epochs, rng)
         own = float(np.quantile(score(alone, left_out), recipe.quantile)) * recipe.margin
         for label, weights, limit in (
-            ("v1", v1, effective_threshold(spec1, score(v1, commissioning))),
+            ("v1", v1, personal_threshold(spec1, score(v1, commissioning)).value),
             (
                 "v1, threshold of the fleet",
                 v1,
-                effective_threshold(fleet1, score(v1, start[-recipe.commissioning :])),
+                personal_threshold(fleet1, score(v1, start[-recipe.commissioning :])).value,
             ),
             ("local only", alone, own),
-            ("federated", v2, effective_threshold(spec2, score(v2, start[-recipe.commissioning :]))),
+            ("federated", v2, personal_threshold(spec2, score(v2, start[-recipe.commissioning :])).value),
         ):
             middle = score(weights, life[int(until * len(life)) : len(life) // 2])
             end = score(weights, life[int(0.95 * len(life)) :])

@@ -37,7 +37,7 @@ from detection_recipe import Recipe, Weights, area_under_curve, fit, initial, sc
 from dp_accounting.rdp import RdpAccountant
 from numpy.typing import NDArray
 
-from models.standardiser import Standardiser
+from models.standardiser import fit_standardiser
 from protocol.privacy.clipping import clip_to_ball
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 
@@ -217,7 +217,7 @@ def pronostia_world(seed: int, plan: Plan, path: Path) -> World:
     with np.load(path, allow_pickle=False) as data:
         raw = [data[name] for name in data.files if name != "feature_names"]
     healthy_rows = [int(0.15 * len(r)) for r in raw]
-    lives = [Standardiser.fit(r[:h]).apply(r) for r, h in zip(raw, healthy_rows, strict=True)]
+    lives = [fit_standardiser(r[:h]).apply(r) for r, h in zip(raw, healthy_rows, strict=True)]
     width = lives[0].shape[1]
     begin = initial((width, *recipe.hidden, width), np.random.default_rng((seed, 7)))
     shapes = [w.shape for w in begin]

@@ -40,7 +40,7 @@ from models.features import make_extractor
 from models.int8_model import Int8Model
 from models.sensors import SensorView
 from models.standardiser import CLIP
-from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, fit_threshold
+from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, personal_threshold
 from protocol.manifest import FeatureSpec, Manifest
 from runtime.errors import StorageError
 
@@ -363,7 +363,7 @@ class Pipeline:
         usable = scores[np.isfinite(scores) & (scores <= spec.score * spec.personal_maximum)]
         if not self._settings.personal_threshold:
             usable = usable[:0]
-        return fit_threshold(spec, usable)
+        return personal_threshold(spec, usable)
 
     def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> bool:
         if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays

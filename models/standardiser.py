@@ -35,11 +35,6 @@ class Standardiser(Struct, frozen=True, kw_only=True):
         centred = np.asarray(x, np.float32) - np.asarray(self.mean, np.float32)
         return np.clip(centred / np.asarray(self.std, np.float32), -CLIP, CLIP)
 
-    @staticmethod
-    def fit(rows: NDArray[np.floating]) -> Standardiser:
-        """See `fit_standardiser`."""
-        return fit_standardiser(rows)
-
 
 def fit_standardiser(rows: NDArray[np.floating]) -> Standardiser:
     """Learn a machine's scale from healthy windows.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.errors import InputError
 from protocol.manifest import ThresholdSpec
 
-__all__ = ["AlarmState", "Closed", "Opened", "PersonalThreshold", "effective_threshold", "fit_threshold"]
+__all__ = ["AlarmState", "Closed", "Opened", "PersonalThreshold", "personal_threshold"]
 
 FEWEST_PERSONAL_SCORES: Final = 30
 """Below this the published threshold stands: a tail read from fewer scores is mostly luck."""
@@ -32,7 +32,7 @@ class PersonalThreshold(Struct, frozen=True, kw_only=True):
     fitted_on: int
 
 
-def fit_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) -> PersonalThreshold:
+def personal_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) -> PersonalThreshold:
     """Move the published threshold to this device's own healthy scores, within the published bounds.
 
     Args:
@@ -50,11 +50,6 @@ def fit_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) ->
     wanted = float(np.quantile(scores, spec.quantile)) * spec.margin
     lowest, highest = spec.personal_minimum * spec.score, spec.personal_maximum * spec.score
     return PersonalThreshold(value=min(max(wanted, lowest), highest), wanted=wanted, fitted_on=len(scores))
-
-
-def effective_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating]) -> float:
-    """The value of `fit_threshold`."""
-    return fit_threshold(spec, personal_scores).value
 
 
 class Opened(Struct, frozen=True, kw_only=True):

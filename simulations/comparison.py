@@ -24,7 +24,7 @@ from models.bundles import ModelBundle, read_bundle
 from models.int8_model import Int8Model
 from models.local_training import fit
 from models.standardiser import fit_standardiser
-from models.thresholds import effective_threshold
+from models.thresholds import personal_threshold
 from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.grids import SCORE_GRID
@@ -93,7 +93,7 @@ def _released(bundle: ModelBundle, own_rows: Rows) -> ShareOver:
     def score(rows: Rows) -> NDArray[np.floating]:
         return np.asarray([model.infer_and_score(row)[1] for row in rows])
 
-    return _share_over(score, effective_threshold(bundle.manifest.threshold, score(own_rows)))
+    return _share_over(score, personal_threshold(bundle.manifest.threshold, score(own_rows)).value)
 
 
 def _with_fleet_threshold(bundle: ModelBundle, bearings: RecordedBearings, world: World) -> ModelBundle:

@@ -40,7 +40,7 @@ from models import reference_model
 from models.export import export_int8_model, isolated
 from models.int8_model import Int8Model
 from models.label_prior import LabelPrior, fit_label_prior
-from models.standardiser import Standardiser
+from models.standardiser import Standardiser, fit_standardiser
 from models.training_model import TrainingModel
 
 __all__ = ["draw", "measure"]
@@ -85,7 +85,7 @@ def _judge_split(
     raw: Sequence[Hospital], model: TrainingModel, seed: int, *, is_quick: bool
 ) -> dict[str, dict[str, float]]:
     hospitals = _scaled(raw, [_fleet_scale(raw)] * len(raw))
-    own_scaled = _scaled(raw, [Standardiser.fit(h.train.x) for h in raw])
+    own_scaled = _scaled(raw, [fit_standardiser(h.train.x) for h in raw])
     results = _judge_majorities(hospitals)
 
     def trained(name: str, trainer: Trainer, at: Sequence[Hospital]) -> tuple[list[Flat], Choice]:
@@ -192,7 +192,7 @@ def _priors(hospitals: Sequence[Hospital]) -> list[LabelPrior]:
 
 def _fleet_scale(hospitals: Sequence[Hospital]) -> Standardiser:
     # What sums of the features and of their squares give the cloud.
-    return Standardiser.fit(np.concatenate([h.train.x for h in hospitals]))
+    return fit_standardiser(np.concatenate([h.train.x for h in hospitals]))
 
 
 def _scaled(hospitals: Sequence[Hospital], scales: Sequence[Standardiser]) -> list[Hospital]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.standardiser import Standardiser
+from models.standardiser import Standardiser, fit_standardiser
 from models.thresholds import AlarmState, Opened
 
 __all__ = ["Bearing", "Scores", "area_under_curve", "judge", "load_bearings", "score_lives", "split_healthy"]
@@ -47,7 +47,7 @@ class Bearing:
 
     def standardiser(self) -> Standardiser:
         """Its own scale, of its own healthy windows."""
-        return Standardiser.fit(self.healthy)
+        return fit_standardiser(self.healthy)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

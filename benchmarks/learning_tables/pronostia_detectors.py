@@ -19,7 +19,7 @@ from models.architecture import Architecture
 from models.export import export_int8_model
 from models.int8_model import Int8Model
 from models.standardiser import Standardiser
-from models.thresholds import effective_threshold
+from models.thresholds import personal_threshold
 from protocol.grids import RANGE_GRID, SCORE_GRID
 from protocol.manifest import ThresholdSpec
 
@@ -106,7 +106,7 @@ def fleet_spec(lives: Sequence[Scores]) -> ThresholdSpec:
 def fleet_thresholds(lives: Sequence[Scores], *, is_personal: bool) -> list[float]:
     """The fleet's threshold for each bearing, moved within the published bounds where `is_personal`."""
     spec = fleet_spec(lives)
-    return [effective_threshold(spec, life.healthy) if is_personal else spec.score for life in lives]
+    return [personal_threshold(spec, life.healthy).value if is_personal else spec.score for life in lives]
 
 
 def _score(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from learning_tables.pronostia_bearings import Bearing, Scores, judge, split_healthy
 from learning_tables.pronostia_detectors import Model, fleet_thresholds, score_float, score_int8
-from models.standardiser import Standardiser
+from models.standardiser import Standardiser, fit_standardiser
 
 __all__ = ["Figures", "Fleet", "Rows", "fleet_limits", "judge_both", "personal_limits"]
 
@@ -27,7 +27,7 @@ class Fleet:
         self.trained_on, self.left_out = split_healthy(bearings, rng)
         self.own = [bearing.standardiser() for bearing in bearings]
         # What sums of the raw features and of their squares give the cloud.
-        shared = Standardiser.fit(np.concatenate([bearing.healthy for bearing in bearings]))
+        shared = fit_standardiser(np.concatenate([bearing.healthy for bearing in bearings]))
         self.shared = [shared] * len(bearings)
 
     def train(self, scales: Sequence[Standardiser]) -> list[Rows]:

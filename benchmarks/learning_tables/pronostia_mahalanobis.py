@@ -18,7 +18,7 @@ from learning_tables.pronostia_bearings import Scores, judge
 from learning_tables.pronostia_detectors import Model, fleet_spec, own_thresholds, score_int8
 from learning_tables.pronostia_fleet import Figures, Fleet, Rows, fleet_limits, judge_both, personal_limits
 from models.covariance_detector import Moments, mahalanobis_autoencoder
-from models.thresholds import effective_threshold
+from models.thresholds import personal_threshold
 
 __all__ = ["judge_choice", "judge_mahalanobis", "judge_variants"]
 
@@ -69,7 +69,7 @@ def judge_choice(fleet: Fleet) -> dict[str, Figures]:
         newcomers.append(
             judge(
                 [lives[i] for i in inside],
-                [effective_threshold(spec, lives[i].healthy) for i in inside],
+                [personal_threshold(spec, lives[i].healthy).value for i in inside],
             )
         )
     return {
@@ -99,10 +99,10 @@ def judge_variants(fleet: Fleet) -> dict[str, Figures]:
     mixed_lives = score_int8(fleet.bearings, fleet.own, mixed)
     return {
         "variant: thresholds down to half the fleet's, int8": judge(
-            lives, [effective_threshold(lower, life.healthy) for life in lives]
+            lives, [personal_threshold(lower, life.healthy).value for life in lives]
         ),
         "variant: histogram of the held-out fifth alone, int8": judge(
-            lives, [effective_threshold(few, life.healthy) for life in lives]
+            lives, [personal_threshold(few, life.healthy).value for life in lives]
         ),
         "variant: median of three scores, int8": judge(smooth, personal_limits(smooth)),
         "variant: a quarter of the own covariance, int8": judge(mixed_lives, personal_limits(mixed_lives)),

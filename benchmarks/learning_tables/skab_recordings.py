@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.standardiser import Standardiser
+from models.standardiser import fit_standardiser
 
 __all__ = [
     "SENSORS",
@@ -127,7 +127,7 @@ def exponential_average(x: Floats, span: float) -> NDArray[np.float64]:
 def prepare(recording: Recording, sensors: Sequence[int], *, span: float) -> Prepared:
     """The recording's own view: its sensors averaged over `span` rows, in units of its own first 400."""
     averaged = exponential_average(recording.rows[:, list(sensors)], span)
-    scale = Standardiser.fit(averaged[:TRAIN_ROWS])
+    scale = fit_standardiser(averaged[:TRAIN_ROWS])
     return Prepared(rows=scale.apply(averaged), is_anomalous=recording.is_anomalous, train_rows=TRAIN_ROWS)
 
 

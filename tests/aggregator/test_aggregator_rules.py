@@ -36,7 +36,7 @@ from aggregator.settings import ThresholdSettings
 from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
 from models.architecture import initial_parameters
 from models.local_training import assess
-from models.thresholds import effective_threshold
+from models.thresholds import personal_threshold
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import assess_layout
@@ -300,7 +300,7 @@ def test_the_family_says_how_far_a_device_may_lower_the_threshold(
 ) -> None:
     threshold, _ = propose_threshold(assessment_of_fleet()[0], settings)
     assert threshold.personal_minimum == share
-    assert effective_threshold(threshold, np.full(200, 1e-6)) == pytest.approx(share * threshold.score)
+    assert personal_threshold(threshold, np.full(200, 1e-6)).value == pytest.approx(share * threshold.score)
 
 
 @given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=50), st.floats(1e-3, 1e3))

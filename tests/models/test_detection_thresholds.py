@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InputError
-from models.thresholds import AlarmState, Closed, Opened, effective_threshold, fit_threshold
+from models.thresholds import AlarmState, Closed, Opened, personal_threshold
 from protocol.manifest import ThresholdSpec
 
 pytestmark = pytest.mark.edge
@@ -22,13 +22,13 @@ SPEC = ThresholdSpec(
 
 
 def test_without_enough_personal_scores_the_published_threshold_stands() -> None:
-    assert effective_threshold(SPEC, np.array([])) == 2.0
-    assert effective_threshold(SPEC, np.full(29, 100.0)) == 2.0
+    assert personal_threshold(SPEC, np.array([])).value == 2.0
+    assert personal_threshold(SPEC, np.full(29, 100.0)).value == 2.0
 
 
 def test_a_device_moves_to_its_own_quantile_times_the_margin() -> None:
     scores = np.linspace(0, 1.5, 200)
-    found = fit_threshold(SPEC, scores)
+    found = personal_threshold(SPEC, scores)
     assert found.value == pytest.approx(float(np.quantile(scores, 0.99)) * 1.1)
     assert found.value == found.wanted
     assert found.fitted_on == 200
@@ -36,7 +36,7 @@ def test_a_device_moves_to_its_own_quantile_times_the_margin() -> None:
 
 @pytest.mark.parametrize(("scores", "value"), [(0.01, 1.0), (50.0, 4.0)])
 def test_a_device_cannot_leave_the_published_clamp(scores: float, value: float) -> None:
-    found = fit_threshold(SPEC, np.full(100, scores))
+    found = personal_threshold(SPEC, np.full(100, scores))
     assert found.value == value
     assert found.value != found.wanted
 
@@ -44,7 +44,7 @@ def test_a_device_cannot_leave_the_published_clamp(scores: float, value: float) 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
 def test_scores_that_cannot_be_are_refused(bad: float) -> None:
     with pytest.raises(InputError, match="finite and not negative"):
-        fit_threshold(SPEC, np.append(np.ones(40), bad))
+        personal_threshold(SPEC, np.append(np.ones(40), bad))
 
 
 def play(scores: list[float], **settings: int) -> list[tuple[int, str]]:
@@ -102,9 +102,9 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 # The limits that guard people, as literals: 30 scores are the fewest that say anything about a tail; two of three windows open an
 # alarm; five in a row below nine tenths of the threshold close it.
 def test_thirty_personal_scores_are_enough_and_a_score_of_zero_is_one() -> None:
-    assert fit_threshold(SPEC, np.full(29, 1.5)).value == 2.0
-    assert fit_threshold(SPEC, np.full(30, 1.5)).value == pytest.approx(1.65)
-    assert fit_threshold(SPEC, np.zeros(30)).wanted == 0.0
+    assert personal_threshold(SPEC, np.full(29, 1.5)).value == 2.0
+    assert personal_threshold(SPEC, np.full(30, 1.5)).value == pytest.approx(1.65)
+    assert personal_threshold(SPEC, np.zeros(30)).wanted == 0.0
 
 
 def test_a_threshold_on_the_edge_of_the_clamp_is_the_devices_own() -> None:
@@ -112,12 +112,12 @@ def test_a_threshold_on_the_edge_of_the_clamp_is_the_devices_own() -> None:
         score=2.0, quantile=0.5, margin=1.0, fitted_on=1, personal_minimum=0.5, personal_maximum=2.0
     )
     for edge in (1.0, 4.0):
-        found = fit_threshold(exact, np.full(30, edge))
+        found = personal_threshold(exact, np.full(30, edge))
         assert (found.value, found.wanted) == (edge, edge)
 
 
 def test_the_first_thirty_scores_are_counted_also_where_the_published_threshold_stands() -> None:
-    found = fit_threshold(SPEC, np.ones(29))
+    found = personal_threshold(SPEC, np.ones(29))
     assert (found.value, found.wanted, found.fitted_on) == (2.0, 2.0, 29)
 
 
