@@ -155,8 +155,14 @@ class Fleet:
         return sum(max(seen) - len(seen) for seen in self.numbers.values())
 
 
+BROKEN: list[str] = []
+"""Figures that are not what they have to be; the exit code tells `make prove`."""
+
+
 def show(name: str, value: float, unit: str, bound: float | None = None) -> None:
     print(json.dumps({"name": name, "value": round(value, 3), "unit": unit, "bound": bound}), flush=True)
+    if bound is not None and value != bound:
+        BROKEN.append(name)
 
 
 def make_device(folder: Path, name: str, proxy_port: int, ca_file: Path) -> Path:
@@ -237,6 +243,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     with tempfile.TemporaryDirectory() as directory:
         soak(Path(directory), options.minutes, options.agents, options.seed)
+    if BROKEN:
+        sys.exit(f"not as it has to be: {', '.join(BROKEN)}")
 
 
 if __name__ == "__main__":
