@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from databases import Databases, PostgresqlDatabases, SqliteDatabases, postgresql_server
 
 from fleet.migrations.upgrade import open_storage
 from fleet.storage.base import Database
+
+# By default rich renders a traceback with all its locals, whole bundles among them: seconds for each answer of status 500.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
