@@ -16,6 +16,7 @@ Using FFT", 2020, arXiv:1906.03049v2.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import dp_accounting  # type: ignore[import-untyped]  # ships no type information; nothing of it leaves this module
@@ -56,10 +57,8 @@ def noise_for_example_epsilon(
     low, high = _MULTIPLIERS
 
     def cost(multiplier: float) -> float:
-        event = ExamplePrivacy(
-            clip_norm=1.0, noise_multiplier=multiplier, sampling_rate=sampling_rate, steps=steps * rounds
-        )
-        return example_epsilon([event], delta)
+        one = ExamplePrivacy(noise_multiplier=multiplier, sampling_rate=sampling_rate, steps=steps)
+        return example_epsilon([one] * rounds, delta)
 
     if cost(high) > epsilon:
         raise ValueError(
@@ -77,8 +76,8 @@ def _epsilon(
 ) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"delta must be between 0 and 1, got {delta}")
-    for one in rounds:
-        accountant.compose(_event(one))
+    for one, times in Counter(rounds).items():
+        accountant.compose(_event(one), times)
     return float(accountant.get_epsilon(delta))
 
 
