@@ -7,10 +7,10 @@ spends no further use of the claim. A known device with another key is refused: 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Meta, Struct, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -32,16 +32,22 @@ __all__ = ["Applicant", "enrol", "revoke"]
 STATEMENT_DOMAIN: Final = "enrolment/v1"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Applicant:
-    """What a device says about itself. `signature` is DER ECDSA over device id, newline, key fingerprint."""
+Label = Annotated[str, Meta(max_length=200)]
 
-    device: str
-    public_key: str
-    hardware: str
-    family: str
-    labels: dict[str, str]
-    signature: bytes
+
+class Applicant(Struct, frozen=True, kw_only=True):
+    """What a device says about itself: the body of ``POST /v1/enrolments``.
+
+    public_key: PEM of its P-256 identity key.
+    signature: base64 of a DER ECDSA signature over device id, newline, key fingerprint; proves that it holds the key.
+    """
+
+    device: Annotated[str, Meta(min_length=1, max_length=64)]
+    public_key: Annotated[str, Meta(max_length=4096)]
+    hardware: Annotated[str, Meta(min_length=1, max_length=200)]
+    family: Annotated[str, Meta(min_length=1, max_length=64)]
+    labels: Annotated[dict[Label, Label], Meta(max_length=32)] = field(default_factory=dict)
+    signature: Annotated[bytes, Meta(max_length=768)]
 
 
 def enrol(

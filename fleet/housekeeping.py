@@ -30,7 +30,15 @@ _log = structlog.get_logger()
 
 
 class Housekeeping:
-    """Keeps the fleet's view true while nothing arrives. Ages are in seconds; `now` gives Unix seconds."""
+    """Keeps the fleet's view true while nothing arrives: who is silent is offline, old health goes, gauges are set.
+
+    Args:
+        database: the fleet's.
+        metrics: gets the number of devices by what they are.
+        offline_after_s: silence after which a device counts as offline, seconds.
+        health_history_s: how long health messages are kept, seconds.
+        now: Unix seconds.
+    """
 
     def __init__(
         self,

@@ -34,6 +34,9 @@ UNITS: Final = {
 }
 """What the last word of a key says about its unit."""
 
+LONGEST_VALUE: Final = 200
+"""Characters of a value in a message: it may be a whole request that somebody sent."""
+
 _SECRET: Final = re.compile(r"(password|secret|token|passphrase)$")
 _USER_IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -113,7 +116,8 @@ def shown(key: str, value: object) -> str:
     """A value as a message may show it."""
     if _SECRET.search(key):
         return "…"
-    return _USER_IN_ADDRESS.sub("…@", repr(value))
+    text = _USER_IN_ADDRESS.sub("…@", repr(value))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def valid_at(path: KeyPath, kind: type) -> str:
@@ -180,6 +184,8 @@ def _described(found: inspect.Type) -> str:  # noqa: PLR0911 - one return a kind
             return f"a list of {len(found.item_types)} values"
         case inspect.DictType() | inspect.StructType():
             return "a table"
+        case inspect.BytesType():
+            return f"base64{_length(found, 'bytes')}"
         case inspect.CustomType():
             return "a path (text)"
         case _:
@@ -192,7 +198,9 @@ def _range(found: inspect.IntType | inspect.FloatType) -> str:
     return " " + " and ".join(said) if said else ""
 
 
-def _length(found: inspect.StrType | inspect.ListType | inspect.VarTupleType, unit: str) -> str:
+def _length(
+    found: inspect.StrType | inspect.BytesType | inspect.ListType | inspect.VarTupleType, unit: str
+) -> str:
     low = f"at least {found.min_length}" if found.min_length else ""
     high = f"at most {found.max_length}" if found.max_length is not None else ""
     return f" of {' and '.join(filter(None, (low, high)))} {unit}" if low or high else ""

@@ -55,7 +55,12 @@ def get_services(request: Request) -> Services:
 def require_device(
     token: Annotated[str, Depends(bearer_token)], services: Annotated[Services, Depends(get_services)]
 ) -> Caller:
-    """A dependency that lets enrolled devices pass."""
+    """A dependency that lets enrolled devices pass: they sign a short-lived token with their identity key.
+
+    Raises:
+        UnauthenticatedError: no token, or none that an enrolled device signed.
+        ForbiddenError: an operator's token, or a device that was revoked.
+    """
     if token.startswith(operator_tokens.PREFIX):
         raise ForbiddenError("this call is for devices; an operator token was given")
     with services.database.read() as session:

@@ -111,7 +111,10 @@ def list_devices(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[DeviceView]:
-    """The devices a query selects, by id."""
+    """The devices a query selects, by id; the same language as a rollout's `target_query`.
+
+    What a device is shown to run (`release`) is what it last said itself; `desired_release` is what it was told to run.
+    """
     rows = (
         select(Device, Desired)
         .outerjoin(Desired, Desired.device == Device.id)
@@ -132,7 +135,7 @@ def show_device(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> DeviceView:
-    """One device."""
+    """One device; 404 where it never enrolled. A revoked one is still shown."""
     with services.database.read() as session:
         device = session.get(Device, device_id)
         if device is None:

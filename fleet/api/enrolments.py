@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
 from fleet.enrolment import Applicant, enrol
-from fleet.errors import BadRequestError
 from service.access import bearer_token
+from service.json_bodies import json_body
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["for devices"])
 
-Label = Annotated[str, Field(max_length=200)]
+EXAMPLE: Final = {
+    "device": "press-7",
+    "public_key": "-----BEGIN PUBLIC KEY-----…",
+    "hardware": "rpi4",
+    "family": "rotating-machine",
+    "labels": {"site": "hall-1"},
+    "signature": "MEUCIQ…",
+}
 
-
-class EnrolmentRequest(BaseModel):
-    """What a device says about itself. `signature`: base64 of the DER signature that proves it holds the key."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "device": "press-7",
-                "public_key": "-----BEGIN PUBLIC KEY-----…",
-                "hardware": "rpi4",
-                "family": "rotating-machine",
-                "labels": {"site": "hall-1"},
-                "signature": "MEUCIQ…",
-            }
-        }
-    )
-    device: str = Field(min_length=1, max_length=64)
-    public_key: str = Field(max_length=4096)
-    hardware: str = Field(min_length=1, max_length=200)
-    family: str = Field(min_length=1, max_length=64)
-    labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
-    signature: str = Field(max_length=1024)
+ApplicantBody = Annotated[Applicant, Depends(json_body(Applicant, example=EXAMPLE))]
 
 
 class BrokerLogin(BaseModel):
@@ -62,26 +46,14 @@ class EnrolmentResponse(BaseModel):
 
 @router.post("/enrolments", status_code=201)
 async def enrol_device(
-    body: EnrolmentRequest,
     claim: Annotated[str, Depends(bearer_token)],
     services: Annotated[Services, Depends(get_services)],
+    applicant: ApplicantBody,
 ) -> EnrolmentResponse:
     """Enrol with a claim token. The same device with the same key may repeat this; it gets a new password.
 
     503 says that the broker has not confirmed the account; the device then repeats this and spends no further use.
     """
-    try:
-        signature = base64.b64decode(body.signature, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequestError("signature is not base64") from None
-    applicant = Applicant(
-        device=body.device,
-        public_key=body.public_key,
-        hardware=body.hardware,
-        family=body.family,
-        labels=body.labels,
-        signature=signature,
-    )
     password = await asyncio.to_thread(
         enrol,
         services.database,
@@ -93,9 +65,9 @@ async def enrol_device(
         passwords=services.passwords,
     )
     # only now: the answer promises a password that the broker accepts
-    await services.accounts.update(body.device)
+    await services.accounts.update(applicant.device)
     return EnrolmentResponse(
-        device=body.device,
+        device=applicant.device,
         tenant=services.settings.tenant,
-        mqtt=BrokerLogin(username=body.device, password=password),
+        mqtt=BrokerLogin(username=applicant.device, password=password),
     )

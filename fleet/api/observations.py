@@ -115,7 +115,10 @@ def list_anomalies(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[AnomalyView]:
-    """Anomalies, newest first."""
+    """Anomalies, newest first, without their raw windows: those are one call each.
+
+    `since` and `until` are about when the fleet received them; a device that was away sends late what it saw early.
+    """
     rows = _newest_first(Anomaly, since=since, until=until, cursor=cursor, limit=limit)
     if device is not None:
         rows = rows.where(Anomaly.device == device)
@@ -152,7 +155,7 @@ def list_drift(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[DriftView]:
-    """Drift reports, newest first."""
+    """Drift reports, newest first: what each device said when its world left its reference, or came back to it."""
     rows = _newest_first(DriftRecord, since=since, until=until, cursor=cursor, limit=limit)
     if family is not None:
         rows = rows.where(DriftRecord.device.in_(select(Device.id).where(Device.family == family)))
@@ -169,7 +172,10 @@ def summarise_drift(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> DriftSummary:
-    """The share of a family that is in drift now."""
+    """The share of a family that is in drift now: the one call that the aggregator's trigger polls.
+
+    Counted are enrolled devices that were ever heard; `since` is when the first of those that drift now said so.
+    """
     heard = select(Device.id, Device.drifted, Device.drift_since).where(
         Device.family == family, Device.state == DeviceState.ENROLLED, Device.last_seen.is_not(None)
     )

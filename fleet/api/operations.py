@@ -58,7 +58,10 @@ def list_audit(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[AuditView]:
-    """The audit log, newest first."""
+    """The audit log, newest first: every change, and every refusal an operator should know of; never a secret.
+
+    `subject` is what was changed (a device, a release, ``anomaly/17``), `action` in the past tense (``device_revoked``).
+    """
     rows = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
     if subject is not None:
         rows = rows.where(AuditEntry.subject == subject)

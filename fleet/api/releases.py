@@ -93,7 +93,12 @@ async def publish_release(
     caller: Annotated[Caller, Depends(require(Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> ReleaseView:
-    """Publish a bundle (the raw bytes as body), signed by a release key this fleet trusts."""
+    """Publish a bundle (the raw bytes as body), signed by a release key this fleet trusts.
+
+    It is verified before anything of it is kept, as a device would: signature, digests, and that the files are what the
+    manifest promises. 201 for a new release, 200 for the very bytes that were published before; 409 for other bytes under
+    a version that exists, 413 beyond `maximum_bundle_bytes`, 422 for a bundle that no device would take.
+    """
     content = await _read_body(request, services.settings.maximum_bundle_bytes)
     published = await asyncio.to_thread(
         services.releases.publish, content, actor=caller.actor, now=services.now()
@@ -113,7 +118,7 @@ def list_releases(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[ReleaseView]:
-    """Releases, by family and version."""
+    """Releases, by family and version; `family` leaves out the others. Withdrawn ones are listed, and say why."""
     rows = select(Release).order_by(Release.family, Release.version).limit(limit + 1)
     if family is not None:
         rows = rows.where(Release.family == family)
@@ -154,7 +159,11 @@ def download_bundle(
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The bundle's bytes; a download that broke off continues with Range."""
+    """The bundle's bytes; a download that broke off continues with Range.
+
+    The ETag is the SHA-256, and a release never changes: with If-Range a device can never splice two releases together,
+    and If-None-Match costs no bytes. 416 names the size where the range lies outside.
+    """
     with services.database.read() as session:
         release = find_release(session, family, version)
     size, etag = release.size_bytes, f'"{release.sha256}"'

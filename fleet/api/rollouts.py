@@ -74,7 +74,10 @@ def preview(
     plan: PlanBody,
     idempotency_key: IdempotencyKey = None,
 ) -> Preview:
-    """The exact devices of each group; nothing is changed."""
+    """The exact devices of each group; nothing is changed.
+
+    Create with the `idempotency_key` that is answered, and exactly these groups are drawn.
+    """
     key = idempotency_key or secrets.token_hex(16)
     targets = preview_rollout(services.database, plan, _rollout_id(caller, key))
     return Preview(
@@ -125,7 +128,7 @@ def index(
     limit: Limit = 100,
     services: Services = Depends(get_services),
 ) -> Page[RolloutSummary]:
-    """Rollouts, newest first."""
+    """Rollouts, newest first, each with how many of its devices stand where; `state` leaves out the others."""
     before = decode_cursor(cursor) if cursor else None
     with services.database.read() as session:
         found = list_rollouts(session, state=state, before=before, limit=limit + 1)
@@ -134,7 +137,10 @@ def index(
 
 @router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
 def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> RolloutView:
-    """One rollout with its groups and its timeline."""
+    """One rollout with its groups and its timeline.
+
+    `reason` says why it is in its present state, `waiting_for` what must happen next, `verbs` what it obeys now.
+    """
     return _view(services, rollout_id)
 
 
@@ -146,7 +152,7 @@ def executions(
     limit: Limit = 100,
     services: Services = Depends(get_services),
 ) -> Page[ExecutionView]:
-    """The devices of a group and how far each is."""
+    """The devices of a group and how far each is: attempts, what it ran before, its last step and progress."""
     after = decode_cursor(cursor) if cursor else ""
     with services.database.read() as session:
         found = view_executions(session, rollout_id, number, after=after, limit=limit + 1)
@@ -160,7 +166,11 @@ def carry_out(
     caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
     services: Services = Depends(get_services),
 ) -> RolloutView:
-    """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group."""
+    """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group.
+
+    What follows at once (the first group gets the release, every device goes back) has happened when this answers. 409
+    names the present state and the verbs that it obeys, or the rollout that still has one of the devices.
+    """
     carry_out_verb(
         services.database, services.publisher, rollout_id, verb, actor=caller.actor, now=services.now()
     )

@@ -125,7 +125,7 @@ def show_verdict(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> VerdictView:
-    """The present verdict on an anomaly."""
+    """The present verdict on an anomaly; 404 where nobody has given one."""
     with services.database.read() as session:
         record = session.get(VerdictRecord, anomaly_id)
         if record is None:
@@ -139,7 +139,11 @@ def summarise_precision(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> PrecisionSummary:
-    """Whether a family's alarms are as true as they were: concept drift, seen from the verdicts people gave."""
+    """Whether a family's alarms are as true as they were: concept drift, seen from the verdicts people gave.
+
+    Each release is a stream of its own, because another model is another opinion; `drifted` is that of the release judged
+    last. Nothing is said before 30 verdicts.
+    """
     with services.database.read() as session:
         found = precision_of_family(session, family, _SETTINGS)
     since = found[0].drifted_since if found else None

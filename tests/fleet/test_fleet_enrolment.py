@@ -51,7 +51,7 @@ def test_a_known_device_with_another_key_is_refused(fleet: Fleet, machine: Machi
     ("changes", "status"),
     [
         ({"signature": "AAAA"}, 400),
-        ({"signature": "no base64!"}, 400),
+        ({"signature": "no base64!"}, 422),
         ({"public_key": "nonsense"}, 400),
         ({"device": "a/b"}, 400),
         ({"device": "training"}, 400),

@@ -20,6 +20,7 @@ class Wheel(msgspec.Struct, frozen=True, kw_only=True):
 class Car(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     wheels: tuple[Wheel, ...]
+    badge: bytes = b""
 
 
 EXAMPLE = {"name": "a", "wheels": [{"radius_m": 0.3}]}
@@ -51,6 +52,7 @@ def test_a_body_arrives_as_its_struct(http: TestClient) -> None:
             "wheels[0].radius_m = 0 is not valid: expected a number above 0",
         ),
         (EXAMPLE | {"nam": 1}, "unknown key 'nam'; did you mean 'name'?"),
+        (EXAMPLE | {"badge": "no base64!"}, "badge = 'no base64!' is not valid: expected base64"),
         ([1], "Input should be a valid dictionary"),
     ],
 )
@@ -58,6 +60,11 @@ def test_what_is_not_valid_is_named_with_what_would_be(http: TestClient, body: A
     answer = http.post("/cars", json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert words in answer.json()["detail"]
+
+
+def test_a_refusal_does_not_repeat_all_that_somebody_sent(http: TestClient) -> None:
+    detail = http.post("/cars", json=EXAMPLE | {"badge": "!" * 100_000}).json()["detail"]
+    assert len(detail) < 500
 
 
 def test_no_number_is_infinite(http: TestClient) -> None:
