@@ -20,23 +20,32 @@ NAMES: Final = ("localhost", "127.0.0.1", "::1")
 """What clients of the world may dial: this machine alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Certificates:
-    """Where the world's certificate files are: the CA that clients trust, and what its servers present."""
+    """Where a world's certificate files are."""
 
-    ca: Path
-    server_certificate: Path
-    server_key: Path
+    directory: Path
+
+    @property
+    def ca(self) -> Path:
+        """What clients trust."""
+        return self.directory / "ca.pem"
+
+    @property
+    def server_certificate(self) -> Path:
+        """What every server of the world presents."""
+        return self.directory / "server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        """The private key to it; this user's alone."""
+        return self.directory / "server.key"
 
 
 def create_certificates(directory: Path) -> Certificates:
     """Make a CA and one server certificate for this machine's loopback addresses; `directory` is created."""
     directory.mkdir(parents=True, exist_ok=True)
-    files = Certificates(
-        ca=directory / "ca.pem",
-        server_certificate=directory / "server.pem",
-        server_key=directory / "server.key",
-    )
+    files = Certificates(directory)
     authority = trustme.CA(organization_name="Fedge simulated world")
     served = authority.issue_cert(*NAMES)
     write_quickly(files.ca, authority.cert_pem.bytes())

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from simulations.errors import DataError, ScenarioError, SimulationError
+from simulations.mosquitto import BrokerChoice
 
 __all__ = ["app", "main"]
 
@@ -52,6 +53,10 @@ def run(
         Path | None,
         typer.Option(help="where the world lives; kept afterwards (default: a temporary folder, removed)"),
     ] = None,
+    broker: Annotated[
+        BrokerChoice,
+        typer.Option(help="over which broker: Mosquitto where it is installed, else the embedded one"),
+    ] = BrokerChoice.AUTO,
 ) -> None:
     """Play a story from enrolment to recovery, live."""
     # Seen at once, not when a broker fails to start or, after the whole story, its report cannot be drawn.
@@ -74,6 +79,7 @@ def run(
             home,
             console,
             data=data,
+            broker=broker,
             json_path=json,
             report_path=report,
             picture_path=picture,

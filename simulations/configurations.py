@@ -21,10 +21,12 @@ Table = dict[str, object]
 TENANT: Final = "demo"
 JOIN_TIMEOUT_S: Final = 60.0
 ROUND_DEADLINE_S: Final = 30.0
+STAGE_DEADLINE_S: Final = 10.0
 
 
-def fleet_table(addresses: Addresses) -> Table:
-    """fleet.toml: the fleet keeps the broker's accounts, the aggregator's among them."""
+def fleet_table(addresses: Addresses, *, is_mosquitto: bool) -> Table:
+    """fleet.toml: the fleet keeps the broker's accounts, by commands to Mosquitto or in the embedded broker's file."""
+    kept: Table = {"accounts": "password-file", "accounts_file": "../broker/passwords"}
     return {
         "listen": addresses.fleet,
         **_served_with_tls(),
@@ -34,15 +36,17 @@ def fleet_table(addresses: Addresses) -> Table:
         "offline_after_s": 30.0,
         "mqtt": {
             **_broker_account(addresses, "fleet"),
-            "accounts": "password-file",
-            "accounts_file": "../broker/passwords",
+            **({} if is_mosquitto else kept),
             "services": {"aggregator": "../aggregator/mqtt.password"},
         },
     }
 
 
-def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
-    """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted."""
+def aggregator_table(scenario: Scenario, addresses: Addresses, *, pace: float) -> Table:
+    """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted.
+
+    `pace` is how many times slower than a quiet machine this one is: deadlines of devices grow with it.
+    """
     training = scenario.training
     return {
         "listen": addresses.aggregator,
@@ -71,8 +75,9 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
                 "server_optimizer": training.server_optimizer,
                 "baseline": training.baseline,
                 "minimum_devices": training.minimum_devices,
-                "join_timeout_s": JOIN_TIMEOUT_S,
-                "round_deadline_s": ROUND_DEADLINE_S,
+                "join_timeout_s": JOIN_TIMEOUT_S * pace,
+                "round_deadline_s": ROUND_DEADLINE_S * pace,
+                "stage_deadline_s": STAGE_DEADLINE_S * pace,
                 "trigger": {"drift_share": training.drift_share, "within_s": 600.0, "cooldown_s": 3600.0},
                 "privacy": {k: v for k, v in msgspec.to_builtins(training.privacy).items() if v is not None},
                 "gate": {"maximum_alarm_rate": 0.05, "maximum_int8_error": 0.5},

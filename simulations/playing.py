@@ -15,12 +15,14 @@ from simulations.comparison import compare_on_recordings
 from simulations.errors import ScenarioError, SimulationError
 from simulations.figures import Figures, compute_figures
 from simulations.machines import Machines, RecordedBearings, SimulatedMachines
+from simulations.mosquitto import BrokerChoice, choose_broker
 from simulations.observer import Observer
+from simulations.patience import measure_pace
 from simulations.picture import take_picture
 from simulations.processes import Supervisor
 from simulations.record import Record
 from simulations.report import write_json, write_report
-from simulations.scenario import Scenario, load_scenario
+from simulations.scenario import Scenario, at_pace, load_scenario
 from simulations.screen import Screen
 from simulations.story import Story, new_chapters
 from simulations.summary import draw_summary
@@ -45,6 +47,7 @@ def open_world_and_play(
     console: Console,
     *,
     data: str | None = None,
+    broker: BrokerChoice = BrokerChoice.AUTO,
     json_path: Path | None = None,
     report_path: Path | None = None,
     picture_path: Path | None = None,
@@ -57,10 +60,12 @@ def open_world_and_play(
     Raises:
         SimulationError: see `simulations.errors`; the report of what was seen until then is written all the same.
     """
-    scenario = load_scenario(scenario_name)
+    pace = measure_pace()
+    scenario = at_pace(load_scenario(scenario_name), pace)
     machines = _choose_machines(scenario, data)
     if directory.exists() and any(directory.iterdir()):
         raise ScenarioError(f"{directory} is not empty; a world needs a folder of its own")
+    mosquitto = choose_broker(broker)
     title = scenario.title if data is None else f"{scenario.title} · real bearings"
     record = Record(title=title, chapters=new_chapters())
     report = report_path or Path.cwd() / f"fedge-{scenario.name}-report.html"
@@ -73,7 +78,7 @@ def open_world_and_play(
         on_tick(seen, supervisor)
 
     with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
-        world = World(directory, scenario, machines, supervisor)
+        world = World(directory, scenario, machines, supervisor, mosquitto=mosquitto, pace=pace)
         observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=record.epoch_s)
         try:
             with Screen(console) as screen:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 from simulations.errors import ProcessFailedError
+from simulations.patience import Patience
 
 __all__ = ["Supervisor", "WorldProcess"]
 
@@ -76,9 +77,15 @@ class Supervisor:
         self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> WorldProcess:
         """Start ``python -m module arguments`` under `name`; its output goes to ``<logs>/<name>.log``."""
+        return self.start_program(name, sys.executable, "-m", module, *arguments, environment=environment)
+
+    def start_program(
+        self, name: str, *command: str, environment: Mapping[str, str] | None = None
+    ) -> WorldProcess:
+        """Start any program under `name`; its output goes to ``<logs>/<name>.log``."""
         process = WorldProcess(
             name=name,
-            arguments=(sys.executable, "-m", module, *arguments),
+            arguments=command,
             log=self._logs / f"{name}.log",
             environment={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
@@ -86,26 +93,17 @@ class Supervisor:
         self._spawn(process)
         return process
 
-    def run(self, name: str, module: str, *arguments: str, timeout_s: float = 120.0) -> str:
-        """Run ``python -m module arguments`` to its end and return its standard output.
+    def run(self, name: str, module: str, *arguments: str) -> str:
+        """Run ``python -m module arguments`` to its end, however long this machine takes; returns what it printed.
 
         Raises:
-            ProcessFailedError: it did not exit with 0 in time; carries its last words.
+            ProcessFailedError: it did not exit with 0; carries its last words.
         """
         log = self._logs / f"{name}.log"
         with log.open("ab") as errors:
-            try:
-                done = subprocess.run(
-                    (sys.executable, "-m", module, *arguments),
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    timeout=timeout_s,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                raise ProcessFailedError(
-                    f"{name} did not finish within {timeout_s:.0f} s; see {log}"
-                ) from None
+            done = subprocess.run(
+                (sys.executable, "-m", module, *arguments), stdout=subprocess.PIPE, stderr=errors, check=False
+            )
         if done.returncode != 0:
             words = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise ProcessFailedError(
@@ -137,24 +135,24 @@ class Supervisor:
         return found
 
     def wait_until(
-        self, ready: Callable[[], bool], what: str, timeout_s: float, *, poll_s: float = 0.1
+        self, ready: Callable[[], bool], what: str, *, patience_s: float = 60.0, poll_s: float = 0.1
     ) -> None:
         """Poll `ready` until it is true, keeping processes alive meanwhile.
 
         Raises:
-            ProcessFailedError: not ready within `timeout_s`; quotes whoever died.
+            ProcessFailedError: not ready within `patience_s` seconds of a quiet machine; quotes whoever died.
         """
-        deadline = self._clock() + timeout_s
+        patience = Patience(patience_s)
         while not ready():
             self.tick()
-            if self._clock() > deadline:
+            if patience.is_used_up():
                 dead = [
                     f"{p.name}: {p.last_words()}"
                     for p in self.processes.values()
                     if p.pid is None or p.restarts
                 ]
                 raise ProcessFailedError(
-                    f"{what} did not happen within {timeout_s:.0f} s{'; ' if dead else ''}{'; '.join(dead[:3])} (logs: {self._logs})"
+                    f"waited in vain for {what}{'; ' if dead else ''}{'; '.join(dead[:3])} (logs: {self._logs})"
                 )
             time.sleep(poll_s)
 

@@ -167,6 +167,14 @@ class Record:
         """The chapter that is being played."""
         return next((c for c in self.chapters if c.state is ChapterState.NOW), None)
 
+    def milestones(self) -> tuple[object, ...]:
+        """What changes only when the story comes on, while windows are scored all the time: to tell slow from stuck."""
+        return (
+            [(d.device, d.release, d.drifted) for d in self.devices.values()],
+            [(t.state, len(t.rounds)) for t in self.trainings.values()],
+            [(r.state, r.groups) for r in self.rollouts.values()],
+        )
+
     def since_epoch(self, unix_s: object) -> float:
         """A service's Unix time as seconds of the story; `epoch_s` is the Unix time at which it began."""
         return float(unix_s) - self.epoch_s if isinstance(unix_s, int | float) else 0.0

@@ -22,6 +22,7 @@ __all__ = [
     "RolloutSettings",
     "Scenario",
     "TrainingSettings",
+    "at_pace",
     "load_scenario",
 ]
 
@@ -116,6 +117,13 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     detection: DetectionSettings = msgspec.field(default_factory=DetectionSettings)
     training: TrainingSettings = msgspec.field(default_factory=TrainingSettings)
     rollout: RolloutSettings = msgspec.field(default_factory=RolloutSettings)
+
+
+def at_pace(scenario: Scenario, pace: float) -> Scenario:
+    """The same story on a machine that is `pace` times slower: its machines' time runs as much slower, down from `speed`."""
+    machines = scenario.machines
+    slower = msgspec.structs.replace(machines, speed=machines.speed / pace)
+    return msgspec.structs.replace(scenario, machines=slower)
 
 
 def load_scenario(name_or_path: str) -> Scenario:

@@ -25,6 +25,7 @@ from simulations.errors import StoryError
 from simulations.figures import compute_figures
 from simulations.observer import Observer
 from simulations.orders import first_release_spec, rollout_body, rollout_groups
+from simulations.patience import Patience
 from simulations.record import Chapter, ChapterState, DeviceSeen, FaultInjected, Record, RolloutSeen
 from simulations.screen import Screen
 from simulations.world import World
@@ -88,7 +89,7 @@ class Story:
         self._say(chapter, "making certificates, keys and tokens")
         world.prepare()
         world.issue_tokens()
-        self._say(chapter, "starting the broker and the fleet")
+        self._say(chapter, f"starting the broker ({world.broker_name}) and the fleet")
         world.start_services(fleet_is_up=self.observer.fleet.is_up)
         self._say(
             chapter, f"training version 1 on {world.scenario.training.reference_machines} reference machines"
@@ -131,7 +132,7 @@ class Story:
         self._say(chapter, "the aggregator invites the fleet by itself")
         self._wait(lambda: bool(self.record.trainings), "a training run started by drift")
         self._say(chapter, "learners join and train on what their own machines showed them")
-        self._wait(self._training_is_over, "the end of the training run", patience=2.0)
+        self._wait(self._training_is_over, "the end of the training run")
         run = list(self.record.trainings.values())[-1]
         if run.state != "COMPLETED":
             raise StoryError(
@@ -231,7 +232,6 @@ class Story:
             "initial-release", "aggregator", "initial-release",
             "--features", str(recordings), "--spec", str(spec),
             "--signing-key", str(world.release_key), "--out", str(bundle),
-            timeout_s=scenario.patience_s,
         )  # fmt: skip
         return bundle
 
@@ -307,12 +307,16 @@ class Story:
         while self._clock() < until:
             self._tick()
 
-    def _wait(self, seen: Callable[[], bool], what: str, *, patience: float = 1.0) -> None:
-        limit = self.world.scenario.patience_s * patience
-        until = self._clock() + limit
+    def _wait(self, seen: Callable[[], bool], what: str) -> None:
+        """Until `seen`, for as long as the world comes on: patience begins anew with each milestone."""
+        limit_s, began_s, reached = self.world.scenario.patience_s, self._clock(), self.record.milestones()
+        patience = Patience(limit_s)
         while not seen():
             self._tick()
-            if self._clock() > until:
+            if (now := self.record.milestones()) != reached:
+                patience, reached = Patience(limit_s), now
+            if patience.is_used_up():
                 raise StoryError(
-                    f"waited {limit:.0f} s for {what}, in vain; the logs are in {self.world.directory / 'logs'}"
+                    f"waited {self._clock() - began_s:.0f} s for {what}, in vain;"
+                    f" the logs are in {self.world.directory / 'logs'}"
                 )

@@ -4,7 +4,7 @@
 
     <directory>/
       pki/            throwaway CA, server certificate, release key
-      broker/         password file (the fleet maintains it)
+      broker/         accounts (the fleet maintains them), Mosquitto's configuration
       fleet/          fleet.toml, database, bundles
       aggregator/     aggregator.toml, database
       devices/d01/    agent.toml, state/, machine.json (the world's hand on that machine)
@@ -29,9 +29,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aggregator.release_keys import create_key_files
 from runtime.durable_files import write_quickly
 from simulations.addresses import pick_addresses
-from simulations.certificates import create_certificates
+from simulations.certificates import Certificates, create_certificates
 from simulations.configurations import agent_table, aggregator_table, fleet_table
 from simulations.machines import Machines
+from simulations.mosquitto import Mosquitto
 from simulations.processes import Supervisor
 from simulations.scenario import Scenario
 
@@ -58,6 +59,9 @@ class World:
         scenario: Scenario,
         machines: Machines,
         supervisor: Supervisor,
+        *,
+        mosquitto: Mosquitto | None = None,
+        pace: float = 1.0,
     ) -> None:
         self.directory = directory
         self.scenario = scenario
@@ -65,17 +69,24 @@ class World:
         self.supervisor = supervisor
         self.addresses = pick_addresses()
         self.devices = [f"d{number:02d}" for number in range(1, scenario.devices + 1)]
-        self._pki = directory / "pki"
+        self.certificates = Certificates(directory / "pki")
+        self._mosquitto = mosquitto
+        self._pace = pace
 
     @property
     def ca_file(self) -> Path:
         """The CA every client of this world trusts."""
-        return self._pki / "ca.pem"
+        return self.certificates.ca
+
+    @property
+    def broker_name(self) -> str:
+        """Which broker its messages go through."""
+        return "embedded" if self._mosquitto is None else "Mosquitto"
 
     @property
     def release_key(self) -> Path:
         """The private key that signs this world's releases."""
-        return self._pki / "release.key"
+        return self.certificates.directory / "release.key"
 
     def token_file(self, role: str) -> Path:
         """Where the fleet token of a role is."""
@@ -101,15 +112,19 @@ class World:
 
     def prepare(self) -> None:
         """Write certificates, keys and every configuration; start nothing."""
-        create_certificates(self._pki)
+        create_certificates(self.certificates.directory)
         create_key_files(self.release_key, Ed25519PrivateKey.generate())
         for name in ("broker", "fleet", "aggregator"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         for service in ("fleet", "aggregator"):
             _write_secret(self.directory / service / "mqtt.password", secrets.token_urlsafe(24).encode())
-        _write_toml(self.directory / "fleet" / "fleet.toml", fleet_table(self.addresses))
         _write_toml(
-            self.directory / "aggregator" / "aggregator.toml", aggregator_table(self.scenario, self.addresses)
+            self.directory / "fleet" / "fleet.toml",
+            fleet_table(self.addresses, is_mosquitto=self._mosquitto is not None),
+        )
+        _write_toml(
+            self.directory / "aggregator" / "aggregator.toml",
+            aggregator_table(self.scenario, self.addresses, pace=self._pace),
         )
         for index, device in enumerate(self.devices):
             (self.device_directory(device) / "state").mkdir(parents=True, exist_ok=True)
@@ -148,17 +163,28 @@ class World:
 
     def start_services(self, *, fleet_is_up: Callable[[], bool]) -> None:
         """Start broker and fleet; returns once the fleet answers."""
-        passwords = self.directory / "broker" / "passwords"
+        self._start_broker()
+        self.supervisor.start(
+            "fleet", "fleet", "serve", "--config", self._config("fleet"), environment=_QUIET
+        )
+        self.supervisor.wait_until(fleet_is_up, "the fleet's first answer")
+
+    def _start_broker(self) -> None:
+        folder, files = self.directory / "broker", self.certificates
+        if self._mosquitto is not None:
+            state = self.supervisor.run(
+                "broker-state", "fleet", "broker-state", "--config", self._config("fleet")
+            )
+            command = self._mosquitto.configure(folder, self.addresses.broker, files, state.encode())
+            self.supervisor.start_program("broker", *command)
+            return
+        passwords = folder / "passwords"
         passwords.touch(mode=0o600)
         self.supervisor.start(
             "broker", "simulations.broker",
             "--listen", self.addresses.broker, "--passwords", str(passwords),
-            "--certificate", str(self._pki / "server.pem"), "--key", str(self._pki / "server.key"),
+            "--certificate", str(files.server_certificate), "--key", str(files.server_key),
         )  # fmt: skip
-        self.supervisor.start(
-            "fleet", "fleet", "serve", "--config", self._config("fleet"), environment=_QUIET
-        )
-        self.supervisor.wait_until(fleet_is_up, "the fleet's first answer", 40)
 
     def start_aggregator(self, *, aggregator_is_up: Callable[[], bool]) -> None:
         """Start the aggregator; returns once it answers."""
@@ -166,7 +192,7 @@ class World:
             "aggregator", "aggregator", "serve", "--config", self._config("aggregator"),
             environment={**_QUIET, "FLWR_HOME": str(self.directory / "aggregator" / "flwr")},
         )  # fmt: skip
-        self.supervisor.wait_until(aggregator_is_up, "the aggregator's first answer", 60)
+        self.supervisor.wait_until(aggregator_is_up, "the aggregator's first answer")
 
     def start_agents(self, is_up: Callable[[str], bool], progress: Callable[[str], None]) -> None:
         """Enrol and start the agents in waves; `is_up` says whether a device has been heard of."""
@@ -179,7 +205,7 @@ class World:
                     f"agent-{device}", "edge_agent", "run", "--config", config,
                     environment={**_QUIET, "FLWR_HOME": str(self.device_directory(device) / "flwr")},
                 )  # fmt: skip
-            self.supervisor.wait_until(partial(_all_up, is_up, wave), f"the birth of {', '.join(wave)}", 60)
+            self.supervisor.wait_until(partial(_all_up, is_up, wave), f"the birth of {', '.join(wave)}")
             progress(f"{at + len(wave)} of {len(self.devices)} devices are enrolled and up")
 
     def _config(self, service: str) -> str:
