@@ -19,12 +19,9 @@ __all__ = ["Table", "agent_table", "aggregator_table", "fleet_table"]
 Table = dict[str, object]
 
 TENANT: Final = "demo"
-JOIN_TIMEOUT_S: Final = 60.0
-ROUND_DEADLINE_S: Final = 30.0
-STAGE_DEADLINE_S: Final = 10.0
 
 
-def fleet_table(addresses: Addresses, *, is_mosquitto: bool) -> Table:
+def fleet_table(scenario: Scenario, addresses: Addresses, *, is_mosquitto: bool) -> Table:
     """fleet.toml: the fleet keeps the broker's accounts, by commands to Mosquitto or in the embedded broker's file."""
     kept: Table = {"accounts": "password-file", "accounts_file": "../broker/passwords"}
     return {
@@ -33,7 +30,7 @@ def fleet_table(addresses: Addresses, *, is_mosquitto: bool) -> Table:
         "data_dir": "data",
         "tenant": TENANT,
         "release_keys": ["../pki/release.pub.pem"],
-        "offline_after_s": 30.0,
+        "offline_after_s": scenario.offline_after_s,
         "mqtt": {
             **_broker_account(addresses, "fleet"),
             **({} if is_mosquitto else kept),
@@ -42,11 +39,8 @@ def fleet_table(addresses: Addresses, *, is_mosquitto: bool) -> Table:
     }
 
 
-def aggregator_table(scenario: Scenario, addresses: Addresses, *, pace: float) -> Table:
-    """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted.
-
-    `pace` is how many times slower than a quiet machine this one is: deadlines of devices grow with it.
-    """
+def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
+    """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted."""
     training = scenario.training
     return {
         "listen": addresses.aggregator,
@@ -75,9 +69,9 @@ def aggregator_table(scenario: Scenario, addresses: Addresses, *, pace: float) -
                 "server_optimizer": training.server_optimizer,
                 "baseline": training.baseline,
                 "minimum_devices": training.minimum_devices,
-                "join_timeout_s": JOIN_TIMEOUT_S * pace,
-                "round_deadline_s": ROUND_DEADLINE_S * pace,
-                "stage_deadline_s": STAGE_DEADLINE_S * pace,
+                "join_timeout_s": scenario.join_timeout_s,
+                "round_deadline_s": scenario.round_deadline_s,
+                "stage_deadline_s": scenario.stage_deadline_s,
                 "trigger": {"drift_share": training.drift_share, "within_s": 600.0, "cooldown_s": 3600.0},
                 "privacy": {k: v for k, v in msgspec.to_builtins(training.privacy).items() if v is not None},
                 "gate": {"maximum_alarm_rate": 0.05, "maximum_int8_error": 0.5},
@@ -112,7 +106,7 @@ def agent_table(
             "commissioning_windows": scenario.detection.commissioning_windows,
             "opens_after_windows": scenario.detection.opens_after_windows,
         },
-        "health": {"every_s": 2.0},
+        "health": {"every_s": scenario.health_every_s},
         "debug": {"score_log": True},
     }
 

@@ -35,7 +35,8 @@ class AlarmRate:
 class Figures:
     """The figures of one run. Seconds are wall seconds, bytes are payload bytes; None where it did not happen.
 
-    `epsilon_server` and `epsilon_release` are the claim's; None: nothing limits them. `secure_sums` counts sums that were
+    `pace` is how many times slower than a quiet
+    machine this one seemed at the beginning; the story's own waits are so much longer. `epsilon_server` and `epsilon_release` are the claim's; None: nothing limits them. `secure_sums` counts sums that were
     released under masks, the evaluation's too.
     """
 
@@ -77,6 +78,7 @@ class Figures:
     process_deaths: int
     comparison: dict[str, float]
     seconds_total: float
+    pace: float
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -135,6 +137,7 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         process_deaths=len(record.deaths),
         comparison=dict(record.comparison),
         seconds_total=record.now_s,
+        pace=record.pace,
     )
 
 

@@ -67,7 +67,7 @@ def open_world_and_play(
         raise ScenarioError(f"{directory} is not empty; a world needs a folder of its own")
     mosquitto = choose_broker(broker)
     title = scenario.title if data is None else f"{scenario.title} · real bearings"
-    record = Record(title=title, chapters=new_chapters())
+    record = Record(title=title, chapters=new_chapters(), pace=pace)
     report = report_path or Path.cwd() / f"fedge-{scenario.name}-report.html"
     figures_file = json_path or report.with_suffix(".json")
     began, record.epoch_s = time.monotonic(), time.time()
@@ -78,7 +78,7 @@ def open_world_and_play(
         on_tick(seen, supervisor)
 
     with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
-        world = World(directory, scenario, machines, supervisor, mosquitto=mosquitto, pace=pace)
+        world = World(directory, scenario, machines, supervisor, mosquitto=mosquitto)
         observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=record.epoch_s)
         try:
             with Screen(console) as screen:

@@ -161,6 +161,8 @@ class Record:
     now_s: float = 0.0
     epoch_s: float = 0.0
     exit_reason: str = ""
+    pace: float = 1.0
+    """How many times slower than a quiet machine the story was played, as measured at its beginning."""
 
     @property
     def chapter(self) -> Chapter | None:

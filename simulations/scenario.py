@@ -28,6 +28,10 @@ __all__ = [
 
 BUILT_IN: Final = Path(__file__).parent / "scenarios"
 
+DEADLINES: Final = ("offline_after_s", "join_timeout_s", "round_deadline_s", "stage_deadline_s")
+WAITS: Final = ("watch_s", "settle_s", "aftermath_s", "health_every_s")
+LONGEST_STRETCH: Final = 2.0
+
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(gt=0, le=1)]
@@ -102,7 +106,21 @@ class RolloutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole simulation. `seed` makes machines and their noise repeatable; process timing is not."""
+    """A whole simulation. `seed` makes machines and their noise repeatable; process timing is not.
+
+    Seconds are those of the wall on a quiet machine; `at_pace` fits them to another.
+
+    Attributes:
+        watch_s: how long the fleet is watched before the change.
+        settle_s: how long it is watched with the version it learned.
+        aftermath_s: how long a fault goes on after its alarm, and how long a machine must have been calm before it.
+        patience_s: longest wait without anything new.
+        health_every_s: between an agent's health messages.
+        offline_after_s: silence after which the fleet counts a device as offline.
+        join_timeout_s: longest wait for devices at the beginning of a training run.
+        round_deadline_s: longest round.
+        stage_deadline_s: longest stage of a secure sum in which nobody trains.
+    """
 
     name: str = "demo"
     title: str = "Twelve machines, one loop"
@@ -112,7 +130,13 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int = 7
     watch_s: Seconds = 20.0
     settle_s: Seconds = 15.0
+    aftermath_s: Seconds = 4.0
     patience_s: Seconds = 120.0
+    health_every_s: Seconds = 2.0
+    offline_after_s: Seconds = 30.0
+    join_timeout_s: Seconds = 60.0
+    round_deadline_s: Seconds = 30.0
+    stage_deadline_s: Seconds = 10.0
     machines: MachineSettings = msgspec.field(default_factory=MachineSettings)
     detection: DetectionSettings = msgspec.field(default_factory=DetectionSettings)
     training: TrainingSettings = msgspec.field(default_factory=TrainingSettings)
@@ -120,10 +144,18 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def at_pace(scenario: Scenario, pace: float) -> Scenario:
-    """The same story on a machine that is `pace` times slower: its machines' time runs as much slower, down from `speed`."""
-    machines = scenario.machines
-    slower = msgspec.structs.replace(machines, speed=machines.speed / pace)
-    return msgspec.structs.replace(scenario, machines=slower)
+    """The same story for a machine that is `pace` times slower than a quiet one.
+
+    Deadlines grow with it; they cost nothing where they are not used up. Waits and machine time are stretched twofold at most:
+    machines whose time passes faster than the processor can follow are watched less densely, which nothing depends on. Figures
+    per hour of machine time stay what they were. `patience_s` is counted in seconds of a quiet machine anyway.
+    """
+    stretch = min(pace, LONGEST_STRETCH)
+    seconds = {name: getattr(scenario, name) * pace for name in DEADLINES}
+    seconds |= {name: getattr(scenario, name) * stretch for name in WAITS}
+    machines = msgspec.structs.replace(scenario.machines, speed=scenario.machines.speed / stretch)
+    rollout = msgspec.structs.replace(scenario.rollout, soak_s=scenario.rollout.soak_s * stretch)
+    return msgspec.structs.replace(scenario, **seconds, machines=machines, rollout=rollout)
 
 
 def load_scenario(name_or_path: str) -> Scenario:

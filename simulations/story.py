@@ -44,7 +44,6 @@ CHAPTERS: Final = (
 LOOK_EVERY_S: Final = 0.5
 TICK_S: Final = 0.1
 INJECTIONS: Final = 4
-CALM_S: Final = 4.0
 CALM_WINDOWS: Final = 40
 
 
@@ -161,7 +160,7 @@ class Story:
         index, fault = self._inject_fault()
         self._say(chapter, f"{fault.device}: {fault.kind}")
         self._wait(lambda: fault.caught_s is not None, f"the alarm of {fault.device}")
-        self._pause(4.0)
+        self._pause(self.world.scenario.aftermath_s)
         self._mend(index)
         fault.ended_s = self._clock()
         caught = (fault.caught_s or 0.0) - fault.at_s
@@ -171,20 +170,21 @@ class Story:
 
     def _inject_fault(self) -> tuple[int, FaultInjected]:
         """Break a machine that is calm: an alarm that is open already would hide whether the fault is seen."""
+        calm_s = self.world.scenario.aftermath_s
         for _ in range(INJECTIONS):
             index = self._calmest_machine()
             device = self.world.devices[index]
             kind = self.world.machines.break_down(self.world.control_file(device), index)
             fault = FaultInjected(device=device, kind=kind, at_s=self._clock())
             self.record.faults.append(fault)
-            self._pause(1.0)
+            self._pause(calm_s / 4)
             if not any(
-                a.device == device and fault.at_s - CALM_S < a.at_s < fault.at_s for a in self.record.alarms
+                a.device == device and fault.at_s - calm_s < a.at_s < fault.at_s for a in self.record.alarms
             ):
                 return index, fault
             self.record.faults.remove(fault)
             self._mend(index)
-            self._pause(CALM_S)
+            self._pause(calm_s)
         raise StoryError("no machine stayed calm long enough to tell a fault from a false alarm")
 
     def _calmest_machine(self) -> int:
@@ -279,7 +279,7 @@ class Story:
         return self.world.machines.feature_spec.kind == "passthrough"
 
     def _let_health_arrive(self) -> None:
-        self._pause(2.0)
+        self._pause(self.world.scenario.health_every_s)
 
     def _clock(self) -> float:
         return self.observer.now()

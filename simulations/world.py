@@ -61,7 +61,6 @@ class World:
         supervisor: Supervisor,
         *,
         mosquitto: Mosquitto | None = None,
-        pace: float = 1.0,
     ) -> None:
         self.directory = directory
         self.scenario = scenario
@@ -71,7 +70,6 @@ class World:
         self.devices = [f"d{number:02d}" for number in range(1, scenario.devices + 1)]
         self.certificates = Certificates(directory / "pki")
         self._mosquitto = mosquitto
-        self._pace = pace
 
     @property
     def ca_file(self) -> Path:
@@ -120,11 +118,11 @@ class World:
             _write_secret(self.directory / service / "mqtt.password", secrets.token_urlsafe(24).encode())
         _write_toml(
             self.directory / "fleet" / "fleet.toml",
-            fleet_table(self.addresses, is_mosquitto=self._mosquitto is not None),
+            fleet_table(self.scenario, self.addresses, is_mosquitto=self._mosquitto is not None),
         )
         _write_toml(
             self.directory / "aggregator" / "aggregator.toml",
-            aggregator_table(self.scenario, self.addresses, pace=self._pace),
+            aggregator_table(self.scenario, self.addresses),
         )
         for index, device in enumerate(self.devices):
             (self.device_directory(device) / "state").mkdir(parents=True, exist_ok=True)
