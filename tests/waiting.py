@@ -7,12 +7,13 @@ a quiet machine: on one that is five times slower at the moment, five seconds co
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
+
+from simulations.patience import slowness
 
 __all__ = ["PATIENCE_S", "died", "slowness", "wait_until"]
 
@@ -21,8 +22,6 @@ PATIENCE_S: Final = 60.0
 """Seconds of a quiet machine: ten times what the slowest wait of the suite takes there."""
 POLL_S: Final = 0.02
 LOOK_EVERY_S: Final = 1.0
-PROBE_S: Final = 0.004
-"""What `_probe_s` takes on a quiet x86 core of 2023."""
 
 
 def wait_until(
@@ -56,22 +55,3 @@ def died(child: subprocess.Popen[bytes], log: Path) -> str | None:
     if child.poll() is None:
         return None
     return f"its process ended with {child.returncode}\n{log.read_text(errors='replace')[-4000:]}"
-
-
-def slowness() -> float:
-    """How many times slower than a quiet machine this one is at the moment: its processor and whoever shares it."""
-    return max(1.0, _probe_s() / PROBE_S, _runnable() / (os.cpu_count() or 1))
-
-
-def _probe_s() -> float:
-    started = time.perf_counter()
-    sum(i * i for i in range(100_000))
-    return time.perf_counter() - started
-
-
-def _runnable() -> float:
-    """Tasks that run or want to."""
-    try:
-        return float(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
-    except OSError:  # not Linux
-        return os.getloadavg()[0]
