@@ -41,7 +41,10 @@ TOOLS: Final = {
 APT_PACKAGES: Final = (*TOOLS.values(), "binfmt-support")
 SITE: Final = f"usr/local/lib/python{PYTHON_VERSION}/dist-packages"
 CHECKOUT: Final = "fedge"
-COPIED: Final = ("protocol", "models", "edge_agent", "tests", "deploy", "docs", "pyproject.toml")
+COPIED: Final = (
+    *("runtime", "protocol", "models", "edge_agent", "simulations"),
+    *("tests", "deploy", "docs", "pyproject.toml"),
+)
 ENTER: Final = ROOT / "deploy" / "arm64" / "enter.sh"
 
 
