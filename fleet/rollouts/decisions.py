@@ -18,14 +18,13 @@ Invariants (held fast by property tests):
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final, assert_never
+from typing import Final
 
 from fleet.rollouts.gates import Judgement, Outcome, aborting_rule, judge_counts, judge_metrics
 from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import (
-    Command,
     ConfirmReturn,
+    Decision,
     Execution,
     GiveBack,
     GiveRelease,
@@ -36,71 +35,19 @@ from fleet.rollouts.progress import (
     Observations,
     Report,
     Rollout,
-    Step,
     Withdraw,
-    apply_to_execution,
-    apply_to_rollout,
 )
 from fleet.rollouts.states import FAILURES, OCCUPYING, OPEN, GroupState, RolloutState, may_follow
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["Decision", "begin_cancel", "begin_rollback", "decide", "explain", "go_on", "start_next_group"]
+__all__ = ["begin_cancel", "begin_rollback", "decide", "explain", "go_on", "start_next_group"]
 
 SETTLE_S: Final = 5.0
 """Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
 
 MAXIMUM_RETURNS: Final = 3
 """How often a device is told to go back; after that a person must look at it."""
-
-
-class Decision:
-    """A decision in the making: each command is applied at once, so later steps see what earlier ones did.
-
-    The rollout that was handed in stays as it was. What the decision is worth is what stands in `steps`: an empty
-    decision means that nothing follows, and nothing is written.
-
-    Attributes:
-        rollout: as it is after all steps so far.
-        now: Unix seconds, one moment for all of them.
-        steps: each command with the state that it ended, in the order in which they apply.
-    """
-
-    def __init__(self, rollout: Rollout, now: float) -> None:
-        # one copy for the whole decision: a copy per command would be quadratic in the devices
-        self._executions = dict(rollout.executions)
-        self.rollout = replace(rollout, executions=self._executions)
-        self.now = now
-        self.steps: list[Step] = []
-
-    @property
-    def commands(self) -> list[Command]:
-        """What was decided, in order."""
-        return [step.command for step in self.steps]
-
-    def do(self, command: Command) -> None:
-        """Take `command` into the decision; raises ConflictError where the state machine has no such arrow."""
-        self.steps.append(Step(command=command, was=self._state_before(command)))
-        match command:
-            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
-                self._executions[command.device] = apply_to_execution(
-                    self._executions[command.device], command, self.now
-                )
-            case MoveRollout() | MoveGroup() | Withdraw():
-                self.rollout = apply_to_rollout(self.rollout, command, self.now)
-
-    def _state_before(self, command: Command) -> str | None:
-        match command:
-            case MoveRollout():
-                return self.rollout.state
-            case MoveGroup():
-                return self.rollout.groups[command.number].state
-            case Withdraw():
-                return None
-            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
-                return self._executions[command.device].state
-            case _:
-                assert_never(command)
 
 
 def decide(rollout: Rollout, observations: Observations, now: float) -> Decision:

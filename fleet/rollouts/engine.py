@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session
 
 from fleet.desired import DesiredPublisher
 from fleet.errors import FleetError
-from fleet.rollouts.decisions import Decision, decide
+from fleet.rollouts.decisions import decide
 from fleet.rollouts.observations import observe
-from fleet.rollouts.progress import Command, MoveGroup, MoveRollout
+from fleet.rollouts.progress import Command, Decision, MoveGroup, MoveRollout
 from fleet.rollouts.store import find_rollout, watched_rollouts, write_decision
 from fleet.storage.base import Database
 from fleet.storage.rollout_tables import DesiredCounter

@@ -16,10 +16,9 @@ from fleet.desired import DesiredPublisher
 from fleet.device_query import device_filter
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.releases import find_release
-from fleet.rollouts.decisions import Decision
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.progress import Execution, Group, MoveRollout, Rollout
+from fleet.rollouts.progress import Decision, Execution, Group, MoveRollout, Rollout
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.store import (
     find_rollout,

@@ -18,6 +18,7 @@ from protocol.names import DeviceId
 __all__ = [
     "Command",
     "ConfirmReturn",
+    "Decision",
     "Execution",
     "Figures",
     "GiveBack",
@@ -32,8 +33,6 @@ __all__ = [
     "Running",
     "Step",
     "Withdraw",
-    "apply_to_execution",
-    "apply_to_rollout",
 ]
 
 
@@ -233,7 +232,7 @@ class Step:
     was: str | None
 
 
-def apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Withdraw, now: float) -> Rollout:
+def _apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Withdraw, now: float) -> Rollout:
     """The rollout after `command` at Unix second `now`.
 
     Raises:
@@ -255,7 +254,7 @@ def apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Withdr
             assert_never(command)
 
 
-def apply_to_execution(
+def _apply_to_execution(
     execution: Execution, command: MoveExecution | GiveRelease | GiveBack | ConfirmReturn, now: float
 ) -> Execution:
     """The execution after `command` at Unix second `now`.
@@ -286,3 +285,52 @@ def apply_to_execution(
             return replace(execution, restored_at=now)
         case _:
             assert_never(command)
+
+
+class Decision:
+    """A decision in the making: each command is applied at once, so later steps see what earlier ones did.
+
+    The rollout that was handed in stays as it was. What the decision is worth is what stands in `steps`: an empty
+    decision means that nothing follows, and nothing is written.
+
+    Attributes:
+        rollout: as it is after all steps so far.
+        now: Unix seconds, one moment for all of them.
+        steps: each command with the state that it ended, in the order in which they apply.
+    """
+
+    def __init__(self, rollout: Rollout, now: float) -> None:
+        # one copy for the whole decision: a copy per command would be quadratic in the devices
+        self._executions = dict(rollout.executions)
+        self.rollout = replace(rollout, executions=self._executions)
+        self.now = now
+        self.steps: list[Step] = []
+
+    @property
+    def commands(self) -> list[Command]:
+        """What was decided, in order."""
+        return [step.command for step in self.steps]
+
+    def do(self, command: Command) -> None:
+        """Take `command` into the decision; raises ConflictError where the state machine has no such arrow."""
+        self.steps.append(Step(command=command, was=self._state_before(command)))
+        match command:
+            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
+                self._executions[command.device] = _apply_to_execution(
+                    self._executions[command.device], command, self.now
+                )
+            case MoveRollout() | MoveGroup() | Withdraw():
+                self.rollout = _apply_to_rollout(self.rollout, command, self.now)
+
+    def _state_before(self, command: Command) -> str | None:
+        match command:
+            case MoveRollout():
+                return self.rollout.state
+            case MoveGroup():
+                return self.rollout.groups[command.number].state
+            case Withdraw():
+                return None
+            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
+                return self._executions[command.device].state
+            case _:
+                assert_never(command)

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.releases import find_release
-from fleet.rollouts.decisions import Decision
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import (
     ConfirmReturn,
+    Decision,
     Execution,
     Figures,
     GiveBack,

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from fleet.errors import ConflictError
-from fleet.rollouts.decisions import Decision, begin_cancel, begin_rollback, go_on
-from fleet.rollouts.progress import MoveGroup, MoveRollout, Observations, Rollout
+from fleet.rollouts.decisions import begin_cancel, begin_rollback, go_on
+from fleet.rollouts.progress import Decision, MoveGroup, MoveRollout, Observations, Rollout
 from fleet.rollouts.states import GroupState, RolloutState
 
 __all__ = ["Verb", "carry_out", "valid_verbs"]
