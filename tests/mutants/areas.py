@@ -101,7 +101,6 @@ AREAS = (
         tests=(
             "tests/aggregator/test_admission.py",
             "tests/aggregator/test_aggregator_rules.py",
-            "tests/aggregator/test_aggregator_coordinator.py",
             "tests/aggregator/test_aggregator_files.py",
             "tests/aggregator/test_contest.py",
             "tests/aggregator/test_run_scheduler.py",
