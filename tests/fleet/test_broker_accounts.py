@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import secrets
 import subprocess
@@ -60,6 +63,39 @@ def test_mosquitto_itself_would_accept_our_password_entries(tmp_path: Path) -> N
     tool = installed_program("mosquitto_passwd")
     subprocess.run([tool, "-c", "-b", str(tmp_path / "p"), "ann", "secret"], check=True)
     assert verify_password("secret", (tmp_path / "p").read_text().strip().split(":", 1)[1])
+
+
+def test_an_entry_is_made_with_a_thousand_rounds_a_salt_of_twelve_bytes_and_the_published_derivation() -> (
+    None
+):
+    # One key, one salt, one password, worked out with hashlib and hmac: brokers hold such entries for years.
+    maker = BrokerPasswords(KEY, lambda size: b"0123456789abcdef"[:size])
+    password, entry = maker.new("press-7")
+    mac = hmac.digest(KEY, b"fedge broker password v1\0press-7\0" + b"0123456789ab", "sha256")
+    assert password == base64.urlsafe_b64encode(mac).decode().rstrip("=")
+    derived = hashlib.pbkdf2_hmac("sha512", password.encode(), b"0123456789ab", 1000, 64)
+    assert (
+        entry == f"$7$1000${base64.b64encode(b'0123456789ab').decode()}${base64.b64encode(derived).decode()}"
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda entry: entry.replace("$7$", "$6$"),
+        lambda entry: entry.replace("$1000$", "$x$"),
+        lambda entry: entry.replace("$1000$", "$999$"),
+        lambda entry: entry + "$",
+        lambda entry: "x" + entry,
+        lambda entry: entry.rpartition("$")[0],
+        lambda entry: entry.replace("$1000$", "$1000$!"),
+        lambda entry: entry[:-5] + "AAAA=",
+    ],
+)
+def test_an_entry_of_any_other_form_verifies_nothing(spoil: Callable[[str], str]) -> None:
+    entry = hash_password("secret", b"0123456789ab")
+    assert verify_password("secret", entry)
+    assert not verify_password("secret", spoil(entry))
 
 
 def test_a_password_is_256_bits_of_its_own_and_is_found_again_with_the_key_alone(
