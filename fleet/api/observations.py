@@ -198,6 +198,7 @@ def summarise_drift(
 def _newest_first(
     table: type[Record], *, since: float | None, until: float | None, cursor: str | None, limit: int
 ) -> Select[Record]:
+    """Rows by id, the newest first, one more than the page holds: whether there is another page shows in it."""
     rows = select(table).order_by(table.id.desc()).limit(limit + 1)
     if since is not None:
         rows = rows.where(table.received_at >= since)

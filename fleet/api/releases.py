@@ -213,6 +213,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 async def _read_body(request: Request, maximum_bytes: int) -> bytes:
+    """The body in parts, ended as soon as it is too large; a length that is declared too large is not read at all."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > maximum_bytes:
         raise TooLargeError(f"a bundle of {declared} bytes exceeds this fleet's {maximum_bytes}")

@@ -78,6 +78,7 @@ def set_drift(device: Device, *, drifted: bool, score: float, at: float) -> None
 
 
 def _is_news(device: Device, event: Event) -> bool:
+    """Whether `event` is later than all that shaped the view: by sequence within a boot, by birth or clock between boots."""
     if event.boot_id == device.boot_id:
         return event.sequence > device.heard_sequence
     return isinstance(event.data, Birth) or device.boot_id is None or event.time > device.heard_sent_at

@@ -125,6 +125,7 @@ def _window(anomaly: AnomalyEvent) -> bytes | None:
 
 
 def _check_sequence(event: Event, kind: Kind) -> None:
+    """Sequences count from 1; 0 is a last will, which the broker sends for a device that cannot count any more."""
     if event.sequence == 0 and kind is not Kind.DEATH:
         raise MalformedMessageError(
             f"a {kind.value} message has sequence 0, which only a last will may; count from 1"

@@ -61,6 +61,8 @@ class BatchResult:
 
 @dataclass(kw_only=True)
 class _Batch:
+    """What a batch will write: rows by table, and by device and boot the sequences that are new or were touched."""
+
     rows: dict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     fresh: dict[Boot, set[int]] = field(default_factory=lambda: defaultdict(set))
     touched: dict[Boot, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -104,6 +106,7 @@ class EventStore:
             return _join(self.store(arrivals[:middle]), self.store(arrivals[middle:]))
 
     def _drop(self, arrival: Arrival, error: Exception) -> BatchResult:
+        """Refuse the one message whose value no column holds; it is audited, and never acknowledged."""
         judged = judge(arrival, self._tenant)
         refusal = Refusal(
             device=judged.device if isinstance(judged, Refusal) else judged.event.source,
@@ -140,6 +143,7 @@ class EventStore:
         )
 
     def _audit(self, session: Session, refusals: Iterable[Refusal], now: float) -> None:
+        """Write a line for each refusal, but one a minute for a device and reason."""
         for refusal in refusals:
             key = (refusal.device, refusal.reason)
             if now - self._audited.get(key, float("-inf")) < AUDIT_INTERVAL_S:
@@ -205,6 +209,7 @@ def _take(
     device: Device,
     accepted: Accepted,
 ) -> None:
+    """Add a message to the batch, or count it as a duplicate; the view of its device follows only from a new one."""
     event, arrival = accepted.event, accepted.arrival
     boot, fields = (event.source, event.boot_id), plain_data(event.data)
     # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
@@ -225,6 +230,7 @@ def _take(
 
 
 def _row(accepted: Accepted, fields: dict[str, Any]) -> tuple[type[Base], dict[str, Any]] | None:
+    """The table and the columns of a message that is a record of its own; None for one that only changes the view."""
     event = accepted.event
     identity = {
         "device": event.source,
@@ -257,6 +263,10 @@ def _row(accepted: Accepted, fields: dict[str, Any]) -> tuple[type[Base], dict[s
 def _store_ranges(
     session: Session, ranges: Mapping[Boot, list[tuple[int, int]]], batch: _Batch
 ) -> dict[Boot, list[tuple[int, int]]]:
+    """Write the ranges that the batch made, and give those in which its events lie: what may be acknowledged.
+
+    A whole range is acknowledged, not only the event: a device whose acknowledgement was lost learns of all at once.
+    """
     acked: dict[Boot, list[tuple[int, int]]] = {}
     gone: list[tuple[str, str, int]] = []
     added: list[dict[str, Any]] = []
@@ -289,6 +299,7 @@ def _acks(acked: Mapping[Boot, list[tuple[int, int]]]) -> dict[str, Ack]:
 
 
 def _join(one: BatchResult, other: BatchResult) -> BatchResult:
+    """The result of a batch that had to be halved."""
     acks = {
         device: Ack(
             boots=tuple(

@@ -17,7 +17,7 @@ from alembic.util import CommandError
 from fleet.storage.base import Database, open_database
 from runtime.errors import StorageError
 
-__all__ = ["head_revision", "make_revision", "open_storage", "upgrade"]
+__all__ = ["make_revision", "open_storage", "upgrade"]
 
 FOLDER: Final = Path(__file__).parent
 
@@ -44,11 +44,6 @@ def upgrade(database: Database) -> None:
             raise StorageError(
                 f"the database's schema is not known to this build ({error}); run the build that wrote it, or a newer one"
             ) from None
-
-
-def head_revision() -> str:
-    """The revision a database of this build has."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def make_revision(message: str, database: Database) -> None:

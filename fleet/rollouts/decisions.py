@@ -89,6 +89,10 @@ def go_on(decision: Decision, observations: Observations) -> None:
 
 
 def _hear(decision: Decision, observations: Observations) -> None:
+    """Take over what each device last said about its present attempt, where the drawing has such an arrow.
+
+    A device that was told to go back is no longer heard on the attempt that it was taken from.
+    """
     for execution in decision.rollout.executions.values():
         report = observations.reports.get(decision.rollout.given_id(execution))
         if report is None or execution.returned_at is not None:
@@ -98,6 +102,7 @@ def _hear(decision: Decision, observations: Observations) -> None:
 
 
 def _drop_revoked(decision: Decision, observations: Observations) -> None:
+    """Cancel the open executions of devices that were shut out: a group must not wait for them."""
     for execution in decision.rollout.executions.values():
         if execution.device in observations.revoked and execution.state in OPEN:
             decision.do(
@@ -108,6 +113,7 @@ def _drop_revoked(decision: Decision, observations: Observations) -> None:
 
 
 def _time_out(decision: Decision, observations: Observations) -> None:
+    """End executions that take too long by the plan's own limits; a late success still counts afterwards."""
     for execution in decision.rollout.executions.values():
         report = observations.reports.get(decision.rollout.given_id(execution))
         reason = _overdue(decision, execution, report)
@@ -116,6 +122,7 @@ def _time_out(decision: Decision, observations: Observations) -> None:
 
 
 def _overdue(decision: Decision, execution: Execution, report: Report | None) -> str | None:
+    """Why `execution` is overdue, in words; None while it is not. Two clocks: until it ends, and without a word."""
     if execution.given_at is None:
         return None
     limits, age = decision.rollout.plan.timeout, decision.now - execution.given_at
@@ -131,6 +138,7 @@ def _overdue(decision: Decision, execution: Execution, report: Report | None) ->
 
 
 def _retry(decision: Decision) -> None:
+    """Give the release once more to devices whose way of failing the plan tries again, under a new counter."""
     for execution in decision.rollout.executions.values():
         if execution.attempt and execution.attempt <= decision.rollout.plan.retries(execution.state):
             # what it ran before is what it ran before the first attempt, never the release that failed
@@ -140,6 +148,7 @@ def _retry(decision: Decision) -> None:
 
 
 def _advance(decision: Decision, observations: Observations) -> None:
+    """Abort rules first, then the present group: a group that would pass cannot outrun a rule that strikes."""
     struck = aborting_rule(decision.rollout.executions.values(), _rules_in_force(decision.rollout))
     if struck is not None:
         rule, reason = struck
@@ -214,6 +223,11 @@ def _pass_or_fail(decision: Decision, group: Group, observations: Observations) 
 
 
 def _judge(decision: Decision, group: Group, observations: Observations) -> Judgement:
+    """Whether the present group holds: harm is looked for at once, success is waited for.
+
+    A group that has enough devices begins its soak here. After the soak a metric for which health is still missing
+    has `timeout.health_s` more; then silence counts as harm.
+    """
     plan, executions = decision.rollout.plan, decision.rollout.of_group(group.number)
     treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
     metrics = judge_metrics(plan.success, treated, observations.figures, observations.recent)
@@ -307,6 +321,7 @@ def begin_cancel(decision: Decision, reason: str, *, actor: str) -> None:
 
 
 def _give_back(decision: Decision, execution: Execution) -> None:
+    """Tell a device to run again what it ran; one that ran nothing keeps what it has, and is done with."""
     release = decision.rollout.back_to(execution)
     decision.do(GiveBack(device=execution.device, release=release))
     if release is None:
@@ -314,6 +329,10 @@ def _give_back(decision: Decision, execution: Execution) -> None:
 
 
 def _settle(decision: Decision, observations: Observations) -> None:
+    """See who is back. ROLLED_BACK when everyone is, or after `timeout.rollback_s`, naming those that are not.
+
+    A return that failed is told again, `MAXIMUM_RETURNS` times in all; after that a person must look at the device.
+    """
     waiting: list[DeviceId] = []
     for execution in list(decision.rollout.executions.values()):
         if execution.returned_at is None or execution.restored_at is not None:

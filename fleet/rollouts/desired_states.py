@@ -73,6 +73,7 @@ def write_desired(session: Session, wishes: Mapping[DeviceId, Wish], now: float)
 
 
 def _next_counters(session: Session, devices: list[DeviceId], now: float) -> dict[DeviceId, int]:
+    """A counter for each device that is above all it was given before, and not below the clock; stored at once."""
     known: dict[str, int] = {}
     for chunk in _chunks(devices):
         rows = session.execute(

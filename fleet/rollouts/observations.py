@@ -41,6 +41,8 @@ HORIZON_S: Final = 86400.0
 
 
 class _Commit(NamedTuple):
+    """Where in its stream a device said that it committed the release."""
+
     boot_id: str
     sequence: int
     received_at: float
@@ -147,6 +149,7 @@ def _read_installs(
 def _read_figures(
     session: Session, rollout: Rollout, commits: dict[DeviceId, _Commit], now: float
 ) -> dict[DeviceId, Figures]:
+    """What the present group's devices show on the release, since they committed it; see the module's text."""
     present = rollout.present_group
     if present is None:
         return {}
@@ -174,6 +177,7 @@ def _is_after(row: _Row, commit: _Commit) -> bool:
 
 
 def _read_recent(session: Session, rollout: Rollout, now: float) -> dict[DeviceId, Figures]:
+    """What the devices show that were not given the release yet, on what they run: the control of a comparison."""
     where = RolloutExecution.given_at.is_(None) & (HealthRecord.release == Device.release)
     return {
         device: _summarise(rows, rollout.plan.success)
@@ -218,6 +222,7 @@ def _read_health(
 
 
 def _summarise(newest_first: Sequence[_Row], criteria: SuccessCriteria) -> Figures:
+    """Figures of as many of the newest messages as the plan asks for, and at least `KEPT_REPORTS` where there are."""
     kept: list[_Row] = []
     windows = 0
     for row in newest_first:

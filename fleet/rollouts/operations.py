@@ -131,6 +131,7 @@ def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: fl
 
 
 def _check_releases(session: Session, plan: RolloutPlan) -> None:
+    """The release, and the one to go back to, were published here and not withdrawn (or the plan says `force`)."""
     for release in filter(None, (plan.release, plan.rollback_to)):
         record = find_release(session, *split_release_id(release))
         if record.withdrawn_at is not None and not plan.force:
@@ -140,6 +141,7 @@ def _check_releases(session: Session, plan: RolloutPlan) -> None:
 
 
 def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
+    """The enrolled devices of the family that the query selects, in groups; those on the release already apart."""
     rows = session.execute(
         select(Device.id, Device.release).where(
             Device.family == plan.family,
@@ -194,6 +196,7 @@ def carry_out_verb(
 
 
 def _check_devices_are_free(session: Session, rollout_id: str) -> None:
+    """Two unfinished rollouts never share a device: nobody could say which of them a report answers."""
     occupied = occupied_devices(session, rollout_id)
     if occupied:
         others = ", ".join(sorted(set(occupied.values())))

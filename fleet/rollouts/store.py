@@ -228,6 +228,7 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
 
 
 def _withdraw(session: Session, command: Withdraw, now: float) -> None:
+    """Mark the release as harmful: another rollout of it needs `force`. Its bytes stay for devices that have it."""
     record = find_release(session, *split_release_id(command.release))
     record.withdrawn_at = now
     record.withdrawn_reason = command.reason

@@ -141,6 +141,7 @@ def list_rollouts(
 
 
 def _count_executions(session: Session, rollouts: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Devices by execution state for each rollout of a page, in one query."""
     counted: dict[str, dict[str, int]] = {}
     rows = session.execute(
         select(RolloutExecution.rollout, RolloutExecution.state, func.count())
@@ -187,6 +188,7 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
 
 
 def _view_group(group: Group, plan: GroupPlan, executions: list[Execution]) -> GroupView:
+    """A group as it stands: `plan` says what it was meant to reach, `executions` how far its devices are."""
     return GroupView(
         number=group.number,
         name=group.name,
