@@ -101,13 +101,11 @@ AREAS = (
         tests=(
             "tests/aggregator/test_admission.py",
             "tests/aggregator/test_aggregator_rules.py",
-            "tests/aggregator/test_aggregator_files.py",
             "tests/aggregator/test_contest.py",
             "tests/aggregator/test_run_scheduler.py",
             "tests/models/test_models_contest.py",
             "tests/fleet/test_rollouts_decisions.py",
             "tests/fleet/test_rollouts_gates.py",
-            "tests/fleet/test_rollouts_engine.py",
         ),
     ),
     Area(
