@@ -295,6 +295,24 @@ def test_each_reason_not_to_train_is_one_line(
     assert expected in reason
 
 
+def test_an_invitation_is_good_until_the_second_in_which_it_expires_and_limits_are_met_at_their_value() -> (
+    None
+):
+    def reason(now_s: float = 0.0, *, windows: int = 500, celsius: float | None = None) -> str | None:
+        device = dataclasses.replace(READY, buffered_windows=windows)
+        asked = invitation(expires_at=1000.0, minimum_windows=64)
+        return refusal(asked, device, Conditions(temperature_c=celsius), LearnerSettings(), now_s)
+
+    assert reason(999.9) is None
+    for late in (1000.0, 1000.1, 1e9):
+        assert reason(late) == "the invitation to run run-1 has expired"
+    assert reason(windows=64) is None
+    assert reason(windows=63) == "63 windows are buffered, 64 are needed"
+    # A Raspberry Pi throttles at 80 °C, and inference comes first.
+    assert reason(celsius=80.0) is None
+    assert reason(celsius=80.1) == "it is 80.1 °C hot, the limit is 80.0 °C"
+
+
 def test_the_kernels_sensors_are_read_and_sleeping_ones_skipped(tmp_path: Path) -> None:
     for zone, text in (
         ("thermal_zone0", "45000\n"),
