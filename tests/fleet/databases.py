@@ -32,8 +32,8 @@ class Databases(Protocol):
     """Makes databases of one kind."""
 
     @contextmanager
-    def fresh(self) -> Iterator[str]:
-        """The URL of an empty database with the newest schema; it is gone afterwards."""
+    def fresh(self, *, is_migrated: bool = True) -> Iterator[str]:
+        """The URL of an empty database with the newest schema, or with none; it is gone afterwards."""
         yield ""
 
 
@@ -46,10 +46,11 @@ class SqliteDatabases:
         open_storage(f"sqlite:///{self._template}").close()
 
     @contextmanager
-    def fresh(self) -> Iterator[str]:
+    def fresh(self, *, is_migrated: bool = True) -> Iterator[str]:
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
-        shutil.copy(self._template, folder / "fleet.sqlite")
+        if is_migrated:
+            shutil.copy(self._template, folder / "fleet.sqlite")
         yield f"sqlite:///{folder}/fleet.sqlite"
         shutil.rmtree(folder)
 
@@ -63,9 +64,9 @@ class PostgresqlDatabases:
         open_storage(self._url("template_fleet")).close()
 
     @contextmanager
-    def fresh(self) -> Iterator[str]:
+    def fresh(self, *, is_migrated: bool = True) -> Iterator[str]:
         name = f"fleet_{next(self._numbers)}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE template_fleet")
+        self._run(f"CREATE DATABASE {name} TEMPLATE {'template_fleet' if is_migrated else 'template0'}")
         yield self._url(name)
         self._run(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from databases import Databases
 from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, write_release_key
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
@@ -124,6 +126,22 @@ def test_the_migrations_give_exactly_the_tables_of_the_code(database: Database) 
 def test_the_folder_of_a_new_sqlite_file_is_made(tmp_path: Path) -> None:
     open_storage(f"sqlite:///{tmp_path}/new/fleet.sqlite").close()
     assert (tmp_path / "new/fleet.sqlite").exists()
+
+
+def test_several_programs_may_bring_one_database_up_to_date_at_the_same_time(databases: Databases) -> None:
+    with databases.fresh(is_migrated=False) as url:
+        together = threading.Barrier(4)
+
+        def start() -> Database:
+            together.wait()
+            return open_storage(url)
+
+        with ThreadPoolExecutor(4) as pool:
+            opened = [pool.submit(start) for _ in range(4)]
+        for one in opened:
+            with one.result().read() as session:
+                assert session.scalars(select(AuditEntry)).all() == []
+            one.result().close()
 
 
 def test_migrating_twice_changes_nothing_and_a_newer_schema_is_refused(database_url: str) -> None:
