@@ -3,8 +3,8 @@
     windows ─► Poisson batch ─► clipped_sum, in pieces ─► lattice ─► + discrete Gaussian ─► / expected size ─► optimizer
                OS generator     the model's graph         integers   OS generator
 
-Pure given the model, the windows and the random bytes. It counts no ε: what happened is in `PrivateFitResult.event`, and
-`aggregator.privacy.example_level` says what that costs.
+Pure given the model, the windows and the random bytes. It counts no ε: what happened is what its settings'
+`protocol.training.ExamplePrivacy` says, and `aggregator.privacy.example_level` says what that costs.
 
 What is protected is the trained parameters, against adding or removing one window. The losses of the result, the number of
 windows and whatever else a device reports are computed from the raw windows. Windows that overlap, or that show the same
@@ -28,7 +28,6 @@ arXiv:2004.00010v5; Casacuberta et al., "Widespread Underestimation of Sensitivi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -41,7 +40,7 @@ from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
 from protocol.privacy.randomness import RandomBytes, RandomStream
 from protocol.training import ExamplePrivacy, TrainingSettings
 
-__all__ = ["FLOAT_SLACK", "PrivateFitResult", "PrivatelyTrainable", "fit_privately"]
+__all__ = ["FLOAT_SLACK", "PrivatelyTrainable", "fit_privately"]
 
 Floats = NDArray[np.floating]
 
@@ -85,13 +84,6 @@ class PrivatelyTrainable(Scorer, Protocol):
         """One step of the optimizer along a gradient (P,)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrivateFitResult(FitResult):
-    """Parameters (P,) that may leave the device, losses that may not, and what an accountant charges."""
-
-    event: ExamplePrivacy
-
-
 def fit_privately(
     model: PrivatelyTrainable,
     parameters: Floats,
@@ -101,8 +93,8 @@ def fit_privately(
     random_bytes: RandomBytes,
     labels: Floats | None = None,
     correction: Floats | None = None,
-) -> PrivateFitResult:
-    """Train from `parameters` on windows x (n, F) so that the result hides any single one of them.
+) -> FitResult:
+    """Train from `parameters` on windows x (n, F) so that the resulting parameters hide any single one of them; losses do not.
 
     Args:
         model: the runner; its state is overwritten.
@@ -121,19 +113,19 @@ def fit_privately(
         TrainingSettingsError: settings without `example_privacy`, or noise so wide that the lattice cannot carry it.
         ParameterError: training diverged to NaN or infinity; lower the learning rate, answer nothing.
     """
-    event = settings.example_privacy
-    if event is None:
+    privacy = settings.example_privacy
+    if privacy is None:
         raise TrainingSettingsError("private training needs settings with example_privacy, got none")
     require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
     stream = RandomStream.fresh(random_bytes)
-    lattice_step = _lattice_step(event, len(parameters))
-    expected = event.sampling_rate * len(windows)
+    lattice_step = _lattice_step(privacy, len(parameters))
+    expected = privacy.sampling_rate * len(windows)
     model.restore(parameters, correction=correction)
     loss_before = mean_loss(model, windows, labels)
-    for _ in range(event.steps):
-        chosen = _poisson_batch(len(windows), event.sampling_rate, stream)
-        total = _clipped_total(model, windows, labels, chosen, event.clip_norm, len(parameters))
+    for _ in range(privacy.steps):
+        chosen = _poisson_batch(len(windows), privacy.sampling_rate, stream)
+        total = _clipped_total(model, windows, labels, chosen, privacy.clip_norm, len(parameters))
         noise = draw_discrete_gaussian(len(parameters), _NOISE_STEPS, stream)
         noisy = np.rint(total / lattice_step).astype(np.int64) + noise
         gradient = noisy * (lattice_step / expected)
@@ -142,23 +134,21 @@ def fit_privately(
     loss_after = mean_loss(model, windows, labels)
     if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
         raise ParameterError(
-            f"private training diverged within {event.steps} steps at learning rate {settings.learning_rate}: "
+            f"private training diverged within {privacy.steps} steps at learning rate {settings.learning_rate}: "
             "its parameters or its loss are not finite"
         )
-    return PrivateFitResult(
-        parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=event.steps, event=event
-    )
+    return FitResult(parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=privacy.steps)
 
 
-def _lattice_step(event: ExamplePrivacy, dimension: int) -> float:
+def _lattice_step(privacy: ExamplePrivacy, dimension: int) -> float:
     """Width g of a lattice step: 2^14 of them are noise_multiplier · (clip + slack + √P·g), the noise that is needed."""
-    free = _NOISE_STEPS - event.noise_multiplier * math.sqrt(dimension)
+    free = _NOISE_STEPS - privacy.noise_multiplier * math.sqrt(dimension)
     if free < _NOISE_STEPS / 2:
         raise TrainingSettingsError(
-            f"noise multiplier {event.noise_multiplier} over {dimension} parameters would be half rounding; "
+            f"noise multiplier {privacy.noise_multiplier} over {dimension} parameters would be half rounding; "
             f"at most {_NOISE_STEPS / 2 / math.sqrt(dimension):.3g} is possible"
         )
-    return event.noise_multiplier * event.clip_norm * (1 + FLOAT_SLACK) / free
+    return privacy.noise_multiplier * privacy.clip_norm * (1 + FLOAT_SLACK) / free
 
 
 def _poisson_batch(count: int, rate: float, stream: RandomStream) -> NDArray[np.intp]:

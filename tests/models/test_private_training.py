@@ -179,13 +179,7 @@ def test_no_window_moves_a_sum_by_more_than_the_clip_and_its_slack(name) -> None
 def test_private_training_with_little_noise_learns(name, settings) -> None:
     result = fit_sample(name, steps=60, noise_multiplier=0.01, **settings)
     assert result.loss_after < 0.95 * result.loss_before
-    assert (result.steps, result.event.steps) == (60, 60)
-
-
-def test_the_result_says_what_an_accountant_has_to_charge() -> None:
-    assert fit_sample(steps=3).event == ExamplePrivacy(
-        clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.25, steps=3
-    )
+    assert result.steps == 60
 
 
 def test_the_same_bytes_train_the_same_model_and_other_bytes_another() -> None:
