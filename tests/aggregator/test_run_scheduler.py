@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from aggregator.errors import FleetUnreachableError, RunConflictError, UnknownRunError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.run_scheduler import RunScheduler
+from aggregator.run_scheduler import DISK_RETRY_S, JOIN_S, RunScheduler
 from aggregator.settings import FamilySettings, TriggerSettings
 from aggregator.triggers import DriftSummary
 
@@ -173,6 +173,11 @@ def test_all_that_was_left_unfinished_is_driven_the_oldest_first_and_then_what_c
         assert world.driver.driven[3:] == ["run-4"]
     finally:
         world.scheduler.stop()
+
+
+def test_a_full_disk_is_tried_again_every_ten_seconds_and_a_stop_waits_five() -> None:
+    # Often enough for a person who has just made room, rarely enough for a log that is read.
+    assert (DISK_RETRY_S, JOIN_S) == (10.0, 5.0)
 
 
 def test_a_stopped_scheduler_begins_nothing_more(tmp_path: Path) -> None:

@@ -491,6 +491,18 @@ def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> N
     assert world.rollout.state is RolloutState.COMPLETED
 
 
+@pytest.mark.parametrize(
+    ("name", "label"), [("", "group 0 failed: "), ("canary", "group 0 (canary) failed: ")]
+)
+def test_a_rollback_names_the_group_that_failed(name: str, label: str) -> None:
+    world, (first, second) = started(2, groups=[{"percentage": 100, "name": name}])
+    world.report(first, S.FAILED)
+    world.report(second, S.REJECTED)
+    world.tick()
+    (move,) = [c for c in world.log if isinstance(c, MoveRollout) and c.state is RolloutState.ROLLING_BACK]
+    assert (move.reason, move.actor) == (f"{label}2 of 2 devices failed; 2 must succeed (95 %)", "fleet")
+
+
 def test_the_next_group_begins_only_when_the_one_before_has_passed() -> None:
     world, devices = started(8, groups=[{"percentage": 25}, {"percentage": 50}, {"percentage": 100}])
     given = [sum(e.is_given for e in world.rollout.executions.values())]

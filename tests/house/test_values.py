@@ -23,6 +23,7 @@ PACKAGES = (
     "edge_agent.privacy",
     "aggregator.privacy",
     "aggregator.rounds",
+    "aggregator.triggers",
     "fleet.auth",
     "fleet.enrolment",
     "fleet.rollouts",

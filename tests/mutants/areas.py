@@ -84,7 +84,6 @@ AREAS = (
         name="gates",
         code=(
             "aggregator/rounds/gate.py",
-            "aggregator/rounds/comparison.py",
             "aggregator/rounds/contest.py",
             "aggregator/rounds/noise_floor.py",
             "aggregator/rounds/admission.py",

@@ -2,7 +2,8 @@
 
 A place in the code is drawn first, then one of the operators that fit it: so `a + b`, which has eleven replacements, weighs no
 more than a limit, which has two. Left out is only what is no mutant at all: text that does not parse, and text that means the
-same to Python (docstrings and annotations of functions are read by nobody at run time). Equivalent mutants beyond that stay.
+same to Python (annotations of functions and dataclasses are read by nobody at run time, those of structs are). Equivalent
+mutants beyond that stay.
 """
 
 import ast
@@ -96,6 +97,12 @@ def _meaning(source: str) -> str:
                     inner.annotation = ast.Constant(None)
         elif isinstance(node, ast.arg):
             node.annotation = None
+        elif isinstance(node, ast.ClassDef) and any(
+            "dataclass" in ast.unparse(each) for each in node.decorator_list
+        ):
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign):
+                    field.annotation = ast.Constant(None)
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = [ast.Pass()]
     return ast.dump(tree)
