@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import paho.mqtt.client as paho
 import pytest
 from free_ports import free_port
+from mosquitto_broker import MosquittoBroker
 
 from runtime.errors import SettingsError
 from service.broker_account import BrokerAccount
@@ -114,3 +117,36 @@ def test_an_error_that_no_new_connection_would_mend_is_not_swallowed() -> None:
     there.client = client  # type: ignore[method-assign] # a broker that is always there
     with pytest.raises(ZeroDivisionError):
         asyncio.run(there.stay_connected(session))
+
+
+def test_the_loops_thread_alone_writes_and_reads_a_connection_over_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: set[int] = set()
+    for name in ("_sock_send", "_sock_recv"):
+        original = getattr(paho.Client, name)
+
+        def noted(self: paho.Client, *arguments: Any, original: Any = original) -> Any:
+            touched.add(threading.get_ident())
+            return original(self, *arguments)
+
+        monkeypatch.setattr(paho.Client, name, noted)
+    heard: list[bytes] = []
+
+    async def session(client: aiomqtt.Client) -> None:
+        await client.subscribe("t", qos=1)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(200):
+                tasks.create_task(client.publish("t", str(number), qos=1))
+            async for message in client.messages:
+                heard.append(message.payload)  # type: ignore[arg-type] # bytes, as they were sent
+                if len(heard) == 200:
+                    raise Enough
+
+    with MosquittoBroker(tmp_path) as broker:
+        there = account(broker.url, ca_file=broker.ca_file)
+        with pytest.raises(ExceptionGroup) as ended:
+            asyncio.run(there.stay_connected(session))
+    assert ended.value.subgroup(Enough) is not None
+    assert sorted(map(int, heard)) == list(range(200))
+    assert touched == {threading.get_ident()}
