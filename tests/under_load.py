@@ -16,6 +16,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+EVERYTHING = ("-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder", "tests")
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
     options = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--times", type=int, default=1, help="busy processes a core")
     chosen, arguments = options.parse_known_args()
-    command = [sys.executable, "-m", "pytest", "-q", *(arguments or ["-n", "auto", "tests"])]
+    command = [sys.executable, "-m", "pytest", "-q", *(arguments or EVERYTHING)]
     count = chosen.times * (os.cpu_count() or 1)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     started = time.monotonic()

@@ -15,11 +15,13 @@ from typing import Final, TypeVar
 
 from simulations.patience import slowness
 
-__all__ = ["PATIENCE_S", "died", "slowness", "wait_until"]
+__all__ = ["AMPLE_S", "PATIENCE_S", "died", "slowness", "wait_until"]
 
 T = TypeVar("T")
 PATIENCE_S: Final = 60.0
 """Seconds of a quiet machine: ten times what the slowest wait of the suite takes there."""
+AMPLE_S: Final = 1800.0
+"""For a deadline that a program of ours must be given and that a test never waits for: enough on any machine."""
 POLL_S: Final = 0.02
 LOOK_EVERY_S: Final = 1.0
 

@@ -26,7 +26,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from flower_world import Tls
 from free_ports import free_port
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from protocol.bundle import peek_manifest
 
@@ -205,9 +205,9 @@ url = "mqtt://127.0.0.1:{broker_port}"
 name = "press"
 rounds = 3
 minimum_devices = 3
-join_timeout_s = 40
+join_timeout_s = {AMPLE_S}
 join_settle_s = 5
-round_deadline_s = 30
+round_deadline_s = {AMPLE_S}
 {family}
 """
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import flower_world as world
 import numpy as np
 import pytest
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
@@ -72,7 +72,7 @@ def collect(
     run: FlowerRun,
     cohort: list[world.Device],
     *,
-    deadline_s: float = 20.0,
+    deadline_s: float = AMPLE_S,
     quorum: int = 1,
     enough: int | None = None,
     question: FitQuestion | None = None,

@@ -23,6 +23,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_signed_release_that_a_device_can_run(world: World) -> None:
     run = world.run()
     assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail

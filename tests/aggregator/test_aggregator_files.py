@@ -172,6 +172,7 @@ def initial_release(tmp_path: Path, *more: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_version_1_is_a_signed_bundle_whose_int8_model_knows_normal_from_broken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supernode.fleet_http_connection import http_request_response
+from waiting import AMPLE_S
 
 from aggregator.flower import flower_internals
 from aggregator.flower.message_store import MessageStore
@@ -72,7 +73,7 @@ def test_stock_flower_client_is_served_in_objects(server: FlowerServer, tls: wor
         for name in wanted:
             assert link.replies(list(tickets), wait_s=0.0) == []  # not before it is complete
             push_object(stub.metadata.run_id, session, name, objects[name].deflate())
-        (heard,) = link.replies(list(tickets), wait_s=5.0)
+        (heard,) = link.replies(list(tickets), wait_s=AMPLE_S)
         assert heard.device == DEVICE
         np.testing.assert_array_equal(heard.vector, np.ones(3))
 

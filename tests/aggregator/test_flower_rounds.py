@@ -20,7 +20,7 @@ from flower_rounds_world import (
     server,
     tls,
 )
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from aggregator.errors import FlowerRunEndedError
 from aggregator.flower.server import FlowerServer, RunEnd
@@ -59,7 +59,7 @@ def test_learner_processes_train_and_assess_together_and_end_on_sigterm(
                 admission=admit_assessment(),
             ),
             Cohort(devices=tuple(device.id for device in cohort), quorum=2),
-            deadline_s=20,
+            deadline_s=AMPLE_S,
         )
         graded = layout.unpack(assessed.total)
         assert graded["examples"] == [80]
@@ -125,7 +125,7 @@ def test_round_closes_early_with_enough_answers(
     let_go = threading.Event()
 
     def slow(question: object, arrays: object) -> np.ndarray:
-        let_go.wait(20)
+        let_go.wait()
         return honest(question, arrays)
 
     with (

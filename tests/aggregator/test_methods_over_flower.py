@@ -11,7 +11,7 @@ import flower_world as world
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.privacy.accounts import PrivacyAccounts
@@ -78,7 +78,7 @@ def ask(
     collector = SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=20.0, grace_s=0.5),
+        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=AMPLE_S, grace_s=0.5),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,
@@ -88,7 +88,7 @@ def ask(
             question=question, arrays=arrays, layout=layout, admission=admit_update(norm_limit=10.0)
         ),
         Cohort(devices=tuple(device.id for device in cohort), quorum=len(cohort)),
-        deadline_s=30.0,
+        deadline_s=AMPLE_S,
     ).total
     return total, layout.unpack(total)
 

@@ -30,7 +30,7 @@ from aggregator_recorder import (
     number_windows,
 )
 from numpy.typing import NDArray
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 import aggregator.flower.server
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
@@ -218,7 +218,7 @@ def see(
     SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(norm_limit=10.0, maximum_examples=2000, stage_deadline_s=20.0, grace_s=0.5),
+        policy=SumPolicy(norm_limit=10.0, maximum_examples=2000, stage_deadline_s=AMPLE_S, grace_s=0.5),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,
@@ -230,7 +230,7 @@ def see(
             admission=admit_update(norm_limit=10.0),
         ),
         Cohort(devices=tuple(device.id for device in cohort), quorum=4, enough=4),
-        deadline_s=30.0,
+        deadline_s=AMPLE_S,
     )
     requests = recorder.requests[before:]
     by_key = masked_words(requests)

@@ -10,7 +10,7 @@ from pathlib import Path
 import flower_world as world
 import numpy as np
 import pytest
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.privacy.accounts import PrivacyAccounts
@@ -75,7 +75,7 @@ def collect(
     collector = SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=20.0, grace_s=0.5),
+        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=AMPLE_S, grace_s=0.5),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,
@@ -88,7 +88,7 @@ def collect(
             admission=admit_update(norm_limit=10.0),
         ),
         Cohort(devices=tuple(device.id for device in cohort), quorum=quorum, enough=quorum),
-        deadline_s=30.0,
+        deadline_s=AMPLE_S,
     )
 
 
@@ -122,7 +122,7 @@ def test_learner_processes_sum_under_masks_through_a_kill_and_answer_nothing_in_
                     admission=admit_update(norm_limit=10.0),
                 ),
                 Cohort(devices=tuple(device.id for device in cohort[1:]), quorum=1),
-                deadline_s=20.0,
+                deadline_s=AMPLE_S,
             )
         assert {r.reason.split(":")[0] for r in missed.value.report.refused} == {"PlainAnswerRefusedError"}
     accounts.close()

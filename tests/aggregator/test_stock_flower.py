@@ -81,7 +81,7 @@ class Processes:
         environment = {
             **os.environ,
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONPATH": os.pathsep.join([str(tests.parents[1]), str(tests)]),
+            "PYTHONPATH": os.pathsep.join(map(str, (tests.parents[1], tests.parent, tests))),
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
