@@ -129,7 +129,7 @@ def test_absent_data_are_skipped_with_a_reason(tmp_path: Path) -> None:
     assert f"heart skipped: no data at {tmp_path}/heart; set FEDGE_DATA" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs("heart")
 def test_the_quick_run_trains_four_hospitals_and_draws(tmp_path: Path) -> None:
     done = run_learning("heart", "--quick", "--seeds", "1", "--plots", str(tmp_path), data=DATA)
