@@ -197,12 +197,8 @@ class Pipeline:
             self._alarm.reset()
             self._is_continuing, self._windows_over = False, 0
             self._remember(alarm_open=False)
-        self._model, self._manifest, self._bundle_sha256, self._is_trial = (
-            model,
-            manifest,
-            bundle_sha256,
-            is_trial,
-        )
+        self._model, self._manifest = model, manifest
+        self._bundle_sha256, self._is_trial = bundle_sha256, is_trial
         return self._settle(manifest) if self.is_commissioned else None
 
     def retire(self) -> None:
