@@ -91,16 +91,19 @@ class Recorder:
 
 
 class ReachFile:
-    """The kept runs: a test file is run again when it, a helper beside it or a product file has changed."""
+    """The kept runs: a test file is run again when it, a helper beside it or a product file that it runs has changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
-        self._product = _digest(sorted(file for name in PRODUCT for file in Path(name).rglob("*.py")))
 
     def stale(self, tests: list[Path]) -> list[Path]:
         """The test files that must be run again."""
-        return [test for test in tests if self._kept.get(str(test), {}).get("key") != self._key(test)]
+        return [
+            test
+            for test in tests
+            if str(test) not in self._kept or self._kept[str(test)]["key"] != self._key(test)
+        ]
 
     def keep(self, tests: list[Path], reached: dict[str, Reach]) -> None:
         """Keep what the run of `tests` reached."""
@@ -110,7 +113,8 @@ class ReachFile:
                 for name, reach in reached.items()
                 if name.split("::")[0] == str(test)
             }
-            self._kept[str(test)] = {"key": self._key(test), "tests": rows}
+            self._kept[str(test)] = {"tests": rows}
+            self._kept[str(test)]["key"] = self._key(test)
         self._path.write_text(json.dumps(self._kept))
 
     def reached(self, tests: list[Path]) -> dict[str, Reach]:
@@ -124,7 +128,8 @@ class ReachFile:
     def _key(self, test: Path) -> str:
         beside = [*test.parent.glob("*.py"), *Path("tests").glob("*.py")]
         helpers = sorted(file for file in beside if not file.name.startswith("test_"))
-        return _digest([test, *helpers]) + self._product
+        product = sorted({path for _, lines in self._kept[str(test)]["tests"].values() for path in lines})
+        return _digest([test, *helpers, *map(Path, product)])
 
 
 def tests_for(
@@ -213,5 +218,6 @@ def _tests_of_importers(path: str, reached: dict[str, Reach]) -> set[str]:
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(str(file).encode() + b"\0" + file.read_bytes() + b"\0")
+        content = file.read_bytes() if file.exists() else b""
+        digest.update(str(file).encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:16]
