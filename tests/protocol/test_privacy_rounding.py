@@ -128,3 +128,11 @@ def test_an_update_that_is_not_finite_is_refused(bad: float) -> None:
 def test_a_clip_that_is_no_norm_is_refused(clip: float) -> None:
     with pytest.raises(ParameterError, match="clip must be a positive finite"):
         clip_to_ball(np.ones(2), clip)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-3, 1.0, 1e200])
+def test_entries_whose_squares_leave_the_range_of_floats_are_clipped_like_any_others(size: float) -> None:
+    clipped = clip_to_ball(size * np.array([3.0, -4.0]), size)
+    assert clipped / size == pytest.approx([0.6, -0.8], rel=1e-5)
+    short = size * np.array([0.3, -0.4])
+    assert np.array_equal(clip_to_ball(short, size), short)
