@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,12 +122,23 @@ def _api_page(schema: dict[str, Any]) -> str:
                 f"* answers {status}: {answer['description']}" for status, answer in call["responses"].items()
             ]
     lines += ["", "## Bodies", ""]
-    for name, model in schema.get("components", {}).get("schemas", {}).items():
+    models = dict(_inline_models(schema["paths"])) | schema.get("components", {}).get("schemas", {})
+    for name, model in sorted(models.items()):
         lines += ["", f"### {name}", "", model.get("description", ""), ""]
         for key, value in model.get("properties", {}).items():
             needed = "" if key in model.get("required", []) else ", optional"
             lines.append(f"* `{key}`: {_kind(value)}{needed}. {value.get('description', '')}")
     return "\n".join(lines) + "\n"
+
+
+def _inline_models(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Bodies that OpenAPI describes where they are used (`service.json_bodies`), and the objects inside them, by title."""
+    if isinstance(schema, dict):
+        if "properties" in schema and "title" in schema:
+            yield schema["title"], schema
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else ():
+        yield from _inline_models(part)
 
 
 def _parameter(parameter: dict[str, Any]) -> str:
@@ -142,6 +154,8 @@ def _kind(schema: dict[str, Any]) -> str:
         return " or ".join(_kind(part) for part in schema["anyOf"])
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}))}"
+    if "properties" in schema and "title" in schema:
+        return f"`{schema['title']}`"
     return str(schema.get("type", "any"))
 
 

@@ -23,7 +23,9 @@ def json_body(kind: type[S], *, example: dict[str, Any]) -> Callable[..., S]:
     (top,), components = msgspec.json.schema_components([kind], ref_template="{name}")
     schema = _inline(top, components) | {"examples": [example]}
 
-    def dependency(document: Annotated[dict[str, Any], WithJsonSchema(schema), Body()]) -> S:
+    def dependency(
+        document: Annotated[dict[str, Any], WithJsonSchema(schema), Body(title=kind.__name__)],
+    ) -> S:
         try:
             return check_document(document, kind, place=lambda _: "the body is not valid")
         except SettingsError as error:
