@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
+from waiting import AMPLE_S
 
 from edge_agent.enrolled import Enrolled, MqttAccess
 from edge_agent.installation.bundle_store import BundleStore
@@ -203,7 +204,7 @@ def make_device(
     return device
 
 
-def invitation_to(port: int, *, seconds: float = 120.0, layout: str | None = None) -> TrainingInvitation:
+def invitation_to(port: int, *, seconds: float = AMPLE_S, layout: str | None = None) -> TrainingInvitation:
     """To join run-1 at an aggregator on this machine."""
     return TrainingInvitation(
         run_id="run-1",
@@ -217,7 +218,7 @@ def invitation_to(port: int, *, seconds: float = 120.0, layout: str | None = Non
     )
 
 
-def invite(device: Device, port: int, *, seconds: float = 120.0, layout: str | None = None) -> Path:
+def invite(device: Device, port: int, *, seconds: float = AMPLE_S, layout: str | None = None) -> Path:
     """Leave an invitation for the device's learner."""
     invitation = invitation_to(port, seconds=seconds, layout=layout)
     device.paths.learner.mkdir(exist_ok=True)
