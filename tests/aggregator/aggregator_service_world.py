@@ -240,7 +240,7 @@ class AggregatorProcess:
         self.http = httpx.Client(
             base_url=self.url,
             verify=str(tls.ca),
-            timeout=20,
+            timeout=AMPLE_S,
             headers={"Authorization": f"Bearer {made.stdout.strip()}"},
         )
         self.child: subprocess.Popen[bytes] | None = None

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from flower_world import Tls, make_tls
 from free_ports import free_port
+from waiting import AMPLE_S
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError, SettingsError
 from aggregator.fleet_client import FleetClient
@@ -64,7 +65,7 @@ def settings(tls: Tls, port: int, token: str = TOKEN) -> FleetSettings:
     token_file = tls.ca.parent / "token"
     token_file.write_text(token + "\n")
     return FleetSettings(
-        url=f"https://127.0.0.1:{port}", ca_file=tls.ca, token_file=token_file, timeout_s=5.0
+        url=f"https://127.0.0.1:{port}", ca_file=tls.ca, token_file=token_file, timeout_s=AMPLE_S
     )
 
 

@@ -33,7 +33,7 @@ from flower_world import (
     start_learner,
 )
 from free_ports import free_port
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from aggregator import app
 from aggregator.cli import cli
@@ -83,9 +83,9 @@ class Invitations:
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
 
-    def next(self, seconds: float = 20.0) -> TrainingInvitation | None:
+    def next(self) -> TrainingInvitation | None:
         """The next message: an invitation, or None where it was cleared."""
-        payload = self.heard.get(timeout=seconds)
+        payload = self.heard.get(timeout=AMPLE_S)
         if not payload:
             return None
         data = decode(payload).data

@@ -15,7 +15,7 @@ from fleet_api_world import is_problem
 from fleet_world import NOW, Machine, fleet_process
 from mosquitto_site import SENTINEL, MosquittoSite
 from structlog.testing import capture_logs
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from fleet.auth.claim_tokens import create_claim
 from fleet.broker_accounts import dynamic_security
@@ -123,7 +123,7 @@ def test_thirty_bursts_of_eight_enrolments_leave_no_device_outside(site: Mosquit
     site.broker.start()
     with (
         fleet_process(site.config, site.folder / "fleet.log") as (_, url),
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {claim}"}, timeout=60) as http,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {claim}"}, timeout=AMPLE_S) as http,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
 
@@ -271,7 +271,7 @@ def test_no_password_ever_stands_in_a_log(site: MosquittoSite) -> None:
             f"{url}/v1/enrolments",
             json=Machine(name="d-1").enrolment(),
             headers={"Authorization": f"Bearer {claim}"},
-            timeout=60,
+            timeout=AMPLE_S,
         ).json()["mqtt"]
         assert site.connect("d-1", login["password"]).is_in
     said = log.read_text() + site.broker.log.read_text()

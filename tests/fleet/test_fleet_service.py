@@ -31,7 +31,7 @@ from fleet_world import (
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
 from sqlalchemy import select
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
@@ -107,6 +107,7 @@ class Site:
             f"{url}/v1/enrolments",
             json=machine.enrolment(),
             headers={"Authorization": f"Bearer {self.claim()}"},
+            timeout=AMPLE_S,
         )
         assert answer.status_code == 201, answer.text
         login = answer.json()["mqtt"]
@@ -132,7 +133,7 @@ def site(tmp_path: Path, database_url: str) -> Site:
 
 
 def is_connected(url: str) -> bool:
-    return bool(httpx.get(f"{url}/healthz").json()["broker_connected"])
+    return bool(httpx.get(f"{url}/healthz", timeout=AMPLE_S).json()["broker_connected"])
 
 
 @pytest.fixture

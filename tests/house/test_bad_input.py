@@ -34,7 +34,7 @@ from fleet_world import (
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
-from waiting import wait_until
+from waiting import AMPLE_S, wait_until
 
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
@@ -102,7 +102,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             )
         database.close()
         headers = {"Authorization": f"Bearer {claim}"}
-        login = httpx.post(f"{url}/v1/enrolments", json=machine.enrolment(), headers=headers).json()["mqtt"]
+        login = httpx.post(
+            f"{url}/v1/enrolments", json=machine.enrolment(), headers=headers, timeout=AMPLE_S
+        ).json()["mqtt"]
         device = DeviceClient(port, login["username"], login["password"], certificates.ca_file)
         wait_until(lambda: "broker_connected" in log.read_text(), "the fleet to reach the broker")
         yield Site(url=url, token_file=folder / "token", device=device, machine=machine, log=log)
