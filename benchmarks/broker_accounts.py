@@ -72,7 +72,7 @@ def enrol_in_bursts(site: MosquittoSite, url: str, bursts: int) -> tuple[list[fl
 
 def measure(accounts: int, bursts: int, folder: Path) -> None:
     """Print the figures of one number of accounts."""
-    site = MosquittoSite(folder)
+    site = MosquittoSite(folder, f"sqlite:///{folder}/data/fleet.sqlite")
     names = [f"old-{n:05}" for n in range(accounts)]
     site.add_devices(*(Machine(name=name) for name in names))
     site.write_state()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -76,6 +76,19 @@ class Client:
     def publish(self, topic: str, text: str) -> None:
         sent = self._client.publish(topic, text, qos=1)
         self.turn(sent.is_published, f"the broker to take {topic}")
+
+    def flood(self, topic: str, texts: Sequence[str]) -> None:
+        """Publish many messages as fast as the broker takes them."""
+        self._client.loop_start()
+        sent = [self._client.publish(topic, text, qos=1) for text in texts]
+        wait_until(lambda: all(one.is_published() for one in sent), "the broker to take the flood")
+        self._client.loop_stop()
+
+    def read_until_sentinel(self) -> None:
+        """Read whatever waits, as fast as it comes."""
+        self._client.loop_start()
+        wait_until(lambda: any(text == SENTINEL for _, text in list(self.heard)), "the sentinel")
+        self._client.loop_stop()
 
     def topics_until_sentinel(self) -> list[str]:
         self.turn(lambda: any(text == SENTINEL for _, text in self.heard), "the sentinel")

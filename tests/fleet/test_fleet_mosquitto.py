@@ -13,7 +13,8 @@ import pytest
 from databases import Databases
 from fleet_api_world import is_problem
 from fleet_world import NOW, Machine, fleet_process
-from mosquitto_site import SENTINEL, MosquittoSite
+from mosquitto_broker import MosquittoBroker
+from mosquitto_site import DEPLOYED, SENTINEL, Client, MosquittoSite
 from structlog.testing import capture_logs
 from waiting import AMPLE_S, wait_until
 
@@ -106,6 +107,21 @@ def test_nobody_but_the_fleet_commands_the_broker_or_hears_its_answers(
     with pytest.raises(AssertionError, match="Client not found"):
         site.command(command="getClient", username="m")
     assert intruder.heard == []
+
+
+def test_with_the_deployed_limits_no_event_is_dropped_while_the_fleet_reads_nothing_for_a_moment(
+    tmp_path: Path,
+) -> None:
+    # QoS 1 to a client that is connected and silent: with Mosquitto's defaults (20 + 1000) most of these are dropped
+    many = 2500
+    limits = [line for line in (DEPLOYED / "fedge.conf").read_text().splitlines() if line.startswith("max_")]
+    assert len(limits) == 3
+    with MosquittoBroker(tmp_path, settings=limits) as broker:
+        fleet, devices = Client(broker, None), Client(broker, None)
+        fleet.subscribe("fedge/v1/#")
+        devices.flood("fedge/v1/demo/d-1/health", [*(str(n) for n in range(many)), SENTINEL])
+        fleet.read_until_sentinel()
+        assert [text for _, text in fleet.heard] == [*(str(n) for n in range(many)), SENTINEL]
 
 
 def test_thirty_bursts_of_eight_enrolments_leave_no_device_outside(site: MosquittoSite) -> None:
