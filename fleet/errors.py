@@ -11,10 +11,9 @@
     │   ├── PreconditionError        412  the resource changed since the caller read it
     │   ├── TooLargeError            413  the body exceeds its limit
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
-    ├── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
-    └── ClientError                  the command line client could not get its answer
+    └── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
 
-Who calls, and may they (401, 403), and a start that fails are `service.errors`; settings that are wrong and a disk that
+Who calls, and may they (401, 403), a start that fails and a command line without its answer are `service.errors`; settings that are wrong and a disk that
 refuses or has lost something are `runtime.errors`.
 """
 
@@ -26,7 +25,6 @@ __all__ = [
     "BadRequestError",
     "BrokerError",
     "CallerError",
-    "ClientError",
     "ConflictError",
     "FleetError",
     "NotFoundError",
@@ -75,7 +73,3 @@ class UnacceptableError(CallerError):
 
 class BrokerError(FleetError):
     """The broker has not confirmed an account; what the fleet decided stands, and repeating the call waits anew."""
-
-
-class ClientError(FleetError):
-    """The command line client could not reach the fleet, or the fleet refused."""

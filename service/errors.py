@@ -7,7 +7,8 @@
     │   ├── UnauthenticatedError     401  no token, or one that nobody here issued or enrolled
     │   └── ForbiddenError           403  known, but not allowed to do this
     ├── InvalidBodyError             422  whoever called: the body is JSON, but not what this call takes
-    └── StartError                   whoever started it: an address in use, a certificate that cannot be used
+    ├── StartError                   whoever started it: an address in use, a certificate that cannot be used
+    └── ClientError                  whoever typed it: a service could not be asked, or it refused
 
 Settings that are wrong are `runtime.errors.SettingsError`.
 """
@@ -18,6 +19,7 @@ from runtime.errors import FedgeError
 
 __all__ = [
     "AccessError",
+    "ClientError",
     "ForbiddenError",
     "InvalidBodyError",
     "ServiceError",
@@ -48,3 +50,7 @@ class InvalidBodyError(ServiceError):
 
 class StartError(ServiceError):
     """The service cannot start on this machine as configured."""
+
+
+class ClientError(ServiceError):
+    """A command line could not reach the service, or the service refused, or what was typed cannot be asked."""

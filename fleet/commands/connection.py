@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["CaOption", "JsonOption", "TokenFileOption", "UrlOption"]
+from service import client
+
+__all__ = ["CaOption", "JsonOption", "TokenFileOption", "UrlOption", "connect"]
 
 UrlOption = Annotated[
     str | None, typer.Option("--url", envvar="FEDGE_FLEET_URL", help="Base URL, e.g. https://fleet:8443")
@@ -21,3 +23,8 @@ TokenFileOption = Annotated[
     typer.Option("--token-file", envvar="FEDGE_FLEET_TOKEN_FILE", help="File with your operator token"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table")]
+
+
+def connect(url: str | None, ca: Path | None, token_file: Path | None) -> client.ApiClient:
+    """A client of the fleet; raises as `service.client.connect`."""
+    return client.connect(url, ca, token_file, service="fleet")

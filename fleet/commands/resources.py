@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fleet.client import connect
-from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
+from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import Columns, print_json, print_rows, show_number, show_time
-from fleet.errors import ClientError
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import split_release_id
+from service.errors import ClientError
 
 __all__ = ["anomalies", "devices", "drift", "releases"]
 

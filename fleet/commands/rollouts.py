@@ -9,13 +9,12 @@ import msgspec
 import typer
 from rich.console import Console
 
-from fleet.client import connect
-from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
+from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import Columns, print_json, print_rows, print_table, show_time
-from fleet.errors import ClientError
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
 from runtime.settings import read_settings
+from service.errors import ClientError
 
 __all__ = ["rollouts"]
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fleet.client import connect
-from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption
+from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_table, show_number, show_time
 from fleet.storage.verdict_tables import Verdict
 

@@ -19,13 +19,13 @@ from waiting import wait_until
 
 from fleet.app import build_app
 from fleet.auth.operator_tokens import create_token
-from fleet.client import FleetClient
 from fleet.commands import rollouts as commands
-from fleet.errors import ClientError
 from fleet.settings import Settings
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import InstallStatus
 from runtime.errors import SettingsError
+from service.client import ApiClient
+from service.errors import ClientError
 from service.roles import Role
 
 
@@ -174,8 +174,9 @@ def run(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> Any:
     transport = api._transport
     headers = {"Authorization": api.headers["Authorization"]}
 
-    def connect(*_: object) -> FleetClient:
-        return FleetClient(httpx.Client(transport=transport, base_url="http://testserver", headers=headers))
+    def connect(*_: object) -> ApiClient:
+        http = httpx.Client(transport=transport, base_url="http://testserver", headers=headers)
+        return ApiClient(http, service="fleet")
 
     monkeypatch.setattr(commands, "connect", connect)
 

@@ -1,4 +1,4 @@
-"""The fleet's HTTP API as a program sees it: JSON in, JSON out, every refusal a `ClientError` in one line."""
+"""A service's HTTP API as a command line sees it: JSON in, JSON out, every refusal a `ClientError` in one line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from fleet.errors import ClientError
 from service.addresses import is_loopback
+from service.errors import ClientError
 from service.secret_files import read_secret
 
-__all__ = ["FleetClient", "connect"]
+__all__ = ["ApiClient", "connect"]
 
 TIMEOUT_S: Final = 30.0
 """A bundle of 64 MB is read by the server in chunks; nothing of the API is silent for this long."""
@@ -22,11 +22,11 @@ TIMEOUT_S: Final = 30.0
 Query = Mapping[str, str | float | None]
 
 
-class FleetClient:
-    """Calls the API with one operator token. Use as a context manager."""
+class ApiClient:
+    """Calls the API of `service` (the fleet, the aggregator) with one operator token. Use as a context manager."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, http: httpx.Client, *, service: str) -> None:
+        self._http, self._service = http, service
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -69,14 +69,16 @@ class FleetClient:
             answer = self._http.request(method, path, **arguments)
         except httpx.HTTPError as error:
             raise ClientError(
-                f"no answer from the fleet at {self._http.base_url}: {error}; is it running, and --url and --ca right?"
+                f"no answer from the {self._service} at {self._http.base_url}: {error}; is it running, and --url and --ca right?"
             ) from None
         if answer.is_success:
             return answer.json() if answer.content else None
-        raise ClientError(f"the fleet refused {method} {path} ({answer.status_code}): {_detail(answer)}")
+        raise ClientError(
+            f"the {self._service} refused {method} {path} ({answer.status_code}): {_detail(answer)}"
+        )
 
 
-def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetClient:
+def connect(url: str | None, ca: Path | None, token_file: Path | None, *, service: str) -> ApiClient:
     """A client for `url` that trusts the CA in `ca` (default: the system's) and sends the token in `token_file`.
 
     Raises:
@@ -85,7 +87,8 @@ def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetC
     """
     if not url or token_file is None:
         raise ClientError(
-            "where is the fleet, and who are you? Give --url and --token-file, or set FEDGE_FLEET_URL and FEDGE_FLEET_TOKEN_FILE"
+            f"where is the {service}, and who are you? Give --url and --token-file, "
+            f"or set FEDGE_{service.upper()}_URL and FEDGE_{service.upper()}_TOKEN_FILE"
         )
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or (
@@ -97,10 +100,11 @@ def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetC
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise ClientError(f"--ca {ca} holds no usable CA: {error}") from None
-    return FleetClient(
+    return ApiClient(
         httpx.Client(
             base_url=url, verify=context, timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"}
-        )
+        ),
+        service=service,
     )
 
 
