@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from waiting import slowness
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.factory import open_source
@@ -107,7 +108,7 @@ def test_a_window_costs_less_than_a_millisecond() -> None:
         begin = time.process_time()
         machine.window(condition, 0.0)
         costs.append(time.process_time() - begin)
-    assert np.median(costs) < 2e-3  # measured 0.4 ms; the bound leaves room for a shared machine
+    assert np.median(costs) < 2e-3 * slowness()  # measured 0.4 ms
 
 
 def test_a_sensor_too_slow_for_the_casing_is_refused() -> None:

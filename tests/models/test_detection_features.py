@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from waiting import slowness
 
 from models.errors import FeatureError, InputError
 from models.features import VIBRATION_FEATURE_NAMES, make_extractor, passthrough_spec, vibration_spec
@@ -141,7 +142,7 @@ def test_extraction_is_quick() -> None:
         begin = time.process_time()
         EXTRACTOR.extract(window)
         costs.append(time.process_time() - begin)
-    assert np.median(costs) < 1e-3  # measured 0.16 ms alone; the bound leaves room for a shared machine
+    assert np.median(costs) < 1e-3 * slowness()  # measured 0.16 ms alone
 
 
 def test_standardising_centres_scales_and_clips() -> None:
