@@ -12,11 +12,15 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from recordings import DATA
 from waiting import slowness
 
 HANGS_AFTER_S = 600.0
 """Seconds of a quiet machine, ten times what the slowest test takes: a guard against hanging, never a budget."""
+# Hypothesis measures in milliseconds of the wall, and a shared machine may take ten times as many.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 _SLOW_FILE = re.compile(r"^pytestmark = .*\bslow\b", re.MULTILINE)
 NOTHING_MAY_BE_MISSING = bool(os.environ.get("CI"))
 
