@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 
-from aggregator.errors import FleetError, SettingsError
-from aggregator.fleet_client import read_secret
+from aggregator.errors import FleetError
+from runtime.errors import SettingsError
+from service.secret_files import read_secret
 
 __all__ = ["ApiClient"]
 

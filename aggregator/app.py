@@ -16,9 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -33,12 +32,12 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from aggregator.api.application import create_api
-from aggregator.errors import FleetUnreachableError, SettingsError
+from aggregator.errors import FleetUnreachableError
 from aggregator.exporter import SigningExporter
 from aggregator.federation import FlowerFederation
 from aggregator.fleet_client import FleetClient
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
-from aggregator.invitations import MqttInvitationBoard, broker_account
+from aggregator.invitations import MqttInvitationBoard
 from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.rounds.attendance import Pacing
@@ -46,15 +45,21 @@ from aggregator.rounds.coordinator import Coordinator
 from aggregator.rounds.run_store import RunStore
 from aggregator.run_metrics import RunMetrics
 from aggregator.run_scheduler import RunScheduler
-from aggregator.settings import Settings, split_address
+from aggregator.settings import Settings
 from aggregator.tokens import DATABASE, TokenStore
 from protocol.bundle import TrustedKeys
 from protocol.names import FamilyName
+from runtime.errors import SettingsError
+from service.addresses import split_endpoint
+from service.broker_account import BrokerAccount
+from service.listening import bind, check_certificate
 
 __all__ = ["Aggregator", "build_aggregator", "configure_logging", "serve"]
 
 START_PATIENCE_S: Final = 15.0
 """How long fleet and broker may take to come up beside us before the start fails."""
+
+_chance: Final = random.SystemRandom()
 
 GIT_REVISION: Final = os.environ.get("FEDGE_GIT_REVISION", "")
 
@@ -68,6 +73,7 @@ class Aggregator:
     scheduler: RunScheduler
     fleet: FleetClient
     flower: FlowerServer
+    account: BrokerAccount
     board: MqttInvitationBoard
     store: RunStore
     tokens: TokenStore
@@ -129,18 +135,20 @@ def build_aggregator(settings: Settings) -> Aggregator:
         [signing_key.public_key(), *(read_public_key(path, "release_keys") for path in settings.release_keys)]
     )
     fleet = FleetClient(settings.fleet)
+    boot_id = os.urandom(8).hex()
+    account = BrokerAccount(settings.mqtt, client_id=f"fedge-aggregator-{boot_id}", draw=_chance.random)
     board = MqttInvitationBoard(
-        settings.mqtt,
+        account,
         tenant=settings.tenant,
         families=settings.families,
-        boot_id=os.urandom(8).hex(),
+        boot_id=boot_id,
         now=time.time,
     )
     try:
         store = RunStore(settings.data_dir / DATABASE)
     except OSError as error:
         raise SettingsError(f"data_dir {settings.data_dir} cannot be used: {error}") from None
-    host, port = split_address(settings.flower_listen)
+    host, port = split_endpoint(settings.flower_listen)
     flower = FlowerServer(
         FlowerServerSettings(
             host=host,
@@ -152,7 +160,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
     )
     privacy = PrivacyAccounts(
         settings.data_dir / LEDGER_FILE,
-        {FamilyName(name): family.privacy.budget() for name, family in settings.families.items()},
+        {FamilyName(name): family.privacy.budget for name, family in settings.families.items()},
         now=time.time,
     )
     stopping = threading.Event()
@@ -165,7 +173,12 @@ def build_aggregator(settings: Settings) -> Aggregator:
         exporter=SigningExporter(signing_key),
         trusted=trusted,
         flower_address=settings.flower_address,
-        pacing=Pacing(now=time.time, sleep=lambda s: _sleep(stopping, s), is_stopping=stopping.is_set),
+        pacing=Pacing(
+            now=time.time,
+            sleep=lambda s: _sleep(stopping, s),
+            is_stopping=stopping.is_set,
+            draw=_chance.random,
+        ),
         patience_s=settings.publish_patience_s,
         git_revision=GIT_REVISION,
         accounts=privacy,
@@ -192,6 +205,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         scheduler=scheduler,
         fleet=fleet,
         flower=flower,
+        account=account,
         board=board,
         store=store,
         tokens=tokens,
@@ -203,9 +217,10 @@ async def serve(aggregator: Aggregator) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError, FlowerListenError, FleetError: the start failed; the message says what to mend.
+        SettingsError, StartError, FlowerListenError, FleetError: the start failed; the message says what to mend.
     """
-    listener = _bind(aggregator.settings)
+    check_certificate(aggregator.settings.tls_cert, aggregator.settings.tls_key)
+    listener = bind(split_endpoint(aggregator.settings.listen))
     server = _Server(
         uvicorn.Config(
             aggregator.api,
@@ -259,10 +274,9 @@ async def _check_surroundings(aggregator: Aggregator, ending: threading.Event) -
     """Wait a little for fleet and broker to come up; a refusal (token, account) is final at once."""
     deadline = time.monotonic() + START_PATIENCE_S
     await asyncio.to_thread(_check_fleet, aggregator, ending, deadline)
-    connect = broker_account(aggregator.settings.mqtt)
     while not ending.is_set():
         try:
-            async with connect():
+            async with aggregator.account.client():
                 return
         except aiomqtt.MqttError as error:
             if isinstance(error, aiomqtt.MqttCodeError) or time.monotonic() > deadline:
@@ -283,26 +297,6 @@ def _check_fleet(aggregator: Aggregator, ending: threading.Event, deadline: floa
             return
         if ending.wait(0.5):
             return
-
-
-def _bind(settings: Settings) -> socket.socket:
-    host, port = split_address(settings.listen)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"tls_cert {settings.tls_cert} with tls_key {settings.tls_key} cannot be used: {error}"
-        ) from None
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        raise SettingsError(
-            f"the operator API cannot listen on {settings.listen}: {error.strerror or error}; choose another 'listen' or stop what uses it"
-        ) from None
-    return listener
 
 
 def _sleep(stopping: threading.Event, seconds: float) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aggregator.errors import AggregatorError
+from runtime.errors import FedgeError
 from service.roles import Role
 
 __all__ = ["main"]
@@ -56,9 +56,9 @@ def serve(
         # Imported here: the other commands need neither Flower nor the API.
         from aggregator.app import build_aggregator, configure_logging
         from aggregator.app import serve as run_service
-        from aggregator.settings import load_settings
+        from aggregator.settings import load_aggregator_settings
 
-        settings = load_settings(config)
+        settings = load_aggregator_settings(config)
         configure_logging(as_json=json_logs)
         asyncio.run(run_service(build_aggregator(settings)))
 
@@ -67,10 +67,10 @@ def serve(
 def check_config(config: Config) -> None:
     """Check aggregator.toml and the files it names without starting anything."""
     with _one_line_errors():
-        from aggregator.settings import load_settings
+        from aggregator.settings import load_aggregator_settings
         from aggregator.settings_files import check_files
 
-        settings = load_settings(config)
+        settings = load_aggregator_settings(config)
         check_files(settings)
         families = ", ".join(settings.families)
         print(
@@ -246,10 +246,11 @@ def initial_release(
     """Train version 1 centrally on reference recordings; needs no server."""
     with _one_line_errors():
         from aggregator.exporter import SigningExporter
-        from aggregator.initial_release import load_spec, read_all_recordings, train_release
+        from aggregator.family_file import load_spec
+        from aggregator.initial_release import read_all_recordings, train_release
         from aggregator.release_keys import read_private_key
         from aggregator.run_tables import training_progress
-        from aggregator.written_files import write_durably
+        from runtime.durable_files import write_durably
 
         family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
         machines = read_all_recordings(features, family.features.spec().feature_count)
@@ -277,10 +278,10 @@ def _sentence(figures: dict[str, Any]) -> str:
 
 
 def _token_store(config: Path) -> Any:
-    from aggregator.settings import load_settings
+    from aggregator.settings import load_aggregator_settings
     from aggregator.tokens import DATABASE, TokenStore
 
-    return TokenStore(load_settings(config).data_dir / DATABASE)
+    return TokenStore(load_aggregator_settings(config).data_dir / DATABASE)
 
 
 def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
@@ -300,6 +301,6 @@ def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except AggregatorError as error:
+    except FedgeError as error:
         print(f"fedge-aggregator: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -3,7 +3,6 @@
 ::
 
     AggregatorError
-    ├── SettingsError                the person who configured: a key, a value, a file or an address that cannot be used
     ├── FleetError                   the fleet, or the road to it
     │   ├── FleetUnreachableError    no connection, no certificate it trusts, or the fleet failed: try again later
     │   └── FleetRefusedError        the fleet answered no (token, conflict, request); trying again will not help
@@ -28,10 +27,13 @@
         ├── QuorumMissedError        too few devices answered in time       ┐ defined in `aggregator.rounds.reports`:
         └── RoundCanceledError       somebody asked for the run to end      ┘ they carry the round's report
 
-Who calls the operator API, and may they (401, 403), is `service.errors.AccessError`.
+A key, a value, a file or an address that the person who configured has to mend is `runtime.errors.SettingsError`; who calls the
+operator API, and may they (401, 403), is `service.errors.AccessError`.
 """
 
 from __future__ import annotations
+
+from runtime.errors import FedgeError
 
 __all__ = [
     "AggregatorError",
@@ -54,18 +56,13 @@ __all__ = [
     "RoundError",
     "RunConflictError",
     "RunError",
-    "SettingsError",
     "SumError",
     "UnknownRunError",
 ]
 
 
-class AggregatorError(Exception):
+class AggregatorError(FedgeError):
     """Root of every failure in this package."""
-
-
-class SettingsError(AggregatorError):
-    """The settings, or a file or address they name, cannot be used; the message says which and what would be valid."""
 
 
 class FleetError(AggregatorError):

@@ -37,7 +37,7 @@ class SigningExporter:
                 pruned.parameters,
                 candidate.low,
                 candidate.high,
-                weight_scales=candidate.weight_scales,
+                weight_scales=candidate.int8.weight_scales,
                 probes=candidate.probes,
             )
         except ModelError as error:
@@ -62,7 +62,7 @@ def _pruned(candidate: Candidate) -> Pruned:
     """The candidate without units that cannot fire, and without those that were not seen to, where the family wants that."""
     architecture, parameters = candidate.architecture, candidate.parameters
     silent = proven_silent_units(architecture, parameters, candidate.low, candidate.high)
-    if candidate.prune_silent_units and candidate.probes is not None:
+    if candidate.int8.prune_silent_units and candidate.probes is not None:
         seen = seen_silent_units(architecture, parameters, candidate.probes)
         silent = tuple(a | b for a, b in zip(silent, seen, strict=True))
     pruned = remove_units(architecture, parameters, silent)
@@ -78,7 +78,7 @@ def _pruned(candidate: Candidate) -> Pruned:
 
 def _compiled(candidate: Candidate, int8_model: bytes) -> bytes | None:
     """The model for Edge TPUs where the family wants one and the compiler makes one; the release stands without."""
-    if not candidate.edge_tpu:
+    if not candidate.int8.edge_tpu:
         return None
     release = f"{candidate.family}/{candidate.version}"
     try:

@@ -17,9 +17,9 @@ from aggregator.errors import RosterError
 from aggregator.flower.server import FlowerRun, FlowerServer, RunEnd
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.collector import Collector, PlainCollector
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.runs import RunState
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.settings import FamilySettings
 from protocol.errors import IdentityError
 from protocol.identity import load_public_key
 from protocol.names import DeviceId, FamilyName, RunId
@@ -72,7 +72,7 @@ class FlowerFederation:
         except IdentityError as error:  # `sync_roster` has read the same keys
             raise RosterError(f"the roster of run {run} cannot be used: {error}") from None
         flower_run = self._server.start_run()
-        if not policy.secure_sum:
+        if not policy.secure_sum.enabled:
             _log.warning(
                 "secure_sum_off",
                 run=run,
@@ -83,7 +83,7 @@ class FlowerFederation:
         collector = SecureCollector(
             self._server.stage_link(flower_run),
             roster=keys,
-            policy=policy.sum_policy(),
+            policy=policy.sum_policy,
             accounts=self._accounts,
             family=FamilyName(policy.name),
             random_bytes=os.urandom,

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from aggregator.errors import FleetRefusedError, FleetUnreachableError, SettingsError
+from aggregator.errors import FleetRefusedError, FleetUnreachableError
 from aggregator.rounds.ports import Member, ReleaseRecord
 from aggregator.settings import FleetSettings
 from aggregator.triggers import DriftSummary
 from protocol.errors import ProtocolError
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import DeviceId, FamilyName, check_name, split_release_id
+from runtime.errors import SettingsError
+from service.secret_files import read_secret
 
-__all__ = ["FleetClient", "read_secret"]
+__all__ = ["FleetClient"]
 
 PAGE: int = 500
 """Records asked for at a time; the fleet may give fewer and a cursor."""
@@ -146,17 +147,6 @@ class FleetClient:
         if answer.status_code in {401, 403}:
             words += "; check fleet.token_file (role publisher is needed)"
         raise FleetRefusedError(words, answer.status_code)
-
-
-def read_secret(path: Path, key: str) -> str:
-    """The one line of a secret file; raises SettingsError, which names the file and never its content."""
-    try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{key} {path} cannot be read: {error}") from None
-    if not secret or "\n" in secret:
-        raise SettingsError(f"{key} {path} must hold exactly one line: the secret")
-    return secret
 
 
 def _member(record: Mapping[str, Any]) -> Member:

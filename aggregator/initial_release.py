@@ -10,42 +10,35 @@ It needs no server. The assessment runs through the same code as the fleet's sum
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Final
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from aggregator.errors import ExportFailedError, SettingsError
+from aggregator.errors import ExportFailedError
+from aggregator.family_file import FamilySpec
 from aggregator.rounds.assessment import fit_threshold, read_assessment, reference_from_sums, tensor_ranges
 from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Candidate, Exporter
 from aggregator.rounds.proposal import with_int8_report
-from models.architecture import Architecture, Kind, initial_parameters
+from models.architecture import Architecture, initial_parameters
 from models.array_archives import read_arrays
 from models.errors import ArrayArchiveError, ModelError
 from models.export.isolated import export_training_model
-from models.features import make_extractor, passthrough_spec, raw_spec, vibration_spec
 from models.local_training import assess, fit
 from models.sensors import SensorView
 from models.training_model import TrainingModel
-from models.weight_rounding import WeightScales
-from protocol.errors import TopicError
-from protocol.manifest import ConvolutionSpec, FeatureSpec, Provenance
-from protocol.names import FamilyName, check_name
+from protocol.manifest import FeatureSpec, Provenance
+from protocol.names import FamilyName
 from protocol.questions import assess_layout
 from protocol.training import TrainingSettings
+from runtime.errors import SettingsError
 
 __all__ = [
-    "FamilySpec",
     "InitialRelease",
-    "load_spec",
     "read_all_recordings",
     "read_recordings",
     "standardise_machines",
@@ -57,89 +50,6 @@ HOLD_OUT_EVERY: Final = 5
 
 EPOCHS_AT_ONCE: Final = 10
 """Between two reports of progress."""
-
-Positive = Annotated[int, Meta(ge=1)]
-
-
-class ModelSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[model]``: kind, layer widths, input first, its convolution, and what the int8 model is like.
-
-    `weight_scales` and `edge_tpu` (a compiled model for Edge TPUs beside the int8 one) are as in aggregator.toml.
-    """
-
-    layers: tuple[Positive, ...]
-    kind: Kind = "dense-autoencoder"
-    convolution: ConvolutionSpec | None = None
-    weight_scales: WeightScales = "per-channel"
-    edge_tpu: bool = False
-
-    def architecture(self) -> Architecture:
-        """What these say; raises LayoutError for widths or a convolution that make no model."""
-        return Architecture(kind=self.kind, layers=self.layers, convolution=self.convolution)
-
-
-class TrainingSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[training]``: plain mini-batch descent."""
-
-    epochs: Positive = 400
-    batch_size: Positive = 16
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
-
-
-class ThresholdSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[threshold]``: as in aggregator.toml."""
-
-    quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.999
-    margin: Annotated[float, Meta(gt=0)] = 1.1
-    personal_minimum: Annotated[float, Meta(gt=0, le=1)] = 1.0
-
-
-class FeaturesSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[features]``: what the devices' source delivers.
-
-    ``vibration`` computes its own features, so `names` may be left out; ``passthrough`` and ``raw`` have one channel a
-    name.
-    """
-
-    kind: Literal["vibration", "passthrough", "raw"]
-    names: tuple[str, ...] = ()
-    window_samples: Positive | None = None
-    channels: Positive | None = None
-    sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
-
-    def spec(self) -> FeatureSpec:
-        """The description that a device compares with its source's; raises ValueError for one that cannot be."""
-        if self.kind != "vibration" and not self.names:
-            raise ValueError("features.names is missing; name the columns that the source delivers")
-        if self.kind == "passthrough":
-            whole = passthrough_spec(self.names)
-        elif self.kind == "raw":
-            if self.window_samples is None:
-                raise ValueError("features of kind 'raw' need window_samples, as model.convolution.samples")
-            whole = raw_spec(self.names, self.window_samples, sample_rate_hz=self.sample_rate_hz)
-        elif self.sample_rate_hz is None or self.window_samples is None:
-            raise ValueError("features of kind 'vibration' need sample_rate_hz and window_samples")
-        else:
-            whole = vibration_spec(self.sample_rate_hz, self.window_samples, self.channels or 1)
-        for key in ("names", "window_samples", "channels", "sample_rate_hz"):
-            given, follows = getattr(self, key), getattr(whole, key)
-            if given not in (None, (), follows):
-                raise ValueError(
-                    f"features.{key} = {given!r} does not belong to kind {self.kind!r}; leave it out, or use {follows!r}"
-                )
-        return whole
-
-
-class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """family.toml. `commissioning_rows` of each recording fit that machine's standardiser."""
-
-    family: str
-    model: ModelSection
-    features: FeaturesSection
-    training: TrainingSection = TrainingSection()
-    threshold: ThresholdSection = ThresholdSection()
-    commissioning_rows: Annotated[int, Meta(ge=2)] = 120
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,38 +65,6 @@ class InitialRelease:
     held_out_loss: float
     threshold: float
     int8_error: float
-
-
-def load_spec(path: Path) -> FamilySpec:
-    """Read family.toml; raises SettingsError that names the key, with the nearest valid one for a typo."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the family specification {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    _check_keys(data, FamilySpec, path)
-    try:
-        spec = msgspec.convert(data, FamilySpec)
-        check_name(spec.family, "family")
-        architecture = spec.model.architecture()
-        features = spec.features.spec()
-        make_extractor(features)
-    except (msgspec.ValidationError, TopicError, ModelError, ValueError) as error:
-        raise SettingsError(f"{path}: {error}") from None
-    if architecture.feature_count != features.feature_count:
-        raise SettingsError(
-            f"{path}: model.layers begins with {spec.model.layers[0]}, but there are {len(features.names)} features"
-            if architecture.convolution is None
-            else f"{path}: the model takes {architecture.feature_count} values, a window has {features.feature_count}"
-        )
-    if spec.model.edge_tpu and spec.model.weight_scales != "per-tensor":
-        raise SettingsError(
-            f"{path}: model.edge_tpu = true needs model.weight_scales = 'per-tensor', not {spec.model.weight_scales!r}"
-        )
-    if architecture.is_classifier:
-        raise SettingsError(f"{path}: recordings carry no labels, so version 1 must be an autoencoder")
-    return spec
 
 
 def read_all_recordings(paths: Sequence[Path], features: int) -> dict[str, NDArray[np.float32]]:
@@ -295,12 +173,7 @@ def train_release(
         parameters=parameters,
         low=low,
         high=high,
-        threshold=fit_threshold(
-            assessment,
-            quantile=spec.threshold.quantile,
-            margin=spec.threshold.margin,
-            personal_minimum=spec.threshold.personal_minimum,
-        ),
+        threshold=fit_threshold(assessment, spec.threshold),
         features=spec.features.spec(),
         reference=reference_from_sums(assessment),
         provenance=Provenance(
@@ -311,8 +184,7 @@ def train_release(
             evaluation={"candidate_loss": assessment.candidate_loss},
         ),
         created_at=created_at,
-        weight_scales=spec.model.weight_scales,
-        edge_tpu=spec.model.edge_tpu,
+        int8=spec.int8,
         probes=typical_windows(
             architecture, parameters, assessment, np.random.default_rng([spec.seed, version])
         ).astype(np.float32),
@@ -359,16 +231,3 @@ def _train(
         done += epochs
         progress(done / settings.epochs)
     return parameters, first or 0.0, last
-
-
-def _check_keys(data: Mapping[str, Any], section: type[Struct], path: Path, where: str = "") -> None:
-    fields = {field.name: field.type for field in msgspec.structs.fields(section)}
-    for key, value in data.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(fields))}"
-            raise SettingsError(f"{path}: unknown key {where + key!r}; {hint}")
-        # An optional section is a union with None.
-        for kind in get_args(fields[key]) or (fields[key],):
-            if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Struct):
-                _check_keys(value, kind, path, f"{where}{key}.")

@@ -6,14 +6,14 @@ mistake locks every device out of updates.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from aggregator.errors import SettingsError
+from runtime.durable_files import write_durably
+from runtime.errors import SettingsError
 
 __all__ = ["create_key_files", "public_key_path", "read_private_key", "read_public_key"]
 
@@ -27,7 +27,8 @@ def create_key_files(private: Path, key: Ed25519PrivateKey) -> Path:
     """Write a release key and its public half, both durably; returns the public file's path.
 
     Raises:
-        SettingsError: one of the files exists, or the folder cannot be written to.
+        SettingsError: one of the files exists.
+        StorageError: the folder cannot be written to.
     """
     public = public_key_path(private)
     private_pem = key.private_bytes(
@@ -36,10 +37,11 @@ def create_key_files(private: Path, key: Ed25519PrivateKey) -> Path:
     public_pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    if public.exists():
-        raise SettingsError(f"{public} exists; a release key is never overwritten: choose another --out")
-    _write_new(private, private_pem, 0o600)
-    _write_new(public, public_pem, 0o644)
+    for path in (private, public):
+        if path.exists():
+            raise SettingsError(f"{path} exists; a release key is never overwritten: choose another --out")
+    write_durably(private, private_pem, mode=0o600)
+    write_durably(public, public_pem)
     return public
 
 
@@ -74,23 +76,3 @@ def _read(path: Path, key: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{key} {path} cannot be read: {error.strerror or error}") from None
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileExistsError:
-        raise SettingsError(
-            f"{path} exists; a release key is never overwritten: choose another --out"
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None

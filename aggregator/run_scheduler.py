@@ -20,10 +20,10 @@ from typing import Final, Protocol
 import structlog
 
 from aggregator.errors import FleetError, RunConflictError, UnknownRunError
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.settings import FamilySettings
-from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
+from aggregator.triggers import DriftSummary, RunHistory, decide_trigger
 from protocol.names import FamilyName, RunId
 
 __all__ = ["DriftSource", "RunDriver", "RunScheduler"]
@@ -128,7 +128,7 @@ class RunScheduler:
             trigger=trigger,
             reason=reason,
             requested_by=requested_by,
-            rounds=rounds or policy.rounds,
+            rounds=rounds or policy.rounds.count,
             state=RunState.INVITING,
             created_at=now,
             updated_at=now,
@@ -148,9 +148,7 @@ class RunScheduler:
     def look(self) -> None:
         """One look of the watcher at every family that may start by itself."""
         for family, policy in self._families.items():
-            trigger = policy.trigger
-            is_off = trigger.drift_share is None and trigger.schedule_every_s is None
-            if is_off and not trigger.precision_drift:
+            if not policy.trigger.is_on:
                 continue
             try:
                 drift = self._drift.drift(FamilyName(family))
@@ -167,8 +165,14 @@ class RunScheduler:
             is_running=any(run.family == family for run in self._store.unfinished()),
             last_ended_at=self._store.last_ended_at(FamilyName(family)),
         )
-        rules = TriggerPolicy(**policy.trigger.model_dump(), minimum_devices=policy.minimum_devices)
-        trigger = decide_trigger(rules, drift, history, self._now(), self._watching_since)
+        trigger = decide_trigger(
+            policy.trigger,
+            drift,
+            history,
+            self._now(),
+            watching_since=self._watching_since,
+            minimum_devices=policy.cohort.minimum_devices,
+        )
         if trigger is None:
             return
         try:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from aggregator.errors import SettingsError
 from protocol.errors import TopicError
 from protocol.names import check_name
+from runtime.errors import SettingsError
 from service.errors import UnauthenticatedError
 from service.roles import Caller, Role
 from service.tokens import new_secret, token_digest

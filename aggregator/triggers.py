@@ -13,23 +13,36 @@ needs time to reach the devices and a candidate that failed the gate would fail 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-__all__ = ["DriftSummary", "RunHistory", "Trigger", "TriggerPolicy", "decide_trigger"]
+from msgspec import Meta, Struct
+
+__all__ = ["DriftSummary", "RunHistory", "Trigger", "TriggerSettings", "decide_trigger"]
+
+Seconds = Annotated[float, Meta(gt=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TriggerPolicy:
-    """`drift_share` in (0, 1] or None (off); times in seconds; `schedule_every_s` None: no schedule.
+class TriggerSettings(Struct, frozen=True, kw_only=True):
+    """``[family.trigger]``: when a run starts by itself; times in seconds.
 
-    `precision_drift`: whether verdicts may start a run.
+    Attributes:
+        drift_share: share of the family that must be in drift; None: drift starts nothing.
+        precision_drift: whether people's verdicts may start a run.
+        within_s: how fresh the drift must be.
+        cooldown_s: after the end of the last run.
+        schedule_every_s: a run at least this often; None: no schedule.
     """
 
-    drift_share: float | None
-    within_s: float
-    cooldown_s: float
-    schedule_every_s: float | None
-    minimum_devices: int
+    drift_share: Annotated[float, Meta(gt=0, le=1)] | None = None
     precision_drift: bool = False
+    within_s: Seconds = 86_400.0
+    cooldown_s: Annotated[float, Meta(ge=0)] = 3_600.0
+    schedule_every_s: Seconds | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything but a person may start a run."""
+        return self.drift_share is not None or self.schedule_every_s is not None or self.precision_drift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,40 +75,46 @@ class Trigger:
 
 
 def decide_trigger(
-    policy: TriggerPolicy, drift: DriftSummary, history: RunHistory, now: float, watching_since: float
+    settings: TriggerSettings,
+    drift: DriftSummary,
+    history: RunHistory,
+    now: float,
+    *,
+    watching_since: float,
+    minimum_devices: int,
 ) -> Trigger | None:
-    """Say whether a run shall start now (Unix s), and why.
+    """Say whether a run shall start now (Unix s), and why; a family of fewer than `minimum_devices` never does.
 
     `watching_since` is when this aggregator began to watch: the schedule of a family that never ran counts from there.
     """
-    if history.is_running or drift.devices < policy.minimum_devices:
+    if history.is_running or drift.devices < minimum_devices:
         return None
     ended = history.last_ended_at
-    if ended is not None and now - ended < policy.cooldown_s:
+    if ended is not None and now - ended < settings.cooldown_s:
         return None
     return (
-        _drift_trigger(policy, drift, now)
-        or _precision_trigger(policy, drift, ended)
-        or _schedule_trigger(policy, ended, now, watching_since)
+        _drift_trigger(settings, drift, now)
+        or _precision_trigger(settings, drift, ended)
+        or _schedule_trigger(settings, ended, now, watching_since)
     )
 
 
-def _drift_trigger(policy: TriggerPolicy, drift: DriftSummary, now: float) -> Trigger | None:
-    if policy.drift_share is None or not drift.devices:
+def _drift_trigger(settings: TriggerSettings, drift: DriftSummary, now: float) -> Trigger | None:
+    if settings.drift_share is None or not drift.devices:
         return None
-    fresh = sum(since is None or now - since <= policy.within_s for since in drift.drifted_since)
-    if not fresh or fresh / drift.devices < policy.drift_share:
+    fresh = sum(since is None or now - since <= settings.within_s for since in drift.drifted_since)
+    if not fresh or fresh / drift.devices < settings.drift_share:
         return None
     return Trigger(
         kind="drift",
-        reason=f"{fresh} of {drift.devices} devices entered drift within {policy.within_s:g} s (limit: {policy.drift_share:.0%})",
+        reason=f"{fresh} of {drift.devices} devices entered drift within {settings.within_s:g} s (limit: {settings.drift_share:.0%})",
     )
 
 
-def _precision_trigger(policy: TriggerPolicy, drift: DriftSummary, ended: float | None) -> Trigger | None:
+def _precision_trigger(settings: TriggerSettings, drift: DriftSummary, ended: float | None) -> Trigger | None:
     since = drift.precision_drifted_since
     # A run after the drift began has had its try: whether it helped, only verdicts on its release can tell.
-    if not policy.precision_drift or since is None or (ended is not None and ended >= since):
+    if not settings.precision_drift or since is None or (ended is not None and ended >= since):
         return None
     return Trigger(
         kind="precision",
@@ -104,9 +123,9 @@ def _precision_trigger(policy: TriggerPolicy, drift: DriftSummary, ended: float 
 
 
 def _schedule_trigger(
-    policy: TriggerPolicy, ended: float | None, now: float, watching_since: float
+    settings: TriggerSettings, ended: float | None, now: float, watching_since: float
 ) -> Trigger | None:
-    every = policy.schedule_every_s
+    every = settings.schedule_every_s
     if every is None or now - (watching_since if ended is None else ended) < every:
         return None
     return Trigger(kind="schedule", reason=f"{every:g} s have passed since the last run")

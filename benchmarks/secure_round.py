@@ -27,7 +27,7 @@ from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from models.architecture import initial_parameters
 from protocol.names import FamilyName
 from protocol.questions import FitQuestion, fit_layout
@@ -51,7 +51,9 @@ def main() -> None:
 def measure(root: Path, bundle: bytes, count: int, rounds: int, *, compares: bool) -> dict[str, float | bool]:
     """Run `rounds` secure FIT rounds with `count` learners."""
     tls = world.make_tls(root)
-    policy = SumPolicy(norm_limit=10.0, maximum_examples=10_000, requires_confirmation=compares)
+    policy = SumPolicy(
+        norm_limit=10.0, maximum_examples=10_000, stages=SecureSumSettings(requires_confirmation=compares)
+    )
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=root / "aggregator")
     parameters = initial_parameters(world.ARCHITECTURE, 3)
     beyond, whole, processor, participants = [], [], [], 0

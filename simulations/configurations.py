@@ -60,20 +60,22 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
         "family": [
             {
                 "name": scenario.family,
-                "rounds": training.rounds,
                 "training": {
                     "epochs": training.epochs,
                     "batch_size": training.batch_size,
                     "learning_rate": training.learning_rate,
                 },
-                "server_optimizer": training.server_optimizer,
-                "baseline": training.baseline,
-                "minimum_devices": training.minimum_devices,
-                "join_timeout_s": scenario.join_timeout_s,
-                "round_deadline_s": scenario.round_deadline_s,
-                "stage_deadline_s": scenario.stage_deadline_s,
+                "rounds": {
+                    "count": training.rounds,
+                    "deadline_s": scenario.round_deadline_s,
+                    "join_timeout_s": scenario.join_timeout_s,
+                    "server_optimizer": training.server_optimizer,
+                    "baseline": training.baseline,
+                },
+                "cohort": {"minimum_devices": training.minimum_devices},
+                "secure_sum": {"stage_deadline_s": scenario.stage_deadline_s},
                 "trigger": {"drift_share": training.drift_share, "within_s": 600.0, "cooldown_s": 3600.0},
-                "privacy": {k: v for k, v in msgspec.to_builtins(training.privacy).items() if v is not None},
+                "privacy": _without_none(msgspec.to_builtins(training.privacy)),
                 "gate": {"maximum_alarm_rate": 0.05, "maximum_int8_error": 0.5},
                 "threshold": {"quantile": scenario.detection.quantile, "margin": scenario.detection.margin},
                 "rollout": rollout_body(scenario, rollout_groups(scenario)),
@@ -108,6 +110,15 @@ def agent_table(
         },
         "health": {"every_s": scenario.health_every_s},
         "debug": {"score_log": True},
+    }
+
+
+def _without_none(table: Table) -> Table:
+    """TOML knows no null: what is not set is left out."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
     }
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from aggregator.privacy.settings import PrivacySettings
 from simulations.errors import ScenarioError
 
 __all__ = [
@@ -62,23 +63,8 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     margin: Seconds = 1.1
 
 
-class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Distributed differential privacy of the federated run; without `noise_multiplier` its sums are exact.
-
-    As ``[family.privacy]`` of aggregator.toml.
-    """
-
-    noise_multiplier: Seconds | None = None
-    assessment_noise_multiplier: Seconds | None = None
-    clip: Seconds = 1.0
-    delta: Seconds = 1e-5
-    epsilon_server: Seconds | None = None
-    epsilon_release: Seconds | None = None
-    maximum_participations: Positive | None = None
-
-
 class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The federated run.
+    """The federated run; `privacy` as ``[family.privacy]`` of aggregator.toml.
 
     Without `baseline` the story's candidate is always the network, so that what is learned together can be compared with what is learned alone.
     """

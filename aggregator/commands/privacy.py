@@ -10,16 +10,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from aggregator.errors import LedgerDamagedError, SettingsError
+from aggregator.errors import LedgerDamagedError
 from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.privacy.claim_text import explain
 from aggregator.privacy.ledger import Ledger
 from aggregator.release_keys import public_key_path, read_public_key
-from aggregator.settings import load_settings
+from aggregator.settings import load_aggregator_settings
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.errors import BundleError
 from protocol.names import FamilyName
 from protocol.privacy_claim import PrivacyClaim
+from runtime.errors import SettingsError
 
 __all__ = ["ShownClaim", "claim_of_family", "claim_of_release", "require_in_ledger", "shown_claim"]
 
@@ -46,7 +47,7 @@ def shown_claim(
         SettingsError: options that do not go together; says which to add.
         LedgerError: see `claim_of_family`, `require_in_ledger`.
     """
-    settings = None if config is None else load_settings(config)
+    settings = None if config is None else load_aggregator_settings(config)
     if release is not None:
         key = release_key or (None if settings is None else public_key_path(settings.signing_key))
         if key is None:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from aggregator.errors import ExportFailedError, SettingsError
+from aggregator.errors import ExportFailedError
 from aggregator.release_keys import read_public_key
-from aggregator.written_files import write_durably
 from models.bundles import ModelBundle, read_bundle
 from models.errors import ModelError
 from models.export.edge_tpu import EdgeTpuReadiness, check_edge_tpu
 from models.export.edge_tpu_compiler import COMPILER, CompiledModel, compile_for_edge_tpu
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.errors import BundleError
+from runtime.durable_files import write_durably
+from runtime.errors import SettingsError
 
 __all__ = ["EdgeTpuAnswer", "ReleaseAnswer", "shown_edge_tpu", "shown_release"]
 

@@ -9,7 +9,6 @@ Invariants: one key belongs to one device and the reverse; the file is the whole
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from aggregator.errors import RosterError
 from protocol.errors import ProtocolError
 from protocol.identity import load_public_key, public_key_pem
 from protocol.names import DeviceId, check_name
+from runtime.durable_files import write_durably
+from runtime.errors import StorageError
 
 __all__ = ["Roster", "RosterChange"]
 
@@ -83,7 +84,7 @@ class Roster:
                 ),
             )
             if after != before:
-                _write(self._path, msgspec.json.encode(_RosterFile(devices=after)))
+                self._keep(after)
                 self._publish(after)
         return change
 
@@ -113,6 +114,12 @@ class Roster:
             raise RosterError(f"device {device[:80]!r} cannot be in the roster: {error}") from None
         return _Entry(public_key=canonical.decode("ascii"), node_id=self._node_of_key(canonical))
 
+    def _keep(self, entries: dict[str, _Entry]) -> None:
+        try:
+            write_durably(self._path, msgspec.json.encode(_RosterFile(devices=entries)))
+        except StorageError as error:
+            raise RosterError(f"roster file {self._path} cannot be written: {error}") from None
+
     def _publish(self, entries: Mapping[str, _Entry]) -> None:
         # Whole dictionaries are swapped, so that requests read without a lock.
         self._entries = dict(entries)
@@ -138,20 +145,3 @@ def _read(path: Path) -> _RosterFile:
         raise RosterError(
             f"roster file {path} cannot be read: {error}; remove it and it is written anew from the fleet's list"
         ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise RosterError(f"roster file {path} cannot be written: {error.strerror or error}") from None

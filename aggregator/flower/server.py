@@ -20,7 +20,6 @@ one that keeps runs alive; every method may be called from any thread.
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +41,9 @@ from aggregator.flower.notifier import Notifier
 from aggregator.flower.roster import Roster, RosterChange
 from aggregator.flower.stage_link import FlowerStageLink
 from protocol.names import DeviceId
+from service.addresses import Endpoint
+from service.errors import StartError
+from service.listening import bind, check_certificate
 
 __all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
 
@@ -140,8 +142,11 @@ class FlowerServer:
         Raises:
             FlowerListenError: the address is taken, or the certificate or key cannot be used.
         """
-        _check_tls(self._settings)
-        listener = _bind(self._settings)
+        try:
+            check_certificate(self._settings.tls_cert, self._settings.tls_key)
+            listener = bind(Endpoint(self._settings.host, self._settings.port))
+        except StartError as error:
+            raise FlowerListenError(f"the Fleet API (flower_listen): {error}") from None
         self._port = listener.getsockname()[1]
         self._finish_stale_runs()
         app = fleet_app(
@@ -315,27 +320,3 @@ class FlowerServer:
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
-
-
-def _bind(settings: FlowerServerSettings) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        raise FlowerListenError(
-            f"the Fleet API cannot listen on {settings.host}:{settings.port}: {error.strerror or error};"
-            " choose another flower_listen or stop what uses it"
-        ) from None
-    return listener
-
-
-def _check_tls(settings: FlowerServerSettings) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise FlowerListenError(
-            f"certificate {settings.tls_cert} with key {settings.tls_key} cannot be used: {error};"
-            " give a PEM chain and its unencrypted PEM key"
-        ) from None

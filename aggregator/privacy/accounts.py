@@ -45,7 +45,7 @@ from aggregator.privacy.ledger_entries import (
     RunPlanned,
     Sampling,
 )
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_claim import PrivacyClaim
 from protocol.privacy_cost import RoundNoise

@@ -13,7 +13,7 @@ import msgspec
 
 from aggregator.privacy.budget import PlannedQuestion, exceeded, projected, raised
 from aggregator.privacy.history import HeldRound
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget
 from protocol.privacy_cost import RoundNoise
 
 __all__ = ["advise", "with_more_noise"]
@@ -33,15 +33,15 @@ def advise(held: Sequence[HeldRound], questions: Sequence[PlannedQuestion], budg
     target = projected(held, questions, budget)
     wider = raised(target, budget)
     if not fits(nothing):
-        return f"the budget is spent already: no run fits; raise it to {wider} in [family.privacy], or let the family rest"
+        return f"the budget is spent already: no run fits; raise it to {wider} in [family.privacy.budget], or let the family rest"
     found = [
         _more_noise(questions, fits),
         _fewer_rounds(questions, fits),
         _lower_cap(questions, budget, fits),
     ]
     if math.isfinite(target.server) and math.isfinite(target.release):
-        found.append(f"raise the budget to {wider}")
-    return "in [family.privacy], one of these fits: " + "; ".join(text for text in found if text)
+        found.append(f"raise privacy.budget to {wider}")
+    return "one of these fits into the family's settings: " + "; ".join(text for text in found if text)
 
 
 def with_more_noise(noise: RoundNoise, factor: float) -> RoundNoise:
@@ -74,7 +74,7 @@ def _more_noise(
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(scaled(middle)) else (middle, high)
     planned = noised[0].noise.noise_multiplier
-    return f"noise_multiplier {math.ceil(planned * high * _MARGIN * 100) / 100:g} instead of {planned:g}"
+    return f"privacy.noise.noise_multiplier {math.ceil(planned * high * _MARGIN * 100) / 100:g} instead of {planned:g}"
 
 
 def _fewer_rounds(
@@ -82,7 +82,7 @@ def _fewer_rounds(
 ) -> str:
     first, *others = questions
     rounds = _largest(first.rounds, lambda count: fits([replace(first, rounds=count), *others]))
-    return f"rounds {rounds} instead of {first.rounds}" if rounds else ""
+    return f"rounds.count {rounds} instead of {first.rounds}" if rounds else ""
 
 
 def _lower_cap(
@@ -92,9 +92,13 @@ def _lower_cap(
 ) -> str:
     present = budget.maximum_participations
     most = sum(question.rounds for question in questions) if present is None else present
-    cap = _largest(most, lambda count: fits(questions, replace(budget, maximum_participations=count)))
+    cap = _largest(
+        most, lambda count: fits(questions, msgspec.structs.replace(budget, maximum_participations=count))
+    )
     return (
-        f"maximum_participations {cap} instead of {'no cap' if present is None else present}" if cap else ""
+        f"privacy.budget.maximum_participations {cap} instead of {'no cap' if present is None else present}"
+        if cap
+        else ""
     )
 
 

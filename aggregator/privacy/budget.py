@@ -18,7 +18,7 @@ from aggregator.privacy.accountant import DeviceCosts, UsedSum, add_up, release_
 from aggregator.privacy.figures import Figures, figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import RoundOpened, Sampling
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget
 from protocol.privacy_cost import PrivacyCost, RoundNoise, planned_cost
 
 __all__ = ["PlannedQuestion", "admit_round", "exceeded", "projected", "raised", "require_within"]
@@ -97,7 +97,7 @@ def admit_round(held: Sequence[HeldRound], opened: RoundOpened, budget: FamilyBu
         after,
         budget,
         str(opened.id),
-        "no device was asked. End the run here, or raise the budget in [family.privacy] to at least "
+        "no device was asked. End the run here, or raise [family.privacy.budget] to at least "
         + raised(after, budget),
     )
 

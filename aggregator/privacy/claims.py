@@ -16,7 +16,7 @@ from aggregator.privacy.figures import figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger import LedgerHead
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget
 from protocol.names import RunId
 from protocol.privacy_claim import PrivacyClaim, PrivacyFigure, RoundTally
 

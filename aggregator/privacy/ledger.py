@@ -13,7 +13,6 @@ Source of the pattern: Haber, Stornetta, "How to Time-Stamp a Digital Document",
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ import msgspec
 
 from aggregator.errors import LedgerDamagedError, LedgerError
 from aggregator.privacy.ledger_entries import Entry
+from runtime.durable_files import fsync_directory
 
 __all__ = ["GENESIS", "Ledger", "LedgerHead"]
 
@@ -143,11 +143,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     db.executescript(_SCHEMA)
     if is_new:
         # SQLite syncs the file; the name of a new file is the folder's to keep.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        fsync_directory(path.parent)
     return db
 
 

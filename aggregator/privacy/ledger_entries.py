@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_cost import RoundNoise
 

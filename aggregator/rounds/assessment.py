@@ -14,9 +14,10 @@ All quantiles are read off the shared grids of `protocol.grids`, whose resolutio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from aggregator.errors import SumError
@@ -27,6 +28,7 @@ from protocol.questions import assess_layout
 
 __all__ = [
     "Assessment",
+    "ThresholdSettings",
     "alarm_rate",
     "fit_threshold",
     "read_assessment",
@@ -40,6 +42,18 @@ _SMALLEST_STD = 1e-3
 OUTLYING_SHARE: Final = 0.06
 """Devices whose extremes int8 need not hold. On 17 bearings and 100 shares of digits the squared error falls by 4 to 16 %, a
 little more at twice this share, and rises again beyond it on the bearings (`python benchmarks/quantization.py ranges`)."""
+
+
+class ThresholdSettings(Struct, frozen=True, kw_only=True):
+    """``[family.threshold]``: the alarm threshold is a quantile of the fleet's healthy scores times a margin.
+
+    `personal_minimum` is how far below it a device may go, as a share of it, where its own healthy scores are lower. At 1, the default, it
+    may only go above: a few hundred quiet windows do not show that a tail is short (docs/learning.md has the figures).
+    """
+
+    quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.999
+    margin: Annotated[float, Meta(gt=0)] = 1.1
+    personal_minimum: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,12 +105,10 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
     )
 
 
-def fit_threshold(
-    assessment: Assessment, *, quantile: float, margin: float, personal_minimum: float = 1.0
-) -> ThresholdSpec:
-    """The alarm threshold of the candidate: the `quantile` of its healthy scores across the fleet × `margin`.
+def fit_threshold(assessment: Assessment, settings: ThresholdSettings) -> ThresholdSpec:
+    """The alarm threshold of the candidate.
 
-    All healthy windows count, not the held-out fifth alone, of which the quantile would leave one or none above. A device may lower it to `personal_minimum` × itself, so by default not at all.
+    All healthy windows count, not the held-out fifth alone, of which the quantile would leave one or none above.
 
     Raises:
         SumError: the score histogram is empty.
@@ -106,11 +118,11 @@ def fit_threshold(
     if fitted_on < 1:
         raise SumError("no device counted a score; a threshold cannot be fitted")
     return ThresholdSpec(
-        score=SCORE_GRID.quantile(counts, quantile) * margin,
-        quantile=quantile,
-        margin=margin,
+        score=SCORE_GRID.quantile(counts, settings.quantile) * settings.margin,
+        quantile=settings.quantile,
+        margin=settings.margin,
         fitted_on=fitted_on,
-        personal_minimum=personal_minimum,
+        personal_minimum=settings.personal_minimum,
     )
 
 

@@ -13,10 +13,10 @@ from typing import Final
 
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.ports import Federation, InvitationBoard, Member, Session
 from aggregator.rounds.reports import CohortReport, CohortSum, RoundCanceledError
 from aggregator.rounds.runs import TrainingRun
-from aggregator.settings import FamilySettings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 
@@ -28,11 +28,15 @@ LOOK_EVERY_S: Final = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Pacing:
-    """Time and interruption, handed in: `now` Unix seconds, `sleep` seconds, `is_stopping` the service's own end."""
+    """Time, chance and interruption, handed in: `now` Unix seconds, `sleep` seconds, `is_stopping` the service's own end.
+
+    `draw` is uniform in [0, 1) and spreads the attempts of services that failed together.
+    """
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
     is_stopping: Callable[[], bool]
+    draw: Callable[[], float]
 
 
 class Attendance:
@@ -74,8 +78,8 @@ class Attendance:
                 flower_address=flower_address,
                 issued_at=now,
                 expires_at=now + _longest_run_s(policy, run),
-                minimum_windows=policy.minimum_windows,
-                spread_s=policy.join_spread_s,
+                minimum_windows=policy.rounds.minimum_windows,
+                spread_s=policy.rounds.join_spread_s,
             )
         )
 
@@ -106,9 +110,9 @@ class Attendance:
             if seen - joined:
                 changed = now
             joined = seen
-            has_quorum = len(joined) >= policy.minimum_devices
-            is_settled = has_quorum and (self._has_gathered or now - changed >= policy.join_settle_s)
-            if len(joined) >= self._wanted or is_settled or now - started >= policy.join_timeout_s:
+            has_quorum = len(joined) >= policy.cohort.minimum_devices
+            is_settled = has_quorum and (self._has_gathered or now - changed >= policy.rounds.join_settle_s)
+            if len(joined) >= self._wanted or is_settled or now - started >= policy.rounds.join_timeout_s:
                 self._has_gathered = has_quorum
                 return joined
             pacing.sleep(LOOK_EVERY_S)
@@ -116,7 +120,7 @@ class Attendance:
     def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
         """Put a question to a cohort within the family's deadline; raises as `Collector.collect` does."""
         return self._session.collector.collect(
-            asked, cohort, deadline_s=self._policy.round_deadline_s, canceled=self._is_ending
+            asked, cohort, deadline_s=self._policy.rounds.deadline_s, canceled=self._is_ending
         )
 
     def _is_ending(self) -> bool:
@@ -128,12 +132,14 @@ class Attendance:
 
 
 def _wanted_devices(policy: FamilySettings, online: int) -> int:
-    share = math.ceil(policy.cohort_fraction * policy.over_selection * online)
-    return max(min(share, online), policy.minimum_devices)
+    share = math.ceil(policy.cohort.fraction * policy.cohort.over_selection * online)
+    return max(min(share, online), policy.cohort.minimum_devices)
 
 
 def _longest_run_s(policy: FamilySettings, run: TrainingRun) -> float:
     """How long the run can last from now: each question asked as often and as slowly as the policy allows."""
     # After the rounds: moments, contest, assessment.
     questions = run.rounds - run.finished_rounds + 3
-    return (questions + 1) * policy.round_attempts * (policy.join_timeout_s + policy.round_deadline_s)
+    return (
+        (questions + 1) * policy.rounds.attempts * (policy.rounds.join_timeout_s + policy.rounds.deadline_s)
+    )

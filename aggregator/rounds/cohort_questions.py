@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohorts import Cohort, CohortPolicy, select_cohort
+from aggregator.rounds.cohorts import Cohort, select_cohort
 from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.reports import CohortReport, QuorumMissedError
 from aggregator.rounds.runs import RefusedDevice, RoundRecord, TrainingRun
-from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.questions import AnswerLayout, Question, answer_layout, kind_of
 
@@ -55,15 +55,9 @@ def draw_cohort(
     attendance: Attendance, policy: FamilySettings, fraction: float, rng: np.random.Generator
 ) -> Cohort:
     """Draw `fraction` of those who are there, as the family samples its devices; raises RoundCanceledError."""
-    is_poisson = policy.privacy.sampling == "poisson"
-    how = CohortPolicy(
-        fraction=fraction,
-        over_selection=policy.over_selection,
-        minimum_devices=policy.minimum_devices,
-        is_poisson=is_poisson,
-    )
+    how = msgspec.structs.replace(policy.cohort, fraction=fraction)
     # Coins that somebody could toss again (the seed is in the run's record) would not keep secret who was drawn.
-    coins = np.random.default_rng(secrets.randbits(128)) if is_poisson else rng
+    coins = np.random.default_rng(secrets.randbits(128)) if how.sampling == "poisson" else rng
     return select_cohort(attendance.gather(), how, coins)
 
 

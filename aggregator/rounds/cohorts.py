@@ -12,27 +12,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta, Struct
 
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
 from protocol.names import DeviceId
 
-__all__ = ["Cohort", "CohortPolicy", "select_cohort"]
+__all__ = ["Cohort", "CohortSettings", "select_cohort"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CohortPolicy:
-    """How a round's cohort is chosen.
+class CohortSettings(Struct, frozen=True, kw_only=True):
+    """``[family.cohort]``: who is asked in a round.
 
-    `fraction` of the devices online is wanted, never fewer than `minimum_devices` (the quorum); `over_selection` ≥ 1
-    times as many are asked. With `is_poisson` every device is in with probability `fraction`, independently of all others.
+    Attributes:
+        fraction: of the devices that are there; never fewer than the quorum.
+        over_selection: so many times as many are asked as are waited for, so that slow devices hold nobody up.
+        minimum_devices: the quorum; fewer answers make a round void.
+        sampling: ``poisson`` draws each device with probability `fraction`, independently of all others and from the operating
+            system's randomness: only then does ε of a release profit from devices that were not drawn.
     """
 
-    fraction: float
-    over_selection: float
-    minimum_devices: int
-    is_poisson: bool = False
+    fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    over_selection: Annotated[float, Meta(ge=1)] = 1.2
+    minimum_devices: Annotated[int, Meta(ge=1)] = 3
+    sampling: Literal["fixed", "poisson"] = "fixed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,40 +59,42 @@ class Cohort:
         return len(self.devices) if self.enough is None else min(self.enough, len(self.devices))
 
 
-def select_cohort(online: Iterable[DeviceId], policy: CohortPolicy, rng: np.random.Generator) -> Cohort:
+def select_cohort(online: Iterable[DeviceId], settings: CohortSettings, rng: np.random.Generator) -> Cohort:
     """Draw a cohort, uniformly and without replacement, from the devices `online`.
 
     With fewer devices online than the quorum the cohort holds them all and cannot reach its quorum: the caller calls
     the round void, or waits.
 
-    >>> cohort = select_cohort(map(DeviceId, "abcdefghij"), CohortPolicy(fraction=0.5, over_selection=1.2,
+    >>> cohort = select_cohort(map(DeviceId, "abcdefghij"), CohortSettings(fraction=0.5, over_selection=1.2,
     ...                        minimum_devices=2), np.random.default_rng(0))
     >>> len(cohort.devices), cohort.enough, cohort.quorum
     (6, 5, 2)
     """
     candidates = sorted(set(online))
-    if policy.is_poisson:
-        return _poisson_cohort(candidates, policy, rng)
-    goal = min(max(math.ceil(policy.fraction * len(candidates)), policy.minimum_devices), len(candidates))
-    asked = min(math.ceil(goal * policy.over_selection), len(candidates))
+    if settings.sampling == "poisson":
+        return _poisson_cohort(candidates, settings, rng)
+    goal = min(max(math.ceil(settings.fraction * len(candidates)), settings.minimum_devices), len(candidates))
+    asked = min(math.ceil(goal * settings.over_selection), len(candidates))
     # Where there are too few devices to over-select, the goal gives way: one straggler must not hold everyone up.
-    enough = min(goal, math.ceil(asked / policy.over_selection))
+    enough = min(goal, math.ceil(asked / settings.over_selection))
     chosen = rng.choice(len(candidates), size=asked, replace=False) if asked else ()
     return Cohort(
         devices=tuple(sorted(candidates[i] for i in chosen)),
-        enough=max(enough, policy.minimum_devices),
-        quorum=policy.minimum_devices,
+        enough=max(enough, settings.minimum_devices),
+        quorum=settings.minimum_devices,
         sampling=FixedCohort(size=asked, population=len(candidates)) if asked else None,
     )
 
 
-def _poisson_cohort(candidates: Sequence[DeviceId], policy: CohortPolicy, rng: np.random.Generator) -> Cohort:
+def _poisson_cohort(
+    candidates: Sequence[DeviceId], settings: CohortSettings, rng: np.random.Generator
+) -> Cohort:
     """No over-selection and no closing early: who is in must not depend on who else is, nor on who is fast."""
-    coins = rng.random(len(candidates)) < policy.fraction
+    coins = rng.random(len(candidates)) < settings.fraction
     devices = tuple(device for device, is_in in zip(candidates, coins, strict=True) if is_in)
     return Cohort(
         devices=devices,
-        enough=max(len(devices), policy.minimum_devices),
-        quorum=policy.minimum_devices,
-        sampling=PoissonCohort(rate=policy.fraction, population=len(candidates)) if candidates else None,
+        enough=max(len(devices), settings.minimum_devices),
+        quorum=settings.minimum_devices,
+        sampling=PoissonCohort(rate=settings.fraction, population=len(candidates)) if candidates else None,
     )

@@ -23,8 +23,8 @@ from aggregator.rounds.baseline import fit_baselines
 from aggregator.rounds.cohort_questions import CohortAnswer, RecordWords, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.contest import judge_contest
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.runs import ContestRecord, TrainingRun
-from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.linear_baseline import fits_a_linear_detector
 from protocol.questions import CONTENDERS, ContestQuestion, MomentsQuestion, contest_layout
@@ -137,6 +137,6 @@ def _ask_everybody(
     started_at: float,
 ) -> CohortAnswer:
     rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
-    is_poisson = policy.privacy.sampling == "poisson"
-    cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
+    is_poisson = policy.cohort.sampling == "poisson"
+    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng)
     return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)

@@ -39,6 +39,7 @@ from aggregator.rounds.comparison import (
     gather_moments,
     hold_contest,
 )
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import (
     ASSESSMENT,
     CHAMPION,
@@ -56,7 +57,6 @@ from aggregator.rounds.reports import RoundCanceledError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import WITH_DEVICES, ContestRecord, RoundRecord, RunState, TrainingRun
 from aggregator.rounds.training import ModelState, assess_candidate, train_round
-from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
@@ -165,13 +165,13 @@ class Coordinator:
         )
         attendance = self._attend(run, policy)
         joined = attendance.gather()
-        if len(joined) < policy.minimum_devices:
+        if len(joined) < policy.cohort.minimum_devices:
             return self._journal.end(
                 run,
                 RunState.FAILED,
-                f"{len(joined)} devices joined within {policy.join_timeout_s:g} s, the quorum is {policy.minimum_devices}",
+                f"{len(joined)} devices joined within {policy.rounds.join_timeout_s:g} s, the quorum is {policy.cohort.minimum_devices}",
             )
-        if policy.secure_sum and self._accounts is not None:
+        if policy.secure_sum.enabled and self._accounts is not None:
             planned = planned_questions(run, policy, bundle.architecture, joined)
             self._accounts.plan_run(run.id, run.family, planned)
         return self._journal.commit(
@@ -299,7 +299,7 @@ class Coordinator:
     def _count_missed(
         self, run: TrainingRun, policy: FamilySettings, asked: CohortAnswer | None
     ) -> TrainingRun:
-        if run.attempts + 1 < policy.round_attempts:
+        if run.attempts + 1 < policy.rounds.attempts:
             return self._count_void(run, policy, None if asked is None else asked.record)
         # A network is a candidate without a baseline beside it; devices of an older build do not know these questions.
         why = _BROKEN if asked is None else asked.record.note
@@ -316,7 +316,7 @@ class Coordinator:
 
     def _claim(self, run: TrainingRun, policy: FamilySettings) -> PrivacyClaim | None:
         """What can be said of the run's privacy now; nothing of a family whose sums are in plain."""
-        if self._accounts is None or not policy.secure_sum:
+        if self._accounts is None or not policy.secure_sum.enabled:
             return None
         return self._accounts.claim(run.family, run.id)
 
@@ -337,11 +337,11 @@ class Coordinator:
         why = _BROKEN if record is None else record.note
         _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
         run = msgspec.structs.replace(run, log=log, attempts=attempts, privacy=self._claim(run, policy))
-        if attempts >= policy.round_attempts:
+        if attempts >= policy.rounds.attempts:
             return self._journal.end(
                 run, RunState.FAILED, f"{attempts} attempts in a row gave no round; the last: {why}"
             )
-        return self._journal.commit(run, run.state, f"attempt {attempts} of {policy.round_attempts}: {why}")
+        return self._journal.commit(run, run.state, f"attempt {attempts} of {policy.rounds.attempts}: {why}")
 
     def _attend(self, run: TrainingRun, policy: FamilySettings) -> Attendance:
         if self._attendance is None:
@@ -381,4 +381,4 @@ def _log_round(run: TrainingRun, record: RoundRecord) -> None:
 
 
 def _optimizer(policy: FamilySettings) -> ServerOptimizer:
-    return make_server_optimizer(policy.server_optimizer, policy.server_learning_rate)
+    return make_server_optimizer(policy.rounds.server_optimizer, policy.rounds.server_learning_rate)

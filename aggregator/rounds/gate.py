@@ -10,24 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from aggregator.rounds.runs import ContestRecord
 
-__all__ = ["Check", "GateLimits", "check_candidate", "check_int8", "failed_reasons"]
+__all__ = ["Check", "GateSettings", "check_candidate", "check_int8", "failed_reasons"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateLimits:
-    """What a candidate must reach.
+class GateSettings(Struct, frozen=True, kw_only=True):
+    """``[family.gate]``: what a candidate must reach.
 
-    `minimum_improvement`: of the loss, relative to the champion's (0.02 = 2 % lower; negative allows some harm).
-    `maximum_alarm_rate`: share of held-out windows above the proposed threshold. `maximum_int8_error`: mean squared
-    difference of int8 and float outputs over the mean square of the float outputs.
+    Attributes:
+        minimum_improvement: of the loss, relative to the champion's (0.02 = 2 % lower; negative allows some harm).
+        maximum_alarm_rate: share of held-out windows above the proposed threshold.
+        maximum_int8_error: mean squared difference of int8 and float outputs over the mean square of the float outputs.
     """
 
-    minimum_improvement: float
-    maximum_alarm_rate: float
-    maximum_int8_error: float
+    minimum_improvement: float = 0.0
+    maximum_alarm_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    maximum_int8_error: Annotated[float, Meta(gt=0)] = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class Check:
 
 
 def check_candidate(
-    limits: GateLimits,
+    limits: GateSettings,
     *,
     candidate_loss: float,
     champion_loss: float,
@@ -71,7 +74,7 @@ def check_candidate(
     )
 
 
-def check_int8(limits: GateLimits, *, int8_error: float) -> tuple[Check, ...]:
+def check_int8(limits: GateSettings, *, int8_error: float) -> tuple[Check, ...]:
     """Judge the exported int8 model by its distance from the float candidate."""
     return (
         _at_most(

@@ -102,7 +102,7 @@ def compare_int8(candidate: Candidate, int8_model: bytes, assessment: Assessment
         disagreement=float(np.mean(changed)) if architecture.is_classifier else 0.0,
         int8_bytes=len(int8_model),
         float_bytes=4 * architecture.parameter_count,
-        is_per_channel=candidate.weight_scales == "per-channel",
+        is_per_channel=candidate.int8.weight_scales == "per-channel",
     )
 
 

@@ -6,7 +6,7 @@ The steps of a run (`coordinator` with devices, `releasing` after them) share it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain, repeat
+from itertools import count
 from typing import Final, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from aggregator.rounds.training import ModelState
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.names import RunId
+from runtime.backoff import backoff_s
 
 __all__ = [
     "ASSESSMENT",
@@ -45,8 +46,9 @@ FEATURE_MOMENTS: Final = "feature_moments"
 ASSESSMENT: Final = "assessment"
 BUNDLE: Final = "bundle"
 
-RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
-"""Waits between attempts to reach the fleet; the last one repeats until the patience ends."""
+FIRST_RETRY_S: Final = 1.0
+LONGEST_RETRY_S: Final = 10.0
+"""Bounds of the pauses between attempts to reach the fleet."""
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -81,7 +83,10 @@ class RunJournal:
             RoundCanceledError: the run or the service is ending.
         """
         started = self._pacing.now()
-        for wait_s in chain(RETRY_S, repeat(RETRY_S[-1])):
+        for attempt in count(1):
+            wait_s = backoff_s(
+                attempt, first_s=FIRST_RETRY_S, maximum_s=LONGEST_RETRY_S, draw=self._pacing.draw()
+            )
             try:
                 return call()
             except FleetUnreachableError as error:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import SettingsError
+from runtime.errors import SettingsError
 
 __all__ = [
     "OPTIMIZERS",

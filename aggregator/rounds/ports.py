@@ -7,16 +7,16 @@ child process. All are called from the one worker thread that drives runs, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.rounds.collector import Collector
-from aggregator.settings import FamilySettings
+from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.int8_settings import Int8Settings
 from models.export.release import ReleaseContent
-from models.weight_rounding import WeightScales
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
 
@@ -119,15 +119,12 @@ class InvitationBoard(Protocol):
 class Candidate(ReleaseContent):
     """A model that passed the federated evaluation: everything its release says, and how its int8 model is to be made.
 
-    `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone.
-    `edge_tpu` asks for a model compiled for Coral's Edge TPU, too; `prune_silent_units` leaves units out that
-    fire on none of the `probes`.
+    `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone. Silent units
+    are those that fire on none of them.
     """
 
-    weight_scales: WeightScales = "per-channel"
+    int8: Int8Settings = field(default_factory=Int8Settings)
     probes: NDArray[np.float32] | None = None
-    edge_tpu: bool = False
-    prune_silent_units: bool = False
 
 
 class Exporter(Protocol):

@@ -11,8 +11,8 @@ import math
 from aggregator.privacy.budget import PlannedQuestion
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
 from aggregator.rounds.comparison import compares
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.runs import TrainingRun
-from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.names import DeviceId
 from protocol.questions import ASSESS, CONTEST, FIT, MOMENTS, SCAFFOLD, TRAINING_KINDS, Kind, answer_layout
@@ -46,13 +46,13 @@ def planned_questions(
         )
         sampling = _sampling(policy, kind, len(joined))
         size = sampling.size if isinstance(sampling, FixedCohort) else sampling.population
-        terms = policy.sum_policy().terms(
+        terms = policy.sum_policy.terms(
             run_id=run.id,
             kind=kind,
             number=1,
             layout=layout,
             devices=size,
-            quorum=policy.minimum_devices,
+            quorum=policy.cohort.minimum_devices,
             rotation_seed="0" * 32,
         )
         noise = make_encoding(layout, terms).noise
@@ -61,9 +61,9 @@ def planned_questions(
 
 
 def _sampling(policy: FamilySettings, kind: str, joined: int) -> Sampling:
-    if policy.privacy.sampling == "poisson":
-        return PoissonCohort(rate=policy.cohort_fraction, population=joined)
-    fraction = policy.cohort_fraction if kind in TRAINING_KINDS else 1.0
-    goal = max(math.ceil(fraction * joined), policy.minimum_devices)
-    size = min(math.ceil(goal * policy.over_selection), joined)
+    if policy.cohort.sampling == "poisson":
+        return PoissonCohort(rate=policy.cohort.fraction, population=joined)
+    fraction = policy.cohort.fraction if kind in TRAINING_KINDS else 1.0
+    goal = max(math.ceil(fraction * joined), policy.cohort.minimum_devices)
+    size = min(math.ceil(goal * policy.cohort.over_selection), joined)
     return FixedCohort(size=size, population=joined)

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from aggregator.rounds.assessment import (
     Assessment,
+    ThresholdSettings,
     alarm_rate,
     fit_threshold,
     reference_from_sums,
     tensor_ranges,
 )
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.int8_report import Int8Report, typical_windows
 from aggregator.rounds.ports import Candidate
 from aggregator.rounds.runs import TrainingRun
-from aggregator.settings import FamilySettings, ThresholdSettings
 from models.bundles import ModelBundle
 from protocol.manifest import Provenance, ThresholdSpec
 
@@ -28,12 +29,7 @@ __all__ = ["make_candidate", "propose_threshold", "with_int8_report"]
 
 def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tuple[ThresholdSpec, float]:
     """The candidate's threshold, and the share of held-out windows that would be above it."""
-    threshold = fit_threshold(
-        assessment,
-        quantile=settings.quantile,
-        margin=settings.margin,
-        personal_minimum=settings.personal_minimum,
-    )
+    threshold = fit_threshold(assessment, settings)
     return threshold, alarm_rate(assessment.candidate_scores, threshold.score)
 
 
@@ -72,8 +68,12 @@ def make_candidate(
             participants=len(run.participants),
             examples=run.examples,
             parent=run.base_release,
-            algorithm=f"{policy.server_optimizer}, {policy.training.epochs} local epochs, "
-            + ("secure sum" if policy.secure_sum else "no secure sum: the aggregator saw every update"),
+            algorithm=f"{policy.rounds.server_optimizer}, {policy.training.epochs} local epochs, "
+            + (
+                "secure sum"
+                if policy.secure_sum.enabled
+                else "no secure sum: the aggregator saw every update"
+            ),
             evaluation={
                 "candidate_loss": assessment.candidate_loss,
                 "champion_loss": assessment.champion_loss,
@@ -85,9 +85,7 @@ def make_candidate(
         ),
         created_at=created_at,
         training_model=champion.training_model,
-        weight_scales=policy.weight_scales,
-        edge_tpu=policy.edge_tpu,
-        prune_silent_units=policy.prune_silent_units,
+        int8=policy.int8,
         probes=typical_windows(
             champion.architecture, parameters, assessment, np.random.default_rng([run.seed, version])
         ).astype(np.float32),

@@ -10,9 +10,9 @@ from dataclasses import replace
 import msgspec
 
 from aggregator.privacy.example_level import example_epsilon
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.ports import Candidate
 from aggregator.rounds.runs import TrainingRun
-from aggregator.settings import FamilySettings
 
 __all__ = ["describe_method", "with_method"]
 
@@ -25,8 +25,8 @@ def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) 
     if policy.training.example_privacy is not None:
         # For the device that answered every attempt: each is one more private training on the same windows.
         rounds = [policy.training.example_privacy] * _attempts_at_training(run)
-        found["example_epsilon"] = example_epsilon(rounds, policy.privacy.delta)
-        found["example_delta"] = policy.privacy.delta
+        found["example_epsilon"] = example_epsilon(rounds, policy.privacy.budget.delta)
+        found["example_delta"] = policy.privacy.budget.delta
     provenance = msgspec.structs.replace(
         candidate.provenance,
         algorithm=describe_method(run, policy),
@@ -55,12 +55,14 @@ def describe_method(run: TrainingRun, policy: FamilySettings) -> str:
             made = ["weights of the champion under a new threshold"]
         case _:
             made = [f"linear detector ({winner.replace('_', ' ')}) from summed moments"]
-    made.append("secure sum" if policy.secure_sum else "no secure sum: the aggregator saw every update")
+    made.append(
+        "secure sum" if policy.secure_sum.enabled else "no secure sum: the aggregator saw every update"
+    )
     return ", ".join(made)
 
 
 def _training(policy: FamilySettings) -> list[str]:
-    made: list[str] = [policy.server_optimizer]
+    made: list[str] = [policy.rounds.server_optimizer]
     training, private = policy.training, policy.training.example_privacy
     if training.method != "plain":
         made.append(training.method)

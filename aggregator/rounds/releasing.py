@@ -13,13 +13,13 @@ import structlog
 from aggregator.errors import FleetRefusedError
 from aggregator.rounds import champion, proposal
 from aggregator.rounds.attendance import Pacing
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.gate import Check, check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import compare_int8
 from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
 from aggregator.rounds.provenance import with_method
 from aggregator.rounds.runs import CheckRecord, RunState, TrainingRun
-from aggregator.settings import FamilySettings
 
 __all__ = ["Releasing"]
 
@@ -47,7 +47,7 @@ class Releasing:
         assessment = self._journal.assessment(run)
         threshold, rate = proposal.propose_threshold(assessment, policy.threshold)
         checks = check_candidate(
-            policy.gate.limits(),
+            policy.gate,
             candidate_loss=assessment.candidate_loss,
             champion_loss=assessment.champion_loss,
             alarm_rate=rate,
@@ -83,7 +83,7 @@ class Releasing:
         int8_model = self._exporter.int8_model(candidate)
         report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
         _log.info("int8_compared", run=run.id, **report.evaluation())
-        checks = check_int8(policy.gate.limits(), int8_error=report.output_error)
+        checks = check_int8(policy.gate, int8_error=report.output_error)
         kept = tuple(check for check in run.checks if check.name != "int8_error")
         run = msgspec.structs.replace(
             run, int8_error=report.output_error, checks=(*kept, *_check_records(checks))
@@ -102,7 +102,7 @@ class Releasing:
         try:
             self._journal.patiently(lambda: self._fleet.publish(content), run)
         except FleetRefusedError as refused:
-            if refused.status != 409 or run.attempts + 1 >= policy.round_attempts:
+            if refused.status != 409 or run.attempts + 1 >= policy.rounds.attempts:
                 raise
             # Somebody published this version meanwhile: build the same candidate under the next number.
             run = msgspec.structs.replace(run, attempts=run.attempts + 1)

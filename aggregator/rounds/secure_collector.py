@@ -131,12 +131,12 @@ class SecureCollector:
         )
         tally = StageTally(nodes)
         passer = StagePasser(
-            self._link, tally, clock=self._clock, grace_s=self._policy.grace_s, canceled=canceled
+            self._link, tally, clock=self._clock, grace_s=self._policy.stages.grace_s, canceled=canceled
         )
         role = ServerRole(
             attempt.announcement,
             roster={device: self._roster[device] for device in nodes},
-            policy=self._policy.server_policy(cohort.quorum),
+            policy=self._policy.stages.server_policy(cohort.quorum),
         )
         settled: list[DeviceId] = []
         try:
@@ -166,7 +166,7 @@ class SecureCollector:
 
     def _policy_of_now(self) -> SumPolicy:
         """The family's, with its clip where the ledger says that earlier rounds have taken it."""
-        noise = self._policy.noise
+        noise = self._policy.privacy.noise
         if noise is None or noise.adaptive is None:
             return self._policy
         return self._policy.at(self._accounts.current_clip(self._family, noise.adaptive))
@@ -195,7 +195,7 @@ class SecureCollector:
             config_hash=hash_question(question_text, terms_text),
             word_bits=encoding.word_bits,
             word_count=encoding.word_count,
-            requires_confirmation=self._policy.requires_confirmation,
+            requires_confirmation=self._policy.stages.requires_confirmation,
         )
         return _Round(
             kind=kind,
@@ -212,7 +212,7 @@ class SecureCollector:
         self, role: ServerRole, passer: StagePasser, attempt: _Round, settled: list[DeviceId]
     ) -> SecureSum:
         """Take the role from stage to stage; `settled` gets the survivors as soon as anybody is asked to unmask."""
-        stage_s, enough = self._policy.stage_deadline_s, attempt.enough
+        stage_s, enough = self._policy.stages.stage_deadline_s, attempt.enough
         hello = messages.encode(attempt.announcement)
         passer.run(
             StageRequest(
@@ -296,9 +296,9 @@ def _clip_bits(encoding: AnswerEncoding, found: SecureSum) -> float | None:
 
 
 def _next_clip(policy: SumPolicy, clip_bits: float | None, participants: int) -> float | None:
-    if clip_bits is None or policy.noise is None or policy.noise.adaptive is None:
+    if clip_bits is None or policy.privacy.noise is None or policy.privacy.noise.adaptive is None:
         return None
-    return policy.noise.adaptive.next_clip(clip_bits, participants)
+    return policy.privacy.noise.adaptive.next_clip(clip_bits, participants)
 
 
 def _request(kind: str, outgoing: Mapping[DeviceId, messages.Message]) -> StageRequest:

@@ -6,76 +6,75 @@ Pure values: settings in, terms out. Without noise the words have 32 bits and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta, Struct
 
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
+from aggregator.privacy.settings import PrivacySettings
 from protocol.questions import FIT, AnswerLayout, Kind
 from protocol.secure_answers import suggested_clip
 from protocol.secure_sum.server_role import ServerPolicy
 from protocol.sum_terms import NoiseTerms, SumTerms
 
-__all__ = ["NoisePolicy", "SumPolicy"]
+__all__ = ["SecureSumSettings", "SumPolicy"]
 
 EXACT_BITS = 32
 """Words of a sum without noise: the finest fixed point there is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoisePolicy:
-    """Distributed differential privacy of a family; `clip` is an update's L2 norm, `bits` the size of a word.
+class SecureSumSettings(Struct, frozen=True, kw_only=True):
+    """``[family.secure_sum]``: how devices add up under masks.
 
-    `assessment_noise_multiplier` is the evaluation's, whose histograms need a large cohort under strong noise. With `adaptive`
-    devices say whether their update was within the clip, and the clip follows; `clip` is then the one of the round at hand.
+    Attributes:
+        enabled: false shows this process every device's update: for experiments, with devices whose owners allow it
+            (``learner.plain_answers``).
+        stage_deadline_s: of every stage in which nobody trains.
+        grace_s: how long stragglers of such a stage are waited for once enough have answered.
+        corrupt_fraction: share of a cohort that may be in the aggregator's hand (`protocol.secure_sum.server_role.ServerPolicy`).
+        dropout_fraction: share that may vanish.
+        split_view_safe: thresholds so high that different stories told to different devices win nothing.
+        requires_confirmation: adds a stage in which devices sign and compare who is in the sum.
     """
 
-    noise_multiplier: float
-    assessment_noise_multiplier: float
-    clip: float
-    bits: int
-    mechanism: Literal["discrete-gaussian", "skellam"]
-    colluders: int
-    delta: float
-    adaptive: AdaptiveClip | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SumPolicy:
-    """Everything about a family's secure rounds but the question.
-
-    `norm_limit` and `maximum_examples` are what devices clip to. `stage_deadline_s` holds for every stage in which nobody trains;
-    `grace_s` is how long stragglers of such a stage are waited for once enough have answered. The rest as
-    `protocol.secure_sum.server_role.ServerPolicy`.
-    """
-
-    norm_limit: float
-    maximum_examples: int
-    noise: NoisePolicy | None = None
-    maximum_participations: int | None = None
-    maximum_epsilon: float | None = None
-    stage_deadline_s: float = 10.0
-    grace_s: float = 1.0
-    corrupt_fraction: float = 0.2
-    dropout_fraction: float = 0.1
+    enabled: bool = True
+    stage_deadline_s: Annotated[float, Meta(gt=0)] = 10.0
+    grace_s: Annotated[float, Meta(ge=0)] = 1.0
+    corrupt_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    dropout_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     split_view_safe: bool = True
     requires_confirmation: bool = False
 
-    def at(self, clip: AdaptiveClip) -> SumPolicy:
-        """The same for a round with that clip; without noise there is none to move."""
-        if self.noise is None:
-            return self
-        return replace(self, noise=replace(self.noise, clip=clip.clip, adaptive=clip))
-
     def server_policy(self, quorum: int) -> ServerPolicy:
-        """What the role plans for."""
+        """What the server's role plans for."""
         return ServerPolicy(
             minimum_cohort=quorum,
             corrupt_fraction=self.corrupt_fraction,
             dropout_fraction=self.dropout_fraction,
             split_view_safe=self.split_view_safe or self.requires_confirmation,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumPolicy:
+    """Everything about a family's secure rounds but the question.
+
+    `norm_limit` and `maximum_examples` are what devices clip to; with noise, its clip takes the place of `norm_limit`.
+    """
+
+    norm_limit: float
+    maximum_examples: int
+    stages: SecureSumSettings = field(default_factory=SecureSumSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+
+    def at(self, clip: AdaptiveClip) -> SumPolicy:
+        """The same for a round with that clip; without noise there is none to move."""
+        if self.privacy.noise is None:
+            return self
+        noise = msgspec.structs.replace(self.privacy.noise, clip=clip.clip)
+        return replace(self, privacy=msgspec.structs.replace(self.privacy, noise=noise))
 
     def terms(
         self,
@@ -93,33 +92,33 @@ class SumPolicy:
         Raises:
             PrivacyPlanError: the quorum is too small for clip bits beside that noise.
         """
-        noise = None
-        if self.noise is not None:
+        noise, terms = self.privacy.noise, None
+        if noise is not None:
             is_fit = kind == FIT
-            noise = NoiseTerms(
-                mechanism=self.noise.mechanism,
-                clip=suggested_clip(layout, self.noise.clip),
-                noise_multiplier=self.noise.noise_multiplier
+            terms = NoiseTerms(
+                mechanism=noise.mechanism,
+                clip=suggested_clip(layout, noise.clip),
+                noise_multiplier=noise.noise_multiplier
                 if is_fit
-                else self.noise.assessment_noise_multiplier,
+                else noise.assessment_noise_multiplier or noise.noise_multiplier,
                 maximum_dropouts=max(devices - quorum, 0),
-                colluders=self.noise.colluders,
+                colluders=noise.colluders,
                 rotation_seed=rotation_seed,
-                delta=self.noise.delta,
+                delta=self.privacy.budget.delta,
             )
-            if is_fit and self.noise.adaptive is not None:
-                noise = _with_clip_bits(noise, min(quorum, devices))
+            if is_fit and noise.adaptive_clip:
+                terms = _with_clip_bits(terms, min(quorum, devices))
         return SumTerms(
             run_id=run_id,
             question=kind,
             round_number=number,
             devices=devices,
-            word_bits=EXACT_BITS if self.noise is None else self.noise.bits,
-            norm_limit=self.norm_limit if self.noise is None else self.noise.clip,
+            word_bits=EXACT_BITS if noise is None else noise.bits,
+            norm_limit=self.norm_limit if noise is None else noise.clip,
             maximum_examples=self.maximum_examples,
-            noise=noise,
-            maximum_participations=self.maximum_participations,
-            maximum_epsilon=self.maximum_epsilon,
+            noise=terms,
+            maximum_participations=self.privacy.budget.maximum_participations,
+            maximum_epsilon=self.privacy.budget.epsilon_server,
         )
 
 

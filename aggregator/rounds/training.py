@@ -26,9 +26,9 @@ from aggregator.rounds.attendance import Attendance
 from aggregator.rounds.cohort_questions import RecordWords, ask_cohort, draw_cohort, layout_for
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.optimizers import ServerOptimizer
 from aggregator.rounds.runs import RoundRecord, TrainingRun
-from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.questions import AssessQuestion, FitQuestion
 
@@ -77,7 +77,7 @@ def train_round(
     number = run.finished_rounds + 1
     # Seeded by run, round and attempt: a resumed run draws the same cohort, a repeated round another one.
     rng = np.random.default_rng([run.seed, number, run.attempts])
-    cohort = draw_cohort(attendance, policy, policy.cohort_fraction, rng)
+    cohort = draw_cohort(attendance, policy, policy.cohort.fraction, rng)
     question = _fit_question(run, policy, architecture, number, seed=int(rng.integers(2**31)))
     arrays = {"parameters": model.parameters}
     if question.training.method == "scaffold":
@@ -88,7 +88,7 @@ def train_round(
         arrays=arrays,
         layout=layout,
         admission=admit_update(
-            norm_limit=policy.norm_limit, maximum_examples=policy.training.maximum_examples
+            norm_limit=policy.rounds.norm_limit, maximum_examples=policy.training.maximum_examples
         ),
     )
     # With example-level privacy no device tells a loss.
@@ -152,8 +152,8 @@ def assess_candidate(
     """
     rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
     # Under Poisson sampling the evaluation is sampled as well: an ε that counts on it must hold for every sum.
-    is_poisson = policy.privacy.sampling == "poisson"
-    cohort = draw_cohort(attendance, policy, policy.cohort_fraction if is_poisson else 1.0, rng)
+    is_poisson = policy.cohort.sampling == "poisson"
+    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng)
     question = AssessQuestion(
         run_id=run.id,
         layout_sha256=architecture.layout_sha256,
@@ -179,7 +179,7 @@ def _fit_question(
         layout_sha256=architecture.layout_sha256,
         training=policy.training,
         seed=seed,
-        control_limit=policy.norm_limit if policy.training.method == "scaffold" else None,
+        control_limit=policy.rounds.norm_limit if policy.training.method == "scaffold" else None,
     )
 
 

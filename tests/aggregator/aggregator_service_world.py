@@ -203,11 +203,8 @@ token_file = "fleet.token"
 url = "mqtt://127.0.0.1:{broker_port}"
 [[family]]
 name = "press"
-rounds = 3
-minimum_devices = 3
-join_timeout_s = {AMPLE_S}
-join_settle_s = 5
-round_deadline_s = {AMPLE_S}
+rounds = {{ count = 3, join_timeout_s = {AMPLE_S}, join_settle_s = 5, deadline_s = {AMPLE_S} }}
+cohort = {{ minimum_devices = 3 }}
 {family}
 """
     )

@@ -20,12 +20,15 @@ from aggregator.errors import FleetRefusedError, FlowerRunEndedError
 from aggregator.exporter import SigningExporter
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.cohort_link import DeviceReply, Ticket
+from aggregator.rounds.cohorts import CohortSettings
 from aggregator.rounds.collector import Collector, PlainCollector
 from aggregator.rounds.coordinator import Coordinator
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.ports import Exporter, Member, ReleaseRecord
+from aggregator.rounds.round_settings import RoundSettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.settings import FamilySettings
+from aggregator.rounds.sum_policy import SecureSumSettings
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
@@ -45,15 +48,10 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = TrustedKeys([KEY.public_key()])
 POLICY = FamilySettings(
     name=FAMILY,
-    rounds=3,
     training=TrainingSettings(epochs=3, batch_size=16, learning_rate=0.3),
-    minimum_devices=2,
-    secure_sum=False,
-    over_selection=1.0,
-    join_timeout_s=5.0,
-    join_settle_s=1.0,
-    round_deadline_s=5.0,
-    round_attempts=2,
+    rounds=RoundSettings(count=3, attempts=2, deadline_s=5.0, join_timeout_s=5.0, join_settle_s=1.0),
+    cohort=CohortSettings(minimum_devices=2, over_selection=1.0),
+    secure_sum=SecureSumSettings(enabled=False),
 )
 
 
@@ -238,7 +236,7 @@ class Clock:
 
     @property
     def pacing(self) -> Pacing:
-        return Pacing(now=self.now, sleep=self.sleep, is_stopping=lambda: self.is_stopping)
+        return Pacing(now=self.now, sleep=self.sleep, is_stopping=lambda: self.is_stopping, draw=lambda: 0.5)
 
 
 class World:
@@ -275,7 +273,7 @@ class World:
             trigger="person",
             reason="a test",
             requested_by="tester",
-            rounds=self.policy.rounds,
+            rounds=self.policy.rounds.count,
             state=RunState.INVITING,
             created_at=self.clock.now(),
             updated_at=self.clock.now(),

@@ -12,18 +12,19 @@ from typing import Any, cast
 
 import numpy as np
 import secure_world
-from msgspec import structs
+from family_changes import changed
 from numpy.typing import NDArray
 
 from aggregator.rounds.admission import check_answer
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohorts import Cohort
+from aggregator.rounds.cohorts import Cohort, CohortSettings
 from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.optimizers import FedAvg
 from aggregator.rounds.reports import CohortSum
 from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.sum_policy import SecureSumSettings
 from aggregator.rounds.training import ModelState, train_round
-from aggregator.settings import FamilySettings
 from edge_agent.learner.control_variates import VariateFile
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture
@@ -36,8 +37,8 @@ RUN = RunId("run-1")
 POLICY = FamilySettings(
     name=FamilyName("press"),
     training=TrainingSettings(epochs=20, batch_size=1000, learning_rate=0.1),
-    secure_sum=False,
-    minimum_devices=2,
+    secure_sum=SecureSumSettings(enabled=False),
+    cohort=CohortSettings(minimum_devices=2),
 )
 
 
@@ -148,9 +149,7 @@ class Fleet:
 
     def __init__(self, devices: PlainDevices | SecureDevices, **changes: object) -> None:
         self.attendance = cast("Attendance", devices)
-        names = changes.keys() & set(TrainingSettings.__struct_fields__)
-        training = structs.replace(POLICY.training, **{name: changes.pop(name) for name in names})
-        self.policy = FamilySettings(**{**POLICY.model_dump(), "training": training, **changes})
+        self.policy = changed(POLICY, **changes)
         self.model = ModelState(
             parameters=np.zeros(WEIGHTS, np.float32),
             moments=np.zeros((0, WEIGHTS)),

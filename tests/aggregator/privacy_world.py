@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aggregator.privacy.accounts import FamilyBudget, PlannedQuestion, PrivacyAccounts
+from aggregator.privacy.accounts import PlannedQuestion, PrivacyAccounts
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, RoundId, Sampling
+from aggregator.privacy.settings import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy.parameters import PrivacyParameters
 from protocol.privacy_cost import RoundNoise, noise_of

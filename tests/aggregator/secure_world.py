@@ -11,11 +11,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregator.privacy.accounts import PrivacyAccounts
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget
 from aggregator.rounds.cohort_link import Ticket
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.stage_link import StageReply, StageRequest
-from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from edge_agent.learner.sum_participant import SumParticipant
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.names import DeviceId, FamilyName
@@ -31,7 +31,9 @@ QUESTION = FitQuestion(run_id="run-1", round_number=1, layout_sha256="0" * 64, t
 ASSESSMENT = AssessQuestion(run_id="run-1", layout_sha256="0" * 64)
 ARRAYS = {"parameters": np.arange(PARAMETERS, dtype=np.float32)}
 NO_LIMITS, NO_BUDGET, FLOORS = ChargeLimits(), FamilyBudget(), DevicePolicy()
-POLICY = SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=2.0, grace_s=0.0)
+POLICY = SumPolicy(
+    norm_limit=10.0, maximum_examples=1000, stages=SecureSumSettings(stage_deadline_s=2.0, grace_s=0.0)
+)
 
 
 def layout_of(kind: str) -> AnswerLayout:

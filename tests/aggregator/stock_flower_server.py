@@ -26,12 +26,14 @@ from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from protocol.names import DeviceId
 
 DIRECTORY = "INTEROP_DIRECTORY"
 POLL_S = 0.25
-POLICY = SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=AMPLE_S, grace_s=0.0)
+POLICY = SumPolicy(
+    norm_limit=10.0, maximum_examples=1000, stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.0)
+)
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,19 +11,20 @@ from pathlib import Path
 import msgspec
 import pytest
 from aggregator_world import FAMILY, POLICY, World
+from family_changes import changed
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from aggregator import run_scheduler
 from aggregator.api.application import MAXIMUM_BODY_BYTES, create_api
 from aggregator.errors import FleetUnreachableError
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.run_metrics import RunMetrics
 from aggregator.run_scheduler import RunScheduler
-from aggregator.settings import FamilySettings, TriggerSettings
 from aggregator.tokens import ROLES, TokenStore
-from aggregator.triggers import DriftSummary
+from aggregator.triggers import DriftSummary, TriggerSettings
 from protocol.questions import CONTENDERS
 from service.roles import Role
 
@@ -87,9 +88,7 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    made = Service(
-        tmp_path, POLICY.model_copy(update={"trigger": TriggerSettings(drift_share=0.5, cooldown_s=60.0)})
-    )
+    made = Service(tmp_path, changed(POLICY, trigger=TriggerSettings(drift_share=0.5, cooldown_s=60.0)))
     yield made
     made.scheduler.stop()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aggregator_world import FAMILY, POLICY, TRUSTED, Killed, World, first_bundle
+from family_changes import changed
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError, RunConflictError
 from aggregator.rounds.runs import RunState
@@ -119,8 +120,7 @@ def test_a_broken_flower_session_is_replaced_and_the_invitation_stands(world: Wo
 
 
 def test_a_candidate_that_is_no_better_is_rejected_with_reasons(tmp_path: Path) -> None:
-    gate = POLICY.gate.model_copy(update={"minimum_improvement": 0.999})
-    strict = POLICY.model_copy(update={"gate": gate, "baseline": False})
+    strict = changed(POLICY, gate__minimum_improvement=0.999, rounds__baseline=False)
     world = World(tmp_path, policy=strict)
     run = world.run()
     assert run.state is RunState.REJECTED_BY_GATE
@@ -130,7 +130,7 @@ def test_a_candidate_that_is_no_better_is_rejected_with_reasons(tmp_path: Path) 
 
 
 def test_an_int8_model_too_far_from_float_is_rejected(tmp_path: Path) -> None:
-    strict = POLICY.model_copy(update={"gate": POLICY.gate.model_copy(update={"maximum_int8_error": 1e-9})})
+    strict = changed(POLICY, gate__maximum_int8_error=1e-9)
     world = World(tmp_path, policy=strict)
     run = world.run()
     assert run.state is RunState.REJECTED_BY_GATE
@@ -139,14 +139,14 @@ def test_an_int8_model_too_far_from_float_is_rejected(tmp_path: Path) -> None:
 
 
 def test_the_rollout_template_is_started_for_the_new_release(tmp_path: Path) -> None:
-    world = World(tmp_path, policy=POLICY.model_copy(update={"rollout": {"target_query": "family==pump"}}))
+    world = World(tmp_path, policy=changed(POLICY, rollout={"target_query": "family==pump"}))
     run = world.run()
     assert run.rollout == "rollout-1"
     assert list(world.fleet.rollouts.values()) == [{"target_query": "family==pump", "release": "pump/2"}]
 
 
 def test_a_refused_rollout_leaves_the_release_published_and_says_so(tmp_path: Path) -> None:
-    world = World(tmp_path, policy=POLICY.model_copy(update={"rollout": {}}))
+    world = World(tmp_path, policy=changed(POLICY, rollout={}))
     world.fleet.on_publish = lambda: world.fleet.failures.append(FleetRefusedError("no such group", 422))
     run = world.run()
     assert run.state is RunState.COMPLETED

@@ -16,10 +16,11 @@ from flower_world import Tls, make_tls
 from free_ports import free_port
 from waiting import AMPLE_S
 
-from aggregator.errors import FleetRefusedError, FleetUnreachableError, SettingsError
+from aggregator.errors import FleetRefusedError, FleetUnreachableError
 from aggregator.fleet_client import FleetClient
 from aggregator.settings import FleetSettings
 from aggregator.triggers import DriftSummary
+from runtime.errors import SettingsError
 
 DEVICE = {"family": FAMILY, "state": "enrolled", "online": True, "public_key": "PEM"}
 

@@ -9,18 +9,20 @@ import pytest
 from aggregator_world import ARCHITECTURE, rows_of, trainer
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from aggregator.errors import SettingsError, SumError
+from aggregator.errors import SumError
 from aggregator.rounds.assessment import (
     Assessment,
+    ThresholdSettings,
     alarm_rate,
     fit_threshold,
     read_assessment,
     reference_from_sums,
     tensor_ranges,
 )
-from aggregator.rounds.cohorts import CohortPolicy, select_cohort
-from aggregator.rounds.gate import GateLimits, check_candidate, check_int8, failed_reasons
+from aggregator.rounds.cohorts import CohortSettings, select_cohort
+from aggregator.rounds.gate import GateSettings, check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import PROBES, draw_probes
 from aggregator.rounds.optimizers import (
     OPTIMIZERS,
@@ -32,14 +34,14 @@ from aggregator.rounds.optimizers import (
 )
 from aggregator.rounds.proposal import propose_threshold
 from aggregator.rounds.runs import ContestRecord
-from aggregator.settings import ThresholdSettings
-from aggregator.triggers import DriftSummary, RunHistory, TriggerPolicy, decide_trigger
+from aggregator.triggers import DriftSummary, RunHistory, TriggerSettings, decide_trigger
 from models.architecture import initial_parameters
 from models.local_training import assess
 from models.thresholds import personal_threshold
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import assess_layout
+from runtime.errors import SettingsError
 
 every_optimizer = pytest.mark.parametrize("optimizer", [make_server_optimizer(name) for name in OPTIMIZERS])
 
@@ -139,7 +141,7 @@ def test_a_cohort_is_drawn_from_who_is_there_and_can_be_closed(
     online: int, fraction: float, over: float, minimum: int, seed: int
 ) -> None:
     names = [DeviceId(f"d{i}") for i in range(online)]
-    policy = CohortPolicy(fraction=fraction, over_selection=over, minimum_devices=minimum)
+    policy = CohortSettings(fraction=fraction, over_selection=over, minimum_devices=minimum)
     cohort = select_cohort(names, policy, np.random.default_rng(seed))
     assert set(cohort.devices) <= set(names)
     assert len(set(cohort.devices)) == len(cohort.devices)
@@ -151,12 +153,12 @@ def test_a_cohort_is_drawn_from_who_is_there_and_can_be_closed(
 
 
 def test_a_whole_fleet_that_is_asked_does_not_wait_for_its_last_straggler() -> None:
-    policy = CohortPolicy(fraction=1.0, over_selection=1.2, minimum_devices=3)
+    policy = CohortSettings(fraction=1.0, over_selection=1.2, minimum_devices=3)
     cohort = select_cohort([DeviceId(f"d{i}") for i in range(12)], policy, np.random.default_rng(0))
     assert (len(cohort.devices), cohort.enough) == (12, 10)
 
 
-LIMITS = GateLimits(minimum_improvement=0.05, maximum_alarm_rate=0.01, maximum_int8_error=0.02)
+LIMITS = GateSettings(minimum_improvement=0.05, maximum_alarm_rate=0.01, maximum_int8_error=0.02)
 
 
 def test_a_good_candidate_passes_every_check() -> None:
@@ -164,7 +166,7 @@ def test_a_good_candidate_passes_every_check() -> None:
     assert failed_reasons((*checks, *check_int8(LIMITS, int8_error=0.001))) == ()
 
 
-EXACT = GateLimits(minimum_improvement=0.25, maximum_alarm_rate=0.125, maximum_int8_error=0.5)
+EXACT = GateSettings(minimum_improvement=0.25, maximum_alarm_rate=0.125, maximum_int8_error=0.5)
 
 
 def passes(candidate: float, champion: float, alarm_rate: float, int8_error: float) -> dict[str, bool]:
@@ -278,7 +280,7 @@ def test_sums_say_what_the_pooled_rows_would() -> None:
 
 def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() -> None:
     assessment, _, scores = assessment_of_fleet()
-    threshold = fit_threshold(assessment, quantile=0.99, margin=1.1)
+    threshold = fit_threshold(assessment, ThresholdSettings(quantile=0.99, margin=1.1))
     assert threshold.score == pytest.approx(1.1 * np.quantile(scores, 0.99), rel=0.1)
     assert threshold.fitted_on == len(scores)
 
@@ -344,9 +346,7 @@ def test_probes_are_distributed_like_the_fleets_features() -> None:
     assert np.allclose(probes.std(0), rows.std(0), rtol=0.2)
 
 
-RULES = TriggerPolicy(
-    drift_share=0.5, within_s=100.0, cooldown_s=50.0, schedule_every_s=1000.0, minimum_devices=2
-)
+RULES = TriggerSettings(drift_share=0.5, within_s=100.0, cooldown_s=50.0, schedule_every_s=1000.0)
 IDLE = RunHistory(is_running=False, last_ended_at=None)
 
 
@@ -376,18 +376,18 @@ def fresh(drifted: int, devices: int = 4, since: float | None = 990.0) -> DriftS
 def test_drift_starts_a_run_when_enough_of_the_fleet_entered_it_lately(
     drift: DriftSummary, history: RunHistory, kind: str | None
 ) -> None:
-    trigger = decide_trigger(RULES, drift, history, now=1000.0, watching_since=900.0)
+    trigger = decide_trigger(RULES, drift, history, now=1000.0, watching_since=900.0, minimum_devices=2)
     assert (trigger.kind if trigger else None) == kind
 
 
 def test_the_schedule_counts_from_the_last_run_or_from_the_start() -> None:
     quiet = fresh(0)
-    assert decide_trigger(RULES, quiet, IDLE, now=1999.0, watching_since=1000.0) is None
-    due = decide_trigger(RULES, quiet, IDLE, now=2000.0, watching_since=1000.0)
+    assert decide_trigger(RULES, quiet, IDLE, now=1999.0, watching_since=1000.0, minimum_devices=2) is None
+    due = decide_trigger(RULES, quiet, IDLE, now=2000.0, watching_since=1000.0, minimum_devices=2)
     assert due is not None
     assert due.kind == "schedule"
     ran = RunHistory(is_running=False, last_ended_at=1500.0)
-    assert decide_trigger(RULES, quiet, ran, now=2000.0, watching_since=0.0) is None
+    assert decide_trigger(RULES, quiet, ran, now=2000.0, watching_since=0.0, minimum_devices=2) is None
 
 
 @pytest.mark.parametrize(
@@ -396,16 +396,14 @@ def test_the_schedule_counts_from_the_last_run_or_from_the_start() -> None:
 def test_verdicts_start_one_run_for_each_loss_of_precision(
     last_ended_at: float | None, kind: str | None
 ) -> None:
-    policy = replace(RULES, precision_drift=True, schedule_every_s=None)
+    policy = structs.replace(RULES, precision_drift=True, schedule_every_s=None)
     less_precise = replace(fresh(0), precision_drifted_since=600.0)
     history = RunHistory(is_running=False, last_ended_at=last_ended_at)
-    trigger = decide_trigger(policy, less_precise, history, now=1000.0, watching_since=0.0)
+    trigger = decide_trigger(policy, less_precise, history, now=1000.0, watching_since=0.0, minimum_devices=2)
     assert (trigger.kind if trigger else None) == kind
 
 
 def test_triggers_that_are_switched_off_never_fire() -> None:
-    off = TriggerPolicy(
-        drift_share=None, within_s=1.0, cooldown_s=0.0, schedule_every_s=None, minimum_devices=1
-    )
+    off = TriggerSettings(within_s=1.0, cooldown_s=0.0)
     drifting = replace(fresh(4), precision_drifted_since=1.0)
-    assert decide_trigger(off, drifting, IDLE, now=1e9, watching_since=0.0) is None
+    assert decide_trigger(off, drifting, IDLE, now=1e9, watching_since=0.0, minimum_devices=2) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, Killed, World, rows_of, trainer
+from family_changes import changed
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError, SumError
@@ -15,7 +16,7 @@ from aggregator.rounds.admission import admit_contest, admit_moments, check_answ
 from aggregator.rounds.baseline import RIDGE, fit_baselines, read_moments
 from aggregator.rounds.comparison import contest_record
 from aggregator.rounds.contest import Verdict, detection_power, judge_contest
-from aggregator.rounds.gate import GateLimits, check_candidate
+from aggregator.rounds.gate import GateSettings, check_candidate
 from aggregator.rounds.noise_floor import FLOOR_STDS, drop_noise_floor
 from aggregator.rounds.runs import ContestRecord, RunState
 from edge_agent.learner.local_learner import LocalLearner
@@ -146,7 +147,7 @@ def test_a_contest_without_windows_is_refused() -> None:
         judge(np.zeros(contest_layout().total))
 
 
-LIMITS = GateLimits(minimum_improvement=0.0, maximum_alarm_rate=0.01, maximum_int8_error=0.05)
+LIMITS = GateSettings(minimum_improvement=0.0, maximum_alarm_rate=0.01, maximum_int8_error=0.05)
 
 
 def names_and_passes(contest: ContestRecord | None) -> dict[str, bool]:
@@ -225,9 +226,8 @@ def test_an_answer_with_impossible_moments_or_counts_is_refused() -> None:
 
 def correlated_world(directory: Path) -> World:
     """Six sensors that follow one load, and a network that one short round from a random start has not taught it."""
-    policy = POLICY.model_copy(
-        update={"rounds": 1, "training": TrainingSettings(epochs=1, batch_size=16, learning_rate=0.01)}
-    )
+    training = TrainingSettings(epochs=1, batch_size=16, learning_rate=0.01)
+    policy = changed(POLICY, rounds__count=1, training=training)
     world = World(directory, policy=policy)
     for index, device in enumerate(world.devices):
         rng = np.random.default_rng(index)
@@ -302,7 +302,7 @@ def test_a_run_that_is_killed_while_it_compares_goes_on_where_it_was(tmp_path: P
 
 
 def test_a_family_that_wants_no_baseline_is_asked_nothing_more(tmp_path: Path) -> None:
-    run = World(tmp_path, policy=POLICY.model_copy(update={"baseline": False})).run()
+    run = World(tmp_path, policy=changed(POLICY, rounds__baseline=False)).run()
     assert run.contest is None
     assert {entry.kind for entry in run.log} == {"fit", "assess"}
 

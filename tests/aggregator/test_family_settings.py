@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aggregator_world import ARCHITECTURE, FAMILY, POLICY, World
-from msgspec import structs
-from pydantic import ValidationError
+from family_changes import changed, family
+from msgspec import ValidationError, structs
 
 from aggregator.privacy.example_level import example_epsilon
 from aggregator.rounds.ports import Candidate
 from aggregator.rounds.provenance import describe_method, with_method
 from aggregator.rounds.runs import ContestRecord, RoundRecord
-from aggregator.settings import FamilySettings
 from models.drift.reference import fit_reference
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.questions import FitQuestion
@@ -35,11 +34,9 @@ CANDIDATE = Candidate(
 )
 PRIVATE = {"example_privacy": {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}}
 SCAFFOLD = {"method": "scaffold"}
-NOISE = {"noise_multiplier": 1.0}
-
-
-def family(**changes: object) -> FamilySettings:
-    return FamilySettings(**{"name": "pump", **changes})
+BASELINE = {"baseline": True}
+NOISE = {"noise": {"noise_multiplier": 1.0}}
+DELTA = {"budget": {"delta": 1e-5}}
 
 
 @pytest.mark.parametrize(
@@ -47,9 +44,10 @@ def family(**changes: object) -> FamilySettings:
     [
         ({"training": {"optimizer": "adam", "momentum": 0.9}}, "adam has its own: leave momentum out"),
         ({"training": SCAFFOLD, "privacy": NOISE}, 'bounds one update: set method = "plain"'),
-        ({"baseline": True, "privacy": NOISE}, "drown in privacy.noise_multiplier; leave baseline out"),
-        ({"baseline": True, "training": PRIVATE}, "tell what .family.training.example_privacy. hides"),
+        ({"rounds": BASELINE, "privacy": NOISE}, "drown in privacy.noise; leave baseline out"),
+        ({"rounds": BASELINE, "training": PRIVATE}, "tell what .family.training.example_privacy. hides"),
         ({"training": {"epoch": 3}}, "unknown field `epoch`"),
+        ({"int8": {"edge_tpu": True}}, "needs weight_scales = 'per-tensor'"),
     ],
 )
 def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str, object], words: str) -> None:
@@ -60,9 +58,9 @@ def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"training": SCAFFOLD, "server_optimizer": "fedadam"},
+        {"training": SCAFFOLD, "rounds": {"server_optimizer": "fedadam"}},
         {"privacy": NOISE, "training": {"proximal": 0.1, "momentum": 0.9, **PRIVATE}},
-        {"privacy": NOISE, "baseline": False},
+        {"privacy": NOISE, "rounds": {"baseline": False}},
     ],
 )
 def test_the_others_go_together(changes: dict[str, object]) -> None:
@@ -73,12 +71,11 @@ def test_a_baseline_is_fitted_unless_sums_are_noised_or_somebody_says_no() -> No
     assert family().has_baseline
     assert not family(privacy=NOISE).has_baseline
     assert not family(training=PRIVATE).has_baseline
-    assert not family(baseline=False).has_baseline
+    assert not family(rounds={"baseline": False}).has_baseline
 
 
 def asked(directory: Path, **changes: object) -> FitQuestion:
-    policy = FamilySettings(**{**POLICY.model_dump(), "rounds": 1, "baseline": False, **changes})
-    world = World(directory, policy=policy)
+    world = World(directory, policy=changed(POLICY, rounds__count=1, rounds__baseline=False, **changes))
     world.run()
     question = world.link.asked[0][0]
     assert isinstance(question, FitQuestion)
@@ -91,16 +88,16 @@ def test_what_a_family_sets_reaches_its_devices(tmp_path: Path) -> None:
     )
     question = asked(tmp_path / "a", training=settings)
     assert (question.training, question.control_limit) == (settings, None)
-    private = asked(tmp_path / "b", training={**SCAFFOLD, **PRIVATE})
+    private = asked(tmp_path / "b", training=family(training={**SCAFFOLD, **PRIVATE}).training)
     assert private.training.example_privacy == ExamplePrivacy(
         clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=20
     )
-    assert private.control_limit == POLICY.norm_limit
+    assert private.control_limit == POLICY.rounds.norm_limit
 
 
 def test_a_release_says_what_one_window_of_a_device_paid(tmp_path: Path) -> None:
     world = World(tmp_path)
-    policy = family(training=PRIVATE, privacy={"delta": 1e-5})
+    policy = family(training=PRIVATE, privacy=DELTA)
     run = world.add_run()
     run = type(run)(**{name: getattr(run, name) for name in run.__struct_fields__} | {"finished_rounds": 3})
     evaluation = with_method(CANDIDATE, run, policy).provenance.evaluation
@@ -120,7 +117,7 @@ def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
 
     # Round 1 at its third attempt (the session broke in the second, which left no record), round 2 at its first.
     run = structs.replace(World(tmp_path).add_run(), finished_rounds=2, log=(fit(1, 1), fit(1, 3), fit(2, 1)))
-    policy = family(training=PRIVATE, privacy={"delta": 1e-5})
+    policy = family(training=PRIVATE, privacy=DELTA)
     four = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=80)
     found = with_method(CANDIDATE, run, policy).provenance.evaluation["example_epsilon"]
     assert found == pytest.approx(example_epsilon([four], 1e-5))
@@ -128,7 +125,7 @@ def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
 
 def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:
     run = World(tmp_path).add_run()
-    scaffold = family(training=SCAFFOLD, secure_sum=True)
+    scaffold = family(training=SCAFFOLD)
     assert describe_method(run, scaffold) == "fedavg, scaffold, sgd, 2 local epochs, secure sum"
     private = family(training={"momentum": 0.9, "proximal": 0.1, **PRIVATE})
     assert describe_method(run, private) == (

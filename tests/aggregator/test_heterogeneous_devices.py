@@ -30,19 +30,21 @@ def test_fedavg_stops_away_from_the_optimum_and_scaffold_reaches_it() -> None:
     # It does not move any more: this is where it ends, not how far it has come.
     before = fedavg.model.parameters
     np.testing.assert_allclose(fedavg.play(1), before, atol=1e-5)
-    assert distance(Fleet(PlainDevices(4), method="scaffold"), 4, 200) < 1e-3
+    assert distance(Fleet(PlainDevices(4), training__method="scaffold"), 4, 200) < 1e-3
 
 
 def test_scaffold_with_single_steps_is_gradient_descent() -> None:
-    plain = Fleet(PlainDevices(4), epochs=1).play(50)
-    np.testing.assert_allclose(Fleet(PlainDevices(4), epochs=1, method="scaffold").play(50), plain, atol=1e-5)
+    plain = Fleet(PlainDevices(4), training__epochs=1).play(50)
+    np.testing.assert_allclose(
+        Fleet(PlainDevices(4), training__epochs=1, training__method="scaffold").play(50), plain, atol=1e-5
+    )
 
 
 def test_scaffold_reaches_the_optimum_although_half_of_the_fleet_is_asked_in_a_round() -> None:
-    partly = {"cohort_fraction": 0.5, "over_selection": 1.0, "epochs": 5}
+    partly = {"cohort__fraction": 0.5, "cohort__over_selection": 1.0, "training__epochs": 5}
     errors = {}
     for method in ("plain", "scaffold"):
-        fleet = Fleet(PlainDevices(4), method=method, **partly)
+        fleet = Fleet(PlainDevices(4), training__method=method, **partly)
         fleet.play(300)
         errors[method] = max(distance(fleet, 4, 1) for _ in range(20))
     assert errors["scaffold"] < 0.01
@@ -51,7 +53,7 @@ def test_scaffold_reaches_the_optimum_although_half_of_the_fleet_is_asked_in_a_r
 
 def test_the_servers_variate_is_the_mean_of_the_devices() -> None:
     devices = PlainDevices(4)
-    fleet = Fleet(devices, method="scaffold", cohort_fraction=0.5, over_selection=1.0)
+    fleet = Fleet(devices, training__method="scaffold", cohort__fraction=0.5, cohort__over_selection=1.0)
     for _ in range(7):
         fleet.play(1)
         held = [learner._variates.load("run-1", "f" * 64, 2) for learner in devices.learners.values()]
@@ -59,7 +61,7 @@ def test_the_servers_variate_is_the_mean_of_the_devices() -> None:
 
 
 def test_fedprox_ends_nearer_to_the_optimum_the_harder_it_pulls() -> None:
-    ends = [distance(Fleet(PlainDevices(4), proximal=mu), 4, 400) for mu in (0.0, 1.0, 8.0)]
+    ends = [distance(Fleet(PlainDevices(4), training__proximal=mu), 4, 400) for mu in (0.0, 1.0, 8.0)]
     assert ends[0] > 1.2 * ends[1] > 1.2**2 * ends[2]
 
 
@@ -67,11 +69,11 @@ def test_scaffold_reaches_the_optimum_through_the_secure_sum_and_a_restart_of_a_
     tmp_path: Path,
 ) -> None:
     devices = SecureDevices(tmp_path, 5)
-    fleet = Fleet(devices, method="scaffold", minimum_devices=3)
+    fleet = Fleet(devices, training__method="scaffold", cohort__minimum_devices=3)
     fleet.play(10)
     devices.start(DeviceId("press-002"))
     end = distance(fleet, 5, 25)
-    undisturbed = Fleet(PlainDevices(5), method="scaffold", minimum_devices=3)
+    undisturbed = Fleet(PlainDevices(5), training__method="scaffold", cohort__minimum_devices=3)
     np.testing.assert_allclose(fleet.model.parameters, undisturbed.play(35), atol=1e-3)
     assert end < 0.02
     assert distance(Fleet(PlainDevices(5)), 5, 35) > 0.3
@@ -79,7 +81,7 @@ def test_scaffold_reaches_the_optimum_through_the_secure_sum_and_a_restart_of_a_
 
 def test_a_lost_variate_costs_accuracy_and_never_a_round(tmp_path: Path) -> None:
     devices = SecureDevices(tmp_path, 5)
-    fleet = Fleet(devices, method="scaffold", minimum_devices=3)
+    fleet = Fleet(devices, training__method="scaffold", cohort__minimum_devices=3)
     fleet.play(10)
     (tmp_path / "press-002.variate").write_bytes(b"spilt coffee")
     devices.start(DeviceId("press-002"))
@@ -89,7 +91,7 @@ def test_a_lost_variate_costs_accuracy_and_never_a_round(tmp_path: Path) -> None
 def test_a_device_that_misses_a_round_enters_the_next_one_discounted(tmp_path: Path) -> None:
     late = DeviceId("press-004")
     devices = SecureDevices(tmp_path, 5)
-    fleet = Fleet(devices, minimum_devices=3, staleness_exponent=1.0)
+    fleet = Fleet(devices, cohort__minimum_devices=3, training__staleness_exponent=1.0)
     devices.spoil = lambda kind, device, message: None if (kind, device) == ("train.fit", late) else message
     first = fleet.play(1)
     devices.spoil = lambda _kind, _device, message: message
@@ -98,18 +100,18 @@ def test_a_device_that_misses_a_round_enters_the_next_one_discounted(tmp_path: P
     others = {name: learner for name, learner in PlainDevices(5).learners.items() if name != late}
     plain = PlainDevices(5)
     plain.learners = others
-    expected = Fleet(plain, minimum_devices=3)
+    expected = Fleet(plain, cohort__minimum_devices=3)
     np.testing.assert_allclose(first, expected.play(1), atol=1e-4)
     # The four train anew; the fifth adds half of the move it made from w = 0.
     fresh = expected.play(1) - first
-    move = Fleet(_only(late), minimum_devices=1).play(1)
+    move = Fleet(_only(late), cohort__minimum_devices=1).play(1)
     np.testing.assert_allclose(after, first + (4 * fresh + 0.5 * move) / 5, atol=1e-4)
 
 
 def test_a_late_scaffold_answer_keeps_the_variates_balanced(tmp_path: Path) -> None:
     late = DeviceId("press-001")
     devices = SecureDevices(tmp_path, 4)
-    fleet = Fleet(devices, method="scaffold", minimum_devices=3)
+    fleet = Fleet(devices, training__method="scaffold", cohort__minimum_devices=3)
     for number in range(12):
         is_silent = number % 3 == 1
         devices.spoil = lambda kind, device, message, is_silent=is_silent: (
@@ -121,7 +123,13 @@ def test_a_late_scaffold_answer_keeps_the_variates_balanced(tmp_path: Path) -> N
 
 def test_a_control_variate_that_is_clipped_is_kept_as_it_was_sent(tmp_path: Path) -> None:
     devices = SecureDevices(tmp_path, 4)
-    fleet = Fleet(devices, method="scaffold", minimum_devices=3, norm_limit=0.05, epochs=1)
+    fleet = Fleet(
+        devices,
+        training__method="scaffold",
+        cohort__minimum_devices=3,
+        rounds__norm_limit=0.05,
+        training__epochs=1,
+    )
     devices.policy = replace(devices.policy, norm_limit=0.05)
     fleet.play(3)
     held = kept_variates(devices)

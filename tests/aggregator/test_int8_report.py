@@ -10,6 +10,7 @@ import pytest
 from aggregator.errors import ExportFailedError
 from aggregator.rounds.assessment import Assessment, tensor_ranges
 from aggregator.rounds.int8_report import compare_int8, draw_probes, typical_windows
+from aggregator.rounds.int8_settings import Int8Settings
 from aggregator.rounds.ports import Candidate
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
@@ -124,7 +125,9 @@ def test_a_coarser_model_has_a_larger_error_and_a_classifier_counts_changed_clas
 def test_the_provenance_holds_error_sizes_and_the_kind_of_scales() -> None:
     parameters = trained(AUTOENCODER)
     assessment = assessed(AUTOENCODER, parameters, windows(500))
-    proposed = replace(candidate(AUTOENCODER, parameters, assessment), weight_scales="per-tensor")
+    proposed = replace(
+        candidate(AUTOENCODER, parameters, assessment), int8=Int8Settings(weight_scales="per-tensor")
+    )
     content = export_int8_model(
         AUTOENCODER, parameters, proposed.low, proposed.high, weight_scales="per-tensor"
     )

@@ -22,7 +22,7 @@ from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.contest import judge_contest
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from aggregator.rounds.training import next_control
 from edge_agent.learner.control_variates import VariateFile
 from models.architecture import initial_parameters
@@ -78,7 +78,11 @@ def ask(
     collector = SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=AMPLE_S, grace_s=0.5),
+        policy=SumPolicy(
+            norm_limit=10.0,
+            maximum_examples=1000,
+            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
+        ),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,

@@ -25,9 +25,10 @@ from privacy_world import (
 from typer.testing import CliRunner
 
 from aggregator.cli import cli
-from aggregator.privacy.accounts import FamilyBudget, PrivacyAccounts
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.claim_text import explain
 from aggregator.privacy.ledger_entries import Outcome
+from aggregator.privacy.settings import FamilyBudget
 from aggregator.release_keys import create_key_files
 from protocol.bundle import entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ModelSpec, Provenance, ThresholdSpec

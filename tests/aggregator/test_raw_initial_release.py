@@ -10,7 +10,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
-from aggregator.errors import SettingsError
 from aggregator.initial_release import load_spec, read_recordings
 from aggregator.release_keys import create_key_files, read_public_key
 from models.bundles import read_bundle
@@ -18,6 +17,7 @@ from models.features import raw_spec
 from models.int8_model import Int8Model
 from models.sensors import SensorView
 from protocol.bundle import TrustedKeys, open_bundle
+from runtime.errors import SettingsError
 
 SAMPLES = 16
 SPEC = f"""

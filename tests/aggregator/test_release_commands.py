@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from aggregator.cli import cli
 from aggregator.exporter import SigningExporter
-from aggregator.family_settings import FamilySettings
 from aggregator.release_keys import create_key_files
+from aggregator.rounds.int8_settings import Int8Settings
 from aggregator.rounds.ports import Candidate
 from models import reference_model
 from models.architecture import Architecture, initial_parameters, split_parameters
@@ -54,7 +54,7 @@ def candidate() -> Candidate:
         ),
         created_at=1.0,
         training_model=TRAINING.read_bytes(),
-        weight_scales="per-tensor",
+        int8=Int8Settings(weight_scales="per-tensor"),
     )
 
 
@@ -133,22 +133,26 @@ def test_wrong_use_is_one_line_and_exit_status_2(files, on_path: Path, tmp_path:
 def test_a_family_that_wants_one_releases_the_compiled_model_too(on_path: Path) -> None:
     install_compiler(on_path)
     keys = TrustedKeys([KEY.public_key()])
-    bundle = read_bundle(open_bundle(released(replace(candidate(), edge_tpu=True)), keys))
+    bundle = read_bundle(
+        open_bundle(
+            released(replace(candidate(), int8=Int8Settings(edge_tpu=True, weight_scales="per-tensor"))), keys
+        )
+    )
     assert bundle.edge_tpu_model is not None
     assert bundle.edge_tpu_model.startswith(bundle.int8_model)
     assert EDGE_TPU_FILE not in open_bundle(released(candidate()), keys).files
 
 
 def test_without_the_compiler_the_release_goes_out_without_its_model(on_path: Path, capsys) -> None:
-    content = released(replace(candidate(), edge_tpu=True))
+    content = released(replace(candidate(), int8=Int8Settings(edge_tpu=True, weight_scales="per-tensor")))
     assert read_bundle(open_bundle(content, TrustedKeys([KEY.public_key()]))).edge_tpu_model is None
     assert "edge_tpu_model_left_out" in "".join(capsys.readouterr())
 
 
 def test_a_family_for_edge_tpus_needs_one_scale_a_weight() -> None:
     with pytest.raises(ValueError, match="edge_tpu = true needs weight_scales = 'per-tensor'"):
-        FamilySettings(name="pump", edge_tpu=True)
-    assert FamilySettings(name="pump", edge_tpu=True, weight_scales="per-tensor").edge_tpu
+        Int8Settings(edge_tpu=True)
+    assert Int8Settings(edge_tpu=True, weight_scales="per-tensor").edge_tpu
 
 
 def test_silent_units_leave_the_int8_model_and_not_the_training_model() -> None:
@@ -158,7 +162,8 @@ def test_silent_units_leave_the_int8_model_and_not_the_training_model() -> None:
     parts[5][0] = -2.5  # this one does not fire on typical windows
     proposed = replace(plain, parameters=parameters, probes=np.zeros((4, 6), np.float32))
     sizes = [
-        len(exporter.int8_model(replace(proposed, prune_silent_units=wanted))) for wanted in (False, True)
+        len(exporter.int8_model(replace(proposed, int8=Int8Settings(prune_silent_units=wanted))))
+        for wanted in (False, True)
     ]
     assert sizes[1] < sizes[0] < len(exporter.int8_model(plain))
     bundle = read_bundle(open_bundle(released(proposed), TrustedKeys([KEY.public_key()])))

@@ -39,7 +39,7 @@ from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from edge_agent.sample_buffer import SampleBuffer
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
 from protocol.names import DeviceId, FamilyName
@@ -218,7 +218,11 @@ def see(
     SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(norm_limit=10.0, maximum_examples=2000, stage_deadline_s=AMPLE_S, grace_s=0.5),
+        policy=SumPolicy(
+            norm_limit=10.0,
+            maximum_examples=2000,
+            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
+        ),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import secure_world as world
+from msgspec import structs
 from secure_world import ARRAYS, FIT_LAYOUT, QUESTION, World, update
 
 from aggregator.privacy.ledger_entries import Outcome
@@ -178,7 +179,7 @@ def test_compared_survivors_take_one_more_stage(tmp_path: Path) -> None:
     w = World(
         tmp_path,
         5,
-        policy=replace(world.POLICY, requires_confirmation=True),
+        policy=replace(world.POLICY, stages=structs.replace(world.POLICY.stages, requires_confirmation=True)),
         floors=DevicePolicy(requires_confirmation=True, split_view_safe=True),
     )
     np.testing.assert_allclose(collect(w).total, naive_sum(range(5)), atol=1e-3)

@@ -10,18 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 import secure_world as world
-from pydantic import ValidationError
+from family_changes import family
+from msgspec import ValidationError, structs
 from secure_world import ARRAYS, ASSESS_LAYOUT, FIT_LAYOUT, PARAMETERS, QUESTION, World
 
 from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
 from aggregator.privacy.ledger_entries import RoundClosed
+from aggregator.privacy.settings import FamilyBudget, NoiseSettings, PrivacySettings
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.reports import CohortSum, QuorumMissedError
-from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
-from aggregator.settings import FamilySettings, PrivacySettings
+from aggregator.rounds.sum_policy import SumPolicy
 from protocol.errors import QuestionError
 from protocol.privacy_cost import epsilon, planned_cost
 from protocol.questions import ASSESS, FIT
@@ -29,21 +30,14 @@ from protocol.secure_answers import NoisedEncoding, make_encoding
 from protocol.sum_terms import NoiseTerms, SumStage, SumTerms, decode_terms, encode_terms
 
 START = AdaptiveClip(clip=0.2, quantile=0.5)
-FIXED = NoisePolicy(
-    noise_multiplier=0.1,
-    assessment_noise_multiplier=0.1,
-    clip=0.2,
-    bits=20,
-    mechanism="discrete-gaussian",
-    colluders=0,
-    delta=1e-5,
-)
-NOISE = replace(FIXED, adaptive=START)
+FIXED = NoiseSettings(noise_multiplier=0.1, clip=0.2)
+NOISE = structs.replace(FIXED, adaptive_clip=True)
 COUNT = 6
 
 
-def policy(noise: NoisePolicy) -> SumPolicy:
-    return replace(world.POLICY, noise=noise)
+def policy(noise: NoiseSettings) -> SumPolicy:
+    privacy = PrivacySettings(noise=noise, budget=FamilyBudget(delta=1e-5))
+    return replace(world.POLICY, privacy=privacy)
 
 
 def update_of_norm(norm: float) -> np.ndarray:
@@ -75,7 +69,7 @@ def closings(w: World) -> list[RoundClosed]:
     return [held.closed for held in w.accounts.rounds(world.FAMILY) if held.closed is not None]
 
 
-def terms(noise: NoisePolicy, *, devices: int, kind: str = FIT) -> SumTerms:
+def terms(noise: NoiseSettings, *, devices: int, kind: str = FIT) -> SumTerms:
     return policy(noise).terms(
         run_id="run-1",
         kind=kind,
@@ -239,27 +233,27 @@ def test_device_refuses_clip_bits_that_make_no_sense(bit_noise: float, layout: o
 
 
 def test_cohort_too_small_for_clip_bits_is_refused_before_a_device_is_asked(tmp_path: Path) -> None:
-    w = World(tmp_path, COUNT, policy=policy(replace(NOISE, noise_multiplier=1.0)))
+    w = World(tmp_path, COUNT, policy=policy(structs.replace(NOISE, noise_multiplier=1.0)))
     with pytest.raises(PrivacyPlanError, match="raise the cohort above 11 devices"):
         collect(w)
     assert not [kind for kind, _, _ in w.seen if kind == SumStage.ADVERTISE]
 
 
 def test_settings_turn_into_the_rule() -> None:
-    privacy = PrivacySettings(noise_multiplier=1.0, clip=0.3, adaptive_clip=True, clip_quantile=0.8)
-    found = FamilySettings(name="press", minimum_devices=50, privacy=privacy).sum_policy().noise
+    noise = {"noise_multiplier": 1.0, "clip": 0.3, "adaptive_clip": True, "clip_quantile": 0.8}
+    found = family(cohort={"minimum_devices": 50}, privacy={"noise": noise}).sum_policy.privacy.noise
     assert found is not None
     assert found.adaptive == AdaptiveClip(clip=0.3, quantile=0.8)
 
 
 @pytest.mark.parametrize(
-    ("privacy", "words"),
+    ("noise", "words"),
     [
-        (PrivacySettings(adaptive_clip=True), "needs privacy.noise_multiplier"),
-        (PrivacySettings(adaptive_clip=True, noise_multiplier=1.0), "raise the cohort above 11 devices"),
-        (PrivacySettings(adaptive_clip=True, noise_multiplier=0.1, clip=1e9), "minimum <= clip <= maximum"),
+        ({}, "missing required field `noise_multiplier`"),
+        ({"noise_multiplier": 1.0}, "raise the cohort above 11 devices"),
+        ({"noise_multiplier": 0.1, "clip": 1e9}, "minimum <= clip <= maximum"),
     ],
 )
-def test_settings_that_cannot_adapt_are_refused_with_what_would(privacy: PrivacySettings, words: str) -> None:
+def test_settings_that_cannot_adapt_are_refused_with_what_would(noise: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        FamilySettings(name="press", minimum_devices=5, privacy=privacy)
+        family(cohort={"minimum_devices": 5}, privacy={"noise": {"adaptive_clip": True, **noise}})

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import secure_world as world
+from msgspec import structs
 from secure_world import ARRAYS, ASSESS_LAYOUT, ASSESSMENT, FIT_LAYOUT, QUESTION, World
 
 from aggregator.errors import PrivacyBudgetError
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort
-from aggregator.privacy.limits import FamilyBudget
+from aggregator.privacy.settings import FamilyBudget, NoiseSettings, PrivacySettings
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.cohorts import Cohort, CohortPolicy, select_cohort
+from aggregator.rounds.cohorts import Cohort, CohortSettings, select_cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.reports import CohortSum, QuorumMissedError
-from aggregator.rounds.sum_policy import NoisePolicy, SumPolicy
+from aggregator.rounds.sum_policy import SumPolicy
 from edge_agent.privacy.budget import ChargeLimits
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.names import DeviceId
@@ -27,16 +28,15 @@ from protocol.questions import FIT
 from protocol.secure_answers import NoisedEncoding, make_encoding
 from protocol.sum_terms import SumTerms
 
-NOISE = NoisePolicy(
-    noise_multiplier=1.0,
-    assessment_noise_multiplier=0.01,
-    clip=0.5,
-    bits=20,
-    mechanism="discrete-gaussian",
-    colluders=0,
-    delta=1e-5,
-)
-POLICY = replace(world.POLICY, noise=NOISE)
+NOISE = NoiseSettings(noise_multiplier=1.0, assessment_noise_multiplier=0.01, clip=0.5)
+
+
+def with_noise(noise: NoiseSettings) -> SumPolicy:
+    privacy = PrivacySettings(noise=noise, budget=FamilyBudget(delta=1e-5))
+    return replace(world.POLICY, privacy=privacy)
+
+
+POLICY = with_noise(NOISE)
 
 
 def collect(w: World, *, quorum: int, sampling: object = None) -> CohortSum:
@@ -53,7 +53,7 @@ def collect(w: World, *, quorum: int, sampling: object = None) -> CohortSum:
 def test_noised_sum_counts_each_device_once_and_is_as_noisy_as_planned(
     tmp_path: Path, mechanism: str
 ) -> None:
-    w = World(tmp_path, 6, policy=replace(POLICY, noise=replace(NOISE, mechanism=mechanism)))
+    w = World(tmp_path, 6, policy=with_noise(structs.replace(NOISE, mechanism=mechanism)))
     moves = []
     for _ in range(40):
         parts = FIT_LAYOUT.unpack(collect(w, quorum=6).total)
@@ -223,8 +223,8 @@ def test_assessment_comes_through_with_its_histograms(tmp_path: Path, is_noised:
 
 
 def test_no_answer_however_large_moves_the_noised_sum_by_more_than_its_sensitivity() -> None:
-    quiet = replace(NOISE, noise_multiplier=1e-6)
-    terms = replace(POLICY, noise=quiet).terms(
+    quiet = structs.replace(NOISE, noise_multiplier=1e-6)
+    terms = with_noise(quiet).terms(
         run_id="r",
         kind=FIT,
         number=1,
@@ -245,7 +245,7 @@ def test_no_answer_however_large_moves_the_noised_sum_by_more_than_its_sensitivi
 
 def test_poisson_cohort_is_independent_coins_and_says_so() -> None:
     devices = [DeviceId(f"d{i:03d}") for i in range(400)]
-    policy = CohortPolicy(fraction=0.25, over_selection=1.2, minimum_devices=3, is_poisson=True)
+    policy = CohortSettings(fraction=0.25, over_selection=1.2, minimum_devices=3, sampling="poisson")
     cohorts = [select_cohort(devices, policy, np.random.default_rng(seed)) for seed in range(50)]
     sizes = [len(cohort.devices) for cohort in cohorts]
     assert np.mean(sizes) == pytest.approx(100, abs=5)

@@ -19,7 +19,7 @@ from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion, PlainCollector
 from aggregator.rounds.reports import CohortSum, QuorumMissedError
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SumPolicy
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from models.architecture import initial_parameters
 from protocol.names import FamilyName
 from protocol.questions import FitQuestion, fit_layout
@@ -75,7 +75,11 @@ def collect(
     collector = SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(norm_limit=10.0, maximum_examples=1000, stage_deadline_s=AMPLE_S, grace_s=0.5),
+        policy=SumPolicy(
+            norm_limit=10.0,
+            maximum_examples=1000,
+            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
+        ),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,

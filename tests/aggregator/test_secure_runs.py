@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 import secure_world
 from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, FleetInMemory, InProcessSession, Killed
-from msgspec import structs
+from family_changes import changed
 
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.coordinator import Coordinator
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import CONTROL, MOMENTS
 from aggregator.rounds.optimizers import FedAdam
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.settings import FamilySettings
 from edge_agent.learner.local_learner import LocalLearner
 from models.bundles import read_bundle
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
 from protocol.names import DeviceId
 
-SECURE = POLICY.model_copy(update={"secure_sum": True, "minimum_devices": 3})
+SECURE = changed(POLICY, secure_sum__enabled=True, cohort__minimum_devices=3)
 
 
 class MaskedDevices(secure_world.World):
@@ -34,7 +34,9 @@ class MaskedDevices(secure_world.World):
 
     def __init__(self, directory: Path) -> None:
         self.learners = dict[DeviceId, LocalLearner]()
-        super().__init__(directory, 4, policy=replace(secure_world.POLICY, norm_limit=POLICY.norm_limit))
+        super().__init__(
+            directory, 4, policy=replace(secure_world.POLICY, norm_limit=POLICY.rounds.norm_limit)
+        )
         self.accounts.close()
         self.accounts = PrivacyAccounts(
             directory / "pumps.sqlite",
@@ -91,10 +93,6 @@ class SecureWorld(aggregator_world.World):
         return made
 
 
-def with_changes(**changes: object) -> FamilySettings:
-    return FamilySettings(**{**SECURE.model_dump(), **changes})
-
-
 def check_release(world: SecureWorld, run: TrainingRun) -> None:
     assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
     bundle = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED))
@@ -105,7 +103,9 @@ def check_release(world: SecureWorld, run: TrainingRun) -> None:
 
 
 def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tmp_path: Path) -> None:
-    policy = with_changes(server_optimizer="fedadam", server_learning_rate=0.05, rounds=6)
+    policy = changed(
+        SECURE, rounds__server_optimizer="fedadam", rounds__server_learning_rate=0.05, rounds__count=6
+    )
     world = SecureWorld(tmp_path, policy)
     run = world.run()
     check_release(world, run)
@@ -119,7 +119,9 @@ def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tm
 
 
 def test_fedadams_moments_follow_the_sums_and_survive_a_kill(tmp_path: Path) -> None:
-    policy = with_changes(server_optimizer="fedadam", server_learning_rate=0.05, rounds=3)
+    policy = changed(
+        SECURE, rounds__server_optimizer="fedadam", rounds__server_learning_rate=0.05, rounds__count=3
+    )
     world = SecureWorld(tmp_path, policy)
     run = world.add_run()
 
@@ -142,9 +144,7 @@ def test_fedadams_moments_follow_the_sums_and_survive_a_kill(tmp_path: Path) -> 
 def test_scaffold_runs_under_masks_and_keeps_its_variate_over_a_kill(tmp_path: Path) -> None:
     world = SecureWorld(
         tmp_path,
-        with_changes(
-            training=structs.replace(SECURE.training, method="scaffold", learning_rate=0.1), rounds=4
-        ),
+        changed(SECURE, training__method="scaffold", training__learning_rate=0.1, rounds__count=4),
     )
     run = world.add_run()
     kinds: list[str] = []
@@ -175,7 +175,7 @@ def _variates(learners: Mapping[DeviceId, LocalLearner], run: str) -> np.ndarray
 
 
 def test_a_family_in_plain_plans_and_claims_nothing(tmp_path: Path) -> None:
-    world = SecureWorld(tmp_path, with_changes(secure_sum=False))
+    world = SecureWorld(tmp_path, changed(SECURE, secure_sum__enabled=False))
     run = world.run()
     assert (run.state, run.privacy) == (RunState.COMPLETED, None)
     assert world.masked.accounts._history.planned(run.id) is None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from family_changes import changed, family
 from structlog.testing import capture_logs
 
 from aggregator.errors import PrivacyBudgetError
@@ -16,7 +17,6 @@ from aggregator.rounds.collector import PlainCollector
 from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.settings import FamilySettings
 from models.architecture import Architecture
 from protocol.identity import public_key_pem
 from protocol.names import DeviceId, FamilyName, RunId
@@ -41,37 +41,36 @@ def run(rounds: int = 5) -> TrainingRun:
 
 
 def test_secure_sum_is_the_default_and_has_no_noise() -> None:
-    settings = FamilySettings(name=FAMILY)
-    assert settings.secure_sum
-    assert settings.sum_policy().noise is None
+    settings = family(FAMILY)
+    assert settings.secure_sum.enabled
+    assert settings.sum_policy.privacy.noise is None
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"minimum_devices": 2}, "too few for a secure sum"),
-        ({"secure_sum": False, "privacy": {"noise_multiplier": 1.0}}, "needs secure_sum = true"),
-        ({"privacy": {"noise_multiplier": 1.0, "colluders": 3}}, "leaves nobody honest"),
-        ({"privacy": {"epsilon_server": 3.0}}, "without privacy.noise_multiplier"),
+        ({"cohort": {"minimum_devices": 2}}, "too few for a secure sum"),
+        (
+            {"secure_sum": {"enabled": False}, "privacy": {"noise": {"noise_multiplier": 1.0}}},
+            "needs secure_sum.enabled = true",
+        ),
+        ({"privacy": {"noise": {"noise_multiplier": 1.0, "colluders": 3}}}, "leaves nobody honest"),
+        ({"privacy": {"budget": {"epsilon_server": 3.0}}}, "without noise.noise_multiplier"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        FamilySettings.model_validate({"name": FAMILY, **values})
+        family(FAMILY, **values)
 
 
 def test_run_beyond_the_budget_is_refused_before_it_starts_and_told_what_would_fit(tmp_path: Path) -> None:
-    privacy = {"noise_multiplier": 1.0, "epsilon_server": 5.0, "delta": 1e-5}
-    settings = FamilySettings.model_validate({"name": FAMILY, "minimum_devices": 10, "privacy": privacy})
-    accounts = PrivacyAccounts(
-        tmp_path / "ledger.sqlite", {FAMILY: settings.privacy.budget()}, now=lambda: 0.0
-    )
+    privacy = {"noise": {"noise_multiplier": 1.0}, "budget": {"epsilon_server": 5.0, "delta": 1e-5}}
+    settings = family(FAMILY, cohort={"minimum_devices": 10}, privacy=privacy)
+    accounts = PrivacyAccounts(tmp_path / "ledger.sqlite", {FAMILY: settings.privacy.budget}, now=lambda: 0.0)
     with pytest.raises(PrivacyBudgetError, match="the budget is 5"):
         accounts.plan_run(run().id, FAMILY, planned_questions(run(), settings, ARCHITECTURE, DEVICES))
     assert accounts.rounds(FAMILY) == ()
-    quiet = FamilySettings.model_validate(
-        {"name": FAMILY, "minimum_devices": 10, "privacy": {**privacy, "noise_multiplier": 8.0}}
-    )
+    quiet = changed(settings, privacy__noise__noise_multiplier=8.0)
     accounts.plan_run(run().id, FAMILY, planned_questions(run(), quiet, ARCHITECTURE, DEVICES))
     accounts.close()
 
@@ -84,9 +83,9 @@ def test_session_in_plain_is_logged_as_a_warning_and_a_secure_one_is_not(tmp_pat
     federation = FlowerFederation(FlowerServer(settings), accounts)
     roster = {DeviceId("a"): public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key())}
     with capture_logs() as logs:
-        secure = federation.open(RunId("r1"), roster, FamilySettings(name=FAMILY))
+        secure = federation.open(RunId("r1"), roster, family(FAMILY))
         assert logs == []
-        plain = federation.open(RunId("r2"), roster, FamilySettings(name=FAMILY, secure_sum=False))
+        plain = federation.open(RunId("r2"), roster, family(FAMILY, secure_sum={"enabled": False}))
     assert isinstance(secure.collector, SecureCollector)
     assert isinstance(plain.collector, PlainCollector)
     assert [(entry["event"], entry["log_level"], entry["run"]) for entry in logs] == [

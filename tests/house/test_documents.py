@@ -12,15 +12,23 @@ from click import Context, Group
 from typer.main import get_command
 
 from aggregator.cli import cli as aggregator
-from aggregator.settings import FamilySettings as AggregatorFamily
-from aggregator.settings import GateSettings, ThresholdSettings, TriggerSettings
+from aggregator.privacy.settings import FamilyBudget, NoiseSettings
+from aggregator.rounds.assessment import ThresholdSettings
+from aggregator.rounds.cohorts import CohortSettings
+from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.gate import GateSettings
+from aggregator.rounds.int8_settings import Int8Settings
+from aggregator.rounds.round_settings import RoundSettings
+from aggregator.rounds.sum_policy import SecureSumSettings
 from aggregator.settings import Settings as AggregatorSettings
+from aggregator.triggers import TriggerSettings
 from edge_agent import settings as agent_settings
 from edge_agent.commands.application import application as agent
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
 from fleet.cli import app as fleet
 from fleet.settings import EnrolmentSettings, MqttSettings
 from fleet.settings import Settings as FleetSettings
+from protocol.training import TrainingSettings as LearningSettings
 from simulations.cli import app as simulation
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +100,20 @@ def test_the_commands_are_found_at_all() -> None:
         ),
         (
             "docs/aggregator.md",
-            [AggregatorSettings, AggregatorFamily, GateSettings, ThresholdSettings, TriggerSettings],
+            [
+                AggregatorSettings,
+                FamilySettings,
+                RoundSettings,
+                CohortSettings,
+                SecureSumSettings,
+                GateSettings,
+                ThresholdSettings,
+                Int8Settings,
+                TriggerSettings,
+                NoiseSettings,
+                FamilyBudget,
+                LearningSettings,
+            ],
         ),
         ("deploy/examples/fleet.toml", [FleetSettings, MqttSettings, EnrolmentSettings]),
     ],
@@ -102,12 +123,7 @@ def test_every_key_of_a_configuration_is_explained(page: str, sections: list[typ
     for section in sections:
         if section is getattr(agent_settings, "PrivacySettings", None):
             continue  # docs/privacy.md has them
-        keys = (
-            [field.name for field in msgspec.structs.fields(section)]
-            if issubclass(section, msgspec.Struct)
-            else list(section.model_fields)  # type: ignore[attr-defined]  # pydantic, where it is not msgspec
-        )
-        for key in set(keys) - {"config_file"}:
+        for key in {field.name for field in msgspec.structs.fields(section)} - {"config_file"}:
             assert re.search(rf"\b{key}\b", text), f"{page} does not explain {section.__name__}.{key}"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from aggregator.initial_release import load_spec
-from aggregator.settings import load_settings as load_aggregator
+from aggregator.family_file import load_spec
+from aggregator.settings import load_aggregator_settings
 from edge_agent.settings import load_agent_settings as load_agent
 from fleet.rollouts.plans import RolloutPlan
 from fleet.settings import load_fleet_settings
@@ -37,7 +37,7 @@ def test_fleet_toml_is_read_and_agrees_with_the_agents() -> None:
 
 
 def test_aggregator_toml_is_read_and_its_rollout_is_a_plan_that_the_fleet_takes() -> None:
-    settings = load_aggregator(EXAMPLES / "aggregator.toml")
+    settings = load_aggregator_settings(EXAMPLES / "aggregator.toml")
     family = settings.families[load_agent(EXAMPLES / "agent.toml").family]
     plan = msgspec.convert(
         {"name": "x", "release": f"{family.name}/2", **(family.rollout or {})}, RolloutPlan

@@ -6,6 +6,7 @@ A program's table names every key with two valid values; a setting that is missi
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from aggregator.rounds.family import FamilySettings
+from aggregator.settings import PREFIX as AGGREGATOR_PREFIX
+from aggregator.settings import Settings as AggregatorSettings
+from aggregator.settings import load_aggregator_settings
 from edge_agent.settings import PREFIX as AGENT_PREFIX
 from edge_agent.settings import Settings as AgentSettings
 from edge_agent.settings import load_agent_settings
 from fleet.settings import PREFIX as FLEET_PREFIX
 from fleet.settings import Settings as FleetSettings
 from fleet.settings import load_fleet_settings
+from runtime.errors import SettingsError
 
 Load = Callable[[Path, Mapping[str, str]], msgspec.Struct]
 
@@ -28,7 +34,8 @@ Load = Callable[[Path, Mapping[str, str]], msgspec.Struct]
 class Program:
     """A program's settings: the struct, what loads it, and for each key two values that go with all the others.
 
-    `tags` says which of several tables stands where there is a choice, e.g. ``source.kind``.
+    `tags` says which of several tables stands where there is a choice, e.g. ``source.kind``. `lists` is TOML of the tables in lists,
+    which come by the file alone.
     """
 
     kind: type[msgspec.Struct]
@@ -36,6 +43,7 @@ class Program:
     load: Load
     values: dict[str, tuple[Any, Any]]
     tags: dict[str, str] = field(default_factory=dict)
+    lists: str = ""
 
 
 AGENT: dict[str, tuple[Any, Any]] = {
@@ -164,13 +172,126 @@ FLEETS = {
     ),
 }
 
-PROGRAMS = AGENTS | FLEETS
+PROGRAMS = (
+    AGENTS
+    | FLEETS
+    | {
+        "aggregator": Program(
+            AggregatorSettings,
+            AGGREGATOR_PREFIX,
+            load_aggregator_settings,
+            {
+                "listen": ("127.0.0.1:1", "0.0.0.0:2"),
+                "flower_listen": ("127.0.0.1:1", "0.0.0.0:2"),
+                "flower_public_address": ("a:1", "b.example:2"),
+                "tls_cert": ("a.pem", "/b.pem"),
+                "tls_key": ("a.key", "/b.key"),
+                "data_dir": ("a", "/b"),
+                "tenant": ("a", "b"),
+                "signing_key": ("a.key", "/b.key"),
+                "release_keys": (["a.pem"], ["b.pem", "/c.pem"]),
+                "watch_every_s": (0.5, 2),
+                "publish_patience_s": (0.5, 2),
+                "fleet.url": ("https://a", "https://b:1"),
+                "fleet.ca_file": ("a.pem", "/b.pem"),
+                "fleet.token_file": ("a", "/b"),
+                "fleet.timeout_s": (0.5, 2),
+                "mqtt.url": ("mqtt://127.0.0.1:1", "mqtts://broker.example"),
+                "mqtt.username": ("a", "b"),
+                "mqtt.password_file": ("a", "/b"),
+                "mqtt.ca_file": ("a.pem", "/b.pem"),
+                "mqtt.reconnect_s": (1.0, 2),
+            },
+            lists='[[family]]\nname = "a"\n',
+        ),
+    }
+)
 
 REPEATED = {
     *(("agent, " + kind, key) for kind in ("replay", "plugin") for key in AGENT),
     *(("fleet, accounts by command", key) for key in FLEET),
 }
 """What another entry of the same program has shown already."""
+
+FAMILY: dict[str, Any] = {
+    "name": "b",
+    "training.epochs": 7,
+    "training.batch_size": 7,
+    "training.learning_rate": 0.7,
+    "training.optimizer": "adam",
+    "training.momentum": 0.7,
+    "training.proximal": 0.7,
+    "training.gradient_clip": 0.7,
+    "training.method": "scaffold",
+    "training.maximum_examples": 7,
+    "training.example_privacy.clip_norm": 0.7,
+    "training.example_privacy.noise_multiplier": 0.7,
+    "training.example_privacy.sampling_rate": 0.7,
+    "training.example_privacy.steps": 7,
+    "training.maximum_staleness": 7,
+    "training.staleness_exponent": 0.7,
+    "rounds.count": 7,
+    "rounds.attempts": 7,
+    "rounds.deadline_s": 7.5,
+    "rounds.minimum_windows": 7,
+    "rounds.join_timeout_s": 7.5,
+    "rounds.join_settle_s": 7.5,
+    "rounds.join_spread_s": 7.5,
+    "rounds.norm_limit": 7.5,
+    "rounds.server_optimizer": "fedadam",
+    "rounds.server_learning_rate": 0.7,
+    "rounds.baseline": False,
+    "cohort.fraction": 0.7,
+    "cohort.over_selection": 1.7,
+    "cohort.minimum_devices": 7,
+    "cohort.sampling": "poisson",
+    "secure_sum.enabled": False,
+    "secure_sum.stage_deadline_s": 7.5,
+    "secure_sum.grace_s": 0.0,
+    "secure_sum.corrupt_fraction": 0.07,
+    "secure_sum.dropout_fraction": 0.07,
+    "secure_sum.split_view_safe": False,
+    "secure_sum.requires_confirmation": True,
+    "privacy.noise.noise_multiplier": 0.7,
+    "privacy.noise.assessment_noise_multiplier": 0.7,
+    "privacy.noise.clip": 0.7,
+    "privacy.noise.adaptive_clip": True,
+    "privacy.noise.clip_quantile": 0.7,
+    "privacy.noise.bits": 17,
+    "privacy.noise.mechanism": "skellam",
+    "privacy.noise.colluders": 1,
+    "privacy.budget.delta": 0.007,
+    "privacy.budget.epsilon_server": 7.5,
+    "privacy.budget.epsilon_release": 7.5,
+    "privacy.budget.maximum_participations": 7,
+    "gate.minimum_improvement": -0.7,
+    "gate.maximum_alarm_rate": 0.7,
+    "gate.maximum_int8_error": 0.7,
+    "threshold.quantile": 0.7,
+    "threshold.margin": 0.7,
+    "threshold.personal_minimum": 0.7,
+    "int8.weight_scales": "per-tensor",
+    "int8.edge_tpu": True,
+    "int8.prune_silent_units": True,
+    "trigger.drift_share": 0.7,
+    "trigger.precision_drift": True,
+    "trigger.within_s": 7.5,
+    "trigger.cooldown_s": 0,
+    "trigger.schedule_every_s": 7.5,
+    "rollout": {"target_query": "site==a"},
+}
+
+NEEDED_BESIDE: dict[str, dict[str, Any]] = {
+    "training.example_privacy.": {
+        "training.example_privacy.noise_multiplier": 1.0,
+        "training.example_privacy.sampling_rate": 0.1,
+        "training.example_privacy.steps": 10,
+    },
+    "privacy.noise.": {"privacy.noise.noise_multiplier": 0.1},
+    "privacy.budget.epsilon": {"privacy.noise.noise_multiplier": 1.0},
+    "int8.edge_tpu": {"int8.weight_scales": "per-tensor"},
+}
+"""By the beginning of a key: what makes it valid."""
 
 KEYS = [
     (name, key) for name, program in PROGRAMS.items() for key in program.values if (name, key) not in REPEATED
@@ -221,7 +342,12 @@ def resolved(value: Any, like: Any, folder: Path) -> Any:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_table_names_every_setting(name: str) -> None:
     program = PROGRAMS[name]
-    named = {key for other in PROGRAMS.values() if other.kind is program.kind for key in other.values}
+    named = {
+        key
+        for other in PROGRAMS.values()
+        if other.kind is program.kind
+        for key in [*other.values, *tomllib.loads(other.lists)]
+    }
     known = set(keys_of(program.kind, program.tags))
     assert known <= named
     assert set(program.values) <= known
@@ -237,10 +363,43 @@ def test_each_setting_comes_by_file_and_by_environment(
     assert in_file != in_environment
     # dotted keys of TOML: no table's header is needed
     written = program.tags | {k: v[0] for k, v in program.values.items()}
-    (tmp_path / "p.toml").write_text("".join(f"{k} = {toml(v)}\n" for k, v in written.items()))
+    (tmp_path / "p.toml").write_text(
+        "".join(f"{k} = {toml(v)}\n" for k, v in written.items()) + program.lists
+    )
     environment = {}
     if source == "environment":
         text = in_environment if isinstance(in_environment, str) else toml(in_environment)
         environment = {program.prefix + key.replace(".", "__").upper(): text}
     value = found(program.load(tmp_path / "p.toml", environment), key)
     assert value == resolved(in_environment if environment else in_file, value, tmp_path)
+
+
+def test_the_table_names_every_setting_of_a_family() -> None:
+    assert set(FAMILY) == set(keys_of(FamilySettings, {}))
+
+
+@pytest.mark.parametrize("key", FAMILY)
+def test_each_setting_of_a_family_comes_by_the_file(key: str, tmp_path: Path) -> None:
+    program = PROGRAMS["aggregator"]
+    beside = next((needs for start, needs in NEEDED_BESIDE.items() if key.startswith(start)), {})
+    family = {"name": "a"} | beside | {key: FAMILY[key]}
+    lines = [f"{k} = {toml(v[0])}" for k, v in program.values.items()]
+    lines += ["[[family]]", *(f"{k} = {toml(v)}" for k, v in family.items())]
+    (tmp_path / "p.toml").write_text("\n".join(lines))
+    settings = program.load(tmp_path / "p.toml", {})
+    assert isinstance(settings, AggregatorSettings)
+    assert found(settings.family[0], key) == FAMILY[key]
+
+
+def test_families_do_not_come_by_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("")
+    with pytest.raises(SettingsError, match=r"\[\[family\]\] are tables in a list; give them in the file"):
+        load_aggregator_settings(tmp_path / "p.toml", {f"{AGGREGATOR_PREFIX}FAMILY": "[]"})
+
+
+def test_the_command_line_clients_variables_are_no_settings_of_the_aggregator(tmp_path: Path) -> None:
+    program = PROGRAMS["aggregator"]
+    lines = [f"{k} = {toml(v[0])}" for k, v in program.values.items()]
+    (tmp_path / "p.toml").write_text("\n".join([*lines, program.lists]))
+    clients = {f"{AGGREGATOR_PREFIX}{name}": "x" for name in ("URL", "CA", "TOKEN_FILE")}
+    program.load(tmp_path / "p.toml", clients)

@@ -1,0 +1,126 @@
+"""How one model family learns: the ``[[family]]`` tables of aggregator.toml.
+
+Each table is owned, and checked, by the module that uses it; here they are put together, and what one means for another is
+refused in one sentence that says what to change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from aggregator.errors import PrivacyPlanError
+from aggregator.privacy.adaptive_clipping import clip_bit_noise, update_noise_multiplier
+from aggregator.privacy.settings import PrivacySettings
+from aggregator.rounds.assessment import ThresholdSettings
+from aggregator.rounds.cohorts import CohortSettings
+from aggregator.rounds.gate import GateSettings
+from aggregator.rounds.int8_settings import Int8Settings
+from aggregator.rounds.round_settings import RoundSettings
+from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
+from aggregator.triggers import TriggerSettings
+from protocol.errors import TopicError
+from protocol.names import check_name
+from protocol.training import TrainingSettings
+
+__all__ = ["FamilySettings"]
+
+SMALLEST_SUM: Final = 3
+"""Devices refuse smaller ones by themselves (`protocol.secure_sum.device_role.DevicePolicy`)."""
+
+
+class FamilySettings(Struct, frozen=True, kw_only=True):
+    """One family; `training` is handed to the devices whole, `rollout` to the fleet.
+
+    >>> FamilySettings(name="pump").cohort.minimum_devices
+    3
+    >>> FamilySettings(name="pump", cohort=CohortSettings(minimum_devices=2))
+    Traceback (most recent call last):
+    ValueError: cohort.minimum_devices = 2 is too few for a secure sum: of fewer than 3 devices each would learn the others' \
+answers; raise it, or set secure_sum.enabled = false
+
+    Raises:
+        ValueError: tables that do not go together.
+    """
+
+    name: str
+    training: TrainingSettings = TrainingSettings()
+    rounds: RoundSettings = RoundSettings()
+    cohort: CohortSettings = CohortSettings()
+    secure_sum: SecureSumSettings = SecureSumSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    gate: GateSettings = GateSettings()
+    threshold: ThresholdSettings = ThresholdSettings()
+    int8: Int8Settings = Int8Settings()
+    trigger: TriggerSettings = TriggerSettings()
+    rollout: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        try:
+            check_name(self.name, "name")
+        except TopicError as error:
+            raise ValueError(str(error)) from None
+        conflict = _sum_conflict(self) or _training_conflict(self)
+        if conflict is not None:
+            raise ValueError(conflict)
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether a linear detector is fitted beside the network and competes with it."""
+        is_exact = self.privacy.noise is None and self.training.example_privacy is None
+        return is_exact if self.rounds.baseline is None else self.rounds.baseline
+
+    @property
+    def sum_policy(self) -> SumPolicy:
+        """How secure rounds of this family are run."""
+        return SumPolicy(
+            norm_limit=self.rounds.norm_limit,
+            maximum_examples=self.training.maximum_examples,
+            stages=self.secure_sum,
+            privacy=self.privacy,
+        )
+
+
+def _sum_conflict(family: FamilySettings) -> str | None:
+    """Why the sums cannot be made like that; None where they can."""
+    quorum, noise, is_secure = family.cohort.minimum_devices, family.privacy.noise, family.secure_sum.enabled
+    if is_secure and quorum < SMALLEST_SUM:
+        return (
+            f"cohort.minimum_devices = {quorum} is too few for a secure sum: of fewer than {SMALLEST_SUM} devices each would"
+            " learn the others' answers; raise it, or set secure_sum.enabled = false"
+        )
+    if noise is None:
+        return None
+    if not is_secure:
+        return "privacy.noise needs secure_sum.enabled = true: distributed noise protects nobody in plain"
+    if noise.colluders >= quorum:
+        return f"privacy.noise.colluders = {noise.colluders} leaves nobody honest among cohort.minimum_devices = {quorum}"
+    if noise.adaptive_clip:
+        try:
+            update_noise_multiplier(noise.noise_multiplier, clip_bit_noise(quorum))
+        except PrivacyPlanError as error:
+            return f"privacy.noise: {error} (cohort.minimum_devices = {quorum})"
+    return None
+
+
+def _training_conflict(family: FamilySettings) -> str | None:
+    """Why a way of training does not go with the rest of the family, and what to change; None where it does."""
+    is_noised, is_baseline = family.privacy.noise is not None, bool(family.rounds.baseline)
+    if is_noised and family.training.method == "scaffold":
+        return (
+            'training.method = "scaffold" doubles what a device gives, and privacy.noise bounds one update: set'
+            ' method = "plain" (rounds.server_optimizer and training.proximal go with noise)'
+        )
+    if is_noised and is_baseline:
+        return (
+            "rounds.baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise;"
+            " leave baseline out"
+        )
+    if is_baseline and family.training.example_privacy is not None:
+        return (
+            "rounds.baseline = true needs exact moments, which tell what [family.training.example_privacy] hides: leave baseline"
+            " out"
+        )
+    return None

@@ -1,0 +1,47 @@
+"""How a family's runs go from round to round: how many, how long devices are waited for, and what the server does with a sum."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+__all__ = ["RoundSettings"]
+
+Seconds = Annotated[float, Meta(gt=0)]
+Above = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class RoundSettings(Struct, frozen=True, kw_only=True):
+    """``[family.rounds]``.
+
+    A run begins when the wanted devices have joined, when the quorum has and nobody new came for `join_settle_s`, or after
+    `join_timeout_s`.
+
+    Attributes:
+        count: rounds of a run.
+        attempts: so many void rounds in a row end the run.
+        deadline_s: then a round goes on with who has answered.
+        minimum_windows: fewest windows to join with.
+        join_timeout_s: longest wait for devices.
+        join_settle_s: wait for more once the quorum is there.
+        join_spread_s: arrivals are spread over this time.
+        norm_limit: L2 norm of one device's mean update: devices clip to it in a secure sum; in plain, larger ones are refused
+            by name.
+        server_optimizer: what moves the model by the mean update (`aggregator.rounds.optimizers`).
+        server_learning_rate: None takes the optimiser's own.
+        baseline: whether a linear detector is fitted beside the network; None: wherever sums are exact and no window is hidden.
+    """
+
+    count: Annotated[int, Meta(ge=1, le=1000)] = 5
+    attempts: Count = 3
+    deadline_s: Seconds = 120.0
+    minimum_windows: Count = 64
+    join_timeout_s: Seconds = 120.0
+    join_settle_s: Seconds = 15.0
+    join_spread_s: Annotated[float, Meta(ge=0)] = 0.0
+    norm_limit: Above = 10.0
+    server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
+    server_learning_rate: Above | None = None
+    baseline: bool | None = None
