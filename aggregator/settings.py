@@ -70,8 +70,11 @@ class Settings(Struct, frozen=True, kw_only=True):
             check_name(self.tenant, "tenant")
         except TopicError as error:
             raise ValueError(str(error)) from None
-        for address in (self.listen, self.flower_listen, self.flower_address):
-            split_endpoint(address)
+        for key in ("listen", "flower_listen", "flower_address"):
+            try:
+                split_endpoint(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
         if len(self.families) != len(self.family):
             raise ValueError("two [[family]] tables have the same name; each family is configured once")
 

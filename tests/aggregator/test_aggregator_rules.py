@@ -190,7 +190,7 @@ def test_what_just_reaches_a_limit_passes_and_what_just_misses_it_does_not() -> 
 def test_the_gain_is_relative_to_the_champion_and_one_without_loss_cannot_be_improved_on(
     candidate: float, champion: float, gain: float, passed: bool
 ) -> None:
-    limits = replace(EXACT, minimum_improvement=0.0)
+    limits = structs.replace(EXACT, minimum_improvement=0.0)
     check, *_ = check_candidate(
         limits, candidate_loss=candidate, champion_loss=champion, alarm_rate=0.0, threshold=1.0
     )

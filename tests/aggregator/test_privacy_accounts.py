@@ -121,7 +121,7 @@ def test_a_run_is_stopped_before_its_budget_is_exceeded(tmp_path: Path) -> None:
         assert accounts.figures(FAMILY).server <= 12
     assert 10 < len(refusals) < 18
     assert (
-        "no device was asked. End the run here, or raise the budget in [family.privacy] to at least epsilon_server = 1"
+        "no device was asked. End the run here, or raise [family.privacy.budget] to at least epsilon_server = 1"
         in refusals[0]
     )
     assert "epsilon_release" not in refusals[0]
