@@ -2,7 +2,7 @@
 
 ::
 
-    TLS ─► body limit ─► error translation ─► protobuf ─► node signature ─► roster ─┬─► messages, objects: `message_store`
+    TLS ─► error translation ─► body limit ─► protobuf ─► node signature ─► roster ─┬─► messages, objects: `message_store`
                                                                                     └─► the rest: Flower's own handlers
 
 No Control API (it starts runs with uploaded code), no Runtime API (it hands out task tokens), no FAB: this app cannot be
@@ -20,21 +20,25 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware.exceptions import ExceptionMiddleware
 
 from aggregator.flower import flower_internals
 from aggregator.flower.message_store import MessageStore
 from aggregator.flower.notifier import Notifier
 from protocol.names import DeviceId
 from protocol.questions import WHOLE_MESSAGES_HEADER
+from service.body_limit import BodyLimit
 
 __all__ = ["KeyRing", "LinkStateFactory", "fleet_app"]
+
+BODY_TIME_S: Final = 120.0
+"""How long a whole body may take: 4 MB, an update of a million parameters, at 300 kbit/s."""
 
 CallNext = Callable[[Request], Awaitable[Response]]
 
@@ -78,8 +82,11 @@ def fleet_app(
         redoc_url=None,
         openapi_url=None,
         middleware=[
-            Middleware(_BodyLimit, maximum_bytes=maximum_request_bytes),
             Middleware(BaseHTTPMiddleware, dispatch=flower_internals.http_error_translator),
+            Middleware(
+                ExceptionMiddleware
+            ),  # the body limit's refusals are Starlette's, which Flower does not know
+            Middleware(BodyLimit, maximum_bytes=maximum_request_bytes, body_time_s=BODY_TIME_S),
             Middleware(flower_internals.ProtobufTranslationMiddleware),
             Middleware(flower_internals.NodeAuthMiddleware),
             Middleware(BaseHTTPMiddleware, dispatch=guard),
@@ -180,18 +187,3 @@ class _Guard:
         node_id = self._state.get_node_id_by_public_key(key) or 0
         self._state.deactivate_node(node_id)
         return node_id
-
-
-class _BodyLimit:
-    """Refuses bodies that are too large or of unknown length before a byte of them is read."""
-
-    def __init__(self, app: ASGIApp, maximum_bytes: int) -> None:
-        self._app, self._maximum_bytes = app, maximum_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            declared = dict(scope["headers"]).get(b"content-length", b"")
-            if not declared.isdigit() or int(declared) > self._maximum_bytes:
-                await Response(status_code=413)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)

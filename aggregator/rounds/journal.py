@@ -66,6 +66,7 @@ class RunJournal:
 
     def __init__(self, store: RunStore, trusted: TrustedKeys, pacing: Pacing, patience_s: float) -> None:
         self._store, self._trusted, self._pacing, self._patience_s = store, trusted, pacing, patience_s
+        self._champion: tuple[RunId, ModelBundle] | None = None
 
     def get(self, run_id: str) -> TrainingRun:
         """The last committed record."""
@@ -99,8 +100,11 @@ class RunJournal:
         raise AssertionError("the waits never end")
 
     def champion(self, run: TrainingRun) -> ModelBundle:
-        """The release the run started from, verified again."""
-        return champion.read_champion(self._store.artifact(run.id, CHAMPION), self._trusted)
+        """The release the run started from: verified when this process first needs it, and then held until another run does."""
+        if self._champion is None or self._champion[0] != run.id:
+            content = self._store.artifact(run.id, CHAMPION)
+            self._champion = (run.id, champion.read_champion(content, self._trusted))
+        return self._champion[1]
 
     def model(self, run: TrainingRun) -> ModelState:
         """The global model after the last finished round."""

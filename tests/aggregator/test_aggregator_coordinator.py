@@ -108,7 +108,7 @@ def test_a_settled_quorum_does_not_wait_for_devices_that_never_come(world: World
     world.session.present = frozenset(world.devices[:3])
     run = world.run()
     assert run.state is RunState.COMPLETED
-    assert world.clock.now() < 1000 + POLICY.join_timeout_s
+    assert world.clock.now() < 1000 + POLICY.rounds.join_timeout_s
     assert len(run.participants) == 3
 
 

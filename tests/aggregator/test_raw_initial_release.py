@@ -10,7 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
-from aggregator.initial_release import load_spec, read_recordings
+from aggregator.family_file import load_spec
+from aggregator.initial_release import read_recordings
 from aggregator.release_keys import create_key_files, read_public_key
 from models.bundles import read_bundle
 from models.features import raw_spec

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from typer.testing import CliRunner
 
 from aggregator.cli import cli
@@ -162,7 +163,11 @@ def test_silent_units_leave_the_int8_model_and_not_the_training_model() -> None:
     parts[5][0] = -2.5  # this one does not fire on typical windows
     proposed = replace(plain, parameters=parameters, probes=np.zeros((4, 6), np.float32))
     sizes = [
-        len(exporter.int8_model(replace(proposed, int8=Int8Settings(prune_silent_units=wanted))))
+        len(
+            exporter.int8_model(
+                replace(proposed, int8=structs.replace(proposed.int8, prune_silent_units=wanted))
+            )
+        )
         for wanted in (False, True)
     ]
     assert sizes[1] < sizes[0] < len(exporter.int8_model(plain))

@@ -13,6 +13,7 @@ from msgspec import structs
 from secure_world import ARRAYS, FIT_LAYOUT, QUESTION, World, update
 
 from aggregator.privacy.ledger_entries import Outcome
+from aggregator.privacy.settings import FamilyBudget, PrivacySettings
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
@@ -162,7 +163,8 @@ def test_device_charges_its_account_before_its_answer_leaves_and_refuses_when_it
 
 
 def test_cap_announced_by_the_aggregator_is_enforced_by_the_device(tmp_path: Path) -> None:
-    w = World(tmp_path, 5, policy=replace(world.POLICY, maximum_participations=1))
+    privacy = PrivacySettings(budget=FamilyBudget(maximum_participations=1))
+    w = World(tmp_path, 5, policy=replace(world.POLICY, privacy=privacy))
     collect(w)
     with pytest.raises(QuorumMissedError, match="BudgetSpentError"):
         collect(w)

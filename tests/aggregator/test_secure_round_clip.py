@@ -138,7 +138,7 @@ def test_noisy_number_of_devices_within_the_clip_is_as_noisy_as_announced() -> N
 def test_device_compares_with_the_updates_clip_not_with_the_wider_norm_of_the_whole(
     tmp_path: Path, share: float, within: int
 ) -> None:
-    noise = replace(NOISE, noise_multiplier=0.4)
+    noise = structs.replace(NOISE, noise_multiplier=0.4)
     w = World(tmp_path, COUNT, policy=policy(noise), answers=lambda _: update_of_norm(share * noise.clip))
     collect(w)
     assert closings(w)[0].clip_bits == pytest.approx(within, abs=5 * clip_bit_noise(COUNT))
@@ -152,7 +152,7 @@ def test_updates_have_the_multiplier_of_the_paper_and_their_whole_clip() -> None
     wanted = update_noise_multiplier(NOISE.noise_multiplier, clip_bit_noise(COUNT))
     others = NOISE.clip * math.sqrt(1.02)
     assert encoding.noise_std("weighted_update") == pytest.approx(wanted * others)
-    quiet = make_encoding(FIT_LAYOUT, terms(replace(NOISE, noise_multiplier=1e-6), devices=COUNT))
+    quiet = make_encoding(FIT_LAYOUT, terms(structs.replace(NOISE, noise_multiplier=1e-6), devices=COUNT))
     words = quiet.encode(update_of_norm(NOISE.clip * 0.999), world.SeededBytes("x"))
     total = np.zeros(quiet.word_count, np.uint32)
     for _ in range(COUNT):
@@ -162,7 +162,7 @@ def test_updates_have_the_multiplier_of_the_paper_and_their_whole_clip() -> None
 
 
 def test_both_accounts_charge_the_bits_beside_the_updates(tmp_path: Path) -> None:
-    noise = replace(NOISE, noise_multiplier=0.4)
+    noise = structs.replace(NOISE, noise_multiplier=0.4)
     w = World(tmp_path, COUNT, policy=policy(noise))
     collect(w)
     spent = next(iter(w.devices.values())).budget.spending().cost
