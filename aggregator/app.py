@@ -42,6 +42,7 @@ from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.coordinator import Coordinator
+from aggregator.rounds.journal import RunJournal
 from aggregator.rounds.run_store import RunStore
 from aggregator.run_metrics import RunMetrics
 from aggregator.run_scheduler import RunScheduler
@@ -164,22 +165,16 @@ def build_aggregator(settings: Settings) -> Aggregator:
         now=time.time,
     )
     stopping = threading.Event()
+    pacing = Pacing(now=time.time, sleep=stopping.wait, is_stopping=stopping.is_set, draw=_chance.random)
     coordinator = Coordinator(
-        store=store,
+        journal=RunJournal(store, trusted, pacing, settings.publish_patience_s),
         families=settings.families,
         fleet=fleet,
         federation=FlowerFederation(flower, privacy),
         board=board,
         exporter=SigningExporter(signing_key),
-        trusted=trusted,
         flower_address=settings.flower_address,
-        pacing=Pacing(
-            now=time.time,
-            sleep=lambda s: _sleep(stopping, s),
-            is_stopping=stopping.is_set,
-            draw=_chance.random,
-        ),
-        patience_s=settings.publish_patience_s,
+        pacing=pacing,
         git_revision=GIT_REVISION,
         accounts=privacy,
     )
@@ -297,7 +292,3 @@ def _check_fleet(aggregator: Aggregator, ending: threading.Event, deadline: floa
             return
         if ending.wait(0.5):
             return
-
-
-def _sleep(stopping: threading.Event, seconds: float) -> None:
-    stopping.wait(seconds)

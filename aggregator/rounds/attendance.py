@@ -34,7 +34,7 @@ class Pacing:
     """
 
     now: Callable[[], float]
-    sleep: Callable[[float], None]
+    sleep: Callable[[float], object]
     is_stopping: Callable[[], bool]
     draw: Callable[[], float]
 

@@ -17,8 +17,10 @@ from protocol.names import FamilyName
 __all__ = ["fetch_champion", "next_version", "read_champion"]
 
 
-def fetch_champion(fleet: ReleaseFleet, family: FamilyName, trusted: TrustedKeys) -> tuple[str, bytes]:
-    """Return (release id, bundle bytes) of the newest release.
+def fetch_champion(
+    fleet: ReleaseFleet, family: FamilyName, trusted: TrustedKeys
+) -> tuple[bytes, ModelBundle]:
+    """The newest release: its bytes, and what they hold.
 
     Raises:
         ChampionError: there is no release yet, or its bundle is not the one a trusted key signed.
@@ -36,7 +38,7 @@ def fetch_champion(fleet: ReleaseFleet, family: FamilyName, trusted: TrustedKeys
         raise ChampionError(
             f"the fleet hands out {bundle.manifest.release!r} as {newest.release!r}; its store is damaged"
         )
-    return newest.release, content
+    return content, bundle
 
 
 def read_champion(content: bytes, trusted: TrustedKeys) -> ModelBundle:

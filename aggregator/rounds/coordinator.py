@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
 from aggregator.privacy.accounts import PrivacyAccounts
-from aggregator.rounds import champion
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.cohort_questions import CohortAnswer
 from aggregator.rounds.comparison import (
@@ -54,12 +53,10 @@ from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, Relea
 from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.reports import RoundCanceledError
-from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import WITH_DEVICES, ContestRecord, RoundRecord, RunState, TrainingRun
 from aggregator.rounds.training import ModelState, assess_candidate, train_round
 from models.architecture import Architecture
 from models.bundles import ModelBundle
-from protocol.bundle import TrustedKeys
 from protocol.errors import ProtocolError
 from protocol.privacy_claim import PrivacyClaim
 
@@ -75,12 +72,10 @@ class Coordinator:
     """Drives training runs, one at a time, from the thread that calls `advance`.
 
     Args:
-        store: where runs are kept.
+        journal: of the runs.
         families: their settings by name.
         fleet, federation, board, exporter: the world (`aggregator.rounds.ports`).
-        trusted: release keys under which a champion may be built upon.
         flower_address: what devices are told to dial.
-        patience_s: how long an unreachable fleet is waited for before the run fails.
         git_revision: for the provenance of releases.
         accounts: where secure runs are planned and their cost is read; None where every family is in plain.
     """
@@ -88,25 +83,22 @@ class Coordinator:
     def __init__(
         self,
         *,
-        store: RunStore,
+        journal: RunJournal,
         families: Mapping[str, FamilySettings],
         fleet: ReleaseFleet,
         federation: Federation,
         board: InvitationBoard,
         exporter: Exporter,
-        trusted: TrustedKeys,
         flower_address: str,
         pacing: Pacing,
-        patience_s: float = 600.0,
         git_revision: str = "",
         accounts: PrivacyAccounts | None = None,
     ) -> None:
         self._families, self._fleet, self._federation, self._board = families, fleet, federation, board
-        self._trusted, self._flower_address, self._pacing = trusted, flower_address, pacing
-        self._journal = RunJournal(store, trusted, pacing, patience_s)
+        self._journal, self._flower_address, self._pacing = journal, flower_address, pacing
         self._attendance: Attendance | None = None
         self._accounts = accounts
-        releasing = Releasing(self._journal, fleet, exporter, pacing, git_revision)
+        releasing = Releasing(journal, fleet, exporter, pacing, git_revision)
         self._steps: dict[RunState, Callable[[TrainingRun, FamilySettings], TrainingRun]] = {
             RunState.INVITING: self._invite,
             RunState.ROUND: self._train,
@@ -155,13 +147,10 @@ class Coordinator:
             return self._journal.end(run, RunState.FAILED, words)
 
     def _invite(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
-        release, content = self._journal.patiently(
-            lambda: champion.fetch_champion(self._fleet, run.family, self._trusted), run
-        )
-        bundle = champion.read_champion(content, self._trusted)
+        content, bundle = self._journal.newest_release(self._fleet, run)
         parameters = self._journal.starting_parameters(run, bundle)
         run = msgspec.structs.replace(
-            run, base_release=release, layout_sha256=bundle.architecture.layout_sha256
+            run, base_release=bundle.manifest.release, layout_sha256=bundle.architecture.layout_sha256
         )
         attendance = self._attend(run, policy)
         joined = attendance.gather()

@@ -18,6 +18,7 @@ from aggregator.errors import FleetUnreachableError, UnknownRunError
 from aggregator.rounds import champion
 from aggregator.rounds.assessment import Assessment, read_assessment
 from aggregator.rounds.attendance import Pacing
+from aggregator.rounds.ports import ReleaseFleet
 from aggregator.rounds.reports import CohortReport, RoundCanceledError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
@@ -98,6 +99,10 @@ class RunJournal:
                 raise RoundCanceledError("the run ended while the fleet was away", CohortReport())
             self._pacing.sleep(wait_s)
         raise AssertionError("the waits never end")
+
+    def newest_release(self, fleet: ReleaseFleet, run: TrainingRun) -> tuple[bytes, ModelBundle]:
+        """What a run builds upon, verified; raises as `champion.fetch_champion` and `patiently`."""
+        return self.patiently(lambda: champion.fetch_champion(fleet, run.family, self._trusted), run)
 
     def champion(self, run: TrainingRun) -> ModelBundle:
         """The release the run started from: verified when this process first needs it, and then held until another run does."""

@@ -24,6 +24,7 @@ from aggregator.rounds.cohorts import CohortSettings
 from aggregator.rounds.collector import Collector, PlainCollector
 from aggregator.rounds.coordinator import Coordinator
 from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.journal import RunJournal
 from aggregator.rounds.ports import Exporter, Member, ReleaseRecord
 from aggregator.rounds.round_settings import RoundSettings
 from aggregator.rounds.run_store import RunStore
@@ -254,16 +255,14 @@ class World:
 
     def coordinator(self) -> Coordinator:
         return Coordinator(
-            store=self.store,
+            journal=RunJournal(self.store, TRUSTED, self.clock.pacing, 30.0),
             families={FAMILY: self.policy},
             fleet=self.fleet,
             federation=self.federation,
             board=self.board,
             exporter=self.exporter,
-            trusted=TRUSTED,
             flower_address="127.0.0.1:9092",
             pacing=self.clock.pacing,
-            patience_s=30.0,
         )
 
     def add_run(self, name: str = "run-1") -> TrainingRun:
