@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from family_changes import family
 
 from aggregator.rounds.attendance import Attendance, Pacing
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.ports import Member
 from aggregator.rounds.reports import RoundCanceledError
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.settings import FamilySettings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
 
@@ -36,25 +37,17 @@ class Session:
 class World:
     """Implements `Federation` and `InvitationBoard` around a clock that sleeping moves on."""
 
-    def __init__(self, joins: Mapping[str, float] | None = None, *, devices: int = 4, **policy: Any) -> None:
+    def __init__(self, joins: Mapping[str, float] | None = None, *, devices: int = 4, **cohort: Any) -> None:
         self.joins, self.now, self.is_canceled, self.is_stopping = dict(joins or {}), 1000.0, False, False
         self.posted: list[TrainingInvitation] = []
         self.cleared: list[str] = []
         self.at: dict[float, Callable[[], None]] = {}
         self.session = Session(self)
-        self.policy = FamilySettings(
-            name=FAMILY,
-            secure_sum=False,
-            **{
-                "minimum_devices": 2,
-                "cohort_fraction": 1.0,
-                "over_selection": 1.0,
-                "join_timeout_s": 30.0,
-                "join_settle_s": 4.0,
-                "round_deadline_s": 20.0,
-                "round_attempts": 2,
-                **policy,
-            },
+        self.policy = family(
+            FAMILY,
+            secure_sum={"enabled": False},
+            cohort={"minimum_devices": 2, "over_selection": 1.0, **cohort},
+            rounds={"attempts": 2, "deadline_s": 20.0, "join_timeout_s": 30.0, "join_settle_s": 4.0},
         )
         self.members = [
             Member(device=DeviceId(f"d{n}"), public_key=b"pem", is_online=True) for n in range(devices)
@@ -95,7 +88,9 @@ class World:
             federation=self,
             board=self,
             flower_address="fedge.example:9092",
-            pacing=Pacing(now=lambda: self.now, sleep=self.sleep, is_stopping=lambda: self.is_stopping),
+            pacing=Pacing(
+                now=lambda: self.now, sleep=self.sleep, is_stopping=lambda: self.is_stopping, draw=lambda: 0.5
+            ),
             is_canceled=lambda: self.is_canceled,
         )
 
@@ -126,10 +121,10 @@ def test_an_invitation_is_good_as_long_as_the_rest_of_the_run_can_last(run: dict
 
 def test_everyone_who_is_wanted_is_enough_at_once() -> None:
     assert World(dict.fromkeys(("d0", "d1", "d2", "d3"), 0.0)).gathered() == (4, 0)
-    half = {"cohort_fraction": 0.5, "over_selection": 1.0}
+    half = {"fraction": 0.5, "over_selection": 1.0}
     assert World(dict.fromkeys(("d0", "d1"), 0.0), **half).gathered() == (2, 0)
     # 4 · 0.5 · 1.2 is 2.4: three are wanted, and never more than there are.
-    asked = World(dict.fromkeys(("d0", "d1", "d2"), 0.0), cohort_fraction=0.5, over_selection=1.2)
+    asked = World(dict.fromkeys(("d0", "d1", "d2"), 0.0), fraction=0.5, over_selection=1.2)
     assert asked.gathered() == (3, 0)
     assert World(dict.fromkeys(("d0", "d1"), 0.0), devices=2, over_selection=2.0).gathered() == (2, 0)
 

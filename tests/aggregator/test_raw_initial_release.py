@@ -85,7 +85,11 @@ def test_a_convolutional_release_hears_a_fault_that_leaves_every_channel_as_it_w
 @pytest.mark.parametrize(
     ("find", "replace", "said"),
     [
-        ("kernel = 6", "kernell = 6", "unknown key 'model.convolution.kernell'; did you mean 'model.convolution.kernel'?"),
+        (
+            "kernel = 6",
+            "kernell = 6",
+            "unknown key 'model.convolution.kernell'; did you mean 'model.convolution.kernel'?",
+        ),
         ("kernel = 6", "kernel = 5", "must be an odd multiple of stride 2"),
         (
             "samples = 16",

@@ -6,15 +6,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import family_changes
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from aggregator.errors import FleetUnreachableError, RunConflictError, UnknownRunError
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.run_scheduler import DISK_RETRY_S, JOIN_S, RunScheduler
-from aggregator.settings import FamilySettings, TriggerSettings
 from aggregator.triggers import DriftSummary
 
 DRIFTING = DriftSummary(devices=4, drifted_since=(990.0,) * 4)
@@ -54,7 +55,7 @@ class Driver:
 
 
 def family(name: str, **trigger: object) -> FamilySettings:
-    return FamilySettings(name=name, secure_sum=False, rounds=7, trigger=TriggerSettings(**trigger))  # type: ignore[arg-type]
+    return family_changes.family(name, secure_sum={"enabled": False}, rounds={"count": 7}, trigger=trigger)
 
 
 class World:
