@@ -18,6 +18,7 @@ from edge_agent.installation.acceptance import (
     check_space,
     novelty,
 )
+from edge_agent.installation.inbox import Inbox
 from edge_agent.installation.journal import Attempt, Baseline, BundleRef, Journal
 from edge_agent.installation.transitions import Decision, decide
 from edge_agent.installation.trial import Failed, Passed, Trial, TrialLimits, WindowRecord
@@ -482,3 +483,23 @@ def test_a_source_that_gives_other_features_cannot_feed_the_release(ours: dict, 
 
 def test_a_device_without_a_description_of_its_own_takes_the_releases() -> None:
     check_fit(MANIFEST, wanted(2), replace(REQUIREMENTS, features=None))
+
+
+# --- what wakes the worker, and what a device begins with ------------------------------------------------------------------------
+
+
+def test_an_inbox_hands_out_events_in_order_until_it_is_closed_and_nothing_after() -> None:
+    inbox = Inbox(clock=lambda: 7.0, jitter=lambda: 0.25)
+    assert (inbox.take(is_blocking=False), inbox.now(), inbox.jitter()) == (None, 7.0, 0.25)
+    for event in (ev.Probed(), asked(1)):
+        inbox.put(event)
+    assert inbox.is_interrupted(), "a request waits behind a result"
+    assert inbox.take(is_blocking=True) == ev.Probed()
+    assert inbox.take(is_blocking=False) == asked(1)
+    assert not inbox.is_interrupted()
+    inbox.put(ev.Probed())
+    assert not inbox.is_interrupted(), "a result interrupts nothing"
+    inbox.close()
+    assert inbox.is_interrupted()
+    assert inbox.take(is_blocking=True) is None, "who is closed begins nothing more"
+    inbox.wait(3600.0)  # returns at once

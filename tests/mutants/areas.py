@@ -78,6 +78,7 @@ AREAS = (
             "tests/models/test_drift_golden.py",
             "tests/models/test_drift_labels.py",
             "tests/edge_agent/test_agent_pipeline.py",
+            "tests/edge_agent/test_detection_memory.py",
         ),
     ),
     Area(

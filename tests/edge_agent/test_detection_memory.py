@@ -1,0 +1,134 @@
+"""What detection remembers over a restart, and what it does with a file that it cannot use."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.settings import StatePaths
+from models.drift.monitor import DriftMonitor, DriftSettings
+from models.drift.reference import fit_reference
+from models.standardiser import Standardiser
+from models.thresholds import PersonalThreshold
+
+pytestmark = pytest.mark.edge
+SCALE = Standardiser(mean=(1.0, -2.0), std=(0.5, 3.0), fitted_on=100)
+SENSORS = ("a", "b")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> DetectionMemory:
+    return DetectionMemory(StatePaths(tmp_path))
+
+
+def monitor(windows: int = 20) -> DriftMonitor:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 2))
+    made = DriftMonitor(fit_reference(rows, np.abs(rows[:, 0])), DriftSettings(), sensors=SENSORS)
+    for row in rows[:windows]:
+        made.update(row, float(abs(row[0])))
+    return made
+
+
+def test_a_new_device_remembers_nothing_and_says_nothing(
+    memory: DetectionMemory, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert memory.load_standardiser(2) is None
+    assert memory.load_remembered() == Remembered(bundle_sha256="", threshold=None, alarm_open=False)
+    assert memory.load_drift(SENSORS, DriftSettings()) is None
+    assert caplog.records == []
+
+
+def test_what_was_saved_is_there_after_a_restart(memory: DetectionMemory, tmp_path: Path) -> None:
+    threshold = PersonalThreshold(value=1.5, wanted=1.25, fitted_on=99)
+    remembered = Remembered(bundle_sha256="ab" * 32, threshold=threshold, alarm_open=True)
+    memory.save_standardiser(SCALE)
+    memory.save_remembered(remembered)
+    memory.save_drift(monitor())
+    again = DetectionMemory(StatePaths(tmp_path))
+    assert again.load_standardiser(2) == SCALE
+    assert again.load_remembered() == remembered
+    found = again.load_drift(SENSORS, DriftSettings())
+    assert found is not None
+    assert found.state() == monitor().state()
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        {"mean": (1.0,), "std": (1.0,)},
+        {"mean": (1.0, 2.0, 3.0), "std": (1.0, 1.0, 1.0)},
+        {"mean": (1.0, 2.0), "std": (1.0,)},
+        {"mean": (1.0,), "std": (1.0, 1.0)},
+        {"std": (1.0, 0.0)},
+        {"std": (-1.0, 1.0)},
+        {"std": (0.0, 0.0)},
+    ],
+)
+def test_a_scale_that_does_not_fit_the_source_is_not_used(
+    memory: DetectionMemory, caplog: pytest.LogCaptureFixture, scale: dict
+) -> None:
+    memory.save_standardiser(msgspec.structs.replace(SCALE, **scale))
+    assert memory.load_standardiser(2) is None
+    assert "the source delivers 2; commissioning again" in caplog.text
+
+
+def test_a_scale_that_is_not_finite_is_not_used(memory: DetectionMemory, tmp_path: Path) -> None:
+    for number in ("1e999", "-1e999"):
+        text = f'{{"mean": [1.0, {number}], "std": [1.0, 1.0], "fitted_on": 1}}'
+        StatePaths(tmp_path).standardiser.write_text(text)
+        assert memory.load_standardiser(2) is None
+    assert math.isinf(float("1e999"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"mean": 1}'])
+def test_a_damaged_file_is_reported_in_one_line_and_treated_as_missing(
+    memory: DetectionMemory, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    paths = StatePaths(tmp_path)
+    for path in (paths.standardiser, paths.drift):
+        path.write_bytes(content)
+    paths.detection.write_bytes(content if content != b'{"mean": 1}' else b'{"alarm_open": 1}')
+    assert memory.load_standardiser(2) is None
+    assert memory.load_remembered() == Remembered()
+    assert memory.load_drift(SENSORS, DriftSettings()) is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+    assert all("starting without it" in record.message for record in caplog.records)
+
+
+def test_the_drift_of_other_sensors_or_settings_begins_anew(
+    memory: DetectionMemory, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.save_drift(monitor())
+    assert memory.load_drift(("a",), DriftSettings()) is None
+    assert memory.load_drift(("a", "b", "c"), DriftSettings()) is None
+    assert caplog.records == []
+    assert memory.load_drift(SENSORS, DriftSettings(run_length=5000.0)) is None
+    assert "starting a new reference" in caplog.text
+
+
+def test_a_disk_that_refuses_is_said_once_until_it_works_again(
+    memory: DetectionMemory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def save() -> int:
+        caplog.clear()
+        memory.save_remembered(Remembered())
+        return len(caplog.records)
+
+    works = os.fsync
+    monkeypatch.setattr("os.fsync", full)
+    assert [save(), save(), save()] == [1, 0, 0]
+    monkeypatch.setattr("os.fsync", works)
+    assert save() == 0
+    monkeypatch.setattr("os.fsync", full)
+    assert [save(), save()] == [1, 0]
