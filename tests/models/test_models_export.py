@@ -294,5 +294,5 @@ def test_pieces_that_contradict_each_other_make_no_release() -> None:
     with pytest.raises(BundleContentError, match="another layout"):
         release(training_model=training_bytes("classifier"))
     wide = np.zeros((100, 7)) + np.random.default_rng(0).normal(size=(100, 7))
-    with pytest.raises(BundleContentError, match=r"edges in .* must be \(6, 9\)"):
+    with pytest.raises(BundleContentError, match="is about 7 features, its model takes 6"):
         release(reference=fit_reference(wide, np.abs(wide[:, 0])))
