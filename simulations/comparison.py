@@ -28,7 +28,6 @@ from models.thresholds import personal_threshold
 from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.grids import SCORE_GRID
-from protocol.training import TrainingSettings
 from simulations.machines import RecordedBearings
 from simulations.observer import Observer
 from simulations.scenario import Scenario
@@ -46,7 +45,7 @@ def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Ob
     first, second = (
         read_bundle(
             open_bundle(
-                observer.publisher.download(f"/v1/releases/{world.scenario.family}/{v}/bundle"), trusted
+                observer.publisher.download(f"/v1/releases/{world.scenario.family.name}/{v}/bundle"), trusted
             )
         )
         for v in (1, 2)
@@ -104,29 +103,26 @@ def _with_fleet_threshold(bundle: ModelBundle, bearings: RecordedBearings, world
         own = fit_standardiser(_commissioning(healthy, world.scenario))
         rows = own.apply(np.concatenate([healthy, bearings.rows(index, bearings.CHANGED)]))
         counts += SCORE_GRID.count(np.asarray([model.infer_and_score(row)[1] for row in rows]))
-    detection = world.scenario.detection
-    score = SCORE_GRID.quantile(counts, detection.quantile) * detection.margin
+    rule = world.scenario.family.threshold
+    score = SCORE_GRID.quantile(counts, rule.quantile) * rule.margin
     threshold = msgspec.structs.replace(bundle.manifest.threshold, score=score, fitted_on=int(counts.sum()))
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, threshold=threshold))
 
 
 def _alone(start: ModelBundle, rows: Rows, scenario: Scenario) -> ShareOver:
     model = TrainingModel(start.training_model, start.architecture)
-    training = scenario.training
+    family = scenario.family
+    training, rule = family.training, family.threshold
     result = fit(
         model,
         start.parameters,
         rows,
-        TrainingSettings(
-            epochs=training.epochs * training.rounds,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-        ),
+        msgspec.structs.replace(training, epochs=training.epochs * family.rounds.count),
         rng=np.random.default_rng(scenario.seed),
     )
     model.restore(result.parameters)
     own = np.asarray(model.infer(rows)[1])
-    threshold = float(np.quantile(own, scenario.detection.quantile)) * scenario.detection.margin
+    threshold = float(np.quantile(own, rule.quantile)) * rule.margin
     return _share_over(lambda x: model.infer(x)[1], threshold)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from simulations.addresses import Addresses
 from simulations.orders import rollout_body, rollout_groups
@@ -41,7 +42,9 @@ def fleet_table(scenario: Scenario, addresses: Addresses, *, is_mosquitto: bool)
 
 def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
     """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted."""
-    training = scenario.training
+    family = msgspec.structs.replace(
+        scenario.family, rollout=rollout_body(scenario, rollout_groups(scenario))
+    )
     return {
         "listen": addresses.aggregator,
         "flower_listen": addresses.flower,
@@ -57,30 +60,7 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
             "token_file": "../fleet/publisher.token",
         },
         "mqtt": _broker_account(addresses, "aggregator"),
-        "family": [
-            {
-                "name": scenario.family,
-                "training": {
-                    "epochs": training.epochs,
-                    "batch_size": training.batch_size,
-                    "learning_rate": training.learning_rate,
-                },
-                "rounds": {
-                    "count": training.rounds,
-                    "deadline_s": scenario.round_deadline_s,
-                    "join_timeout_s": scenario.join_timeout_s,
-                    "server_optimizer": training.server_optimizer,
-                    "baseline": training.baseline,
-                },
-                "cohort": {"minimum_devices": training.minimum_devices},
-                "secure_sum": {"stage_deadline_s": scenario.stage_deadline_s},
-                "trigger": {"drift_share": training.drift_share, "within_s": 600.0, "cooldown_s": 3600.0},
-                "privacy": _without_none(msgspec.to_builtins(training.privacy)),
-                "gate": {"maximum_alarm_rate": 0.05, "maximum_int8_error": 0.5},
-                "threshold": {"quantile": scenario.detection.quantile, "margin": scenario.detection.margin},
-                "rollout": rollout_body(scenario, rollout_groups(scenario)),
-            }
-        ],
+        "family": [_as_toml(family)],
     }
 
 
@@ -91,7 +71,7 @@ def agent_table(
     return {
         "state_dir": "state",
         "tenant": TENANT,
-        "family": scenario.family,
+        "family": scenario.family.name,
         "device": device,
         "hardware": hardware,
         "labels": {"machine": machine},
@@ -104,13 +84,16 @@ def agent_table(
         "mqtt": {"url": addresses.broker_url, "ca_file": "../../pki/ca.pem"},
         "flower": {"ca_file": "../../pki/ca.pem"},
         "source": source,
-        "detection": {
-            "commissioning_windows": scenario.detection.commissioning_windows,
-            "opens_after_windows": scenario.detection.opens_after_windows,
-        },
+        "detection": _as_toml(scenario.detection),
         "health": {"every_s": scenario.health_every_s},
         "debug": {"score_log": True},
     }
+
+
+def _as_toml(settings: Struct) -> Table:
+    """A program's own settings as the table that they are read from."""
+    table: Table = msgspec.to_builtins(settings)
+    return _without_none(table)
 
 
 def _without_none(table: Table) -> Table:

@@ -35,6 +35,35 @@ class AlarmRate:
 class Figures:
     """The figures of one run. Seconds are wall seconds, bytes are payload bytes; None where it did not happen.
 
+    Attributes:
+        devices: how many the fleet has heard of.
+        windows: scored by all devices together.
+        machine_hours: of machine time that was watched, all devices together.
+        faults_injected, faults_caught, faults_missed: by the world; caught is what has an alarm at the fleet.
+        seconds_to_catch: from the injection to the alarm in the fleet's store; the slowest.
+        times_published: alarms stored for one fault; the most.
+        false_alarms_at_first: before the load changed; version 1.
+        false_alarms_after_change: from the change until version 2 spreads.
+        false_alarms_after_learning: with version 2 everywhere, until version 3 comes.
+        raw_bytes: what streaming every sample would have cost.
+        telemetry_bytes: what all messages but training and updates did cost; bandwidth_saved_pct compares the two.
+        training_bytes, update_bytes: Flower's traffic, and bundles.
+        inference_p50_us: median device's median; inference_p99_us: worst device's 99th percentile; microseconds.
+        agent_memory_mb: proportional set size of the largest agent; with its learner, while a run lasts, the other.
+        rounds: that were not void.
+        seconds_per_round, seconds_per_round_beyond_training: mean; the second without what devices spent on training.
+        devices_per_round: mean participants.
+        loss_champion, loss_candidate: of the run's evaluation on held-out windows.
+        int8_error: mean squared difference to the float model over the mean square of its output.
+        epsilon_server, epsilon_release, delta: the run's privacy claim.
+        seconds_training_run: from the decision to the published release.
+        seconds_to_roll_out: version 2, from canary to everywhere.
+        seconds_to_recover: version 3, from its rollout's start until every device runs version 2 again.
+        final_release: what all devices run at the end; several are joined by commas.
+        process_deaths: processes of the world that were found dead and started again.
+        comparison: with recorded bearings: version 1, learning alone and learning together (`simulations.comparison`).
+        seconds_total: the whole story.
+
     `pace` is how many times slower than a quiet
     machine this one seemed at the beginning; the story's own waits are so much longer. `epsilon_server` and `epsilon_release` are the claim's; None: nothing limits them. `secure_sums` counts sums that were
     released under masks, the evaluation's too.

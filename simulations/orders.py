@@ -30,7 +30,7 @@ def rollout_body(scenario: Scenario, groups: list[dict[str, object]]) -> dict[st
     """The body of ``POST /v1/rollouts`` but for its name and release, with the scenario's health gate."""
     limit = scenario.rollout.maximum_anomaly_rate
     return {
-        "target_query": f"family=={scenario.family}",
+        "target_query": f"family=={scenario.family.name}",
         "groups": groups,
         "success": {
             "threshold_pct": 95,
@@ -47,8 +47,8 @@ def first_release_spec(
     width = len(features.names)
     rate = {"sample_rate_hz": features.sample_rate_hz} if features.sample_rate_hz else {}
     return {
-        "family": scenario.family,
-        "model": {"kind": "dense-autoencoder", "layers": [width, *scenario.training.hidden, width]},
+        "family": scenario.family.name,
+        "model": {"kind": "dense-autoencoder", "layers": [width, *scenario.hidden, width]},
         "features": {
             "kind": features.kind,
             "names": list(features.names),
@@ -57,6 +57,6 @@ def first_release_spec(
             **rate,
         },
         "commissioning_rows": min(scenario.detection.commissioning_windows, shortest_recording * 2 // 3),
-        "training": {"epochs": FIRST_EPOCHS, "learning_rate": scenario.training.learning_rate},
+        "training": {"epochs": FIRST_EPOCHS, "learning_rate": scenario.family.training.learning_rate},
         "seed": scenario.seed,
     }

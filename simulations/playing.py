@@ -110,11 +110,11 @@ def open_world_and_play(
 def _choose_machines(scenario: Scenario, data: str | None) -> Machines:
     settings, count = scenario.machines, scenario.devices
     if data is None:
-        return SimulatedMachines(settings, count, scenario.training.reference_machines, scenario.seed)
+        return SimulatedMachines(settings, count, scenario.reference_machines, scenario.seed)
     kind, equals, path = data.partition("=")
     if kind != "pronostia" or not equals or not path:
         raise ScenarioError(f"--data {data!r} is not known; use --data pronostia=PATH")
-    return RecordedBearings(settings, count, scenario.training.reference_machines, Path(path))
+    return RecordedBearings(settings, count, scenario.reference_machines, Path(path))
 
 
 @contextmanager

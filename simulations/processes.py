@@ -32,7 +32,19 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(kw_only=True)
 class WorldProcess:
-    """One supervised process. `restarts` counts how often it was started again; `pids` every pid it has had."""
+    """One supervised process.
+
+    Attributes:
+        name: what the world calls it.
+        arguments: its command line.
+        log: where its output goes.
+        environment: whole; nothing is added.
+        popen: its life now, or its last.
+        restarts: how often it was started again.
+        died_at: when it was found dead (the supervisor's clock); None while it lives.
+        pids: every pid it has had.
+        exit_codes: of its earlier lives, -N for signal N.
+    """
 
     name: str
     arguments: Sequence[str]

@@ -46,7 +46,27 @@ class Chapter:
 
 @dataclass(kw_only=True)
 class DeviceSeen:
-    """The newest the fleet knows of a device; counters as in protocol Health."""
+    """The newest the fleet knows of a device, from its last health message (protocol Health): counters since its first start.
+
+    Attributes:
+        device: its id.
+        hardware: the kind of device that it says it is.
+        machine: what the world calls the machine behind it.
+        online: whether the fleet has heard of it lately.
+        state: its agent's, e.g. ``commissioning`` or ``watching``.
+        release, desired_release: what it runs and what it shall run.
+        windows, windows_over: scored, and over the threshold.
+        anomalies: alarms it opened.
+        anomaly_rate: share of the latest windows over the threshold.
+        score_mean: mean score of the latest windows.
+        drift_score: of its detectors, 1 at the limit; drifted: whether they report drift.
+        machine_time_s: machine seconds watched.
+        p50_us, p99_us: of an inference, microseconds.
+        memory_bytes: proportional set size of the agent.
+        raw_bytes: samples seen; telemetry_bytes, training_bytes, update_bytes: sent and received, by kind.
+        training_run: the run it learns in, if any.
+        install_step: where the installation of a version stands.
+    """
 
     device: str
     hardware: str
@@ -100,7 +120,19 @@ class FaultInjected:
 
 @dataclass(kw_only=True)
 class TrainingSeen:
-    """A training run as the aggregator tells it. `rounds` are its round records, oldest first; `privacy` is its claim."""
+    """A training run as the aggregator tells it (``GET /v1/training-runs/{run}``).
+
+    Attributes:
+        run: its id.
+        state: of the run, in capitals.
+        began_s, ended_s: seconds of the story.
+        planned_rounds: how many there shall be.
+        rounds: its round records, oldest first, void ones too.
+        evaluation: losses and errors of candidate and champion.
+        privacy: its claim.
+        release: what it made, if anything.
+        reason: why it ended as it did.
+    """
 
     run: str
     state: str
@@ -116,7 +148,18 @@ class TrainingSeen:
 
 @dataclass(kw_only=True)
 class RolloutSeen:
-    """A rollout as the fleet tells it. `groups` are (name, state, done, devices)."""
+    """A rollout as the fleet tells it (``GET /v1/rollouts/{rollout}``).
+
+    Attributes:
+        rollout: its id.
+        release: what it brings.
+        state: of the rollout, in capitals.
+        began_s, ended_s: seconds of the story.
+        recovered_s: when every device was back on the version before, as the story saw it.
+        groups: (name, state, devices done, devices) in their order.
+        timeline: every change of state, oldest first.
+        reason: the newest the fleet gave.
+    """
 
     rollout: str
     release: str
@@ -144,7 +187,24 @@ class ScoreTrace:
 
 @dataclass(kw_only=True)
 class Record:
-    """Everything that was seen, in one place."""
+    """Everything that was seen, in one place.
+
+    Attributes:
+        title: of the story.
+        chapters: all of them, whether begun or not.
+        devices: the newest of each, by id.
+        alarms: as the fleet stored them, oldest first.
+        faults: that the world injected.
+        trainings, rollouts: by id, in the order of their creation.
+        drift_share: (second of the story, share of devices in drift), each time the world was looked at.
+        traces: every window of each device, by id.
+        deaths: (second of the story, process) of processes found dead.
+        learning_memory_bytes: agent and learner of one device together; the most that was seen.
+        comparison: see `Figures`.
+        now_s: second of the story of the last look.
+        epoch_s: Unix time of the story's beginning.
+        exit_reason: how it ended.
+    """
 
     title: str
     chapters: list[Chapter]

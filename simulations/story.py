@@ -54,7 +54,15 @@ def new_chapters() -> list[Chapter]:
 
 @dataclass(kw_only=True)
 class Story:
-    """Plays a world's story. `on_tick` is called about ten times a second (tests use it to kill processes)."""
+    """Plays a world's story.
+
+    Attributes:
+        world: what is acted upon.
+        record: what was seen so far; the story writes its chapters and faults, the observer everything else.
+        observer: fills the record.
+        screen: shows it.
+        on_tick: called about ten times a second; tests kill processes with it.
+    """
 
     world: World
     record: Record
@@ -84,15 +92,17 @@ class Story:
         self._let_health_arrive()
 
     def _enrol(self, chapter: Chapter) -> None:
+        """Start every program, make version 1 of machines that are not in the fleet, and give it to every device.
+
+        Over when each device has learned its own machine's normal.
+        """
         world = self.world
         self._say(chapter, "making certificates, keys and tokens")
         world.prepare()
         world.issue_tokens()
         self._say(chapter, f"starting the broker ({world.broker_name}) and the fleet")
         world.start_services(fleet_is_up=self.observer.fleet.is_up)
-        self._say(
-            chapter, f"training version 1 on {world.scenario.training.reference_machines} reference machines"
-        )
+        self._say(chapter, f"training version 1 on {world.scenario.reference_machines} reference machines")
         bundle = self._make_first_release()
         self.observer.publisher.post("/v1/releases", content=bundle.read_bytes())
         self._say(chapter, "starting the aggregator with its Flower server")
@@ -108,6 +118,7 @@ class Story:
         chapter.note = f"{len(self._devices())} devices on three kinds of hardware run version 1"
 
     def _watch(self, chapter: Chapter) -> None:
+        """Nothing happens, and next to nothing is sent."""
         self._pause(self.world.scenario.watch_s)
         seen = self._devices()
         raw, sent = sum(d.raw_bytes for d in seen), sum(d.telemetry_bytes for d in seen)
@@ -115,11 +126,12 @@ class Story:
         chapter.note = f"{sum(d.windows for d in seen):,} windows scored; {sent / 1e3:.0f} kB sent instead of {raw / 1e6:.0f} MB: {saved:.2f} % saved"
 
     def _change(self, chapter: Chapter) -> None:
+        """Most machines run under another load: healthy, and yet nothing that version 1 has seen."""
         scenario = self.world.scenario
         changed = self._changed_machines()
         for index, device in enumerate(self.world.devices[:changed]):
             self.world.machines.change(self.world.control_file(device), index)
-        wanted = scenario.training.drift_share
+        wanted = scenario.family.trigger.drift_share or 0.0
         self._say(
             chapter,
             f"{changed} machines run differently now; waiting until {wanted:.0%} of the fleet report drift",
@@ -128,6 +140,11 @@ class Story:
         chapter.note = f"{self._drifted():.0%} of the devices report drift"
 
     def _learn(self, chapter: Chapter) -> None:
+        """Nobody asks for it: the aggregator sees the drift, invites, trains, checks and publishes.
+
+        Raises:
+            StoryError: the run ended in another way; quotes the aggregator's reason.
+        """
         self._say(chapter, "the aggregator invites the fleet by itself")
         self._wait(lambda: bool(self.record.trainings), "a training run started by drift")
         self._say(chapter, "learners join and train on what their own machines showed them")
@@ -142,6 +159,11 @@ class Story:
         )
 
     def _spread(self, chapter: Chapter) -> None:
+        """Version 2 goes from group to group by its health, then its false alarms are watched.
+
+        Raises:
+            StoryError: the fleet rolled it back.
+        """
         self._say(chapter, "each group is watched before the next one follows")
         self._wait(lambda: self._rollout_of(2) is not None, "the rollout of version 2")
         self._wait(lambda: self._rollout_state(2) in {"COMPLETED", "ROLLED_BACK"}, "the rollout of version 2")
@@ -157,6 +179,7 @@ class Story:
         chapter.note = f"windows over threshold: {rates.false_alarms_after_change.windows_over_share:.1%} before, {rates.false_alarms_after_learning.windows_over_share:.1%} with version 2"
 
     def _break(self, chapter: Chapter) -> None:
+        """One machine breaks for real; over when the fleet has its alarm, and the machine is mended."""
         index, fault = self._inject_fault()
         self._say(chapter, f"{fault.device}: {fault.kind}")
         self._wait(lambda: fault.caught_s is not None, f"the alarm of {fault.device}")
@@ -205,7 +228,11 @@ class Story:
             self.world.machines.change(control, index)
 
     def _undo(self, chapter: Chapter) -> None:
-        family = self.world.scenario.family
+        """A harmful version with a valid signature is rolled out; the fleet has to find out by itself.
+
+        Over when every device runs version 2 again.
+        """
+        family = self.world.scenario.family.name
         good = self.observer.publisher.download(f"/v1/releases/{family}/2/bundle")
         bad = harmful_release(good, version=3, signing_key=self.world.release_key, now=time.time())
         self.observer.publisher.post("/v1/releases", content=bad)
@@ -221,6 +248,7 @@ class Story:
         chapter.note = f"it reached {touched} device(s); the fleet is back on version 2 after {rollout.recovered_s - rollout.began_s:.1f} s, without anyone's help"
 
     def _make_first_release(self) -> Path:
+        """Train version 1 as a person would, with ``fedge-aggregator initial-release``; returns the signed bundle."""
         world, scenario = self.world, self.world.scenario
         recordings, shortest = world.write_reference_recordings()
         spec = world.directory / "family.toml"
@@ -238,7 +266,7 @@ class Story:
     def _start_rollout(
         self, version: int, groups: list[dict[str, object]], other: dict[str, object] | None = None
     ) -> None:
-        release = release_id(self.world.scenario.family, version)
+        release = release_id(self.world.scenario.family.name, version)
         body = (
             rollout_body(self.world.scenario, groups) | {"name": release, "release": release} | (other or {})
         )
@@ -254,7 +282,7 @@ class Story:
         return seen is not None and seen.online
 
     def _all_run(self, version: int) -> bool:
-        wanted = release_id(self.world.scenario.family, version)
+        wanted = release_id(self.world.scenario.family.name, version)
         seen = self._devices()
         return len(seen) == len(self.world.devices) and all(d.release == wanted for d in seen)
 
@@ -265,7 +293,7 @@ class Story:
         return all(t.ended_s is not None for t in self.record.trainings.values())
 
     def _rollout_of(self, version: int) -> RolloutSeen | None:
-        wanted = release_id(self.world.scenario.family, version)
+        wanted = release_id(self.world.scenario.family.name, version)
         return next((r for r in self.record.rollouts.values() if r.release == wanted), None)
 
     def _rollout_state(self, version: int) -> str:

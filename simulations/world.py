@@ -51,7 +51,15 @@ _QUIET: Final = {
 
 
 class World:
-    """One simulated world. `prepare`, `start_services`, `start_agents`; the supervisor stops everything."""
+    """One simulated world. `prepare`, `start_services`, `start_agents`; the supervisor stops everything.
+
+    Args:
+        directory: absolute; everything of the world lies in it.
+        scenario: what it shall be, already at this machine's pace.
+        machines: behind the devices.
+        supervisor: starts and stops every process.
+        mosquitto: the broker; None embeds one.
+    """
 
     def __init__(
         self,

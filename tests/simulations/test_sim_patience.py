@@ -50,8 +50,10 @@ def test_this_machine_has_a_pace_within_its_limits() -> None:
 
 def test_on_a_slow_machine_deadlines_follow_and_machine_time_is_stretched_twofold_at_most() -> None:
     usual, slow = Scenario(), at_pace(Scenario(), 5.0)
-    assert slow.join_timeout_s == 5 * usual.join_timeout_s
-    assert slow.stage_deadline_s == 5 * usual.stage_deadline_s
+    assert slow.family.rounds.join_timeout_s == 5 * usual.family.rounds.join_timeout_s
+    assert slow.family.rounds.deadline_s == 5 * usual.family.rounds.deadline_s
+    assert slow.family.secure_sum.stage_deadline_s == 5 * usual.family.secure_sum.stage_deadline_s
+    assert slow.family.secure_sum.grace_s == 5 * usual.family.secure_sum.grace_s
     assert slow.machines.speed == usual.machines.speed / 2
     assert slow.watch_s * slow.machines.speed == usual.watch_s * usual.machines.speed
     assert slow.rollout.soak_s == 2 * usual.rollout.soak_s

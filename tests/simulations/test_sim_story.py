@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from simulations.mosquitto import BrokerChoice
 from simulations.playing import Outcome, open_world_and_play
 from simulations.processes import Supervisor
 from simulations.record import Record
@@ -62,12 +63,13 @@ def version_2_is_spreading(record: Record) -> bool:
     return any(r.release.endswith("/2") and r.state == "RUNNING" for r in record.rollouts.values())
 
 
-def play(world: Path, on_tick: Callable[[Record, Supervisor], None] = lambda *_: None) -> Outcome:
+def play(world: Path, broker: BrokerChoice, on_tick: Callable[[Record, Supervisor], None]) -> Outcome:
     with (world.parent / "screen.txt").open("w") as screen:
         return open_world_and_play(
             "quick",
             world,
             Console(file=screen, width=140),
+            broker=broker,
             report_path=world.parent / "report.html",
             picture_path=world.parent / "picture.svg",
             on_tick=on_tick,
@@ -89,15 +91,18 @@ def stored_by_fleet(world: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    "moments",
+    ("broker", "moments"),
     [
-        {"agent-d02": alarms_are_rising, "aggregator": a_run_is_open},
-        {"broker": alarms_are_rising, "learner": a_run_is_open, "fleet": version_2_is_spreading},
+        (BrokerChoice.EMBEDDED, {"agent-d02": alarms_are_rising, "aggregator": a_run_is_open}),
+        (
+            BrokerChoice.MOSQUITTO,
+            {"broker": alarms_are_rising, "learner": a_run_is_open, "fleet": version_2_is_spreading},
+        ),
     ],
     ids=["an agent and the aggregator", "the broker, a learner and the fleet"],
 )
 def test_the_story_ends_and_no_anomaly_is_lost_when_processes_are_killed(
-    tmp_path: Path, moments: dict[str, Callable[[Record], bool]]
+    tmp_path: Path, broker: BrokerChoice, moments: dict[str, Callable[[Record], bool]]
 ) -> None:
     world = tmp_path / "world"
     killers = [Killer(world, victim, moment) for victim, moment in moments.items()]
@@ -106,7 +111,7 @@ def test_the_story_ends_and_no_anomaly_is_lost_when_processes_are_killed(
         for killer in killers:
             killer(record, supervisor)
 
-    outcome = play(world, on_tick)
+    outcome = play(world, broker, on_tick)
     assert [killer.victim for killer in killers if killer.killed is None] == [], "their moment never came"
     # A learner is its agent's child: the supervisor of the story does not see it die.
     assert sorted(name for _, name in outcome.record.deaths) == sorted(moments.keys() - {"learner"})

@@ -1,0 +1,61 @@
+"""What a world writes is what its programs read: each file with the real loader, for both brokers and every scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from aggregator.settings import load_aggregator_settings
+from edge_agent.settings import load_agent_settings
+from fleet.settings import load_fleet_settings
+from simulations.machines import SimulatedMachines
+from simulations.mosquitto import Mosquitto
+from simulations.processes import Supervisor
+from simulations.scenario import BUILT_IN, Scenario, load_scenario
+from simulations.world import World
+
+MOSQUITTO = Mosquitto(program="mosquitto", plugin=Path("/usr/lib/plugin.so"))
+SCENARIOS = sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+
+
+def prepared(directory: Path, scenario: Scenario, mosquitto: Mosquitto | None = None) -> World:
+    machines = SimulatedMachines(scenario.machines, scenario.devices, 1, scenario.seed)
+    world = World(directory, scenario, machines, Supervisor(directory / "logs"), mosquitto=mosquitto)
+    world.prepare()
+    return world
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_aggregator_reads_the_very_family_that_the_scenario_holds(tmp_path: Path, name: str) -> None:
+    scenario = load_scenario(name)
+    prepared(tmp_path, scenario)
+    (family,) = load_aggregator_settings(tmp_path / "aggregator" / "aggregator.toml", {}).family
+    assert family.rollout is not None
+    assert msgspec.structs.replace(family, rollout=None) == scenario.family
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_agent_reads_the_very_detection_that_the_scenario_holds(tmp_path: Path, name: str) -> None:
+    scenario = load_scenario(name)
+    world = prepared(tmp_path, scenario)
+    for index, device in enumerate(world.devices):
+        settings = load_agent_settings(world.device_directory(device) / "agent.toml", {})
+        assert settings.detection == scenario.detection
+        assert (settings.device, settings.hardware) == (device, world.hardware(index))
+        assert settings.mqtt is not None
+        assert settings.mqtt.url == world.addresses.broker_url
+        assert settings.mqtt.tls
+
+
+@pytest.mark.parametrize(("mosquitto", "kept"), [(MOSQUITTO, "dynamic-security"), (None, "password-file")])
+def test_the_fleet_keeps_the_accounts_of_the_broker_that_the_world_has(
+    tmp_path: Path, mosquitto: Mosquitto | None, kept: str
+) -> None:
+    prepared(tmp_path, Scenario(), mosquitto)
+    mqtt = load_fleet_settings(tmp_path / "fleet" / "fleet.toml", {}).mqtt
+    assert mqtt is not None
+    assert mqtt.accounts == kept
+    assert mqtt.url.startswith("mqtts://127.0.0.1:")
+    assert set(mqtt.services) == {"aggregator"}
