@@ -124,6 +124,7 @@ def test_with_the_deployed_limits_no_event_is_dropped_while_the_fleet_reads_noth
         assert [text for _, text in fleet.heard] == [*(str(n) for n in range(many)), SENTINEL]
 
 
+@pytest.mark.slow
 def test_thirty_bursts_of_eight_enrolments_leave_no_device_outside(site: MosquittoSite) -> None:
     site.add_devices(*(Machine(name=f"old-{n}") for n in range(ACCOUNTS)))
     with site.database.write() as session:
@@ -273,6 +274,7 @@ def test_a_broker_without_the_plugin_is_said_to_be_the_reason(
     assert any("dynamic-security plugin" in line.get("hint", "") for line in logs)
 
 
+@pytest.mark.slow
 def test_no_password_ever_stands_in_a_log(site: MosquittoSite) -> None:
     site.write_state()
     site.broker.start()
