@@ -177,21 +177,28 @@ def _without_outermost(counts: NDArray[np.float64], share: float) -> NDArray[np.
 
 
 def reference_from_sums(assessment: Assessment) -> DriftReference:
-    """The fleet's reference: mean, std and 9 inner decile edges per feature, mean and std of the candidate's score."""
+    """The fleet's reference: mean, std and 9 inner decile edges per feature, mean and std of the candidate's score.
+
+    Raises:
+        SumError: no reference can be made of these sums: a feature that nobody counted, or a figure that is not finite.
+    """
     n = float(assessment.examples)
     mean = assessment.feature_sum / n
     std = np.sqrt(np.maximum(assessment.feature_squares / n - mean**2, _SMALLEST_STD**2))
-    return DriftReference(
-        edges=tuple(
-            _decile_edges(counts, scale)
-            for counts, scale in zip(assessment.feature_counts, std.tolist(), strict=True)
-        ),
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        score_mean=assessment.candidate_loss,
-        score_std=_score_std(assessment),
-        fitted_on=assessment.examples,
-    )
+    try:
+        return DriftReference(
+            edges=tuple(
+                _decile_edges(counts, scale)
+                for counts, scale in zip(assessment.feature_counts, std.tolist(), strict=True)
+            ),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
+            score_mean=assessment.candidate_loss,
+            score_std=_score_std(assessment),
+            fitted_on=assessment.examples,
+        )
+    except ValueError as error:
+        raise SumError(f"these sums give no reference for the fleet: {error}") from None
 
 
 def _decile_edges(counts: NDArray[np.float64], std: float) -> tuple[float, ...]:

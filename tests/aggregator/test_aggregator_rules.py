@@ -278,6 +278,17 @@ def test_sums_say_what_the_pooled_rows_would() -> None:
     assert reference.score_std == pytest.approx(scores.std(), rel=0.1)
 
 
+def test_sums_that_count_nothing_or_are_not_finite_give_no_reference() -> None:
+    assessment, _, _ = assessment_of_fleet()
+    for changes in (
+        {"candidate_loss": np.nan},
+        {"feature_counts": np.zeros_like(assessment.feature_counts)},
+        {"candidate_loss": np.inf},
+    ):
+        with pytest.raises(SumError, match="these sums give no reference for the fleet"):
+            reference_from_sums(replace(assessment, **changes))
+
+
 def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() -> None:
     assessment, _, scores = assessment_of_fleet()
     threshold = fit_threshold(assessment, ThresholdSettings(quantile=0.99, margin=1.1))
