@@ -200,7 +200,7 @@ def _try(path: str, source: str, tests: list[str], processor_s: float) -> int:
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + processor_s) + 1
     # The soft limit alone: a child of ours that sets limits of its own could not raise a hard one.
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     sys.meta_path.insert(0, MutantFinder(path, source))
     quick = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # nobody reads a mutant's shrunk example
     hypothesis.settings.register_profile(
