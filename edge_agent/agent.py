@@ -22,11 +22,12 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from edge_agent.agent_ports import Clocks, Installation, Reporter
+from edge_agent.agent_ports import Clocks, Installation
 from edge_agent.errors import SourceError
 from edge_agent.health import Vitals
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.pipeline import Judged, Pipeline, Unjudged
+from edge_agent.reporting import StatusReporter
 from edge_agent.score_log import ScoreLog
 from edge_agent.sources.port import Source, SourceWindow
 from edge_agent.telemetry import Telemetry
@@ -70,7 +71,7 @@ class Agent:
         telemetry: Telemetry,
         installation: Installation,
         learner: LearnerSupervisor,
-        reporter: Reporter,
+        reporter: StatusReporter,
         vitals: Vitals,
         score_log: ScoreLog | None,
         clocks: Clocks,

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.health import Vitals
 from edge_agent.installation.active import ActiveRelease
 from protocol.messages.kinds import InstallStep
-from protocol.messages.payloads import DesiredState, InstallReport, Payload
+from protocol.messages.payloads import DesiredState, InstallReport
 
-__all__ = ["Clocks", "Installation", "Reporter"]
+__all__ = ["Clocks", "Installation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +39,3 @@ class Installation(Protocol):
 
     def step(self) -> InstallStep:
         """Where installing stands."""
-
-
-class Reporter(Protocol):
-    """What the loop tells about itself now and then; `edge_agent.reporting.StatusReporter` is one."""
-
-    def due(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
-        """Write what others read of this device if it is time; a health message, and a new interval, if it is time for one."""
-
-    def health_now(self) -> None:
-        """The next call of `due` shall give a health message."""
-
-    def finish(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
-        """The last status and health of this boot."""

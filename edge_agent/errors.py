@@ -7,7 +7,6 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
 
     EdgeAgentError
     ├── SourceError              the sensor or the recording does not deliver (edge_agent.sources)
-    ├── LinkError                the road to the broker: refused, wrong password, no TLS where it is needed
     ├── InstallationError        a release is not installed; the one that runs keeps running
     │   ├── ReleaseRefusedError      the sender: stale, incompatible or untrusted; asking again does not help
     │   ├── InstallFailedError       this device or this release: no space, wrong golden outputs, a crash in the probe
@@ -56,7 +55,6 @@ __all__ = [
     "InstallTimeoutError",
     "InstallationError",
     "LearnerError",
-    "LinkError",
     "NoiseRequiredError",
     "NotEnrolledError",
     "NotReadyError",
@@ -75,10 +73,6 @@ class EdgeAgentError(FedgeError):
 
 class SourceError(EdgeAgentError):
     """The source cannot be opened or delivers something that is not a window."""
-
-
-class LinkError(EdgeAgentError):
-    """The broker cannot be used as configured."""
 
 
 class NotEnrolledError(EdgeAgentError):

@@ -32,6 +32,7 @@ from edge_agent.errors import (
     FleetTlsError,
     FleetUnreachableError,
 )
+from edge_agent.pinned_tls import pinned_context
 from protocol.errors import IdentityError
 from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
@@ -104,7 +105,7 @@ class FleetEndpoint:
         self._host, self._port = _host_and_port(url)
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._tls = _pinned_context(ca_file)
+        self._tls = pinned_context(ca_file, "fleet.ca_file")
 
     def exchange(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
@@ -281,18 +282,6 @@ def _host_and_port(url: str) -> tuple[str, int]:
             f"[fleet] url {url!r} is not an HTTPS address; write https://host[:port], e.g. https://127.0.0.1:8443"
         )
     return host, port or 443
-
-
-def _pinned_context(ca_file: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cafile=str(ca_file))
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(
-            f"[fleet] ca_file {ca_file} cannot be used: {error.strerror or error}; it must be the PEM of the fleet's CA"
-        ) from None
-    return context
 
 
 def _refusal(call: str, status: int, body: bytes) -> FleetAnswerError:

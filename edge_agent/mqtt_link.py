@@ -30,7 +30,6 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -38,12 +37,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.enrolled import MqttAccess
-from edge_agent.errors import LinkError
 from edge_agent.link import Message
+from edge_agent.pinned_tls import pinned_context
 from edge_agent.settings import MqttSettings
 from runtime.backoff import backoff_s
 
-__all__ = ["MqttLink", "client_tls"]
+__all__ = ["MqttLink"]
 
 log = logging.getLogger(__name__)
 
@@ -60,23 +59,6 @@ _LOOK_EVERY_MS: Final = 1000
 """How often an idle owner looks whether a ping is due or overdue."""
 _MOST_REASONS_TOLD: Final = 8
 """Different complaints in the log of one outage; errors that never repeat must not fill it either."""
-
-
-def client_tls(settings: MqttSettings) -> ssl.SSLContext | None:
-    """The TLS context that trusts `ca_file` and nothing else; None for ``mqtt://`` (loopback).
-
-    Raises:
-        LinkError: the CA file cannot be read or holds no certificate.
-    """
-    if not settings.tls:
-        return None
-    ca_file = settings.ca_file or Path()
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        raise LinkError(
-            f"cannot use mqtt.ca_file {ca_file}: {error}; expected a PEM file with the broker's CA"
-        ) from None
 
 
 class MqttLink:
@@ -105,7 +87,7 @@ class MqttLink:
             draw: uniform in [0, 1), for the jitter.
 
         Raises:
-            LinkError: the CA file cannot be used.
+            SettingsError: the CA file cannot be used.
         """
         self._settings = settings
         self._client_id = client_id
@@ -114,7 +96,8 @@ class MqttLink:
         self._subscriptions = subscriptions
         self._wake = wake
         self._draw = draw
-        self._tls = client_tls(settings)
+        ca_file = settings.ca_file if settings.tls else None
+        self._tls = pinned_context(ca_file, "mqtt.ca_file") if ca_file is not None else None
         self._incoming: queue.Queue[Message] = queue.Queue(_INCOMING)
         self._lock = threading.Lock()
         self._outgoing: deque[tuple[str, bytes, bool]] = deque()

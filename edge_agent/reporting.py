@@ -35,7 +35,7 @@ _MEMORY_EVERY_S = 10.0
 
 
 class StatusReporter:
-    """`Reporter` over the state directory."""
+    """Tells about the agent: to the disk, and to the fleet."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class StatusReporter:
         self._failing: set[str] = set()
 
     def due(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
-        """See `edge_agent.agent.Reporter`."""
+        """Write what others read of this device if it is time; a health message, and a new interval, if it is time for one."""
         settings = self._settings.health
         with self._telling_once("rows_not_buffered"):
             self._buffer.flush()
@@ -86,11 +86,11 @@ class StatusReporter:
         return health
 
     def health_now(self) -> None:
-        """See `edge_agent.agent.Reporter`."""
+        """The next call of `due` shall give a health message."""
         self._health_due_s = float("-inf")
 
     def finish(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
-        """See `edge_agent.agent.Reporter`."""
+        """The last status and health of this boot."""
         self._counters_due_s = float("-inf")
         self._write(vitals, clock_s, wall_s, durable=True)
         return [self._health(vitals, clock_s)]

@@ -12,7 +12,7 @@ import typer
 from edge_agent.app import run as run_agent
 from edge_agent.commands.status_table import print_status
 from edge_agent.fleet_client import FleetEndpoint
-from edge_agent.mqtt_link import client_tls
+from edge_agent.pinned_tls import pinned_context
 from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
@@ -85,8 +85,10 @@ def check_config(config: Config) -> int:
     source.close()
     if settings.fleet is not None:
         FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
-    if settings.mqtt is not None:
-        client_tls(settings.mqtt)
+    if settings.mqtt is not None and settings.mqtt.ca_file is not None:
+        pinned_context(settings.mqtt.ca_file, "mqtt.ca_file")
+    if settings.flower is not None:
+        pinned_context(settings.flower.ca_file, "flower.ca_file")
     print(
         f"{config} is fine: family {settings.family}, {source.spec.feature_count} features, {len(keys)} release key(s), state in {settings.state_dir}"
     )

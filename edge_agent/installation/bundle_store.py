@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from edge_agent.errors import InstallFailedError
 from protocol.limits import MAX_BUNDLE_BYTES
@@ -25,13 +25,6 @@ __all__ = ["BundleStore", "PartWriter"]
 
 FACTORY_NAME: Final = "factory.fedge"
 _LOCK_NAME: Final = "lock"
-
-
-class PartWriter(Protocol):
-    """Appends to a file that is being fetched."""
-
-    def write(self, chunk: bytes) -> None:
-        """Append; raises InstallFailedError where the disk is full."""
 
 
 class BundleStore:
@@ -103,7 +96,7 @@ class BundleStore:
         Raises:
             InstallFailedError: the disk is full or read-only.
         """
-        writer = _DurableAppender(self._part(sha256), offset)
+        writer = PartWriter(self._part(sha256), offset)
         try:
             yield writer
         finally:
@@ -157,8 +150,8 @@ class BundleStore:
         return self._directory / f"{sha256}.part"
 
 
-class _DurableAppender:
-    """Writes behind `offset`, turning the disk's failures into ours."""
+class PartWriter:
+    """Writes a part behind `offset`, turning the disk's failures into ours."""
 
     def __init__(self, path: Path, offset: int) -> None:
         self._path = path
@@ -170,6 +163,7 @@ class _DurableAppender:
             raise self._failure(error) from None
 
     def write(self, chunk: bytes) -> None:
+        """Append; raises InstallFailedError where the disk is full."""
         rest = memoryview(chunk)
         try:
             while rest:
@@ -178,6 +172,7 @@ class _DurableAppender:
             raise self._failure(error) from None
 
     def close(self) -> None:
+        """Make it durable; raises as `write`."""
         try:
             os.fsync(self._descriptor)
             fsync_directory(self._path.parent)

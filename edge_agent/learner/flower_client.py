@@ -10,7 +10,6 @@ Safe to use from two threads (questions on one, heartbeats on the other).
 from __future__ import annotations
 
 import base64
-import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +24,10 @@ from edge_agent.errors import (
     AggregatorAnswerError,
     AggregatorRefusedError,
     AggregatorUnreachableError,
-    LearnerError,
 )
 from edge_agent.learner import flower_internals
 from edge_agent.learner.learner_stats import Traffic
+from edge_agent.pinned_tls import pinned_context
 from protocol.identity import public_key_pem
 from protocol.questions import WHOLE_MESSAGES_HEADER
 
@@ -60,7 +59,7 @@ class FlowerClient:
         now: Unix seconds; signed into each request, so it must be right within five minutes.
 
     Raises:
-        LearnerError: the CA file cannot be used.
+        SettingsError: the CA file cannot be used.
     """
 
     def __init__(
@@ -71,13 +70,12 @@ class FlowerClient:
         self._node: Any = None
         self._sends_whole = False
         self.traffic = Traffic()
-        try:
-            trust = ssl.create_default_context(cafile=str(ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise LearnerError(f"CA file {ca_file} cannot be used: {error}; give PEM certificates") from None
         # trust_env: neither a proxy nor a CA of the environment may come between device and aggregator.
         self._http = httpx.Client(
-            base_url=f"https://{address}/v1/fleet/", verify=trust, timeout=REQUEST_TIMEOUT_S, trust_env=False
+            base_url=f"https://{address}/v1/fleet/",
+            verify=pinned_context(ca_file, "flower.ca_file"),
+            timeout=REQUEST_TIMEOUT_S,
+            trust_env=False,
         )
 
     def activate(self) -> None:

@@ -11,28 +11,29 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from agent_broker import BrokerThread, ListeningFleet
+from agent_broker import ListeningFleet, agents_broker
 from agent_world import DEVICE, PASSWORD
 from free_ports import free_port
+from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
 
 from edge_agent.enrolled import MqttAccess
-from edge_agent.errors import LinkError
 from edge_agent.link import Message
-from edge_agent.mqtt_link import MqttLink, client_tls
+from edge_agent.mqtt_link import MqttLink
 from edge_agent.settings import MqttSettings
 from edge_agent.telemetry import Identity, last_will, subscriptions
 from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import AgentState, DeathReason, Kind
 from protocol.messages.payloads import Ack, Death, Health
+from runtime.errors import SettingsError
 
 IDENTITY = Identity(tenant="demo", device=DEVICE, family="pump", boot_id="b1")
 HEALTH_TOPIC = f"fedge/v1/demo/{DEVICE}/health"
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerThread]:
-    made = BrokerThread(tmp_path)
+def broker(tmp_path: Path) -> Iterator[MosquittoBroker]:
+    made = agents_broker(tmp_path)
     yield made
     made.stop()
 
@@ -70,7 +71,7 @@ def _health(sequence: int = 1) -> bytes:
 
 
 def test_a_broker_that_appears_later_is_found_and_both_directions_work(
-    broker: BrokerThread, connect: Callable[..., MqttLink]
+    broker: MosquittoBroker, connect: Callable[..., MqttLink]
 ) -> None:
     woken = threading.Event()
     link = connect(broker.url, ca_file=broker.ca_file, wake=woken.set)
@@ -96,7 +97,7 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
 
 
 def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
-    broker: BrokerThread, connect: Callable[..., MqttLink]
+    broker: MosquittoBroker, connect: Callable[..., MqttLink]
 ) -> None:
     broker.start()
     link = connect(broker.url, ca_file=broker.ca_file)
@@ -108,7 +109,7 @@ def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
 
 
 def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
-    broker: BrokerThread, connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
+    broker: MosquittoBroker, connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "edge_agent")
     broker.start()
@@ -151,7 +152,7 @@ def test_no_broker_is_told_in_one_line(
 
 
 def test_a_clean_close_sends_what_was_published_last_and_no_will(
-    broker: BrokerThread, connect: Callable[..., MqttLink]
+    broker: MosquittoBroker, connect: Callable[..., MqttLink]
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
@@ -168,12 +169,13 @@ def test_a_clean_close_sends_what_was_published_last_and_no_will(
         fleet.close()
 
 
-def test_a_ca_file_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_ca_file_that_is_none_is_one_clear_error(tmp_path: Path, connect: Callable[..., MqttLink]) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")
     for name in ("ca.pem", "missing.pem"):
-        with pytest.raises(LinkError, match=r"cannot use mqtt\.ca_file .*PEM file with the broker's CA"):
-            client_tls(MqttSettings(url="mqtts://broker.example", ca_file=tmp_path / name))
-    assert client_tls(MqttSettings(url="mqtt://127.0.0.1")) is None
+        with pytest.raises(
+            SettingsError, match=r"mqtt\.ca_file .*cannot be used: .*must be the PEM of the CA"
+        ):
+            connect("mqtts://broker.example", ca_file=tmp_path / name)
 
 
 def test_a_broker_that_acknowledges_nothing_fills_a_bounded_queue_and_the_link_then_says_no(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_broker import BrokerThread, ListeningFleet
+from agent_broker import ListeningFleet, agents_broker
 from agent_world import (
     ARCHITECTURE,
     DEVICE,
@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from free_ports import free_port
+from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
 
 from edge_agent.version import AGENT_VERSION
@@ -49,13 +50,13 @@ RESEND = "[outbox]\nresend_s = 0.5\n"
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerThread]:
-    made = BrokerThread(tmp_path)
+def broker(tmp_path: Path) -> Iterator[MosquittoBroker]:
+    made = agents_broker(tmp_path)
     yield made
     made.stop()
 
 
-def _device(directory: Path, broker: BrokerThread, extra: str = RESEND) -> Path:
+def _device(directory: Path, broker: MosquittoBroker, extra: str = RESEND) -> Path:
     # 70 healthy windows for the scale, then a fault of 20 windows in every 100: anomalies come steadily.
     quiet = healthy(70, 9) * 0.5
     rows = np.concatenate([healthy(100), *([faulty(20), quiet] * 3)])
@@ -79,7 +80,7 @@ def _stored_anomalies(config: Path) -> set[str]:
     return {f"{DEVICE}/{boot}/{sequence}" for boot, sequence in rows}
 
 
-def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: BrokerThread) -> None:
+def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: MosquittoBroker) -> None:
     config = _device(tmp_path, broker)
     with running_agent(config) as agent:
         wait_until(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
@@ -107,7 +108,7 @@ def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: Broker
 
 
 def test_lost_acknowledgements_mean_repetition_and_no_loss_and_duplicated_ones_nothing(
-    tmp_path: Path, broker: BrokerThread
+    tmp_path: Path, broker: MosquittoBroker
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker, acknowledges=False)
@@ -125,7 +126,7 @@ def test_lost_acknowledgements_mean_repetition_and_no_loss_and_duplicated_ones_n
         fleet.close()
 
 
-def test_a_broker_that_dies_and_returns_costs_no_event(tmp_path: Path, broker: BrokerThread) -> None:
+def test_a_broker_that_dies_and_returns_costs_no_event(tmp_path: Path, broker: MosquittoBroker) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
     config = _device(tmp_path, broker)
@@ -146,7 +147,7 @@ def test_a_broker_that_dies_and_returns_costs_no_event(tmp_path: Path, broker: B
 
 
 def test_poison_on_every_downlink_is_counted_and_the_agent_goes_on(
-    tmp_path: Path, broker: BrokerThread
+    tmp_path: Path, broker: MosquittoBroker
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
@@ -172,7 +173,7 @@ def test_poison_on_every_downlink_is_counted_and_the_agent_goes_on(
 
 
 def test_birth_death_and_the_last_will_tell_when_a_device_comes_and_goes(
-    tmp_path: Path, broker: BrokerThread
+    tmp_path: Path, broker: MosquittoBroker
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
@@ -200,7 +201,7 @@ def test_birth_death_and_the_last_will_tell_when_a_device_comes_and_goes(
 
 
 def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
-    tmp_path: Path, broker: BrokerThread
+    tmp_path: Path, broker: MosquittoBroker
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
@@ -225,7 +226,7 @@ def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
 
 
 def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watches_on(
-    tmp_path: Path, broker: BrokerThread
+    tmp_path: Path, broker: MosquittoBroker
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
@@ -298,7 +299,7 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: BrokerThread) -> None:
+def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: MosquittoBroker) -> None:
     config = _device(tmp_path, broker)
     assert (
         "is fine: family pump, 6 features"
@@ -345,7 +346,7 @@ def test_wrong_use_is_one_line_and_status_2(words: tuple[str, ...], expected: st
     ],
 )
 def test_a_device_that_is_not_set_up_is_told_what_is_missing(
-    tmp_path: Path, broker: BrokerThread, spoil: str, expected: str
+    tmp_path: Path, broker: MosquittoBroker, spoil: str, expected: str
 ) -> None:
     config = _device(tmp_path, broker)
     (tmp_path / spoil).unlink()
