@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import random
 import select
@@ -57,6 +58,9 @@ _UNACKNOWLEDGED: Final = 20
 """Messages that the broker has not acknowledged; the receive window of most brokers, and paho's own."""
 _LOOK_EVERY_MS: Final = 1000
 """How often an idle owner looks whether a ping is due or overdue."""
+_LAST_WORDS_S: Final = 1.0
+_LAST_WORDS: Final = 100
+"""How long, and for how many reads, a broker may go on talking after the goodbye."""
 _MOST_REASONS_TOLD: Final = 8
 """Different complaints in the log of one outage; errors that never repeat must not fill it either."""
 
@@ -201,9 +205,7 @@ class MqttLink:
         """Read and write until the connection ends; nobody else ever waits for the socket."""
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
-        farewells = 0
-        # A broker that does not take the farewell gets one more turn for it.
-        while (sock := client.socket()) is not None and farewells < 2:
+        while (sock := client.socket()) is not None:
             poller.register(sock, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
             # What TLS has decrypted already no longer shows at the socket.
             is_readable = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
@@ -217,8 +219,9 @@ class MqttLink:
             client.loop_misc()
             self._send_waiting(client)
             if self._stopping.is_set():
-                client.disconnect()
-                farewells += 1
+                if client.socket() is not None:
+                    _hang_up(client, sock.fileno())
+                return
 
     def _send_waiting(self, client: mqtt.Client) -> None:
         while self._outgoing and self._unacknowledged < _UNACKNOWLEDGED:
@@ -282,3 +285,18 @@ class MqttLink:
             log.warning(
                 "broker_unreachable url=%s: %s The agent goes on and keeps trying.", self._settings.url, what
             )
+
+
+def _hang_up(client: mqtt.Client, descriptor: int) -> None:
+    """Say goodbye and let the broker close first.
+
+    paho closes at once. What the broker was just saying would then reset the connection, the goodbye would be lost on
+    its way, and the broker would speak this device's will. A second descriptor keeps the connection until it is over.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as line, contextlib.suppress(OSError):
+        client.disconnect()
+        line.settimeout(_LAST_WORDS_S)
+        line.shutdown(socket.SHUT_WR)
+        for _ in range(_LAST_WORDS):
+            if not line.recv(65536):
+                return

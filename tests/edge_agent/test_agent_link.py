@@ -226,3 +226,23 @@ def test_a_broker_that_talks_nonsense_costs_one_connection_and_not_the_link(
                         pass
         link.close(1.0)
         assert not link._thread.is_alive()
+
+
+def test_a_goodbye_arrives_although_the_broker_is_still_talking(connect: Callable[..., MqttLink]) -> None:
+    # Bytes that meet a closed socket reset the connection; the broker would lose the goodbye and speak the will.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        link = connect(f"mqtt://127.0.0.1:{server.getsockname()[1]}")
+        visitor, _ = server.accept()
+        with visitor:
+            visitor.recv(1024)
+            visitor.sendall(b"\x20\x02\x00\x00")
+            wait_until(lambda: link.is_connected, "the connection")
+            closing = threading.Thread(target=link.close, args=(5.0,))
+            closing.start()
+            wait_until(lambda: visitor.recv(4096, socket.MSG_PEEK).endswith(b"\xe0\x00"), "the goodbye")
+            for _ in range(3):
+                visitor.sendall(b"\xd0\x00")
+                closing.join(0.05)
+            assert visitor.recv(4096).endswith(b"\xe0\x00")
+        closing.join()
+        assert not link._thread.is_alive()
