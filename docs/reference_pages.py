@@ -63,10 +63,12 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def _settings() -> dict[str, str]:
+    from aggregator.settings import Settings as Aggregator
     from edge_agent.settings import Settings as Agent
     from fleet.settings import Settings as Fleet
 
     return {
+        "aggregator-settings": settings_page("fedge-aggregator", Aggregator, "FEDGE_AGGREGATOR_"),
         "agent-settings": settings_page("fedge-agent", Agent, "FEDGE_AGENT_"),
         "fleet-settings": settings_page("fedge-fleet", Fleet, "FEDGE_FLEET_SERVICE_"),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
@@ -21,24 +22,17 @@ __all__ = ["settings_page"]
 
 def settings_page(program: str, kind: type[Struct], prefix: str) -> str:
     """The page of one program's settings, as Markdown."""
+    example = f"{prefix}{kind.__struct_fields__[0].upper()}"
     lines = [
         f"# Settings of {program}",
         "",
         f"Each key of the file, in its table; `{prefix}` and the key in capitals, tables joined by `__`, sets it from",
-        f"the environment: `{prefix}STATE_DIR`. The environment goes over the file; tables in lists come by file only.",
+        f"the environment: `{example}`. The environment goes over the file; tables in lists come by file only.",
     ]
     for path, table in _tables(kind, ()):
+        text, reasons = _explained(table)
         heading = f"[{dotted(path)}]" if path else "Top of the file"
-        lines += [
-            "",
-            f"## {heading}",
-            "",
-            inspect.getdoc(table) or "",
-            "",
-            "| key | valid | default | |",
-            "|---|---|---|---|",
-        ]
-        reasons = _reasons(table)
+        lines += ["", f"## {heading}", "", text, "", "| key | valid | default | |", "|---|---|---|---|"]
         for field in msgspec.structs.fields(table):
             if field.name != CONFIG_FILE and not list(_structs(field.type)):
                 valid = valid_at((field.encode_name,), table).removeprefix("expected ").replace("|", "\\|")
@@ -46,6 +40,24 @@ def settings_page(program: str, kind: type[Struct], prefix: str) -> str:
                     f"| `{field.encode_name}` | {valid} | {_default(field)} | {reasons.get(field.name, '')} |"
                 )
     return "\n".join(lines) + "\n"
+
+
+def _explained(table: type[Struct]) -> tuple[str, dict[str, str]]:
+    """A struct's docstring without examples, errors and fields, and what is said of each field, there or below it."""
+    about = re.split(r"^(?:Raises:|>>> )", inspect.getdoc(table) or "", maxsplit=1, flags=re.MULTILINE)[0]
+    reasons = _reasons(table)
+    kept, field = [], ""
+    for line in about.splitlines():
+        found = re.match(r"\s*(\w+): (.*)", line)
+        if found and found[1] in table.__struct_fields__:
+            field = found[1]
+            reasons[field] = found[2]
+        elif field and line.strip():
+            reasons[field] += " " + line.strip()
+        elif line != "Attributes:":
+            field = ""
+            kept.append(line)
+    return "\n".join(kept).strip(), {name: text.replace("|", "\\|") for name, text in reasons.items()}
 
 
 def _tables(kind: type[Struct], path: KeyPath) -> Iterator[tuple[KeyPath, type[Struct]]]:
@@ -79,7 +91,7 @@ def _reasons(table: type[Struct]) -> dict[str, str]:
         if isinstance(n, ast.ClassDef)
     ).body
     return {
-        before.target.id: " ".join(str(after.value.value).split()).replace("|", "\\|")
+        before.target.id: " ".join(str(after.value.value).split())
         for before, after in itertools.pairwise(lines)
         if isinstance(before, ast.AnnAssign)
         and isinstance(before.target, ast.Name)
