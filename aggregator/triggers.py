@@ -100,10 +100,10 @@ def decide_trigger(
 
 
 def _drift_trigger(settings: TriggerSettings, drift: DriftSummary, now: float) -> Trigger | None:
-    if settings.drift_share is None or not drift.devices:
+    if settings.drift_share is None:
         return None
     fresh = sum(since is None or now - since <= settings.within_s for since in drift.drifted_since)
-    if not fresh or fresh / drift.devices < settings.drift_share:
+    if not fresh or fresh < settings.drift_share * drift.devices:
         return None
     return Trigger(
         kind="drift",

@@ -418,3 +418,4 @@ def test_triggers_that_are_switched_off_never_fire() -> None:
     off = TriggerSettings(within_s=1.0, cooldown_s=0.0)
     drifting = replace(fresh(4), precision_drifted_since=1.0)
     assert decide_trigger(off, drifting, IDLE, now=1e9, watching_since=0.0, minimum_devices=2) is None
+    assert decide_trigger(off, fresh(4, since=None), IDLE, 1e9, watching_since=0.0, minimum_devices=2) is None

@@ -347,5 +347,6 @@ def test_a_revoked_device_has_no_account_wherever_accounts_are_kept(
         session.get_one(Device, "d-1").state = DeviceState.REVOKED
     assert book.entries() == {}
     assert book.find(["d-1", "nobody"]) == {}
+    PasswordFile(book, tmp_path / "not" / "yet" / "there").write()
     PasswordFile(book, tmp_path / "file").write()
     assert (tmp_path / "file").read_text() == ""

@@ -370,6 +370,11 @@ def test_an_abort_rule_strikes_from_its_share_on_and_counts_only_what_was_given_
     assert aborting_rule(executions(S.SUCCEEDED), [other]) is None
 
 
+def test_a_device_that_judged_no_window_has_alarmed_in_none() -> None:
+    assert figures(0.0, windows=0).anomaly_rate == 0.0
+    assert figures(0.25, windows=8).anomaly_rate == 0.25
+
+
 def test_the_wilson_bound_of_nothing_is_nothing_and_of_all_is_below_one() -> None:
     assert wilson_lower_bound(0, 0, 0.95) == 0.0
     assert wilson_lower_bound(0, 100, 0.95) == 0.0

@@ -125,7 +125,7 @@ def test_a_public_key_travels_as_44_characters() -> None:
     text = compressed_key(KEY.public_key())
     assert len(text) == 44
     assert fingerprint(key_from_compressed(text)) == fingerprint(KEY.public_key())
-    for wrong in ("", "nonsense", text[:-4], text.replace(text[0], "-", 1)):
+    for wrong in ("", "nonsense", text[:-4], text.replace(text[0], "-", 1), f"{text[:8]}!{text[8:]}"):
         with pytest.raises(IdentityError, match="not a compressed P-256 key"):
             key_from_compressed(wrong)
 

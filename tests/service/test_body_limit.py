@@ -123,3 +123,14 @@ def test_a_client_that_waits_for_its_answer_may_take_longer_than_a_body(ends: di
         pytest.fail("nothing is answered")
 
     asyncio.run(limited({"type": "http", "path": "/", "headers": []}, then_wait, send))
+
+
+def test_an_upload_whose_parts_keep_coming_is_let_through() -> None:
+    parts = iter(range(5))
+
+    async def soon() -> Message:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": next(parts) < 4}
+
+    assert run(UPLOAD, soon, body_time_s=0.0, stall_s=60.0) == []
+    assert next(parts, None) is None
