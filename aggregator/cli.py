@@ -91,13 +91,12 @@ def train(
 ) -> None:
     """Start a training run."""
     with _one_line_errors():
-        from aggregator.api_client import ApiClient
+        from service.client import connect
 
-        client = ApiClient(url, ca, token_file)
-        body: dict[str, Any] = {"family": family, "reason": reason}
-        run = client.call("POST", "/v1/training-runs", json=body | ({"rounds": rounds} if rounds else {}))
-        if wait:
-            run = _follow(client, run["id"], quiet=as_json)
+        with connect(url, ca, token_file, service="aggregator") as client:
+            run = client.post("/v1/training-runs", {"family": family, "reason": reason, "rounds": rounds})
+            if wait:
+                run = _follow(client, run["id"], quiet=as_json)
         print(json.dumps(run) if as_json else f"{run['id']} {run['state']}: {run['detail']}")
         if wait and run["state"] != "COMPLETED":
             raise typer.Exit(1)
@@ -115,16 +114,16 @@ def runs(
 ) -> None:
     """List training runs, or show one with its rounds."""
     with _one_line_errors():
-        from aggregator.api_client import ApiClient
         from aggregator.run_tables import print_run, print_runs
+        from service.client import connect
 
-        client = ApiClient(url, ca, token_file)
-        if run_id is None:
-            answer = client.call("GET", "/v1/training-runs", params={"family": family} if family else {})
-        elif cancel:
-            answer = client.call("POST", f"/v1/training-runs/{run_id}:cancel")
-        else:
-            answer = client.call("GET", f"/v1/training-runs/{run_id}")
+        with connect(url, ca, token_file, service="aggregator") as client:
+            if run_id is None:
+                answer = client.get("/v1/training-runs", {"family": family})
+            elif cancel:
+                answer = client.post(f"/v1/training-runs/{run_id}:cancel")
+            else:
+                answer = client.get(f"/v1/training-runs/{run_id}")
         if as_json:
             print(json.dumps(answer))
         elif run_id is None:
@@ -287,7 +286,7 @@ def _token_store(config: Path) -> Any:
 def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
     said = ""
     while True:
-        run: dict[str, Any] = client.call("GET", f"/v1/training-runs/{run_id}")
+        run: dict[str, Any] = client.get(f"/v1/training-runs/{run_id}")
         line = f"{run['state']}: {run['detail']}"
         if not quiet and line != said:
             print(line, file=sys.stderr)

@@ -15,11 +15,11 @@ from typing import Final
 
 import aiomqtt
 
-from protocol.messages.envelope import Event, encode
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import FamilyName
 from protocol.topics import training_topic
 from service.broker_account import BrokerAccount
+from service.event_source import EventSource
 
 __all__ = ["MqttInvitationBoard"]
 
@@ -47,11 +47,11 @@ class MqttInvitationBoard:
         now: Callable[[], float],
     ) -> None:
         self._account = account
-        self._tenant, self._boot_id, self._now = tenant, boot_id, now
+        self._tenant = tenant
+        self._messages = EventSource(SOURCE, boot_id=boot_id, now=now)
         self._lock = threading.Lock()
         self._standing: dict[str, TrainingInvitation | None] = dict.fromkeys(families)
         self._dirty: set[str] = set(self._standing)
-        self._sequence = 0
         self._wake: Callable[[], object] = lambda: None
         self._is_connected = False
 
@@ -113,18 +113,7 @@ class MqttInvitationBoard:
 
     def _payload(self, family: str) -> bytes:
         invitation = self._standing[family]
-        if invitation is None:
-            return b""
-        self._sequence += 1
-        return encode(
-            Event(
-                source=SOURCE,
-                boot_id=self._boot_id,
-                sequence=self._sequence,
-                time=self._now(),
-                data=invitation,
-            )
-        )
+        return b"" if invitation is None else self._messages.message(invitation)
 
 
 async def _drain(client: aiomqtt.Client) -> None:
