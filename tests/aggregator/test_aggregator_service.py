@@ -233,7 +233,10 @@ def test_a_port_in_use_is_said_in_one_line(
     done = run_cli("serve", "--config", str(busy))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert f"cannot listen on 127.0.0.1:{broker.port}: Address already in use; stop what uses it, or choose another" in line
+    assert (
+        f"cannot listen on 127.0.0.1:{broker.port}: Address already in use; stop what uses it, or choose another"
+        in line
+    )
 
 
 def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(
