@@ -419,3 +419,18 @@ def test_triggers_that_are_switched_off_never_fire() -> None:
     drifting = replace(fresh(4), precision_drifted_since=1.0)
     assert decide_trigger(off, drifting, IDLE, now=1e9, watching_since=0.0, minimum_devices=2) is None
     assert decide_trigger(off, fresh(4, since=None), IDLE, 1e9, watching_since=0.0, minimum_devices=2) is None
+
+
+def test_what_a_family_is_held_to_that_says_nothing() -> None:
+    # No worse than the champion; one healthy window in a hundred may alarm; int8 may cost a twentieth of the output.
+    assert GateSettings() == GateSettings(
+        minimum_improvement=0.0, maximum_alarm_rate=0.01, maximum_int8_error=0.05
+    )
+    # Nothing starts by itself; drift is fresh for a day; a release gets an hour before the next run.
+    assert TriggerSettings() == TriggerSettings(
+        drift_share=None, precision_drift=False, within_s=86_400.0, cooldown_s=3_600.0, schedule_every_s=None
+    )
+    assert [
+        TriggerSettings(**on).is_on
+        for on in ({}, {"drift_share": 0.5}, {"schedule_every_s": 1.0}, {"precision_drift": True})
+    ] == [False, True, True, True]

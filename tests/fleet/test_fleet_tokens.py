@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 
+import msgspec
 import pytest
 from fleet_world import NOW
 from sqlalchemy import select
 
 from fleet.auth.claim_tokens import create_claim, find_claim, import_claims, use_claim
 from fleet.auth.operator_tokens import OperatorTokens, create_token, revoke_token
+from fleet.enrolment import Applicant
 from fleet.errors import BadRequestError, ConflictError, NotFoundError
 from fleet.storage.access_tables import ClaimToken, OperatorToken
 from fleet.storage.base import Database
@@ -165,3 +167,34 @@ def test_a_name_is_given_to_one_token_at_a_time_and_must_be_a_name(database: Dat
         operator(database, "an na")
     with database.write() as session, pytest.raises(NotFoundError, match="no token named 'bert'"):
         revoke_token(session, "bert", NOW)
+
+
+APPLICATION = {
+    "device": "d" * 64,
+    "public_key": "k" * 4096,
+    "hardware": "h" * 200,
+    "family": "f" * 64,
+    "labels": {f"{n:03}" + "l" * 197: "v" * 200 for n in range(32)},
+    "signature": "A" * 1024,
+}
+
+
+def test_an_application_may_be_as_long_as_that_and_no_longer() -> None:
+    applicant = msgspec.convert(APPLICATION, Applicant)
+    assert (len(applicant.signature), len(applicant.labels)) == (768, 32)
+    assert msgspec.convert({k: v for k, v in APPLICATION.items() if k != "labels"}, Applicant).labels == {}
+    for longer in (
+        {"device": "d" * 65},
+        {"device": ""},
+        {"public_key": "k" * 4097},
+        {"hardware": "h" * 201},
+        {"hardware": ""},
+        {"family": "f" * 65},
+        {"family": ""},
+        {"labels": {"l" * 201: ""}},
+        {"labels": {"l": "v" * 201}},
+        {"labels": {str(n): "" for n in range(33)}},
+        {"signature": "A" * 1028},
+    ):
+        with pytest.raises(msgspec.ValidationError, match=next(iter(longer))):
+            msgspec.convert({**APPLICATION, **longer}, Applicant)
