@@ -313,6 +313,22 @@ def test_an_invitation_is_good_until_the_second_in_which_it_expires_and_limits_a
     assert reason(celsius=80.1) == "it is 80.1 °C hot, the limit is 80.0 °C"
 
 
+def test_a_zone_that_sleeps_hides_none_of_those_after_it(tmp_path: Path) -> None:
+    for zone, text in (
+        ("thermal_zone0", "asleep"),
+        ("thermal_zone1", "61500\n"),
+        ("thermal_zone2", "40000\n"),
+    ):
+        (tmp_path / "thermal" / zone).mkdir(parents=True)
+        (tmp_path / "thermal" / zone / "temp").write_text(text)
+    for supply, text in (("battery", "0\n"), ("mains", "1\n")):
+        (tmp_path / "power_supply" / supply).mkdir(parents=True)
+        (tmp_path / "power_supply" / supply / "online").write_text(text)
+    assert read_conditions(tmp_path) == Conditions(temperature_c=61.5, on_mains=True)
+    (tmp_path / "power_supply" / "mains" / "online").write_text("0\n")
+    assert read_conditions(tmp_path).on_mains is False
+
+
 def test_the_kernels_sensors_are_read_and_sleeping_ones_skipped(tmp_path: Path) -> None:
     for zone, text in (
         ("thermal_zone0", "45000\n"),

@@ -274,6 +274,11 @@ def test_every_state_of_the_drawing_is_reached_only_by_its_arrows(
     assert {(a.value, b.value) for a in states for b in states if may_follow(a, b)} == arrows
 
 
+def test_no_arrow_leads_from_one_drawing_into_another() -> None:
+    assert not may_follow(RolloutState.READY, GroupState.RUNNING)
+    assert not may_follow(GroupState.RUNNING, InstallStatus.FAILED)
+
+
 def test_a_transition_that_the_drawing_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(ConflictError, match="rollout ro-1 is ROLLED_BACK and cannot become RUNNING"):
         check_follows("rollout ro-1", RolloutState.ROLLED_BACK, RolloutState.RUNNING)

@@ -21,10 +21,12 @@ PACKAGES = (
     "models.thresholds",
     "edge_agent.installation",
     "edge_agent.privacy",
+    "edge_agent.readiness",
     "aggregator.privacy",
     "aggregator.rounds",
     "aggregator.triggers",
     "fleet.auth",
+    "fleet.broker_accounts.accounts",
     "fleet.enrolment",
     "fleet.rollouts",
 )
