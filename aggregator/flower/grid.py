@@ -1,7 +1,6 @@
 """A Flower Grid in the server's own process: no Runtime API, no token, no HTTP in between.
 
-`ask` and `take_replies` are what `link` uses. The rest makes it a complete `flwr.serverapp.Grid`, so that a stock
-strategy (`flwr.serverapp.strategy`) can run over it too.
+Not a complete `flwr.serverapp.Grid`: rounds are ours (`aggregator.rounds`), so no stock strategy runs over it.
 
 Invariants: a reply is handed out once, when it is complete; a node that goes offline answers with Flower's own error reply;
 what was handed out or withdrawn is gone.
@@ -10,7 +9,7 @@ what was handed out or withdrawn is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from aggregator.errors import FlowerRunEndedError
@@ -18,9 +17,7 @@ from aggregator.flower.flower_internals import (
     SUPERLINK_NODE_ID,
     Error,
     ErrorCode,
-    Grid,
     Message,
-    RecordDict,
     Run,
     SqlLinkState,
     TaskIdentity,
@@ -36,7 +33,7 @@ PRESENCE_EVERY_S: Final = 0.5
 """How often the nodes that are waited for are looked up in the database."""
 
 
-class LocalGrid(Grid):
+class LocalGrid:
     """Asks nodes and hears their replies within one Flower run. One thread at a time.
 
     Args:
@@ -107,52 +104,3 @@ class LocalGrid(Grid):
         absent = [name for name, node in waiting.items() if node not in present]
         error = Error(ErrorCode.NODE_UNAVAILABLE, "the device went offline")
         return [Message(error, reply_to=question) for question in self._messages.withdraw(absent)]
-
-    # From here on: the rest of Flower's Grid interface, for stock strategies.
-
-    def set_run(self, run: Run) -> None:
-        """Turn to another run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run this grid speaks in."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message; deprecated in Flower, part of its interface still."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are online."""
-        return self._state.get_nodes(self._run.run_id)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """See `ask`."""
-        return self.ask(list(messages))
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """See `take_replies`."""
-        return self.take_replies(set(message_ids))
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Ask and wait for every reply, at most `timeout` seconds."""
-        waiting, replies = set(self.ask(list(messages))), []
-        deadline = self._clock() + (float("inf") if timeout is None else timeout)
-        while waiting and (left := deadline - self._clock()) > 0:
-            for reply in self.take_replies(waiting):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                replies.append(reply)
-            if waiting:
-                self._notifier.wait_for_answer(min(left, 0.25))
-        self.withdraw(waiting)
-        return replies

@@ -26,10 +26,7 @@ from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]  # a
 from protocol.privacy_cost import ORDERS
 from protocol.training import ExamplePrivacy
 
-__all__ = ["example_epsilon", "idealised_example_epsilon", "noise_for_example_epsilon"]
-
-_MULTIPLIERS = (0.2, 200.0)
-"""Noise multipliers that `noise_for_example_epsilon` searches: below hides nothing, above learns nothing."""
+__all__ = ["example_epsilon", "idealised_example_epsilon"]
 
 
 def example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
@@ -44,31 +41,6 @@ def example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
 def idealised_example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
     """The same with a continuous Gaussian, from privacy loss distributions: tighter, and no bound for lattice noise."""
     return _epsilon(PLDAccountant(), rounds, delta)
-
-
-def noise_for_example_epsilon(
-    epsilon: float, delta: float, *, sampling_rate: float, steps: int, rounds: int
-) -> float:
-    """Smallest noise multiplier, within 1 %, whose ε over `rounds` rounds of `steps` steps is at most `epsilon`.
-
-    Raises:
-        ValueError: no multiplier up to 200 does, or a bad `delta`; take fewer steps or a lower rate.
-    """
-    low, high = _MULTIPLIERS
-
-    def cost(multiplier: float) -> float:
-        one = ExamplePrivacy(noise_multiplier=multiplier, sampling_rate=sampling_rate, steps=steps)
-        return example_epsilon([one] * rounds, delta)
-
-    if cost(high) > epsilon:
-        raise ValueError(
-            f"no noise multiplier up to {high:g} keeps {rounds} rounds of {steps} steps at rate {sampling_rate:g} within "
-            f"ε = {epsilon:g}; fewer steps or a lower rate would"
-        )
-    while high > 1.01 * low:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if cost(middle) > epsilon else (low, middle)
-    return high
 
 
 def _epsilon(

@@ -3,7 +3,7 @@
 A logistic regression, trained by the product's loop on LiteRT; scale from sums over the hospitals' training patients. The
 metric is the share of test patients told right, the mean over hospitals counting each alike as FLamby does. **Personalised** is
 
-    + label prior      the fleet's model; each hospital shifts its logits by its own training labels (`models.label_prior`)
+    + label prior      the fleet's model; each hospital shifts its logits by its own training labels (`learning_tables.label_prior`)
     + tuned            from there on its own patients, held near by a proximal term that folds over training patients chose
     + own scale        each hospital standardised by itself first; kept in the table because it does harm here
 
@@ -34,12 +34,12 @@ from learning_tables.heart_training import (
     train_together,
     tune,
 )
+from learning_tables.label_prior import LabelPrior, fit_label_prior
 from learning_tables.plots import draw_bars
 from learning_tables.report import Bound, Row
 from models import reference_model
 from models.export import export_int8_model, isolated
 from models.int8_model import Int8Model
-from models.label_prior import LabelPrior, fit_label_prior
 from models.standardiser import Standardiser, fit_standardiser
 from models.training_model import TrainingModel
 

@@ -8,7 +8,7 @@ It is the aggregator's loop without its messages. Devices are all equally large,
 variate per device; a device that is not drawn keeps its old one, which at a tenth per round is ten rounds old on average.
 
 Sources: FedAvg, McMahan et al., arXiv:1602.05629v4; SCAFFOLD, Karimireddy et al., arXiv:1910.06378v4, Algorithm 1, option II;
-logit adjustment, `models.logit_adjustment`.
+logit adjustment, `learning_tables.logit_adjustment`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.rounds.optimizers import FedAvg, ServerOptimizer
+from learning_tables.logit_adjustment import class_offsets, shift_output
 from learning_tables.mnist_digits import CLASSES, DEVICES
-from models.logit_adjustment import class_offsets, shift_output
 from protocol.training import TrainingSettings
 
 __all__ = ["COHORT", "LOCAL_WORK", "Curves", "Method", "Runner", "round_of_first", "train_together"]

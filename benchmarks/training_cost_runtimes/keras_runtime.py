@@ -13,7 +13,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import tensorflow as tf
 
-from models.export.keras_model import build_keras_model, get_flat_parameters, set_flat_parameters
+from training_cost_runtimes.keras_model import build_keras_model, get_flat_parameters, set_flat_parameters
 from training_cost_runtimes.workloads import BATCHES, MOMENTUM, Float, Workload
 
 tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -10,7 +10,6 @@ from opacus.accountants import PRVAccountant
 from aggregator.privacy.example_level import (
     example_epsilon,
     idealised_example_epsilon,
-    noise_for_example_epsilon,
 )
 from protocol.training import ExamplePrivacy
 
@@ -85,17 +84,6 @@ def test_the_clip_norm_does_not_change_what_a_step_costs() -> None:
 
 def test_a_device_that_never_answered_has_given_nothing() -> None:
     assert example_epsilon([], DELTA) == 0.0
-
-
-def test_the_smallest_noise_for_an_epsilon_keeps_it_and_less_would_not() -> None:
-    multiplier = noise_for_example_epsilon(3.0, DELTA, sampling_rate=0.05, steps=40, rounds=10)
-    assert example_epsilon([steps_of(0.05, multiplier, 40)] * 10, DELTA) <= 3.0
-    assert example_epsilon([steps_of(0.05, multiplier / 1.02, 40)] * 10, DELTA) > 3.0
-
-
-def test_an_epsilon_out_of_reach_is_refused_with_what_would_help() -> None:
-    with pytest.raises(ValueError, match=r"within ε = 1e-09; fewer steps or a lower rate"):
-        noise_for_example_epsilon(1e-9, DELTA, sampling_rate=1.0, steps=1000, rounds=1000)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,15 +14,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_samples import at_rate
+from recordings import ROOT
 
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.errors import LayoutError, ParameterError
 from models.export import export_training_model
-from models.export.keras_model import build_keras_model, get_flat_parameters, set_flat_parameters
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
 from protocol.manifest import ConvolutionSpec
+
+# The script's folder is on its own import path; a test has to put it there.
+sys.path.append(str(ROOT / "benchmarks"))
+
+from training_cost_runtimes.keras_model import build_keras_model, get_flat_parameters, set_flat_parameters
 
 pytestmark = pytest.mark.slow
 

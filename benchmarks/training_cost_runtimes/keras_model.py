@@ -60,7 +60,7 @@ def get_flat_parameters(model: KerasModel, architecture: Architecture) -> NDArra
 def _convolve(keras: Any, architecture: Architecture, i: int, x: Any, named: dict[str, Any]) -> Any:
     """Layer i over rows as all runtimes keep them, time-major (B, samples · channels)."""
     spec, layers = architecture.convolution, architecture.layers
-    assert spec is not None  # noqa: S101 - the caller checked it
+    assert spec is not None
     rows = keras.layers.Reshape((-1, layers[i]))(x)
     if i < len(layers) // 2:
         rows = keras.layers.Conv1D(layers[i + 1], spec.kernel, strides=spec.stride, padding="same", **named)(
