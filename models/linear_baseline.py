@@ -1,8 +1,7 @@
 """Linear detectors written into the parameters of a dense autoencoder of any widths: the baseline beside a network.
 
 From the moments of healthy windows follow two detectors in closed form; each is given as a flat vector of the network's OWN layout,
-so a device needs nothing new to score, quantise, install or train on from it. Not a training, and not a layout of its own
-(that is `models.covariance_detector`, whose autoencoders (F, 2k, F) hold maps of any rank).
+so a device needs nothing new to score, quantise, install or train on from it. Not a training, and not a layout of its own.
 
 With eigenpairs (λ_i, u_i) of the covariance, largest first, mean m, k = the narrowest hidden width (at most F - 1):
 
@@ -30,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
-from models.covariance_detector import Moments
 from models.errors import InputError, LayoutError
+from models.moments import Moments
 
 __all__ = ["LIFT", "fits_a_linear_detector", "mahalanobis_parameters", "principal_component_parameters"]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from aggregator.errors import SumError
 from models.architecture import Architecture
-from models.covariance_detector import Moments
 from models.errors import ModelError
 from models.linear_baseline import mahalanobis_parameters, principal_component_parameters
+from models.moments import Moments
 from protocol.questions import moments_layout
 
 __all__ = ["RIDGE", "fit_baselines", "read_moments"]

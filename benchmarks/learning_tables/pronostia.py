@@ -1,7 +1,7 @@
 """PRONOSTIA: seventeen bearings run to failure, each a device that detects its own end. Local, federated, personal, pooled.
 
 Two families, both run as the product runs them: the **autoencoder** (46, 16, 8, 16, 46) trained by `models.local_training` on
-LiteRT, and the **Mahalanobis** distance of `models.covariance_detector`, which needs sums only. Five ways to share:
+LiteRT, and the **Mahalanobis** distance of `learning_tables.covariance_detector`, which needs sums only. Five ways to share:
 
     local                  own scale, own model, own threshold
     federated              one scale, model and threshold, from sums over the fleet

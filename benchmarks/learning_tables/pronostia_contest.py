@@ -23,8 +23,8 @@ from learning_tables.pronostia_detectors import Model, score_int8
 from learning_tables.pronostia_fleet import Figures, Fleet, Rows, personal_limits
 from learning_tables.pronostia_network import AUTOENCODER
 from models.contest import score_contenders
-from models.covariance_detector import Moments
 from models.linear_baseline import mahalanobis_parameters, principal_component_parameters
+from models.moments import Moments
 from models.perturbations import DISTURBANCES, age, disturb, wander
 from models.training_model import TrainingModel
 from protocol.grids import SCORE_GRID

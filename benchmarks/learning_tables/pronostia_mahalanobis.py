@@ -14,10 +14,11 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from learning_tables.covariance_detector import mahalanobis_autoencoder, weighted
 from learning_tables.pronostia_bearings import Scores, judge
 from learning_tables.pronostia_detectors import Model, fleet_spec, own_thresholds, score_int8
 from learning_tables.pronostia_fleet import Figures, Fleet, Rows, fleet_limits, judge_both, personal_limits
-from models.covariance_detector import Moments, mahalanobis_autoencoder
+from models.moments import Moments
 from models.thresholds import personal_threshold
 
 __all__ = ["judge_choice", "judge_mahalanobis", "judge_variants"]
@@ -91,11 +92,11 @@ def judge_variants(fleet: Fleet) -> dict[str, Figures]:
     )
     smooth = [_smoothed(life) for life in lives]
     common = _pool(train, is_centred=True)
-    common = common.weighted((1 - OWN_SHARE) / common.n)
+    common = weighted(common, (1 - OWN_SHARE) / common.n)
     mixed = []
     for rows, held_rows in zip(train, held, strict=True):
         own = Moments.of(rows).centred()
-        mixed.append(_model(common + own.weighted(OWN_SHARE / own.n), [held_rows], RIDGE))
+        mixed.append(_model(common + weighted(own, OWN_SHARE / own.n), [held_rows], RIDGE))
     mixed_lives = score_int8(fleet.bearings, fleet.own, mixed)
     return {
         "variant: thresholds down to half the fleet's, int8": judge(

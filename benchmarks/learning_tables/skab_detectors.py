@@ -17,14 +17,14 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from learning_tables.pronostia_detectors import Model
-from learning_tables.skab_recordings import Prepared, confusion, exponential_average
-from models.covariance_detector import (
-    Moments,
+from learning_tables.covariance_detector import (
     hotelling_autoencoder,
     mahalanobis_autoencoder,
     pca_autoencoder,
 )
+from learning_tables.pronostia_detectors import Model
+from learning_tables.skab_recordings import Prepared, confusion, exponential_average
+from models.moments import Moments
 
 __all__ = [
     "AlarmRule",

@@ -30,11 +30,11 @@ from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
 from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
 from models.architecture import require_finite
 from models.contest import score_contenders
-from models.covariance_detector import Moments
 from models.errors import LayoutError, ParameterError
 from models.learning_runtimes import LearningModel
 from models.linear_baseline import fits_a_linear_detector
 from models.local_training import assess
+from models.moments import Moments
 from protocol.questions import (
     CONTENDERS,
     MOMENTS,

@@ -22,8 +22,8 @@ from aggregator.rounds.runs import ContestRecord, RunState
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import initial_parameters
 from models.bundles import read_bundle
-from models.covariance_detector import Moments
 from models.linear_baseline import mahalanobis_parameters
+from models.moments import Moments
 from protocol.bundle import open_bundle
 from protocol.grids import SCORE_GRID
 from protocol.questions import (

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+from recordings import ROOT
 
 from models import reference_model
 from models.architecture import Architecture
-from models.covariance_detector import Moments, mahalanobis_autoencoder
 from models.errors import InputError
 from models.linear_baseline import mahalanobis_parameters
+from models.moments import Moments
+
+# The script's folder is on its own import path; a test has to put it there.
+sys.path.append(str(ROOT / "benchmarks"))
+
+from learning_tables.covariance_detector import mahalanobis_autoencoder
 
 pytestmark = pytest.mark.edge
 FULL = Architecture(kind="dense-autoencoder", layers=(5, 9, 5))

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from models import reference_model
 from models.architecture import Architecture, split_parameters
-from models.covariance_detector import Moments
 from models.errors import InputError, LayoutError
 from models.linear_baseline import (
     LIFT,
@@ -19,6 +18,7 @@ from models.linear_baseline import (
     mahalanobis_parameters,
     principal_component_parameters,
 )
+from models.moments import Moments
 
 pytestmark = pytest.mark.edge
 

@@ -2,8 +2,8 @@
 
 Devices add up counts, sums and outer products of their standardised windows; the eigenvectors of that covariance give
 a detector in closed form. It is written as an `Architecture` with layers (F, 2k, F), so the int8 graph, the bundle, the
-golden vectors and the alarm path are those of every other autoencoder, and personal training may go on from it. It is
-not a trained network and holds no threshold: the score histogram gives that, as for any model.
+golden vectors and the alarm path are those of every other autoencoder. It is not a trained network and holds no threshold. The
+product's detectors are written into a network's own layout (`models.linear_baseline`); these are the tables' yardstick.
 
 A ReLU layer is linear where it carries a value and its negative. With t = Uᵀ(x - m), the eigenvalues λ of the covariance
 and a gain g(λ) for what a direction adds to the error:
@@ -14,22 +14,21 @@ so the mean squared error, the family's score, is Σ g² t² / F: with g = 1/√
 over F, with g = [component is dropped] the reconstruction error of PCA (Q), with g = [kept]/√λ Hotelling's T². The scale
 a decides what int8 sees, nothing else: `_hidden_scale` says why it is what it is.
 
-Edge-safe: NumPy alone. Sources: Jackson, Mudholkar, "Control procedures for residuals associated with principal
+Sources: Jackson, Mudholkar, "Control procedures for residuals associated with principal
 component analysis", Technometrics 21(3), 1979; Ledoit, Wolf, "A well-conditioned estimator for large-dimensional
 covariance matrices", J. Multivariate Analysis 88(2), 2004, for shrinking one covariance towards another.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, join_parameters
-from models.errors import InputError, LayoutError
+from models.errors import InputError
+from models.moments import Moments
 
-__all__ = ["Moments", "hotelling_autoencoder", "mahalanobis_autoencoder", "pca_autoencoder"]
+__all__ = ["hotelling_autoencoder", "mahalanobis_autoencoder", "pca_autoencoder", "weighted"]
 
 Floats = NDArray[np.float64]
 
@@ -37,76 +36,9 @@ _SMALLEST_EIGENVALUE = 1e-6
 """A direction that never moved (two equal sensors) has none; standardised features have eigenvalues around 1."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Moments:
-    """What adds up over devices: windows n, their sum (F,) and the sum of their outer products (F, F).
-
-    Raises:
-        LayoutError: shapes that do not fit each other.
-        InputError: n negative, or a value that is not finite.
-    """
-
-    n: float
-    sum: Floats
-    outer: Floats
-
-    def __post_init__(self) -> None:
-        if self.sum.ndim != 1 or self.outer.shape != (len(self.sum), len(self.sum)):
-            raise LayoutError(
-                f"moments of F features have a sum (F,) and outer products (F, F), got {self.sum.shape} and {self.outer.shape}"
-            )
-        if not (self.n >= 0 and np.isfinite(self.sum).all() and np.isfinite(self.outer).all()):
-            raise InputError(f"moments must be finite and count at least 0 windows, got n = {self.n}")
-
-    @classmethod
-    def of(cls, x: NDArray[np.floating]) -> Moments:
-        """Moments of standardised windows x (n, F), n ≥ 1; raises InputError for another rank or no window."""
-        if x.ndim != 2 or not len(x):
-            raise InputError(f"moments are taken of windows of shape (≥1, F), got {x.shape}")
-        rows = np.asarray(x, np.float64)
-        return cls(n=float(len(rows)), sum=rows.sum(axis=0), outer=rows.T @ rows)
-
-    @classmethod
-    def zero(cls, features: int) -> Moments:
-        """What a sum starts from."""
-        return cls(n=0.0, sum=np.zeros(features), outer=np.zeros((features, features)))
-
-    def __add__(self, other: Moments) -> Moments:
-        """Moments of both sets of windows together; raises LayoutError for another number of features."""
-        if self.sum.shape != other.sum.shape:
-            raise LayoutError(
-                f"moments add up over the same features, got {len(self.sum)} and {len(other.sum)}"
-            )
-        return Moments(n=self.n + other.n, sum=self.sum + other.sum, outer=self.outer + other.outer)
-
-    def weighted(self, weight: float) -> Moments:
-        """Every window counted `weight` times: 1/n gives each device the same say, however long it ran."""
-        return Moments(n=self.n * weight, sum=self.sum * weight, outer=self.outer * weight)
-
-    def centred(self) -> Moments:
-        """The same windows moved to mean zero, so that a sum of them holds what varies within devices, not between."""
-        n = max(self.n, 1.0)
-        return Moments(
-            n=self.n, sum=np.zeros_like(self.sum), outer=self.outer - np.outer(self.sum, self.sum) / n
-        )
-
-    @property
-    def mean(self) -> Floats:
-        """Mean window (F,); raises InputError for no window."""
-        self._require_windows()
-        return self.sum / self.n
-
-    @property
-    def covariance(self) -> Floats:
-        """Covariance (F, F), divided by n; raises InputError for no window."""
-        self._require_windows()
-        mean = self.sum / self.n
-        matrix = self.outer / self.n - np.outer(mean, mean)
-        return np.asarray((matrix + matrix.T) / 2)
-
-    def _require_windows(self) -> None:
-        if not self.n > 0:
-            raise InputError("the moments of no window have no mean; ask the devices again")
+def weighted(moments: Moments, weight: float) -> Moments:
+    """Every window counted `weight` times: 1/n gives each device the same say, however long it ran."""
+    return Moments(n=moments.n * weight, sum=moments.sum * weight, outer=moments.outer * weight)
 
 
 def mahalanobis_autoencoder(moments: Moments, *, ridge: float) -> tuple[Architecture, NDArray[np.float32]]:
