@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import reference_training
 
 from aggregator.errors import ExportFailedError
 from aggregator.rounds.assessment import Assessment, tensor_ranges
@@ -38,7 +39,7 @@ def trained(architecture: Architecture) -> np.ndarray:
     x = windows(600)
     labels = np.eye(4)[(x[:, 0] > 0) * 2 + (x[:, 1] > 0)] if architecture is CLASSIFIER else None
     for _ in range(400):
-        parameters, _ = reference_model.train_step(architecture, parameters, x, 0.2, labels=labels)
+        parameters, _ = reference_training.train_step(architecture, parameters, x, 0.2, labels=labels)
     return parameters.astype(np.float32)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import reference_training
 
-from models import reference_model
 from models.architecture import Architecture
 
 
@@ -37,7 +37,7 @@ class OracleOptimizer:
         momentum: float = 0.0,
         gradient_clip: float | None = None,
     ) -> float:
-        loss, gradient = reference_model.loss_and_gradient(self.architecture, self.parameters, x, labels)
+        loss, gradient = reference_training.loss_and_gradient(self.architecture, self.parameters, x, labels)
         gradient = gradient + proximal * (self.parameters - self.anchor)
         norm = float(np.linalg.norm(gradient))
         if gradient_clip is not None and norm > gradient_clip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_training
 import tensorflow as tf
 import torch
 from model_samples import CONVOLUTION, parameters, training_bytes, windows
@@ -50,7 +51,7 @@ def test_output_and_derivatives_equal_the_oracles(layer) -> None:
     x, weight, bias, delta = drawn(layer)
     ours = ConvolutionGradients(layer)
     parameters_of = [tf.constant(weight), tf.constant(bias)]
-    (by_weight, by_bias), by_x = reference_model._backward(layer, x, weight, delta)
+    (by_weight, by_bias), by_x = reference_training.backward(layer, x, weight, delta)
     np.testing.assert_allclose(
         ours.forward(tf.constant(x), parameters_of),
         reference_model._forward(layer, x, weight, bias[0]),
@@ -69,7 +70,7 @@ def test_the_norm_of_one_examples_gradient_is_that_of_the_gradient_of_that_examp
     found = ConvolutionGradients(layer).squared_norms(tf.constant(x), tf.constant(delta)).numpy()
     expected = []
     for i in range(BATCH):
-        parts, _ = reference_model._backward(layer, x[i : i + 1], weight, delta[i : i + 1])
+        parts, _ = reference_training.backward(layer, x[i : i + 1], weight, delta[i : i + 1])
         expected.append(sum(np.sum(part**2) for part in parts))
     assert found.shape == (BATCH, 1)
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-12)

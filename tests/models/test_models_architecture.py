@@ -7,6 +7,7 @@ import itertools
 import msgspec
 import numpy as np
 import pytest
+import reference_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, windows
@@ -201,21 +202,21 @@ def test_the_oracles_gradient_is_the_slope_of_its_loss(name) -> None:
         windows(name, 9),
         labels(name, 9),
     )
-    _, gradient = reference_model.loss_and_gradient(architecture, flat, x, y)
+    _, gradient = reference_training.loss_and_gradient(architecture, flat, x, y)
     step = 1e-6
     slopes = []
     for i in range(len(flat)):
         nudge = np.zeros_like(flat)
         nudge[i] = step
-        above = reference_model.loss_and_gradient(architecture, flat + nudge, x, y)[0]
-        below = reference_model.loss_and_gradient(architecture, flat - nudge, x, y)[0]
+        above = reference_training.loss_and_gradient(architecture, flat + nudge, x, y)[0]
+        below = reference_training.loss_and_gradient(architecture, flat - nudge, x, y)[0]
         slopes.append((above - below) / (2 * step))
     np.testing.assert_allclose(gradient, slopes, atol=1e-7)
 
 
 def test_a_classifier_does_not_train_without_labels() -> None:
     with pytest.raises(LayoutError, match="one-hot labels"):
-        reference_model.loss_and_gradient(
+        reference_training.loss_and_gradient(
             ARCHITECTURES["classifier"], parameters("classifier"), windows("classifier", 2)
         )
 

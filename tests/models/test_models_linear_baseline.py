@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -103,14 +104,14 @@ def test_what_lies_beyond_the_lift_scores_higher_than_the_formula_and_never_lowe
 def test_training_may_go_on_from_a_baseline_in_every_layer() -> None:
     architecture, x = autoencoder(6, 9, 4, 9, 6), healthy(6)
     flat = principal_component_parameters(architecture, Moments.of(x))
-    before, gradient = reference_model.loss_and_gradient(architecture, flat, x)
+    before, gradient = reference_training.loss_and_gradient(architecture, flat, x)
     # The spare units of both wide layers get gradients: through weights out of them first, then through those into them.
     out_of_spare = split_parameters(architecture, gradient)[6][4:]
     assert (np.abs(out_of_spare).sum(axis=1) > 0).sum() >= 3
     parameters = flat.astype(np.float64)
     for _ in range(500):
-        parameters -= 0.005 * reference_model.loss_and_gradient(architecture, parameters, x)[1]
-    assert reference_model.loss_and_gradient(architecture, parameters, x)[0] < before
+        parameters -= 0.005 * reference_training.loss_and_gradient(architecture, parameters, x)[1]
+    assert reference_training.loss_and_gradient(architecture, parameters, x)[0] < before
 
 
 def test_the_same_sums_give_the_same_bytes() -> None:

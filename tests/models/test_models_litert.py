@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import reference_training
 from model_samples import (
     ARCHITECTURES,
     AUTOENCODER,
@@ -71,7 +72,7 @@ def test_ranges_of_every_activation_tensor_equal_the_oracles(name) -> None:
 def test_a_training_step_equals_the_oracles(name, batch) -> None:
     x, y, model = windows(name, batch), labels(name, batch), restored(name)
     loss = model.train(x, at_rate(0.5), labels=y)
-    expected, expected_loss = reference_model.train_step(
+    expected, expected_loss = reference_training.train_step(
         ARCHITECTURES[name], parameters(name), x, 0.5, labels=y
     )
     assert loss == pytest.approx(expected_loss, abs=1e-5)
@@ -85,7 +86,7 @@ def test_steps_with_a_proximal_pull_equal_the_oracles(name) -> None:
     anchor = expected = parameters(name)
     for _ in range(5):
         model.train(x, at_rate(0.1, proximal=0.7), labels=y)
-        expected, _ = reference_model.train_step(
+        expected, _ = reference_training.train_step(
             ARCHITECTURES[name], expected, x, 0.1, labels=y, anchor=anchor, proximal=0.7
         )
     np.testing.assert_allclose(model.save(), expected, atol=1e-5)
@@ -103,7 +104,9 @@ def test_the_proximal_pull_is_to_the_parameters_as_they_were_when_they_were_give
     anchor = expected = parameters("autoencoder")
     for _ in range(2):
         model.train(x, at_rate(0.1, proximal=2.0))
-        expected, _ = reference_model.train_step(AUTOENCODER, expected, x, 0.1, anchor=anchor, proximal=2.0)
+        expected, _ = reference_training.train_step(
+            AUTOENCODER, expected, x, 0.1, anchor=anchor, proximal=2.0
+        )
     np.testing.assert_allclose(model.save(), expected, atol=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_training
 from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
 
 from models import reference_model
@@ -32,10 +33,10 @@ def test_training_lowers_the_loss_and_counts_its_steps(name) -> None:
     result = fit_sample(name)
     assert result.loss_after < 0.97 * result.loss_before
     assert result.steps == 8 * 5
-    before, _ = reference_model.loss_and_gradient(
+    before, _ = reference_training.loss_and_gradient(
         ARCHITECTURES[name], parameters(name), windows(name, 70), labels(name, 70)
     )
-    after, _ = reference_model.loss_and_gradient(
+    after, _ = reference_training.loss_and_gradient(
         ARCHITECTURES[name], result.parameters, windows(name, 70), labels(name, 70)
     )
     assert (result.loss_before, result.loss_after) == pytest.approx((before, after), rel=1e-5)
@@ -46,7 +47,7 @@ def test_one_epoch_equals_the_oracles_steps_in_the_same_order() -> None:
     x, expected = windows("autoencoder", 70), parameters("autoencoder")
     order = np.random.default_rng(1).permutation(70)
     for at in range(0, 70, 16):
-        expected, _ = reference_model.train_step(
+        expected, _ = reference_training.train_step(
             AUTOENCODER, expected, x[order[at : at + 16]], 0.1, anchor=parameters("autoencoder"), proximal=0.2
         )
     np.testing.assert_allclose(result.parameters, expected, atol=1e-5)

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import reference_training
 import tensorflow as tf
 import torch
 from hypothesis import given, settings
@@ -79,7 +80,7 @@ def problem(architecture: Architecture, batch: int, seed: int) -> Problem:
 def by_numpy(task: Problem) -> Findings:
     architecture, flat, x, labels = task
     output, score = reference_model.infer(architecture, flat, x)
-    loss, gradient = reference_model.loss_and_gradient(architecture, flat, x, labels)
+    loss, gradient = reference_training.loss_and_gradient(architecture, flat, x, labels)
     return Findings(output=output, score=score, loss=loss, gradient=gradient)
 
 
@@ -161,7 +162,7 @@ def trained_in_numpy(task: Problem, batches: Sequence[slice], rate: float) -> np
     trained = flat.astype(np.float64)
     for rows in batches:
         chosen = None if labels is None else labels[rows]
-        trained, _ = reference_model.train_step(architecture, trained, x[rows], rate, labels=chosen)
+        trained, _ = reference_training.train_step(architecture, trained, x[rows], rate, labels=chosen)
     return trained
 
 
@@ -246,7 +247,7 @@ def test_pytorch_in_float64_is_the_oracle_whatever_the_shape(architecture, batch
     model.loss(
         torch.from_numpy(x).double(), None if labels is None else torch.from_numpy(labels).double()
     ).backward()
-    _, gradient = reference_model.loss_and_gradient(architecture, flat, x, labels)
+    _, gradient = reference_training.loss_and_gradient(architecture, flat, x, labels)
     np.testing.assert_allclose(
         model.flatten(p.grad for p in model.parameters()), gradient, rtol=1e-5, atol=1e-7
     )

@@ -7,9 +7,9 @@ import os
 
 import numpy as np
 import pytest
+import reference_training
 from model_samples import ARCHITECTURES, AUTOENCODER, labels, parameters, training_bytes, windows
 
-from models import reference_model
 from models.architecture import split_parameters
 from models.errors import InputError, LayoutError, ParameterError, TrainingSettingsError
 from models.private_training import FLOAT_SLACK, _clipped_total, fit_privately
@@ -36,7 +36,7 @@ def one_by_one(name: str, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
     """The gradient of every window by itself (n, P), float64."""
     return np.array(
         [
-            reference_model.loss_and_gradient(
+            reference_training.loss_and_gradient(
                 ARCHITECTURES[name], parameters(name), x[i : i + 1], None if y is None else y[i : i + 1]
             )[1]
             for i in range(len(x))
@@ -152,7 +152,7 @@ def test_a_clipped_sum_equals_the_sum_of_gradients_taken_one_by_one(name, share)
     expected = clipped(gradients, clip).sum(axis=0)
     assert np.linalg.norm(total - expected) < 1e-5 * np.linalg.norm(expected)
     assert loss == pytest.approx(
-        reference_model.loss_and_gradient(ARCHITECTURES[name], parameters(name), x, y)[0], rel=1e-5
+        reference_training.loss_and_gradient(ARCHITECTURES[name], parameters(name), x, y)[0], rel=1e-5
     )
     assert np.array_equal(model.save(), parameters(name))
 

@@ -1,11 +1,12 @@
 """Trains the small convolutional model beside it and quantises it; needs the aggregator extra, while the tests do not.
 
-Run: PYTHONPATH=.:tests/edge_agent python tests/edge_agent/raw_window_models/make.py
+Run: PYTHONPATH=.:tests:tests/edge_agent python tests/edge_agent/raw_window_models/make.py
 """
 
 from __future__ import annotations
 
 import numpy as np
+import reference_training
 from raw_window_world import ARCHITECTURE, MODELS, SPEC, vibration
 
 from models import reference_model
@@ -26,7 +27,7 @@ def trained(x: np.ndarray, steps: int = 3000) -> np.ndarray:
     rng, flat = np.random.default_rng(0), initial_parameters(ARCHITECTURE, 1).astype(np.float64)
     mean, square = np.zeros_like(flat), np.zeros_like(flat)
     for step in range(1, steps + 1):
-        _, gradient = reference_model.loss_and_gradient(ARCHITECTURE, flat, x[rng.integers(0, len(x), 32)])
+        _, gradient = reference_training.loss_and_gradient(ARCHITECTURE, flat, x[rng.integers(0, len(x), 32)])
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         flat -= 3e-3 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
     return flat.astype(np.float32)
