@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -19,8 +20,10 @@ def bind(endpoint: Endpoint) -> socket.socket:
             endpoint, family=socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
+        # `create_server` adds to the system's words what the sentence says already
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise StartError(
-            f"cannot listen on {endpoint.host}:{endpoint.port}: {error.strerror or error}; stop what uses it, or choose another listen address"
+            f"cannot listen on {endpoint.host}:{endpoint.port}: {reason}; stop what uses it, or choose another listen address"
         ) from None
 
 

@@ -82,7 +82,7 @@ def go_on(decision: Decision, observations: Observations) -> None:
     if decision.rollout.state is RolloutState.RUNNING:
         _drop_revoked(decision, observations)
         _time_out(decision, observations)
-        _retry(decision)
+        _retry(decision, observations)
         _advance(decision, observations)
     if decision.rollout.state is RolloutState.ROLLING_BACK:
         _settle(decision, observations)
@@ -137,9 +137,14 @@ def _overdue(decision: Decision, execution: Execution, report: Report | None) ->
             return None
 
 
-def _retry(decision: Decision) -> None:
-    """Give the release once more to devices whose way of failing the plan tries again, under a new counter."""
+def _retry(decision: Decision, observations: Observations) -> None:
+    """Give the release once more to devices whose way of failing the plan tries again, under a new counter.
+
+    A device that was shut out meanwhile is not told anything any more.
+    """
     for execution in decision.rollout.executions.values():
+        if execution.device in observations.revoked:
+            continue
         if execution.attempt and execution.attempt <= decision.rollout.plan.retries(execution.state):
             # what it ran before is what it ran before the first attempt, never the release that failed
             decision.do(

@@ -357,6 +357,18 @@ def test_a_resumed_rollout_is_paused_again_only_by_another_failure() -> None:
     assert world.rollout.state is RolloutState.PAUSED
 
 
+def test_a_device_that_failed_and_was_shut_out_is_not_tried_again() -> None:
+    plan = {"groups": [{"percentage": 100}], "retry": {"FAILED": 1}, "success": {"threshold_pct": 50}}
+    world = World(make_rollout(2, **plan))
+    world.say(Verb.START)
+    first, _ = sorted(world.rollout.executions)
+    world.report(first, InstallStatus.FAILED)
+    world.observations = replace(world.observations, revoked=frozenset({DeviceId(first)}))
+    world.tick()
+    assert world.rollout.executions[first].state is InstallStatus.FAILED
+    assert world.desired[first][1] == 1, "it was given the release once more"
+
+
 def test_a_deferred_device_does_not_hold_up_the_others() -> None:
     world = World(make_rollout(4, groups=[{"percentage": 100}], retry={"FAILED": 1}))
     world.say(Verb.START)
