@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from msgspec import Struct
 
 from models.architecture import Kind
 from models.bundles import GoldenVectors
-from models.delegates import Delegate, DelegateVerdict, LibraryOpener, try_delegate
+from models.delegates import Delegate, DelegateVerdict, open_with_delegate, try_delegate
 from models.errors import ModelError
 
 __all__ = ["DelegateQuestion", "main"]
@@ -47,7 +48,7 @@ def main() -> None:
     signal.alarm(question.wall_s)
     try:
         verdict = try_delegate(
-            LibraryOpener(Path(question.library) if question.library else None),
+            partial(open_with_delegate, library=Path(question.library) if question.library else None),
             question.delegate,
             int8_model=models[: question.int8_bytes],
             compiled_model=models[question.int8_bytes :],

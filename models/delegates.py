@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -32,8 +32,6 @@ __all__ = [
     "LIBRARY_NAMES",
     "Delegate",
     "DelegateVerdict",
-    "LibraryOpener",
-    "ModelOpener",
     "find_library",
     "open_with_delegate",
     "try_delegate",
@@ -85,33 +83,6 @@ class DelegateVerdict(Struct, frozen=True, kw_only=True):
     worst_steps: int = 0
 
 
-class ModelOpener(Protocol):
-    """Makes a model ready to run."""
-
-    def open(self, delegate: Delegate, content: bytes, kind: Kind) -> Int8Inference:
-        """The model on that delegate.
-
-        Raises:
-            DelegateError: no library, or it refuses to work.
-            ModelFormatError: the bytes are no model this delegate runs.
-        """
-
-
-class LibraryOpener:
-    """`ModelOpener` over real libraries.
-
-    Args:
-        library: the file of the delegate's library; None for those that need none.
-    """
-
-    def __init__(self, library: Path | None) -> None:
-        self._library = library
-
-    def open(self, delegate: Delegate, content: bytes, kind: Kind) -> Int8Model:
-        """See `ModelOpener.open`."""
-        return open_with_delegate(content, kind, delegate, self._library)
-
-
 def find_library(delegate: Delegate, folders: Iterable[Path] = LIBRARY_FOLDERS) -> Path | None:
     """The file of a delegate's library, or None where this device has none."""
     places = [folder / name for folder in folders for name in LIBRARY_NAMES.get(delegate, ())]
@@ -142,7 +113,7 @@ def open_with_delegate(
 
 
 def try_delegate(
-    opener: ModelOpener,
+    opener: Callable[[bytes, Kind, Delegate], Int8Inference],
     delegate: Delegate,
     *,
     int8_model: bytes,
@@ -154,7 +125,7 @@ def try_delegate(
     """Does this delegate answer as the processor does, and faster?
 
     Args:
-        opener: opens models; the processor's through XNNPACK.
+        opener: opens models, as `open_with_delegate` does; the processor's through XNNPACK.
         delegate: the one on trial.
         int8_model: what the processor runs.
         compiled_model: what the delegate runs: the same bytes, or what the Edge TPU compiler made of them.
@@ -168,10 +139,10 @@ def try_delegate(
     Raises:
         ModelFormatError: the processor itself cannot run the model.
     """
-    processor = opener.open(Delegate.XNNPACK, int8_model, kind)
+    processor = opener(int8_model, kind, Delegate.XNNPACK)
     windows = [np.array(window, np.float32) for window in golden.inputs]
     try:
-        accelerated = opener.open(delegate, compiled_model, kind)
+        accelerated = opener(compiled_model, kind, delegate)
         worst = _largest_difference(processor, accelerated, windows)
         if worst > golden.tolerance_steps:
             return DelegateVerdict(

@@ -117,7 +117,9 @@ def _embed(
     scale = np.sqrt(eigenvalues[:rank])
     inward = vectors[:, :rank] / scale
     outward = (vectors[:, :rank] * (weights * scale)).T
-    arrays = [np.array(part, np.float64) for part in split_parameters(architecture, _spare(architecture))]
+    # What units start from that no component needs: a zero weight would never get a gradient.
+    spare = split_parameters(architecture, initial_parameters(architecture, 0))
+    arrays = [np.array(part, np.float64) for part in spare]
     last = len(arrays) - 2
     for layer in range(0, len(arrays), 2):
         kernel, bias = arrays[layer], arrays[layer + 1]
@@ -130,8 +132,3 @@ def _embed(
             kernel[:, :rank] = 0.0
             kernel[:rank, :rank] = np.eye(rank)
     return join_parameters(architecture, [np.asarray(array) for array in arrays])
-
-
-def _spare(architecture: Architecture) -> NDArray[np.float32]:
-    """What units start from that no component needs: a zero weight would never get a gradient."""
-    return initial_parameters(architecture, 0)

@@ -74,6 +74,9 @@ class AlarmState:
         closes_after_windows: windows in a row below `closes_below_share` × threshold that close it.
         closes_below_share: hysteresis in (0, 1].
 
+    Attributes:
+        is_open: is an anomaly going on?
+
     >>> alarm = AlarmState(opens_after_windows=2, closes_after_windows=1)
     >>> [type(alarm.update(score, threshold=1.0)).__name__ for score in (0.2, 1.3, 0.4, 1.5, 1.1, 0.3)]
     ['NoneType', 'NoneType', 'NoneType', 'Opened', 'NoneType', 'Closed']
@@ -92,20 +95,15 @@ class AlarmState:
         self._recent: deque[bool] = deque(maxlen=opens_after_windows + 1)
         self._calm = self._windows = 0
         self._peak = 0.0
-        self._open = False
-
-    @property
-    def is_open(self) -> bool:
-        """Is an anomaly going on?"""
-        return self._open
+        self.is_open = False
 
     def update(self, score: float, threshold: float) -> Opened | Closed | None:
         """Judge one window; at most one event a window. A NaN score counts as over: a broken model must be heard."""
         over = not score <= threshold
-        if not self._open:
+        if not self.is_open:
             self._recent.append(over)
             if over and sum(self._recent) >= self._opens_after:
-                self._open, self._calm, self._windows, self._peak = True, 0, 1, score
+                self.is_open, self._calm, self._windows, self._peak = True, 0, 1, score
                 return Opened(score=score, threshold=threshold)
             return None
         self._windows += 1
@@ -119,5 +117,5 @@ class AlarmState:
 
     def reset(self) -> None:
         """Forget everything, e.g. after a new release went live."""
-        self._open = False
+        self.is_open = False
         self._recent.clear()

@@ -75,11 +75,6 @@ class Adwin:
         """Mean of the window; 0 without values."""
         return sum(bucket.total for bucket in self._buckets) / max(self.width, 1)
 
-    @property
-    def buckets(self) -> int:
-        """How many buckets hold the window."""
-        return len(self._buckets)
-
     def update(self, x: float) -> bool:
         """Add one value; True where the window was shortened, because the mean has changed."""
         self._buckets.insert(0, _Bucket(count=1, total=x, square=0.0))

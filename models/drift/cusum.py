@@ -56,6 +56,9 @@ class CusumCharts:
         memory: windows per independent window of each column, shape (C,), ≥ 1.
         fitted_on: independent windows behind each column's reference, shape (C,), positive.
         ceiling: where sums stop growing, shape (6, C).
+
+    Attributes:
+        statistic: the sums (6, C), in the order of `CHARTS`.
     """
 
     def __init__(
@@ -78,21 +81,16 @@ class CusumCharts:
 
     def reset(self) -> None:
         """All sums back to zero."""
-        self._sums = np.zeros(self._ceiling.shape, np.float32)
-
-    @property
-    def statistic(self) -> Float:
-        """(6, C): the sums, in the order of `CHARTS`."""
-        return self._sums
+        self.statistic = np.zeros(self._ceiling.shape, np.float32)
 
     def update(self, z: Float) -> None:
         """Add the normal scores of k windows, shape (k, C), in order."""
         for start in range(0, len(z), _LONGEST_BLOCK):
             self._add(z[start : start + _LONGEST_BLOCK])
-        np.minimum(self._sums, self._ceiling, out=self._sums)
+        np.minimum(self.statistic, self._ceiling, out=self.statistic)
 
     def _add(self, z: Float) -> None:
-        k, sums, zero = len(z), self._sums, self._zero
+        k, sums, zero = len(z), self.statistic, self._zero
         powers = self._powers[:k]
         np.multiply(z, self._per_memory[:k], out=powers[:, 0])
         np.multiply(z, z, out=powers[:, 1])
@@ -104,8 +102,8 @@ class CusumCharts:
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Named arrays to save."""
-        return {"sums": self._sums}
+        return {"sums": self.statistic}
 
     def restore(self, state: dict[str, NDArray[np.floating]]) -> None:
         """Continue from what `state` gave; `models.drift.state_file` has compared the shapes."""
-        self._sums = np.array(state["sums"], np.float32)
+        self.statistic = np.array(state["sums"], np.float32)

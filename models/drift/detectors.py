@@ -62,6 +62,10 @@ class Detectors:
         factor: multiplies every statistical threshold.
         shortest_stuck: windows in a row with the same value that count as stuck at the earliest.
         range_windows: windows in a row that count as out of range.
+
+    Attributes:
+        ratios: statistic ÷ threshold (10, F + 1): the rows of `DETECTORS` as of the last `watch` and `count`.
+        thresholds: (10, F + 1); infinite where a detector does not watch a column.
     """
 
     def __init__(
@@ -75,48 +79,38 @@ class Detectors:
     ) -> None:
         count = reference.sensors
         memory = np.asarray(reference.memory or (1.0,) * count)
-        self._threshold = np.full((len(DETECTORS), count + 1), np.inf)
-        self._threshold[_CHARTS] = factor * _chart_thresholds(reference, memory, run_length)
-        self._threshold[_HISTOGRAMS, :-1] = _histogram_thresholds(reference, memory, run_length, factor)
-        self._threshold[_STUCK, :-1] = max(_UNMEASURED_STUCK_WINDOWS, shortest_stuck)
+        self.thresholds = np.full((len(DETECTORS), count + 1), np.inf)
+        self.thresholds[_CHARTS] = factor * _chart_thresholds(reference, memory, run_length)
+        self.thresholds[_HISTOGRAMS, :-1] = _histogram_thresholds(reference, memory, run_length, factor)
+        self.thresholds[_STUCK, :-1] = max(_UNMEASURED_STUCK_WINDOWS, shortest_stuck)
         for i, share in enumerate(reference.repeats):
-            self._threshold[_STUCK, i] = stuck_run(
+            self.thresholds[_STUCK, i] = stuck_run(
                 run_length / SHARES["stuck"],
                 repeats=share,
                 fitted_on=reference.fitted_on,
                 shortest=shortest_stuck,
             )
-        self._threshold[_OUTSIDE, :-1] = range_windows
-        self._inverse = (1.0 / self._threshold).astype(np.float32)
-        self._ratios = np.zeros(self._threshold.shape, np.float32)
-        self._per_chart, self._chart_ratios = self._inverse[_CHARTS], self._ratios[_CHARTS]
+        self.thresholds[_OUTSIDE, :-1] = range_windows
+        self._inverse = (1.0 / self.thresholds).astype(np.float32)
+        self.ratios = np.zeros(self.thresholds.shape, np.float32)
+        self._per_chart, self._chart_ratios = self._inverse[_CHARTS], self.ratios[_CHARTS]
 
         everywhere = np.append(memory, reference.score_memory)
         self._scores = NormalScores(reference)
         self._charts = CusumCharts(
             memory=everywhere,
             fitted_on=reference.fitted_on / everywhere,
-            ceiling=np.where(np.isinf(self._threshold[_CHARTS]), 0.0, _CEILING * self._threshold[_CHARTS]),
+            ceiling=np.where(np.isinf(self.thresholds[_CHARTS]), 0.0, _CEILING * self.thresholds[_CHARTS]),
         )
         self._histogram = EwmaHistogram(np.asarray(reference.edges), np.asarray(HISTOGRAM_RATES))
         self._checks = SensorChecks(mean=np.asarray(reference.mean), std=np.asarray(reference.std))
-
-    @property
-    def ratios(self) -> Float:
-        """Statistic ÷ threshold, shape (10, F + 1): the rows of `DETECTORS` as of the last `watch` and `count`."""
-        return self._ratios
-
-    @property
-    def thresholds(self) -> NDArray[np.float64]:
-        """Thresholds, shape (10, F + 1); infinite where a detector does not watch a column."""
-        return self._threshold
 
     def watch(self, rows: Float) -> None:
         """Show the charts and the stuck check k windows (k, F + 1) in order; the last column is ln score."""
         self._charts.update(self._scores(rows))
         np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
         if self._checks.watch_repeats(rows[:, :-1]):
-            self._ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+            self.ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
 
     def count(self, rows: Float) -> None:
         """Show the histograms and the range check k windows (k, F + 1) in order."""
@@ -137,7 +131,7 @@ class Detectors:
                 np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
                 largest = max(largest, float(self._chart_ratios.max()))
             self.count(block)
-            largest = max(largest, float(self._ratios[_HISTOGRAMS].max()))
+            largest = max(largest, float(self.ratios[_HISTOGRAMS].max()))
         return largest
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -153,12 +147,12 @@ class Detectors:
             prefix = f"{name}."
             part.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
-        self._ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+        self.ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
         self._compare_counted()
 
     def _compare_counted(self) -> None:
-        self._ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
-        self._ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
+        self.ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
+        self.ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
 
     def _parts(self) -> dict[str, CusumCharts | EwmaHistogram | SensorChecks]:
         return {"charts": self._charts, "histogram": self._histogram, "checks": self._checks}

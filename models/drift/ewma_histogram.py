@@ -34,6 +34,9 @@ class EwmaHistogram:
     Args:
         edges: strictly ascending inner bin edges, shape (F, 9).
         rates: forgetting rates λ in (0, 1), shape (R,).
+
+    Attributes:
+        statistic: S per rate and sensor (R, F).
     """
 
     def __init__(self, edges: NDArray[np.floating], rates: NDArray[np.floating]) -> None:
@@ -53,12 +56,7 @@ class EwmaHistogram:
         """Back to the reference: every histogram uniform, every statistic 0."""
         self._cells = np.full((len(self._rates), self._sensors * BINS), 1.0 / BINS, np.float32)
         self._weight = np.ones_like(self._rates)
-        self._statistic = np.zeros((len(self._rates), self._sensors))
-
-    @property
-    def statistic(self) -> NDArray[np.float64]:
-        """S per rate and sensor, shape (R, F)."""
-        return self._statistic
+        self.statistic = np.zeros((len(self._rates), self._sensors))
 
     @property
     def histograms(self) -> NDArray[np.float64]:
@@ -69,7 +67,7 @@ class EwmaHistogram:
         """Count k windows, shape (k, F), in order."""
         for start in range(0, len(rows), _LONGEST_BLOCK):
             self._count(rows[start : start + _LONGEST_BLOCK])
-        self._statistic = self._sum_of_squares()
+        self.statistic = self._sum_of_squares()
 
     def _count(self, rows: NDArray[np.floating]) -> None:
         # Sensor f has 9 f edges below it in the list, and one more cell than edges: + f.
@@ -92,7 +90,7 @@ class EwmaHistogram:
         """Continue from what `state` gave; `models.drift.state_file` has compared the shapes."""
         self._cells = np.array(state["cells"], np.float32)
         self._weight = np.array(state["weight"], np.float64).reshape(self._rates.shape)
-        self._statistic = self._sum_of_squares()
+        self.statistic = self._sum_of_squares()
 
     def _sum_of_squares(self) -> NDArray[np.float64]:
         off = self.histograms

@@ -93,6 +93,9 @@ class DriftMonitor:
         reference: what is normal.
         settings: how sensitive to be.
         sensors: names for findings, F of them; indices where empty.
+
+    Attributes:
+        reference: what is normal at the moment.
     """
 
     def __init__(
@@ -102,17 +105,12 @@ class DriftMonitor:
         self._names = tuple(sensors)
         self.reset(reference)
 
-    @property
-    def reference(self) -> DriftReference:
-        """What is normal at the moment."""
-        return self._reference
-
     def reset(self, reference: DriftReference) -> None:
         """Start afresh against a new normal, e.g. after a new release went live."""
         names = self._names or tuple(str(i) for i in range(reference.sensors))
         if len(names) != reference.sensors:
             raise DriftStateError(f"{len(names)} sensor names for a reference of {reference.sensors} sensors")
-        self._reference = reference
+        self.reference = reference
         self._labels = (*names, "score")
         self._detectors = make_detectors(reference, self._settings)
         self._rows = np.empty((_COUNTED_TOGETHER, reference.sensors + 1), np.float32)
@@ -209,5 +207,5 @@ class DriftMonitor:
         )
 
     def _fingerprint(self) -> str:
-        content = msgspec.json.encode((self._reference, self._settings))
+        content = msgspec.json.encode((self.reference, self._settings))
         return hashlib.sha256(content).hexdigest()

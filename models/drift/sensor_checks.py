@@ -30,6 +30,10 @@ class SensorChecks:
     Args:
         mean: reference mean per sensor, shape (F,).
         std: reference standard deviation, shape (F,). A sensor that was constant then is never called stuck.
+
+    Attributes:
+        stuck: windows in a row with the value before, (F,).
+        outside: windows in a row out of range, (F,).
     """
 
     def __init__(self, *, mean: NDArray[np.floating], std: NDArray[np.floating]) -> None:
@@ -41,19 +45,9 @@ class SensorChecks:
     def reset(self) -> None:
         """Nothing seen yet."""
         self._previous = np.full(len(self._mean), np.nan, np.float32)
-        self._stuck = np.zeros(len(self._mean), np.int16)
-        self._outside = np.zeros(len(self._mean), np.int16)
+        self.stuck = np.zeros(len(self._mean), np.int16)
+        self.outside = np.zeros(len(self._mean), np.int16)
         self._is_any_stuck = False
-
-    @property
-    def stuck(self) -> NDArray[np.int16]:
-        """(F,): windows in a row with the value before."""
-        return self._stuck
-
-    @property
-    def outside(self) -> NDArray[np.int16]:
-        """(F,): windows in a row out of range."""
-        return self._outside
 
     def watch_repeats(self, rows: Float) -> bool:
         """Look for values that stick in k windows, shape (k, F), in order; has any run changed?"""
@@ -61,10 +55,10 @@ class SensorChecks:
         was_any_stuck = self._is_any_stuck
         if np.count_nonzero(rows[-1] == before):
             same = self._is_same(rows, np.vstack([self._previous, rows[:-1]]))
-            self._stuck = _run_at_end(same, self._stuck)
+            self.stuck = _run_at_end(same, self.stuck)
             self._is_any_stuck = True
         elif self._is_any_stuck:
-            self._stuck[:] = 0
+            self.stuck[:] = 0
             self._is_any_stuck = False
         # The common case ends here after one comparison: no run reaches the end of the block.
         self._previous[:] = rows[-1]
@@ -73,23 +67,23 @@ class SensorChecks:
     def watch_range(self, rows: Float) -> None:
         """Look for values that stay out of range in k windows, shape (k, F), in order."""
         if (np.abs(rows[-1] - self._mean) > self._radius).any():
-            self._outside = _run_at_end(np.abs(rows - self._mean) > self._radius, self._outside)
+            self.outside = _run_at_end(np.abs(rows - self._mean) > self._radius, self.outside)
         else:
-            self._outside[:] = 0
+            self.outside[:] = 0
 
     def _is_same(self, rows: Float, before: Float) -> NDArray[np.bool_]:
         return np.asarray((rows == before) & self._can_stick & (np.abs(rows) < CLIP))
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Named arrays to save."""
-        return {"previous": self._previous, "stuck": self._stuck, "outside": self._outside}
+        return {"previous": self._previous, "stuck": self.stuck, "outside": self.outside}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Continue from what `state` gave; `models.drift.state_file` has compared the shapes."""
         self._previous = np.array(state["previous"], np.float32)
-        self._stuck = np.array(state["stuck"], np.int16)
-        self._outside = np.array(state["outside"], np.int16)
-        self._is_any_stuck = bool(self._stuck.any())
+        self.stuck = np.array(state["stuck"], np.int16)
+        self.outside = np.array(state["outside"], np.int16)
+        self._is_any_stuck = bool(self.stuck.any())
 
 
 def _run_at_end(flags: NDArray[np.bool_], run: NDArray[np.int16]) -> NDArray[np.int16]:

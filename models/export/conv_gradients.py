@@ -35,11 +35,7 @@ class ConvolutionGradients:
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
         self._is_narrow_in = layer.inputs <= layer.outputs
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of W and b."""
-        return (self._layer.matrix_shape, (1, self._layer.outputs))
+        self.shapes = (layer.matrix_shape, (1, layer.outputs))
 
     def forward(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Sums (B, positions · outputs)."""

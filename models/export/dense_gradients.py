@@ -21,13 +21,7 @@ class DenseGradients:
     """The layer between `inputs` and `outputs` units; parameters W (inputs, outputs) and b (1, outputs)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        self._inputs = inputs
-        self._outputs = outputs
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of W and b."""
-        return ((self._inputs, self._outputs), (1, self._outputs))
+        self.shapes = ((inputs, outputs), (1, outputs))
 
     def forward(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Output (B, outputs)."""

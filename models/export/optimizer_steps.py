@@ -46,12 +46,11 @@ class OptimizerSteps:
         self._square = _variable("square", parameter_count)
         self._mean_weight = _variable("mean_weight", 1)
         self._square_weight = _variable("square_weight", 1)
-
-    @property
-    def variables(self) -> list[Tensor]:
-        """All of them, for the module that owns them."""
-        vectors = [self._anchor, self._correction, self._mean, self._square]
-        return [*vectors, self._mean_weight, self._square_weight]
+        # All of them, for the module that owns them.
+        self.variables = [
+            *(self._anchor, self._correction, self._mean, self._square),
+            *(self._mean_weight, self._square_weight),
+        ]
 
     def restore(self, anchor: Tensor, correction: Tensor) -> None:
         """Set the two vectors and start anew: no velocity, no moments."""

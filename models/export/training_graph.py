@@ -62,7 +62,7 @@ class TrainingGraph:
         """Concrete function by signature name."""
         inputs = {"x": _vector("x", None, self._architecture.feature_count)}
         batch = dict(inputs)
-        if self._is_classifier:
+        if self._architecture.is_classifier:
             batch["labels"] = _vector("labels", None, self._architecture.output_count)
         rate, momentum, proximal, clip = (
             {name: _vector(name, 1)} for name in ("learning_rate", "momentum", "proximal", "clip")
@@ -93,7 +93,7 @@ class TrainingGraph:
     def infer(self, x: Tensor) -> dict[str, Tensor]:
         """Output and anomaly score of each window."""
         output = self._forward(x, self._values())[-1]
-        if self._is_classifier:
+        if self._architecture.is_classifier:
             score = tf.constant([1.0]) - tf.reduce_max(tf.nn.softmax(output), axis=[1])
         else:
             score = tf.reduce_mean(tf.square(output - x), axis=[1])
@@ -185,10 +185,6 @@ class TrainingGraph:
         self._steps.restore(anchor, correction)
         # A signature must return something.
         return {"done": parameters[0:1]}
-
-    @property
-    def _is_classifier(self) -> bool:
-        return self._architecture.kind == "dense-classifier"
 
     def _values(self) -> list[Tensor]:
         return [variable.read_value() for variable in self._variables]

@@ -43,13 +43,13 @@ class FakeModel:
 
 
 class FakeOpener:
-    """`ModelOpener` without a library: the processor takes 20 µs, the delegate is what the test says."""
+    """Opens models without a library: the processor takes 20 µs, the delegate is what the test says."""
 
     def __init__(self, clock: FakeClock, accelerated: FakeModel | Exception) -> None:
         self._clock, self._accelerated = clock, accelerated
         self.opened: list[tuple[Delegate, bytes]] = []
 
-    def open(self, delegate: Delegate, content: bytes, kind: str) -> Int8Inference:
+    def __call__(self, content: bytes, kind: str, delegate: Delegate) -> Int8Inference:
         self.opened.append((delegate, content))
         if delegate is Delegate.XNNPACK:
             return FakeModel(self._clock, 20e-6)
