@@ -45,6 +45,7 @@ from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, Health
 from protocol.topics import device_topic
 from service.roles import Role
+from simulations.certificates import create_certificates
 
 TENANT = "bench"
 BATCH = 500
@@ -113,7 +114,7 @@ def measure_store(folder: Path, events: int, devices: int) -> dict[str, float]:
 
 
 def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> dict[str, float]:
-    port, config = free_port(), write_config(folder)
+    port, config, certificates = free_port(), write_config(folder), create_certificates(folder)
     names = [f"d-{n}" for n in range(devices)]
     database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
     enrol(database, names)
@@ -138,12 +139,16 @@ def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> di
                     listen,
                     "--passwords",
                     str(folder / "passwords"),
+                    "--certificate",
+                    str(certificates.server_certificate),
+                    "--key",
+                    str(certificates.server_key),
                 ]  # fmt: skip - one command
             )
         )
         wait_for(lambda: "broker_connected" in (folder / "log").read_text(), "the fleet at the broker")
         url = json.loads((folder / "log").read_text().splitlines()[0])["url"]
-        return feed(port, url, token, names, rate=rate, seconds=seconds)
+        return feed(port, certificates.ca, url, token, names, rate=rate, seconds=seconds)
     finally:
         for child in children:
             child.terminate()
@@ -151,7 +156,9 @@ def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> di
             child.wait(15)
 
 
-def feed(port: int, url: str, token: str, names: list[str], *, rate: int, seconds: float) -> dict[str, float]:
+def feed(
+    port: int, ca: Path, url: str, token: str, names: list[str], *, rate: int, seconds: float
+) -> dict[str, float]:
     acked: set[tuple[str, int]] = set()
 
     def on_message(_client: paho.Client, _data: object, got: paho.MQTTMessage) -> None:
@@ -165,6 +172,7 @@ def feed(port: int, url: str, token: str, names: list[str], *, rate: int, second
     # the fleet's own account may publish on any topic, so one client can stand for all devices
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
     client.username_pw_set("fleet", "bench-made-up")
+    client.tls_set(str(ca))
     client.on_message = on_message
     subscribed = threading.Event()
     client.on_subscribe = lambda *_: subscribed.set()
@@ -227,7 +235,8 @@ def write_config(folder: Path) -> Path:
         tenant = "{TENANT}"
         release_keys = ["release.pub.pem"]
         [mqtt]
-        url = "mqtt://127.0.0.1:PORT"
+        url = "mqtts://127.0.0.1:PORT"
+        ca_file = "ca.pem"
         password_file = "fleet.password"
         accounts = "password-file"
         accounts_file = "passwords"

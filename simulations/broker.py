@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hmac
 import logging
 import signal
 import sys
 from dataclasses import dataclass
-from hashlib import pbkdf2_hmac
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +25,10 @@ from amqtt.errors import BrokerError
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 
+from fleet.broker_accounts.passwords import verify_password
 from protocol.errors import TopicError
 from protocol.topics import DOWNLINK_KINDS, PREFIX, TRAINING, UPLINK_KINDS, parse_device_topic
 from service.addresses import is_loopback, split_endpoint
-from simulations.mosquitto_passwords import parse_password_line
 
 FLEET: Final = "fleet"
 """The user name with rights on every topic of ours."""
@@ -46,25 +44,22 @@ class PasswordFile(BaseAuthPlugin):
         super().__init__(context)
         self._path = Path(self.config.path)
         self._read_at: tuple[int, int] | None = None
-        self._users: dict[str, tuple[int, bytes, bytes]] = {}
-        self._verified: dict[str, tuple[str, bytes]] = {}
+        self._entries: dict[str, str] = {}
+        self._verified: dict[str, tuple[str, str]] = {}
 
     async def authenticate(self, *, session: Session) -> bool | None:
         """Whether the session's user name and password are in the file."""
         self._read_if_changed()
         username, password = session.username, session.password
-        if not username or not password or username not in self._users:
+        if not username or not password or username not in self._entries:
             return False
-        iterations, salt, digest = self._users[username]
-        if self._verified.get(username) == (password, digest):
+        given = password, self._entries[username]
+        if self._verified.get(username) == given:
             return True
-        made = await asyncio.to_thread(
-            pbkdf2_hmac, "sha512", password.encode(), salt, iterations, len(digest)
-        )
-        if hmac.compare_digest(made, digest):
-            self._verified[username] = (password, digest)
-            return True
-        return False
+        is_right = await asyncio.to_thread(verify_password, *given)
+        if is_right:
+            self._verified[username] = given
+        return is_right
 
     def _read_if_changed(self) -> None:
         try:
@@ -73,11 +68,8 @@ class PasswordFile(BaseAuthPlugin):
             return
         if (stat.st_mtime_ns, stat.st_ino) == self._read_at:
             return
-        self._users = dict(
-            parse_password_line(line)
-            for line in self._path.read_text().splitlines()
-            if line.strip() and not line.startswith("#")
-        )
+        lines = (line.partition(":") for line in self._path.read_text().splitlines())
+        self._entries = {name: entry.strip() for name, _, entry in lines}
         self._read_at = (stat.st_mtime_ns, stat.st_ino)
 
     @dataclass

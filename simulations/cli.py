@@ -71,7 +71,6 @@ def run(
     console = Console()
     if not console.is_terminal:
         console = Console(width=130)  # into a log or file: the remarks beside the figures stay on their lines
-    keep = directory is not None
     home = (directory or Path(tempfile.mkdtemp(prefix="fedge-demo-"))).absolute()
     try:
         outcome = open_world_and_play(
@@ -91,7 +90,7 @@ def run(
     except KeyboardInterrupt:
         _fail("interrupted; everything that was started is stopped", 130)
     console.print(f"report: {outcome.report}   figures: {outcome.json}", highlight=False, soft_wrap=True)
-    if not keep:
+    if directory is None:
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -103,7 +102,3 @@ def _fail(message: str, status: int) -> NoReturn:
 def main() -> None:
     """Entry point of the ``fedge-sim`` command."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ every raw sample would have cost; training and update traffic are shown apart.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -109,22 +109,18 @@ class Figures:
     seconds_total: float
     pace: float
 
-    def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
     """Compute every figure of a record; `learned_version` is the version that federated learning made."""
-    seen = list(record.devices.values())
+    seen = [device.health for device in record.devices.values()]
     change_began, _ = record.between("c")
-    training = _last(record.trainings.values())
+    training = _last(record.trainings.values()) or TrainingSeen(run="", state="", began_s=0.0)
     good, bad = _good_and_bad(record, learned_version)
     learned_from = good.ended_s if good and good.ended_s is not None else record.now_s
     bad_began = bad.began_s if bad else record.now_s
     caught = [f for f in record.faults if f.caught_s is not None]
     raw, telemetry = sum(d.raw_bytes for d in seen), sum(d.telemetry_bytes for d in seen)
-    drilled = _rounds(training)
+    drilled = [r for r in training.rounds if not r.get("void")]
     return Figures(
         devices=len(seen),
         windows=sum(d.windows for d in seen),
@@ -142,9 +138,9 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         bandwidth_saved_pct=100 * (1 - telemetry / raw) if raw else 0.0,
         training_bytes=sum(d.training_bytes for d in seen),
         update_bytes=sum(d.update_bytes for d in seen),
-        inference_p50_us=float(np.median([d.p50_us for d in seen])) if seen else 0.0,
-        inference_p99_us=max((d.p99_us for d in seen), default=0.0),
-        agent_memory_mb=max((d.memory_bytes for d in seen), default=0) / 1e6,
+        inference_p50_us=float(np.median([d.inference_p50_us for d in seen])) if seen else 0.0,
+        inference_p99_us=max((d.inference_p99_us for d in seen), default=0.0),
+        agent_memory_mb=max((d.memory_pss_bytes for d in seen), default=0) / 1e6,
         agent_and_learner_memory_mb=record.learning_memory_bytes / 1e6,
         rounds=len(drilled),
         seconds_per_round=_mean(_number(r, "seconds") for r in drilled),
@@ -152,17 +148,17 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
             _number(r, "seconds") - _number(r, "seconds_in_training") for r in drilled
         ),
         devices_per_round=_mean(float(_count(r, "participants")) for r in drilled),
-        loss_champion=_evaluated(training, "champion_loss"),
-        loss_candidate=_evaluated(training, "candidate_loss"),
-        int8_error=_evaluated(training, "int8_error"),
+        loss_champion=training.evaluation.get("champion_loss"),
+        loss_candidate=training.evaluation.get("candidate_loss"),
+        int8_error=training.evaluation.get("int8_error"),
         epsilon_server=_claimed(training, "server"),
         epsilon_release=_claimed(training, "release"),
-        delta=_delta(training),
+        delta=_number(training.privacy, "delta") or None,
         secure_sums=_secure_sums(training),
-        seconds_training_run=training.ended_s - training.began_s if training and training.ended_s else None,
+        seconds_training_run=training.ended_s - training.began_s if training.ended_s else None,
         seconds_to_roll_out=good.ended_s - good.began_s if good and good.ended_s else None,
         seconds_to_recover=bad.recovered_s - bad.began_s if bad and bad.recovered_s else None,
-        final_release=_common([d.release or "none" for d in seen]),
+        final_release=", ".join(sorted({d.release or "none" for d in record.devices.values()})),
         process_deaths=len(record.deaths),
         comparison=dict(record.comparison),
         seconds_total=record.now_s,
@@ -213,10 +209,6 @@ def _last(items: Iterable[_Item]) -> _Item | None:
     return found[-1] if found else None
 
 
-def _rounds(training: TrainingSeen | None) -> list[dict[str, object]]:
-    return [r for r in training.rounds if not r.get("void")] if training else []
-
-
 def _number(values: dict[str, object], key: str) -> float:
     value = values.get(key, 0.0)
     return float(value) if isinstance(value, int | float) else 0.0
@@ -232,25 +224,12 @@ def _mean(values: Iterable[float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _evaluated(training: TrainingSeen | None, key: str) -> float | None:
-    return training.evaluation.get(key) if training else None
-
-
-def _claimed(training: TrainingSeen | None, whom: str) -> float | None:
-    figure = training.privacy.get(whom) if training else None
+def _claimed(training: TrainingSeen, whom: str) -> float | None:
+    figure = training.privacy.get(whom)
     value = figure.get("epsilon") if isinstance(figure, dict) else None
     return float(value) if isinstance(value, int | float) else None
 
 
-def _delta(training: TrainingSeen | None) -> float | None:
-    return _number(training.privacy, "delta") or None if training else None
-
-
-def _secure_sums(training: TrainingSeen | None) -> int:
-    rounds = training.privacy.get("rounds") if training else None
+def _secure_sums(training: TrainingSeen) -> int:
+    rounds = training.privacy.get("rounds")
     return int(_number(rounds, "released")) if isinstance(rounds, dict) else 0
-
-
-def _common(values: list[str]) -> str:
-    distinct = sorted(set(values))
-    return distinct[0] if len(distinct) == 1 else ", ".join(distinct)

@@ -6,15 +6,18 @@ is no error: the record keeps what was last seen.
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 
-from simulations.record import Alarm, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
+from protocol.messages.payloads import Health
+from simulations.record import NO_HEALTH, Alarm, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
 from simulations.world import World
 
 __all__ = ["Observer", "ServiceClient"]
@@ -80,8 +83,6 @@ class ServiceClient:
 
     def _http(self) -> httpx.Client:
         if self._client is None:
-            import ssl
-
             context = ssl.create_default_context(cafile=str(self._ca_file))
             self._client = httpx.Client(base_url=f"https://{self._address}", verify=context, timeout=5)
         return self._client
@@ -94,25 +95,21 @@ class Observer:
     """Fills the record. `clock` gives wall seconds since the story began; `epoch` is that moment in Unix seconds."""
 
     def __init__(self, world: World, record: Record, *, clock: Callable[[], float], epoch: float) -> None:
-        self.fleet = ServiceClient(world.addresses.fleet, world.ca_file, world.token_file("admin"))
-        self.publisher = ServiceClient(world.addresses.fleet, world.ca_file, world.token_file("publisher"))
+        self.fleet = ServiceClient(world.addresses.fleet, world.certificates.ca, world.token_file("admin"))
+        self.publisher = ServiceClient(
+            world.addresses.fleet, world.certificates.ca, world.token_file("publisher")
+        )
         self.aggregator = ServiceClient(
-            world.addresses.aggregator, world.ca_file, world.aggregator_token_file
+            world.addresses.aggregator, world.certificates.ca, world.aggregator_token_file
         )
         self._world = world
         self._record = record
-        self._clock = clock
+        self.clock = clock
         self._epoch = epoch
         self._logs = {
             d: _ScoreLog(world.device_directory(d) / "state" / "scores.csv", d) for d in world.devices
         }
         self._seen_alarms: set[int] = set()
-        self._machine_of = {d: world.machines.name(i) for i, d in enumerate(world.devices)}
-        self._hardware_of = {d: world.hardware(i) for i, d in enumerate(world.devices)}
-
-    def now(self) -> float:
-        """Wall seconds since the story began."""
-        return self._clock()
 
     def close(self) -> None:
         """Close the connections to the services."""
@@ -121,7 +118,7 @@ class Observer:
 
     def look(self) -> None:
         """See everything once."""
-        self._record.now_s = self._clock()
+        self._record.now_s = self.clock()
         self._see_devices()
         self._see_alarms()
         self._see_drift()
@@ -135,33 +132,15 @@ class Observer:
     def _see_devices(self) -> None:
         answer = self.fleet.get("/v1/devices", limit=500)
         for item in (answer or {}).get("items", []):
-            health = item.get("last_health") or {}
-            name = item["id"]
-            self._record.devices[name] = DeviceSeen(
-                device=name,
-                hardware=item.get("hardware") or self._hardware_of.get(name, ""),
-                machine=self._machine_of.get(name, ""),
-                online=bool(item.get("online")),
-                state=str(health.get("state") or item.get("state") or "-"),
-                release=item.get("release"),
-                desired_release=item.get("desired_release"),
-                windows=health.get("windows", 0),
-                windows_over=health.get("windows_over_threshold", 0),
-                anomalies=health.get("anomalies", 0),
-                anomaly_rate=health.get("anomaly_rate", 0.0),
-                score_mean=health.get("score_mean", 0.0),
-                drift_score=health.get("drift_score", 0.0),
-                drifted=bool(health.get("drifted")),
-                machine_time_s=health.get("machine_time_s", 0.0),
-                p50_us=health.get("inference_p50_us", 0.0),
-                p99_us=health.get("inference_p99_us", 0.0),
-                memory_bytes=health.get("memory_pss_bytes", 0),
-                raw_bytes=health.get("raw_bytes", 0),
-                telemetry_bytes=health.get("telemetry_bytes", 0),
-                training_bytes=health.get("training_bytes", 0),
-                update_bytes=health.get("update_bytes", 0),
-                training_run=health.get("training_run"),
-                install_step=health.get("install_step", "IDLE"),
+            health = item["last_health"] and msgspec.convert(item["last_health"], Health)
+            self._record.devices[item["id"]] = DeviceSeen(
+                device=item["id"],
+                hardware=item["hardware"],
+                online=item["online"],
+                state=health.state if health else item["state"],
+                release=item["release"],
+                desired_release=item["desired_release"],
+                health=health or NO_HEALTH,
             )
 
     def _see_alarms(self) -> None:
@@ -170,16 +149,7 @@ class Observer:
             if item["id"] in self._seen_alarms:
                 continue
             self._seen_alarms.add(item["id"])
-            self._record.alarms.append(
-                Alarm(
-                    device=item["device"],
-                    at_s=item["sent_at"] - self._epoch,
-                    machine_s=item.get("observed_at_s", 0.0),
-                    release=item.get("release", ""),
-                    score=item.get("score", 0.0),
-                    threshold=item.get("threshold", 0.0),
-                )
-            )
+            self._record.alarms.append(Alarm(device=item["device"], at_s=item["sent_at"] - self._epoch))
         for fault in self._record.faults:
             hits = [
                 a.at_s
@@ -188,12 +158,12 @@ class Observer:
             ]
             fault.published = len(hits)
             if hits and fault.caught_s is None:
-                fault.caught_s = self._clock()
+                fault.caught_s = self.clock()
 
     def _see_drift(self) -> None:
         devices = self._record.devices.values()
         if devices:
-            share = sum(d.drifted for d in devices) / len(devices)
+            share = sum(d.health.drifted for d in devices) / len(devices)
             self._record.drift_share.append((self._record.now_s, share))
 
     def _see_trainings(self) -> None:

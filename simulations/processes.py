@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import Final, Self
 
 from simulations.errors import ProcessFailedError
 from simulations.patience import Patience
@@ -42,7 +42,6 @@ class WorldProcess:
         popen: its life now, or its last.
         restarts: how often it was started again.
         died_at: when it was found dead (the supervisor's clock); None while it lives.
-        pids: every pid it has had.
         exit_codes: of its earlier lives, -N for signal N.
     """
 
@@ -53,7 +52,6 @@ class WorldProcess:
     popen: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     died_at: float | None = None
-    pids: list[int] = field(default_factory=list)
     exit_codes: list[int] = field(default_factory=list)
 
     @property
@@ -176,20 +174,22 @@ class Supervisor:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def stop(self, name: str) -> None:
-        """Stop one process for good."""
-        process = self.processes.pop(name)
-        _terminate([process])
-
     def stop_all(self) -> None:
         """Stop everything, newest first: first kindly, then not."""
-        processes = list(self.processes.values())[::-1]
+        lives = [p.popen for p in reversed(self.processes.values()) if p.popen and p.popen.poll() is None]
         self.processes.clear()
-        _terminate(processes)
+        for popen in lives:
+            popen.terminate()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for popen in lives:
+            try:
+                popen.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait()
 
     def _spawn(self, process: WorldProcess) -> None:
         process.died_at = None
-        log: IO[bytes]
         with process.log.open("ab") as log:
             process.popen = subprocess.Popen(
                 process.arguments,
@@ -199,20 +199,6 @@ class Supervisor:
                 env=dict(process.environment),
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, and we start from the only thread
             )
-        process.pids.append(process.popen.pid)
-
-
-def _terminate(processes: Sequence[WorldProcess]) -> None:
-    alive = [p.popen for p in processes if p.popen and p.popen.poll() is None]
-    for popen in alive:
-        popen.terminate()
-    deadline = time.monotonic() + STOP_GRACE_S
-    for popen in alive:
-        try:
-            popen.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            popen.kill()
-            popen.wait()
 
 
 def _die_with_parent() -> None:

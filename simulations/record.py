@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from protocol.messages.kinds import AgentState
+from protocol.messages.payloads import Health
 
 __all__ = [
     "Alarm",
@@ -22,6 +26,10 @@ __all__ = [
     "ScoreTrace",
     "TrainingSeen",
 ]
+
+
+NO_HEALTH: Final = Health(state=AgentState.STARTING, release=None, uptime_s=0.0)
+"""Of a device that has sent no health message yet."""
 
 
 class ChapterState(StrEnum):
@@ -46,52 +54,24 @@ class Chapter:
 
 @dataclass(kw_only=True)
 class DeviceSeen:
-    """The newest the fleet knows of a device, from its last health message (protocol Health): counters since its first start.
+    """The newest the fleet knows of a device.
 
     Attributes:
         device: its id.
         hardware: the kind of device that it says it is.
-        machine: what the world calls the machine behind it.
         online: whether the fleet has heard of it lately.
-        state: its agent's, e.g. ``commissioning`` or ``watching``.
+        state: its agent's, e.g. ``commissioning`` or ``watching``; the fleet's before the agent's first health message.
         release, desired_release: what it runs and what it shall run.
-        windows, windows_over: scored, and over the threshold.
-        anomalies: alarms it opened.
-        anomaly_rate: share of the latest windows over the threshold.
-        score_mean: mean score of the latest windows.
-        drift_score: of its detectors, 1 at the limit; drifted: whether they report drift.
-        machine_time_s: machine seconds watched.
-        p50_us, p99_us: of an inference, microseconds.
-        memory_bytes: proportional set size of the agent.
-        raw_bytes: samples seen; telemetry_bytes, training_bytes, update_bytes: sent and received, by kind.
-        training_run: the run it learns in, if any.
-        install_step: where the installation of a version stands.
+        health: its last health message, with counters since its first start.
     """
 
     device: str
     hardware: str
-    machine: str = ""
     online: bool = False
     state: str = "-"
     release: str | None = None
     desired_release: str | None = None
-    windows: int = 0
-    windows_over: int = 0
-    anomalies: int = 0
-    anomaly_rate: float = 0.0
-    score_mean: float = 0.0
-    drift_score: float = 0.0
-    drifted: bool = False
-    machine_time_s: float = 0.0
-    p50_us: float = 0.0
-    p99_us: float = 0.0
-    memory_bytes: int = 0
-    raw_bytes: int = 0
-    telemetry_bytes: int = 0
-    training_bytes: int = 0
-    update_bytes: int = 0
-    training_run: str | None = None
-    install_step: str = "IDLE"
+    health: Health = NO_HEALTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +80,6 @@ class Alarm:
 
     device: str
     at_s: float
-    machine_s: float
-    release: str
-    score: float
-    threshold: float
 
 
 @dataclass(kw_only=True)
@@ -232,7 +208,7 @@ class Record:
     def milestones(self) -> tuple[object, ...]:
         """What changes only when the story comes on, while windows are scored all the time: to tell slow from stuck."""
         return (
-            [(d.device, d.release, d.drifted) for d in self.devices.values()],
+            [(d.device, d.release, d.health.drifted) for d in self.devices.values()],
             [(t.state, len(t.rounds)) for t in self.trainings.values()],
             [(r.state, r.groups) for r in self.rollouts.values()],
         )

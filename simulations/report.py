@@ -9,6 +9,7 @@ import html
 import io
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ def write_json(path: Path, record: Record, figures: Figures) -> None:
     """Write the figures and the story's times as JSON, in one durable step."""
     document = {
         "title": record.title,
-        "figures": figures.as_dict(),
+        "figures": asdict(figures),
         "chapters": [
             {"letter": c.letter, "title": c.title, "began_s": c.began_s, "ended_s": c.ended_s, "note": c.note}
             for c in record.chapters

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from protocol.messages.kinds import InstallStep
 from simulations.record import ChapterState, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
 
 __all__ = ["Screen", "draw_world"]
@@ -32,10 +33,11 @@ _MARK: Final = {
 class Screen:
     """Shows a record. Use as a context manager; call `update` as often as the record changes."""
 
-    def __init__(self, console: Console, *, live: bool | None = None) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._is_live = console.is_terminal if live is None else live
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if self._is_live else None
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        )
         self._said: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -109,21 +111,21 @@ def _device_cells(seen: DeviceSeen, trace: ScoreTrace | None, *, has_fault: bool
     version = (seen.release or "-").rpartition("/")[2]
     wanted = (seen.desired_release or "").rpartition("/")[2]
     arrow = f"{version} → {wanted}" if wanted and wanted != version else version
-    state = seen.state if seen.online else "offline"
-    if seen.training_run:
+    state, health = seen.state if seen.online else "offline", seen.health
+    if health.training_run:
         state = "training"
-    elif seen.install_step not in {"IDLE", "COMMITTED"}:
-        state = seen.install_step.lower()
+    elif health.install_step not in {InstallStep.IDLE, InstallStep.COMMITTED}:
+        state = health.install_step.lower()
     return [
         Text(seen.device, "bold red" if has_fault else ""),
         Text(seen.hardware, "dim"),
         Text(state, "magenta" if state == "training" else "yellow" if state != "watching" else ""),
         Text(f"v{arrow}", "cyan" if "→" in arrow else ""),
-        f"{seen.windows:,}",
+        f"{health.windows:,}",
         _sparkline(trace),
-        Text(f"{100 * seen.anomaly_rate:.0f} %", "red" if seen.anomaly_rate > 0.2 else "dim"),
-        Text(str(seen.anomalies), "red" if seen.anomalies else "dim"),
-        Text(f"{seen.drift_score:.2f}", "yellow bold" if seen.drifted else "dim"),
+        Text(f"{100 * health.anomaly_rate:.0f} %", "red" if health.anomaly_rate > 0.2 else "dim"),
+        Text(str(health.anomalies), "red" if health.anomalies else "dim"),
+        Text(f"{health.drift_score:.2f}", "yellow bold" if health.drifted else "dim"),
     ]
 
 
@@ -197,7 +199,7 @@ def _rollout_style(rollout: RolloutSeen) -> str:
 
 
 def _draw_totals(record: Record) -> RenderableType:
-    seen = record.devices.values()
+    seen = [device.health for device in record.devices.values()]
     raw, sent = sum(d.raw_bytes for d in seen), sum(d.telemetry_bytes for d in seen)
     saved = f"{100 * (1 - sent / raw):.2f} % saved" if raw else "-"
     return Text(

@@ -83,13 +83,13 @@ class Story:
             (self._enrol, self._watch, self._change, self._learn, self._spread, self._break, self._undo),
             strict=True,
         ):
-            chapter.began_s = self.record.now_s = self._clock()
+            chapter.began_s = self.record.now_s = self.observer.clock()
             chapter.state = ChapterState.NOW
             act(chapter)
             self._look()
             chapter.ended_s = self.record.now_s
             chapter.state = ChapterState.DONE
-        self._let_health_arrive()
+        self._pause(self.world.scenario.health_every_s)  # the last health messages arrive
 
     def _enrol(self, chapter: Chapter) -> None:
         """Start every program, make version 1 of machines that are not in the fleet, and give it to every device.
@@ -120,7 +120,7 @@ class Story:
     def _watch(self, chapter: Chapter) -> None:
         """Nothing happens, and next to nothing is sent."""
         self._pause(self.world.scenario.watch_s)
-        seen = self._devices()
+        seen = [device.health for device in self._devices()]
         raw, sent = sum(d.raw_bytes for d in seen), sum(d.telemetry_bytes for d in seen)
         saved = 100 * (1 - sent / raw) if raw else 0.0
         chapter.note = f"{sum(d.windows for d in seen):,} windows scored; {sent / 1e3:.0f} kB sent instead of {raw / 1e6:.0f} MB: {saved:.2f} % saved"
@@ -148,7 +148,10 @@ class Story:
         self._say(chapter, "the aggregator invites the fleet by itself")
         self._wait(lambda: bool(self.record.trainings), "a training run started by drift")
         self._say(chapter, "learners join and train on what their own machines showed them")
-        self._wait(self._training_is_over, "the end of the training run")
+        self._wait(
+            lambda: all(t.ended_s is not None for t in self.record.trainings.values()),
+            "the end of the training run",
+        )
         run = list(self.record.trainings.values())[-1]
         if run.state != "COMPLETED":
             raise StoryError(
@@ -185,7 +188,7 @@ class Story:
         self._wait(lambda: fault.caught_s is not None, f"the alarm of {fault.device}")
         self._pause(self.world.scenario.aftermath_s)
         self._mend(index)
-        fault.ended_s = self._clock()
+        fault.ended_s = self.observer.clock()
         caught = (fault.caught_s or 0.0) - fault.at_s
         chapter.note = (
             f"{fault.device}: {fault.kind}, caught after {caught:.1f} s, published {fault.published} time(s)"
@@ -198,7 +201,7 @@ class Story:
             index = self._calmest_machine()
             device = self.world.devices[index]
             kind = self.world.machines.break_down(self.world.control_file(device), index)
-            fault = FaultInjected(device=device, kind=kind, at_s=self._clock())
+            fault = FaultInjected(device=device, kind=kind, at_s=self.observer.clock())
             self.record.faults.append(fault)
             self._pause(calm_s / 4)
             if not any(
@@ -222,7 +225,7 @@ class Story:
 
     def _mend(self, index: int) -> None:
         control = self.world.control_file(self.world.devices[index])
-        if self._is_replayed():
+        if self.world.machines.feature_spec.kind == "passthrough":  # a recording goes on
             self.world.machines.settle(control, index)
         else:
             self.world.machines.change(control, index)
@@ -289,9 +292,6 @@ class Story:
     def _drifted(self) -> float:
         return self.record.drift_share[-1][1] if self.record.drift_share else 0.0
 
-    def _training_is_over(self) -> bool:
-        return all(t.ended_s is not None for t in self.record.trainings.values())
-
     def _rollout_of(self, version: int) -> RolloutSeen | None:
         wanted = release_id(self.world.scenario.family.name, version)
         return next((r for r in self.record.rollouts.values() if r.release == wanted), None)
@@ -303,41 +303,36 @@ class Story:
     def _changed_machines(self) -> int:
         return round(self.world.scenario.machines.changed_share * len(self.world.devices))
 
-    def _is_replayed(self) -> bool:
-        return self.world.machines.feature_spec.kind == "passthrough"
-
-    def _let_health_arrive(self) -> None:
-        self._pause(self.world.scenario.health_every_s)
-
-    def _clock(self) -> float:
-        return self.observer.now()
-
     def _say(self, chapter: Chapter, note: str) -> None:
         chapter.note = note
-        self.record.now_s = self._clock()
+        self.record.now_s = self.observer.clock()
         self.screen.update(self.record)
 
     def _look(self) -> None:
         self.observer.look()
-        self._looked_at = self._clock()
+        self._looked_at = self.observer.clock()
         self.screen.update(self.record)
 
     def _tick(self) -> None:
         for name in self.world.supervisor.tick():
-            self.record.deaths.append((self._clock(), name))
-        if self._clock() - self._looked_at >= LOOK_EVERY_S:
+            self.record.deaths.append((self.observer.clock(), name))
+        if self.observer.clock() - self._looked_at >= LOOK_EVERY_S:
             self._look()
         self.on_tick(self.record)
         time.sleep(TICK_S)
 
     def _pause(self, seconds: float) -> None:
-        until = self._clock() + seconds
-        while self._clock() < until:
+        until = self.observer.clock() + seconds
+        while self.observer.clock() < until:
             self._tick()
 
     def _wait(self, seen: Callable[[], bool], what: str) -> None:
         """Until `seen`, for as long as the world comes on: patience begins anew with each milestone."""
-        limit_s, began_s, reached = self.world.scenario.patience_s, self._clock(), self.record.milestones()
+        limit_s, began_s, reached = (
+            self.world.scenario.patience_s,
+            self.observer.clock(),
+            self.record.milestones(),
+        )
         patience = Patience(limit_s)
         while not seen():
             self._tick()
@@ -345,6 +340,6 @@ class Story:
                 patience, reached = Patience(limit_s), now
             if patience.is_used_up():
                 raise StoryError(
-                    f"waited {self._clock() - began_s:.0f} s for {what}, in vain;"
+                    f"waited {self.observer.clock() - began_s:.0f} s for {what}, in vain;"
                     f" the logs are in {self.world.directory / 'logs'}"
                 )

@@ -80,11 +80,6 @@ class World:
         self._mosquitto = mosquitto
 
     @property
-    def ca_file(self) -> Path:
-        """The CA every client of this world trusts."""
-        return self.certificates.ca
-
-    @property
     def broker_name(self) -> str:
         """Which broker its messages go through."""
         return "embedded" if self._mosquitto is None else "Mosquitto"

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.console import Console
 from simulations.figures import compute_figures
 from simulations.picture import draw_picture, is_worth_a_picture, take_picture
 from simulations.record import (
+    NO_HEALTH,
     Alarm,
     ChapterState,
     DeviceSeen,
@@ -44,7 +46,7 @@ def trace(device: str, *, over_from: float = 1e9) -> ScoreTrace:
 
 
 def alarm(device: str, at_s: float) -> Alarm:
-    return Alarm(device=device, at_s=at_s, machine_s=at_s * 36, release="f/1", score=2.0, threshold=1.0)
+    return Alarm(device=device, at_s=at_s)
 
 
 @pytest.fixture
@@ -55,21 +57,29 @@ def record() -> Record:
     seen = DeviceSeen(
         device="d01",
         hardware="rpi4",
-        windows=100,
-        raw_bytes=1_000_000,
-        telemetry_bytes=5_000,
-        p50_us=10,
-        p99_us=20,
-        memory_bytes=50_000_000,
-        machine_time_s=3600,
         release="f/2",
+        health=msgspec.structs.replace(
+            NO_HEALTH,
+            windows=100,
+            raw_bytes=1_000_000,
+            telemetry_bytes=5_000,
+            inference_p50_us=10,
+            inference_p99_us=20,
+            memory_pss_bytes=50_000_000,
+            machine_time_s=3600,
+        ),
     )
     return Record(
         title="t",
         chapters=chapters,
         devices={
             "d01": seen,
-            "d02": DeviceSeen(device="d02", hardware="jetson", p50_us=30, p99_us=90, release="f/2"),
+            "d02": DeviceSeen(
+                device="d02",
+                hardware="jetson",
+                release="f/2",
+                health=msgspec.structs.replace(NO_HEALTH, inference_p50_us=30, inference_p99_us=90),
+            ),
         },
         alarms=[alarm("d01", 25.0), alarm("d01", 62.0), alarm("d02", 70.0)],
         faults=[FaultInjected(device="d01", kind="x", at_s=60.0, ended_s=65.0, caught_s=62.0, published=1)],
