@@ -28,7 +28,7 @@ def create_key_files(private: Path, key: Ed25519PrivateKey) -> Path:
 
     Raises:
         SettingsError: one of the files exists.
-        StorageError: the folder cannot be written to.
+        StorageError: the folder cannot be written to, or somebody else made one of the files meanwhile.
     """
     public = public_key_path(private)
     private_pem = key.private_bytes(
@@ -40,8 +40,9 @@ def create_key_files(private: Path, key: Ed25519PrivateKey) -> Path:
     for path in (private, public):
         if path.exists():
             raise SettingsError(f"{path} exists; a release key is never overwritten: choose another --out")
-    write_durably(private, private_pem, mode=0o600)
-    write_durably(public, public_pem)
+    # Said kindly above; held to here, whoever writes at the same time.
+    write_durably(private, private_pem, mode=0o600, exclusive=True)
+    write_durably(public, public_pem, exclusive=True)
     return public
 
 

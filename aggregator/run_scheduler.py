@@ -42,7 +42,6 @@ class DriftSource(Protocol):
 
     def drift(self, family: FamilyName) -> DriftSummary:
         """The family's drift now; raises FleetError."""
-        ...
 
 
 class RunDriver(Protocol):
@@ -50,7 +49,6 @@ class RunDriver(Protocol):
 
     def advance(self, run_id: str) -> TrainingRun:
         """See `aggregator.rounds.coordinator.Coordinator.advance`."""
-        ...
 
 
 class RunScheduler:

@@ -68,17 +68,14 @@ class AnswerEncoding(Protocol):
     @property
     def word_bits(self) -> int:
         """Size of a word."""
-        ...
 
     @property
     def word_count(self) -> int:
         """How many words an answer takes."""
-        ...
 
     @property
     def noise(self) -> RoundNoise:
         """The noise that the sum will carry, for both accounts; mechanism ``none`` where it is exact."""
-        ...
 
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """The device's side: clip and write a flat answer (layout.total,) as words (word_count,).
@@ -86,7 +83,6 @@ class AnswerEncoding(Protocol):
         Raises:
             ProtocolError: another shape, or not finite.
         """
-        ...
 
     def decode(self, words: NDArray[np.uint32], participants: int) -> Float:
         """The server's side: the sum of `participants` answers, float64 (layout.total,).
@@ -94,7 +90,6 @@ class AnswerEncoding(Protocol):
         Raises:
             ProtocolError: another number of words, or fewer participants than the noise was planned for.
         """
-        ...
 
 
 def make_encoding(layout: AnswerLayout, terms: SumTerms) -> AnswerEncoding:

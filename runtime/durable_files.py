@@ -24,18 +24,20 @@ __all__ = [
 ]
 
 
-def write_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_durably(path: Path, content: bytes, *, mode: int = 0o644, exclusive: bool = False) -> None:
     """Replace `path` by `content` so that it survives a power cut once this returns.
 
     Args:
         path: the file; its directory must exist.
         content: the whole new content.
         mode: permission bits from the first byte on, whatever the umask (0o600 for secrets).
+        exclusive: never replace: of two that write at once one is refused.
 
     Raises:
-        StorageError: the disk is full or read-only, or the directory is missing; the old file is untouched.
+        StorageError: the disk is full or read-only, the directory is missing, or the file exists and `exclusive` was
+            asked for; the old file is untouched.
     """
-    _write(path, content, mode=mode, is_durable=True)
+    _write(path, content, mode=mode, is_durable=True, is_exclusive=exclusive)
 
 
 def write_quickly(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -96,7 +98,7 @@ def read_bytes(path: Path) -> bytes | None:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _write(path: Path, content: bytes, *, mode: int, is_durable: bool) -> None:
+def _write(path: Path, content: bytes, *, mode: int, is_durable: bool, is_exclusive: bool = False) -> None:
     # Random, so that neither two processes nor two threads write into each other's temporary file.
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
@@ -109,7 +111,11 @@ def _write(path: Path, content: bytes, *, mode: int, is_durable: bool) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.replace(path)
+        if is_exclusive:
+            path.hardlink_to(temporary)  # unlike a rename, refuses a name that is taken
+            temporary.unlink()
+        else:
+            temporary.replace(path)
         if is_durable:
             fsync_directory(path.parent)
     except BaseException as error:

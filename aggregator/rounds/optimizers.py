@@ -45,13 +45,11 @@ class ServerOptimizer(Protocol):
 
     def init(self, parameters: Vector) -> NDArray[np.float64]:
         """State before the first round: float64 (k, P); k = 0 for a rule without memory."""
-        ...
 
     def step(
         self, state: NDArray[np.float64], parameters: Vector, mean_update: NDArray[np.floating]
     ) -> ServerStep:
         """Move `parameters` (P,) by `mean_update` (P,); the arguments are left as they are."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

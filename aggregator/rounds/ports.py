@@ -56,15 +56,12 @@ class Session(Protocol):
     @property
     def collector(self) -> Collector:
         """Asks them, and adds up."""
-        ...
 
     def joined(self) -> frozenset[DeviceId]:
         """Who is connected now."""
-        ...
 
     def close(self, outcome: str) -> None:
         """Tell those who ask that the run is over; closing twice is no error."""
-        ...
 
 
 class Federation(Protocol):
@@ -76,7 +73,6 @@ class Federation(Protocol):
         Raises:
             FlowerServerError, RosterError: the message says what to mend; the run fails.
         """
-        ...
 
 
 class ReleaseFleet(Protocol):
@@ -84,23 +80,18 @@ class ReleaseFleet(Protocol):
 
     def members(self, family: FamilyName) -> list[Member]:
         """The devices of a family that are not revoked."""
-        ...
 
     def releases(self, family: FamilyName) -> list[ReleaseRecord]:
         """Its releases, any order."""
-        ...
 
     def bundle(self, family: FamilyName, version: int) -> bytes:
         """The bytes of a release's bundle, unverified."""
-        ...
 
     def publish(self, content: bytes) -> None:
         """Hand a bundle in; the same bytes again are no error. Status 409: another bundle has this release id."""
-        ...
 
     def start_rollout(self, template: Mapping[str, Any], release: str, name: str) -> str:
         """Create and start a rollout of `release`, unless one called `name` exists; returns its id."""
-        ...
 
 
 class InvitationBoard(Protocol):
@@ -108,11 +99,9 @@ class InvitationBoard(Protocol):
 
     def post(self, invitation: TrainingInvitation) -> None:
         """Show this invitation to the family's devices until it is cleared."""
-        ...
 
     def clear(self, family: FamilyName) -> None:
         """Take the family's invitation down."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,8 +121,6 @@ class Exporter(Protocol):
 
     def int8_model(self, candidate: Candidate) -> bytes:
         """The candidate as int8 ``.tflite``, activations quantised to [low, high]."""
-        ...
 
     def release(self, candidate: Candidate, int8_model: bytes) -> bytes:
         """The complete signed bundle around `int8_model`. Same candidate, same bytes."""
-        ...

@@ -24,7 +24,7 @@ from models.features import passthrough_spec, vibration_spec
 from models.int8_model import Int8Model
 from models.standardiser import fit_standardiser
 from protocol.bundle import TrustedKeys, open_bundle
-from runtime.errors import SettingsError
+from runtime.errors import SettingsError, StorageError
 from service.errors import UnauthenticatedError
 from service.roles import Caller, Role
 
@@ -103,6 +103,18 @@ def test_a_release_key_is_private_and_never_overwritten(tmp_path: Path) -> None:
         create_key_files(path, Ed25519PrivateKey.generate())
     with pytest.raises(SettingsError, match="not an unencrypted Ed25519 private key"):
         read_private_key(public, "signing_key")
+
+
+def test_a_release_key_that_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "release.key"
+    path.write_bytes(b"somebody else's")
+    # As it was when this command looked.
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(StorageError, match="File exists"):
+        create_key_files(path, Ed25519PrivateKey.generate())
+    assert path.read_bytes() == b"somebody else's"
 
 
 def test_a_token_is_stored_as_a_hash_and_knows_its_role(tmp_path: Path) -> None:

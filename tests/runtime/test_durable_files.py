@@ -111,3 +111,32 @@ def test_a_finished_file_takes_its_name_or_says_why_not(tmp_path: Path) -> None:
     assert (tmp_path / "f").read_bytes() == b"x"
     with pytest.raises(StorageError, match="cannot rename"):
         durable_files.replace_file(tmp_path / "gone", tmp_path / "f")
+
+
+def test_an_exclusive_write_never_replaces_a_file_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "release.key"
+    durable_files.write_durably(file, b"first", mode=0o600, exclusive=True)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StorageError, match="File exists"):
+        durable_files.write_durably(file, b"second", exclusive=True)
+    assert file.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["release.key"]
+
+
+def test_of_many_that_write_exclusively_at_once_one_wins(tmp_path: Path) -> None:
+    file, won, start = tmp_path / "release.key", list[bytes](), threading.Barrier(8)
+
+    def write(content: bytes) -> None:
+        start.wait()
+        try:
+            durable_files.write_durably(file, content, exclusive=True)
+        except StorageError:
+            return
+        won.append(content)
+
+    threads = [threading.Thread(target=write, args=(bytes([number]),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [file.read_bytes()]
