@@ -46,39 +46,47 @@ def main() -> None:
     cli()
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except FedgeError as error:
+        print(f"fedge-aggregator: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
 @cli.command()
+@_one_line_errors()
 def serve(
     config: Config,
     json_logs: Annotated[bool, typer.Option("--json-logs/--plain-logs", help="form of the log")] = True,
 ) -> None:
     """Run the aggregator until SIGTERM."""
-    with _one_line_errors():
-        # Imported here: the other commands need neither Flower nor the API.
-        from aggregator.app import build_aggregator, configure_logging
-        from aggregator.app import serve as run_service
-        from aggregator.settings import load_aggregator_settings
+    # Imported here: the other commands need neither Flower nor the API.
+    from aggregator.app import build_aggregator, configure_logging
+    from aggregator.app import serve as run_service
+    from aggregator.settings import load_aggregator_settings
 
-        settings = load_aggregator_settings(config)
-        configure_logging(as_json=json_logs)
-        asyncio.run(run_service(build_aggregator(settings)))
+    settings = load_aggregator_settings(config)
+    configure_logging(as_json=json_logs)
+    asyncio.run(run_service(build_aggregator(settings)))
 
 
 @cli.command("check-config")
+@_one_line_errors()
 def check_config(config: Config) -> None:
     """Check aggregator.toml and the files it names without starting anything."""
-    with _one_line_errors():
-        from aggregator.settings import load_aggregator_settings
-        from aggregator.settings_files import check_files
+    from aggregator.settings import load_aggregator_settings
+    from aggregator.settings_files import check_files
 
-        settings = load_aggregator_settings(config)
-        check_files(settings)
-        families = ", ".join(settings.families)
-        print(
-            f"{config} is valid: tenant {settings.tenant}, families {families}, listens on {settings.listen}"
-        )
+    settings = load_aggregator_settings(config)
+    check_files(settings)
+    families = ", ".join(settings.families)
+    print(f"{config} is valid: tenant {settings.tenant}, families {families}, listens on {settings.listen}")
 
 
 @cli.command()
+@_one_line_errors()
 def train(
     family: Annotated[str, typer.Option("--family", help="a family that aggregator.toml configures")],
     url: Url,
@@ -90,19 +98,19 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Start a training run."""
-    with _one_line_errors():
-        from service.client import connect
+    from service.client import connect
 
-        with connect(url, ca, token_file, service="aggregator") as client:
-            run = client.post("/v1/training-runs", {"family": family, "reason": reason, "rounds": rounds})
-            if wait:
-                run = _follow(client, run["id"], quiet=as_json)
-        print(json.dumps(run) if as_json else f"{run['id']} {run['state']}: {run['detail']}")
-        if wait and run["state"] != "COMPLETED":
-            raise typer.Exit(1)
+    with connect(url, ca, token_file, service="aggregator") as client:
+        run = client.post("/v1/training-runs", {"family": family, "reason": reason, "rounds": rounds})
+        if wait:
+            run = _follow(client, run["id"], quiet=as_json)
+    print(json.dumps(run) if as_json else f"{run['id']} {run['state']}: {run['detail']}")
+    if wait and run["state"] != "COMPLETED":
+        raise typer.Exit(1)
 
 
 @cli.command()
+@_one_line_errors()
 def runs(
     url: Url,
     ca: Ca,
@@ -113,26 +121,26 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List training runs, or show one with its rounds."""
-    with _one_line_errors():
-        from aggregator.run_tables import print_run, print_runs
-        from service.client import connect
+    from aggregator.run_tables import print_run, print_runs
+    from service.client import connect
 
-        with connect(url, ca, token_file, service="aggregator") as client:
-            if run_id is None:
-                answer = client.get("/v1/training-runs", {"family": family})
-            elif cancel:
-                answer = client.post(f"/v1/training-runs/{run_id}:cancel")
-            else:
-                answer = client.get(f"/v1/training-runs/{run_id}")
-        if as_json:
-            print(json.dumps(answer))
-        elif run_id is None:
-            print_runs(answer["items"])
+    with connect(url, ca, token_file, service="aggregator") as client:
+        if run_id is None:
+            answer = client.get("/v1/training-runs", {"family": family})
+        elif cancel:
+            answer = client.post(f"/v1/training-runs/{run_id}:cancel")
         else:
-            print_run(answer)
+            answer = client.get(f"/v1/training-runs/{run_id}")
+    if as_json:
+        print(json.dumps(answer))
+    elif run_id is None:
+        print_runs(answer["items"])
+    else:
+        print_run(answer)
 
 
 @cli.command()
+@_one_line_errors()
 def privacy(
     config: Annotated[
         Path | None, typer.Option("--config", help="aggregator.toml: shows what its ledger holds")
@@ -149,35 +157,35 @@ def privacy(
     as_json: AsJson = False,
 ) -> None:
     """Say what training has cost the devices in privacy; with --config and --release also whether the ledger bears it out."""
-    with _one_line_errors():
-        import msgspec
+    import msgspec
 
-        from aggregator.commands.privacy import shown_claim
+    from aggregator.commands.privacy import shown_claim
 
-        shown = shown_claim(config, family, release, release_key)
-        print(
-            msgspec.json.encode(shown.claim).decode() if as_json else shown.text,
-            end="" if not as_json else "\n",
-        )
+    shown = shown_claim(config, family, release, release_key)
+    print(
+        msgspec.json.encode(shown.claim).decode() if as_json else shown.text,
+        end="" if not as_json else "\n",
+    )
 
 
 @cli.command()
+@_one_line_errors()
 def release(
     bundle: Annotated[Path, typer.Argument(help="a .fedge bundle")],
     release_key: Annotated[Path, typer.Option("--release-key", help="public key that signed it, PEM")],
     as_json: AsJson = False,
 ) -> None:
     """Show what a release says about itself: float against int8, sizes, where it comes from."""
-    with _one_line_errors():
-        import msgspec
+    import msgspec
 
-        from aggregator.commands.releases import shown_release
+    from aggregator.commands.releases import shown_release
 
-        shown = shown_release(bundle, release_key)
-        print(msgspec.json.encode(shown).decode() if as_json else shown.text)
+    shown = shown_release(bundle, release_key)
+    print(msgspec.json.encode(shown).decode() if as_json else shown.text)
 
 
 @cli.command("edge-tpu")
+@_one_line_errors()
 def edge_tpu(
     file: Annotated[Path, typer.Argument(help="a .fedge bundle or a .tflite model")],
     release_key: Annotated[
@@ -189,48 +197,48 @@ def edge_tpu(
     as_json: AsJson = False,
 ) -> None:
     """Check whether a Coral Edge TPU could run a model, and compile it for one; exit status 1 where it is not ready."""
-    with _one_line_errors():
-        from aggregator.commands.releases import shown_edge_tpu
+    from aggregator.commands.releases import shown_edge_tpu
 
-        shown = shown_edge_tpu(file, release_key, out)
-        print(json.dumps(shown.figures()) if as_json else shown.text)
-        if not shown.readiness.is_ready:
-            raise typer.Exit(1)
+    shown = shown_edge_tpu(file, release_key, out)
+    print(json.dumps(shown.figures()) if as_json else shown.text)
+    if not shown.readiness.is_ready:
+        raise typer.Exit(1)
 
 
 @tokens_cli.command("create")
+@_one_line_errors()
 def create_token(
     config: Config,
     name: Annotated[str, typer.Option("--name", help="who or what holds it")],
     role: Annotated[Role, typer.Option("--role", help="viewer, operator or admin")] = Role.OPERATOR,
 ) -> None:
     """Print a new token, once."""
-    with _one_line_errors():
-        print(_token_store(config).create(name, role, now=time.time(), random_bytes=os.urandom))
+    print(_token_store(config).create(name, role, now=time.time(), random_bytes=os.urandom))
 
 
 @tokens_cli.command("revoke")
+@_one_line_errors()
 def revoke_token(config: Config, name: Annotated[str, typer.Option("--name")]) -> None:
     """Make a token void at once."""
-    with _one_line_errors():
-        _token_store(config).revoke(name)
+    _token_store(config).revoke(name)
 
 
 @keys_cli.command("create")
+@_one_line_errors()
 def create_key(out: Annotated[Path, typer.Option("--out", help="e.g. release.key")]) -> None:
     """Make an Ed25519 release key (mode 0600) and its public half beside it."""
-    with _one_line_errors():
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        from aggregator.release_keys import create_key_files
+    from aggregator.release_keys import create_key_files
 
-        public = create_key_files(out, Ed25519PrivateKey.generate())
-        print(
-            f"{out} (keep it secret, keep a copy offline) and {public} (pin it on devices, fleet and aggregator)"
-        )
+    public = create_key_files(out, Ed25519PrivateKey.generate())
+    print(
+        f"{out} (keep it secret, keep a copy offline) and {public} (pin it on devices, fleet and aggregator)"
+    )
 
 
 @cli.command("initial-release")
+@_one_line_errors()
 def initial_release(
     features: Annotated[
         list[Path],
@@ -243,29 +251,28 @@ def initial_release(
     as_json: AsJson = False,
 ) -> None:
     """Train version 1 centrally on reference recordings; needs no server."""
-    with _one_line_errors():
-        from aggregator.exporter import SigningExporter
-        from aggregator.family_file import load_spec
-        from aggregator.initial_release import read_all_recordings, train_release
-        from aggregator.release_keys import read_private_key
-        from aggregator.run_tables import training_progress
-        from runtime.durable_files import write_durably
+    from aggregator.exporter import SigningExporter
+    from aggregator.family_file import load_spec
+    from aggregator.initial_release import read_all_recordings, train_release
+    from aggregator.release_keys import read_private_key
+    from aggregator.run_tables import training_progress
+    from runtime.durable_files import write_durably
 
-        family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
-        machines = read_all_recordings(features, family.features.spec().feature_count)
-        with training_progress(quiet=as_json) as progress:
-            made = train_release(
-                family,
-                machines,
-                SigningExporter(key),
-                created_at=time.time(),
-                version=version,
-                progress=progress,
-            )
-        write_durably(out, made.content)
-        figures = {name: value for name, value in vars(made).items() if name != "content"}
-        figures |= {"file": str(out), "bytes": len(made.content)}
-        print(json.dumps(figures) if as_json else _sentence(figures))
+    family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
+    machines = read_all_recordings(features, family.features.spec().feature_count)
+    with training_progress(quiet=as_json) as progress:
+        made = train_release(
+            family,
+            machines,
+            SigningExporter(key),
+            created_at=time.time(),
+            version=version,
+            progress=progress,
+        )
+    write_durably(out, made.content)
+    figures = {name: value for name, value in vars(made).items() if name != "content"}
+    figures |= {"file": str(out), "bytes": len(made.content)}
+    print(json.dumps(figures) if as_json else _sentence(figures))
 
 
 def _sentence(figures: dict[str, Any]) -> str:
@@ -294,12 +301,3 @@ def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
         if run["state"] in FINAL:
             return run
         time.sleep(1.0)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except FedgeError as error:
-        print(f"fedge-aggregator: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None

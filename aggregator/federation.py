@@ -34,13 +34,8 @@ class FlowerSession:
     """Implements `aggregator.rounds.ports.Session`."""
 
     def __init__(self, server: FlowerServer, run: FlowerRun, collector: Collector) -> None:
-        self._server, self._run, self._collector = server, run, collector
+        self._server, self._run, self.collector = server, run, collector
         self._is_open = True
-
-    @property
-    def collector(self) -> Collector:
-        """See `Session.collector`."""
-        return self._collector
 
     def joined(self) -> frozenset[DeviceId]:
         """See `Session.joined`."""

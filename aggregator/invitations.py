@@ -27,7 +27,7 @@ SOURCE: Final = "aggregator"
 
 
 class MqttInvitationBoard:
-    """Implements `aggregator.rounds.ports.InvitationBoard`.
+    """Implements `aggregator.rounds.ports.InvitationBoard`; `is_connected` says whether the broker is there.
 
     Args:
         account: ours at the broker.
@@ -53,12 +53,7 @@ class MqttInvitationBoard:
         self._standing: dict[str, TrainingInvitation | None] = dict.fromkeys(families)
         self._dirty: set[str] = set(self._standing)
         self._wake: Callable[[], object] = lambda: None
-        self._is_connected = False
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the broker is there."""
-        return self._is_connected
+        self.is_connected = False
 
     def post(self, invitation: TrainingInvitation) -> None:
         """See `InvitationBoard.post`."""
@@ -74,13 +69,13 @@ class MqttInvitationBoard:
         self._wake = partial(loop.call_soon_threadsafe, changed.set)
 
         async def session(client: aiomqtt.Client) -> None:
-            self._is_connected = True
+            self.is_connected = True
             try:
                 with self._lock:
                     self._dirty = set(self._standing)
                 await self._publish_changes(client, changed)
             finally:
-                self._is_connected = False
+                self.is_connected = False
 
         await self._account.stay_connected(session)
 

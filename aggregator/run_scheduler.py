@@ -77,18 +77,13 @@ class RunScheduler:
         new_id: Callable[[], str],
         watch_every_s: float,
     ) -> None:
-        self._store, self._families, self._driver, self._drift = store, families, driver, drift
+        self.store, self._families, self._driver, self._drift = store, families, driver, drift
         self._stopping, self._now, self._new_id, self._watch_every_s = stopping, now, new_id, watch_every_s
         self._work = threading.Event()
         self._work.set()
         self._watching_since = now()
         self._is_fleet_away = False
         self._threads: list[threading.Thread] = []
-
-    @property
-    def store(self) -> RunStore:
-        """The runs, for reading."""
-        return self._store
 
     def start(self) -> None:
         """Take up what is unfinished, and watch."""
@@ -134,14 +129,10 @@ class RunScheduler:
             seed=int.from_bytes(identifier.encode()[-4:], "big"),
             detail="waiting for its turn",
         )
-        self._store.add(run)
+        self.store.add(run)
         _log.info("run_started", run=run.id, family=family, trigger=trigger, reason=reason)
         self._work.set()
         return run
-
-    def cancel(self, run: str) -> TrainingRun:
-        """Ask for the end of a run; raises UnknownRunError, or RunConflictError where it has ended."""
-        return self._store.request_cancel(run)
 
     def look(self) -> None:
         """One look of the watcher at every family that may start by itself."""
@@ -160,8 +151,8 @@ class RunScheduler:
 
     def _decide(self, family: str, policy: FamilySettings, drift: DriftSummary) -> None:
         history = RunHistory(
-            is_running=any(run.family == family for run in self._store.unfinished()),
-            last_ended_at=self._store.last_ended_at(FamilyName(family)),
+            is_running=any(run.family == family for run in self.store.unfinished()),
+            last_ended_at=self.store.last_ended_at(FamilyName(family)),
         )
         trigger = decide_trigger(
             policy.trigger,
@@ -188,7 +179,7 @@ class RunScheduler:
         while not self._stopping.is_set():
             self._work.wait()
             self._work.clear()
-            while not self._stopping.is_set() and (unfinished := self._store.unfinished()):
+            while not self._stopping.is_set() and (unfinished := self.store.unfinished()):
                 self._drive(unfinished[0])
 
     def _drive(self, run: TrainingRun) -> None:

@@ -57,11 +57,11 @@ class MemoryLink:
         del question, arrays, lifetime_s
         return {Ticket(device): device for device in devices}
 
-    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[np.ndarray]]:
         """See `CohortLink.replies`."""
         del wait_s
         return [
-            DeviceReply(ticket=ticket, device=DeviceId(ticket), vector=self._answers[DeviceId(ticket)])
+            DeviceReply(ticket=ticket, device=DeviceId(ticket), content=self._answers[DeviceId(ticket)])
             for ticket in tickets
         ]
 

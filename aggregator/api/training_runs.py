@@ -72,4 +72,4 @@ def read(run_id: RunName, request: Request, _viewer: Viewer) -> dict[str, Any]:
 def cancel(run_id: RunName, request: Request, _operator: Operator) -> dict[str, Any]:
     """Ask for the end of a run; it ends within a second or at its next step. 409: it has ended."""
     scheduler: RunScheduler = request.app.state.scheduler
-    return run_summary(scheduler.cancel(run_id))
+    return run_summary(scheduler.store.request_cancel(run_id))

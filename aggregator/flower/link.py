@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,9 @@ from protocol.flat_vectors import decode_vector
 from protocol.names import DeviceId
 from protocol.questions import Question, encode_question, kind_of
 
-__all__ = ["FlowerCohortLink", "as_array", "failure_of", "reported_seconds"]
+__all__ = ["FlowerCohortLink", "FlowerLink", "question_records"]
 
-GATHER_S: Final = 0.03
-"""How long to wait for others after the first, before the replies are looked at."""
+Content = TypeVar("Content")
 
 MAXIMUM_REASON_CHARS: Final = 300
 """A device's own words about its failure end up in logs and on a dashboard."""
@@ -46,8 +45,8 @@ _LOST_CODES: Final = {
 }
 
 
-class FlowerCohortLink:
-    """Asks devices through one Flower run. One thread at a time.
+class FlowerLink(Generic[Content]):
+    """What both links share: messages of a cohort go out through one Flower run, and what comes back is read. One thread at a time.
 
     Args:
         grid: of a running Flower run.
@@ -55,6 +54,9 @@ class FlowerCohortLink:
         notifier: told when part of an answer is stored.
         pause: sleeps for some seconds.
     """
+
+    GATHER_S: ClassVar[float]
+    """How long to wait for others after the first, before the replies are looked at."""
 
     def __init__(
         self,
@@ -64,9 +66,63 @@ class FlowerCohortLink:
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._pause = pause
-        self._grid, self._roster, self._notifier = grid, roster, notifier
+        self._grid, self._roster, self._notifier, self._pause = grid, roster, notifier, pause
         self._asked: dict[Ticket, DeviceId] = {}
+
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[Content]]:
+        """See `DeviceLink.replies`."""
+        self._notifier.wait_for_answer(wait_s)
+        # An answer may arrive in about seven requests, each of which wakes us: one look for all that come close together.
+        self._pause(min(self.GATHER_S, wait_s))
+        found = []
+        for message in self._grid.take_replies(tickets):
+            ticket = Ticket(message.metadata.reply_to_message_id)
+            # A reply to something that was withdrawn meanwhile is late: dropped.
+            if (device := self._asked.pop(ticket, None)) is not None:
+                found.append(self._read_reply(ticket, device, message))
+        return found
+
+    def withdraw(self, tickets: Collection[Ticket]) -> None:
+        """See `DeviceLink.withdraw`."""
+        self._grid.withdraw(tickets)
+        for ticket in tickets:
+            self._asked.pop(ticket, None)
+
+    def _post(
+        self, contents: Mapping[DeviceId, RecordDict], kind: str, lifetime_s: float
+    ) -> dict[Ticket, DeviceId]:
+        """Send each device that has a node its message of type `kind`."""
+        reachable = {d: node for d in contents if (node := self._roster.node_of(d)) is not None}
+        messages = [Message(contents[d], node, kind, ttl=lifetime_s) for d, node in reachable.items()]
+        asked = dict(zip(map(Ticket, self._grid.ask(messages)), reachable, strict=True))
+        self._asked.update(asked)
+        return asked
+
+    def _read_reply(self, ticket: Ticket, device: DeviceId, message: Message) -> DeviceReply[Content]:
+        if message.has_error():
+            error = message.error
+            words = (error.reason or f"Flower error {error.code}")[:MAXIMUM_REASON_CHARS]
+            return DeviceReply(ticket=ticket, device=device, failure=words, lost=error.code in _LOST_CODES)
+        try:
+            content = self._read(message.content)
+        except QuestionError as error:
+            return DeviceReply(ticket=ticket, device=device, failure=str(error)[:MAXIMUM_REASON_CHARS])
+        return DeviceReply(
+            ticket=ticket,
+            device=device,
+            content=content,
+            seconds_in_training=_reported_seconds(message.content.metric_records),
+        )
+
+    def _read(self, records: RecordDict) -> Content:
+        """What an answer says; raises QuestionError with the reason that the operator is told."""
+        raise NotImplementedError
+
+
+class FlowerCohortLink(FlowerLink[NDArray[np.float32]]):
+    """Implements `aggregator.rounds.cohort_link.CohortLink`."""
+
+    GATHER_S = 0.03
 
     def ask(
         self,
@@ -77,76 +133,27 @@ class FlowerCohortLink:
         lifetime_s: float,
     ) -> dict[Ticket, DeviceId]:
         """See `CohortLink.ask`."""
-        content = RecordDict(
-            {
-                "question": ConfigRecord({"json": encode_question(question)}),
-                "arrays": ArrayRecord({name: as_array(vector) for name, vector in arrays.items()}),
-            }
-        )
-        kind = kind_of(question)
-        reachable = [(d, n) for d in devices if (n := self._roster.node_of(d)) is not None]
-        messages = [Message(content, node, kind, ttl=lifetime_s) for _, node in reachable]
-        ids = self._grid.ask(messages)
-        asked = {Ticket(i): device for i, (device, _) in zip(ids, reachable, strict=True) if i}
-        self._asked.update(asked)
-        return dict(asked)
+        content = RecordDict({**question_records(encode_question(question), arrays)})
+        return self._post(dict.fromkeys(devices, content), kind_of(question), lifetime_s)
 
-    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
-        """See `CohortLink.replies`."""
-        self._notifier.wait_for_answer(wait_s)
-        # An answer may arrive in about seven requests, each of which wakes us: one look for all that come close together.
-        self._pause(min(GATHER_S, wait_s))
-        return self._take(tickets)
-
-    def withdraw(self, tickets: Collection[Ticket]) -> None:
-        """See `CohortLink.withdraw`."""
-        self._grid.withdraw(tickets)
-        for ticket in tickets:
-            self._asked.pop(ticket, None)
-
-    def _take(self, tickets: Collection[Ticket]) -> list[DeviceReply]:
-        found = []
-        for message in self._grid.take_replies(tickets):
-            ticket = Ticket(message.metadata.reply_to_message_id)
-            # A reply to something that was withdrawn meanwhile is late: dropped.
-            if (device := self._asked.pop(ticket, None)) is not None:
-                found.append(_read_reply(ticket, device, message))
-        return found
+    def _read(self, records: RecordDict) -> NDArray[np.float32]:
+        try:
+            return decode_vector(records.array_records["answer"]["vector"].data)
+        except KeyError as error:
+            raise QuestionError(f"answer cannot be read: array record 'answer' lacks {error}") from None
+        except QuestionError as error:
+            raise QuestionError(f"answer cannot be read: {error}") from None
 
 
-def as_array(vector: NDArray[np.float32]) -> Array:
-    """A vector as Flower carries it."""
-    return Array(np.ascontiguousarray(vector, np.float32))
+def question_records(
+    question: str, arrays: Mapping[str, NDArray[np.float32]]
+) -> dict[str, ConfigRecord | ArrayRecord]:
+    """An encoded question and its vectors as Flower carries them."""
+    vectors = {name: Array(np.ascontiguousarray(vector, np.float32)) for name, vector in arrays.items()}
+    return {"question": ConfigRecord({"json": question}), "arrays": ArrayRecord(vectors)}
 
 
-def _read_reply(ticket: Ticket, device: DeviceId, message: Message) -> DeviceReply:
-    if message.has_error():
-        words, is_lost = failure_of(message)
-        return DeviceReply(ticket=ticket, device=device, failure=words, lost=is_lost)
-    try:
-        vector = decode_vector(message.content.array_records["answer"]["vector"].data)
-    except (KeyError, QuestionError) as error:
-        words = f"answer cannot be read: {_words(error)}"[:MAXIMUM_REASON_CHARS]
-        return DeviceReply(ticket=ticket, device=device, failure=words)
-    return DeviceReply(
-        ticket=ticket,
-        device=device,
-        vector=vector,
-        seconds_in_training=reported_seconds(message.content.metric_records),
-    )
-
-
-def failure_of(message: Message) -> tuple[str, bool]:
-    """An error reply in words, and whether it means that the device is gone."""
-    error = message.error
-    return (error.reason or f"Flower error {error.code}")[:MAXIMUM_REASON_CHARS], error.code in _LOST_CODES
-
-
-def _words(error: Exception) -> str:
-    return f"array record 'answer' lacks {error}" if isinstance(error, KeyError) else str(error)
-
-
-def reported_seconds(metrics: Mapping[str, MetricRecord]) -> float:
+def _reported_seconds(metrics: Mapping[str, MetricRecord]) -> float:
     """The device's own training time from the optional metric record "work"; 0 where it is absent or absurd."""
     value = metrics["work"].get("seconds", 0.0) if "work" in metrics else 0.0
     if isinstance(value, int | float) and np.isfinite(value) and value >= 0:

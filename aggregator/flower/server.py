@@ -96,7 +96,7 @@ class Traffic:
 
 
 class FlowerServer:
-    """Serves the Fleet API and starts runs in it.
+    """Serves the Fleet API and starts runs in it; `port` is the one that is listened on, known after `start`.
 
     Args:
         settings: where to listen, where to keep state; `data_dir` is created.
@@ -127,14 +127,9 @@ class FlowerServer:
         self._runs: dict[int, FlowerRun] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._port = settings.port
+        self.port = settings.port
         self._uvicorn: uvicorn.Server | None = None
         self._threads: list[threading.Thread] = []
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on, known after `start`."""
-        return self._port
 
     def start(self) -> None:
         """Finish what a former process left open, then listen; returns when devices can connect.
@@ -147,7 +142,7 @@ class FlowerServer:
             listener = bind(Endpoint(self._settings.host, self._settings.port))
         except StartError as error:
             raise FlowerListenError(f"the Fleet API (flower_listen): {error}") from None
-        self._port = listener.getsockname()[1]
+        self.port = listener.getsockname()[1]
         self._finish_stale_runs()
         app = fleet_app(
             self._factory,
@@ -178,7 +173,7 @@ class FlowerServer:
         while not self._uvicorn.started:
             if not self._threads[0].is_alive() or time.monotonic() > deadline:
                 self.stop()
-                raise FlowerListenError(f"the Fleet API did not start on {self._settings.host}:{self._port}")
+                raise FlowerListenError(f"the Fleet API did not start on {self._settings.host}:{self.port}")
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -239,10 +234,6 @@ class FlowerServer:
         self._state.finish_task(run.task_id, end.value, details)
         self._state.cleanup_run(run.run_id)
         self._messages.clear(run.run_id)
-
-    def is_running(self, run: FlowerRun) -> bool:
-        """Whether the run still takes questions."""
-        return self.grid(run).is_open()
 
     def traffic(self, run: FlowerRun) -> Traffic:
         """Bytes that went over the wire for this run so far."""

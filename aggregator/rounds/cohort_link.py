@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import Generic, NewType, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from protocol.names import DeviceId
 from protocol.questions import Question
 
-__all__ = ["CohortLink", "DeviceReply", "Ticket"]
+__all__ = ["CohortLink", "DeviceLink", "DeviceReply", "Ticket"]
+
+Content = TypeVar("Content")
 
 Ticket = NewType("Ticket", str)
 """One question to one device, as the link names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceReply:
-    """What came back for one ticket: `vector`, or `failure` (a reason in words) where there is none.
+class DeviceReply(Generic[Content]):
+    """What came back for one ticket: `content`, or `failure` (a reason in words) where there is none.
 
     `lost` is true where the device never answered (it went offline); then `failure` says so.
     `seconds_in_training` is the device's own figure, wall seconds, 0 where it gave none; it is a claim, not a fact.
@@ -32,13 +34,23 @@ class DeviceReply:
 
     ticket: Ticket
     device: DeviceId
-    vector: NDArray[np.float32] | None = None
+    content: Content | None = None
     failure: str = ""
     lost: bool = False
     seconds_in_training: float = 0.0
 
 
-class CohortLink(Protocol):
+class DeviceLink(Protocol[Content]):
+    """The way back from the devices; how they are asked differs (`CohortLink`, `aggregator.rounds.stage_link`)."""
+
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[Content]]:
+        """Replies that are complete by now, each once; waits up to `wait_s` for something to happen."""
+
+    def withdraw(self, tickets: Collection[Ticket]) -> None:
+        """Stop waiting for these; whatever still comes for them is dropped."""
+
+
+class CohortLink(DeviceLink[NDArray[np.float32]], Protocol):
     """The road to the devices. Flower implements it (`aggregator.flower.link`); tests answer in-process."""
 
     def ask(
@@ -54,9 +66,3 @@ class CohortLink(Protocol):
         Raises:
             FlowerRunEndedError: the run takes no more questions.
         """
-
-    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
-        """Replies that are complete by now, each once; waits up to `wait_s` for something to happen."""
-
-    def withdraw(self, tickets: Collection[Ticket]) -> None:
-        """Stop waiting for these; whatever still comes for them is dropped."""

@@ -18,7 +18,7 @@ from aggregator.rounds.cohorts import Cohort, select_cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.reports import CohortReport, QuorumMissedError
-from aggregator.rounds.runs import RefusedDevice, RoundRecord, TrainingRun
+from aggregator.rounds.runs import RoundRecord, TrainingRun
 from models.architecture import Architecture
 from protocol.questions import AnswerLayout, Question, answer_layout, kind_of
 
@@ -113,7 +113,7 @@ def _record(
         seconds_in_training=report.seconds_in_training,
         asked=len(cohort.devices),
         participants=report.participants,
-        refused=tuple(RefusedDevice(device=r.device, reason=r.reason) for r in report.refused),
+        refused=report.refused,
         lost=report.lost,
         spared=report.spared,
     )

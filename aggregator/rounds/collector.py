@@ -16,18 +16,17 @@ Not a policy of who takes part, and no arithmetic on the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import AnswerRefusedError
 from aggregator.rounds.admission import Admission, check_answer
-from aggregator.rounds.cohort_link import CohortLink, DeviceReply
+from aggregator.rounds.cohort_link import CohortLink
 from aggregator.rounds.cohorts import Cohort
-from aggregator.rounds.reports import CohortReport, CohortSum, QuorumMissedError, Refusal, RoundCanceledError
+from aggregator.rounds.reports import CohortSum, CohortTally, QuorumMissedError, RoundCanceledError
 from protocol.names import DeviceId
 from protocol.questions import AnswerLayout, Question
 
@@ -100,82 +99,46 @@ class PlainCollector:
         """See `Collector.collect`. How the cohort was drawn is of no account: a plain round claims nothing."""
         _check_figures(cohort, deadline_s)
         started = self._clock()
-        tally = _Tally(asked, cohort.devices)
+        tally, total = CohortTally(cohort.devices), np.zeros(asked.layout.total, np.float64)
+        participants: list[DeviceId] = []
+
+        def add(device: DeviceId, vector: NDArray[np.float32]) -> None:
+            check_answer(asked.layout, vector, asked.admission)
+            np.add(total, vector, out=total)
+            participants.append(device)
+
         waiting = self._link.ask(cohort.devices, asked.question, asked.arrays, lifetime_s=deadline_s)
+        tally.lose(set(cohort.devices) - set(waiting.values()))
         target = cohort.target
         try:
-            while waiting and len(tally.participants) < target:
+            while waiting and len(participants) < target:
                 left = started + deadline_s - self._clock()
                 if left <= 0:
                     break
                 if canceled():
+                    tally.spare(waiting.values())
                     raise RoundCanceledError(
-                        f"the round was canceled with {len(tally.participants)} of {target} answers in",
-                        tally.report(self._clock() - started, spared=tuple(waiting.values())),
+                        f"the round was canceled with {len(participants)} of {target} answers in",
+                        tally.report(participants, self._clock() - started),
                     )
                 for reply in self._link.replies(tuple(waiting), wait_s=min(left, LOOK_EVERY_S)):
                     del waiting[reply.ticket]
                     # A reply beyond the target is late: the sum is over exactly the first `target`.
-                    if len(tally.participants) < target:
-                        tally.take(reply)
+                    if len(participants) < target:
+                        tally.take(reply, add)
                     else:
-                        tally.spare(reply.device)
+                        tally.spare([reply.device])
         finally:
             self._link.withdraw(tuple(waiting))
-        seconds = self._clock() - started
-        closed_early = len(tally.participants) >= target
-        report = tally.report(seconds, spared=tuple(waiting.values()) if closed_early else ())
+        (tally.spare if len(participants) >= target else tally.lose)(waiting.values())
+        report = tally.report(participants, self._clock() - started)
         if len(report.participants) < cohort.quorum:
             raise QuorumMissedError(
                 f"{len(report.participants)} of {len(cohort.devices)} devices answered within {deadline_s:g} s, the quorum is {cohort.quorum}"
                 f" ({len(report.refused)} refused, {len(report.lost)} lost)",
                 report,
             )
-        return CohortSum(**vars(report), total=tally.total)
-
-
-class _Tally:
-    """The running sum of one round and who is in it."""
-
-    def __init__(self, asked: CohortQuestion, devices: Sequence[DeviceId]) -> None:
-        self._asked, self._devices = asked, devices
-        self.total = np.zeros(asked.layout.total, np.float64)
-        self.participants: list[DeviceId] = []
-        self._refused: list[Refusal] = []
-        self._lost: list[DeviceId] = []
-        self._spared: list[DeviceId] = []
-        self._seconds_in_training = 0.0
-
-    def take(self, reply: DeviceReply) -> None:
-        if reply.vector is None:
-            if reply.lost:
-                self._lost.append(reply.device)
-            else:
-                self._refused.append(Refusal(device=reply.device, reason=reply.failure))
-            return
-        try:
-            check_answer(self._asked.layout, reply.vector, self._asked.admission)
-        except AnswerRefusedError as refusal:
-            self._refused.append(Refusal(device=reply.device, reason=str(refusal)))
-            return
-        self.total += reply.vector
-        self.participants.append(reply.device)
-        self._seconds_in_training = max(self._seconds_in_training, reply.seconds_in_training)
-
-    def spare(self, device: DeviceId) -> None:
-        self._spared.append(device)
-
-    def report(self, seconds: float, *, spared: tuple[DeviceId, ...]) -> CohortReport:
-        spared = (*self._spared, *spared)
-        heard = {*self.participants, *self._lost, *spared, *(r.device for r in self._refused)}
-        return CohortReport(
-            participants=tuple(self.participants),
-            refused=tuple(self._refused),
-            lost=(*self._lost, *(device for device in self._devices if device not in heard)),
-            spared=spared,
-            seconds=seconds,
-            seconds_in_training=self._seconds_in_training,
-        )
+        return CohortSum(**vars(report), total=total)
 
 
 def _check_figures(cohort: Cohort, deadline_s: float) -> None:

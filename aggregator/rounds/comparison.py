@@ -62,16 +62,10 @@ def contest_record(
         admit_contest(maximum_examples=_LARGEST_SUM)(contest_layout().unpack(np.asarray(total)))
     except AnswerRefusedError as refused:
         raise SumError(f"the contest's sum is none that devices can have given: {refused}") from None
-    verdict = judge_contest(
+    return judge_contest(
         total,
         champion_threshold=champion_threshold,
         maximum_alarm_rate=policy.gate.maximum_alarm_rate,
-    )
-    return ContestRecord(
-        winner=verdict.winner,
-        reason=verdict.reason,
-        powers=verdict.powers,
-        is_champion_stale=verdict.is_champion_stale,
     )
 
 

@@ -16,32 +16,18 @@ Pure; nothing but sums goes in. Not the limits of the gate (`gate`), which judge
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import SumError
 from aggregator.rounds.assessment import alarm_rate
+from aggregator.rounds.runs import ContestRecord
 from protocol.questions import CONTENDERS, contest_layout
 
-__all__ = ["Verdict", "detection_power", "judge_contest"]
+__all__ = ["detection_power", "judge_contest"]
 
 Counts = NDArray[np.floating]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The `winner`, each contender's power in [0, 1], and why, in a sentence.
-
-    `champion_alarm_rate` is the share of held-out windows, as they are, above the champion's published threshold.
-    """
-
-    winner: str
-    powers: dict[str, float]
-    champion_alarm_rate: float
-    is_champion_stale: bool
-    reason: str
 
 
 def detection_power(aged: Counts, disturbed: Counts) -> float:
@@ -54,7 +40,7 @@ def detection_power(aged: Counts, disturbed: Counts) -> float:
     return float(disturbed @ below / (aged.sum() * disturbed.sum()))
 
 
-def judge_contest(total: Counts, *, champion_threshold: float, maximum_alarm_rate: float) -> Verdict:
+def judge_contest(total: Counts, *, champion_threshold: float, maximum_alarm_rate: float) -> ContestRecord:
     """Judge a cohort's sum, shape (contest_layout().total,).
 
     Args:
@@ -77,10 +63,9 @@ def judge_contest(total: Counts, *, champion_threshold: float, maximum_alarm_rat
     order = [name for name in CONTENDERS if name != "champion"]
     order = [*order, "champion"] if is_stale else ["champion", *order]
     winner = _winner(powers, order, n)
-    return Verdict(
+    return ContestRecord(
         winner=winner,
         powers=powers,
-        champion_alarm_rate=champion_rate,
         is_champion_stale=is_stale,
         reason=_reason(winner, powers, champion_rate, is_stale=is_stale),
     )

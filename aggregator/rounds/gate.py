@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from aggregator.rounds.runs import ContestRecord
+from aggregator.rounds.runs import Check, ContestRecord
 
-__all__ = ["Check", "GateSettings", "check_candidate", "check_int8", "failed_reasons"]
+__all__ = ["GateSettings", "check_candidate", "check_int8", "failed_reasons"]
 
 
 class GateSettings(Struct, frozen=True, kw_only=True):
@@ -31,17 +30,6 @@ class GateSettings(Struct, frozen=True, kw_only=True):
     minimum_improvement: float = 0.0
     maximum_alarm_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
     maximum_int8_error: Annotated[float, Meta(gt=0)] = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One measured `value` against its `limit`; `reason` says it in one sentence."""
-
-    name: str
-    value: float
-    limit: float
-    is_passed: bool
-    reason: str
 
 
 def check_candidate(

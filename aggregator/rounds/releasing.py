@@ -14,12 +14,12 @@ from aggregator.errors import FleetRefusedError
 from aggregator.rounds import champion, proposal
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.family import FamilySettings
-from aggregator.rounds.gate import Check, check_candidate, check_int8, failed_reasons
+from aggregator.rounds.gate import check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import compare_int8
 from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
 from aggregator.rounds.provenance import with_method
-from aggregator.rounds.runs import CheckRecord, RunState, TrainingRun
+from aggregator.rounds.runs import RunState, TrainingRun
 
 __all__ = ["Releasing"]
 
@@ -60,7 +60,7 @@ class Releasing:
             champion_loss=assessment.champion_loss,
             alarm_rate=rate,
             threshold=threshold.score,
-            checks=_check_records(checks),
+            checks=checks,
         )
         if reasons := failed_reasons(checks):
             return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
@@ -85,9 +85,7 @@ class Releasing:
         _log.info("int8_compared", run=run.id, **report.evaluation())
         checks = check_int8(policy.gate, int8_error=report.output_error)
         kept = tuple(check for check in run.checks if check.name != "int8_error")
-        run = msgspec.structs.replace(
-            run, int8_error=report.output_error, checks=(*kept, *_check_records(checks))
-        )
+        run = msgspec.structs.replace(run, int8_error=report.output_error, checks=(*kept, *checks))
         if reasons := failed_reasons(checks):
             return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
         content = self._exporter.release(proposal.with_int8_report(candidate, report), int8_model)
@@ -129,16 +127,3 @@ class Releasing:
         return self._journal.end(
             run, RunState.COMPLETED, f"release {release} is published and rollout {rollout} started"
         )
-
-
-def _check_records(checks: tuple[Check, ...]) -> tuple[CheckRecord, ...]:
-    return tuple(
-        CheckRecord(
-            name=check.name,
-            value=check.value,
-            limit=check.limit,
-            is_passed=check.is_passed,
-            reason=check.reason,
-        )
-        for check in checks
-    )

@@ -1,24 +1,20 @@
-"""Who did what in one round, the sum that came of it, and the two ways in which a round ends without one."""
+"""Who did what in one round (`CohortTally` while it lasts), the sum that came of it, and the two ways in which it ends without one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.errors import RoundError
+from aggregator.errors import AnswerRefusedError, RoundError
+from aggregator.rounds.cohort_link import Content, DeviceReply
+from aggregator.rounds.runs import RefusedDevice
 from protocol.names import DeviceId
+from protocol.secure_sum.errors import SecureSumError
 
-__all__ = ["CohortReport", "CohortSum", "QuorumMissedError", "Refusal", "RoundCanceledError"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A device whose answer was not taken, and why, in words for the operator."""
-
-    device: DeviceId
-    reason: str
+__all__ = ["CohortReport", "CohortSum", "CohortTally", "QuorumMissedError", "RoundCanceledError"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class CohortReport:
     """
 
     participants: tuple[DeviceId, ...] = ()
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RefusedDevice, ...] = ()
     lost: tuple[DeviceId, ...] = ()
     spared: tuple[DeviceId, ...] = ()
     seconds: float = 0.0
@@ -45,17 +41,69 @@ class CohortSum(CohortReport):
     total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
-class QuorumMissedError(RoundError):
+class CohortTally:
+    """The fate of each device of a round; the first reason that takes a device out is the one that is told."""
+
+    def __init__(self, devices: Iterable[DeviceId]) -> None:
+        self._devices = tuple(devices)
+        self._refused: dict[DeviceId, str] = {}
+        self._lost: list[DeviceId] = []
+        self._spared: list[DeviceId] = []
+        self._seconds_in_training = 0.0
+
+    def take(self, reply: DeviceReply[Content], accept: Callable[[DeviceId, Content], None]) -> bool:
+        """Hand a reply's content to `accept`, which may refuse it (AnswerRefusedError, SecureSumError); whether it was taken."""
+        if reply.content is None:
+            if reply.lost:
+                self.lose([reply.device])
+            else:
+                self._refused.setdefault(reply.device, reply.failure)
+            return False
+        try:
+            accept(reply.device, reply.content)
+        except (AnswerRefusedError, SecureSumError) as refusal:
+            # Of a protocol's many refusals the name says most.
+            name = f"{type(refusal).__name__}: " if isinstance(refusal, SecureSumError) else ""
+            self._refused.setdefault(reply.device, f"{name}{refusal}")
+            return False
+        self._seconds_in_training = max(self._seconds_in_training, reply.seconds_in_training)
+        return True
+
+    def lose(self, devices: Iterable[DeviceId]) -> None:
+        """Nothing was heard of these in time."""
+        self._lost.extend(device for device in devices if device not in self._lost)
+
+    def spare(self, devices: Iterable[DeviceId]) -> None:
+        """These were not waited for."""
+        self._spared.extend(device for device in devices if device not in self._spared)
+
+    def report(self, participants: Iterable[DeviceId], seconds: float) -> CohortReport:
+        """The round's report; whoever is in the sum is a participant whatever happened later."""
+        inside = tuple(participants)
+        refused = {d: r for d, r in self._refused.items() if d not in inside}
+        spared = tuple(d for d in self._spared if d not in inside and d not in refused)
+        heard = {*inside, *refused, *spared}
+        return CohortReport(
+            participants=inside,
+            refused=tuple(RefusedDevice(device=device, reason=reason) for device, reason in refused.items()),
+            lost=tuple(device for device in self._devices if device not in heard and device in self._lost),
+            spared=spared,
+            seconds=seconds,
+            seconds_in_training=self._seconds_in_training,
+        )
+
+
+class _EndedRoundError(RoundError):
+    """A round that ended without a sum; `report` says how far it was."""
+
+    def __init__(self, message: str, report: CohortReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class QuorumMissedError(_EndedRoundError):
     """Fewer admitted answers than the quorum; `report` names who answered, was refused and was lost."""
 
-    def __init__(self, message: str, report: CohortReport) -> None:
-        super().__init__(message)
-        self.report = report
 
-
-class RoundCanceledError(RoundError):
-    """The round was asked to stop before it had enough answers; `report` says how far it was."""
-
-    def __init__(self, message: str, report: CohortReport) -> None:
-        super().__init__(message)
-        self.report = report
+class RoundCanceledError(_EndedRoundError):
+    """The round was asked to stop before it had enough answers."""

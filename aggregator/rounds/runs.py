@@ -23,7 +23,7 @@ from protocol.privacy_claim import PrivacyClaim
 __all__ = [
     "FINAL_STATES",
     "WITH_DEVICES",
-    "CheckRecord",
+    "Check",
     "ContestRecord",
     "RefusedDevice",
     "RoundRecord",
@@ -89,8 +89,8 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class CheckRecord(Struct, frozen=True, kw_only=True):
-    """One check of the gate, as `aggregator.rounds.gate.Check`."""
+class Check(Struct, frozen=True, kw_only=True):
+    """One check of the gate: a measured `value` against its `limit`; `reason` says it in one sentence."""
 
     name: str
     value: float
@@ -100,7 +100,10 @@ class CheckRecord(Struct, frozen=True, kw_only=True):
 
 
 class ContestRecord(Struct, frozen=True, kw_only=True):
-    """Who detects best, as `aggregator.rounds.contest.Verdict`; without powers nobody could be compared, and `reason` says why."""
+    """Who detects best: the `winner`, each contender's detection power in [0, 1], and why, in a sentence.
+
+    Without powers nobody could be compared, and `reason` says why.
+    """
 
     winner: str
     reason: str
@@ -137,7 +140,7 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     alarm_rate: float | None = None
     threshold: float | None = None
     int8_error: float | None = None
-    checks: tuple[CheckRecord, ...] = ()
+    checks: tuple[Check, ...] = ()
     contest: ContestRecord | None = None
     release: str | None = None
     rollout: str | None = None

@@ -36,9 +36,15 @@ from aggregator.privacy.ledger_entries import FixedCohort, Outcome, RoundId
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.noise_floor import drop_noise_floor
-from aggregator.rounds.reports import CohortReport, CohortSum, QuorumMissedError, RoundCanceledError
+from aggregator.rounds.reports import (
+    CohortReport,
+    CohortSum,
+    CohortTally,
+    QuorumMissedError,
+    RoundCanceledError,
+)
 from aggregator.rounds.stage_link import StageLink, StageRequest
-from aggregator.rounds.stage_tally import StagePasser, StageTally
+from aggregator.rounds.stage_passer import StagePasser
 from aggregator.rounds.sum_policy import SumPolicy
 from protocol.errors import ProtocolError
 from protocol.names import DeviceId, FamilyName, RunId
@@ -129,7 +135,7 @@ class SecureCollector:
             sampling=cohort.sampling or FixedCohort(size=len(nodes), population=len(nodes)),
             cohort=nodes,
         )
-        tally = StageTally(nodes)
+        tally = CohortTally(nodes)
         passer = StagePasser(
             self._link, tally, clock=self._clock, grace_s=self._policy.stages.grace_s, canceled=canceled
         )

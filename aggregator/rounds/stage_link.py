@@ -6,17 +6,17 @@ comes back means nothing by itself. Flower implements it (`aggregator.flower.sta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.rounds.cohort_link import Ticket
+from aggregator.rounds.cohort_link import DeviceLink, Ticket
 from protocol.names import DeviceId
 
-__all__ = ["StageLink", "StageReply", "StageRequest"]
+__all__ = ["StageLink", "StageRequest"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,20 +34,8 @@ class StageRequest:
     arrays: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageReply:
-    """What came back for one ticket: `message`, or `failure` in words where there is none; see `cohort_link.DeviceReply`."""
-
-    ticket: Ticket
-    device: DeviceId
-    message: bytes | None = None
-    failure: str = ""
-    lost: bool = False
-    seconds_in_training: float = 0.0
-
-
-class StageLink(Protocol):
-    """Sends and hears; decides nothing."""
+class StageLink(DeviceLink[bytes], Protocol):
+    """Sends and hears the roles' messages; decides nothing."""
 
     def send(self, request: StageRequest, *, lifetime_s: float) -> dict[Ticket, DeviceId]:
         """Send each device its message; devices missing from the result could not be asked.
@@ -55,9 +43,3 @@ class StageLink(Protocol):
         Raises:
             FlowerRunEndedError: the run takes no more questions.
         """
-
-    def heard(self, tickets: Collection[Ticket], *, wait_s: float) -> list[StageReply]:
-        """Replies that are complete by now, each once; waits up to `wait_s` for something to happen."""
-
-    def withdraw(self, tickets: Collection[Ticket]) -> None:
-        """Stop waiting for these; whatever still comes for them is dropped."""

@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 
 from aggregator.rounds.baseline import RIDGE
-from aggregator.rounds.contest import Verdict, detection_power, judge_contest
+from aggregator.rounds.contest import detection_power, judge_contest
+from aggregator.rounds.runs import ContestRecord
 from learning_tables.pronostia_bearings import judge, score_lives
 from learning_tables.pronostia_detectors import Model, score_int8
 from learning_tables.pronostia_fleet import Figures, Fleet, Rows, personal_limits
@@ -86,7 +87,7 @@ def judge_contenders(
     return dict(sorted(figures.items())), verdict.winner
 
 
-def _judged(counts: Sequence[np.ndarray]) -> Verdict:
+def _judged(counts: Sequence[np.ndarray]) -> ContestRecord:
     # No score is below 0: the champion's threshold never holds, and it has to be replaced.
     total = np.sum([one.astype(np.float64) for one in counts], axis=0)
     return judge_contest(total, champion_threshold=0.0, maximum_alarm_rate=0.0)

@@ -116,7 +116,7 @@ class InProcessLink:
         self._question, self._arrays = question, arrays
         return {Ticket(f"{len(self.asked)}-{device}"): device for device in devices}
 
-    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[np.ndarray]]:
         replies = []
         for ticket in tickets:
             device = DeviceId(ticket.split("-", 1)[1])
@@ -125,7 +125,7 @@ class InProcessLink:
                 replies.append(DeviceReply(ticket=ticket, device=device, failure="went offline", lost=True))
             else:
                 replies.append(
-                    DeviceReply(ticket=ticket, device=device, vector=vector, seconds_in_training=1e-5)
+                    DeviceReply(ticket=ticket, device=device, content=vector, seconds_in_training=1e-5)
                 )
         return replies
 

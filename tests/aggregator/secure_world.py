@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.settings import FamilyBudget
-from aggregator.rounds.cohort_link import Ticket
+from aggregator.rounds.cohort_link import DeviceReply, Ticket
 from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.stage_link import StageReply, StageRequest
+from aggregator.rounds.stage_link import StageRequest
 from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from edge_agent.learner.sum_participant import SumParticipant
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
@@ -166,7 +166,7 @@ class World:
             tickets[ticket] = device
         return tickets
 
-    def heard(self, tickets: Collection[Ticket], *, wait_s: float) -> list[StageReply]:
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[bytes]]:
         replies, is_silent = [], True
         for ticket in tickets:
             if ticket not in self._outbox:
@@ -177,14 +177,14 @@ class World:
             except Exception as refusal:  # noqa: BLE001 - a device's failure, as Flower would carry it
                 is_silent = False
                 words = f"{type(refusal).__name__}: {refusal}"
-                replies.append(StageReply(ticket=ticket, device=device, failure=words))
+                replies.append(DeviceReply(ticket=ticket, device=device, failure=words))
                 continue
             bent = self.spoil(request.kind, device, message)
             if bent is not None:
                 is_silent = False
                 self.seen.append((request.kind, device, bent))
                 replies.append(
-                    StageReply(ticket=ticket, device=device, message=bent, seconds_in_training=0.5)
+                    DeviceReply(ticket=ticket, device=device, content=bent, seconds_in_training=0.5)
                 )
         self.now += wait_s if is_silent else 0.01
         return replies

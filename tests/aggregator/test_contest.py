@@ -15,7 +15,7 @@ from aggregator.errors import AnswerRefusedError, SumError
 from aggregator.rounds.admission import admit_contest, admit_moments, check_answer
 from aggregator.rounds.baseline import RIDGE, fit_baselines, read_moments
 from aggregator.rounds.comparison import contest_record
-from aggregator.rounds.contest import Verdict, detection_power, judge_contest
+from aggregator.rounds.contest import detection_power, judge_contest
 from aggregator.rounds.gate import GateSettings, check_candidate
 from aggregator.rounds.noise_floor import FLOOR_STDS, drop_noise_floor
 from aggregator.rounds.runs import ContestRecord, RunState
@@ -57,7 +57,7 @@ def total_of(
     return contest_layout().pack(parts).astype(np.float64)
 
 
-def judge(total: NDArray[np.float64]) -> Verdict:
+def judge(total: NDArray[np.float64]) -> ContestRecord:
     return judge_contest(total, champion_threshold=3.0, maximum_alarm_rate=0.01)
 
 

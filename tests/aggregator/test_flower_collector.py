@@ -55,7 +55,7 @@ class FakeLink:
     ) -> dict[Ticket, DeviceId]:
         return {Ticket(f"t-{device}"): device for device in devices if device in self.script}
 
-    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply]:
+    def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[np.ndarray]]:
         self.now += wait_s
         due = []
         for ticket in tickets:
@@ -69,12 +69,12 @@ class FakeLink:
         self.withdrawn |= set(tickets)
 
     @staticmethod
-    def _reply(ticket: Ticket, device: DeviceId, what: np.ndarray | str | None) -> DeviceReply:
+    def _reply(ticket: Ticket, device: DeviceId, what: np.ndarray | str | None) -> DeviceReply[np.ndarray]:
         if what is None:
             return DeviceReply(ticket=ticket, device=device, failure="went offline", lost=True)
         if isinstance(what, str):
             return DeviceReply(ticket=ticket, device=device, failure=what)
-        return DeviceReply(ticket=ticket, device=device, vector=what, seconds_in_training=0.5)
+        return DeviceReply(ticket=ticket, device=device, content=what, seconds_in_training=0.5)
 
 
 def collect(
