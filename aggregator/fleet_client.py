@@ -23,6 +23,7 @@ from protocol.errors import ProtocolError
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import DeviceId, FamilyName, check_name, split_release_id
 from runtime.errors import SettingsError
+from service.client import refusal_words
 from service.secret_files import read_secret
 
 __all__ = ["FleetClient"]
@@ -141,7 +142,7 @@ class FleetClient:
             ) from None
         if answer.is_success:
             return answer
-        words = f"{method} {path} of the fleet at {self._url} was answered {answer.status_code}: {_detail(answer)}"
+        words = f"{method} {path} of the fleet at {self._url} was answered {answer.status_code}: {refusal_words(answer)}"
         if answer.status_code == 429 or answer.status_code >= 500:
             raise FleetUnreachableError(words)
         if answer.status_code in {401, 403}:
@@ -181,13 +182,3 @@ def _field(record: Mapping[str, Any], name: str, kind: type | tuple[type, ...], 
     if not isinstance(value, kind):
         raise FleetRefusedError(f"the fleet's record of {what} has no usable {name!r}: {value!r}", 200)
     return value
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = None
-    if isinstance(problem, dict):
-        return str(problem.get("detail") or problem.get("title") or "no reason given")[:500]
-    return answer.text[:200] or "no reason given"

@@ -111,16 +111,7 @@ class ExactEncoding:
         self._layout, self._terms = layout, terms
         bounds = {name: _exact_bound(name, terms) for name in layout.sizes}
         self._codec = FixedPointCodec(layout, bounds, word_bits=terms.word_bits, devices=terms.devices)
-
-    @property
-    def word_bits(self) -> int:
-        """See `AnswerEncoding`."""
-        return self._terms.word_bits
-
-    @property
-    def word_count(self) -> int:
-        """See `AnswerEncoding`."""
-        return self._codec.word_count
+        self.word_bits, self.word_count = terms.word_bits, self._codec.word_count
 
     @property
     def noise(self) -> RoundNoise:
@@ -162,16 +153,7 @@ class NoisedEncoding:
             colluders=noise.colluders,
             noise=NoiseKind(noise.mechanism),
         )
-
-    @property
-    def word_bits(self) -> int:
-        """See `AnswerEncoding`."""
-        return self._parameters.bits
-
-    @property
-    def word_count(self) -> int:
-        """See `AnswerEncoding`."""
-        return self._parameters.vector_length
+        self.word_bits, self.word_count = terms.word_bits, self._parameters.vector_length
 
     @property
     def noise(self) -> RoundNoise:

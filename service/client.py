@@ -14,7 +14,7 @@ from service.addresses import is_loopback
 from service.errors import ClientError
 from service.secret_files import read_secret
 
-__all__ = ["ApiClient", "connect"]
+__all__ = ["ApiClient", "connect", "refusal_words"]
 
 TIMEOUT_S: Final = 30.0
 """A bundle of 64 MB is read by the server in chunks; nothing of the API is silent for this long."""
@@ -74,7 +74,7 @@ class ApiClient:
         if answer.is_success:
             return answer.json() if answer.content else None
         raise ClientError(
-            f"the {self._service} refused {method} {path} ({answer.status_code}): {_detail(answer)}"
+            f"the {self._service} refused {method} {path} ({answer.status_code}): {refusal_words(answer)}"
         )
 
 
@@ -108,8 +108,10 @@ def connect(url: str | None, ca: Path | None, token_file: Path | None, *, servic
     )
 
 
-def _detail(answer: httpx.Response) -> str:
+def refusal_words(answer: httpx.Response) -> str:
+    """Why a service refused: its problem document's words, or whatever stands in between said, cut short."""
     try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return answer.text[:200]
+        problem = answer.json()
+        return str(problem.get("detail") or problem["title"])[:500]
+    except (ValueError, KeyError, AttributeError):
+        return answer.text[:200] or "no reason given"

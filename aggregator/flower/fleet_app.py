@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -31,11 +31,11 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from aggregator.flower import flower_internals
 from aggregator.flower.message_store import MessageStore
 from aggregator.flower.notifier import Notifier
-from protocol.names import DeviceId
+from aggregator.flower.roster import Roster
 from protocol.questions import WHOLE_MESSAGES_HEADER
 from service.body_limit import BodyLimit
 
-__all__ = ["KeyRing", "LinkStateFactory", "fleet_app"]
+__all__ = ["fleet_app"]
 
 BODY_TIME_S: Final = 120.0
 """How long a whole body may take: 4 MB, an update of a million parameters, at 300 kbit/s."""
@@ -43,23 +43,9 @@ BODY_TIME_S: Final = 120.0
 CallNext = Callable[[Request], Awaitable[Response]]
 
 
-class LinkStateFactory(Protocol):
-    """Flower's, over the one database."""
-
-    def state(self) -> flower_internals.LinkState:
-        """The one state."""
-
-
-class KeyRing(Protocol):
-    """Who is let in, by public key (`aggregator.flower.roster.Roster`)."""
-
-    def device_of_key(self, public_key: bytes) -> DeviceId | None:
-        """The device whose key this is, or None for a stranger."""
-
-
 def fleet_app(
-    linkstate_factory: LinkStateFactory,
-    keys: KeyRing,
+    linkstate_factory: flower_internals.LinkStateFactory,
+    keys: Roster,
     notifier: Notifier,
     messages: MessageStore,
     *,
@@ -106,7 +92,7 @@ class _Guard:
 
     def __init__(
         self,
-        keys: KeyRing,
+        keys: Roster,
         notifier: Notifier,
         messages: MessageStore,
         state: flower_internals.LinkState,

@@ -60,7 +60,7 @@ try:
         PushObjectRequest,
         PushObjectResponse,
     )
-    from flwr.server.superlink.linkstate import LinkState, SqlLinkState
+    from flwr.server.superlink.linkstate import LinkState, LinkStateFactory, SqlLinkState
     from flwr.serverapp import Grid
     from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
     from flwr.supercore.error import http_error_translator
@@ -99,6 +99,7 @@ __all__ = [
     "ErrorCode",
     "Grid",
     "LinkState",
+    "LinkStateFactory",
     "Message",
     "Metadata",
     "MetricRecord",

@@ -95,10 +95,6 @@ class PrivacyAccounts:
         plan = None if run is None else self._history.planned(run)
         return FamilyBudget() if plan is None else plan.budget
 
-    def families(self) -> tuple[FamilyName, ...]:
-        """Families that the ledger knows."""
-        return self._history.families()
-
     def rounds(self, family: FamilyName) -> tuple[HeldRound, ...]:
         """What happened in a family's rounds, the oldest first."""
         with self._lock:
@@ -233,7 +229,7 @@ class PrivacyAccounts:
         """
         run = self._history.latest_run(family)
         if run is None:
-            known = ", ".join(self.families()) or "none yet"
+            known = ", ".join(self._history.families()) or "none yet"
             raise LedgerError(f"the privacy ledger holds nothing of family {family!r}; it knows {known}")
         return run
 

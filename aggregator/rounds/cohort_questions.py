@@ -22,7 +22,7 @@ from aggregator.rounds.runs import RoundRecord, TrainingRun
 from models.architecture import Architecture
 from protocol.questions import AnswerLayout, Question, answer_layout, kind_of
 
-__all__ = ["CohortAnswer", "RecordWords", "ask_cohort", "draw_cohort", "layout_for"]
+__all__ = ["CohortAnswer", "RecordWords", "ask_cohort", "ask_everybody", "draw_cohort", "layout_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,23 @@ def ask_cohort(
         before, after = (float(parts[name][0]) / n for name in words.losses)
         record = msgspec.structs.replace(record, loss_before=before, loss_after=after)
     return CohortAnswer(record=record, total=answer.total)
+
+
+def ask_everybody(
+    run: TrainingRun,
+    policy: FamilySettings,
+    attendance: Attendance,
+    asked: CohortQuestion,
+    words: RecordWords,
+    *,
+    started_at: float,
+) -> CohortAnswer:
+    """Put a question that follows the training to everybody who is there; raises as `ask_cohort`."""
+    rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
+    # Under Poisson sampling these questions are sampled as well: an ε that counts on it must hold for every sum.
+    is_poisson = policy.cohort.sampling == "poisson"
+    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng)
+    return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
 
 
 def _require_quorum(cohort: Cohort) -> None:

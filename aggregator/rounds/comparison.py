@@ -20,7 +20,7 @@ from aggregator.errors import AnswerRefusedError, SumError
 from aggregator.rounds.admission import admit_contest, admit_moments
 from aggregator.rounds.attendance import Attendance
 from aggregator.rounds.baseline import fit_baselines
-from aggregator.rounds.cohort_questions import CohortAnswer, RecordWords, ask_cohort, draw_cohort, layout_for
+from aggregator.rounds.cohort_questions import CohortAnswer, RecordWords, ask_everybody, layout_for
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.contest import judge_contest
 from aggregator.rounds.family import FamilySettings
@@ -91,7 +91,7 @@ def gather_moments(
             features=architecture.feature_count, maximum_examples=policy.training.maximum_examples
         ),
     )
-    return _ask_everybody(run, policy, attendance, asked, RecordWords(kind="moments"), started_at=started_at)
+    return ask_everybody(run, policy, attendance, asked, RecordWords(kind="moments"), started_at=started_at)
 
 
 def hold_contest(
@@ -118,19 +118,4 @@ def hold_contest(
         layout=layout_for(architecture, question),
         admission=admit_contest(maximum_examples=policy.training.maximum_examples),
     )
-    return _ask_everybody(run, policy, attendance, asked, RecordWords(kind="contest"), started_at=started_at)
-
-
-def _ask_everybody(
-    run: TrainingRun,
-    policy: FamilySettings,
-    attendance: Attendance,
-    asked: CohortQuestion,
-    words: RecordWords,
-    *,
-    started_at: float,
-) -> CohortAnswer:
-    rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
-    is_poisson = policy.cohort.sampling == "poisson"
-    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng)
-    return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
+    return ask_everybody(run, policy, attendance, asked, RecordWords(kind="contest"), started_at=started_at)

@@ -192,14 +192,7 @@ class Coordinator:
         if outcome is None or outcome.total is None:
             return self._count_void(run, policy, None if outcome is None else outcome.record)
         finished = run.finished_rounds + 1
-        run = msgspec.structs.replace(
-            run,
-            log=(*run.log, outcome.record),
-            finished_rounds=finished,
-            attempts=0,
-            privacy=self._claim(run, policy),
-        )
-        _log_round(run, outcome.record)
+        run = msgspec.structs.replace(self._keep(run, policy, outcome.record), finished_rounds=finished)
         return self._journal.commit(
             run,
             RunState.ASSESSING if finished >= run.rounds else RunState.ROUND,
@@ -229,12 +222,11 @@ class Coordinator:
         )
         if outcome is None or outcome.total is None:
             return self._count_void(run, policy, None if outcome is None else outcome.record)
-        run = msgspec.structs.replace(
-            run, log=(*run.log, outcome.record), attempts=0, privacy=self._claim(run, policy)
-        )
-        _log_round(run, outcome.record)
         return self._journal.commit(
-            run, RunState.GATED, "the candidate is evaluated", {ASSESSMENT: outcome.total.tobytes()}
+            self._keep(run, policy, outcome.record),
+            RunState.GATED,
+            "the candidate is evaluated",
+            {ASSESSMENT: outcome.total.tobytes()},
         )
 
     def _compare(
@@ -252,10 +244,7 @@ class Coordinator:
             )
             if asked is None or asked.total is None:
                 return self._count_missed(run, policy, asked)
-            run = msgspec.structs.replace(
-                run, log=(*run.log, asked.record), attempts=0, privacy=self._claim(run, policy)
-            )
-            _log_round(run, asked.record)
+            run = self._keep(run, policy, asked.record)
             if not contenders:
                 made = {FEATURE_MOMENTS: asked.total.tobytes()}
                 return self._journal.commit(run, run.state, "the fleet's moments are summed", made)
@@ -302,6 +291,12 @@ class Coordinator:
         record = ContestRecord(winner="network", reason=f"no baseline was compared: {why}")
         run = msgspec.structs.replace(run, contest=record, attempts=0)
         return self._journal.commit(run, run.state, record.reason)
+
+    def _keep(self, run: TrainingRun, policy: FamilySettings, record: RoundRecord) -> TrainingRun:
+        """The run with one more question that gave a sum, and what it has cost; not committed."""
+        _log_round(run, record)
+        claim = self._claim(run, policy)
+        return msgspec.structs.replace(run, log=(*run.log, record), attempts=0, privacy=claim)
 
     def _claim(self, run: TrainingRun, policy: FamilySettings) -> PrivacyClaim | None:
         """What can be said of the run's privacy now; nothing of a family whose sums are in plain."""

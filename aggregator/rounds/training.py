@@ -23,12 +23,19 @@ from numpy.typing import NDArray
 from aggregator.errors import SumError
 from aggregator.rounds.admission import admit_assessment, admit_update
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohort_questions import RecordWords, ask_cohort, draw_cohort, layout_for
+from aggregator.rounds.cohort_questions import (
+    CohortAnswer,
+    RecordWords,
+    ask_cohort,
+    ask_everybody,
+    draw_cohort,
+    layout_for,
+)
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.optimizers import ServerOptimizer
-from aggregator.rounds.runs import RoundRecord, TrainingRun
+from aggregator.rounds.runs import TrainingRun
 from models.architecture import Architecture
 from protocol.questions import AssessQuestion, FitQuestion
 
@@ -49,12 +56,10 @@ class ModelState:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RoundOutcome:
-    """What one attempt gave. A void one has `total` None and leaves `model` as it was."""
+class RoundOutcome(CohortAnswer):
+    """What one attempt at a round of training gave. A void one leaves `model` as it was."""
 
-    record: RoundRecord
     model: ModelState
-    total: NDArray[np.float64] | None
 
 
 def train_round(
@@ -145,15 +150,11 @@ def assess_candidate(
     champion: NDArray[np.float32],
     attendance: Attendance,
     started_at: float,
-) -> RoundOutcome:
+) -> CohortAnswer:
     """Ask everybody who is there to score held-out windows with the candidate and the champion.
 
-    Raises as `train_round`.
+    Raises as `ask_cohort`.
     """
-    rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
-    # Under Poisson sampling the evaluation is sampled as well: an ε that counts on it must hold for every sum.
-    is_poisson = policy.cohort.sampling == "poisson"
-    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng)
     question = AssessQuestion(
         run_id=run.id,
         layout_sha256=architecture.layout_sha256,
@@ -166,8 +167,7 @@ def assess_candidate(
         admission=admit_assessment(maximum_examples=policy.training.maximum_examples),
     )
     words = RecordWords(kind="assess", losses=("champion_loss", "candidate_loss"))
-    answer = ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
-    return RoundOutcome(record=answer.record, model=model, total=answer.total)
+    return ask_everybody(run, policy, attendance, asked, words, started_at=started_at)
 
 
 def _fit_question(
