@@ -42,7 +42,6 @@ from protocol.messages.payloads import (
     Death,
     DriftReport,
     Payload,
-    TrainingInvitation,
 )
 
 __all__ = ["FAREWELL_S", "Agent"]
@@ -118,7 +117,7 @@ class Agent:
     def run(self) -> None:
         """Watch until stopped, then say goodbye."""
         self._swap_model()
-        self._posts.append(self._born())
+        self._posts.append(msgspec.structs.replace(self._birth, release=self._vitals.release))
         while not self._is_stopped:
             if self._clocks.wait(self.step()):
                 self._next_tick_s = float("-inf")
@@ -256,7 +255,10 @@ class Agent:
         wall_s = self._clocks.wall()
         downlink = self._telemetry.receive()
         for invitation in downlink.invitations:
-            self._invited(invitation, wall_s)
+            if invitation is not None and wall_s >= invitation.expires_at:
+                log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
+            else:
+                self._learner.invite(invitation, wall_s)
         for desired in downlink.desired:
             self._installation.submit(desired)
         self._swap_model()
@@ -270,12 +272,6 @@ class Agent:
         if self._score_log is not None:
             self._score_log.flush()
         self._send(clock_s, wall_s)
-
-    def _invited(self, invitation: TrainingInvitation | None, wall_s: float) -> None:
-        if invitation is not None and wall_s >= invitation.expires_at:
-            log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
-            return
-        self._learner.invite(invitation, wall_s)
 
     def _send(self, clock_s: float, wall_s: float) -> None:
         posts, self._posts = self._posts, []
@@ -308,9 +304,6 @@ class Agent:
             self._score_log.flush()
         self._send(clock_s, wall_s)
         self._source.close()
-
-    def _born(self) -> Birth:
-        return msgspec.structs.replace(self._birth, release=self._vitals.release)
 
     def _complain(self, event: str, problem: str) -> None:
         # Once per problem: a sensor that fails every window must not fill the log.

@@ -17,7 +17,6 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
-from msgspec import Struct
 
 from edge_agent.enrolled import Enrolled, load_device_key
 from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError
@@ -35,15 +34,6 @@ DEFAULT_NAME_DIGITS: Final = 12
 """Hex digits of the key's fingerprint in a device's name: 48 bits, unique in any fleet."""
 
 STATEMENT: Final = "enrolment/v1"
-
-
-class _Request(Struct, frozen=True, kw_only=True):
-    device: str
-    public_key: str
-    hardware: str
-    family: str
-    labels: dict[str, str]
-    signature: str
 
 
 def enrol_device(settings: Settings) -> Enrolled:
@@ -65,7 +55,10 @@ def enrol_device(settings: Settings) -> Enrolled:
     token = _read_token(fleet.claim_token_file)
     paths = settings.paths
     private_directory(settings.state_dir)
-    key = _device_key(paths.device_key)
+    if read_bytes(paths.device_key) is None:
+        pem = private_key_pem(ec.generate_private_key(ec.SECP256R1()))
+        write_durably(paths.device_key, pem, mode=0o600)
+    key = load_device_key(paths.device_key)
     device = settings.device or device_name(key.public_key())
     endpoint = FleetEndpoint(url=fleet.url, ca_file=fleet.ca_file)
     path = "/v1/enrolments"
@@ -97,23 +90,17 @@ def device_name(key: ec.EllipticCurvePublicKey) -> str:
     return f"device-{fingerprint(key)[:DEFAULT_NAME_DIGITS]}"
 
 
-def _request(settings: Settings, device: str, key: ec.EllipticCurvePrivateKey) -> _Request:
+def _request(settings: Settings, device: str, key: ec.EllipticCurvePrivateKey) -> dict[str, object]:
     public = key.public_key()
     statement = f"{device}\n{fingerprint(public)}".encode()
-    return _Request(
-        device=device,
-        public_key=public_key_pem(public).decode(),
-        hardware=settings.hardware,
-        family=settings.family,
-        labels=dict(settings.labels),
-        signature=base64.b64encode(sign_statement(key, STATEMENT, statement)).decode(),
-    )
-
-
-def _device_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    if read_bytes(path) is None:
-        write_durably(path, private_key_pem(ec.generate_private_key(ec.SECP256R1())), mode=0o600)
-    return load_device_key(path)
+    return {
+        "device": device,
+        "public_key": public_key_pem(public).decode(),
+        "hardware": settings.hardware,
+        "family": settings.family,
+        "labels": settings.labels,
+        "signature": base64.b64encode(sign_statement(key, STATEMENT, statement)).decode(),
+    }
 
 
 def _read_token(path: Path) -> str:

@@ -202,8 +202,9 @@ class Outbox:
         )
         if saved:
             self._unsaved.clear()
-        else:
-            self._bound_unsaved()
+        while len(self._unsaved) > _UNSAVED_EVENTS:
+            self._unsaved.remove(min(self._unsaved, key=lambda e: _RANK[e.kind]))
+            self.evicted += 1
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]], *, durable: bool) -> bool:
         try:
@@ -227,12 +228,6 @@ class Outbox:
                 _UNSAVED_EVENTS,
             )
         self.is_failing = True
-
-    def _bound_unsaved(self) -> None:
-        while len(self._unsaved) > _UNSAVED_EVENTS:
-            victim = min(self._unsaved, key=lambda e: _RANK[e.kind])
-            self._unsaved.remove(victim)
-            self.evicted += 1
 
     def _make_room(self, needed: int) -> None:
         while self._count and self._bytes + needed > self._settings.maximum_bytes:

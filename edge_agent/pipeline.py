@@ -101,7 +101,12 @@ class Unjudged:
 
 
 class Pipeline:
-    """All detection state of one device."""
+    """All detection state of one device.
+
+    Attributes:
+        is_drifted: the last drift verdict.
+        threshold: the one in force; None while there is no model to have one.
+    """
 
     def __init__(
         self,
@@ -136,7 +141,11 @@ class Pipeline:
         self._standardiser = memory.load_standardiser(len(spec.names))
         self._centre, self._scale = self._sensors.scale_of(self._standardiser)
         self._remembered = memory.load_remembered()
-        self._alarm = _fresh_alarm(settings)
+        self._alarm = AlarmState(
+            opens_after_windows=settings.opens_after_windows,
+            closes_after_windows=settings.closes_after_windows,
+            closes_below_share=settings.closes_below_share,
+        )
         # An alarm that was open when the process died is the same anomaly, not a new one.
         self._is_continuing = self._remembered.alarm_open
         self._calm = 0
@@ -144,12 +153,12 @@ class Pipeline:
         self._model: WindowModel | None = None
         self._manifest: Manifest | None = None
         self._bundle_sha256 = ""
-        self._threshold: PersonalThreshold | None = None
+        self.threshold: PersonalThreshold | None = None
         self._is_trial = False
         self._drift: DriftMonitor | None = memory.load_drift(
             self._sensors.watched, DriftSettings(run_length=settings.drift_run_length)
         )
-        self._was_drifted = self._drift is not None and self._drift.verdict().drifted
+        self.is_drifted = self._drift is not None and self._drift.verdict().drifted
 
     @property
     def is_commissioned(self) -> bool:
@@ -162,19 +171,9 @@ class Pipeline:
         return self._model is not None
 
     @property
-    def is_drifted(self) -> bool:
-        """The last drift verdict."""
-        return self._was_drifted
-
-    @property
     def alarm_is_open(self) -> bool:
         """Is an anomaly going on?"""
         return self._alarm.is_open
-
-    @property
-    def threshold(self) -> PersonalThreshold | None:
-        """The threshold in force."""
-        return self._threshold
 
     def drift_score(self) -> float:
         """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
@@ -203,16 +202,16 @@ class Pipeline:
 
     def retire(self) -> None:
         """There is no release any more: a first one was undone. Windows are kept for commissioning, not judged."""
-        self._model = self._manifest = self._threshold = None
+        self._model = self._manifest = self.threshold = None
 
     def _settle(self, manifest: Manifest) -> DriftVerdict | None:
         """Find the threshold for the model just adopted, and a reference where it is committed but has none yet."""
         known = self._remembered
         is_known = known.bundle_sha256 == self._bundle_sha256
         if is_known and known.threshold is not None and (self._is_trial or self._drift is not None):
-            self._threshold = known.threshold
+            self.threshold = known.threshold
         elif self._is_trial:
-            self._threshold = self._fit_threshold(manifest, self._score_rows(self._recent_rows()))
+            self.threshold = self._fit_threshold(manifest, self._score_rows(self._recent_rows()))
         else:
             return self.commit()
         return None
@@ -228,16 +227,16 @@ class Pipeline:
             return None
         rows = self._recent_rows()
         scores = self._score_rows(rows)
-        self._threshold = self._fit_threshold(self._manifest, scores)
+        self.threshold = self._fit_threshold(self._manifest, scores)
         # Windows that are anomalies under the new model itself must not become its normal.
         healthy = scores <= self._manifest.threshold.score * self._manifest.threshold.personal_maximum
         if np.count_nonzero(healthy) < max(20, len(scores) // 2):
             healthy = np.isfinite(scores)
         is_renewed = self._renew_reference(rows[healthy], scores[healthy])
-        self._remember(bundle_sha256=self._bundle_sha256, threshold=self._threshold)
-        if not (is_renewed and self._was_drifted):
+        self._remember(bundle_sha256=self._bundle_sha256, threshold=self.threshold)
+        if not (is_renewed and self.is_drifted):
             return None
-        self._was_drifted = False
+        self.is_drifted = False
         return self._drift.verdict() if self._drift is not None else None
 
     def observe(self, window: SourceWindow) -> Judged | Unjudged:
@@ -251,7 +250,7 @@ class Pipeline:
             return Unjudged()
         row = self.standardise(features)
         self._keep(row, window.observed_at_s)
-        if self._model is None or self._threshold is None:
+        if self._model is None or self.threshold is None:
             return Unjudged()
         started = self._clock()
         try:
@@ -261,7 +260,18 @@ class Pipeline:
         latency_us = (self._clock() - started) * 1e6
         if not math.isfinite(score):
             return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
-        return self._decide(row, output, score, latency_us)
+        threshold = self.threshold.value
+        alarm = self._debounce(score, threshold)
+        is_blamable = isinstance(alarm, Opened) and output.shape == row.shape
+        return Judged(
+            score=score,
+            threshold=threshold,
+            latency_us=latency_us,
+            alarm=alarm,
+            windows_over=self._windows_over,
+            contributors=self._sensors.blame(row, output, _CONTRIBUTORS) if is_blamable else (),
+            drift=self._watch_drift(row, score),
+        )
 
     def standardise(self, features: Float) -> Float:
         """Raw features (F,) in units of this machine's healthy variation; equals `Standardiser.apply`."""
@@ -275,21 +285,6 @@ class Pipeline:
         """Let the drift monitor's state survive a restart."""
         if self._drift is not None:
             self._memory.save_drift(self._drift)
-
-    def _decide(self, row: Float, output: Float, score: float, latency_us: float) -> Judged:
-        assert self._threshold is not None  # noqa: S101 - `observe` checked it
-        threshold = self._threshold.value
-        alarm = self._debounce(score, threshold)
-        contributors = self._contributors(row, output) if isinstance(alarm, Opened) else ()
-        return Judged(
-            score=score,
-            threshold=threshold,
-            latency_us=latency_us,
-            alarm=alarm,
-            windows_over=self._windows_over,
-            contributors=contributors,
-            drift=self._watch_drift(row, score),
-        )
 
     def _debounce(self, score: float, threshold: float) -> Opened | Closed | None:
         is_over = not score <= threshold
@@ -317,15 +312,10 @@ class Pipeline:
             return None
         self._drift.update(self._sensors.watch(row), score)
         verdict = self._drift.verdict()
-        if verdict.drifted == self._was_drifted:
+        if verdict.drifted == self.is_drifted:
             return None
-        self._was_drifted = verdict.drifted
+        self.is_drifted = verdict.drifted
         return verdict
-
-    def _contributors(self, row: Float, output: Float) -> tuple[str, ...]:
-        if output.shape != row.shape:
-            return ()
-        return self._sensors.blame(row, output, _CONTRIBUTORS)
 
     def _commission(self, features: Float, machine_s: float) -> None:
         self._raw_rows.append((features, machine_s))
@@ -388,11 +378,3 @@ class Pipeline:
         if renewed != known:
             self._remembered = renewed
             self._memory.save_remembered(renewed)
-
-
-def _fresh_alarm(settings: DetectionSettings) -> AlarmState:
-    return AlarmState(
-        opens_after_windows=settings.opens_after_windows,
-        closes_after_windows=settings.closes_after_windows,
-        closes_below_share=settings.closes_below_share,
-    )

@@ -144,16 +144,14 @@ class SampleBuffer:
             return self._open
         # A fresh start never appends to an old segment, whose tail may be torn.
         number = max(self._rows_in, default=0) + 1
-        while len(self._rows_in) >= _MAXIMUM_SEGMENTS or self._is_over_full():
+        most_rows = (_MAXIMUM_SEGMENTS - 1) * self._segment_rows
+        while len(self._rows_in) >= _MAXIMUM_SEGMENTS or sum(self._rows_in.values()) > most_rows:
             oldest = min(self._rows_in)
             _path(self._directory, oldest).unlink(missing_ok=True)
             del self._rows_in[oldest]
         self._rows_in[number] = 0
         self._open = number
         return number
-
-    def _is_over_full(self) -> bool:
-        return sum(self._rows_in.values()) > (_MAXIMUM_SEGMENTS - 1) * self._segment_rows
 
     def _write(self, number: int, records: bytes) -> None:
         path = _path(self._directory, number)

@@ -151,7 +151,7 @@ class Telemetry:
                 and isinstance(payload, AnomalyEvent)
                 and payload.window
             ):
-                return self._entry(_without_window(payload), now_s)
+                return self._entry(msgspec.structs.replace(payload, window="", window_shape=()), now_s)
             log.error("event_not_sent error=%s", error)  # noqa: TRY400 - one line; the number came from a sensor
             return None
         self._sequence += 1
@@ -198,7 +198,3 @@ def _downlink_topics(identity: Identity) -> dict[Kind, str]:
         Kind.ACK: device_topic(identity.tenant, identity.device, Kind.ACK),
         Kind.TRAINING: training_topic(identity.tenant, identity.family),
     }
-
-
-def _without_window(payload: AnomalyEvent) -> AnomalyEvent:
-    return msgspec.structs.replace(payload, window="", window_shape=())

@@ -29,8 +29,7 @@ class Inbox:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,  # only spreads retries
     ) -> None:
-        self._clock = clock
-        self._jitter = jitter
+        self.now, self.jitter = clock, jitter
         self._events: deque[Event] = deque()
         self._is_closed = False
         self._changed = threading.Condition()
@@ -56,10 +55,6 @@ class Inbox:
                 return None
             return self._events.popleft()
 
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._clock()
-
     def wait(self, seconds: float) -> None:
         """Pause, but not beyond a new request or the end."""
         with self._changed:
@@ -69,10 +64,6 @@ class Inbox:
         """Whether a request waits, or the end was called for."""
         with self._changed:
             return self._has_request()
-
-    def jitter(self) -> float:
-        """Random in [0, 1)."""
-        return self._jitter()
 
     def _has_request(self) -> bool:
         return self._is_closed or any(isinstance(event, Asked) for event in self._events)

@@ -165,7 +165,13 @@ class LocalLearner:
             case FitQuestion():
                 return self._fit(question, arrays).parts, _DIVERGED
             case MomentsQuestion():
-                return self._add_up(question), "this device's windows do not add up to finite moments"
+                moments = Moments.of(self._training[-question.maximum_examples :])
+                parts = {
+                    "examples": np.array([moments.n]),
+                    "feature_sum": moments.sum,
+                    "feature_products": moments.outer[np.triu_indices(len(moments.sum))],
+                }
+                return parts, "this device's windows do not add up to finite moments"
             case ContestQuestion():
                 contenders = {name: self._vector(arrays, name) for name in CONTENDERS}
                 held_out = self._held_out[-question.maximum_examples :]
@@ -204,14 +210,6 @@ class LocalLearner:
             # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
             raise QuestionRefusedError(_DIVERGED) from None
         return self._waiting
-
-    def _add_up(self, question: MomentsQuestion) -> dict[str, NDArray[np.float64]]:
-        moments = Moments.of(self._training[-question.maximum_examples :])
-        return {
-            "examples": np.array([moments.n]),
-            "feature_sum": moments.sum,
-            "feature_products": moments.outer[np.triu_indices(len(moments.sum))],
-        }
 
     def _vector(self, arrays: Mapping[str, Float], name: str) -> Float:
         if name not in arrays:

@@ -78,7 +78,13 @@ def train_update(
     n = float(len(x))
     # Exact losses would say about single windows what the noise of example-level privacy hides.
     tells = 0.0 if settings.example_privacy else n
-    parts = _parts(n, result, parameters, losses=(tells * result.loss_before, tells * result.loss_after))
+    parts = {
+        # The difference is taken in float64: w' and w are close, and n multiplies what float32 would lose.
+        "weighted_update": n * (result.parameters.astype(np.float64) - parameters),
+        "examples": np.array([n]),
+        "loss_before": np.array([tells * result.loss_before]),
+        "loss_after": np.array([tells * result.loss_after]),
+    }
     if control is None or variate is None:
         return LocalUpdate(question=question, parts=parts)
     move = _control_move(question, result, parameters, control)
@@ -111,15 +117,3 @@ def _control_move(
     if question.control_limit is not None and norm > question.control_limit:
         move *= question.control_limit / norm
     return move
-
-
-def _parts(
-    n: float, result: FitResult, parameters: Float, *, losses: tuple[float, float]
-) -> dict[str, NDArray[np.float64]]:
-    # The difference is taken in float64: w' and w are close, and n multiplies what float32 would lose.
-    return {
-        "weighted_update": n * (result.parameters.astype(np.float64) - parameters),
-        "examples": np.array([n]),
-        "loss_before": np.array([losses[0]]),
-        "loss_after": np.array([losses[1]]),
-    }

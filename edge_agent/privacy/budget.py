@@ -160,11 +160,6 @@ class DeviceBudget:
         except sqlite3.Error as error:
             raise StorageError(f"the privacy account {self._path} cannot be read: {error}") from None
 
-    @property
-    def limits(self) -> ChargeLimits:
-        """The owner's limits."""
-        return self._limits
-
     def close(self) -> None:
         """Close the file; nothing is pending."""
         self._db.close()

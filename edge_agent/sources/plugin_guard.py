@@ -6,12 +6,12 @@ It adds no behaviour of its own; a window that is not one is refused here, becau
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 import numpy as np
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.port import Source, SourceWindow
-from protocol.manifest import FeatureSpec
 
 __all__ = ["PluginGuard"]
 
@@ -23,13 +23,8 @@ class PluginGuard:
 
     def __init__(self, source: Source, factory: str) -> None:
         self._source, self._factory = source, factory
-        self._spec = source.spec
+        self.spec: Final = source.spec
         self._is_closed = False
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """See `Source`."""
-        return self._spec
 
     @property
     def next_due_s(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -19,7 +19,6 @@ from edge_agent.sources.port import SourceWindow
 from edge_agent.sources.recording import Recording, read_csv, read_npz
 from edge_agent.sources.settings import ReplaySettings
 from models.features import passthrough_spec, raw_spec
-from protocol.manifest import FeatureSpec
 
 __all__ = ["ReplayControl", "ReplaySource"]
 
@@ -34,7 +33,7 @@ class ReplayControl(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ReplaySource:
-    """Implements `port.Source`.
+    """Implements `port.Source`; its `spec` has the recording's columns as features, or as channels of a raw window.
 
     Raises:
         SourceError: the recording cannot be used; the message names the file and the place in it.
@@ -45,7 +44,7 @@ class ReplaySource:
         recording = _read(settings, self._path)
         self._rows = recording.rows
         self._window, self._step = settings.window_rows, settings.step_rows or settings.window_rows
-        self._spec = (
+        self.spec: Final = (
             passthrough_spec(recording.names)
             if self._window == 1
             else raw_spec(recording.names, self._window, sample_rate_hz=1.0 / settings.row_every_s)
@@ -63,11 +62,6 @@ class ReplaySource:
         self._index = 0
         control = settings.control_file
         self._control = ControlFile(control, ReplayControl) if control is not None else None
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """The recording's columns as features, or as channels of a raw window."""
-        return self._spec
 
     @property
     def next_due_s(self) -> float:

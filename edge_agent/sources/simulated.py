@@ -5,6 +5,8 @@ The physics is `rotating_machine`; this module paces it and applies what the wor
 
 from __future__ import annotations
 
+from typing import Final
+
 from edge_agent.errors import SourceError
 from edge_agent.sources.control_file import ControlFile
 from edge_agent.sources.pacing import Pace
@@ -12,13 +14,12 @@ from edge_agent.sources.port import SourceWindow
 from edge_agent.sources.rotating_machine import PROFILES, MachineCondition, RotatingMachine
 from edge_agent.sources.settings import SimulatedSettings
 from models.features import vibration_spec
-from protocol.manifest import FeatureSpec
 
 __all__ = ["SimulatedSource"]
 
 
 class SimulatedSource:
-    """Implements `port.Source`.
+    """Implements `port.Source`; its `spec` is one channel of vibration.
 
     Raises:
         SourceError: the profile is unknown, or the sampling rate cannot show the casing's resonances.
@@ -39,7 +40,7 @@ class SimulatedSource:
             )
         except ValueError as error:
             raise SourceError(f"source: {error}") from None
-        self._spec = vibration_spec(settings.sample_rate_hz, settings.window_samples)
+        self.spec: Final = vibration_spec(settings.sample_rate_hz, settings.window_samples)
         self._pace = Pace(period_s=settings.snapshot_every_s, speed=settings.speed)
         self._period_s = settings.snapshot_every_s
         self._condition = MachineCondition()
@@ -48,19 +49,9 @@ class SimulatedSource:
         self._index = 0
 
     @property
-    def spec(self) -> FeatureSpec:
-        """One channel of vibration."""
-        return self._spec
-
-    @property
     def next_due_s(self) -> float:
         """See `port.Source`."""
         return self._pace.next_due_s
-
-    @property
-    def condition(self) -> MachineCondition:
-        """What the machine is exposed to at the moment."""
-        return self._condition
 
     def next_window(self, now: float) -> SourceWindow | None:
         """See `port.Source`."""

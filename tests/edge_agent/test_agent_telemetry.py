@@ -209,7 +209,8 @@ def test_only_death_is_retained_and_the_will_has_sequence_zero(telemetry: Teleme
     telemetry.post([_anomaly(), Death(reason=DeathReason.SHUTDOWN)], NOW)
     telemetry.deliver(0.0)
     assert [retained for _, _, retained in link.sent] == [False, True]
-    topic, payload = last_will(IDENTITY, NOW)
+    will = last_will(IDENTITY, NOW)
+    topic, payload = will.topic, will.payload
     assert topic == "fedge/v1/demo/pump-07/death"
     assert decode(payload, Kind.DEATH).id == "pump-07/b1/0"
 
