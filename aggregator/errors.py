@@ -7,9 +7,8 @@
     │   ├── FleetUnreachableError    no connection, no certificate it trusts, or the fleet failed: try again later
     │   └── FleetRefusedError        the fleet answered no (token, conflict, request); trying again will not help
     ├── ChampionError                the fleet's newest release cannot be built upon: untrusted, damaged or none there
-    ├── RunError                     who asked for something of a training run
-    │   ├── UnknownRunError          no such run or family
-    │   └── RunConflictError         the family already trains, or the run has ended
+    ├── UnknownRunError              who asked: no such run or family
+    ├── RunConflictError             who asked: the family already trains, or the run has ended
     ├── ExportFailedError            we: the candidate could not be made into a release
     ├── FlowerServerError            we: the embedded Flower server cannot do its work
     │   ├── FlowerVersionError       the person who installed: another Flower than the one this build was written for
@@ -55,7 +54,6 @@ __all__ = [
     "RosterError",
     "RoundError",
     "RunConflictError",
-    "RunError",
     "SumError",
     "UnknownRunError",
 ]
@@ -85,15 +83,11 @@ class ChampionError(AggregatorError):
     """The newest release of a family cannot be trained from."""
 
 
-class RunError(AggregatorError):
-    """A request about a training run that cannot be met."""
-
-
-class UnknownRunError(RunError):
+class UnknownRunError(AggregatorError):
     """No run of this id, or no family of this name; the message lists what there is."""
 
 
-class RunConflictError(RunError):
+class RunConflictError(AggregatorError):
     """The run or family is not in a state that allows it."""
 
 

@@ -13,14 +13,12 @@ from collections.abc import Mapping
 
 import structlog
 
-from aggregator.errors import RosterError
 from aggregator.flower.server import FlowerRun, FlowerServer, RunEnd
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.collector import Collector, PlainCollector
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.runs import RunState
 from aggregator.rounds.secure_collector import SecureCollector
-from protocol.errors import IdentityError
 from protocol.identity import load_public_key
 from protocol.names import DeviceId, FamilyName, RunId
 
@@ -62,10 +60,6 @@ class FlowerFederation:
     def open(self, run: RunId, roster: Mapping[DeviceId, bytes], policy: FamilySettings) -> FlowerSession:
         """See `Federation.open`."""
         self._server.sync_roster(roster)
-        try:
-            keys = {device: load_public_key(pem) for device, pem in roster.items()}
-        except IdentityError as error:  # `sync_roster` has read the same keys
-            raise RosterError(f"the roster of run {run} cannot be used: {error}") from None
         flower_run = self._server.start_run()
         if not policy.secure_sum.enabled:
             _log.warning(
@@ -77,7 +71,8 @@ class FlowerFederation:
             return FlowerSession(self._server, flower_run, PlainCollector(self._server.link(flower_run)))
         collector = SecureCollector(
             self._server.stage_link(flower_run),
-            roster=keys,
+            # `sync_roster` has read, and would have refused, the same keys.
+            roster={device: load_public_key(pem) for device, pem in roster.items()},
             policy=policy.sum_policy,
             accounts=self._accounts,
             family=FamilyName(policy.name),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,7 @@ from protocol.names import DeviceId, check_name
 from runtime.durable_files import write_durably
 from runtime.errors import StorageError
 
-__all__ = ["Roster", "RosterChange"]
+__all__ = ["Roster"]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,15 +33,6 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 class _RosterFile(msgspec.Struct, frozen=True, kw_only=True):
     format: int = 1
     devices: dict[str, _Entry] = {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RosterChange:
-    """What a new roster changed, device ids in order. `rekeyed` have a new key; their old one is void."""
-
-    added: tuple[DeviceId, ...]
-    removed: tuple[DeviceId, ...]
-    rekeyed: tuple[DeviceId, ...]
 
 
 class Roster:
@@ -61,7 +51,7 @@ class Roster:
         self._lock = threading.Lock()
         self._publish(_read(path).devices)
 
-    def sync(self, public_keys: Mapping[DeviceId, bytes]) -> RosterChange:
+    def sync(self, public_keys: Mapping[DeviceId, bytes]) -> None:
         """Make exactly these devices the roster, durably.
 
         Args:
@@ -71,22 +61,11 @@ class Roster:
             RosterError: a bad name or key, or one key for two devices; the roster is as before.
         """
         with self._lock:
-            before = self._entries
             after = {str(device): self._entry(device, pem) for device, pem in sorted(public_keys.items())}
             _check_distinct(after)
-            change = RosterChange(
-                added=tuple(DeviceId(d) for d in after if d not in before),
-                removed=tuple(DeviceId(d) for d in before if d not in after),
-                rekeyed=tuple(
-                    DeviceId(d)
-                    for d, e in after.items()
-                    if d in before and before[d].public_key != e.public_key
-                ),
-            )
-            if after != before:
+            if after != self._entries:
                 self._keep(after)
                 self._publish(after)
-        return change
 
     def device_of_key(self, public_key: bytes) -> DeviceId | None:
         """The device whose key this is (PEM as Flower sends it), or None for a stranger."""

@@ -38,7 +38,7 @@ from aggregator.flower.grid import LocalGrid
 from aggregator.flower.link import FlowerCohortLink
 from aggregator.flower.message_store import MessageStore
 from aggregator.flower.notifier import Notifier
-from aggregator.flower.roster import Roster, RosterChange
+from aggregator.flower.roster import Roster
 from aggregator.flower.stage_link import FlowerStageLink
 from protocol.names import DeviceId
 from service.addresses import Endpoint
@@ -187,13 +187,13 @@ class FlowerServer:
         for run in tuple(self._runs.values()):
             self.finish_run(run, RunEnd.STOPPED)
 
-    def sync_roster(self, public_keys: Mapping[DeviceId, bytes]) -> RosterChange:
+    def sync_roster(self, public_keys: Mapping[DeviceId, bytes]) -> None:
         """Let exactly these devices in from now on (device id → public key PEM); durable.
 
         Raises:
             RosterError: a bad name or key, or one key for two devices; the roster is as before.
         """
-        return self._roster.sync(public_keys)
+        self._roster.sync(public_keys)
 
     def roster(self) -> tuple[DeviceId, ...]:
         """Everybody who is let in."""

@@ -99,8 +99,6 @@ class History:
             LedgerError: an attempt opened twice, closed without being open, with participants who were not asked, or with none.
         """
         match entry:
-            case RunPlanned():
-                return
             case RoundOpened():
                 _check_opening(entry, self._rounds.get(entry.id))
             case RoundClosed():

@@ -55,9 +55,11 @@ def check_answer(
     finite = np.isfinite(vector)
     if not finite.all():
         first = int(np.argmin(finite))
+        ends = np.cumsum(list(layout.sizes.values()))
+        part = list(layout.sizes)[int(np.searchsorted(ends, first, side="right"))]
         raise AnswerRefusedError(
             f"answer holds {int(np.count_nonzero(~finite))} NaN or infinite entries of {layout.total},"
-            f" the first in {_part_of(layout, first)!r}; valid are finite numbers"
+            f" the first in {part!r}; valid are finite numbers"
         )
     parts = layout.unpack(vector)
     admission(parts)
@@ -167,12 +169,3 @@ def _admit_examples(parts: Mapping[str, NDArray[np.float64]], maximum: int) -> f
     if not 1 <= examples <= maximum:
         raise AnswerRefusedError(f"answer claims {examples:g} examples; valid is 1 to {maximum}")
     return examples
-
-
-def _part_of(layout: AnswerLayout, index: int) -> str:
-    at = 0
-    for name, size in layout.sizes.items():
-        at += size
-        if index < at:
-            return name
-    raise AssertionError("an index within the vector lies within a part")

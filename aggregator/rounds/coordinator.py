@@ -113,7 +113,7 @@ class Coordinator:
 
         Returns early, with the run unfinished, only when the service is stopping; call it again after the restart.
         """
-        run = self._journal.get(run_id)
+        run = self._journal.store.get(run_id)
         try:
             while not run.is_over and not self._pacing.is_stopping():
                 run = self._take_step(run)
@@ -124,7 +124,7 @@ class Coordinator:
         return run
 
     def _take_step(self, run: TrainingRun) -> TrainingRun:
-        if self._journal.is_canceled(run.id):
+        if self._journal.store.is_cancel_requested(run.id):
             return self._journal.end(run, RunState.CANCELED, "canceled on request")
         try:
             policy = self._families.get(run.family)
@@ -338,7 +338,7 @@ class Coordinator:
                 board=self._board,
                 flower_address=self._flower_address,
                 pacing=self._pacing,
-                is_canceled=lambda: self._journal.is_canceled(run.id),
+                is_canceled=lambda: self._journal.store.is_cancel_requested(run.id),
             )
         return self._attendance
 

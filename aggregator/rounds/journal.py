@@ -59,23 +59,15 @@ class RunJournal:
     """Reads and writes runs.
 
     Args:
-        store: where runs are kept.
+        store: where runs are kept; to be read by whoever holds the journal.
         trusted: release keys under which a champion may be built upon.
         pacing: time, and whether the service is stopping.
         patience_s: how long an unreachable fleet is waited for.
     """
 
     def __init__(self, store: RunStore, trusted: TrustedKeys, pacing: Pacing, patience_s: float) -> None:
-        self._store, self._trusted, self._pacing, self._patience_s = store, trusted, pacing, patience_s
+        self.store, self._trusted, self._pacing, self._patience_s = store, trusted, pacing, patience_s
         self._champion: tuple[RunId, ModelBundle] | None = None
-
-    def get(self, run_id: str) -> TrainingRun:
-        """The last committed record."""
-        return self._store.get(run_id)
-
-    def is_canceled(self, run: RunId) -> bool:
-        """Whether somebody asked for the end of the run."""
-        return self._store.is_cancel_requested(run)
 
     def patiently(self, call: Callable[[], T], run: TrainingRun) -> T:
         """Call until the fleet answers.
@@ -95,7 +87,7 @@ class RunJournal:
                 if self._pacing.now() - started + wait_s > self._patience_s:
                     raise
                 _log.warning("fleet_unreachable", run=run.id, retry_s=wait_s, reason=str(error))
-            if self._pacing.is_stopping() or self.is_canceled(run.id):
+            if self._pacing.is_stopping() or self.store.is_cancel_requested(run.id):
                 raise RoundCanceledError("the run ended while the fleet was away", CohortReport())
             self._pacing.sleep(wait_s)
         raise AssertionError("the waits never end")
@@ -107,14 +99,14 @@ class RunJournal:
     def champion(self, run: TrainingRun) -> ModelBundle:
         """The release the run started from: verified when this process first needs it, and then held until another run does."""
         if self._champion is None or self._champion[0] != run.id:
-            content = self._store.artifact(run.id, CHAMPION)
+            content = self.store.artifact(run.id, CHAMPION)
             self._champion = (run.id, champion.read_champion(content, self._trusted))
         return self._champion[1]
 
     def model(self, run: TrainingRun) -> ModelState:
         """The global model after the last finished round."""
-        parameters = np.frombuffer(self._store.artifact(run.id, PARAMETERS), np.float32).copy()
-        moments = self._store.vector(run.id, MOMENTS).reshape(-1, parameters.size)
+        parameters = np.frombuffer(self.store.artifact(run.id, PARAMETERS), np.float32).copy()
+        moments = self.store.vector(run.id, MOMENTS).reshape(-1, parameters.size)
         control = self._vector_or_none(run, CONTROL)
         if control is None:  # a run that an older build began
             control = np.zeros(parameters.size)
@@ -126,17 +118,17 @@ class RunJournal:
 
     def keep_network(self, run: TrainingRun, parameters: NDArray[np.float32]) -> None:
         """Keep what the run trained for the family's next run."""
-        self._store.keep_network(run.family, run.id, run.layout_sha256 or "", parameters)
+        self.store.keep_network(run.family, run.id, run.layout_sha256 or "", parameters)
 
     def starting_parameters(self, run: TrainingRun, bundle: ModelBundle) -> NDArray[np.float32]:
         """Where a run trains from: the champion, or the network that lost to it where the champion is a linear detector."""
         parent = bundle.manifest.provenance.training_run
-        kept = self._store.network(run.family, parent, bundle.architecture.layout_sha256)
+        kept = self.store.network(run.family, parent, bundle.architecture.layout_sha256)
         return bundle.parameters if kept is None else kept
 
     def _vector_or_none(self, run: TrainingRun, name: str) -> NDArray[np.float64] | None:
         try:
-            return self._store.vector(run.id, name)
+            return self.store.vector(run.id, name)
         except UnknownRunError:
             return None
 
@@ -144,27 +136,23 @@ class RunJournal:
         """What the federated evaluation said."""
         architecture = self.champion(run).architecture
         return read_assessment(
-            self._store.vector(run.id, ASSESSMENT),
+            self.store.vector(run.id, ASSESSMENT),
             tensors=architecture.tensor_count,
             features=architecture.feature_count,
         )
-
-    def artifact(self, run: TrainingRun, name: str) -> bytes:
-        """What a step left behind."""
-        return self._store.artifact(run.id, name)
 
     def commit(
         self, run: TrainingRun, state: RunState, detail: str, artifacts: Mapping[str, bytes] | None = None
     ) -> TrainingRun:
         """Commit the next record with what its step made, in one transaction."""
         run = msgspec.structs.replace(run, state=state, detail=detail, updated_at=self._pacing.now())
-        self._store.save(run, artifacts)
+        self.store.save(run, artifacts)
         return run
 
     def end(self, run: TrainingRun, state: RunState, detail: str) -> TrainingRun:
         """Commit the last record of a run; its artifacts go."""
         now = self._pacing.now()
         run = msgspec.structs.replace(run, state=state, detail=detail, updated_at=now, ended_at=now)
-        self._store.save(run)
+        self.store.save(run)
         _log.info("run_ended", run=run.id, state=state.value, detail=detail)
         return run

@@ -96,7 +96,7 @@ class Releasing:
 
     def publish(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         """PUBLISHING: hand the release to the fleet and start its rollout, if the family has a template."""
-        content = self._journal.artifact(run, BUNDLE)
+        content = self._journal.store.artifact(run.id, BUNDLE)
         try:
             self._journal.patiently(lambda: self._fleet.publish(content), run)
         except FleetRefusedError as refused:
