@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import secrets
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from fleet.commands import access, resources, rollouts, verdicts
+from fleet.commands.connection import ConfigOption
 from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
@@ -35,8 +34,6 @@ app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
 app.command("judge")(verdicts.judge)
 app.command("precision")(verdicts.precision)
-
-ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 
 
 @app.command()

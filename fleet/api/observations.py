@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, and_, select, true
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, cut_page, decode_row_cursor
+from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, RowView, equals, newest_first, read_page
 from fleet.errors import NotFoundError
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
@@ -23,23 +23,25 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["observations"])
 
-Record = TypeVar("Record", Anomaly, DriftRecord)
 RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
 Since = Annotated[float | None, Query(description="received at or after, Unix seconds")]
 Until = Annotated[float | None, Query(description="received before, Unix seconds")]
 
 
-class AnomalyView(BaseModel):
-    """An anomaly. `sent_at` is the device's clock, `received_at` ours, `observed_at_s` the machine's."""
+class ReportView(RowView):
+    """What every report of a device says. `sent_at` is the device's clock, `received_at` ours."""
 
-    model_config = ConfigDict(from_attributes=True)
-    id: int
     device: str
     boot_id: str
     sequence: int
     sent_at: float
     received_at: float
     release: str
+
+
+class AnomalyView(ReportView):
+    """An anomaly. `sent_at` is the device's clock, `received_at` ours, `observed_at_s` the machine's."""
+
     score: float
     threshold: float
     window_index: int
@@ -55,17 +57,9 @@ class AnomalyWithWindow(AnomalyView):
     window: str | None
 
 
-class DriftView(BaseModel):
+class DriftView(ReportView):
     """A drift report; `drift_score` ≥ 1 means drift."""
 
-    model_config = ConfigDict(from_attributes=True)
-    id: int
-    device: str
-    boot_id: str
-    sequence: int
-    sent_at: float
-    received_at: float
-    release: str
     state: str
     drift_score: float
     observed_at_s: float
@@ -119,12 +113,11 @@ def list_anomalies(
 
     `since` and `until` are about when the fleet received them; a device that was away sends late what it saw early.
     """
-    rows = _newest_first(Anomaly, since=since, until=until, cursor=cursor, limit=limit)
-    if device is not None:
-        rows = rows.where(Anomaly.device == device)
+    rows = newest_first(Anomaly, cursor, limit).where(
+        _received(Anomaly, since, until), equals(Anomaly.device, device)
+    )
     with services.database.read() as session:
-        views = [AnomalyView.model_validate(row) for row in session.scalars(rows)]
-    return cut_page(views, limit, key=lambda view: view.id)
+        return read_page(session, rows, AnomalyView, limit)
 
 
 @router.get("/anomalies/{anomaly_id}")
@@ -156,14 +149,13 @@ def list_drift(
     limit: Limit = 100,
 ) -> Page[DriftView]:
     """Drift reports, newest first: what each device said when its world left its reference, or came back to it."""
-    rows = _newest_first(DriftRecord, since=since, until=until, cursor=cursor, limit=limit)
+    rows = newest_first(DriftRecord, cursor, limit).where(
+        _received(DriftRecord, since, until), equals(DriftRecord.device, device)
+    )
     if family is not None:
         rows = rows.where(DriftRecord.device.in_(select(Device.id).where(Device.family == family)))
-    if device is not None:
-        rows = rows.where(DriftRecord.device == device)
     with services.database.read() as session:
-        views = [DriftView.model_validate(row) for row in session.scalars(rows)]
-    return cut_page(views, limit, key=lambda view: view.id)
+        return read_page(session, rows, DriftView, limit)
 
 
 @router.get("/drift/summary")
@@ -195,15 +187,11 @@ def summarise_drift(
     )
 
 
-def _newest_first(
-    table: type[Record], *, since: float | None, until: float | None, cursor: str | None, limit: int
-) -> Select[Record]:
-    """Rows by id, the newest first, one more than the page holds: whether there is another page shows in it."""
-    rows = select(table).order_by(table.id.desc()).limit(limit + 1)
-    if since is not None:
-        rows = rows.where(table.received_at >= since)
-    if until is not None:
-        rows = rows.where(table.received_at < until)
-    if cursor:
-        rows = rows.where(table.id < decode_row_cursor(cursor))
-    return rows
+def _received(
+    table: type[Anomaly | DriftRecord], since: float | None, until: float | None
+) -> ColumnElement[bool]:
+    """That a row was received at or after `since` and before `until`, Unix seconds; None sets no bound."""
+    return and_(
+        true() if since is None else table.received_at >= since,
+        true() if until is None else table.received_at < until,
+    )

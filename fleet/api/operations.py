@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select, text
+from pydantic import BaseModel
+from sqlalchemy import text
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_row_cursor
+from fleet.api.paging import Cursor, Limit, Page, RowView, equals, newest_first, read_page
 from fleet.storage.access_tables import AuditEntry
 from service.access import require
 from service.roles import Caller, Role
@@ -26,11 +26,9 @@ class HealthView(BaseModel):
     broker_connected: bool
 
 
-class AuditView(BaseModel):
+class AuditView(RowView):
     """A line of the audit log."""
 
-    model_config = ConfigDict(from_attributes=True)
-    id: int
     at: float
     actor: str
     action: str
@@ -62,13 +60,8 @@ def list_audit(
 
     `subject` is what was changed (a device, a release, ``anomaly/17``), `action` in the past tense (``device_revoked``).
     """
-    rows = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
-    if subject is not None:
-        rows = rows.where(AuditEntry.subject == subject)
-    if action is not None:
-        rows = rows.where(AuditEntry.action == action)
-    if cursor:
-        rows = rows.where(AuditEntry.id < decode_row_cursor(cursor))
+    rows = newest_first(AuditEntry, cursor, limit).where(
+        equals(AuditEntry.subject, subject), equals(AuditEntry.action, action)
+    )
     with services.database.read() as session:
-        views = [AuditView.model_validate(row) for row in session.scalars(rows)]
-    return cut_page(views, limit, key=lambda view: view.id)
+        return read_page(session, rows, AuditView, limit)

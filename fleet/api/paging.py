@@ -11,16 +11,34 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fleet.errors import BadRequestError
+from fleet.storage.access_tables import AuditEntry
+from fleet.storage.event_tables import Anomaly, DriftRecord
 
-__all__ = ["Cursor", "Limit", "Page", "cut_page", "decode_cursor", "decode_row_cursor", "encode_cursor"]
+__all__ = [
+    "Cursor",
+    "Limit",
+    "Page",
+    "RowView",
+    "cut_page",
+    "decode_cursor",
+    "decode_row_cursor",
+    "encode_cursor",
+    "equals",
+    "newest_first",
+    "read_page",
+]
 
 MAXIMUM_LIMIT: Final = 1000
 MAXIMUM_ROW_ID: Final = (1 << 63) - 1
 
 Item = TypeVar("Item")
+Row = TypeVar("Row", AuditEntry, Anomaly, DriftRecord)
+View = TypeVar("View", bound="RowView")
 Limit = Annotated[int, Query(ge=1, le=MAXIMUM_LIMIT, description="most items on this page")]
 Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")]
 
@@ -30,6 +48,29 @@ class Page(BaseModel, Generic[Item]):
 
     items: list[Item]
     next_cursor: str | None = None
+
+
+class RowView(BaseModel):
+    """A row that is listed by its number, as the API shows it."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+
+
+def equals(column: InstrumentedAttribute[str], value: str | None) -> ColumnElement[bool]:
+    """That `column` is `value`; where none is given, every row."""
+    return true() if value is None else column == value
+
+
+def newest_first(table: type[Row], cursor: str | None, limit: int) -> Select[Row]:
+    """Rows by id, the newest first, one more than the page holds: whether there is another page shows in it."""
+    rows = select(table).order_by(table.id.desc()).limit(limit + 1)
+    return rows.where(table.id < decode_row_cursor(cursor)) if cursor else rows
+
+
+def read_page(session: Session, rows: Select[Row], view: type[View], limit: int) -> Page[View]:
+    """The page of `rows`, which are `newest_first`, each as `view`."""
+    return cut_page([view.model_validate(row) for row in session.scalars(rows)], limit, key=lambda v: v.id)
 
 
 def cut_page(found: Sequence[Item], limit: int, key: Callable[[Item], str | int]) -> Page[Item]:

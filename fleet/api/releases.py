@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, tuple_
 
 from fleet.api.dependencies import Services, get_services, require_device_or
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, equals
 from fleet.errors import TooLargeError
 from fleet.releases import bundle_path, find_release
 from fleet.storage.release_tables import Release
@@ -119,9 +119,8 @@ def list_releases(
     limit: Limit = 100,
 ) -> Page[ReleaseView]:
     """Releases, by family and version; `family` leaves out the others. Withdrawn ones are listed, and say why."""
-    rows = select(Release).order_by(Release.family, Release.version).limit(limit + 1)
-    if family is not None:
-        rows = rows.where(Release.family == family)
+    rows = select(Release).where(equals(Release.family, family))
+    rows = rows.order_by(Release.family, Release.version).limit(limit + 1)
     if cursor:
         after_family, after_version = split_release_id(decode_cursor(cursor))
         rows = rows.where(tuple_(Release.family, Release.version) > tuple_(after_family, after_version))

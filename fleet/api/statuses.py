@@ -10,7 +10,6 @@ from fleet.errors import (
     BrokerError,
     ConflictError,
     NotFoundError,
-    PreconditionError,
     TooLargeError,
     UnacceptableError,
 )
@@ -24,7 +23,6 @@ STATUSES: Final[StatusTable] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
-    PreconditionError: HTTPStatus.PRECONDITION_FAILED,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleet.commands.connection import JsonOption
-from fleet.commands.printing import Columns, print_rows, show_time
+from fleet.commands.connection import ConfigOption, JsonOption
+from fleet.commands.printing import print_rows, show_time
 from fleet.settings import load_fleet_settings
 from protocol.names import check_name
 from service.roles import Role
@@ -30,8 +30,6 @@ __all__ = ["claims", "tokens"]
 
 tokens = typer.Typer(help="Operator tokens (on the server).", no_args_is_help=True)
 claims = typer.Typer(help="Claim tokens that let devices enrol (on the server).", no_args_is_help=True)
-
-ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 
 
 @tokens.command("create")
@@ -61,13 +59,17 @@ def tokens_list(config: ConfigOption, as_json: JsonOption = False) -> None:
             {"name": t.name, "role": t.role, "created_at": t.created_at, "revoked_at": t.revoked_at}
             for t in session.scalars(select(OperatorToken).order_by(OperatorToken.name))
         ]
-    columns: Columns = {
-        "name": lambda r: r["name"],
-        "role": lambda r: r["role"],
-        "created": lambda r: show_time(r["created_at"]),
-        "revoked": lambda r: show_time(r["revoked_at"]),
-    }
-    print_rows(rows, "Operator tokens", columns, as_json=as_json)
+    print_rows(
+        rows,
+        "Operator tokens",
+        {
+            "name": lambda r: r["name"],
+            "role": lambda r: r["role"],
+            "created": lambda r: show_time(r["created_at"]),
+            "revoked": lambda r: show_time(r["revoked_at"]),
+        },
+        as_json=as_json,
+    )
 
 
 @tokens.command("revoke")
@@ -118,13 +120,17 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
             {"name": c.name, "uses": c.uses, "uses_left": c.uses_left, "expires_at": c.expires_at}
             for c in session.scalars(select(ClaimToken).order_by(ClaimToken.created_at))
         ]
-    columns: Columns = {
-        "name": lambda r: r["name"],
-        "uses": lambda r: r["uses"],
-        "left": lambda r: r["uses_left"],
-        "expires": lambda r: show_time(r["expires_at"]),
-    }
-    print_rows(rows, "Claim tokens", columns, as_json=as_json)
+    print_rows(
+        rows,
+        "Claim tokens",
+        {
+            "name": lambda r: r["name"],
+            "uses": lambda r: r["uses"],
+            "left": lambda r: r["uses_left"],
+            "expires": lambda r: show_time(r["expires_at"]),
+        },
+        as_json=as_json,
+    )
 
 
 @contextmanager

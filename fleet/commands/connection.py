@@ -1,4 +1,4 @@
-"""The options every client command shares: where the fleet is, who calls, and how to print."""
+"""The options that commands share: the settings file; or where the fleet is, who calls, and how to print."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 from service import client
 
-__all__ = ["CaOption", "JsonOption", "TokenFileOption", "UrlOption", "connect"]
+__all__ = ["CaOption", "ConfigOption", "JsonOption", "TokenFileOption", "UrlOption", "connect"]
 
+ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 UrlOption = Annotated[
     str | None, typer.Option("--url", envvar="FEDGE_FLEET_URL", help="Base URL, e.g. https://fleet:8443")
 ]

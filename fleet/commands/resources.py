@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import Columns, print_json, print_rows, show_number, show_time
+from fleet.commands.printing import print_json, print_rows, show_number, show_time
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import split_release_id
 from service.errors import ClientError
@@ -34,20 +34,24 @@ def devices_list(
     """The devices a query selects."""
     with connect(url, ca, token_file) as client:
         rows = list(client.pages("/v1/devices", {"query": query}, limit))
-    columns: Columns = {
-        "device": lambda r: r["id"],
-        "hardware": lambda r: r["hardware"],
-        "family": lambda r: r["family"],
-        "labels": lambda r: " ".join(f"{key}={value}" for key, value in r["labels"].items()),
-        "state": lambda r: (
-            ("online" if r["online"] else "offline") if r["state"] == "enrolled" else r["state"]
-        ),
-        "release": lambda r: r["release"],
-        "desired": lambda r: r["desired_release"],
-        "drift": lambda r: "DRIFTED" if r["drifted"] else show_number(r["drift_score"]),
-        "last seen": lambda r: show_time(r["last_seen"]),
-    }
-    print_rows(rows, f"{len(rows)} devices", columns, as_json=as_json)
+    print_rows(
+        rows,
+        f"{len(rows)} devices",
+        {
+            "device": lambda r: r["id"],
+            "hardware": lambda r: r["hardware"],
+            "family": lambda r: r["family"],
+            "labels": lambda r: " ".join(f"{key}={value}" for key, value in r["labels"].items()),
+            "state": lambda r: (
+                ("online" if r["online"] else "offline") if r["state"] == "enrolled" else r["state"]
+            ),
+            "release": lambda r: r["release"],
+            "desired": lambda r: r["desired_release"],
+            "drift": lambda r: "DRIFTED" if r["drifted"] else show_number(r["drift_score"]),
+            "last seen": lambda r: show_time(r["last_seen"]),
+        },
+        as_json=as_json,
+    )
 
 
 @devices.command("show")
@@ -80,18 +84,22 @@ def releases_list(
     """Every release."""
     with connect(url, ca, token_file) as client:
         rows = list(client.pages("/v1/releases", {"family": family}, limit))
-    columns: Columns = {
-        "release": lambda r: r["id"],
-        "bytes": lambda r: r["size_bytes"],
-        "sha256": lambda r: r["sha256"][:12],
-        "by": lambda r: r["published_by"],
-        "published": lambda r: show_time(r["published_at"]),
-        "trigger": lambda r: r["provenance"]["trigger"],
-        "rounds": lambda r: r["provenance"]["rounds"],
-        "devices": lambda r: r["provenance"]["participants"],
-        "withdrawn": lambda r: r["withdrawn_reason"],
-    }
-    print_rows(rows, f"{len(rows)} releases", columns, as_json=as_json)
+    print_rows(
+        rows,
+        f"{len(rows)} releases",
+        {
+            "release": lambda r: r["id"],
+            "bytes": lambda r: r["size_bytes"],
+            "sha256": lambda r: r["sha256"][:12],
+            "by": lambda r: r["published_by"],
+            "published": lambda r: show_time(r["published_at"]),
+            "trigger": lambda r: r["provenance"]["trigger"],
+            "rounds": lambda r: r["provenance"]["rounds"],
+            "devices": lambda r: r["provenance"]["participants"],
+            "withdrawn": lambda r: r["withdrawn_reason"],
+        },
+        as_json=as_json,
+    )
 
 
 @releases.command("show")
@@ -144,16 +152,20 @@ def anomalies(
     """Anomalies, newest first."""
     with connect(url, ca, token_file) as client:
         rows = list(client.pages("/v1/anomalies", {"device": device, "since": since}, limit))
-    columns: Columns = {
-        "id": lambda r: r["id"],
-        "received": lambda r: show_time(r["received_at"]),
-        "device": lambda r: r["device"],
-        "release": lambda r: r["release"],
-        "score": lambda r: show_number(r["score"]),
-        "threshold": lambda r: show_number(r["threshold"]),
-        "contributors": lambda r: " ".join(r["contributors"]),
-    }
-    print_rows(rows, f"{len(rows)} anomalies", columns, as_json=as_json)
+    print_rows(
+        rows,
+        f"{len(rows)} anomalies",
+        {
+            "id": lambda r: r["id"],
+            "received": lambda r: show_time(r["received_at"]),
+            "device": lambda r: r["device"],
+            "release": lambda r: r["release"],
+            "score": lambda r: show_number(r["score"]),
+            "threshold": lambda r: show_number(r["threshold"]),
+            "contributors": lambda r: " ".join(r["contributors"]),
+        },
+        as_json=as_json,
+    )
 
 
 def drift(
@@ -176,12 +188,16 @@ def drift(
             print_json(client.get("/v1/drift/summary", {"family": family}))
             return
         rows = list(client.pages("/v1/drift", {"family": family, "since": since}, limit))
-    columns: Columns = {
-        "received": lambda r: show_time(r["received_at"]),
-        "device": lambda r: r["device"],
-        "release": lambda r: r["release"],
-        "state": lambda r: r["state"],
-        "score": lambda r: show_number(r["drift_score"]),
-        "detectors": lambda r: " ".join(f"{f['detector']}:{f['sensor']}" for f in r["findings"][:4]),
-    }
-    print_rows(rows, f"{len(rows)} drift reports", columns, as_json=as_json)
+    print_rows(
+        rows,
+        f"{len(rows)} drift reports",
+        {
+            "received": lambda r: show_time(r["received_at"]),
+            "device": lambda r: r["device"],
+            "release": lambda r: r["release"],
+            "state": lambda r: r["state"],
+            "score": lambda r: show_number(r["drift_score"]),
+            "detectors": lambda r: " ".join(f"{f['detector']}:{f['sensor']}" for f in r["findings"][:4]),
+        },
+        as_json=as_json,
+    )

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import Columns, print_json, print_rows, print_table, show_time
+from fleet.commands.printing import print_json, print_rows, print_table, show_time
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
 from runtime.settings import read_settings
@@ -101,16 +101,20 @@ def index(
     """Rollouts, newest first."""
     with connect(url, ca, token_file) as client:
         rows = list(client.pages("/v1/rollouts", {"state": state}, limit))
-    columns: Columns = {
-        "rollout": lambda r: r["id"],
-        "name": lambda r: r["name"],
-        "release": lambda r: r["release"],
-        "state": lambda r: r["state"],
-        "since": lambda r: show_time(r["since"]),
-        "devices": lambda r: _show_counts(r["counts"]),
-        "created by": lambda r: r["created_by"],
-    }
-    print_rows(rows, f"{len(rows)} rollouts", columns, as_json=as_json)
+    print_rows(
+        rows,
+        f"{len(rows)} rollouts",
+        {
+            "rollout": lambda r: r["id"],
+            "name": lambda r: r["name"],
+            "release": lambda r: r["release"],
+            "state": lambda r: r["state"],
+            "since": lambda r: show_time(r["since"]),
+            "devices": lambda r: _show_counts(r["counts"]),
+            "created by": lambda r: r["created_by"],
+        },
+        as_json=as_json,
+    )
 
 
 @rollouts.command("show")

@@ -25,7 +25,6 @@ __all__ = [
     "FAILURES",
     "OCCUPYING",
     "OPEN",
-    "WATCHED",
     "GroupState",
     "RolloutState",
     "check_follows",
@@ -73,9 +72,6 @@ EXECUTED: Final = FAILURES | {_E.SUCCEEDED}
 
 OCCUPYING: Final = frozenset({_R.RUNNING, _R.PAUSED, _R.ROLLING_BACK})
 """Rollouts in these states own their devices: no other rollout may start on them."""
-
-WATCHED: Final = OCCUPYING | {_R.COMPLETED}
-"""Rollouts whose devices' reports still change something; in COMPLETED those of stragglers."""
 
 OPEN: Final = frozenset({_E.QUEUED, _E.IN_PROGRESS, _E.DEFERRED})
 """An execution in one of these has not ended."""
