@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Final
 
@@ -168,9 +168,11 @@ def serve(settings: Settings) -> None:
     _configure_logging()
     if settings.tls_cert and settings.tls_key:
         check_certificate(settings.tls_cert, settings.tls_key)
-    listening = bind(split_endpoint(settings.listen))
-    database = open_storage(settings.effective_database_url)
-    try:
+    # in this order: an address in use is told before the database is touched
+    with (
+        closing(bind(split_endpoint(settings.listen))) as listening,
+        closing(open_storage(settings.effective_database_url)) as database,
+    ):
         config = uvicorn.Config(
             build_app(settings, database),
             ssl_certfile=settings.tls_cert,
@@ -196,9 +198,6 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         server.run(sockets=[listening])
-    finally:
-        listening.close()
-        database.close()
 
 
 async def _keep_running(name: str, task: Task) -> None:

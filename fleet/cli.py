@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from contextlib import closing
 
 import typer
 
@@ -62,11 +63,8 @@ def broker_state(config: ConfigOption) -> None:
     from fleet.migrations.upgrade import open_storage
 
     settings = load_fleet_settings(config)
-    database = open_storage(settings.effective_database_url)
-    try:
+    with closing(open_storage(settings.effective_database_url)) as database:
         print_json(state_of_broker(settings, database, open_passwords(settings, secrets.token_bytes)))
-    finally:
-        database.close()
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -29,17 +28,9 @@ from protocol.names import MAX_RELEASE_VERSION, release_id
 from runtime.durable_files import private_directory, write_durably
 from runtime.errors import SettingsError, StorageError
 
-__all__ = ["Published", "ReleaseStore", "bundle_path", "find_release", "load_release_keys"]
+__all__ = ["ReleaseStore", "bundle_path", "find_release", "load_release_keys"]
 
 CHUNK_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A release's record, and whether this call created it (False: the same bytes were there)."""
-
-    release: Release
-    created: bool
 
 
 def load_release_keys(paths: Iterable[Path]) -> TrustedKeys:
@@ -90,8 +81,11 @@ class ReleaseStore:
         self._directory = private_directory(directory)
         self._trusted = trusted
 
-    def publish(self, content: bytes, *, actor: str, now: float) -> Published:
+    def publish(self, content: bytes, *, actor: str, now: float) -> tuple[Release, bool]:
         """Verify a bundle and keep it durably. The same bytes again change nothing.
+
+        Returns:
+            The release's record, and whether this call created it (False: the same bytes were there).
 
         Raises:
             UnacceptableError: not a bundle, damaged, not signed by a trusted release key, or its files are not what
@@ -111,7 +105,7 @@ class ReleaseStore:
                     raise ConflictError(
                         f"release {manifest.release} exists with SHA-256 {existing.sha256[:12]}…, this bundle has {verified.sha256[:12]}…; a release never changes: publish it under a new version"
                     )
-                return Published(release=existing, created=False)
+                return existing, False
             release = Release(
                 family=manifest.family,
                 version=manifest.version,
@@ -132,7 +126,7 @@ class ReleaseStore:
                 sha256=verified.sha256,
                 size_bytes=len(content),
             )  # fmt: skip - one line of fields
-        return Published(release=release, created=True)
+        return release, True
 
     def read_range(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
         """The bytes [start, stop) of a stored bundle, in chunks.

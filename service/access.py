@@ -23,7 +23,6 @@ class TokenHolders(Protocol):
 
     def find_caller(self, token: str) -> Caller:
         """Who holds this token; raises UnauthenticatedError for one that is unknown or revoked."""
-        ...
 
 
 _bearer = HTTPBearer(auto_error=False, description="a token of this service, or of an enrolled device")

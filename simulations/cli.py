@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from simulations.errors import DataError, ScenarioError, SimulationError
+from simulations.errors import ScenarioError, SimulationError
 from simulations.mosquitto import BrokerChoice
 
 __all__ = ["app", "main"]
@@ -83,7 +83,7 @@ def run(
             report_path=report,
             picture_path=picture,
         )
-    except (ScenarioError, DataError) as error:
+    except ScenarioError as error:
         _fail(str(error), 2)
     except SimulationError as error:
         _fail(f"{error}\nthe world is kept for a look: {home}", 1)

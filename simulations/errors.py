@@ -3,8 +3,7 @@
 ::
 
     SimulationError
-    ├── ScenarioError          the scenario file or an option is wrong: the person mends it
-    ├── DataError              a recording is missing or not what the scenario needs
+    ├── ScenarioError          the scenario file, an option or a recording is wrong: the person mends it
     ├── ProcessFailedError     a process of the world did not come up, or kept dying
     └── StoryError             the story did not come to its end in time
 """
@@ -12,7 +11,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "DataError",
     "ProcessFailedError",
     "ScenarioError",
     "SimulationError",
@@ -25,11 +23,7 @@ class SimulationError(Exception):
 
 
 class ScenarioError(SimulationError):
-    """A scenario or an option is wrong; the message names the key, the value and what is valid."""
-
-
-class DataError(SimulationError):
-    """A recording is absent or lacks what the scenario needs."""
+    """A scenario, an option or a recording is not what is needed; names what, the value and what would be valid."""
 
 
 class ProcessFailedError(SimulationError):

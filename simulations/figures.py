@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.record import Record, RolloutSeen, TrainingSeen
+from simulations.record import Record, TrainingSeen
 
 __all__ = ["AlarmRate", "Figures", "compute_figures"]
 
@@ -115,7 +115,9 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
     seen = [device.health for device in record.devices.values()]
     change_began, _ = record.between("c")
     training = _last(record.trainings.values()) or TrainingSeen(run="", state="", began_s=0.0)
-    good, bad = _good_and_bad(record, learned_version)
+    numbered = [(int(r.release.rpartition("/")[2]), r) for r in record.rollouts.values()]
+    good = _last(r for v, r in numbered if v == learned_version and r.state == "COMPLETED")
+    bad = _last(r for v, r in numbered if v > learned_version)
     learned_from = good.ended_s if good and good.ended_s is not None else record.now_s
     bad_began = bad.began_s if bad else record.now_s
     caught = [f for f in record.faults if f.caught_s is not None]
@@ -196,12 +198,6 @@ def _faulty(record: Record, device: str, at_s: NDArray[np.float64]) -> NDArray[n
         if fault.device == device:
             faulty |= (at_s >= fault.at_s) & (at_s <= (fault.ended_s or np.inf))
     return faulty
-
-
-def _good_and_bad(record: Record, version: int) -> tuple[RolloutSeen | None, RolloutSeen | None]:
-    numbered = [(int(r.release.rpartition("/")[2]), r) for r in record.rollouts.values()]
-    good = _last(r for v, r in numbered if v == version and r.state == "COMPLETED")
-    return good, _last(r for v, r in numbered if v > version)
 
 
 def _last(items: Iterable[_Item]) -> _Item | None:

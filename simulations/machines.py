@@ -22,7 +22,7 @@ from models.errors import ArrayArchiveError
 from models.features import make_extractor, passthrough_spec, vibration_spec
 from protocol.manifest import FeatureSpec
 from runtime.durable_files import write_quickly
-from simulations.errors import DataError
+from simulations.errors import ScenarioError
 from simulations.scenario import MachineSettings
 
 __all__ = ["Machines", "RecordedBearings", "SimulatedMachines", "write_control"]
@@ -152,19 +152,19 @@ class RecordedBearings:
         self._settings = settings
         path = directory / "pronostia_features.npz" if directory.is_dir() else directory
         if not path.is_file():
-            raise DataError(
+            raise ScenarioError(
                 f"no PRONOSTIA features at {path}: give the folder that holds pronostia_features.npz"
             )
         self._path = path.absolute()
         try:
             self._rows = read_arrays(path)
         except ArrayArchiveError as error:
-            raise DataError(str(error)) from None
+            raise ScenarioError(str(error)) from None
         if "feature_names" not in self._rows:
-            raise DataError(f"{path} has no array 'feature_names'; it holds {sorted(self._rows)[:5]} …")
+            raise ScenarioError(f"{path} has no array 'feature_names'; it holds {sorted(self._rows)[:5]} …")
         names = [str(name) for name in self._rows.pop("feature_names")]
         if len(self._rows) < count + 1:
-            raise DataError(
+            raise ScenarioError(
                 f"{path} holds {len(self._rows)} bearings; {count} devices and a reference need {count + 1}"
             )
         self._devices, self._references = _split_bearings(self._rows, count, reference)

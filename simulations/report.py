@@ -109,8 +109,7 @@ def _new_plot(width: float, height: float) -> Plot:
 def _svg(plot: Plot) -> str:
     out = io.StringIO()
     plot.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return re.sub(r"(?s)^.*?(?=<svg)", "", text)
+    return re.sub(r"(?s)^.*?(?=<svg)", "", out.getvalue())
 
 
 def _plot_scores(record: Record) -> str:

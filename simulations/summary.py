@@ -33,17 +33,17 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
         ),
         (
             "false alarms per device-hour, version 1",
-            _rate(f.false_alarms_at_first),
+            f"{f.false_alarms_at_first.per_device_hour:.2f}",
             _over(f.false_alarms_at_first),
         ),
         (
             "  … after the load changed",
-            _rate(f.false_alarms_after_change),
+            f"{f.false_alarms_after_change.per_device_hour:.2f}",
             _over(f.false_alarms_after_change),
         ),
         (
             "  … with the version learned together",
-            _rate(f.false_alarms_after_learning),
+            f"{f.false_alarms_after_learning.per_device_hour:.2f}",
             _over(f.false_alarms_after_learning),
         ),
         (
@@ -129,10 +129,6 @@ def _privacy_remark(f: Figures) -> str:
     if f.epsilon_server is None:
         return f"{masked}; without noise, so no differential privacy"
     return f"{masked}; δ = {f.delta or 0:g}"
-
-
-def _rate(rate: AlarmRate) -> str:
-    return f"{rate.per_device_hour:.2f}"
 
 
 def _over(rate: AlarmRate) -> str:

@@ -17,8 +17,7 @@ every password and key is made here, for this run.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -106,11 +105,6 @@ class World:
         """The world's hand on a device's machine."""
         return self.device_directory(device) / "machine.json"
 
-    def hardware(self, index: int) -> str:
-        """The hardware kind of device `index`."""
-        kinds = self.scenario.hardware
-        return kinds[index % len(kinds)]
-
     def prepare(self) -> None:
         """Write certificates, keys and every configuration; start nothing."""
         create_certificates(self.certificates.directory)
@@ -134,7 +128,7 @@ class World:
                 self.scenario,
                 self.addresses,
                 device=device,
-                hardware=self.hardware(index),
+                hardware=self.scenario.hardware[index % len(self.scenario.hardware)],
                 machine=self.machines.name(index),
                 source=self.machines.source_table(index, self.control_file(device).absolute()),
             )
@@ -206,15 +200,14 @@ class World:
                     f"agent-{device}", "edge_agent", "run", "--config", config,
                     environment={**_QUIET, "FLWR_HOME": str(self.device_directory(device) / "flwr")},
                 )  # fmt: skip
-            self.supervisor.wait_until(partial(_all_up, is_up, wave), f"the birth of {', '.join(wave)}")
+            self.supervisor.wait_until(
+                lambda wave=wave: all(map(is_up, wave)),  # type: ignore[misc] # mypy infers no default's type
+                f"the birth of {', '.join(wave)}",
+            )
             progress(f"{at + len(wave)} of {len(self.devices)} devices are enrolled and up")
 
     def _config(self, service: str) -> str:
         return str(self.directory / service / f"{service}.toml")
-
-
-def _all_up(is_up: Callable[[str], bool], devices: Sequence[str]) -> bool:
-    return all(is_up(device) for device in devices)
 
 
 def _write_secret(path: Path, content: bytes) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, and_, select, true
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, RowView, equals, newest_first, read_page
+from fleet.api.paging import Cursor, Limit, Page, RowId, RowView, equals, newest_first, read_page
 from fleet.errors import NotFoundError
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
@@ -23,7 +23,6 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["observations"])
 
-RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
 Since = Annotated[float | None, Query(description="received at or after, Unix seconds")]
 Until = Annotated[float | None, Query(description="received before, Unix seconds")]
 

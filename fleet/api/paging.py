@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Generic, TypeVar
 
-from fastapi import Query
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -23,6 +23,7 @@ __all__ = [
     "Cursor",
     "Limit",
     "Page",
+    "RowId",
     "RowView",
     "cut_page",
     "decode_cursor",
@@ -40,6 +41,7 @@ Item = TypeVar("Item")
 Row = TypeVar("Row", AuditEntry, Anomaly, DriftRecord)
 View = TypeVar("View", bound="RowView")
 Limit = Annotated[int, Query(ge=1, le=MAXIMUM_LIMIT, description="most items on this page")]
+RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
 Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")]
 
 

@@ -100,12 +100,11 @@ async def publish_release(
     a version that exists, 413 beyond `maximum_bundle_bytes`, 422 for a bundle that no device would take.
     """
     content = await _read_body(request, services.settings.maximum_bundle_bytes)
-    published = await asyncio.to_thread(
+    release, is_new = await asyncio.to_thread(
         services.releases.publish, content, actor=caller.actor, now=services.now()
     )
-    if not published.created:
+    if not is_new:
         response.status_code = 200
-    release = published.release
     response.headers["Location"] = f"/v1/releases/{release.family}/{release.version}"
     return ReleaseView.of(release)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import MAXIMUM_ROW_ID
+from fleet.api.paging import RowId
 from fleet.errors import NotFoundError
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from fleet.verdicts import ReleasePrecision, give_verdict, precision_of_family
@@ -21,8 +21,6 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["verdicts"])
 
 _SETTINGS = PrecisionSettings()
-
-RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
 
 
 class VerdictGiven(BaseModel):

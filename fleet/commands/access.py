@@ -9,7 +9,7 @@ import getpass
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,12 +137,9 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
 def _changing(config: Path) -> Iterator[Session]:
     from fleet.migrations.upgrade import open_storage
 
-    database = open_storage(load_fleet_settings(config).effective_database_url)
-    try:
-        with database.write() as session:
-            yield session
-    finally:
-        database.close()
+    url = load_fleet_settings(config).effective_database_url
+    with closing(open_storage(url)) as database, database.write() as session:
+        yield session
 
 
 def _note(session: Session, action: str, subject: str, **detail: object) -> None:

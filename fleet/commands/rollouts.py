@@ -214,7 +214,6 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
                 for line in failures
             ),
         )
-    lines = [line for line in view["timeline"] if line["subject"] != "device"]
     print_table(
         "Timeline (all of each device: --json)",
         ["time", "what", "from", "to", "by", "reason"],
@@ -227,7 +226,8 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
                 line["actor"],
                 line["reason"],
             ]
-            for line in lines
+            for line in view["timeline"]
+            if line["subject"] != "device"
         ),
     )
     if view["waiting_for"]:

@@ -42,6 +42,14 @@ class RefusalReason(StrEnum):
     UNKNOWN_DEVICE = "unknown_device"
 
 
+_REASONS: Final[dict[type[ProtocolError], RefusalReason]] = {
+    TopicError: RefusalReason.TOPIC,
+    MessageTooLargeError: RefusalReason.TOO_LARGE,
+    UnknownVersionError: RefusalReason.VERSION,
+}
+"""Of what cannot be read; any other error is a malformed message."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
     """A message as the broker handed it over. `received_at` is Unix seconds by our clock."""
@@ -95,7 +103,8 @@ def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
             _check_sequence(event, topic.kind)
             return Accepted(arrival=arrival, event=event, window=window)
     except ProtocolError as error:
-        return Refusal(device=device, reason=_reason(error), message=str(error))
+        reason = _REASONS.get(type(error), RefusalReason.MALFORMED)
+        return Refusal(device=device, reason=reason, message=str(error))
     return Refusal(
         device=device,
         reason=RefusalReason.WRONG_SOURCE,
@@ -134,15 +143,3 @@ def _check_sequence(event: Event, kind: Kind) -> None:
         raise MalformedMessageError(
             f"sequence {event.sequence} is beyond any real stream ({MAXIMUM_SEQUENCE}); count from 1"
         )
-
-
-def _reason(error: ProtocolError) -> RefusalReason:
-    match error:
-        case TopicError():
-            return RefusalReason.TOPIC
-        case MessageTooLargeError():
-            return RefusalReason.TOO_LARGE
-        case UnknownVersionError():
-            return RefusalReason.VERSION
-        case _:
-            return RefusalReason.MALFORMED

@@ -13,44 +13,38 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.orm import Session
 
 from fleet.storage.base import Database, open_database
 from runtime.errors import StorageError
 
-__all__ = ["make_revision", "open_storage", "upgrade"]
+__all__ = ["make_revision", "open_storage"]
 
 FOLDER: Final = Path(__file__).parent
 
 
 def open_storage(url: str) -> Database:
-    """Connect to the database at `url` and bring it to the newest schema. Raises SettingsError, StorageError."""
-    database = open_database(url)
-    upgrade(database)
-    return database
-
-
-def upgrade(database: Database) -> None:
-    """Apply every migration that is missing.
+    """Connect to the database at `url` and apply every migration that it misses.
 
     Raises:
+        SettingsError: as `open_database`.
         StorageError: the database is of a newer build, or not one of ours.
     """
-    config = _config()
+    database = open_database(url)
     with database.write() as session:
-        config.attributes["connection"] = session.connection()
         try:
-            command.upgrade(config, "head")
+            command.upgrade(_config(session), "head")
         except CommandError as error:
             raise StorageError(
                 f"the database's schema is not known to this build ({error}); run the build that wrote it, or a newer one"
             ) from None
+    return database
 
 
 def make_revision(message: str, database: Database) -> None:
     """Write the difference between `fleet.storage` and `database` (at head) as a new step: for developers."""
-    config = _config()
     with database.write() as session:
-        config.attributes["connection"] = session.connection()
+        config = _config(session)
         command.revision(config, message, autogenerate=True, rev_id=_next_revision(config))
 
 
@@ -58,7 +52,8 @@ def _next_revision(config: Config) -> str:
     return f"{len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1:04d}"
 
 
-def _config() -> Config:
+def _config(session: Session) -> Config:
     config = Config()
+    config.attributes["connection"] = session.connection()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return config

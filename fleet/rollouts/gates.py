@@ -38,7 +38,6 @@ __all__ = [
     "judge_counts",
     "judge_metric",
     "judge_metrics",
-    "missing_evidence",
     "wilson_lower_bound",
 ]
 
@@ -123,7 +122,7 @@ def judge_metrics(
         judgement = judge_metric(gate, criteria, treated, figures, recent)
         if judgement.outcome is Outcome.FAILS:
             return judgement
-    silent = missing_evidence(criteria, treated, figures)
+    silent = sorted(e.device for e in treated if not _suffices(figures.get(e.device), criteria))
     if criteria.metrics and len(treated) - len(silent) < _share(criteria.threshold_pct, len(treated)):
         named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
         return Judgement(
@@ -132,13 +131,6 @@ def judge_metrics(
         )
     held = ", ".join(gate.text for gate in criteria.metrics)
     return Judgement(outcome=Outcome.HOLDS, reason=held or "no metric is asked for")
-
-
-def missing_evidence(
-    criteria: SuccessCriteria, treated: Iterable[Execution], figures: Mapping[DeviceId, Figures]
-) -> list[DeviceId]:
-    """Devices whose health since they committed the release does not suffice to judge them, sorted."""
-    return sorted(e.device for e in treated if not _suffices(figures.get(e.device), criteria))
 
 
 def judge_metric(

@@ -204,13 +204,8 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def retries(self, failure: InstallStatus) -> int:
         """How often an execution that ended in `failure` is tried again."""
-        match failure:
-            case InstallStatus.FAILED:
-                return self.retry.failed
-            case InstallStatus.TIMED_OUT:
-                return self.retry.timed_out
-            case _:
-                return 0
+        tries = {InstallStatus.FAILED: self.retry.failed, InstallStatus.TIMED_OUT: self.retry.timed_out}
+        return tries.get(failure, 0)
 
 
 def _family(release: str) -> FamilyName:

@@ -43,7 +43,10 @@ def test_each_agent_reads_the_very_detection_that_the_scenario_holds(tmp_path: P
     for index, device in enumerate(world.devices):
         settings = load_agent_settings(world.device_directory(device) / "agent.toml", {})
         assert settings.detection == scenario.detection
-        assert (settings.device, settings.hardware) == (device, world.hardware(index))
+        assert (settings.device, settings.hardware) == (
+            device,
+            scenario.hardware[index % len(scenario.hardware)],
+        )
         assert settings.mqtt is not None
         assert settings.mqtt.url == world.addresses.broker_url
         assert settings.mqtt.tls

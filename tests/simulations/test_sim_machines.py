@@ -10,7 +10,7 @@ from recordings import DATA, needs
 
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.settings import SourceSettings
-from simulations.errors import DataError
+from simulations.errors import ScenarioError
 from simulations.machines import Machines, RecordedBearings, SimulatedMachines
 from simulations.scenario import MachineSettings
 
@@ -80,12 +80,12 @@ def test_a_replayed_bearing_jumps_to_the_part_it_is_told(bearings: RecordedBeari
 
 
 def test_a_folder_without_the_recordings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"pronostia_features\.npz"):
+    with pytest.raises(ScenarioError, match=r"pronostia_features\.npz"):
         RecordedBearings(MachineSettings(), count=3, reference=1, directory=tmp_path)
 
 
 def test_too_few_bearings_are_refused(bearings: RecordedBearings, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="12 devices and a reference need 13"):
+    with pytest.raises(ScenarioError, match="12 devices and a reference need 13"):
         RecordedBearings(MachineSettings(), count=12, reference=1, directory=tmp_path)
 
 
