@@ -14,7 +14,6 @@ or broker that goes away is waited for. SIGTERM ends it within seconds; what was
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -23,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiomqtt
 import structlog
@@ -55,7 +54,7 @@ from service.addresses import split_endpoint
 from service.broker_account import BrokerAccount
 from service.listening import bind, check_certificate
 
-__all__ = ["Aggregator", "build_aggregator", "configure_logging", "serve"]
+__all__ = ["Aggregator", "build_aggregator", "serve"]
 
 START_PATIENCE_S: Final = 15.0
 """How long fleet and broker may take to come up beside us before the start fails."""
@@ -87,41 +86,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def configure_logging(*, as_json: bool) -> None:
-    """Send structlog and the standard library's records to stderr, in one form."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    # Requests, database migrations and Flower's own talk would drown the events of a run.
-    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt", "alembic", "flwr"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def build_aggregator(settings: Settings) -> Aggregator:

@@ -63,9 +63,10 @@ def serve(
 ) -> None:
     """Run the aggregator until SIGTERM."""
     # Imported here: the other commands need neither Flower nor the API.
-    from aggregator.app import build_aggregator, configure_logging
+    from aggregator.app import build_aggregator
     from aggregator.app import serve as run_service
     from aggregator.settings import load_aggregator_settings
+    from service.logs import configure_logging
 
     settings = load_aggregator_settings(config)
     configure_logging(as_json=json_logs)

@@ -14,7 +14,6 @@ that touches the database runs on worker threads, so the API answers while thous
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 import signal
@@ -22,7 +21,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from functools import partial
 from typing import Final
 
 import structlog
@@ -53,6 +51,7 @@ from service.application import create_application
 from service.broker_account import BrokerAccount
 from service.event_source import EventSource
 from service.listening import bind, check_certificate
+from service.logs import configure_logging
 from service.secret_files import read_secret
 
 __all__ = ["build_app", "check_files", "serve"]
@@ -165,7 +164,7 @@ def serve(settings: Settings) -> None:
     Raises:
         StartError: the address cannot be bound, or the certificate cannot be used.
     """
-    _configure_logging()
+    configure_logging(as_json=not sys.stderr.isatty())
     if settings.tls_cert and settings.tls_key:
         check_certificate(settings.tls_cert, settings.tls_key)
     # in this order: an address in use is told before the database is touched
@@ -235,18 +234,3 @@ def check_files(settings: Settings) -> None:
         _broker_account(settings.mqtt, "")
         for name, path in settings.mqtt.services.items():
             read_secret(path, f"mqtt.services.{name}")
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=partial(structlog.PrintLoggerFactory, file=sys.stderr)(),
-    )

@@ -32,7 +32,7 @@ MAXIMUM_PAUSE_S: Final = 5.0
 """Longest pause before the next attempt. One client: even at this rate no burden for a broker that comes back."""
 
 _log = structlog.get_logger()
-_quiet = logging.getLogger("service.broker_account")
+_quiet = logging.getLogger("service.broker_account.client")
 _quiet.setLevel(logging.ERROR)  # the client library warns about every full window, which here is normal
 
 

@@ -248,7 +248,7 @@ def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(app, "START_PATIENCE_S", 0.2)
-    monkeypatch.setattr(app, "configure_logging", lambda *, as_json: None)
+    monkeypatch.setattr("service.logs.configure_logging", lambda *, as_json: None)
 
     def refusal(config: Path) -> str:
         with pytest.raises(SystemExit) as ended:

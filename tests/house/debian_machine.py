@@ -78,6 +78,7 @@ class DebianMachine:
                 "-euc",
                 self._mounts(beside is None),
             ],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -113,7 +114,8 @@ class DebianMachine:
         lines += _opened(self.folder / "opened", Path(sys.base_prefix), Path(sys.prefix), ROOT)
         if own_network:
             lines.append("ip link set lo up")
-        return "\n".join([*lines, "echo ready", "exec sleep infinity"])
+        # It ends when this process does, however that ends: then its pipe is closed.
+        return "\n".join([*lines, "echo ready", "exec cat"])
 
     def run(self, step: str) -> str:
         """Do one step as root and return what it printed; raises StepFailed with what it complained about."""

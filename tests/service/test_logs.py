@@ -1,0 +1,35 @@
+"""What a cloud service logs reaches standard error, whichever module says it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+PROGRAM = """
+import importlib, json, logging, pkgutil
+import structlog
+from service.logs import configure_logging
+import aggregator, fleet, service
+configure_logging(as_json=True)
+heard = {}
+for package in (service, fleet, aggregator):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if "migrations" in module.name or module.name.endswith("__main__"):
+            continue
+        if hasattr(importlib.import_module(module.name), "_log"):
+            # structlog names a module's logger after the module.
+            heard[module.name] = logging.getLogger(module.name).isEnabledFor(logging.INFO)
+structlog.get_logger().info("said", what="one")
+logging.getLogger("foreign").warning("said too")
+print(json.dumps(heard))
+"""
+
+
+def test_no_module_keeps_its_events_to_itself_and_all_speak_in_one_form() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    heard = json.loads(done.stdout)
+    assert "service.broker_account" in heard
+    assert not [module for module, is_heard in heard.items() if not is_heard]
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [("said", "info"), ("said too", "warning")]
