@@ -31,11 +31,11 @@ from models.bundles import ModelBundle, read_bundle
 from models.delegate_child import DelegateQuestion
 from models.delegates import LIBRARY_NAMES, Delegate, DelegateVerdict, find_library, open_with_delegate
 from models.errors import InputError, ModelError
-from models.int8_model import Int8Model
+from models.int8_model import Int8Model, WindowModel
 from protocol.bundle import TrustedKeys, open_bundle
 from runtime.errors import FedgeError
 
-__all__ = ["ChildTrial", "DelegateChoice", "DelegateTrial", "ProbeWithDelegate", "WindowModel"]
+__all__ = ["ChildTrial", "DelegateChoice", "DelegateTrial", "ProbeWithDelegate"]
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,6 @@ Wanted = Literal["auto", "cpu", "xnnpack", "edgetpu", "gpu"]
 
 TRIAL_WALL_S: Final = 20.0
 """An Edge TPU takes about 3 s to load its firmware after power-on; a cold Python on a small board 3 s more."""
-
-
-class WindowModel(Protocol):
-    """What the pipeline needs of a model."""
-
-    def infer_and_score(self, x: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
-        """(output, anomaly score) of one window (F,)."""
 
 
 class DelegateTrial(Protocol):

@@ -27,7 +27,6 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.delegate_choice import WindowModel
 from edge_agent.detection_memory import DetectionMemory, Remembered
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
@@ -37,7 +36,7 @@ from models.drift.bootstrap import fit_calibrated_reference
 from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
 from models.errors import ModelError
 from models.features import make_extractor
-from models.int8_model import Int8Model
+from models.int8_model import Int8Model, WindowModel
 from models.sensors import SensorView
 from models.standardiser import CLIP
 from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, personal_threshold

@@ -7,22 +7,15 @@ figures do, into this device's log. It compares, and decides nothing: whether a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InputError
+from models.int8_model import WindowModel
 from models.local_training import Scorer
 
-__all__ = ["Int8Agreement", "Int8Scorer", "compare_on_windows"]
-
-
-class Int8Scorer(Protocol):
-    """The part of `models.int8_model.Int8Model` that is compared."""
-
-    def infer_and_score(self, x: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
-        """(output, anomaly score) of one window (F,)."""
+__all__ = ["Int8Agreement", "compare_on_windows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +31,7 @@ class Int8Agreement:
     score_error: float
 
 
-def compare_on_windows(int8: Int8Scorer, floats: Scorer, windows: NDArray[np.float32]) -> Int8Agreement:
+def compare_on_windows(int8: WindowModel, floats: Scorer, windows: NDArray[np.float32]) -> Int8Agreement:
     """Run both models on standardised windows (n, F).
 
     Args:

@@ -8,7 +8,7 @@ It is not a loader of bundles and does not decide anything. One object serves on
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,16 @@ from models.errors import InputError, ModelFormatError
 from models.litert import Execution, load_model
 from models.reference_model import scores
 
-__all__ = ["Int8Model"]
+__all__ = ["Int8Model", "WindowModel"]
 
 Float = NDArray[np.float32]
+
+
+class WindowModel(Protocol):
+    """What judges one window at a time: an `Int8Model`, or what stands in front of one."""
+
+    def infer_and_score(self, x: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
+        """(output, anomaly score) of one window (F,)."""
 
 
 class Int8Model:

@@ -81,7 +81,6 @@ def _probe(content: bytes, request: ProbeRequest) -> ProbeResult:
         latency_p50_us=float(np.percentile(latencies, 50)),
         latency_p99_us=float(np.percentile(latencies, 99)),
         worst_steps=worst,
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 

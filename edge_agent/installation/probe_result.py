@@ -27,4 +27,3 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     latency_p50_us: float = 0.0
     latency_p99_us: float = 0.0
     worst_steps: int = 0
-    peak_rss_bytes: int = 0

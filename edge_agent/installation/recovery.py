@@ -28,10 +28,9 @@ def first_journal(store: BundleStore, keys: TrustedKeys, family: str) -> Journal
     """
     factory = _factory(store, keys, family)
     found = [
-        (bundle, version)
+        candidate
         for sha256 in store.staged()
         if (candidate := _candidate(store, sha256, keys, family)) is not None
-        for bundle, version in (candidate,)
     ]
     newest = max(found, key=lambda pair: pair[1], default=(factory, 0))[0]
     if newest is None:
