@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -21,6 +21,9 @@ from simulations.record import NO_HEALTH, Alarm, DeviceSeen, Record, RolloutSeen
 from simulations.world import World
 
 __all__ = ["Observer", "ServiceClient"]
+
+ANSWER_WITHIN_S: Final = 120.0
+"""A POST that was given up may have been carried out, and is refused the second time: a slow machine is waited for."""
 
 
 class ServiceClient:
@@ -84,7 +87,9 @@ class ServiceClient:
     def _http(self) -> httpx.Client:
         if self._client is None:
             context = ssl.create_default_context(cafile=str(self._ca_file))
-            self._client = httpx.Client(base_url=f"https://{self._address}", verify=context, timeout=5)
+            self._client = httpx.Client(
+                base_url=f"https://{self._address}", verify=context, timeout=ANSWER_WITHIN_S
+            )
         return self._client
 
     def _headers(self) -> dict[str, str]:
