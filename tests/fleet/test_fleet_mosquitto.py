@@ -26,6 +26,8 @@ from protocol.messages.kinds import Kind
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
 from service.roles import Role
 
+pytestmark = pytest.mark.slow
+
 BURSTS, AT_ONCE, ACCOUNTS = 30, 8, 200
 
 

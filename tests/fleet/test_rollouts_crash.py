@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rollout_world import RolloutWorld
 
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
+
+pytestmark = pytest.mark.slow
 
 # runs in a child: the publisher kills its own process when it is asked to announce
 KILLED_BEFORE_PUBLISHING = """

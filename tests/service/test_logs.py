@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import importlib, json, logging, pkgutil
 import structlog
@@ -26,6 +28,7 @@ print(json.dumps(heard))
 """
 
 
+@pytest.mark.slow
 def test_no_module_keeps_its_events_to_itself_and_all_speak_in_one_form() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     heard = json.loads(done.stdout)

@@ -1,0 +1,42 @@
+"""TensorFlow builds each training model once a run, whichever worker asks first: ten seconds that most tests here begin with."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from models.architecture import Architecture
+from models.export import isolated
+
+
+def kept_for_the_run(export: Callable[[Architecture], bytes]) -> Callable[[Architecture], bytes]:
+    """`export`, asked once by all the workers of a run together; a process that runs alone is a run of its own."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return export
+    folder = Path(tempfile.gettempdir()) / f"fedge-tests-{run}"
+    # Each worker that ends takes the folder away; at worst another one builds a model again.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def kept(architecture: Architecture) -> bytes:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file = folder / hashlib.sha256(msgspec.json.encode(architecture)).hexdigest()
+        with file.open("a+b") as content:
+            fcntl.flock(content, fcntl.LOCK_EX)
+            if file.stat().st_size == 0:
+                content.write(export(architecture))
+        return file.read_bytes()
+
+    return kept
+
+
+# Before any test module binds the name.
+isolated.export_training_model = kept_for_the_run(isolated.export_training_model)
