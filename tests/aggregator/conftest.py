@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import hashlib
 import os
@@ -16,24 +15,31 @@ import msgspec
 from models.architecture import Architecture
 from models.export import isolated
 
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+FOLDER = Path(tempfile.gettempdir()) / f"fedge-tests-{RUN}" if RUN else None
+
+
+def pytest_sessionfinish() -> None:
+    # Each worker that ends takes the folder away; at worst another one builds a model again.
+    if FOLDER is not None:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
 
 def kept_for_the_run(export: Callable[[Architecture], bytes]) -> Callable[[Architecture], bytes]:
     """`export`, asked once by all the workers of a run together; a process that runs alone is a run of its own."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:
+    if FOLDER is None:
         return export
-    folder = Path(tempfile.gettempdir()) / f"fedge-tests-{run}"
-    # Each worker that ends takes the folder away; at worst another one builds a model again.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = FOLDER
 
     def kept(architecture: Architecture) -> bytes:
         folder.mkdir(mode=0o700, exist_ok=True)
         file = folder / hashlib.sha256(msgspec.json.encode(architecture)).hexdigest()
         with file.open("a+b") as content:
             fcntl.flock(content, fcntl.LOCK_EX)
-            if file.stat().st_size == 0:
+            if content.seek(0, os.SEEK_END) == 0:
                 content.write(export(architecture))
-        return file.read_bytes()
+            content.seek(0)
+            return content.read()
 
     return kept
 

@@ -220,8 +220,8 @@ def test_a_broker_that_talks_nonsense_costs_one_connection_and_not_the_link(
                 visitor.settimeout(60)
                 visitor.recv(1024)
                 visitor.sendall(b"\x20\x02\x00\x00" + poison)
-                visitor.shutdown(socket.SHUT_WR)
-                with contextlib.suppress(ConnectionResetError):
+                with contextlib.suppress(OSError):  # the link may have hung up already
+                    visitor.shutdown(socket.SHUT_WR)
                     while visitor.recv(1024):
                         pass
         link.close(1.0)
