@@ -157,7 +157,7 @@ def _training_body(run: TrainingSeen) -> RenderableType:
     done = len(run.rounds)
     lines: list[RenderableType] = [
         Text(f"{run.run}  {run.state}", "bold"),
-        ProgressBar(total=max(run.planned_rounds, 1), completed=done, width=36),
+        _bar(done, run.planned_rounds, 36),
     ]
     for entry in run.rounds[-4:]:
         joined, loss = entry.get("participants"), entry.get("loss_after")
@@ -173,6 +173,13 @@ def _training_body(run: TrainingSeen) -> RenderableType:
     return Group(*lines)
 
 
+def _bar(done: int, total: int, width: int) -> RenderableType:
+    """A progress bar on a line of its own: alone, rich ends none with a new line."""
+    line = Table.grid()
+    line.add_row(ProgressBar(total=max(total, 1), completed=done, width=width))
+    return line
+
+
 def _draw_rollout(record: Record) -> RenderableType:
     rollouts = list(record.rollouts.values())
     if not rollouts:
@@ -183,7 +190,7 @@ def _draw_rollout(record: Record) -> RenderableType:
         row = Table.grid(padding=(0, 1))
         row.add_row(
             Text(f"{name:<8}"),
-            ProgressBar(total=max(total, 1), completed=done, width=20),
+            _bar(done, total, 20),
             Text(f"{done}/{total} {state.lower()}"),
         )
         lines.append(row)
