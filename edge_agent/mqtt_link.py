@@ -29,6 +29,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -59,8 +60,6 @@ _UNACKNOWLEDGED: Final = 20
 _LOOK_EVERY_MS: Final = 1000
 """How often an idle owner looks whether a ping is due or overdue."""
 _LAST_WORDS_S: Final = 1.0
-_LAST_WORDS: Final = 100
-"""How long, and for how many reads, a broker may go on talking after the goodbye."""
 _MOST_REASONS_TOLD: Final = 8
 """Different complaints in the log of one outage; errors that never repeat must not fill it either."""
 
@@ -155,9 +154,13 @@ class MqttLink:
     def _run(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
-            connections = self.connections
+            connections, began_s = self.connections, time.monotonic()
             self._connect_once()
-            attempt = 1 if self.connections != connections else attempt + 1
+            has_lasted = time.monotonic() - began_s > self._settings.reconnect_max_s
+            if has_lasted and self.connections != connections:
+                attempt = 0
+                self._told.clear()
+            attempt += 1
             pause_s = backoff_s(
                 attempt, first_s=_FIRST_PAUSE_S, maximum_s=self._settings.reconnect_max_s, draw=self._draw()
             )
@@ -247,16 +250,16 @@ class MqttLink:
             client.disconnect()
             return
         client.subscribe([(topic, 1) for topic in self._subscriptions])
-        self._told.clear()
         self.connections += 1
         self.is_connected = True
-        log.info("broker_connected url=%s", self._settings.url)
+        if self._is_news("connected"):
+            log.info("broker_connected url=%s", self._settings.url)
         self._wake()
 
     def _on_disconnect(
         self, _client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
-        if self.is_connected and not self._stopping.is_set():
+        if self.is_connected and not self._stopping.is_set() and self._is_news(f"lost: {reason}"):
             log.warning(
                 "broker_lost url=%s reason=%s: reconnecting; events wait in the outbox",
                 self._settings.url,
@@ -279,12 +282,17 @@ class MqttLink:
         self._complaints += 1
         if self._stopping.is_set():
             return
-        # Once per reason until it is back, though reasons may alternate: a week without a broker must not fill the log.
-        if what not in self._told and len(self._told) < _MOST_REASONS_TOLD:
-            self._told.add(what)
+        if self._is_news(what):
             log.warning(
                 "broker_unreachable url=%s: %s The agent goes on and keeps trying.", self._settings.url, what
             )
+
+    def _is_news(self, what: str) -> bool:
+        """Whether this was not said since a connection last held: a week of trouble must not fill the log."""
+        if what in self._told or len(self._told) >= _MOST_REASONS_TOLD:
+            return False
+        self._told.add(what)
+        return True
 
 
 def _hang_up(client: mqtt.Client, descriptor: int) -> None:
@@ -295,8 +303,9 @@ def _hang_up(client: mqtt.Client, descriptor: int) -> None:
     """
     with socket.socket(fileno=os.dup(descriptor)) as line, contextlib.suppress(OSError):
         client.disconnect()
-        line.settimeout(_LAST_WORDS_S)
         line.shutdown(socket.SHUT_WR)
-        for _ in range(_LAST_WORDS):
+        until_s = time.monotonic() + _LAST_WORDS_S
+        while (left_s := until_s - time.monotonic()) > 0:
+            line.settimeout(left_s)
             if not line.recv(65536):
                 return

@@ -83,7 +83,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     data_dir: Path
-    database_url: str | None = None
+    database_url: Annotated[str, Meta(min_length=1)] | None = None
     tenant: str
     release_keys: Annotated[tuple[Path, ...], Meta(min_length=1)]
     mqtt: MqttSettings | None = None

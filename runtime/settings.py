@@ -32,7 +32,9 @@ __all__ = ["CONFIG_FILE", "check_document", "load_settings", "read_settings"]
 CONFIG_FILE: Final = "config_file"
 """A struct's field of this name is no key: the loader fills in the absolute path of the file."""
 
-_SERVICE_LINK: Final = re.compile(r"(SERVICE_)?(HOST|PORT)(_.*)?")
+_SERVICE_LINK: Final = re.compile(
+    r"\w+_SERVICE_(HOST|PORT(_\w+)?)|\w+_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+)
 """Kubernetes sets FEDGE_AGENT_SERVICE_HOST, FEDGE_AGENT_PORT_8883_TCP and so on beside a Service of that name."""
 
 S = TypeVar("S", bound=Struct)
@@ -70,12 +72,15 @@ def load_settings(
         document = tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"cannot read {file}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also a number of thousands of digits, or brackets without end
         raise SettingsError(f"{file} is not valid TOML: {error}") from None
     variables: dict[KeyPath, str] = {}
     for name in sorted(environment):
         key = name.removeprefix(prefix)
-        if prefix and key != name and key not in ignored and not _SERVICE_LINK.fullmatch(key):
+        if prefix and key != name and key not in ignored and not _SERVICE_LINK.fullmatch(name):
             variables[_overlay(document, kind, key, name, environment[name])] = name
 
     def place(path: KeyPath) -> str:
@@ -152,7 +157,7 @@ def _overlay(document: dict[str, Any], kind: object, key: str, name: str, text: 
 def _toml_value(name: str, key: str, text: str) -> object:
     try:
         document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         document = {}
     if set(document) != {"value"}:
         from runtime.settings_messages import shown

@@ -37,8 +37,11 @@ UNITS: Final = {
 LONGEST_VALUE: Final = 200
 """Characters of a value in a message: it may be a whole request that somebody sent."""
 
-_SECRET: Final = re.compile(r"(password|secret|token|passphrase)$")
-_USER_IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET: Final = re.compile(r"(password|secret|token|passphrase|database_url)(\[\d+\])*$")
+_USER_IN_ADDRESS: Final = re.compile(r"(?<=://)\S*@")
+_SECRET_INSIDE: Final = re.compile(
+    r"((?:password|secret|token|passphrase)['\"]?\s*[:=]\s*['\"]?)[^\s'\"&,}]+"
+)
 
 
 def place_of(path: KeyPath, file: Path, text: str, variables: Mapping[KeyPath, str]) -> str:
@@ -52,7 +55,7 @@ def place_of(path: KeyPath, file: Path, text: str, variables: Mapping[KeyPath, s
             return variables[path[:end]]
         if path[:end] in lines:
             return f"{file}:{lines[path[:end]]}"
-    return str(file)
+    return ", ".join([str(file), *([] if path else sorted(variables.values()))])
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
@@ -116,7 +119,7 @@ def shown(key: str, value: object) -> str:
     """A value as a message may show it."""
     if _SECRET.search(key):
         return "…"
-    text = _USER_IN_ADDRESS.sub("…@", repr(value))
+    text = _SECRET_INSIDE.sub(r"\1…", _USER_IN_ADDRESS.sub("…@", repr(value)))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -35,7 +35,7 @@ class BrokerSettings(Struct, frozen=True, kw_only=True):
             is_address = parts.scheme in {"mqtt", "mqtts"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             is_address = False
-        if not is_address or parts.username or parts.path.strip("/"):
+        if not is_address or "@" in parts.netloc or parts.path.strip("/"):
             raise ValueError(
                 "url is not mqtts://host[:port], or mqtt://127.0.0.1[:port] (no user and no path in it)"
             )

@@ -56,7 +56,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if item.get_closest_marker("recordings") is None:
+    # Only a missing recording may be skipped, and that is seen before the test begins.
+    if report.when != "setup" or item.get_closest_marker("recordings") is None:
         _forbid_skipping(report)
     return report
 

@@ -59,7 +59,11 @@ STEPS: Final = (
         "link-soak", "four agents against Mosquitto over TLS lose no connection", ("benchmarks/link_soak.py",)
     ),
     Step("loaded", "the suite is green while both cores are busy", ("tests/under_load.py",)),
-    Step("mutants", "tests notice nine of ten mutants in what guards people", ("tests/mutants/run.py",)),
+    Step(
+        "mutants",
+        "tests notice nine of ten mutants in what guards people",
+        ("tests/mutants/run.py", "--fresh"),
+    ),
 )
 
 

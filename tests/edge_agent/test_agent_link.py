@@ -48,9 +48,10 @@ def connect() -> Iterator[Callable[..., MqttLink]]:
         ca_file: Path | None = None,
         password: str = PASSWORD,
         wake: Callable[[], None] = lambda: None,
+        reconnect_max_s: float = 0.3,
     ) -> MqttLink:
         link = MqttLink(
-            MqttSettings(url=url, ca_file=ca_file, keepalive_s=2, reconnect_max_s=0.3),
+            MqttSettings(url=url, ca_file=ca_file, keepalive_s=2, reconnect_max_s=reconnect_max_s),
             client_id=DEVICE,
             credentials=MqttAccess(username=DEVICE, password=password),
             will=last_will(IDENTITY, 1.8e9),
@@ -139,6 +140,33 @@ def test_a_broker_that_refuses_in_turns_in_two_ways_does_not_fill_the_log(
         link.close(1.0)
     assert caplog.text.count("refused this device") == 1
     assert caplog.text.count("broker_unreachable") <= 3
+
+
+def test_a_broker_that_accepts_and_hangs_up_is_left_longer_and_longer_and_told_once(
+    connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where two devices have one name: each throws the other out as soon as it is in.
+    caplog.set_level(logging.DEBUG, "edge_agent")
+    attempts: list[int] = []
+
+    def noted(attempt: int, **_: float) -> float:
+        attempts.append(attempt)
+        return 0.01
+
+    monkeypatch.setattr("edge_agent.mqtt_link.backoff_s", noted)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        link = connect(f"mqtt://127.0.0.1:{server.getsockname()[1]}", reconnect_max_s=600.0)
+        for _ in range(5):
+            visitor, _address = server.accept()
+            with visitor:
+                visitor.recv(1024)
+                visitor.sendall(b"\x20\x02\x00\x00")
+                visitor.recv(1024)
+        link.close(1.0)
+    assert attempts[:4] == [1, 2, 3, 4]
+    assert caplog.text.count("broker_connected") == 1
+    assert caplog.text.count("broker_lost") <= 2
 
 
 def test_no_broker_is_told_in_one_line(

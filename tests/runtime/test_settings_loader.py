@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 
 from runtime.errors import FedgeError, SettingsError
 from runtime.settings import load_settings, read_settings
-from runtime.settings_messages import key_lines
+from runtime.settings_messages import key_lines, shown
 
 Share = Annotated[float, Meta(gt=0, le=1)]
 
@@ -49,6 +49,10 @@ class Program(Struct, frozen=True, kw_only=True):
     admin_password: Annotated[str, Meta(min_length=9)] | None = None
     config_file: Path = Path()
 
+    def __post_init__(self) -> None:
+        if self.is_on and self.mode == "fast":
+            raise ValueError("is_on needs mode = 'safe'")
+
 
 def load(tmp_path: Path, text: str, **variables: str) -> Program:
     file = tmp_path / "program.toml"
@@ -78,13 +82,13 @@ def test_paths_are_relative_to_the_file_and_the_file_itself_is_known(tmp_path: P
 
 
 def test_a_variable_goes_over_the_file_whatever_its_type(tmp_path: Path) -> None:
-    text = 'state_dir = "s"\nmode = "safe"\nis_on = false\n[source]\nkind = "replay"\npath = "p"\nrow_every_s = 3.0\n'
+    text = 'state_dir = "s"\nmode = "safe"\nis_on = true\n[source]\nkind = "replay"\npath = "p"\nrow_every_s = 3.0\n'
     settings = load(
         tmp_path,
         text,
         STATE_DIR="t",
         MODE="fast",
-        IS_ON="true",
+        IS_ON="false",
         SOURCE__ROW_EVERY_S="2",
         LABELS__SITE="hall 1",
         KEYS='["k"]',
@@ -92,7 +96,7 @@ def test_a_variable_goes_over_the_file_whatever_its_type(tmp_path: Path) -> None
     )
     assert settings.state_dir == tmp_path / "t"
     assert settings.mode == "fast"
-    assert settings.is_on is True
+    assert settings.is_on is False
     assert settings.source == Replay(path=tmp_path / "p", row_every_s=2.0)
     assert settings.labels == {"site": "hall 1"}
     assert settings.keys == (tmp_path / "k",)
@@ -210,9 +214,37 @@ def test_a_refusal_says_where_what_and_what_would_be_valid(
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     assert "hunter2" not in refusal(tmp_path, "state_dir = 's'", ADMIN_PASSWORD="hunter2")
     long = "postgresql://fedge:hunter2@db.example.com:5432/a-long-name"
-    message = refusal(tmp_path, "state_dir = 's'", DATABASE_URL=long)
-    assert "hunter2" not in message
-    assert "…@db.example.com" in message
+    assert "hunter2" not in refusal(tmp_path, "state_dir = 's'", DATABASE_URL=long)
+    assert shown("first.address", long) == "'postgresql://…@db.example.com:5432/a-long-name'"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://u:p@hunter2/w@db/x",
+        "db?password=hunter2&x=1",
+        "{'password': 'hunter2'}",
+        "a://:hunter2@db",
+    ],
+)
+def test_a_secret_inside_a_value_is_never_shown(value: str) -> None:
+    assert "hunter2" not in shown("first.address", [value])
+
+
+def test_variables_that_only_look_like_those_of_others_are_refused(tmp_path: Path) -> None:
+    for name in ("HOST", "PORT_HINT", "SERVICE_HOSTS"):
+        assert refusal(tmp_path, "state_dir = 's'", **{name: "1"}).startswith(f"FEDGE_X_{name}: unknown key")
+
+
+def test_what_keys_mean_together_is_refused_with_the_variables_that_took_part(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "state_dir = 's'\nis_on = true", MODE="fast")
+    assert message == "program.toml, FEDGE_X_MODE: is_on needs mode = 'safe'"
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000])
+def test_a_file_that_breaks_the_parser_is_one_sentence(tmp_path: Path, text: str) -> None:
+    assert "is not valid TOML" in refusal(tmp_path, text)
+    assert "is no TOML value" in refusal(tmp_path, "state_dir = 's'", IS_ON=text.removeprefix("a = "))
 
 
 def test_what_is_no_toml_or_no_file_is_one_sentence(tmp_path: Path) -> None:
