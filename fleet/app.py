@@ -32,7 +32,7 @@ from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
 from fleet.auth.claim_tokens import import_claims
 from fleet.auth.operator_tokens import OperatorTokens
-from fleet.broker_accounts.assembly import open_accounts, open_passwords, service_names
+from fleet.broker_accounts.assembly import ACL_SERVICES, open_accounts, open_passwords, service_names
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
@@ -55,9 +55,6 @@ from service.logs import configure_logging
 from service.secret_files import read_secret
 
 __all__ = ["build_app", "check_files", "serve"]
-
-RESERVED_DEVICES: Final = frozenset({"fleet", "aggregator"})
-"""Broker accounts of Fedge's own services, whether or not this fleet's settings name them."""
 
 MAXIMUM_BODY_BYTES: Final = 256 * 1024
 """The largest JSON body is a rollout plan: 20 groups, 20 rules and a query of 2000 characters stay under 20 KB."""
@@ -134,7 +131,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             wake_rollouts=engine.wake,
             passwords=passwords,
             accounts=accounts,
-            reserved_devices=RESERVED_DEVICES | service_names(settings),
+            reserved_devices=ACL_SERVICES | service_names(settings),
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
         try:

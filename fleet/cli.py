@@ -59,10 +59,15 @@ def check_config(config: ConfigOption) -> None:
 @app.command("broker-state")
 def broker_state(config: ConfigOption) -> None:
     """Print what Mosquitto's dynamic-security plugin starts from: every account that must exist, with its hash."""
-    from fleet.broker_accounts.assembly import open_passwords, state_of_broker
+    from fleet.broker_accounts.assembly import ACL_SERVICES, open_passwords, service_names, state_of_broker
     from fleet.migrations.upgrade import open_storage
 
     settings = load_fleet_settings(config)
+    if unknown := service_names(settings) - ACL_SERVICES:
+        print(
+            f"fedge-fleet: deploy/mosquitto/acl names {sorted(ACL_SERVICES)}; give {sorted(unknown)} rights in yours",
+            file=sys.stderr,
+        )
     with closing(open_storage(settings.effective_database_url)) as database:
         print_json(state_of_broker(settings, database, open_passwords(settings, secrets.token_bytes)))
 

@@ -27,7 +27,7 @@ from protocol.names import check_name
 from protocol.topics import device_topic
 from service.errors import ForbiddenError
 
-__all__ = ["Applicant", "enrol", "revoke"]
+__all__ = ["Applicant", "confirm", "enrol", "revoke"]
 
 STATEMENT_DOMAIN: Final = "enrolment/v1"
 
@@ -98,6 +98,20 @@ def enrol(
     return password
 
 
+def confirm(database: Database, device_id: str, password: str, *, passwords: BrokerPasswords) -> None:
+    """Check that what `enrol` returned still holds once the broker was told.
+
+    Raises:
+        ForbiddenError: the device was revoked meanwhile.
+        ConflictError: it was enrolled once more meanwhile, so another password holds.
+    """
+    with database.read() as session:
+        device = session.get_one(Device, device_id)
+        _check_not_revoked(device)
+        if passwords.recover(device_id, device.broker_password_hash) != password:
+            raise ConflictError(f"device {device_id!r} was enrolled once more meanwhile; repeat this call")
+
+
 def revoke(session: Session, device_id: str, *, actor: str, now: float) -> Device:
     """Shut a device out; raises NotFoundError. Revoking twice changes nothing."""
     device = session.get(Device, device_id)
@@ -146,5 +160,9 @@ def _recognise(device: Device, key: ec.EllipticCurvePublicKey) -> None:
         raise ConflictError(
             f"device {device.id!r} is enrolled with key {device.fingerprint[:12]}…, this is {fingerprint(key)[:12]}…; enrol the new key under another id"
         )
+    _check_not_revoked(device)
+
+
+def _check_not_revoked(device: Device) -> None:
     if device.state == DeviceState.REVOKED:
         raise ForbiddenError(f"device {device.id!r} is revoked and cannot enrol again")

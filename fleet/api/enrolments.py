@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
-from fleet.enrolment import Applicant, enrol
+from fleet.enrolment import Applicant, confirm, enrol
 from service.access import bearer_token
 from service.json_bodies import json_body
 
@@ -53,6 +53,7 @@ async def enrol_device(
     """Enrol with a claim token. The same device with the same key may repeat this; it gets a new password.
 
     503 says that the broker has not confirmed the account; the device then repeats this and spends no further use.
+    403 and 409 also say that the device was revoked, or enrolled once more, while this was under way.
     """
     password = await asyncio.to_thread(
         enrol,
@@ -66,6 +67,9 @@ async def enrol_device(
     )
     # only now: the answer promises a password that the broker accepts
     await services.accounts.update(applicant.device)
+    await asyncio.to_thread(
+        confirm, services.database, applicant.device, password, passwords=services.passwords
+    )
     return EnrolmentResponse(
         device=applicant.device,
         tenant=services.settings.tenant,

@@ -24,7 +24,9 @@ class BrokerAccounts(Protocol):
         Repeating it changes nothing. A device that is shut out is disconnected.
 
         Raises:
-            BrokerError: the broker did not confirm in time. It is told as soon as it can be; call again to wait for it.
+            BrokerError: the broker refused, or did not confirm in time; it is told as soon as it can be: call again to
+                wait for it.
+            ConflictError: the broker has an account of that name that is not this fleet's; it is left alone.
             StorageError: the password file cannot be written.
         """
 
@@ -63,9 +65,14 @@ class AccountBook:
             for name, password in services.items()
         }
 
-    def mark(self, entry: str) -> str:
-        """What is written beside an account: that it is this fleet's, and which password it has."""
-        return f"{self.owner}{salt_of(entry)}"
+    def labels(self, name: str, entry: str) -> dict[str, str]:
+        """What is written beside an account: that it is this fleet's, which password it has, and who may use it.
+
+        A device has one MQTT client id, its name: with another's it would throw that one out. A service has another
+        client id at each start.
+        """
+        label = {"textname": f"{self.owner}{salt_of(entry)}"}
+        return label if name in self._services else label | {"clientid": name}
 
     def entries(self) -> dict[str, str]:
         """Name → entry of every account that must exist."""

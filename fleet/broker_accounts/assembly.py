@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fleet.broker_accounts.accounts import AccountBook, BrokerAccounts, UnmanagedAccounts
 from fleet.broker_accounts.broker_state import broker_state
@@ -16,7 +16,10 @@ from fleet.storage.base import Database
 from runtime.errors import SettingsError
 from service.secret_files import read_secret
 
-__all__ = ["open_accounts", "open_passwords", "service_names", "state_of_broker"]
+__all__ = ["ACL_SERVICES", "open_accounts", "open_passwords", "service_names", "state_of_broker"]
+
+ACL_SERVICES: Final = frozenset({"fleet", "aggregator"})
+"""Fedge's own services, as deploy/mosquitto/acl names them, whether or not a fleet's settings do."""
 
 
 def open_passwords(settings: Settings, random_bytes: Callable[[int], bytes]) -> BrokerPasswords:

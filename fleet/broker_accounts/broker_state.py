@@ -34,10 +34,12 @@ def broker_state(book: AccountBook, *, fleet_name: str, fleet_entry: str) -> dic
         fleet_name: the account that may give commands to the plugin.
         fleet_entry: its ``$7$`` entry.
     """
-    administrator = _client(fleet_name, fleet_entry, "the fleet itself") | {
+    administrator = _client(fleet_name, fleet_entry, {"textname": "the fleet itself"}) | {
         "roles": [{"rolename": FLEET_ROLE}]
     }
-    others = [_client(name, entry, book.mark(entry)) for name, entry in sorted(book.entries().items())]
+    others = [
+        _client(name, entry, book.labels(name, entry)) for name, entry in sorted(book.entries().items())
+    ]
     rights = ("publishClientSend", "publishClientReceive", "subscribePattern", "unsubscribePattern")
     return {
         "defaultACLAccess": dict.fromkeys(DENY_BY_DEFAULT, False),
@@ -55,11 +57,10 @@ def broker_state(book: AccountBook, *, fleet_name: str, fleet_entry: str) -> dic
     }
 
 
-def _client(name: str, entry: str, textname: str) -> dict[str, Any]:
+def _client(name: str, entry: str, labels: dict[str, str]) -> dict[str, Any]:
     _, _, iterations, salt, digest = entry.split("$")
-    return {
+    return labels | {
         "username": name,
-        "textname": textname,
         "password": digest,
         "salt": salt,
         "iterations": int(iterations),

@@ -2,7 +2,7 @@
 
 ::
 
-    update(name) ─► asked ──┐                        ┌─► $CONTROL/dynamic-security/v1           delete, create
+    update(name) ─► asked ──┐                        ┌─► $CONTROL/dynamic-security/v1           look, delete, create
                             ├─► a few names at once ─┤
     at each (re)connect:    │   what the database    └─◄ $CONTROL/dynamic-security/v1/response  one answer a request
     compare with the list ─► repairs   says now
@@ -10,7 +10,9 @@
 Nothing is kept here that a restart could lose: what must be is in the database, what is is in the broker, and the two
 are compared whenever a connection begins. So a broker that lost accounts (its state gone, or an older backup restored)
 gets them back, one that still has a revoked device's account loses it, and an update whose answer was lost is made
-again. Every command may be repeated. Accounts without the fleet's mark are a person's and are left alone.
+again. Every command may be repeated. An account without this fleet's mark is a person's or another tenant's: it is
+looked at before anything is done under its name, and left alone. A repair that is refused is logged, and made again at
+the next connection; only an update has somebody to tell.
 
 One request is under way at a time. The plugin writes its whole state for every command, and the broker does nothing
 else meanwhile; hence few names a request, and enrolments before repairs.
@@ -28,9 +30,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from fleet.broker_accounts.accounts import AccountBook
+from fleet.broker_accounts.accounts import Account, AccountBook
 from fleet.broker_accounts.broker_state import COMMAND_TOPIC, DENY_BY_DEFAULT
-from fleet.errors import BrokerError
+from fleet.errors import BrokerError, ConflictError, FleetError
 
 __all__ = ["DynamicSecurity"]
 
@@ -52,14 +54,16 @@ _Waiting = dict[str, list[asyncio.Future[None]]]
 _log = structlog.get_logger()
 
 
-class _ListedClient(msgspec.Struct, frozen=True):
+class _Client(msgspec.Struct, frozen=True):
     username: str
     textname: str = ""
+    clientid: str = ""
     disabled: bool = False
 
 
 class _Data(msgspec.Struct, frozen=True):
-    clients: list[_ListedClient] = []
+    clients: list[_Client] = []
+    client: _Client | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True, rename="camel"):
@@ -129,34 +133,42 @@ class DynamicSecurity:
                     hint="nobody can enrol: does mosquitto.conf load the dynamic-security plugin, and does the fleet's "
                     "account have the role fedge-fleet? See deploy/README.md, or set [mqtt] accounts otherwise",
                 )
+            except BrokerError as error:
+                _log.error("broker_accounts_not_compared", error=str(error), again_in_s=ANSWER_TIMEOUT_S)
+                await asyncio.sleep(ANSWER_TIMEOUT_S)
 
     async def _compare(self, publish: Publish) -> None:
-        marks: dict[str, str] = {}
+        held: dict[str, _Client] = {}
         offset = 0
         while listed := await self._list(publish, offset):
             offset += len(listed)
-            marks |= {client.username: "" if client.disabled else client.textname for client in listed}
+            held |= {client.username: client for client in listed}
         wanted = {
-            name: self._book.mark(entry)
+            name: msgspec.convert({"username": name} | self._book.labels(name, entry), _Client)
             for name, entry in (await asyncio.to_thread(self._book.entries)).items()
         }
-        missing = {name for name, mark in wanted.items() if marks.get(name) != mark}
-        left_over = {
-            name for name, mark in marks.items() if mark.startswith(self._book.owner) and name not in wanted
-        }
+        missing = {name for name, client in wanted.items() if held.get(name) != client}
+        left_over = {name for name, client in held.items() if self._is_ours(client) and name not in wanted}
         self._repairs = {name: [] for name in sorted(missing | left_over)}
         _log.info(
             "broker_accounts_compared", accounts=len(wanted), missing=len(missing), left_over=len(left_over)
         )
 
-    async def _list(self, publish: Publish, offset: int) -> list[_ListedClient]:
+    def _is_ours(self, client: _Client) -> bool:
+        return client.textname.startswith(self._book.owner)
+
+    async def _list(self, publish: Publish, offset: int) -> list[_Client]:
         denials = [{"acltype": right, "allow": False} for right in DENY_BY_DEFAULT]
         commands: list[dict[str, Any]] = [
             {"command": "listClients", "verbose": True, "count": LISTED_AT_ONCE, "offset": offset}
         ]
         if offset == 0:
             commands.append({"command": "setDefaultACLAccess", "acls": denials})
-        return (await self._request(publish, commands))[0].data.clients
+        replies = await self._request(publish, commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if reply.error:  # an error read as the end of the list would make every account anew
+                raise BrokerError(f"the broker refused {command['command']}: {reply.error}")
+        return replies[0].data.clients
 
     async def _make_some(self, publish: Publish) -> None:
         while not self._asked and not self._repairs:
@@ -178,46 +190,48 @@ class DynamicSecurity:
                 if done.done():
                     continue
                 if name in refusals:
-                    done.set_exception(
-                        BrokerError(f"the broker refused the account of {name!r}: {refusals[name]}")
-                    )
+                    done.set_exception(refusals[name])
                 else:
                     done.set_result(None)
 
-    async def _make(self, publish: Publish, names: Sequence[str]) -> dict[str, str]:
-        """Make these accounts what the database says; returns name → what the broker had against it."""
+    async def _make(self, publish: Publish, names: Sequence[str]) -> dict[str, FleetError]:
+        """Make these accounts what the database says; returns name → why it could not be."""
         accounts = await asyncio.to_thread(self._book.find, names)
+        looks = await self._request(publish, [{"command": "getClient", "username": name} for name in names])
+        refusals: dict[str, FleetError] = {}
         commands: list[dict[str, Any]] = []
-        unknown = [name for name, account in accounts.items() if account.password is None]
-        for name in names:
-            if name in unknown:
-                continue
-            commands.append({"command": "deleteClient", "username": name})
-            if account := accounts.get(name):
-                commands.append(
-                    {
-                        "command": "createClient",
-                        "username": name,
-                        "password": account.password,
-                        "textname": self._book.mark(account.entry),
-                    }
+        for name, look in zip(names, looks, strict=True):
+            account, held = accounts.get(name), look.data.client
+            if look.error and "not found" not in look.error:
+                refusals[name] = _refused(name, look.error)
+            elif held and not self._is_ours(held):
+                if account:
+                    refusals[name] = ConflictError(
+                        f"the broker has an account {name!r} that this fleet did not make (textname {held.textname!r}); "
+                        "choose another id, or delete that account and repeat this call"
+                    )
+            elif account and account.password is None:
+                refusals[name] = _refused(
+                    name,
+                    "its password is known to it alone: let it enrol again, or restore the broker's state with "
+                    "`fedge-fleet broker-state`",
                 )
-        if unknown:
-            _log.warning(
-                "broker_accounts_not_restored",
-                devices=unknown,
-                hint="their passwords are known to them alone: let them enrol again, or restore the broker's state "
-                "with `fedge-fleet broker-state`",
-            )
+            else:
+                commands += self._replacement(name, account, is_held=held is not None)
         replies = await self._request(publish, commands) if commands else []
-        refusals: dict[str, str] = {}
-        replies += [_Reply(error="no answer to this command")] * (len(commands) - len(replies))
-        for command, reply in zip(commands, replies, strict=False):
-            if reply.error and not (command["command"] == "deleteClient" and "not found" in reply.error):
-                refusals[command["username"]] = reply.error
+        for command, reply in zip(commands, replies, strict=True):
+            if reply.error:
+                refusals[command["username"]] = _refused(command["username"], reply.error)
         if refusals:
-            _log.error("broker_accounts_refused", refusals=refusals)
+            _log.error("broker_accounts_refused", refusals={n: str(error) for n, error in refusals.items()})
         return refusals
+
+    def _replacement(self, name: str, account: Account | None, *, is_held: bool) -> list[dict[str, Any]]:
+        commands: list[dict[str, Any]] = [{"command": "deleteClient", "username": name}] if is_held else []
+        if account:
+            create = {"command": "createClient", "username": name, "password": account.password}
+            commands.append(create | self._book.labels(name, account.entry))
+        return commands
 
     async def _request(self, publish: Publish, commands: list[dict[str, Any]]) -> list[_Reply]:
         """The broker's replies, one a command, in order; raises TimeoutError where it is silent."""
@@ -226,8 +240,13 @@ class DynamicSecurity:
         self._answer = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             await publish(COMMAND_TOPIC, msgspec.json.encode({"commands": marked}))
-            return await self._answer
+            replies = await self._answer
+        return [*replies, *(_Reply(error="no answer to this command") for _ in commands)][: len(commands)]
 
     @property
     def _request_id(self) -> str:
         return f"{self._session}-{self._requests}"
+
+
+def _refused(name: str, why: str) -> BrokerError:
+    return BrokerError(f"the account of {name!r} is not in the broker: {why}")

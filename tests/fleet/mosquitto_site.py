@@ -32,12 +32,14 @@ SENTINEL = "the end"
 class Client:
     """One MQTT connection that remembers how it was greeted, what it was told, and whether it was thrown out."""
 
-    def __init__(self, broker: MosquittoBroker, user: str | None, password: str | None = None) -> None:
+    def __init__(
+        self, broker: MosquittoBroker, user: str | None, password: str | None = None, *, client_id: str = ""
+    ) -> None:
         self.greetings: list[str] = []
         self.heard: list[tuple[str, str]] = []
         self.is_lost = False
         self._subscribed = 0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311)
         self._client.tls_set_context(broker.client_tls())
         if user is not None:
             self._client.username_pw_set(user, password)
@@ -167,10 +169,14 @@ class MosquittoSite:
                 )
         return passwords
 
-    def connect(self, user: str | None, password: str | None = None) -> Client:
-        """Connect as somebody; services have their passwords."""
+    def connect(
+        self, user: str | None, password: str | None = None, *, client_id: str | None = None
+    ) -> Client:
+        """Connect as somebody; services have their passwords and any client id, devices their name as client id."""
         known = self.passwords.get(user or "")
-        client = Client(self.broker, user, known if password is None else password)
+        if client_id is None:
+            client_id = "" if known else user or ""
+        client = Client(self.broker, user, known if password is None else password, client_id=client_id)
         self._clients.callback(client.close)
         return client
 

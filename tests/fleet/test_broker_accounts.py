@@ -189,19 +189,33 @@ class Plugin:
         reply = {"command": command["command"], "correlationData": command["correlationData"]}
         match command:
             case {"command": "listClients", "offset": offset, "count": count}:
-                listed = [{"username": u, "textname": t} for u, t in sorted(self.accounts.items())]
+                listed = [self._shown(name) for name in sorted(self.accounts)]
                 return reply | {"data": {"clients": listed[offset : offset + count]}}
+            case {"command": "getClient", "username": name}:
+                found = name in self.accounts
+                return reply | (
+                    {"data": {"client": self._shown(name)}} if found else {"error": "Client not found"}
+                )
             case {"command": "deleteClient", "username": name}:
-                found = self.accounts.pop(name, None)
-                return reply if found is not None else reply | {"error": "Client not found"}
+                del self.accounts[name]
             case {"command": "createClient", "username": name, "textname": mark}:
                 self.accounts[name] = mark
         return reply
+
+    def _shown(self, name: str) -> dict[str, str]:
+        return {"username": name, "textname": self.accounts[name], "clientid": name}
 
 
 @pytest.fixture
 def plugin() -> Plugin:
     return Plugin()
+
+
+def refusing(refused: str) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
+    """Bends every answer to one command into an error."""
+    return lambda replies: [
+        reply | ({"error": "Internal error"} if reply["command"] == refused else {}) for reply in replies
+    ]
 
 
 def during(
@@ -296,19 +310,53 @@ def test_a_refused_command_and_one_without_answer_are_told_to_whoever_waits(
 
     async def work(security: DynamicSecurity) -> None:
         await security.update("d-1")
-        plugin.bend = lambda replies: [*replies[:-1], replies[-1] | {"error": "Internal error"}]
-        with pytest.raises(BrokerError, match="Internal error"):
+        for refused in ("getClient", "deleteClient", "createClient"):
+            plugin.bend = refusing(refused)
+            with pytest.raises(BrokerError, match="Internal error"):
+                await security.update("d-1")
+            plugin.bend = lambda replies: replies
             await security.update("d-1")
-        plugin.bend = lambda replies: replies[:-1]
+        plugin.bend = lambda replies: replies[:-1] or replies
         with pytest.raises(BrokerError, match="no answer"):
             await security.update("d-1")
 
     with capture_logs() as logs:
         during(plugin, database, passwords, work)
-    assert [line["event"] for line in logs].count("broker_accounts_refused") == 2
+    assert [line["event"] for line in logs].count("broker_accounts_refused") == 4
     password = passwords.recover("d-1", AccountBook(database, passwords, {}, tenant=TENANT).entries()["d-1"])
     assert password is not None
     assert password not in str(logs)
+
+
+@pytest.mark.parametrize("refused", ["listClients", "setDefaultACLAccess"])
+def test_a_list_that_is_refused_is_no_empty_list_and_nothing_is_made_anew_before_it_is_read(
+    plugin: Plugin,
+    database: Database,
+    passwords: BrokerPasswords,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str,
+) -> None:
+    monkeypatch.setattr(dynamic_security, "ANSWER_TIMEOUT_S", 0.05)
+    enrol(database, passwords, "d-1")
+
+    async def settle(_: DynamicSecurity) -> None:
+        while not plugin.accounts:
+            await asyncio.sleep(0)
+
+    async def refuse_twice(security: DynamicSecurity) -> None:
+        while len(plugin.requests) < 2:
+            await asyncio.sleep(0)
+        plugin.bend = lambda replies: replies
+        await security.update("d-1")
+
+    during(plugin, database, passwords, settle)
+    plugin.requests.clear()
+    plugin.bend = refusing(refused)
+    with capture_logs() as logs:
+        during(plugin, database, passwords, refuse_twice)
+    assert [request[0]["command"] for request in plugin.requests[:3]] == ["listClients"] * 3
+    said = [line["error"] for line in logs if line["event"] == "broker_accounts_not_compared"]
+    assert said[0] == f"the broker refused {refused}: Internal error"
 
 
 def test_an_update_whose_answer_was_lost_is_made_over_the_next_connection(
@@ -319,7 +367,7 @@ def test_an_update_whose_answer_was_lost_is_made_over_the_next_connection(
     async def across_connections() -> None:
         book = AccountBook(database, passwords, {}, tenant=TENANT)
         plugin.security = security = DynamicSecurity(book, session="this")
-        plugin.bend = lambda replies: None if replies[0]["command"] == "deleteClient" else replies
+        plugin.bend = lambda replies: None if replies[0]["command"] == "createClient" else replies
         first = asyncio.create_task(security.keep(plugin.publish))
         waiting = asyncio.create_task(security.update("d-1"))
         while not plugin.accounts:  # the plugin has done it; only its answer is lost

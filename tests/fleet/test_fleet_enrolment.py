@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly
 
+from fleet.broker_accounts.password_file import PasswordFile
 from fleet.broker_accounts.passwords import verify_password
 from fleet.storage.device_tables import Desired, DeviceState
 from service.roles import Role
@@ -71,6 +74,26 @@ def test_a_wrong_application_is_refused_and_spends_nothing(
 @pytest.mark.parametrize("name", ["fleet", "aggregator", "dashboard"])
 def test_no_device_may_take_the_broker_account_of_a_service(fleet: Fleet, name: str) -> None:
     is_problem(fleet.enrol(Machine(name=name), fleet.claim()), 409, name)
+
+
+def test_an_enrolment_that_another_call_overtakes_promises_no_password_that_does_not_hold(
+    fleet: Fleet, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = fleet.claim()
+    update = PasswordFile.update
+    meanwhile: list[Callable[[], Any]] = [
+        lambda: fleet.enrol(machine, claim),
+        lambda: fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN),
+    ]
+
+    async def overtaken(self: PasswordFile, name: str) -> None:
+        monkeypatch.setattr(PasswordFile, "update", update)
+        await asyncio.to_thread(meanwhile.pop(0))
+        await update(self, name)
+
+    for status, words in ((409, "once more"), (403, "revoked")):
+        monkeypatch.setattr(PasswordFile, "update", overtaken)
+        is_problem(fleet.enrol(machine, claim), status, machine.name, words)
 
 
 def test_an_expired_claim_is_refused(fleet: Fleet, machine: Machine) -> None:

@@ -62,6 +62,17 @@ def test_only_who_has_an_account_gets_in(two: tuple[MosquittoSite, dict[str, str
         assert site.connect(user, password).greetings == ["Not authorized"]
 
 
+def test_a_device_cannot_take_the_client_id_of_another_and_throw_it_out(
+    two: tuple[MosquittoSite, dict[str, str]],
+) -> None:
+    site, passwords = two
+    victim = site.connect("d-2", passwords["d-2"])
+    for client_id in ("d-2", "fedge-fleet-1", ""):
+        assert site.connect("d-1", passwords["d-1"], client_id=client_id).greetings == ["Not authorized"]
+    victim.publish(device_topic("acme", "d-2", Kind.HEALTH), "still here")
+    assert not victim.is_lost
+
+
 def test_a_device_speaks_on_its_own_uplink_topics_only(two: tuple[MosquittoSite, dict[str, str]]) -> None:
     site, passwords = two
     fleet, device = site.connect("fleet"), site.connect("d-1", passwords["d-1"])
@@ -255,11 +266,42 @@ def test_devices_of_an_older_fleet_come_along_in_the_state_and_are_named_when_th
     site.command(command="deleteClient", username="veteran")
     with capture_logs() as logs, site.fleet():
         wait_until(
-            lambda: [line for line in logs if line["event"] == "broker_accounts_not_restored"], "the warning"
+            lambda: [line for line in logs if line["event"] == "broker_accounts_refused"], "the warning"
         )
-    (warning,) = (line for line in logs if line["event"] == "broker_accounts_not_restored")
-    assert warning["devices"] == ["veteran"]
-    assert "enrol again" in warning["hint"]
+    (warning,) = (line for line in logs if line["event"] == "broker_accounts_refused")
+    assert list(warning["refusals"]) == ["veteran"]
+    assert "enrol again" in warning["refusals"]["veteran"]
+
+
+def test_an_account_that_is_not_this_fleets_is_never_touched_whoever_enrols_under_its_name(
+    site: MosquittoSite,
+) -> None:
+    passwords = site.add_devices(Machine(name="pump-1"))
+    site.write_state()
+    site.broker.start()
+    others = {
+        "grafana": "a person's",
+        "d-2": "fedge another-tenant salt",
+        "pump-1": "fedge another-tenant salt",
+    }
+    site.command(command="deleteClient", username="pump-1")
+    for name, textname in others.items():
+        site.command(command="createClient", username=name, password="own", textname=textname)
+    with capture_logs() as logs, site.fleet() as fleet:
+        wait_until(
+            lambda: [line for line in logs if "pump-1" in line.get("refusals", {})],
+            "the fleet to leave pump-1",
+        )
+        claim = fleet.claim(uses=3)
+        for name in ("grafana", "d-2"):
+            is_problem(fleet.enrol(Machine(name=name), claim), 409, name, "did not make")
+            assert fleet.call("POST", f"/v1/devices/{name}:revoke", Role.ADMIN).status_code == 200
+        login = fleet.enrol(Machine(name="d-3"), claim).json()["mqtt"]
+        assert site.connect("d-3", login["password"]).is_in
+        assert not site.connect("d-3", login["password"], client_id="d-1").is_in
+        for name in others:
+            assert site.connect(name, "own").is_in, name
+    assert not site.connect("pump-1", passwords["pump-1"]).is_in
 
 
 def test_a_broker_without_the_plugin_is_said_to_be_the_reason(
