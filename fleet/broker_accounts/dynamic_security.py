@@ -207,7 +207,7 @@ class DynamicSecurity:
             elif held and not self._is_ours(held):
                 if account:
                     refusals[name] = ConflictError(
-                        f"the broker has an account {name!r} that this fleet did not make (textname {held.textname!r}); "
+                        f"the broker has an account {name!r} that this fleet did not make; "
                         "choose another id, or delete that account and repeat this call"
                     )
             elif account and account.password is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from waiting import AMPLE_S, wait_until
 from fleet.auth.claim_tokens import create_claim
 from fleet.broker_accounts import dynamic_security
 from fleet.broker_accounts.passwords import hash_password
+from fleet.cli import broker_state
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.kinds import Kind
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
@@ -271,6 +273,33 @@ def test_devices_of_an_older_fleet_come_along_in_the_state_and_are_named_when_th
     (warning,) = (line for line in logs if line["event"] == "broker_accounts_refused")
     assert list(warning["refusals"]) == ["veteran"]
     assert "enrol again" in warning["refusals"]["veteran"]
+
+
+def test_an_account_that_any_client_id_opens_is_bound_to_its_device_when_the_fleet_connects(
+    site: MosquittoSite,
+) -> None:
+    password = site.add_devices(Machine(name="d-1"))["d-1"]
+    site.write_state()
+    site.state.write_text(site.state.read_text().replace('"clientid": "d-1", ', ""))
+    site.broker.start()
+    assert site.connect("d-1", password, client_id="d-2").is_in
+    with site.fleet():
+        wait_until(
+            lambda: not site.connect("d-1", password, client_id="d-2").is_in, "the account to be bound"
+        )
+        wait_until(lambda: site.connect("d-1", password).is_in, "the device to be let in")
+
+
+def test_a_state_with_services_that_the_deployed_acl_does_not_name_is_printed_with_a_warning(
+    site: MosquittoSite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker_state(site.config)
+    assert capsys.readouterr().err == ""
+    site.config.write_text(site.config.read_text().replace("{ aggregator =", "{ dashboard ="))
+    broker_state(site.config)
+    printed = capsys.readouterr()
+    assert "give ['dashboard'] rights" in printed.err
+    assert "dashboard" in [client["username"] for client in json.loads(printed.out)["clients"]]
 
 
 def test_an_account_that_is_not_this_fleets_is_never_touched_whoever_enrols_under_its_name(
