@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from aggregator import initial_release
 from models.architecture import Architecture
-from models.export import isolated
+from models.export import isolated, release
 
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
 FOLDER = Path(tempfile.gettempdir()) / f"fedge-tests-{RUN}" if RUN else None
@@ -44,5 +45,6 @@ def kept_for_the_run(export: Callable[[Architecture], bytes]) -> Callable[[Archi
     return kept
 
 
-# Before any test module binds the name.
-isolated.export_training_model = kept_for_the_run(isolated.export_training_model)
+# In each module that has bound the name, and before any test module does.
+for module in (isolated, release, initial_release):
+    module.export_training_model = kept_for_the_run(module.export_training_model)
