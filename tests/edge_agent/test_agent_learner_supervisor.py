@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from waiting import wait_until
 
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan
 from edge_agent.readiness import Conditions, Device, read_conditions, refusal
@@ -233,6 +234,8 @@ def test_a_learner_left_by_a_killed_agent_is_ended_and_a_strangers_process_is_no
     try:
         (paths.learner / "pid").write_text(str(stranger.pid))
         assert not end_orphan(paths)
+        # For a moment after its start a process has no command line yet.
+        wait_until(Path(f"/proc/{orphan.pid}/cmdline").read_bytes, "the orphan's command line")
         (paths.learner / "pid").write_text(str(orphan.pid))
         assert end_orphan(paths)
         assert orphan.wait() == -signal.SIGTERM
