@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import aggregator_world
 import msgspec
 
 from aggregator import initial_release
 from models.architecture import Architecture
-from models.export import isolated, release
+from models.export import release
 
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
 FOLDER = Path(tempfile.gettempdir()) / f"fedge-tests-{RUN}" if RUN else None
@@ -45,6 +46,6 @@ def kept_for_the_run(export: Callable[[Architecture], bytes]) -> Callable[[Archi
     return kept
 
 
-# In each module that has bound the name, and before any test module does.
-for module in (isolated, release, initial_release):
+# In each module that has bound the name; not in its own, whose tests run on the same workers.
+for module in (aggregator_world, release, initial_release):
     module.export_training_model = kept_for_the_run(module.export_training_model)
