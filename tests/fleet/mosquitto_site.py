@@ -104,7 +104,9 @@ class Client:
         return [topic for topic, text in self.heard if text != SENTINEL]
 
     def close(self) -> None:
+        """Hang up and give every descriptor back: paho's select() knows none above 1023, and waits for ever then."""
         self._client.disconnect()
+        self._client._reset_sockets()
 
 
 class MosquittoSite:

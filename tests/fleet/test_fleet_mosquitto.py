@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -164,7 +164,8 @@ def test_thirty_bursts_of_eight_enrolments_leave_no_device_outside(site: Mosquit
             if answer.status_code != 201:
                 return answer.status_code, False
             login = answer.json()["mqtt"]
-            return 201, site.connect(login["username"], login["password"]).is_in
+            with closing(site.connect(login["username"], login["password"])) as client:
+                return 201, client.is_in
 
         for burst in range(BURSTS):
             devices = [Machine(name=f"new-{burst}-{n}") for n in range(AT_ONCE)]
