@@ -7,6 +7,7 @@ an array that does not parse) ends as a `DeviceReply` with a reason in words; no
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, Final, Generic, TypeVar
 
@@ -45,7 +46,7 @@ _LOST_CODES: Final = {
 }
 
 
-class FlowerLink(Generic[Content]):
+class FlowerLink(ABC, Generic[Content]):
     """What both links share: messages of a cohort go out through one Flower run, and what comes back is read. One thread at a time.
 
     Args:
@@ -114,9 +115,9 @@ class FlowerLink(Generic[Content]):
             seconds_in_training=_reported_seconds(message.content.metric_records),
         )
 
+    @abstractmethod
     def _read(self, records: RecordDict) -> Content:
         """What an answer says; raises QuestionError with the reason that the operator is told."""
-        raise NotImplementedError
 
 
 class FlowerCohortLink(FlowerLink[NDArray[np.float32]]):

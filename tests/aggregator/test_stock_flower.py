@@ -45,7 +45,6 @@ SCRIPTS = Path(sys.executable).parent
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.slow,
     pytest.mark.skipif(
         any(shutil.which(name, path=str(SCRIPTS)) is None for name in COMMANDS),
         reason=f"stock Flower's commands ({', '.join(COMMANDS)}) are not installed beside this Python",
