@@ -33,7 +33,15 @@ __all__ = ["Outbox", "OutboxEntry"]
 
 log = logging.getLogger(__name__)
 
-_RANK: Final = {Kind.HEALTH: 0, Kind.BIRTH: 1, Kind.DEATH: 1, Kind.DRIFT: 2, Kind.REPORT: 3, Kind.ANOMALY: 4}
+_RANK: Final = {
+    Kind.HEALTH: 0,
+    Kind.BIRTH: 1,
+    Kind.DEATH: 1,
+    Kind.DRIFT: 2,
+    Kind.REPORT: 3,
+    Kind.ANOMALY: 4,
+    Kind.CLOSED: 4,
+}
 """Evicted in ascending order: metrics can be measured again, an anomaly happens once."""
 _OLDEST_BELIEVABLE_S: Final = 1_700_000_000.0
 """Before this (2023) a clock was not set: such an event has no known age, so only the byte bound evicts it."""

@@ -6,8 +6,10 @@ The manifest is the signed part; it names every file by size and SHA-256, so tru
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from protocol.names import ReleaseId, release_id
@@ -80,6 +82,11 @@ class FeatureSpec(Struct, frozen=True, kw_only=True):
     window_samples: Positive = 1
     channels: Positive = 1
     sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything here, names in their order: what was made for one is of no use under another."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
     @property
     def feature_count(self) -> int:

@@ -2,10 +2,10 @@
 
 ::
 
-    fedge/v1/{tenant}/{device}/birth|death|anomaly|drift|health|report   device → cloud
-    fedge/v1/{tenant}/{device}/desired   (retained)                      fleet → device
-    fedge/v1/{tenant}/{device}/ack                                       fleet → device
-    fedge/v1/{tenant}/training/{family}  (retained, with expiry)         aggregator → devices
+    fedge/v1/{tenant}/{device}/birth|death|anomaly|closed|drift|health|report   device → cloud
+    fedge/v1/{tenant}/{device}/desired|normal   (retained)                      fleet → device
+    fedge/v1/{tenant}/{device}/ack                                              fleet → device
+    fedge/v1/{tenant}/training/{family}  (retained, with expiry)                aggregator → devices
 
 ``training`` is therefore not available as a device name.
 """
@@ -30,8 +30,10 @@ __all__ = [
 
 PREFIX: Final = "fedge/v1"
 TRAINING: Final = "training"
-UPLINK_KINDS: Final = frozenset({Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.DRIFT, Kind.HEALTH, Kind.REPORT})
-DOWNLINK_KINDS: Final = frozenset({Kind.DESIRED, Kind.ACK})
+UPLINK_KINDS: Final = frozenset(
+    {Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.CLOSED, Kind.DRIFT, Kind.HEALTH, Kind.REPORT}
+)
+DOWNLINK_KINDS: Final = frozenset({Kind.DESIRED, Kind.ACK, Kind.NORMAL})
 
 
 class DeviceTopic(NamedTuple):

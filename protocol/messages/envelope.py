@@ -19,6 +19,7 @@ from protocol.limits import MAX_NESTING_DEPTH, MAX_PAYLOAD_BYTES
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import (
     Ack,
+    AnomalyClosed,
     AnomalyEvent,
     Birth,
     Death,
@@ -26,6 +27,7 @@ from protocol.messages.payloads import (
     DriftReport,
     Health,
     InstallReport,
+    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -37,11 +39,13 @@ PAYLOAD_OF: Final[dict[Kind, type[Payload]]] = {
     Kind.BIRTH: Birth,
     Kind.DEATH: Death,
     Kind.ANOMALY: AnomalyEvent,
+    Kind.CLOSED: AnomalyClosed,
     Kind.DRIFT: DriftReport,
     Kind.HEALTH: Health,
     Kind.REPORT: InstallReport,
     Kind.DESIRED: DesiredState,
     Kind.ACK: Ack,
+    Kind.NORMAL: NormalAcceptance,
     Kind.TRAINING: TrainingInvitation,
 }
 _KINDS: Final = {kind.value for kind in Kind}

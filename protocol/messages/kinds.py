@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["AgentState", "DeathReason", "DriftState", "InstallStatus", "InstallStep", "Kind"]
+__all__ = ["AgentState", "ClosedReason", "DeathReason", "DriftState", "InstallStatus", "InstallStep", "Kind"]
 
 
 class Kind(StrEnum):
@@ -13,11 +13,13 @@ class Kind(StrEnum):
     BIRTH = "birth"
     DEATH = "death"
     ANOMALY = "anomaly"
+    CLOSED = "closed"
     DRIFT = "drift"
     HEALTH = "health"
     REPORT = "report"
     DESIRED = "desired"
     ACK = "ack"
+    NORMAL = "normal"
     TRAINING = "training"
 
 
@@ -26,6 +28,13 @@ class DeathReason(StrEnum):
 
     SHUTDOWN = "shutdown"
     LOST = "lost"  # the broker published the last will
+
+
+class ClosedReason(StrEnum):
+    """Why an anomaly is over."""
+
+    CALM = "calm"  # the scores stayed clearly below the threshold
+    RELEASE = "release"  # another model judges now: what it calls an anomaly is a new one
 
 
 class DriftState(StrEnum):
@@ -42,6 +51,7 @@ class AgentState(StrEnum):
     WAITING_FOR_RELEASE = "waiting-for-release"
     COMMISSIONING = "commissioning"  # fitting the device's own standardiser
     WATCHING = "watching"
+    BLIND = "blind"  # windows come, and none of the last ones could be judged
     STOPPING = "stopping"
 
 

@@ -10,10 +10,18 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep
+from protocol.messages.kinds import (
+    AgentState,
+    ClosedReason,
+    DeathReason,
+    DriftState,
+    InstallStatus,
+    InstallStep,
+)
 
 __all__ = [
     "Ack",
+    "AnomalyClosed",
     "AnomalyEvent",
     "Birth",
     "BootAck",
@@ -23,6 +31,7 @@ __all__ = [
     "DriftReport",
     "Health",
     "InstallReport",
+    "NormalAcceptance",
     "Payload",
     "TrainingInvitation",
 ]
@@ -55,7 +64,8 @@ class AnomalyEvent(Struct, frozen=True, kw_only=True):
     """One anomaly, published once when it opens.
 
     `window` is base64 of the raw window, little-endian float32, shape (`window_shape`); absent where it would not
-    fit a payload. `observed_at_s` is the machine's own clock (recording or simulated time), seconds.
+    fit a payload. `observed_at_s` is the machine's own clock (recording or simulated time), seconds. `episode` names
+    this anomaly among all of its device, for `AnomalyClosed`; empty from agents that never told of an end.
     """
 
     release: Name
@@ -67,6 +77,23 @@ class AnomalyEvent(Struct, frozen=True, kw_only=True):
     contributors: tuple[str, ...] = ()
     window: str = ""
     window_shape: tuple[int, ...] = ()
+    episode: Annotated[str, Meta(max_length=64)] = ""
+
+
+class AnomalyClosed(Struct, frozen=True, kw_only=True):
+    """The anomaly `episode` is over. It lasted `windows` windows, the opening one included, also over restarts.
+
+    `windows_over` of them were over the threshold; `lasted_s` and `observed_at_s` are on the machine's own clock.
+    """
+
+    episode: Annotated[str, Meta(min_length=1, max_length=64)]
+    release: Name
+    observed_at_s: float
+    lasted_s: Annotated[float, Meta(ge=0)]
+    windows: Annotated[int, Meta(ge=1)]
+    windows_over: Count
+    peak_score: float
+    reason: ClosedReason = ClosedReason.CALM
 
 
 class DetectorFinding(Struct, frozen=True, kw_only=True):
@@ -97,8 +124,17 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     The most frequent message by far, so fields that hold their default do not travel.
 
-    `anomaly_rate` is windows over threshold ÷ windows, in the interval. Bytes are payload bytes.
+    `anomaly_rate` is windows over threshold ÷ judged windows, in the interval; `score_mean` is over the judged ones too.
+    A window is *unjudged* if a model was in force and gave no score for it; windows of commissioning are not.
+    `interval_judged` is None from agents that did not count: read `judged`. Bytes are payload bytes.
     `machine_time_s` is how much machine time the device has watched.
+    `restarts` counts starts after the first, `crashes` those of them that no farewell preceded.
+    `missing` names sensors that deliver nothing usable at present; the rest stay watched.
+    `commissioned_share` is how far commissioning is, in [0, 1]; `is_provisional` says that it ended at its cap, unsettled.
+    `clipped_share` is the share of recent values at the end of the standardised range, in [0, 1].
+    `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before the first probe.
+    `set_aside_windows` waits for somebody to say whether it is normal; `accepted` is the last `NormalAcceptance` obeyed.
+    `problems` are sentences for people, the gravest first.
     """
 
     state: AgentState
@@ -126,6 +162,23 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     buffered_windows: Count = 0
     training_run: str | None = None
     install_step: InstallStep = InstallStep.IDLE
+    unjudged_windows: Count = 0
+    interval_judged: Count | None = None
+    restarts: Count = 0
+    crashes: Count = 0
+    missing: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()
+    commissioned_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    is_provisional: bool = False
+    clipped_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    sight: Annotated[float, Meta(ge=0, le=1)] | None = None
+    set_aside_windows: Count = 0
+    accepted: Count = 0
+    problems: Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=8)] = ()
+
+    @property
+    def judged(self) -> int:
+        """Windows of the interval that got a score, as far as the sender knows."""
+        return self.interval_windows if self.interval_judged is None else self.interval_judged
 
 
 class InstallReport(Struct, frozen=True, kw_only=True):
@@ -153,6 +206,16 @@ class DesiredState(Struct, frozen=True, kw_only=True):
     bundle_path: Annotated[str, Meta(pattern="^/v1/", max_length=300)]
     bundle_sha256: Sha256
     bundle_bytes: Annotated[int, Meta(ge=1)]
+
+
+class NormalAcceptance(Struct, frozen=True, kw_only=True):
+    """Windows that the device set aside up to `until_s` (Unix seconds) are normal, says a person: they may be learnt.
+
+    Retained; `counter` only ever grows, so that a second delivery changes nothing.
+    """
+
+    counter: Annotated[int, Meta(ge=1)]
+    until_s: float
 
 
 class BootAck(Struct, frozen=True, kw_only=True):
@@ -190,10 +253,12 @@ Payload = (
     Birth
     | Death
     | AnomalyEvent
+    | AnomalyClosed
     | DriftReport
     | Health
     | InstallReport
     | DesiredState
+    | NormalAcceptance
     | Ack
     | TrainingInvitation
 )

@@ -15,9 +15,18 @@ from waiting import slowness
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError, UnknownVersionError
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import PAYLOAD_OF, Event, decode, encode, kind_of
-from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep, Kind
+from protocol.messages.kinds import (
+    AgentState,
+    ClosedReason,
+    DeathReason,
+    DriftState,
+    InstallStatus,
+    InstallStep,
+    Kind,
+)
 from protocol.messages.payloads import (
     Ack,
+    AnomalyClosed,
     AnomalyEvent,
     Birth,
     BootAck,
@@ -27,6 +36,7 @@ from protocol.messages.payloads import (
     DriftReport,
     Health,
     InstallReport,
+    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -49,6 +59,17 @@ EXAMPLES: dict[Kind, Payload] = {
         contributors=("rms", "kurtosis"),
         window="AACAPw==",
         window_shape=(1, 1),
+        episode="9f0c2d4e6a8b1c3d",
+    ),
+    Kind.CLOSED: AnomalyClosed(
+        episode="9f0c2d4e6a8b1c3d",
+        release="pump/2",
+        observed_at_s=830.0,
+        lasted_s=60.0,
+        windows=7,
+        windows_over=5,
+        peak_score=6.25,
+        reason=ClosedReason.CALM,
     ),
     Kind.DRIFT: DriftReport(
         release="pump/2",
@@ -76,6 +97,7 @@ EXAMPLES: dict[Kind, Payload] = {
         bundle_bytes=1000,
     ),
     Kind.ACK: Ack(boots=(BootAck(boot_id="b1", ranges=((1, 5), (7, 7))),)),
+    Kind.NORMAL: NormalAcceptance(counter=2, until_s=1_800_000_000.0),
     Kind.TRAINING: TrainingInvitation(
         run_id="run-1",
         family="pump",
