@@ -27,19 +27,19 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.commissioning import Commissioning
 from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.own_normal import calm_rows, fit_monitor, fit_threshold, score_rows
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.port import SourceWindow
 from models.architecture import Kind
-from models.drift.bootstrap import fit_calibrated_reference
 from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
 from models.errors import ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model, WindowModel
 from models.sensors import SensorView
-from models.standardiser import CLIP
-from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold, personal_threshold
+from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold
 from protocol.manifest import FeatureSpec, Manifest
 from runtime.errors import StorageError
 
@@ -103,6 +103,7 @@ class Pipeline:
     """All detection state of one device.
 
     Attributes:
+        standardise: raw features (F,) in this machine's own scale.
         is_drifted: the last drift verdict.
         threshold: the one in force; None while there is no model to have one.
     """
@@ -136,9 +137,8 @@ class Pipeline:
         self._open_model = open_model
         self._sensors = SensorView(spec)
         self._extractor = make_extractor(spec)
-        self._raw_rows: list[tuple[Float, float]] = []
-        self._standardiser = memory.load_standardiser(len(spec.names))
-        self._centre, self._scale = self._sensors.scale_of(self._standardiser)
+        self._commissioning = Commissioning(self._sensors, settings, memory)
+        self.standardise = self._commissioning.standardise
         self._remembered = memory.load_remembered()
         self._alarm = AlarmState(
             opens_after_windows=settings.opens_after_windows,
@@ -154,15 +154,13 @@ class Pipeline:
         self._bundle_sha256 = ""
         self.threshold: PersonalThreshold | None = None
         self._is_trial = False
-        self._drift: DriftMonitor | None = memory.load_drift(
-            self._sensors.watched, DriftSettings(run_length=settings.drift_run_length)
-        )
+        self._drift: DriftMonitor | None = memory.load_drift(self._sensors.watched, self._drift_settings())
         self.is_drifted = self._drift is not None and self._drift.verdict().drifted
 
     @property
     def is_commissioned(self) -> bool:
         """Does it know this machine's scale?"""
-        return self._standardiser is not None
+        return self._commissioning.is_done
 
     @property
     def has_model(self) -> bool:
@@ -227,11 +225,8 @@ class Pipeline:
         rows = self._recent_rows()
         scores = self._score_rows(rows)
         self.threshold = self._fit_threshold(self._manifest, scores)
-        # Windows that are anomalies under the new model itself must not become its normal.
-        healthy = scores <= self._manifest.threshold.score * self._manifest.threshold.personal_maximum
-        if np.count_nonzero(healthy) < max(20, len(scores) // 2):
-            healthy = np.isfinite(scores)
-        is_renewed = self._renew_reference(rows[healthy], scores[healthy])
+        calm = calm_rows(self._manifest.threshold, scores)
+        is_renewed = self._renew_reference(rows[calm], scores[calm])
         self._remember(bundle_sha256=self._bundle_sha256, threshold=self.threshold)
         if not (is_renewed and self.is_drifted):
             return None
@@ -244,7 +239,7 @@ class Pipeline:
             features = self._extractor.extract(window.samples)
         except ModelError as error:
             return Unjudged(error=str(error))
-        if self._standardiser is None:
+        if not self.is_commissioned:
             self._commission(features, window.observed_at_s)
             return Unjudged()
         row = self.standardise(features)
@@ -271,14 +266,6 @@ class Pipeline:
             contributors=self._sensors.blame(row, output, _CONTRIBUTORS) if is_blamable else (),
             drift=self._watch_drift(row, score),
         )
-
-    def standardise(self, features: Float) -> Float:
-        """Raw features (F,) in units of this machine's healthy variation; equals `Standardiser.apply`."""
-        row = features - self._centre
-        np.divide(row, self._scale, out=row)
-        np.maximum(row, -CLIP, out=row)
-        np.minimum(row, CLIP, out=row)
-        return row
 
     def save(self) -> None:
         """Let the drift monitor's state survive a restart."""
@@ -317,16 +304,12 @@ class Pipeline:
         return verdict
 
     def _commission(self, features: Float, machine_s: float) -> None:
-        self._raw_rows.append((features, machine_s))
-        if len(self._raw_rows) < self._settings.commissioning_windows:
+        rows = self._commissioning.gather(features, machine_s)
+        if not rows:
             return
-        observed, self._raw_rows = self._raw_rows, []
-        self._standardiser = self._sensors.fit_scale(np.stack([raw for raw, _ in observed]))
-        self._centre, self._scale = self._sensors.scale_of(self._standardiser)
-        self._memory.save_standardiser(self._standardiser)
         self._buffer.clear()  # rows of before a damaged scale file would be taught beside rows that mean something else
-        for raw, at_s in observed:
-            self._keep(self.standardise(raw), at_s)
+        for row, at_s in rows:
+            self._keep(row, at_s)
         if self._manifest is not None:
             self._settle(self._manifest)
 
@@ -339,27 +322,21 @@ class Pipeline:
         return self._buffer.newest(self._settings.reference_windows).rows
 
     def _score_rows(self, rows: Float) -> NDArray[np.float64]:
-        if self._model is None:
-            return np.empty(0)
-        return np.array([self._model.infer_and_score(row)[1] for row in rows], np.float64)
+        return np.empty(0) if self._model is None else score_rows(self._model, rows)
 
     def _fit_threshold(self, manifest: Manifest, scores: NDArray[np.float64]) -> PersonalThreshold:
-        spec = manifest.threshold
-        usable = scores[np.isfinite(scores) & (scores <= spec.score * spec.personal_maximum)]
-        if not self._settings.personal_threshold:
-            usable = usable[:0]
-        return personal_threshold(spec, usable)
+        return fit_threshold(manifest.threshold, scores, is_personal=self._settings.personal_threshold)
 
     def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> bool:
-        if len(rows) < 20:  # fewer cannot fill ten bins; the old reference, if any, stays
+        monitor = fit_monitor(self._sensors, rows, scores, self._drift_settings())
+        if monitor is None:  # the old reference, if any, stays
             return False
-        settings = DriftSettings(run_length=self._settings.drift_run_length)
-        # A fixed seed: the same windows give the same thresholds, on every device and after a restart.
-        random = np.random.default_rng(0)
-        reference = fit_calibrated_reference(self._sensors.watch(rows), scores, settings, rng=random)
-        self._drift = DriftMonitor(reference, settings, sensors=self._sensors.watched)
-        self._memory.save_drift(self._drift)
+        self._drift = monitor
+        self._memory.save_drift(monitor)
         return True
+
+    def _drift_settings(self) -> DriftSettings:
+        return DriftSettings(run_length=self._settings.drift_run_length)
 
     def _remember(
         self,

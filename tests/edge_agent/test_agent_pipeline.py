@@ -88,7 +88,7 @@ def test_the_first_windows_fit_the_scale_and_then_every_window_is_judged(device:
 
 def test_the_scale_is_applied_exactly_as_the_standardiser_does(device: Device) -> None:
     device.watch(healthy(60) * 3 - 2)
-    standardiser = device.pipeline._standardiser
+    standardiser = device.pipeline._commissioning.standardiser
     assert isinstance(standardiser, Standardiser)
     for row in np.concatenate([healthy(20, 5), faulty(5) * 100, -faulty(5) * 100]):
         assert np.array_equal(device.pipeline.standardise(row), standardiser.apply(row))

@@ -133,7 +133,7 @@ def test_an_alarm_names_the_channel_that_went_wrong_and_no_sample_of_it(device: 
 
 
 def test_each_channel_keeps_its_own_scale_and_a_restart_remembers_it(device: Device) -> None:
-    standardiser = device.pipeline._standardiser
+    standardiser = device.pipeline._commissioning.standardiser
     assert standardiser is not None
     assert len(standardiser.mean) == len(standardiser.std) == 2
     np.testing.assert_allclose(standardiser.mean, UNITS[1], atol=0.1 * UNITS[0].max())
