@@ -14,7 +14,7 @@ a release that turns bad late is not hidden by hours of good figures.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +31,7 @@ from fleet.storage.rollout_tables import RolloutExecution
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["observe"]
+__all__ = ["observe", "only_news"]
 
 KEPT_REPORTS: Final = 20
 """Newest health messages of a device that are averaged: a few seconds of a demo, ten minutes at one in 30 s."""
@@ -109,26 +109,39 @@ def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report]
     returned = (
         literal(f"{rollout.id}:") + RolloutExecution.device + ":back" + cast(RolloutExecution.returns, String)
     )
-    for row in _read_installs(session, rollout, given):
+    for row in only_news(_read_installs(session, rollout, given)):
         status = InstallStatus(row.status)
-        if _is_replay(reports.get(row.execution), status):
-            continue
         reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
         if status is InstallStatus.SUCCEEDED:
             # devices repeat their last word after a restart: the first time is when it happened
             commits.setdefault(DeviceId(row.device), _Commit(row.boot_id, row.sequence, row.received_at))
         else:
             commits.pop(DeviceId(row.device), None)
-    for row in _read_installs(session, rollout, returned):
-        status = InstallStatus(row.status)
-        if not _is_replay(reports.get(row.execution), status):
-            reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
+    for row in only_news(_read_installs(session, rollout, returned)):
+        reports[row.execution] = Report(
+            status=InstallStatus(row.status), at=row.received_at, reason=row.reason
+        )
     return reports, commits
 
 
-def _is_replay(known: Report | None, status: InstallStatus) -> bool:
-    """Whether REJECTED refuses a desired state that came again: that does not unsay how its execution ended."""
-    return known is not None and known.status not in OPEN and status is InstallStatus.REJECTED
+def only_news(arrived: Iterable[InstallRecord]) -> Iterator[InstallRecord]:
+    """Reports in order of arrival, without those that were overtaken or that repeat the past.
+
+    What a fleet did not acknowledge, because it died, comes again after what was said later. So a report is no news
+    if it stands before another of its boot, and none that says "under way", or refuses a desired state that came
+    again, unsays how its execution ended.
+    """
+    heard: dict[tuple[str, str], InstallRecord] = {}
+    for row in arrived:
+        before = heard.get((row.device, row.execution))
+        if before is not None:
+            is_overtaken = row.boot_id == before.boot_id and row.sequence < before.sequence
+            has_ended = InstallStatus(before.status) not in OPEN
+            unsays = InstallStatus(row.status) in OPEN | {InstallStatus.REJECTED}
+            if is_overtaken or (has_ended and unsays):
+                continue
+        heard[row.device, row.execution] = row
+        yield row
 
 
 def _read_installs(

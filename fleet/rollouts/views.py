@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.rollouts.decisions import explain
-from fleet.rollouts.observations import observe
+from fleet.rollouts.observations import observe, only_news
 from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.progress import Execution, Group
 from fleet.rollouts.states import FAILURES, RolloutState
@@ -220,11 +220,13 @@ def view_executions(
         )
     page = sorted((e for e in rollout.of_group(number) if e.device > after), key=lambda e: e.device)[:limit]
     words = {
-        (DeviceId(device), execution): (step, progress)
-        for device, execution, step, progress in session.execute(
-            select(InstallRecord.device, InstallRecord.execution, InstallRecord.step, InstallRecord.progress)
-            .where(InstallRecord.execution.in_([rollout.given_id(e) for e in page]))
-            .order_by(InstallRecord.id)
+        (DeviceId(row.device), row.execution): (row.step, row.progress)
+        for row in only_news(
+            session.scalars(
+                select(InstallRecord)
+                .where(InstallRecord.execution.in_([rollout.given_id(e) for e in page]))
+                .order_by(InstallRecord.id)
+            )
         )
     }
     views = []

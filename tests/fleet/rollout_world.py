@@ -108,18 +108,26 @@ class RolloutWorld:
         return found
 
     def report(
-        self, device: str, status: InstallStatus, *, execution: str | None = None, reason: str = ""
+        self,
+        device: str,
+        status: InstallStatus,
+        *,
+        execution: str | None = None,
+        reason: str = "",
+        step: InstallStep = InstallStep.COMMITTED,
+        sequence: int | None = None,
+        boot_id: str = "boot-1",
     ) -> None:
-        """The device speaks on its present desired state, or on `execution`."""
+        """The device speaks on its present desired state, or on `execution`; with a `sequence` it is late."""
         desired = self.desired(device)
         with self.database.write() as session:
             session.add(
                 InstallRecord(
-                    **self._event(device),
+                    **(self._event(device, sequence) | {"boot_id": boot_id}),
                     execution=execution or (desired.execution if desired else "?"),
                     release=desired.release if desired else "pump/1",
                     counter=desired.counter if desired else 0,
-                    step=InstallStep.COMMITTED,
+                    step=step,
                     status=status,
                     progress=1.0,
                     reason=reason,
@@ -164,12 +172,12 @@ class RolloutWorld:
         for device in devices:
             self.report(device, InstallStatus.SUCCEEDED)
 
-    def _event(self, device: str) -> dict[str, Any]:
+    def _event(self, device: str, sequence: int | None = None) -> dict[str, Any]:
         self._sequence += 1
         return {
             "device": device,
             "boot_id": "boot-1",
-            "sequence": self._sequence,
+            "sequence": self._sequence if sequence is None else sequence,
             "sent_at": self.now,
             "received_at": self.now,
         }
