@@ -137,7 +137,12 @@ class SightMeter:
         self._direction = None
 
     def probe(
-        self, score_row: Callable[[Float], float], row: Float, threshold: float, *, missing: Floats | None = None
+        self,
+        score_row: Callable[[Float], float],
+        row: Float,
+        threshold: float,
+        *,
+        missing: Floats | None = None,
     ) -> None:
         """Disturb the latest window (F,), which is not over the threshold, in the next way and note what is seen.
 
