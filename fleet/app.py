@@ -27,7 +27,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from fleet.api import devices, enrolments, observations, operations, releases, rollouts, verdicts
+from fleet.api import devices, enrolments, normal, observations, operations, releases, rollouts, verdicts
 from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
 from fleet.auth.claim_tokens import import_claims
@@ -66,7 +66,8 @@ RESTART_PAUSE_S: Final = 1.0
 """Before a background task that failed starts anew."""
 
 ROUTERS: Final = tuple(
-    module.router for module in (devices, enrolments, releases, rollouts, observations, verdicts, operations)
+    module.router
+    for module in (devices, normal, enrolments, releases, rollouts, observations, verdicts, operations)
 )
 """Every endpoint of the HTTP API."""
 

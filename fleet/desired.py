@@ -1,29 +1,34 @@
-"""How the fleet's wish for a device leaves the database: the port, and the row as a message.
+"""How the fleet's word to a device leaves the database: the port, the rows as messages, and their counters.
 
-The database is the truth; publishing is a hint that may be lost. So the port takes device names, not states: the
-publisher reads the row when it sends, can never send an outdated one last, and sends every row again when it
-(re)connects.
+Two words are retained: what the device shall run, and what a person called normal. The database is the truth;
+publishing is a hint that may be lost. So the port takes device names, not states: the publisher reads the row when it
+sends, can never send an outdated one last, and sends every row again when it (re)connects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
-from fleet.storage.device_tables import Desired
-from protocol.messages.payloads import DesiredState
+from fleet.storage.device_tables import Desired, NormalWindows
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import DesiredState, NormalAcceptance
 
-__all__ = ["DesiredPublisher", "desired_state"]
+__all__ = ["DesiredPublisher", "desired_state", "next_counter", "normal_acceptance"]
+
+CLOCK_START_S: Final = 1_704_067_200.0
+"""2024-01-01, Unix seconds: counters stay short."""
 
 
 class DesiredPublisher(Protocol):
-    """Tells devices, soon, what they shall run."""
+    """Tells devices, soon, what they shall run and what they may take as normal."""
 
-    def announce(self, devices: Iterable[str]) -> None:
-        """Publish the current `Desired` row of each device, after the transaction that changed it has committed.
+    def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
+        """Publish the current row of each device, after the transaction that changed it has committed.
 
-        Returns at once and may be called from any thread. Without a row, the device's retained state is cleared.
-        Broker away: nothing is lost, all rows are published at the next connect.
+        `kind` is DESIRED (`Desired`) or NORMAL (`NormalWindows`). Returns at once and may be called from any thread.
+        Without a row, the device's retained message is cleared. Broker away: nothing is lost, all rows are published at
+        the next connect.
         """
 
 
@@ -37,3 +42,18 @@ def desired_state(row: Desired) -> DesiredState:
         bundle_sha256=row.bundle_sha256,
         bundle_bytes=row.bundle_bytes,
     )
+
+
+def normal_acceptance(row: NormalWindows) -> NormalAcceptance:
+    """The message for a row."""
+    return NormalAcceptance(counter=row.counter, until_s=row.until_s)
+
+
+def next_counter(known: int, now: float) -> int:
+    """The counter after `known` (0: none yet) at Unix second `now`: devices refuse what is not newer.
+
+    It follows the clock (seconds since 2024), but never stands still or goes back: so a fleet that lost its database
+    and begins anew is still ahead of every counter that its devices accepted before, and one whose clock fell back is
+    too.
+    """
+    return max(known + 1, 1, int(now - CLOCK_START_S))

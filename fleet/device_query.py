@@ -7,9 +7,14 @@
     term       = "(" query ")" | selector operator value
     operator   = "==" | "!="                 value may hold * for any characters
                | "=in=" | "=out="            value is (v1,v2,...)
-    selector   = id hardware family state release online drifted | label name | "labels." label name
+               | "=lt=" | "=le=" | "=gt=" | "=ge="     of numbers
+    selector   = id hardware family state release agent_state | online drifted is_provisional
+               | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows accepted
+               | missing problems            one of the list is the value
+               | label name | "labels." label name
 
-``hardware=in=(rpi4,rpi5) and site!=lab``. A device without a label differs from every value of it. Values hold
+``hardware=in=(rpi4,rpi5) and site!=lab``, ``agent_state==blind or sight=lt=0.5``, ``missing==*``. A device without a
+label differs from every value of it, and one that never told a number is neither above nor below any. Values hold
 letters, digits and ``. _ - / : + @ *`` or are quoted. The empty query selects every device.
 
 Source: https://github.com/jirutka/rsql-parser (grammar); draft-nottingham-atompub-fiql-00.
@@ -18,15 +23,19 @@ Source: https://github.com/jirutka/rsql-parser (grammar); draft-nottingham-atomp
 from __future__ import annotations
 
 import difflib
+import json
+import math
+import operator
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, String, and_, false, func, not_, or_, true
 from sqlalchemy import cast as sql_cast
 
 from fleet.errors import QuerySyntaxError
-from fleet.storage.device_tables import Device
+from fleet.storage.device_tables import Device, DeviceState
+from protocol.messages.kinds import AgentState
 
 __all__ = ["device_filter"]
 
@@ -40,12 +49,32 @@ _TEXT_FIELDS: Final = {
     "family": Device.family,
     "state": Device.state,
     "release": Device.release,
+    "agent_state": Device.agent_state,
 }
-_FLAG_FIELDS: Final = {"online": Device.online, "drifted": Device.drifted}
-_FIELDS: Final = sorted([*_TEXT_FIELDS, *_FLAG_FIELDS])
+_FLAG_FIELDS: Final[dict[str, ColumnElement[bool]]] = {
+    "online": Device.online.expression,
+    "drifted": Device.drifted.expression,
+    "is_provisional": Device.last_health["is_provisional"].as_boolean(),
+}
+_NUMBER_FIELDS: Final = frozenset(
+    {
+        "unjudged_windows",
+        "restarts",
+        "crashes",
+        "commissioned_share",
+        "clipped_share",
+        "sight",
+        "set_aside_windows",
+        "accepted",
+    }
+)
+_LIST_FIELDS: Final = frozenset({"missing", "problems"})
+_FIELDS: Final = sorted([*_TEXT_FIELDS, *_FLAG_FIELDS, *_NUMBER_FIELDS, *_LIST_FIELDS])
+
+_COMPARISONS: Final = {"=lt=": operator.lt, "=le=": operator.le, "=gt=": operator.gt, "=ge=": operator.ge}
 
 _TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<operator>==|!=|=in=|=out=)|(?P<sign>[();,])"""
+    r"""\s*(?:(?P<operator>==|!=|=(?:in|out|lt|le|gt|ge)=)|(?P<sign>[();,])"""
     r"""|"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<word>[A-Za-z0-9._\-/:+@*]+))"""
 )
 
@@ -124,11 +153,13 @@ class _Parser:
     def _comparison(self) -> ColumnElement[bool]:
         self._expect(self._peek().kind in {"word", "quoted"}, "a field or a label")
         selector = self._take()
-        self._expect(self._peek().kind == "operator", "one of == != =in= =out=")
-        operator = self._take().text
-        values = self._values() if operator in {"=in=", "=out="} else [self._value()]
+        self._expect(self._peek().kind == "operator", "one of == != =in= =out= =lt= =le= =gt= =ge=")
+        sign = self._take().text
+        if sign in _COMPARISONS:
+            return _compares(selector, sign, self._value())
+        values = self._values() if sign in {"=in=", "=out="} else [self._value()]
         matches = _matches(selector, values)
-        return not_(matches) if operator in {"!=", "=out="} else matches
+        return not_(matches) if sign in {"!=", "=out="} else matches
 
     def _values(self) -> list[_Token]:
         self._expect(self._takes("("), "'(' and a list of values")
@@ -167,7 +198,13 @@ def _matches(selector: _Token, values: list[_Token]) -> ColumnElement[bool]:
     if name in _FLAG_FIELDS:
         wanted = {_flag(name, value) for value in values}
         return or_(*(_FLAG_FIELDS[name].is_(flag) for flag in wanted))
+    if name in _NUMBER_FIELDS:
+        numbers = [_number(name, value) for value in values]
+        return func.coalesce(Device.last_health[name].as_float().in_(numbers), false())
+    if name in _LIST_FIELDS:
+        return or_(*(_lists(name, value) for value in values))
     if name in _TEXT_FIELDS:
+        _check_state(name, values)
         column: ColumnElement[str] = sql_cast(_TEXT_FIELDS[name], String)
     else:
         column = Device.labels[_label(selector)].as_string()
@@ -175,11 +212,61 @@ def _matches(selector: _Token, values: list[_Token]) -> ColumnElement[bool]:
     return func.coalesce(or_(*(_equals(column, value) for value in values)), false())
 
 
+def _compares(selector: _Token, sign: str, value: _Token) -> ColumnElement[bool]:
+    if selector.text not in _NUMBER_FIELDS:
+        raise QuerySyntaxError(
+            f"device query, position {selector.position}: {selector.text[:40]!r} is no number, so it has no {sign}; numbers are {', '.join(sorted(_NUMBER_FIELDS))}"
+        )
+    told: ColumnElement[float] = Device.last_health[selector.text].as_float()
+    holds: ColumnElement[bool] = _COMPARISONS[sign](told, _number(selector.text, value))
+    return func.coalesce(holds, false())
+
+
+def _lists(name: str, value: _Token) -> ColumnElement[bool]:
+    """Whether the list `name` of the last health holds the value: looked for in its JSON text, on either database."""
+    text: ColumnElement[Any] = sql_cast(Device.last_health[name].as_json(), String)
+    wanted = json.dumps(value.text)
+    pattern = f"%{_pattern(wanted, wild=value.kind != 'quoted')}%"
+    return func.coalesce(text.like(pattern, escape="!"), false())
+
+
 def _equals(column: ColumnElement[str], value: _Token) -> ColumnElement[bool]:
     if value.kind == "quoted" or "*" not in value.text:
         return column == value.text
-    pattern = "".join({"%": r"\%", "_": r"\_", "*": "%"}.get(sign, sign) for sign in value.text)
-    return column.like(pattern, escape="\\")
+    return column.like(_pattern(value.text, wild=True), escape="!")
+
+
+def _pattern(text: str, *, wild: bool) -> str:
+    special = {"%": "!%", "_": "!_", "!": "!!"} | ({"*": "%"} if wild else {})
+    return "".join(special.get(sign, sign) for sign in text)
+
+
+def _number(name: str, value: _Token) -> float:
+    try:
+        number = float(value.text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise QuerySyntaxError(
+            f"device query, position {value.position}: {name} is {value.text[:40]!r}; valid is a number, e.g. 0.5"
+        )
+    return number
+
+
+def _check_state(name: str, values: list[_Token]) -> None:
+    """Two states are easily confused: whether the fleet lets a device in, and what its agent does."""
+    states: dict[str, tuple[type[DeviceState | AgentState], str]] = {
+        "state": (DeviceState, "agent_state"),
+        "agent_state": (AgentState, "state"),
+    }
+    if name not in states:
+        return
+    words, other = states[name]
+    for value in values:
+        if "*" not in value.text and value.text not in set(words):
+            raise QuerySyntaxError(
+                f"device query, position {value.position}: {name} is {value.text[:40]!r}; valid are {', '.join(words)} (another question is {other})"
+            )
 
 
 def _flag(name: str, value: _Token) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor
@@ -18,7 +19,7 @@ from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
 from fleet.ingest.sequences import gap_count
-from fleet.storage.device_tables import Desired, Device, DeviceState
+from fleet.storage.device_tables import Desired, Device, DeviceState, NormalWindows
 from fleet.storage.event_tables import EventRange
 from protocol.identity import compressed_key, load_public_key
 from service.access import require
@@ -30,7 +31,15 @@ router = APIRouter(prefix="/v1", tags=["devices"])
 
 
 class DeviceView(BaseModel):
-    """A device as the fleet sees it; times are Unix seconds, `last_health` is the device's latest health message."""
+    """A device as the fleet sees it; times are Unix seconds.
+
+    `state` is whether the fleet lets it in, `agent_state` what its agent last said it does: `blind` judges nothing.
+    `last_health` is the device's latest health message; a field is null there if its agent is too old to know it. Of
+    windows: `unjudged_windows` got no score, `missing` sensors deliver nothing usable, `clipped_share` of the values lie
+    at the end of the scale, `sight` is the share of small disturbances that would alarm, `set_aside_windows` wait for
+    somebody to call them normal. `problems` are sentences for people. `normal_counter` and `normal_until_s` are what it
+    was last told to take as normal; it has obeyed when `last_health.accepted` is that counter.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -47,7 +56,17 @@ class DeviceView(BaseModel):
                 "release": "rotating-machine/2",
                 "desired_release": "rotating-machine/2",
                 "desired_counter": 2,
-                "last_health": {"state": "watching", "windows": 5120},
+                "normal_counter": None,
+                "normal_until_s": None,
+                "agent_state": "watching",
+                "last_health": {
+                    "state": "watching",
+                    "windows": 5120,
+                    "unjudged_windows": 3,
+                    "missing": ["temperature"],
+                    "sight": 0.83,
+                    "problems": ["sensor temperature delivers nothing; the rest is watched"],
+                },
                 "last_health_at": 1767225600.0,
                 "drifted": False,
                 "drift_since": None,
@@ -69,6 +88,9 @@ class DeviceView(BaseModel):
     release: str | None
     desired_release: str | None
     desired_counter: int | None
+    normal_counter: int | None
+    normal_until_s: float | None
+    agent_state: str | None
     last_health: dict[str, Any] | None
     last_health_at: float | None
     drifted: bool
@@ -78,14 +100,23 @@ class DeviceView(BaseModel):
     enrolled_at: float
 
     @classmethod
-    def of(cls, device: Device, desired: Desired | None) -> DeviceView:
-        """The view of a row."""
-        own = {name: getattr(device, name) for name in cls.model_fields if not name.startswith("desired_")}
-        return cls(
-            **own,
-            desired_release=desired.release if desired else None,
-            desired_counter=desired.counter if desired else None,
-        )
+    def of(cls, device: Device, desired: Desired | None, normal: NormalWindows | None) -> DeviceView:
+        """The view of a row, with what the device was told."""
+        told: dict[str, Any] = {
+            "desired_release": desired.release if desired else None,
+            "desired_counter": desired.counter if desired else None,
+            "normal_counter": normal.counter if normal else None,
+            "normal_until_s": normal.until_s if normal else None,
+        }
+        return cls(**{name: getattr(device, name) for name in cls.model_fields if name not in told}, **told)
+
+    @classmethod
+    def find(cls, session: Session, device_id: str) -> DeviceView:
+        """The view of a device; raises NotFoundError."""
+        device = session.get(Device, device_id)
+        if device is None:
+            raise NotFoundError(f"there is no device {device_id[:80]!r}")
+        return cls.of(device, session.get(Desired, device_id), session.get(NormalWindows, device_id))
 
 
 class BootView(BaseModel):
@@ -116,8 +147,9 @@ def list_devices(
     What a device is shown to run (`release`) is what it last said itself; `desired_release` is what it was told to run.
     """
     rows = (
-        select(Device, Desired)
+        select(Device, Desired, NormalWindows)
         .outerjoin(Desired, Desired.device == Device.id)
+        .outerjoin(NormalWindows, NormalWindows.device == Device.id)
         .where(device_filter(query))
         .order_by(Device.id)
         .limit(limit + 1)
@@ -125,7 +157,7 @@ def list_devices(
     if cursor:
         rows = rows.where(Device.id > decode_cursor(cursor))
     with services.database.read() as session:
-        views = [DeviceView.of(device, desired) for device, desired in session.execute(rows).tuples()]
+        views = [DeviceView.of(*row) for row in session.execute(rows).tuples()]
     return cut_page(views, limit, key=lambda view: view.id)
 
 
@@ -137,10 +169,7 @@ def show_device(
 ) -> DeviceView:
     """One device; 404 where it never enrolled. A revoked one is still shown."""
     with services.database.read() as session:
-        device = session.get(Device, device_id)
-        if device is None:
-            raise NotFoundError(f"there is no device {device_id[:80]!r}")
-        return DeviceView.of(device, session.get(Desired, device_id))
+        return DeviceView.find(session, device_id)
 
 
 @router.get("/devices/{device_id}/boots")
@@ -179,8 +208,8 @@ async def revoke_device(
 
     def shut_out() -> DeviceView:
         with services.database.write() as session:
-            device = revoke(session, device_id, actor=caller.actor, now=services.now())
-            return DeviceView.of(device, session.get(Desired, device_id))
+            revoke(session, device_id, actor=caller.actor, now=services.now())
+            return DeviceView.find(session, device_id)
 
     view = await asyncio.to_thread(shut_out)
     await services.accounts.update(device_id)

@@ -38,9 +38,34 @@ class ReportView(RowView):
     release: str
 
 
-class AnomalyView(ReportView):
-    """An anomaly. `sent_at` is the device's clock, `received_at` ours, `observed_at_s` the machine's."""
+class EndView(BaseModel):
+    """How an anomaly ended, and how long it was: `lasted_s` and `observed_at_s` are on the machine's own clock.
 
+    It took `windows` windows, of which `windows_over` were over the threshold; the highest score was `peak_score`.
+    `reason` is calm (the scores stayed below the threshold) or release (another model judges now). `sent_at` is the
+    device's clock, `received_at` ours.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+    observed_at_s: float
+    lasted_s: float
+    windows: int
+    windows_over: int
+    peak_score: float
+    reason: str
+    sent_at: float
+    received_at: float
+
+
+class AnomalyView(ReportView):
+    """An anomaly. `sent_at` is the device's clock, `received_at` ours, `observed_at_s` the machine's.
+
+    `end` is null while it lasts, or until the end has arrived. `episode` is the device's name for it; where that is null
+    too, the agent is one that never tells of an end.
+    """
+
+    episode: str | None
+    end: EndView | None
     score: float
     threshold: float
     window_index: int
@@ -103,6 +128,10 @@ def list_anomalies(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
     device: Annotated[str | None, Query(max_length=64)] = None,
+    is_open: Annotated[
+        bool | None,
+        Query(alias="open", description="whether it still lasts; leaves out what never tells of its end"),
+    ] = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,
@@ -113,7 +142,7 @@ def list_anomalies(
     `since` and `until` are about when the fleet received them; a device that was away sends late what it saw early.
     """
     rows = newest_first(Anomaly, cursor, limit).where(
-        _received(Anomaly, since, until), equals(Anomaly.device, device)
+        _received(Anomaly, since, until), equals(Anomaly.device, device), _is_open(is_open)
     )
     with services.database.read() as session:
         return read_page(session, rows, AnomalyView, limit)
@@ -184,6 +213,12 @@ def summarise_drift(
         drift_since=drift_since,
         precision_drifted_since=precision[0].drifted_since if precision else None,
     )
+
+
+def _is_open(wanted: bool | None) -> ColumnElement[bool]:
+    if wanted is None:
+        return true()
+    return Anomaly.episode.is_not(None) & ~Anomaly.end.has() if wanted else Anomaly.end.has()
 
 
 def _received(

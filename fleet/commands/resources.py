@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from service.errors import ClientError
 
 __all__ = ["anomalies", "devices", "drift", "releases"]
 
-devices = typer.Typer(help="Devices: list, show, revoke.", no_args_is_help=True)
+devices = typer.Typer(help="Devices: list, show, revoke, accept as normal.", no_args_is_help=True)
 releases = typer.Typer(help="Releases: list, show, publish.", no_args_is_help=True)
 
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most items")]
@@ -45,10 +45,15 @@ def devices_list(
             "state": lambda r: (
                 ("online" if r["online"] else "offline") if r["state"] == "enrolled" else r["state"]
             ),
+            "does": lambda r: r["agent_state"],
             "release": lambda r: r["release"],
             "desired": lambda r: r["desired_release"],
             "drift": lambda r: "DRIFTED" if r["drifted"] else show_number(r["drift_score"]),
+            "sight": lambda r: show_number((r["last_health"] or {}).get("sight")),
+            "unjudged": lambda r: (r["last_health"] or {}).get("unjudged_windows"),
+            "set aside": lambda r: (r["last_health"] or {}).get("set_aside_windows"),
             "last seen": lambda r: show_time(r["last_seen"]),
+            "problem": lambda r: next(iter((r["last_health"] or {}).get("problems") or ()), None),
         },
         as_json=as_json,
     )
@@ -70,6 +75,46 @@ def devices_revoke(
     """Shut a device out for good."""
     with connect(url, ca, token_file) as client:
         print_json(client.post(f"/v1/devices/{device}:revoke"))
+
+
+@devices.command("accept-normal")
+def devices_accept_normal(
+    device: Annotated[str | None, typer.Argument(help="One device; or give --query")] = None,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    query: Annotated[str | None, typer.Option("--query", "-q", help="Every device it selects")] = None,
+    until: Annotated[
+        float | None, typer.Option("--until", help="Set aside up to then, Unix seconds; default now")
+    ] = None,
+    include_true_alarms: Annotated[
+        bool, typer.Option("--include-true-alarms", help="Also where an alarm among them was judged true")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which devices and how many windows")
+    ] = False,
+) -> None:
+    """Say that the windows which devices set aside during alarms are normal: they may learn them."""
+    if (device is None) == (query is None):
+        raise ClientError("whose windows are normal? Name one device, or give --query (not both)")
+    asked = {"until_s": until, "include_true_alarms": include_true_alarms, "dry_run": dry_run}
+    with connect(url, ca, token_file) as client:
+        if query is None:
+            done = client.post(f"/v1/devices/{device}/normal", asked)
+        else:
+            done = client.post("/v1/devices:accept-normal", asked | {"query": query})
+    if as_json:
+        print_json(done)
+        return
+    would = "would be told" if dry_run else "are told"
+    print(
+        f"{len(done['devices'])} devices {would} that what they set aside until {show_time(done['until_s'])} is normal:"
+        f" {done['set_aside_windows']} windows by their last word"
+    )
+    for name, anomaly in done["held_back"].items():
+        print(f"held back: {name}, whose anomaly {anomaly} was judged a true alarm")
 
 
 @releases.command("list")
@@ -146,12 +191,16 @@ def anomalies(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     device: Annotated[str | None, typer.Option("--device")] = None,
+    is_open: Annotated[
+        bool | None, typer.Option("--open/--ended", help="Only those that last, or are over")
+    ] = None,
     since: SinceOption = None,
     limit: LimitOption = 100,
 ) -> None:
     """Anomalies, newest first."""
+    query = {"device": device, "since": since, "open": None if is_open is None else str(is_open).lower()}
     with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/anomalies", {"device": device, "since": since}, limit))
+        rows = list(client.pages("/v1/anomalies", query, limit))
     print_rows(
         rows,
         f"{len(rows)} anomalies",
@@ -162,10 +211,19 @@ def anomalies(
             "release": lambda r: r["release"],
             "score": lambda r: show_number(r["score"]),
             "threshold": lambda r: show_number(r["threshold"]),
+            "lasted": _show_end,
+            "peak": lambda r: r["end"] and show_number(r["end"]["peak_score"]),
             "contributors": lambda r: " ".join(r["contributors"]),
         },
         as_json=as_json,
     )
+
+
+def _show_end(anomaly: dict[str, Any]) -> str | None:
+    """How long it lasted; ``open`` while it does; None from an agent that never tells."""
+    if (end := anomaly["end"]) is None:
+        return None if anomaly["episode"] is None else "open"
+    return f"{end['lasted_s']:.3g} s, {end['windows']} windows ({end['reason']})"
 
 
 def drift(

@@ -49,6 +49,7 @@ def observe(
             _set_release(device, birth.release, received_at)
         case Health() as health:
             device.last_health, device.last_health_at = fields, received_at
+            device.agent_state = health.state.value
             _set_release(device, health.release, received_at)
             set_drift(device, drifted=health.drifted, score=health.drift_score, at=received_at)
         case DriftReport() as report:

@@ -1,17 +1,39 @@
 """A payload as plain JSON data with every field in it.
 
-On the wire a field that holds its default may be left out; in the database and in the API it is always there.
+On the wire a field that holds its default may be left out; in the database and in the API it is always there. Null is
+what the sender cannot have meant: an agent that does not count judged windows knows nothing of those fields either.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+from protocol.messages.payloads import Health
 
 __all__ = ["plain_data"]
 
 
+_UNTOLD: Final = (
+    "unjudged_windows",
+    "restarts",
+    "crashes",
+    "missing",
+    "commissioned_share",
+    "is_provisional",
+    "clipped_share",
+    "sight",
+    "set_aside_windows",
+    "accepted",
+    "problems",
+)
+"""Fields of `Health` that came together with `interval_judged`, which such an agent always sends."""
+
+
 def plain_data(payload: msgspec.Struct) -> dict[str, Any]:
     """Every field of `payload` by name, as numbers, texts, lists and objects."""
-    return {name: msgspec.to_builtins(getattr(payload, name)) for name in payload.__struct_fields__}
+    fields = {name: msgspec.to_builtins(getattr(payload, name)) for name in payload.__struct_fields__}
+    if isinstance(payload, Health) and payload.interval_judged is None:
+        fields |= dict.fromkeys(_UNTOLD)
+    return fields

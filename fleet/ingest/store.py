@@ -26,10 +26,25 @@ from fleet.ingest.sequences import containing, contains, merge
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Base, Database
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.event_tables import Anomaly, DriftRecord, EventRange, HealthRecord, InstallRecord
+from fleet.storage.event_tables import (
+    Anomaly,
+    AnomalyEnd,
+    DriftRecord,
+    EventRange,
+    HealthRecord,
+    InstallRecord,
+)
 from protocol.messages.envelope import Event, kind_of
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, AnomalyEvent, BootAck, DriftReport, Health, InstallReport
+from protocol.messages.payloads import (
+    Ack,
+    AnomalyClosed,
+    AnomalyEvent,
+    BootAck,
+    DriftReport,
+    Health,
+    InstallReport,
+)
 
 __all__ = ["BatchResult", "EventStore"]
 
@@ -134,8 +149,10 @@ class EventStore:
                 else:
                     _take(batch, ranges, device, one)
             acked = _store_ranges(session, ranges, batch)
+            batch.rows[AnomalyEnd] = _first_ends(session, batch.rows[AnomalyEnd])
             for table, rows in batch.rows.items():
-                session.execute(insert(table), rows)
+                if rows:
+                    session.execute(insert(table), rows)
             self._audit(session, refusals, arrivals[-1].received_at if arrivals else 0.0)
         self._count(batch, refusals, len(arrivals), time.monotonic() - started)
         return BatchResult(
@@ -241,7 +258,10 @@ def _row(accepted: Accepted, fields: dict[str, Any]) -> tuple[type[Base], dict[s
     }
     match event.data:
         case AnomalyEvent():
-            return Anomaly, identity | fields | {"window": accepted.window}
+            told = {"window": accepted.window, "episode": fields["episode"] or None}
+            return Anomaly, identity | fields | told
+        case AnomalyClosed():
+            return AnomalyEnd, identity | fields
         case DriftReport():
             return DriftRecord, identity | fields
         case InstallReport():
@@ -254,10 +274,24 @@ def _row(accepted: Accepted, fields: dict[str, Any]) -> tuple[type[Base], dict[s
                 "drifted",
                 "inference_p99_us",
                 "interval_windows",
+                "interval_judged",
+                "state",
             )
             return HealthRecord, identity | {name: fields[name] for name in columns} | {"payload": fields}
         case _:
             return None
+
+
+def _first_ends(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of `rows` that are the first to end their anomaly: a device may say it again under another sequence."""
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault((row["device"], row["episode"]), row)
+    episode = tuple_(AnomalyEnd.device, AnomalyEnd.episode)
+    known = select(AnomalyEnd.device, AnomalyEnd.episode).where(episode.in_(list(first)))
+    for device, name in session.execute(known).tuples() if first else ():
+        del first[device, name]
+    return list(first.values())
 
 
 def _store_ranges(

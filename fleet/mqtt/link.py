@@ -1,14 +1,15 @@
-"""The fleet's one connection to the broker: subscribes to every uplink, publishes acks and desired states, reconnects.
+"""The fleet's one connection to the broker: subscribes to every uplink, publishes acks and retained words, reconnects.
 
 Acknowledgements travel at QoS 0: a lost one costs a second delivery of an event that is already stored, and waiting for
-the broker's word would let a slow broker hold up ingest. Desired states travel retained at QoS 1, and all of them
-again after every (re)connect, because an embedded broker forgets retained messages when it restarts.
+the broker's word would let a slow broker hold up ingest. Desired states, and what people call normal, travel retained
+at QoS 1, and all of them again after every (re)connect, because an embedded broker forgets retained messages when it
+restarts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import aiomqtt
@@ -17,23 +18,25 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.broker_accounts.broker_state import RESPONSE_TOPIC
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
-from fleet.desired import desired_state
+from fleet.desired import desired_state, normal_acceptance
 from fleet.ingest.judging import Arrival
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
 from fleet.storage.base import Database
-from fleet.storage.device_tables import Desired
+from fleet.storage.device_tables import Desired, NormalWindows
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, DesiredState
+from protocol.messages.payloads import Ack, DesiredState, NormalAcceptance
 from protocol.topics import UPLINK_KINDS, device_topic, uplink_filter
 from service.broker_account import BrokerAccount
 from service.event_source import EventSource
 
 __all__ = ["BrokerLink"]
 
-DESIRED_AT_ONCE: Final = 20
-"""Desired states in flight: paho's own window for QoS 1."""
+RETAINED_AT_ONCE: Final = 20
+"""Retained messages in flight: paho's own window for QoS 1."""
+
+_Waiting = tuple[Kind, str]
 
 
 class BrokerLink:
@@ -78,11 +81,12 @@ class BrokerLink:
         self._metrics.broker_connected.set(1)
         self._metrics.broker_connects.inc()
         try:
-            self._outgoing.announce(await asyncio.to_thread(self._devices_with_desired))
+            for kind, devices in (await asyncio.to_thread(self._devices_by_kind)).items():
+                self._outgoing.announce(devices, kind)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(client))
                 tasks.create_task(self._publish_acks(client))
-                tasks.create_task(self._publish_desired(client))
+                tasks.create_task(self._publish_retained(client))
                 if self._accounts:
                     tasks.create_task(self._accounts.keep(client.publish))
         finally:
@@ -127,35 +131,44 @@ class BrokerLink:
             for ack in acks:
                 self._outgoing.acknowledge({device: ack})
 
-    async def _publish_desired(self, client: aiomqtt.Client) -> None:
+    async def _publish_retained(self, client: aiomqtt.Client) -> None:
         while True:
-            await self._outgoing.desired_waiting.wait()
-            names = self._outgoing.take_desired()
+            await self._outgoing.retained_waiting.wait()
+            waiting = self._outgoing.take_retained()
             try:
-                for start in range(0, len(names), DESIRED_AT_ONCE):
-                    await self._publish_some(client, names[start : start + DESIRED_AT_ONCE])
+                for start in range(0, len(waiting), RETAINED_AT_ONCE):
+                    await self._publish_some(client, waiting[start : start + RETAINED_AT_ONCE])
             except (
                 BaseException
             ):  # also when canceled: a cleared state has no row to be found by at the reconnect
-                self._outgoing.announce(names)
+                for kind, device in waiting:
+                    self._outgoing.announce([device], kind)
                 raise
 
-    async def _publish_some(self, client: aiomqtt.Client, names: Sequence[str]) -> None:
-        states = await asyncio.to_thread(self._desired_of, names)
+    async def _publish_some(self, client: aiomqtt.Client, waiting: Sequence[_Waiting]) -> None:
+        words = await asyncio.to_thread(self._words_of, waiting)
         async with asyncio.TaskGroup() as tasks:
-            for name in names:
-                state = states.get(name)
+            for kind, device in waiting:
+                word = words.get((kind, device))
                 # an empty retained message is how MQTT forgets one
-                payload = b"" if state is None else self._messages.message(state)
-                topic = device_topic(self._tenant, name, Kind.DESIRED)
+                payload = b"" if word is None else self._messages.message(word)
+                topic = device_topic(self._tenant, device, kind)
                 tasks.create_task(client.publish(topic, payload, qos=1, retain=True))
-        self._metrics.desired.inc(len(names))
+        self._metrics.desired.inc(sum(kind is Kind.DESIRED for kind, _ in waiting))
 
-    def _desired_of(self, names: Sequence[str]) -> dict[str, DesiredState]:
+    def _words_of(self, waiting: Sequence[_Waiting]) -> dict[_Waiting, DesiredState | NormalAcceptance]:
+        names = {device for _, device in waiting}
         with self._database.read() as session:
-            rows = session.scalars(select(Desired).where(Desired.device.in_(names)))
-            return {row.device: desired_state(row) for row in rows}
+            desired = session.scalars(select(Desired).where(Desired.device.in_(names)))
+            normal = session.scalars(select(NormalWindows).where(NormalWindows.device.in_(names)))
+            words: dict[_Waiting, DesiredState | NormalAcceptance] = {}
+            words |= {(Kind.DESIRED, row.device): desired_state(row) for row in desired}
+            words |= {(Kind.NORMAL, row.device): normal_acceptance(row) for row in normal}
+        return words
 
-    def _devices_with_desired(self) -> Iterable[str]:
+    def _devices_by_kind(self) -> dict[Kind, Sequence[str]]:
         with self._database.read() as session:
-            return session.scalars(select(Desired.device)).all()
+            return {
+                Kind.DESIRED: session.scalars(select(Desired.device)).all(),
+                Kind.NORMAL: session.scalars(select(NormalWindows.device)).all(),
+            }

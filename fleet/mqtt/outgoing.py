@@ -1,4 +1,4 @@
-"""What waits to be published: acknowledgements and desired states, each at most once per device.
+"""What waits to be published: acknowledgements and retained messages, each at most once per device.
 
 Bounded by the number of devices, not by time: while the broker is slow or away, acknowledgements of a device merge into
 one, and a device whose desired state changed many times is named once. So nothing here can fill the memory, and
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from fleet.ingest.sequences import merge
+from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck
 
 __all__ = ["Outgoing"]
@@ -24,15 +25,15 @@ PendingRanges = dict[str, tuple[tuple[int, int], ...]]
 
 
 class Outgoing:
-    """The waiting acknowledgements and desired states. Construct inside the running loop."""
+    """The waiting acknowledgements and retained messages. Construct inside the running loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._acks: dict[str, PendingRanges] = {}
-        self._desired: set[str] = set()
+        self._retained: set[tuple[Kind, str]] = set()
         self.acks_waiting = asyncio.Event()
-        self.desired_waiting = asyncio.Event()
+        self.retained_waiting = asyncio.Event()
 
     def acknowledge(self, acks: Mapping[str, Ack]) -> None:
         """Queue acknowledgements by device; the events they name are on disk."""
@@ -44,13 +45,13 @@ class Outgoing:
         if acks:
             self._loop.call_soon_threadsafe(self.acks_waiting.set)
 
-    def announce(self, devices: Iterable[str]) -> None:
-        """Queue these devices' desired states (the `DesiredPublisher` port)."""
+    def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
+        """Queue these devices' retained messages of a kind (the `DesiredPublisher` port)."""
         with self._lock:
-            self._desired.update(devices)
-            waiting = bool(self._desired)
+            self._retained.update((kind, device) for device in devices)
+            waiting = bool(self._retained)
         if waiting:
-            self._loop.call_soon_threadsafe(self.desired_waiting.set)
+            self._loop.call_soon_threadsafe(self.retained_waiting.set)
 
     def take_acks(self) -> dict[str, tuple[Ack, ...]]:
         """Empty the waiting acknowledgements: per device one message, more where one would be too large."""
@@ -59,11 +60,11 @@ class Outgoing:
             waiting, self._acks = self._acks, {}
         return {device: tuple(_ack_messages(boots)) for device, boots in waiting.items()}
 
-    def take_desired(self) -> list[str]:
-        """Empty the names of devices whose desired state waits."""
-        self.desired_waiting.clear()
+    def take_retained(self) -> list[tuple[Kind, str]]:
+        """Empty what waits: the kind of message and its device."""
+        self.retained_waiting.clear()
         with self._lock:
-            waiting, self._desired = self._desired, set()
+            waiting, self._retained = self._retained, set()
         return sorted(waiting)
 
 

@@ -1,7 +1,4 @@
-"""Writes what each device shall run, under a counter that only ever grows.
-
-It follows the clock (seconds since 2024), but never stands still or goes back: so a fleet that lost its database and
-begins anew is still ahead of every counter that its devices accepted before, and one whose clock fell back is too.
+"""Writes what each device shall run, under a counter that only ever grows (`fleet.desired.next_counter`).
 
 The counter lives apart from the desired state, because a desired state may be taken away (a device that ran nothing
 before a rollout went back) and its counter must still never come again: a device refuses what is not newer.
@@ -16,15 +13,13 @@ from typing import Final
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from fleet.desired import next_counter
 from fleet.releases import bundle_path, find_release
 from fleet.storage.device_tables import Desired
 from fleet.storage.rollout_tables import DesiredCounter
 from protocol.names import DeviceId, split_release_id
 
 __all__ = ["Wish", "write_desired"]
-
-CLOCK_START_S: Final = 1_704_067_200.0
-"""2024-01-01, Unix seconds: counters stay short."""
 
 _CHUNK: Final = 500  # bound parameters in one statement: SQLite before 3.32 takes 999
 
@@ -80,8 +75,7 @@ def _next_counters(session: Session, devices: list[DeviceId], now: float) -> dic
             select(DesiredCounter.device, DesiredCounter.counter).where(DesiredCounter.device.in_(chunk))
         )
         known.update((device, counter) for device, counter in rows)
-    clock = max(1, int(now - CLOCK_START_S))
-    counters = {device: max(known.get(device, 0) + 1, clock) for device in devices}
+    counters = {device: next_counter(known.get(device, 0), now) for device in devices}
     grown = [{"device": d, "counter": counters[d]} for d in devices if d in known]
     first = [{"device": d, "counter": counters[d]} for d in devices if d not in known]
     if grown:

@@ -2,6 +2,7 @@
 
 `Device` joins what was enrolled (identity, hardware, labels) with what the device last said (online, release,
 drift, health). `Desired` is the fleet's wish: written by the rollout engine only, published by `fleet.mqtt`.
+`NormalWindows` is what a person called normal, published beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
 
-__all__ = ["Desired", "Device", "DeviceState"]
+__all__ = ["Desired", "Device", "DeviceState", "NormalWindows"]
 
 
 class DeviceState(StrEnum):
@@ -25,7 +26,10 @@ class DeviceState(StrEnum):
 
 
 class Device(Base):
-    """One device. `release` is what it last said it runs; `boot_id` its latest boot; times are Unix seconds."""
+    """One device. `release` is what it last said it runs; `boot_id` its latest boot; times are Unix seconds.
+
+    `agent_state` is what its agent last said it does (`protocol.messages.kinds.AgentState`).
+    """
 
     __tablename__ = "devices"
 
@@ -50,6 +54,7 @@ class Device(Base):
     drifted: Mapped[bool] = mapped_column(default=False)
     drift_since: Mapped[float | None]
     drift_score: Mapped[float | None]
+    agent_state: Mapped[str | None] = mapped_column(String(32), index=True)
     last_health: Mapped[dict[str, Any] | None]
     last_health_at: Mapped[float | None]
 
@@ -70,3 +75,18 @@ class Desired(Base):
     bundle_sha256: Mapped[str] = mapped_column(String(64))
     bundle_bytes: Mapped[int]
     set_at: Mapped[float]
+
+
+class NormalWindows(Base):
+    """What one device was last told to take as normal; `counter` only ever grows per device.
+
+    `until_s` is Unix seconds; the two are those of `protocol.messages.payloads.NormalAcceptance`.
+    """
+
+    __tablename__ = "normal_windows"
+
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    counter: Mapped[int] = mapped_column(BigInteger)
+    until_s: Mapped[float]
+    accepted_by: Mapped[str] = mapped_column(String(200))
+    accepted_at: Mapped[float]

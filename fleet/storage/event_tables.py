@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
 from fleet.storage.base import Base
 
-__all__ = ["Anomaly", "DriftRecord", "EventRange", "HealthRecord", "InstallRecord"]
+__all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "EventRange", "HealthRecord", "InstallRecord"]
 
 
 class EventRange(Base):
@@ -50,9 +50,17 @@ class _Received:
 
 
 class Anomaly(_Received, Base):
-    """An anomaly a device published. `window` is raw little-endian float32 of `window_shape`, or absent."""
+    """An anomaly a device published. `window` is raw little-endian float32 of `window_shape`, or absent.
+
+    `episode` is None from agents that tell of no end; `end` is None while it lasts, or until its end has arrived.
+    """
 
     __tablename__ = "anomalies"
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[SchemaItem, ...]:
+        return (*super().__table_args__, Index(None, "device", "episode"))
 
     release: Mapped[str] = mapped_column(String(200))
     score: Mapped[float]
@@ -63,6 +71,35 @@ class Anomaly(_Received, Base):
     contributors: Mapped[list[str]]
     window: Mapped[bytes | None] = mapped_column(LargeBinary)
     window_shape: Mapped[list[Any]]
+    episode: Mapped[str | None] = mapped_column(String(64))
+    # joined by what the device calls it: either may arrive first
+    end: Mapped[AnomalyEnd | None] = relationship(
+        "AnomalyEnd",
+        primaryjoin="and_(Anomaly.device == foreign(AnomalyEnd.device), Anomaly.episode == foreign(AnomalyEnd.episode))",
+        viewonly=True,
+        uselist=False,
+        lazy="joined",
+    )
+
+
+class AnomalyEnd(_Received, Base):
+    """That the anomaly `episode` of a device is over. The first word counts, also should a device say it once more."""
+
+    __tablename__ = "anomaly_ends"
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[SchemaItem, ...]:
+        return (*super().__table_args__, UniqueConstraint("device", "episode"))
+
+    episode: Mapped[str] = mapped_column(String(64))
+    release: Mapped[str] = mapped_column(String(200))
+    observed_at_s: Mapped[float]
+    lasted_s: Mapped[float]
+    windows: Mapped[int] = mapped_column(BigInteger)
+    windows_over: Mapped[int] = mapped_column(BigInteger)
+    peak_score: Mapped[float]
+    reason: Mapped[str] = mapped_column(String(16))
 
 
 class DriftRecord(_Received, Base):
@@ -79,7 +116,10 @@ class DriftRecord(_Received, Base):
 
 
 class HealthRecord(_Received, Base):
-    """A health message: the figures that rollouts judge as columns, the whole payload beside them."""
+    """A health message: the figures that rollouts judge as columns, the whole payload beside them.
+
+    `state` and `interval_judged` are None where they were not told: before revision 0003, or by an older agent.
+    """
 
     __tablename__ = "health_reports"
 
@@ -89,6 +129,8 @@ class HealthRecord(_Received, Base):
     drifted: Mapped[bool]
     inference_p99_us: Mapped[float]
     interval_windows: Mapped[int] = mapped_column(BigInteger)
+    interval_judged: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str | None] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]]
 
 

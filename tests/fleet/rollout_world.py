@@ -16,7 +16,7 @@ from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
-from protocol.messages.kinds import InstallStatus, InstallStep
+from protocol.messages.kinds import InstallStatus, InstallStep, Kind
 
 FAMILY = "pump"
 PLAN: dict[str, Any] = {
@@ -33,7 +33,8 @@ class RecordingPublisher:
     def __init__(self) -> None:
         self.announced: list[str] = []
 
-    def announce(self, devices: Iterable[str]) -> None:
+    def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
+        assert kind is Kind.DESIRED
         self.announced.extend(sorted(devices))
 
 

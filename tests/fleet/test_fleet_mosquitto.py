@@ -13,7 +13,7 @@ import httpx
 import pytest
 from databases import Databases
 from fleet_api_world import is_problem
-from fleet_world import NOW, Machine, fleet_process
+from fleet_world import NOW, TENANT, Machine, anomaly, fleet_process
 from mosquitto_broker import MosquittoBroker
 from mosquitto_site import DEPLOYED, SENTINEL, Client, MosquittoSite
 from structlog.testing import capture_logs
@@ -24,7 +24,9 @@ from fleet.broker_accounts import dynamic_security
 from fleet.broker_accounts.passwords import hash_password
 from fleet.cli import broker_state
 from fleet.storage.device_tables import Device, DeviceState
+from protocol.messages.envelope import decode, encode, kind_of
 from protocol.messages.kinds import Kind
+from protocol.messages.payloads import AnomalyClosed, NormalAcceptance
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
 from service.roles import Role
 
@@ -187,6 +189,49 @@ def test_a_revoked_device_is_thrown_out_and_stays_out(site: MosquittoSite) -> No
         second.turn(lambda: second.is_lost, "the broker to throw d-2 out")
         assert site.connect("d-2", logins[1]["password"]).greetings == ["Not authorized"]
         first.publish(device_topic("demo", "d-1", Kind.HEALTH), "still here")
+
+
+def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after_the_broker_forgot(
+    site: MosquittoSite,
+) -> None:
+    machine = Machine(name="d-1")
+    password = site.add_devices(machine)["d-1"]
+    site.write_state()
+    site.broker.start()
+    closed = AnomalyClosed(
+        episode="e",
+        release="motor/1",
+        observed_at_s=9.0,
+        lasted_s=3.0,
+        windows=2,
+        windows_over=2,
+        peak_score=3.0,
+    )
+    with site.fleet() as fleet:
+        wait_until(
+            lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet to reach the broker"
+        )
+        device = site.connect("d-1", password)
+        for said in (anomaly(episode="e"), closed):
+            event = machine.event(said)
+            device.publish(device_topic(TENANT, "d-1", kind_of(said)), encode(event).decode())
+        ended = "/v1/anomalies?device=d-1&open=false"
+        wait_until(lambda: fleet.call("GET", ended).json()["items"], "the end of the anomaly")
+        assert fleet.call("POST", "/v1/devices/d-1/normal", Role.OPERATOR).status_code == 200
+        counter = fleet.call("GET", "/v1/devices/d-1").json()["normal_counter"]
+        assert heard_as_normal(device) == counter
+        site.broker.stop()
+        site.broker.start()
+        assert heard_as_normal(site.connect("d-1", password)) == counter
+
+
+def heard_as_normal(device: Client) -> int:
+    """The counter of the acceptance that the broker keeps for d-1, or is about to get from the fleet."""
+    device.subscribe(device_topic(TENANT, "d-1", Kind.NORMAL))
+    device.turn(lambda: bool(device.heard), "the retained acceptance")
+    data = decode(device.heard[0][1].encode(), Kind.NORMAL).data
+    assert isinstance(data, NormalAcceptance)
+    return data.counter
 
 
 def test_enrolling_again_replaces_the_password(site: MosquittoSite) -> None:

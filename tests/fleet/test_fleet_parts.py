@@ -34,6 +34,7 @@ from fleet.storage.device_tables import Device
 from fleet.storage.schema import METADATA
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import Event, encode
+from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck
 from runtime.errors import SettingsError, StorageError
 from service.errors import StartError
@@ -242,9 +243,10 @@ def test_announcing_from_a_thread_wakes_the_loop_once_per_device() -> None:
     async def story() -> None:
         outgoing = Outgoing()
         await asyncio.gather(*(asyncio.to_thread(outgoing.announce, ["a", "b"]) for _ in range(5)))
-        await outgoing.desired_waiting.wait()
-        assert outgoing.take_desired() == ["a", "b"]
-        assert not outgoing.desired_waiting.is_set()
+        await asyncio.to_thread(outgoing.announce, ["b"], Kind.NORMAL)
+        await outgoing.retained_waiting.wait()
+        assert outgoing.take_retained() == [(Kind.DESIRED, "a"), (Kind.DESIRED, "b"), (Kind.NORMAL, "b")]
+        assert not outgoing.retained_waiting.is_set()
 
     asyncio.run(story())
 

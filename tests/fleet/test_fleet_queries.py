@@ -16,7 +16,7 @@ from fleet.errors import QuerySyntaxError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.device_tables import Device
-from protocol.messages.kinds import DriftState
+from protocol.messages.kinds import AgentState, DriftState
 from protocol.messages.payloads import DriftReport
 from service.roles import Role
 
@@ -136,6 +136,24 @@ QUERIES = {
     "online==false and drifted==false": "abd",
     "note=='two words, (and) more'": "d",
     'note=="two words*"': "",
+    "agent_state==blind": "b",
+    "agent_state!=blind": "acd",
+    "agent_state=in=(watching,blind)": "abc",
+    "unjudged_windows=gt=0": "b",
+    "unjudged_windows=ge=0": "ab",  # one that never told is neither above nor below
+    "unjudged_windows=lt=1": "a",
+    "unjudged_windows==508": "b",
+    "unjudged_windows!=508": "acd",
+    "sight=lt=0.5": "b",
+    "sight=le=0.9 and sight=gt=.5": "a",
+    "missing==*": "b",
+    "missing==rms_h": "b",
+    "missing==rms": "",
+    "missing==rms*": "b",
+    "missing!=rms_h": "acd",
+    "problems=='a, \"b\" (100 %!)'": "b",
+    "is_provisional==true": "b",
+    "is_provisional==false": "a",
 }
 
 
@@ -148,12 +166,28 @@ def queried(fleet: Fleet) -> Fleet:
         "d": ("x86", {"note": "two words, (and) more"}),
     }
     enrol_directly(fleet.database, *(Machine(name=f"q-{name}") for name in rows))
+    new = Machine(name="q-a"), health(interval_judged=4, sight=0.9)
+    blind = (
+        Machine(name="q-b"),
+        health(
+            state=AgentState.BLIND,
+            interval_judged=0,
+            unjudged_windows=508,
+            sight=0.25,
+            missing=("temperature", "rms_h"),
+            problems=('a, "b" (100 %!)',),
+            is_provisional=True,
+        ),
+    )
+    old = Machine(name="q-c"), health(drifted=True)
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    store.store([one.arrival(said) for one, said in (new, blind, old)])
     with fleet.database.write() as session:
         for name, (hardware, labels) in rows.items():
             row = session.get(Device, f"q-{name}")
             assert row is not None
             row.hardware, row.labels, row.drifted = hardware, labels, name == "c"
-            row.release = "motor/1" if name == "a" else None
+            row.release, row.online = "motor/1" if name == "a" else None, False
     return fleet
 
 
@@ -168,7 +202,12 @@ def test_a_device_query_selects_what_it_says(queried: Fleet, query: str) -> None
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("hardware", "expected one of == != =in= =out="),
+        ("hardware", "expected one of == != =in= =out= =lt= =le= =gt= =ge="),
+        ("hardware=lt=5", "'hardware' is no number, so it has no =lt=; numbers are accepted, clipped_share"),
+        ("sight=lt=low", "position 10: sight is 'low'; valid is a number"),
+        ("sight==nan", "valid is a number"),
+        ("state==blind", "valid are enrolled, revoked (another question is agent_state)"),
+        ("agent_state==revoked", "watching, blind"),
         ("hardware==", "expected a value"),
         ("hardware=rpi4", "position 9"),
         ("hardwear==rpi4", "did you mean 'hardware'"),

@@ -1,0 +1,134 @@
+"""A database of the last schema, with rows in it, is brought to this one."""
+
+from __future__ import annotations
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from databases import Databases
+from fleet_world import NOW, TENANT, Machine, anomaly, health
+from sqlalchemy import JSON, Boolean, Double, column, select, table, text
+
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.migrations.upgrade import _config, open_storage
+from fleet.storage.base import Database, open_database
+from fleet.storage.device_tables import Device
+from fleet.storage.event_tables import Anomaly, HealthRecord
+from fleet.storage.schema import METADATA
+from fleet.storage.verdict_tables import VerdictRecord
+from protocol.messages.kinds import AgentState
+from protocol.messages.payloads import AnomalyClosed, Payload
+
+
+def rows_before(database: Database) -> None:
+    """One row of each table that revision 0003 changes or that refers to one, written as the fleet before it did."""
+    event = {"device": "press-1", "boot_id": "b", "sent_at": NOW, "received_at": NOW, "release": "motor/1"}
+    inserts = {
+        "devices": {
+            "id": "press-1",
+            "fingerprint": "f",
+            "public_key": "p",
+            "hardware": "rpi4",
+            "family": "motor",
+            "labels": {},
+            "state": "enrolled",
+            "enrolled_at": NOW,
+            "broker_password_hash": "-",
+            "online": True,
+            "heard_sequence": 2,
+            "heard_sent_at": NOW,
+            "drifted": False,
+            "last_health": {"state": "commissioning", "windows": 7},
+        },
+        "anomalies": event
+        | {
+            "sequence": 1,
+            "score": 2.0,
+            "threshold": 1.0,
+            "window_index": 7,
+            "windows_over": 1,
+            "observed_at_s": 70.0,
+            "contributors": [],
+            "window_shape": [],
+        },
+        "health_reports": event
+        | {
+            "sequence": 2,
+            "anomaly_rate": 0.5,
+            "drift_score": 0.1,
+            "drifted": False,
+            "inference_p99_us": 20.0,
+            "interval_windows": 30,
+            "payload": {"state": "commissioning"},
+        },
+        "verdicts": {
+            "anomaly": 1,
+            "family": "motor",
+            "release": "motor/1",
+            "verdict": "true_alarm",
+            "author": "ann",
+            "note": "",
+            "given_at": NOW,
+            "first_given_at": NOW,
+        },
+    }
+    kinds = {dict: JSON(), list: JSON(), bool: Boolean(), float: Double()}
+    with database.write() as session:
+        for name, values in inserts.items():
+            columns = (column(key, kinds.get(type(value))) for key, value in values.items())
+            session.execute(table(name, *columns).insert().values(values))
+
+
+@pytest.mark.parametrize("is_emptied", [False, True], ids=["with rows", "down and up again"])
+def test_the_former_schema_with_rows_in_it_becomes_this_one(databases: Databases, is_emptied: bool) -> None:
+    with databases.fresh(is_migrated=False) as url:
+        former = open_database(url)
+        with former.write() as session:
+            command.upgrade(_config(session), "0002")
+        rows_before(former)
+        former.close()
+        database = open_storage(url)
+        if is_emptied:
+            with database.write() as session:
+                command.downgrade(_config(session), "0002")
+            database.close()
+            database = open_storage(url)
+        with database.engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        with database.read() as session:
+            assert session.get_one(Device, "press-1").agent_state == "commissioning"
+            old = session.scalars(select(Anomaly)).one()
+            assert (old.score, old.episode, old.end) == (2.0, None, None)
+            health_row = session.scalars(select(HealthRecord)).one()
+            assert (health_row.interval_windows, health_row.interval_judged, health_row.state) == (
+                30,
+                None,
+                None,
+            )
+            assert session.scalars(select(VerdictRecord.verdict)).one() == "true_alarm"
+        machine = Machine(name="press-1", boot="c")
+        closed = AnomalyClosed(
+            episode="e",
+            release="motor/1",
+            observed_at_s=9.0,
+            lasted_s=3.0,
+            windows=2,
+            windows_over=2,
+            peak_score=3.0,
+        )
+        said: list[Payload] = [
+            anomaly(episode="e"),
+            closed,
+            health(state=AgentState.BLIND, interval_windows=30, interval_judged=0),
+        ]
+        result = EventStore(database, TENANT, FleetMetrics()).store([machine.arrival(one) for one in said])
+        assert not result.refusals
+        with database.read() as session:
+            assert session.get_one(Device, "press-1").agent_state == "blind"
+            (new,) = session.scalars(select(Anomaly).where(Anomaly.episode == "e"))
+            assert new.end is not None
+            assert new.end.windows == 2
+            assert session.scalar(text("SELECT COUNT(*) FROM anomalies")) == 2
+        database.close()
