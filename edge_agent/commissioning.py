@@ -44,8 +44,7 @@ class Commissioning:
         self._settings = settings
         self._memory = memory
         self._gathered: list[tuple[Float, float]] = []
-        self.standardiser: Standardiser | None = memory.load_standardiser(len(sensors.names))
-        self._centre, self._scale = sensors.scale_of(self.standardiser)
+        self._use(memory.load_standardiser(len(sensors.names)))
 
     @property
     def is_done(self) -> bool:
@@ -62,15 +61,24 @@ class Commissioning:
         if len(self._gathered) < self._settings.commissioning_windows:
             return []
         gathered, self._gathered = self._gathered, []
-        self.standardiser = self._sensors.fit_scale(np.stack([raw for raw, _ in gathered]))
-        self._centre, self._scale = self._sensors.scale_of(self.standardiser)
-        self._memory.save_standardiser(self.standardiser)
-        return [(self.standardise(raw), at_s) for raw, at_s in gathered]
+        raw = np.stack([features for features, _ in gathered])
+        standardiser = self._sensors.fit_scale(raw)
+        self._use(standardiser)
+        self._memory.save_standardiser(standardiser)
+        rows = self._sensors.standardise(raw, standardiser)
+        rows[self._sensors.find_glitches(raw)] = 0.0  # the sensor's own mean: nothing is taught of a glitch
+        return [(row, at_s) for row, (_, at_s) in zip(rows, gathered, strict=True)]
+
+    def _use(self, standardiser: Standardiser | None) -> None:
+        self.standardiser = standardiser
+        self._centre, self._scale = self._sensors.scale_of(standardiser)
+        self._centred = np.empty_like(self._centre)
 
     def standardise(self, features: Float) -> Float:
         """Raw features (F,) in units of this machine's healthy variation; equals `Standardiser.apply`."""
-        row = features - self._centre
-        np.divide(row, self._scale, out=row)
+        np.subtract(features, self._centre, out=self._centred)
+        np.divide(self._centred, self._scale, out=self._centred)
+        row: Float = self._centred.astype(np.float32)
         np.maximum(row, -CLIP, out=row)
         np.minimum(row, CLIP, out=row)
         return row

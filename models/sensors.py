@@ -19,13 +19,14 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from models.standardiser import Standardiser, fit_standardiser
+from models.standardiser import Standardiser, find_glitches, fit_standardiser
 from protocol.manifest import FeatureSpec
 
 __all__ = ["SensorView"]
 
 Float = NDArray[np.float32]
 Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
 
 _KEPT_OF_A_NAME: Final = 190
 """Characters of a channel's name in a watched column's: a finding's sensor may have 200."""
@@ -61,12 +62,22 @@ class SensorView:
         fitted = fit_standardiser(np.asarray(rows).reshape(-1, len(self.names)))
         return replace(fitted, fitted_on=len(rows))
 
-    def scale_of(self, standardiser: Standardiser | None) -> tuple[Float, Float]:
+    def scale_of(self, standardiser: Standardiser | None) -> tuple[Doubles, Doubles]:
         """(centre (F,), scale (F,)) of each value of a row; empty before commissioning."""
         if standardiser is None:
-            return np.zeros(0, np.float32), np.ones(0, np.float32)
-        centre, scale = np.asarray(standardiser.mean, np.float32), np.asarray(standardiser.std, np.float32)
-        return np.tile(centre, self._samples), np.tile(scale, self._samples)
+            return np.zeros(0), np.ones(0)
+        return np.tile(standardiser.mean, self._samples), np.tile(standardiser.scale, self._samples)
+
+    def find_glitches(self, rows: Floats) -> NDArray[np.bool_]:
+        """Which values of rows (n, F), in the order of time, no machine produced: `standardiser.find_glitches`."""
+        found = find_glitches(np.asarray(rows).reshape(-1, len(self.names)))
+        return found.reshape(np.shape(rows))
+
+    def furthest_from(self, centre: Floats, features: Floats) -> Doubles:
+        """The value of each sensor in a raw row (F,) that is furthest from its `centre` (S,)."""
+        windows = np.asarray(features, np.float64).reshape(self._samples, len(self.names))
+        furthest = np.abs(windows - centre).argmax(axis=0)[None]
+        return np.asarray(np.take_along_axis(windows, furthest, axis=0)[0])
 
     def standardise(self, rows: Floats, standardiser: Standardiser) -> Float:
         """Rows (n, F) in units of healthy variation, clipped as `Standardiser.apply` does."""

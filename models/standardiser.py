@@ -3,64 +3,202 @@
 Fitted once, in commissioning, and then kept: refitting would hide the very drift it should show. Personal centring is
 what makes one shared model fit machines that differ (on PRONOSTIA it is worth a factor five in false alarms).
 
-Invariants: every `std` is positive, `apply` returns finite float32 within ±8 for finite input.
+Units have no influence: °C or kelvin, A or nA give the same rows, to what float32 can hold of the readings. Therefore
+no floor is absolute or relative to the value; the only one is the sensor's own resolution, the smallest step between
+two of its values. A sensor that showed one value only has no scale: it stays at 0 until it moves, and then its first
+step is its unit (`scaled_by_first_step`). Any smaller unit would call that step an anomaly for ever.
+
+Mean and deviation, not median and MAD: those are 0 on a flag and wrong by a quarter on a coarse reading. What they
+would guard against, a glitch of the wire, is recognised by being alone (`find_glitches`).
+
+Invariants: every `std` is positive, `apply` returns float32 within ±8, finite for finite input.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from models.errors import InputError
 
-__all__ = ["CLIP", "Standardiser", "fit_standardiser"]
+__all__ = ["CLIP", "Standardiser", "find_glitches", "fit_standardiser", "pooled", "scaled_by_first_step"]
 
 CLIP = 8.0
 """Where standardised values end: `protocol.grids.FEATURE_GRID` ends there, and int8 keeps its resolution."""
 
-_RELATIVE_FLOOR = 1e-3
-_ABSOLUTE_FLOOR = 1e-6
+GLITCH_STDS: Final = 12.0
+"""Winsorised deviations beyond which a value that stands alone is a glitch: t₃ at its most extreme reaches it now and then."""
+
+GLITCH_SHARE: Final = 0.002
+"""What may be removed at most (or one row): more than that is how the machine behaves, and removing 5 % costs detection."""
+
+FEWEST_FOR_GLITCHES: Final = 20
+"""Of fewer values nobody can say what is usual: a tail of 5 % would be none."""
+
+_GLITCH_RUN: Final = 3
+"""As many in a row are no glitch."""
+_TAIL: Final = 0.05
+"""What winsorising pulls in at either end."""
+_HAIR_STEPS: Final = 4
+"""Values that differ by fewer steps of float32 are one value with rounding noise on it."""
+
+Floats = NDArray[np.floating]
 
 
-class Standardiser(Struct, frozen=True, kw_only=True):
-    """Centre and scale per feature, and the number of windows they were fitted on."""
+class Standardiser(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Centre and scale per sensor, and the number of windows they were fitted on.
+
+    `unscaled` are the sensors that showed fewer than two values: their `std` means nothing, and they stay at 0.
+    `is_provisional` says that the estimates had not settled when commissioning had to end.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fitted_on: int
+    unscaled: tuple[int, ...] = ()
+    is_provisional: bool = False
 
-    def apply(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """What to divide by, (F,); infinite for a sensor without a scale."""
+        scale = np.array(self.std, np.float64)
+        scale[list(self.unscaled)] = np.inf
+        return scale
+
+    def apply(self, x: Floats) -> NDArray[np.float32]:
         """(F,) or (n, F) raw features → the same shape in units of healthy variation, clipped to ±8."""
-        centred = np.asarray(x, np.float32) - np.asarray(self.mean, np.float32)
-        return np.clip(centred / np.asarray(self.std, np.float32), -CLIP, CLIP)
+        # In float64: of a small change on a large value, float32 keeps too little through a subtraction.
+        centred = np.asarray(x) - np.asarray(self.mean, np.float64)
+        return np.clip(centred / self.scale, -CLIP, CLIP).astype(np.float32)
 
 
-def fit_standardiser(rows: NDArray[np.floating]) -> Standardiser:
-    """Learn a machine's scale from healthy windows.
-
-    A constant feature gets a small positive scale (a thousandth of its value), so it maps to 0 and a real jump of it
-    still shows.
+def fit_standardiser(rows: Floats) -> Standardiser:
+    """Learn a machine's scale from its first windows.
 
     Args:
-        rows: raw features, shape (n, F), n ≥ 2.
+        rows: raw features, shape (n, F), n ≥ 2, in the order of time. What is not finite counts as missing.
 
     Raises:
-        InputError: fewer than two rows, another rank, or values that are not finite.
+        InputError: fewer than two rows, or another rank.
 
     >>> scale = fit_standardiser(np.array([[1.0, 40.0], [2.0, 40.0], [3.0, 40.0]]))
     >>> scale.apply(np.array([4.0, 40.04])).round(2)
-    array([2., 1.], dtype=float32)
+    array([2., 0.], dtype=float32)
+    >>> scale.unscaled
+    (1,)
     """
-    x = np.asarray(rows, np.float64)
+    x = np.array(rows, np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise InputError(f"a standardiser needs at least 2 rows of features, got an array of shape {x.shape}")
-    if not np.isfinite(x).all():
-        bad = int(np.argmin(np.isfinite(x).all(axis=0)))
-        raise InputError(
-            f"feature {bad} holds values that are not finite; drop those windows before commissioning"
-        )
-    mean = x.mean(axis=0)
-    floor = np.maximum(_RELATIVE_FLOOR * np.abs(mean), _ABSOLUTE_FLOOR)
-    std = np.maximum(x.std(axis=0, ddof=1), floor)
-    return Standardiser(mean=tuple(mean.tolist()), std=tuple(std.tolist()), fitted_on=len(x))
+    x[~np.isfinite(x) | find_glitches(x)] = np.nan
+    present = np.isfinite(x).sum(axis=0)
+    filled = np.where(np.isfinite(x), x, 0.0)
+    mean = filled.sum(axis=0) / np.maximum(present, 1)
+    squares = np.where(np.isfinite(x), x - mean, 0.0) ** 2
+    std = np.sqrt(squares.sum(axis=0) / np.maximum(present - 1, 1))
+    resolution = _resolution(x)
+    unscaled = np.flatnonzero(resolution == 0)
+    std = np.maximum(std, resolution / 12**0.5)  # the deviation of rounding to that step
+    std[unscaled] = 1.0
+    return Standardiser(
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        fitted_on=len(x),
+        unscaled=tuple(unscaled.tolist()),
+    )
+
+
+def find_glitches(rows: Floats) -> NDArray[np.bool_]:
+    """Cells (n, F) that no machine produced: far outside everything else of their sensor, alone, and rare.
+
+    Beyond `GLITCH_STDS` winsorised deviations, at most `GLITCH_SHARE` of a sensor's values or one, never three in a
+    row. Where a sensor has more of them, none is one: then that is how it behaves.
+    """
+    x = np.asarray(rows, np.float64)
+    if len(x) < FEWEST_FOR_GLITCHES:
+        return np.zeros(x.shape, np.bool_)
+    present = np.isfinite(x)
+    x = np.where(present, x, np.nan)
+    kept = np.clip(x, _order_statistic(x, _TAIL), _order_statistic(x, 1 - _TAIL))
+    count = np.maximum(present.sum(axis=0), 1)
+    centre = np.where(present, kept, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(present, kept - centre, 0.0) ** 2).sum(axis=0) / count)
+    distance = np.where(present, np.abs(x - centre), 0.0)
+    most = max(1, int(GLITCH_SHARE * len(x)))
+    suspects = np.argpartition(distance, -most, axis=0)[-most:]
+    rest = x.copy()
+    # A step to a glitch is no resolution; that of a coarse sensor's other values is.
+    np.put_along_axis(rest, suspects, np.nan, axis=0)
+    limit = np.maximum(GLITCH_STDS * np.maximum(spread, _resolution(rest) / 12**0.5), _hair(rest))
+    far = np.asarray(distance > limit)
+    if not far.any():
+        return far
+    in_a_row = sum(far[i : len(far) - _GLITCH_RUN + 1 + i].astype(np.int8) for i in range(_GLITCH_RUN))
+    is_alone = ~(np.asarray(in_a_row) == _GLITCH_RUN).any(axis=0)
+    is_rare = far.sum(axis=0) <= most
+    return np.asarray(far & is_alone & is_rare)
+
+
+def scaled_by_first_step(standardiser: Standardiser, features: Floats) -> Standardiser:
+    """The same scale, but for sensors without one that have moved with these raw features (F,): the step is their unit.
+
+    What later goes eight times as far as its first step is at the end of the scale, and what keeps to it is no anomaly.
+    """
+    mean, std = np.array(standardiser.mean), np.array(standardiser.std)
+    step = np.abs(np.asarray(features, np.float64) - mean)
+    has_moved = np.isfinite(step) & (step > _hair(np.stack([mean, mean])))
+    moved = [i for i in standardiser.unscaled if has_moved[i]]
+    if not moved:
+        return standardiser
+    std[moved] = step[moved]
+    still = tuple(i for i in standardiser.unscaled if i not in moved)
+    return replace(standardiser, std=tuple(std.tolist()), unscaled=still)
+
+
+def pooled(before: Standardiser, after: Standardiser) -> Standardiser:
+    """One scale for the windows of two, as if they had been fitted together: a machine that has a second regime has both."""
+    weight = after.fitted_on / (before.fitted_on + after.fitted_on)
+    mean = (1 - weight) * np.array(before.mean) + weight * np.array(after.mean)
+    within = (1 - weight) * np.square(before.std) + weight * np.square(after.std)
+    between = weight * (1 - weight) * np.square(np.array(after.mean) - before.mean)
+    std = np.sqrt(within + between)
+    for one, other in ((before, after), (after, before)):
+        # Where only one of them knows a scale, nothing is mixed with what means nothing.
+        alone = [i for i in one.unscaled if i not in other.unscaled]
+        std[alone] = np.sqrt(np.square(other.std) + between)[alone]
+    unscaled = np.intersect1d(before.unscaled, after.unscaled).astype(int)
+    moved = [i for i in unscaled if between[i] > 0]
+    std[moved] = np.sqrt(between[moved])
+    return Standardiser(
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        fitted_on=before.fitted_on + after.fitted_on,
+        unscaled=tuple(i for i in unscaled.tolist() if i not in moved),
+        is_provisional=after.is_provisional,
+    )
+
+
+def _resolution(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smallest step (F,) between two values of a sensor; 0 where it has fewer than two."""
+    steps = np.diff(np.sort(x, axis=0), axis=0)
+    steps[~(steps > _hair(x))] = np.inf
+    smallest = steps.min(axis=0, initial=np.inf)
+    return np.where(np.isfinite(smallest), smallest, 0.0)
+
+
+def _hair(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What float32, in which sources deliver, cannot tell apart near the largest value of each sensor, (F,)."""
+    largest = np.abs(np.where(np.isfinite(x), x, 0.0)).max(axis=0)
+    return np.asarray(_HAIR_STEPS * np.spacing(np.minimum(largest, 1e38).astype(np.float32)), np.float64)
+
+
+def _order_statistic(x: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """The quantile (F,) that is one of the values, the inner one: an interpolated one would look like a resolution."""
+    ordered = np.sort(x, axis=0)  # what is missing comes last
+    last = np.maximum(np.isfinite(x).sum(axis=0) - 1, 0)
+    index = np.ceil(share * last) if share < 0.5 else np.floor(share * last)
+    return np.asarray(np.take_along_axis(ordered, index.astype(int)[None], axis=0)[0])

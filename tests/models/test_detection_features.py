@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from waiting import slowness
 
-from models.errors import FeatureError, InputError
+from models.errors import FeatureError
 from models.features import VIBRATION_FEATURE_NAMES, make_extractor, passthrough_spec, vibration_spec
-from models.standardiser import CLIP, fit_standardiser
 
 pytestmark = pytest.mark.edge
 
@@ -143,26 +142,3 @@ def test_extraction_is_quick() -> None:
         EXTRACTOR.extract(window)
         costs.append(time.process_time() - begin)
     assert np.median(costs) < 1e-3 * slowness()  # measured 0.16 ms alone
-
-
-def test_standardising_centres_scales_and_clips() -> None:
-    rows = np.random.default_rng(0).normal([5, -2], [3, 0.1], (500, 2))
-    fitted = fit_standardiser(rows)
-    z = fitted.apply(rows)
-    assert z.dtype == np.float32
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(z.std(axis=0), 1, atol=1e-2)
-    assert fitted.apply(np.array([1e9, -1e9])).tolist() == [CLIP, -CLIP]
-
-
-def test_a_constant_feature_maps_to_zero_and_its_jump_still_shows() -> None:
-    fitted = fit_standardiser(np.column_stack([np.full(20, 7.0), np.zeros(20)]))
-    assert fitted.apply(np.array([7.0, 0.0])).tolist() == [0, 0]
-    assert (np.abs(fitted.apply(np.array([7.1, 0.1]))) == CLIP).all()
-
-
-def test_a_standardiser_refuses_what_it_cannot_learn_from() -> None:
-    with pytest.raises(InputError, match=r"shape \(1, 3\)"):
-        fit_standardiser(np.ones((1, 3)))
-    with pytest.raises(InputError, match="feature 1 holds"):
-        fit_standardiser(np.array([[1, np.nan], [1, 2]]))
