@@ -17,6 +17,7 @@ from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import HealthRecord
+from protocol.messages.kinds import AgentState
 
 __all__ = ["Housekeeping"]
 
@@ -88,6 +89,7 @@ class Housekeeping:
             "enrolled": enrolled,
             "online": enrolled & Device.online.is_(True),
             "drifted": enrolled & Device.drifted.is_(True),
+            "blind": enrolled & (Device.agent_state == AgentState.BLIND),
             "revoked": Device.state == DeviceState.REVOKED,
         }
         with self._database.read() as session:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from fleet.rollouts.gates import Judgement, Outcome, aborting_rule, judge_counts, judge_metrics
-from fleet.rollouts.plans import AbortAction, AbortRule
+from fleet.rollouts.plans import AbortAction, AbortRule, RolloutPlan
 from fleet.rollouts.progress import (
     ConfirmReturn,
     Decision,
@@ -116,19 +116,31 @@ def _time_out(decision: Decision, observations: Observations) -> None:
     """End executions that take too long by the plan's own limits; a late success still counts afterwards."""
     for execution in decision.rollout.executions.values():
         report = observations.reports.get(decision.rollout.given_id(execution))
-        reason = _overdue(decision, execution, report)
+        running = observations.running.get(execution.device)
+        reason = _overdue(decision, execution, report, heard_at=running.at if running else 0.0)
         if reason is not None:
             decision.do(MoveExecution(device=execution.device, state=InstallStatus.TIMED_OUT, reason=reason))
 
 
-def _overdue(decision: Decision, execution: Execution, report: Report | None) -> str | None:
-    """Why `execution` is overdue, in words; None while it is not. Two clocks: until it ends, and without a word."""
+def _overdue(
+    decision: Decision, execution: Execution, report: Report | None, *, heard_at: float
+) -> str | None:
+    """Why `execution` is overdue, in words; None while it is not. Two clocks: until it ends, and without a word.
+
+    A device that has put the release off (busy, on battery, nothing to try it on) is neutral for as long as anything is
+    heard of it, and `heard_at` (Unix seconds) is when its last health came: a deferral says nothing about the release,
+    silence may.
+    """
     if execution.given_at is None:
         return None
     limits, age = decision.rollout.plan.timeout, decision.now - execution.given_at
     match execution.state:
-        case InstallStatus.QUEUED | InstallStatus.DEFERRED if age > limits.queued_s:
+        case InstallStatus.QUEUED if age > limits.queued_s:
             return f"not begun within {limits.queued_s:g} s"
+        case InstallStatus.DEFERRED if (
+            decision.now - max(execution.since, heard_at, report.at if report else 0.0) > limits.queued_s
+        ):
+            return f"put off, and then silent for {limits.queued_s:g} s"
         case InstallStatus.IN_PROGRESS if decision.now - execution.since > limits.in_progress_s:
             return f"still installing after {limits.in_progress_s:g} s"
         case InstallStatus.IN_PROGRESS if report is not None and decision.now - report.at > limits.step_s:
@@ -222,7 +234,7 @@ def _pass_or_fail(decision: Decision, group: Group, observations: Observations) 
             _fail(decision, group, judgement.reason)
         case Outcome.HOLDS:
             decision.do(MoveGroup(number=group.number, state=GroupState.PASSED, reason=judgement.reason))
-        case Outcome.UNDECIDED:
+        case Outcome.UNDECIDED | Outcome.BLIND:
             pass
     return judgement.outcome is Outcome.HOLDS
 
@@ -231,11 +243,11 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     """Whether the present group holds: harm is looked for at once, success is waited for.
 
     A group that has enough devices begins its soak here. After the soak a metric for which health is still missing
-    has `timeout.health_s` more; then silence counts as harm.
+    has `timeout.health_s` more; then silence counts as harm. Blindness never does: it waits.
     """
     plan, executions = decision.rollout.plan, decision.rollout.of_group(group.number)
     treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
-    metrics = judge_metrics(plan.success, treated, observations.figures, observations.recent)
+    metrics = _judge_metrics(decision.rollout, group, observations, decision.now)
     counts = judge_counts(executions, plan.success)
     for judgement in (metrics, counts):
         if judgement.outcome is Outcome.FAILS:
@@ -248,12 +260,28 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     soaked_for = decision.now - group.since
     if soaked_for < group.soak_s:
         return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
-    if metrics.outcome is Outcome.UNDECIDED:
-        if soaked_for <= group.soak_s + plan.timeout.health_s:
-            return metrics
+    if metrics.outcome is Outcome.UNDECIDED and _is_overdue(plan, group, decision.now):
         late = f"{plan.timeout.health_s:g} s after the soak, {metrics.reason}"
         return Judgement(outcome=Outcome.FAILS, reason=late)
+    if metrics.outcome is not Outcome.HOLDS:
+        return metrics
     return Judgement(outcome=Outcome.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
+
+
+def _judge_metrics(rollout: Rollout, group: Group, observations: Observations, now: float) -> Judgement:
+    """What `gates.judge_metrics` says of the devices of `group` that committed the release."""
+    return judge_metrics(
+        rollout.plan.success,
+        [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED],
+        observations.figures,
+        observations.recent,
+        is_overdue=_is_overdue(rollout.plan, group, now),
+    )
+
+
+def _is_overdue(plan: RolloutPlan, group: Group, now: float) -> bool:
+    """Whether `group` has soaked, and waited for health after that as long as its plan says."""
+    return group.state is GroupState.SOAKING and now - group.since > group.soak_s + plan.timeout.health_s
 
 
 def explain(rollout: Rollout, observations: Observations, now: float) -> str:
@@ -274,8 +302,7 @@ def explain(rollout: Rollout, observations: Observations, now: float) -> str:
     executions = rollout.of_group(group.number)
     if group.state is GroupState.RUNNING:
         return judge_counts(executions, rollout.plan.success).reason
-    treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
-    metrics = judge_metrics(rollout.plan.success, treated, observations.figures, observations.recent)
+    metrics = _judge_metrics(rollout, group, observations, now)
     left_s = group.since + group.soak_s - now
     soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
     return f"{soaking}{metrics.reason}"

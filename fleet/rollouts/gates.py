@@ -1,7 +1,7 @@
 """Whether a group has succeeded, and whether the release does harm: counts, metrics, abort rules.
 
 Pure functions of plan, executions and figures. Each answer carries its reason in words, with the device or the
-figure that decided, because that is what the timeline shows. Two choices:
+figure that decided, because that is what the timeline shows. Three choices:
 
 * A gate on a `value` is judged on every device by itself: the mean of a hundred well machines hides one that
   alarms without end. Health is differential: a device that was beyond the value before it got the release is held
@@ -9,6 +9,9 @@ figure that decided, because that is what the timeline shows. Two choices:
 * A gate against the `control` is judged on the mean of the group: single machines differ more than releases do.
   The control is the devices not given the release yet, as they are now, so weather that hits all hits both arms;
   in the last group, where none is left, it is the group's own figures from before.
+* A device that speaks but judges nothing is no evidence, for the release or against it: a dead sensor is not the
+  release's doing. It differs from one that is silent. Nor does it let a release pass: where more than half of a group
+  judges nothing, the group waits for a person, for a release that blinds its devices would look just so.
 
 Rates fail only when chance does not explain them: the lower Wilson bound of the rate is beyond the limit
 (E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927). So a gate can
@@ -51,6 +54,7 @@ class Outcome(StrEnum):
     HOLDS = "holds"
     FAILS = "fails"
     UNDECIDED = "undecided"  # not enough is known yet
+    BLIND = "blind"  # too few devices can judge anything, and time alone will not change that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> 
     Args:
         executions: those of one group.
         criteria: `threshold_pct` of the devices that count, and at least `min_devices`, must succeed; the number is
-            capped at the group's size, so that a canary of one can pass.
+            capped at how many are not deferred, so that a canary of one can pass, but not below half of the group.
 
     Returns:
         HOLDS when enough succeeded, FAILS as soon as too few can, else UNDECIDED.
@@ -80,7 +84,7 @@ def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> 
     succeeded = sum(e.state is InstallStatus.SUCCEEDED for e in counted)
     failed = sum(e.state in FAILURES for e in counted)
     deferred = sum(e.state is InstallStatus.DEFERRED for e in counted)
-    floor = min(criteria.min_devices, len(counted))
+    floor = min(criteria.min_devices, max(len(counted) - deferred, math.ceil(len(counted) / 2)))
     needed = max(floor, _share(criteria.threshold_pct, len(counted)))
     if len(counted) - failed < needed:
         return Judgement(
@@ -92,8 +96,9 @@ def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> 
         return Judgement(
             outcome=Outcome.HOLDS, reason=f"{succeeded} of {len(counted)} devices run the release{neutral}"
         )
+    waiting = f"; {deferred} have put it off" if deferred else ""
     return Judgement(
-        outcome=Outcome.UNDECIDED, reason=f"{succeeded} of {needed} devices needed run the release"
+        outcome=Outcome.UNDECIDED, reason=f"{succeeded} of {needed} devices needed run the release{waiting}"
     )
 
 
@@ -106,31 +111,57 @@ def judge_metrics(
     treated: Sequence[Execution],
     figures: Mapping[DeviceId, Figures],
     recent: Mapping[DeviceId, Figures],
+    *,
+    is_overdue: bool = False,
 ) -> Judgement:
     """All metric gates over the devices of a group that committed the release.
 
-    The first gate that fails decides. Holds only when none fails and every device but the share that
-    `threshold_pct` forgives has shown enough.
+    The first gate that fails decides. Holds only when none fails, every device that can judge (but the share that
+    `threshold_pct` forgives) has shown enough, and at least half of the group can judge.
 
     Args:
         criteria: the gates, and how much a device must have shown to be judged.
         treated: executions that committed the release.
         figures: what those devices showed since, on the release.
         recent: what devices show that were not given the release yet: the control.
+        is_overdue: whether a device that has judged no window is not waited for any longer; one that says that it is
+            blind never is.
+
+    Returns:
+        UNDECIDED where health is missing of devices that should have sent it, BLIND where more than half of the group
+        has nothing to judge.
     """
+    if not criteria.metrics:
+        return Judgement(outcome=Outcome.HOLDS, reason="no metric is asked for")
     for gate in criteria.metrics:
         judgement = judge_metric(gate, criteria, treated, figures, recent)
         if judgement.outcome is Outcome.FAILS:
             return judgement
-    silent = sorted(e.device for e in treated if not _suffices(figures.get(e.device), criteria))
-    if criteria.metrics and len(treated) - len(silent) < _share(criteria.threshold_pct, len(treated)):
-        named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
+    blind = sorted(e.device for e in treated if _sees_nothing(figures.get(e.device), is_overdue=is_overdue))
+    asked = [e.device for e in treated if e.device not in blind]
+    silent = sorted(device for device in asked if not _suffices(figures.get(device), criteria))
+    if len(asked) - len(silent) < _share(criteria.threshold_pct, len(asked)):
         return Judgement(
             outcome=Outcome.UNDECIDED,
-            reason=f"{len(silent)} of {len(treated)} devices have not shown enough health on the release yet ({named})",
+            reason=f"{len(silent)} of {len(asked)} devices have not shown enough health on the release yet ({_name(silent)})",
+        )
+    if 2 * len(blind) > len(treated):
+        return Judgement(
+            outcome=Outcome.BLIND,
+            reason=f"{len(blind)} of {len(treated)} devices judge no window ({_name(blind)}), so nothing is known of the"
+            " release: mend their sensors, or decide without them (trigger-next-group, cancel, rollback)",
         )
     held = ", ".join(gate.text for gate in criteria.metrics)
-    return Judgement(outcome=Outcome.HOLDS, reason=held or "no metric is asked for")
+    unseen = f"; {len(blind)} judge no window and are left out ({_name(blind)})" if blind else ""
+    return Judgement(outcome=Outcome.HOLDS, reason=f"{held}{unseen}")
+
+
+def _sees_nothing(figures: Figures | None, *, is_overdue: bool) -> bool:
+    return figures is not None and (figures.is_blind or (is_overdue and not figures.windows))
+
+
+def _name(devices: Sequence[DeviceId]) -> str:
+    return ", ".join(devices[:3]) + (", …" if len(devices) > 3 else "")
 
 
 def judge_metric(
@@ -220,6 +251,7 @@ def _pool(figures: Sequence[Figures]) -> Figures:
 def _suffices(figures: Figures | None, criteria: SuccessCriteria) -> bool:
     return (
         figures is not None
+        and not figures.is_blind
         and figures.reports >= criteria.min_reports
         and figures.windows >= criteria.min_windows
     )

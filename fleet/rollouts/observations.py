@@ -8,7 +8,8 @@ Only health that says something about the release is taken:
 * without the first such message, whose interval began before the device committed.
 
 Of those, the newest count: enough for the plan's `min_reports` and `min_windows`, and at least `KEPT_REPORTS`, so that
-a release that turns bad late is not hidden by hours of good figures.
+a release that turns bad late is not hidden by hours of good figures. Windows are those that got a score: an agent that
+does not tell them apart is believed to have judged all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution
-from protocol.messages.kinds import InstallStatus
+from protocol.messages.kinds import AgentState, InstallStatus
 from protocol.names import DeviceId
 
 __all__ = ["observe", "only_news"]
@@ -58,7 +59,8 @@ class _Row(NamedTuple):
     anomaly_rate: float
     drift_score: float
     inference_p99_us: float
-    interval_windows: int
+    judged: int
+    state: str | None
 
 
 def observe(session: Session, rollout: Rollout, now: float) -> Observations:
@@ -212,7 +214,8 @@ def _read_health(
             HealthRecord.anomaly_rate,
             HealthRecord.drift_score,
             HealthRecord.inference_p99_us,
-            HealthRecord.interval_windows,
+            func.coalesce(HealthRecord.interval_judged, HealthRecord.interval_windows).label("judged"),
+            HealthRecord.state,
             newest.label("place"),
         )
         .join(RolloutExecution, RolloutExecution.device == HealthRecord.device)
@@ -242,11 +245,13 @@ def _summarise(newest_first: Sequence[_Row], criteria: SuccessCriteria) -> Figur
         if len(kept) >= max(KEPT_REPORTS, criteria.min_reports) and windows >= criteria.min_windows:
             break
         kept.append(row)
-        windows += row.interval_windows
+        windows += row.judged
     return Figures(
         reports=len(kept),
         windows=windows,
-        windows_over=sum(row.anomaly_rate * row.interval_windows for row in kept),
-        inference_p99_us=fmean(row.inference_p99_us for row in kept),
+        windows_over=sum(row.anomaly_rate * row.judged for row in kept),
+        # a message without a judged window has measured no inference
+        inference_p99_us=fmean([row.inference_p99_us for row in kept if row.judged] or [0.0]),
         drift_score=kept[0].drift_score,
+        is_blind=kept[0].state == AgentState.BLIND,
     )

@@ -38,17 +38,22 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What recent health messages of one device say. `inference_p99_us` is their mean, `drift_score` the latest."""
+    """What recent health messages of one device say. `inference_p99_us` is their mean, `drift_score` the latest.
+
+    `windows` counts those that got a score, `windows_over` those of them over the threshold. `is_blind` is whether the
+    device said last that it can judge nothing at present.
+    """
 
     reports: int
     windows: int
     windows_over: float
     inference_p99_us: float
     drift_score: float
+    is_blind: bool = False  # what was stored before there was the word has none
 
     @property
     def anomaly_rate(self) -> float:
-        """Windows over threshold ÷ windows; 0 where there were none."""
+        """Windows over threshold ÷ judged windows; 0 where there were none."""
         return self.windows_over / self.windows if self.windows else 0.0
 
 

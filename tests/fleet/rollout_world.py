@@ -16,7 +16,7 @@ from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
-from protocol.messages.kinds import InstallStatus, InstallStep, Kind
+from protocol.messages.kinds import AgentState, InstallStatus, InstallStep, Kind
 
 FAMILY = "pump"
 PLAN: dict[str, Any] = {
@@ -150,7 +150,10 @@ class RolloutWorld:
         p99_us: float = 100.0,
         drift: float = 0.1,
         release: str | None = None,
+        judged: int | None = None,
+        state: AgentState | None = None,
     ) -> None:
+        """Health of the last interval; with neither `judged` nor `state` it is that of an agent that tells of neither."""
         with self.database.write() as session:
             row = session.get(Device, device)
             assert row is not None
@@ -164,6 +167,8 @@ class RolloutWorld:
                         drifted=False,
                         inference_p99_us=p99_us,
                         interval_windows=windows,
+                        interval_judged=judged,
+                        state=state,
                         payload={},
                     )
                 )

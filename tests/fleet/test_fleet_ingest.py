@@ -23,7 +23,7 @@ from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord, EventRange, HealthRecord, InstallRecord
 from protocol.messages.envelope import Event, encode
-from protocol.messages.kinds import DeathReason, DriftState, InstallStatus, InstallStep, Kind
+from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep, Kind
 from protocol.messages.payloads import Ack, Birth, BootAck, Death, DriftReport, InstallReport
 
 
@@ -111,6 +111,32 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
     assert row.last_health is not None
     assert row.last_health["interval_windows"] == 40
     assert row.last_health["drift_score"] == 0.0  # a default that the wire may leave out
+
+
+def test_what_an_agent_cannot_know_is_stored_as_not_told_and_not_as_zero(
+    database: Database, store: EventStore, machine: Machine
+) -> None:
+    store.store([machine.arrival(health(interval_windows=40))])
+    old = device(database)
+    assert old.last_health is not None
+    untold = ("unjudged_windows", "restarts", "crashes", "missing", "sight", "set_aside_windows", "problems")
+    assert [old.last_health[name] for name in untold] == [None] * len(untold)
+    assert (old.last_health["interval_windows"], old.agent_state) == (40, "watching")
+    said = health(
+        state=AgentState.BLIND,
+        interval_windows=40,
+        interval_judged=0,
+        unjudged_windows=40,
+        missing=("rms_h",),
+    )
+    store.store([machine.arrival(said)])
+    new = device(database)
+    assert new.last_health is not None
+    assert [new.last_health[name] for name in untold] == [40, 0, 0, ["rms_h"], None, 0, []]
+    assert new.agent_state == "blind"
+    with database.read() as session:
+        rows = session.scalars(select(HealthRecord).order_by(HealthRecord.sequence))
+        assert [(row.interval_judged, row.state) for row in rows] == [(None, "watching"), (0, "blind")]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +282,17 @@ def test_a_device_that_falls_silent_goes_offline_and_old_health_goes_away(
     clock[0] = NOW + 1002
     keeper.tidy()
     assert (count(database, HealthRecord), count(database, Anomaly)) == (0, 1)
+
+
+def test_how_many_devices_are_blind_is_a_metric(
+    database: Database, store: EventStore, machine: Machine
+) -> None:
+    metrics = FleetMetrics()
+    keeper = Housekeeping(database, metrics, offline_after_s=120, health_history_s=1000, now=lambda: NOW)
+    for state, blind in ((AgentState.WATCHING, 0.0), (AgentState.BLIND, 1.0)):
+        store.store([machine.arrival(health(state=state, interval_judged=0))])
+        keeper.tidy()
+        assert metrics.registry.get_sample_value("fedge_fleet_devices", {"state": "blind"}) == blind
 
 
 @given(st.lists(st.lists(st.integers(1, 60), max_size=12), max_size=8))

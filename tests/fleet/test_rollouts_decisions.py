@@ -442,15 +442,31 @@ def test_the_patience_that_nobody_set_is_a_day_an_hour_ten_minutes_and_a_quarter
     assert (plan.require_approval, plan.force, plan.abort, plan.rollback_to) == (False, False, (), None)
 
 
-@pytest.mark.parametrize("state", [S.QUEUED, S.DEFERRED])
-def test_a_device_that_never_begins_times_out_after_that_time_and_not_with_it(state: InstallStatus) -> None:
+def test_a_device_that_never_begins_times_out_after_that_time_and_not_with_it() -> None:
     world, (first, _) = started(2)
-    if state is S.DEFERRED:
-        world.report(first, state)
-        world.tick()
     world.now = 0.0
     assert (first, S.TIMED_OUT, "not begun within 100 s") not in moves(world.tick(100))
     assert (first, S.TIMED_OUT, "not begun within 100 s") in moves(world.tick(0.5))
+
+
+def test_a_device_that_has_put_a_release_off_is_neutral_for_as_long_as_anything_is_heard_of_it() -> None:
+    world, (first, second) = started(2)
+    world.report(second, S.SUCCEEDED)
+    world.report(first, S.DEFERRED)
+    world.tick()
+    assert world.rollout.state is RolloutState.COMPLETED, "the other device was enough"
+    world, (first,) = started(1)
+    world.report(first, S.DEFERRED)
+    began = world.now
+    world.tick()
+    for _ in range(5):
+        at = world.now + 90
+        heard = Running(release="pump/1", returnable="pump/1", at=at)
+        world.observations = replace(world.observations, running={DeviceId(first): heard})
+        assert world.tick(90) == []
+    assert world.now - began == 450
+    assert world.tick(100) == []
+    assert (first, S.TIMED_OUT, "put off, and then silent for 100 s") in moves(world.tick(0.5))
 
 
 def test_an_installation_times_out_as_a_whole_and_by_its_silence() -> None:

@@ -1,0 +1,247 @@
+"""Devices that judge nothing are no evidence: they neither undo a sound release nor let a harmful one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from rollout_world import RolloutWorld
+
+from fleet.rollouts.gates import Outcome, judge_counts, judge_metrics
+from fleet.rollouts.plans import SuccessCriteria
+from fleet.rollouts.progress import Execution, Figures
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.verbs import Verb
+from protocol.messages.kinds import AgentState, InstallStatus
+from protocol.names import DeviceId
+
+DAY_S = 86_400.0
+RATE = {"name": "anomaly_rate", "op": "<=", "value": 0.2}
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[RolloutWorld]:
+    world = RolloutWorld(database_url)
+    yield world
+    world.close()
+
+
+def blind(world: RolloutWorld, device: str) -> None:
+    """As a device with a dead sensor speaks: windows come, none is judged, so none is over the threshold."""
+    world.health(device, times=4, windows=20, judged=0, state=AgentState.BLIND, p99_us=0.0)
+
+
+def well(world: RolloutWorld, device: str) -> None:
+    world.health(device, times=4, windows=20, judged=20, state=AgentState.WATCHING)
+
+
+def took(world: RolloutWorld, rollout: str, number: int) -> list[str]:
+    """The devices of a group, which have committed the release."""
+    members = world.view(rollout).groups[number].members
+    world.install(members)
+    world.tick(0.25)
+    return members
+
+
+@pytest.mark.parametrize("was_blind_before", [True, False])
+def test_a_sound_release_with_a_blind_device_in_its_canary_reaches_everyone(
+    world: RolloutWorld, was_blind_before: bool
+) -> None:
+    rollout = world.create()
+    lame = world.view(rollout).groups[0].members[0]
+    for device in world.devices:
+        blind(world, device) if device == lame and was_blind_before else well(world, device)
+    world.say(rollout, Verb.START)
+    for number in range(3):
+        for device in took(world, rollout, number):
+            blind(world, device) if device == lame else well(world, device)
+        world.tick(11)
+    view = world.view(rollout)
+    assert view.state is RolloutState.COMPLETED, view.reason
+    assert view.groups[0].reason == (
+        f"2 of 2 devices run the release; anomaly_rate <= 0.3; 1 judge no window and are left out ({lame})"
+    )
+    assert world.release(2).withdrawn_at is None
+
+
+def test_a_canary_that_only_a_blind_device_is_in_waits_and_goes_on_once_its_sensor_is_mended(
+    world: RolloutWorld,
+) -> None:
+    rollout = world.started(groups=[{"percentage": 5, "soak_s": 10}, {"percentage": 100}])
+    (lame,) = took(world, rollout, 0)
+    for _ in range(5):
+        blind(world, lame)
+        world.tick(DAY_S / 2)
+    view = world.view(rollout)
+    assert (view.state, view.groups[0].state) == (RolloutState.RUNNING, "SOAKING")
+    assert view.waiting_for.startswith(
+        f"1 of 1 devices judge no window ({lame}), so nothing is known of the release"
+    )
+    assert (world.release(2).withdrawn_at, world.desired(world.view(rollout).groups[1].members[0])) == (
+        None,
+        None,
+    )
+    well(world, lame)
+    world.tick(0.25)
+    assert world.view(rollout).groups[0].state == "PASSED"
+
+
+def test_a_trial_that_is_put_off_for_want_of_windows_undoes_nothing(world: RolloutWorld) -> None:
+    rollout = world.started()
+    lame, other = world.view(rollout).groups[0].members
+    world.report(lame, InstallStatus.IN_PROGRESS)
+    world.report(lame, InstallStatus.DEFERRED, reason="no window could be judged in the trial")
+    for _ in range(4):
+        blind(world, lame)
+        world.tick(DAY_S / 2)
+        well(world, other)
+        world.report(other, InstallStatus.DEFERRED, reason="on battery")
+    assert world.view(rollout).waiting_for == "0 of 2 devices needed run the release; 2 have put it off"
+    world.report(other, InstallStatus.SUCCEEDED)
+    world.tick(0.25)
+    well(world, other)
+    world.tick(11)
+    view = world.view(rollout)
+    assert view.groups[0].state == "PASSED"
+    assert view.groups[0].reason == "1 of 2 devices run the release, 1 deferred; anomaly_rate <= 0.3"
+    assert world.release(2).withdrawn_at is None
+
+
+def test_a_device_that_judges_no_window_but_does_not_say_blind_is_waited_for_as_long_as_a_silent_one(
+    world: RolloutWorld,
+) -> None:
+    rollout = world.started(timeout={"health_s": 900})
+    first, second = took(world, rollout, 0)
+    well(world, first)
+    world.health(second, times=4, windows=0, judged=0, state=AgentState.COMMISSIONING)
+    world.tick(11)
+    assert world.view(rollout).waiting_for == (
+        f"1 of 2 devices have not shown enough health on the release yet ({second})"
+    )
+    world.tick(900)
+    assert world.view(rollout).groups[0].state == "PASSED"
+
+
+def test_blind_devices_hide_neither_one_that_alarms_nor_one_that_is_silent(world: RolloutWorld) -> None:
+    groups = [{"percentage": 25, "soak_s": 10}, {"percentage": 100}]
+    for harm in ("alarms", "is silent"):
+        rollout = world.started(groups=groups, force=True)
+        lame, also_lame, bad = took(world, rollout, 0)
+        blind(world, lame)
+        blind(world, also_lame)
+        if harm == "alarms":
+            world.health(bad, rate=0.9, times=4, judged=20, state=AgentState.WATCHING)
+            world.tick(0.25)
+        else:
+            world.tick(950)
+        assert world.view(rollout).state is RolloutState.ROLLING_BACK, harm
+        assert bad in world.view(rollout).groups[0].reason
+        world.install(world.view(rollout).groups[0].members)
+        world.tick(0.25)
+
+
+def test_a_release_that_blinds_most_of_its_canary_goes_no_further(world: RolloutWorld) -> None:
+    rollout = world.started(groups=[{"percentage": 25, "soak_s": 10}, {"percentage": 100}])
+    for device in world.devices:
+        well(world, device)
+    first, *rest = took(world, rollout, 0)
+    well(world, first)
+    for device in rest:
+        blind(world, device)
+    world.tick(DAY_S / 2)
+    view = world.view(rollout)
+    assert (view.state, view.groups[0].state) == (RolloutState.RUNNING, "SOAKING")
+    assert view.waiting_for.startswith(f"2 of 3 devices judge no window ({rest[0]}, {rest[1]})")
+    assert "rollback" in view.verbs
+    assert "trigger-next-group" in view.verbs
+
+
+def test_rates_count_judged_windows_and_old_agents_are_believed_to_have_judged_all(
+    world: RolloutWorld,
+) -> None:
+    rollout = world.started(
+        success={"threshold_pct": 100, "min_windows": 10, "metrics": [{**RATE, "value": 0.3}]}
+    )
+    first, second = took(world, rollout, 0)
+    # 4 windows of 80 judged, all of them over: too few to say anything, though 80 windows came
+    world.health(first, rate=1.0, times=4, windows=20, judged=1, state=AgentState.WATCHING)
+    well(world, second)
+    world.tick(11)
+    assert world.view(rollout).waiting_for.startswith("1 of 2 devices have not shown enough health")
+    world.health(first, rate=1.0, times=4, windows=20, judged=5, state=AgentState.WATCHING)
+    world.tick(0.25)
+    assert world.view(rollout).state is RolloutState.ROLLING_BACK
+    other = world.create(release="pump/3", target_query="id=in=(d00)")
+    assert world.view(other).state is RolloutState.READY
+
+
+def executions(*states: InstallStatus) -> list[Execution]:
+    return [
+        Execution(device=DeviceId(f"d{number}"), group=0, state=state, given_at=1.0, attempt=1)
+        for number, state in enumerate(states)
+    ]
+
+
+def criteria(**changes: Any) -> SuccessCriteria:
+    return msgspec.convert({"metrics": [RATE]} | changes, SuccessCriteria)
+
+
+@pytest.mark.parametrize(
+    ("blind_ones", "overdue", "outcome"),
+    [
+        ("none", False, Outcome.HOLDS),
+        ("say so", False, Outcome.HOLDS),
+        ("no windows", False, Outcome.UNDECIDED),
+        ("no windows", True, Outcome.HOLDS),
+    ],
+)
+def test_half_of_a_group_may_judge_nothing(blind_ones: str, overdue: bool, outcome: Outcome) -> None:
+    well = Figures(reports=5, windows=50, windows_over=1, inference_p99_us=9.0, drift_score=0.1)
+    shown = {
+        "none": well,
+        # what it judged before it went blind is that of a machine whose sensor was dying
+        "say so": Figures(
+            reports=5, windows=50, windows_over=50, inference_p99_us=9.0, drift_score=9.0, is_blind=True
+        ),
+        "no windows": Figures(reports=5, windows=0, windows_over=0, inference_p99_us=0.0, drift_score=0.0),
+    }[blind_ones]
+    treated = executions(*[InstallStatus.SUCCEEDED] * 4)
+    figures = {e.device: well if n < 2 else shown for n, e in enumerate(treated)}
+    assert judge_metrics(criteria(), treated, figures, {}, is_overdue=overdue).outcome is outcome
+    if blind_ones != "none":
+        most = figures | {treated[1].device: shown}
+        expected = Outcome.BLIND if outcome is Outcome.HOLDS else outcome
+        assert judge_metrics(criteria(), treated, most, {}, is_overdue=overdue).outcome is expected
+
+
+def test_a_blind_control_is_none() -> None:
+    gate = {"name": "inference_p99_us", "vs": "control", "ratio": 1.5}
+    slow = Figures(reports=5, windows=50, windows_over=0, inference_p99_us=900.0, drift_score=0.1)
+    control = Figures(
+        reports=5, windows=50, windows_over=0, inference_p99_us=1.0, drift_score=0.1, is_blind=True
+    )
+    treated = executions(InstallStatus.SUCCEEDED)
+    judgement = judge_metrics(
+        criteria(metrics=[gate]), treated, {treated[0].device: slow}, {DeviceId("c"): control}
+    )
+    assert judgement.outcome is Outcome.HOLDS
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "deferred", "minimum", "outcome"),
+    [
+        (4, 1, 5, Outcome.HOLDS),  # five were asked for, and one of the five is neutral
+        (3, 2, 5, Outcome.HOLDS),
+        (2, 3, 5, Outcome.UNDECIDED),  # not below half of the group
+        (1, 3, 1, Outcome.HOLDS),
+        (0, 3, 1, Outcome.UNDECIDED),
+    ],
+)
+def test_a_deferred_device_lowers_what_a_plan_asks_for_but_not_below_half(
+    succeeded: int, deferred: int, minimum: int, outcome: Outcome
+) -> None:
+    states = [InstallStatus.SUCCEEDED] * succeeded + [InstallStatus.DEFERRED] * deferred
+    judgement = judge_counts(executions(*states), criteria(threshold_pct=100, min_devices=minimum))
+    assert judgement.outcome is outcome, judgement.reason
