@@ -6,7 +6,7 @@
     ├── FleetError                   the fleet, or the road to it
     │   ├── FleetUnreachableError    no connection, no certificate it trusts, or the fleet failed: try again later
     │   └── FleetRefusedError        the fleet answered no (token, conflict, request); trying again will not help
-    ├── ChampionError                the fleet's newest release cannot be built upon: untrusted, damaged or none there
+    ├── ChampionError                the fleet's release in force cannot be built upon: untrusted, damaged or none there
     ├── UnknownRunError              who asked: no such run or family
     ├── RunConflictError             who asked: the family already trains, or the run has ended
     ├── ExportFailedError            we: the candidate could not be made into a release
@@ -80,7 +80,7 @@ class FleetRefusedError(FleetError):
 
 
 class ChampionError(AggregatorError):
-    """The newest release of a family cannot be trained from."""
+    """The release in force of a family cannot be trained from."""
 
 
 class UnknownRunError(AggregatorError):

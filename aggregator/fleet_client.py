@@ -162,7 +162,13 @@ def _release(record: Mapping[str, Any]) -> ReleaseRecord:
         _, version = split_release_id(name)
     except ProtocolError as error:
         raise FleetRefusedError(f"the fleet lists a release that is none: {error}", 200) from None
-    return ReleaseRecord(release=name, version=version, is_withdrawn=record.get("withdrawn_at") is not None)
+    devices = record.get("desired_devices")
+    return ReleaseRecord(
+        release=name,
+        version=version,
+        is_withdrawn=record.get("withdrawn_at") is not None,
+        desired_devices=devices if isinstance(devices, int) else 0,
+    )
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:

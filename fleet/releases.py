@@ -7,18 +7,20 @@ upload of the same bytes takes over; a row without its file cannot happen, short
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.storage.base import Database
+from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.release_tables import Release
 from models.bundles import read_bundle
 from models.errors import ModelError
@@ -28,7 +30,7 @@ from protocol.names import MAX_RELEASE_VERSION, release_id
 from runtime.durable_files import private_directory, write_durably
 from runtime.errors import SettingsError, StorageError
 
-__all__ = ["ReleaseStore", "bundle_path", "find_release", "load_release_keys"]
+__all__ = ["ReleaseStore", "bundle_path", "count_devices", "find_release", "load_release_keys"]
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -62,6 +64,23 @@ def find_release(session: Session, family: str, version: int) -> Release:
     if release is None:
         raise NotFoundError(f"there is no release {family}/{version}")
     return release
+
+
+def count_devices(session: Session, families: Collection[str]) -> dict[str, int]:
+    """How many enrolled devices of `families` shall run each release: what is in force, by release id.
+
+    A device that was told nothing, or whose wish was taken back, keeps what it has: it counts for what it last said it
+    runs.
+    """
+    release = func.coalesce(Desired.release, Device.release)
+    rows = session.execute(
+        select(release, func.count())
+        .select_from(Device)
+        .outerjoin(Desired, Desired.device == Device.id)
+        .where(Device.family.in_(families), Device.state == DeviceState.ENROLLED, release.is_not(None))
+        .group_by(release)
+    )
+    return dict(rows.tuples().all())
 
 
 class ReleaseStore:

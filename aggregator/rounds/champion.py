@@ -1,4 +1,7 @@
-"""The champion: the fleet's newest release of a family, fetched and verified before anything is built upon it.
+"""The champion: the release in force of a family, fetched and verified before anything is built upon it.
+
+In force is what most of its devices shall run: after an undo that is the release that they were given back, and not the
+newest one, which nobody runs any more. Versions are another matter: they count on from everything ever published.
 
 The fleet is not trusted to say what a model is: the bundle's signature is checked against the aggregator's own release
 keys, and its manifest must name the release that was asked for.
@@ -6,37 +9,51 @@ keys, and its manifest must name the release that was asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aggregator.errors import ChampionError
-from aggregator.rounds.ports import ReleaseFleet
+from aggregator.rounds.ports import ReleaseFleet, ReleaseRecord
 from models.bundles import ModelBundle, read_bundle
 from models.errors import ModelError
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.errors import ProtocolError
 from protocol.names import FamilyName
 
-__all__ = ["fetch_champion", "next_version", "read_champion"]
+__all__ = ["choose_champion", "fetch_champion", "next_version", "read_champion"]
+
+
+def choose_champion(releases: Iterable[ReleaseRecord]) -> ReleaseRecord | None:
+    """What most devices shall run of `releases`, of equals the newest; never a withdrawn one. None where none is left.
+
+    >>> first, undone = (ReleaseRecord(release=f"pump/{v}", version=v, desired_devices=n) for v, n in ((1, 4), (2, 0)))
+    >>> choose_champion([first, undone]).release
+    'pump/1'
+    """
+    standing = (record for record in releases if not record.is_withdrawn)
+    return max(standing, key=lambda record: (record.desired_devices, record.version), default=None)
 
 
 def fetch_champion(
     fleet: ReleaseFleet, family: FamilyName, trusted: TrustedKeys
 ) -> tuple[bytes, ModelBundle]:
-    """The newest release: its bytes, and what they hold.
+    """The release in force: its bytes, and what they hold.
 
     Raises:
-        ChampionError: there is no release yet, or its bundle is not the one a trusted key signed.
+        ChampionError: there is no release yet, all are withdrawn, or its bundle is not the one a trusted key signed.
         FleetError: it could not be fetched.
     """
-    releases = [record for record in fleet.releases(family) if not record.is_withdrawn]
-    if not releases:
+    releases = fleet.releases(family)
+    chosen = choose_champion(releases)
+    if chosen is None:
+        withdrawn = f" that is not withdrawn (of {len(releases)})" if releases else ""
         raise ChampionError(
-            f"the fleet holds no release of family {family!r}; publish version 1 first (fedge-aggregator initial-release)"
+            f"the fleet holds no release of family {family!r}{withdrawn}; publish version {next_version(fleet, family)} first (fedge-aggregator initial-release)"
         )
-    newest = max(releases, key=lambda record: record.version)
-    content = fleet.bundle(family, newest.version)
+    content = fleet.bundle(family, chosen.version)
     bundle = read_champion(content, trusted)
-    if bundle.manifest.release != newest.release:
+    if bundle.manifest.release != chosen.release:
         raise ChampionError(
-            f"the fleet hands out {bundle.manifest.release!r} as {newest.release!r}; its store is damaged"
+            f"the fleet hands out {bundle.manifest.release!r} as {chosen.release!r}; its store is damaged"
         )
     return content, bundle
 
@@ -46,9 +63,9 @@ def read_champion(content: bytes, trusted: TrustedKeys) -> ModelBundle:
     try:
         return read_bundle(open_bundle(content, trusted))
     except (ProtocolError, ModelError) as error:
-        raise ChampionError(f"the fleet's newest release cannot be trained from: {error}") from None
+        raise ChampionError(f"the fleet's release in force cannot be trained from: {error}") from None
 
 
 def next_version(fleet: ReleaseFleet, family: FamilyName) -> int:
-    """The version after the newest; 1 where there is none."""
+    """The version after the newest ever published, withdrawn or not; 1 where there is none."""
     return 1 + max((record.version for record in fleet.releases(family)), default=0)

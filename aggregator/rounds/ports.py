@@ -43,11 +43,15 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseRecord:
-    """A release as the fleet lists it; a withdrawn one keeps its version but is nobody's champion."""
+    """A release as the fleet lists it; a withdrawn one keeps its version but is nobody's champion.
+
+    `desired_devices` is how many devices shall run it now; 0 from a fleet that does not say.
+    """
 
     release: str
     version: int
     is_withdrawn: bool = False
+    desired_devices: int = 0
 
 
 class Session(Protocol):

@@ -124,6 +124,12 @@ class Releasing:
                 f"release {release} is published, but its rollout was refused: {refused}",
             )
         run = msgspec.structs.replace(run, rollout=rollout)
+        # what people reading the run must know: no device gets the release until somebody has said so
+        became = (
+            f"waits for a person: fedge-fleet rollouts approve {rollout}, then start it"
+            if template.get("require_approval")
+            else "started"
+        )
         return self._journal.end(
-            run, RunState.COMPLETED, f"release {release} is published and rollout {rollout} started"
+            run, RunState.COMPLETED, f"release {release} is published and rollout {rollout} {became}"
         )

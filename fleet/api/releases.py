@@ -1,20 +1,23 @@
-"""Releases: publish a signed bundle, read its record, download its bytes whole or in part."""
+"""Releases: publish a signed bundle, read its record, withdraw it, download its bytes whole or in part."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device_or
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, equals
 from fleet.errors import TooLargeError
-from fleet.releases import bundle_path, find_release
+from fleet.releases import bundle_path, count_devices, find_release
+from fleet.rollouts.operations import withdraw_release
 from fleet.storage.release_tables import Release
 from protocol.names import split_release_id
 from service.access import require
@@ -29,7 +32,11 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class ReleaseView(BaseModel):
-    """A release's record. `manifest.provenance` says which training run made it and what it was judged by."""
+    """A release's record. `manifest.provenance` says which training run made it and what it was judged by.
+
+    `desired_devices` is how many devices shall run it now. Of those that are not withdrawn, the one with the most (of
+    equals the newest) is what training builds upon and is judged against.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,6 +50,7 @@ class ReleaseView(BaseModel):
                 "bundle_path": "/v1/releases/rotating-machine/2/bundle",
                 "published_by": "publisher:aggregator",
                 "published_at": 1767225600.0,
+                "desired_devices": 12,
                 "withdrawn_at": None,
                 "withdrawn_reason": None,
                 "manifest": {"format": 1, "family": "rotating-machine", "version": 2},
@@ -59,21 +67,39 @@ class ReleaseView(BaseModel):
     bundle_path: str
     published_by: str
     published_at: float
+    desired_devices: int
     withdrawn_at: float | None
     withdrawn_reason: str | None
     manifest: dict[str, Any]
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, release: Release) -> ReleaseView:
-        """The view of a row."""
-        derived = {"id", "bundle_path", "provenance"}
+    def of(cls, release: Release, devices: Mapping[str, int]) -> ReleaseView:
+        """The view of a row; `devices` is what `count_devices` says."""
+        name = f"{release.family}/{release.version}"
+        derived = {
+            "id": name,
+            "bundle_path": bundle_path(release.family, release.version),
+            "provenance": release.manifest["provenance"],
+            "desired_devices": devices.get(name, 0),
+        }
         return cls(
-            **{name: getattr(release, name) for name in cls.model_fields if name not in derived},
-            id=f"{release.family}/{release.version}",
-            bundle_path=bundle_path(release.family, release.version),
-            provenance=release.manifest["provenance"],
+            **{name: getattr(release, name) for name in cls.model_fields if name not in derived}, **derived
         )
+
+    @classmethod
+    def find(cls, session: Session, family: str, version: int) -> ReleaseView:
+        """The view of a release; raises NotFoundError."""
+        return cls.of(find_release(session, family, version), count_devices(session, [family]))
+
+
+class Withdrawal(BaseModel):
+    """Why a release is withdrawn, for whoever would roll it out or build upon it."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"reason": "alarms on every cold start"}}
+    )
+    reason: str = Field(min_length=1, max_length=500)
 
 
 @router.post(
@@ -106,7 +132,12 @@ async def publish_release(
     if not is_new:
         response.status_code = 200
     response.headers["Location"] = f"/v1/releases/{release.family}/{release.version}"
-    return ReleaseView.of(release)
+    return await asyncio.to_thread(_show, services, release.family, release.version)
+
+
+def _show(services: Services, family: str, version: int) -> ReleaseView:
+    with services.database.read() as session:
+        return ReleaseView.find(session, family, version)
 
 
 @router.get("/releases")
@@ -124,7 +155,9 @@ def list_releases(
         after_family, after_version = split_release_id(decode_cursor(cursor))
         rows = rows.where(tuple_(Release.family, Release.version) > tuple_(after_family, after_version))
     with services.database.read() as session:
-        views = [ReleaseView.of(release) for release in session.scalars(rows)]
+        found = session.scalars(rows).all()
+        devices = count_devices(session, {release.family for release in found})
+        views = [ReleaseView.of(release, devices) for release in found]
     return cut_page(views, limit, key=lambda view: view.id)
 
 
@@ -136,8 +169,27 @@ def show_release(
     services: Annotated[Services, Depends(get_services)],
 ) -> ReleaseView:
     """One release's record."""
-    with services.database.read() as session:
-        return ReleaseView.of(find_release(session, family, version))
+    return _show(services, family, version)
+
+
+@router.post("/releases/{family}/{version}:withdraw")
+def withdraw(
+    *,
+    family: str,
+    version: int,
+    asked: Withdrawal,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> ReleaseView:
+    """Take a release back: nobody builds upon it any more, and a rollout of it needs `force`. It cannot be undone.
+
+    It sends no device anywhere: `desired_devices` says how many shall still run it, until another release is rolled out to
+    them. 409 names a rollout of it that is under way: roll that back instead. Withdrawing twice changes nothing.
+    """
+    withdraw_release(
+        services.database, family, version, reason=asked.reason, actor=caller.actor, now=services.now()
+    )
+    return _show(services, family, version)
 
 
 @router.get(

@@ -16,7 +16,7 @@ from service.errors import ClientError
 __all__ = ["anomalies", "devices", "drift", "releases"]
 
 devices = typer.Typer(help="Devices: list, show, revoke, accept as normal.", no_args_is_help=True)
-releases = typer.Typer(help="Releases: list, show, publish.", no_args_is_help=True)
+releases = typer.Typer(help="Releases: list, show, publish, withdraw.", no_args_is_help=True)
 
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most items")]
 SinceOption = Annotated[float | None, typer.Option("--since", help="Received at or after, Unix seconds")]
@@ -140,7 +140,8 @@ def releases_list(
             "published": lambda r: show_time(r["published_at"]),
             "trigger": lambda r: r["provenance"]["trigger"],
             "rounds": lambda r: r["provenance"]["rounds"],
-            "devices": lambda r: r["provenance"]["participants"],
+            "learnt from": lambda r: r["provenance"]["participants"],
+            "runs on": lambda r: r["desired_devices"],
             "withdrawn": lambda r: r["withdrawn_reason"],
         },
         as_json=as_json,
@@ -183,6 +184,27 @@ def releases_publish(
         print_json(record)
     else:
         print(f"published {record['id']} ({record['size_bytes']} bytes, SHA-256 {record['sha256'][:12]}…)")
+
+
+@releases.command("withdraw")
+def releases_withdraw(
+    release: Annotated[str, typer.Argument(help="family/version")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever would roll it out")],
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a release back: nobody builds upon it, and a rollout of it needs force. It cannot be undone."""
+    family, version = split_release_id(release)
+    with connect(url, ca, token_file) as client:
+        record = client.post(f"/v1/releases/{family}/{version}:withdraw", {"reason": reason})
+    if as_json:
+        print_json(record)
+        return
+    print(f"withdrawn: {record['id']} ({record['withdrawn_reason']})")
+    if record["desired_devices"]:
+        print(f"{record['desired_devices']} devices shall still run it: roll another release out to them")
 
 
 def anomalies(

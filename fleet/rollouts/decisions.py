@@ -49,6 +49,13 @@ SETTLE_S: Final = 5.0
 MAXIMUM_RETURNS: Final = 3
 """How often a device is told to go back; after that a person must look at it."""
 
+_WAITING_FOR_A_PERSON: Final = {
+    RolloutState.WAITING_FOR_APPROVAL: "somebody other than its creator to approve it",
+    RolloutState.READY: "a person to start it",
+    RolloutState.PAUSED: "a person to resume, cancel or roll it back",
+}
+"""In these states nothing happens by itself."""
+
 
 def decide(rollout: Rollout, observations: Observations, now: float) -> Decision:
     """What follows for `rollout` from `observations` at Unix second `now`.
@@ -295,8 +302,8 @@ def explain(rollout: Rollout, observations: Observations, now: float) -> str:
             e.returned_at is not None and e.restored_at is None for e in rollout.executions.values()
         )
         return f"{waiting} devices have not confirmed that they are back"
-    if rollout.state is RolloutState.PAUSED:
-        return "a person to resume, cancel or roll it back"
+    if rollout.state in _WAITING_FOR_A_PERSON:
+        return _WAITING_FOR_A_PERSON[rollout.state]
     if rollout.state is not RolloutState.RUNNING or group is None:
         return ""
     executions = rollout.of_group(group.number)

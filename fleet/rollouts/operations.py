@@ -1,4 +1,4 @@
-"""What the API may ask of rollouts: preview, create, carry out a verb. Each is one transaction.
+"""What the API may ask of rollouts: preview, create, carry out a verb, withdraw a release. Each is one transaction.
 
 Called on worker threads. Desired states are announced after the transaction has committed, never inside it.
 """
@@ -19,7 +19,7 @@ from fleet.releases import find_release
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Decision, Execution, Group, MoveRollout, Rollout
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import OCCUPYING, RolloutState
 from fleet.rollouts.store import (
     find_rollout,
     insert_rollout,
@@ -33,7 +33,7 @@ from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId, split_release_id
 
-__all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout"]
+__all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout", "withdraw_release"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def _check_releases(session: Session, plan: RolloutPlan) -> None:
         record = find_release(session, *split_release_id(release))
         if record.withdrawn_at is not None and not plan.force:
             raise ConflictError(
-                f"release {release} was withdrawn ({record.withdrawn_reason}); set force to roll it out all the same"
+                f"release {release} was withdrawn ({record.withdrawn_reason}); a plan must set force to roll it out all the same"
             )
 
 
@@ -173,12 +173,14 @@ def carry_out_verb(
 
     Raises:
         NotFoundError: there is no such rollout.
-        ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices.
+        ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices, or its
+            release was withdrawn since the rollout was created.
     """
     with database.write() as session:
         rollout, record = find_rollout(session, rollout_id)
         if verb is Verb.START:
             _check_devices_are_free(session, rollout_id)
+            _check_releases(session, rollout.plan)
         observations = observe(session, rollout, now)
         decision = carry_out(
             rollout, verb, actor=actor, creator=record.created_by, observations=observations, now=now
@@ -193,6 +195,33 @@ def carry_out_verb(
             devices=len(devices),
         )
     publisher.announce(devices)
+
+
+def withdraw_release(
+    database: Database, family: str, version: int, *, reason: str, actor: str, now: float
+) -> None:
+    """Take a release back by a person's word; withdrawing it twice changes nothing.
+
+    Raises:
+        NotFoundError: there is no such release.
+        ConflictError: a rollout of it is under way, whose devices would be left on it.
+    """
+    release = f"{family}/{version}"
+    with database.write() as session:
+        record = find_release(session, family, version)
+        if record.withdrawn_at is not None:
+            return
+        rollout = session.scalar(
+            select(RolloutRecord.id).where(
+                RolloutRecord.release == release, RolloutRecord.state.in_(list(OCCUPYING))
+            )
+        )
+        if rollout is not None:
+            raise ConflictError(
+                f"rollout {rollout} of release {release} is under way; roll it back, which withdraws the release and gives its devices back what they ran"
+            )
+        record.withdrawn_at, record.withdrawn_reason = now, reason
+        audit.record(session, at=now, actor=actor, action="release_withdrawn", subject=release, reason=reason)
 
 
 def _check_devices_are_free(session: Session, rollout_id: str) -> None:

@@ -13,7 +13,11 @@ __all__ = ["Release"]
 
 
 class Release(Base):
-    """One release of a model family. `manifest` holds its provenance; `withdrawn_at` is set when a rollout undid it."""
+    """One release of a model family. `manifest` holds its provenance.
+
+    `withdrawn_at` is set when a rollout undid it, or a person took it back: nobody builds upon it, and another rollout
+    of it needs `force`.
+    """
 
     __tablename__ = "releases"
 

@@ -174,6 +174,8 @@ class InProcessFederation:
 class FleetInMemory:
     devices: Sequence[DeviceId]
     bundles: dict[int, bytes] = field(default_factory=lambda: {1: first_bundle()})
+    desired: dict[int, int] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
     rollouts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
     on_publish: Callable[[], None] = lambda: None
@@ -188,7 +190,15 @@ class FleetInMemory:
 
     def releases(self, family: FamilyName) -> list[ReleaseRecord]:
         self._fail()
-        return [ReleaseRecord(release=f"{family}/{v}", version=v) for v in self.bundles]
+        return [
+            ReleaseRecord(
+                release=f"{family}/{v}",
+                version=v,
+                is_withdrawn=v in self.withdrawn,
+                desired_devices=self.desired.get(v, 0),
+            )
+            for v in self.bundles
+        ]
 
     def bundle(self, family: FamilyName, version: int) -> bytes:
         self._fail()

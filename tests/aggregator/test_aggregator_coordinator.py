@@ -129,6 +129,19 @@ def test_a_candidate_that_is_no_better_is_rejected_with_reasons(tmp_path: Path) 
     assert [check.name for check in run.checks] == ["improvement", "alarm_rate"]
 
 
+def test_after_an_undo_four_runs_are_judged_against_the_release_in_force_under_versions_of_their_own(
+    world: World,
+) -> None:
+    undone = world.run()
+    assert undone.release == "pump/2"
+    world.fleet.desired = {1: 4}  # a rollout of pump/1 gave every device back what it ran before
+    for number in range(2, 6):
+        run = world.coordinator().advance(world.add_run(f"run-{number}").id)
+        assert run.base_release == "pump/1"
+        assert run.champion_loss == undone.champion_loss
+        assert (run.state, run.release) == (RunState.COMPLETED, f"pump/{number + 1}"), run.detail
+
+
 def test_an_int8_model_too_far_from_float_is_rejected(tmp_path: Path) -> None:
     strict = changed(POLICY, gate__maximum_int8_error=1e-9)
     world = World(tmp_path, policy=strict)
@@ -143,6 +156,15 @@ def test_the_rollout_template_is_started_for_the_new_release(tmp_path: Path) -> 
     run = world.run()
     assert run.rollout == "rollout-1"
     assert list(world.fleet.rollouts.values()) == [{"target_query": "family==pump", "release": "pump/2"}]
+    assert run.detail == "release pump/2 is published and rollout rollout-1 started"
+
+
+def test_a_rollout_that_needs_approval_is_said_to_wait_for_a_person(tmp_path: Path) -> None:
+    run = World(tmp_path, policy=changed(POLICY, rollout={"require_approval": True})).run()
+    assert run.detail == (
+        "release pump/2 is published and rollout rollout-1 waits for a person: fedge-fleet rollouts approve rollout-1,"
+        " then start it"
+    )
 
 
 def test_a_refused_rollout_leaves_the_release_published_and_says_so(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from waiting import AMPLE_S
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError
 from aggregator.fleet_client import FleetClient
+from aggregator.rounds.ports import ReleaseRecord
 from aggregator.settings import FleetSettings
 from aggregator.triggers import DriftSummary
 from runtime.errors import SettingsError
@@ -100,6 +101,22 @@ def test_publishing_the_same_bytes_twice_is_fine_and_others_are_a_conflict(
     with pytest.raises(FleetRefusedError, match="pump/1 exists") as refused:
         client.publish(first_bundle())
     assert refused.value.status == 409
+
+
+def test_a_release_comes_with_how_many_devices_shall_run_it_and_from_an_older_fleet_with_none(
+    client: FleetClient, fleet: PagingFleet
+) -> None:
+    fleet.nonsense = {
+        "items": [
+            {"id": "pump/1", "withdrawn_at": None, "desired_devices": 7},
+            {"id": "pump/2", "withdrawn_at": 5.0},
+        ],
+        "next_cursor": None,
+    }
+    assert client.releases(FAMILY) == [
+        ReleaseRecord(release="pump/1", version=1, desired_devices=7),
+        ReleaseRecord(release="pump/2", version=2, is_withdrawn=True),
+    ]
 
 
 def test_a_rollout_is_made_and_started_once(client: FleetClient, fleet: PagingFleet) -> None:

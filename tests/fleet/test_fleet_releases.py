@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import Machine, bundle, enrol_directly
 
+from fleet.storage.device_tables import Device, DeviceState
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -119,3 +120,85 @@ def test_paging_through_releases_gives_each_once_in_order(fleet: Fleet) -> None:
     first = fleet.call("GET", "/v1/releases?family=fan&limit=2").json()
     second = fleet.call("GET", f"/v1/releases?family=fan&limit=2&cursor={first['next_cursor']}").json()
     assert [r["version"] for r in first["items"] + second["items"]] == [1, 2, 3]
+
+
+def make_family(fleet: Fleet, family: str, *devices: str) -> None:
+    """Enrolled devices and releases 1 to 3 of a family that no other test asks for."""
+    enrol_directly(fleet.database, *(Machine(name=name) for name in devices))
+    with fleet.database.write() as session:
+        for name in devices:
+            session.get_one(Device, name).family = family
+    for version in (1, 2, 3):
+        content = bundle(version, family=family)
+        assert fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=content).status_code == 201
+
+
+def roll_out(fleet: Fleet, family: str, version: int, *verbs: str, **changes: Any) -> Any:
+    """Create a rollout to every device of a family and say some verbs; the last answer."""
+    plan = {"name": "all", "release": f"{family}/{version}", "groups": [{"percentage": 100}]} | changes
+    answer = fleet.call("POST", "/v1/rollouts", Role.OPERATOR, json=plan)
+    for verb in verbs:
+        answer = fleet.call("POST", f"/v1/rollouts/{answer.json()['id']}:{verb}", Role.OPERATOR)
+    return answer
+
+
+def in_force(fleet: Fleet, family: str) -> dict[int, int]:
+    listed = fleet.call("GET", f"/v1/releases?family={family}").json()["items"]
+    return {item["version"]: item["desired_devices"] for item in listed}
+
+
+def withdraw(fleet: Fleet, family: str, version: int, role: Role = Role.OPERATOR) -> Any:
+    path = f"/v1/releases/{family}/{version}:withdraw"
+    return fleet.call("POST", path, role, json={"reason": "alarms on every cold start"})
+
+
+def test_a_release_says_how_many_devices_shall_run_it_also_after_an_undo(fleet: Fleet) -> None:
+    make_family(fleet, "counted", "c-1", "c-2", "c-3", "c-4")
+    assert in_force(fleet, "counted") == {1: 0, 2: 0, 3: 0}
+    with fleet.database.write() as session:
+        for name, version in (("c-1", 1), ("c-2", 1), ("c-3", 3), ("c-4", 1)):
+            session.get_one(Device, name).release = f"counted/{version}"
+        session.get_one(Device, "c-4").state = DeviceState.REVOKED
+    # nobody was told anything: a device keeps what it has
+    assert in_force(fleet, "counted") == {1: 2, 2: 0, 3: 1}
+    roll_out(fleet, "counted", 2, "start", target_query="id=in=(c-1,c-3)", rollback_to="counted/1")
+    assert in_force(fleet, "counted") == {1: 1, 2: 2, 3: 0}
+    assert fleet.call("GET", "/v1/releases/counted/2").json()["desired_devices"] == 2
+    running = fleet.call("GET", "/v1/rollouts?state=RUNNING").json()["items"][0]["id"]
+    fleet.call("POST", f"/v1/rollouts/{running}:rollback", Role.OPERATOR)
+    assert in_force(fleet, "counted") == {1: 3, 2: 0, 3: 0}
+    assert fleet.call("GET", "/v1/releases/counted/2").json()["withdrawn_at"] is not None
+
+
+def test_a_person_withdraws_a_release_for_good_and_nobody_rolls_it_out_without_force(fleet: Fleet) -> None:
+    make_family(fleet, "taken", "t-1", "t-2")
+    waiting = roll_out(fleet, "taken", 2).json()["id"]
+    for role in (Role.VIEWER, Role.PUBLISHER):
+        is_problem(withdraw(fleet, "taken", 2, role), 403, "needs operator")
+    is_problem(withdraw(fleet, "taken", 9), 404, "taken/9")
+    is_problem(fleet.call("POST", "/v1/releases/taken/2:withdraw", Role.OPERATOR, json={"reason": ""}), 422)
+    first = withdraw(fleet, "taken", 2)
+    assert first.status_code == 200, first.text
+    assert first.json()["withdrawn_reason"] == "alarms on every cold start"
+    assert withdraw(fleet, "taken", 2).json() == first.json()
+    lines = fleet.call("GET", "/v1/audit?subject=taken/2&action=release_withdrawn", Role.ADMIN).json()[
+        "items"
+    ]
+    assert [(line["actor"], line["detail"]) for line in lines] == [
+        ("operator:a-operator", {"reason": "alarms on every cold start"})
+    ]
+    # also a rollout that was created before is not begun
+    late = fleet.call("POST", f"/v1/rollouts/{waiting}:start", Role.OPERATOR)
+    is_problem(late, 409, "taken/2 was withdrawn (alarms on every cold start)")
+    is_problem(roll_out(fleet, "taken", 2), 409, "must set force")
+    assert roll_out(fleet, "taken", 2, "start", force=True).json()["state"] == "RUNNING"
+
+
+def test_a_release_that_is_being_rolled_out_is_rolled_back_and_not_withdrawn(fleet: Fleet) -> None:
+    make_family(fleet, "busy", "b-1")
+    rollout = roll_out(fleet, "busy", 2, "start").json()["id"]
+    is_problem(withdraw(fleet, "busy", 2), 409, rollout, "roll it back")
+    assert fleet.call("GET", "/v1/releases/busy/2").json()["withdrawn_at"] is None
+    assert withdraw(fleet, "busy", 3).status_code == 200
+    fleet.call("POST", f"/v1/rollouts/{rollout}:cancel", Role.OPERATOR)
+    assert withdraw(fleet, "busy", 2).status_code == 200

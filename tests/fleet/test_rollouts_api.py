@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from runtime.errors import SettingsError
 from service.client import ApiClient
 from service.errors import ClientError
 from service.roles import Role
+
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 
 
 @pytest.fixture
@@ -76,6 +79,24 @@ def test_create_start_and_watch_a_rollout(api: TestClient, world: RolloutWorld) 
     assert {e["device"] for e in executions} == set(started["groups"][0]["members"])
     assert [e["step"] for e in executions if e["device"] == device] == ["COMMITTED"]
     assert rest["next_cursor"] is None
+
+
+def test_what_a_run_learnt_waits_for_a_person_with_the_rollout_of_the_example(
+    api: TestClient, tokens: dict[str, str]
+) -> None:
+    settings = tomllib.loads((EXAMPLES / "aggregator.toml").read_text())
+    body = {**settings["family"][0]["rollout"], "name": "pump/2 by run-1", "release": "pump/2"}
+    aggregator = {"Authorization": f"Bearer {tokens['agg']}"}
+    made = api.post("/v1/rollouts", json=body, headers=aggregator).json()
+    assert (made["state"], made["waiting_for"]) == (
+        "WAITING_FOR_APPROVAL",
+        "somebody other than its creator to approve it",
+    )
+    path = f"/v1/rollouts/{made['id']}"
+    assert api.post(f"{path}:start", headers=aggregator).status_code == 409
+    assert api.post(f"{path}:approve", headers=aggregator).status_code == 409
+    assert api.post(f"{path}:approve").json()["waiting_for"] == "a person to start it"
+    assert api.post(f"{path}:start").json()["state"] == "RUNNING"
 
 
 def test_the_engine_of_the_service_moves_a_rollout_on(api: TestClient, world: RolloutWorld) -> None:

@@ -662,6 +662,11 @@ def test_a_person_is_told_what_a_rollout_waits_for() -> None:
         return explain(world.rollout, world.observations, world.now if now is None else now)
 
     assert waits_for() == "0 of 2 devices needed run the release"
+    for state, words in (
+        (RolloutState.WAITING_FOR_APPROVAL, "somebody other than its creator to approve it"),
+        (RolloutState.READY, "a person to start it"),
+    ):
+        assert explain(replace(world.rollout, state=state), world.observations, world.now) == words
     world.report(first, S.SUCCEEDED)
     world.report(second, S.SUCCEEDED)
     world.tick(1)
