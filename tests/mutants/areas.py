@@ -50,7 +50,7 @@ AREAS = (
     Area(
         name="secure-sum",
         code=("protocol/secure_sum/*.py",),
-        tests=("tests/protocol/test_secure_sum_*.py",),
+        tests=("tests/protocol/test_limits.py", "tests/protocol/test_secure_sum_*.py"),
     ),
     Area(
         name="privacy",

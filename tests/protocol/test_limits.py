@@ -31,6 +31,8 @@ from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, Birth
 from protocol.names import check_name, release_id, split_release_id
+from protocol.secure_sum.device_rules import DevicePolicy
+from protocol.secure_sum.messages import MAX_BYTES
 from protocol.topics import device_topic, parse_device_topic, training_topic
 
 pytestmark = pytest.mark.edge
@@ -326,3 +328,45 @@ def test_a_header_may_have_1024_bytes() -> None:
     assert decode_vector(npy(padded, bytes(8))).shape == (2,)
     with pytest.raises(QuestionError, match=r"not a \.npy vector"):
         decode_vector(npy(" " + padded, bytes(8)))
+
+
+# --- the secure sum: what a device or server reads of one message, checked before it is parsed --------------------------------
+
+
+def test_messages_of_the_secure_sum_have_these_sizes_at_most() -> None:
+    # 16,384 devices at 100 bytes, 2,048 neighbours at 340 bytes of sealed shares, 67 million words of 4 bytes.
+    assert {kind.__name__: size for kind, size in MAX_BYTES.items()} == {
+        "Announcement": 1_024,
+        "Advertisement": 1_024,
+        "CohortBook": 3_736_576,
+        "SealedShares": 697_344,
+        "ShareDelivery": 699_392,
+        "MaskedInput": 268_436_480,
+        "SurvivorList": 3_072,
+        "SurvivorConfirmation": 1_024,
+        "UnmaskRequest": 701_440,
+        "RevealedShares": 574_464,
+    }
+
+
+@pytest.mark.parametrize(
+    "floors",
+    [{"corrupt_fraction": 0.0}, {"corrupt_fraction": 0.999}, {"secrecy_bits": 1}, {"secrecy_bits": 128}],
+)
+def test_a_device_takes_every_floor_that_means_something(floors: dict[str, float]) -> None:
+    DevicePolicy(**floors)  # type: ignore[arg-type] # by name
+
+
+@pytest.mark.parametrize(
+    "floors",
+    [
+        {"corrupt_fraction": -0.001},
+        {"corrupt_fraction": 1.0},
+        {"corrupt_fraction": 1.5},
+        {"secrecy_bits": 0},
+        {"secrecy_bits": 129},
+    ],
+)
+def test_a_device_refuses_a_floor_that_is_no_share_or_no_number_of_bits(floors: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"corrupt_fraction must be in \[0, 1\) and secrecy_bits 1 to 128"):
+        DevicePolicy(**floors)  # type: ignore[arg-type] # by name

@@ -140,6 +140,14 @@ def test_a_value_clipped_in_float32_is_taken_as_its_bound() -> None:
     assert words[0] == largest_integer(32, 10)
 
 
+def test_half_a_step_of_float32_beyond_the_bound_is_the_bound_and_more_is_not() -> None:
+    codec = one_part(1.0)
+    for sign in (1.0, -1.0):
+        codec.encode(np.array([sign * (1 + 2.0**-22)]), os.urandom)
+        with pytest.raises(FixedPointError, match="clip it first"):
+            codec.encode(np.array([sign * (1 + 2.0**-21)]), os.urandom)
+
+
 @pytest.mark.parametrize("value", [1.001, -1.001, np.inf, -np.inf, np.nan, 1e300])
 def test_a_value_beyond_its_bound_is_refused_and_named(value: float) -> None:
     codec = FixedPointCodec(

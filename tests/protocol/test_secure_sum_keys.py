@@ -98,3 +98,8 @@ def test_keys_of_another_length_are_refused(length: int) -> None:
         key_pair_from_secret(bytes(length))
     with pytest.raises(KeyAgreementError, match=f"public key is 32 bytes, got {length}"):
         shared_secret(bytes(32), bytes(length))
+
+
+def test_a_point_of_small_order_would_make_the_secret_known_and_is_refused() -> None:
+    with pytest.raises(KeyAgreementError, match="public key 0000"):
+        shared_secret(bytes(range(32)), bytes(32))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from protocol.secure_sum import advertisements
 from protocol.secure_sum.errors import KeyAgreementError
 from protocol.secure_sum.keys import (
     RoundBinding,
@@ -178,3 +179,11 @@ def test_shares_worked_out_by_hand_combine() -> None:
     at_two[0], at_minus_one[0] = 11, 2
     secret = combine([2, PRIME - 1], [at_two.tobytes(), at_minus_one.tobytes()])
     assert secret == (5).to_bytes(32, "little")
+
+
+def test_a_commitment_to_a_seed_is_the_hash_of_its_names_and_the_seed() -> None:
+    fields = (b"fedge/secure-sum/seed/v1", b"s", (1).to_bytes(8, "big"), b"d01", bytes(range(32)))
+    assert (
+        advertisements._commitment("s", 1, "d01", bytes(range(32)))
+        == hashlib.sha256(framed(*fields)).digest()
+    )

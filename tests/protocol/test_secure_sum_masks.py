@@ -165,7 +165,13 @@ def test_seeds_and_vectors_of_another_shape_are_refused() -> None:
         add_masks(words, added=[bytes(16)], generator=AES)
     read_only = np.zeros(8, np.uint32)
     read_only.flags.writeable = False
-    for wrong in (np.zeros(8, np.int64), np.zeros((2, 4), np.uint32), words[::2], read_only):
+    wrongs = (
+        np.zeros(8, np.int64),
+        np.zeros(8, np.int8),
+        np.zeros((2, 4), np.uint32),
+        np.zeros((), np.uint32),
+    )
+    for wrong in (*wrongs, words[::2], read_only):
         with pytest.raises(MaskError, match="contiguous writable uint32 vector"):
             add_masks(wrong, added=[bytes(32)], generator=AES)
 

@@ -215,6 +215,50 @@ def test_an_infeasible_plan_names_what_to_change_and_the_change_works(request_: 
 
 
 @pytest.mark.parametrize(
+    ("request_", "advice"),
+    [
+        (
+            PlanRequest(cohort=10, dropout_fraction=0.6),
+            "lower dropout_fraction to 0.49 or raise cohort to 131",
+        ),
+        (
+            PlanRequest(cohort=130, dropout_fraction=0.5, split_view_safe=True),
+            "lower dropout_fraction to 0.39 or set split_view_safe to false",
+        ),
+        (
+            PlanRequest(cohort=200, corrupt_fraction=0.6, dropout_fraction=0.6),
+            "lower dropout_fraction to 0.38 or lower corrupt_fraction to 0.38",
+        ),
+        (
+            PlanRequest(cohort=10, corrupt_fraction=0.95, dropout_fraction=0.95, split_view_safe=True),
+            "lower dropout_fraction to 0.09",
+        ),
+        (
+            PlanRequest(cohort=20, corrupt_fraction=0.5, dropout_fraction=0.3, split_view_safe=True),
+            "lower dropout_fraction to 0.24 or lower corrupt_fraction to 0.39 or set split_view_safe to false",
+        ),
+    ],
+)
+def test_only_what_helps_is_advised_and_all_of_it(request_: PlanRequest, advice: str) -> None:
+    with pytest.raises(InfeasiblePlanError) as refusal:
+        plan(request_)
+    assert str(refusal.value).split(": ", 1)[1] == advice
+
+
+@pytest.mark.parametrize(
+    ("cohort", "degree", "threshold"),
+    [(20, 19, 11), (20, 8, 5), (128, 127, 65), (129, 128, 26), (200, 199, 41), (200, 8, None)],
+)
+def test_only_a_complete_graph_of_128_devices_or_fewer_is_judged_as_one(
+    cohort: int, degree: int, threshold: int | None
+) -> None:
+    found = secrecy_threshold(
+        cohort=cohort, degree=degree, corrupt_fraction=0.2, secrecy_bits=20, split_view_safe=False
+    )
+    assert found == threshold
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"cohort": 1}, "2 to 16384 devices, got cohort 1"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.secure_sum import shamir
 from protocol.secure_sum.errors import ShareError
 from protocol.secure_sum.shamir import (
     LIMBS,
@@ -177,8 +178,12 @@ def test_a_secret_or_share_of_another_shape_is_refused() -> None:
         split(bytes(31), threshold=1, points=[1], random_bytes=os.urandom)
     with pytest.raises(ShareError, match="a share is 36 bytes, got 35"):
         combine([1], [bytes(35)])
-    with pytest.raises(ShareError, match="holds 65535, which is no element of the field"):
+    with pytest.raises(
+        ShareError, match="holds 65535, which is no element of the field: the largest is 65520"
+    ):
         combine([1], [b"\xff" * 36])
+    with pytest.raises(ShareError, match="one point for each of its 2 shares"):
+        combine_many([[1, 2], [1]], [[bytes(36)] * 2, [bytes(36)]])
     with pytest.raises(ShareError, match="one point for each of its 2 shares"):
         combine([1, 2], [bytes(36)])
     with pytest.raises(ShareError, match="one point for each of its 1 shares"):
@@ -193,3 +198,26 @@ def test_a_secret_or_share_of_another_shape_is_refused() -> None:
         combine([], [])
     with pytest.raises(ShareError, match="no secret"):
         split_many([], threshold=1, points=[1], random_bytes=os.urandom)
+
+
+def test_points_that_are_none_are_named_but_no_more_than_five_of_them() -> None:
+    with pytest.raises(ShareError, match=r"points are 1 to \d+, got \[0, 1, 2, 3, 4\]$"):
+        combine([0, 1, 2, 3, 4], [bytes(36)] * 5)
+    with pytest.raises(ShareError, match=r"got \[0, 1, 2, 3, 4\]…$"):
+        combine([0, 1, 2, 3, 4, 5], [bytes(36)] * 6)
+
+
+def test_a_surplus_of_one_in_1024_is_drawn_so_that_a_rejected_value_costs_no_second_call() -> None:
+    asked: list[int] = []
+
+    def zeros(count: int) -> bytes:
+        asked.append(count)
+        return bytes(count)
+
+    split(bytes(32), threshold=129, points=range(1, 130), random_bytes=zeros)
+    # 128 coefficients of 18 limbs, two bytes each, with the surplus of 2 and 8 values.
+    assert asked == [2 * (128 * 18 + 2 + 8)]
+
+
+def test_weights_that_are_remembered_cannot_be_written() -> None:
+    assert not shamir._weights_of((1, 2, 3)).flags.writeable
