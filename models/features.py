@@ -8,7 +8,10 @@ hands ready features on; ``raw`` hands the samples on, time-major, for a model t
 Not here: scaling to the single machine (`models.standardiser`), and any knowledge of shaft speed or bearing geometry:
 a retrofitted sensor rarely has either.
 
-Invariants: a vector is finite float32, its order is that of `FeatureSpec.names` (``raw``: sample by sample),
+What a sensor did not deliver is missing, and stays so: a value that is no finite number becomes NaN in what is made of
+it, and in nothing else (a dead channel's features are NaN, the others are what they always are).
+
+Invariants: a vector is float32 and never infinite, its order is that of `FeatureSpec.names` (``raw``: sample by sample),
 extraction keeps no state.
 
 Sources: R. B. Randall and J. Antoni, "Rolling element bearing diagnostics: a tutorial", MSSP 25 (2011), for envelope
@@ -46,6 +49,8 @@ _ENVELOPE_FROM: Final = 0.15
 _TINY: Final = 1e-12
 """Added before a logarithm or division, so that a dead (all-zero) sensor gives finite features."""
 _SHORTEST_WINDOW: Final = 256
+_LARGEST_SAMPLE: Final = 1e8
+"""Fourth powers of what lies below, summed over a window, are float32 numbers still; no accelerometer comes near."""
 
 _PER_CHANNEL: Final = (
     "log_rms",
@@ -69,7 +74,7 @@ class FeatureExtractor(Protocol):
     """Turns one window into one vector."""
 
     def extract(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(samples, channels) → (F,); raises FeatureError for another shape or a value that is not finite."""
+        """(samples, channels) → (F,), NaN where something is missing; raises FeatureError for another shape."""
 
 
 def VIBRATION_FEATURE_NAMES(channels: int = 1) -> tuple[str, ...]:  # noqa: N802 — a constant that needs the channel count
@@ -137,12 +142,7 @@ class _Passthrough:
             raise FeatureError(
                 f"a window of ready features must hold {self._size} values, got {window.shape}"
             )
-        row = np.asarray(window, np.float32).reshape(self._size)
-        if not np.isfinite(row).all():
-            raise FeatureError(
-                f"feature {int(np.argmin(np.isfinite(row)))} of the window is not a finite number"
-            )
-        return row
+        return _without_infinity(np.asarray(window, np.float32).reshape(self._size))
 
 
 class _RawSamples:
@@ -160,11 +160,7 @@ class _RawSamples:
             raise FeatureError(
                 f"a window must have shape {self._shape} (samples, channels), got {window.shape}"
             )
-        row = np.asarray(window, np.float32).reshape(-1)
-        if not np.isfinite(row).all():
-            at, channel = divmod(int(np.argmin(np.isfinite(row))), self._shape[1])
-            raise FeatureError(f"sample {at} of channel {channel} is not a finite number; check the sensor")
-        return row
+        return _without_infinity(np.asarray(window, np.float32).reshape(-1))
 
 
 class _VibrationFeatures:
@@ -197,13 +193,12 @@ class _VibrationFeatures:
             raise FeatureError(
                 f"a window must have shape {self._shape} (samples, channels), got {window.shape}"
             )
-        features = np.concatenate([self._channel(window[:, c]) for c in range(window.shape[1])])
-        # One check at the end: every sample enters the energy, so a single NaN or infinity shows here.
-        if not np.isfinite(features).all():
-            raise FeatureError("the window holds samples that are not finite numbers; check the sensor")
-        return features
+        return np.concatenate([self._channel(window[:, c]) for c in range(window.shape[1])])
 
     def _channel(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        # Every sample enters every feature: one that is no number, or whose square is none, leaves none.
+        if not np.abs(samples).max() < _LARGEST_SAMPLE:
+            return np.full(len(_PER_CHANNEL), np.nan, np.float32)
         x = samples - samples.mean()
         spectrum = np.fft.rfft(x * self._window)
         return np.concatenate(
@@ -235,6 +230,11 @@ class _VibrationFeatures:
         deviation = squared / level - 1.0
         variance = (deviation @ deviation) / len(deviation) + _TINY
         return np.append(np.log(bands + _TINY), (np.log(peak + _TINY), np.log(variance)))
+
+
+def _without_infinity(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    finite = np.isfinite(row)
+    return row if finite.all() else np.where(finite, row, np.float32(np.nan))
 
 
 def _starts(frequency: NDArray[np.floating], edges_hz: Sequence[float]) -> NDArray[np.intp]:

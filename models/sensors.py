@@ -1,4 +1,4 @@
-"""Which sensors a row of the model's input speaks of: for its scale, for drift, and for the name in an alarm.
+"""Which sensors a row of the model's input speaks of: for its scale, for drift, for what is missing, and for alarms.
 
 Ready features are sensors themselves. A raw window is some hundred values of a few channels: its scale is the
 channel's, drift is watched on each channel's level and spread within the window, and the channel is to blame, not
@@ -6,7 +6,8 @@ sample 37 of it. A drift monitor of one histogram a value would need that many t
 
     row (F,) = samples x channels ─┬─ one mean and deviation a channel ──► standardised row (F,)
                                    ├─ level and log spread a channel ────► drift monitor
-                                   └─ squared error a channel ───────────► contributors
+                                   ├─ squared error a channel ───────────► contributors
+                                   └─ any sample that is NaN ────────────► missing
 
 Invariants: everything keeps the order of `FeatureSpec.names`; nothing here has state.
 """
@@ -41,6 +42,7 @@ class SensorView:
     Attributes:
         names: sensors: features, or channels of a raw window.
         watched: columns of `watch`, for a drift monitor.
+        parts: what can fail by itself: channels where features are computed of them, else the sensors.
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
@@ -56,6 +58,12 @@ class SensorView:
                 f"{name[:_KEPT_OF_A_NAME]} {what}" for what in ("level", "spread") for name in self.names
             )
         )
+        is_computed = spec.kind == "vibration"
+        self.parts: Final[tuple[str, ...]] = (
+            tuple(f"ch{c}" for c in range(1, spec.channels + 1)) if is_computed else self.names
+        )
+        # How a row divides into parts: channel after channel, or sample after sample.
+        self._by_part: Final = (spec.channels, -1, 1) if is_computed else (1, self._samples, len(self.names))
 
     def fit_scale(self, rows: Floats) -> Standardiser:
         """Centre and scale of each sensor from healthy rows (n, F); raises ValueError as `fit_standardiser`."""
@@ -94,6 +102,20 @@ class SensorView:
         centred = windows - level[..., None, :]
         spread = np.sqrt(self._average @ np.square(centred, out=centred))
         return np.concatenate([level, np.log(spread + self._smallest_spread)], axis=-1)
+
+    def missing_parts(self, missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which `parts` (P,) lack something, of a row whose values (F,) are `missing`."""
+        return np.asarray(missing.reshape(self._by_part).any(axis=1).ravel())
+
+    def missing_sensors(self, missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which sensors (S,), those of `names`, lack something, of a row whose values (F,) are `missing`."""
+        return np.asarray(missing.reshape(self._samples, -1).any(axis=0))
+
+    def watch_all_but(self, row: Float, missing: NDArray[np.bool_]) -> Float:
+        """`watch` of one row (F,), NaN for the sensors of which something was `missing` (F,)."""
+        watched = np.array(self.watch(row))
+        watched.reshape(-1, len(self.names))[:, self.missing_sensors(missing)] = np.nan
+        return watched
 
     def blame(self, row: Float, output: Float, count: int) -> tuple[str, ...]:
         """Names of the `count` sensors that a reconstruction (F,) misses most in a row (F,), worst first."""

@@ -4,11 +4,15 @@
 
     rows ─┬─► normal scores ─► CUSUM charts     `watch`: as often as one likes, a few microseconds a call
           ├─► repeats ─► stuck                  `watch`
+          ├─► gaps ─► missing                   `fill`, before the others see the rows
           ├─► EWMA-histograms, two rates        `count`: in larger blocks, for shape shows slowly anyhow
           └─► range                             `count`
 
 Every column (a sensor, or as the last one the anomaly score) keeps the same run length between false alarms; the score
 has the charts for a rising mean only, for falling errors are a model that got better.
+
+What is missing is told as missing and must not look like anything else: in its place the detectors see the reference's
+own deciles in turn, which are calm on every chart and fill every bin alike.
 
 Invariants: `ratios` are statistic ÷ threshold, 0 where a detector does not watch a column.
 """
@@ -23,8 +27,8 @@ from numpy.typing import NDArray
 from models.drift.calibration import HISTOGRAM_RATES, SHARES, histogram_threshold, stuck_run, threshold
 from models.drift.cusum import CHARTS, CusumCharts
 from models.drift.ewma_histogram import EwmaHistogram
-from models.drift.normal_scores import NormalScores
-from models.drift.reference import DriftReference, has_tied_edges
+from models.drift.normal_scores import DECILE_CENTRES, NormalScores
+from models.drift.reference import BINS, DriftReference, has_tied_edges
 from models.drift.sensor_checks import SensorChecks
 
 __all__ = ["DETECTORS", "Detectors"]
@@ -34,13 +38,15 @@ DETECTORS: Final = (
     *(f"histogram λ={rate:g}" for rate in HISTOGRAM_RATES),
     "stuck",
     "out of range",
+    "missing",
 )
 """Names of the rows of `Detectors.ratios`."""
 
 _CHARTS: Final = slice(0, len(CHARTS))
 _HISTOGRAMS: Final = slice(len(CHARTS), len(CHARTS) + len(HISTOGRAM_RATES))
-_STUCK: Final = len(DETECTORS) - 2
-_OUTSIDE: Final = len(DETECTORS) - 1
+_STUCK: Final = DETECTORS.index("stuck")
+_OUTSIDE: Final = DETECTORS.index("out of range")
+_MISSING: Final = DETECTORS.index("missing")
 _STATISTIC_OF_CHART: Final = ("small shift", "small shift", "shift", "shift", "spread up", "spread down")
 _CEILING: Final = 1.5
 """Sums stop at one and a half times their threshold, so that recovery does not take as long as the drift did."""
@@ -61,11 +67,11 @@ class Detectors:
         run_length: ARL0 of each column, windows.
         factor: multiplies every statistical threshold.
         shortest_stuck: windows in a row with the same value that count as stuck at the earliest.
-        range_windows: windows in a row that count as out of range.
+        range_windows: windows in a row that count as out of range, or as missing.
 
     Attributes:
-        ratios: statistic ÷ threshold (10, F + 1): the rows of `DETECTORS` as of the last `watch` and `count`.
-        thresholds: (10, F + 1); infinite where a detector does not watch a column.
+        ratios: statistic ÷ threshold (11, F + 1): the rows of `DETECTORS` as of the last `watch`, `fill` and `count`.
+        thresholds: (11, F + 1); infinite where a detector does not watch a column.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Detectors:
                 shortest=shortest_stuck,
             )
         self.thresholds[_OUTSIDE, :-1] = range_windows
+        self.thresholds[_MISSING, :-1] = range_windows
         self._inverse = (1.0 / self.thresholds).astype(np.float32)
         self.ratios = np.zeros(self.thresholds.shape, np.float32)
         self._per_chart, self._chart_ratios = self._inverse[_CHARTS], self.ratios[_CHARTS]
@@ -104,6 +111,22 @@ class Detectors:
         )
         self._histogram = EwmaHistogram(np.asarray(reference.edges), np.asarray(HISTOGRAM_RATES))
         self._checks = SensorChecks(mean=np.asarray(reference.mean), std=np.asarray(reference.std))
+        self._calm_values = _decile_centres(reference)
+
+    @property
+    def is_any_missing(self) -> bool:
+        """Did a sensor lack a value in the last windows that `fill` was shown?"""
+        return bool(self.ratios[_MISSING].any())
+
+    def fill(self, rows: Float, windows: int) -> None:
+        """Count what is missing (NaN) in k windows (k, F + 1), which follow `windows` earlier ones, and fill it in place."""
+        values = rows[:, :-1]
+        gaps = ~np.isfinite(values)
+        self._checks.watch_gaps(gaps)
+        self.ratios[_MISSING, :-1] = self._checks.missing * self._inverse[_MISSING, :-1]
+        # Steps of seven visit all ten, far ones after each other, so that no chart of a mean adds them up.
+        turn = 7 * (windows + np.arange(len(rows))) % BINS
+        np.copyto(values, self._calm_values[turn], where=gaps)
 
     def watch(self, rows: Float) -> None:
         """Show the charts and the stuck check k windows (k, F + 1) in order; the last column is ln score."""
@@ -148,6 +171,7 @@ class Detectors:
             part.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
         self.ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+        self.ratios[_MISSING, :-1] = 0.0
         self._compare_counted()
 
     def _compare_counted(self) -> None:
@@ -156,6 +180,17 @@ class Detectors:
 
     def _parts(self) -> dict[str, CusumCharts | EwmaHistogram | SensorChecks]:
         return {"charts": self._charts, "histogram": self._histogram, "checks": self._checks}
+
+
+def _decile_centres(reference: DriftReference) -> Float:
+    """A value of each tenth of the reference (10, F), ascending."""
+    edges = np.asarray(reference.edges)
+    mean, std = np.asarray(reference.mean), np.asarray(reference.std)
+    low, high = (np.asarray(reference.tails) if reference.tails else np.tile(0.5 * std[:, None], 2)).T
+    centres = np.vstack([edges[:, 0] - low, (edges[:, 1:].T + edges[:, :-1].T) / 2, edges[:, -1] + high])
+    # A sensor of few values is watched by its mean alone: its tenths are lopsided, a Gaussian's are not.
+    straight = mean + std * np.array(DECILE_CENTRES)[:, None]
+    return np.where(has_tied_edges(reference), straight, centres).astype(np.float32)
 
 
 def _chart_thresholds(

@@ -46,8 +46,8 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     """How sensitive a monitor is.
 
     `run_length` is the wanted number of windows between false drift reports of the whole device; `stuck_windows` (at
-    the earliest: a sensor that repeats itself in the reference is given longer) and `range_windows` the runs that count
-    as stuck and out of range; `recovered_below` and `recover_windows` the hysteresis; `block` how many windows are
+    the earliest: a sensor that repeats itself in the reference is given longer) the run that counts as stuck,
+    `range_windows` the one that counts as out of range, or as missing; `recovered_below` and `recover_windows` the hysteresis; `block` how many windows are
     evaluated together, `closer_block` while the largest ratio is between `closer_above` and 1 (16 at most);
     `threshold_factor` multiplies every statistical threshold, beside the reference's own (`models.drift.bootstrap`).
     """
@@ -119,7 +119,7 @@ class DriftMonitor:
         self._verdict = DriftVerdict(score=0.0, drifted=False, findings=(), windows=0)
 
     def update(self, x: NDArray[np.floating], score: float) -> None:
-        """Add one window: x standardised (F,), `score` ≥ 0. A window that is not finite is skipped."""
+        """Add one window: x standardised (F,), NaN where a sensor is missing, `score` ≥ 0; without one it is skipped."""
         row = self._rows[self._filled]
         row[:-1] = x
         row[-1] = math.log(score + _SMALLEST_SCORE) if score >= 0 else math.nan
@@ -161,11 +161,15 @@ class DriftMonitor:
         rows = self._rows[self._watched : self._filled]
         flat = rows.ravel()
         if not math.isfinite(flat.dot(flat)):
-            finite = rows[np.isfinite(rows).all(axis=1)]
-            self._filled = self._watched + len(finite)
-            self._rows[self._watched : self._filled] = finite
+            scored = rows[np.isfinite(rows[:, -1])]
+            self._filled = self._watched + len(scored)
+            self._rows[self._watched : self._filled] = scored
             if self._filled < self._due:
                 return
+            rows = self._rows[self._watched : self._filled]
+            self._detectors.fill(rows, self._windows)
+        elif self._detectors.is_any_missing:
+            self._detectors.fill(rows, self._windows)
         fresh = self._filled - self._watched
         ratios = self._detectors.ratios
         self._detectors.watch(rows)
@@ -194,7 +198,7 @@ class DriftMonitor:
     def _findings(self) -> tuple[DetectorFinding, ...]:
         """Everything over its threshold, worst first."""
         ratios, thresholds = self._detectors.ratios, self._detectors.thresholds
-        worst = np.argsort(ratios, axis=None)[::-1][:_MOST_FINDINGS]
+        worst = np.argsort(-ratios, axis=None, kind="stable")[:_MOST_FINDINGS]
         return tuple(
             DetectorFinding(
                 detector=DETECTORS[detector],

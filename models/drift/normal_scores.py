@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from models.drift.reference import DriftReference, has_tied_edges, log_score_moments
 
-__all__ = ["DECILE_SCORES", "LARGEST_SCORE", "NormalScores"]
+__all__ = ["DECILE_CENTRES", "DECILE_SCORES", "LARGEST_SCORE", "NormalScores"]
 
 LARGEST_SCORE: Final = 3.0
 """Where scores are cut off: a Gaussian loses 0.3 % of its windows to it, a heavy tail its power to alarm alone."""
@@ -36,6 +36,10 @@ LARGEST_SCORE: Final = 3.0
 _UPPER_DECILES: Final = (0.2533471, 0.5244005, 0.8416212, 1.2815516)
 DECILE_SCORES: Final = (*(-z for z in reversed(_UPPER_DECILES)), 0.0, *_UPPER_DECILES)
 """Φ⁻¹(i/10) for i = 1 … 9."""
+
+_UPPER_CENTRES: Final = (0.1256613, 0.3853205, 0.6744898, 1.0364334, 1.7549833)
+DECILE_CENTRES: Final = (*(-z for z in reversed(_UPPER_CENTRES)), *_UPPER_CENTRES)
+"""Φ⁻¹((i - 1/2)/10) for i = 1 … 10, and of the outer tenths their mean."""
 
 _TAIL_EXCESS: Final = 0.4734317
 """E[z | z > Φ⁻¹(.9)] - Φ⁻¹(.9) of a standard Gaussian: φ(1.28155)/0.1 - 1.28155."""

@@ -1,9 +1,11 @@
-"""Two checks that need no statistics: is a sensor stuck, or far outside anything it ever said?
+"""Three checks that need no statistics: is a sensor stuck, far outside anything it ever said, or silent?
 
 A sensor is stuck when it repeats one value exactly, window after window; it is out of range when it stays many
-standard deviations from its reference mean. Both count windows in a row, so a single glitch is neither.
+standard deviations from its reference mean; it is missing when it delivers no finite number. All count windows in a
+row, so a single glitch is none of them.
 
-Invariants: counters are ≥ 0; a value at the standardiser's clip is never called stuck (it is out of range).
+Invariants: counters are ≥ 0; a value at the standardiser's clip is never called stuck (it is out of range). Runs of
+missing values are not saved: after a restart they are counted anew, which takes a few windows.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class SensorChecks:
     Attributes:
         stuck: windows in a row with the value before, (F,).
         outside: windows in a row out of range, (F,).
+        missing: windows in a row without a value, (F,).
     """
 
     def __init__(self, *, mean: NDArray[np.floating], std: NDArray[np.floating]) -> None:
@@ -47,7 +50,12 @@ class SensorChecks:
         self._previous = np.full(len(self._mean), np.nan, np.float32)
         self.stuck = np.zeros(len(self._mean), np.int16)
         self.outside = np.zeros(len(self._mean), np.int16)
+        self.missing = np.zeros(len(self._mean), np.int16)
         self._is_any_stuck = False
+
+    def watch_gaps(self, gaps: NDArray[np.bool_]) -> None:
+        """Look for values that are not there in k windows, shape (k, F), in order."""
+        self.missing = _run_at_end(gaps, self.missing)
 
     def watch_repeats(self, rows: Float) -> bool:
         """Look for values that stick in k windows, shape (k, F), in order; has any run changed?"""
@@ -83,6 +91,7 @@ class SensorChecks:
         self._previous = np.array(state["previous"], np.float32)
         self.stuck = np.array(state["stuck"], np.int16)
         self.outside = np.array(state["outside"], np.int16)
+        self.missing = np.zeros(len(self._mean), np.int16)
         self._is_any_stuck = bool(self.stuck.any())
 
 

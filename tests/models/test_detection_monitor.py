@@ -114,17 +114,58 @@ def test_reset_begins_a_new_normal() -> None:
     assert not any(watch(watcher, rows[500:] + 2.0, scores[500:]))
 
 
-def test_windows_that_are_not_finite_are_skipped() -> None:
+def test_windows_without_a_score_are_skipped() -> None:
     with_gaps, without = monitor(), monitor()
     rows, scores = world(6, 80)
     watch(without, rows, scores)
     for i, (row, score) in enumerate(zip(rows, scores, strict=True)):
         if i % 8 == 0:
-            with_gaps.update(np.full(SENSORS, np.nan), float(score))
             with_gaps.update(row, float("nan"))
         with_gaps.update(row, float(score))
     assert with_gaps.verdict().windows == pytest.approx(80, abs=16)
     assert np.isfinite(with_gaps.verdict().score)
+
+
+def test_a_sensor_that_delivers_nothing_is_told_as_missing_and_as_nothing_else() -> None:
+    watcher = monitor()
+    rows, scores = world(15, 1500)
+    rows[100:1300, 5] = np.nan
+    states = watch(watcher, rows[:1300], scores[:1300])
+    assert 100 + 12 <= states.index(True) + 1 <= 100 + 12 + 8
+    (finding,) = watcher.verdict().findings
+    assert (finding.detector, finding.sensor, finding.threshold) == ("missing", "s5", 12)
+    assert finding.statistic > 1000
+    assert not watch(watcher, rows[1300:], scores[1300:])[-1], "it ends by itself"
+    assert turns(states) == 1
+
+
+def test_all_but_one_missing_sensor_is_still_watched() -> None:
+    watcher = monitor()
+    rows, scores = world(16, 600)
+    rows[50:, 2] = np.nan
+    rows[300:, 6] += 1.5
+    watch(watcher, rows, scores)
+    told = {(finding.detector, finding.sensor) for finding in watcher.verdict().findings}
+    assert ("missing", "s2") in told
+    assert ("mean up", "s6") in told
+    assert {sensor for _, sensor in told} == {"s2", "s6"}
+
+
+def test_values_that_flicker_are_no_finding() -> None:
+    watcher, random = monitor(), np.random.default_rng(17)
+    rows, scores = world(18, 3000)
+    rows[random.random(rows.shape) < 0.05] = np.nan
+    assert not any(watch(watcher, rows, scores))
+
+
+def test_a_restart_in_the_middle_of_a_gap_takes_nothing_back() -> None:
+    rows, scores = world(19, 300)
+    rows[100:, 1] = np.nan
+    before, after = monitor(), monitor()
+    assert watch(before, rows[:203], scores[:203])[-1]
+    after.restore(before.state())
+    assert all(watch(after, rows[203:], scores[203:]))
+    assert [finding.detector for finding in after.verdict().findings] == ["missing"]
 
 
 def test_a_restart_goes_on_exactly_where_it_stopped() -> None:

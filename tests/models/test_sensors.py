@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.errors import FeatureError
-from models.features import make_extractor, passthrough_spec, raw_spec
+from models.features import make_extractor, passthrough_spec, raw_spec, vibration_spec
 from models.sensors import SensorView
 from protocol.manifest import FeatureSpec
 from protocol.messages.payloads import DetectorFinding
@@ -48,11 +48,13 @@ def test_a_raw_window_of_another_shape_is_refused(shape) -> None:
         make_extractor(SPEC).extract(np.zeros(shape, np.float32))
 
 
-def test_a_raw_sample_that_is_no_number_is_named() -> None:
+def test_a_raw_sample_that_is_no_number_is_missing_alone() -> None:
     window = windows(1)[0]
-    window[7, 1] = np.nan
-    with pytest.raises(FeatureError, match="sample 7 of channel 1 is not a finite number"):
-        make_extractor(SPEC).extract(window)
+    whole = make_extractor(SPEC).extract(window)
+    window[7, 1] = -np.inf
+    found = make_extractor(SPEC).extract(window)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [7 * 3 + 1]
+    assert np.array_equal(np.delete(found, 22), np.delete(whole, 22))
 
 
 def test_raw_channels_without_a_name_each_are_refused() -> None:
@@ -112,6 +114,35 @@ def test_ready_features_are_sensors_themselves() -> None:
     assert [len(part) for part in view.scale_of(view.fit_scale(rows))] == [2, 2]
     assert [len(part) for part in view.scale_of(None)] == [0, 0]
     assert view.blame(rows[0], rows[0] + (0, 1), 1) == ("b",)
+
+
+def test_a_channel_is_missing_where_any_sample_of_it_is() -> None:
+    view = SensorView(SPEC)
+    missing = np.zeros(60, bool)
+    missing[7 * 3 + 1] = True
+    assert view.missing_sensors(missing).tolist() == [False, True, False]
+    assert view.parts == CHANNELS
+    assert view.missing_parts(missing).tolist() == [False, True, False]
+    watched = view.watch_all_but(standardised(view, flat(1))[0], missing)
+    assert np.isnan(watched).tolist() == [False, True, False] * 2
+
+
+def test_of_computed_features_the_channel_is_what_fails() -> None:
+    view = SensorView(vibration_spec(12_800.0, 2048, channels=2))
+    missing = np.arange(48) >= 24
+    assert view.parts == ("ch1", "ch2")
+    assert view.missing_parts(missing).tolist() == [False, True]
+    assert np.array_equal(view.missing_sensors(missing), missing)
+
+
+def test_of_ready_features_each_may_fail() -> None:
+    view = SensorView(passthrough_spec(("a", "b", "c")))
+    missing = np.array([False, True, False])
+    assert view.parts == ("a", "b", "c")
+    assert np.array_equal(view.missing_parts(missing), missing)
+    row = np.ones(3, np.float32)
+    np.testing.assert_array_equal(view.watch_all_but(row, missing), [1, np.nan, 1])
+    assert row.tolist() == [1, 1, 1]
 
 
 def test_a_channel_with_the_longest_name_can_be_reported() -> None:
