@@ -1,11 +1,11 @@
-"""What detection remembers over a restart: this machine's scale, its drift state, its threshold, an open alarm.
+"""What detection remembers over a restart: this machine's scale, its drift state, its threshold, an anomaly that goes on.
 
 Adapter to three small files of the state directory. A missing file is a new device; a damaged one is reported in one
 line and treated as missing, because watching with a new reference is better than not watching. A disk that refuses a
 write is reported in the same way: detection goes on from memory.
 
     standardiser.json   durable: losing it would mean commissioning again
-    detection.json      durable: which release was committed, its personal threshold, whether an alarm is open
+    detection.json      durable: which release was committed, its personal threshold, the anomaly that goes on
     drift.state         reference and detector state, rewritten at each health message and at shutdown
 """
 
@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from edge_agent.episodes import RememberedEpisodes
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference
@@ -35,11 +36,11 @@ T = TypeVar("T")
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
-    """The committed bundle's SHA-256, the threshold fitted for it, and whether an anomaly was going on."""
+    """The committed bundle's SHA-256, the threshold fitted for it, and the anomaly that was going on."""
 
     bundle_sha256: str = ""
     threshold: PersonalThreshold | None = None
-    alarm_open: bool = False
+    episodes: RememberedEpisodes = RememberedEpisodes()
 
 
 class _DriftFile(Struct, frozen=True, kw_only=True):

@@ -130,6 +130,19 @@ class Outbox:
             self._next_age_check_s = now_s + _AGE_CHECK_S
             self._evict_aged(now_s)
 
+    def holds(self, kind: Kind, text: str) -> bool:
+        """Does an event of this kind wait whose message contains `text`?"""
+        wanted = text.encode()
+        if any(event.kind is kind and wanted in event.payload for event in self._unsaved):
+            return True
+        try:
+            found = self._db.execute(
+                "SELECT 1 FROM events WHERE kind = ? AND instr(payload, ?) LIMIT 1", (kind.value, wanted)
+            ).fetchone()
+        except sqlite3.Error:
+            return False
+        return found is not None
+
     def due(self, clock_s: float) -> list[OutboxEntry]:
         """What to send now, anomalies first, then oldest first: not sent yet, or not acknowledged for `resend_s`.
 

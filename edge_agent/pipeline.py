@@ -7,11 +7,11 @@ watching goes on.
 ::
 
     window ─► features ─┬─ first N: fit the standardiser (commissioning)
-                        └─► standardise ─► buffer
-                                 └─► Int8Model ─► score ─┬─► AlarmState (personal threshold) ─► Opened | Closed
-                                                         └─► DriftMonitor ─► drifted | recovered
+                        └─► standardise ─► gaps filled ─► Int8Model ─► score ─┬─► Episodes ─► Opened | Closed
+                                 │  (nothing missing)      ▲                  └─► DriftMonitor ─► drifted | recovered
+                                 └─► buffer                └─ now and then the latest window, disturbed ─► sight
 
-Invariants: an anomaly opens once, also across a restart; a model on trial touches neither the drift monitor nor what
+Invariants: an anomaly opens once and ends once, also across a restart; what was not measured is never kept; a model on trial touches neither the drift monitor nor what
 is remembered, so that a rollback returns to exactly what was; a commit makes the newest buffered windows the new
 normal, because those are what the model was trained on.
 """
@@ -20,15 +20,20 @@ from __future__ import annotations
 
 import contextlib
 import math
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edge_agent.commissioning import Commissioning
 from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.episodes import Episodes
+from edge_agent.gaps import Gaps
+from edge_agent.live_sight import LiveSight
 from edge_agent.own_normal import calm_rows, fit_monitor, fit_threshold, score_rows
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
@@ -39,8 +44,9 @@ from models.errors import ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model, WindowModel
 from models.sensors import SensorView
-from models.thresholds import AlarmState, Closed, Opened, PersonalThreshold
+from models.thresholds import Closed, Opened, PersonalThreshold
 from protocol.manifest import FeatureSpec, Manifest
+from protocol.messages.payloads import AnomalyClosed, AnomalyEvent
 from runtime.errors import StorageError
 
 __all__ = ["Judged", "Pipeline", "RowStore", "Unjudged"]
@@ -72,7 +78,7 @@ class Judged:
         threshold: the one in force.
         latency_us: inference with its score, µs.
         alarm: an alarm that opened or closed with this window.
-        windows_over: windows over the threshold since the alarm began to build.
+        episode: the name of the anomaly that goes on; empty while none does.
         contributors: the sensors that deviate most, worst first; only when an alarm opened.
         drift: the verdict if drift began or ended with this window.
     """
@@ -81,7 +87,7 @@ class Judged:
     threshold: float
     latency_us: float
     alarm: Opened | Closed | None = None
-    windows_over: int = 0
+    episode: str = ""
     contributors: tuple[str, ...] = ()
     drift: DriftVerdict | None = None
 
@@ -119,6 +125,7 @@ class Pipeline:
         open_model: Callable[[bytes, Kind, str], WindowModel] = lambda content, kind, _: Int8Model(
             content, kind
         ),
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         """Continue from what is remembered.
 
@@ -129,6 +136,7 @@ class Pipeline:
             buffer: where standardised windows go.
             clock: monotonic seconds, for latencies.
             open_model: makes a model of its bytes, kind and bundle's SHA-256; raises ModelError.
+            new_id: a fresh name for an anomaly.
         """
         self._settings = settings
         self._memory = memory
@@ -140,15 +148,9 @@ class Pipeline:
         self._commissioning = Commissioning(self._sensors, settings, memory)
         self.standardise = self._commissioning.standardise
         self._remembered = memory.load_remembered()
-        self._alarm = AlarmState(
-            opens_after_windows=settings.opens_after_windows,
-            closes_after_windows=settings.closes_after_windows,
-            closes_below_share=settings.closes_below_share,
-        )
-        # An alarm that was open when the process died is the same anomaly, not a new one.
-        self._is_continuing = self._remembered.alarm_open
-        self._calm = 0
-        self._windows_over = 0
+        self._episodes = Episodes(settings, self._remembered.episodes, new_id)
+        self._gaps = Gaps(self._sensors, lambda count: self._buffer.newest(count).rows)
+        self._sight = LiveSight(self._sensors, settings.sight_probes_per_minute, self._recent_rows)
         self._model: WindowModel | None = None
         self._manifest: Manifest | None = None
         self._bundle_sha256 = ""
@@ -170,7 +172,22 @@ class Pipeline:
     @property
     def alarm_is_open(self) -> bool:
         """Is an anomaly going on?"""
-        return self._alarm.is_open
+        return self._episodes.is_open
+
+    @property
+    def is_watching(self) -> bool:
+        """Is there all that a window needs to be judged?"""
+        return self._model is not None and self.threshold is not None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Sensors that have delivered nothing usable for some windows now."""
+        return self._gaps.missing
+
+    @property
+    def sight(self) -> float | None:
+        """The share of disturbed windows that were over the threshold in force, in [0, 1]; None before the first."""
+        return self._sight.share
 
     def drift_score(self) -> float:
         """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
@@ -188,17 +205,17 @@ class Pipeline:
             ModelError: the model cannot be loaded; the one before stays in use.
         """
         model = self._open_model(int8_model, manifest.model.kind, bundle_sha256)
-        if self._model is not None:
-            # Another model is another opinion: what it calls an anomaly is a new one.
-            self._alarm.reset()
-            self._is_continuing, self._windows_over = False, 0
-            self._remember(alarm_open=False)
+        if self._model is not None or self._episodes.release not in {"", manifest.release}:
+            self._end_episode()
+        self._renew_estimates()
         self._model, self._manifest = model, manifest
         self._bundle_sha256, self._is_trial = bundle_sha256, is_trial
         return self._settle(manifest) if self.is_commissioned else None
 
     def retire(self) -> None:
         """There is no release any more: a first one was undone. Windows are kept for commissioning, not judged."""
+        self._end_episode()
+        self._renew_estimates()
         self._model = self._manifest = self.threshold = None
 
     def _settle(self, manifest: Manifest) -> DriftVerdict | None:
@@ -227,7 +244,8 @@ class Pipeline:
         self.threshold = self._fit_threshold(self._manifest, scores)
         calm = calm_rows(self._manifest.threshold, scores)
         is_renewed = self._renew_reference(rows[calm], scores[calm])
-        self._remember(bundle_sha256=self._bundle_sha256, threshold=self.threshold)
+        self._remember(replace(self._remembered, bundle_sha256=self._bundle_sha256, threshold=self.threshold))
+        self._renew_estimates()
         if not (is_renewed and self.is_drifted):
             return None
         self.is_drifted = False
@@ -240,78 +258,118 @@ class Pipeline:
         except ModelError as error:
             return Unjudged(error=str(error))
         if not self.is_commissioned:
-            self._commission(features, window.observed_at_s)
-            return Unjudged()
+            return self._commission(features, window.observed_at_s)
         row = self.standardise(features)
-        self._keep(row, window.observed_at_s)
-        if self._model is None or self.threshold is None:
+        # One sum of squares finds any gap; a row is clipped, so that nothing overflows.
+        if math.isfinite(row.dot(row)):
+            self._gaps.none()
+            judgement = self._judge(window, row, None)
+            self._keep(row, window.observed_at_s)
+            return judgement
+        missing = np.isnan(row)
+        self._gaps.note(missing)
+        filled = self._gaps.fill(row, missing)
+        return (
+            Unjudged(error=self._gaps.tell(missing))
+            if filled is None
+            else self._judge(window, filled, missing)
+        )
+
+    def save(self) -> None:
+        """Let the drift monitor's state, and how far an anomaly is, survive a restart."""
+        if self._drift is not None:
+            self._memory.save_drift(self._drift)
+        self._remember_episodes()
+
+    def probe_sight(self, clock_s: float) -> None:
+        """Measure the sight on the latest window, if it is time for it; `clock_s` is any monotonic seconds.
+
+        By the device's clock and not the machine's: what a probe costs is the device's time.
+        """
+        if self._model is not None and self.threshold is not None:
+            self._sight.probe(clock_s, self._model, self.threshold.value)
+
+    def take_untold(self) -> list[AnomalyEvent | AnomalyClosed]:
+        """What of anomalies is still to be told: ends, and what an earlier process did not come to tell."""
+        return self._episodes.take_untold()
+
+    def told(self) -> None:
+        """Everything taken from here is in the outbox."""
+        if self._episodes.told():
+            self._remember_episodes()
+
+    def _judge(
+        self, window: SourceWindow, row: Float, missing: NDArray[np.bool_] | None
+    ) -> Judged | Unjudged:
+        model, manifest = self._model, self._manifest
+        if model is None or manifest is None or self.threshold is None:
             return Unjudged()
         started = self._clock()
         try:
-            output, score = self._model.infer_and_score(row)
+            output, score = model.infer_and_score(row)
         except ModelError as error:
             return Unjudged(error=f"inference failed: {error}", is_model_error=True)
         latency_us = (self._clock() - started) * 1e6
         if not math.isfinite(score):
             return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
         threshold = self.threshold.value
-        alarm = self._debounce(score, threshold)
+        alarm = self._episodes.update(
+            score,
+            threshold,
+            observed_at_s=window.observed_at_s,
+            window_index=window.index,
+            release=manifest.release,
+        )
+        if alarm is not None:
+            self._remember_episodes()
+        self._sight.see(row, missing, is_over=not score <= threshold)
         is_blamable = isinstance(alarm, Opened) and output.shape == row.shape
         return Judged(
             score=score,
             threshold=threshold,
             latency_us=latency_us,
             alarm=alarm,
-            windows_over=self._windows_over,
-            contributors=self._sensors.blame(row, output, _CONTRIBUTORS) if is_blamable else (),
-            drift=self._watch_drift(row, score),
+            episode=self._episodes.id,
+            contributors=self._blame(row, output, missing) if is_blamable else (),
+            drift=self._watch_drift(row, score, missing),
         )
 
-    def save(self) -> None:
-        """Let the drift monitor's state survive a restart."""
-        if self._drift is not None:
-            self._memory.save_drift(self._drift)
+    def _blame(self, row: Float, output: Float, missing: NDArray[np.bool_] | None) -> tuple[str, ...]:
+        # An estimate is nobody's fault.
+        expected = row if missing is None else np.where(missing, output, row)
+        return self._sensors.blame(expected, output, _CONTRIBUTORS)
 
-    def _debounce(self, score: float, threshold: float) -> Opened | Closed | None:
-        is_over = not score <= threshold
-        self._windows_over = (
-            self._windows_over + 1 if is_over else (self._windows_over if self._alarm.is_open else 0)
-        )
-        change = self._alarm.update(score, threshold)
-        if self._is_continuing:
-            self._calm = 0 if is_over else self._calm + 1
-            if isinstance(change, Opened):
-                self._is_continuing = False
-                return None
-            if self._calm >= self._settings.closes_after_windows:
-                self._is_continuing = False
-                self._remember(alarm_open=False)
-        elif change is not None:
-            self._remember(alarm_open=isinstance(change, Opened))
-        if isinstance(change, Closed):
-            self._windows_over = 0
-            self._remember(alarm_open=False)
-        return change
-
-    def _watch_drift(self, row: Float, score: float) -> DriftVerdict | None:
+    def _watch_drift(
+        self, row: Float, score: float, missing: NDArray[np.bool_] | None
+    ) -> DriftVerdict | None:
         if self._drift is None or self._is_trial:
             return None
-        self._drift.update(self._sensors.watch(row), score)
+        sensors = self._sensors
+        self._drift.update(
+            sensors.watch(row) if missing is None else sensors.watch_all_but(row, missing), score
+        )
         verdict = self._drift.verdict()
         if verdict.drifted == self.is_drifted:
             return None
         self.is_drifted = verdict.drifted
         return verdict
 
-    def _commission(self, features: Float, machine_s: float) -> None:
+    def _commission(self, features: Float, machine_s: float) -> Unjudged:
+        missing = np.isnan(features)
+        if missing.any():
+            self._gaps.note(missing)
+            return Unjudged(error=self._gaps.tell(missing))
+        self._gaps.none()
         rows = self._commissioning.gather(features, machine_s)
         if not rows:
-            return
+            return Unjudged()
         self._buffer.clear()  # rows of before a damaged scale file would be taught beside rows that mean something else
         for row, at_s in rows:
             self._keep(row, at_s)
+        self._gaps.forget()
         if self._manifest is not None:
             self._settle(self._manifest)
+        return Unjudged()
 
     def _keep(self, row: Float, machine_s: float) -> None:
         # A full disk costs training rows, never a judgement; the loop's own flush tells people.
@@ -338,19 +396,19 @@ class Pipeline:
     def _drift_settings(self) -> DriftSettings:
         return DriftSettings(run_length=self._settings.drift_run_length)
 
-    def _remember(
-        self,
-        *,
-        bundle_sha256: str | None = None,
-        threshold: PersonalThreshold | None = None,
-        alarm_open: bool | None = None,
-    ) -> None:
-        known = self._remembered
-        renewed = Remembered(
-            bundle_sha256=known.bundle_sha256 if bundle_sha256 is None else bundle_sha256,
-            threshold=known.threshold if threshold is None else threshold,
-            alarm_open=known.alarm_open if alarm_open is None else alarm_open,
-        )
-        if renewed != known:
+    def _end_episode(self) -> None:
+        """Another model is another opinion: what it calls an anomaly is a new one."""
+        self._episodes.end()
+        self._remember_episodes()
+
+    def _renew_estimates(self) -> None:
+        self._sight.reset()
+        self._gaps.forget()
+
+    def _remember_episodes(self) -> None:
+        self._remember(replace(self._remembered, episodes=self._episodes.remembered))
+
+    def _remember(self, renewed: Remembered) -> None:
+        if renewed != self._remembered:
             self._remembered = renewed
             self._memory.save_remembered(renewed)

@@ -126,6 +126,10 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Newest buffered windows that become the new normal when a new version is committed."""
     drift_run_length: Annotated[float, Meta(ge=100)] = 20_000.0
     """Windows between false drift reports that the detectors are tuned for (ARL0 of the whole device)."""
+    blind_after_windows: Positive = 12
+    """Windows in a row that could not be judged: what is shorter is a plug that somebody pushes in again."""
+    sight_probes_per_minute: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    """Wall clock: 200 probes, a share known within 7 points, take twenty minutes and some 5 ms of inference."""
 
 
 class InferenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,7 +23,15 @@ from edge_agent.outbox import Outbox, OutboxEntry
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError
 from protocol.messages.envelope import Event, decode, encode, kind_of
 from protocol.messages.kinds import DeathReason, Kind
-from protocol.messages.payloads import Ack, AnomalyEvent, Death, DesiredState, Payload, TrainingInvitation
+from protocol.messages.payloads import (
+    Ack,
+    AnomalyClosed,
+    AnomalyEvent,
+    Death,
+    DesiredState,
+    Payload,
+    TrainingInvitation,
+)
 from protocol.topics import device_topic, training_topic
 
 __all__ = ["Downlink", "Identity", "Telemetry", "last_will", "subscriptions"]
@@ -87,9 +95,11 @@ class Telemetry:
     def post(self, payloads: Iterable[Payload], now_s: float) -> None:
         """Number the payloads and put them into the outbox in one transaction; `now_s` is Unix seconds.
 
-        A raw window that does not fit a message is left out; a payload with NaN is refused in one line.
+        A raw window that does not fit a message is left out; a payload with NaN is refused in one line. The opening or
+        the end of an anomaly that waits in the outbox already, from before a kill, is not put there again.
         """
-        entries = [entry for payload in payloads if (entry := self._entry(payload, now_s)) is not None]
+        fresh = (payload for payload in payloads if not self._waits(payload))
+        entries = [entry for payload in fresh if (entry := self._entry(payload, now_s)) is not None]
         if entries:
             self._outbox.put(entries, now_s=now_s)
         self._counters.outbox_evicted += self._outbox.evicted - self._evicted
@@ -134,6 +144,11 @@ class Telemetry:
         if (polled := self._polled()) is not None:
             desired.append(polled)
         return Downlink(desired=tuple(desired), invitations=tuple(invitations))
+
+    def _waits(self, payload: Payload) -> bool:
+        if not isinstance(payload, AnomalyEvent | AnomalyClosed) or not payload.episode:
+            return False
+        return self._outbox.holds(kind_of(payload), payload.episode)
 
     def _entry(self, payload: Payload, now_s: float) -> OutboxEntry | None:
         event = Event(

@@ -150,7 +150,7 @@ class SightMeter:
             score_row: the anomaly score of one row.
             row: standardised.
             threshold: the one in force.
-            missing: sensors (S,) that deliver nothing, true or 1: what happens to them cannot be seen.
+            missing: sensors (S,) that deliver nothing: what happens to them cannot be seen.
         """
         number, self._number = self._number, self._number + 1
         sensor = number % (self._sensors + 1)

@@ -53,16 +53,18 @@ def personal_threshold(spec: ThresholdSpec, personal_scores: NDArray[np.floating
 
 
 class Opened(Struct, frozen=True, kw_only=True):
-    """An anomaly begins with this window."""
+    """An anomaly begins with this window; `windows_over` of the last ones were over the threshold."""
 
     score: float
     threshold: float
+    windows_over: int = 1
 
 
 class Closed(Struct, frozen=True, kw_only=True):
-    """The anomaly is over; it lasted `windows` windows and reached `peak_score`."""
+    """The anomaly is over: it lasted `windows` windows, `windows_over` of them over the threshold, up to `peak_score`."""
 
     windows: int
+    windows_over: int
     peak_score: float
 
 
@@ -76,6 +78,9 @@ class AlarmState:
 
     Attributes:
         is_open: is an anomaly going on?
+        windows: windows of the anomaly that goes on, or that went on last.
+        windows_over: those of them over the threshold.
+        peak_score: the largest score of them.
 
     >>> alarm = AlarmState(opens_after_windows=2, closes_after_windows=1)
     >>> [type(alarm.update(score, threshold=1.0)).__name__ for score in (0.2, 1.3, 0.4, 1.5, 1.1, 0.3)]
@@ -93,8 +98,8 @@ class AlarmState:
         self._opens_after, self._closes_after = opens_after_windows, closes_after_windows
         self._closes_below_share = closes_below_share
         self._recent: deque[bool] = deque(maxlen=opens_after_windows + 1)
-        self._calm = self._windows = 0
-        self._peak = 0.0
+        self._calm = self.windows = self.windows_over = 0
+        self.peak_score = 0.0
         self.is_open = False
 
     def update(self, score: float, threshold: float) -> Opened | Closed | None:
@@ -103,17 +108,23 @@ class AlarmState:
         if not self.is_open:
             self._recent.append(over)
             if over and sum(self._recent) >= self._opens_after:
-                self.is_open, self._calm, self._windows, self._peak = True, 0, 1, score
-                return Opened(score=score, threshold=threshold)
+                self.resume(windows=1, windows_over=1, peak_score=score)
+                return Opened(score=score, threshold=threshold, windows_over=sum(self._recent))
             return None
-        self._windows += 1
-        self._peak = max(self._peak, score)
+        self.windows += 1
+        self.windows_over += over
+        self.peak_score = max(self.peak_score, score)
         self._calm = self._calm + 1 if score < self._closes_below_share * threshold else 0
         if self._calm < self._closes_after:
             return None
-        closed = Closed(windows=self._windows, peak_score=self._peak)
+        closed = Closed(windows=self.windows, windows_over=self.windows_over, peak_score=self.peak_score)
         self.reset()
         return closed
+
+    def resume(self, *, windows: int, windows_over: int, peak_score: float) -> None:
+        """Go on with an anomaly that was open, after a restart."""
+        self.is_open, self._calm = True, 0
+        self.windows, self.windows_over, self.peak_score = windows, windows_over, peak_score
 
     def reset(self) -> None:
         """Forget everything, e.g. after a new release went live."""

@@ -83,7 +83,11 @@ def test_another_sensor_that_is_far_off_still_shows() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 8), st.sampled_from([1, 3, 300]), st.integers(0, 60), st.integers(0, 2**31), st.floats(0, 1)
+    st.integers(1, 8),
+    st.sampled_from([1, 3, 300]),
+    st.integers(0, 60),
+    st.integers(0, 2**31),
+    st.floats(0, 1),
 )
 def test_whatever_is_missing_the_rest_stays_and_the_filled_is_finite(
     sensors: int, samples: int, count: int, seed: int, share: float

@@ -1,0 +1,85 @@
+"""What a device makes of sensors that deliver nothing: it fills the gap, or says that too little is left to judge.
+
+    standardised row ─► nothing missing ─► as it is, and nothing is paid
+                        some missing ─► the conditional mean of the rest (`models.imputation`)
+                        more than half missing ─► too little is left
+
+Half is the bound because an estimate is an echo of what was measured: with more of it than of that, the model judges our
+guess and not the machine.
+
+The estimates come from healthy rows as of before the gap: filled rows are not kept, and so teach nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.imputation import ROWS_FOR_IMPUTATION, Imputer
+from models.sensors import SensorView
+
+__all__ = ["Gaps"]
+
+Float = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+_LASTING_WINDOWS: Final = 3
+"""Windows in a row without a value after which a sensor is said to be missing: one lost reading is no news."""
+
+
+class Gaps:
+    """The gaps of one device. One thread.
+
+    Args:
+        sensors: what a row speaks of.
+        healthy_rows: the newest healthy standardised rows (n, F), at most so many as asked for.
+    """
+
+    def __init__(self, sensors: SensorView, healthy_rows: Callable[[int], Float]) -> None:
+        self._sensors = sensors
+        self._healthy_rows = healthy_rows
+        self._imputer: Imputer | None = None
+        self._runs = np.zeros(len(sensors.parts), np.int64)
+        self._is_any = False
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Sensors (channels, where features are computed) that have delivered nothing for some windows now."""
+        if not self._is_any:
+            return ()
+        lasting = np.flatnonzero(self._runs >= _LASTING_WINDOWS)
+        return tuple(self._sensors.parts[i] for i in lasting)
+
+    def forget(self) -> None:
+        """The rows have another meaning now, or there are others: estimates are made anew when one is needed."""
+        self._imputer = None
+
+    def none(self) -> None:
+        """A window without a gap."""
+        if self._is_any:
+            self._runs[:] = 0
+            self._is_any = False
+
+    def note(self, missing: Bools) -> None:
+        """A window whose values (F,) are `missing`, at least one."""
+        lacking = self._sensors.missing_parts(missing)
+        self._runs = np.where(lacking, self._runs + 1, 0)
+        self._is_any = True
+
+    def fill(self, row: Float, missing: Bools) -> Float | None:
+        """A new row (F,) with estimates where values (F,) are `missing`; None where more than half of them are."""
+        if 2 * int(np.count_nonzero(missing)) > len(missing):
+            return None
+        if self._imputer is None:
+            self._imputer = Imputer(self._healthy_rows(ROWS_FOR_IMPUTATION), len(self._sensors.names))
+        return self._imputer.fill(row, missing)
+
+    def tell(self, missing: Bools) -> str:
+        """One line on a window of which too much is `missing` (F,)."""
+        lacking = np.flatnonzero(self._sensors.missing_parts(missing))
+        names = ", ".join(self._sensors.parts[i] for i in lacking[:5])
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        return f"{len(lacking)} of {len(self._sensors.parts)} sensors deliver no finite number ({names}{more}); at least half must"
