@@ -39,7 +39,8 @@ from waiting import wait_until  # noqa: E402 - as above
 
 from edge_agent.detection_memory import DetectionMemory  # noqa: E402 - as above
 from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
-from edge_agent.pipeline import Judged, Pipeline  # noqa: E402 - as above
+from edge_agent.judgement import Judged  # noqa: E402 - as above
+from edge_agent.pipeline import Pipeline  # noqa: E402 - as above
 from edge_agent.sample_buffer import SampleBuffer  # noqa: E402 - as above
 from edge_agent.settings import DetectionSettings, StatePaths  # noqa: E402 - as above
 from edge_agent.sources.port import SourceWindow  # noqa: E402 - as above

@@ -6,8 +6,8 @@ in `learner_supervisor`, what to run in `installation`. Single-threaded; link, i
 ::
 
     while not stopped:
-        window due?   ─► swap model if asked ─► pipeline.observe ─► anomaly, drift
-        a tick due?   ─► downlinks ─► install reports ─► learner ─► post ─► deliver ─► status, health
+        window due?   ─► swap model if asked ─► pipeline.observe ─► anomaly, its end, drift
+        a tick due?   ─► downlinks ─► install reports ─► learner ─► sight ─► post ─► deliver ─► status, health
         sleep until the next window, tick or wake-up
 
 Invariant: nothing that fails in a tick (disk, broker, learner, installer) keeps the next window from being scored.
@@ -25,8 +25,9 @@ import numpy as np
 from edge_agent.agent_ports import Clocks, Installation
 from edge_agent.errors import SourceError
 from edge_agent.health import Vitals
+from edge_agent.judgement import Judged, Unjudged
 from edge_agent.learner_supervisor import LearnerSupervisor
-from edge_agent.pipeline import Judged, Pipeline, Unjudged
+from edge_agent.pipeline import Pipeline
 from edge_agent.reporting import StatusReporter
 from edge_agent.score_log import ScoreLog
 from edge_agent.sources.port import Source, SourceWindow
@@ -116,6 +117,7 @@ class Agent:
 
     def run(self) -> None:
         """Watch until stopped, then say goodbye."""
+        self._reporter.begin(self._vitals)
         self._swap_model()
         self._posts.append(msgspec.structs.replace(self._birth, release=self._vitals.release))
         while not self._is_stopped:
@@ -173,22 +175,26 @@ class Agent:
 
     def _judged(self, window: SourceWindow, judged: Judged) -> None:
         release = self._vitals.release or ""
-        self._vitals.state = AgentState.WATCHING
-        self._vitals.last_score = judged.score
-        self._vitals.latencies.add(judged.latency_us)
+        vitals = self._vitals
+        if vitals.state is AgentState.BLIND:
+            log.warning("blindness_ended windows=%d", vitals.unjudged_run)
+        vitals.state, vitals.unjudged_run = AgentState.WATCHING, 0
+        vitals.last_score = judged.score
+        vitals.latencies.add(judged.latency_us)
+        vitals.interval.judged += 1
         if self._model_error is None:
             self._installation.on_window(judged.score, judged.latency_us)
         else:
             # The release before goes on judging, but the one to be tried does not work here.
             self._counters.inference_errors += 1
             self._installation.on_window(None, 0.0, self._model_error)
-        self._vitals.interval.score_sum += judged.score
+        vitals.interval.score_sum += judged.score
         if judged.is_over:
             self._counters.windows_over_threshold += 1
-            self._vitals.interval.over += 1
+            vitals.interval.over += 1
         if isinstance(judged.alarm, Opened):
             self._counters.anomalies += 1
-            self._posts.append(_anomaly(window, judged, release))
+            self._posts.append(_anomaly(window, judged, judged.alarm, release))
             log.warning(
                 "anomaly_opened release=%s score=%.4g threshold=%.4g", release, judged.score, judged.threshold
             )
@@ -211,12 +217,24 @@ class Agent:
             self._counters.source_errors += 1
         if unjudged.error is not None:
             self._complain("window_not_judged", unjudged.error)
-        self._vitals.state = self._idle_state()
+        self._vitals.last_score = None
+        self._vitals.state = self._unjudged_state(unjudged)
 
-    def _idle_state(self) -> AgentState:
-        if not self._pipeline.has_model:
-            return AgentState.WAITING_FOR_RELEASE
-        return AgentState.WATCHING if self._pipeline.is_commissioned else AgentState.COMMISSIONING
+    def _unjudged_state(self, unjudged: Unjudged) -> AgentState:
+        vitals, pipeline = self._vitals, self._pipeline
+        if not pipeline.is_watching or unjudged.error is None:
+            vitals.unjudged_run = 0
+            if not pipeline.has_model:
+                return AgentState.WAITING_FOR_RELEASE
+            return AgentState.WATCHING if pipeline.is_commissioned else AgentState.COMMISSIONING
+        self._counters.unjudged_windows += 1
+        vitals.unjudged_run += 1
+        vitals.unjudged_reason = unjudged.error
+        if vitals.unjudged_run < vitals.blind_after_windows:
+            return AgentState.WATCHING
+        if vitals.state is not AgentState.BLIND:
+            log.warning("blind windows=%d error=%s", vitals.unjudged_run, unjudged.error)
+        return AgentState.BLIND
 
     def _swap_model(self) -> None:
         active = self._installation.active()
@@ -264,6 +282,7 @@ class Agent:
         self._swap_model()
         self._posts += self._installation.poll()
         self._counters.training_bytes += self._learner.tick(wall_s)
+        self._pipeline.probe_sight(clock_s)
         if self._telemetry.connections != self._connections:
             # The broker may have told the world that this device was lost: contradict it at once.
             self._connections = self._telemetry.connections
@@ -274,8 +293,9 @@ class Agent:
         self._send(clock_s, wall_s)
 
     def _send(self, clock_s: float, wall_s: float) -> None:
-        posts, self._posts = self._posts, []
+        posts, self._posts = [*self._pipeline.take_untold(), *self._posts], []
         self._telemetry.post(posts, wall_s)
+        self._pipeline.told()
         self._telemetry.deliver(clock_s)
 
     def _report_drift(self, verdict: DriftVerdict, release: str, machine_s: float) -> None:
@@ -312,7 +332,7 @@ class Agent:
         self._last_problem = problem
 
 
-def _anomaly(window: SourceWindow, judged: Judged, release: str) -> AnomalyEvent:
+def _anomaly(window: SourceWindow, judged: Judged, opened: Opened, release: str) -> AnomalyEvent:
     raw = np.ascontiguousarray(window.samples, "<f4")
     fits = raw.nbytes <= _WINDOW_BYTES
     return AnomalyEvent(
@@ -321,8 +341,9 @@ def _anomaly(window: SourceWindow, judged: Judged, release: str) -> AnomalyEvent
         threshold=judged.threshold,
         window_index=window.index,
         observed_at_s=window.observed_at_s,
-        windows_over=max(1, judged.windows_over),
+        windows_over=opened.windows_over,
         contributors=judged.contributors,
+        episode=judged.episode,
         window=base64.b64encode(raw.tobytes()).decode() if fits else "",
         window_shape=raw.shape if fits else (),
     )

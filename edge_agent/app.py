@@ -171,7 +171,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         installation=installer,
         learner=learner,
         reporter=reporter,
-        vitals=_vitals(counters, clocks),
+        vitals=_vitals(counters, clocks, settings.detection.blind_after_windows),
         score_log=ScoreLog(paths.score_log) if settings.debug.score_log else None,
         clocks=clocks,
     )
@@ -179,7 +179,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     return agent
 
 
-def _vitals(counters: Counters, clocks: Clocks) -> Vitals:
+def _vitals(counters: Counters, clocks: Clocks, blind_after_windows: int) -> Vitals:
     started_s = clocks.monotonic()
     return Vitals(
         counters=counters,
@@ -187,6 +187,7 @@ def _vitals(counters: Counters, clocks: Clocks) -> Vitals:
         started_clock_s=started_s,
         started_wall_s=clocks.wall(),
         interval=Interval(started_s=started_s),
+        blind_after_windows=blind_after_windows,
     )
 
 

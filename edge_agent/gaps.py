@@ -12,7 +12,7 @@ The estimates come from healthy rows as of before the gap: filled rows are not k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,13 +21,18 @@ from numpy.typing import NDArray
 from models.imputation import ROWS_FOR_IMPUTATION, Imputer
 from models.sensors import SensorView
 
-__all__ = ["Gaps"]
+__all__ = ["Gaps", "listed"]
 
 Float = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 _LASTING_WINDOWS: Final = 3
 """Windows in a row without a value after which a sensor is said to be missing: one lost reading is no news."""
+
+
+_LISTED: Final = 4
+_LISTED_CHARACTERS: Final = 40
+"""So many names, and so much of each, fit a sentence of 300 characters."""
 
 
 class Gaps:
@@ -79,7 +84,12 @@ class Gaps:
 
     def tell(self, missing: Bools) -> str:
         """One line on a window of which too much is `missing` (F,)."""
-        lacking = np.flatnonzero(self._sensors.missing_parts(missing))
-        names = ", ".join(self._sensors.parts[i] for i in lacking[:5])
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        return f"{len(lacking)} of {len(self._sensors.parts)} sensors deliver no finite number ({names}{more}); at least half must"
+        parts = self._sensors.parts
+        lacking = [parts[i] for i in np.flatnonzero(self._sensors.missing_parts(missing))]
+        return f"{len(lacking)} of {len(parts)} sensors deliver no finite number ({listed(lacking)}); at least half must"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a person, few of them whole."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(name[:_LISTED_CHARACTERS] for name in names[:_LISTED]) + more

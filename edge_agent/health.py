@@ -18,14 +18,24 @@ from msgspec import Struct
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health
 
-__all__ = ["Counters", "Interval", "LatencyReservoir", "Vitals", "health_of", "memory_pss_bytes"]
+__all__ = ["Counters", "Interval", "LatencyReservoir", "Readings", "Vitals", "health_of", "memory_pss_bytes"]
 
 _RESERVOIR: Final = 512
 """Latencies kept: the p99 of 512 is known within about half a percentile, for 4 KB."""
 
 
+_MOST_MISSING: Final = 16
+_MOST_PROBLEMS: Final = 8
+_LONGEST_PROBLEM: Final = 300
+"""What `Health` takes of names and sentences; `status.json` says the problems whole."""
+
+
 class Counters(Struct, kw_only=True):
-    """Cumulative over all boots. `machine_time_s` is how much machine time was watched; bytes are payload bytes."""
+    """Cumulative over all boots. `machine_time_s` is how much machine time was watched; bytes are payload bytes.
+
+    `unjudged_windows` met a model and got no score. `starts` counts starts of the agent, `crashes` those of them that
+    no farewell preceded: `has_said_farewell` is false on disk while it runs.
+    """
 
     windows: int = 0
     windows_over_threshold: int = 0
@@ -39,13 +49,30 @@ class Counters(Struct, kw_only=True):
     malformed_downlinks: int = 0
     source_errors: int = 0
     inference_errors: int = 0
+    unjudged_windows: int = 0
+    starts: int = 0
+    crashes: int = 0
+    has_said_farewell: bool = True
+
+    def begin(self) -> None:
+        """The agent starts."""
+        if self.starts and not self.has_said_farewell:
+            self.crashes += 1
+        self.starts += 1
+        self.has_said_farewell = False
+
+    @property
+    def restarts(self) -> int:
+        """Starts after the first."""
+        return max(0, self.starts - 1)
 
 
 class Interval(Struct, kw_only=True):
-    """What happened since the last health message."""
+    """What happened since the last health message; `over` and `score_sum` are of `judged` windows."""
 
     started_s: float
     windows: int = 0
+    judged: int = 0
     over: int = 0
     score_sum: float = 0.0
 
@@ -87,7 +114,9 @@ class Vitals:
     """How the agent is: its loop writes this, who reports reads it. One thread.
 
     `release` is the one whose model judges windows now; `is_trial` whether it still has to prove itself. Started on the
-    clocks of the loop: monotonic and Unix seconds.
+    clocks of the loop: monotonic and Unix seconds. `unjudged_run` windows in a row got no score though a model was in
+    force, the last one for `unjudged_reason`; from `blind_after_windows` on that is blindness. `last_score` is None
+    unless the last window got one.
     """
 
     counters: Counters
@@ -99,23 +128,31 @@ class Vitals:
     release: str | None = None
     is_trial: bool = False
     last_score: float | None = None
+    blind_after_windows: int = 12
+    unjudged_run: int = 0
+    unjudged_reason: str = ""
 
 
-def health_of(
-    vitals: Vitals,
-    clock_s: float,
-    *,
-    drift_score: float,
-    drifted: bool,
-    outbox_events: int,
-    buffered_windows: int,
-    training_run: str | None,
-    install_step: InstallStep,
-    memory_pss_bytes: int,
-) -> Health:
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What the parts of the agent say at present; the fields are those of `protocol.messages.payloads.Health`."""
+
+    drift_score: float
+    drifted: bool
+    outbox_events: int
+    buffered_windows: int
+    training_run: str | None
+    install_step: InstallStep
+    memory_pss_bytes: int
+    missing: tuple[str, ...] = ()
+    sight: float | None = None
+    problems: tuple[str, ...] = ()
+
+
+def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
     """Lay everything out as the protocol's Health; `clock_s` is on the clock of `vitals.started_clock_s`."""
     counters, interval, latencies = vitals.counters, vitals.interval, vitals.latencies
-    windows = interval.windows
+    judged = interval.judged
     return Health(
         state=vitals.state,
         release=vitals.release,
@@ -124,24 +161,31 @@ def health_of(
         windows_over_threshold=counters.windows_over_threshold,
         anomalies=counters.anomalies,
         interval_s=round(max(0.0, clock_s - interval.started_s), 2),
-        interval_windows=windows,
-        anomaly_rate=_brief(interval.over / windows) if windows else 0.0,
-        score_mean=_brief(interval.score_sum / windows) if windows else 0.0,
-        drift_score=_brief(drift_score),
-        drifted=drifted,
+        interval_windows=interval.windows,
+        interval_judged=judged,
+        anomaly_rate=_brief(interval.over / judged) if judged else 0.0,
+        score_mean=_brief(interval.score_sum / judged) if judged else 0.0,
+        drift_score=_brief(readings.drift_score),
+        drifted=readings.drifted,
         machine_time_s=round(counters.machine_time_s, 1),
         inference_p50_us=round(latencies.quantile(0.5), 1),
         inference_p99_us=round(latencies.quantile(0.99), 1),
-        memory_pss_bytes=memory_pss_bytes,
+        memory_pss_bytes=readings.memory_pss_bytes,
         raw_bytes=counters.raw_bytes,
         telemetry_bytes=counters.telemetry_bytes,
         training_bytes=counters.training_bytes,
         update_bytes=counters.update_bytes,
-        outbox_events=outbox_events,
+        outbox_events=readings.outbox_events,
         outbox_evicted=counters.outbox_evicted,
-        buffered_windows=buffered_windows,
-        training_run=training_run,
-        install_step=install_step,
+        buffered_windows=readings.buffered_windows,
+        training_run=readings.training_run,
+        install_step=readings.install_step,
+        unjudged_windows=counters.unjudged_windows,
+        restarts=counters.restarts,
+        crashes=counters.crashes,
+        missing=readings.missing[:_MOST_MISSING],
+        sight=None if readings.sight is None else _brief(readings.sight),
+        problems=tuple(problem[:_LONGEST_PROBLEM] for problem in readings.problems[:_MOST_PROBLEMS]),
     )
 
 

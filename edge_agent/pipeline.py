@@ -22,7 +22,6 @@ import contextlib
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -33,6 +32,7 @@ from edge_agent.commissioning import Commissioning
 from edge_agent.detection_memory import DetectionMemory, Remembered
 from edge_agent.episodes import Episodes
 from edge_agent.gaps import Gaps
+from edge_agent.judgement import Judged, Unjudged
 from edge_agent.live_sight import LiveSight
 from edge_agent.own_normal import calm_rows, fit_monitor, fit_threshold, score_rows
 from edge_agent.sample_buffer import BufferedRows
@@ -44,12 +44,12 @@ from models.errors import ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model, WindowModel
 from models.sensors import SensorView
-from models.thresholds import Closed, Opened, PersonalThreshold
+from models.thresholds import Opened, PersonalThreshold
 from protocol.manifest import FeatureSpec, Manifest
 from protocol.messages.payloads import AnomalyClosed, AnomalyEvent
 from runtime.errors import StorageError
 
-__all__ = ["Judged", "Pipeline", "RowStore", "Unjudged"]
+__all__ = ["Pipeline", "RowStore"]
 
 Float = NDArray[np.float32]
 _CONTRIBUTORS: Final = 3
@@ -67,42 +67,6 @@ class RowStore(Protocol):
 
     def clear(self) -> None:
         """Forget every row: they are in a scale that is no more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What became of one window that was scored.
-
-    Attributes:
-        score: anomaly score, ≥ 0.
-        threshold: the one in force.
-        latency_us: inference with its score, µs.
-        alarm: an alarm that opened or closed with this window.
-        episode: the name of the anomaly that goes on; empty while none does.
-        contributors: the sensors that deviate most, worst first; only when an alarm opened.
-        drift: the verdict if drift began or ended with this window.
-    """
-
-    score: float
-    threshold: float
-    latency_us: float
-    alarm: Opened | Closed | None = None
-    episode: str = ""
-    contributors: tuple[str, ...] = ()
-    drift: DriftVerdict | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Does the score exceed the threshold? NaN does."""
-        return not self.score <= self.threshold
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unjudged:
-    """A window without a score: still commissioning, no release yet, or (`error`) it or the model is unusable."""
-
-    error: str | None = None
-    is_model_error: bool = False
 
 
 class Pipeline:
@@ -153,6 +117,7 @@ class Pipeline:
         self._sight = LiveSight(self._sensors, settings.sight_probes_per_minute, self._recent_rows)
         self._model: WindowModel | None = None
         self._manifest: Manifest | None = None
+        self._release = ""
         self._bundle_sha256 = ""
         self.threshold: PersonalThreshold | None = None
         self._is_trial = False
@@ -208,7 +173,7 @@ class Pipeline:
         if self._model is not None or self._episodes.release not in {"", manifest.release}:
             self._end_episode()
         self._renew_estimates()
-        self._model, self._manifest = model, manifest
+        self._model, self._manifest, self._release = model, manifest, manifest.release
         self._bundle_sha256, self._is_trial = bundle_sha256, is_trial
         return self._settle(manifest) if self.is_commissioned else None
 
@@ -269,11 +234,9 @@ class Pipeline:
         missing = np.isnan(row)
         self._gaps.note(missing)
         filled = self._gaps.fill(row, missing)
-        return (
-            Unjudged(error=self._gaps.tell(missing))
-            if filled is None
-            else self._judge(window, filled, missing)
-        )
+        if filled is None:
+            return Unjudged(error=self._gaps.tell(missing))
+        return self._judge(window, filled, missing)
 
     def save(self) -> None:
         """Let the drift monitor's state, and how far an anomaly is, survive a restart."""
@@ -301,8 +264,8 @@ class Pipeline:
     def _judge(
         self, window: SourceWindow, row: Float, missing: NDArray[np.bool_] | None
     ) -> Judged | Unjudged:
-        model, manifest = self._model, self._manifest
-        if model is None or manifest is None or self.threshold is None:
+        model = self._model
+        if model is None or self.threshold is None:
             return Unjudged()
         started = self._clock()
         try:
@@ -318,7 +281,7 @@ class Pipeline:
             threshold,
             observed_at_s=window.observed_at_s,
             window_index=window.index,
-            release=manifest.release,
+            release=self._release,
         )
         if alarm is not None:
             self._remember_episodes()
@@ -366,7 +329,7 @@ class Pipeline:
         self._buffer.clear()  # rows of before a damaged scale file would be taught beside rows that mean something else
         for row, at_s in rows:
             self._keep(row, at_s)
-        self._gaps.forget()
+        self._renew_estimates()
         if self._manifest is not None:
             self._settle(self._manifest)
         return Unjudged()
@@ -402,6 +365,7 @@ class Pipeline:
         self._remember_episodes()
 
     def _renew_estimates(self) -> None:
+        """Rows, model or threshold are others now."""
         self._sight.reset()
         self._gaps.forget()
 

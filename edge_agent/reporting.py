@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_agent.agent_ports import Installation
-from edge_agent.health import Interval, Vitals, health_of, memory_pss_bytes
+from edge_agent.gaps import listed
+from edge_agent.health import Interval, Readings, Vitals, health_of, memory_pss_bytes
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
@@ -20,7 +21,7 @@ from edge_agent.settings import Settings
 from edge_agent.status import Status, save_counters, write_status
 from edge_agent.telemetry import Identity, Telemetry
 from edge_agent.version import AGENT_VERSION
-from protocol.messages.kinds import InstallStep
+from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health, Payload
 from runtime.errors import StorageError
 
@@ -66,6 +67,12 @@ class StatusReporter:
         self._pss_bytes = 0
         self._failing: set[str] = set()
 
+    def begin(self, vitals: Vitals) -> None:
+        """Count this start, durably: the next one shall know whether a farewell came between."""
+        vitals.counters.begin()
+        with self._telling_once("status_not_written"):
+            save_counters(self._settings.paths.counters, vitals.counters, durable=True)
+
     def due(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
         """Write what others read of this device if it is time; a health message, and a new interval, if it is time for one."""
         settings = self._settings.health
@@ -92,21 +99,25 @@ class StatusReporter:
     def finish(self, vitals: Vitals, clock_s: float, wall_s: float) -> list[Payload]:
         """The last status and health of this boot."""
         self._counters_due_s = float("-inf")
+        vitals.counters.has_said_farewell = True
         self._write(vitals, clock_s, wall_s, durable=True)
         return [self._health(vitals, clock_s)]
 
     def _health(self, vitals: Vitals, clock_s: float) -> Health:
-        return health_of(
-            vitals,
-            clock_s,
-            drift_score=self._pipeline.drift_score(),
-            drifted=self._pipeline.is_drifted,
+        pipeline = self._pipeline
+        readings = Readings(
+            drift_score=pipeline.drift_score(),
+            drifted=pipeline.is_drifted,
             outbox_events=len(self._outbox),
             buffered_windows=len(self._buffer),
             training_run=self._learner.run_id,
             install_step=self._installation.step(),
             memory_pss_bytes=self._pss_bytes,
+            missing=pipeline.missing,
+            sight=pipeline.sight,
+            problems=self._problems(vitals),
         )
+        return health_of(vitals, readings, clock_s)
 
     def _write(self, vitals: Vitals, clock_s: float, wall_s: float, *, durable: bool = False) -> None:
         with self._telling_once("status_not_written"):
@@ -151,20 +162,29 @@ class StatusReporter:
             source_errors=vitals.counters.source_errors,
             inference_errors=vitals.counters.inference_errors,
             delegate=self._delegate(),
-            problems=self._problems(),
+            problems=self._problems(vitals),
         )
 
-    def _problems(self) -> tuple[str, ...]:
+    def _problems(self, vitals: Vitals) -> tuple[str, ...]:
+        missing = self._pipeline.missing
         candidates = (
+            (
+                vitals.state is AgentState.BLIND,
+                f"blind: the last {vitals.unjudged_run} windows could not be judged: {vitals.unjudged_reason}",
+            ),
+            (
+                self._installation.step() is InstallStep.INCONSISTENT,
+                "a rollback failed: install a release by hand",
+            ),
+            (
+                bool(missing) and vitals.state is not AgentState.BLIND,
+                f"no finite number comes from {listed(missing)}; {'the rest is watched' if self._pipeline.is_commissioned else 'commissioning waits'}",
+            ),
             (self._outbox.is_volatile, "the outbox is in memory only: is the disk full or read-only?"),
             (self._outbox.is_failing, "the outbox cannot be written: is the disk full?"),
             (
                 self._settings.mqtt is not None and not self._telemetry.is_connected,
                 "no broker: events wait in the outbox",
-            ),
-            (
-                self._installation.step() is InstallStep.INCONSISTENT,
-                "a rollback failed: install a release by hand",
             ),
         )
         return tuple(text for is_so, text in candidates if is_so)

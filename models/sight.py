@@ -142,7 +142,7 @@ class SightMeter:
         row: Float,
         threshold: float,
         *,
-        missing: Floats | None = None,
+        missing: NDArray[np.bool_] | None = None,
     ) -> None:
         """Disturb the latest window (F,), which is not over the threshold, in the next way and note what is seen.
 

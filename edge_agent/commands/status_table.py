@@ -21,17 +21,23 @@ def print_status(status: Status, now_s: float) -> None:
         ("release", f"{health.release or 'none'}{' (on trial)' if status.is_trial else ''}"),
         (
             "windows",
-            f"{health.windows} watched, {health.windows_over_threshold} over, {health.anomalies} anomalies",
+            f"{health.windows} watched, {health.windows_over_threshold} over, {health.anomalies} anomalies, {health.unjudged_windows} not judged",
         ),
         (
             "score",
             f"{_number(status.last_score)} against {_number(status.threshold)}{', ALARM' if status.alarm_open else ''}",
         ),
+        (
+            "sight",
+            "not measured yet" if health.sight is None else f"{health.sight:.0%} of disturbed windows seen",
+        ),
+        *((("missing", ", ".join(health.missing)),) if health.missing else ()),
         ("drift", f"{health.drift_score:.2f} of 1{', drifted' if health.drifted else ''}"),
         (
             "inference",
             f"p50 {health.inference_p50_us:.0f} µs, p99 {health.inference_p99_us:.0f} µs{f' on {status.delegate}' if status.delegate else ''}",
         ),
+        ("starts", f"{health.restarts} restarts, {health.crashes} after a crash"),
         ("memory", f"{health.memory_pss_bytes / 1e6:.1f} MB"),
         ("telemetry", f"{health.telemetry_bytes / 1e3:.1f} kB sent, {saved:.2%} of raw streaming saved"),
         ("training, updates", f"{health.training_bytes / 1e3:.1f} kB, {health.update_bytes / 1e3:.1f} kB"),

@@ -138,9 +138,10 @@ class Buffer(SampleBuffer):
 
 
 class World:
-    """One agent whose every outside is here. Time passes 0.1 s a turn."""
+    """One agent whose every outside is here. Time passes 0.1 s a turn; `boot_id` tells starts apart."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, boot_id: str = "b1") -> None:
+        identity = dataclasses.replace(IDENTITY, boot_id=boot_id)
         (directory / "agent.toml").write_text(CONFIG)
         settings = load_agent_settings(directory / "agent.toml")
         settings.state_dir.mkdir(exist_ok=True)
@@ -169,10 +170,10 @@ class World:
             buffer=self.buffer,
             clock=lambda: 0.0,
         )
-        telemetry = Telemetry(IDENTITY, self.outbox, self.link, self.counters, polled=self._take_polled)
+        telemetry = Telemetry(identity, self.outbox, self.link, self.counters, polled=self._take_polled)
         reporter = StatusReporter(
             settings,
-            IDENTITY,
+            identity,
             pid=1,
             outbox=self.outbox,
             buffer=self.buffer,

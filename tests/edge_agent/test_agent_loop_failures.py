@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from agent_world import faulty, healthy
 from edge_agent.errors import SourceError
 from edge_agent.health import Counters
 from edge_agent.status import load_counters
-from protocol.messages.payloads import AnomalyEvent
+from protocol.messages.payloads import AnomalyEvent, Health
 from runtime.errors import StorageError
 
 __all__ = ["world"]  # the fixture
@@ -65,6 +66,47 @@ def test_counters_continue_after_a_restart(world: World, tmp_path: Path) -> None
     again.watch(healthy(10))
     assert again.counters.windows == 110
     assert again.counters.machine_time_s == 99 + 9
+
+
+class KilledError(Exception):
+    """Ends the agent's loop without a farewell."""
+
+
+def run_for(world: World, turns: int, *, is_killed: bool = False) -> None:
+    """`Agent.run` for so many turns."""
+    left, step = [turns], world.agent.step
+
+    def counted() -> float:
+        left[0] -= 1
+        if left[0] < 0:
+            if is_killed:
+                raise KilledError
+            world.agent.stop()
+        return step()
+
+    world.agent.step = counted  # type: ignore[method-assign] # the only way to stop after so many turns
+    with contextlib.suppress(KilledError):
+        world.agent.run()
+
+
+def test_starts_after_the_first_are_counted_and_those_without_a_farewell_as_crashes(tmp_path: Path) -> None:
+    found = []
+    for boot, is_killed in enumerate([False, False, True, True, False, True]):
+        device = World(tmp_path, f"b{boot}")
+        device.source.rows += list(healthy(3))
+        run_for(device, 5, is_killed=is_killed)
+        health = max((h for h in device.said(Health) if isinstance(h, Health)), key=lambda h: h.restarts)
+        found.append((health.restarts, health.crashes))
+    assert found == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 2), (5, 2)]
+
+
+def test_counters_of_an_older_agent_begin_to_count_starts_without_a_crash(
+    world: World, tmp_path: Path
+) -> None:
+    world.paths.counters.write_bytes(b'{"windows": 7}')
+    again = World(tmp_path, "b2")
+    run_for(again, 3)
+    assert (again.counters.windows, again.counters.restarts, again.counters.crashes) == (7, 0, 0)
 
 
 def test_damaged_counters_begin_at_zero(

@@ -22,7 +22,8 @@ from raw_window_world import (
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.acceptance import Requirements, check_fit
-from edge_agent.pipeline import Judged, Pipeline, Unjudged
+from edge_agent.judgement import Judged, Unjudged
+from edge_agent.pipeline import Pipeline
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
@@ -156,12 +157,23 @@ def test_a_changed_load_is_drift_of_the_channels_spread(device: Device) -> None:
     assert told <= {"drive end spread", "fan end spread", "drive end level", "fan end level", "score"}
 
 
-def test_a_window_that_is_broken_is_not_judged_and_watching_goes_on(device: Device) -> None:
-    torn = vibration(3, 6)
+def test_a_window_that_lacks_a_sample_is_judged_and_not_learnt_from(device: Device) -> None:
+    torn, kept = vibration(50, 6), len(device.buffer)
     torn[1, 4, 0] = np.nan
+    torn[2, 5:9, 1] = np.inf
     judged = device.watch(torn)
-    assert [type(j) for j in judged] == [Judged, Unjudged, Judged]
-    assert judged[1] == Unjudged(error="sample 4 of channel 0 is not a finite number; check the sensor")
+    assert all(isinstance(j, Judged) for j in judged)
+    assert opened(judged) == []
+    assert len(device.buffer) == kept + 48
+
+
+def test_a_dead_channel_is_filled_from_the_other_and_both_dead_are_not_judged(device: Device) -> None:
+    torn = vibration(40, 6)
+    torn[:, :, 1] = np.nan
+    assert all(isinstance(j, Judged) for j in device.watch(torn))
+    assert device.pipeline.missing == ("fan end",) == SPEC.names[1:2]
+    torn[:, :, 0] = np.nan
+    assert {type(j) for j in device.watch(torn)} == {Unjudged}
 
 
 def test_the_device_learns_from_the_rows_it_kept(device: Device) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent.health import (
     Counters,
     Interval,
     LatencyReservoir,
+    Readings,
     Vitals,
     health_of,
     memory_pss_bytes,
@@ -276,7 +278,7 @@ def test_a_device_listens_to_its_own_topics_and_its_familys_training() -> None:
 
 def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
     counters = Counters(windows=100, windows_over_threshold=9, anomalies=2, raw_bytes=800, training_bytes=7)
-    interval = Interval(started_s=10.0, windows=20, over=5, score_sum=30.0)
+    interval = Interval(started_s=10.0, windows=25, judged=20, over=5, score_sum=30.0)
     latencies = LatencyReservoir(random.Random(1))
     for i in range(1, 101):
         latencies.add(float(i))
@@ -289,9 +291,7 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
         state=AgentState.WATCHING,
         release="pump/1",
     )
-    health = health_of(
-        vitals,
-        14.0,
+    readings = Readings(
         drift_score=0.5,
         drifted=False,
         outbox_events=1,
@@ -299,9 +299,17 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
         training_run=None,
         install_step=InstallStep.IDLE,
         memory_pss_bytes=4,
+        missing=tuple(f"s{i}" for i in range(40)),
+        sight=2 / 3,
+        problems=("x" * 1000,) * 20,
     )
+    health = health_of(vitals, readings, 14.0)
     assert isinstance(health, Health)
-    assert (health.windows, health.interval_windows, health.interval_s) == (100, 20, 4.0)
+    assert msgspec.json.decode(msgspec.json.encode(health), type=Health) == health, (
+        "whatever parts say, it can be sent"
+    )
+    assert (health.windows, health.interval_windows, health.interval_s) == (100, 25, 4.0)
+    assert (health.interval_judged, health.judged) == (20, 20)
     assert (health.anomaly_rate, health.score_mean) == (0.25, 1.5)
     assert (health.inference_p50_us, health.inference_p99_us) == (51.0, 100.0)
     assert (health.raw_bytes, health.uptime_s, health.release) == (800, 3.0, "pump/1")

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.episodes import Episode, RememberedEpisodes
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
 from models.standardiser import Standardiser
 from models.thresholds import PersonalThreshold
+from protocol.messages.payloads import AnomalyClosed
 
 pytestmark = pytest.mark.edge
 SCALE = Standardiser(mean=(1.0, -2.0), std=(0.5, 3.0), fitted_on=100)
@@ -41,14 +43,26 @@ def test_a_new_device_remembers_nothing_and_says_nothing(
     memory: DetectionMemory, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert memory.load_standardiser(2) is None
-    assert memory.load_remembered() == Remembered(bundle_sha256="", threshold=None, alarm_open=False)
+    assert memory.load_remembered() == Remembered(
+        bundle_sha256="", threshold=None, episodes=RememberedEpisodes()
+    )
     assert memory.load_drift(SENSORS, DriftSettings()) is None
     assert caplog.records == []
 
 
 def test_what_was_saved_is_there_after_a_restart(memory: DetectionMemory, tmp_path: Path) -> None:
     threshold = PersonalThreshold(value=1.5, wanted=1.25, fitted_on=99)
-    remembered = Remembered(bundle_sha256="ab" * 32, threshold=threshold, alarm_open=True)
+    episode = Episode(
+        id="e1", release="pump/1", window_index=7, observed_at_s=1.0, score=2.0, threshold=1.0, windows=5
+    )
+    ended = AnomalyClosed(
+        episode="e0", release="pump/1", observed_at_s=0, lasted_s=0, windows=1, windows_over=1, peak_score=2
+    )
+    remembered = Remembered(
+        bundle_sha256="ab" * 32,
+        threshold=threshold,
+        episodes=RememberedEpisodes(episode=episode, is_told=False, ended=ended),
+    )
     memory.save_standardiser(SCALE)
     memory.save_remembered(remembered)
     memory.save_drift(monitor())
@@ -95,7 +109,7 @@ def test_a_damaged_file_is_reported_in_one_line_and_treated_as_missing(
     paths = StatePaths(tmp_path)
     for path in (paths.standardiser, paths.drift):
         path.write_bytes(content)
-    paths.detection.write_bytes(content if content != b'{"mean": 1}' else b'{"alarm_open": 1}')
+    paths.detection.write_bytes(content if content != b'{"mean": 1}' else b'{"episodes": 1}')
     assert memory.load_standardiser(2) is None
     assert memory.load_remembered() == Remembered()
     assert memory.load_drift(SENSORS, DriftSettings()) is None

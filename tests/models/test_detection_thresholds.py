@@ -84,7 +84,7 @@ def test_the_events_tell_what_happened() -> None:
     assert alarm.update(3.0, 1.0) == Opened(score=3.0, threshold=1.0)
     assert alarm.is_open
     assert alarm.update(5.0, 1.0) is None
-    assert alarm.update(0.0, 1.0) == Closed(windows=3, peak_score=5.0)
+    assert alarm.update(0.0, 1.0) == Closed(windows=3, windows_over=2, peak_score=5.0)
     assert not alarm.is_open
 
 
@@ -135,7 +135,7 @@ def test_the_hysteresis_follows_the_threshold() -> None:
     alarm = AlarmState()
     for score in (20.0, 20.0, *[8.9] * 4):
         alarm.update(score, 10.0)
-    assert alarm.update(8.9, 10.0) == Closed(windows=6, peak_score=20.0)
+    assert alarm.update(8.9, 10.0) == Closed(windows=6, windows_over=1, peak_score=20.0)
 
 
 def test_four_calm_windows_and_one_that_is_not_begin_again() -> None:
@@ -153,9 +153,17 @@ def test_an_alarm_tells_its_own_windows_and_its_own_peak() -> None:
     alarm = AlarmState()
     told = [alarm.update(score, 1.0) for score in (9, 9, 0, 0, 0, 0, 0, 3, 2, 5, 0, 0, 0, 0, 0)]
     assert [event for event in told if isinstance(event, Closed)] == [
-        Closed(windows=6, peak_score=9),
-        Closed(windows=7, peak_score=5),
+        Closed(windows=6, windows_over=1, peak_score=9),
+        Closed(windows=7, windows_over=2, peak_score=5),
     ]
+
+
+def test_an_alarm_that_goes_on_after_a_restart_adds_to_its_totals() -> None:
+    alarm = AlarmState()
+    alarm.resume(windows=40, windows_over=30, peak_score=7.0)
+    told = [alarm.update(score, 1.0) for score in (3, 3, 0, 0, 0, 0, 0)]
+    assert told[:-1] == [None] * 6
+    assert told[-1] == Closed(windows=47, windows_over=32, peak_score=7.0)
 
 
 def test_a_reset_forgets_an_open_alarm_and_the_window_before_it() -> None:

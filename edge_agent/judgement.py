@@ -1,0 +1,46 @@
+"""What becomes of one window: a score with what follows from it, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.drift.monitor import DriftVerdict
+from models.thresholds import Closed, Opened
+
+__all__ = ["Judged", "Unjudged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What became of one window that was scored.
+
+    Attributes:
+        score: anomaly score, ≥ 0.
+        threshold: the one in force.
+        latency_us: inference with its score, µs.
+        alarm: an alarm that opened or closed with this window.
+        episode: the name of the anomaly that goes on; empty while none does.
+        contributors: the sensors that deviate most, worst first; only when an alarm opened.
+        drift: the verdict if drift began or ended with this window.
+    """
+
+    score: float
+    threshold: float
+    latency_us: float
+    alarm: Opened | Closed | None = None
+    episode: str = ""
+    contributors: tuple[str, ...] = ()
+    drift: DriftVerdict | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Does the score exceed the threshold? NaN does."""
+        return not self.score <= self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """A window without a score: still commissioning, no release yet, or (`error`) it or the model is unusable."""
+
+    error: str | None = None
+    is_model_error: bool = False
