@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from edge_agent.settings import DetectionSettings
+from edge_agent.sources.port import SourceWindow
 from models.thresholds import AlarmState, Closed, Opened
 from protocol.messages.kinds import ClosedReason
 from protocol.messages.payloads import AnomalyClosed, AnomalyEvent
@@ -111,10 +112,13 @@ class Episodes:
         return RememberedEpisodes(episode=episode, is_told=self._is_told, ended=self._ended)
 
     def update(
-        self, score: float, threshold: float, *, observed_at_s: float, window_index: int, release: str
+        self, score: float, threshold: float, window: SourceWindow, release: str
     ) -> Opened | Closed | None:
-        """Judge one window of `release`; a change shall be remembered before it is told."""
+        """Judge one window, scored by `release`; a change shall be remembered before it is told."""
         change = self._alarm.update(score, threshold)
+        if self._episode is None and change is None:  # nearly always
+            return None
+        observed_at_s = window.observed_at_s
         if self._episode is not None:
             if self._last_s is not None:  # none after a restart: a machine's clock may begin anew
                 self._lasted_s += max(0.0, observed_at_s - self._last_s)
@@ -126,7 +130,7 @@ class Episodes:
             self._episode = Episode(
                 id=self._new_id(),
                 release=release,
-                window_index=window_index,
+                window_index=window.index,
                 observed_at_s=observed_at_s,
                 score=score,
                 threshold=threshold,

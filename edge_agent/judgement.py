@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from models.drift.monitor import DriftVerdict
 from models.thresholds import Closed, Opened
@@ -10,8 +10,7 @@ from models.thresholds import Closed, Opened
 __all__ = ["Judged", "Unjudged"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
+class Judged(Struct, frozen=True, kw_only=True):
     """What became of one window that was scored.
 
     Attributes:
@@ -38,8 +37,7 @@ class Judged:
         return not self.score <= self.threshold
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unjudged:
+class Unjudged(Struct, frozen=True, kw_only=True):
     """A window without a score: still commissioning, no release yet, or (`error`) it or the model is unusable."""
 
     error: str | None = None

@@ -276,13 +276,7 @@ class Pipeline:
         if not math.isfinite(score):
             return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
         threshold = self.threshold.value
-        alarm = self._episodes.update(
-            score,
-            threshold,
-            observed_at_s=window.observed_at_s,
-            window_index=window.index,
-            release=self._release,
-        )
+        alarm = self._episodes.update(score, threshold, window, self._release)
         if alarm is not None:
             self._remember_episodes()
         self._sight.see(row, missing, is_over=not score <= threshold)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_agent.episodes import Episodes, RememberedEpisodes
 from edge_agent.settings import DetectionSettings
+from edge_agent.sources.port import SourceWindow
 from models.thresholds import Opened
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import ClosedReason
@@ -25,6 +26,10 @@ CALM = healthy(30, 2) * np.float32(0.3)
 
 class KilledError(BaseException):
     """What a kill -9 is to the code that was running: nothing catches it."""
+
+
+def window(index: int) -> SourceWindow:
+    return SourceWindow(samples=np.zeros((1, 1), np.float32), observed_at_s=float(index), index=index)
 
 
 def told(*worlds: World) -> tuple[list[AnomalyEvent], list[AnomalyClosed]]:
@@ -176,13 +181,13 @@ def test_what_opens_ends_once_under_its_name_wherever_it_is_restarted(
         if i in restarts:
             episodes = Episodes(DetectionSettings(), episodes.remembered, lambda: next(names))
         score = 2.0 if over else 0.1
-        change = episodes.update(score, 1.0, observed_at_s=float(i), window_index=i, release="pump/1")
+        change = episodes.update(score, 1.0, window(i), "pump/1")
         if isinstance(change, Opened):
             opened.append(episodes.id)
         ended += [m for m in episodes.take_untold() if isinstance(m, AnomalyClosed)]
         episodes.told()
     for _ in range(5):
-        episodes.update(0.0, 1.0, observed_at_s=999.0, window_index=999, release="pump/1")
+        episodes.update(0.0, 1.0, window(999), "pump/1")
     ended += [m for m in episodes.take_untold() if isinstance(m, AnomalyClosed)]
     assert [e.episode for e in ended] == opened
     assert all(1 <= e.windows_over <= e.windows - 5 for e in ended)
