@@ -70,6 +70,8 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "detection.personal_threshold": (True, False),
     "detection.reference_windows": (20, 100_000),
     "detection.drift_run_length": (100.0, 200.5),
+    "detection.blind_after_windows": (5, 40),
+    "detection.sight_probes_per_minute": (2.5, 60.0),
     "inference.delegate": ("gpu", "edgetpu"),
     "inference.library": ("a.so", "/b.so"),
     "outbox.maximum_bytes": (65_536, 70_000),
