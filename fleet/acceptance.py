@@ -159,10 +159,12 @@ def _note(
     for device in devices:
         row = known.get(device)
         if row is None:
-            row = NormalWindows(device=device, counter=0)
+            row = NormalWindows(device=device, counter=0, until_s=until_s)
             session.add(row)
         row.counter = next_counter(row.counter, now)
-        row.until_s, row.accepted_by, row.accepted_at = until_s, actor, now
+        # never less: a device that was away hears of the last acceptance alone, and no earlier one is unsaid
+        row.until_s = max(row.until_s, until_s)
+        row.accepted_by, row.accepted_at = actor, now
         audit.record(
             session,
             at=now,

@@ -9,7 +9,7 @@ import typer
 
 from service import client
 
-__all__ = ["CaOption", "ConfigOption", "JsonOption", "TokenFileOption", "UrlOption", "connect"]
+__all__ = ["CaOption", "ConfigOption", "JsonOption", "LimitOption", "TokenFileOption", "UrlOption", "connect"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 UrlOption = Annotated[
@@ -24,6 +24,7 @@ TokenFileOption = Annotated[
     typer.Option("--token-file", envvar="FEDGE_FLEET_TOKEN_FILE", help="File with your operator token"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most items")]
 
 
 def connect(url: str | None, ca: Path | None, token_file: Path | None) -> client.ApiClient:

@@ -1,4 +1,4 @@
-"""``devices``, ``releases``, ``anomalies``, ``drift``: what the fleet knows, over its HTTPS API."""
+"""``releases``, ``anomalies``, ``drift``: what the fleet knows, over its HTTPS API."""
 
 from __future__ import annotations
 
@@ -7,114 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
+from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, show_number, show_time
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import split_release_id
 from service.errors import ClientError
 
-__all__ = ["anomalies", "devices", "drift", "releases"]
+__all__ = ["anomalies", "drift", "releases"]
 
-devices = typer.Typer(help="Devices: list, show, revoke, accept as normal.", no_args_is_help=True)
 releases = typer.Typer(help="Releases: list, show, publish, withdraw.", no_args_is_help=True)
 
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most items")]
 SinceOption = Annotated[float | None, typer.Option("--since", help="Received at or after, Unix seconds")]
-
-
-@devices.command("list")
-def devices_list(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
-    as_json: JsonOption = False,
-    query: Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware==rpi4 and site!=lab'")] = "",
-    limit: LimitOption = 1000,
-) -> None:
-    """The devices a query selects."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/devices", {"query": query}, limit))
-    print_rows(
-        rows,
-        f"{len(rows)} devices",
-        {
-            "device": lambda r: r["id"],
-            "hardware": lambda r: r["hardware"],
-            "family": lambda r: r["family"],
-            "labels": lambda r: " ".join(f"{key}={value}" for key, value in r["labels"].items()),
-            "state": lambda r: (
-                ("online" if r["online"] else "offline") if r["state"] == "enrolled" else r["state"]
-            ),
-            "does": lambda r: r["agent_state"],
-            "release": lambda r: r["release"],
-            "desired": lambda r: r["desired_release"],
-            "drift": lambda r: "DRIFTED" if r["drifted"] else show_number(r["drift_score"]),
-            "sight": lambda r: show_number((r["last_health"] or {}).get("sight")),
-            "unjudged": lambda r: (r["last_health"] or {}).get("unjudged_windows"),
-            "set aside": lambda r: (r["last_health"] or {}).get("set_aside_windows"),
-            "last seen": lambda r: show_time(r["last_seen"]),
-            "problem": lambda r: next(iter((r["last_health"] or {}).get("problems") or ()), None),
-        },
-        as_json=as_json,
-    )
-
-
-@devices.command("show")
-def devices_show(
-    device: str, url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Everything about one device, as JSON."""
-    with connect(url, ca, token_file) as client:
-        print_json(client.get(f"/v1/devices/{device}"))
-
-
-@devices.command("revoke")
-def devices_revoke(
-    device: str, url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Shut a device out for good."""
-    with connect(url, ca, token_file) as client:
-        print_json(client.post(f"/v1/devices/{device}:revoke"))
-
-
-@devices.command("accept-normal")
-def devices_accept_normal(
-    device: Annotated[str | None, typer.Argument(help="One device; or give --query")] = None,
-    *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
-    as_json: JsonOption = False,
-    query: Annotated[str | None, typer.Option("--query", "-q", help="Every device it selects")] = None,
-    until: Annotated[
-        float | None, typer.Option("--until", help="Set aside up to then, Unix seconds; default now")
-    ] = None,
-    include_true_alarms: Annotated[
-        bool, typer.Option("--include-true-alarms", help="Also where an alarm among them was judged true")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say which devices and how many windows")
-    ] = False,
-) -> None:
-    """Say that the windows which devices set aside during alarms are normal: they may learn them."""
-    if (device is None) == (query is None):
-        raise ClientError("whose windows are normal? Name one device, or give --query (not both)")
-    asked = {"until_s": until, "include_true_alarms": include_true_alarms, "dry_run": dry_run}
-    with connect(url, ca, token_file) as client:
-        if query is None:
-            done = client.post(f"/v1/devices/{device}/normal", asked)
-        else:
-            done = client.post("/v1/devices:accept-normal", asked | {"query": query})
-    if as_json:
-        print_json(done)
-        return
-    would = "would be told" if dry_run else "are told"
-    print(
-        f"{len(done['devices'])} devices {would} that what they set aside until {show_time(done['until_s'])} is normal:"
-        f" {done['set_aside_windows']} windows by their last word"
-    )
-    for name, anomaly in done["held_back"].items():
-        print(f"held back: {name}, whose anomaly {anomaly} was judged a true alarm")
 
 
 @releases.command("list")

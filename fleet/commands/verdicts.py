@@ -25,10 +25,16 @@ def judge(
     """Say whether an anomaly was a true alarm; again to correct it."""
     with connect(url, ca, token_file) as client:
         record = client.put(f"/v1/anomalies/{anomaly}/verdict", {"verdict": verdict.value, "note": note})
-    if as_json:
-        print_json(record)
-    else:
+        if as_json:
+            print_json(record)
+            return
         print(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
+        if verdict is Verdict.FALSE_ALARM:
+            # a verdict is about one alarm, an acceptance about all that a device set aside: nobody is taken by surprise
+            device = client.get(f"/v1/anomalies/{anomaly}")["device"]
+            print(
+                f"its windows stay apart until somebody accepts them: fedge-fleet devices accept-normal {device}"
+            )
 
 
 def precision(

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from fleet.rollouts.gates import Judgement, Outcome, aborting_rule, judge_counts, judge_metrics
-from fleet.rollouts.plans import AbortAction, AbortRule, RolloutPlan
+from fleet.rollouts.evidence import is_overdue, judge_present_metrics
+from fleet.rollouts.gates import Judgement, Outcome, aborting_rule, judge_counts
+from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import (
     ConfirmReturn,
     Decision,
@@ -41,20 +42,13 @@ from fleet.rollouts.states import FAILURES, OCCUPYING, OPEN, GroupState, Rollout
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["begin_cancel", "begin_rollback", "decide", "explain", "go_on", "start_next_group"]
+__all__ = ["begin_cancel", "begin_rollback", "decide", "go_on", "start_next_group"]
 
 SETTLE_S: Final = 5.0
 """Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
 
 MAXIMUM_RETURNS: Final = 3
 """How often a device is told to go back; after that a person must look at it."""
-
-_WAITING_FOR_A_PERSON: Final = {
-    RolloutState.WAITING_FOR_APPROVAL: "somebody other than its creator to approve it",
-    RolloutState.READY: "a person to start it",
-    RolloutState.PAUSED: "a person to resume, cancel or roll it back",
-}
-"""In these states nothing happens by itself."""
 
 
 def decide(rollout: Rollout, observations: Observations, now: float) -> Decision:
@@ -254,7 +248,7 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     """
     plan, executions = decision.rollout.plan, decision.rollout.of_group(group.number)
     treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
-    metrics = _judge_metrics(decision.rollout, group, observations, decision.now)
+    metrics = judge_present_metrics(decision.rollout, group, observations, decision.now)
     counts = judge_counts(executions, plan.success)
     for judgement in (metrics, counts):
         if judgement.outcome is Outcome.FAILS:
@@ -267,52 +261,12 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     soaked_for = decision.now - group.since
     if soaked_for < group.soak_s:
         return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
-    if metrics.outcome is Outcome.UNDECIDED and _is_overdue(plan, group, decision.now):
+    if metrics.outcome is Outcome.UNDECIDED and is_overdue(plan, group, decision.now):
         late = f"{plan.timeout.health_s:g} s after the soak, {metrics.reason}"
         return Judgement(outcome=Outcome.FAILS, reason=late)
     if metrics.outcome is not Outcome.HOLDS:
         return metrics
     return Judgement(outcome=Outcome.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
-
-
-def _judge_metrics(rollout: Rollout, group: Group, observations: Observations, now: float) -> Judgement:
-    """What `gates.judge_metrics` says of the devices of `group` that committed the release."""
-    return judge_metrics(
-        rollout.plan.success,
-        [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED],
-        observations.figures,
-        observations.recent,
-        is_overdue=_is_overdue(rollout.plan, group, now),
-    )
-
-
-def _is_overdue(plan: RolloutPlan, group: Group, now: float) -> bool:
-    """Whether `group` has soaked, and waited for health after that as long as its plan says."""
-    return group.state is GroupState.SOAKING and now - group.since > group.soak_s + plan.timeout.health_s
-
-
-def explain(rollout: Rollout, observations: Observations, now: float) -> str:
-    """What `rollout` waits for, in words for a person; empty where it waits for nothing.
-
-    Asked by whoever shows a rollout; it decides nothing. `now` is Unix seconds, for what is left of a soak.
-    """
-    group = rollout.present_group
-    if rollout.state is RolloutState.ROLLING_BACK:
-        waiting = sum(
-            e.returned_at is not None and e.restored_at is None for e in rollout.executions.values()
-        )
-        return f"{waiting} devices have not confirmed that they are back"
-    if rollout.state in _WAITING_FOR_A_PERSON:
-        return _WAITING_FOR_A_PERSON[rollout.state]
-    if rollout.state is not RolloutState.RUNNING or group is None:
-        return ""
-    executions = rollout.of_group(group.number)
-    if group.state is GroupState.RUNNING:
-        return judge_counts(executions, rollout.plan.success).reason
-    metrics = _judge_metrics(rollout, group, observations, now)
-    left_s = group.since + group.soak_s - now
-    soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
-    return f"{soaking}{metrics.reason}"
 
 
 def _fail(decision: Decision, group: Group, reason: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
-from fleet.rollouts.decisions import explain
+from fleet.rollouts.evidence import explain
 from fleet.rollouts.observations import observe, only_news
 from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.progress import Execution, Group

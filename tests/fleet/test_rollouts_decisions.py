@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fleet.errors import ConflictError
-from fleet.rollouts.decisions import MAXIMUM_RETURNS, SETTLE_S, decide, explain
+from fleet.rollouts.decisions import MAXIMUM_RETURNS, SETTLE_S, decide
+from fleet.rollouts.evidence import explain
 from fleet.rollouts.plans import MAXIMUM_GROUPS, RolloutPlan, SuccessCriteria, Timeouts
 from fleet.rollouts.progress import (
     Command,

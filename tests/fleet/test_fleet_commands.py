@@ -1,0 +1,145 @@
+"""What people type: devices, releases and anomalies on the command line, its HTTP carried by the application itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+from fleet_api_world import Fleet, fleet, machine
+from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, health
+from typer.testing import CliRunner
+
+from fleet.cli import app
+from fleet.commands import devices, resources, verdicts
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from protocol.messages.kinds import AgentState
+from protocol.messages.payloads import AnomalyClosed
+from service.client import ApiClient
+from service.errors import ClientError
+from service.roles import Role
+
+__all__ = ["fleet", "machine"]  # the fixtures
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``fedge-fleet …`` as the holder of an admin's token."""
+
+    def connect(*_: object) -> ApiClient:
+        headers = {"Authorization": f"Bearer {fleet.tokens[Role.ADMIN]}"}
+        http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
+        return ApiClient(http, service="fleet")
+
+    for module in (devices, resources, verdicts):
+        monkeypatch.setattr(module, "connect", connect)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
+
+
+def test_a_blind_device_shows_what_it_does_not_see_and_an_old_one_what_it_does_not_tell(
+    fleet: Fleet, machine: Machine, run: Run
+) -> None:
+    old = Machine(name=f"{machine.name}-old")
+    enrol_directly(fleet.database, machine, old)
+    said = health(
+        state=AgentState.BLIND,
+        interval_judged=0,
+        unjudged_windows=508,
+        sight=0.125,
+        set_aside_windows=41,
+        problems=("sensor rms_h delivers nothing", "clipped"),
+    )
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    store.store([machine.arrival(said), old.arrival(health())])
+    heading, *_, first, second = [
+        [cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")]
+        for line in run("devices", "list", "--query", f"id=={machine.name}*").splitlines()
+        if "┃" in line or "│" in line
+    ]
+    shown = [dict(zip(heading, row, strict=True)) for row in (first, second)]
+    names = ("does", "sight", "unjudged", "set aside", "problem")
+    assert [shown[0][name] for name in names] == [
+        "blind",
+        "0.125",
+        "508",
+        "41",
+        "sensor rms_h delivers nothing",
+    ]
+    assert [shown[1][name] for name in names] == ["watching", "–", "–", "–", "–"]
+    whole = json.loads(run("devices", "show", machine.name))
+    assert whole["last_health"]["problems"] == ["sensor rms_h delivers nothing", "clipped"]
+
+
+def test_a_false_alarm_is_judged_and_then_accepted_as_normal(
+    fleet: Fleet, machine: Machine, run: Run
+) -> None:
+    enrol_directly(fleet.database, machine)
+    closed = AnomalyClosed(
+        episode="e",
+        release="motor/1",
+        observed_at_s=90.0,
+        lasted_s=20.0,
+        windows=9,
+        windows_over=7,
+        peak_score=4.5,
+    )
+    said = [
+        anomaly(episode="e"),
+        anomaly(episode="f"),
+        closed,
+        health(set_aside_windows=12, interval_judged=1),
+    ]
+    EventStore(fleet.database, TENANT, FleetMetrics()).store([machine.arrival(one) for one in said])
+    listed = json.loads(run("anomalies", "--device", machine.name, "--json"))
+    assert [one["episode"] for one in listed] == ["f", "e"]
+    shown = run("anomalies", "--device", machine.name)
+    assert "20 s, 9 windows (calm)" in shown
+    assert "open" in shown
+    (ended,) = json.loads(run("anomalies", "--device", machine.name, "--ended", "--json"))
+    (lasts,) = json.loads(run("anomalies", "--device", machine.name, "--open", "--json"))
+    assert (ended["episode"], lasts["episode"]) == ("e", "f")
+    said_of_it = run("judge", str(ended["id"]), "false_alarm")
+    assert f"fedge-fleet devices accept-normal {machine.name}" in said_of_it
+    dry = run("devices", "accept-normal", machine.name, "--dry-run")
+    assert dry.startswith("1 devices would be told")
+    assert "12 windows by their last word" in dry
+    assert json.loads(run("devices", "show", machine.name))["normal_counter"] is None
+    done = json.loads(run("devices", "accept-normal", machine.name, "--until", str(NOW - 2), "--json"))
+    assert (done["devices"], done["until_s"]) == ([machine.name], NOW - 2)
+    assert json.loads(run("devices", "show", machine.name))["normal_until_s"] == NOW - 2
+    run("judge", str(lasts["id"]), "true_alarm")
+    query = ("--query", f"id=={machine.name}")
+    assert f"held back: {machine.name}, whose anomaly {lasts['id']} was judged a true alarm" not in run(
+        "devices", "accept-normal", *query, "--until", str(NOW - 1)
+    )
+    assert f"held back: {machine.name}, whose anomaly {lasts['id']} was judged a true alarm" in run(
+        "devices", "accept-normal", *query
+    )
+    with pytest.raises(ClientError, match="Name one device, or give --query"):
+        run("devices", "accept-normal")
+    with pytest.raises(ClientError, match="not both"):
+        run("devices", "accept-normal", machine.name, *query)
+
+
+def test_a_release_is_withdrawn_and_whoever_still_runs_it_is_counted(
+    fleet: Fleet, machine: Machine, run: Run
+) -> None:
+    enrol_directly(fleet.database, machine)
+    EventStore(fleet.database, TENANT, FleetMetrics()).store([machine.arrival(health(release="motor/77"))])
+    assert fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(77)).status_code == 201
+    shown = run("releases", "withdraw", "motor/77", "--reason", "alarms on cold starts")
+    assert "withdrawn: motor/77 (alarms on cold starts)" in shown
+    assert "1 devices shall still run it: roll another release out to them" in shown
+    assert "alarms on cold starts" in run("releases", "list")
