@@ -243,28 +243,34 @@ def create_key(out: Annotated[Path, typer.Option("--out", help="e.g. release.key
 def initial_release(
     features: Annotated[
         list[Path],
-        typer.Option("--features", help="NPZ: machine name → rows (n, features); repeat for several files"),
+        typer.Option(
+            "--features", help="NPZ: machine name → rows (n, features), or CSV: one machine; may be repeated"
+        ),
     ],
     spec: Annotated[Path, typer.Option("--spec", help="family.toml")],
     signing_key: Annotated[Path, typer.Option("--signing-key", help="Ed25519 PEM")],
     out: Annotated[Path, typer.Option("--out", help="bundle to write, e.g. v1.fedge")],
     version: Annotated[int, typer.Option("--version", min=1, help="above 1 to replace a first release")] = 1,
+    delimiter: Annotated[str, typer.Option("--delimiter", help="what parts the cells of a CSV")] = ",",
     as_json: AsJson = False,
 ) -> None:
     """Train version 1 centrally on reference recordings; needs no server."""
     from aggregator.exporter import SigningExporter
     from aggregator.family_file import load_spec
-    from aggregator.initial_release import read_all_recordings, train_release
+    from aggregator.initial_release import train_release
+    from aggregator.recordings import read_recordings
     from aggregator.release_keys import read_private_key
     from aggregator.run_tables import training_progress
     from runtime.durable_files import write_durably
 
     family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
-    machines = read_all_recordings(features, family.features.spec().feature_count)
+    machines = read_recordings(features, family.features.spec(), delimiter=delimiter)
+    for note in machines.notes:
+        print(f"note: {note}", file=sys.stderr)
     with training_progress(quiet=as_json) as progress:
         made = train_release(
             family,
-            machines,
+            machines.rows,
             SigningExporter(key),
             created_at=time.time(),
             version=version,

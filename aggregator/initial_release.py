@@ -10,9 +10,8 @@ It needs no server. The assessment runs through the same code as the fleet's sum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -25,8 +24,7 @@ from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Candidate, Exporter
 from aggregator.rounds.proposal import with_int8_report
 from models.architecture import Architecture, initial_parameters
-from models.array_archives import read_arrays
-from models.errors import ArrayArchiveError, ModelError
+from models.errors import ModelError
 from models.export.isolated import export_training_model
 from models.local_training import assess, fit
 from models.sensors import SensorView
@@ -39,8 +37,6 @@ from runtime.errors import SettingsError
 
 __all__ = [
     "InitialRelease",
-    "read_all_recordings",
-    "read_recordings",
     "standardise_machines",
     "train_release",
 ]
@@ -65,49 +61,6 @@ class InitialRelease:
     held_out_loss: float
     threshold: float
     int8_error: float
-
-
-def read_all_recordings(paths: Sequence[Path], features: int) -> dict[str, NDArray[np.float32]]:
-    """The machines of several recordings together; raises SettingsError as `read_recordings`, and for a name twice."""
-    machines: dict[str, NDArray[np.float32]] = {}
-    for path in paths:
-        found = read_recordings(path, features)
-        if twice := sorted(machines.keys() & found.keys()):
-            raise SettingsError(
-                f"recording {twice[0]!r} of {path} has the name of an earlier one; each machine is given once"
-            )
-        machines |= found
-    return machines
-
-
-def read_recordings(path: Path, features: int) -> dict[str, NDArray[np.float32]]:
-    """Machine → feature rows (n, features) from an NPZ; 1-D arrays (such as names) are passed over.
-
-    An array of raw windows (n, samples, channels) is read as rows of samples x channels.
-
-    Raises:
-        SettingsError: not an NPZ, no machine in it, another number of features, or a value that is not finite.
-    """
-    machines: dict[str, NDArray[np.float32]] = {}
-    try:
-        for name, rows in read_arrays(path).items():
-            if rows.ndim in {2, 3}:
-                machines[name] = rows.astype(np.float32).reshape(len(rows), -1)
-    except ArrayArchiveError as error:
-        raise SettingsError(f"{error}; recordings are an .npz of one 2-D array for each machine") from None
-    except ValueError as error:
-        raise SettingsError(f"{path}: {name!r} is no table of numbers: {error}") from None
-    if not machines:
-        raise SettingsError(f"{path} holds no recording: expected one array (rows, {features}) per machine")
-    for name, rows in machines.items():
-        if rows.shape[1] != features:
-            raise SettingsError(
-                f"recording {name!r} in {path} has {rows.shape[1]} features; the family has {features}"
-            )
-        if not np.isfinite(rows).all():
-            bad = int(np.argmin(np.isfinite(rows).all(axis=1)))
-            raise SettingsError(f"row {bad} of recording {name!r} in {path} holds NaN or infinity; remove it")
-    return machines
 
 
 def standardise_machines(
@@ -142,7 +95,7 @@ def train_release(
 
     Args:
         spec: the family.
-        machines: raw feature rows per reference machine, from `read_recordings`.
+        machines: raw feature rows per reference machine, from `aggregator.recordings`.
         exporter: signs; its key decides who trusts the release.
         created_at: Unix seconds.
         version: above 1 where an earlier first release was wrong; a published one never changes.

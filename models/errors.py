@@ -11,7 +11,7 @@
     ├── FeatureError            the sensor, or the spec: a window that cannot become features
     ├── DriftStateError         this device: a saved drift state that is damaged or of another layout; start afresh
     ├── ExecutionError          this machine: the runtime, or an accelerator under it, failed while it ran a model
-    ├── ArrayArchiveError       whoever gave the file: no NPZ archive, damaged, or objects in it instead of numbers
+    ├── RecordingError          whoever gave the file: no recording, damaged, or a place in it that is no number
     ├── DelegateError           this device: an accelerator's library is missing or does not work; the processor does
     ├── ModelFormatError        the release is bad: bytes that are no model this build runs, or a foreign one
     ├── BundleContentError      the release is bad: a signed file does not mean what the manifest promises
@@ -26,7 +26,6 @@ A device answers any of these by keeping the release it runs.
 from __future__ import annotations
 
 __all__ = [
-    "ArrayArchiveError",
     "BundleContentError",
     "DelegateError",
     "DriftStateError",
@@ -41,6 +40,7 @@ __all__ = [
     "ModelFormatError",
     "ParameterError",
     "RangeError",
+    "RecordingError",
     "RuntimeMissingError",
     "TrainingSettingsError",
 ]
@@ -78,8 +78,8 @@ class DelegateError(ModelError):
     """An accelerator that cannot be used; run the model on the processor and say so once."""
 
 
-class ArrayArchiveError(ModelError):
-    """A file given as an archive of arrays that is none, or whose arrays cannot be read; the message names it."""
+class RecordingError(ModelError):
+    """A file given as a recording that is none, or a place in it that cannot be read; the message names both."""
 
 
 class ExecutionError(ModelError):

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.sources.rotating_machine import PROFILES, MachineCondition, RotatingMachine
-from models.array_archives import read_arrays
-from models.errors import ArrayArchiveError
+from models.errors import RecordingError
 from models.features import make_extractor, passthrough_spec, vibration_spec
+from models.recordings.npz import FEATURE_NAMES, read_tables
+from models.recordings.recording import listed
 from protocol.manifest import FeatureSpec
 from runtime.durable_files import write_quickly
 from simulations.errors import ScenarioError
@@ -157,18 +158,19 @@ class RecordedBearings:
             )
         self._path = path.absolute()
         try:
-            self._rows = read_arrays(path)
-        except ArrayArchiveError as error:
+            bearings = read_tables(path).tables
+        except RecordingError as error:
             raise ScenarioError(str(error)) from None
-        if "feature_names" not in self._rows:
-            raise ScenarioError(f"{path} has no array 'feature_names'; it holds {sorted(self._rows)[:5]} …")
-        names = [str(name) for name in self._rows.pop("feature_names")]
+        first = next(iter(bearings.values()))
+        if not first.is_named:
+            raise ScenarioError(f"{path} has no array {FEATURE_NAMES!r}; it holds {listed(bearings)}")
+        self._rows = {name: bearing.rows for name, bearing in bearings.items()}
         if len(self._rows) < count + 1:
             raise ScenarioError(
                 f"{path} holds {len(self._rows)} bearings; {count} devices and a reference need {count + 1}"
             )
         self._devices, self._references = _split_bearings(self._rows, count, reference)
-        self.feature_spec = passthrough_spec(names)
+        self.feature_spec = passthrough_spec(first.names)
 
     def name(self, index: int) -> str:
         """The bearing's name in the data set."""

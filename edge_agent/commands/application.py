@@ -16,6 +16,7 @@ from edge_agent.pinned_tls import pinned_context
 from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
+from edge_agent.sources.replay import ReplaySource
 from edge_agent.status import read_status, status_document
 
 __all__ = ["application"]
@@ -83,6 +84,8 @@ def check_config(config: Config) -> int:
     keys = load_release_keys(settings.release_keys)
     source = open_source(settings.source)
     source.close()
+    if isinstance(source, ReplaySource):
+        print("\n".join(source.summary))
     if settings.fleet is not None:
         FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
     if settings.mqtt is not None and settings.mqtt.ca_file is not None:

@@ -1,7 +1,8 @@
 """A source that plays a recording row by row, in a loop or once, and jumps when its control file says so.
 
 Rows are ready features (`passthrough`), or samples of which several make a window (`raw`). Machine time runs on through
-loops and jumps: it never goes back, and no window holds samples from both sides of one.
+loops and jumps: it never goes back, and no window holds samples from both sides of one. A value that is missing in the recording is
+NaN in the window.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from edge_agent.errors import SourceError
 from edge_agent.sources.control_file import ControlFile
 from edge_agent.sources.pacing import Pace
 from edge_agent.sources.port import SourceWindow
-from edge_agent.sources.recording import Recording, read_csv, read_npz
 from edge_agent.sources.settings import ReplaySettings
+from models.errors import RecordingError
 from models.features import passthrough_spec, raw_spec
+from models.recordings.csv import read_csv
+from models.recordings.npz import read_table
+from models.recordings.recording import Recording, listed
 
 __all__ = ["ReplayControl", "ReplaySource"]
 
@@ -37,12 +41,21 @@ class ReplaySource:
 
     Raises:
         SourceError: the recording cannot be used; the message names the file and the place in it.
+
+    Attributes:
+        summary: what was read, and what of the file was not, in sentences for a person.
     """
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._path = settings.path
         recording = _read(settings, self._path)
         self._rows = recording.rows
+        self.summary: Final = (
+            f"{self._path}: {len(recording.rows)} rows of {len(recording.names)} columns: {listed(recording.names)}",
+            *recording.notes,
+        )
+        for line in self.summary:
+            _logger.info("recording_read %s", line)
         self._window, self._step = settings.window_rows, settings.step_rows or settings.window_rows
         self.spec: Final = (
             passthrough_spec(recording.names)
@@ -118,12 +131,15 @@ class ReplaySource:
 
 
 def _read(settings: ReplaySettings, path: Path) -> Recording:
-    match path.suffix.lower():
-        case ".npz":
-            return read_npz(path, key=settings.key)
-        case ".csv":
-            return read_csv(path, columns=settings.columns, delimiter=settings.delimiter)
-        case other:
-            raise SourceError(
-                f"{path}: recordings are .csv or .npz files, not {other or 'without a suffix'!r}"
-            )
+    try:
+        match path.suffix.lower():
+            case ".npz":
+                return read_table(path, key=settings.key, columns=settings.columns)
+            case ".csv":
+                return read_csv(path, columns=settings.columns, delimiter=settings.delimiter)
+            case other:
+                raise SourceError(
+                    f"{path}: recordings are .csv or .npz files, not {other or 'without a suffix'!r}"
+                )
+    except RecordingError as error:
+        raise SourceError(str(error)) from None

@@ -43,8 +43,8 @@ class ReplaySettings(
 ):
     """A recording, one window a row of ready features, or `window_rows` rows a raw window.
 
-    NPZ: `key` names the (rows, features) array. CSV: `columns` picks and orders columns (empty: all of them), and
-    `delimiter` parts them. `rows` is [first, last + 1]; `row_every_s` is machine time between rows. `raw_bytes_per_row` is
+    NPZ: `key` names the (rows, features) array. CSV: `delimiter` parts the cells. `columns` picks and orders columns by name (empty:
+    all but clocks). `rows` is [first, last + 1]; `row_every_s` is machine time between rows. `raw_bytes_per_row` is
     what the measurement behind a row of ready features weighed, so that bandwidth is counted against what was measured.
     With `window_rows` above 1 the columns are channels, sampled every `row_every_s`; the next window begins `step_rows`
     later (default: behind the last one; fewer overlap).

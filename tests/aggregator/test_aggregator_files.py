@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aggregator_world import ARCHITECTURE
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
 from aggregator.family_file import load_spec
-from aggregator.initial_release import read_all_recordings, read_recordings
 from aggregator.release_keys import create_key_files, read_private_key, read_public_key
 from aggregator.settings import load_aggregator_settings
 from aggregator.tokens import TokenStore
@@ -232,24 +230,6 @@ def test_a_mistake_in_the_family_specification_is_named(
     assert said in str(refused.value)
 
 
-def test_recordings_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.npz"
-    path.write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(SettingsError, match="is no NPZ archive"):
-        read_recordings(path, 6)
-    with pytest.raises(SettingsError, match="has 6 features; the family has 7"):
-        read_recordings(recordings(path), 7)
-    rows = np.zeros((50, 6), np.float32)
-    rows[17, 2] = np.nan
-    np.savez(path, m=rows)
-    with pytest.raises(SettingsError, match="row 17 of recording 'm'"):
-        read_recordings(path, 6)
-    np.savez(path, names=np.array(["a"]))
-    with pytest.raises(SettingsError, match="holds no recording"):
-        read_recordings(path, 6)
-    assert ARCHITECTURE.feature_count == 6
-
-
 @pytest.mark.parametrize(
     ("features", "said"),
     [
@@ -286,14 +266,6 @@ def test_a_wrong_first_release_is_replaced_by_a_higher_version(
 ) -> None:
     initial_release(tmp_path, "--version", "2", "--json")
     assert json.loads(capsys.readouterr().out)["release"] == "pump/2"
-
-
-def test_recordings_of_several_files_are_learned_from_together_but_no_machine_twice(tmp_path: Path) -> None:
-    one = recordings(tmp_path / "x.npz")
-    np.savez(tmp_path / "y.npz", other=np.zeros((9, 6), np.float32))
-    assert set(read_all_recordings([one, tmp_path / "y.npz"], 6)) == {"m0", "m1", "m2", "other"}
-    with pytest.raises(SettingsError, match=r"'m0'.*given once"):
-        read_all_recordings([one, one], 6)
 
 
 def test_a_file_that_the_settings_name_and_that_is_not_there_is_found_without_starting(

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
 from aggregator.family_file import load_spec
-from aggregator.initial_release import read_recordings
 from aggregator.release_keys import create_key_files, read_public_key
 from models.bundles import read_bundle
 from models.features import raw_spec
@@ -115,9 +114,3 @@ def test_the_documented_convolution_is_one(tmp_path: Path) -> None:
     (tmp_path / "family.toml").write_text('family = "pump"\n' + block)
     architecture = load_spec(tmp_path / "family.toml").model.architecture()
     assert (architecture.feature_count, architecture.parameter_count) == (480, 9344)
-
-
-def test_windows_of_another_length_are_refused_by_recording(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", fan=windows(5, 0))
-    with pytest.raises(SettingsError, match=r"recording 'fan' in .* has 32 features; the family has 24"):
-        read_recordings(tmp_path / "x.npz", 24)

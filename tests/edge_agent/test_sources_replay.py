@@ -1,20 +1,20 @@
-"""Recordings are read exactly, refused with the place of the fault, and played at the speed asked for."""
+"""Recordings are played at the speed asked for; how their files are read: tests/models/test_recordings_*.py."""
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.pacing import Pace
 from edge_agent.sources.port import Source
-from edge_agent.sources.recording import read_csv, read_npz
+from edge_agent.sources.replay import ReplaySource
 from edge_agent.sources.settings import ReplaySettings
 from models.features import raw_spec
 
@@ -31,59 +31,6 @@ def replay(directory: Path, rows: int = 6, **settings: object) -> Source:
     return open_source(ReplaySettings(path=directory / "x.npz", key="a", **settings))  # type: ignore[arg-type]  # settings come from parameters
 
 
-def test_a_csv_gives_its_columns_in_the_order_asked_for(tmp_path: Path) -> None:
-    recording = read_csv(
-        write(tmp_path / "x.csv", "t;a;b\n0;1;2\n1;3;4\n"), columns=("b", "a"), delimiter=";"
-    )
-    assert recording.names == ("b", "a")
-    np.testing.assert_array_equal(recording.rows, [[2, 1], [4, 3]])
-
-
-def test_a_missing_column_is_named_together_with_those_that_are_there(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.csv", "a,b\n1,2\n")
-    with pytest.raises(SourceError, match=r"no column 'c'; the header has a, b"):
-        read_csv(path, columns=("a", "c"))
-
-
-@pytest.mark.parametrize("cell", ["12,5x", "broken", "nan", "inf", "1e39", ""])
-def test_text_in_a_number_is_refused_with_file_line_and_column(tmp_path: Path, cell: str) -> None:
-    path = write(tmp_path / "x.csv", f'a,b\n1,2\n3,"{cell}"\n')
-    with pytest.raises(SourceError, match=r"x\.csv:3: column 'b' holds .* not a finite number"):
-        read_csv(path)
-
-
-def test_a_line_with_too_few_cells_is_refused_with_its_number(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"x\.csv:3: 1 cells, but the header names 2 columns"):
-        read_csv(write(tmp_path / "x.csv", "a,b\n1,2\n3\n"))
-
-
-@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("a,b\n", "no rows")])
-def test_an_empty_csv_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(SourceError, match=says):
-        read_csv(write(tmp_path / "x.csv", text))
-
-
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_bytes(b"a,b\n\xff\xfe,2\n")
-    with pytest.raises(SourceError, match="cannot be read"):
-        read_csv(path)
-
-
-def test_a_missing_key_is_named_together_with_those_that_are_there(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", B1_1=np.ones((2, 2)), feature_names=np.array(["u", "v"]))
-    with pytest.raises(SourceError, match=r"no array named 'B9'; source\.key must be one of B1_1"):
-        read_npz(tmp_path / "x.npz", key="B9")
-
-
-def test_nan_in_an_npz_is_refused_with_row_and_column(tmp_path: Path) -> None:
-    table = np.ones((4, 2))
-    table[2, 1] = np.nan
-    np.savez(tmp_path / "x.npz", a=table, feature_names=np.array(["u", "v"]))
-    with pytest.raises(SourceError, match=r"'a' row 2, column 'v': nan is not a finite number"):
-        read_npz(tmp_path / "x.npz", key="a")
-
-
 def test_feature_names_of_an_npz_become_the_spec(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.ones((2, 2)), feature_names=np.array(["u", "v"]))
     source = open_source(ReplaySettings(path=tmp_path / "x.npz", key="a"))
@@ -91,43 +38,53 @@ def test_feature_names_of_an_npz_become_the_spec(tmp_path: Path) -> None:
     assert source.spec.kind == "passthrough"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"a,b\n1,2\n", b"PK\x03\x04 cut", b"\x80\x04K\x01.", b"\x93NUMPY\x01\x00"]
-)
-def test_a_file_that_is_no_npz_is_refused_in_our_words(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(SourceError, match=r"x\.npz is no NPZ archive, .*CSV has a name that ends in \.csv"):
-        read_npz(tmp_path / "x.npz", key="a")
+def test_columns_of_either_kind_of_file_are_picked_and_ordered_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.array([[1.0, 2.0, 3.0]]), feature_names=np.array(["u", "v", "w"]))
+    write(tmp_path / "x.csv", "u;v;w\n1;2;3\n")
+    for path in ("x.npz", "x.csv"):
+        settings = ReplaySettings(path=tmp_path / path, key="a", columns=("w", "u"), delimiter=";")
+        source = open_source(settings)
+        assert source.spec.names == ("w", "u")
+        window = source.next_window(0.0)
+        assert window is not None
+        np.testing.assert_array_equal(window.samples, [[3, 1]])
 
 
-def _spoilt(member: bytes) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("a.npy", member)
-    return archive.getvalue()
+def test_a_missing_value_reaches_the_window_as_nan(tmp_path: Path) -> None:
+    write(tmp_path / "x.csv", "u,v\n1,\n3,4\n")
+    window = open_source(ReplaySettings(path=tmp_path / "x.csv")).next_window(0.0)
+    assert window is not None
+    np.testing.assert_array_equal(window.samples, np.array([[1, np.nan]], np.float32))
 
 
-@pytest.mark.parametrize(
-    "member", [b"", b"text", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f8'", b"\x93NUMPY\x09\x09"]
-)
-def test_a_damaged_array_is_refused_in_our_words(tmp_path: Path, member: bytes) -> None:
-    (tmp_path / "x.npz").write_bytes(_spoilt(member))
-    with pytest.raises(SourceError, match=r"'a' is (damaged, or holds objects|no array)"):
-        read_npz(tmp_path / "x.npz", key="a")
+def test_what_was_read_and_what_was_not_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "x.csv", "time,u,v\n10:00:00,1,2\n10:00:01,3,4\n10:00:02,5")
+    with caplog.at_level("INFO"):
+        source = open_source(ReplaySettings(path=tmp_path / "x.csv"))
+    assert isinstance(source, ReplaySource)
+    read, clock, torn = source.summary
+    assert read.endswith("x.csv: 2 rows of 2 columns: u, v")
+    assert "column 'time' is a clock" in clock
+    assert "'10:00:02,5' has no end of line" in torn
+    assert [record.message for record in caplog.records] == [
+        f"recording_read {line}" for line in source.summary
+    ]
 
 
-def test_an_npz_that_would_run_code_is_refused_in_our_words(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", a=np.array([[print]], dtype=object))
-    with pytest.raises(SourceError, match=r"'a' is damaged, or holds objects instead of numbers") as caught:
-        read_npz(tmp_path / "x.npz", key="a")
-    assert "pickle" not in str(caught.value)
-
-
-def test_a_table_of_text_or_of_another_rank_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", text=np.array([["a"]]), flat=np.ones(3))
-    for key in ("text", "flat"):
-        with pytest.raises(SourceError, match=r"\(rows, columns\) of numbers"):
-            read_npz(tmp_path / "x.npz", key=key)
+@given(content=st.binary(max_size=120), suffix=st.sampled_from([".csv", ".npz"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_source_or_are_refused_in_one_line(
+    tmp_path: Path, content: bytes, suffix: str
+) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(content)
+    said = ""
+    try:
+        source = open_source(ReplaySettings(path=tmp_path / f"x{suffix}", key="a"))
+    except SourceError as error:
+        said = str(error)
+    else:
+        assert source.next_window(0.0) is not None
+    assert "\n" not in said
 
 
 def test_rows_outside_the_recording_are_refused(tmp_path: Path) -> None:

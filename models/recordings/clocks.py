@@ -1,0 +1,135 @@
+"""Which columns of a recording are clocks or row numbers, and no sensors.
+
+They grow for ever: a detector that took one for a sensor would call every later day an anomaly.
+
+A column whose cells are dates or times of day is one. A column of numbers is one where it grows and either its name says so
+(`time`, `timestamp`, `index` …) or all its values are seconds, milli-, micro- or nanoseconds since 1970 between the years 2001 and
+2286. A column that somebody names in `columns` is read whatever it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import RecordingError
+from models.recordings.recording import Recording, shown
+
+__all__ = ["is_clock", "is_timestamp", "without_clocks"]
+
+_DATE: Final = (
+    r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4})"
+)
+_TIME: Final = (
+    r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?: ?[AaPp][Mm])?(?: ?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2}))?"
+)
+_STAMP: Final = re.compile(
+    rf"{_DATE}(?:[T ] ?{_TIME})?|{_TIME}|\d{{8}}T\d{{4,6}}(?:\.\d{{1,9}})?Z?", re.ASCII
+)
+_CLOCK_WORDS: Final = frozenset(
+    [
+        "time",
+        "timestamp",
+        "datetime",
+        "date",
+        "clock",
+        "epoch",
+        "elapsed",
+        "uptime",
+        "unixtime",
+        "zeit",
+        "zeitstempel",
+        "datum",
+        "uhrzeit",
+    ]
+)
+_COUNTER_NAMES: Final = frozenset(
+    [
+        "t",
+        "ts",
+        "utc",
+        "seconds",
+        "sec",
+        "secs",
+        "index",
+        "idx",
+        "id",
+        "no",
+        "nr",
+        "row",
+        "rows",
+        "line",
+        "sample",
+        "cycle",
+        "cycles",
+        "step",
+        "record",
+        "n",
+        "#",
+        "i",
+    ]
+)
+"""These may also be sensors (t is a temperature, no is nitric oxide), so they must grow at every single row."""
+_EPOCHS: Final = tuple((1e9 * unit, 1e10 * unit) for unit in (1.0, 1e3, 1e6, 1e9))
+_MOST_RESTARTS: Final = 0.01
+"""Share of rows at which a clock may go back: a logger that was started anew, an hour in autumn."""
+
+
+def is_timestamp(cell: str) -> bool:
+    """Is `cell`, without spaces around it, a date, a time of day, or both?
+
+    >>> is_timestamp("2020-02-08 13:30:47"), is_timestamp("08.02.2020"), is_timestamp("13.5")
+    (True, True, False)
+    """
+    return len(cell) <= 64 and _STAMP.fullmatch(cell) is not None
+
+
+def is_clock(name: str, values: NDArray[np.float32]) -> bool:
+    """Does a column of numbers (n,) only tell when, or the how manieth a row is? Missing values (NaN) are passed over."""
+    words = [word for word in re.split(r"[^a-z#]+", name.casefold()) if word]
+    is_named = any(word in _CLOCK_WORDS for word in words)
+    may_count = bool(words) and words[0] in _COUNTER_NAMES and len(words) <= 2
+    smallest, largest = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
+    is_epoch = any(first <= smallest and largest < last for first, last in _EPOCHS)
+    if not (is_named or may_count or is_epoch):
+        return False
+    steps = np.diff(values[~np.isnan(values)])
+    goes_back = float(np.count_nonzero(steps < 0)) / max(len(steps), 1)
+    if is_epoch:
+        # float32 tells seconds of today only 128 apart, so a short recording seems to stand still.
+        return is_named or goes_back == 0
+    if is_named:
+        return bool(smallest < largest and goes_back <= _MOST_RESTARTS)
+    return bool(len(steps) and np.all(steps > 0))
+
+
+def without_clocks(recording: Recording, where: str) -> Recording:
+    """The recording (rows, columns) without its clocks, each told with how it would be kept.
+
+    Raises:
+        RecordingError: nothing else is there.
+    """
+    clocks = [c for c, name in enumerate(recording.names) if is_clock(name, recording.rows[:, c])]
+    if not clocks:
+        return recording
+    kept = [c for c in range(len(recording.names)) if c not in clocks]
+    if not kept:
+        raise RecordingError(
+            f"{where} has no sensor: {', '.join(shown(recording.names[c]) for c in clocks)} only counts time or rows; "
+            f"name it in columns if it measures"
+        )
+    notes = [
+        f"column {shown(recording.names[c])} is a clock or a row number ({recording.rows[0, c]:.9g} to {recording.rows[-1, c]:.9g}) and was left out; "
+        f"name it in columns if it measures"
+        for c in clocks
+    ]
+    return replace(
+        recording,
+        rows=np.ascontiguousarray(recording.rows[:, kept]),
+        names=tuple(recording.names[c] for c in kept),
+        notes=(*recording.notes, *notes),
+    )
