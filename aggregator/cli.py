@@ -252,9 +252,12 @@ def initial_release(
     out: Annotated[Path, typer.Option("--out", help="bundle to write, e.g. v1.fedge")],
     version: Annotated[int, typer.Option("--version", min=1, help="above 1 to replace a first release")] = 1,
     delimiter: Annotated[str, typer.Option("--delimiter", help="what parts the cells of a CSV")] = ",",
+    accept_blind: Annotated[
+        bool, typer.Option("--accept-blind", help="sign a detector that hardly sees small disturbances")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train version 1 centrally on reference recordings; needs no server."""
+    """Train version 1 centrally on reference recordings; needs no server. What is no detector is not signed."""
     from aggregator.exporter import SigningExporter
     from aggregator.family_file import load_spec
     from aggregator.initial_release import train_release
@@ -274,19 +277,23 @@ def initial_release(
             SigningExporter(key),
             created_at=time.time(),
             version=version,
+            accepts_blind=accept_blind,
             progress=progress,
         )
     write_durably(out, made.content)
     figures = {name: value for name, value in vars(made).items() if name != "content"}
     figures |= {"file": str(out), "bytes": len(made.content)}
+    for warning in made.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(figures) if as_json else _sentence(figures))
 
 
 def _sentence(figures: dict[str, Any]) -> str:
     return (
         f"{figures['release']} from {figures['windows']} windows of {figures['machines']} machines: loss "
-        f"{figures['loss_before']:.4g} → {figures['loss_after']:.4g}, held out {figures['held_out_loss']:.4g}; "
-        f"threshold {figures['threshold']:.4g}; int8 error {figures['int8_error']:.2g}; {figures['bytes']} bytes in {figures['file']}"
+        f"{figures['loss_before']:.4g} → {figures['loss_after']:.4g}, held out {figures['held_out_loss']:.4g} ({figures['method']}); "
+        f"threshold {figures['threshold']:.4g}; sight {figures['sight']:.0%}; int8 error {figures['int8_error']:.2g};"
+        f" {figures['bytes']} bytes in {figures['file']}"
     )
 
 

@@ -10,6 +10,7 @@
     ├── UnknownRunError              who asked: no such run or family
     ├── RunConflictError             who asked: the family already trains, or the run has ended
     ├── ExportFailedError            we: the candidate could not be made into a release
+    ├── GateRefusedError             who trained: the candidate may not be signed; every reason, each with its remedy
     ├── FlowerServerError            we: the embedded Flower server cannot do its work
     │   ├── FlowerVersionError       the person who installed: another Flower than the one this build was written for
     │   ├── FlowerListenError        the person who configured: address in use, certificate or key unreadable
@@ -46,6 +47,7 @@ __all__ = [
     "FlowerRunEndedError",
     "FlowerServerError",
     "FlowerVersionError",
+    "GateRefusedError",
     "LedgerDamagedError",
     "LedgerError",
     "PrivacyBudgetError",
@@ -93,6 +95,10 @@ class RunConflictError(AggregatorError):
 
 class ExportFailedError(AggregatorError):
     """The candidate could not be quantised or packed; the run fails and the champion stays."""
+
+
+class GateRefusedError(AggregatorError):
+    """The gate before the signature refused a candidate; nothing was signed, and the message names every reason and what to do."""
 
 
 class FlowerServerError(AggregatorError):

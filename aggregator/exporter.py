@@ -9,7 +9,8 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.errors import ExportFailedError
-from aggregator.rounds.ports import Candidate
+from aggregator.rounds.candidates import Candidate
+from aggregator.rounds.signing_gate import Cleared
 from models.errors import EdgeTpuCompilerError, ModelError
 from models.export.edge_tpu_compiler import compile_for_edge_tpu
 from models.export.int8_graph import export_int8_model
@@ -43,14 +44,15 @@ class SigningExporter:
         except ModelError as error:
             raise ExportFailedError(f"the candidate cannot be quantised: {error}") from error
 
-    def release(self, candidate: Candidate, int8_model: bytes) -> bytes:
+    def release(self, cleared: Cleared) -> bytes:
         """See `Exporter.release`."""
+        candidate = cleared.candidate
         try:
             return build_release(
                 candidate,
                 signing_key=self._key,
-                int8_model=int8_model,
-                edge_tpu_model=_compiled(candidate, int8_model),
+                int8_model=cleared.int8_model,
+                edge_tpu_model=_compiled(candidate, cleared.int8_model),
             )
         except (ModelError, ProtocolError) as error:
             raise ExportFailedError(

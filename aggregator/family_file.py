@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from aggregator.central_training import TrainingSection
 from aggregator.rounds.assessment import ThresholdSettings
 from aggregator.rounds.int8_settings import Int8Settings
 from models.architecture import Architecture, Kind
@@ -32,14 +33,6 @@ class ModelSection(Struct, frozen=True, kw_only=True):
     def architecture(self) -> Architecture:
         """What these say; raises LayoutError for widths or a convolution that make no model."""
         return Architecture(kind=self.kind, layers=self.layers, convolution=self.convolution)
-
-
-class TrainingSection(Struct, frozen=True, kw_only=True):
-    """``[training]``: plain mini-batch descent."""
-
-    epochs: Positive = 400
-    batch_size: Positive = 16
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
 
 
 class FeaturesSection(Struct, frozen=True, kw_only=True):

@@ -57,16 +57,22 @@ def print_run(run: dict[str, Any]) -> None:
                 f"round {entry['number']} refused {refused['device']}: {refused['reason']}", markup=False
             )
     for check in run.get("checks", []):
-        console.print(f"{'passed' if check['is_passed'] else 'FAILED'}  {check['reason']}", markup=False)
+        console.print(f"{_verdict(check)}  {check['reason']}", markup=False)
+
+
+def _verdict(check: dict[str, Any]) -> str:
+    if not check["is_passed"]:
+        return "FAILED"
+    return "WARNING" if check.get("is_warning") else "passed"
 
 
 @contextmanager
-def training_progress(*, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr that is told the finished share, 0 to 1."""
-    columns = (TextColumn("training version 1"), BarColumn(), TimeElapsedColumn())
+def training_progress(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr that is told the stage, and the finished share of it, 0 to 1."""
+    columns = (TextColumn("version 1: {task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
-        task = progress.add_task("training", total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+        task = progress.add_task("reading", total=1.0)
+        yield lambda stage, share: progress.update(task, description=stage, completed=share)
 
 
 def _console() -> Console:

@@ -21,6 +21,7 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
     ├── LearnerError             a training run goes on without this device; inference is not touched
     │   ├── NotReadyError             this device: no active model, too few windows, or the invitation is for another
     │   ├── QuestionRefusedError      the aggregator: a question that does not fit this device's model
+    │   │   └── TrainingDivergedError     the learning rate: too high for this device's windows, at a 64th too
     │   ├── PlainAnswerRefusedError   the aggregator asks for an answer without a secure sum
     │   ├── PrivacyRefusedError       the owner's limits: this answer would give more than the device may give
     │   │   ├── ParticipationsSpentError  it has taken part as often as it may
@@ -64,6 +65,7 @@ __all__ = [
     "QuestionRefusedError",
     "ReleaseRefusedError",
     "SourceError",
+    "TrainingDivergedError",
 ]
 
 
@@ -141,6 +143,10 @@ class NotReadyError(LearnerError):
 
 class QuestionRefusedError(LearnerError):
     """A round's question that this device does not answer; its message is what the aggregator is told."""
+
+
+class TrainingDivergedError(QuestionRefusedError):
+    """Training here left what a model can be, however small the step; in plain the answer is a refusal, in a secure sum it is nothing."""
 
 
 class PlainAnswerRefusedError(LearnerError):

@@ -26,6 +26,7 @@ from models.errors import LayoutError, ParameterError
 from protocol.manifest import ConvolutionSpec, ModelSpec
 
 __all__ = [
+    "LARGEST_PARAMETER",
     "MAX_ACTIVATION",
     "MAX_LAYER_WIDTH",
     "MAX_PARAMETERS",
@@ -33,6 +34,7 @@ __all__ = [
     "Kind",
     "initial_parameters",
     "join_parameters",
+    "require_bounded",
     "require_finite",
     "split_parameters",
 ]
@@ -47,6 +49,11 @@ MAX_PARAMETERS = 4_000_000
 
 MAX_ACTIVATION = 262_144
 """Most values of one activation tensor of one window: 1 MB of float32; a convolution's grow with the window."""
+
+
+LARGEST_PARAMETER = 1e4
+"""Largest parameter of a model that may be released. Inputs end at 8 deviations, so trained weights stay below ten and a linear
+detector's below a thousand; 3.4e30 is finite in float32 too, and its squares are not."""
 
 
 class Architecture(Struct, frozen=True, kw_only=True, dict=True, omit_defaults=True):
@@ -238,5 +245,22 @@ def require_finite(architecture: Architecture, flat: NDArray[np.floating]) -> ND
     if len(bad):
         raise ParameterError(
             f"{len(bad)} of {len(vector)} parameters are not finite, the first is {vector[bad[0]]} at index {bad[0]}"
+        )
+    return vector
+
+
+def require_bounded(architecture: Architecture, flat: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The vector as contiguous float32 (P,), none of it beyond `LARGEST_PARAMETER`: what may become a release.
+
+    Raises:
+        LayoutError: another length.
+        ParameterError: NaN, infinity or a larger magnitude in it; the message names one.
+    """
+    vector = require_finite(architecture, flat)
+    worst = int(np.argmax(np.abs(vector)))
+    if abs(vector[worst]) > LARGEST_PARAMETER:
+        raise ParameterError(
+            f"parameter {worst} of {len(vector)} is {vector[worst]:.3g}; none of a model that has learned is beyond"
+            f" ±{LARGEST_PARAMETER:g}: the training diverged, lower the learning rate"
         )
     return vector

@@ -10,7 +10,8 @@ With eigenpairs (λ_i, u_i) of the covariance, largest first, mean m, k = the na
     Mahalanobis            w_i = 1 - σ/√λ_i        error = σ² · (Σ_{i≤k} t_i²/λ_i + Σ_{i>k} t_i²/σ²),  t = uᵀ(x - m)
 
 with σ² the mean of the λ that are left out: the second is σ² times the squared Mahalanobis distance under probabilistic PCA, and
-for k = F - 1 under the covariance itself. T² and Q in one figure, at the rank that the bottleneck allows.
+for k = F - 1 under the covariance itself. T² and Q in one figure, at the rank that the bottleneck allows. One feature leaves k = 0: its
+distance from the mean.
 
 A ReLU carries a value that stays positive unchanged. So each component travels as u_iᵀ(x - m)/√λ_i + `LIFT` through the
 hidden layers, and the last layer takes the lift away again. Below -LIFT deviations it is cut off; such a window is reconstructed worse, never
@@ -44,12 +45,8 @@ SMALLEST_EIGENVALUE: Final = 1e-2
 
 
 def fits_a_linear_detector(architecture: Architecture) -> bool:
-    """Whether this layout can hold one: dense, an autoencoder, with a hidden layer and at least two features."""
-    return (
-        architecture.kind == "dense-autoencoder"
-        and len(architecture.layers) > 2
-        and architecture.feature_count > 1
-    )
+    """Whether this layout can hold one: dense, an autoencoder, with a hidden layer."""
+    return architecture.kind == "dense-autoencoder" and len(architecture.layers) > 2
 
 
 def principal_component_parameters(architecture: Architecture, moments: Moments) -> NDArray[np.float32]:

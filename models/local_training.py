@@ -4,19 +4,24 @@ Pure given the model, the windows, the settings and the random generator; it kno
 learner of the edge agent calls it, and so do benchmarks and simulations.
 
     train.fit         w ── epochs x shuffled batches of SGD or Adam, pulled to w by the proximal term ──► w'
+                      └ diverged: once more from w with half the step, `HALVINGS` times at most
     evaluate.assess   x ── candidate and champion ──► counts that add up over devices (protocol.questions)
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.architecture import LARGEST_PARAMETER
 from models.errors import InputError, ParameterError, TrainingSettingsError
+from models.sight import disturb_each
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.training import Optimizer, TrainingSettings
 
@@ -26,6 +31,7 @@ __all__ = [
     "Trainable",
     "assess",
     "fit",
+    "fit_safely",
     "mean_loss",
     "require_clip",
     "require_optimizer",
@@ -33,6 +39,12 @@ __all__ = [
 ]
 
 Floats = NDArray[np.floating]
+
+HALVINGS: Final = 6
+"""So often the step is halved before a training is given up: to a 64th, below which nothing is learned in a round anyway."""
+
+_RUINED: Final = 10.0
+"""Times the loss that it began with, and that of answering nothing: a training that ends above both has diverged, finite or not."""
 
 
 class Scorer(Protocol):
@@ -60,7 +72,7 @@ class Trainable(Scorer, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """Parameters (P,) after training, the mean score of all windows before and after, and how many steps it took.
+    """Parameters (P,) after training, the mean score of all windows before and after, how many steps it took and how long they were.
 
     For an autoencoder the mean score is its loss; for a classifier the losses are the mean cross-entropy.
     """
@@ -69,6 +81,7 @@ class FitResult:
     loss_before: float
     loss_after: float
     steps: int
+    learning_rate: float
 
 
 def fit(
@@ -96,7 +109,7 @@ def fit(
     Raises:
         InputError: no windows, or one that is not finite.
         LayoutError: parameters or correction of another length.
-        ParameterError: training diverged, parameters or loss are not finite; lower the learning rate, answer nothing.
+        ParameterError: training diverged: parameters or loss are not finite, or absurdly large; lower the learning rate, answer nothing.
     """
     require_windows(x)
     windows = np.ascontiguousarray(x, np.float32)
@@ -112,24 +125,74 @@ def fit(
             steps += 1
     trained = model.save()
     loss_after = mean_loss(model, windows, labels)
-    # The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86 reaches infinity.
-    if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
+    # Written positively, so that NaN fails. The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86
+    # reaches infinity.
+    largest = float(np.abs(trained).max())
+    if not (
+        largest <= LARGEST_PARAMETER and loss_after <= _RUINED * max(loss_before, _idle_loss(windows, labels))
+    ):
         raise ParameterError(
-            f"training diverged after {steps} steps at learning rate {settings.learning_rate}: the loss is {loss_after}, "
-            f"the largest parameter {np.abs(trained).max()}; both must be finite"
+            f"training diverged after {steps} steps at learning rate {settings.learning_rate}: the loss is {loss_after},"
+            f" {loss_before:.4g} before, the largest parameter {largest:.4g}; lower the learning rate"
         )
-    return FitResult(parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=steps)
+    return FitResult(
+        parameters=trained,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        steps=steps,
+        learning_rate=settings.learning_rate,
+    )
+
+
+def fit_safely(
+    model: Trainable,
+    parameters: Floats,
+    x: Floats,
+    settings: TrainingSettings,
+    *,
+    seed: list[int],
+    labels: Floats | None = None,
+    correction: Floats | None = None,
+) -> FitResult:
+    """`fit`, once more from the start with half the learning rate where it diverged; what it ended with is in the result.
+
+    Deterministic from `seed`, which shuffles every attempt alike. Not for private training: each attempt would cost anew.
+
+    Raises:
+        InputError, LayoutError: as `fit`.
+        ParameterError: it diverged at a 64th of the learning rate too.
+    """
+    for halvings in range(HALVINGS + 1):
+        tried = msgspec.structs.replace(settings, learning_rate=settings.learning_rate / 2**halvings)
+        try:
+            rng = np.random.default_rng(seed)
+            return fit(model, parameters, x, tried, rng=rng, labels=labels, correction=correction)
+        except ParameterError:
+            if halvings == HALVINGS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _idle_loss(windows: NDArray[np.float32], labels: Floats | None) -> float:
+    """Loss of a model that answers zeros: nothing reconstructed, or all classes alike."""
+    return float(np.square(windows).mean(dtype=np.float64)) if labels is None else math.log(labels.shape[1])
 
 
 def assess(
-    model: Trainable, candidate: Floats, champion: Floats, x: Floats, *, trained_on: Floats | None = None
+    model: Trainable,
+    candidate: Floats,
+    champion: Floats,
+    x: Floats,
+    *,
+    trained_on: Floats | None = None,
+    sensors: int | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """The parts of an ``evaluate.assess`` answer for held-out windows x (n, F), by `protocol.questions.assess_layout`.
 
     Ranges are those of the candidate: they calibrate its int8 model. The model ends up holding the candidate. Healthy windows that
-    were `trained_on` (m, F) count for the threshold, beside the held-out ones, and for nothing else: a tail of one window in a thousand
-    cannot be read from a fifth of what a device has. The candidate has seen them, which makes the threshold a little too low;
-    `docs/learning.md` has by how much.
+    were `trained_on` (m, F) count for the threshold and the ranges, beside the held-out ones, and for nothing else: a tail of one
+    window in a thousand cannot be read from a fifth of what a device has, and no more can an extreme. The candidate has seen them, which
+    makes the threshold a little too low; `docs/learning.md` has by how much. `sensors` is how many a window's samples are of, by default F.
 
     Raises:
         InputError: no windows, or one that is not finite.
@@ -138,14 +201,25 @@ def assess(
     if trained_on is not None:
         require_windows(trained_on)
     windows = np.ascontiguousarray(x, np.float32)
+    # Devices with few windows begin with different sensors, so that together they try all.
+    probes = disturb_each(windows, sensors=sensors, first=zlib.crc32(windows.tobytes()))
     model.restore(champion)
     champion_scores = model.infer(windows)[1].astype(np.float64)
+    champion_probe_scores = model.infer(probes)[1]
     model.restore(candidate)
     candidate_scores = model.infer(windows)[1].astype(np.float64)
+    candidate_probe_scores = model.infer(probes)[1]
     low, high = model.ranges(windows)
     threshold_scores = SCORE_GRID.count(candidate_scores)
     if trained_on is not None:
-        threshold_scores += SCORE_GRID.count(model.infer(np.ascontiguousarray(trained_on, np.float32))[1])
+        others = np.ascontiguousarray(trained_on, np.float32)
+        threshold_scores += SCORE_GRID.count(model.infer(others)[1])
+        low, high = (
+            pick(side, other)
+            for pick, side, other in zip(
+                (np.minimum, np.maximum), (low, high), model.ranges(others), strict=True
+            )
+        )
     exact = windows.astype(np.float64)
     return {
         "examples": np.array([len(windows)], np.float64),
@@ -153,6 +227,8 @@ def assess(
         "champion_loss": champion_scores.sum(keepdims=True),
         "candidate_scores": SCORE_GRID.count(candidate_scores),
         "champion_scores": SCORE_GRID.count(champion_scores),
+        "candidate_probe_scores": SCORE_GRID.count(candidate_probe_scores),
+        "champion_probe_scores": SCORE_GRID.count(champion_probe_scores),
         "threshold_scores": threshold_scores,
         "range_low": np.concatenate([RANGE_GRID.count(low[t : t + 1]) for t in range(len(low))]),
         "range_high": np.concatenate([RANGE_GRID.count(high[t : t + 1]) for t in range(len(high))]),

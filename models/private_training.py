@@ -33,7 +33,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.architecture import Architecture
+from models.architecture import LARGEST_PARAMETER, Architecture
 from models.errors import ParameterError, TrainingSettingsError
 from models.local_training import FitResult, Scorer, mean_loss, require_windows
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
@@ -132,12 +132,18 @@ def fit_privately(
         model.step(gradient, settings)
     trained = model.save()
     loss_after = mean_loss(model, windows, labels)
-    if not (np.isfinite(trained).all() and math.isfinite(loss_after)):
+    if not (np.abs(trained).max() <= LARGEST_PARAMETER and math.isfinite(loss_after)):
         raise ParameterError(
             f"private training diverged within {privacy.steps} steps at learning rate {settings.learning_rate}: "
-            "its parameters or its loss are not finite"
+            "its parameters or its loss are not finite, or absurdly large"
         )
-    return FitResult(parameters=trained, loss_before=loss_before, loss_after=loss_after, steps=privacy.steps)
+    return FitResult(
+        parameters=trained,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        steps=privacy.steps,
+        learning_rate=settings.learning_rate,
+    )
 
 
 def _lattice_step(privacy: ExamplePrivacy, dimension: int) -> float:

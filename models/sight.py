@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from models.standardiser import CLIP
 
-__all__ = ["SHIFT_SDS", "Probed", "SightMeter", "principal_direction", "probe", "sight"]
+__all__ = ["SHIFT_SDS", "Probed", "SightMeter", "disturb_each", "principal_direction", "probe", "sight"]
 
 SHIFT_SDS: Final = 3.0
 """What a person would call plainly off: one healthy value in 400 lies further out."""
@@ -85,6 +85,18 @@ def probe(
     disturbed = _disturbed(calm[numbers % len(calm)], numbers, principal_direction(calm), count)
     seen = ~(np.asarray(score_rows(disturbed)) <= threshold)
     return Probed(int(np.count_nonzero(seen)), len(numbers))
+
+
+def disturb_each(rows: Floats, *, sensors: int | None = None, first: int = 0) -> Float:
+    """Each row (n, F) disturbed once, the ways in turn from number `first`: for a sum whose threshold is known only after it.
+
+    Sums of what they score are a `Probed` as soon as there is a threshold; rows that are over it by themselves are among them.
+    """
+    x = np.asarray(rows, np.float32)
+    count = sensors or x.shape[1]
+    # Two rounds are all ways; a larger number begins within them.
+    numbers = first % (2 * (count + 1)) + np.arange(len(x))
+    return _disturbed(x, numbers, principal_direction(x), count)
 
 
 def principal_direction(rows: Floats) -> Float:

@@ -110,7 +110,10 @@ class ThresholdSpec(Struct, frozen=True, kw_only=True):
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
-    """Where a release comes from: enough to ask why it exists and what it cost, in privacy too."""
+    """Where a release comes from: enough to ask why it exists and what it cost, in privacy too.
+
+    `warnings` are the sentences of the gate that let it pass although somebody should look.
+    """
 
     training_run: str | None = None
     trigger: str = "initial"
@@ -122,6 +125,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     evaluation: dict[str, float] = field(default_factory=dict)
     git_revision: str = ""
     privacy: PrivacyClaim | None = None
+    warnings: tuple[Annotated[str, Meta(max_length=1000)], ...] = ()
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ one stands without a change on either side.
     ``train.scaffold``       parameters, control        the same, and n·η·(c_i' - c_i)
     ``evaluate.moments``                                n, Σ x, Σ x xᵀ (upper triangle)
     ``evaluate.contest``     one for each contender     for each: score histograms of aged held-out windows and of disturbed ones
-    ``evaluate.assess``      candidate, champion        n, losses, score histograms, tensor ranges, feature counts
+    ``evaluate.assess``      candidate, champion        n, losses, histograms of scores and of probes' scores, tensor ranges, feature counts
 
 A kind is also the Flower message type, and it alone fixes the layout of the answer, so that a device can plan its masked words
 before it is shown the question.
@@ -125,10 +125,10 @@ class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
 
 
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
-    """Score held-out windows with `candidate` and `champion`; count scores, tensor ranges and features.
+    """Score held-out windows with `candidate` and `champion`, as they are and slightly disturbed; count scores and features.
 
-    The candidate's scores of all windows, trained on or not, are counted besides, for the threshold. Of either kind, and of both
-    together, the newest `maximum_examples`.
+    The candidate's scores and tensor ranges of all windows, trained on or not, are counted besides, for the threshold and for int8.
+    Of either kind, and of both together, the newest `maximum_examples`.
     """
 
     run_id: str
@@ -266,8 +266,11 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
 
     `tensor_count` is the number of activation tensors of the model (its input first). `range_low[t]` counts one
     in the RANGE_GRID bin of tensor t's minimum, `range_high` likewise its maximum; `feature_counts` is
-    (feature, FEATURE_GRID bin); losses are n·mean score. All count the n held-out windows, but `threshold_scores`: the candidate's
-    scores of every healthy window, those too that it was trained on.
+    (feature, FEATURE_GRID bin); losses are n·mean score. All count the n held-out windows, but `threshold_scores` and the ranges, for
+    which every healthy window counts, those too that the candidate was trained on. `*_probe_scores` count each held-out window once more,
+    slightly disturbed (`models.sight`): what of them lies above a threshold that only the sum will tell is the sight.
+
+    Builds before 0.2 know no probes: their answers are shorter and are refused by their length.
     """
     return AnswerLayout(
         {
@@ -276,6 +279,8 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
             "champion_loss": 1,
             "candidate_scores": SCORE_GRID.bins,
             "champion_scores": SCORE_GRID.bins,
+            "candidate_probe_scores": SCORE_GRID.bins,
+            "champion_probe_scores": SCORE_GRID.bins,
             "threshold_scores": SCORE_GRID.bins,
             "range_low": tensor_count * RANGE_GRID.bins,
             "range_high": tensor_count * RANGE_GRID.bins,

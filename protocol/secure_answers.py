@@ -218,7 +218,15 @@ class NoisedEncoding:
 
 _LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "champion_loss"})
 _PER_DEVICE: Final = frozenset({"range_low", "range_high"})
-_PER_WINDOW_COUNTS: Final = frozenset({"candidate_scores", "champion_scores", "threshold_scores"})
+_PER_WINDOW_COUNTS: Final = frozenset(
+    {
+        "candidate_scores",
+        "champion_scores",
+        "candidate_probe_scores",
+        "champion_probe_scores",
+        "threshold_scores",
+    }
+)
 _PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
 _COPIES: Final = frozenset(f"{name}_{kind}" for name in CONTENDERS for kind in ("aged", "disturbed"))
 _COUNTS: Final = _PER_WINDOW_COUNTS | {"examples", "feature_counts"}
@@ -252,7 +260,7 @@ class _ClipBit:
 
 
 def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
-    """The norm of a whole scaled answer: for an update its clip with both losses beside it, for an assessment that of its ten parts."""
+    """The norm of a whole scaled answer: for an update its clip with both losses beside it, for an assessment that of its twelve parts."""
     if "weighted_update" in layout.sizes:
         return update_clip * math.sqrt(1 + 2 * LOSS_SHARE**2)
     return math.sqrt(len(layout.sizes) - 1)

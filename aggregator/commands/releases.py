@@ -38,6 +38,7 @@ class ReleaseAnswer(Struct, frozen=True, kw_only=True):
     int8_bytes: int
     float_bytes: int
     has_edge_tpu_model: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -50,6 +51,12 @@ class ReleaseAnswer(Struct, frozen=True, kw_only=True):
         yield f"int8 {self.int8_bytes} bytes, float32 parameters {self.float_bytes} bytes"
         yield f"model for Edge TPUs: {'yes' if self.has_edge_tpu_model else 'no'}"
         figures = self.evaluation
+        if "sight" in figures:
+            against = (
+                f", the champion's {figures['champion_sight']:.0%}" if "champion_sight" in figures else ""
+            )
+            blind = ", accepted as blind" if figures.get("accepted_blind") else ""
+            yield f"sight: {figures['sight']:.0%} of slightly disturbed windows are over the threshold{against}{blind}"
         if "int8_error" in figures:
             yield f"int8 against float: outputs differ by {figures['int8_error']:.2g} of their power"
         if "int8_score_error" in figures:
@@ -58,6 +65,8 @@ class ReleaseAnswer(Struct, frozen=True, kw_only=True):
             yield f"{figures['int8_disagreement']:.2%} of windows are put into another class"
         if "int8_per_channel" in figures:
             yield f"weight scales: {'per channel' if figures['int8_per_channel'] else 'per tensor'}"
+        for warning in self.warnings:
+            yield f"warning: {warning}"
 
 
 class EdgeTpuAnswer(Struct, frozen=True, kw_only=True):
@@ -116,6 +125,7 @@ def shown_release(bundle: Path, release_key: Path) -> ReleaseAnswer:
         int8_bytes=len(content.int8_model),
         float_bytes=content.parameters.nbytes,
         has_edge_tpu_model=content.edge_tpu_model is not None,
+        warnings=manifest.provenance.warnings,
     )
 
 

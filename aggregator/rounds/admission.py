@@ -111,7 +111,12 @@ def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
                 raise AnswerRefusedError(
                     f"{name} has the negative entry {parts[name].min():.4g}; valid is 0 or more"
                 )
-        for name in ("candidate_scores", "champion_scores"):
+        for name in (
+            "candidate_scores",
+            "champion_scores",
+            "candidate_probe_scores",
+            "champion_probe_scores",
+        ):
             _admit_counts(parts, name, examples)
         counted = float(parts["threshold_scores"].sum())
         if (

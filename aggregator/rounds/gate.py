@@ -11,9 +11,12 @@ import math
 from collections.abc import Iterable
 from typing import Annotated
 
+import numpy as np
 from msgspec import Meta, Struct
 
+from aggregator.rounds.int8_report import Int8Report
 from aggregator.rounds.runs import Check, ContestRecord
+from aggregator.rounds.signing_gate import MOST_SIGHT_LOST
 
 __all__ = ["GateSettings", "check_candidate", "check_int8", "failed_reasons"]
 
@@ -62,14 +65,22 @@ def check_candidate(
     )
 
 
-def check_int8(limits: GateSettings, *, int8_error: float) -> tuple[Check, ...]:
-    """Judge the exported int8 model by its distance from the float candidate."""
+def check_int8(limits: GateSettings, report: Int8Report) -> tuple[Check, ...]:
+    """Judge the exported int8 model by its distance from the float candidate: on typical windows and livelier ones, and in what it sees."""
     return (
         _at_most(
             "int8_error",
-            int8_error,
+            float(np.maximum(report.output_error, report.lively_error)),
             limits.maximum_int8_error,
             "relative squared error of int8 against float",
+        ),
+        Check(
+            name="int8_sight",
+            value=report.sight,
+            limit=report.float_sight - MOST_SIGHT_LOST,
+            is_passed=report.sight >= report.float_sight - MOST_SIGHT_LOST,
+            reason=f"of slightly disturbed windows int8 sees {report.sight:.1%}, float {report.float_sight:.1%}"
+            f" (at most {MOST_SIGHT_LOST:.0%} fewer)",
         ),
     )
 

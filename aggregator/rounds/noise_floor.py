@@ -22,7 +22,16 @@ FLOOR_STDS: Final = 4.0
 """One bin in 30 000 is taken for more than noise when it is not: less than one in an assessment."""
 
 _HISTOGRAMS: Final = frozenset(
-    {"candidate_scores", "champion_scores", "threshold_scores", "range_low", "range_high", "feature_counts"}
+    {
+        "candidate_scores",
+        "champion_scores",
+        "candidate_probe_scores",
+        "champion_probe_scores",
+        "threshold_scores",
+        "range_low",
+        "range_high",
+        "feature_counts",
+    }
 )
 _NOT_NEGATIVE: Final = frozenset(
     {"loss_before", "loss_after", "candidate_loss", "champion_loss", "feature_squares"}

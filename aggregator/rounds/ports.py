@@ -7,21 +7,17 @@ child process. All are called from the one worker thread that drives runs, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.collector import Collector
 from aggregator.rounds.family import FamilySettings
-from aggregator.rounds.int8_settings import Int8Settings
-from models.export.release import ReleaseContent
+from aggregator.rounds.signing_gate import Cleared
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId, FamilyName, RunId
 
 __all__ = [
-    "Candidate",
     "Exporter",
     "Federation",
     "InvitationBoard",
@@ -108,23 +104,11 @@ class InvitationBoard(Protocol):
         """Take the family's invitation down."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidate(ReleaseContent):
-    """A model that passed the federated evaluation: everything its release says, and how its int8 model is to be made.
-
-    `probes` are typical windows (n, F) for the bias correction of the int8 model; None leaves its biases alone. Silent units
-    are those that fire on none of them.
-    """
-
-    int8: Int8Settings = field(default_factory=Int8Settings)
-    probes: NDArray[np.float32] | None = None
-
-
 class Exporter(Protocol):
     """Makes releases, away from this process' memory. Raises ExportFailedError."""
 
     def int8_model(self, candidate: Candidate) -> bytes:
         """The candidate as int8 ``.tflite``, activations quantised to [low, high]."""
 
-    def release(self, candidate: Candidate, int8_model: bytes) -> bytes:
-        """The complete signed bundle around `int8_model`. Same candidate, same bytes."""
+    def release(self, cleared: Cleared) -> bytes:
+        """The complete signed bundle of what the gate let through. Same candidate, same bytes."""

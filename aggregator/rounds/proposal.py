@@ -5,6 +5,9 @@ Pure. What quantising the proposal costs is measured by `int8_report`; whether i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +20,41 @@ from aggregator.rounds.assessment import (
     reference_from_sums,
     tensor_ranges,
 )
+from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.family import FamilySettings
-from aggregator.rounds.int8_report import Int8Report, typical_windows
-from aggregator.rounds.ports import Candidate
+from aggregator.rounds.int8_report import typical_windows
 from aggregator.rounds.runs import TrainingRun
+from aggregator.rounds.signing_gate import learned_share
 from models.bundles import ModelBundle
+from protocol.grids import SCORE_GRID
 from protocol.manifest import Provenance, ThresholdSpec
 
-__all__ = ["make_candidate", "propose_threshold", "with_int8_report"]
+__all__ = ["make_candidate", "propose_threshold", "sights", "with_evaluation"]
 
 
 def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tuple[ThresholdSpec, float]:
     """The candidate's threshold, and the share of held-out windows that would be above it."""
     threshold = fit_threshold(assessment, settings)
     return threshold, alarm_rate(assessment.candidate_scores, threshold.score)
+
+
+def sights(
+    assessment: Assessment, threshold: ThresholdSpec, champion: ThresholdSpec, maximum_alarm_rate: float
+) -> tuple[float, float]:
+    """Shares of slightly disturbed windows over the candidate's threshold, and over the champion's.
+
+    A champion whose threshold no longer holds sees whatever it is shown, healthy or not. It is measured at the one that it would need
+    today: else nobody who alarms less could ever replace it.
+    """
+    score = champion.score
+    if alarm_rate(assessment.champion_scores, score) > maximum_alarm_rate:
+        score = max(
+            score, SCORE_GRID.quantile(assessment.champion_scores, threshold.quantile) * threshold.margin
+        )
+    return (
+        alarm_rate(assessment.candidate_probe_scores, threshold.score),
+        alarm_rate(assessment.champion_probe_scores, score),
+    )
 
 
 def make_candidate(
@@ -50,6 +74,9 @@ def make_candidate(
         SumError: the devices' sums lack a range or a score.
     """
     threshold, rate = propose_threshold(assessment, policy.threshold)
+    sight, champion_sight = sights(
+        assessment, threshold, champion.manifest.threshold, policy.gate.maximum_alarm_rate
+    )
     low, high = tensor_ranges(assessment)
     return Candidate(
         family=run.family,
@@ -78,6 +105,9 @@ def make_candidate(
                 "candidate_loss": assessment.candidate_loss,
                 "champion_loss": assessment.champion_loss,
                 "alarm_rate": rate,
+                "sight": sight,
+                "champion_sight": champion_sight,
+                "learned_share": learned_share(assessment),
                 "held_out_windows": float(assessment.examples),
             },
             git_revision=git_revision,
@@ -92,9 +122,7 @@ def make_candidate(
     )
 
 
-def with_int8_report(candidate: Candidate, report: Int8Report) -> Candidate:
-    """The same candidate whose provenance says how far its int8 model is from float."""
-    provenance = msgspec.structs.replace(
-        candidate.provenance, evaluation={**candidate.provenance.evaluation, **report.evaluation()}
-    )
-    return Candidate(**{**vars(candidate), "provenance": provenance})
+def with_evaluation(candidate: Candidate, figures: Mapping[str, float]) -> Candidate:
+    """The same candidate whose provenance holds these figures, too."""
+    evaluation = {**candidate.provenance.evaluation, **figures}
+    return replace(candidate, provenance=msgspec.structs.replace(candidate.provenance, evaluation=evaluation))

@@ -10,8 +10,8 @@ from dataclasses import replace
 import msgspec
 
 from aggregator.privacy.example_level import example_epsilon
+from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.family import FamilySettings
-from aggregator.rounds.ports import Candidate
 from aggregator.rounds.runs import TrainingRun
 
 __all__ = ["describe_method", "with_method"]

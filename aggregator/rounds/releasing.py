@@ -20,6 +20,7 @@ from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
 from aggregator.rounds.provenance import with_method
 from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.signing_gate import check_int8_model, check_sight, check_sums, clear
 
 __all__ = ["Releasing"]
 
@@ -54,6 +55,26 @@ class Releasing:
             threshold=threshold.score,
             contest=run.contest,
         )
+        base = self._journal.champion(run)
+        found = proposal.sights(
+            assessment, threshold, base.manifest.threshold, policy.gate.maximum_alarm_rate
+        )
+        checks = (
+            *checks,
+            *check_sums(
+                assessment,
+                architecture=base.architecture,
+                threshold=threshold,
+                features=base.manifest.features,
+                is_network=_is_network(run),
+                is_exact=policy.privacy.noise is None,
+            ),
+            check_sight(
+                *found,
+                probes=float(assessment.candidate_probe_scores.sum()),
+                is_classifier=base.architecture.is_classifier,
+            ),
+        )
         run = msgspec.structs.replace(
             run,
             candidate_loss=assessment.candidate_loss,
@@ -83,12 +104,17 @@ class Releasing:
         int8_model = self._exporter.int8_model(candidate)
         report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
         _log.info("int8_compared", run=run.id, **report.evaluation())
-        checks = check_int8(policy.gate, int8_error=report.output_error)
-        kept = tuple(check for check in run.checks if check.name != "int8_error")
-        run = msgspec.structs.replace(run, int8_error=report.output_error, checks=(*kept, *checks))
-        if reasons := failed_reasons(checks):
+        made = (
+            *check_int8(policy.gate, report),
+            *check_int8_model(candidate, int8_model, is_network=_is_network(run), seed=run.seed),
+        )
+        # Of an earlier attempt at this step some may be there.
+        kept = tuple(check for check in run.checks if check.name not in {new.name for new in made})
+        run = msgspec.structs.replace(run, int8_error=report.output_error, checks=(*kept, *made))
+        if reasons := failed_reasons(run.checks):
             return self._journal.end(run, RunState.REJECTED_BY_GATE, "; ".join(reasons))
-        content = self._exporter.release(proposal.with_int8_report(candidate, report), int8_model)
+        cleared = clear(proposal.with_evaluation(candidate, report.evaluation()), int8_model, run.checks)
+        content = self._exporter.release(cleared)
         run = msgspec.structs.replace(run, release=f"{run.family}/{version}")
         return self._journal.commit(
             run, RunState.PUBLISHING, f"release {run.release} is built", {BUNDLE: content}
@@ -133,3 +159,8 @@ class Releasing:
         return self._journal.end(
             run, RunState.COMPLETED, f"release {release} is published and rollout {rollout} {became}"
         )
+
+
+def _is_network(run: TrainingRun) -> bool:
+    """Whether the candidate is what the devices trained; a champion that is released again may be either."""
+    return run.contest is None or run.contest.winner == "network"

@@ -12,9 +12,12 @@ field is safe to show to an operator: there is no update, no parameter and no sa
 
 from __future__ import annotations
 
+import math
+import sys
 from enum import StrEnum
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from protocol.names import DeviceId, FamilyName, RunId
@@ -90,13 +93,23 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
 
 
 class Check(Struct, frozen=True, kw_only=True):
-    """One check of the gate: a measured `value` against its `limit`; `reason` says it in one sentence."""
+    """One check of the gate: a measured `value` against its `limit`; `reason` says it in one sentence.
+
+    `is_warning`: passed, but somebody should look. JSON has no word for infinity or NaN: the largest number stands for either.
+    """
 
     name: str
     value: float
     limit: float
     is_passed: bool
     reason: str
+    is_warning: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep the record writable whatever was measured."""
+        if not math.isfinite(self.value):
+            worst = math.copysign(sys.float_info.max, self.value)
+            msgspec.structs.force_setattr(self, "value", worst)
 
 
 class ContestRecord(Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +37,8 @@ from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.optimizers import ServerOptimizer
 from aggregator.rounds.runs import TrainingRun
-from models.architecture import Architecture
+from models.architecture import Architecture, require_bounded
+from models.errors import LayoutError
 from protocol.questions import AssessQuestion, FitQuestion
 
 __all__ = ["ModelState", "RoundOutcome", "assess_candidate", "next_control", "train_round"]
@@ -104,15 +106,24 @@ def train_round(
     if answer.total is None:
         return RoundOutcome(record=answer.record, model=model, total=None)
     parts = layout.unpack(answer.total)
+    if parts["examples"][0] < 1:
+        # Under a secure sum a device whose training diverged adds nothing instead of leaving the cohort.
+        note = "void: no device's training gave an update; they all diverged: lower training.learning_rate"
+        void = msgspec.structs.replace(answer.record, is_void=True, note=note)
+        return RoundOutcome(record=void, model=model, total=None)
     mean_update = parts["weighted_update"] / float(parts["examples"][0])
     step = optimizer.step(model.moments, model.parameters, mean_update)
     control = model.control
     if question.training.method == "scaffold":
         share = len(answer.record.participants) / _population(cohort)
         control = next_control(control, parts, share=share, learning_rate=question.training.learning_rate)
-    if not (np.isfinite(step.parameters).all() and np.isfinite(control).all()):
+    try:
+        require_bounded(architecture, step.parameters)
+    except LayoutError as error:
+        raise SumError(f"the step of round {number} ruins the model: {error}") from None
+    if not np.isfinite(control).all():
         raise SumError(
-            f"the step of round {number} leaves NaN or infinity in the model; lower the learning rates"
+            f"the step of round {number} leaves NaN or infinity in the server's control variate; lower the learning rates"
         )
     return RoundOutcome(
         record=answer.record,

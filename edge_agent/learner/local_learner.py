@@ -25,7 +25,7 @@ from typing import Final, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import NotReadyError, QuestionRefusedError
+from edge_agent.errors import NotReadyError, QuestionRefusedError, TrainingDivergedError
 from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
 from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
 from models.architecture import require_finite
@@ -142,8 +142,9 @@ class LocalLearner:
                 "candidate" and "champion" for an assessment.
 
         Raises:
-            QuestionRefusedError: another layout, an array missing or unusable, moments for
-                a model that needs none, or a training that left the finite numbers. The aggregator is told in these words.
+            QuestionRefusedError: another layout, an array missing or unusable, or moments for
+                a model that needs none. The aggregator is told in these words.
+            TrainingDivergedError: a training that left what a model can be, whatever its step.
         """
         architecture = self._model.architecture
         if question.layout_sha256 != architecture.layout_sha256:
@@ -154,7 +155,11 @@ class LocalLearner:
         parts, words = self._answer(question, arrays)
         vector = layout.pack(parts)
         if not np.isfinite(vector).all():
-            raise QuestionRefusedError(words)
+            raise (
+                TrainingDivergedError(words)
+                if isinstance(question, FitQuestion)
+                else QuestionRefusedError(words)
+            )
         return vector
 
     def _answer(
@@ -182,7 +187,10 @@ class LocalLearner:
                 held_out = self._held_out[-question.maximum_examples :]
                 room = question.maximum_examples - len(held_out)
                 trained_on = self._training[-room:] if room else None
-                parts = assess(self._model, candidate, champion, held_out, trained_on=trained_on)
+                sensors = self._model.architecture.layers[0]
+                parts = assess(
+                    self._model, candidate, champion, held_out, trained_on=trained_on, sensors=sensors
+                )
                 return parts, "the candidate's scores are not finite on this device's data"
             case _:
                 assert_never(question)
@@ -208,7 +216,7 @@ class LocalLearner:
             )
         except ParameterError:
             # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
-            raise QuestionRefusedError(_DIVERGED) from None
+            raise TrainingDivergedError(_DIVERGED) from None
         return self._waiting
 
     def _vector(self, arrays: Mapping[str, Float], name: str) -> Float:

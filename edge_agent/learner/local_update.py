@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.learning_runtimes import LearningModel
-from models.local_training import FitResult, fit
+from models.local_training import FitResult, fit_safely
 from models.private_training import fit_privately
 from protocol.questions import FitQuestion
 
@@ -63,13 +63,14 @@ def train_update(
         random_bytes: batches and noise of example-level privacy; the operating system's generator outside of tests.
 
     Raises:
-        ModelError: windows that cannot be trained on, or a training that left the finite numbers.
+        ModelError: windows that cannot be trained on, or a training that diverged whatever its step.
     """
     correction = None if control is None or variate is None else control - variate
     settings = question.training
     if settings.example_privacy is None:
-        rng = np.random.default_rng([question.seed % 2**32, question.round_number])
-        result = fit(model, parameters, x, settings, rng=rng, correction=correction)
+        # A step that suits the fleet may be too long for one machine; the fleet shall not lose it for that.
+        seed = [question.seed % 2**32, question.round_number]
+        result = fit_safely(model, parameters, x, settings, seed=seed, correction=correction)
     else:
         # The correction is made of w' of earlier rounds alone, so it tells nothing that has not been paid for.
         result = fit_privately(
@@ -109,9 +110,10 @@ def _control_move(
     question: FitQuestion, result: FitResult, parameters: Float, control: Float
 ) -> NDArray[np.float64]:
     """η·(c_i' - c_i) (P,), float64, within the question's `control_limit`."""
-    # Algorithm 1, option II: c_i' = c_i - c + (x - y_i) / (K η), here times η.
-    mean_step = (parameters - result.parameters.astype(np.float64)) / result.steps
-    move = mean_step - question.training.learning_rate * control.astype(np.float64)
+    # Algorithm 1, option II: c_i' = c_i - c + (x - y_i) / (K η), here times η: that of the question, whatever this device's steps were.
+    rate = question.training.learning_rate
+    gone = np.subtract(parameters, result.parameters, dtype=np.float64)
+    move = rate * (gone / (result.steps * result.learning_rate) - control.astype(np.float64))
     # Clipped before it is kept, not on the way out: the server adds up exactly what the devices keep.
     norm = float(np.linalg.norm(move))
     if question.control_limit is not None and norm > question.control_limit:

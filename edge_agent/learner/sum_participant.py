@@ -24,7 +24,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from edge_agent.errors import PrivacyRefusedError, QuestionRefusedError
+from edge_agent.errors import PrivacyRefusedError, QuestionRefusedError, TrainingDivergedError
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.names import DeviceId
 from protocol.privacy_cost import RoundNoise, planned_cost
@@ -154,7 +154,12 @@ class SumParticipant:
                 "the question or the model is not the one that was announced for this round; a server that shows devices"
                 " different models would learn what distinguishes them"
             )
-        answer = self._answer(question, arrays)
+        try:
+            answer = self._answer(question, arrays)
+        except TrainingDivergedError as diverged:
+            # Whoever leaves here may cost the whole cohort its round; zeros add nothing to a sum, not even an example.
+            _log.warning("training_diverged_adds_nothing run=%s reason=%s", question.run_id, diverged)
+            answer = np.zeros(self._layout_of(attempt.terms.question).total, np.float32)
         words = attempt.encoding.encode(answer, self._random_bytes)
         masked = attempt.role.mask(delivery, model_hash=model_hash, config_hash=config_hash, words=words)
         return messages.encode(masked)

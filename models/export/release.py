@@ -6,14 +6,16 @@ bytes; the clock and the key are arguments.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from models.architecture import Architecture, require_finite
+from models.architecture import Architecture, require_bounded
 from models.bundles import FleetReference, bundle_files, make_golden_vectors, read_bundle
+from models.errors import BundleContentError
 from models.export.int8_graph import export_int8_model
 from models.export.isolated import export_training_model
 from models.int8_model import Int8Model
@@ -74,11 +76,14 @@ def build_release(
 
     Raises:
         LayoutError, RangeError, ExportError: as `export_int8_model` and `export_training_model`.
-        BundleContentError: the pieces contradict each other, e.g. names for another number of features.
+        ParameterError: a parameter that is not finite, or absurdly large.
+        BundleContentError: the pieces contradict each other, e.g. names for another number of features, or a figure of the manifest
+            is not finite: JSON has no word for it.
         protocol.errors.BundleFormatError: the bundle exceeds a limit of `protocol.limits`.
     """
     architecture = content.architecture
-    flat = require_finite(architecture, content.parameters)
+    flat = require_bounded(architecture, content.parameters)
+    _require_figures(content)
     detector = int8_model or export_int8_model(architecture, flat, content.low, content.high)
     files = bundle_files(
         int8_model=detector,
@@ -101,3 +106,14 @@ def build_release(
     packed = pack_bundle(manifest, files, signing_key)
     read_bundle(open_bundle(packed, TrustedKeys([signing_key.public_key()])))
     return packed
+
+
+def _require_figures(content: ReleaseContent) -> None:
+    figures = {"threshold.score": content.threshold.score, "created_at": content.created_at}
+    figures |= {f"evaluation[{name!r}]": value for name, value in content.provenance.evaluation.items()}
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise BundleContentError(
+                f"{name} of {content.family}/{content.version} is {value}; a manifest holds finite numbers only: leave the figure"
+                " out, or find out what made it"
+            )

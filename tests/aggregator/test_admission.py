@@ -120,13 +120,20 @@ def test_an_answer_of_another_shape_or_type_or_with_numbers_that_are_none_is_ref
 
 
 ASSESS = assess_layout(tensor_count=2, feature_count=3)
-JUDGED = {"examples": 8, "candidate_scores": [3, 5], "champion_scores": 8, "threshold_scores": [8, 4]}
+JUDGED = {
+    "examples": 8,
+    "candidate_scores": [3, 5],
+    "champion_scores": 8,
+    "candidate_probe_scores": [2, 6],
+    "champion_probe_scores": 8,
+    "threshold_scores": [8, 4],
+}
 WINDOWS = admit_assessment(maximum_examples=20)
 
 
-def test_an_assessment_counts_each_held_out_window_once_for_either_model() -> None:
+def test_an_assessment_counts_each_held_out_window_and_its_probe_once_for_either_model() -> None:
     check(ASSESS, JUDGED, WINDOWS)
-    for name in ("candidate_scores", "champion_scores"):
+    for name in JUDGED.keys() - {"examples", "threshold_scores"}:
         for off in (7.5, 8.5):
             check(ASSESS, {**JUDGED, name: off}, WINDOWS)  # counts travel as float32 and are rounded
         for off in (7.25, 8.75):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from aggregator.rounds.assessment import (
 )
 from aggregator.rounds.cohorts import CohortSettings, select_cohort
 from aggregator.rounds.gate import GateSettings, check_candidate, check_int8, failed_reasons
-from aggregator.rounds.int8_report import PROBES, draw_probes
+from aggregator.rounds.int8_report import PROBES, Int8Report, draw_probes
 from aggregator.rounds.optimizers import (
     OPTIMIZERS,
     FedAdam,
@@ -37,6 +38,7 @@ from aggregator.rounds.runs import ContestRecord
 from aggregator.triggers import DriftSummary, RunHistory, TriggerSettings, decide_trigger
 from models.architecture import initial_parameters
 from models.local_training import assess
+from models.standardiser import CLIP
 from models.thresholds import personal_threshold
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
@@ -158,12 +160,26 @@ def test_a_whole_fleet_that_is_asked_does_not_wait_for_its_last_straggler() -> N
     assert (len(cohort.devices), cohort.enough) == (12, 10)
 
 
+def int8_of(error: float, *, lively: float = 0.0, sight: float = 0.6) -> Int8Report:
+    return Int8Report(
+        output_error=error,
+        lively_error=lively,
+        sight=sight,
+        float_sight=0.6,
+        score_error=0.0,
+        disagreement=0.0,
+        int8_bytes=1,
+        float_bytes=4,
+        is_per_channel=True,
+    )
+
+
 LIMITS = GateSettings(minimum_improvement=0.05, maximum_alarm_rate=0.01, maximum_int8_error=0.02)
 
 
 def test_a_good_candidate_passes_every_check() -> None:
     checks = check_candidate(LIMITS, candidate_loss=0.9, champion_loss=1.0, alarm_rate=0.001, threshold=2.0)
-    assert failed_reasons((*checks, *check_int8(LIMITS, int8_error=0.001))) == ()
+    assert failed_reasons((*checks, *check_int8(LIMITS, int8_of(0.001)))) == ()
 
 
 EXACT = GateSettings(minimum_improvement=0.25, maximum_alarm_rate=0.125, maximum_int8_error=0.5)
@@ -173,14 +189,15 @@ def passes(candidate: float, champion: float, alarm_rate: float, int8_error: flo
     checks = check_candidate(
         EXACT, candidate_loss=candidate, champion_loss=champion, alarm_rate=alarm_rate, threshold=1.0
     )
-    return {check.name: check.is_passed for check in (*checks, *check_int8(EXACT, int8_error=int8_error))}
+    return {check.name: check.is_passed for check in (*checks, *check_int8(EXACT, int8_of(int8_error)))}
 
 
 def test_what_just_reaches_a_limit_passes_and_what_just_misses_it_does_not() -> None:
     names = ("improvement", "alarm_rate", "int8_error")
-    assert passes(0.75, 1.0, 0.125, 0.5) == dict.fromkeys(names, True)
-    assert passes(1.5, 2.0, 0.125, 0.5) == dict.fromkeys(names, True)
-    assert passes(0.751, 1.0, 0.1251, 0.501) == dict.fromkeys(names, False)
+    sees = {"int8_sight": True}
+    assert passes(0.75, 1.0, 0.125, 0.5) == dict.fromkeys(names, True) | sees
+    assert passes(1.5, 2.0, 0.125, 0.5) == dict.fromkeys(names, True) | sees
+    assert passes(0.751, 1.0, 0.1251, 0.501) == dict.fromkeys(names, False) | sees
 
 
 @pytest.mark.parametrize(
@@ -194,15 +211,15 @@ def test_the_gain_is_relative_to_the_champion_and_one_without_loss_cannot_be_imp
     check, *_ = check_candidate(
         limits, candidate_loss=candidate, champion_loss=champion, alarm_rate=0.0, threshold=1.0
     )
-    assert (check.value, check.limit, check.is_passed) == (gain, 0.0, passed)
+    assert (check.value, check.limit, check.is_passed) == (max(gain, -sys.float_info.max), 0.0, passed)
     assert ("is enough" in check.reason) is passed
 
 
 def test_a_check_keeps_what_was_measured_and_against_what() -> None:
-    (int8,) = check_int8(EXACT, int8_error=0.25)
+    int8, _ = check_int8(EXACT, int8_of(0.25))
     assert (int8.value, int8.limit) == (0.25, 0.5)
     assert int8.reason.endswith("0.25 is within 0.5")
-    assert failed_reasons(check_int8(EXACT, int8_error=0.75))[0].endswith("0.75 exceeds 0.5")
+    assert failed_reasons(check_int8(EXACT, int8_of(0.75)))[0].endswith("0.75 exceeds 0.5")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +259,7 @@ def test_a_contest_that_measured_nothing_is_not_checked() -> None:
 
 def test_a_bad_candidate_is_told_everything_that_is_wrong() -> None:
     checks = check_candidate(LIMITS, candidate_loss=0.99, champion_loss=1.0, alarm_rate=0.5, threshold=2.0)
-    reasons = failed_reasons((*checks, *check_int8(LIMITS, int8_error=0.1)))
+    reasons = failed_reasons((*checks, *check_int8(LIMITS, int8_of(0.1))))
     assert len(reasons) == 3
     assert "+1.00% is not enough (at least +5.00%)" in reasons[0]
     assert "0.5 exceeds 0.01" in reasons[1]
@@ -252,7 +269,7 @@ def test_a_bad_candidate_is_told_everything_that_is_wrong() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_figure_that_is_not_finite_never_passes(bad: float) -> None:
     checks = check_candidate(LIMITS, candidate_loss=bad, champion_loss=1.0, alarm_rate=bad, threshold=2.0)
-    assert not any(check.is_passed for check in (*checks, *check_int8(LIMITS, int8_error=bad)))
+    assert not any(check.is_passed for check in (*checks, *check_int8(LIMITS, int8_of(bad, sight=-bad))))
 
 
 def assessment_of_fleet(devices: int = 3) -> tuple[Assessment, np.ndarray, np.ndarray]:
@@ -326,9 +343,14 @@ def test_the_alarm_rate_is_the_share_above_the_threshold_within_one_bin(
     assert above[0] - 1e-9 <= rate <= above[1] + 1e-9
 
 
-def test_int8_ranges_enclose_what_every_device_saw() -> None:
+def test_int8_ranges_enclose_what_every_device_saw_with_half_as_much_again() -> None:
     assessment, rows, _ = assessment_of_fleet()
-    low, high = tensor_ranges(assessment)
+    low, high = tensor_ranges(assessment, margin=1.0)
+    wide_low, wide_high = tensor_ranges(assessment)
+    np.testing.assert_allclose(wide_low[1:], np.where(low < 0, 1.5 * low, low)[1:])
+    np.testing.assert_allclose(wide_high[1:], np.where(high > 0, 1.5 * high, high)[1:])
+    # A standardised value ends at the clip, so wider steps of the input would be thrown away.
+    assert (wide_low[0], wide_high[0]) == (max(1.5 * low[0], -CLIP), min(1.5 * high[0], CLIP))
     trainer().restore(initial_parameters(ARCHITECTURE, 1))
     seen_low, seen_high = trainer().ranges(rows)
     assert (low <= seen_low + 1e-6).all()

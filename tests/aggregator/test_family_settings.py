@@ -11,7 +11,7 @@ from family_changes import changed, family
 from msgspec import ValidationError, structs
 
 from aggregator.privacy.example_level import example_epsilon
-from aggregator.rounds.ports import Candidate
+from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.provenance import describe_method, with_method
 from aggregator.rounds.runs import ContestRecord, RoundRecord
 from models.drift.reference import fit_reference

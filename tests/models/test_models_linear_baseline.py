@@ -132,7 +132,7 @@ def test_a_sensor_that_stands_still_and_two_that_are_equal_give_finite_detectors
     [
         Architecture(kind="dense-classifier", layers=(6, 4, 2)),
         autoencoder(6, 6),
-        autoencoder(1, 1, 1),
+        autoencoder(1, 1),
     ],
 )
 def test_layouts_that_hold_no_linear_detector_are_told_apart(architecture: Architecture) -> None:

@@ -96,7 +96,7 @@ def test_a_window_that_is_not_finite_is_named() -> None:
         assess(model_of("autoencoder"), parameters("autoencoder"), parameters("autoencoder"), x)
 
 
-def test_the_threshold_counts_windows_that_were_trained_on_and_nothing_else_does() -> None:
+def test_threshold_and_ranges_count_windows_that_were_trained_on_and_nothing_else_does() -> None:
     held_out, trained_on = windows("autoencoder", 50), windows("autoencoder", 200)[50:]
     model, flat = model_of("autoencoder"), parameters("autoencoder")
     alone = assess(model, flat, flat, held_out)
@@ -106,7 +106,12 @@ def test_the_threshold_counts_windows_that_were_trained_on_and_nothing_else_does
         np.cumsum(parts["threshold_scores"]), np.cumsum(SCORE_GRID.count(scores)), atol=1
     )
     np.testing.assert_array_equal(alone["threshold_scores"], alone["candidate_scores"])
-    for name in parts.keys() - {"threshold_scores"}:
+    low, high = reference_model.ranges(AUTOENCODER, flat, np.concatenate([held_out, trained_on]))
+    for name, extremes in (("range_low", low), ("range_high", high)):
+        np.testing.assert_array_equal(
+            parts[name], np.concatenate([RANGE_GRID.count(one) for one in extremes[:, None]])
+        )
+    for name in parts.keys() - {"threshold_scores", "range_low", "range_high"}:
         np.testing.assert_array_equal(parts[name], alone[name])
     trained_on[7, 1] = np.inf
     with pytest.raises(InputError, match="window 7 of 150"):

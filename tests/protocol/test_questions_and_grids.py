@@ -72,7 +72,7 @@ def test_an_answer_with_a_missing_or_misshapen_part_is_refused() -> None:
 def test_the_assess_layout_counts_every_tensor_and_feature() -> None:
     layout = assess_layout(tensor_count=2, feature_count=3)
     assert layout.sizes["range_low"] == 2 * RANGE_GRID.bins
-    assert layout.total == 3 + 3 * SCORE_GRID.bins + 4 * RANGE_GRID.bins + 3 * FEATURE_GRID.bins + 6
+    assert layout.total == 3 + 5 * SCORE_GRID.bins + 4 * RANGE_GRID.bins + 3 * FEATURE_GRID.bins + 6
 
 
 @pytest.mark.parametrize("grid", [SCORE_GRID, RANGE_GRID, FEATURE_GRID])
