@@ -34,6 +34,7 @@ __all__ = [
     "Staged",
     "Stopped",
     "TrialEnded",
+    "TrialSilent",
     "Verified",
     "Verify",
 ]
@@ -99,6 +100,14 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialSilent:
+    """The trial of the bundle `sha256` runs, but for `silent_s` seconds no window could be judged."""
+
+    sha256: str
+    silent_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stopped:
     """The step's work ended badly: `step` is REJECTED, FAILED or TIMED_OUT."""
 
@@ -132,6 +141,7 @@ Event = (
     | Probed
     | Opened
     | TrialEnded
+    | TrialSilent
     | Stopped
     | ActiveLost
     | FellBack

@@ -39,6 +39,7 @@ from edge_agent.installation.events import (
     Prune,
     Restarted,
     TrialEnded,
+    TrialSilent,
 )
 from edge_agent.installation.inbox import Inbox
 from edge_agent.installation.journal import Journal
@@ -116,6 +117,8 @@ class Installer:
         self._generation = 0
         self._published = self._handed = _Published(active=None, trial=None)
         self._judged: Trial | None = None
+        self._heard_s = inbox.now()
+        self._silent: Trial | None = None
         self._deferred: Effect | None = None
         self._is_recovering = True
         self._journal = journal_file.load() or self._adopt()
@@ -137,6 +140,7 @@ class Installer:
 
     def poll(self) -> list[InstallReport]:
         """Take the reports made since the last call, oldest first; of one execution's progress only the newest."""
+        self._defer_if_silent()
         with self._reports_lock:
             taken, self._reports = self._reports, []
         newest = {report.execution: i for i, report in enumerate(taken)}
@@ -167,11 +171,23 @@ class Installer:
             return
         if trial is self._judged:
             return  # the verdict is on its way to the worker
+        if score is not None and error is None:
+            self._heard_s = self._inbox.now()
         verdict = trial.observe(score, latency_us, error)
         if verdict is not None:
             self._judged = trial
             failure = verdict.reason if isinstance(verdict, Failed) else None
             self._inbox.put(TrialEnded(sha256=active.ref.sha256, failure=failure))
+
+    def _defer_if_silent(self) -> None:
+        """A trial that gets no judged windows shall not keep the fleet waiting."""
+        active, trial = self._published.active, self._published.trial
+        silent_s = self._inbox.now() - self._heard_s
+        if active is None or trial in {None, self._judged, self._silent}:
+            return
+        if silent_s >= self._limits.trial.deferred_after_s:
+            self._silent = trial
+            self._inbox.put(TrialSilent(sha256=active.ref.sha256, silent_s=silent_s))
 
     def step(self) -> InstallStep:
         """Where installing stands; IDLE when nothing is under way."""
@@ -273,6 +289,7 @@ class Installer:
             )
         if is_trial and self._journal.attempt is not None:
             trial = Trial(self._limits.trial, self._journal.attempt.baseline)
+            self._heard_s = self._inbox.now()
         self._published = _Published(active=active, trial=trial)
         self._wake()
 

@@ -57,7 +57,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
         fallback: what ran before, and runs again if this fails.
         starts: how often the agent began to run this content (probe or trial) and was cut off, plus the present time.
         baseline: the yardstick, from TRIAL on.
-        reason: why it is being undone, from ROLLING_BACK on.
+        reason: why it is being undone, from ROLLING_BACK on, or why it is deferred.
+        is_deferred: whether the trial waits for windows that do not come.
     """
 
     desired: DesiredState
@@ -66,6 +67,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     starts: Count = 0
     baseline: Baseline | None = None
     reason: str = ""
+    is_deferred: bool = False
 
     @property
     def bundle(self) -> BundleRef:

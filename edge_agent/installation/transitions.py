@@ -8,6 +8,7 @@ point is met by `Restarted` with a journal that says which work was begun.
     Asked ─► CHECKING ─► DOWNLOADING ─► VERIFYING ─► STAGED ─► PROBING ─► ACTIVATING ─► TRIAL ─► COMMITTED
                  └── already on disk ─────┘             └ proven here ───────┘ └── proven here ────┘
     any step before TRIAL ─► REJECTED | FAILED | TIMED_OUT | CANCELED (a newer request)
+    TRIAL ─► TRIAL, deferred (no window can be judged): it neither fails nor passes by waiting
     TRIAL ─► ROLLING_BACK ─► ROLLED_BACK | INCONSISTENT (nothing on disk can be run)
 
 Invariants: the active bundle changes only in TRIAL, COMMITTED (of a proven bundle), ROLLED_BACK, INCONSISTENT, CANCELED of a
@@ -44,6 +45,7 @@ from edge_agent.installation.events import (
     Staged,
     Stopped,
     TrialEnded,
+    TrialSilent,
     Verified,
     Verify,
 )
@@ -192,7 +194,7 @@ def _fell_back(journal: Journal, bundle: BundleRef | None, failure: str | None) 
 def _under_way(
     journal: Journal,
     attempt: Attempt,
-    event: Checked | Downloaded | Verified | Staged | Probed | Opened | TrialEnded | Stopped,
+    event: Checked | Downloaded | Verified | Staged | Probed | Opened | TrialEnded | TrialSilent | Stopped,
 ) -> Decision:
     decision = Decision(journal=journal)
     match attempt.step, event:
@@ -211,11 +213,9 @@ def _under_way(
             decision = _enter(journal, attempt, InstallStep.ACTIVATING)
         case InstallStep.ACTIVATING, Opened(baseline=baseline):
             decision = _opened(journal, attempt, baseline)
-        case InstallStep.TRIAL, TrialEnded(sha256=sha256, failure=failure):
-            if sha256 == attempt.bundle.sha256:
-                decision = (
-                    _commit(journal, attempt) if failure is None else _roll_back(journal, attempt, failure)
-                )
+        case InstallStep.TRIAL, TrialEnded() | TrialSilent():
+            if event.sha256 == attempt.bundle.sha256:
+                decision = _tried(journal, attempt, event)
         case InstallStep.TRIAL | InstallStep.ROLLING_BACK, _:
             pass  # only a verdict ends a trial, and only FellBack a rollback
         case _, Stopped(step=step, reason=reason):
@@ -244,6 +244,24 @@ def _commit(journal: Journal, attempt: Attempt) -> Decision:
     journal = replace(journal, committed=committed, factory=journal.factory or mine)
     journal, reports = _close(journal, attempt, InstallStep.COMMITTED, InstallStatus.SUCCEEDED)
     return Decision(journal=journal, effect=Prune(), reports=reports)
+
+
+def _tried(journal: Journal, attempt: Attempt, event: TrialEnded | TrialSilent) -> Decision:
+    if isinstance(event, TrialSilent):
+        return _defer(journal, attempt, event.silent_s)
+    return _commit(journal, attempt) if event.failure is None else _roll_back(journal, attempt, event.failure)
+
+
+def _defer(journal: Journal, attempt: Attempt, silent_s: float) -> Decision:
+    # It ran for so long without ending the agent: what ends it from now on is no fault of the content's start.
+    deferred = replace(
+        attempt,
+        is_deferred=True,
+        starts=0,
+        reason=f"no window could be judged for {silent_s:.0f} s: the trial waits for the machine's sensors",
+    )
+    journal = replace(journal, attempt=deferred)
+    return Decision(journal=journal, reports=() if attempt.is_deferred else _progress(journal))
 
 
 def _roll_back(journal: Journal, attempt: Attempt, reason: str) -> Decision:
@@ -288,5 +306,6 @@ def _progress(journal: Journal) -> tuple[InstallReport, ...]:
     attempt = journal.attempt
     if attempt is None:
         return ()
-    report = journal.report(attempt.desired, attempt.step, InstallStatus.IN_PROGRESS, reason=attempt.reason)
-    return (report,)
+    is_deferred = attempt.is_deferred and attempt.step is InstallStep.TRIAL
+    status = InstallStatus.DEFERRED if is_deferred else InstallStatus.IN_PROGRESS
+    return (journal.report(attempt.desired, attempt.step, status, reason=attempt.reason),)

@@ -3,7 +3,8 @@
 Pure apart from a lock: windows go in, a verdict comes out. It does not judge whether a model detects well (the fleet's
 health gate compares many devices for that), only whether it runs here: no errors, finite scores, no sudden slowness.
 
-Invariant: a fault that was there before the release is never blamed on it, and a silent sensor gives no verdict.
+Invariant: a fault that was there before the release is never blamed on it, and a silent sensor gives no verdict: after a
+while the trial is *deferred*, which neither fails nor passes it. It goes on, and ends as soon as there are windows.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ class TrialLimits(Struct, frozen=True, kw_only=True):
         latency_factor: the median may grow by this factor over the release before.
         latency_slack_us: and by this much beyond it, so that 10 µs → 40 µs on a busy machine is no failure.
         maximum_latency_us: the absolute limit; one inference must never hold up a window.
+        deferred_after_s: wall time without a judged window after which the fleet need not wait: a fifth of what it lets
+            pass without a word.
     """
 
     windows: int = 10
     latency_factor: float = 3.0
     latency_slack_us: float = 2_000.0
     maximum_latency_us: float = 250_000.0
+    deferred_after_s: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ RESULTS = st.sampled_from(
         ev.Restarted(),
         "passed",
         "failed",
+        "silent",
         "fell back",
         "nothing opens",
         "lost",
@@ -74,10 +75,10 @@ def concrete(name: object, journal: Journal) -> ev.Event:
     sha256 = attempt.bundle.sha256 if attempt else ""
     fallbacks = journal.fallbacks()
     match name:
-        case "passed":
-            return ev.TrialEnded(sha256=sha256, failure=None)
-        case "failed":
-            return ev.TrialEnded(sha256=sha256, failure="x")
+        case "passed" | "failed":
+            return ev.TrialEnded(sha256=sha256, failure=None if name == "passed" else "x")
+        case "silent":
+            return ev.TrialSilent(sha256=sha256, silent_s=120.0)
         case "fell back":
             return ev.FellBack(bundle=fallbacks[0] if fallbacks else None, failure=None)
         case "nothing opens":

@@ -228,6 +228,37 @@ def test_the_road_from_a_request_to_a_rollback_does_and_says_each_step() -> None
     assert report.active_release == "pump/1"
 
 
+def test_a_trial_without_windows_is_deferred_once_and_neither_fails_nor_passes() -> None:
+    silent = ev.TrialSilent(sha256=ref(2).sha256, silent_s=121.4)
+    first = decide(at(S.TRIAL), silent)
+    (report,) = first.reports
+    assert (report.step, report.status) == (S.TRIAL, Status.DEFERRED)
+    assert "no window could be judged for 121 s" in report.reason
+    assert (first.effect, first.journal.active, first.journal.step()) == (None, ref(2), S.TRIAL)
+    assert decide(first.journal, silent) == Decision(journal=first.journal), "said once"
+    assert decide(at(S.TRIAL), ev.TrialSilent(sha256=ref(3).sha256, silent_s=1.0)).reports == ()
+    passed = decide(first.journal, ev.TrialEnded(sha256=ref(2).sha256, failure=None))
+    assert passed.reports[-1].status is Status.SUCCEEDED
+    failed = decide(first.journal, ev.TrialEnded(sha256=ref(2).sha256, failure="slow"))
+    assert (failed.reports[-1].status, failed.reports[-1].reason) == (Status.IN_PROGRESS, "slow")
+    superseded = decide(first.journal, asked(3, first.journal.highest_counter + 1))
+    assert (superseded.reports[0].status, superseded.journal.active) == (Status.CANCELED, ref(1))
+
+
+def test_a_deferred_trial_stays_deferred_over_restarts_and_is_not_blamed_for_them() -> None:
+    journal = decide(at(S.TRIAL), ev.TrialSilent(sha256=ref(2).sha256, silent_s=120.0)).journal
+    for _ in range(10):
+        restarted = decide(journal, ev.Restarted())
+        (report,) = restarted.reports
+        assert (report.step, report.status) == (S.TRIAL, Status.DEFERRED)
+        again = decide(restarted.journal, ev.TrialSilent(sha256=ref(2).sha256, silent_s=120.0))
+        assert again.reports == ()
+        journal = again.journal
+    for _ in range(3):  # without having run for long in between it is what ends the agent
+        journal = decide(journal, ev.Restarted()).journal
+    assert decide(journal, ev.Restarted()).journal.step() is S.ROLLING_BACK
+
+
 def test_a_trial_that_passes_is_committed_and_is_the_first_to_fall_back_to() -> None:
     decision = decide(at(S.TRIAL), ev.TrialEnded(sha256=ref(2).sha256, failure=None))
     journal = decision.journal
@@ -262,7 +293,7 @@ def test_content_that_is_on_disk_or_proven_is_neither_fetched_nor_probed_nor_tri
         (S.STAGED, (ev.Staged,)),
         (S.PROBING, (ev.Probed,)),
         (S.ACTIVATING, (ev.Opened,)),
-        (S.TRIAL, (ev.TrialEnded,)),
+        (S.TRIAL, (ev.TrialEnded, ev.TrialSilent)),
         (S.ROLLING_BACK, ()),
     ],
 )

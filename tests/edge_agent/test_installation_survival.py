@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from installation_world import Device, ask, make_bundle
+from installation_world import TRIAL_WINDOWS, Device, ask, make_bundle
 
 from edge_agent.installation.journal import Journal
 from edge_agent.installation.journal_file import JournalFile
@@ -77,6 +77,75 @@ def test_an_agent_that_is_stopped_in_good_order_does_not_count_against_the_relea
         device.restart()
     assert device.installer.step() is InstallStep.TRIAL
     assert device.release == "pump/1"
+
+
+def wait_without_windows(device: Device, seconds: float) -> list[InstallStatus]:
+    device.installer._inbox.wait(seconds)
+    device.installer.poll()
+    return [report.status for report in device.work()]
+
+
+def test_a_trial_that_gets_no_windows_is_deferred_and_ends_when_they_come(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    assert wait_without_windows(device, 119.0) == []
+    assert wait_without_windows(device, 2.0) == [InstallStatus.DEFERRED]
+    assert wait_without_windows(device, 86_400.0) == [], (
+        "it neither fails nor passes by waiting, and is said once"
+    )
+    assert (device.release, device.installer.step()) == ("pump/2", InstallStep.TRIAL)
+    [report] = device.watch()
+    assert (report.status, report.release) == (InstallStatus.SUCCEEDED, "pump/2")
+
+
+def test_a_trial_whose_windows_cease_is_deferred_too(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    assert wait_without_windows(device, 100.0) == []
+    device.watch(TRIAL_WINDOWS - 1)
+    assert wait_without_windows(device, 100.0) == []
+    assert wait_without_windows(device, 100.0) == [InstallStatus.DEFERRED]
+    [report] = device.watch(1)
+    assert report.status is InstallStatus.SUCCEEDED
+
+
+def test_faults_that_were_there_before_are_no_windows_for_a_trial(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.install(1)
+    device.watch(20, error="sensor")
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    device.installer._inbox.wait(121.0)
+    assert device.watch(5, error="sensor") == []
+    assert wait_without_windows(device, 0.0) == [InstallStatus.DEFERRED]
+
+
+@pytest.mark.parametrize("end", ["crash", "restart"])
+def test_a_deferred_trial_survives_kills_and_restarts_without_a_verdict(tmp_path: Path, end: str) -> None:
+    device = Device(tmp_path)
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    wait_without_windows(device, 121.0)
+    for _ in range(5):
+        getattr(device, end)()
+        assert [report.status for report in device.work()] == [InstallStatus.DEFERRED]
+        assert wait_without_windows(device, 121.0) == []
+        assert (device.release, device.installer.step()) == ("pump/2", InstallStep.TRIAL)
+    [report] = device.watch()
+    assert report.status is InstallStatus.SUCCEEDED
+
+
+def test_a_deferred_trial_that_then_ends_the_agent_is_still_undone(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    wait_without_windows(device, 121.0)
+    for _ in range(4):
+        device.crash()
+    assert device.release == "pump/1"
+    [report] = device.work()
+    assert report.status is InstallStatus.ROLLED_BACK
 
 
 def test_a_restart_in_a_trial_begins_it_again_with_the_same_yardstick(tmp_path: Path) -> None:
