@@ -1,14 +1,18 @@
 """Keeps what a plug-in raises inside the source: a sensor driver that fails is a `SourceError`, never the agent's end.
 
-It adds no behaviour of its own; a window that is not one is refused here, because nobody further on knows whose it is.
+A window that is not one is refused here, because nobody further on knows whose it is. A value that is not there (None, a
+masked cell, one beyond float32) is missing, which is NaN from here on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.port import Source, SourceWindow
@@ -44,15 +48,30 @@ class PluginGuard:
             raise SourceError(
                 f"source.factory {self._factory!r}: next_window failed: {type(error).__name__}: {error}"
             ) from error
-        if window is not None and not (
-            isinstance(window, SourceWindow)
-            and isinstance(window.samples, np.ndarray)
-            and window.samples.dtype.kind in "fiu"
-        ):
-            raise SourceError(
-                f"source.factory {self._factory!r}: next_window gave {type(window).__name__}; it must give a SourceWindow with an array of numbers, or None"
-            )
-        return window
+        return None if window is None else self._checked(window)
+
+    def _checked(self, window: SourceWindow) -> SourceWindow:
+        try:
+            samples = window.samples
+            if (
+                type(samples) is np.ndarray
+                and samples.dtype == np.float32
+                and math.isfinite(window.observed_at_s)
+            ):
+                return window
+            if (
+                isinstance(samples, np.ndarray)
+                and samples.dtype.kind in "fiubO"
+                and math.isfinite(window.observed_at_s)
+            ):
+                return dataclasses.replace(
+                    window, samples=_single_precision(samples), raw_bytes=window.streaming_bytes
+                )
+        except (AttributeError, TypeError, ValueError):
+            pass  # said below: a duck that is no window, or cells that are no numbers
+        raise SourceError(
+            f"source.factory {self._factory!r}: next_window gave {type(window).__name__}; it must give a SourceWindow with an array of numbers and a finite observed_at_s, or None"
+        )
 
     def close(self) -> None:
         """See `Source`; what fails here fails alone."""
@@ -65,3 +84,10 @@ class PluginGuard:
             log.warning(
                 "source_not_closed factory=%s error=%s: %s", self._factory, type(error).__name__, error
             )
+
+
+def _single_precision(samples: NDArray[np.generic]) -> NDArray[np.float32]:
+    # What is too large becomes infinite, which is missing, and no warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = samples.astype(np.float32)
+    return np.ma.filled(numbers, np.float32(np.nan)) if isinstance(samples, np.ma.MaskedArray) else numbers

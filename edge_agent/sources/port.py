@@ -4,7 +4,8 @@ A source hands out one window at a time when it is due; it never blocks, never s
 sleeps until `next_due_s` on the same clock that it passes as `now`.
 
 Invariants: `index` counts from 0 without gaps, `observed_at_s` (the machine's own clock, seconds) never decreases,
-`samples` is float32 (samples, channels) as `spec` promises and belongs to the receiver.
+`samples` is float32 (samples, channels) as `spec` promises and belongs to the receiver. A value that the sensor did not
+deliver is NaN: the window is handed on all the same, for the other sensors are in it.
 """
 
 from __future__ import annotations

@@ -218,6 +218,16 @@ class Driver:
         (ZeroDivisionError("division by zero"), "ZeroDivisionError"),
         (np.zeros((1, 2), np.float32), "gave ndarray; it must give a SourceWindow"),
         (SourceWindow(samples=[[1.0, 2.0]], observed_at_s=0.0, index=0), "an array of numbers"),  # type: ignore[arg-type] # what a careless plug-in gives
+        (SourceWindow(samples=np.array([["1", "x"]]), observed_at_s=0.0, index=0), "an array of numbers"),  # type: ignore[arg-type] # as above
+        (
+            SourceWindow(samples=np.array([[1.0, "x"]], object), observed_at_s=0.0, index=0),
+            "an array of numbers",
+        ),
+        (SourceWindow(samples=np.zeros((1, 2), complex), observed_at_s=0.0, index=0), "an array of numbers"),  # type: ignore[arg-type] # as above
+        (
+            SourceWindow(samples=np.zeros((1, 2), np.float32), observed_at_s=float("nan"), index=0),
+            "a finite observed_at_s",
+        ),
     ],
 )
 def test_whatever_a_plugin_does_is_a_source_error_that_names_it(
@@ -231,3 +241,31 @@ def test_whatever_a_plugin_does_is_a_source_error_that_names_it(
         source.next_window(0.0)
     assert "driver_of_a_test:make" in str(caught.value)
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (np.array([[1.0, None]], object), [1.0, np.nan]),
+        (np.array([[1.0, 1e300]]), [1.0, np.inf]),
+        (np.ma.masked_values([[7, -127]], -127), [7.0, np.nan]),
+        (np.array([[True, False]]), [1.0, 0.0]),
+        (np.array([[np.nan, -2.5]], np.float32), [np.nan, -2.5]),
+    ],
+)
+def test_what_a_plugin_could_not_read_is_missing_and_the_rest_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    samples: np.ndarray,
+    expected: list[float],
+) -> None:
+    module = types.ModuleType("driver_of_a_test")
+    given = SourceWindow(samples=samples, observed_at_s=0.0, index=0)
+    module.make = lambda speed: Driver(given)  # type: ignore[attr-defined] # a module made here
+    monkeypatch.setitem(sys.modules, "driver_of_a_test", module)
+    window = open_source(PluginSettings(factory="driver_of_a_test:make")).next_window(0.0)
+    assert window is not None
+    assert window.samples.dtype == np.float32
+    np.testing.assert_array_equal(window.samples, [expected])
+    assert window.streaming_bytes == given.streaming_bytes
+    assert not recwarn.list
