@@ -144,7 +144,10 @@ def _overdue(
             return f"put off, and then silent for {limits.queued_s:g} s"
         case InstallStatus.IN_PROGRESS if decision.now - execution.since > limits.in_progress_s:
             return f"still installing after {limits.in_progress_s:g} s"
-        case InstallStatus.IN_PROGRESS if report is not None and decision.now - report.at > limits.step_s:
+        # also since it went on after a deferral, of which its last report knows nothing
+        case InstallStatus.IN_PROGRESS if (
+            report is not None and decision.now - max(report.at, execution.since) > limits.step_s
+        ):
             return f"no progress for {limits.step_s:g} s"
         case _:
             return None

@@ -15,7 +15,7 @@ does not tell them apart is believed to have judged all.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +29,7 @@ from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution
-from protocol.messages.kinds import AgentState, InstallStatus
+from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.names import DeviceId
 
 __all__ = ["observe", "only_news"]
@@ -74,9 +74,15 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
         rollout: names the devices, the release and the present group.
         now: Unix seconds; health older than `HORIZON_S` is left out.
     """
-    reports, commits = _read_reports(session, rollout)
     devices = session.execute(
-        select(Device.id, Device.state, Device.release, Device.last_health_at, Desired.release)
+        select(
+            Device.id,
+            Device.state,
+            Device.agent_state,
+            Device.release,
+            Device.last_health_at,
+            Desired.release,
+        )
         .join(RolloutExecution, RolloutExecution.device == Device.id)
         .outerjoin(Desired, Desired.device == Device.id)
         .where(RolloutExecution.rollout == rollout.id)
@@ -86,11 +92,15 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
     }
     running: dict[DeviceId, Running] = {}
     revoked: set[DeviceId] = set()
-    for device, state, release, health_at, desired in devices:
+    blind: set[str] = set()
+    for device, state, agent_state, release, health_at, desired in devices:
         if state == DeviceState.REVOKED:
             revoked.add(DeviceId(device))
+        if agent_state == AgentState.BLIND:
+            blind.add(device)
         returnable = next((known for known in (release, desired) if known in stored), None)
         running[DeviceId(device)] = Running(release=release, returnable=returnable, at=health_at or 0.0)
+    reports, commits = _read_reports(session, rollout, blind)
     judges = rollout.state in {RolloutState.READY, RolloutState.RUNNING} and bool(
         rollout.plan.success.metrics
     )
@@ -103,8 +113,14 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
     )
 
 
-def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report], dict[DeviceId, _Commit]]:
-    """Each execution's last word, and where in its device's stream the release was committed."""
+def _read_reports(
+    session: Session, rollout: Rollout, blind: Collection[str]
+) -> tuple[dict[str, Report], dict[DeviceId, _Commit]]:
+    """Each execution's last word, and where in its device's stream the release was committed.
+
+    A device in its trial has nothing more to say until it has judged some windows. Where it is blind, the trial is put
+    off: neither the clock of an installation nor the group waits for it.
+    """
     reports: dict[str, Report] = {}
     commits: dict[DeviceId, _Commit] = {}
     given = literal(f"{rollout.id}:") + RolloutExecution.device + ":" + cast(RolloutExecution.attempt, String)
@@ -113,7 +129,10 @@ def _read_reports(session: Session, rollout: Rollout) -> tuple[dict[str, Report]
     )
     for row in only_news(_read_installs(session, rollout, given)):
         status = InstallStatus(row.status)
-        reports[row.execution] = Report(status=status, at=row.received_at, reason=row.reason)
+        reason = row.reason
+        if status is InstallStatus.IN_PROGRESS and row.step == InstallStep.TRIAL and row.device in blind:
+            status, reason = InstallStatus.DEFERRED, "in trial, but it can judge no window"
+        reports[row.execution] = Report(status=status, at=row.received_at, reason=reason)
         if status is InstallStatus.SUCCEEDED:
             # devices repeat their last word after a restart: the first time is when it happened
             commits.setdefault(DeviceId(row.device), _Commit(row.boot_id, row.sequence, row.received_at))

@@ -173,6 +173,7 @@ class RolloutWorld:
                     )
                 )
             row.last_health_at = self.now
+            row.agent_state = state
 
     def install(self, devices: Iterable[str]) -> None:
         for device in devices:

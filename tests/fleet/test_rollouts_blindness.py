@@ -14,7 +14,7 @@ from fleet.rollouts.plans import SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
-from protocol.messages.kinds import AgentState, InstallStatus
+from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.names import DeviceId
 
 DAY_S = 86_400.0
@@ -106,6 +106,37 @@ def test_a_trial_that_is_put_off_for_want_of_windows_undoes_nothing(world: Rollo
     view = world.view(rollout)
     assert view.groups[0].state == "PASSED"
     assert view.groups[0].reason == "1 of 2 devices run the release, 1 deferred; anomaly_rate <= 0.3"
+    assert world.release(2).withdrawn_at is None
+
+
+@pytest.mark.parametrize("canary", [5, 10], ids=["alone", "one of two"])
+def test_a_blind_device_that_stays_in_its_trial_undoes_nothing_and_goes_on_once_it_sees(
+    world: RolloutWorld, canary: int
+) -> None:
+    rollout = world.started(groups=[{"percentage": canary, "soak_s": 10}, {"percentage": 100}])
+    lame, *others = world.view(rollout).groups[0].members
+    world.report(lame, InstallStatus.IN_PROGRESS, step=InstallStep.TRIAL)
+    world.install(others)
+    world.tick(0.25)
+    for _ in range(4):  # 10 minutes without progress, or an hour in all, was the end of a sound release
+        blind(world, lame)
+        for device in others:
+            well(world, device)
+        world.tick(2000)
+    shown = world.view(rollout)
+    assert (shown.state, shown.counts["DEFERRED"]) == (RolloutState.RUNNING, 1)
+    assert world.view(rollout).groups[0].state == ("PASSED" if others else "RUNNING")
+    # its sensor is mended: it has as long as any device for the rest of its trial
+    world.health(lame, judged=5, state=AgentState.WATCHING)
+    world.tick(0.25)
+    assert world.view(rollout).counts["IN_PROGRESS"] == 1
+    world.tick(300)
+    world.report(lame, InstallStatus.SUCCEEDED)
+    well(world, lame)
+    world.tick(0.25)
+    world.tick(11)
+    assert world.view(rollout).counts["SUCCEEDED"] == 1 + len(others)
+    assert world.view(rollout).groups[0].state == "PASSED"
     assert world.release(2).withdrawn_at is None
 
 

@@ -473,8 +473,8 @@ def test_a_device_that_has_put_a_release_off_is_neutral_for_as_long_as_anything_
 def test_an_installation_times_out_as_a_whole_and_by_its_silence() -> None:
     world, (first, second) = started(2)
     world.report(first, S.IN_PROGRESS)
-    world.tick(10)
-    assert moves(world.tick(20)) == []
+    world.tick()
+    assert moves(world.tick(30)) == []
     assert moves(world.tick(0.5)) == [(first, S.TIMED_OUT, "no progress for 30 s")]
     world, (first, second) = started(2)
     for _ in range(7):
