@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import RecordingError
+from models.recordings.clocks import is_clock
 from models.recordings.csv import read_csv
 from models.recordings.npz import Tables, read_tables
-from models.recordings.recording import Recording, listed
+from models.recordings.recording import Recording, listed, shown
 from protocol.manifest import FeatureSpec
 from runtime.errors import SettingsError
 
@@ -82,17 +83,15 @@ def _read(path: Path, features: FeatureSpec, delimiter: str) -> Tables:
         case other:
             raise RecordingError(
                 f"{path}: recordings are .npz files with one array for each machine, or .csv files with one machine each, "
-                f"not {other or 'without a suffix'!r}"
+                f"not {other or 'without a suffix'}"
             )
 
 
 def _rows_of(
     recording: Recording, features: FeatureSpec, where: str
 ) -> tuple[NDArray[np.float32], list[str]]:
-    notes = list(recording.notes)
+    notes: list[str] = []
     if recording.is_named:
-        if others := [name for name in recording.names if name not in features.names]:
-            notes.append(f"columns that the family does not take were left out: {listed(others)}")
         try:
             recording = recording.picked(features.names, where)
         except RecordingError as error:
@@ -103,6 +102,12 @@ def _rows_of(
         )
     else:
         notes.append("its columns have no names (feature_names) and were taken in the family's order")
+    notes = [*recording.notes, *notes]
+    notes += [
+        f"column {shown(name)} grows as a clock or a row number does; a detector calls every later day an anomaly"
+        for c, name in enumerate(features.names)
+        if recording.rows.ndim == 2 and is_clock(name, recording.rows[:, c])
+    ]
     rows = _windows(recording.rows, features, where)
     return _without_missing(rows, where, notes), notes
 

@@ -139,7 +139,7 @@ def _read(settings: ReplaySettings, path: Path) -> Recording:
                 return read_csv(path, columns=settings.columns, delimiter=settings.delimiter)
             case other:
                 raise SourceError(
-                    f"{path}: recordings are .csv or .npz files, not {other or 'without a suffix'!r}"
+                    f"{path}: recordings are .csv or .npz files, not {other or 'without a suffix'}"
                 )
     except RecordingError as error:
         raise SourceError(str(error)) from None

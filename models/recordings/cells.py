@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +39,7 @@ MISSING: Final = frozenset({"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "nul
 FLAGS: Final = {"true": 1, "false": 0}
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _GROUPED: Final = re.compile(r"[+-]?\d{1,3}(?:[,.' \u00a0\u202f]\d{3})+(?:[.,]\d+)?", re.ASCII)
+_WITH_UNIT: Final = re.compile(rf"{_NUMBER.pattern} ?[^\d\s,;_.]{{1,8}}", re.ASCII)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", re.ASCII)
 _INFINITE: Final = 2.0**128 - 2.0**103
 """The least number that float32 rounds to infinity."""
@@ -73,7 +74,8 @@ def number(cell: str) -> float:
         return math.nan
     if word in FLAGS:
         return float(FLAGS[word])
-    raise ValueError(f"which is not a finite number{_hint(cell)}")
+    hint = next(hint for fits, hint in _HINTS if fits(cell))
+    raise ValueError(f"which is not a finite number; {hint}")
 
 
 def is_number(cell: str) -> bool:
@@ -87,18 +89,26 @@ def looks_like_value(cell: str) -> bool:
     return not is_plain or is_timestamp(cell)
 
 
-def _hint(cell: str) -> str:
-    if _GROUPED.fullmatch(cell):
-        return "; write it without thousands separators and with a decimal point"
-    if _DECIMAL_COMMA.fullmatch(cell):
-        return "; write a decimal point instead of the comma"
-    if "_" in cell and _NUMBER.fullmatch(cell.replace("_", "")):
-        return "; write it without underscores"
-    if is_timestamp(cell):
-        return " but a time; leave its column out by naming the others in columns"
-    if cell.casefold().lstrip("+-") in {"inf", "infinity", "1.#inf"}:
-        return "; leave the cell empty where a value is missing"
-    return "; a category becomes one 0/1 column for each of its values, a missing value an empty cell"
+_HINTS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
+    (_GROUPED.fullmatch, "write it without thousands separators and with a decimal point"),
+    (_DECIMAL_COMMA.fullmatch, "write a decimal point instead of the comma"),
+    (lambda cell: is_number(cell.replace("_", "")), "write it without underscores"),
+    (is_timestamp, "it is a time: leave its column out by naming the others in columns"),
+    (
+        lambda cell: cell.casefold().lstrip("+-") in {"inf", "infinity", "1.#inf"},
+        "leave the cell empty where a value is missing",
+    ),
+    (
+        lambda cell: all(is_number(part) for part in cell.split()),
+        "are there several cells in one? set the delimiter that parts them",
+    ),
+    (_WITH_UNIT.fullmatch, "write the number alone, without a unit"),
+    (
+        lambda _: True,
+        "leave a column of text out by naming the others in columns; a category becomes one 0/1 column for each of its values",
+    ),
+)
+"""For a cell that is no number, the first that fits."""
 
 
 def split_line(text: str, delimiter: str) -> list[str]:

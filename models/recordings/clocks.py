@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import RecordingError
-from models.recordings.recording import Recording, shown
+from models.recordings.recording import Recording, listed, shown
 
 __all__ = ["is_clock", "is_timestamp", "without_clocks"]
 
@@ -58,6 +58,13 @@ _COUNTER_NAMES: Final = frozenset(
         "index",
         "idx",
         "id",
+        "unnamed",
+        "seq",
+        "frame",
+        "tick",
+        "ticks",
+        "ms",
+        "millis",
         "no",
         "nr",
         "row",
@@ -75,8 +82,10 @@ _COUNTER_NAMES: Final = frozenset(
 )
 """These may also be sensors (t is a temperature, no is nitric oxide), so they must grow at every single row."""
 _EPOCHS: Final = tuple((1e9 * unit, 1e10 * unit) for unit in (1.0, 1e3, 1e6, 1e9))
-_MOST_RESTARTS: Final = 0.01
-"""Share of rows at which a clock may go back: a logger that was started anew, an hour in autumn."""
+_MOST_RESTARTS: Final = 0.1
+"""Share of rows at which a clock may go back: a logger that was started anew, recordings put together, an hour in autumn."""
+_FEWEST_REGULAR: Final = 20
+"""Rows that must grow by one and the same step before that is worth a word."""
 
 
 def is_timestamp(cell: str) -> bool:
@@ -90,9 +99,9 @@ def is_timestamp(cell: str) -> bool:
 
 def is_clock(name: str, values: NDArray[np.float32]) -> bool:
     """Does a column of numbers (n,) only tell when, or the how manieth a row is? Missing values (NaN) are passed over."""
-    words = [word for word in re.split(r"[^a-z#]+", name.casefold()) if word]
-    is_named = any(word in _CLOCK_WORDS for word in words)
-    may_count = bool(words) and words[0] in _COUNTER_NAMES and len(words) <= 2
+    words = _words(name)
+    is_named = _is_clock_name(words)
+    may_count = len(words) in {1, 2} and words[0] in _COUNTER_NAMES
     smallest, largest = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
     is_epoch = any(first <= smallest and largest < last for first, last in _EPOCHS)
     if not (is_named or may_count or is_epoch):
@@ -101,10 +110,31 @@ def is_clock(name: str, values: NDArray[np.float32]) -> bool:
     goes_back = float(np.count_nonzero(steps < 0)) / max(len(steps), 1)
     if is_epoch:
         # float32 tells seconds of today only 128 apart, so a short recording seems to stand still.
-        return is_named or goes_back == 0
+        return is_named or may_count or goes_back <= _MOST_RESTARTS
     if is_named:
         return bool(smallest < largest and goes_back <= _MOST_RESTARTS)
     return bool(len(steps) and np.all(steps > 0))
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z#]+", name.casefold()) if word]
+
+
+def _is_clock_name(words: list[str]) -> bool:
+    return any(word in _CLOCK_WORDS for word in words)
+
+
+def _doubt(name: str, values: NDArray[np.float32]) -> str | None:
+    """What makes one think that a column which is read as a sensor may be a clock after all."""
+    if _is_clock_name(_words(name)):
+        return "has the name of a clock, but does not grow as one"
+    step = float(values[1] - values[0]) if len(values) >= _FEWEST_REGULAR else 0.0
+    # A look at the first rows spares the others.
+    for some in (values[:_FEWEST_REGULAR], values):
+        slack = 0.01 * step + 2 * float(np.spacing(np.abs(some[-1])))
+        if not (step > 0 and np.all(np.abs(np.diff(some) - step) <= slack)):
+            return None
+    return f"grows by {step:.6g} at every row, as a clock or a row number does"
 
 
 def without_clocks(recording: Recording, where: str) -> Recording:
@@ -114,22 +144,22 @@ def without_clocks(recording: Recording, where: str) -> Recording:
         RecordingError: nothing else is there.
     """
     clocks = [c for c, name in enumerate(recording.names) if is_clock(name, recording.rows[:, c])]
-    if not clocks:
-        return recording
     kept = [c for c in range(len(recording.names)) if c not in clocks]
     if not kept:
         raise RecordingError(
-            f"{where} has no sensor: {', '.join(shown(recording.names[c]) for c in clocks)} only counts time or rows; "
-            f"name it in columns if it measures"
+            f"{where} has no sensor: {listed(recording.names)} only count time or rows; name what measures in columns"
         )
     notes = [
         f"column {shown(recording.names[c])} is a clock or a row number ({recording.rows[0, c]:.9g} to {recording.rows[-1, c]:.9g}) and was left out; "
         f"name it in columns if it measures"
         for c in clocks
     ]
+    notes += [
+        f"column {shown(recording.names[c])} {doubt}; it was read as a sensor: name the others in columns if it is none"
+        for c in kept
+        if (doubt := _doubt(recording.names[c], recording.rows[:, c]))
+    ]
     return replace(
-        recording,
-        rows=np.ascontiguousarray(recording.rows[:, kept]),
-        names=tuple(recording.names[c] for c in kept),
+        recording.at(kept),
         notes=(*recording.notes, *notes),
     )

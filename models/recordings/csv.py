@@ -36,6 +36,7 @@ from models.recordings.recording import (
     Recording,
     check_names,
     check_size,
+    left_out,
     places_of,
     shown,
 )
@@ -220,9 +221,9 @@ def _laid_out(
     survey: _Survey, path: Path, columns: Sequence[str], delimiter: str
 ) -> tuple[Layout, list[str]]:
     """Which columns are read, and what is to be said of those that are not."""
-    names, notes = survey.header, []
+    names, notes = survey.header, list[str]()
     if columns:
-        places = places_of(columns, names, str(path))
+        places, notes = places_of(columns, names, str(path)), left_out(names, columns)
     else:
         places = []
         for place, name in enumerate(names):

@@ -107,7 +107,7 @@ def read_tables(path: Path) -> Tables:
             tables[name] = archive.table(name, header).with_remarks()
     if not tables:
         raise RecordingError(
-            f"{path} holds no recording: expected an array (rows, columns) for each machine, found {listed(archive.names)}"
+            f"{path} holds no recording: an array (rows, columns) for each machine; {'; '.join(notes[:5]) or 'only names'}"
         )
     return Tables(tables=tables, notes=tuple(notes))
 
@@ -239,7 +239,7 @@ class _Archive:
         kind = header.dtype.kind
         if kind not in "fiub":
             raise RecordingError(
-                f"{self.where(name)} holds {_NO_NUMBERS.get(kind, str(header.dtype))} ({header.dtype}) instead of numbers; a recording is (rows, "
+                f"{self.where(name)} holds {_NO_NUMBERS.get(kind, str(header.dtype))} ({header.dtype}) instead of plain numbers; a recording is (rows, "
                 f"columns) of numbers, floats or integers"
             )
         if len(header.shape) not in {2, 3}:

@@ -21,6 +21,7 @@ __all__ = [
     "Recording",
     "check_names",
     "check_size",
+    "left_out",
     "listed",
     "places_of",
     "shown",
@@ -52,10 +53,15 @@ class Recording:
 
     def picked(self, columns: Sequence[str], where: str) -> Recording:
         """The same recording with these columns in this order; raises RecordingError for one that is not there."""
-        places = places_of(columns, self.names, where)
-        if places == list(range(len(self.names))):
+        found = self.at(places_of(columns, self.names, where))
+        return replace(found, notes=(*self.notes, *left_out(self.names, columns)))
+
+    def at(self, places: Sequence[int]) -> Recording:
+        """The same recording with the columns at these places, in this order."""
+        if list(places) == list(range(len(self.names))):
             return self
-        return replace(self, rows=np.ascontiguousarray(self.rows[..., places]), names=tuple(columns))
+        names = tuple(self.names[place] for place in places)
+        return replace(self, rows=np.ascontiguousarray(self.rows[..., list(places)]), names=names)
 
     def with_remarks(self) -> Recording:
         """The same with what its values ask to be told: missing ones, and columns that float32 is too coarse for."""
@@ -76,6 +82,13 @@ def places_of(columns: Sequence[str], names: Sequence[str], where: str) -> list[
                 f"{where}: no column {shown(name)}; there are {listed([n for n in names if n])}"
             )
     return [places[name] for name in columns]
+
+
+def left_out(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """What is to be said of named columns that nobody asks for, if there are any."""
+    asked = set(columns)
+    others = [name for name in names if name and name not in asked]
+    return [f"columns that are not asked for were left out: {listed(others)}"] if others else []
 
 
 def check_names(names: Sequence[str], where: str, *, may_be_nameless: bool = False) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_a_column_that_is_not_there_is_refused_and_one_too_many_told(tmp_path: P
     wide = np.column_stack([ROWS, ROWS[:, 0]])
     found = read(saved(tmp_path, m=wide, feature_names=np.array(["a", "b", "c", "noise"])))
     np.testing.assert_array_equal(found.rows["m"], ROWS)
-    assert found.notes[0].endswith("columns that the family does not take were left out: noise")
+    assert found.notes[0].endswith("columns that are not asked for were left out: noise")
 
 
 def test_columns_without_names_are_taken_in_the_familys_order_which_is_told(tmp_path: Path) -> None:
@@ -67,6 +67,11 @@ def test_columns_without_names_are_taken_in_the_familys_order_which_is_told(tmp_
     assert "has 3 columns; the family has 2: u, v" in refusal(
         tmp_path / "x.npz", passthrough_spec(("u", "v"))
     )
+
+
+def test_a_clock_among_the_columns_that_a_family_takes_is_told(tmp_path: Path) -> None:
+    rows = np.column_stack([ROWS[:, :2], 1.7e9 + np.arange(8)])
+    assert "column 'c' grows as a clock" in read(saved(tmp_path, m=rows)).notes[-1]
 
 
 def test_arrays_of_one_axis_are_told(tmp_path: Path) -> None:

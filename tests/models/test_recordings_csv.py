@@ -110,17 +110,21 @@ def test_numbers_may_be_names_among_others(tmp_path: Path) -> None:
         ("1,234,567.5", "without thousands separators"),
         ("1 234", "without thousands separators"),
         ("1'234.5", "without thousands separators"),
-        ("2024-01-01T10:00:00Z", "but a time"),
+        ("2024-01-01T10:00:00Z", "it is a time"),
         ("inf", "leave the cell empty where a value is missing"),
         ("-Infinity", "leave the cell empty where a value is missing"),
         ("1e39", "beyond float32"),
         ("9" * 60, "beyond float32"),
-        ("0x10", "a category becomes one 0/1 column"),
-        ("٣", "a category becomes one 0/1 column"),
-        ("idle", "a category becomes one 0/1 column"),
+        ("0x10", "which is not a finite number"),
+        ("٣", "leave a column of text out"),
+        ("idle", "leave a column of text out"),
         ("1.2.3", "not a finite number"),
         ("1e", "not a finite number"),
         ("--1", "not a finite number"),
+        ("12.5 °C", "without a unit"),
+        ("45%", "without a unit"),
+        ("1.5 2.5", "set the delimiter that parts them"),
+        ("−5", "leave a column of text out"),
     ],
 )
 def test_a_cell_that_is_no_number_is_refused_with_its_place_and_a_way_out(
@@ -164,6 +168,8 @@ def test_flags_are_one_and_zero(tmp_path: Path, words: tuple[str, str]) -> None:
         ("t", ["0", "1", "3"]),
         ("index", ["0", "1", "2"]),
         ("time_stamp", ["", "6", "8"]),
+        ("Unnamed: 0", ["0", "1", "2"]),
+        ("ts", ["1580000500", "1580000000", "1580000001"]),
     ],
 )
 def test_a_clock_is_left_out_and_told(tmp_path: Path, name: str, cells: list[str]) -> None:
@@ -178,7 +184,7 @@ def test_a_clock_is_left_out_and_told(tmp_path: Path, name: str, cells: list[str
     ("name", "cells"),
     [
         ("energy", ["100", "101", "102"]),
-        ("cycle_time", ["10", "8", "11"]),
+        ("weight", ["10", "8", "11"]),
         ("t", ["20", "20", "21"]),
         ("no", ["5", "7", "6"]),
         ("pressure", ["1.5e9", "1.4e9", "1.5e9"]),
@@ -190,9 +196,27 @@ def test_what_only_resembles_a_clock_is_a_sensor(tmp_path: Path, name: str, cell
     assert found.names == (name, "a")
 
 
+def test_a_clock_that_a_logger_started_anew_is_one(tmp_path: Path) -> None:
+    lines = "".join(f"{n % 15},{n * 7 % 5}\n" for n in range(60))
+    assert read(tmp_path, "time,a\n" + lines).names == ("a",)
+
+
+def test_a_sensor_that_may_be_a_clock_is_told(tmp_path: Path) -> None:
+    lines = "".join(f"{n / 10},{n * 7 % 5},{n * 3 % 7}\n" for n in range(60))
+    found = read(tmp_path, "x,a,cycle_time\n" + lines)
+    assert found.names == ("x", "a", "cycle_time")
+    x, cycle = found.notes
+    assert x.startswith(
+        "column 'x' grows by 0.1 at every row, as a clock or a row number does; it was read as"
+    )
+    assert cycle.startswith(
+        "column 'cycle_time' has the name of a clock, but does not grow as one; it was read"
+    )
+
+
 def test_a_clock_of_numbers_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
     assert read(tmp_path, "time,a\n1,5\n2,5\n", columns=("time",)).names == ("time",)
-    assert "but a time" in refusal(tmp_path, "time,a\n10:00:00,5\n", columns=("time", "a"))
+    assert "it is a time" in refusal(tmp_path, "time,a\n10:00:00,5\n", columns=("time", "a"))
 
 
 def test_a_file_of_clocks_alone_has_no_sensor(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_arrays_of_one_axis_are_told_and_not_taken_for_machines(tmp_path: Path) 
         "'labels' has shape (2,) and was left out: a recording is (rows, columns)",
         "'n' has shape () and was left out: a recording is (rows, columns)",
     ]
-    with pytest.raises(RecordingError, match=r"holds no recording: .*found labels"):
+    with pytest.raises(RecordingError, match=r"holds no recording: .*'labels' has shape"):
         read_tables(saved(tmp_path, labels=np.ones(2)))
 
 
