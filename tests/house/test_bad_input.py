@@ -6,6 +6,7 @@ update has its door in Flower's protocol: `tests/aggregator/test_flower_rounds.p
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import socket
@@ -36,6 +37,7 @@ from free_ports import free_port
 from mosquitto_broker import LocalCertificates
 from waiting import AMPLE_S, wait_until
 
+from aggregator.release_keys import create_key_files
 from fleet.auth.claim_tokens import create_claim
 from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
@@ -172,13 +174,13 @@ def test_a_config_with_a_typo_names_the_key_that_was_meant(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ("rms,peak\n1,2\n", "no column 'kurtosis'; the header has rms, peak"),
+        ("rms,peak\n1,2\n", "no column 'kurtosis'; there are rms, peak"),
         (
             "rms,kurtosis\n1,2\n3,many\n",
             "rows.csv:3: column 'kurtosis' holds 'many', which is not a finite number",
         ),
         ("rms,kurtosis\n1,2\n3\n", "rows.csv:3: 1 cells, but the header names 2 columns"),
-        ("", "the recording is empty"),
+        ("", "rows.csv is empty: it has 0 bytes"),
     ],
     ids=["a missing column", "text in a number", "a short line", "empty"],
 )
@@ -188,6 +190,55 @@ def test_a_csv_that_is_not_right_names_the_place(tmp_path: Path, table: str, say
     source = '[source]\nkind = "replay"\npath = "rows.csv"\ncolumns = ["rms", "kurtosis"]\n'
     config.write_text(config.read_text().partition("[source]")[0] + source)
     assert says in refusal("edge_agent", "run", "--config", str(config))
+
+
+def archive(**members: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **members)  # type: ignore[arg-type]  # numpy's stub wants named keywords
+    return stream.getvalue()
+
+
+ROWS = np.ones((9, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("x.npz", b"", "is empty"),
+        ("x.npz", archive(a=ROWS)[:200], "as if it had been cut off"),
+        ("x.npz", archive(a=ROWS).replace(ROWS.tobytes(), bytes(ROWS.nbytes)), "is damaged: Bad CRC-32"),
+        ("x.npz", archive(a=ROWS.astype(object)), "holds Python objects"),
+        ("x.npz", archive(a=ROWS * 1j), "holds complex numbers"),
+        ("x.npz", archive(a=ROWS.astype("M8[s]")), "holds dates"),
+        ("x.npz", archive(a=ROWS, feature_names=np.array(["rms", "rms"])), "both named 'rms'"),
+        ("x.npz", archive(a=ROWS, feature_names=np.array(["rms", "peak"])), "no column 'kurtosis'"),
+        ("x.npz", b"rms,kurtosis\n1,2\n", "is no NPZ archive"),
+        ("x.csv", archive(a=ROWS), "is no CSV file, but a zip archive"),
+        ("x.csv", "rms,kurtosis\n1,2\n".encode("utf-16"), "text in UTF-16"),
+        ("x.csv", b"rms,rms,kurtosis\n1,2,3\n", "columns 1 and 2 are both named 'rms'"),
+        ("x.csv", b"1.5,2.5\n1.6,2.4\n", "the first line must name the columns"),
+        ("x.csv", b"rms,kurtosis\n1_000,2\n", "without underscores"),
+        ("x.csv", b"rms;kurtosis\n1;2\n", "is delimiter = ';' meant?"),
+    ],
+)
+def test_a_recording_that_is_none_is_one_line_in_either_program(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    config = write_device(tmp_path / "device", rows=healthy(10))
+    path = config.parent / name
+    path.write_bytes(content)
+    source = f'[source]\nkind = "replay"\npath = "{name}"\nkey = "a"\ncolumns = ["rms", "kurtosis"]\n'
+    config.write_text(config.read_text().partition("[source]")[0] + source)
+    (tmp_path / "family.toml").write_text(
+        'family = "pump"\n[model]\nlayers = [2, 1, 2]\n[features]\nkind = "passthrough"\nnames = ["rms", "kurtosis"]\n'
+    )
+    create_key_files(tmp_path / "release.key", Ed25519PrivateKey.generate())
+    train = (
+        *("initial-release", "--features", str(path), "--spec", str(tmp_path / "family.toml")),
+        *("--signing-key", str(tmp_path / "release.key"), "--out", str(tmp_path / "v1.fedge")),
+    )
+    assert says in one_line(run_command("edge_agent", "check-config", "--config", str(config)))
+    assert says in one_line(run_command("aggregator", *train))
 
 
 def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
