@@ -175,7 +175,8 @@ def _descend(
     rng = np.random.default_rng(seed)
     best, least = start, trainer.judge(start)
     current, done, waited, halvings = start, 0, 0, 0
-    while done < epochs and halvings <= HALVINGS:
+    # As long as nothing has helped at all, the step is merely too long.
+    while done < epochs and halvings <= (TRIALS if best is start else HALVINGS):
         piece = min(EPOCHS_AT_ONCE, epochs - done)
         current, loss = trainer.train(current, piece, rate, rng)
         done += piece

@@ -4,7 +4,7 @@
 
     held-out windows ─┬─► age ─┬─────────────► each contender's scores ─► SCORE_GRID counts "…_aged"
                       │        └─► disturb ──► each contender's scores ─► SCORE_GRID counts "…_disturbed"
-                      └──────────────────────► the champion's scores ───► SCORE_GRID counts "champion_scores"
+                      └─► the champion's scores, in int8 where it runs here ──► SCORE_GRID counts "champion_scores"
 
 The contenders share one layout, so one training model scores them all, one after the other. What the summed counts mean is for the
 aggregator to say (`aggregator.rounds.contest`); a device draws no conclusion.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InputError
+from models.int8_model import WindowModel
 from models.local_training import Trainable
 from models.perturbations import age, disturb
 from protocol.grids import SCORE_GRID
@@ -28,7 +29,12 @@ __all__ = ["score_contenders"]
 
 
 def score_contenders(
-    model: Trainable, contenders: Mapping[str, NDArray[np.floating]], x: NDArray[np.floating], *, seed: int
+    model: Trainable,
+    contenders: Mapping[str, NDArray[np.floating]],
+    x: NDArray[np.floating],
+    *,
+    seed: int,
+    running: WindowModel | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """The parts of an ``evaluate.contest`` answer for held-out windows x (n, F), by `protocol.questions.contest_layout`.
 
@@ -36,6 +42,8 @@ def score_contenders(
         model: the runner; it ends up holding the champion.
         contenders: flat parameters (P,) of each of `CONTENDERS`.
         x: standardised windows, finite, oldest first.
+        running: the champion's int8 model where this device runs it: whether its threshold still holds is a question about what judges
+            the windows, not about the float model that nobody runs.
         seed: of ageing and disturbances; every device adds its own windows to it, so that a fleet is not disturbed alike.
 
     Raises:
@@ -52,6 +60,9 @@ def score_contenders(
         model.restore(contenders[name])
         for kind, rows in made.items():
             parts[f"{name}_{kind}"] = _counted(model, rows, name)
+    if running is not None:
+        scores = np.array([running.infer_and_score(window)[1] for window in windows])
+        return {**parts, "champion_scores": SCORE_GRID.count(scores)}
     model.restore(contenders["champion"])
     parts["champion_scores"] = _counted(model, windows, "champion")
     return parts

@@ -49,7 +49,7 @@ def sights(
     score = champion.score
     if alarm_rate(assessment.champion_scores, score) > maximum_alarm_rate:
         score = max(
-            score, SCORE_GRID.quantile(assessment.champion_scores, threshold.quantile) * threshold.margin
+            score, SCORE_GRID.quantile(assessment.champion_scores, champion.quantile) * champion.margin
         )
     return (
         alarm_rate(assessment.candidate_probe_scores, threshold.score),

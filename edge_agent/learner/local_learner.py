@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, assert_never
 
 import numpy as np
@@ -31,6 +32,7 @@ from edge_agent.learner.local_update import LocalUpdate, discounted, train_updat
 from models.architecture import require_finite
 from models.contest import score_contenders
 from models.errors import LayoutError, ParameterError
+from models.int8_model import WindowModel
 from models.learning_runtimes import LearningModel
 from models.linear_baseline import fits_a_linear_detector
 from models.local_training import assess
@@ -50,7 +52,7 @@ from protocol.questions import (
 )
 from runtime.errors import StorageError
 
-__all__ = ["LocalLearner"]
+__all__ = ["Installed", "LocalLearner"]
 
 Float = NDArray[np.float32]
 
@@ -65,6 +67,14 @@ MINIMUM_ROWS: Final = HOLD_OUT_EVERY
 _DIVERGED: Final = "training diverged; the learning rate may be too high for this device's data"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Installed:
+    """What judges this device's windows: the int8 model, and the float parameters (P,) that it was made of."""
+
+    int8: WindowModel
+    parameters: Float
+
+
 class LocalLearner:
     """Answers questions with one model and one snapshot of rows.
 
@@ -74,6 +84,7 @@ class LocalLearner:
         maximum_examples: this device's own limit, beside the question's.
         variates: where the control variate lies; none is kept beyond this object by default.
         random_bytes: of example-level privacy.
+        installed: the release in force; where it is the champion, its own int8 model says whether its threshold still holds.
 
     Raises:
         NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
@@ -87,6 +98,7 @@ class LocalLearner:
         maximum_examples: int,
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        installed: Installed | None = None,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
@@ -98,7 +110,7 @@ class LocalLearner:
         self._model = model
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._variates = variates or VariateInMemory()
-        self._random_bytes = random_bytes
+        self._random_bytes, self._installed = random_bytes, installed
         self._waiting: LocalUpdate | None = None
 
     def layout_of(self, kind: Kind) -> AnswerLayout:
@@ -180,7 +192,10 @@ class LocalLearner:
             case ContestQuestion():
                 contenders = {name: self._vector(arrays, name) for name in CONTENDERS}
                 held_out = self._held_out[-question.maximum_examples :]
-                parts = score_contenders(self._model, contenders, held_out, seed=question.seed)
+                running = self._running(contenders["champion"])
+                parts = score_contenders(
+                    self._model, contenders, held_out, seed=question.seed, running=running
+                )
                 return parts, "a contender's scores are not finite on this device's data"
             case AssessQuestion():
                 candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")
@@ -218,6 +233,13 @@ class LocalLearner:
             # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
             raise TrainingDivergedError(_DIVERGED) from None
         return self._waiting
+
+    def _running(self, champion: Float) -> WindowModel | None:
+        """The int8 model of the champion, if that is what this device runs."""
+        installed = self._installed
+        if installed is None or not np.array_equal(installed.parameters, champion):
+            return None
+        return installed.int8
 
     def _vector(self, arrays: Mapping[str, Float], name: str) -> Float:
         if name not in arrays:

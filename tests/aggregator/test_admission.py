@@ -18,6 +18,7 @@ from aggregator.rounds.admission import (
     admit_update,
     check_answer,
 )
+from protocol.grids import SCORE_GRID
 from protocol.questions import (
     CONTENDERS,
     AnswerLayout,
@@ -143,6 +144,14 @@ def test_an_assessment_counts_each_held_out_window_and_its_probe_once_for_either
                 check(ASSESS, {**JUDGED, name: off}, WINDOWS)
         with pytest.raises(AnswerRefusedError, match=f"{name} counts 8 scores"):
             check(ASSESS, {**JUDGED, name: [9, -1]}, WINDOWS)
+
+
+def test_the_shorter_answer_of_a_build_that_knows_no_probes_is_refused_by_its_length() -> None:
+    older = ASSESS.total - 2 * SCORE_GRID.bins
+    with pytest.raises(
+        AnswerRefusedError, match=rf"shape \({older},\); the question asks for \({ASSESS.total},\)"
+    ):
+        check_answer(ASSESS, np.ones(older, np.float32), WINDOWS)
 
 
 def test_the_threshold_counts_at_least_the_held_out_windows_and_at_most_what_was_asked_for() -> None:

@@ -352,3 +352,36 @@ def test_a_family_trains_in_one_run_at_a_time(world: World) -> None:
     world.add_run()
     with pytest.raises(RunConflictError, match="already training in run 'run-1'"):
         world.add_run("run-2")
+
+
+def test_a_sum_that_ruins_the_model_is_refused_when_it_is_admitted(tmp_path: Path) -> None:
+    world = World(tmp_path, policy=changed(POLICY, rounds__norm_limit=1e33))
+
+    def spoil(device: str, question: object, vector: np.ndarray) -> np.ndarray:
+        if isinstance(question, FitQuestion) and device == "pump0":
+            vector = vector.copy()
+            vector[5] = 3.4e30  # finite in float32; its square is not
+        return vector
+
+    world.link.spoil = spoil
+    run = world.run()
+    assert run.state is RunState.FAILED
+    assert "the step of round 1 ruins the model: parameter 5 of 58 is" in run.detail
+    assert "none of a model that has learned is beyond ±10000" in run.detail
+
+
+def test_a_candidate_that_never_alarms_is_rejected_and_one_that_sees_says_so_in_its_release(
+    tmp_path: Path,
+) -> None:
+    deaf = World(tmp_path / "deaf", policy=changed(POLICY, threshold__margin=1000.0)).run()
+    assert deaf.state is RunState.REJECTED_BY_GATE
+    (sight,) = (check for check in deaf.checks if check.name == "sight")
+    assert (sight.value, sight.is_passed) == (0.0, False)
+    assert "the candidate sees less" in deaf.detail
+    world = World(tmp_path / "sound")
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    figures = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED)).manifest.provenance.evaluation
+    (sight,) = (check for check in run.checks if check.name == "sight")
+    assert figures["sight"] == sight.value > 0
+    assert {"champion_sight", "learned_share", "int8_sight", "float_sight"} <= figures.keys()

@@ -12,6 +12,7 @@ import pytest
 import secure_world
 from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, FleetInMemory, InProcessSession, Killed
 from family_changes import changed
+from numpy.typing import NDArray
 
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.coordinator import Coordinator
@@ -20,11 +21,13 @@ from aggregator.rounds.journal import CONTROL, MOMENTS
 from aggregator.rounds.optimizers import FedAdam
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.secure_collector import SecureCollector
+from edge_agent.errors import TrainingDivergedError
 from edge_agent.learner.local_learner import LocalLearner
 from models.bundles import read_bundle
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
 from protocol.names import DeviceId
+from protocol.questions import FitQuestion, Question
 
 SECURE = changed(POLICY, secure_sum__enabled=True, cohort__minimum_devices=3)
 
@@ -179,3 +182,43 @@ def test_a_family_in_plain_plans_and_claims_nothing(tmp_path: Path) -> None:
     run = world.run()
     assert (run.state, run.privacy) == (RunState.COMPLETED, None)
     assert world.masked.accounts._history.planned(run.id) is None
+
+
+def test_a_device_whose_training_diverges_costs_neither_its_round_nor_the_run(tmp_path: Path) -> None:
+    world = SecureWorld(tmp_path, SECURE)
+    name = max(world.masked.devices)
+    sick = world.masked.learners[name]
+    answer = sick.answer
+
+    def diverge(question: Question, arrays: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        if isinstance(question, FitQuestion):
+            raise TrainingDivergedError("training diverged")
+        return answer(question, arrays)
+
+    side = world.masked.devices[name].side
+    assert side is not None
+    side._answer = diverge
+    run = world.run()
+    check_release(world, run)
+    for entry in run.log:
+        # It stays in the cohort and in its masks; its zeros add nothing, and no example.
+        assert len(entry.participants) == 4
+        assert entry.examples == {"fit": 192, "moments": 256, "contest": 64, "assess": 64}[entry.kind]
+
+
+def test_a_round_in_which_everybodys_training_diverges_is_void_and_says_what_to_change(
+    tmp_path: Path,
+) -> None:
+    def diverge(_question: Question, _arrays: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        raise TrainingDivergedError("training diverged")
+
+    world = SecureWorld(tmp_path, SECURE)
+    for device in world.masked.devices.values():
+        assert device.side is not None
+        device.side._answer = diverge
+    run = world.run()
+    assert run.state is RunState.FAILED
+    assert (
+        "no device's training gave an update; they all diverged: lower training.learning_rate" in run.detail
+    )
+    assert run.finished_rounds == 0

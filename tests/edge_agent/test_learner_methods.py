@@ -10,14 +10,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError
+from edge_agent.errors import QuestionRefusedError, TrainingDivergedError
 from edge_agent.learner.control_variates import ControlVariates, VariateFile, VariateInMemory
-from edge_agent.learner.local_learner import LocalLearner
+from edge_agent.learner.local_learner import Installed, LocalLearner
 from models.architecture import Architecture, initial_parameters
+from models.errors import ParameterError
 from models.local_training import fit
 from models.private_training import fit_privately
 from models.training_model import TrainingModel
-from protocol.questions import FitQuestion, fit_layout, scaffold_layout
+from protocol.grids import SCORE_GRID
+from protocol.questions import (
+    CONTENDERS,
+    ContestQuestion,
+    FitQuestion,
+    contest_layout,
+    fit_layout,
+    scaffold_layout,
+)
 from protocol.training import ExamplePrivacy, TrainingSettings
 from runtime.errors import StorageError
 
@@ -217,7 +226,61 @@ def test_a_training_that_diverged_tells_no_number_of_this_device(private: bool) 
     asked = question(epochs=1, batch_size=100, example_privacy=privacy if private else None)
     for seed in range(2):
         rows = np.random.default_rng(seed).normal(size=(60, 6)).astype(np.float32)
-        with pytest.raises(QuestionRefusedError) as refused:
+        with pytest.raises(TrainingDivergedError) as refused:
             LocalLearner(MODEL, rows, maximum_examples=100).answer(asked, {"parameters": start})
         told.add(str(refused.value))
     assert told == {"training diverged; the learning rate may be too high for this device's data"}
+
+
+@pytest.mark.parametrize("method", ["plain", "scaffold"])
+def test_a_step_too_long_for_this_device_is_halved_until_it_learns(method: str) -> None:
+    # On these windows 0.1 learns and 200 diverges; a fleet shall not lose a device over that.
+    kept = VariateInMemory()
+    made = learner(variates=kept)
+    asked = question(learning_rate=200.0, epochs=2, method=method)
+    update = update_of(made, asked)
+    halved = next(
+        rate
+        for rate in (200.0 / 2**k for k in range(7))
+        if not _diverges(settings(learning_rate=rate, epochs=2))
+    )
+    assert halved < 200.0
+    rng = np.random.default_rng([0, 1])
+    expected = fit(MODEL, START, TRAINING, settings(learning_rate=halved, epochs=2), rng=rng)
+    np.testing.assert_allclose(
+        update, 48 * (expected.parameters.astype(np.float64) - START), rtol=1e-5, atol=1e-5
+    )
+    if method == "scaffold":
+        made.settle()
+        gradient = (START - expected.parameters.astype(np.float64)) / (expected.steps * halved)
+        np.testing.assert_allclose(
+            kept.load("r", ARCHITECTURE.layout_sha256, P), gradient, rtol=1e-3, atol=1e-5
+        )
+
+
+def _diverges(how: TrainingSettings) -> bool:
+    try:
+        fit(MODEL, START, TRAINING, how, rng=np.random.default_rng([0, 1]))
+    except ParameterError:
+        return True
+    return False
+
+
+class Loud:
+    """Stands for an int8 model whose score is 50, whatever it is shown."""
+
+    def infer_and_score(self, x: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
+        return np.asarray(x, np.float32), 50.0
+
+
+def test_whether_the_champions_threshold_holds_is_said_by_the_int8_model_that_runs() -> None:
+    asked = ContestQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    device = learner(installed=Installed(int8=Loud(), parameters=START))
+    for champion, is_run_here in ((START, True), (START + np.float32(1e-3), False)):
+        arrays = dict.fromkeys(CONTENDERS, champion)
+        parts = contest_layout().unpack(device.answer(asked, arrays))
+        in_float = contest_layout().unpack(learner().answer(asked, arrays))
+        loud = SCORE_GRID.count(np.full(12, 50.0))
+        expected = loud if is_run_here else in_float["champion_scores"]
+        np.testing.assert_array_equal(parts["champion_scores"], expected)
+        np.testing.assert_array_equal(parts["champion_aged"], in_float["champion_aged"])
