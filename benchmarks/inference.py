@@ -5,7 +5,8 @@
 Each figure names its peer: the interpreter alone (set, invoke, get) on the same model in the same process, or the
 bound that the design sets. Times are the best of fifty rounds taken in turns with the peer, as the machine may be busy; p99 is of single windows.
 Memory is PSS: libraries that other processes share count in part, so run it on a machine that does nothing else.
-Models are built in memory with weights from a seed; no TensorFlow unless a training model is measured.
+Models are built in memory with weights from a seed; no TensorFlow unless a training model is measured. A whole window of
+the agent is features, scale, gaps, inference, alarm, drift and the row that is kept, on a bound of 60 us at 46 sensors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +27,27 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the oracle of ev
 
 import reference_training
 
+from edge_agent.detection_memory import DetectionMemory
+from edge_agent.judgement import Judged
+from edge_agent.pipeline import Pipeline
+from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.sources.port import SourceWindow
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.export import export_int8_model, isolated
+from models.features import passthrough_spec
 from models.int8_model import Int8Model
 from models.litert import load_model
 from models.training_model import TrainingModel
+from protocol.manifest import Manifest, ThresholdSpec
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
 from protocol.privacy.randomness import RandomStream
 from protocol.training import TrainingSettings
 
 SENSOR = Architecture(kind="dense-autoencoder", layers=(32, 16, 8, 16, 32))
+SERVER = Architecture(kind="dense-autoencoder", layers=(46, 24, 12, 24, 46))
+BOUND_US = 60.0
 # MLPerf Tiny's anomaly-detection reference: 264 k multiply-accumulates.
 TINY = Architecture(kind="dense-autoencoder", layers=(640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640))
 
@@ -123,6 +135,61 @@ def measure_inference(label: str, architecture: Architecture, repeats: int) -> b
     return content
 
 
+def measure_windows(repeats: int) -> None:
+    """Whole windows of the agent at 46 sensors: all there, one missing, some flickering; and a probe of the sight."""
+    sensors, rng = SERVER.feature_count, np.random.default_rng(0)
+    flat = initial_parameters(SERVER, 0)
+    rows = rng.normal(size=(1000, sensors)).astype(np.float32)
+    content = export_int8_model(SERVER, flat, *reference_model.ranges(SERVER, flat, rows))
+    manifest = Manifest(
+        family="server",
+        version=1,
+        created_at=0.0,
+        model=SERVER.to_manifest(),
+        features=passthrough_spec([f"s{i}" for i in range(sensors)]),
+        threshold=ThresholdSpec(score=4.0, quantile=0.99, margin=1.1, fitted_on=100),
+        files=(),
+    )
+    dead, flickering = rows.copy(), rows.copy()
+    dead[:, 7] = np.nan
+    flickering[rng.random(rows.shape) < 0.01] = np.nan
+    with tempfile.TemporaryDirectory() as directory:
+        paths = StatePaths(Path(directory))
+        pipeline = Pipeline(
+            manifest.features,
+            DetectionSettings(),
+            memory=DetectionMemory(paths),
+            buffer=SampleBuffer(paths.buffer, sensors, 8 << 20),
+            clock=time.perf_counter,
+        )
+        pipeline.adopt(manifest, content, bundle_sha256="0" * 64, is_trial=False)
+
+        def watching(table: np.ndarray) -> Callable[[], object]:
+            windows = [
+                SourceWindow(samples=row[None, :], observed_at_s=float(i), index=i)
+                for i, row in enumerate(table)
+            ]
+            turn = iter(range(10**9))
+            return lambda: pipeline.observe(windows[next(turn) % len(windows)])
+
+        whole, one_dead, some = watching(rows), watching(dead), watching(flickering)
+        for _ in range(400):
+            whole()
+        assert isinstance(one_dead(), Judged)
+        figures = best_us(repeats, whole, one_dead, some)
+        clock = iter(range(0, 10**9, 10))
+
+        def window_and_probe() -> None:
+            whole()
+            pipeline.probe_sight(float(next(clock)))
+
+        (with_probe,) = best_us(repeats, window_and_probe)
+    names = ("all there", "one sensor missing", "1 % of values missing")
+    for name, value in zip(names, figures, strict=True):
+        report(f"whole window, 46 sensors, {name}", value, "us", "bound", BOUND_US)
+    report("probe of the sight", with_probe - figures[0], "us", "whole window", figures[0])
+
+
 def measure_memory(content: bytes) -> None:
     child = subprocess.run([sys.executable, "-c", MEMORY], input=content, capture_output=True, check=True)
     before, library, loaded = (int(part) / 1024 for part in child.stdout.split())
@@ -176,6 +243,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     content = measure_inference("sensor 32-16-8-16-32", SENSOR, repeats)
     measure_inference("MLPerf Tiny AD", TINY, repeats)
+    measure_windows(repeats)
     measure_memory(content)
     measure_training(max(repeats // 5, 1))
 

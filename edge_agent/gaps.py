@@ -41,6 +41,9 @@ class Gaps:
     Args:
         sensors: what a row speaks of.
         healthy_rows: the newest healthy standardised rows (n, F), at most so many as asked for.
+
+    Attributes:
+        is_any: had the last window a gap?
     """
 
     def __init__(self, sensors: SensorView, healthy_rows: Callable[[int], Float]) -> None:
@@ -48,12 +51,12 @@ class Gaps:
         self._healthy_rows = healthy_rows
         self._imputer: Imputer | None = None
         self._runs = np.zeros(len(sensors.parts), np.int64)
-        self._is_any = False
+        self.is_any = False
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Sensors (channels, where features are computed) that have delivered nothing for some windows now."""
-        if not self._is_any:
+        if not self.is_any:
             return ()
         lasting = np.flatnonzero(self._runs >= _LASTING_WINDOWS)
         return tuple(self._sensors.parts[i] for i in lasting)
@@ -64,15 +67,14 @@ class Gaps:
 
     def none(self) -> None:
         """A window without a gap."""
-        if self._is_any:
-            self._runs[:] = 0
-            self._is_any = False
+        self._runs[:] = 0
+        self.is_any = False
 
     def note(self, missing: Bools) -> None:
         """A window whose values (F,) are `missing`, at least one."""
         lacking = self._sensors.missing_parts(missing)
         self._runs = np.where(lacking, self._runs + 1, 0)
-        self._is_any = True
+        self.is_any = True
 
     def fill(self, row: Float, missing: Bools) -> Float | None:
         """A new row (F,) with estimates where values (F,) are `missing`; None where more than half of them are."""

@@ -18,7 +18,7 @@ class Judged(Struct, frozen=True, kw_only=True):
         threshold: the one in force.
         latency_us: inference with its score, µs.
         alarm: an alarm that opened or closed with this window.
-        episode: the name of the anomaly that goes on; empty while none does.
+        episode: the name of the anomaly that opened.
         contributors: the sensors that deviate most, worst first; only when an alarm opened.
         drift: the verdict if drift began or ended with this window.
     """

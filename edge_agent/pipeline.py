@@ -227,7 +227,8 @@ class Pipeline:
         row = self.standardise(features)
         # One sum of squares finds any gap; a row is clipped, so that nothing overflows.
         if math.isfinite(row.dot(row)):
-            self._gaps.none()
+            if self._gaps.is_any:
+                self._gaps.none()
             judgement = self._judge(window, row, None)
             self._keep(row, window.observed_at_s)
             return judgement
@@ -277,9 +278,11 @@ class Pipeline:
             return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
         threshold = self.threshold.value
         alarm = self._episodes.update(score, threshold, window, self._release)
-        if alarm is not None:
-            self._remember_episodes()
         self._sight.see(row, missing, is_over=not score <= threshold)
+        drift = self._watch_drift(row, score, missing)
+        if alarm is None:
+            return Judged(score=score, threshold=threshold, latency_us=latency_us, drift=drift)
+        self._remember_episodes()
         is_blamable = isinstance(alarm, Opened) and output.shape == row.shape
         return Judged(
             score=score,
@@ -288,7 +291,7 @@ class Pipeline:
             alarm=alarm,
             episode=self._episodes.id,
             contributors=self._blame(row, output, missing) if is_blamable else (),
-            drift=self._watch_drift(row, score, missing),
+            drift=drift,
         )
 
     def _blame(self, row: Float, output: Float, missing: NDArray[np.bool_] | None) -> tuple[str, ...]:
