@@ -152,10 +152,12 @@ class Agent:
         except SourceError as error:
             self._counters.source_errors += 1
             self._source_retry_s = clock_s + SOURCE_RETRY_S
+            self._vitals.source_problem = str(error)
             self._complain("source_failed", str(error))
             return
         if window is None:
             return
+        self._vitals.source_problem = ""
         self._swap_model()
         self._count(window)
         judgement = self._pipeline.observe(window)

@@ -116,7 +116,7 @@ class Vitals:
     `release` is the one whose model judges windows now; `is_trial` whether it still has to prove itself. Started on the
     clocks of the loop: monotonic and Unix seconds. `unjudged_run` windows in a row got no score though a model was in
     force, the last one for `unjudged_reason`; from `blind_after_windows` on that is blindness. `last_score` is None
-    unless the last window got one.
+    unless the last window got one. `source_problem` says why no window comes.
     """
 
     counters: Counters
@@ -131,6 +131,7 @@ class Vitals:
     blind_after_windows: int = 12
     unjudged_run: int = 0
     unjudged_reason: str = ""
+    source_problem: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

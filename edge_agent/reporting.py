@@ -172,6 +172,7 @@ class StatusReporter:
                 vitals.state is AgentState.BLIND,
                 f"blind: the last {vitals.unjudged_run} windows could not be judged: {vitals.unjudged_reason}",
             ),
+            (bool(vitals.source_problem), f"no windows come: {vitals.source_problem}"),
             (
                 self._installation.step() is InstallStep.INCONSISTENT,
                 "a rollback failed: install a release by hand",

@@ -27,10 +27,14 @@ def test_a_source_that_fails_is_counted_and_asked_again_later(
         world.turn()
     assert world.counters.source_errors == 1
     assert caplog.text.count("sensor unplugged") == 1
+    assert "no windows come: sensor unplugged" in world.status().problems
     world.source.error = None
     world.now_s += 5
     world.watch(healthy(5))
     assert world.counters.windows == 5
+    world.now_s += 2
+    world.turn()
+    assert not any("no windows" in problem for problem in world.status().problems)
 
 
 def test_a_model_that_cannot_be_loaded_is_told_to_the_installer_with_every_window(world: World) -> None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from agent_loop_world import World, world
-from agent_world import FEATURES, faulty, healthy
+from agent_world import FEATURES, faulty, healthy, make_bundle, manifest_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_agent_pipeline import Device
 
 from edge_agent.commands.status_table import print_status
+from edge_agent.detection_memory import DetectionMemory
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.pipeline import Pipeline
+from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.sources.port import SourceWindow
+from models.features import vibration_spec
+from models.thresholds import Opened
 from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import AnomalyEvent, DriftReport, Health
 
@@ -172,6 +180,47 @@ def test_the_status_table_says_what_is_missing_and_what_was_not_judged(
     assert "20 not judged" in shown
     assert "none against" in shown
     assert "0 restarts, 0 after a crash" in shown
+
+
+class MeanSquare:
+    """Scores a row by its mean square: enough of a model for features that the golden one does not take."""
+
+    def infer_and_score(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        return np.zeros_like(x), float(np.square(x).mean())
+
+
+def test_a_dead_channel_of_vibration_leaves_the_other_watched(tmp_path: Path) -> None:
+    rng, spec = np.random.default_rng(0), vibration_spec(12_800.0, 512, channels=2)
+    pipeline = Pipeline(
+        spec,
+        DetectionSettings(commissioning_windows=60),
+        memory=DetectionMemory(StatePaths(tmp_path)),
+        buffer=SampleBuffer(tmp_path / "buffer", 48, 1 << 20),
+        clock=lambda: 0.0,
+        open_model=lambda *_: MeanSquare(),
+    )
+    pipeline.adopt(
+        msgspec.structs.replace(manifest_of(make_bundle()), features=spec),
+        b"",
+        bundle_sha256="0" * 64,
+        is_trial=False,
+    )
+
+    def watch(count: int, *, loud: float = 1.0, dead: tuple[int, ...] = ()) -> list[Judged | Unjudged]:
+        windows = rng.normal(size=(count, 512, 2)).astype(np.float32) * np.float32(loud)
+        windows[:, 100, list(dead)] = np.nan
+        return [
+            pipeline.observe(SourceWindow(samples=window, observed_at_s=0.0, index=0)) for window in windows
+        ]
+
+    watch(160)
+    healthy_scores = watch(50, dead=(1,))
+    assert all(isinstance(j, Judged) and not j.is_over for j in healthy_scores)
+    assert pipeline.missing == ("ch2",)
+    judged = watch(10, loud=3.0, dead=(1,))
+    assert sum(isinstance(j, Judged) and isinstance(j.alarm, Opened) for j in judged) == 1
+    assert {type(j) for j in watch(3, dead=(0, 1))} == {Unjudged}
+    assert pipeline.missing == ("ch1", "ch2")
 
 
 @settings(max_examples=15, deadline=None)

@@ -81,6 +81,22 @@ def test_another_sensor_that_is_far_off_still_shows() -> None:
         assert np.mean(scores > threshold) > 0.9
 
 
+@pytest.mark.parametrize(("gone", "least", "most"), [(6, 0.95, 1.0), (10, 0.0, 0.6)])
+def test_with_half_missing_a_fault_still_shows_and_with_nearly_all_it_does_not(
+    gone: int, least: float, most: float
+) -> None:
+    """Why there is a bound at half, and why it is none lower."""
+    threshold = float(np.quantile(reconstruction_error(machine(20_000, 1)), 0.99))
+    imputer, seen = Imputer(machine(500), SENSORS), []
+    for off in range(SENSORS):
+        rows = machine(100, 4)
+        rows[:, off] += 6.0
+        gappy, missing = without(rows, *[(off + i) % SENSORS for i in range(1, gone + 1)])
+        scores = reconstruction_error(np.stack([imputer.fill(row, missing) for row in gappy]))
+        seen.append(np.mean(scores > threshold))
+    assert least <= np.mean(seen) <= most
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 8),
