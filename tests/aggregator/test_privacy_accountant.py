@@ -16,6 +16,7 @@ from privacy_world import fixed, gaussian, poisson
 from scipy import special
 
 from aggregator.errors import PrivacyPlanError
+from aggregator.privacy import accountant
 from aggregator.privacy.accountant import (
     UsedSum,
     add_up,
@@ -305,3 +306,22 @@ def test_clip_bits_that_cost_too_much_are_refused_with_a_way_out() -> None:
 def test_a_clipping_rule_that_never_settles_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(PrivacyPlanError, match="adaptive clipping needs"):
         AdaptiveClip(**wrong)
+
+
+@given(
+    st.lists(
+        st.builds(PrivacyCost, rho=st.integers(0, 4).map(float), xi=st.integers(0, 4).map(float)), max_size=8
+    )
+)
+def test_only_costs_that_another_one_exceeds_in_both_numbers_are_left_out(costs: list[PrivacyCost]) -> None:
+    def exceeds(one: PrivacyCost, other: PrivacyCost) -> bool:
+        return one != other and one.rho >= other.rho and one.xi >= other.xi
+
+    kept = {cost for cost in costs if not any(exceeds(other, cost) for other in costs)}
+    found = accountant._worst(costs)
+    assert set(found) == kept
+    assert len(found) == len(kept)
+
+
+def test_under_replacement_a_device_moves_twice_as_far_and_costs_four_times_as_much() -> None:
+    assert accountant._replaced(PrivacyCost(rho=0.5, xi=0.25)) == PrivacyCost(rho=2.0, xi=1.0)

@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import structs
 from privacy_world import (
@@ -24,9 +25,9 @@ from privacy_world import (
 from aggregator.errors import LedgerError, PrivacyBudgetError
 from aggregator.privacy.accounts import PlannedQuestion
 from aggregator.privacy.adaptive_clipping import AdaptiveClip
-from aggregator.privacy.advice import with_more_noise
-from aggregator.privacy.ledger_entries import Outcome
-from aggregator.privacy.settings import FamilyBudget
+from aggregator.privacy.advice import _more_noise, with_more_noise
+from aggregator.privacy.ledger_entries import Outcome, PoissonCohort
+from aggregator.privacy.settings import FamilyBudget, NoiseSettings
 from protocol.names import FamilyName, RunId
 
 COHORT = devices(20)
@@ -190,6 +191,15 @@ def test_an_under_noised_sum_cannot_be_used(tmp_path: Path) -> None:
     assert accounts.rounds(FAMILY)[0].is_open
 
 
+def test_those_whose_noise_the_aggregator_may_know_count_on_top(tmp_path: Path) -> None:
+    accounts, wary = accounts_at(tmp_path), gaussian(cohort=20, dropouts=2, colluders=3)
+    assert (wary.noise_shares, wary.colluders) == (15, 3)
+    accounts.open_round(round_id(1), FAMILY, noise=wary, sampling=EVERYBODY, cohort=COHORT)
+    with pytest.raises(LedgerError, match="17 participants, its noise was planned for 18 or more"):
+        accounts.close_round(round_id(1), Outcome.USED, participants=COHORT[:17])
+    accounts.close_round(round_id(1), Outcome.USED, participants=COHORT[:18])
+
+
 @pytest.mark.parametrize(
     ("outcome", "participants", "words"),
     [
@@ -270,7 +280,7 @@ def test_the_adapted_clip_survives_a_restart_and_a_void_round_does_not_move_it(t
     accounts = accounts_at(tmp_path)
     assert accounts.current_clip(FAMILY, start) == start
     for number, (outcome, clip) in enumerate(
-        [(Outcome.USED, 1.5), (Outcome.VOID, None), (Outcome.WITHHELD, 9.0)], 1
+        [(Outcome.USED, 0.7), (Outcome.USED, 1.5), (Outcome.VOID, None), (Outcome.WITHHELD, 9.0)], 1
     ):
         accounts.open_round(round_id(number), FAMILY, noise=NOISE, sampling=EVERYBODY, cohort=COHORT)
         there = () if outcome is Outcome.VOID else COHORT
@@ -283,6 +293,7 @@ def test_the_adapted_clip_survives_a_restart_and_a_void_round_does_not_move_it(t
     ("wrong", "words"),
     [
         ({"delta": 0.0}, "delta must be between 0 and 1"),
+        ({"delta": 1.0}, "delta must be between 0 and 1"),
         ({"epsilon_server": 0.0}, "epsilon_server must be positive"),
         ({"epsilon_release": math.nan}, "epsilon_release must be positive"),
         ({"maximum_participations": 0}, "maximum_participations must be positive"),
@@ -291,3 +302,42 @@ def test_the_adapted_clip_survives_a_restart_and_a_void_round_does_not_move_it(t
 def test_limits_that_mean_nothing_are_refused(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         FamilyBudget(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (NoiseSettings, {"noise_multiplier": 1.0, "bits": 7}),
+        (NoiseSettings, {"noise_multiplier": 1.0, "bits": 33}),
+        (NoiseSettings, {"noise_multiplier": 0.0}),
+        (PoissonCohort, {"type": "poisson", "rate": 0.1, "population": 0}),
+        (PoissonCohort, {"type": "poisson", "rate": 0.0, "population": 1}),
+        (PoissonCohort, {"type": "poisson", "rate": 1.1, "population": 1}),
+    ],
+)
+def test_a_setting_outside_its_range_is_not_read(kind: type, wrong: dict[str, float]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(wrong, kind)
+
+
+def test_a_setting_at_the_end_of_its_range_is_read() -> None:
+    assert {
+        msgspec.convert({"noise_multiplier": 1.0, "bits": bits}, NoiseSettings).bits for bits in (8, 32)
+    } == {8, 32}
+    assert NoiseSettings(noise_multiplier=1.0).bits == 20
+    assert msgspec.convert({"type": "poisson", "rate": 1.0, "population": 1}, PoissonCohort).population == 1
+
+
+@pytest.mark.parametrize(
+    ("enough", "advice"),
+    [
+        (1.5, "privacy.noise.noise_multiplier 1.52 instead of 1"),
+        (3.0, "privacy.noise.noise_multiplier 3.04 instead of 1"),
+        (63.0, "privacy.noise.noise_multiplier 63.78 instead of 1"),
+        (65.0, ""),
+    ],
+)
+def test_more_noise_is_advised_to_the_percent_and_up_to_64_times_as_much(enough: float, advice: str) -> None:
+    planned = [question(1, gaussian(1.0), EVERYBODY)]
+    found = _more_noise(planned, lambda changed: changed[0].noise.noise_multiplier >= enough)
+    assert found == advice

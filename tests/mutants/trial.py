@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -179,8 +180,9 @@ class Trial:
 
     def end(self) -> None:
         """End a child that still runs, and all that it started."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):  # it may have ended by itself this moment
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         _end_group(self.pid)
 
 

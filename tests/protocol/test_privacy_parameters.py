@@ -121,6 +121,7 @@ def test_words_too_narrow_for_the_cohort_are_refused_with_what_would_do() -> Non
     PrivacyParameters(**GOOD | {"cohort": 63}, bits=5)
     with pytest.raises(WordTooNarrowError):
         PrivacyParameters(**GOOD | {"cohort": 64}, bits=5)
+    assert "2^(2·bits) = 1024 must exceed 16·cohort = 1600; " in message
 
 
 def test_a_plan_without_honest_survivors_is_refused_with_a_cohort_that_would_do() -> None:
@@ -132,8 +133,6 @@ def test_a_plan_without_honest_survivors_is_refused_with_a_cohort_that_would_do(
     ("name", "value"),
     [
         ("dimension", 0),
-        ("bits", 1),
-        ("bits", 33),
         ("clip", 0.0),
         ("clip", math.nan),
         ("noise_multiplier", 0.0),
@@ -147,6 +146,13 @@ def test_a_parameter_out_of_range_is_refused_by_name(name: str, value: float) ->
     with pytest.raises(ParameterError, match=name) as caught:
         PrivacyParameters(**GOOD | {name: value})
     assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [1, 33])
+def test_words_have_2_to_32_bits(bits: int) -> None:
+    with pytest.raises(ParameterError, match=rf"bits must be in 2\.\.32, got {bits}"):
+        PrivacyParameters(**GOOD, bits=bits)
+    PrivacyParameters(**GOOD | {"cohort": 1}, bits=32)
 
 
 @pytest.mark.parametrize("survivors", [5, 101])

@@ -67,3 +67,5 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         rotate(np.zeros((2, 2)), b"")
     with pytest.raises(SumError, match=r"shape \(128,\), got \(64,\)"):
         unrotate(np.zeros(64), b"", 100)
+    with pytest.raises(SumError, match=r"shape \(128,\), got \(256,\)"):
+        unrotate(np.zeros(256), b"", 100)
