@@ -121,6 +121,26 @@ def test_whatever_is_missing_the_rest_stays_and_the_filled_is_finite(
     assert np.abs(filled).max() <= CLIP
 
 
+def test_few_windows_are_believed_little() -> None:
+    """Twenty windows of twelve sensors: taken at their word they would make estimates worse than none."""
+    rows, errors, of_the_centre = machine(300, 3), [], []
+    for seed in range(20):
+        imputer = Imputer(machine(20, 100 + seed), SENSORS)
+        gappy, missing = without(rows, seed % SENSORS)
+        filled = np.stack([imputer.fill(row, missing) for row in gappy])
+        errors.append(np.square(filled - rows)[:, missing].mean())
+        of_the_centre.append(np.square(rows)[:, missing].mean())
+    assert np.mean(errors) < 0.5 * np.mean(of_the_centre)
+
+
+def test_an_estimate_ends_where_values_do() -> None:
+    rows = np.random.default_rng(0).normal(size=(1000, 1)) * [0.3, 1.0]
+    missing = np.array([False, True])
+    for sign in (1, -1):
+        filled = Imputer(rows, 2).fill(np.array([sign * CLIP, np.nan], np.float32), missing)
+        assert filled.tolist() == [sign * CLIP, sign * CLIP]
+
+
 def test_the_same_gap_is_filled_alike_whatever_came_between() -> None:
     imputer, row, rng = Imputer(machine(300), SENSORS), machine(1, 5)[0], np.random.default_rng(0)
     first, missing = without(row, 3, 9)
