@@ -5,7 +5,7 @@
 ``error``: relative squared error of int8 against float outputs on fresh windows, per tensor and per channel, with and without
 bias correction, beside TensorFlow's post-training quantisation calibrated on the devices' own windows; quality (AUC over
 seventeen bearings, accuracy on digits) in float and int8; and how far a release's own report is from the truth on real windows.
-``ranges``: error and quality where the ranges of a share of the devices, the outermost at either end, are left out.
+``ranges``: error and quality where the ranges of a share of the devices, the outermost at either end, are left out, and by margin.
 ``pruned``: units that cannot fire, and units that did not fire on typical windows, left out: bytes, time, error, quality.
 ``speed``: per tensor, per channel and LiteRT's plain kernels, by size of model.
 
@@ -38,6 +38,11 @@ from models.int8_model import Int8Model
 from models.weight_rounding import WeightScales
 
 SCALES: tuple[WeightScales, ...] = ("per-tensor", "per-channel")
+RANGES = (
+    *((share, 1.0) for share in (0.0, 0.03, 0.06, 0.12, 0.2)),
+    *((0.06, margin) for margin in (1.25, 1.5, 2.0, 3.0)),
+)
+"""(share of the devices left out, margin): one of them at a time away from what is used."""
 SIZES = {
     "46-16-8-16-46": Architecture(kind="dense-autoencoder", layers=(46, 16, 8, 16, 46)),
     "784-200-200-10": Architecture(kind="dense-classifier", layers=(784, 200, 200, 10)),
@@ -165,24 +170,24 @@ def said_by_report(task: Task, trained: Trained, model: Int8Model, seed: int) ->
 
 
 def measure_ranges(task: Task, seeds: int) -> None:
-    rows: dict[float, dict[str, list[float]]] = {}
+    rows: dict[tuple[float, float], dict[str, list[float]]] = {}
     for seed in range(seeds):
         progress(f"{task.name}, seed {seed}")
         trained = train(task, seed)
         probes = probes_of(task, trained, seed)
         expected = float_runner(task, trained)(task.fresh)
-        for share in (0.0, 0.03, 0.06, 0.12, 0.2):
-            low, high = tensor_ranges(trained.assessment, share)
+        for share, margin in RANGES:
+            low, high = tensor_ranges(trained.assessment, share, margin)
             content = export_int8_model(task.architecture, trained.parameters, low, high, probes=probes)
             model = Int8Model(content, task.architecture.kind)
-            row = rows.setdefault(share, {"error": [], task.quality_name: []})
+            row = rows.setdefault((share, margin), {"error": [], task.quality_name: []})
             row["error"].append(relative_error(runner(model)(task.fresh), expected))
             row[task.quality_name].append(task.quality(runner(model)))
-    for share, row in rows.items():
+    for (share, margin), row in rows.items():
         for what, values in row.items():
             unit = "relative squared" if what == "error" else "share"
-            label = f"{task.name}: outermost {share:.0%} of {len(task.devices)} devices left out: {what}"
-            report(label, values, unit, "all devices", rows[0.0][what])
+            label = f"{task.name}: outermost {share:.0%} of {len(task.devices)} devices left out, margin {margin:g}: {what}"
+            report(label, values, unit, "all devices, margin 1", rows[RANGES[0]][what])
 
 
 def measure_pruned(task: Task, seeds: int) -> None:

@@ -70,7 +70,10 @@ def refusal(
         (not device.is_installing, "a release is being installed"),
         (
             device.buffered_windows >= needed,
-            f"{device.buffered_windows} windows are buffered, {needed} are needed",
+            (
+                f"{device.buffered_windows} windows are buffered, {needed} are needed ({settings.minimum_windows} by"
+                f" learner.minimum_windows here, {invitation.minimum_windows} by rounds.minimum_windows of the family)"
+            ),
         ),
         (
             conditions.temperature_c is None or conditions.temperature_c <= limit,

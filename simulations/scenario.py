@@ -42,7 +42,7 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 FAMILY: Final = FamilySettings(
     name="rotating-machine",
     training=TrainingSettings(epochs=4),
-    rounds=RoundSettings(deadline_s=30.0, join_timeout_s=60.0, baseline=False),
+    rounds=RoundSettings(minimum_windows=64, deadline_s=30.0, join_timeout_s=60.0, baseline=False),
     cohort=CohortSettings(minimum_devices=6),
     gate=GateSettings(maximum_alarm_rate=0.05, maximum_int8_error=0.5),
     trigger=TriggerSettings(drift_share=0.5, within_s=600.0),

@@ -23,7 +23,8 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
         count: rounds of a run.
         attempts: so many void rounds in a row end the run.
         deadline_s: then a round goes on with who has answered.
-        minimum_windows: fewest windows to join with.
+        minimum_windows: fewest windows to join with. An update counts for as many windows as it was trained on, so few do no harm; where
+            noise gives each device one vote, ask for more.
         join_timeout_s: longest wait for devices.
         join_settle_s: wait for more once the quorum is there.
         join_spread_s: arrivals are spread over this time.
@@ -37,7 +38,7 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=1000)] = 5
     attempts: Count = 3
     deadline_s: Seconds = 120.0
-    minimum_windows: Count = 64
+    minimum_windows: Count = 10
     join_timeout_s: Seconds = 120.0
     join_settle_s: Seconds = 15.0
     join_spread_s: Annotated[float, Meta(ge=0)] = 0.0

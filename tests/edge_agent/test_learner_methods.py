@@ -21,10 +21,13 @@ from models.training_model import TrainingModel
 from protocol.grids import SCORE_GRID
 from protocol.questions import (
     CONTENDERS,
+    AssessQuestion,
     ContestQuestion,
     FitQuestion,
+    MomentsQuestion,
     contest_layout,
     fit_layout,
+    kind_of,
     scaffold_layout,
 )
 from protocol.training import ExamplePrivacy, TrainingSettings
@@ -284,3 +287,21 @@ def test_whether_the_champions_threshold_holds_is_said_by_the_int8_model_that_ru
         expected = loud if is_run_here else in_float["champion_scores"]
         np.testing.assert_array_equal(parts["champion_scores"], expected)
         np.testing.assert_array_equal(parts["champion_aged"], in_float["champion_aged"])
+
+
+def test_a_device_of_fourteen_windows_answers_every_question() -> None:
+    few = LocalLearner(MODEL, ROWS[:14], maximum_examples=100)
+    layout = {"run_id": "r", "layout_sha256": ARCHITECTURE.layout_sha256}
+    asked = {
+        question(): {"parameters": START},
+        MomentsQuestion(**layout): {},
+        ContestQuestion(**layout): dict.fromkeys(CONTENDERS, START),
+        AssessQuestion(**layout): {"candidate": START, "champion": START},
+    }
+    examples = {}
+    for one, arrays in asked.items():
+        parts = few.layout_of(kind_of(one)).unpack(few.answer(one, arrays))
+        examples[kind_of(one)] = float(parts["examples"][0])
+    assert examples == {"train.fit": 12, "evaluate.moments": 12, "evaluate.contest": 2, "evaluate.assess": 2}
+    # What it has most to gain from, the fleet's threshold, counts all it has.
+    assert parts["threshold_scores"].sum() == 14
