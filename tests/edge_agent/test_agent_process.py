@@ -41,7 +41,7 @@ from waiting import wait_until
 
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import DeathReason, Kind
-from protocol.messages.payloads import AnomalyEvent, Birth, Death, TrainingInvitation
+from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, Birth, Death, TrainingInvitation
 from protocol.topics import device_topic, training_topic
 
 pytestmark = pytest.mark.slow
@@ -80,7 +80,18 @@ def _stored_anomalies(config: Path) -> set[str]:
     return {f"{DEVICE}/{boot}/{sequence}" for boot, sequence in rows}
 
 
-def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: MosquittoBroker) -> None:
+def _episodes(fleet: ListeningFleet, ids: set[str]) -> set[str]:
+    return {data.episode for i in ids if isinstance(data := fleet.events[i].data, AnomalyEvent)}
+
+
+def _ends(fleet: ListeningFleet) -> list[str]:
+    """The anomalies that ended, as often as it was said."""
+    return [e.data.episode for e in fleet.of(Kind.CLOSED) if isinstance(e.data, AnomalyClosed)]
+
+
+def test_kill_9_without_a_broker_loses_no_anomaly_and_no_end_of_one(
+    tmp_path: Path, broker: MosquittoBroker
+) -> None:
     config = _device(tmp_path, broker)
     with running_agent(config) as agent:
         wait_until(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
@@ -94,12 +105,18 @@ def test_kill_9_without_a_broker_loses_no_anomaly(tmp_path: Path, broker: Mosqui
     try:
         with running_agent(config):
             wait_until(lambda: kept <= set(fleet.events), "the anomalies of the first boot")
+            wait_until(lambda: _episodes(fleet, kept) <= set(_ends(fleet)), "the end of each of them")
+            wait_until(
+                lambda: (health_of_status(config)["restarts"], health_of_status(config)["crashes"]) == (1, 1),
+                "the crash counted",
+            )
             wait_until(
                 lambda: not kept & _stored_anomalies(config), "their deletion after the acknowledgement"
             )
             wait_until(
                 lambda: len({e.boot_id for e in fleet.of(Kind.BIRTH)}) == 2, "the births of both boots"
             )
+        assert len(_ends(fleet)) == len(set(_ends(fleet)))
         anomaly = fleet.events[min(kept)].data
         assert isinstance(anomaly, AnomalyEvent)
         assert anomaly.window_shape == (1, 6)
