@@ -26,14 +26,8 @@ from aggregator.rounds.gate import GateSettings, check_int8
 from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Exporter
 from aggregator.rounds.proposal import propose_threshold, with_evaluation
-from aggregator.rounds.signing_gate import (
-    check_first_sight,
-    check_int8_model,
-    check_sums,
-    clear,
-    learned_share,
-    warnings_of,
-)
+from aggregator.rounds.release_checks import check_first_sight, check_int8_model, check_sums, learned_share
+from aggregator.rounds.signing_gate import clear, warnings_of
 from models.errors import ModelError
 from models.export.isolated import export_training_model
 from models.int8_model import Int8Model

@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from aggregator.rounds.int8_report import Int8Report
+from aggregator.rounds.release_checks import MOST_SIGHT_LOST
 from aggregator.rounds.runs import Check, ContestRecord
-from aggregator.rounds.signing_gate import MOST_SIGHT_LOST
 
 __all__ = ["GateSettings", "check_candidate", "check_int8", "failed_reasons"]
 

@@ -23,8 +23,8 @@ from aggregator.rounds.assessment import (
 from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.int8_report import typical_windows
+from aggregator.rounds.release_checks import learned_share
 from aggregator.rounds.runs import TrainingRun
-from aggregator.rounds.signing_gate import learned_share
 from models.bundles import ModelBundle
 from protocol.grids import SCORE_GRID
 from protocol.manifest import Provenance, ThresholdSpec

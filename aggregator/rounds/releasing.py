@@ -19,8 +19,9 @@ from aggregator.rounds.int8_report import compare_int8
 from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
 from aggregator.rounds.provenance import with_method
+from aggregator.rounds.release_checks import check_int8_model, check_sight, check_sums
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.rounds.signing_gate import check_int8_model, check_sight, check_sums, clear
+from aggregator.rounds.signing_gate import clear
 
 __all__ = ["Releasing"]
 

@@ -29,16 +29,9 @@ from aggregator.rounds.assessment import (
 from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.gate import GateSettings, check_int8
 from aggregator.rounds.int8_report import compare_int8, typical_windows
+from aggregator.rounds.release_checks import check_first_sight, check_int8_model, check_sight, check_sums
 from aggregator.rounds.runs import Check
-from aggregator.rounds.signing_gate import (
-    REQUIRED,
-    Cleared,
-    check_first_sight,
-    check_int8_model,
-    check_sight,
-    check_sums,
-    clear,
-)
+from aggregator.rounds.signing_gate import REQUIRED, Cleared, clear
 from models import reference_model
 from models.architecture import Architecture, split_parameters
 from models.bundles import read_bundle

@@ -146,3 +146,15 @@ def test_moments_that_do_not_fit_are_refused() -> None:
         mahalanobis_parameters(autoencoder(6, 4, 6), Moments.of(healthy(5)))
     with pytest.raises(InputError, match="at least 2 windows"):
         mahalanobis_parameters(autoencoder(6, 4, 6), Moments.of(healthy(6)[:1]))
+
+
+def test_of_a_single_feature_every_detector_is_the_squared_distance_from_its_mean() -> None:
+    x = np.random.default_rng(0).normal(3.0, 0.7, size=(500, 1))
+    architecture = autoencoder(1, 4, 1)
+    for parameters in (
+        mahalanobis_parameters(architecture, Moments.of(x)),
+        mahalanobis_parameters(architecture, Moments.of(x), ridge=3.0),
+        principal_component_parameters(architecture, Moments.of(x)),
+    ):
+        score = reference_model.infer(architecture, parameters, x)[1]
+        np.testing.assert_allclose(score, (x[:, 0] - x.mean()) ** 2, rtol=1e-4, atol=1e-5)
