@@ -1,12 +1,15 @@
 """What detection remembers over a restart: this machine's scale, its drift state, its threshold, an anomaly that goes on.
 
-Adapter to three small files of the state directory. A missing file is a new device; a damaged one is reported in one
+Every file says by a fingerprint which columns it is about, and is no file at all for others.
+
+Adapter to small files of the state directory. A missing file is a new device; a damaged one is reported in one
 line and treated as missing, because watching with a new reference is better than not watching. A disk that refuses a
 write is reported in the same way: detection goes on from memory.
 
-    standardiser.json   durable: losing it would mean commissioning again
-    detection.json      durable: which release was committed, its personal threshold, the anomaly that goes on
-    drift.state         reference and detector state, rewritten at each health message and at shutdown
+    standardiser.json    durable: losing it would mean commissioning again; it also spells its columns out
+    commissioning.json   durable: how commissioning goes on after a restart; its rows lie in a buffer of their own
+    detection.json       durable: the committed release, its threshold, the anomaly that goes on, what a person accepted
+    drift.state          reference and detector state, rewritten at each health message and at shutdown
 """
 
 from __future__ import annotations
@@ -18,79 +21,170 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from edge_agent.episodes import RememberedEpisodes
+from edge_agent.outdated_state import preserve
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference
 from models.errors import ModelError
 from models.standardiser import Standardiser
 from models.thresholds import PersonalThreshold
+from protocol.manifest import FeatureSpec
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import StorageError
 
-__all__ = ["DetectionMemory", "Remembered"]
+__all__ = ["DetectionMemory", "Progress", "RecommissionRequest", "Remembered"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
-    """The committed bundle's SHA-256, the threshold fitted for it, and the anomaly that was going on."""
+    """What is kept of the decisions about windows.
+
+    The committed bundle's SHA-256, the threshold fitted for it out of `scored` windows, and the anomaly that was going
+    on. `drift_since_s` is when the drift under investigation was found, `accepted` the counter of the last
+    `NormalAcceptance` obeyed and `accepted_until_s` what it said (Unix seconds, 0: none).
+    """
 
     bundle_sha256: str = ""
     threshold: PersonalThreshold | None = None
+    scored: int = 0
     episodes: RememberedEpisodes = RememberedEpisodes()
+    drift_since_s: float = 0.0
+    accepted: int = 0
+    accepted_until_s: float = 0.0
+    fingerprint: str = ""
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How commissioning goes on after a restart.
+
+    Every `stride`-th window is gathered. `is_again`: there is a scale, and a person asked for another one; it is pooled
+    with the one before unless `is_afresh`. `why` is told to people while it lasts.
+    """
+
+    stride: int = 1
+    is_again: bool = False
+    is_afresh: bool = False
+    why: str = ""
+    fingerprint: str = ""
+
+
+class RecommissionRequest(Struct, frozen=True, kw_only=True):
+    """A person asks for another commissioning; `is_afresh` forgets the scale so far instead of pooling."""
+
+    is_afresh: bool = False
+
+
+class _ScaleFile(Standardiser, frozen=True, kw_only=True):
+    fingerprint: str = ""
+    columns: FeatureSpec | None = None
 
 
 class _DriftFile(Struct, frozen=True, kw_only=True):
     reference: DriftReference
     state: bytes
+    fingerprint: str = ""
 
 
 class DetectionMemory:
-    """The three files of one state directory."""
+    """The files of one state directory, for one set of columns."""
 
-    def __init__(self, paths: StatePaths) -> None:
+    def __init__(self, paths: StatePaths, columns: FeatureSpec) -> None:
         self._paths = paths
+        self._columns = columns
+        self._fingerprint = columns.fingerprint
         self._is_failing = False
+        self._request_ns = 0
 
-    def load_standardiser(self, features: int) -> Standardiser | None:
-        """This machine's scale, or None: commission. One for another number of features is not used."""
-        found = self._load(self._paths.standardiser, Standardiser)
-        if found is None:
+    def load_standardiser(self) -> Standardiser | None:
+        """This machine's scale, or None: commission. One for other columns is not used."""
+        found = self._load(self._paths.standardiser, _ScaleFile)
+        if found is None or not self._fits(self._paths.standardiser, found.fingerprint):
             return None
+        sensors = len(self._columns.names)
         scale = (
             np.array([found.mean, found.std], np.float64)
             if len(found.mean) == len(found.std)
             else np.empty(0)
         )
-        if scale.shape != (2, features) or not np.isfinite(scale).all() or not (scale[1] > 0).all():
+        is_sound = scale.shape == (2, sensors) and np.isfinite(scale).all() and (scale[1] > 0).all()
+        if not is_sound or not all(0 <= sensor < sensors for sensor in found.unscaled):
             log.warning(
                 "standardiser_refused path=%s: made for %d features, the source delivers %d; commissioning again",
                 self._paths.standardiser,
                 len(found.mean),
-                features,
+                sensors,
             )
             return None
-        return found
+        standardiser = Standardiser(**{name: getattr(found, name) for name in Standardiser.__struct_fields__})
+        if not found.fingerprint:
+            self.save_standardiser(standardiser)
+        return standardiser
 
     def save_standardiser(self, standardiser: Standardiser) -> None:
         """Keep it, durably."""
-        self._save(self._paths.standardiser, msgspec.json.encode(standardiser))
+        fields = msgspec.structs.asdict(standardiser)
+        file = _ScaleFile(**fields, fingerprint=self._fingerprint, columns=self._columns)
+        self._save(self._paths.standardiser, msgspec.json.encode(file))
+
+    def load_progress(self) -> Progress:
+        """How far commissioning was, or where it begins."""
+        found = self._load(self._paths.commissioning_progress, Progress)
+        if found is None or not self._fits(self._paths.commissioning_progress, found.fingerprint):
+            return Progress()
+        return replace(found, fingerprint="")
+
+    def save_progress(self, progress: Progress | None) -> None:
+        """Keep it, durably; None: commissioning is over."""
+        path = self._paths.commissioning_progress
+        if progress is not None:
+            self._save(path, msgspec.json.encode(replace(progress, fingerprint=self._fingerprint)))
+        else:
+            self._remove(path)
+
+    def take_request(self) -> RecommissionRequest | None:
+        """What a person asked for by ``fedge-agent recommission``, once."""
+        path = self._paths.recommission
+        try:
+            written_ns = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if written_ns == self._request_ns:  # it was taken, and the disk would not let it go
+            return None
+        self._request_ns = written_ns
+        found = self._load(path, RecommissionRequest)
+        self._remove(path)
+        return found
+
+    def preserve_scale(self, why: str) -> None:
+        """Keep scale and drift state apart: others are about to take their places."""
+        try:
+            preserve(self._paths, [self._paths.standardiser, self._paths.drift], why)
+        except StorageError as error:
+            log.warning("scale_not_preserved error=%s", error)
 
     def load_remembered(self) -> Remembered:
         """What was remembered last, or nothing."""
-        return self._load(self._paths.detection, Remembered) or Remembered()
+        found = self._load(self._paths.detection, Remembered)
+        if found is None or not self._fits(self._paths.detection, found.fingerprint):
+            return Remembered()
+        return replace(found, fingerprint="")
 
     def save_remembered(self, remembered: Remembered) -> None:
         """Keep it, durably."""
-        self._save(self._paths.detection, msgspec.json.encode(remembered))
+        content = msgspec.json.encode(replace(remembered, fingerprint=self._fingerprint))
+        self._save(self._paths.detection, content)
 
     def load_drift(self, sensors: tuple[str, ...], settings: DriftSettings) -> DriftMonitor | None:
         """The drift monitor as it was saved, or None: it starts with the next reference."""
         found = self._load(self._paths.drift, _DriftFile)
         if found is None or len(found.reference.mean) != len(sensors):
+            return None
+        if not self._fits(self._paths.drift, found.fingerprint):
             return None
         try:
             monitor = DriftMonitor(found.reference, settings, sensors=sensors)
@@ -104,8 +198,15 @@ class DetectionMemory:
 
     def save_drift(self, monitor: DriftMonitor) -> None:
         """Keep reference and state."""
-        content = msgspec.json.encode(_DriftFile(reference=monitor.reference, state=monitor.state()))
-        self._save(self._paths.drift, content)
+        file = _DriftFile(reference=monitor.reference, state=monitor.state(), fingerprint=self._fingerprint)
+        self._save(self._paths.drift, msgspec.json.encode(file))
+
+    def _fits(self, path: Path, fingerprint: str) -> bool:
+        """Is what `path` holds about these columns? One of an older build counts as such: its width decides."""
+        if fingerprint in {"", self._fingerprint}:
+            return True
+        log.warning("state_foreign path=%s: it is about other columns; starting without it", path)
+        return False
 
     def _load(self, path: Path, kind: type[T]) -> T | None:
         try:
@@ -123,3 +224,9 @@ class DetectionMemory:
             if not self._is_failing:  # once until it works again: a full disk must not get a full log as well
                 log.error("state_not_saved error=%s", error)  # noqa: TRY400 - one line; detection goes on from memory
             self._is_failing = True
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("state_not_removed path=%s error=%s", path, error.strerror or error)

@@ -114,7 +114,11 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What this device calls normal, and when it raises an alarm."""
 
     commissioning_windows: Annotated[int, Meta(ge=20, le=100_000)] = 120
-    """Windows on which the standardiser, drift reference and personal threshold are fitted; fewer are too noisy."""
+    """Fewest windows on which the scale, drift reference and personal threshold are fitted; fewer are too noisy."""
+    commissioning_longest_windows: Annotated[int, Meta(ge=20, le=1_000_000)] | None = None
+    """Where commissioning ends even if the estimates have not settled; the scale is then provisional. None: four times the fewest."""
+    period_s: Annotated[float, Meta(gt=0)] | None = None
+    """A cycle that the machine repeats (a shift, a day), on its own clock: commissioning sees at least one whole."""
     opens_after_windows: Annotated[int, Meta(ge=1, le=100)] = 2
     """Windows over the threshold, among the last this many + 1, that open an alarm: one spike is not an anomaly."""
     closes_after_windows: Positive = 5
@@ -130,6 +134,13 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Windows in a row that could not be judged: what is shorter is a plug that somebody pushes in again."""
     sight_probes_per_minute: Annotated[float, Meta(gt=0, le=600)] = 10.0
     """Wall clock: 200 probes, a share known within 7 points, take twenty minutes and some 5 ms of inference."""
+
+    @property
+    def longest_commissioning(self) -> int:
+        """Windows after which commissioning ends in any case, once it has seen a `period_s`."""
+        return max(
+            self.commissioning_windows, self.commissioning_longest_windows or 4 * self.commissioning_windows
+        )
 
 
 class InferenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,6 +176,8 @@ class BufferSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     maximum_bytes: Annotated[int, Meta(ge=64 * 1024)] = 8 * MIB
     """About 40 000 rows of 46 features."""
+    set_aside_bytes: Annotated[int, Meta(ge=64 * 1024)] = 4 * MIB
+    """For windows of alarms and drift, kept apart until a person calls them normal; the oldest go first."""
 
 
 class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -226,6 +239,11 @@ class StatePaths:
         self.install_journal = root / "install.json"
         self.outbox = root / "outbox.sqlite"
         self.buffer = root / "buffer"
+        self.set_aside = root / "set_aside"
+        self.commissioning = root / "commissioning"
+        self.commissioning_progress = root / "commissioning.json"
+        self.recommission = root / "recommission.json"
+        self.outdated = root / "outdated"
         self.status = root / "status.json"
         self.counters = root / "counters.json"
         self.score_log = root / "scores.csv"
@@ -233,6 +251,7 @@ class StatePaths:
         self.learner = root / "learner"
         self.learner_stats = root / "learner_stats.json"
         self.invitation = root / "learner" / "invitation.json"
+        self.control_variate = root / "learner" / "control_variate"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,7 +52,8 @@ Floats = NDArray[np.floating]
 class Standardiser(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Centre and scale per sensor, and the number of windows they were fitted on.
 
-    `unscaled` are the sensors that showed fewer than two values: their `std` means nothing, and they stay at 0.
+    `unscaled` are the sensors that showed one value only: their `std` means nothing, and they stay at 0; `unseen` those
+    that showed none: they stay missing, NaN, whatever they deliver later.
     `is_provisional` says that the estimates had not settled when commissioning had to end.
     """
 
@@ -60,13 +61,15 @@ class Standardiser(Struct, frozen=True, kw_only=True, omit_defaults=True):
     std: tuple[float, ...]
     fitted_on: int
     unscaled: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
     is_provisional: bool = False
 
     @property
     def scale(self) -> NDArray[np.float64]:
-        """What to divide by, (F,); infinite for a sensor without a scale."""
+        """What to divide by, (F,); infinite for a sensor without a scale, NaN for one that was never seen."""
         scale = np.array(self.std, np.float64)
         scale[list(self.unscaled)] = np.inf
+        scale[list(self.unseen)] = np.nan
         return scale
 
     def apply(self, x: Floats) -> NDArray[np.float32]:
@@ -101,14 +104,13 @@ def fit_standardiser(rows: Floats) -> Standardiser:
     squares = np.where(np.isfinite(x), x - mean, 0.0) ** 2
     std = np.sqrt(squares.sum(axis=0) / np.maximum(present - 1, 1))
     resolution = _resolution(x)
-    unscaled = np.flatnonzero(resolution == 0)
-    std = np.maximum(std, resolution / 12**0.5)  # the deviation of rounding to that step
-    std[unscaled] = 1.0
+    std = np.where(resolution > 0, np.maximum(std, resolution / 12**0.5), 1.0)  # that of rounding to the step
     return Standardiser(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fitted_on=len(x),
-        unscaled=tuple(unscaled.tolist()),
+        unscaled=tuple(np.flatnonzero((resolution == 0) & (present > 0)).tolist()),
+        unseen=tuple(np.flatnonzero(present == 0).tolist()),
     )
 
 
@@ -161,25 +163,30 @@ def scaled_by_first_step(standardiser: Standardiser, features: Floats) -> Standa
 
 def pooled(before: Standardiser, after: Standardiser) -> Standardiser:
     """One scale for the windows of two, as if they had been fitted together: a machine that has a second regime has both."""
-    weight = after.fitted_on / (before.fitted_on + after.fitted_on)
-    mean = (1 - weight) * np.array(before.mean) + weight * np.array(after.mean)
-    within = (1 - weight) * np.square(before.std) + weight * np.square(after.std)
-    between = weight * (1 - weight) * np.square(np.array(after.mean) - before.mean)
-    std = np.sqrt(within + between)
-    for one, other in ((before, after), (after, before)):
-        # Where only one of them knows a scale, nothing is mixed with what means nothing.
-        alone = [i for i in one.unscaled if i not in other.unscaled]
-        std[alone] = np.sqrt(np.square(other.std) + between)[alone]
-    unscaled = np.intersect1d(before.unscaled, after.unscaled).astype(int)
-    moved = [i for i in unscaled if between[i] > 0]
-    std[moved] = np.sqrt(between[moved])
+    n = np.array([_windows(before), _windows(after)], np.float64)
+    share = n / np.maximum(n.sum(axis=0), 1)
+    means, variances = np.array([before.mean, after.mean]), np.square([before.std, after.std])
+    for i, one in enumerate((before, after)):
+        variances[i, list(one.unscaled)] = 0.0
+    mean = (share * means).sum(axis=0)
+    std = np.sqrt((share * (variances + np.square(means - mean))).sum(axis=0))
+    is_seen = n.sum(axis=0) > 0
+    has_scale = std > _hair(means)
     return Standardiser(
         mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
+        std=tuple(np.where(has_scale & is_seen, std, 1.0).tolist()),
         fitted_on=before.fitted_on + after.fitted_on,
-        unscaled=tuple(i for i in unscaled.tolist() if i not in moved),
+        unscaled=tuple(np.flatnonzero(is_seen & ~has_scale).tolist()),
+        unseen=tuple(np.flatnonzero(~is_seen).tolist()),
         is_provisional=after.is_provisional,
     )
+
+
+def _windows(scale: Standardiser) -> NDArray[np.float64]:
+    """Windows in which each sensor was seen, (F,)."""
+    windows = np.full(len(scale.mean), float(scale.fitted_on))
+    windows[list(scale.unseen)] = 0.0
+    return windows
 
 
 def _resolution(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -77,9 +77,28 @@ def privacy(
     return 0
 
 
+@application.command()
+def recommission(
+    config: Config,
+    afresh: Annotated[
+        bool, typer.Option("--afresh", help="forget the scale so far, instead of pooling")
+    ] = False,
+) -> int:
+    """Learn this machine's scale again from the windows to come; the one so far goes on until then, and is kept.
+
+    For a machine that is well in a regime that its first windows did not show, or (--afresh) that was rebuilt.
+    """
+    from edge_agent.commands.recommissioning import ask_for_commissioning
+
+    print(ask_for_commissioning(load_agent_settings(config), is_afresh=afresh, now_s=time.time()))
+    return 0
+
+
 @application.command("check-config")
 def check_config(config: Config) -> int:
-    """Check agent.toml and every file it names, without starting anything."""
+    """Check agent.toml and every file it names, and whether state and release fit the source; nothing is started."""
+    from edge_agent.commands.columns_check import misfits
+
     settings = load_agent_settings(config)
     keys = load_release_keys(settings.release_keys)
     source = open_source(settings.source)
@@ -92,6 +111,10 @@ def check_config(config: Config) -> int:
         pinned_context(settings.mqtt.ca_file, "mqtt.ca_file")
     if settings.flower is not None:
         pinned_context(settings.flower.ca_file, "flower.ca_file")
+    if found := misfits(settings.paths, source.spec, keys):
+        for misfit in found:
+            print(f"{config}: {misfit}")
+        return 1
     print(
         f"{config} is fine: family {settings.family}, {source.spec.feature_count} features, {len(keys)} release key(s), state in {settings.state_dir}"
     )

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from edge_agent.errors import InstallFailedError, ReleaseRefusedError
 from edge_agent.installation.journal import Journal
+from models.columns import describe_difference
 from protocol.errors import TopicError
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.manifest import FeatureSpec, Manifest
@@ -119,20 +120,8 @@ def check_fit(manifest: Manifest, desired: DesiredState, requirements: Requireme
             f"the model of {manifest.release} takes {width} inputs, but its manifest names {named} features"
         )
     if requirements.features is not None:
-        _check_features(manifest, requirements.features)
-
-
-def _check_features(manifest: Manifest, ours: FeatureSpec) -> None:
-    theirs = manifest.features
-    for what in ("kind", "channels", "window_samples", "sample_rate_hz"):
-        offered, required = getattr(theirs, what), getattr(ours, what)
-        if offered != required:
+        difference = describe_difference(manifest.features, requirements.features)
+        if difference:
             raise ReleaseRefusedError(
-                f"{manifest.release} expects features with {what} {offered!r}; this device's source gives {required!r}"
+                f"{manifest.release} was made for other features than this device's source gives: {difference}"
             )
-    if theirs.names != ours.names:
-        differing = sorted(set(theirs.names) ^ set(ours.names))[:3]
-        raise ReleaseRefusedError(
-            f"{manifest.release} expects {len(theirs.names)} features, this device's source gives {len(ours.names)};"
-            f" they differ in {', '.join(differing) or 'their order'}"
-        )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edge_agent.learner.sum_participant import SumParticipant
     from models.bundles import ModelBundle
     from models.learning_runtimes import LearningModel
+    from protocol.manifest import FeatureSpec
 
 __all__ = ["main"]
 
@@ -109,13 +110,14 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.learner.participation import Participation
 
     model = _model(bundle, settings)
-    rows = _rows(settings, invitation, bundle.architecture.feature_count)
+    columns = bundle.manifest.features
+    rows = _rows(settings, invitation, columns)
     installed = _compared(bundle, model, rows[-COMPARED_WINDOWS:])
     learner = LocalLearner(
         model,
         rows,
         maximum_examples=settings.learner.maximum_examples,
-        variates=VariateFile(settings.paths.learner / "control_variate"),
+        variates=VariateFile(settings.paths.control_variate, columns=columns.fingerprint),
         installed=installed,
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
@@ -214,10 +216,15 @@ def _sum_participant(
     )
 
 
-def _rows(settings: Settings, invitation: TrainingInvitation, features: int) -> NDArray[np.float32]:
-    from edge_agent.sample_buffer import read_rows
+def _rows(settings: Settings, invitation: TrainingInvitation, columns: FeatureSpec) -> NDArray[np.float32]:
+    """The newest windows of the release's own columns: what was buffered of others, nothing is taught of."""
+    from edge_agent.sample_buffer import fingerprint_of, read_rows
 
-    rows = read_rows(settings.paths.buffer, features, newest=settings.learner.maximum_examples).rows
+    rows = read_rows(settings.paths.buffer, columns, newest=settings.learner.maximum_examples).rows
+    if not len(rows) and fingerprint_of(settings.paths.buffer):
+        raise NotReadyError(
+            "the buffered windows have other columns than the release; install one made for them"
+        )
     needed = max(settings.learner.minimum_windows, invitation.minimum_windows)
     if len(rows) < needed:
         raise NotReadyError(f"{len(rows)} windows are buffered, run {invitation.run_id} asks for {needed}")

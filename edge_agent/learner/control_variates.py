@@ -1,6 +1,6 @@
 """This device's control variate: what it knows of its own gradient beside the fleet's, kept over a restart of the learner.
 
-Bound to one training run and one layout. The server's variate is the mean of the devices', and only as long as that holds do the
+Bound to one training run, one layout and one set of columns. The server's variate is the mean of the devices', and only as long as that holds do the
 corrections of a fleet add up to nothing; a run begins with all of them at zero, so a variate of another run would push every later
 round by a constant. Whatever cannot be used (none there, damaged, of another run) is therefore zeros, never an error: the device
 trains its next round uncorrected and has a variate again after it.
@@ -50,6 +50,7 @@ class _Held(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     layout_sha256: str
     values: bytes
     digest: bytes
+    columns: str = ""
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Held)
@@ -60,10 +61,12 @@ class VariateFile:
 
     Args:
         path: its folder is made when something is kept.
+        columns: fingerprint of what the rows behind the variate are; one of other columns is no use.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, columns: str = "") -> None:
         self._path = path
+        self._columns = columns
 
     def load(self, run_id: str, layout_sha256: str, size: int) -> Float:
         """See `ControlVariates.load`; raises StorageError where the disk cannot be read at all."""
@@ -79,7 +82,8 @@ class VariateFile:
         if hashlib.sha256(held.values).digest() != held.digest:
             _log.warning("control_variate_damaged digest")
             return zeros
-        if (held.run_id, held.layout_sha256) != (run_id, layout_sha256) or len(held.values) != 4 * size:
+        belongs = (held.run_id, held.layout_sha256, held.columns) == (run_id, layout_sha256, self._columns)
+        if not belongs or len(held.values) != 4 * size:
             return zeros
         return np.frombuffer(held.values, "<f4").astype(np.float32)
 
@@ -91,6 +95,7 @@ class VariateFile:
             layout_sha256=layout_sha256,
             values=values,
             digest=hashlib.sha256(values).digest(),
+            columns=self._columns,
         )
         private_directory(self._path.parent)
         write_durably(self._path, msgspec.msgpack.encode(held), mode=0o600)

@@ -50,6 +50,7 @@ from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+COLUMNS = FeatureSpec(kind="passthrough", names=tuple("abcdef"))
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 RUN_LEARNER = Path(__file__).with_name("run_learner_without_server_packages.py")
 
@@ -90,7 +91,7 @@ def build_bundle() -> bytes:
         parameters=initial_parameters(ARCHITECTURE, 3),
         low=np.full(ARCHITECTURE.tensor_count, -4.0, np.float32),
         high=np.full(ARCHITECTURE.tensor_count, 4.0, np.float32),
-        features=FeatureSpec(kind="passthrough", names=tuple("abcdef")),
+        features=COLUMNS,
         threshold=ThresholdSpec(score=1.0, quantile=0.999, margin=1.1, fitted_on=200),
         reference=fit_reference(rows, np.abs(rows).mean(axis=1)),
         family="press",
@@ -196,10 +197,10 @@ def make_device(
     BundleStore(device.paths.bundles).adopt(sha256, bundle)
     ref = BundleRef(release=verified.manifest.release, sha256=sha256)
     JournalFile(device.paths.install_journal).save(Journal(active=ref, committed=(ref,), factory=ref))
-    buffer = SampleBuffer(device.paths.buffer, ARCHITECTURE.feature_count, 1 << 20)
+    buffer = SampleBuffer(device.paths.buffer, verified.manifest.features, 1 << 20)
     rng = np.random.default_rng(seed)
     for i in range(rows):
-        buffer.append((rng.normal(size=6) + 0.3 * seed).astype(np.float32), float(i))
+        buffer.append((rng.normal(size=6) + 0.3 * seed).astype(np.float32), float(i), float(i))
     buffer.close()
     return device
 

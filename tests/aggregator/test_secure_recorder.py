@@ -195,9 +195,9 @@ def play(root: Path, recorder: Recorder, seeds: dict[DeviceId, bytes]) -> Record
 def stuck_sensor(device: world.Device, index: int) -> NDArray[np.float32]:
     """Fill its buffer with one sample over and over: then its update gives the sample away, however it is trained."""
     sample = np.random.default_rng([7, index]).normal(size=6).astype(np.float32)
-    buffer = SampleBuffer(device.paths.buffer, 6, 1 << 20)
+    buffer = SampleBuffer(device.paths.buffer, world.COLUMNS, 1 << 20)
     for at in range(2115 + 5 * index):
-        buffer.append(sample, float(at))
+        buffer.append(sample, float(at), float(at))
     buffer.close()
     return sample
 

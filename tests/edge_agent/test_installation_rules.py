@@ -497,13 +497,16 @@ def test_a_release_must_be_the_one_asked_for_and_agree_with_itself() -> None:
 @pytest.mark.parametrize(
     ("ours", "words"),
     [
-        ({"channels": 3}, "channels 4; this device's source gives 3"),
-        ({"window_samples": 2}, "window_samples 1; this device's source gives 2"),
-        ({"sample_rate_hz": 50.0}, "sample_rate_hz None; this device's source gives 50.0"),
-        ({"names": ("a", "b", "c", "e")}, "4 features, this device's source gives 4; they differ in d, e$"),
-        ({"names": ("b", "a", "c", "d")}, "they differ in their order"),
-        ({"names": ("p", "q", "r", "s")}, "they differ in a, b, c$"),
-        ({"names": ("a",)}, "this device's source gives 1; they differ in b, c, d"),
+        ({"channels": 3}, "channels 4 there, 3 here"),
+        ({"window_samples": 2}, "window_samples 1 there, 2 here"),
+        ({"sample_rate_hz": 50.0}, "sample_rate_hz None there, 50.0 here"),
+        ({"names": ("a", "b", "c", "e")}, "'d' is missing here, 'e' is new here$"),
+        ({"names": ("b", "a", "c", "d")}, "'a', 'b' have moved"),
+        (
+            {"names": ("p", "q", "r", "s")},
+            "'a', 'b', 'c' and 1 more are missing here, 'p', 'q', 'r' and 1 more are new here$",
+        ),
+        ({"names": ("a",)}, "'b', 'c', 'd' are missing here"),
     ],
 )
 def test_a_source_that_gives_other_features_cannot_feed_the_release(ours: dict, words: str) -> None:

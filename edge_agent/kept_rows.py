@@ -1,0 +1,152 @@
+"""Which standardised rows may be learnt from, and which wait for a person's word.
+
+Windows of an alarm, from those that built it up to those that closed it, and windows of drift that nobody has looked
+into, must not become normal by themselves: a fault that lasts would teach every device to be silent about it. They go
+to a store of their own, bounded like the buffer, with the wall's time; a person who calls them normal
+(`NormalAcceptance`) moves them into the buffer.
+
+::
+
+    row ─► over the threshold? ─► held for as long as it may build an alarm up ─┬─► buffer/     trained on, new normal
+       └─► alarm or drift ──────► set_aside/ ──── accepted ─────────────────────┘
+
+Invariants: a row is in one store at most; rows of the buffer keep the order in which they came to it; what may be
+learnt is never decided by the learner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.commissioning import GATHERED_BYTES, StandardisedRow
+from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.settings import BufferSettings, StatePaths
+from protocol.manifest import FeatureSpec
+from runtime.errors import StorageError
+
+__all__ = ["KeptRows", "RowStores", "open_stores"]
+
+log = logging.getLogger(__name__)
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowStores:
+    """Where rows lie: those that may be learnt, those that wait for a word, and raw ones of a commissioning under way."""
+
+    buffer: SampleBuffer
+    set_aside: SampleBuffer
+    gathered: SampleBuffer
+
+    def flush(self) -> None:
+        """Hand rows to the kernel; raises StorageError where the disk refuses."""
+        self.buffer.flush()
+        self.set_aside.flush()
+
+    def close(self) -> None:
+        """Flush what the disk takes."""
+        for store in (self.buffer, self.set_aside, self.gathered):
+            store.close()
+
+
+def open_stores(paths: StatePaths, columns: FeatureSpec, limits: BufferSettings) -> RowStores:
+    """Open or create all three; raises StorageError where a directory cannot be used."""
+    return RowStores(
+        buffer=SampleBuffer(paths.buffer, columns, limits.maximum_bytes),
+        set_aside=SampleBuffer(paths.set_aside, columns, limits.set_aside_bytes),
+        gathered=SampleBuffer(paths.commissioning, columns, 2 * GATHERED_BYTES),
+    )
+
+
+class KeptRows:
+    """Sorts rows into the stores.
+
+    Args:
+        stores: of this device.
+        depth: windows among which enough over the threshold open an alarm.
+        accepted_until_s: rows up to then are normal, said a person; Unix seconds, 0: nobody said so.
+    """
+
+    def __init__(self, stores: RowStores, *, depth: int, accepted_until_s: float) -> None:
+        self._stores = stores
+        self._depth = depth
+        self._held: list[tuple[StandardisedRow, bool]] = []
+        if accepted_until_s and len(stores.set_aside):
+            self.accept(accepted_until_s)  # the power went between the word and the deed
+
+    @property
+    def set_aside(self) -> int:
+        """Rows that wait for somebody to say whether they are normal."""
+        return len(self._stores.set_aside)
+
+    def keep(self, row: StandardisedRow, *, is_over: bool, is_suspect: bool) -> None:
+        """Keep one row.
+
+        Args:
+            row: standardised.
+            is_over: its score exceeds the threshold: it may be the beginning of an alarm.
+            is_suspect: an alarm is open, or drift is under investigation.
+        """
+        if is_suspect:
+            for held, _ in self._held:
+                self._append(self._stores.set_aside, held)
+            self._held.clear()
+            self._append(self._stores.set_aside, row)
+        elif self._held or is_over:
+            self._held.append((row, is_over))
+            while self._held and (
+                len(self._held) > self._depth or not any(was_over for _, was_over in self._held)
+            ):
+                self._append(self._stores.buffer, self._held.pop(0)[0])
+        else:
+            self._append(self._stores.buffer, row)
+
+    def accept(self, until_s: float) -> int:
+        """Rows up to `until_s` (Unix seconds) are normal; returns how many that were set aside may be learnt now."""
+        waiting = self._stores.set_aside.newest()
+        is_meant = waiting.wall_s <= until_s
+        if not is_meant.any():
+            return 0
+        # Those that an acceptance cut short by a power failure moved already are not moved again.
+        known = self._stores.buffer.newest(2 * len(waiting)).wall_s
+        try:
+            for i in np.flatnonzero(is_meant & ~np.isin(waiting.wall_s, known)):
+                self._stores.buffer.append(waiting.rows[i], waiting.machine_s[i], waiting.wall_s[i])
+            self._stores.buffer.sync()
+        except StorageError as error:
+            log.warning("rows_not_accepted error=%s", error)
+            return 0
+        self._stores.set_aside.clear()
+        for i in np.flatnonzero(~is_meant):
+            self._append(
+                self._stores.set_aside,
+                (waiting.rows[i], float(waiting.machine_s[i]), float(waiting.wall_s[i])),
+            )
+        return int(is_meant.sum())
+
+    def newest(self, count: int) -> Float:
+        """The last rows (≤ count, F) that may be learnt."""
+        return self._stores.buffer.newest(count).rows
+
+    def restart(self, rows: list[StandardisedRow]) -> None:
+        """Forget every row, because their scale is no more, and begin with these."""
+        self._held.clear()
+        self._stores.buffer.clear()
+        self._stores.set_aside.clear()
+        for row in rows:
+            self._append(self._stores.buffer, row)
+
+    def flush(self) -> None:
+        """Hand rows to the kernel; raises StorageError where the disk refuses."""
+        self._stores.flush()
+
+    def _append(self, store: SampleBuffer, row: StandardisedRow) -> None:
+        # A full disk costs rows, never a judgement; the loop's own flush tells people.
+        with contextlib.suppress(StorageError):
+            store.append(*row)

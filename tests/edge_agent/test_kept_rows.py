@@ -1,0 +1,129 @@
+"""Which rows may be learnt: not those of alarms and drift, until a person calls them normal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.kept_rows import KeptRows, RowStores, open_stores
+from edge_agent.settings import BufferSettings, StatePaths
+from models.features import passthrough_spec
+
+pytestmark = pytest.mark.edge
+SPEC = passthrough_spec(("a", "b"))
+
+
+class World:
+    """Rows are numbered; `learnt` and `waiting` are what lies in the two stores."""
+
+    def __init__(self, root: Path, accepted_until_s: float = 0.0) -> None:
+        self.root = root
+        self.stores: RowStores = open_stores(StatePaths(root), SPEC, BufferSettings())
+        self.rows = KeptRows(self.stores, depth=3, accepted_until_s=accepted_until_s)
+        self.at = 0
+
+    def keep(self, windows: str) -> None:
+        """``.`` calm, ``o`` over the threshold, ``A`` in an alarm or in drift."""
+        for window in windows:
+            self.at += 1
+            row = np.full(2, self.at, np.float32)
+            self.rows.keep(
+                (row, float(self.at), 1000.0 + self.at), is_over=window == "o", is_suspect=window == "A"
+            )
+
+    @property
+    def learnt(self) -> list[int]:
+        return self.stores.buffer.newest().machine_s.astype(int).tolist()
+
+    @property
+    def waiting(self) -> list[int]:
+        return self.stores.set_aside.newest().machine_s.astype(int).tolist()
+
+    def restart(self, accepted_until_s: float = 0.0) -> World:
+        self.stores.close()
+        return World(self.root, accepted_until_s)
+
+
+def test_calm_windows_may_be_learnt_at_once_and_in_order(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.keep("....")
+    assert (world.learnt, world.waiting) == ([1, 2, 3, 4], [])
+
+
+def test_an_alarm_takes_the_windows_that_built_it_up_with_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.keep("..o.AAA..")
+    assert world.learnt == [1, 2, 8, 9]
+    assert world.waiting == [3, 4, 5, 6, 7]
+    assert world.rows.set_aside == 5
+
+
+def test_one_window_over_that_builds_nothing_up_is_learnt_after_all_and_in_order(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.keep(".o..")
+    assert world.learnt == [1]
+    world.keep("...")
+    assert world.learnt == list(range(1, 8))
+    world.keep("o.o.o.o.o....")
+    assert world.learnt == list(range(1, 21))
+    assert world.waiting == []
+
+
+def test_an_acceptance_moves_what_was_set_aside_until_then_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.keep("..AAAA")
+    assert world.rows.accept(1004.0) == 2
+    assert (world.learnt, world.waiting) == ([1, 2, 3, 4], [5, 6])
+    assert world.rows.accept(1004.0) == 0
+    world.keep(".A")
+    assert (world.learnt, world.waiting) == ([1, 2, 3, 4, 7], [5, 6, 8])
+
+
+def test_an_acceptance_cut_short_by_a_power_failure_is_finished_and_no_row_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.keep(".AAA")
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.stores.set_aside, "clear", die)
+    with pytest.raises(KeyboardInterrupt):
+        world.rows.accept(1003.0)
+    again = world.restart(accepted_until_s=1003.0)
+    assert (again.learnt, again.waiting) == ([1, 2, 3], [4])
+
+
+def test_a_disk_that_refuses_leaves_what_waits_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    world.keep("AA")
+    world.rows.flush()
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.stores.buffer, "_write", refuse)
+    assert world.rows.accept(2000.0) == 0
+    assert world.waiting == [1, 2]
+    assert "rows_not_accepted" in caplog.text
+
+
+def test_another_scale_forgets_the_rows_of_the_one_before(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.keep("..Ao")
+    world.rows.restart([(np.zeros(2, np.float32), 9.0, 1.0)])
+    assert (world.learnt, world.waiting) == ([9], [])
+
+
+def test_what_waits_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.stores = open_stores(StatePaths(tmp_path), SPEC, BufferSettings(set_aside_bytes=64 * 1024))
+    world.rows = KeptRows(world.stores, depth=3, accepted_until_s=0.0)
+    world.keep("A" * 5000)
+    assert 1500 < world.rows.set_aside < 64 * 1024 // 28
+    assert world.waiting[-1] == 5000
