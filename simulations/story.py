@@ -45,6 +45,8 @@ LOOK_EVERY_S: Final = 0.5
 TICK_S: Final = 0.1
 INJECTIONS: Final = 4
 CALM_WINDOWS: Final = 40
+CALL_NORMAL_EVERY_S: Final = 2.0
+"""How often the operator who changed the load tells the fleet that what devices set aside is normal."""
 
 
 def new_chapters() -> list[Chapter]:
@@ -70,6 +72,8 @@ class Story:
     screen: Screen
     on_tick: Callable[[Record], None] = lambda _: None
     _looked_at: float = 0.0
+    _calls_normal: bool = False
+    _called_at: float = 0.0
 
     def play(self) -> None:
         """Play every chapter in order.
@@ -126,15 +130,20 @@ class Story:
         chapter.note = f"{sum(d.windows for d in seen):,} windows scored; {sent / 1e3:.0f} kB sent instead of {raw / 1e6:.0f} MB: {saved:.2f} % saved"
 
     def _change(self, chapter: Chapter) -> None:
-        """Most machines run under another load: healthy, and yet nothing that version 1 has seen."""
+        """Most machines run under another load: healthy, and yet nothing that version 1 has seen.
+
+        Devices set aside what alarms and what drifts. The operator who changed the load knows better and says so, until
+        version 2 is everywhere: only a person can.
+        """
         scenario = self.world.scenario
         changed = self._changed_machines()
         for index, device in enumerate(self.world.devices[:changed]):
             self.world.machines.change(self.world.control_file(device), index)
         wanted = scenario.family.trigger.drift_share or 0.0
+        self._calls_normal = True
         self._say(
             chapter,
-            f"{changed} machines run differently now; waiting until {wanted:.0%} of the fleet report drift",
+            f"{changed} machines run differently now, which is normal; waiting until {wanted:.0%} of the fleet report drift",
         )
         self._wait(lambda: self._drifted() >= wanted, "drift on enough devices")
         chapter.note = f"{self._drifted():.0%} of the devices report drift"
@@ -174,6 +183,7 @@ class Story:
             rollout = self._rollout_of(2)
             raise StoryError(f"version 2 was rolled back: {rollout.reason if rollout else ''}")
         self._wait(lambda: self._all_run(2), "version 2 on every device")
+        self._calls_normal = False
         for index, device in enumerate(self.world.devices):
             self.world.machines.settle(self.world.control_file(device), index)
         self._say(chapter, "version 2 is everywhere; watching false alarms")
@@ -313,6 +323,10 @@ class Story:
     def _look(self) -> None:
         self.observer.look()
         self._looked_at = self.observer.clock()
+        if self._calls_normal and self._looked_at - self._called_at >= CALL_NORMAL_EVERY_S:
+            self._called_at = self._looked_at
+            query = {"query": f"family=={self.world.scenario.family.name}"}
+            self.observer.fleet.post("/v1/devices:accept-normal", body=query)
         self.screen.update(self.record)
 
     def _tick(self) -> None:
