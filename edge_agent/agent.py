@@ -282,6 +282,11 @@ class Agent:
         for desired in downlink.desired:
             self._installation.submit(desired)
         self._swap_model()
+        for acceptance in downlink.normal:
+            recovered = self._pipeline.accept_normal(acceptance)
+            if recovered is not None:
+                self._report_drift(recovered, self._vitals.release or "", self._last_machine_s or 0.0)
+        self._pipeline.recommission_if_asked()
         self._posts += self._installation.poll()
         self._counters.training_bytes += self._learner.tick(wall_s)
         self._pipeline.probe_sight(clock_s)

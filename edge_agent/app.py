@@ -32,9 +32,11 @@ from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.installer import Installer, open_installer
 from edge_agent.installation.probe import ChildProbe
+from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
+from edge_agent.outdated_state import set_outdated_aside
 from edge_agent.pipeline import Pipeline
 from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.release_keys import load_release_keys
@@ -121,8 +123,9 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     stack.callback(installer.close)
     if (active := installer.active()) is not None:
         choice.prepare(active.bundle)
-    buffer = SampleBuffer(paths.buffer, source.spec.feature_count, settings.buffer.maximum_bytes)
-    stack.callback(buffer.close)
+    outdated = set_outdated_aside(paths, source.spec)
+    stores = open_stores(paths, source.spec, settings.buffer)
+    stack.callback(stores.close)
     outbox = Outbox.open(paths.outbox, settings.outbox, now_s=time.time())
     stack.callback(outbox.close)
     waking = threading.Event()
@@ -133,18 +136,21 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     pipeline = Pipeline(
         source.spec,
         settings.detection,
-        memory=DetectionMemory(paths),
-        buffer=buffer,
+        memory=DetectionMemory(paths, source.spec),
+        stores=stores,
         clock=time.perf_counter,
+        wall=time.time,
         open_model=choice.open,
     )
+    if outdated:
+        pipeline.commissioning.begin(outdated)
     if end_orphan(paths):
         log.info("the learner of an earlier start was ended")
     learner = LearnerSupervisor(
         paths,
         start=lambda: start_learner(settings.config_file, paths),
         refusal=lambda invitation, now_s: refusal(
-            invitation, _offer(settings, installer, buffer), read_conditions(), settings.learner, now_s
+            invitation, _offer(settings, installer, stores.buffer), read_conditions(), settings.learner, now_s
         ),
         draw=random.random,
     )
@@ -156,7 +162,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         identity,
         pid=os.getpid(),
         outbox=outbox,
-        buffer=buffer,
+        buffer=stores.buffer,
         pipeline=pipeline,
         telemetry=telemetry,
         installation=installer,

@@ -45,7 +45,8 @@ class Remembered(Struct, frozen=True, kw_only=True):
     """What is kept of the decisions about windows.
 
     The committed bundle's SHA-256, the threshold fitted for it out of `scored` windows, and the anomaly that was going
-    on. `drift_since_s` is when the drift under investigation was found, `accepted` the counter of the last
+    on. `drift_since_s` is when the drift under investigation was found (a release that was committed
+    meanwhile still owes a reference: `is_reference_due`), `accepted` the counter of the last
     `NormalAcceptance` obeyed and `accepted_until_s` what it said (Unix seconds, 0: none).
     """
 
@@ -54,6 +55,7 @@ class Remembered(Struct, frozen=True, kw_only=True):
     scored: int = 0
     episodes: RememberedEpisodes = RememberedEpisodes()
     drift_since_s: float = 0.0
+    is_reference_due: bool = False
     accepted: int = 0
     accepted_until_s: float = 0.0
     fingerprint: str = ""

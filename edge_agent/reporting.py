@@ -77,7 +77,7 @@ class StatusReporter:
         """Write what others read of this device if it is time; a health message, and a new interval, if it is time for one."""
         settings = self._settings.health
         with self._telling_once("rows_not_buffered"):
-            self._buffer.flush()
+            self._pipeline.flush()
         if clock_s >= self._memory_due_s:
             self._memory_due_s = clock_s + _MEMORY_EVERY_S
             self._pss_bytes = memory_pss_bytes()
@@ -179,7 +179,7 @@ class StatusReporter:
             ),
             (
                 bool(missing) and vitals.state is not AgentState.BLIND,
-                f"no finite number comes from {listed(missing)}; {'the rest is watched' if self._pipeline.is_commissioned else 'commissioning waits'}",
+                f"no finite number comes from {listed(missing)}; {'the rest is watched' if self._pipeline.is_commissioned else 'commissioning goes on without it'}",
             ),
             (self._outbox.is_volatile, "the outbox is in memory only: is the disk full or read-only?"),
             (self._outbox.is_failing, "the outbox cannot be written: is the disk full?"),

@@ -6,7 +6,7 @@ and told in one line, and never reaches the agent.
 ::
 
     post(payloads) ─► Event(boot, sequence) ─► Outbox ─► deliver() ─► Link.publish
-    Link.take_messages ─► receive() ─► acks → Outbox │ Downlink(desired), Downlink(invitation)
+    Link.take_messages ─► receive() ─► acks → Outbox │ Downlink(desired, normal, invitations)
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from protocol.messages.payloads import (
     AnomalyEvent,
     Death,
     DesiredState,
+    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -57,6 +58,7 @@ class Downlink:
     """
 
     desired: tuple[DesiredState, ...] = ()
+    normal: tuple[NormalAcceptance, ...] = ()
     invitations: tuple[TrainingInvitation | None, ...] = ()
 
 
@@ -125,10 +127,11 @@ class Telemetry:
         messages = self._link.take_messages() if self._link is not None else []
         acks: list[Ack] = []
         desired: list[DesiredState] = []
+        normal: list[NormalAcceptance] = []
         invitations: list[TrainingInvitation | None] = []
         for message in messages:
             kind = self._kinds.get(message.topic)
-            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED}:
+            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.NORMAL}:
                 # An empty retained message is MQTT's word for "cleared".
                 if kind is Kind.TRAINING:
                     invitations.append(None)
@@ -138,12 +141,14 @@ class Telemetry:
                 acks.append(data)
             elif isinstance(data, DesiredState):
                 desired.append(data)
+            elif isinstance(data, NormalAcceptance):
+                normal.append(data)
             elif isinstance(data, TrainingInvitation):
                 invitations.append(data)
         self._outbox.acknowledge(acks)
         if (polled := self._polled()) is not None:
             desired.append(polled)
-        return Downlink(desired=tuple(desired), invitations=tuple(invitations))
+        return Downlink(desired=tuple(desired), normal=tuple(normal), invitations=tuple(invitations))
 
     def _waits(self, payload: Payload) -> bool:
         if not isinstance(payload, AnomalyEvent | AnomalyClosed) or not payload.episode:
@@ -210,6 +215,7 @@ def last_will(identity: Identity, now_s: float) -> Message:
 def _downlink_topics(identity: Identity) -> dict[Kind, str]:
     return {
         Kind.DESIRED: device_topic(identity.tenant, identity.device, Kind.DESIRED),
+        Kind.NORMAL: device_topic(identity.tenant, identity.device, Kind.NORMAL),
         Kind.ACK: device_topic(identity.tenant, identity.device, Kind.ACK),
         Kind.TRAINING: training_topic(identity.tenant, identity.family),
     }
