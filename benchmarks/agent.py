@@ -40,9 +40,9 @@ from waiting import wait_until  # noqa: E402 - as above
 from edge_agent.detection_memory import DetectionMemory  # noqa: E402 - as above
 from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from edge_agent.judgement import Judged  # noqa: E402 - as above
+from edge_agent.kept_rows import open_stores  # noqa: E402 - as above
 from edge_agent.pipeline import Pipeline  # noqa: E402 - as above
-from edge_agent.sample_buffer import SampleBuffer  # noqa: E402 - as above
-from edge_agent.settings import DetectionSettings, StatePaths  # noqa: E402 - as above
+from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths  # noqa: E402 - as above
 from edge_agent.sources.port import SourceWindow  # noqa: E402 - as above
 
 
@@ -83,9 +83,13 @@ def pipeline_figures(count: int) -> None:
     bare_us = bare_interpreter_us(count)
     with tempfile.TemporaryDirectory() as directory:
         paths = StatePaths(Path(directory))
-        buffer = SampleBuffer(paths.buffer, FEATURES, 8 << 20)
         pipeline = Pipeline(
-            SPEC, DetectionSettings(), memory=DetectionMemory(paths), buffer=buffer, clock=time.perf_counter
+            SPEC,
+            DetectionSettings(),
+            memory=DetectionMemory(paths, SPEC),
+            stores=open_stores(paths, SPEC, BufferSettings()),
+            clock=time.perf_counter,
+            wall=time.time,
         )
         pipeline.adopt(manifest_of(make_bundle()), int8_model(), bundle_sha256="0" * 64, is_trial=False)
         windows = [

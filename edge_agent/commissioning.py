@@ -99,6 +99,11 @@ class Commissioning:
         return self.standardiser is not None
 
     @property
+    def is_provisional(self) -> bool:
+        """Did commissioning end at its cap, unsettled?"""
+        return self.standardiser is not None and self.standardiser.is_provisional
+
+    @property
     def is_gathering(self) -> bool:
         """Are windows gathered for a scale, the first or another one?"""
         return not self.is_done or self._progress.is_again

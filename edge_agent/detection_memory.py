@@ -46,7 +46,7 @@ class Remembered(Struct, frozen=True, kw_only=True):
 
     The committed bundle's SHA-256, the threshold fitted for it out of `scored` windows, and the anomaly that was going
     on. `drift_since_s` is when the drift under investigation was found (a release that was committed
-    meanwhile still owes a reference: `is_reference_due`), `accepted` the counter of the last
+    meanwhile still owes a reference: `is_reference_owed`), `accepted` the counter of the last
     `NormalAcceptance` obeyed and `accepted_until_s` what it said (Unix seconds, 0: none).
     """
 
@@ -55,7 +55,7 @@ class Remembered(Struct, frozen=True, kw_only=True):
     scored: int = 0
     episodes: RememberedEpisodes = RememberedEpisodes()
     drift_since_s: float = 0.0
-    is_reference_due: bool = False
+    is_reference_owed: bool = False
     accepted: int = 0
     accepted_until_s: float = 0.0
     fingerprint: str = ""
@@ -101,6 +101,21 @@ class DetectionMemory:
         self._fingerprint = columns.fingerprint
         self._is_failing = False
         self._request_ns = 0
+        self._remembered: Remembered | None = None
+
+    @property
+    def remembered(self) -> Remembered:
+        """What is remembered at present."""
+        if self._remembered is None:
+            self._remembered = self.load_remembered()
+        return self._remembered
+
+    def remember(self, **changes: object) -> None:
+        """Change fields of what is remembered, durably; what is no change costs nothing."""
+        renewed = replace(self.remembered, **changes)
+        if renewed != self._remembered:
+            self._remembered = renewed
+            self.save_remembered(renewed)
 
     def load_standardiser(self) -> Standardiser | None:
         """This machine's scale, or None: commission. One for other columns is not used."""
@@ -114,7 +129,7 @@ class DetectionMemory:
             else np.empty(0)
         )
         is_sound = scale.shape == (2, sensors) and np.isfinite(scale).all() and (scale[1] > 0).all()
-        if not is_sound or not all(0 <= sensor < sensors for sensor in found.unscaled):
+        if not is_sound or not all(0 <= sensor < sensors for sensor in (*found.unscaled, *found.unseen)):
             log.warning(
                 "standardiser_refused path=%s: made for %d features, the source delivers %d; commissioning again",
                 self._paths.standardiser,

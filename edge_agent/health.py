@@ -147,6 +147,11 @@ class Readings:
     memory_pss_bytes: int
     missing: tuple[str, ...] = ()
     sight: float | None = None
+    commissioned_share: float = 1.0
+    is_provisional: bool = False
+    clipped_share: float = 0.0
+    set_aside_windows: int = 0
+    accepted: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -186,6 +191,11 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         crashes=counters.crashes,
         missing=readings.missing[:_MOST_MISSING],
         sight=None if readings.sight is None else _brief(readings.sight),
+        commissioned_share=_brief(readings.commissioned_share),
+        is_provisional=readings.is_provisional,
+        clipped_share=_brief(readings.clipped_share),
+        set_aside_windows=readings.set_aside_windows,
+        accepted=readings.accepted,
         problems=tuple(problem[:_LONGEST_PROBLEM] for problem in readings.problems[:_MOST_PROBLEMS]),
     )
 

@@ -19,29 +19,28 @@ of an alarm, nor of a drift that no person has accepted. No window is judged in 
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import math
 import secrets
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edge_agent.commissioning import Commissioning, StandardisedRow
-from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.commissioning import Commissioning
+from edge_agent.detection_memory import DetectionMemory
 from edge_agent.episodes import Episodes
 from edge_agent.gaps import Gaps
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.kept_rows import KeptRows, RowStores
 from edge_agent.live_sight import LiveSight
-from edge_agent.own_normal import calm_rows, fit_monitor, fit_threshold, score_rows
+from edge_agent.own_normal import OwnNormal, RunningRelease
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.port import SourceWindow
 from models.architecture import Kind
 from models.columns import describe_difference
-from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
+from models.drift.monitor import DriftVerdict
 from models.errors import FeatureError, ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model, WindowModel
@@ -51,8 +50,6 @@ from protocol.manifest import FeatureSpec, Manifest
 from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, NormalAcceptance
 
 __all__ = ["Pipeline"]
-
-log = logging.getLogger(__name__)
 
 Float = NDArray[np.float32]
 _CONTRIBUTORS: Final = 3
@@ -65,8 +62,7 @@ class Pipeline:
     Attributes:
         commissioning: this machine's own scale.
         standardise: raw features (F,) in that scale.
-        is_drifted: the last drift verdict.
-        threshold: the one in force; None while there is no model to have one.
+        normal: what this device calls normal: threshold and drift.
     """
 
     def __init__(
@@ -105,24 +101,17 @@ class Pipeline:
         self._extractor = make_extractor(spec)
         self.commissioning = Commissioning(self._sensors, settings, memory, stores.gathered, clock)
         self.standardise = self.commissioning.standardise
-        self._remembered = memory.load_remembered()
         self._rows = KeptRows(
             stores,
             depth=settings.opens_after_windows + 1,
-            accepted_until_s=self._remembered.accepted_until_s,
+            accepted_until_s=memory.remembered.accepted_until_s,
         )
-        self._episodes = Episodes(settings, self._remembered.episodes, new_id)
+        self.normal = OwnNormal(self._sensors, settings, memory, self._rows, wall)
+        self._episodes = Episodes(settings, memory.remembered.episodes, new_id)
         self._gaps = Gaps(self._sensors, self._rows.newest)
-        self._sight = LiveSight(self._sensors, settings.sight_probes_per_minute, self._recent_rows)
-        self._model: WindowModel | None = None
-        self._manifest: Manifest | None = None
-        self._release = ""
-        self._bundle_sha256 = ""
-        self.threshold: PersonalThreshold | None = None
+        self._sight = LiveSight(self._sensors, settings.sight_probes_per_minute, self.normal.recent_rows)
+        self._running: RunningRelease | None = None
         self._misfit = ""
-        self._is_trial = False
-        self._drift: DriftMonitor | None = memory.load_drift(self._sensors.watched, self._drift_settings())
-        self.is_drifted = self._drift is not None and self._drift.verdict().drifted
 
     @property
     def is_commissioned(self) -> bool:
@@ -132,7 +121,7 @@ class Pipeline:
     @property
     def has_model(self) -> bool:
         """Is there a model to score with?"""
-        return self._model is not None
+        return self._running is not None
 
     @property
     def alarm_is_open(self) -> bool:
@@ -142,12 +131,22 @@ class Pipeline:
     @property
     def is_watching(self) -> bool:
         """Is there all that a window needs to be judged?"""
-        return self._model is not None and self.threshold is not None
+        return self._running is not None and self.normal.threshold is not None
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Sensors that have delivered nothing usable for some windows now."""
         return self._gaps.missing
+
+    @property
+    def threshold(self) -> PersonalThreshold | None:
+        """The one in force; None while there is no model to have one."""
+        return self.normal.threshold
+
+    @property
+    def is_drifted(self) -> bool:
+        """The last drift verdict."""
+        return self.normal.is_drifted
 
     @property
     def sight(self) -> float | None:
@@ -157,7 +156,7 @@ class Pipeline:
     @property
     def accepted(self) -> int:
         """Counter of the last acceptance that was obeyed."""
-        return self._remembered.accepted
+        return self._memory.remembered.accepted
 
     @property
     def set_aside_windows(self) -> int:
@@ -166,18 +165,8 @@ class Pipeline:
 
     def problems(self) -> list[str]:
         """What a person should know of release, threshold and scale, the gravest first."""
-        found = [self._misfit] if self._misfit else []
-        threshold, scored = self.threshold, self._remembered.scored
-        is_fitted_here = self._remembered.bundle_sha256 == self._bundle_sha256 and threshold is not None
-        if is_fitted_here and threshold is not None and 2 * threshold.fitted_on < scored:
-            found.append(
-                f"{self._release} does not fit this machine: {threshold.fitted_on} of {scored} windows usable"
-            )
-        return found + self.commissioning.problems()
-
-    def drift_score(self) -> float:
-        """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
-        return self._drift.verdict().score if self._drift is not None else 0.0
+        does_not_fit = self.normal.misfit(self._running) if self._running is not None else ""
+        return [text for text in (self._misfit, does_not_fit) if text] + self.commissioning.problems()
 
     def adopt(
         self, manifest: Manifest, int8_model: bytes, *, bundle_sha256: str, is_trial: bool
@@ -199,18 +188,33 @@ class Pipeline:
         if difference:
             raise FeatureError(self._misfit)
         model = self._open_model(int8_model, manifest.model.kind, bundle_sha256)
-        if self._model is not None or self._episodes.release not in {"", manifest.release}:
+        if self._running is not None or self._episodes.release not in {"", manifest.release}:
             self._end_episode()
         self._renew_estimates()
-        self._model, self._manifest, self._release = model, manifest, manifest.release
-        self._bundle_sha256, self._is_trial = bundle_sha256, is_trial
-        return self._settle(manifest) if self.is_commissioned else None
+        self._running = running = RunningRelease(
+            manifest=manifest, model=model, bundle_sha256=bundle_sha256, is_trial=is_trial
+        )
+        return self.normal.settle(running) if self.is_commissioned else None
+
+    def commit(self) -> DriftVerdict | None:
+        """The release has proved itself: its normal becomes this device's normal.
+
+        Returns:
+            The verdict of the renewed drift monitor if drift was reported before: it has ended.
+        """
+        if self._running is None:
+            return None
+        self._running = running = dataclasses.replace(self._running, is_trial=False)
+        if not self.is_commissioned:
+            return None
+        self._renew_estimates()
+        return self.normal.commit(running)
 
     def retire(self) -> None:
         """There is no release any more: a first one was undone. Windows are kept for commissioning, not judged."""
         self._end_episode()
         self._renew_estimates()
-        self._model = self._manifest = self.threshold = None
+        self._running = self.normal.threshold = None
         self._misfit = ""
 
     def accept_normal(self, acceptance: NormalAcceptance) -> DriftVerdict | None:
@@ -219,64 +223,15 @@ class Pipeline:
         Returns:
             As `commit`, where one had to wait for this word.
         """
-        known = self._remembered
-        if acceptance.counter <= known.accepted:
-            return None
-        # Remembered first: after a power cut `KeptRows` finishes what was begun.
-        self._remember(replace(known, accepted=acceptance.counter, accepted_until_s=acceptance.until_s))
-        moved = self._rows.accept(acceptance.until_s)
-        log.info("normal_accepted counter=%d windows=%d", acceptance.counter, moved)
-        is_due = known.is_reference_due and not self._is_investigating
-        return self.commit() if is_due and not self._is_trial else None
+        recovered = self.normal.accept(acceptance, self._running)
+        self._renew_estimates()
+        return recovered
 
     def recommission_if_asked(self) -> None:
         """Look whether a person asked for another commissioning."""
         request = self._memory.take_request()
         if request is not None:
             self.commissioning.restart(is_afresh=request.is_afresh)
-
-    def _settle(self, manifest: Manifest) -> DriftVerdict | None:
-        """Find the threshold for the model just adopted, and a reference where it is committed but has none yet."""
-        known = self._remembered
-        is_known = known.bundle_sha256 == self._bundle_sha256
-        if is_known and known.threshold is not None and (self._is_trial or self._drift is not None):
-            self.threshold = known.threshold
-        elif self._is_trial:
-            self.threshold = self._fit_threshold(manifest, self._score_rows(self._recent_rows()))
-        else:
-            return self.commit()
-        return None
-
-    def commit(self) -> DriftVerdict | None:
-        """The release has proved itself: its normal becomes this device's normal.
-
-        Returns:
-            The verdict of the renewed monitor if drift was reported before: it has ended.
-        """
-        self._is_trial = False
-        if self._manifest is None or not self.is_commissioned:
-            return None
-        rows = self._recent_rows()
-        scores = self._score_rows(rows)
-        self.threshold = self._fit_threshold(self._manifest, scores)
-        # What this device now sees is not among its rows: a reference of those would only find the drift once more.
-        is_waiting = self._is_investigating
-        calm = calm_rows(self._manifest.threshold, scores)
-        is_renewed = not is_waiting and self._renew_reference(rows[calm], scores[calm])
-        self._remember(
-            replace(
-                self._remembered,
-                bundle_sha256=self._bundle_sha256,
-                threshold=self.threshold,
-                scored=len(scores) if self._settings.personal_threshold else 0,
-                is_reference_due=is_waiting,
-            )
-        )
-        self._renew_estimates()
-        if not (is_renewed and self.is_drifted):
-            return None
-        self._note_drift(is_drifted=False)
-        return self._drift.verdict() if self._drift is not None else None
 
     def observe(self, window: SourceWindow) -> Judged | Unjudged:
         """Judge one window."""
@@ -305,8 +260,7 @@ class Pipeline:
 
     def save(self) -> None:
         """Let the drift monitor's state, and how far an anomaly is, survive a restart."""
-        if self._drift is not None:
-            self._memory.save_drift(self._drift)
+        self.normal.save()
         self._remember_episodes()
 
     def flush(self) -> None:
@@ -318,8 +272,8 @@ class Pipeline:
 
         By the device's clock and not the machine's: what a probe costs is the device's time.
         """
-        if self._model is not None and self.threshold is not None:
-            self._sight.probe(clock_s, self._model, self.threshold.value)
+        if self._running is not None and self.normal.threshold is not None:
+            self._sight.probe(clock_s, self._running.model, self.normal.threshold.value)
 
     def take_untold(self) -> list[AnomalyEvent | AnomalyClosed]:
         """What of anomalies is still to be told: ends, and what an earlier process did not come to tell."""
@@ -333,21 +287,21 @@ class Pipeline:
     def _judge(
         self, window: SourceWindow, row: Float, missing: NDArray[np.bool_] | None
     ) -> Judged | Unjudged:
-        model = self._model
-        if model is None or self.threshold is None:
+        running, in_force = self._running, self.normal.threshold
+        if running is None or in_force is None:
             return Unjudged()
         started = self._clock()
         try:
-            output, score = model.infer_and_score(row)
+            output, score = running.model.infer_and_score(row)
         except ModelError as error:
             return Unjudged(error=f"inference failed: {error}", is_model_error=True)
         latency_us = (self._clock() - started) * 1e6
         if not math.isfinite(score):
             return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
-        threshold = self.threshold.value
-        alarm = self._episodes.update(score, threshold, window, self._release)
+        threshold = in_force.value
+        alarm = self._episodes.update(score, threshold, window, running.manifest.release)
         self._sight.see(row, missing, is_over=not score <= threshold)
-        drift = self._watch_drift(row, score, missing)
+        drift = None if running.is_trial else self._watch_drift(row, score, missing)
         if alarm is None:
             return Judged(score=score, threshold=threshold, latency_us=latency_us, drift=drift)
         self._remember_episodes()
@@ -370,26 +324,9 @@ class Pipeline:
     def _watch_drift(
         self, row: Float, score: float, missing: NDArray[np.bool_] | None
     ) -> DriftVerdict | None:
-        if self._drift is None or self._is_trial:
-            return None
         sensors = self._sensors
-        self._drift.update(
-            sensors.watch(row) if missing is None else sensors.watch_all_but(row, missing), score
-        )
-        verdict = self._drift.verdict()
-        if verdict.drifted == self.is_drifted:
-            return None
-        self._note_drift(is_drifted=verdict.drifted)
-        return verdict
-
-    @property
-    def _is_investigating(self) -> bool:
-        """Is there drift that no person has called normal?"""
-        return self.is_drifted and self._remembered.accepted_until_s < self._remembered.drift_since_s
-
-    def _note_drift(self, *, is_drifted: bool) -> None:
-        self.is_drifted = is_drifted
-        self._remember(replace(self._remembered, drift_since_s=self._wall() if is_drifted else 0.0))
+        columns = sensors.watch(row) if missing is None else sensors.watch_all_but(row, missing)
+        return self.normal.watch(columns, score)
 
     def _commission(self, features: Float, window: SourceWindow) -> Unjudged | None:
         """Gather the window; None where it can be judged all the same, in the scale so far or in the one it completed."""
@@ -403,53 +340,21 @@ class Pipeline:
             self._gaps.none()
         rows = self.commissioning.gather(features, window.observed_at_s, self._wall())
         if rows:
-            self._begin_anew(rows)
+            self.normal.begin_anew(rows, self._running)
+            self._renew_estimates()
         return Unjudged() if is_first else None
-
-    def _begin_anew(self, rows: list[StandardisedRow]) -> None:
-        """The scale is another: what was learnt in the one before means nothing, and these rows (oldest first) are normal."""
-        self._rows.restart(rows)
-        self._remember(replace(self._remembered, drift_since_s=0.0))
-        self._renew_estimates()
-        if self._manifest is not None and self._is_trial:
-            self.threshold = self._fit_threshold(self._manifest, self._score_rows(self._recent_rows()))
-        # If drift was reported, the monitor that begins now says with its first window that it has ended.
-        was_drifted = self.is_drifted
-        self.is_drifted, self._drift = False, None
-        if not self._is_trial:
-            self.commit()
-        self.is_drifted = was_drifted and self._drift is not None
 
     def _keep(self, row: Float, window: SourceWindow, judgement: Judged | Unjudged) -> None:
         self.commissioning.clipping.update(row)
-        is_judged = isinstance(judgement, Judged)
+        judged = judgement if isinstance(judgement, Judged) else None
         self._rows.keep(
             (row, window.observed_at_s, self._wall()),
-            is_over=is_judged and judgement.is_over,
+            is_over=judged is not None and judged.is_over,
+            # Of the window that ends an alarm, too, nobody knows what it is.
             is_suspect=self._episodes.is_open
-            or self._is_investigating
-            or (is_judged and judgement.alarm is not None),
+            or self.normal.is_investigating
+            or (judged is not None and judged.alarm is not None),
         )
-
-    def _recent_rows(self) -> Float:
-        return self._rows.newest(self._settings.reference_windows)
-
-    def _score_rows(self, rows: Float) -> NDArray[np.float64]:
-        return np.empty(0) if self._model is None else score_rows(self._model, rows)
-
-    def _fit_threshold(self, manifest: Manifest, scores: NDArray[np.float64]) -> PersonalThreshold:
-        return fit_threshold(manifest.threshold, scores, is_personal=self._settings.personal_threshold)
-
-    def _renew_reference(self, rows: Float, scores: NDArray[np.float64]) -> bool:
-        monitor = fit_monitor(self._sensors, rows, scores, self._drift_settings())
-        if monitor is None:  # the old reference, if any, stays
-            return False
-        self._drift = monitor
-        self._memory.save_drift(monitor)
-        return True
-
-    def _drift_settings(self) -> DriftSettings:
-        return DriftSettings(run_length=self._settings.drift_run_length)
 
     def _end_episode(self) -> None:
         """Another model is another opinion: what it calls an anomaly is a new one."""
@@ -462,9 +367,4 @@ class Pipeline:
         self._gaps.forget()
 
     def _remember_episodes(self) -> None:
-        self._remember(replace(self._remembered, episodes=self._episodes.remembered))
-
-    def _remember(self, renewed: Remembered) -> None:
-        if renewed != self._remembered:
-            self._remembered = renewed
-            self._memory.save_remembered(renewed)
+        self._memory.remember(episodes=self._episodes.remembered)

@@ -105,8 +105,9 @@ class StatusReporter:
 
     def _health(self, vitals: Vitals, clock_s: float) -> Health:
         pipeline = self._pipeline
+        commissioning = pipeline.commissioning
         readings = Readings(
-            drift_score=pipeline.drift_score(),
+            drift_score=pipeline.normal.drift_score(),
             drifted=pipeline.is_drifted,
             outbox_events=len(self._outbox),
             buffered_windows=len(self._buffer),
@@ -115,6 +116,11 @@ class StatusReporter:
             memory_pss_bytes=self._pss_bytes,
             missing=pipeline.missing,
             sight=pipeline.sight,
+            commissioned_share=commissioning.share,
+            is_provisional=commissioning.is_provisional,
+            clipped_share=commissioning.clipping.share,
+            set_aside_windows=pipeline.set_aside_windows,
+            accepted=pipeline.accepted,
             problems=self._problems(vitals),
         )
         return health_of(vitals, readings, clock_s)
@@ -167,7 +173,7 @@ class StatusReporter:
 
     def _problems(self, vitals: Vitals) -> tuple[str, ...]:
         missing = self._pipeline.missing
-        candidates = (
+        urgent = (
             (
                 vitals.state is AgentState.BLIND,
                 f"blind: the last {vitals.unjudged_run} windows could not be judged: {vitals.unjudged_reason}",
@@ -181,6 +187,8 @@ class StatusReporter:
                 bool(missing) and vitals.state is not AgentState.BLIND,
                 f"no finite number comes from {listed(missing)}; {'the rest is watched' if self._pipeline.is_commissioned else 'commissioning goes on without it'}",
             ),
+        )
+        later = (
             (self._outbox.is_volatile, "the outbox is in memory only: is the disk full or read-only?"),
             (self._outbox.is_failing, "the outbox cannot be written: is the disk full?"),
             (
@@ -188,4 +196,8 @@ class StatusReporter:
                 "no broker: events wait in the outbox",
             ),
         )
-        return tuple(text for is_so, text in candidates if is_so)
+        return (
+            *(text for is_so, text in urgent if is_so),
+            *self._pipeline.problems(),
+            *(text for is_so, text in later if is_so),
+        )

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_agent.status import Status
+from protocol.messages.payloads import Health
 
 __all__ = ["print_status"]
 
@@ -26,6 +27,11 @@ def print_status(status: Status, now_s: float) -> None:
         (
             "score",
             f"{_number(status.last_score)} against {_number(status.threshold)}{', ALARM' if status.alarm_open else ''}",
+        ),
+        ("scale", _scale_of(health)),
+        (
+            "set aside",
+            f"{health.set_aside_windows} windows of alarms and drift; a person may call them normal",
         ),
         (
             "sight",
@@ -51,6 +57,13 @@ def print_status(status: Status, now_s: float) -> None:
     for name, value in rows:
         table.add_row(name, value)
     Console().print(table)
+
+
+def _scale_of(health: Health) -> str:
+    if health.commissioned_share < 1:
+        return f"{health.commissioned_share:.0%} commissioned"
+    provisional = ", provisional: this machine wanders" if health.is_provisional else ""
+    return f"{health.clipped_share:.2%} of recent values at its end{provisional}"
 
 
 def _number(value: float | None) -> str:

@@ -17,6 +17,7 @@ from edge_agent.errors import SourceError
 from edge_agent.health import Interval, LatencyReservoir, Vitals
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.journal import BundleRef
+from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.link import Message
 from edge_agent.outbox import Outbox
@@ -151,7 +152,8 @@ class World:
         self.installation.give(1, is_trial=False, generation=1)
         self.counters = load_counters(self.paths.counters)
         self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now_s=self._wall())
-        self.buffer = Buffer(self.paths.buffer, 6, 1 << 20)
+        self.buffer = Buffer(self.paths.buffer, SPEC, 1 << 20)
+        others = open_stores(self.paths, SPEC, settings.buffer)
         self.polled: DesiredState | None = None
         self.learner = LearnerSupervisor(
             self.paths, start=self._no_learner, refusal=lambda _i, _n: "not in this test", draw=lambda: 0.0
@@ -166,9 +168,10 @@ class World:
         pipeline = Pipeline(
             SPEC,
             settings.detection,
-            memory=DetectionMemory(self.paths),
-            buffer=self.buffer,
+            memory=DetectionMemory(self.paths, SPEC),
+            stores=dataclasses.replace(others, buffer=self.buffer),
             clock=lambda: 0.0,
+            wall=self._wall,
         )
         telemetry = Telemetry(identity, self.outbox, self.link, self.counters, polled=self._take_polled)
         reporter = StatusReporter(

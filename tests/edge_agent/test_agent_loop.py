@@ -20,6 +20,7 @@ from protocol.messages.payloads import (
     DriftReport,
     Health,
     InstallReport,
+    NormalAcceptance,
     TrainingInvitation,
 )
 
@@ -47,7 +48,7 @@ def test_an_anomaly_is_said_once_with_its_raw_window_and_health_counts_it(world:
     assert health.windows_over_threshold >= 20
     assert health.raw_bytes == 120 * 24
     assert health.machine_time_s == 119.0
-    assert health.buffered_windows == 120
+    assert (health.buffered_windows, health.set_aside_windows) == (100, 20)
 
 
 def test_drift_is_said_and_taken_back_when_a_new_release_is_committed(world: World) -> None:
@@ -55,6 +56,7 @@ def test_drift_is_said_and_taken_back_when_a_new_release_is_committed(world: Wor
     world.watch(healthy(200, 3) + 1.0)
     world.installation.give(2, is_trial=True, generation=2)
     world.watch(healthy(10, 4) + 1.0)
+    world.arrive(Kind.NORMAL, NormalAcceptance(counter=1, until_s=world._wall()))
     world.installation.give(2, is_trial=False, generation=2)
     world.watch(healthy(3, 5) + 1.0)
     reports = [r for r in world.said(DriftReport) if isinstance(r, DriftReport)]

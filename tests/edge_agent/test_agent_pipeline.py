@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from agent_world import ARCHITECTURE, SPEC, faulty, healthy, int8_model, make_bu
 
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.kept_rows import open_stores
 from edge_agent.pipeline import Pipeline
-from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
+from models.drift.monitor import DriftVerdict
 from models.errors import ModelFormatError
 from models.standardiser import Standardiser
 from models.thresholds import Closed, Opened
 from protocol.manifest import FeatureSpec
+from protocol.messages.payloads import NormalAcceptance
 
 pytestmark = pytest.mark.edge
 SETTINGS = DetectionSettings(commissioning_windows=60, reference_windows=60)
@@ -34,21 +37,36 @@ class Device:
         self, directory: Path, settings: DetectionSettings = SETTINGS, spec: FeatureSpec = SPEC
     ) -> None:
         self.directory = directory
+        self.paths = StatePaths(directory)
         self.index = 0
-        self.buffer = SampleBuffer(directory / "buffer", len(spec.names), 1 << 20)
+        self.stores = open_stores(self.paths, spec, BufferSettings())
+        self.buffer = self.stores.buffer
         self.pipeline = Pipeline(
             spec,
             settings,
-            memory=DetectionMemory(StatePaths(directory)),
-            buffer=self.buffer,
+            memory=DetectionMemory(self.paths, spec),
+            stores=self.stores,
             clock=lambda: 0.0,
+            wall=self._wall,
         )
+
+    def _wall(self) -> float:
+        return 1_800_000_000.0 + self.index
+
+    def accept(self, counter: int = 1) -> DriftVerdict | None:
+        """A person calls everything that is set aside until now normal."""
+        return self.pipeline.accept_normal(NormalAcceptance(counter=counter, until_s=self._wall()))
 
     def adopt(
         self, sha256: str = V1, *, version: int = 1, threshold: float = 4.0, is_trial: bool = False
     ) -> None:
         manifest = manifest_of(make_bundle(version, threshold=threshold))
         self.pipeline.adopt(manifest, int8_model(), bundle_sha256=sha256, is_trial=is_trial)
+
+    @property
+    def kept(self) -> int:
+        """Rows that may be learnt, now or in a moment, and those that are set aside."""
+        return len(self.buffer) + self.pipeline.set_aside_windows + len(self.pipeline._rows._held)
 
     def watch(self, rows: np.ndarray) -> list[Judged | Unjudged]:
         return [self._observe(row) for row in rows]
@@ -60,8 +78,10 @@ class Device:
         )
 
     def restart(self) -> Device:
-        self.buffer.flush()
-        return Device(self.directory)
+        self.stores.flush()
+        again = Device(self.directory)
+        again.index = self.index
+        return again
 
 
 def _alarms(judgements: list[Judged | Unjudged]) -> list[object]:
@@ -89,7 +109,7 @@ def test_the_first_windows_fit_the_scale_and_then_every_window_is_judged(device:
 
 def test_the_scale_is_applied_exactly_as_the_standardiser_does(device: Device) -> None:
     device.watch(healthy(60) * 3 - 2)
-    standardiser = device.pipeline._commissioning.standardiser
+    standardiser = device.pipeline.commissioning.standardiser
     assert isinstance(standardiser, Standardiser)
     for row in np.concatenate([healthy(20, 5), faulty(5) * 100, -faulty(5) * 100]):
         assert np.array_equal(device.pipeline.standardise(row), standardiser.apply(row))
@@ -150,6 +170,7 @@ def test_a_commit_makes_the_newest_windows_the_new_normal(device: Device) -> Non
     device.adopt(V2, version=2, is_trial=True)
     device.watch(healthy(10, 4) * 0.5 + 0.8)
     assert device.pipeline.is_drifted
+    device.accept()
     recovered = device.pipeline.commit()
     assert recovered is not None
     assert not recovered.drifted
@@ -161,6 +182,7 @@ def test_a_release_committed_while_the_agent_was_down_ends_the_drift_too(device:
     device.watch(healthy(200))
     device.watch(healthy(200, 3) * 0.5 + 0.8)
     assert device.pipeline.is_drifted
+    device.accept()
     device.pipeline.save()
     again = device.restart()
     manifest = manifest_of(make_bundle(2))
@@ -171,13 +193,13 @@ def test_a_release_committed_while_the_agent_was_down_ends_the_drift_too(device:
 
 def test_a_trial_that_is_rolled_back_leaves_threshold_and_drift_as_they_were(device: Device) -> None:
     device.watch(healthy(200))
-    threshold, score = device.pipeline.threshold, device.pipeline.drift_score()
+    threshold, score = device.pipeline.threshold, device.pipeline.normal.drift_score()
     device.adopt(V2, version=2, threshold=0.5, is_trial=True)
     assert device.pipeline.threshold != threshold
     device.watch(faulty(20))
     device.adopt(V1)
     assert device.pipeline.threshold == threshold
-    assert device.pipeline.drift_score() == score
+    assert device.pipeline.normal.drift_score() == score
 
 
 def test_another_model_starts_with_a_closed_alarm(device: Device) -> None:
@@ -237,7 +259,9 @@ def test_a_score_that_is_no_number_is_the_models_fault(device: Device, score: fl
         def infer_and_score(self, x: np.ndarray) -> tuple[np.ndarray, float]:
             return x, score
 
-    device.pipeline._model = Sick()  # type: ignore[assignment] # a model that LiteRT would not make
+    running = device.pipeline._running
+    assert running is not None
+    device.pipeline._running = dataclasses.replace(running, model=Sick())  # type: ignore[assignment] # a model that LiteRT would not make
     (unjudged,) = device.watch(healthy(1))
     assert isinstance(unjudged, Unjudged)
     assert unjudged.is_model_error
@@ -263,7 +287,7 @@ def test_a_scale_of_another_machine_is_refused(device: Device, caplog: pytest.Lo
     device.watch(healthy(100))
     other = FeatureSpec(kind="passthrough", names=("a", "b"))
     assert not Device(device.directory, spec=other).pipeline.is_commissioned
-    assert "6 features" in caplog.text
+    assert "state_foreign" in caplog.text
     assert ARCHITECTURE.feature_count == 6
 
 

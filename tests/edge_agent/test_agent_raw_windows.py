@@ -23,9 +23,9 @@ from edge_agent.detection_memory import DetectionMemory
 from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.acceptance import Requirements, check_fit
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.kept_rows import open_stores
 from edge_agent.pipeline import Pipeline
-from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
 from models.bundles import ModelBundle, bundle_files, make_golden_vectors, read_bundle
 from models.drift.reference import fit_reference
@@ -37,7 +37,7 @@ from models.thresholds import Opened
 from models.training_model import TrainingModel
 from protocol.bundle import VerifiedBundle, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
-from protocol.messages.payloads import DesiredState
+from protocol.messages.payloads import DesiredState, NormalAcceptance
 from protocol.names import release_id
 from protocol.training import TrainingSettings
 
@@ -77,13 +77,15 @@ class Device:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.index = directory, 0
-        self.buffer = SampleBuffer(directory / "buffer", SPEC.feature_count, 1 << 20)
+        stores = open_stores(StatePaths(directory), SPEC, BufferSettings())
+        self.buffer = stores.buffer
         self.pipeline = Pipeline(
             SPEC,
             SETTINGS,
-            memory=DetectionMemory(StatePaths(directory)),
-            buffer=self.buffer,
+            memory=DetectionMemory(StatePaths(directory), SPEC),
+            stores=stores,
             clock=lambda: 0.0,
+            wall=lambda: float(self.index),
         )
         release = bundle()
         self.pipeline.adopt(
@@ -134,7 +136,7 @@ def test_an_alarm_names_the_channel_that_went_wrong_and_no_sample_of_it(device: 
 
 
 def test_each_channel_keeps_its_own_scale_and_a_restart_remembers_it(device: Device) -> None:
-    standardiser = device.pipeline._commissioning.standardiser
+    standardiser = device.pipeline.commissioning.standardiser
     assert standardiser is not None
     assert len(standardiser.mean) == len(standardiser.std) == 2
     np.testing.assert_allclose(standardiser.mean, UNITS[1], atol=0.1 * UNITS[0].max())
@@ -178,6 +180,7 @@ def test_a_dead_channel_is_filled_from_the_other_and_both_dead_are_not_judged(de
 
 def test_the_device_learns_from_the_rows_it_kept(device: Device) -> None:
     device.watch(vibration(200, 7, lag=1.6))
+    device.pipeline.accept_normal(NormalAcceptance(counter=1, until_s=1e9))
     rows = device.buffer.newest(200).rows
     release = bundle()
     model = TrainingModel(release.training_model, release.architecture)
@@ -209,9 +212,9 @@ def test_the_release_fits_sources_of_the_same_windows_and_no_others() -> None:
         check_fit(manifest, desired, Requirements(family=FAMILY, features=features))
 
     fits(SPEC)
-    with pytest.raises(ReleaseRefusedError, match="window_samples 12; this device's source gives 24"):
+    with pytest.raises(ReleaseRefusedError, match="window_samples 12 there, 24 here"):
         fits(raw_spec(SPEC.names, 24, sample_rate_hz=1000.0))
-    with pytest.raises(ReleaseRefusedError, match="kind 'raw'; this device's source gives 'passthrough'"):
+    with pytest.raises(ReleaseRefusedError, match="kind 'raw' there, 'passthrough' here"):
         fits(passthrough_spec(SPEC.names))
 
 

@@ -30,6 +30,7 @@ from protocol.messages.payloads import (
     Death,
     DesiredState,
     Health,
+    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.edge
 NOW = 1_800_000_000.0
 IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
 ACK_TOPIC, DESIRED_TOPIC = "fedge/v1/demo/pump-07/ack", "fedge/v1/demo/pump-07/desired"
+NORMAL_TOPIC = "fedge/v1/demo/pump-07/normal"
 TRAINING_TOPIC = "fedge/v1/demo/training/pump"
 
 
@@ -117,6 +119,7 @@ INVITATION = TrainingInvitation(
     issued_at=NOW,
     expires_at=NOW + 60,
 )
+NORMAL = NormalAcceptance(counter=3, until_s=NOW)
 DESIRED = DesiredState(
     execution="e1",
     release="pump/2",
@@ -220,10 +223,13 @@ def test_only_death_is_retained_and_the_will_has_sequence_zero(telemetry: Teleme
 def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Telemetry, link: FakeLink) -> None:
     link.arrive(TRAINING_TOPIC, INVITATION)
     link.arrive(DESIRED_TOPIC, DESIRED)
+    link.arrive(NORMAL_TOPIC, NORMAL)
     link.arrive(TRAINING_TOPIC, b"")
     link.arrive(DESIRED_TOPIC, b"")
+    link.arrive(NORMAL_TOPIC, b"")
     downlink = telemetry.receive()
     assert downlink.desired == (DESIRED,)
+    assert downlink.normal == (NORMAL,)
     assert downlink.invitations == (INVITATION, None)
 
 
@@ -273,7 +279,7 @@ def test_poison_is_counted_and_told_in_one_line(
 
 
 def test_a_device_listens_to_its_own_topics_and_its_familys_training() -> None:
-    assert set(subscriptions(IDENTITY)) == {ACK_TOPIC, DESIRED_TOPIC, TRAINING_TOPIC}
+    assert set(subscriptions(IDENTITY)) == {ACK_TOPIC, DESIRED_TOPIC, NORMAL_TOPIC, TRAINING_TOPIC}
 
 
 def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:

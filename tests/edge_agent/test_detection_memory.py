@@ -16,6 +16,7 @@ from edge_agent.episodes import Episode, RememberedEpisodes
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
+from models.features import passthrough_spec
 from models.standardiser import Standardiser
 from models.thresholds import PersonalThreshold
 from protocol.messages.payloads import AnomalyClosed
@@ -23,11 +24,12 @@ from protocol.messages.payloads import AnomalyClosed
 pytestmark = pytest.mark.edge
 SCALE = Standardiser(mean=(1.0, -2.0), std=(0.5, 3.0), fitted_on=100)
 SENSORS = ("a", "b")
+COLUMNS = passthrough_spec(SENSORS)
 
 
 @pytest.fixture
 def memory(tmp_path: Path) -> DetectionMemory:
-    return DetectionMemory(StatePaths(tmp_path))
+    return DetectionMemory(StatePaths(tmp_path), COLUMNS)
 
 
 def monitor(windows: int = 20) -> DriftMonitor:
@@ -42,7 +44,7 @@ def monitor(windows: int = 20) -> DriftMonitor:
 def test_a_new_device_remembers_nothing_and_says_nothing(
     memory: DetectionMemory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert memory.load_standardiser(2) is None
+    assert memory.load_standardiser() is None
     assert memory.load_remembered() == Remembered(
         bundle_sha256="", threshold=None, episodes=RememberedEpisodes()
     )
@@ -66,8 +68,8 @@ def test_what_was_saved_is_there_after_a_restart(memory: DetectionMemory, tmp_pa
     memory.save_standardiser(SCALE)
     memory.save_remembered(remembered)
     memory.save_drift(monitor())
-    again = DetectionMemory(StatePaths(tmp_path))
-    assert again.load_standardiser(2) == SCALE
+    again = DetectionMemory(StatePaths(tmp_path), COLUMNS)
+    assert again.load_standardiser() == SCALE
     assert again.load_remembered() == remembered
     found = again.load_drift(SENSORS, DriftSettings())
     assert found is not None
@@ -84,13 +86,15 @@ def test_what_was_saved_is_there_after_a_restart(memory: DetectionMemory, tmp_pa
         {"std": (1.0, 0.0)},
         {"std": (-1.0, 1.0)},
         {"std": (0.0, 0.0)},
+        {"unscaled": (2,)},
+        {"unseen": (-1,)},
     ],
 )
 def test_a_scale_that_does_not_fit_the_source_is_not_used(
     memory: DetectionMemory, caplog: pytest.LogCaptureFixture, scale: dict
 ) -> None:
     memory.save_standardiser(msgspec.structs.replace(SCALE, **scale))
-    assert memory.load_standardiser(2) is None
+    assert memory.load_standardiser() is None
     assert "the source delivers 2; commissioning again" in caplog.text
 
 
@@ -98,7 +102,7 @@ def test_a_scale_that_is_not_finite_is_not_used(memory: DetectionMemory, tmp_pat
     for number in ("1e999", "-1e999"):
         text = f'{{"mean": [1.0, {number}], "std": [1.0, 1.0], "fitted_on": 1}}'
         StatePaths(tmp_path).standardiser.write_text(text)
-        assert memory.load_standardiser(2) is None
+        assert memory.load_standardiser() is None
     assert math.isinf(float("1e999"))
 
 
@@ -110,7 +114,7 @@ def test_a_damaged_file_is_reported_in_one_line_and_treated_as_missing(
     for path in (paths.standardiser, paths.drift):
         path.write_bytes(content)
     paths.detection.write_bytes(content if content != b'{"mean": 1}' else b'{"episodes": 1}')
-    assert memory.load_standardiser(2) is None
+    assert memory.load_standardiser() is None
     assert memory.load_remembered() == Remembered()
     assert memory.load_drift(SENSORS, DriftSettings()) is None
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3

@@ -112,7 +112,7 @@ def test_a_deaf_threshold_shows_where_no_other_figure_does(world: World) -> None
     pipeline = world.agent._pipeline
     threshold = pipeline.threshold
     assert threshold is not None
-    pipeline.threshold = msgspec.structs.replace(threshold, value=63.0)
+    pipeline.normal.threshold = msgspec.structs.replace(threshold, value=63.0)
     pipeline._renew_estimates()
     watch_long(world, healthy(40, 2))
     health = world.said(Health)[-1]

@@ -96,12 +96,12 @@ def test_an_estimate_is_nobodys_fault(device: Device, gone: int) -> None:
 
 
 def test_what_was_not_measured_is_not_kept_and_estimates_come_from_before(device: Device) -> None:
-    before = len(device.buffer)
+    before = device.kept
     device.watch(without(healthy(200, 6), 3))
-    assert len(device.buffer) == before
+    assert device.kept == before
     assert np.isfinite(device.buffer.newest(1000).rows).all()
     device.watch(healthy(5, 7))
-    assert len(device.buffer) == before + 5
+    assert device.kept == before + 5
 
 
 def test_a_sensor_that_comes_back_is_no_longer_missing(device: Device) -> None:
@@ -244,11 +244,11 @@ def test_values_that_flicker_neither_alarm_nor_break_anything(
     device.watch(healthy(150))
     rows = healthy(200, seed % 1000)
     whole = share_over(device.watch(rows))
-    kept, rng = len(device.buffer), np.random.default_rng(seed)
+    kept, rng = device.kept, np.random.default_rng(seed)
     gaps = rng.random(rows.shape) < share
     rows[gaps] = rng.choice([np.nan, np.inf, -np.inf], size=int(gaps.sum()))
     judged = device.watch(rows)
     is_judged = [isinstance(j, Judged) for j in judged]
     assert is_judged == (2 * gaps.sum(axis=1) <= FEATURES).tolist()
-    assert len(device.buffer) == kept + int((~gaps.any(axis=1)).sum())
+    assert device.kept == kept + int((~gaps.any(axis=1)).sum())
     assert share_over(judged) <= whole + 0.02
