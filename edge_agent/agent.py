@@ -263,7 +263,7 @@ class Agent:
                 if recovered is not None:
                     self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
             except ModelError as error:
-                self._model_error = f"the model of {active.release} cannot be loaded: {error}"
+                self._model_error = f"{active.release} cannot be used: {error}"
                 self._complain("release_not_adopted", self._model_error)
         elif was_trial and not active.is_trial:
             log.info("release_committed release=%s", active.release)

@@ -23,16 +23,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
 from models.drift.reference import fit_reference
+from models.features import passthrough_spec
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.identity import private_key_pem
-from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
+from protocol.manifest import Manifest, ThresholdSpec
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "models" / "golden"
 FEATURES = 6
 NAMES = tuple(f"feature-{i}" for i in range(FEATURES))
-SPEC = FeatureSpec(kind="passthrough", names=NAMES)
+SPEC = passthrough_spec(NAMES)
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = TrustedKeys([RELEASE_KEY.public_key()])
@@ -103,7 +104,7 @@ def write_device(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
-    np.savez(directory / "rows.npz", rows=rows)
+    np.savez(directory / "rows.npz", rows=rows, feature_names=np.array(NAMES))
     (directory / "machine.json").write_text(json.dumps({"rows": [0, len(rows)], "loop": True}))
     config = directory / "agent.toml"
     config.write_text(

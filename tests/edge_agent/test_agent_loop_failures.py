@@ -44,7 +44,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_the_installer_with_every_windo
     world.watch(healthy(5))
     errors = [error for _, error in world.installation.windows]
     assert len(errors) == 5
-    assert all("cannot be loaded" in (error or "") for error in errors)
+    assert all("pump/2 cannot be used" in (error or "") for error in errors)
     world.watch(faulty(5))
     (anomaly,) = world.said(AnomalyEvent)
     assert isinstance(anomaly, AnomalyEvent)
