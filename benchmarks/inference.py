@@ -29,9 +29,9 @@ import reference_training
 
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.judgement import Judged
+from edge_agent.kept_rows import open_stores
 from edge_agent.pipeline import Pipeline
-from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
@@ -158,9 +158,10 @@ def measure_windows(repeats: int) -> None:
         pipeline = Pipeline(
             manifest.features,
             DetectionSettings(),
-            memory=DetectionMemory(paths),
-            buffer=SampleBuffer(paths.buffer, sensors, 8 << 20),
+            memory=DetectionMemory(paths, manifest.features),
+            stores=open_stores(paths, manifest.features, BufferSettings()),
             clock=time.perf_counter,
+            wall=time.time,
         )
         pipeline.adopt(manifest, content, bundle_sha256="0" * 64, is_trial=False)
 

@@ -16,9 +16,9 @@ from test_agent_pipeline import Device
 from edge_agent.commands.status_table import print_status
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.kept_rows import open_stores
 from edge_agent.pipeline import Pipeline
-from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
 from models.features import vibration_spec
 from models.thresholds import Opened
@@ -205,9 +205,10 @@ def test_a_dead_channel_of_vibration_leaves_the_other_watched(tmp_path: Path) ->
     pipeline = Pipeline(
         spec,
         DetectionSettings(commissioning_windows=60),
-        memory=DetectionMemory(StatePaths(tmp_path)),
-        buffer=SampleBuffer(tmp_path / "buffer", 48, 1 << 20),
+        memory=DetectionMemory(StatePaths(tmp_path), spec),
+        stores=open_stores(StatePaths(tmp_path), spec, BufferSettings()),
         clock=lambda: 0.0,
+        wall=lambda: 0.0,
         open_model=lambda *_: MeanSquare(),
     )
     pipeline.adopt(
