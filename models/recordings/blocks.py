@@ -22,7 +22,11 @@ _QUOTE: Final = ord('"')
 
 def fast_rows(block: bytes, layout: Layout) -> NDArray[np.float32] | None:
     """The values (rows, picked columns) of whole lines; None where a closer look is needed, such as at blank lines, comments or faults."""
-    if block.startswith(b"#") or b"\n#" in block or b"\0" in block or block.isspace():
+    if (
+        block.startswith((b"#", b"\n"))
+        or any(odd in block for odd in (b"\n#", b"\n\n", b"\0"))
+        or block.isspace()
+    ):
         return None
     rows = _regular_rows(block, layout)
     if not rows:

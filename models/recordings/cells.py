@@ -120,20 +120,20 @@ def split_line(text: str, delimiter: str) -> list[str]:
 
 
 def slow_rows(block: bytes, first_line: int, layout: Layout) -> tuple[NDArray[np.float32], int]:
-    """The values (rows, picked columns) of whole lines, and how many lines were comments (#); blank ones are passed over.
+    """The values (rows, picked columns) of whole lines, and how many lines have none: blank ones, and comments (#).
 
     Raises:
         RecordingError: with file, line and column of the first cell, or line, that is none.
     """
-    rows, comments = [], 0
+    rows, passed_over = [], 0
     for line, raw in enumerate(block.split(b"\n")[:-1], first_line):
         where = f"{layout.where}:{line}"
         text = decoded(raw, where)
-        if text.startswith("#"):
-            comments += 1
-        elif text.strip() or (text and layout.delimiter.isspace()):
+        if text.startswith("#") or not (text.strip() or (text and layout.delimiter.isspace())):
+            passed_over += 1
+        else:
             rows.append(_numbers(text, where, layout))
-    return np.array(rows, np.float32).reshape(len(rows), len(layout.places)), comments
+    return np.array(rows, np.float32).reshape(len(rows), len(layout.places)), passed_over
 
 
 def decoded(raw: bytes, where: str) -> str:

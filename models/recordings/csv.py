@@ -84,11 +84,11 @@ def read_csv(path: Path, *, columns: Sequence[str] = (), delimiter: str = ",") -
         if not most_rows:
             raise RecordingError(f"{path}: the recording has a header but no rows{_torn(survey)}")
         check_size((most_rows, len(layout.places)), str(path))
-        rows, comments = _read_rows(file, size, survey, layout, most_rows)
+        rows, passed_over = _read_rows(file, size, survey, layout, most_rows)
     if not len(rows):
         raise RecordingError(f"{path}: the recording has a header but no rows{_torn(survey)}")
-    if comments:
-        notes.append(f"{comments} lines that begin with # were left out")
+    if passed_over:
+        notes.append(f"{passed_over} lines without cells, blank ones and comments (#), were passed over")
     if survey.torn:
         notes.append(f"the last line was left out{_torn(survey)}")
     names = tuple(layout.names[place] for place in layout.places)
@@ -107,7 +107,7 @@ def _read_rows(
     file: BinaryIO, size: int, survey: _Survey, layout: Layout, most_rows: int
 ) -> tuple[NDArray[np.float32], int]:
     rows = np.empty((most_rows, len(layout.places)), np.float32)
-    used = comments = 0
+    used = passed_over = 0
     for first, lines, block in _blocks(file, size, layout.where):
         skipped = min(max(survey.header_line + 1 - first, 0), lines)
         body = block.split(b"\n", skipped)[skipped] if skipped else block
@@ -116,14 +116,14 @@ def _read_rows(
         values = fast_rows(body, layout)
         if values is None:
             values, more = slow_rows(body, first + skipped, layout)
-            comments += more
+            passed_over += more
         if used + len(values) > most_rows:
             raise RecordingError(
                 f"{layout.where} changed while it was read; read it when its recorder has closed it"
             )
         rows[used : used + len(values)] = values
         used += len(values)
-    return rows[:used], comments
+    return rows[:used], passed_over
 
 
 def _blocks(file: BinaryIO, size: int, where: str) -> Iterator[tuple[int, int, bytes]]:

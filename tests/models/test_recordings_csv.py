@@ -66,6 +66,12 @@ def test_the_same_numbers_are_read_however_a_program_writes_them(tmp_path: Path,
     np.testing.assert_array_equal(found.rows, rows([1, 2], [3, 4]))
 
 
+def test_lines_without_cells_are_counted(tmp_path: Path) -> None:
+    found = read(tmp_path, "a\n1\n\n# oiled\n  \nNA\n2\n")
+    np.testing.assert_array_equal(found.rows, rows([1], [NAN], [2]))
+    assert found.notes[0] == "3 lines without cells, blank ones and comments (#), were passed over"
+
+
 def test_columns_come_in_the_order_asked_for(tmp_path: Path) -> None:
     found = read(tmp_path, "t;a;b\n0;1;2\n1;3;4\n", columns=("b", "a"), delimiter=";")
     assert found.names == ("b", "a")
@@ -326,6 +332,14 @@ def test_a_fault_far_inside_is_found_with_its_line(tmp_path: Path) -> None:
     assert "x.csv:54323: column 'b' holds 'x'" in refusal(tmp_path, "a,b\n" + "".join(lines))
 
 
+def test_a_line_end_of_two_bytes_may_lie_on_the_edge_of_a_block(tmp_path: Path) -> None:
+    for padding in range(4):
+        lines = ["1,2\r\n"] * 60_000
+        lines[59_000] = "1,x\r\n"
+        said = refusal(tmp_path, "a,b" + " " * padding + "\r\n" + "".join(lines))
+        assert "x.csv:59002: column 'b' holds 'x'" in said
+
+
 CELL = st.one_of(
     st.sampled_from(
         [
@@ -378,6 +392,17 @@ def test_numbers_empty_cells_words_and_quotes_go_the_fast_way() -> None:
     layout = Layout(where="x", delimiter=",", names=("t", "a", "b"), places=(1, 2))
     for block in (b"x,1,2\n", b"x,,2\n", b"x,1,\n", b'"x","1","2"\n', b"x,NA,true\n", b'x,"",null\n'):
         assert fast_rows(block, layout) is not None, block
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b'5,"x,6"\n', b"1,2,3\n#4,5,6\n", b'1,"2"0,3\n', b"1,2\n", b"1,2,3,4\n2,3\n", b"\n", b"1,2,inf\n"],
+)
+def test_what_the_fast_way_would_misread_it_leaves_alone(block: bytes) -> None:
+    for places in ((0,), (1,), (2,)):
+        layout = Layout(where="x", delimiter=",", names=("a", "b", "c"), places=places)
+        if not block.endswith(b"inf\n") or 2 in places:
+            assert fast_rows(block, layout) is None
 
 
 @given(

@@ -322,6 +322,37 @@ def test_a_zip_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+def test_a_directory_that_python_would_make_too_much_of_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    content = saved(tmp_path, a=ROWS).read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    long = content[: end + 12] + struct.pack("<I", 5 << 20) + content[end + 16 :]
+    for crafted, said in (
+        (long, "has a directory of more than 4,194,304 bytes"),
+        (content[:end] + b"PK\x06\x07" + bytes(16) + content[end:], "more than 4 GiB or 65,535 arrays"),
+    ):
+        (tmp_path / "x.npz").write_bytes(crafted)
+        assert said in refusal(tmp_path / "x.npz")
+
+
+def test_a_header_is_read_only_as_far_as_headers_go(tmp_path: Path) -> None:
+    length = 20 << 20
+    member = b"\x93NUMPY\x02\x00" + struct.pack("<I", length) + b" " * length
+    path = zipped(tmp_path, {"a.npy": member}, zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    assert "its header of 20971520 bytes is cut off or too long" in refusal(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_tables_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, a=ROWS, b=ROWS)
+    monkeypatch.setattr("models.recordings.recording.MAXIMUM_BYTES", 2 * ROWS.nbytes)
+    assert list(read_tables(path).tables) == ["a", "b"]
+    monkeypatch.setattr("models.recordings.recording.MAXIMUM_BYTES", 2 * ROWS.nbytes - 1)
+    with pytest.raises(RecordingError, match=r"x\.npz up to 'b' has shape"):
+        read_tables(path)
+
+
 def test_bit_rot_is_found_by_the_checksum(tmp_path: Path) -> None:
     path = saved(tmp_path, a=ROWS)
     content = path.read_bytes()
