@@ -52,6 +52,7 @@ class Gaps:
         self._healthy_rows = healthy_rows
         self._imputer: Imputer | None = None
         self._runs = np.zeros(len(sensors.parts), np.int64)
+        self._which, self._lacking = b"", np.zeros(len(sensors.parts), bool)
         self.is_any = False
 
     @property
@@ -73,8 +74,11 @@ class Gaps:
 
     def note(self, missing: Bools) -> None:
         """A window whose values (F,) are `missing`, at least one."""
-        lacking = self._sensors.missing_parts(missing)
-        self._runs = np.where(lacking, self._runs + 1, 0)
+        which = missing.tobytes()
+        if not self.is_any or which != self._which:
+            self._which, self._lacking = which, self._sensors.missing_parts(missing)
+            self._runs[~self._lacking] = 0
+        self._runs += self._lacking
         self.is_any = True
 
     def fill(self, row: Float, missing: Bools) -> Float | None:

@@ -48,6 +48,7 @@ _ENVELOPE_FROM: Final = 0.15
 """The envelope is taken above this share of the sampling rate, beyond shaft harmonics, where casings resonate."""
 _TINY: Final = 1e-12
 """Added before a logarithm or division, so that a dead (all-zero) sensor gives finite features."""
+_MISSING: Final = np.array(np.nan, np.float32)
 _SHORTEST_WINDOW: Final = 256
 _LARGEST_SAMPLE: Final = 1e8
 """Fourth powers of what lies below, summed over a window, are float32 numbers still; no accelerometer comes near."""
@@ -234,7 +235,7 @@ class _VibrationFeatures:
 
 def _without_infinity(row: NDArray[np.float32]) -> NDArray[np.float32]:
     finite = np.isfinite(row)
-    return row if finite.all() else np.where(finite, row, np.float32(np.nan))
+    return row if finite.all() else np.where(finite, row, _MISSING)
 
 
 def _starts(frequency: NDArray[np.floating], edges_hz: Sequence[float]) -> NDArray[np.intp]:

@@ -19,7 +19,7 @@ ed., Wiley 2019), Section 11.2.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ ROWS_FOR_IMPUTATION: Final = 1024
 _WIDEST: Final = 256
 """Values of a row that are filled from each other: 256 kB of precision."""
 
+_LOWEST: Final = np.array(-CLIP, np.float32)
+_HIGHEST: Final = np.array(CLIP, np.float32)
+
 _FEWEST_ROWS: Final = 20
 _SMALLEST_VARIANCE: Final = 1e-6
 _REMEMBERED_GAPS: Final = 16
@@ -41,6 +44,14 @@ _REMEMBERED_GAPS: Final = 16
 
 Float = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+
+class _Gain(NamedTuple):
+    """Indices of missing values (m,), the matrix (width, m) that gives them of the others' deviations, their means (m,)."""
+
+    holes: NDArray[np.intp]
+    matrix: Float
+    mean: Float
 
 
 class Imputer:
@@ -63,29 +74,33 @@ class Imputer:
             covariance *= len(rows) / (len(rows) + self._width)
             np.fill_diagonal(covariance, x.var(axis=0) + _SMALLEST_VARIANCE)
             self._precision = np.linalg.inv(covariance)
-        self._gains: dict[bytes, tuple[NDArray[np.intp], Float]] = {}
+        self._gains: dict[bytes, _Gain] = {}
 
     def fill(self, row: Float, missing: Bools) -> Float:
         """A new row (F,): where `missing` (F,) is true the conditional mean, else what `row` (F,) says."""
-        filled = np.array(row, np.float32)
-        instants, gaps = filled.reshape(-1, self._width), missing.reshape(-1, self._width)
-        for gap in gaps if len(gaps) == 1 else np.unique(gaps, axis=0):
-            holes, gain = self._gain(gap)
-            if len(holes):
-                at = slice(None) if len(gaps) == 1 else (gaps == gap).all(axis=1)
-                there = instants[at]
-                off = there - self._mean
-                off[:, holes] = 0.0
-                estimate = off @ gain
-                estimate += self._mean[holes]
-                np.maximum(estimate, -CLIP, out=estimate)
-                np.minimum(estimate, CLIP, out=estimate)
-                there[:, holes] = estimate
-                instants[at] = there
+        if len(row) == self._width:
+            return self._fill(row, missing)
+        instants, gaps = row.reshape(-1, self._width), missing.reshape(-1, self._width)
+        filled = np.array(instants)
+        for gap in np.unique(gaps, axis=0):
+            at = (gaps == gap).all(axis=1)
+            filled[at] = self._fill(instants[at], gap)
+        return filled.reshape(-1)
+
+    def _fill(self, values: Float, gap: Bools) -> Float:
+        """New values (width,) or (n, width) that all have the same gap (width,)."""
+        holes, gain, mean = self._gain(gap)
+        filled = values.copy()
+        off = values - self._mean
+        off.T[holes] = 0.0
+        estimate = off.dot(gain)
+        estimate += mean
+        np.maximum(estimate, _LOWEST, out=estimate)
+        np.minimum(estimate, _HIGHEST, out=estimate)
+        filled.T[holes] = estimate.T
         return filled
 
-    def _gain(self, gap: Bools) -> tuple[NDArray[np.intp], Float]:
-        """Indices of the missing values (m,), and the matrix (width, m) that gives them of the others' deviations."""
+    def _gain(self, gap: Bools) -> _Gain:
         key = gap.tobytes()
         known = self._gains.get(key)
         if known is None:
@@ -96,5 +111,5 @@ class Imputer:
             if 0 < len(holes) < self._width:
                 precision = self._precision[holes]
                 gain[~gap] = -np.linalg.solve(precision[:, holes], precision[:, ~gap]).T
-            known = self._gains[key] = (holes, gain)
+            known = self._gains[key] = _Gain(holes, gain, self._mean[holes])
         return known

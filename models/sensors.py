@@ -36,6 +36,9 @@ _SMALLEST_SPREAD: Final = 1e-3
 """Added before the logarithm, in units of healthy variation: a stuck channel stays finite, and constant."""
 
 
+_NOTHING: Final = np.array(np.nan, np.float32)
+
+
 class SensorView:
     """What `spec` says about the values of a row.
 
@@ -113,7 +116,9 @@ class SensorView:
 
     def watch_all_but(self, row: Float, missing: NDArray[np.bool_]) -> Float:
         """`watch` of one row (F,), NaN for the sensors of which something was `missing` (F,)."""
-        watched = np.array(self.watch(row))
+        if self._samples == 1:
+            return np.where(missing, _NOTHING, row)
+        watched = self.watch(row)
         watched.reshape(-1, len(self.names))[:, self.missing_sensors(missing)] = np.nan
         return watched
 

@@ -96,6 +96,7 @@ class DriftMonitor:
 
     Attributes:
         reference: what is normal at the moment.
+        drifted: that of the verdict, at no cost.
     """
 
     def __init__(
@@ -116,7 +117,9 @@ class DriftMonitor:
         self._rows = np.empty((_COUNTED_TOGETHER, reference.sensors + 1), np.float32)
         self._filled = self._watched = self._calm = self._windows = 0
         self._due = self._settings.block
-        self._verdict = DriftVerdict(score=0.0, drifted=False, findings=(), windows=0)
+        self._score = 0.0
+        self.drifted = False
+        self._verdict: DriftVerdict | None = None
 
     def update(self, x: NDArray[np.floating], score: float) -> None:
         """Add one window: x standardised (F,), NaN where a sensor is missing, `score` ≥ 0; without one it is skipped."""
@@ -128,7 +131,14 @@ class DriftMonitor:
             self._evaluate()
 
     def verdict(self) -> DriftVerdict:
-        """The verdict over all evaluated blocks; cheap, the same object until the next block is full."""
+        """The verdict over all evaluated blocks; the same object until the next block is full."""
+        if self._verdict is None:
+            self._verdict = DriftVerdict(
+                score=self._score,
+                drifted=self.drifted,
+                findings=self._findings() if self._score >= 1.0 else (),
+                windows=self._windows,
+            )
         return self._verdict
 
     def state(self) -> bytes:
@@ -137,7 +147,7 @@ class DriftMonitor:
         counters = {
             "calm": self._calm,
             "windows": self._windows,
-            "drifted": int(self._verdict.drifted),
+            "drifted": int(self.drifted),
             "watched": self._watched,
             "due": self._due,
         }
@@ -183,7 +193,7 @@ class DriftMonitor:
         block = settings.closer_block if settings.closer_above <= score < 1.0 else settings.block
         self._due = min(self._filled + block, _COUNTED_TOGETHER)
         self._windows += fresh
-        drifted = self._verdict.drifted
+        drifted = self.drifted
         if score >= 1.0:
             drifted, self._calm = True, 0
         elif drifted:
@@ -192,8 +202,8 @@ class DriftMonitor:
         self._judge(score, drifted=drifted)
 
     def _judge(self, score: float, *, drifted: bool) -> None:
-        findings = self._findings() if score >= 1.0 else ()
-        self._verdict = DriftVerdict(score=score, drifted=drifted, findings=findings, windows=self._windows)
+        # What a verdict says beyond this is put together only when it is asked for: a dead sensor is drift for months.
+        self._score, self.drifted, self._verdict = score, drifted, None
 
     def _findings(self) -> tuple[DetectorFinding, ...]:
         """Everything over its threshold, worst first."""
