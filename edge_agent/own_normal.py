@@ -49,8 +49,9 @@ FEWEST_ROWS: Final = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunningRelease:
-    """The release that judges windows now; `is_trial`: it still has to prove itself."""
+    """The release that judges windows now, by `name` too; `is_trial`: it still has to prove itself."""
 
+    name: str
     manifest: Manifest
     model: WindowModel
     bundle_sha256: str
@@ -185,11 +186,10 @@ class OwnNormal:
         if self._drift is None:
             return None
         self._drift.update(columns, score)
-        verdict = self._drift.verdict()
-        if verdict.drifted == self.is_drifted:
+        if self._drift.drifted == self.is_drifted:
             return None
-        self._note_drift(is_drifted=verdict.drifted)
-        return verdict
+        self._note_drift(is_drifted=self._drift.drifted)
+        return self._drift.verdict()
 
     def save(self) -> None:
         """Let the drift monitor's state survive a restart."""

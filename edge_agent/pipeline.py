@@ -192,7 +192,11 @@ class Pipeline:
             self._end_episode()
         self._renew_estimates()
         self._running = running = RunningRelease(
-            manifest=manifest, model=model, bundle_sha256=bundle_sha256, is_trial=is_trial
+            name=manifest.release,
+            manifest=manifest,
+            model=model,
+            bundle_sha256=bundle_sha256,
+            is_trial=is_trial,
         )
         return self.normal.settle(running) if self.is_commissioned else None
 
@@ -299,7 +303,7 @@ class Pipeline:
         if not math.isfinite(score):
             return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
         threshold = in_force.value
-        alarm = self._episodes.update(score, threshold, window, running.manifest.release)
+        alarm = self._episodes.update(score, threshold, window, running.name)
         self._sight.see(row, missing, is_over=not score <= threshold)
         drift = None if running.is_trial else self._watch_drift(row, score, missing)
         if alarm is None:
