@@ -44,6 +44,10 @@ SMALLEST_EIGENVALUE: Final = 1e-2
 """Squared healthy deviations. int8 inputs come in steps of 1/16; a direction that varies less than that must not decide."""
 
 
+NEXT_TO_NOTHING: Final = 1e-4
+"""A weight that moves an output by a thousandth of a deviation at most."""
+
+
 def fits_a_linear_detector(architecture: Architecture) -> bool:
     """Whether this layout can hold one: dense, an autoencoder, with a hidden layer."""
     return architecture.kind == "dense-autoencoder" and len(architecture.layers) > 2
@@ -123,6 +127,9 @@ def _embed(
         if layer == last:
             kernel[:], bias[:] = 0.0, mean - LIFT * outward.sum(axis=0)
             kernel[:rank] = outward
+            if not rank:
+                # int8 counts a bias in steps of the weights beside it; beside none but zeros it would be lost.
+                kernel[:] = NEXT_TO_NOTHING
         elif layer == 0:
             kernel[:, :rank], bias[:rank] = inward, LIFT - mean @ inward
         else:

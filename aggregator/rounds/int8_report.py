@@ -46,6 +46,9 @@ PROBES: Final = 512
 
 _SMALLEST: Final = 1e-12
 
+_LEAST_POWER: Final = 0.01
+"""Of the windows'. A detector of one column answers each with its mean, which is zero but for luck: no error is small beside that."""
+
 _PULLS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """How far from the mean window a classifier's probe may lie, the largest that fits; 0 always does, or nearly."""
 
@@ -127,8 +130,8 @@ def compare_int8(candidate: Candidate, int8_model: bytes, assessment: Assessment
     score = reference_model.scores(architecture.kind, probes, got)
     changed = np.argmax(got, axis=1) != np.argmax(expected, axis=1)
     return Int8Report(
-        output_error=_relative_error(got, expected),
-        lively_error=_relative_error(lively_got, lively_expected),
+        output_error=_relative_error(got, expected, probes),
+        lively_error=_relative_error(lively_got, lively_expected, lively),
         sight=int8_sight,
         float_sight=seen(float_scores),
         score_error=float(
@@ -141,8 +144,12 @@ def compare_int8(candidate: Candidate, int8_model: bytes, assessment: Assessment
     )
 
 
-def _relative_error(got: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    return float(np.mean((got - expected) ** 2) / max(float(np.mean(expected**2)), _SMALLEST))
+def _relative_error(
+    got: NDArray[np.float64], expected: NDArray[np.float64], windows: NDArray[np.float64]
+) -> float:
+    """Mean squared difference over the mean square of what was expected, or over a hundredth of the windows' where next to nothing was."""
+    power = max(float(np.mean(expected**2)), _LEAST_POWER * float(np.mean(windows**2)), _SMALLEST)
+    return float(np.mean((got - expected) ** 2) / power)
 
 
 def typical_windows(
