@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from recordings import DATA, needs
 
 from models.imputation import Imputer
-from models.standardiser import CLIP
+from models.standardiser import CLIP, fit_standardiser
 
 pytestmark = pytest.mark.edge
 SENSORS, HIDDEN = 12, 3
@@ -79,6 +80,36 @@ def test_another_sensor_that_is_far_off_still_shows() -> None:
         gappy, missing = without(disturbed, 0)
         scores = reconstruction_error(np.stack([imputer.fill(row, missing) for row in gappy]))
         assert np.mean(scores > threshold) > 0.9
+
+
+def distance(
+    rows: NDArray[np.floating], mean: NDArray[np.floating], precision: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    return np.einsum("nf,fg,ng->n", rows - mean, precision, rows - mean)
+
+
+@needs("pronostia")
+def test_real_bearings_with_a_dead_sensor_are_over_no_more_often_than_whole_ones() -> None:
+    """Healthy thirds of six lives, shuffled so that wear is not in question; squared Mahalanobis distance, ridge 3."""
+    bearings = np.load(DATA / "pronostia" / "pronostia_features.npz")
+    whole, dead = [], []
+    for name in ("B1_1", "B1_3", "B1_4", "B2_1", "B2_4", "B2_6"):
+        life = bearings[name]
+        rng = np.random.default_rng(1)
+        rows = rng.permutation(life[: len(life) // 3])
+        third = len(rows) // 3
+        rows = fit_standardiser(rows[:third]).apply(rows)
+        taught, held, later = rows[:third], rows[third : 2 * third], rows[2 * third :]
+        mean = taught.mean(axis=0)
+        precision = np.linalg.inv(np.cov(taught, rowvar=False) + 3 * np.eye(rows.shape[1]))
+        threshold = np.quantile(distance(held, mean, precision), 0.99)
+        imputer = Imputer(taught, rows.shape[1])
+        whole.append(np.mean(distance(later, mean, precision) > threshold))
+        for gone in rng.permutation(rows.shape[1])[:6]:
+            gappy, missing = without(later, int(gone))
+            filled = np.stack([imputer.fill(row, missing) for row in gappy])
+            dead.append(np.mean(distance(filled, mean, precision) > threshold))
+    assert np.mean(dead) <= 1.1 * np.mean(whole)
 
 
 @pytest.mark.parametrize(("gone", "least", "most"), [(6, 0.95, 1.0), (10, 0.0, 0.6)])
