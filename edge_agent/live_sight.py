@@ -42,7 +42,7 @@ class LiveSight:
 
     @property
     def share(self) -> float | None:
-        """The share of disturbed windows that were over the threshold, in [0, 1]; None before the first."""
+        """The share of disturbed windows that were over the threshold, in [0, 1]; None before there were ten."""
         return self._meter.share
 
     def reset(self) -> None:

@@ -150,7 +150,7 @@ class Pipeline:
 
     @property
     def sight(self) -> float | None:
-        """The share of disturbed windows that were over the threshold in force, in [0, 1]; None before the first."""
+        """The share of disturbed windows that were over the threshold in force, in [0, 1]; None before there were ten."""
         return self._sight.share
 
     @property

@@ -36,6 +36,9 @@ SHIFT_SDS: Final = 3.0
 REMEMBERED_PROBES: Final = 200
 """A share of 200 is known within ± 7 points, and at ten probes a minute it is of the last twenty minutes."""
 
+FEWEST_PROBES: Final = 10
+"""A share of fewer is luck, and speaks of the first sensors only."""
+
 _POWER_STEPS: Final = 30
 """Enough for a leading direction that leads; where two are equal, either is as good."""
 
@@ -131,8 +134,8 @@ class SightMeter:
 
     @property
     def share(self) -> float | None:
-        """The sight, in [0, 1]; None before the first probe."""
-        return sum(self._seen) / len(self._seen) if self._seen else None
+        """The sight, in [0, 1]; None before there were ten probes."""
+        return sum(self._seen) / len(self._seen) if len(self._seen) >= FEWEST_PROBES else None
 
     @property
     def is_aimed(self) -> bool:

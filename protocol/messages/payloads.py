@@ -132,7 +132,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `missing` names sensors that deliver nothing usable at present; the rest stay watched.
     `commissioned_share` is how far commissioning is, in [0, 1]; `is_provisional` says that it ended at its cap, unsettled.
     `clipped_share` is the share of recent values at the end of the standardised range, in [0, 1].
-    `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before the first probe.
+    `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before there were ten.
     `set_aside_windows` waits for somebody to say whether it is normal; `accepted` is the last `NormalAcceptance` obeyed.
     `problems` are sentences for people, the gravest first.
     """

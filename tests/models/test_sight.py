@@ -117,7 +117,7 @@ def test_the_meter_of_a_device_disturbs_as_the_release_does(
     for row in rows:
         meter.probe(score_row, row, 100.0)
     assert all(np.abs(row).max() <= CLIP for row in asked)
-    assert meter.share == (0.0 if count else None)
+    assert meter.share == (0.0 if count >= 10 else None)
     disturbed: list[NDArray[np.float32]] = []
 
     def score_rows(x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -147,7 +147,7 @@ def test_a_meter_forgets_what_lies_far_back_and_what_another_model_saw() -> None
 
 def test_what_happens_to_a_missing_sensor_is_not_seen() -> None:
     meter = SightMeter(3)
-    for _ in range(8):
+    for _ in range(12):
         meter.probe(lambda _: 2.0, np.zeros(3, np.float32), 1.0, missing=np.array([False, True, False]))
     assert meter.share == 0.75
 
@@ -156,5 +156,6 @@ def test_a_score_that_is_no_number_is_heard() -> None:
     rows = np.zeros((4, 2))  # do nothing together, so that every third disturbance is none
     assert probe(lambda x: np.where(np.abs(x).max(axis=1) > 2, np.nan, 0.0), rows, 1.0) == Probed(4, 6)
     meter = SightMeter(2)
-    meter.probe(lambda _: float("nan"), np.zeros(2, np.float32), 1.0)
+    for _ in range(10):
+        meter.probe(lambda _: float("nan"), np.zeros(2, np.float32), 1.0)
     assert meter.share == 1.0
