@@ -181,15 +181,21 @@ class OwnNormal:
             self.commit(release)
         self.is_drifted = was_drifted and self._drift is not None
 
-    def watch(self, columns: Float, score: float) -> DriftVerdict | None:
-        """Look for drift in one window's watched columns; the verdict if drift began or ended with it."""
+    def watch(self, columns: Float, score: float, release: RunningRelease) -> DriftVerdict | None:
+        """Look for drift in one window's watched columns, scored by `release`; the verdict if drift began or ended with it.
+
+        A reference that a release owes since drift stood in its way is paid when that ends by itself: a sensor was mended.
+        """
         if self._drift is None:
             return None
         self._drift.update(columns, score)
         if self._drift.drifted == self.is_drifted:
             return None
         self._note_drift(is_drifted=self._drift.drifted)
-        return self._drift.verdict()
+        verdict = self._drift.verdict()
+        if not verdict.drifted and self._memory.remembered.is_reference_owed:
+            self.commit(release)
+        return verdict
 
     def save(self) -> None:
         """Let the drift monitor's state survive a restart."""

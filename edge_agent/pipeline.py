@@ -305,7 +305,7 @@ class Pipeline:
         threshold = in_force.value
         alarm = self._episodes.update(score, threshold, window, running.name)
         self._sight.see(row, missing, is_over=not score <= threshold)
-        drift = None if running.is_trial else self._watch_drift(row, score, missing)
+        drift = None if running.is_trial else self._watch_drift(row, score, missing, running)
         if alarm is None:
             return Judged(score=score, threshold=threshold, latency_us=latency_us, drift=drift)
         self._remember_episodes()
@@ -326,11 +326,11 @@ class Pipeline:
         return self._sensors.blame(expected, output, _CONTRIBUTORS)
 
     def _watch_drift(
-        self, row: Float, score: float, missing: NDArray[np.bool_] | None
+        self, row: Float, score: float, missing: NDArray[np.bool_] | None, running: RunningRelease
     ) -> DriftVerdict | None:
         sensors = self._sensors
         columns = sensors.watch(row) if missing is None else sensors.watch_all_but(row, missing)
-        return self.normal.watch(columns, score)
+        return self.normal.watch(columns, score, running)
 
     def _commission(self, features: Float, window: SourceWindow) -> Unjudged | None:
         """Gather the window; None where it can be judged all the same, in the scale so far or in the one it completed."""

@@ -115,6 +115,23 @@ def test_a_sensor_that_comes_back_is_no_longer_missing(device: Device) -> None:
     assert device.pipeline.missing == ()
 
 
+def test_a_release_that_came_while_a_sensor_was_dead_gets_its_reference_when_it_is_mended(
+    device: Device,
+) -> None:
+    device.watch(without(healthy(60, 3), 2))
+    assert device.pipeline.is_drifted
+    device.adopt("2" * 64, version=2, is_trial=True)
+    device.watch(without(healthy(10, 4), 2))
+    before = (device.directory / "drift.state").read_bytes()
+    assert device.pipeline.commit() is None
+    assert (device.directory / "drift.state").read_bytes() == before, "not while something is wrong"
+    judged = device.watch(healthy(60, 5))
+    (ended,) = [j.drift for j in judged if isinstance(j, Judged) and j.drift is not None]
+    assert not ended.drifted
+    assert (device.directory / "drift.state").read_bytes() != before
+    assert not device.pipeline.is_drifted
+
+
 def test_with_more_than_half_missing_nothing_is_judged_until_they_are_back(world: World) -> None:
     world.watch(healthy(150))
     world.watch(without(healthy(11, 2), 0, 1, 2, 3))
