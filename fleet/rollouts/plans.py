@@ -60,7 +60,7 @@ EXAMPLE_PLAN: Final[dict[str, Any]] = {
 class Metric(StrEnum):
     """What devices report that a group can be judged by; for all three, less is better."""
 
-    ANOMALY_RATE = "anomaly_rate"  # windows over threshold ÷ windows
+    ANOMALY_RATE = "anomaly_rate"  # windows over threshold ÷ judged windows
     INFERENCE_P99_US = "inference_p99_us"
     DRIFT_SCORE = "drift_score"  # largest detector statistic ÷ its threshold
 
@@ -130,7 +130,7 @@ class SuccessCriteria(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     min_devices: Annotated[int, Meta(ge=1)] = 1  # capped at the group's size: a canary of one can pass
     metrics: Annotated[tuple[MetricGate, ...], Meta(max_length=20)] = ()
     min_reports: Annotated[int, Meta(ge=1)] = 2  # one message may be an accident of timing
-    min_windows: Annotated[int, Meta(ge=1)] = 10  # below this a rate is mostly chance
+    min_windows: Annotated[int, Meta(ge=1)] = 10  # judged ones; below this a rate is mostly chance
     confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95  # one-sided, for rates
 
 

@@ -277,7 +277,9 @@ def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -
     assert "made-up-fleet-password" not in log + site.passwords.read_text()
 
 
-def test_a_port_in_use_is_one_line_and_no_trace(site: Site) -> None:
+def test_a_port_in_use_is_one_line_and_no_trace(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # in this process: another test's logs would go the service's way, for good
+    monkeypatch.setattr("fleet.app.configure_logging", lambda *, as_json: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         site.config.write_text(site.config.read_text().replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"'))
