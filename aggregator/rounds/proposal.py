@@ -38,16 +38,14 @@ def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tu
     return threshold, alarm_rate(assessment.candidate_scores, threshold.score)
 
 
-def sights(
-    assessment: Assessment, threshold: ThresholdSpec, champion: ThresholdSpec, maximum_alarm_rate: float
-) -> tuple[float, float]:
+def sights(assessment: Assessment, threshold: ThresholdSpec, champion: ThresholdSpec) -> tuple[float, float]:
     """Shares of slightly disturbed windows over the candidate's threshold, and over the champion's.
 
-    A champion whose threshold no longer holds sees whatever it is shown, healthy or not. It is measured at the one that it would need
-    today: else nobody who alarms less could ever replace it.
+    A champion whose threshold no longer holds what it promised sees whatever it is shown, healthy or not. It is measured at the
+    one that it would need today: else nobody who alarms less could ever replace it.
     """
     score = champion.score
-    if alarm_rate(assessment.champion_scores, score) > maximum_alarm_rate:
+    if alarm_rate(assessment.champion_scores, score) > 1 - champion.quantile:
         score = max(
             score, SCORE_GRID.quantile(assessment.champion_scores, champion.quantile) * champion.margin
         )
@@ -74,9 +72,7 @@ def make_candidate(
         SumError: the devices' sums lack a range or a score.
     """
     threshold, rate = propose_threshold(assessment, policy.threshold)
-    sight, champion_sight = sights(
-        assessment, threshold, champion.manifest.threshold, policy.gate.maximum_alarm_rate
-    )
+    sight, champion_sight = sights(assessment, threshold, champion.manifest.threshold)
     low, high = tensor_ranges(assessment)
     return Candidate(
         family=run.family,

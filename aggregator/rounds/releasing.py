@@ -57,9 +57,7 @@ class Releasing:
             contest=run.contest,
         )
         base = self._journal.champion(run)
-        found = proposal.sights(
-            assessment, threshold, base.manifest.threshold, policy.gate.maximum_alarm_rate
-        )
+        found = proposal.sights(assessment, threshold, base.manifest.threshold)
         checks = (
             *checks,
             *check_sums(

@@ -165,7 +165,9 @@ class Trial:
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
             return "timeout" if -code in (signal.SIGXCPU, signal.SIGKILL) else "killed"
-        if code in {pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR}:
+        # A usage error names tests that are not there: under this mutant their file, or a parameter of theirs, is another. The same
+        # tests were there without it (`run._check_that_no_mutant_survives`).
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED:
             msg = f"child {self.pid} ran none of its tests (pytest's exit code {code})"
             raise RuntimeError(msg)
         return "survived" if code == 0 else "killed"
