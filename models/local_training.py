@@ -115,21 +115,26 @@ def fit(
     windows = np.ascontiguousarray(x, np.float32)
     model.restore(parameters, correction=correction)
     loss_before = mean_loss(model, windows, labels)
-    steps = 0
+    steps, is_sound = 0, True
     for _ in range(settings.epochs):
         order = rng.permutation(len(windows))
         for at in range(0, len(windows), settings.batch_size):
             chosen = order[at : at + settings.batch_size]
             batch_labels = None if labels is None else labels[chosen]
-            model.train(windows[chosen], settings, labels=batch_labels)
+            is_sound = math.isfinite(model.train(windows[chosen], settings, labels=batch_labels)) and is_sound
             steps += 1
+        # The epochs that are left would not bring it back.
+        if not is_sound:
+            break
     trained = model.save()
     loss_after = mean_loss(model, windows, labels)
     # Written positively, so that NaN fails. The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86
     # reaches infinity.
     largest = float(np.abs(trained).max())
     if not (
-        largest <= LARGEST_PARAMETER and loss_after <= _RUINED * max(loss_before, _idle_loss(windows, labels))
+        is_sound
+        and largest <= LARGEST_PARAMETER
+        and loss_after <= _RUINED * max(loss_before, _idle_loss(windows, labels))
     ):
         raise ParameterError(
             f"training diverged after {steps} steps at learning rate {settings.learning_rate}: the loss is {loss_after},"

@@ -270,7 +270,7 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
     which every healthy window counts, those too that the candidate was trained on. `*_probe_scores` count each held-out window once more,
     slightly disturbed (`models.sight`): what of them lies above a threshold that only the sum will tell is the sight.
 
-    Builds before 0.2 know no probes: their answers are shorter and are refused by their length.
+    Older builds know no probes: their answers are shorter and are refused by their length.
     """
     return AnswerLayout(
         {

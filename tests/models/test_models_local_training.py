@@ -70,9 +70,49 @@ def test_a_proximal_term_keeps_the_update_short() -> None:
     assert pulled < 0.5 * free
 
 
-def test_training_that_diverges_is_refused() -> None:
-    with pytest.raises(ParameterError, match="diverged after"):
+def test_training_that_diverges_is_refused_without_the_epochs_that_are_left() -> None:
+    with pytest.raises(ParameterError, match=r"diverged after (5|10) steps"):
         fit_sample("autoencoder", learning_rate=1e6, epochs=30)
+
+
+def test_training_that_ends_ten_times_worse_than_doing_nothing_has_diverged_finite_or_not() -> None:
+    """A parameter of 3.4e30 is finite in float32."""
+    x = windows("autoencoder", 70)
+
+    class Runaway:
+        """Ends where it is told to."""
+
+        def __init__(self, end: float, loss: float) -> None:
+            self.flat, self.end, self.loss = np.zeros(1, np.float32), end, loss
+
+        def restore(self, flat, correction=None) -> None:
+            self.flat = np.zeros(1, np.float32)
+
+        def save(self) -> np.ndarray:
+            return self.flat
+
+        def train(self, x, settings, *, labels=None) -> float:
+            self.flat = np.full(1, self.end, np.float32)
+            return 1.0
+
+        def infer(self, x) -> tuple[np.ndarray, np.ndarray]:
+            return x, np.full(len(x), self.loss if self.flat[0] else 1.0, np.float32)
+
+    idle = float(np.square(x).mean())
+    settings = TrainingSettings(epochs=1, batch_size=70)
+    for end, loss, is_sound in (
+        (1e4, 1.0, True),
+        (2e4, 1.0, False),
+        (3.4e30, 1.0, False),
+        (1.0, 9.9 * max(idle, 1.0), True),
+        (1.0, 10.1 * max(idle, 1.0), False),
+    ):
+        model = Runaway(end, loss)
+        if is_sound:
+            assert fit(model, np.zeros(1), x, settings, rng=np.random.default_rng(0)).steps == 1  # type: ignore[arg-type]
+        else:
+            with pytest.raises(ParameterError, match="diverged after 1 steps"):
+                fit(model, np.zeros(1), x, settings, rng=np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def test_training_that_ends_in_finite_parameters_without_a_finite_loss_is_refused() -> None:
