@@ -53,6 +53,10 @@ _SHARE_AT_FEWEST: Final = 0.9
 
 _NAMED: Final = 3
 
+# Arrays of rank 0: NumPy would wrap a scalar into one again for every window.
+_LOWEST: Final = np.array(-CLIP, np.float32)
+_HIGHEST: Final = np.array(CLIP, np.float32)
+
 
 class Commissioning:
     """This machine's scale: gathered, fitted, kept.
@@ -106,7 +110,7 @@ class Commissioning:
     @property
     def is_gathering(self) -> bool:
         """Are windows gathered for a scale, the first or another one?"""
-        return not self.is_done or self._progress.is_again
+        return self.standardiser is None or self._progress.is_again
 
     @property
     def share(self) -> float:
@@ -176,8 +180,8 @@ class Commissioning:
         np.subtract(features, self._centre, out=self._centred)
         np.divide(self._centred, self._scale, out=self._centred)
         row: Float = self._centred.astype(np.float32)
-        np.maximum(row, -CLIP, out=row)
-        np.minimum(row, CLIP, out=row)
+        np.maximum(row, _LOWEST, out=row)
+        np.minimum(row, _HIGHEST, out=row)
         return row
 
     def _finish(self) -> list[StandardisedRow]:
