@@ -99,7 +99,9 @@ def ask(
 
 def variates(cohort: list[world.Device]) -> NDArray[np.float32]:
     """What each device's file holds, (devices, P)."""
-    files = [VariateFile(device.paths.learner / "control_variate") for device in cohort]
+    files = [
+        VariateFile(device.paths.control_variate, columns=world.COLUMNS.fingerprint) for device in cohort
+    ]
     return np.stack([file.load(RUN, LAYOUT_SHA256, PARAMETERS.size) for file in files])
 
 
