@@ -5,7 +5,6 @@ NumPy's reader alone would take lines of unequal length, and text behind a quote
 
 from __future__ import annotations
 
-import io
 import re
 from typing import Final
 
@@ -18,18 +17,12 @@ __all__ = ["fast_rows"]
 
 _LF: Final = ord("\n")
 _QUOTE: Final = ord('"')
+_COMMENT: Final = ord("#")
 
 
 def fast_rows(block: bytes, layout: Layout) -> NDArray[np.float32] | None:
     """The values (rows, picked columns) of whole lines; None where a closer look is needed, such as at blank lines, comments or faults."""
-    if (
-        block.startswith((b"#", b"\n"))
-        or any(odd in block for odd in (b"\n#", b"\n\n", b"\0"))
-        or block.isspace()
-    ):
-        return None
-    rows = _regular_rows(block, layout)
-    if not rows:
+    if b"\0" in block or block.isspace() or not (rows := _regular_rows(block, layout)):
         return None
     try:
         text = block.decode()
@@ -45,7 +38,7 @@ def fast_rows(block: bytes, layout: Layout) -> NDArray[np.float32] | None:
 
 
 def _regular_rows(block: bytes, layout: Layout) -> int:
-    """How many lines there are, if each has as many delimiters as the header and quotes enclose whole cells without one; else 0."""
+    """How many lines there are, if all have cells, as many as the header, and quotes enclose whole ones; else 0."""
     content = np.frombuffer(block, np.uint8)
     is_end = (content == _LF) | (content == ord(layout.delimiter))
     ends = np.flatnonzero(is_end)
@@ -54,6 +47,9 @@ def _regular_rows(block: bytes, layout: Layout) -> int:
         return 0
     ends_line = (content[ends] == _LF).reshape(-1, width)
     if not ends_line[:, -1].all() or np.count_nonzero(ends_line) != len(ends_line):
+        return 0
+    begins = content[np.append(0, ends[width - 1 : -1 : width] + 1)]
+    if ((begins == _LF) | (begins == _COMMENT)).any():
         return 0
     if b'"' in block:
         quotes = np.flatnonzero(content == _QUOTE)
@@ -70,7 +66,7 @@ def _regular_rows(block: bytes, layout: Layout) -> int:
 def _parsed(text: str, layout: Layout) -> NDArray[np.float32] | None:
     try:
         return np.loadtxt(
-            io.StringIO(text),
+            text.split("\n")[:-1],
             np.float32,
             comments=None,
             delimiter=layout.delimiter,

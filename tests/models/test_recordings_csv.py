@@ -70,6 +70,7 @@ def test_lines_without_cells_are_counted(tmp_path: Path) -> None:
     found = read(tmp_path, "a\n1\n\n# oiled\n  \nNA\n2\n")
     np.testing.assert_array_equal(found.rows, rows([1], [NAN], [2]))
     assert found.notes[0] == "3 lines without cells, blank ones and comments (#), were passed over"
+    np.testing.assert_array_equal(read(tmp_path, "a\n1\n\nNA\n").rows, rows([1], [NAN]))
 
 
 def test_columns_come_in_the_order_asked_for(tmp_path: Path) -> None:
