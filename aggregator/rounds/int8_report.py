@@ -13,8 +13,8 @@ Windows inside the ranges cannot show that the ranges are too narrow. So an auto
 same times `assessment.RANGE_MARGIN`, as a machine gives that differs from those that were seen; and about slightly disturbed ones: int8
 must see as many of them over the threshold as float does (`models.sight`).
 
-What they tell against what real held-out windows tell (`python benchmarks/quantization.py error`): on bearings 0.9 of the score's
-error and 1.3 to 2.2 times the output's, on digits 0.6 of the score's and 8 times the output's. So the gate, which takes the output's,
+What they tell against what real held-out windows tell (`python benchmarks/quantization.py error`): on bearings 1.0 of the score's
+error and 2.4 times the output's, on digits 0.7 of the score's and 8 times the output's. So the gate, which takes the output's,
 errs on the careful side. A device checks a release with the golden vectors, and its learner logs both errors on the device's
 own windows (`models.int8_agreement`).
 """
