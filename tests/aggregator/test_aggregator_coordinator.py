@@ -131,8 +131,9 @@ def test_a_candidate_that_is_no_better_is_rejected_with_reasons(tmp_path: Path) 
 
 
 def test_after_an_undo_four_runs_are_judged_against_the_release_in_force_under_versions_of_their_own(
-    world: World,
+    tmp_path: Path,
 ) -> None:
+    world = World(tmp_path, policy=changed(POLICY, rounds__count=1))
     undone = world.run()
     assert undone.release == "pump/2"
     world.fleet.desired = {1: 4}  # a rollout of pump/1 gave every device back what it ran before
