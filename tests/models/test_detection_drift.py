@@ -26,7 +26,8 @@ from models.drift.ewma_histogram import EwmaHistogram
 from models.drift.normal_scores import NormalScores
 from models.drift.reference import DriftReference, fit_reference, has_tied_edges, memory_of
 from models.drift.sensor_checks import SensorChecks
-from models.errors import InputError
+from models.drift.state_file import decode_state, encode_state
+from models.errors import DriftStateError, InputError
 from models.standardiser import CLIP
 
 pytestmark = pytest.mark.edge
@@ -310,3 +311,47 @@ def test_a_reference_refuses_what_it_cannot_learn_from() -> None:
 def test_a_reference_of_a_constant_sensor_still_has_ascending_edges() -> None:
     reference = fit_reference(np.column_stack([np.zeros(50), np.arange(50.0)]), np.ones(50))
     assert all(b > a for row in reference.edges for a, b in itertools.pairwise(row))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"mean": (0.0, math.nan)}, "mean must be"),
+        ({"mean": (0.0, 1.0, 2.0)}, "must be"),
+        ({"std": (1.0,)}, "std must be"),
+        ({"edges": ((0.0,) * 8,) * 2}, "edges must be"),
+        ({"edges": ((0.0,) * 9, (0.0,) * 8)}, "edges is ragged"),
+        ({"tails": ((0.1, math.inf),) * 2}, "tails must be"),
+        ({"std": (1.0, 0.0)}, "needs positive std and finite score statistics"),
+        ({"score_mean": math.nan}, "needs positive std and finite score statistics"),
+        ({"score_std": math.inf}, "needs positive std and finite score statistics"),
+    ],
+)
+def test_a_reference_that_nothing_can_be_compared_with_is_refused(
+    wrong: dict[str, object], said: str
+) -> None:
+    content = msgspec.to_builtins(gaussian_reference(2)) | wrong
+    with pytest.raises(ValueError, match=said):
+        msgspec.convert(content, DriftReference)
+
+
+@pytest.mark.parametrize(
+    ("counters", "arrays", "said"),
+    [
+        ({"n": 1}, {"s": np.zeros(2)}, None),
+        ({}, {"s": np.zeros(2)}, "holds"),
+        ({"n": 1}, {"other": np.zeros(2)}, "holds"),
+        ({"n": 1}, {"s": np.zeros(3)}, r"s of the saved drift state is <f8\(3,\), want <f8\(2,\)"),
+        ({"n": 1}, {"s": np.zeros(2, np.float32)}, r"is <f4\(2,\)"),
+    ],
+)
+def test_a_saved_state_of_another_layout_is_refused(
+    counters: dict[str, int], arrays: dict[str, NDArray[np.floating]], said: str | None
+) -> None:
+    like = encode_state("f", {"n": 0}, {"s": np.zeros(2)})
+    saved = encode_state("f", counters, arrays)
+    if said is None:
+        assert decode_state(saved, like=like, fingerprint="f", most_pending=1)[0] == {"n": 1}
+        return
+    with pytest.raises(DriftStateError, match=said):
+        decode_state(saved, like=like, fingerprint="f", most_pending=1)

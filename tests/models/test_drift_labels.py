@@ -112,6 +112,7 @@ def test_few_verdicts_say_nothing_yet() -> None:
     assert watch_precision([]).precision is None
     state = watch_precision([False] * 20)
     assert (state.baseline, state.recent, state.drifted_at, state.precision) == (None, None, None, 0.0)
+    assert watch_precision([True, True, True, False]).precision == 0.75
 
 
 def test_wilsons_bound_is_the_textbook_one() -> None:
