@@ -163,19 +163,24 @@ class DetectionMemory:
         else:
             self._remove(path)
 
-    def take_request(self) -> RecommissionRequest | None:
-        """What a person asked for by ``fedge-agent recommission``, once."""
+    def find_request(self) -> RecommissionRequest | None:
+        """What a person asks for by ``fedge-agent recommission``; once in a process, and until `drop_request` on disk."""
         path = self._paths.recommission
         try:
             written_ns = path.stat().st_mtime_ns
         except OSError:
             return None
-        if written_ns == self._request_ns:  # it was taken, and the disk would not let it go
+        if written_ns == self._request_ns:  # it is being met, and the disk would not let it go
             return None
         self._request_ns = written_ns
         found = self._load(path, RecommissionRequest)
-        self._remove(path)
+        if found is None:
+            self.drop_request()
         return found
+
+    def drop_request(self) -> None:
+        """It is being met: commissioning itself is remembered from now on."""
+        self._remove(self._paths.recommission)
 
     def preserve_scale(self, why: str) -> None:
         """Keep scale and drift state apart: others are about to take their places."""

@@ -233,9 +233,10 @@ class Pipeline:
 
     def recommission_if_asked(self) -> None:
         """Look whether a person asked for another commissioning."""
-        request = self._memory.take_request()
+        request = self._memory.find_request()
         if request is not None:
             self.commissioning.restart(is_afresh=request.is_afresh)
+            self._memory.drop_request()
 
     def observe(self, window: SourceWindow) -> Judged | Unjudged:
         """Judge one window."""

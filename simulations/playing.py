@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from simulations.comparison import compare_on_recordings
@@ -63,6 +64,8 @@ def open_world_and_play(
     pace = measure_pace()
     scenario = at_pace(load_scenario(scenario_name), pace)
     machines = _choose_machines(scenario, data)
+    if isinstance(machines, RecordedBearings):
+        scenario = _as_long_as_recorded(scenario)
     if directory.exists() and any(directory.iterdir()):
         raise ScenarioError(f"{directory} is not empty; a world needs a folder of its own")
     mosquitto = choose_broker(broker)
@@ -115,6 +118,15 @@ def _choose_machines(scenario: Scenario, data: str | None) -> Machines:
     if kind != "pronostia" or not equals or not path:
         raise ScenarioError(f"--data {data!r} is not known; use --data pronostia=PATH")
     return RecordedBearings(settings, count, scenario.reference_machines, Path(path))
+
+
+def _as_long_as_recorded(scenario: Scenario) -> Scenario:
+    """Commissioning ends with its fewest windows: the recordings have no more healthy life, and begin again."""
+    detection = scenario.detection
+    shortest = msgspec.structs.replace(
+        detection, commissioning_longest_windows=detection.commissioning_windows
+    )
+    return msgspec.structs.replace(scenario, detection=shortest)
 
 
 @contextmanager

@@ -162,7 +162,6 @@ def test_commissioning_again_goes_on_beside_the_scale_and_pools_both_regimes(tmp
     machine.gather(healthy(60))
     day = machine.commissioning.standardiser
     night = healthy(60, seed=9) + 40
-    machine.memory.take_request()
     machine.commissioning.restart(is_afresh=False)
     machine.gather(night[:30])
     assert machine.commissioning.standardiser == day
