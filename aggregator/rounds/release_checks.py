@@ -307,12 +307,13 @@ def check_first_sight(sight: float, *, accepts_blind: bool) -> Check:
 def check_sight(candidate: float, champion: float, probes: float, *, is_classifier: bool = False) -> Check:
     """A candidate's sight against the champion's, both in [0, 1] on the same `probes`, so many that a standard error is small or counts.
 
-    Who sees nothing does not follow one who sees anything; after a champion that was accepted as blind, `_check_threshold` is what a
-    detector that never alarms fails. A classifier's score says how sure it is, and a disturbance may make it surer: it is not judged.
+    Who sees nothing does not follow one who sees something, and not by luck (three standard errors); after a champion that was
+    accepted as blind, `_check_threshold` is what a detector that never alarms fails. A classifier's score says how sure it is,
+    and a disturbance may make it surer: it is not judged.
     """
     error = math.sqrt(sum(max(p * (1 - p), 0.0) for p in (candidate, champion)) / max(probes, 1.0))
     limit = max(champion - MOST_SIGHT_LOST - error, 0.0)
-    passed = is_classifier or (candidate >= limit and (candidate > 0.0 or champion == 0.0))
+    passed = is_classifier or (candidate >= limit and (candidate > 0.0 or champion <= 3 * error))
     said = (
         f"{candidate:.1%} of slightly disturbed windows are over the proposed threshold, over the champion's {champion:.1%}"
         f" (at most {MOST_SIGHT_LOST:.0%} and a standard error of {error:.1%} fewer)"
