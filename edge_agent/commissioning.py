@@ -230,10 +230,12 @@ class Commissioning:
         self._centred = np.empty_like(self._centre)
         self._has_unscaled = standardiser is not None and bool(standardiser.unscaled)
         self._unscaled = np.flatnonzero(np.isinf(self._scale))
+        # In float32, as sources deliver: a mean of equal values may be off by a hair in float64.
+        self._constants = self._centre[self._unscaled].astype(np.float32)
         self.clipping = ClipWatch(len(self._centre), sensors=len(self._sensors.names))
 
     def _look_for_first_steps(self, features: Float) -> None:
-        if np.array_equal(features[self._unscaled], self._centre[self._unscaled]):
+        if np.array_equal(features[self._unscaled], self._constants):
             return
         before = self.standardiser
         assert before is not None  # noqa: S101 - for the type checker: without a scale nothing is unscaled

@@ -242,6 +242,22 @@ def test_a_constant_sensor_takes_its_first_step_as_its_unit_also_after_a_restart
     assert again.problems() == []
 
 
+def test_a_constant_sensor_that_keeps_still_costs_one_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = healthy(60)
+    rows[:, 1] = 0.1  # no float64 mean of sixty of these is any of them
+    machine = Machine(tmp_path)
+    machine.gather(rows)
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(module, "scaled_by_first_step", never)
+    for row in rows:
+        machine.commissioning.standardise(row)
+
+
 def test_a_second_regime_is_measured_at_the_end_of_the_scale_and_said() -> None:
     watch = ClipWatch(3, sensors=3)
     calm = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)

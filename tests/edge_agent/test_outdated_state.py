@@ -11,16 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.detection_memory import DetectionMemory, Progress, Remembered
+from edge_agent.errors import NotReadyError
 from edge_agent.kept_rows import open_stores
+from edge_agent.learner.__main__ import _rows as rows_to_learn
 from edge_agent.learner.control_variates import VariateFile
 from edge_agent.outdated_state import foreign_state, set_outdated_aside
-from edge_agent.settings import BufferSettings, StatePaths
+from edge_agent.settings import BufferSettings, StatePaths, load_agent_settings
 from models.columns import describe_difference
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
 from models.features import passthrough_spec, vibration_spec
 from models.standardiser import Standardiser
 from protocol.manifest import FeatureSpec
+from protocol.messages.payloads import TrainingInvitation
 
 pytestmark = pytest.mark.edge
 
@@ -106,6 +109,29 @@ def test_files_that_could_not_be_moved_are_used_by_nobody(tmp_path: Path, source
     assert [len(store) for store in (stores.buffer, stores.set_aside, stores.gathered)] == [0, 0, 0]
     variate = VariateFile(paths.control_variate, columns=source.fingerprint)
     assert variate.load("r", "a" * 64, 2).tolist() == [0, 0]
+
+
+def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
+        '[source]\nkind = "simulated"\n[learner]\nminimum_windows = 1\n'
+    )
+    settings = load_agent_settings(config)
+    learn(settings.state_dir)
+    invitation = TrainingInvitation(
+        run_id="r",
+        family="pump",
+        base_release="pump/1",
+        layout_sha256="0" * 64,
+        flower_address="a:1",
+        issued_at=0,
+        expires_at=1,
+        minimum_windows=1,
+    )
+    assert len(rows_to_learn(settings, invitation, SPEC)) == 1
+    with pytest.raises(NotReadyError, match="other columns than the release"):
+        rows_to_learn(settings, invitation, SWAPPED)
 
 
 def test_a_disk_that_moves_nothing_is_told_and_stops_nothing(
