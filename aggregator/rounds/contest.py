@@ -92,7 +92,7 @@ def _reason(winner: str, powers: dict[str, float], champion_rate: float, *, is_s
     held = "no longer holds" if is_stale else "still holds"
     return (
         f"disturbed windows score above aged ones: {found}; {verdict}"
-        f" (the champion's threshold {held}: {champion_rate:.2%} of healthy windows are above it)"
+        f" (the champion's threshold {held}: {champion_rate:.2%} of windows are above it)"
     )
 
 

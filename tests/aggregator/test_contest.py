@@ -123,7 +123,7 @@ def test_powers_do_not_depend_on_the_scale_of_the_scores() -> None:
 def test_a_champion_whose_threshold_no_longer_holds_loses_ties_and_is_told_so() -> None:
     verdict = judge(total_of(powers(0.7, 0.7, 0.7, 0.7), champion_above=0.05))
     assert (verdict.winner, verdict.is_champion_stale) == ("mahalanobis", True)
-    assert "no longer holds: 5.00% of healthy windows are above it" in verdict.reason
+    assert "no longer holds: 5.00% of windows are above it" in verdict.reason
     best = judge(total_of(powers(0.9, 0.7, 0.7, 0.7), champion_above=0.05))
     assert best.winner == "champion"
     assert "proposed again under a new threshold" in best.reason
