@@ -52,13 +52,11 @@ def _regular_rows(block: bytes, layout: Layout) -> int:
     if ((begins == _LF) | (begins == _COMMENT)).any():
         return 0
     if b'"' in block:
-        quotes = np.flatnonzero(content == _QUOTE)
+        marks = np.flatnonzero(is_end | (content == _QUOTE))
+        quotes = np.flatnonzero(content[marks] == _QUOTE)
         opening, closing = quotes[::2], quotes[1::2]
-        if (
-            len(quotes) % 2
-            or not is_end[closing + 1].all()
-            or not np.array_equal(np.searchsorted(ends, opening), np.searchsorted(ends, closing))
-        ):
+        # Nothing lies between the two of a cell, and an end right behind the second.
+        if len(quotes) % 2 or (closing - opening != 1).any() or not is_end[marks[closing] + 1].all():
             return 0
     return len(ends_line)
 

@@ -397,7 +397,17 @@ def test_numbers_empty_cells_words_and_quotes_go_the_fast_way() -> None:
 
 @pytest.mark.parametrize(
     "block",
-    [b'5,"x,6"\n', b"1,2,3\n#4,5,6\n", b'1,"2"0,3\n', b"1,2\n", b"1,2,3,4\n2,3\n", b"\n", b"1,2,inf\n"],
+    [
+        b'5,"x,6"\n',
+        b"1,2,3\n#4,5,6\n",
+        b'1,"2"0,3\n',
+        b'1,2,"3\n',
+        b'"1",2,3"\n',
+        b"1,2\n",
+        b"1,2,3,4\n2,3\n",
+        b"\n",
+        b"1,2,inf\n",
+    ],
 )
 def test_what_the_fast_way_would_misread_it_leaves_alone(block: bytes) -> None:
     for places in ((0,), (1,), (2,)):
