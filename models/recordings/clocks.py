@@ -84,8 +84,8 @@ _COUNTER_NAMES: Final = frozenset(
 _EPOCHS: Final = tuple((1e9 * unit, 1e10 * unit) for unit in (1.0, 1e3, 1e6, 1e9))
 _MOST_RESTARTS: Final = 0.1
 """Share of rows at which a clock may go back: a logger that was started anew, recordings put together, an hour in autumn."""
-_FEWEST_REGULAR: Final = 20
-"""Rows that must grow by one and the same step before that is worth a word."""
+_FEWEST_GROWING: Final = 20
+"""Rows that must all grow before that is worth a word."""
 
 
 def is_timestamp(cell: str) -> bool:
@@ -98,10 +98,10 @@ def is_timestamp(cell: str) -> bool:
 
 
 def is_clock(name: str, values: NDArray[np.float32]) -> bool:
-    """Does a column of numbers (n,) only tell when, or the how manieth a row is? Missing values (NaN) are passed over."""
+    """Does a column of numbers (n,) only tell the time, or count the rows? Missing values (NaN) are passed over."""
     words = _words(name)
     is_named = _is_clock_name(words)
-    may_count = len(words) in {1, 2} and words[0] in _COUNTER_NAMES
+    may_count = bool(words) and words[0] in _COUNTER_NAMES
     smallest, largest = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
     is_epoch = any(first <= smallest and largest < last for first, last in _EPOCHS)
     if not (is_named or may_count or is_epoch):
@@ -117,7 +117,8 @@ def is_clock(name: str, values: NDArray[np.float32]) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[^a-z#]+", name.casefold()) if word]
+    """The words of a column's name, however they are parted: time_s, sampleTime, TIME (s)."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|#", name)]
 
 
 def _is_clock_name(words: list[str]) -> bool:
@@ -128,13 +129,11 @@ def _doubt(name: str, values: NDArray[np.float32]) -> str | None:
     """What makes one think that a column which is read as a sensor may be a clock after all."""
     if _is_clock_name(_words(name)):
         return "has the name of a clock, but does not grow as one"
-    step = float(values[1] - values[0]) if len(values) >= _FEWEST_REGULAR else 0.0
     # A look at the first rows spares the others.
-    for some in (values[:_FEWEST_REGULAR], values):
-        slack = 0.01 * step + 2 * float(np.spacing(np.abs(some[-1])))
-        if not (step > 0 and np.all(np.abs(np.diff(some) - step) <= slack)):
-            return None
-    return f"grows by {step:.6g} at every row, as a clock or a row number does"
+    is_long = len(values) >= _FEWEST_GROWING
+    if is_long and all(np.all(np.diff(some) > 0) for some in (values[:_FEWEST_GROWING], values)):
+        return "grows at every row, as a clock or a counter does"
+    return None
 
 
 def without_clocks(recording: Recording, where: str) -> Recording:

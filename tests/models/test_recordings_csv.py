@@ -176,6 +176,8 @@ def test_flags_are_one_and_zero(tmp_path: Path, words: tuple[str, str]) -> None:
         ("index", ["0", "1", "2"]),
         ("time_stamp", ["", "6", "8"]),
         ("Unnamed: 0", ["0", "1", "2"]),
+        ("sampleTime", ["0", "0.1", "0.2"]),
+        ("seconds since start", ["0", "0.1", "0.2"]),
         ("ts", ["1580000500", "1580000000", "1580000001"]),
     ],
 )
@@ -213,9 +215,7 @@ def test_a_sensor_that_may_be_a_clock_is_told(tmp_path: Path) -> None:
     found = read(tmp_path, "x,a,cycle_time\n" + lines)
     assert found.names == ("x", "a", "cycle_time")
     x, cycle = found.notes
-    assert x.startswith(
-        "column 'x' grows by 0.1 at every row, as a clock or a row number does; it was read as"
-    )
+    assert x.startswith("column 'x' grows at every row, as a clock or a counter does; it was read as")
     assert cycle.startswith(
         "column 'cycle_time' has the name of a clock, but does not grow as one; it was read"
     )
