@@ -34,7 +34,7 @@ __all__ = [
     "split_line",
 ]
 
-MISSING: Final = frozenset({"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none"})
+MISSING: Final = frozenset({"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "?", "-"})
 """Words for a value that is missing, in any case of their letters."""
 FLAGS: Final = {"true": 1, "false": 0}
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)

@@ -205,7 +205,9 @@ def _header(text: str, where: str, delimiter: str) -> tuple[str, ...]:
     filled = [name for name in names if name]
     if not filled:
         raise RecordingError(f"{where}: {shown(text)} names no column; the first line must name the columns")
-    if all(is_number(name) for name in filled) or any(looks_like_value(name) for name in filled):
+    numbers = [name for name in filled if is_number(name)]
+    is_row = len(numbers) == len(filled) or len(set(numbers)) < len(numbers)
+    if is_row or any(looks_like_value(name) for name in filled):
         raise RecordingError(
             f"{where}: {shown(text)} holds values; the first line must name the columns, and a line that begins with # is a comment"
         )

@@ -99,6 +99,7 @@ def test_two_columns_of_one_name_are_refused_with_their_places(tmp_path: Path) -
         "2024-01-01 10:00:00,1,2\n2024-01-01 10:00:01,3,4\n",
         "pump-7,1.5,2.5\npump-7,1.6,2.4\n",
         "# a b\n1,2\n3,4\n",
+        "28,1,2,130,0,2,?\n29,1,2,120,0,0,?\n",
     ],
 )
 def test_a_file_without_a_header_does_not_lose_its_first_row(tmp_path: Path, content: str) -> None:
@@ -142,7 +143,9 @@ def test_a_cell_that_is_no_number_is_refused_with_its_place_and_a_way_out(
     assert hint in said
 
 
-@pytest.mark.parametrize("word", ["", "nan", "NaN", "NA", "n/a", "null", "NULL", "None", '""', '"NA"', "  "])
+@pytest.mark.parametrize(
+    "word", ["", "nan", "NaN", "NA", "n/a", "null", "NULL", "None", "?", "-", '""', '"NA"', "  "]
+)
 def test_an_empty_cell_or_a_word_for_it_is_a_missing_value_and_is_counted(tmp_path: Path, word: str) -> None:
     found = read(tmp_path, f"a,b\n1,{word}\n{word},4\n5,6\n")
     np.testing.assert_array_equal(found.rows, rows([1, NAN], [NAN, 4], [5, 6]))
