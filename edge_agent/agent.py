@@ -180,7 +180,8 @@ class Agent:
         vitals = self._vitals
         if vitals.state is AgentState.BLIND:
             log.warning("blindness_ended windows=%d", vitals.unjudged_run)
-        vitals.state, vitals.unjudged_run = AgentState.WATCHING, 0
+        vitals.note_judged(is_judged=True)
+        vitals.state, vitals.is_unusable = AgentState.WATCHING, False
         vitals.last_score = judged.score
         vitals.latencies.add(judged.latency_us)
         vitals.interval.judged += 1
@@ -219,7 +220,7 @@ class Agent:
             self._counters.source_errors += 1
         if unjudged.error is not None:
             self._complain("window_not_judged", unjudged.error)
-        self._vitals.last_score = None
+        self._vitals.last_score, self._vitals.is_unusable = None, unjudged.error is not None
         self._vitals.state = self._unjudged_state(unjudged)
 
     def _unjudged_state(self, unjudged: Unjudged) -> AgentState:
@@ -230,7 +231,7 @@ class Agent:
                 return AgentState.WAITING_FOR_RELEASE
             return AgentState.WATCHING if pipeline.is_commissioned else AgentState.COMMISSIONING
         self._counters.unjudged_windows += 1
-        vitals.unjudged_run += 1
+        vitals.note_judged(is_judged=False)
         vitals.unjudged_reason = unjudged.error
         if vitals.unjudged_run < vitals.blind_after_windows:
             return AgentState.WATCHING

@@ -16,6 +16,7 @@ that were constant and move for the first time; what is gathered is bounded in m
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -30,7 +31,7 @@ from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import DetectionSettings
 from models.sensors import SensorView
 from models.settling import are_settled, unsettled
-from models.standardiser import CLIP, Standardiser, pooled, scaled_by_first_step
+from models.standardiser import CLIP, Standardiser, moves, pooled, scaled_by_first_step
 from runtime.errors import StorageError
 
 __all__ = ["GATHERED_BYTES", "Commissioning", "StandardisedRow"]
@@ -92,10 +93,12 @@ class Commissioning:
         self._synced_s = clock()
         self._check_at = settings.commissioning_windows
         self._use(memory.load_standardiser())
-        if self.is_done and not self._progress.is_again:
-            self._store.clear()
-        else:
+        if self.is_gathering or self.is_complete:
             self._resume()
+        else:
+            self._store.clear()
+        if self._progress.fitted is not None:
+            self._put_in_force(self._progress.fitted)
 
     @property
     def is_done(self) -> bool:
@@ -110,7 +113,7 @@ class Commissioning:
     @property
     def is_gathering(self) -> bool:
         """Are windows gathered for a scale, the first or another one?"""
-        return self.standardiser is None or self._progress.is_again
+        return self.standardiser is None or (self._progress.is_again and not self.is_complete)
 
     @property
     def share(self) -> float:
@@ -200,17 +203,41 @@ class Commissioning:
         if self.standardiser is not None and not self._progress.is_afresh:
             fitted = pooled(self.standardiser, fitted)
             rows = self._standardised(raw, fitted)
-        if self.is_done:
-            self._memory.preserve_scale("the scale before a commissioning that was asked for")
-        times = [(machine_s, wall_s) for _, machine_s, wall_s in self._rows]
         log.info("commissioned windows=%d provisional=%s", self.windows, fitted.is_provisional)
-        self._use(fitted)
-        # In this order: after a power cut between two of them the same windows are fitted again, and no scale is lost.
-        self._memory.save_standardiser(fitted)
+        # Before anything else changes: a power cut from here on leaves no scale beside rows and threshold of another.
+        with contextlib.suppress(StorageError):  # then as much of the rows as a cut leaves
+            self._store.sync()
+        self._progress = replace(self._progress, fitted=fitted)
+        self._memory.save_progress(self._progress)
+        self._put_in_force(fitted)
+        return self.fitted_rows()
+
+    @property
+    def is_complete(self) -> bool:
+        """Is there a new scale that what depends on it has not been renewed for? `taken_up` ends that."""
+        return self._progress.fitted is not None
+
+    def fitted_rows(self) -> list[StandardisedRow]:
+        """Every gathered window in the scale that came of them, oldest first; while it `is_complete`."""
+        fitted = self._progress.fitted
+        if fitted is None or not self._rows:
+            return []
+        rows = self._standardised(np.stack([row for row, _, _ in self._rows]), fitted)
+        return [(row, *when) for row, (_, *when) in zip(rows, self._rows, strict=True)]
+
+    def taken_up(self) -> None:
+        """All that depends on the scale is renewed: commissioning is over."""
         self._memory.save_progress(None)
         self._progress = Progress()
         self._forget_gathered()
-        return [(row, *when) for row, when in zip(rows, times, strict=True)]
+
+    def _put_in_force(self, fitted: Standardiser) -> None:
+        if self.standardiser == fitted:
+            return
+        if self.is_done:
+            self._memory.preserve_scale("the scale before a commissioning that was asked for")
+        self._use(fitted)
+        self._memory.save_standardiser(fitted)
 
     def _forget_gathered(self) -> None:
         self._rows.clear()
@@ -232,6 +259,7 @@ class Commissioning:
         self._unscaled = np.flatnonzero(np.isinf(self._scale))
         # In float32, as sources deliver: a mean of equal values may be off by a hair in float64.
         self._constants = self._centre[self._unscaled].astype(np.float32)
+        self._first_moves = np.full(len(self._sensors.names), np.nan)
         self.clipping = ClipWatch(len(self._centre), sensors=len(self._sensors.names))
 
     def _look_for_first_steps(self, features: Float) -> None:
@@ -239,14 +267,15 @@ class Commissioning:
             return
         before = self.standardiser
         assert before is not None  # noqa: S101 - for the type checker: without a scale nothing is unscaled
-        after = scaled_by_first_step(before, self._sensors.furthest_from(np.array(before.mean), features))
+        step = self._sensors.furthest_from(np.array(before.mean), features)
+        after = scaled_by_first_step(before, self._first_moves, step)
         if after is not before:
             moved = [self._sensors.names[i] for i in before.unscaled if i not in after.unscaled]
-            log.warning(
-                "constant_sensor_moved sensors=%s: that step is their unit from now on", _named(moved)
-            )
+            log.warning("constant_sensor_moved sensors=%s: the step is their unit from now on", _named(moved))
             self._use(after)
             self._memory.save_standardiser(after)
+        has_moved = moves(before, step)
+        self._first_moves[has_moved] = step[has_moved]
 
     def _keep(self, row: StandardisedRow) -> None:
         if self._rows:  # a clock that begins anew after a restart loses nothing

@@ -45,9 +45,10 @@ class Remembered(Struct, frozen=True, kw_only=True):
     """What is kept of the decisions about windows.
 
     The committed bundle's SHA-256, the threshold fitted for it out of `scored` windows, and the anomaly that was going
-    on. `drift_since_s` is when the drift under investigation was found (a release that was committed
-    meanwhile still owes a reference: `is_reference_owed`), `accepted` the counter of the last
-    `NormalAcceptance` obeyed and `accepted_until_s` what it said (Unix seconds, 0: none).
+    on. `drift_since_s` is when the drift that goes on was found, `is_drift_accepted` whether a person called it normal
+    (a release that was committed meanwhile still owes a reference: `is_reference_owed`), `accepted` the counter of the
+    last `NormalAcceptance` obeyed and `accepting_until_s` what it said (Unix seconds) while its rows are moved, else 0:
+    an old word says nothing of what comes after it, whatever the wall's clock does.
     """
 
     bundle_sha256: str = ""
@@ -55,9 +56,10 @@ class Remembered(Struct, frozen=True, kw_only=True):
     scored: int = 0
     episodes: RememberedEpisodes = RememberedEpisodes()
     drift_since_s: float = 0.0
+    is_drift_accepted: bool = False
     is_reference_owed: bool = False
     accepted: int = 0
-    accepted_until_s: float = 0.0
+    accepting_until_s: float = 0.0
     fingerprint: str = ""
 
 
@@ -65,13 +67,15 @@ class Progress(Struct, frozen=True, kw_only=True):
     """How commissioning goes on after a restart.
 
     Every `stride`-th window is gathered. `is_again`: there is a scale, and a person asked for another one; it is pooled
-    with the one before unless `is_afresh`. `why` is told to people while it lasts.
+    with the one before unless `is_afresh`. `why` is told to people while it lasts. `fitted` is the scale that came of
+    it, until everything that depends on the one before is renewed.
     """
 
     stride: int = 1
     is_again: bool = False
     is_afresh: bool = False
     why: str = ""
+    fitted: Standardiser | None = None
     fingerprint: str = ""
 
 

@@ -18,11 +18,24 @@ from msgspec import Struct
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health
 
-__all__ = ["Counters", "Interval", "LatencyReservoir", "Readings", "Vitals", "health_of", "memory_pss_bytes"]
+__all__ = [
+    "LARGE_SHARE",
+    "Counters",
+    "Interval",
+    "LatencyReservoir",
+    "Readings",
+    "Vitals",
+    "health_of",
+    "memory_pss_bytes",
+]
 
 _RESERVOIR: Final = 512
 """Latencies kept: the p99 of 512 is known within about half a percentile, for 4 KB."""
 
+
+LARGE_SHARE: Final = 0.1
+"""Of the recent windows: more that get no score are no accident, though blindness is never reached."""
+_RECENT_WINDOWS: Final = 64
 
 _MOST_MISSING: Final = 16
 _MOST_PROBLEMS: Final = 8
@@ -115,7 +128,8 @@ class Vitals:
 
     `release` is the one whose model judges windows now; `is_trial` whether it still has to prove itself. Started on the
     clocks of the loop: monotonic and Unix seconds. `unjudged_run` windows in a row got no score though a model was in
-    force, the last one for `unjudged_reason`; from `blind_after_windows` on that is blindness. `last_score` is None
+    force, the last one for `unjudged_reason`; from `blind_after_windows` on that is blindness. `unjudged_share` is that
+    of the recent windows, in [0, 1]; `is_unusable` says that nothing could be made of the very last one. `last_score` is None
     unless the last window got one. `source_problem` says why no window comes.
     """
 
@@ -131,7 +145,14 @@ class Vitals:
     blind_after_windows: int = 12
     unjudged_run: int = 0
     unjudged_reason: str = ""
+    unjudged_share: float = 0.0
+    is_unusable: bool = False
     source_problem: str = ""
+
+    def note_judged(self, *, is_judged: bool) -> None:
+        """A window met a model, and got a score or got none."""
+        self.unjudged_run = 0 if is_judged else self.unjudged_run + 1
+        self.unjudged_share += ((not is_judged) - self.unjudged_share) / _RECENT_WINDOWS
 
 
 @dataclass(frozen=True, kw_only=True)

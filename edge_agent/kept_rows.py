@@ -16,6 +16,7 @@ learnt is never decided by the learner.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -69,15 +70,19 @@ class KeptRows:
     Args:
         stores: of this device.
         depth: windows among which enough over the threshold open an alarm.
-        accepted_until_s: rows up to then are normal, said a person; Unix seconds, 0: nobody said so.
+        accepting_until_s: an acceptance that the power cut short, Unix seconds; 0: none.
+
+    Attributes:
+        is_accepting: the disk refused an acceptance, and the next start has to finish it.
     """
 
-    def __init__(self, stores: RowStores, *, depth: int, accepted_until_s: float) -> None:
+    def __init__(self, stores: RowStores, *, depth: int, accepting_until_s: float) -> None:
         self._stores = stores
         self._depth = depth
         self._held: list[tuple[StandardisedRow, bool]] = []
-        if accepted_until_s and len(stores.set_aside):
-            self.accept(accepted_until_s)  # the power went between the word and the deed
+        self.is_accepting = False
+        if accepting_until_s:
+            self.accept(accepting_until_s)  # the power went between the word and the deed
 
     @property
     def set_aside(self) -> int:
@@ -93,9 +98,7 @@ class KeptRows:
             is_suspect: an alarm is open, or drift is under investigation.
         """
         if is_suspect:
-            for held, _ in self._held:
-                self._append(self._stores.set_aside, held)
-            self._held.clear()
+            self.suspect_held()
             self._append(self._stores.set_aside, row)
         elif self._held or is_over:
             self._held.append((row, is_over))
@@ -106,8 +109,15 @@ class KeptRows:
         else:
             self._append(self._stores.buffer, row)
 
+    def suspect_held(self) -> None:
+        """An alarm is open: the windows over the threshold before it belong to it."""
+        for held, _ in self._held:
+            self._append(self._stores.set_aside, held)
+        self._held.clear()
+
     def accept(self, until_s: float) -> int:
         """Rows up to `until_s` (Unix seconds) are normal; returns how many that were set aside may be learnt now."""
+        self.is_accepting = False
         waiting = self._stores.set_aside.newest()
         is_meant = waiting.wall_s <= until_s
         if not is_meant.any():
@@ -120,6 +130,7 @@ class KeptRows:
             self._stores.buffer.sync()
         except StorageError as error:
             log.warning("rows_not_accepted error=%s", error)
+            self.is_accepting = True
             return 0
         self._stores.set_aside.clear()
         for i in np.flatnonzero(~is_meant):
@@ -140,6 +151,9 @@ class KeptRows:
         self._stores.set_aside.clear()
         for row in rows:
             self._append(self._stores.buffer, row)
+        # Whoever gathered these forgets them next.
+        with contextlib.suppress(StorageError):
+            self._stores.buffer.sync()
 
     def flush(self) -> None:
         """Hand rows to the kernel; raises StorageError where the disk refuses."""

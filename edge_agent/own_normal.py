@@ -87,12 +87,12 @@ class OwnNormal:
         self._drift = memory.load_drift(sensors.watched, self._drift_settings)
         self.is_drifted = self._drift is not None and self._drift.verdict().drifted
         self.threshold: PersonalThreshold | None = None
+        self._note_accepted()
 
     @property
     def is_investigating(self) -> bool:
         """Is there drift that no person has called normal?"""
-        known = self._memory.remembered
-        return self.is_drifted and known.accepted_until_s < known.drift_since_s
+        return self.is_drifted and not self._memory.remembered.is_drift_accepted
 
     def drift_score(self) -> float:
         """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
@@ -163,8 +163,14 @@ class OwnNormal:
         if acceptance.counter <= known.accepted:
             return None
         # Remembered first: after a power cut `KeptRows` finishes what was begun.
-        self._memory.remember(accepted=acceptance.counter, accepted_until_s=acceptance.until_s)
+        self._memory.remember(
+            accepted=acceptance.counter,
+            accepting_until_s=acceptance.until_s,
+            is_drift_accepted=known.is_drift_accepted
+            or (self.is_drifted and known.drift_since_s <= acceptance.until_s),
+        )
         moved = self._rows.accept(acceptance.until_s)
+        self._note_accepted()
         log.info("normal_accepted counter=%d windows=%d", acceptance.counter, moved)
         is_due = known.is_reference_owed and not self.is_investigating
         return self.commit(release) if is_due and release is not None and not release.is_trial else None
@@ -174,7 +180,7 @@ class OwnNormal:
         self._rows.restart(rows)
         # If drift was reported, the monitor that begins now says with its first window that it has ended.
         was_drifted, self.is_drifted, self._drift = self.is_drifted, False, None
-        self._memory.remember(drift_since_s=0.0)
+        self._memory.remember(drift_since_s=0.0, is_drift_accepted=False)
         if release is not None and release.is_trial:
             self.threshold = self._fit_threshold(release, score_rows(release.model, self.recent_rows()))
         elif release is not None:
@@ -208,7 +214,11 @@ class OwnNormal:
 
     def _note_drift(self, *, is_drifted: bool) -> None:
         self.is_drifted = is_drifted
-        self._memory.remember(drift_since_s=self._wall() if is_drifted else 0.0)
+        self._memory.remember(drift_since_s=self._wall() if is_drifted else 0.0, is_drift_accepted=False)
+
+    def _note_accepted(self) -> None:
+        if not self._rows.is_accepting:
+            self._memory.remember(accepting_until_s=0.0)
 
     def _fit_threshold(self, release: RunningRelease, scores: Scores) -> PersonalThreshold:
         spec = release.manifest.threshold

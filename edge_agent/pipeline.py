@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.commissioning import Commissioning
+from edge_agent.commissioning import Commissioning, StandardisedRow
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.episodes import Episodes
 from edge_agent.gaps import Gaps
@@ -104,13 +104,15 @@ class Pipeline:
         self._rows = KeptRows(
             stores,
             depth=settings.opens_after_windows + 1,
-            accepted_until_s=memory.remembered.accepted_until_s,
+            accepting_until_s=memory.remembered.accepting_until_s,
         )
+        self._running: RunningRelease | None = None
         self.normal = OwnNormal(self._sensors, settings, memory, self._rows, wall)
+        if self.commissioning.is_complete:  # in an earlier process, which did not come to take it up
+            self._take_up_scale(self.commissioning.fitted_rows())
         self._episodes = Episodes(settings, memory.remembered.episodes, new_id)
         self._gaps = Gaps(self._sensors, self._rows.newest)
         self._sight = LiveSight(self._sensors, settings.sight_probes_per_minute, self.normal.recent_rows)
-        self._running: RunningRelease | None = None
         self._misfit = ""
 
     @property
@@ -261,7 +263,12 @@ class Pipeline:
         filled = self._gaps.fill(row, missing)
         if filled is None:
             return Unjudged(error=self._gaps.tell(missing))
-        return self._judge(window, filled, missing)
+        judgement = self._judge(window, filled, missing)
+        # Not kept, but what was measured may lie at the end of the scale, and may complete an alarm.
+        self.commissioning.clipping.update(filled)
+        if self._episodes.is_open:
+            self._rows.suspect_held()
+        return judgement
 
     def save(self) -> None:
         """Let the drift monitor's state, and how far an anomaly is, survive a restart."""
@@ -345,9 +352,13 @@ class Pipeline:
             self._gaps.none()
         rows = self.commissioning.gather(features, window.observed_at_s, self._wall())
         if rows:
-            self.normal.begin_anew(rows, self._running)
+            self._take_up_scale(rows)
             self._renew_estimates()
         return Unjudged() if is_first else None
+
+    def _take_up_scale(self, rows: list[StandardisedRow]) -> None:
+        self.normal.begin_anew(rows, self._running)
+        self.commissioning.taken_up()
 
     def _keep(self, row: Float, window: SourceWindow, judgement: Judged | Unjudged) -> None:
         self.commissioning.clipping.update(row)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from edge_agent.agent_ports import Installation
 from edge_agent.gaps import listed
-from edge_agent.health import Interval, Readings, Vitals, health_of, memory_pss_bytes
+from edge_agent.health import LARGE_SHARE, Interval, Readings, Vitals, health_of, memory_pss_bytes
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
@@ -171,6 +171,11 @@ class StatusReporter:
             problems=self._problems(vitals),
         )
 
+    def _meanwhile(self, vitals: Vitals) -> str:
+        if vitals.is_unusable:
+            return "nothing can be judged" if self._pipeline.is_commissioned else "commissioning waits"
+        return "the rest is watched" if self._pipeline.is_commissioned else "commissioning goes on without it"
+
     def _problems(self, vitals: Vitals) -> tuple[str, ...]:
         missing = self._pipeline.missing
         urgent = (
@@ -185,7 +190,11 @@ class StatusReporter:
             ),
             (
                 bool(missing) and vitals.state is not AgentState.BLIND,
-                f"no finite number comes from {listed(missing)}; {'the rest is watched' if self._pipeline.is_commissioned else 'commissioning goes on without it'}",
+                f"no finite number comes from {listed(missing)}; {self._meanwhile(vitals)}",
+            ),
+            (
+                vitals.unjudged_share >= LARGE_SHARE and vitals.state is not AgentState.BLIND,
+                f"{vitals.unjudged_share:.0%} of recent windows could not be judged: {vitals.unjudged_reason}",
             ),
         )
         later = (

@@ -85,7 +85,10 @@ class SampleBuffer:
         for path in _segments(directory):
             found = _read_segment(path, columns)
             if found is None:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(
+                    OSError
+                ):  # a disk that cannot be written: no reader takes it for rows
+                    path.unlink(missing_ok=True)
             else:
                 self._rows_in[_number(path)] = len(found)
 
@@ -152,12 +155,14 @@ class SampleBuffer:
         return read_rows(self._directory, self._columns, newest=count)
 
     def clear(self) -> None:
-        """Forget every row."""
+        """Forget every row; what a disk that cannot be written keeps, stays."""
         self._pending.clear()
-        self._rows_in.clear()
-        self._open = None
+        kept, self._rows_in, self._open = self._rows_in, {}, None
         for path in _segments(self._directory):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                self._rows_in[_number(path)] = kept.get(_number(path), 0)
 
     def close(self) -> None:
         """Flush what the disk takes; the buffer may be opened again."""

@@ -5,8 +5,8 @@ what makes one shared model fit machines that differ (on PRONOSTIA it is worth a
 
 Units have no influence: °C or kelvin, A or nA give the same rows, to what float32 can hold of the readings. Therefore
 no floor is absolute or relative to the value; the only one is the sensor's own resolution, the smallest step between
-two of its values. A sensor that showed one value only has no scale: it stays at 0 until it moves, and then its first
-step is its unit (`scaled_by_first_step`). Any smaller unit would call that step an anomaly for ever.
+two of its values. A sensor that showed one value only has no scale: it stays at 0 until it has moved twice, and then its
+first step is its unit (`scaled_by_first_step`). Any smaller unit would call that step an anomaly for ever.
 
 Mean and deviation, not median and MAD: those are 0 on a flag and wrong by a quarter on a coarse reading. What they
 would guard against, a glitch of the wire, is recognised by being alone (`find_glitches`).
@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 
 from models.errors import InputError
 
-__all__ = ["CLIP", "Standardiser", "find_glitches", "fit_standardiser", "pooled", "scaled_by_first_step"]
+__all__ = [
+    "CLIP",
+    "Standardiser",
+    "find_glitches",
+    "fit_standardiser",
+    "moves",
+    "pooled",
+    "scaled_by_first_step",
+]
 
 CLIP = 8.0
 """Where standardised values end: `protocol.grids.FEATURE_GRID` ends there, and int8 keeps its resolution."""
@@ -145,20 +153,32 @@ def find_glitches(rows: Floats) -> NDArray[np.bool_]:
     return np.asarray(far & is_alone & is_rare)
 
 
-def scaled_by_first_step(standardiser: Standardiser, features: Floats) -> Standardiser:
-    """The same scale, but for sensors without one that have moved with these raw features (F,): the step is their unit.
+def scaled_by_first_step(standardiser: Standardiser, first: Floats, second: Floats) -> Standardiser:
+    """The same scale, but for sensors without one that have moved twice: the smaller of both steps is their unit.
 
-    What later goes eight times as far as its first step is at the end of the scale, and what keeps to it is no anomaly.
+    What later goes eight times as far is at the end of the scale, and what keeps to it is no anomaly. One move alone may
+    be a glitch of the wire, and a unit of 150 °C would deafen the sensor for good.
+
+    Args:
+        standardiser: the scale so far.
+        first: raw values (F,) of the move before, NaN where there was none.
+        second: raw values (F,) now.
     """
     mean, std = np.array(standardiser.mean), np.array(standardiser.std)
-    step = np.abs(np.asarray(features, np.float64) - mean)
-    has_moved = np.isfinite(step) & (step > _hair(np.stack([mean, mean])))
-    moved = [i for i in standardiser.unscaled if has_moved[i]]
+    both = moves(standardiser, first) & moves(standardiser, second)
+    moved = [i for i in standardiser.unscaled if both[i]]
     if not moved:
         return standardiser
-    std[moved] = step[moved]
+    std[moved] = np.abs(np.array([first, second], np.float64) - mean).min(axis=0)[moved]
     still = tuple(i for i in standardiser.unscaled if i not in moved)
     return replace(standardiser, std=tuple(std.tolist()), unscaled=still)
+
+
+def moves(standardiser: Standardiser, features: Floats) -> NDArray[np.bool_]:
+    """Which raw features (F,) differ from the sensor's centre by more than float32's rounding."""
+    mean = np.array(standardiser.mean)
+    step = np.abs(np.asarray(features, np.float64) - mean)
+    return np.asarray(np.isfinite(step) & (step > _hair(np.stack([mean, mean]))))
 
 
 def pooled(before: Standardiser, after: Standardiser) -> Standardiser:

@@ -18,10 +18,10 @@ SPEC = passthrough_spec(("a", "b"))
 class World:
     """Rows are numbered; `learnt` and `waiting` are what lies in the two stores."""
 
-    def __init__(self, root: Path, accepted_until_s: float = 0.0) -> None:
+    def __init__(self, root: Path, accepting_until_s: float = 0.0) -> None:
         self.root = root
         self.stores: RowStores = open_stores(StatePaths(root), SPEC, BufferSettings())
-        self.rows = KeptRows(self.stores, depth=3, accepted_until_s=accepted_until_s)
+        self.rows = KeptRows(self.stores, depth=3, accepting_until_s=accepting_until_s)
         self.at = 0
 
     def keep(self, windows: str) -> None:
@@ -41,9 +41,9 @@ class World:
     def waiting(self) -> list[int]:
         return self.stores.set_aside.newest().machine_s.astype(int).tolist()
 
-    def restart(self, accepted_until_s: float = 0.0) -> World:
+    def restart(self, accepting_until_s: float = 0.0) -> World:
         self.stores.close()
-        return World(self.root, accepted_until_s)
+        return World(self.root, accepting_until_s)
 
 
 def test_calm_windows_may_be_learnt_at_once_and_in_order(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_an_acceptance_cut_short_by_a_power_failure_is_finished_and_no_row_comes
     monkeypatch.setattr(world.stores.set_aside, "clear", die)
     with pytest.raises(KeyboardInterrupt):
         world.rows.accept(1003.0)
-    again = world.restart(accepted_until_s=1003.0)
+    again = world.restart(accepting_until_s=1003.0)
     assert (again.learnt, again.waiting) == ([1, 2, 3], [4])
 
 
@@ -123,7 +123,7 @@ def test_another_scale_forgets_the_rows_of_the_one_before(tmp_path: Path) -> Non
 def test_what_waits_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.stores = open_stores(StatePaths(tmp_path), SPEC, BufferSettings(set_aside_bytes=64 * 1024))
-    world.rows = KeptRows(world.stores, depth=3, accepted_until_s=0.0)
+    world.rows = KeptRows(world.stores, depth=3, accepting_until_s=0.0)
     world.keep("A" * 5000)
     assert 1500 < world.rows.set_aside < 64 * 1024 // 28
     assert world.waiting[-1] == 5000

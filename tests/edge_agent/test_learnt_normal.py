@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -15,9 +16,12 @@ from test_agent_pipeline import V2, Device, device
 
 from edge_agent.commands.recommissioning import ask_for_commissioning
 from edge_agent.commands.status_table import print_status
-from edge_agent.detection_memory import RecommissionRequest
+from edge_agent.commissioning import Commissioning
+from edge_agent.detection_memory import DetectionMemory, RecommissionRequest
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.kept_rows import KeptRows
 from edge_agent.outdated_state import set_outdated_aside
+from edge_agent.own_normal import OwnNormal
 from edge_agent.settings import DetectionSettings, load_agent_settings
 from models.errors import FeatureError
 from models.standardiser import CLIP
@@ -309,3 +313,102 @@ def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(
     assert (health.set_aside_windows, health.accepted, health.buffered_windows) == (0, 7, 350)
     states = [report.state for report in world.said(DriftReport) if isinstance(report, DriftReport)]
     assert states == [DriftState.DRIFTED], "learning ends a drift, not a word"
+
+
+def test_an_old_word_says_nothing_of_a_fault_while_the_clock_stands_in_the_past(device: Device) -> None:
+    """A board without a clock of its own says 1970 after each power cut, until it finds the network."""
+    device.watch(healthy(200))
+    device.watch(fault(50))
+    device.accept()
+    again = device.restart()
+    again._wall = lambda: 1000.0 + again.index  # type: ignore[method-assign] # the clock that begins anew
+    again.pipeline._wall = again.pipeline.normal._wall = again._wall
+    again.adopt()
+    again.watch(fault(100, 11))
+    assert again.pipeline.set_aside_windows == 100
+    last = again.restart()
+    assert last.pipeline.set_aside_windows == 100, "nobody has called these windows normal"
+
+
+def test_drift_found_while_the_clock_stands_in_the_past_is_investigated(device: Device) -> None:
+    device.watch(healthy(200))
+    device.accept()
+    device.pipeline._wall = device.pipeline.normal._wall = lambda: 1000.0
+    device.watch(healthy(200, 3) * 0.5 + 0.8)
+    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_investigating
+
+
+def test_windows_that_built_up_an_alarm_of_windows_with_gaps_are_set_aside(device: Device) -> None:
+    device.watch(healthy(200))
+    device.watch(fault(1))
+    gappy = fault(40, 12)
+    gappy[:, 0] = np.nan
+    device.watch(gappy)
+    assert device.pipeline.alarm_is_open
+    well = healthy(60, 13)
+    well[:, 0] = np.nan
+    device.watch(well)
+    assert not device.pipeline.alarm_is_open
+    device.watch(healthy(20, 14))
+    assert (device.buffer.newest(2000).rows[:, 3] < 5).all()
+
+
+def test_what_lies_at_the_end_of_the_scale_is_measured_beside_a_dead_sensor(device: Device) -> None:
+    device.watch(healthy(100))
+    rows = healthy(400, 5)
+    rows[:, 0], rows[:, 1] = np.nan, 20
+    device.watch(rows)
+    assert device.pipeline.commissioning.clipping.share == pytest.approx(1 / 6, abs=0.03)
+
+
+# --- 7: a power cut between a new scale and what depends on it -----------------------------------------------------------
+
+
+class PowerCutError(Exception):
+    """The process is gone."""
+
+
+CUTS = [
+    (DetectionMemory, "preserve_scale"),
+    (DetectionMemory, "save_standardiser"),
+    (OwnNormal, "begin_anew"),
+    (KeptRows, "restart"),
+    (OwnNormal, "commit"),
+    (Commissioning, "taken_up"),
+]
+
+
+@pytest.mark.parametrize("where", CUTS, ids=lambda cut: cut[1])
+@pytest.mark.parametrize("is_done", [False, True])
+def test_after_a_cut_no_scale_is_beside_rows_and_threshold_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str], is_done: bool
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise PowerCutError
+
+    def watched(made: Device, *, breaks: bool) -> Device:
+        made.adopt()
+        if is_done:
+            made.watch(healthy(200))
+            made.pipeline.commissioning.restart(is_afresh=True)
+        made.watch(second[:-1])
+        with monkeypatch.context() as broken:
+            if breaks:
+                broken.setattr(*where, cut)
+            with pytest.raises(PowerCutError) if breaks else contextlib.nullcontext():
+                made.watch(second[-1:])
+        return made
+
+    second = healthy(60, 4) * 5 + 30
+    well = watched(Device(tmp_path / "well"), breaks=False)
+    if where[1] == "preserve_scale" and not is_done:
+        return  # there is none to preserve
+    watched(Device(tmp_path / "cut"), breaks=True)
+    again = Device(tmp_path / "cut")
+    again.adopt()
+    assert again.pipeline.commissioning.standardiser == well.pipeline.commissioning.standardiser
+    assert again.pipeline.threshold == well.pipeline.threshold
+    np.testing.assert_array_equal(again.buffer.newest(999).rows, well.buffer.newest(999).rows)
+    assert not again.pipeline.commissioning.is_gathering
+    assert again.pipeline.normal._drift is not None

@@ -270,3 +270,35 @@ def test_values_that_flicker_neither_alarm_nor_break_anything(
     assert is_judged == (2 * gaps.sum(axis=1) <= FEATURES).tolist()
     assert device.kept == kept + int((~gaps.any(axis=1)).sum())
     assert share_over(judged) <= whole + 0.02
+
+
+@pytest.mark.parametrize("gone", [range(4), range(6)])
+def test_a_device_that_cannot_be_commissioned_does_not_say_that_it_goes_on(world: World, gone: range) -> None:
+    world.watch(without(healthy(100), *gone))
+    world.now_s += 11
+    world.turn()
+    health = world.said(Health)[-1]
+    assert isinstance(health, Health)
+    assert (health.state, health.commissioned_share) == (AgentState.COMMISSIONING, 0)
+    assert health.problems[0].endswith("commissioning waits")
+
+
+@pytest.mark.parametrize("judged_of_twelve", [1, 6, 10])
+def test_windows_without_a_score_now_and_then_are_said_though_blindness_is_never_reached(
+    world: World, judged_of_twelve: int
+) -> None:
+    world.watch(healthy(150))
+    rows = healthy(480, 2)
+    rows[np.arange(480) % 12 >= judged_of_twelve] = np.nan
+    world.watch(rows)
+    world.now_s += 11
+    world.turn()
+    health = world.said(Health)[-1]
+    assert isinstance(health, Health)
+    assert health.state is AgentState.WATCHING
+    assert any("of recent windows could not be judged: 6 of 6 sensors" in p for p in health.problems)
+    assert not any("the rest is watched" in problem for problem in health.problems)
+    world.watch(healthy(200, 3))
+    world.now_s += 11
+    world.turn()
+    assert world.status().problems == ()

@@ -146,12 +146,16 @@ def test_a_constant_sensor_says_nothing_until_it_moves_and_its_first_step_is_its
     fitted = fit_standardiser(np.column_stack([np.full(20, 7.0), np.zeros(20), np.arange(20)]))
     assert fitted.unscaled == (0, 1)
     assert fitted.apply(np.array([7.001, 1e-9, 9.5])).tolist() == [0, 0, 0]
-    assert scaled_by_first_step(fitted, np.array([7.0, 0.0, 100.0])) is fitted
-    moved = scaled_by_first_step(fitted, np.array([7.001, 0.0, 9.5]))
+    step, glitch = np.array([7.001, 0.0, 9.5]), np.array([-127.0, 0.0, 9.5])
+    assert scaled_by_first_step(fitted, np.array([7.0, 0.0, 100.0]), step) is fitted
+    assert scaled_by_first_step(fitted, np.full(3, np.nan), step) is fitted
+    moved = scaled_by_first_step(fitted, step, step)
+    assert scaled_by_first_step(fitted, glitch, step) == moved
+    assert scaled_by_first_step(fitted, step, glitch) == moved
     assert moved.unscaled == (1,)
     assert moved.apply(np.array([7.001, 0.0, 9.5])).round(4).tolist() == [1, 0, 0]
     assert moved.apply(np.array([7.1, 0.0, 9.5])).tolist() == [CLIP, 0, 0]
-    assert scaled_by_first_step(moved, np.array([9.0, np.nan, 0.0])) is moved
+    assert scaled_by_first_step(moved, step, np.array([9.0, np.nan, 0.0])) is moved
 
 
 def test_rounding_noise_of_float32_is_no_step() -> None:
