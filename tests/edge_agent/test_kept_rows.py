@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_agent.kept_rows import KeptRows, RowStores, open_stores
 from edge_agent.settings import BufferSettings, StatePaths
 from models.features import passthrough_spec
+from models.thresholds import AlarmState, Opened
 
 pytestmark = pytest.mark.edge
 SPEC = passthrough_spec(("a", "b"))
@@ -127,3 +130,28 @@ def test_what_waits_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None
     world.keep("A" * 5000)
     assert 1500 < world.rows.set_aside < 64 * 1024 // 28
     assert world.waiting[-1] == 5000
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 4))
+def test_every_row_is_in_one_store_in_order_and_none_of_an_alarm_is_learnt(
+    tmp_path_factory: pytest.TempPathFactory, overs: list[bool], opens_after: int
+) -> None:
+    world = World(tmp_path_factory.mktemp("rows"))
+    world.rows = KeptRows(world.stores, depth=opens_after + 1, accepted_until_s=0.0)
+    alarm = AlarmState(opens_after_windows=opens_after, closes_after_windows=3)
+    suspect: set[int] = set()
+    for at, is_over in enumerate(overs):
+        change = alarm.update(2.0 if is_over else 0.1, 1.0)
+        is_suspect = alarm.is_open or change is not None
+        if isinstance(change, Opened):
+            suspect |= {i for i in range(max(0, at - opens_after), at) if overs[i]}
+        if is_suspect:
+            suspect.add(at)
+        row = np.zeros(2, np.float32)
+        world.rows.keep((row, float(at), float(at)), is_over=is_over, is_suspect=is_suspect)
+    held = [int(row[1]) for row, _ in world.rows._held]
+    assert sorted(world.learnt + world.waiting + held) == list(range(len(overs)))
+    assert world.learnt == sorted(world.learnt)
+    assert world.waiting == sorted(world.waiting)
+    assert suspect <= set(world.waiting)
