@@ -180,7 +180,7 @@ def test_assessment_must_count_each_example_once() -> None:
     layout = assess_layout(2, 3)
     parts = {name: np.zeros(size) for name, size in layout.sizes.items()}
     parts["examples"][0] = 5
-    for name in ("candidate_scores", "champion_scores"):
+    for name in ("candidate_scores", "champion_scores", "candidate_probe_scores", "champion_probe_scores"):
         parts[name] = SCORE_GRID.count(np.ones(5))
     parts["threshold_scores"] = SCORE_GRID.count(np.ones(25))
     check_answer(layout, layout.pack(parts), admit_assessment())

@@ -181,6 +181,8 @@ def assessment(_: int) -> np.ndarray:
             "champion_loss": np.array([n * 0.7]),
             "candidate_scores": one(SCORE_GRID, 100, n),
             "champion_scores": one(SCORE_GRID, 120, n),
+            "candidate_probe_scores": one(SCORE_GRID, 140, n),
+            "champion_probe_scores": one(SCORE_GRID, 150, n),
             # All healthy windows, five times those held out.
             "threshold_scores": one(SCORE_GRID, 100, 5 * n),
             "range_low": np.concatenate([one(RANGE_GRID, 40, 1)] * world.TENSORS),
@@ -213,6 +215,7 @@ def test_assessment_comes_through_with_its_histograms(tmp_path: Path, is_noised:
     assert parts["examples"] == [6]
     for name, at, value in (
         ("candidate_scores", 100, 6),
+        ("champion_probe_scores", 150, 6),
         ("threshold_scores", 100, 6),
         ("range_low", 40, 6),
         ("feature_counts", 30, 6),
