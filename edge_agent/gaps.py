@@ -31,6 +31,9 @@ _LASTING_WINDOWS: Final = 3
 """Windows in a row without a value after which a sensor is said to be missing: one lost reading is no news."""
 
 
+_NOTHING_LEARNT_WINDOWS: Final = 64
+"""Windows in a row with a gap after which it is said that nothing is learnt: sensors may take turns, none of them missing."""
+
 _LISTED: Final = 4
 _LISTED_CHARACTERS: Final = 40
 """So many names, and so much of each, fit a sentence of 300 characters."""
@@ -54,6 +57,14 @@ class Gaps:
         self._runs = np.zeros(len(sensors.parts), np.int64)
         self._which, self._lacking = b"", np.zeros(len(sensors.parts), bool)
         self.is_any = False
+        self._windows = 0
+
+    @property
+    def problem(self) -> str:
+        """One sentence if no window has been whole for long; empty otherwise."""
+        if self._windows < _NOTHING_LEARNT_WINDOWS:
+            return ""
+        return f"each of the last {_NOTHING_LEARNT_WINDOWS} windows lacked a value: nothing is learnt of such windows"
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -70,7 +81,7 @@ class Gaps:
     def none(self) -> None:
         """A window without a gap."""
         self._runs[:] = 0
-        self.is_any = False
+        self.is_any, self._windows = False, 0
 
     def note(self, missing: Bools) -> None:
         """A window whose values (F,) are `missing`, at least one."""
@@ -80,6 +91,7 @@ class Gaps:
             self._runs[~self._lacking] = 0
         self._runs += self._lacking
         self.is_any = True
+        self._windows += 1
 
     def fill(self, row: Float, missing: Bools) -> Float | None:
         """A new row (F,) with estimates where values (F,) are `missing`; None where more than half of them are."""

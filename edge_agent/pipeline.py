@@ -168,7 +168,10 @@ class Pipeline:
     def problems(self) -> list[str]:
         """What a person should know of release, threshold and scale, the gravest first."""
         does_not_fit = self.normal.misfit(self._running) if self._running is not None else ""
-        return [text for text in (self._misfit, does_not_fit) if text] + self.commissioning.problems()
+        scale = self.commissioning.problems()
+        # Of a device that commissions it is said anyway.
+        gaps = self._gaps.problem if self.is_commissioned else ""
+        return [text for text in (self._misfit, does_not_fit, *scale, gaps) if text]
 
     def adopt(
         self, manifest: Manifest, int8_model: bytes, *, bundle_sha256: str, is_trial: bool

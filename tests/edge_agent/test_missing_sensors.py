@@ -302,3 +302,22 @@ def test_windows_without_a_score_now_and_then_are_said_though_blindness_is_never
     world.now_s += 11
     world.turn()
     assert world.status().problems == ()
+
+
+def test_sensors_that_take_turns_to_be_silent_are_judged_and_it_is_said_that_nothing_is_learnt(
+    world: World,
+) -> None:
+    world.watch(healthy(150))
+    learnt = len(world.buffer)
+    rows = healthy(200, 2)
+    rows[np.arange(200), np.arange(200) % FEATURES] = np.nan
+    world.watch(rows)
+    world.now_s += 11
+    world.turn()
+    status = world.status()
+    assert (status.health.missing, status.health.buffered_windows) == ((), learnt)
+    assert any("nothing is learnt" in problem for problem in status.problems)
+    world.watch(healthy(1, 3))
+    world.now_s += 11
+    world.turn()
+    assert world.status().problems == ()
