@@ -99,12 +99,13 @@ def ask(content: bytes, version: int, counter: int | None = None, *, family: str
 
 @dataclass
 class FleetInMemory:
-    """A `BundleSource`: serves bundles by path, honours offsets, and breaks off where told."""
+    """A `BundleSource`: serves bundles by path, honours offsets, breaks off where told; `on_chunk`: a chunk has arrived."""
 
     bundles: dict[str, bytes] = field(default_factory=dict)
     break_after: list[int] = field(default_factory=list)
     requests: list[tuple[str, int]] = field(default_factory=list)
     chunk_bytes: int = 4096
+    on_chunk: Callable[[], None] = lambda: None
 
     def offer(self, content: bytes, version: int, counter: int | None = None) -> DesiredState:
         desired = ask(content, version, counter)
@@ -122,6 +123,7 @@ class FleetInMemory:
             if limit is not None and start >= limit:
                 raise FleetUnreachableError("the fleet broke off")
             yield content[start : start + self.chunk_bytes]
+            self.on_chunk()
 
 
 @dataclass

@@ -58,11 +58,15 @@ def test_a_good_release_is_fetched_probed_tried_and_committed(device: Device) ->
 
 
 def test_another_process_reads_the_same_active_release(device: Device) -> None:
-    assert read_active(device.root / "install.json", device.root / "bundles", KEYS) is None
-    device.install(1)
-    seen = read_active(device.root / "install.json", device.root / "bundles", KEYS)
-    assert seen is not None
-    assert (seen.release, seen.is_trial) == ("pump/1", False)
+    def seen() -> tuple[str, bool, int] | None:
+        active = read_active(device.root / "install.json", device.root / "bundles", KEYS)
+        return (active.release, active.is_trial, active.generation) if active else None
+
+    assert seen() is None
+    device.submit(device.fleet.offer(make_bundle(1), 1))
+    assert seen() == ("pump/1", True, 0)
+    device.watch()
+    assert seen() == ("pump/1", False, 0), "it has swapped nothing itself"
 
 
 def test_a_rollback_to_the_release_before_needs_no_download_and_no_probe(device: Device) -> None:
@@ -96,6 +100,7 @@ def test_the_first_release_ever_is_undone_to_nothing(device: Device) -> None:
     [report] = device.watch(1, error="no")
     assert report.step is InstallStep.ROLLED_BACK
     assert device.release is None
+    assert device.installer.step() is InstallStep.IDLE, "to have nothing is no contradiction"
 
 
 def test_a_window_scored_by_the_release_before_does_not_count_for_the_trial(device: Device) -> None:

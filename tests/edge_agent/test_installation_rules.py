@@ -160,6 +160,7 @@ def test_stopping_in_good_order_gives_the_start_back_and_never_more_than_that() 
     assert closed.attempt.starts == 0
     assert played(closed, ev.Closing()) == closed
     assert played(closed, ev.Restarted()) == trial
+    assert played(trial, ev.Restarted(), ev.Closing()) == trial
     assert played(committed(1), ev.Closing()) == committed(1)
 
 
@@ -325,6 +326,7 @@ def test_before_its_trial_a_release_can_be_given_up_with_a_reason(
     decision = decide(at(step), ev.Stopped(step=end, reason="because"))
     (report,) = decision.reports
     assert (report.step, report.status, report.reason) == (end, status, "because")
+    assert report.progress == 0.0
     assert (decision.journal.attempt, decision.journal.active, decision.effect) == (None, ref(1), ev.Prune())
 
 

@@ -1,0 +1,214 @@
+"""What the agent's loop has of its installer: generations, wake-ups, progress, the yardstick of a trial, an orderly end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from installation_world import KEYS, REQUIREMENTS, Device, FleetInMemory, TrustingProbe, make_bundle
+from waiting import wait_until
+
+from edge_agent.installation.effects import InstallLimits
+from edge_agent.installation.installer import open_installer
+from edge_agent.installation.journal import Baseline
+from edge_agent.installation.trial import TrialLimits
+from protocol.messages.kinds import InstallStatus, InstallStep
+
+pytestmark = pytest.mark.edge
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path)
+
+
+def generation(device: Device) -> int:
+    active = device.installer.active()
+    assert active is not None
+    return active.generation
+
+
+def test_the_generation_counts_the_swaps_of_this_process(device: Device) -> None:
+    assert device.installer.active() is None
+    for version in (1, 2):
+        device.install(version)
+        assert generation(device) == version
+    device.submit(device.fleet.offer(make_bundle(3), 3))
+    assert generation(device) == 3
+    device.watch(1, error="no")
+    assert (generation(device), device.release) == (4, "pump/2"), "going back is a swap, too"
+    device.restart()
+    assert generation(device) == 1
+
+
+def test_a_long_download_is_told_of_every_five_seconds(device: Device) -> None:
+    desired = device.fleet.offer(make_bundle(1), 1)
+    device.fleet.chunk_bytes = -(-desired.bundle_bytes // 12)
+    told: list[list[float]] = []
+
+    def a_second_passes() -> None:
+        reports = device.installer.poll()
+        assert {(report.step, report.status) for report in reports} <= {
+            (InstallStep.DOWNLOADING, InstallStatus.IN_PROGRESS)
+        }
+        told.append([round(report.progress, 2) for report in reports])
+        device.installer._inbox.wait(1.0)
+
+    device.fleet.on_chunk = a_second_passes
+    device.submit(desired)
+    assert told == [[0.08], [], [], [], [], [0.5], [], [], [], [], [0.92], []]
+
+
+# --- the yardstick of a trial --------------------------------------------------------------------------------------------------
+
+
+def yardstick(device: Device) -> Baseline | None:
+    attempt = device.journal.attempt
+    assert attempt is not None
+    return attempt.baseline
+
+
+def test_a_release_that_is_committed_is_measured_by_its_own_windows_only(device: Device) -> None:
+    device.install(1)
+    device.watch(20)
+    device.install(2)
+    device.submit(device.fleet.offer(make_bundle(3), 3))
+    assert yardstick(device) is None
+
+
+def test_a_trial_that_is_undone_leaves_the_yardstick_of_the_release_before(device: Device) -> None:
+    device.install(1)
+    device.watch(20)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    device.watch(1, error="no")
+    device.submit(device.fleet.offer(make_bundle(3), 3))
+    assert yardstick(device) == Baseline(windows=20, latency_us=10.0, error_share=0.0)
+
+
+def test_what_runs_while_the_next_release_is_fetched_is_not_on_trial(device: Device) -> None:
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    trials: list[bool] = []
+
+    def a_window_passes() -> None:
+        active = device.installer.active()
+        assert active is not None
+        trials.append(active.is_trial)
+        device.installer.on_window(0.1, 10.0)
+
+    device.fleet.on_chunk = a_window_passes
+    device.submit(device.fleet.offer(make_bundle(3), 3))
+    assert len(trials) > 3
+    assert not any(trials)
+    assert yardstick(device) == Baseline(windows=len(trials), latency_us=10.0, error_share=0.0)
+
+
+# --- a trial without windows ---------------------------------------------------------------------------------------------------
+
+
+def statuses_after(device: Device, seconds: float) -> list[InstallStatus]:
+    device.installer._inbox.wait(seconds)
+    device.installer.poll()
+    return [report.status for report in device.work()]
+
+
+def test_a_trial_is_deferred_after_120_seconds_of_silence_and_that_is_written_once(device: Device) -> None:
+    device.install(1)
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    assert statuses_after(device, 119.5) == []
+    assert statuses_after(device, 0.5) == [InstallStatus.DEFERRED]
+    written = device.journal
+    assert statuses_after(device, 500.0) == []
+    assert device.journal == written, "waiting wears out no disk"
+
+
+def test_neither_a_missing_score_nor_one_with_an_error_breaks_the_silence(device: Device) -> None:
+    device.install(1)
+    device.watch(20, error="sensor")
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    device.installer._inbox.wait(60.0)
+    device.installer.active()
+    device.installer.on_window(None, 10.0)
+    device.installer.on_window(0.1, 10.0, "sensor")
+    assert statuses_after(device, 60.0) == [InstallStatus.DEFERRED]
+
+
+# --- the worker ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_worker_waits_for_what_comes_and_wakes_the_loop(device: Device) -> None:
+    installer, wakes = device.installer, list[None]()
+    installer.start(wake=lambda: wakes.append(None))
+    thread = installer._thread
+    assert thread is not None
+
+    def ended() -> str | None:
+        return None if thread.is_alive() else "the worker has ended"
+
+    try:
+        installer.submit(device.fleet.offer(make_bundle(1), 1))
+        wait_until(installer.active, "the trial", unless=ended)
+        for _ in range(3):
+            installer.on_window(0.1, 10.0)
+        wait_until(lambda: (active := installer.active()) and not active.is_trial, "the commit", unless=ended)
+        assert [report.status for report in installer.poll()][-1] is InstallStatus.SUCCEEDED
+        assert wakes
+    finally:
+        installer.close()
+    assert not thread.is_alive()
+
+
+class Worker:
+    """A thread that does nothing and is as busy as told."""
+
+    is_busy = False
+    waits: list[float]
+
+    def __init__(self, *, target: Callable[[], None], name: str, daemon: bool) -> None:
+        self.daemon = daemon
+        type(self).waits = []
+
+    def start(self) -> None:
+        assert self.daemon, "the installer keeps no agent from ending"
+
+    def join(self, timeout: float) -> None:
+        self.waits.append(timeout)
+
+    def is_alive(self) -> bool:
+        return self.is_busy
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_closing_waits_five_seconds_and_leaves_the_journal_to_a_worker_that_still_works(
+    device: Device, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    device.submit(device.fleet.offer(make_bundle(1), 1))
+    monkeypatch.setattr("edge_agent.installation.installer.threading.Thread", Worker)
+    monkeypatch.setattr(Worker, "is_busy", is_busy)
+    device.installer.start()
+    device.installer.close()
+    assert Worker.waits == [5.0]
+    assert device.journal.attempt is not None
+    assert device.journal.attempt.starts == (1 if is_busy else 0)
+
+
+def test_an_installer_is_opened_with_the_probe_and_the_limits_it_is_given(tmp_path: Path) -> None:
+    fleet, probe = FleetInMemory(), TrustingProbe()
+    installer = open_installer(
+        journal_file=tmp_path / "install.json",
+        bundles=tmp_path / "bundles",
+        keys=KEYS,
+        requirements=REQUIREMENTS,
+        source=fleet,
+        limits=InstallLimits(trial=TrialLimits(windows=1)),
+        probe=probe,
+    )
+    installer.submit(fleet.offer(make_bundle(1), 1))
+    installer.run_pending()
+    assert probe.probed == ["pump/1"]
+    installer.active()
+    installer.on_window(0.1, 10.0)
+    installer.run_pending()
+    assert installer.poll()[-1].status is InstallStatus.SUCCEEDED
+    installer.close()
