@@ -32,7 +32,8 @@ __all__ = ["Applicant", "confirm", "enrol", "revoke"]
 STATEMENT_DOMAIN: Final = "enrolment/v1"
 
 
-Label = Annotated[str, Meta(max_length=200)]
+Label = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
+"""Without NUL: PostgreSQL keeps one in JSON, and then fails with each query for devices that meets it."""
 
 
 class Applicant(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from fleet.acceptance import Accepted, Wanted, accept_normal, accept_normal_of
 from fleet.api.dependencies import Services, get_services
@@ -45,7 +45,7 @@ class NormalAcceptedByQuery(NormalAccepted):
     model_config = ConfigDict(
         json_schema_extra={"example": {"query": "site==hall-1", "until_s": 1767225600.0, "dry_run": True}}
     )
-    query: str = Field(min_length=1)
+    query: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(min_length=1)
 
 
 class AcceptanceView(BaseModel):

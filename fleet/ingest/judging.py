@@ -10,7 +10,9 @@ import binascii
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from protocol.errors import (
     MalformedMessageError,
@@ -97,7 +99,7 @@ def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
         device = topic.device
         if topic.tenant != tenant or topic.kind not in UPLINK_KINDS:
             raise TopicError(f"topic {arrival.topic[:120]!r} is not an uplink topic of tenant {tenant!r}")
-        event = decode(arrival.payload, topic.kind)
+        event = _storable(decode(arrival.payload, topic.kind), arrival.payload)
         window = _window(event.data) if isinstance(event.data, AnomalyEvent) else None
         if event.source == topic.device:
             _check_sequence(event, topic.kind)
@@ -110,6 +112,27 @@ def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
         reason=RefusalReason.WRONG_SOURCE,
         message=f"message of source {event.source[:80]!r} arrived on the topic of device {topic.device!r}",
     )
+
+
+def _storable(event: Event, payload: bytes) -> Event:
+    """The event without NUL in its texts: PostgreSQL keeps one in JSON, but no query can look into that any more.
+
+    One device with it in a label or a problem would make every query for devices fail.
+    """
+    if rb"\u0000" not in payload:
+        return event
+    data = msgspec.convert(_without_nul(msgspec.to_builtins(event.data)), type(event.data))
+    return msgspec.structs.replace(event, data=data)
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list | tuple):
+        return [_without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
+    return value
 
 
 def _window(anomaly: AnomalyEvent) -> bytes | None:

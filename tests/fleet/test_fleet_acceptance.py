@@ -93,7 +93,9 @@ def test_a_query_is_asked_dry_first_and_then_reaches_exactly_the_devices_it_name
     assert done["devices"] == dry["devices"]
     assert [row(fleet, one.name) is not None for one in machines] == [False, True, True]
     assert [len(audited(fleet, one.name)) for one in machines] == [0, 1, 1]
-    is_problem(fleet.call("POST", QUERY, Role.OPERATOR, json={"query": ""}), 422, "query")
+    for nobody_asked_for_all in ("", " ", "\t\n"):
+        said = fleet.call("POST", QUERY, Role.OPERATOR, json={"query": nobody_asked_for_all})
+        is_problem(said, 422, "query")
     is_problem(fleet.call("POST", QUERY, Role.OPERATOR, json={"query": "a="}), 400, "query")
 
 

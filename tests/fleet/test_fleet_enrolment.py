@@ -60,6 +60,8 @@ def test_a_known_device_with_another_key_is_refused(fleet: Fleet, machine: Machi
         ({"device": "training"}, 400),
         ({"device": "x" * 65}, 422),
         ({"labels": {"a": 1}}, 422),
+        ({"labels": {"a\0": "b"}}, 422),
+        ({"labels": {"a": "b\0"}}, 422),
         ({"hardware": ""}, 422),
     ],
 )

@@ -17,7 +17,7 @@ from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import AgentState, DriftState
-from protocol.messages.payloads import DriftReport
+from protocol.messages.payloads import Birth, DriftReport
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -155,6 +155,24 @@ QUERIES = {
     "is_provisional==true": "b",
     "is_provisional==false": "a",
 }
+
+
+def test_no_device_can_spoil_the_queries_of_all_with_a_text_that_a_database_cannot_look_into(
+    fleet: Fleet, machine: Machine
+) -> None:
+    """PostgreSQL takes a NUL into its JSON, and fails with each query that meets it there."""
+    enrol_directly(fleet.database, machine)
+    birth = Birth(agent_version="1", hardware="rpi4", family="press", labels={"site\0": "hall\0-1"})
+    said = health(interval_judged=1, sight=0.3, missing=("a\0b",), problems=("\0 \\u0000",))
+    result = EventStore(fleet.database, TENANT, FleetMetrics()).store(
+        [machine.arrival(birth), machine.arrival(said)]
+    )
+    assert not result.refusals
+    for query in ("site==hall-1", "sight=lt=0.5", "missing==*", "problems==nothing", "is_provisional==true"):
+        answer = fleet.call("GET", "/v1/devices", params={"query": query, "limit": 1000})
+        assert answer.status_code == 200, answer.text
+    shown = fleet.call("GET", f"/v1/devices/{machine.name}").json()
+    assert shown["last_health"]["problems"] == ["\N{REPLACEMENT CHARACTER} \\u0000"]
 
 
 @pytest.fixture(scope="module")
