@@ -38,6 +38,7 @@ LARGE_SHARE: Final = 0.1
 _RECENT_WINDOWS: Final = 64
 
 _MOST_MISSING: Final = 16
+_LONGEST_NAME: Final = 200
 _MOST_PROBLEMS: Final = 8
 _LONGEST_PROBLEM: Final = 300
 """What `Health` takes of names and sentences; `status.json` says the problems whole."""
@@ -210,7 +211,7 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         unjudged_windows=counters.unjudged_windows,
         restarts=counters.restarts,
         crashes=counters.crashes,
-        missing=readings.missing[:_MOST_MISSING],
+        missing=tuple(name[:_LONGEST_NAME] for name in readings.missing[:_MOST_MISSING]),
         sight=None if readings.sight is None else _brief(readings.sight),
         commissioned_share=_brief(readings.commissioned_share),
         is_provisional=readings.is_provisional,
