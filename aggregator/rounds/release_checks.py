@@ -40,6 +40,10 @@ LEAST_LEARNED: Final = 0.05
 """Share of the windows' variance that a network must reconstruct. One that answers every window alike has 0, one component of twenty
 independent sensors .05; networks on real machines have .5 to .95."""
 
+MOST_COPIED: Final = 0.99
+"""Share that a network reconstructs whose every layer is as wide as its input: then it has learned to copy, a fault too. Its scores
+are the rounding of int8, and so are its threshold and its sight."""
+
 LEAST_OUTPUT: Final = 1e-3
 """Variance of a network's outputs over that of its inputs: a dead one has 0 but for int8's rounding."""
 
@@ -197,6 +201,9 @@ def _check_learned(
         )
     narrowest, features = min(architecture.layers), architecture.layers[0]
     could_copy = narrowest >= features and architecture.convolution is None
+    if could_copy and share > MOST_COPIED:
+        passed = False
+        said += f" and at most {MOST_COPIED:.0%}: it copies, a fault too"
     if could_copy:
         said += f"; its narrowest layer is as wide as its {features} features, so it can copy any fault: make one hidden layer narrower"
     return Check(

@@ -397,6 +397,22 @@ def test_a_single_column_gets_a_detector_that_sees_instead_of_a_network_that_cop
     assert sight(score_rows, x[1600:], proposed.threshold.score) > 0.5
 
 
+@pytest.mark.parametrize("layers", [(1, 1), (6, 6)])
+def test_a_network_without_a_narrow_layer_that_has_learned_to_copy_is_refused(
+    layers: tuple[int, ...],
+) -> None:
+    """Its scores are int8's rounding: sight 100 %, threshold 1e-5, and signed with a warning."""
+    wide = Architecture(kind="dense-autoencoder", layers=layers)
+    x = machine(400)[:, : layers[0]]
+    names = FeatureSpec(kind="passthrough", names=NAMES.names[: layers[0]])
+    for share, is_refused in ((1.0, True), (0.5, False)):
+        copier = np.concatenate([share * np.eye(layers[0]).ravel(), np.zeros(layers[0])]).astype(np.float32)
+        sums = sums_of(copier, x, wide)
+        threshold = fit_threshold(sums, ThresholdSettings())
+        refused = failed(check_sums(sums, architecture=wide, threshold=threshold, features=names))
+        assert ("learned" in refused) == is_refused
+
+
 def test_the_command_refuses_idle_commissioning_by_name_and_writes_nothing(tmp_path: Path) -> None:
     x = machine(400, noise=0.05) * 5
     x[:150] *= 0.02  # the machine stood still while its scale was fitted

@@ -9,8 +9,10 @@ import pytest
 from agent_loop_world import CONFIG, World
 
 from edge_agent.cli import main
-from edge_agent.health import Counters
+from edge_agent.health import Counters, Readings, health_of
 from edge_agent.status import Status, read_status
+from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Health
 
 
@@ -44,3 +46,31 @@ def test_the_status_command_prints_every_counter_for_programs(
     assert set(found) == {*Status.__struct_fields__, "running"}
     assert set(found["health"]) == set(Health.__struct_fields__)
     assert found["running"] is False
+
+
+@pytest.mark.parametrize(
+    ("missing", "problems"),
+    [
+        (("x" * 201, "y"), ()),
+        (tuple(map(str, range(40))), ()),
+        ((), ("p" * 5000,) * 20),
+        ((), ("line\n\0" * 200,)),
+    ],
+)
+def test_no_name_or_sentence_is_too_long_for_a_health_message(
+    fresh: World, missing: tuple[str, ...], problems: tuple[str, ...]
+) -> None:
+    """The fleet refuses the whole message for one text beyond its bounds, and the device would fall silent."""
+    readings = Readings(
+        drift_score=0.0,
+        drifted=False,
+        outbox_events=0,
+        buffered_windows=0,
+        training_run=None,
+        install_step=InstallStep.IDLE,
+        memory_pss_bytes=0,
+        missing=missing,
+        problems=problems,
+    )
+    health = health_of(fresh.vitals, readings, 1.0)
+    assert decode(encode(Event(source="a", boot_id="b", sequence=1, time=1.0, data=health))).data == health
