@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 import tomli_w
 
 from protocol.names import release_id
@@ -326,7 +328,9 @@ class Story:
         if self._calls_normal and self._looked_at - self._called_at >= CALL_NORMAL_EVERY_S:
             self._called_at = self._looked_at
             query = {"query": f"family=={self.world.scenario.family.name}"}
-            self.observer.fleet.post("/v1/devices:accept-normal", body=query)
+            # Once only: the fleet may be dead this moment, and it is this loop that starts it again.
+            with suppress(httpx.TransportError, OSError):
+                self.observer.fleet.post("/v1/devices:accept-normal", body=query, tries=1)
         self.screen.update(self.record)
 
     def _tick(self) -> None:
