@@ -55,8 +55,8 @@ _SHARE_AT_FEWEST: Final = 0.9
 _NAMED: Final = 3
 
 # Arrays of rank 0: NumPy would wrap a scalar into one again for every window.
-_LOWEST: Final = np.array(-CLIP, np.float32)
-_HIGHEST: Final = np.array(CLIP, np.float32)
+_LOWEST: Final = np.array(-CLIP)
+_HIGHEST: Final = np.array(CLIP)
 
 
 class Commissioning:
@@ -182,10 +182,9 @@ class Commissioning:
             self._look_for_first_steps(features)
         np.subtract(features, self._centre, out=self._centred)
         np.divide(self._centred, self._scale, out=self._centred)
-        row: Float = self._centred.astype(np.float32)
-        np.maximum(row, _LOWEST, out=row)
-        np.minimum(row, _HIGHEST, out=row)
-        return row
+        np.maximum(self._centred, _LOWEST, out=self._centred)
+        np.minimum(self._centred, _HIGHEST, out=self._centred)
+        return self._centred.astype(np.float32)
 
     def _finish(self) -> list[StandardisedRow]:
         raw = np.stack([row for row, _, _ in self._rows])

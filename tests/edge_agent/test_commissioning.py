@@ -212,6 +212,14 @@ def test_a_glitch_is_neither_in_the_scale_nor_in_the_rows(tmp_path: Path) -> Non
     assert machine.commissioning.standardiser.std[2] < 5
 
 
+def test_a_reading_beyond_all_measure_is_at_the_end_of_the_scale(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.gather(healthy(60) * np.float32(1e-3))
+    with np.errstate(over="raise"):
+        row = machine.commissioning.standardise(np.full(6, 3e38, np.float32))
+    assert row.tolist() == [CLIP] * 6
+
+
 def test_a_sensor_that_is_dead_from_the_start_keeps_nothing_waiting(tmp_path: Path) -> None:
     rows = healthy(60)
     rows[:, 1] = np.nan
