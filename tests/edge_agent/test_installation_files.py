@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from installation_world import KEYS, OTHER_KEY, make_bundle
+from installation_world import KEYS, OTHER_KEY, Device, make_bundle
 
 from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.bundle_store import BundleStore
@@ -17,6 +17,7 @@ from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.recovery import first_journal
 from edge_agent.installation.verification import verify
+from protocol.messages.kinds import InstallStatus, InstallStep
 from runtime.errors import StorageError
 
 pytestmark = pytest.mark.edge
@@ -65,6 +66,31 @@ def test_a_damaged_journal_that_cannot_be_set_aside_is_said_with_both_reasons(pa
     (path.with_name("install.json.damaged") / "a directory in the way").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"is damaged: .*; and it cannot be set aside: \w+"):
         JournalFile(path).load()
+
+
+class FullAt(JournalFile):
+    """A journal whose disk is full whenever `step` is to be written."""
+
+    def __init__(self, path: Path, step: InstallStep) -> None:
+        super().__init__(path)
+        self._step = step
+
+    def save(self, journal: Journal) -> None:
+        if journal.step() is self._step:
+            raise StorageError("cannot write install.json: No space left on device")
+        super().save(journal)
+
+
+@pytest.mark.parametrize("step", [InstallStep.DOWNLOADING, InstallStep.PROBING])
+def test_work_whose_beginning_cannot_be_written_is_not_begun(path: Path, step: InstallStep) -> None:
+    device = Device(path.parent, journal_file=FullAt(path, step))
+    [report] = device.submit(device.fleet.offer(make_bundle(1), 1))
+    assert (report.status, report.reason) == (
+        InstallStatus.FAILED,
+        "cannot write install.json: No space left on device",
+    )
+    assert device.probe.probed == [], "nothing is run that a restart would not know of"
+    assert bool(device.fleet.requests) is (step is InstallStep.PROBING)
 
 
 # --- the first journal -----------------------------------------------------------------------------------------------------------
