@@ -257,6 +257,7 @@ def test_a_deferred_trial_stays_deferred_over_restarts_and_is_not_blamed_for_the
         journal = again.journal
     for _ in range(3):  # without having run for long in between it is what ends the agent
         journal = decide(journal, ev.Restarted()).journal
+        assert journal.step() is S.TRIAL
     assert decide(journal, ev.Restarted()).journal.step() is S.ROLLING_BACK
 
 
