@@ -134,6 +134,13 @@ def test_neither_a_missing_score_nor_one_with_an_error_breaks_the_silence(device
     assert statuses_after(device, 60.0) == [InstallStatus.DEFERRED]
 
 
+def test_a_deferral_is_told_even_where_the_verdict_has_come_before_the_loop_asks(device: Device) -> None:
+    device.submit(device.fleet.offer(make_bundle(1), 1))
+    device.installer._inbox.wait(120.0)
+    device.installer.poll()
+    assert [report.status for report in device.watch()] == [InstallStatus.DEFERRED, InstallStatus.SUCCEEDED]
+
+
 # --- the worker ------------------------------------------------------------------------------------------------------------------
 
 
