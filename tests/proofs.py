@@ -24,8 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PROOFS: Final = ROOT / "docs" / "proofs.md"
 HEAD: Final = """# Proofs
 
-What takes longer than `make test` may, and when it last held: one row a step, the latest run. `make prove` writes this page.
-The commit is the last one that changed anything but documents; `+` means with changes that were not committed.
+What takes longer than `make test` may, and when it last held: one row a step, the latest run. `make prove` writes this
+page. The commit is the last one that changed anything but documents; `+` means with changes that were not committed.
 
 | step | what it shows | commit | date | took | figure |
 |---|---|---|---|---|---|
