@@ -138,7 +138,7 @@ def test_every_row_is_in_one_store_in_order_and_none_of_an_alarm_is_learnt(
     tmp_path_factory: pytest.TempPathFactory, overs: list[bool], opens_after: int
 ) -> None:
     world = World(tmp_path_factory.mktemp("rows"))
-    world.rows = KeptRows(world.stores, depth=opens_after + 1, accepted_until_s=0.0)
+    world.rows = KeptRows(world.stores, depth=opens_after + 1, accepting_until_s=0.0)
     alarm = AlarmState(opens_after_windows=opens_after, closes_after_windows=3)
     suspect: set[int] = set()
     for at, is_over in enumerate(overs):

@@ -11,6 +11,7 @@ from recordings import DATA, needs
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     needs("pronostia"),
 ]
 
