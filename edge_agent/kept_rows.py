@@ -119,6 +119,10 @@ class KeptRows:
         """Rows up to `until_s` (Unix seconds) are normal; returns how many that were set aside may be learnt now."""
         self.is_accepting = False
         waiting = self._stores.set_aside.newest()
+        # A row that such an acceptance had written again, and not removed yet, is there twice.
+        waiting = waiting.where(
+            np.isin(np.arange(len(waiting)), np.unique(waiting.wall_s, return_index=True)[1])
+        )
         is_meant = waiting.wall_s <= until_s
         if not is_meant.any():
             return 0
@@ -128,16 +132,11 @@ class KeptRows:
             for i in np.flatnonzero(is_meant & ~np.isin(waiting.wall_s, known)):
                 self._stores.buffer.append(waiting.rows[i], waiting.machine_s[i], waiting.wall_s[i])
             self._stores.buffer.sync()
+            self._stores.set_aside.keep_only(waiting.where(~is_meant))
         except StorageError as error:
             log.warning("rows_not_accepted error=%s", error)
             self.is_accepting = True
             return 0
-        self._stores.set_aside.clear()
-        for i in np.flatnonzero(~is_meant):
-            self._append(
-                self._stores.set_aside,
-                (waiting.rows[i], float(waiting.machine_s[i]), float(waiting.wall_s[i])),
-            )
         return int(is_meant.sum())
 
     def newest(self, count: int) -> Float:

@@ -58,6 +58,12 @@ class BufferedRows:
         """How many rows."""
         return len(self.machine_s)
 
+    def where(self, wanted: NDArray[np.bool_]) -> BufferedRows:
+        """The `wanted` ones (n,), in their order."""
+        return BufferedRows(
+            rows=self.rows[wanted], machine_s=self.machine_s[wanted], wall_s=self.wall_s[wanted]
+        )
+
 
 class SampleBuffer:
     """The writing end. Rows of other columns found on disk are removed; `edge_agent.outdated_state` has kept them before."""
@@ -163,6 +169,25 @@ class SampleBuffer:
                 path.unlink(missing_ok=True)
             except OSError:
                 self._rows_in[_number(path)] = kept.get(_number(path), 0)
+
+    def keep_only(self, kept: BufferedRows) -> None:
+        """Forget all rows but these: they are on disk again before the others go, so that a power cut loses none.
+
+        It may leave some twice, with the same `wall_s`. Raises StorageError where the disk refuses; then nothing went.
+        """
+        self.flush()
+        old, self._open = list(self._rows_in), None
+        for row, machine_s, wall_s in zip(kept.rows, kept.machine_s, kept.wall_s, strict=True):
+            self.append(row, float(machine_s), float(wall_s))
+        self.sync()
+        for number in old:
+            try:
+                _path(self._directory, number).unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot remove rows of {self._directory}: {error.strerror or error}"
+                ) from None
+            self._rows_in.pop(number, None)
 
     def close(self) -> None:
         """Flush what the disk takes; the buffer may be opened again."""

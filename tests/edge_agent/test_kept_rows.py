@@ -84,18 +84,20 @@ def test_an_acceptance_moves_what_was_set_aside_until_then_once(tmp_path: Path) 
     assert (world.learnt, world.waiting) == ([1, 2, 3, 4, 7], [5, 6, 8])
 
 
-def test_an_acceptance_cut_short_by_a_power_failure_is_finished_and_no_row_comes_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["keep_only", "append", "sync"])
+def test_an_acceptance_cut_short_by_a_power_failure_is_finished_and_no_row_is_lost_or_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     world = World(tmp_path)
     world.keep(".AAA")
 
-    def die() -> None:
+    def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(world.stores.set_aside, "clear", die)
+    monkeypatch.setattr(world.stores.set_aside, moment, die)
     with pytest.raises(KeyboardInterrupt):
         world.rows.accept(1003.0)
+    assert world.restart().waiting[-1] == 4, "what was not accepted waits on"
     again = world.restart(accepting_until_s=1003.0)
     assert (again.learnt, again.waiting) == ([1, 2, 3], [4])
 
@@ -155,3 +157,22 @@ def test_every_row_is_in_one_store_in_order_and_none_of_an_alarm_is_learnt(
     assert world.learnt == sorted(world.learnt)
     assert world.waiting == sorted(world.waiting)
     assert suspect <= set(world.waiting)
+
+
+def test_an_acceptance_that_dies_before_it_removes_anything_leaves_each_waiting_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.keep(".AAA")
+    world.rows.flush()
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            world.rows.accept(1003.0)
+    assert world.waiting == [2, 3, 4, 4], "written again, and nothing removed"
+    again = world.restart(accepting_until_s=1003.0)
+    assert (again.learnt, again.waiting) == ([1, 2, 3], [4])
