@@ -31,6 +31,10 @@ _LASTING_WINDOWS: Final = 3
 """Windows in a row without a value after which a sensor is said to be missing: one lost reading is no news."""
 
 
+_RECENT_WINDOWS: Final = 64
+_OFTEN: Final = 0.25
+"""Missing in this share of recent windows, a sensor is said to be: half of what is judged of it may be an estimate."""
+
 _NOTHING_LEARNT_WINDOWS: Final = 64
 """Windows in a row with a gap after which it is said that nothing is learnt: sensors may take turns, none of them missing."""
 
@@ -48,6 +52,7 @@ class Gaps:
 
     Attributes:
         is_any: had the last window a gap?
+        is_recent: was there one so lately that whole windows have to be told, too?
     """
 
     def __init__(self, sensors: SensorView, healthy_rows: Callable[[int], Float]) -> None:
@@ -56,14 +61,20 @@ class Gaps:
         self._imputer: Imputer | None = None
         self._runs = np.zeros(len(sensors.parts), np.int64)
         self._which, self._lacking = b"", np.zeros(len(sensors.parts), bool)
-        self.is_any = False
+        self._shares = np.zeros(len(sensors.parts))
+        self._whole = 0
+        self.is_any = self.is_recent = False
         self._windows = 0
 
     @property
     def problem(self) -> str:
         """One sentence if no window has been whole for long; empty otherwise."""
         if self._windows < _NOTHING_LEARNT_WINDOWS:
-            return ""
+            often = (self._shares > _OFTEN) & (self._runs < _LASTING_WINDOWS)
+            if not often.any():
+                return ""
+            names = listed([self._sensors.parts[i] for i in np.flatnonzero(often)])
+            return f"{names} missing in more than a quarter of recent windows: estimated there, and nothing is learnt of those windows"
         return f"each of the last {_NOTHING_LEARNT_WINDOWS} windows lacked a value: nothing is learnt of such windows"
 
     @property
@@ -79,9 +90,14 @@ class Gaps:
         self._imputer = None
 
     def none(self) -> None:
-        """A window without a gap."""
+        """A window without a gap; has to be told while `is_recent`."""
         self._runs[:] = 0
         self.is_any, self._windows = False, 0
+        self._shares *= 1 - 1 / _RECENT_WINDOWS
+        self._whole += 1
+        if self._whole > 4 * _RECENT_WINDOWS:
+            self._shares[:] = 0
+            self.is_recent = False
 
     def note(self, missing: Bools) -> None:
         """A window whose values (F,) are `missing`, at least one."""
@@ -90,7 +106,9 @@ class Gaps:
             self._which, self._lacking = which, self._sensors.missing_parts(missing)
             self._runs[~self._lacking] = 0
         self._runs += self._lacking
-        self.is_any = True
+        self._shares += (self._lacking - self._shares) / _RECENT_WINDOWS
+        self.is_any = self.is_recent = True
+        self._whole = 0
         self._windows += 1
 
     def fill(self, row: Float, missing: Bools) -> Float | None:

@@ -256,7 +256,7 @@ class Pipeline:
         row = self.standardise(features)
         # One sum of squares finds any gap; a row is clipped, so that nothing overflows.
         if math.isfinite(row.dot(row)):
-            if self._gaps.is_any:
+            if self._gaps.is_recent:
                 self._gaps.none()
             judgement = self._judge(window, row, None)
             self._keep(row, window, judgement)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from agent_loop_world import World, world
-from agent_world import FEATURES, faulty, healthy, make_bundle, manifest_of
+from agent_world import FEATURES, NAMES, faulty, healthy, make_bundle, manifest_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_agent_pipeline import Device
@@ -299,6 +299,26 @@ def test_windows_without_a_score_now_and_then_are_said_though_blindness_is_never
     assert any("of recent windows could not be judged: 6 of 6 sensors" in p for p in health.problems)
     assert not any("the rest is watched" in problem for problem in health.problems)
     world.watch(healthy(200, 3))
+    world.now_s += 11
+    world.turn()
+    assert world.status().problems == ()
+
+
+def test_a_sensor_that_lacks_every_second_value_is_judged_and_it_is_said_until_it_is_whole_again(
+    world: World,
+) -> None:
+    world.watch(healthy(150))
+    rows = healthy(120, 2)
+    rows[::2, 3] = np.nan
+    world.watch(rows)
+    world.now_s += 11
+    world.turn()
+    status = world.status()
+    assert status.health.unjudged_windows == 0
+    (problem,) = status.problems
+    assert "missing in more than a quarter of recent windows" in problem
+    assert problem.startswith(NAMES[3])
+    world.watch(healthy(70, 3))
     world.now_s += 11
     world.turn()
     assert world.status().problems == ()
