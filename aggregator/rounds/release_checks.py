@@ -205,7 +205,11 @@ def _check_learned(
         passed = False
         said += f" and at most {MOST_COPIED:.0%}: it copies, a fault too"
     if could_copy:
-        said += f"; its narrowest layer is as wide as its {features} features, so it can copy any fault: make one hidden layer narrower"
+        said += (
+            f"; no layer is narrower than its {features} features, so it can copy any fault: give layers a narrower one"
+            if features > 1
+            else "; of one feature it can copy any fault: take layers = [1, 4, 1], in whose place a linear detector is fitted"
+        )
     return Check(
         name="learned",
         value=share,
