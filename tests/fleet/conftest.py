@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from databases import Databases, PostgresqlDatabases, SqliteDatabases, postgresql_server
+from rollout_world import RolloutWorld
 
 from fleet.migrations.upgrade import open_storage
 from fleet.storage.base import Database
@@ -46,3 +47,11 @@ def database(database_url: str) -> Iterator[Database]:
     opened = open_storage(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[RolloutWorld]:
+    """Twelve devices in an empty database, for rollouts."""
+    world = RolloutWorld(database_url)
+    yield world
+    world.close()

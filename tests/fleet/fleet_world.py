@@ -35,7 +35,7 @@ from protocol.identity import fingerprint, issue_token, public_key_pem, sign_sta
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import Event, decode, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
-from protocol.messages.payloads import Ack, AnomalyEvent, Health, Payload
+from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, Health, Payload
 from protocol.topics import device_topic
 
 TENANT = "demo"
@@ -136,6 +136,18 @@ def anomaly(**changes: Any) -> AnomalyEvent:
         "observed_at_s": 70.0,
     }  # fmt: skip - one line of fields
     return AnomalyEvent(**fields | changes)
+
+
+def closed(episode: str, **changes: Any) -> AnomalyClosed:
+    fields: dict[str, Any] = {
+        "release": "motor/1",
+        "observed_at_s": 90.0,
+        "lasted_s": 20.0,
+        "windows": 9,
+        "windows_over": 7,
+        "peak_score": 4.5,
+    }  # fmt: skip - one line of fields
+    return AnomalyClosed(episode=episode, **fields | changes)
 
 
 def health(**changes: Any) -> Health:

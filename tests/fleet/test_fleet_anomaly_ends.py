@@ -6,29 +6,15 @@ from itertools import permutations
 
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import TENANT, Machine, anomaly, enrol_directly
+from fleet_world import TENANT, Machine, anomaly, closed, enrol_directly
 from sqlalchemy import func, select
 
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.event_tables import AnomalyEnd
 from protocol.messages.kinds import ClosedReason
-from protocol.messages.payloads import AnomalyClosed
 
 __all__ = ["fleet", "machine"]  # the fixtures
-
-
-def closed(episode: str = "e-1", **changes: object) -> AnomalyClosed:
-    fields: dict[str, object] = {
-        "episode": episode,
-        "release": "motor/1",
-        "observed_at_s": 90.0,
-        "lasted_s": 20.0,
-        "windows": 9,
-        "windows_over": 7,
-        "peak_score": 4.5,
-    }
-    return AnomalyClosed(**fields | changes)  # type: ignore[arg-type] # the fields above
 
 
 def store(fleet: Fleet) -> EventStore:
@@ -54,9 +40,9 @@ def test_an_end_is_stored_once_and_joined_in_whatever_order_and_however_often_th
     fleet: Fleet, machine: Machine, order: tuple[int, ...], together: bool
 ) -> None:
     enrol_directly(fleet.database, machine)
-    opening, end = machine.arrival(anomaly(episode="e-1")), machine.arrival(closed())
+    opening, end = machine.arrival(anomaly(episode="e-1")), machine.arrival(closed("e-1"))
     # the agent was killed before it learnt that its first word had arrived, and says it again under another sequence
-    again = machine.arrival(closed(peak_score=99.0))
+    again = machine.arrival(closed("e-1", peak_score=99.0))
     messages = [(opening, end, again)[place] for place in order] + [end, opening]
     for batch in [messages] if together else [[message] for message in messages]:
         result = store(fleet).store(batch)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from fleet_api_world import Fleet, fleet, machine
-from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, health
+from fleet_world import NOW, TENANT, Machine, anomaly, bundle, closed, enrol_directly, health
 from typer.testing import CliRunner
 
 from fleet.cli import app
@@ -16,7 +16,6 @@ from fleet.commands import devices, resources, verdicts
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from protocol.messages.kinds import AgentState
-from protocol.messages.payloads import AnomalyClosed
 from service.client import ApiClient
 from service.errors import ClientError
 from service.roles import Role
@@ -86,19 +85,10 @@ def test_a_false_alarm_is_judged_and_then_accepted_as_normal(
     fleet: Fleet, machine: Machine, run: Run
 ) -> None:
     enrol_directly(fleet.database, machine)
-    closed = AnomalyClosed(
-        episode="e",
-        release="motor/1",
-        observed_at_s=90.0,
-        lasted_s=20.0,
-        windows=9,
-        windows_over=7,
-        peak_score=4.5,
-    )
     said = [
         anomaly(episode="e"),
         anomaly(episode="f"),
-        closed,
+        closed("e"),
         health(set_aside_windows=12, interval_judged=1),
     ]
     EventStore(fleet.database, TENANT, FleetMetrics()).store([machine.arrival(one) for one in said])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from databases import Databases
 from fleet_api_world import is_problem
-from fleet_world import NOW, TENANT, Machine, anomaly, fleet_process
+from fleet_world import NOW, TENANT, Machine, anomaly, closed, fleet_process
 from mosquitto_broker import MosquittoBroker
 from mosquitto_site import DEPLOYED, SENTINEL, Client, MosquittoSite
 from structlog.testing import capture_logs
@@ -26,7 +26,7 @@ from fleet.cli import broker_state
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.envelope import decode, encode, kind_of
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import AnomalyClosed, NormalAcceptance
+from protocol.messages.payloads import NormalAcceptance
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
 from service.roles import Role
 
@@ -198,21 +198,12 @@ def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after
     password = site.add_devices(machine)["d-1"]
     site.write_state()
     site.broker.start()
-    closed = AnomalyClosed(
-        episode="e",
-        release="motor/1",
-        observed_at_s=9.0,
-        lasted_s=3.0,
-        windows=2,
-        windows_over=2,
-        peak_score=3.0,
-    )
     with site.fleet() as fleet:
         wait_until(
             lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet to reach the broker"
         )
         device = site.connect("d-1", password)
-        for said in (anomaly(episode="e"), closed):
+        for said in (anomaly(episode="e"), closed("e")):
             event = machine.event(said)
             device.publish(device_topic(TENANT, "d-1", kind_of(said)), encode(event).decode())
         ended = "/v1/anomalies?device=d-1&open=false"

@@ -7,7 +7,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from databases import Databases
-from fleet_world import NOW, TENANT, Machine, anomaly, health
+from fleet_world import NOW, TENANT, Machine, anomaly, closed, health
 from sqlalchemy import JSON, Boolean, Double, column, select, table, text
 
 from fleet.ingest.store import EventStore
@@ -19,7 +19,7 @@ from fleet.storage.event_tables import Anomaly, HealthRecord
 from fleet.storage.schema import METADATA
 from fleet.storage.verdict_tables import VerdictRecord
 from protocol.messages.kinds import AgentState
-from protocol.messages.payloads import AnomalyClosed, Payload
+from protocol.messages.payloads import Payload
 
 
 def rows_before(database: Database) -> None:
@@ -109,18 +109,9 @@ def test_the_former_schema_with_rows_in_it_becomes_this_one(databases: Databases
             )
             assert session.scalars(select(VerdictRecord.verdict)).one() == "true_alarm"
         machine = Machine(name="press-1", boot="c")
-        closed = AnomalyClosed(
-            episode="e",
-            release="motor/1",
-            observed_at_s=9.0,
-            lasted_s=3.0,
-            windows=2,
-            windows_over=2,
-            peak_score=3.0,
-        )
         said: list[Payload] = [
             anomaly(episode="e"),
-            closed,
+            closed("e"),
             health(state=AgentState.BLIND, interval_windows=30, interval_judged=0),
         ]
         result = EventStore(database, TENANT, FleetMetrics()).store([machine.arrival(one) for one in said])
@@ -129,6 +120,6 @@ def test_the_former_schema_with_rows_in_it_becomes_this_one(databases: Databases
             assert session.get_one(Device, "press-1").agent_state == "blind"
             (new,) = session.scalars(select(Anomaly).where(Anomaly.episode == "e"))
             assert new.end is not None
-            assert new.end.windows == 2
+            assert new.end.windows == 9
             assert session.scalar(text("SELECT COUNT(*) FROM anomalies")) == 2
         database.close()

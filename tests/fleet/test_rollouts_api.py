@@ -33,13 +33,6 @@ EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[RolloutWorld]:
-    world = RolloutWorld(database_url)
-    yield world
-    world.close()
-
-
-@pytest.fixture
 def tokens(world: RolloutWorld) -> dict[str, str]:
     with world.database.write() as session:
         return {

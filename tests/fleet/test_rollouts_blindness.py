@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -19,13 +18,6 @@ from protocol.names import DeviceId
 
 DAY_S = 86_400.0
 RATE = {"name": "anomaly_rate", "op": "<=", "value": 0.2}
-
-
-@pytest.fixture
-def world(database_url: str) -> Iterator[RolloutWorld]:
-    world = RolloutWorld(database_url)
-    yield world
-    world.close()
 
 
 def blind(world: RolloutWorld, device: str) -> None:

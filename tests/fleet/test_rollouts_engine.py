@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 
 import pytest
 from rollout_world import RolloutWorld
@@ -22,13 +21,6 @@ from protocol.messages.payloads import Health, InstallReport, Payload
 from protocol.topics import device_topic
 
 TENANT = "demo"
-
-
-@pytest.fixture
-def world(database_url: str) -> Iterator[RolloutWorld]:
-    world = RolloutWorld(database_url)
-    yield world
-    world.close()
 
 
 class Devices:
