@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-dev
 DEMO_READY := $(VENV)/.ready-sim
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready-peers
 ARGS ?=
 # A worker more than cores: tests that wait leave room. A file stays on one worker, so that its world is made once.
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast test-loaded check lint format figures bench docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
+.PHONY: help setup demo test test-fast test-loaded check lint format figures bench bench-peers docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -54,6 +56,12 @@ figures: $(READY) ## modules, statements, arguments and docstrings of each packa
 bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 	@for b in benchmarks/[a-z]*.py; do echo "# $$b" >&2; $(BIN)/python $$b || exit 1; done
 
+$(PEERS_READY): benchmarks/peers.txt deploy/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(PEERS) bash deploy/setup.sh peers
+
+bench-peers: $(PEERS_READY) ## other people's detectors in benchmarks/detection.py, in an environment of their own (ARGS="skab")
+	@PYTHONPATH=. $(PEERS)/bin/python benchmarks/detection.py --peers $(ARGS)
+
 prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md; goes on where it stopped (ARGS="edge mutants")
 	@bash tests/programs.sh
 	@$(BIN)/python tests/proofs.py $(ARGS)
@@ -77,5 +85,5 @@ docs: $(READY) ## the pages of docs/ and the API reference, as a site in build/d
 	@$(BIN)/python -m mkdocs build -q && echo build/docs/index.html
 
 clean: ## remove environments, caches and simulated worlds
-	@rm -rf $(VENV) .venv-edge .venv-fleet .venv-tflite-runtime build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*
+	@rm -rf $(VENV) $(PEERS) .venv-edge .venv-fleet .venv-tflite-runtime build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fedge-demo*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

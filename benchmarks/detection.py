@@ -80,10 +80,14 @@ def main() -> int:
         figures: list[Figure] = []
         for method in chosen:
             for seed in range(arguments.seeds if method.is_random else 1):
-                found = measure(name, method.name, devices, method.fit(seen, seed), seed)
+                found = measure(name, method, devices, method.fit(seen, seed), seed)
                 print("\n".join(figure.to_json() for figure in found), flush=True)
                 figures += found
                 say(started, f"{name}: {method.name}" + (f", seed {seed}" if method.is_random else ""))
+        if arguments.peers:
+            from detection_tables.peers import compare_volumes
+
+            print(compare_volumes(name, devices).to_json(), flush=True)
         for line in judge(name, figures):
             print(line.to_json(), flush=True)
     return 0 if is_whole else 2

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that make's targets run in: `deploy/setup.sh sim` what the demo needs, `deploy/setup.sh dev` what
-# the tests need on top of it. Quiet: one line while it works, the log when it fails.
+# the tests need on top of it, `deploy/setup.sh peers` what `make bench-peers` needs instead. Quiet: one line while it works, the log
+# when it fails.
 # Needs Python 3.11-3.13 with venv; installs python3-venv by apt where it is missing and we may. Packages are installed by uv,
 # which Flower brings along in any case and which is several times quicker than pip; where uv fails, pip does it.
 set -euo pipefail
@@ -18,6 +19,7 @@ command -v "$PYTHON" >/dev/null || fail "no $PYTHON found; install Python 3.11, 
 
 case $EXTRA in
   sim) echo "Setting up for the demo (once; about a minute, 1.9 GB in $VENV) ..." >&2 ;;
+  peers) echo "Setting up other people's detectors (once; a minute or two, 1.6 GB in $VENV) ..." >&2 ;;
   *) echo "Setting up for the tests (once; a minute or two, 3 GB in $VENV) ..." >&2 ;;
 esac
 
@@ -40,6 +42,7 @@ hand_on UV_FIND_LINKS "$(pip_says find-links | tr ' ' ',')"
 hand_on SSL_CERT_FILE "$(pip_says cert)"
 
 packages=(-c constraints.txt -e ".[$EXTRA]")
+[ "$EXTRA" != peers ] || packages=(-r benchmarks/peers.txt)
 # PyPI's torch for Linux brings gigabytes of CUDA that no test uses; PyTorch's own index has the CPU build.
 cpu_builds=https://download.pytorch.org/whl/cpu
 if [ "$EXTRA" != sim ] && [ "$(uname -s)" = Linux ] && command -v curl >/dev/null \
@@ -48,9 +51,10 @@ if [ "$EXTRA" != sim ] && [ "$(uname -s)" = Linux ] && command -v curl >/dev/nul
 fi
 by_uv() {
   "$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt uv \
-    && "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" --index-strategy unsafe-best-match "${packages[@]}"
+    && "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" --index-strategy unsafe-best-match "$@"
 }
-{ by_uv || "$VENV/bin/pip" install -q --disable-pip-version-check "${packages[@]}"; } >"$log" 2>&1 &
+install() { by_uv "$@" || "$VENV/bin/pip" install -q --disable-pip-version-check "$@"; }
+{ install "${packages[@]}" && { [ "$EXTRA" != peers ] || install --no-deps TSB-AD==1.5; }; } >"$log" 2>&1 &
 installer=$!
 while kill -0 "$installer" 2>/dev/null; do
   [ -t 2 ] && printf '\r  installing packages: %d s, %s so far' "$SECONDS" "$(du -sh "$VENV" 2>/dev/null | cut -f1)" >&2

@@ -75,7 +75,7 @@ def _episodes(scores: Floats, threshold: float, rule: AlarmRule) -> list[tuple[i
     if not len(opens_at):
         return []
     restless_at = np.flatnonzero(~(scores < rule.closes_below_share * threshold))
-    episodes = []
+    episodes: list[tuple[int, int]] = []
     free = 0
     while True:
         place = int(np.searchsorted(opens_at, free))

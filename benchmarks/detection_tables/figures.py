@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from detection_tables.alarms import find_alarms
 from detection_tables.devices import Device
-from detection_tables.methods import Judge, Promised, Scorer
+from detection_tables.methods import Judge, Method, Promised, Scorer
 from detection_tables.promises import Kept, common_factor, count_kept, poisson_interval
 from detection_tables.ranking import average_precision, events_of, f1
 from detection_tables.volume import default_buffer, volume_under_surface
@@ -43,7 +43,7 @@ PROMISES: Final = (1e-3, 2e-4)
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure; `details` are further members of its JSON object."""
+    """One figure; `is_random` tells whether another seed could give another, `details` are further members of its JSON object."""
 
     set: str
     method: str
@@ -51,6 +51,7 @@ class Figure:
     value: float | None
     unit: str = "share"
     seed: int = 0
+    is_random: bool = False
     details: dict[str, object] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -63,19 +64,31 @@ class Figure:
             "value": _rounded(self.value),
             "unit": self.unit,
             "seed": self.seed,
+            "is_random": self.is_random,
             **{name: _rounded(value) for name, value in self.details.items()},
         }
         return json.dumps(line, ensure_ascii=False)
 
 
-def measure(name: str, method: str, devices: Sequence[Device], promised: Promised, seed: int) -> list[Figure]:
-    """All figures of one fitted method on one set."""
+def measure(
+    name: str, method: Method, devices: Sequence[Device], promised: Promised, seed: int
+) -> list[Figure]:
+    """All figures of a fitted method on the set of that name."""
     results = _Results(devices)
     figures: list[Figure] = []
 
     def add(metric: str, value: float | None, unit: str = "share", **details: object) -> None:
         figures.append(
-            Figure(set=name, method=method, metric=metric, value=value, unit=unit, seed=seed, details=details)
+            Figure(
+                set=name,
+                method=method.name,
+                metric=metric,
+                value=value,
+                unit=unit,
+                seed=seed,
+                is_random=method.is_random,
+                details=details,
+            )
         )
 
     judges = promised(PROMISES[0])
@@ -164,16 +177,23 @@ def _add_decisions(add: Add, devices: Sequence[Device], results: _Results, judge
 
 
 def _add_promise(add: Add, results: _Results, judges: Sequence[Judge], promise: float) -> None:
-    parts = count_kept(judges, results.timed_later(judges))
+    within, beyond = _count_all(judges, results.timed_later(judges))
     r = f"r = {1000 * promise:g}"
-    for where, kept in zip(("within the horizon", "beyond it"), parts, strict=True):
-        _add_kept(add, f"{r}, {where}", kept, promise)
+    _add_kept(add, f"{r}, within the horizon", within, promise)
+    _add_kept(add, f"{r}, beyond it", beyond, promise)
     provisional = [judge.is_provisional for judge in judges]
     supported = next((judge.supported for judge in judges if judge.supported), "")
     add(f"provisional, {r}", float(np.mean(provisional)), supported=supported)
 
 
-def _add_kept(add: Add, what: str, kept: Kept, promise: float) -> None:
+def _count_all(judges: Sequence[Judge], later: Sequence[Floats]) -> tuple[list[Kept], list[Kept]]:
+    counts = [count_kept(judge, scores) for judge, scores in zip(judges, later, strict=True)]
+    return [within for within, _ in counts], [beyond for _, beyond in counts]
+
+
+def _add_kept(add: Add, what: str, parts: Sequence[Kept], promise: float) -> None:
+    kept = sum(parts, Kept())
+
     def share(count: float) -> float | None:
         return count / kept.windows if kept.windows else None
 
@@ -183,10 +203,12 @@ def _add_kept(add: Add, what: str, kept: Kept, promise: float) -> None:
         f"openings, {what}",
         rate,
         "per 1000 windows",
-        interval=[low, high],
+        lowest=low,
+        highest=high,
         bound=1000 * promise,
         ratio=None if rate is None else rate / (1000 * promise),
         openings=kept.openings,
+        most_by_one_device=max(part.openings for part in parts),
         windows=kept.windows,
         promised_openings=promise * kept.windows,
     )
@@ -207,7 +229,7 @@ def _add_events(add: Add, devices: Sequence[Device], results: _Results, judges: 
         return
     moved = [replace(judge, threshold=factor * judge.threshold, horizon=None) for judge in judges]
     seen, opened, _ = _count_events(devices, moved, scores)
-    kept, _ = count_kept(moved, later)
+    kept = sum(_count_all(moved, later)[0], Kept())
     details = {
         "of": total,
         "opened": opened,

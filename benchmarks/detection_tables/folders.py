@@ -7,7 +7,7 @@ machine's clock says that it has a cycle. All devices of a folder have the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +47,8 @@ def _load_device(path: Path, names: tuple[str, ...] | None, note: Callable[[str]
         raise RecordingError(
             f"{path}: 'healthy' has {len(first.rows)} row; at least 2 are needed for a scale"
         )
-    with _arrays(path) as arrays:
+    # The door has read this archive already; what is left are small arrays of one axis or none.
+    with np.load(path, allow_pickle=False) as arrays:
         later = _optional(arrays, "later", path)
         period = _optional(arrays, "period_rows", path)
         labels = _optional(arrays, "labels", path)
@@ -68,13 +69,8 @@ def _load_device(path: Path, names: tuple[str, ...] | None, note: Callable[[str]
     )
 
 
-def _arrays(path: Path) -> np.lib.npyio.NpzFile:
-    # The door has read this archive already; what is left are small arrays of one axis or none.
-    return np.load(path, allow_pickle=False)
-
-
-def _optional(arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[np.generic] | None:
-    if key not in arrays.files:
+def _optional(arrays: Mapping[str, NDArray[np.generic]], key: str, path: Path) -> NDArray[np.generic] | None:
+    if key not in arrays:
         return None
     try:
         return np.asarray(arrays[key])

@@ -95,10 +95,6 @@ class _Table:
         numbers = [float(v) for v in values if isinstance(v, int | float)]
         return float(np.mean(numbers)) if numbers else None
 
-    def interval(self, method: str, metric: str) -> tuple[float, float] | None:
-        ends = [f.details["interval"] for f in self._figures.get((method, metric), [])]
-        return tuple(np.mean(ends, axis=0)) if ends else None  # type: ignore[return-value] # two ends each
-
     def pairs(self, *keys: tuple[str, str]) -> Iterator[tuple[float, ...]]:
         """The means of all keys once, if all are there."""
         values = [self.mean(*key) for key in keys]
@@ -124,41 +120,47 @@ def _judge_sharing(table: _Table, kind: str) -> Iterator[Line]:
 def _judge_promise(table: _Table, method: str) -> Iterator[Line]:
     for promise in PROMISES:
         r = 1000 * promise
-        metric = f"openings, r = {r:g}, {KEPT_WHERE}"
-        interval, rate = table.interval(method, metric), table.mean(method, metric)
-        promised = table.mean(method, metric, "promised_openings")
-        if interval is None or rate is None or promised is None:
-            continue
-        line = {"set": table.name, "method": method}
-        what = f"promise kept, r = {r:g}"
-        yield Line(
-            **line, judged=f"{what}: lower end of openings", value=interval[0], bound=2 * r, is_ceiling=True
-        )
-        if promised >= FEWEST_PROMISED:
-            yield Line(**line, judged=f"{what}: not silent", value=rate, bound=r / 3)
-        share = table.mean(method, f"time in alarm, r = {r:g}, {KEPT_WHERE}")
-        if share is not None:
+        what, kept = f"promise kept, r = {r:g}", f"r = {r:g}, {KEPT_WHERE}"
+        metric = f"openings, {kept}"
+        for (rate,) in table.pairs((method, metric)):
+            low = table.mean(method, metric, "lowest") or 0.0
             yield Line(
-                **line, judged=f"{what}: time in alarm", value=share, bound=5 * promise, is_ceiling=True
+                set=table.name,
+                method=method,
+                judged=f"{what}: lower end of openings",
+                value=low,
+                bound=2 * r,
+                is_ceiling=True,
+            )
+            if (table.mean(method, metric, "promised_openings") or 0.0) >= FEWEST_PROMISED:
+                yield Line(
+                    set=table.name, method=method, judged=f"{what}: not silent", value=rate, bound=r / 3
+                )
+        for (share,) in table.pairs((method, f"time in alarm, {kept}")):
+            yield Line(
+                set=table.name,
+                method=method,
+                judged=f"{what}: time in alarm",
+                value=share,
+                bound=5 * promise,
+                is_ceiling=True,
             )
 
 
 def _judge_old_figures(table: _Table, method: str) -> Iterator[Line]:
     """PRONOSTIA and SKAB not worse than before beyond their standard errors (docs/figures.md)."""
-    line = {"set": table.name, "method": method}
-    if table.name == "pronostia":
-        for (value,) in table.pairs((method, "AUC")):
-            error = table.mean(method, "AUC", "standard_error") or 0.0
+    before = {
+        "pronostia": (("AUC", 0.953, False), ("false alarms", 0.049, True)),
+        "skab": (("J", 0.637, False),),
+    }
+    for metric, bound, is_ceiling in before.get(table.name, ()):
+        error = table.mean(method, metric, "standard_error") or 0.0
+        for (value,) in table.pairs((method, metric)):
             yield Line(
-                **line, judged="AUC of before, .953, less a standard error", value=value, bound=0.953 - error
-            )
-        for (value,) in table.pairs((method, "false alarms")):
-            error = table.mean(method, "false alarms", "standard_error") or 0.0
-            what = "mid-life false alarms of before, 4.9 %, and a standard error"
-            yield Line(**line, judged=what, value=value, bound=0.049 + error, is_ceiling=True)
-    if table.name == "skab":
-        for (value,) in table.pairs((method, "J")):
-            error = table.mean(method, "J", "standard_error") or 0.0
-            yield Line(
-                **line, judged="J of before, .637, less a standard error", value=value, bound=0.637 - error
+                set=table.name,
+                method=method,
+                judged=f"{metric}: {bound:g} of before, give or take a standard error",
+                value=value,
+                bound=bound + error if is_ceiling else bound - error,
+                is_ceiling=is_ceiling,
             )

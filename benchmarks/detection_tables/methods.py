@@ -33,8 +33,9 @@ MARGIN = 1.1
 class Scorer(Protocol):
     """Scores raw rows (n, F) of one device, higher is more anomalous; a recording begins at each of `starts`, without any memory."""
 
-    is_timed: bool
-    """Whether both kinds of scores differ at all."""
+    @property
+    def is_timed(self) -> bool:
+        """Whether both kinds of scores differ at all."""
 
     def window_scores(self, rows: Rows, starts: Sequence[int]) -> Floats:
         """One score (n,) for each row by itself: what AP, AUC and VUS-PR rank."""

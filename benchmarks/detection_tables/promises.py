@@ -6,7 +6,7 @@ Openings are counted as the agent reports them. Their number is taken for a Pois
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,19 +52,17 @@ class Kept:
         )
 
 
-def count_kept(judges: Iterable[Judge], later: Iterable[Floats]) -> tuple[Kept, Kept]:
-    """(within the judges' horizons, beyond them) of the timed scores (m,) of each device's later rows."""
-    within = beyond = Kept()
-    for judge, scores in zip(judges, later, strict=True):
-        alarms = find_alarms(scores, judge.threshold, judge.rule)
-        cut = len(scores) if judge.horizon is None else min(judge.horizon, len(scores))
-        inside = int((alarms.openings < cut).sum())
-        within += Kept(windows=cut, openings=inside, open_windows=int(alarms.is_open[:cut].sum()))
-        beyond += Kept(
-            windows=len(scores) - cut,
-            openings=len(alarms.openings) - inside,
-            open_windows=int(alarms.is_open[cut:].sum()),
-        )
+def count_kept(judge: Judge, later: Floats) -> tuple[Kept, Kept]:
+    """(within the judge's horizon, beyond it) of the timed scores (m,) of its device's later rows."""
+    alarms = find_alarms(later, judge.threshold, judge.rule)
+    cut = len(later) if judge.horizon is None else min(judge.horizon, len(later))
+    inside = int((alarms.openings < cut).sum())
+    within = Kept(windows=cut, openings=inside, open_windows=int(alarms.is_open[:cut].sum()))
+    beyond = Kept(
+        windows=len(later) - cut,
+        openings=len(alarms.openings) - inside,
+        open_windows=int(alarms.is_open[cut:].sum()),
+    )
     return within, beyond
 
 

@@ -139,8 +139,12 @@ def _spec(members: Sequence[_Member], models: Sequence[Callable[[Rows], Floats]]
     )
 
 
+def _method(name: str, fit: Callable[[Sequence[Device], str], Promised], kind: str) -> Method:
+    return Method(name=f"today: {name}, {kind}", fit=lambda devices, _: fit(devices, kind))
+
+
 TODAY: Final = tuple(
-    Method(name=f"today: {name}, {kind}", fit=lambda devices, _, fit=fit, kind=kind: fit(devices, kind))
+    _method(name, fit, kind)
     for name, fit in (
         ("local", _fit_local),
         ("federated + personal", _fit_federated),

@@ -18,7 +18,7 @@ from detection_tables.devices import Device, learnable
 from detection_tables.figures import Figure, measure
 from detection_tables.folders import load_folder
 from detection_tables.judged import judge
-from detection_tables.methods import FunctionScorer, Judge
+from detection_tables.methods import FunctionScorer, Judge, Method, Promised
 from detection_tables.named_sets import NAMED_SETS, cut_life
 from detection_tables.trivial import TRIVIAL
 
@@ -134,6 +134,10 @@ def test_a_method_sees_neither_labels_nor_what_it_is_judged_on() -> None:
     np.testing.assert_array_equal(seen.healthy, device().healthy)
 
 
+def method_of(promised: Promised) -> Method:
+    return Method(name="known", fit=lambda _, __: promised)
+
+
 def test_figures_of_a_known_detector_are_those_of_a_hand_count() -> None:
     """The score is the row's own place: 12 healthy later windows of 400 lie over the threshold in three groups; one event of two is seen."""
     later, test = np.zeros((400, 3), np.float32), np.zeros((120, 3), np.float32)
@@ -153,7 +157,7 @@ def test_figures_of_a_known_detector_are_those_of_a_hand_count() -> None:
         scorer = FunctionScorer(score=lambda rows, _: rows[:, 0])
         return [Judge(scorer=scorer, threshold=1.0, horizon=300, is_provisional=promise < 1e-3)] * 2
 
-    figures = {figure.metric: figure for figure in measure("set", "known", devices, promised, 0)}
+    figures = {figure.metric: figure for figure in measure("set", method_of(promised), devices, promised, 0)}
     ap = (5 / 6) * 5 / 14 + (14 / 120) * 9 / 14
     assert figures["AP"].value == pytest.approx(ap)
     assert figures["AP"].details["left_out"] == 1
@@ -163,6 +167,7 @@ def test_figures_of_a_known_detector_are_those_of_a_hand_count() -> None:
     assert figures["delay"].value == 1
     opened = figures["openings, r = 1, within the horizon"]
     assert (opened.details["openings"], opened.details["windows"]) == (2, 600)
+    assert opened.details["most_by_one_device"] == 2
     assert opened.details["ratio"] == pytest.approx(2 / 0.6)
     assert figures["openings, r = 0.2, beyond it"].details["openings"] == 1
     assert [figures[f"provisional, r = {r}"].value for r in ("1", "0.2")] == [0, 1]
@@ -179,7 +184,8 @@ def test_a_time_scale_is_ranked_apart_from_the_window() -> None:
             return np.zeros(len(rows))
 
     one = device()
-    figures = measure("set", "delayed", [one], lambda _: [Judge(scorer=Delayed(), threshold=1.0)], 0)
+    judges = [Judge(scorer=Delayed(), threshold=1.0)]
+    figures = measure("set", method_of(lambda _: judges), [one], lambda _: judges, 0)
     values = {figure.metric: figure.value for figure in figures}
     assert values["AP, timed"] == pytest.approx(one.labels.mean())
     assert values["AP"] > 0.9
@@ -197,7 +203,7 @@ def test_the_judged_lines_hold_and_fail_as_the_issue_says() -> None:
         figure("local, int8", "AP", 0.525),
         figure("federated, int8", "AP", 0.54),
         figure("mixed, float", "AP", 0.534),
-        figure("mixed, int8", f"openings, {kept}", 3.0, interval=[1.9, 4.0], promised_openings=100.0),
+        figure("mixed, int8", f"openings, {kept}", 3.0, lowest=1.9, promised_openings=100.0),
         figure("mixed, int8", f"time in alarm, {kept}", 0.006),
     ]
     verdicts = {(line.method, line.judged): line.holds for line in judge("smd", figures)}
@@ -215,7 +221,7 @@ def test_the_judged_lines_hold_and_fail_as_the_issue_says() -> None:
 def test_silence_is_not_held_against_few_windows() -> None:
     metric = "openings, r = 1, within the horizon"
     for promised, lines in ((9.0, 1), (11.0, 2)):
-        found = [figure("mixed, int8", metric, 0.0, interval=[0.0, 0.3], promised_openings=promised)]
+        found = [figure("mixed, int8", metric, 0.0, lowest=0.0, promised_openings=promised)]
         assert len(judge("smd", found)) == lines
 
 

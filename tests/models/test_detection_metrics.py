@@ -140,11 +140,11 @@ def judge_of(threshold: float, horizon: int | None = None) -> Judge:
 def test_what_happens_beyond_the_horizon_is_counted_apart() -> None:
     scores = np.zeros(100)
     scores[[10, 11, 48, 49, 50, 51, 90, 91]] = 2.0
-    within, beyond = count_kept([judge_of(1.0, horizon=50)], [scores])
+    within, beyond = count_kept(judge_of(1.0, horizon=50), scores)
     # Opens with the second window over the threshold, closes with the fifth calm one.
     assert within == Kept(windows=50, openings=2, open_windows=5 + 1)
     assert beyond == Kept(windows=50, openings=1, open_windows=6 + 5)
-    assert count_kept([judge_of(1.0)], [scores])[0] == within + beyond
+    assert count_kept(judge_of(1.0), scores)[0] == within + beyond
 
 
 def test_one_factor_on_all_thresholds_gives_the_promised_openings() -> None:
