@@ -1,0 +1,118 @@
+"""One device's detector: what the fleet knows, what its own healthy windows show, and the budget, as one int8 layer and a threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detection.experts import Form, fit_form
+from models.detection.int8_layer import Int8Layer
+from models.detection.openings import AlarmRules, Curve, Openings, OpeningsSums, age_counts
+from models.detection.prior import FleetPrior, rescaled
+from models.detection.promise import AlarmBudget, Promise, make_promise
+from models.detection.scale import ScaleEvidence
+from models.detection.time_scales import TimeScales
+from models.errors import InputError
+from models.standardiser import CLIP
+
+__all__ = ["Detector", "fit_detector"]
+
+Float = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detector:
+    """Scores windows that are standardised in the device's own scale; `promise` holds the threshold of the statistic.
+
+    Attributes:
+        centre: own healthy mean (F,), in the device's scale.
+        divisor: shrunk deviation (F,), in the device's scale; infinite for a sensor that nobody saw move.
+        form: the score before quantisation.
+        layer: the score as it runs.
+        promise: threshold, and what it promises.
+    """
+
+    centre: Float
+    divisor: Float
+    form: Form
+    layer: Int8Layer
+    promise: Promise
+
+    def scaled(self, rows: NDArray[np.floating]) -> Float:
+        """Standardised rows (F,) or (n, F) as the layer takes them."""
+        scaled: Float = np.clip((rows - self.centre) / self.divisor, -CLIP, CLIP, dtype=np.float32)
+        return scaled
+
+    def score(self, row: Float) -> float:
+        """The score of one standardised window (F,), finite for finite input."""
+        return self.layer.score(self.scaled(row))
+
+    def scores(self, rows: NDArray[np.floating], *, is_int8: bool = True) -> Floats:
+        """The scores (n,) of standardised windows (n, F), as they run or before quantisation."""
+        scaled = self.scaled(rows)
+        return self.layer.scores(scaled) if is_int8 else self.form.scores(scaled)
+
+    def make_time_scales(self) -> TimeScales:
+        """What turns scores into the statistic, from nothing seen."""
+        return TimeScales(units=self.form.units)
+
+    def blame(self, row: Float) -> Float:
+        """How much each feature (F,) of a standardised window adds to its score, not negative."""
+        z = self.scaled(row)
+        return np.maximum(z * (self.form.matrix @ z), 0.0).astype(np.float32)
+
+
+def fit_detector(
+    rows: NDArray[np.floating],
+    unit: NDArray[np.floating],
+    prior: FleetPrior | None,
+    budget: AlarmBudget,
+    rules: AlarmRules,
+    *,
+    knows_own: bool = True,
+) -> Detector:
+    """Fit on a device's healthy windows.
+
+    Args:
+        rows: standardised (n, F), n ≥ 20, in the order of time.
+        unit: what one of them is in the sensor's own units (F,); infinite where it has no scale.
+        prior: the fleet's; None for a device alone.
+        budget: what the operator allows.
+        rules: when alarms close.
+        knows_own: False leaves the device's own covariance and counts out, to compare.
+
+    Raises:
+        InputError: too few rows, rows that are not finite, or a prior for other features.
+    """
+    if not np.isfinite(rows).all():
+        raise InputError("a detector is fitted on finite windows; leave those with gaps out")
+    if prior is not None and prior.features != rows.shape[1]:
+        raise InputError(f"a prior for {prior.features} features does not fit windows of {rows.shape[1]}")
+    scaled, divisor = rescaled(rows, ScaleEvidence.of(rows, unit), unit, prior.scale if prior else None)
+    shortest = budget.shortest_event_windows
+    spread = prior.spread if prior else None
+    # What runs is centred and scaled, then clipped; the fit sees the same.
+    form = fit_form(scaled, spread, knows_own=knows_own, shortest_event_windows=shortest)
+    counts = age_counts(scaled, spread, rules, shortest_event_windows=shortest) if knows_own else {}
+    own = counts[max(counts)] if counts else None
+    return Detector(
+        centre=np.asarray(rows, np.float64).mean(axis=0).astype(np.float32),
+        divisor=divisor.astype(np.float32),
+        form=form,
+        layer=Int8Layer.of(form.matrix),
+        promise=make_promise(_curve(prior, own, len(rows)), budget, fitted_on=len(rows)),
+    )
+
+
+def _curve(prior: FleetPrior | None, own: Openings | None, windows: int) -> Curve:
+    fleet = prior.curve_for(windows) if prior else None
+    if fleet is not None:
+        return fleet.with_own(own)
+    if own is None:
+        raise InputError(
+            "neither the fleet nor the device has counted how often a healthy machine would alarm"
+        )
+    return Curve.of(OpeningsSums.of(own))

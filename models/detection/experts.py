@@ -1,0 +1,141 @@
+"""Three opinions on what is far from healthy, in one quadratic form.
+
+How much a quiet direction should count differs from machine to machine, and nothing that healthy data show tells it
+beforehand: on bearings a ridge of 3 deviations ranks best, on servers it may rank worst. So three detectors of different
+ridge judge together, each in its own unit: the level that it exceeds on windows it was not fitted on. An expert that is noisy
+here has a high level, and so little weight.
+
+    expert k   Pk = ((1 − r)·C + r·I + Ω)⁻¹, and I alone      u_k = z′ Pk z / F
+    together   M = mean of Pk / level_k                       score = z′ M z / F
+
+One matrix: one dense layer on a device, whatever the number of experts.
+
+Levels, and the series that `models.detection.openings` counts in, come from fifths of the windows in turn that the fit has not
+seen: a score of rows that a form was fitted on promises two to twenty times too much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detection.spread import FEWEST_ROWS, Spread, SpreadPrior, mixed
+from models.detection.time_scales import TimeScales, on_time_scales
+from models.errors import InputError
+
+__all__ = ["FEWEST_WINDOWS", "FOLDS", "Form", "fit_form", "held_out_statistics"]
+
+Floats = NDArray[np.float64]
+
+RIDGES: Final = (0.05, 0.75)
+"""Shares of the identity; a third expert is the identity alone."""
+
+FOLDS: Final = 5
+"""Fifths, in the order of time: a fit of four is nearly that of all, and a fifth is as far as it has looked ahead."""
+
+FEWEST_WINDOWS: Final = 20
+"""Below this a fifth is no evidence."""
+
+_RARE: Final = 1e-3
+_EXCEEDANCES: Final = 5
+"""A level is exceeded by one window in a thousand, or by five if there are fewer: deeper than that is luck."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Form:
+    """A fitted score: `matrix` (F, F) about `centre` (F,), its `units` on each time scale, and the device's `own_weight` in it."""
+
+    matrix: Floats
+    centre: Floats
+    units: tuple[float, ...]
+    own_weight: float
+
+    def scores(self, rows: NDArray[np.floating]) -> Floats:
+        """Score (n,) of each window (n, F); about 1 is what a healthy window hardly ever exceeds."""
+        z = np.asarray(rows, np.float64) - self.centre
+        return np.asarray(np.einsum("ij,ij->i", z @ self.matrix, z) / z.shape[1])
+
+    def statistics(self, rows: NDArray[np.floating]) -> Floats:
+        """What a threshold is compared with (n,), for successive windows (n, F)."""
+        return TimeScales(units=self.units).follow(self.scores(rows))
+
+
+def fit_form(
+    rows: NDArray[np.floating],
+    prior: SpreadPrior | None,
+    *,
+    knows_own: bool = True,
+    shortest_event_windows: int = 2,
+) -> Form:
+    """Fit on healthy rows (n, F), n ≥ 20, in the order of time; without `knows_own` the fleet's covariance alone judges.
+
+    Raises:
+        InputError: too few rows, or none of own and prior.
+    """
+    x = np.asarray(rows, np.float64)
+    if x.ndim != 2 or len(x) < FEWEST_WINDOWS:
+        raise InputError(f"a detector needs at least {FEWEST_WINDOWS} healthy windows, got shape {x.shape}")
+    centre, precisions, weight = _experts(x, prior, knows_own=knows_own)
+    held_out = np.concatenate(
+        [_distances(x[test] - c, p) for test, (c, p, _) in _folds(x, prior, knows_own=knows_own)], axis=1
+    )
+    levels = np.array([rare_level(scores) for scores in held_out])
+    together = (held_out / levels[:, None]).mean(axis=0)
+    scales = on_time_scales(together, shortest_event_windows=shortest_event_windows)
+    return Form(
+        matrix=np.asarray((precisions / levels[:, None, None]).mean(axis=0)),
+        centre=centre,
+        units=tuple(rare_level(scale) for scale in scales),
+        own_weight=weight,
+    )
+
+
+def held_out_statistics(
+    rows: NDArray[np.floating],
+    prior: SpreadPrior | None,
+    *,
+    knows_own: bool = True,
+    shortest_event_windows: int = 2,
+) -> list[Floats]:
+    """What a threshold is compared with, for each fifth of the rows (n, F), by a form, units and all, of the other four."""
+    x = np.asarray(rows, np.float64)
+    return [
+        fit_form(
+            np.delete(x, test, axis=0),
+            prior,
+            knows_own=knows_own,
+            shortest_event_windows=shortest_event_windows,
+        ).statistics(x[test])
+        for test in np.array_split(np.arange(len(x)), FOLDS)
+    ]
+
+
+def rare_level(scores: NDArray[np.floating]) -> float:
+    """What one score in a thousand exceeds, or five where there are fewer; positive."""
+    ordered = np.sort(scores)[::-1]
+    rank = min(max(int(_RARE * len(ordered)), _EXCEEDANCES), max(len(ordered) // 4, 1))
+    return max(float(ordered[rank - 1]), 1e-12)
+
+
+def _folds(
+    x: Floats, prior: SpreadPrior | None, *, knows_own: bool
+) -> list[tuple[NDArray[np.intp], tuple[Floats, Floats, float]]]:
+    parts = np.array_split(np.arange(len(x)), FOLDS)
+    return [(test, _experts(np.delete(x, test, axis=0), prior, knows_own=knows_own)) for test in parts]
+
+
+def _experts(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> tuple[Floats, Floats, float]:
+    """(centre (F,), precisions (K, F, F), own weight)."""
+    own = Spread.of(x) if knows_own and len(x) >= FEWEST_ROWS else None
+    spread = mixed(own, prior)
+    identity = np.eye(x.shape[1])
+    ridged = np.array([(1 - r) * spread.covariance + r * identity + spread.wander for r in RIDGES])
+    return x.mean(axis=0), np.concatenate([np.linalg.inv(ridged), identity[None]]), spread.own_weight
+
+
+def _distances(z: Floats, precisions: Floats) -> Floats:
+    """z′ Pk z / F for each expert and window, (K, n)."""
+    return np.asarray(np.einsum("knf,nf->kn", z @ precisions, z) / z.shape[1])

@@ -1,0 +1,61 @@
+"""One dense int8 layer whose mean squared output is the score: the root of a quadratic form.
+
+    M = V·diag(λ)·V′      y = diag(√λ)·V′·z      score = |y|² / F
+
+Inputs are int8 in steps of 8/127 (standardised values end at ±8), weights int8 with one step an output, sums int32: the
+arithmetic of an int8 fully connected operator with per-channel weights. It runs in NumPy, where integer values in float32 lose nothing
+(127 · 127 · F < 2²⁴ up to F = 1,040), so that a device can make its own without a converter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError
+from models.standardiser import CLIP
+
+__all__ = ["Int8Layer"]
+
+Float = NDArray[np.float32]
+
+_STEPS: Final = 127
+_MOST_FEATURES: Final = 1040
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Int8Layer:
+    """`weights` (F, F) with integer values in ±127, and what one step of each output's sum is worth (F,)."""
+
+    weights: Float
+    output_steps: Float
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.floating]) -> Int8Layer:
+        """The root of a symmetric `matrix` (F, F) without negative eigenvalues; raises InputError for more than 1,040 features."""
+        if len(matrix) > _MOST_FEATURES:
+            raise InputError(
+                f"an int8 layer sums up at most {_MOST_FEATURES} features exactly, got {len(matrix)}"
+            )
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+        steps = np.maximum(np.abs(root).max(axis=1), 1e-12) / _STEPS
+        return cls(
+            weights=np.rint(root / steps[:, None]).astype(np.float32),
+            output_steps=(steps * (CLIP / _STEPS)).astype(np.float32),
+        )
+
+    def score(self, z: Float) -> float:
+        """The score of one window z (F,), within ±8."""
+        outputs = self.weights @ np.rint(z * np.float32(_STEPS / CLIP))
+        outputs *= self.output_steps
+        return float(outputs.dot(outputs)) / len(z)
+
+    def scores(self, z: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The scores (n,) of windows z (n, F), within ±8: what `score` gives for each, to float32's rounding."""
+        outputs = np.rint(np.asarray(z, np.float32) * np.float32(_STEPS / CLIP)) @ self.weights.T
+        outputs *= self.output_steps
+        return np.asarray(np.square(outputs.astype(np.float64)).sum(axis=1) / z.shape[1])

@@ -1,0 +1,239 @@
+"""How often a detector would have raised an alarm at each level, counted where it had not been fitted: the openings curve.
+
+    statistic ─► at each of 209 levels: open · hold · close ─► openings C(h), windows in alarm T(h)
+    fleet     ─► A(h) = ΣC / ΣN, and a power law beyond the last level with 25 openings
+    own       ─► (a + C) / (a/A + N):  a from how much devices differ in what they counted
+
+The curve contains what no quantile does: autocorrelation, the time scales, how alarms open and close. An alarm that stays
+open counts once more for every hour of 60 windows, and its windows count as time in alarm: a budget of openings alone would
+be kept best by an alarm that never closes.
+
+Devices of the same age are counted together: how often a detector that learnt from 120 windows errs is asked of
+detectors that learnt from 120 windows. A mature device plays being young on its own rows (`age_counts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from models.detection.experts import FOLDS, fit_form, held_out_statistics
+from models.detection.spread import SpreadPrior
+from models.errors import LayoutError
+
+__all__ = [
+    "AGES",
+    "LEVELS",
+    "AlarmRules",
+    "Curve",
+    "Openings",
+    "OpeningsSums",
+    "age_counts",
+    "count_openings",
+]
+
+Floats = NDArray[np.float64]
+
+LEVELS: Final = 10.0 ** (np.arange(-48, 161) / 32)
+"""Levels (209,) of the statistic, from .03 to 100,000."""
+
+AGES: Final = (24, 96, 384, 1536)
+"""Windows that a detector was fitted on; a device belongs to the largest that it has reached."""
+
+_SEGMENTS: Final = 6
+"""How often a mature device plays being young."""
+_COUNTED: Final = 25
+"""Openings that make a level trustworthy: their rate is known within a fifth."""
+_TAIL: Final = (0.3, 5.0)
+"""Exponent of the tail before anything is seen, and how many openings that opinion is worth: scores of real machines have .15 to .6."""
+_MOST_DEVICES: Final = 1e6
+
+
+class AlarmRules(Struct, frozen=True, kw_only=True):
+    """When an alarm that opened with one window over the level closes: so many windows in a row below a share of it."""
+
+    closes_after_windows: int = 5
+    closes_below_share: float = 0.9
+    again_after_windows: int = 60
+    """An alarm that goes on is told of, and counted, once more after as many windows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Openings:
+    """Counts of one stretch of windows at each level: `openings` (209,), `in_alarm` (209,), and `windows` in all."""
+
+    openings: Floats
+    in_alarm: Floats
+    windows: float
+
+    def __add__(self, other: Openings) -> Openings:
+        """Of both stretches."""
+        return Openings(
+            openings=self.openings + other.openings,
+            in_alarm=self.in_alarm + other.in_alarm,
+            windows=self.windows + other.windows,
+        )
+
+
+def count_openings(
+    statistics: NDArray[np.floating], rules: AlarmRules, levels: NDArray[np.floating] = LEVELS
+) -> Openings:
+    """Play the alarm at each of `levels` (L,) over successive statistics (n,)."""
+    size = len(levels)
+    is_open, calm, age = np.zeros(size, np.bool_), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    openings, in_alarm = np.zeros(size), np.zeros(size)
+    calm_below = rules.closes_below_share * levels
+    for statistic in np.asarray(statistics, np.float64):
+        begins = ~is_open & (statistic > levels)
+        age = np.where(begins, 0, age + 1)
+        openings += begins | (is_open & (age % rules.again_after_windows == 0))
+        calm = np.where(is_open & (statistic < calm_below), calm + 1, 0)
+        is_open |= begins
+        in_alarm += is_open
+        is_open &= calm < rules.closes_after_windows
+    return Openings(openings=openings, in_alarm=in_alarm, windows=float(len(statistics)))
+
+
+def age_counts(
+    rows: NDArray[np.floating],
+    prior: SpreadPrior | None,
+    rules: AlarmRules,
+    *,
+    shortest_event_windows: int = 2,
+) -> dict[int, Openings]:
+    """One device's counts at each of `AGES` that it has reached, from healthy rows (n, F) in the order of time.
+
+    At its own age it counts over held-out fifths. At younger ones it fits on so many rows and counts over the next quarter as
+    many, in up to six segments.
+    """
+    counted: dict[int, Openings] = {}
+    own_age = age_of(len(rows))
+    for age in AGES:
+        if own_age is None or age > own_age:
+            break
+        if age == own_age:
+            parts = held_out_statistics(rows, prior, shortest_event_windows=shortest_event_windows)
+        else:
+            ahead = age // (FOLDS - 1)
+            starts = np.linspace(0, len(rows) - age - ahead, _SEGMENTS).astype(int)
+            parts = [
+                fit_form(
+                    rows[start : start + age], prior, shortest_event_windows=shortest_event_windows
+                ).statistics(rows[start + age : start + age + ahead])
+                for start in dict.fromkeys(starts.tolist())
+            ]
+        counts = [count_openings(part, rules) for part in parts]
+        counted[age] = sum(counts[1:], counts[0])
+    return counted
+
+
+def age_of(windows: int) -> int | None:
+    """The age of a detector fitted on so many windows: the largest of `AGES` that four fifths of them reach; None: too young."""
+    fitted = windows * (FOLDS - 1) // FOLDS
+    return max((age for age in AGES if age <= fitted), default=None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpeningsSums:
+    """What devices of one age add up: counts, and the squares that tell how much devices differ; each (209,) but the last two."""
+
+    openings: Floats
+    in_alarm: Floats
+    squares: Floats
+    crossed: Floats
+    windows: float
+    windows_squared: float
+
+    @classmethod
+    def of(cls, counts: Openings) -> OpeningsSums:
+        """One device's part."""
+        return cls(
+            openings=counts.openings,
+            in_alarm=counts.in_alarm,
+            squares=counts.openings**2,
+            crossed=counts.openings * counts.windows,
+            windows=counts.windows,
+            windows_squared=counts.windows**2,
+        )
+
+    def __add__(self, other: OpeningsSums) -> OpeningsSums:
+        """Of both together; raises LayoutError for other levels."""
+        if self.openings.shape != other.openings.shape:
+            raise LayoutError(
+                f"curves add up over the same levels, got {len(self.openings)} and {len(other.openings)}"
+            )
+        return OpeningsSums(
+            openings=self.openings + other.openings,
+            in_alarm=self.in_alarm + other.in_alarm,
+            squares=self.squares + other.squares,
+            crossed=self.crossed + other.crossed,
+            windows=self.windows + other.windows,
+            windows_squared=self.windows_squared + other.windows_squared,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """Openings and share of time in alarm to be expected per window at each level, (209,) each, both falling.
+
+    `windows` is what it was counted on; `alikeness` is how many own openings the fleet's word is worth.
+    """
+
+    rate: Floats
+    share: Floats
+    windows: float
+    alikeness: float
+
+    @classmethod
+    def of(cls, sums: Sequence[OpeningsSums] | OpeningsSums) -> Curve:
+        """What follows from the sum over devices of one age, over at least one window."""
+        total = sums if isinstance(sums, OpeningsSums) else sum(sums[1:], sums[0])
+        windows = max(total.windows, 1.0)
+        rate = np.maximum.accumulate(total.openings[::-1] / windows)[::-1]
+        share = np.maximum.accumulate(total.in_alarm[::-1] / windows)[::-1]
+        counted = np.flatnonzero(total.openings >= min(_COUNTED, total.openings.max(initial=0.0)))
+        last = int(counted[-1])
+        seen = float(total.openings[last])
+        step = float(np.log(LEVELS[1] / LEVELS[0]))
+        opinion, worth = _TAIL
+        excess = (total.openings[last + 1 :].sum() + seen / 2) * step
+        exponent = (excess + worth * opinion) / (seen + worth)
+        beyond = np.arange(len(LEVELS)) > last
+        tail = (LEVELS / LEVELS[last]) ** (-1.0 / exponent)
+        return cls(
+            rate=np.where(beyond, max(float(rate[last]), 1e-12) * tail, rate),
+            share=np.where(beyond, max(float(share[last]), 1e-12) * tail, share),
+            windows=windows,
+            alikeness=_alikeness(total, last),
+        )
+
+    def with_own(self, own: Openings | None) -> Curve:
+        """The curve of one device of this fleet, given what it has counted itself."""
+        if own is None or own.windows <= 0:
+            return self
+        rate = np.maximum(self.rate, 1e-15)
+        posterior = (self.alikeness + own.openings) / (self.alikeness / rate + own.windows)
+        posterior = np.maximum.accumulate(posterior[::-1])[::-1]
+        return Curve(
+            rate=posterior,
+            share=np.minimum(self.share * posterior / rate, 1.0),
+            windows=self.windows + own.windows,
+            alikeness=self.alikeness,
+        )
+
+
+def _alikeness(total: OpeningsSums, level: int) -> float:
+    """Shape of the gamma distribution that devices' rates come from, by moments: large where all devices open alike."""
+    if total.windows <= 0:
+        return _MOST_DEVICES
+    mean = total.openings[level] / total.windows
+    scatter = total.squares[level] - 2 * mean * total.crossed[level] + mean * mean * total.windows_squared
+    extra = scatter - mean * total.windows
+    return (
+        float(min(mean * mean * total.windows_squared / extra, _MOST_DEVICES)) if extra > 0 else _MOST_DEVICES
+    )

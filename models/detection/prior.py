@@ -1,0 +1,222 @@
+"""What a fleet knows, as a release carries it: scale, spread and openings curves, all made of sums.
+
+    question     a device answers with            the sum becomes
+    scale        `ScaleSums` (4 · F values)       `ScalePrior`
+    covariance   `SpreadSums` (F² + F + 3)        `SpreadPrior`, in units of the shrunk scale
+    curve        `OpeningsSums` for each age      a `Curve` for each age
+
+Each question needs what came of the one before; each is asked once. `fleet_prior` plays all three centrally, for the first
+release of recordings that are at hand.
+
+Bytes: MessagePack; matrices as the upper triangle in float16, which is a relative error of 5e-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from models.detection.openings import AGES, LEVELS, AlarmRules, Curve, OpeningsSums, age_counts, age_of
+from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums, shrunk_std
+from models.detection.spread import Spread, SpreadPrior, SpreadSums
+from models.errors import BundleContentError, InputError
+from models.standardiser import CLIP
+
+__all__ = ["FleetPrior", "decode_prior", "encode_prior", "fleet_prior", "rescaled"]
+
+Floats = NDArray[np.float64]
+
+MOST_PRIOR_BYTES: Final = 256 * 1024
+_SMALLEST_RATE: Final = 1e-30
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FleetPrior:
+    """What `devices` devices know together; `curves` by the age of the detector, from `AGES`."""
+
+    devices: int
+    scale: ScalePrior
+    spread: SpreadPrior
+    curves: Mapping[int, Curve]
+
+    @property
+    def features(self) -> int:
+        """F."""
+        return len(self.scale.variance)
+
+    def curve_for(self, windows: int) -> Curve | None:
+        """The curve of detectors as old as one learnt from so many windows; of younger ones where there is none; None: none at all."""
+        age = age_of(windows)
+        known = [a for a in self.curves if age is None or a <= age]
+        return self.curves[max(known)] if known else None
+
+
+def rescaled(
+    rows: NDArray[np.floating], evidence: ScaleEvidence, unit: NDArray[np.floating], prior: ScalePrior | None
+) -> tuple[Floats, Floats]:
+    """Healthy rows (n, F), given in multiples of `unit` (F,), in units of the shrunk deviation, and what they were divided by (F,).
+
+    A sensor that nobody saw move stays at 0: it is divided by infinity.
+    """
+    unit = np.where(np.isfinite(unit), unit, 1.0)
+    divisor = shrunk_std(evidence, prior) / unit
+    centred = np.asarray(rows, np.float64) - np.asarray(rows, np.float64).mean(axis=0)
+    return np.clip(centred / divisor, -CLIP, CLIP), divisor
+
+
+def fleet_prior(
+    fleet: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]],
+    rules: AlarmRules,
+    *,
+    shortest_event_windows: int = 2,
+) -> FleetPrior:
+    """The prior of devices whose healthy rows are at hand.
+
+    Args:
+        fleet: of each device its standardised rows (n, F) in the order of time, and its units (F,).
+        rules: when alarms close.
+        shortest_event_windows: `AlarmBudget.shortest_event_windows`.
+
+    Raises:
+        InputError: no device.
+    """
+    if not fleet:
+        raise InputError("a prior needs the healthy windows of at least one device, got none")
+    evidence = [ScaleEvidence.of(rows, unit) for rows, unit in fleet]
+    scale_sums = [ScaleSums.of(one) for one in evidence]
+    scale = ScalePrior.of(sum(scale_sums[1:], scale_sums[0]))
+    scaled = [rescaled(rows, one, unit, scale)[0] for (rows, unit), one in zip(fleet, evidence, strict=True)]
+    spread_sums = [SpreadSums.of(Spread.of(rows)) for rows in scaled]
+    total = sum(spread_sums[1:], spread_sums[0])
+    by_age: dict[int, list[OpeningsSums]] = {}
+    for rows, own in zip(scaled, spread_sums, strict=True):
+        others = SpreadPrior.of(total - own) if len(fleet) > 1 else None
+        for age, counts in age_counts(
+            rows, others, rules, shortest_event_windows=shortest_event_windows
+        ).items():
+            by_age.setdefault(age, []).append(OpeningsSums.of(counts))
+    return FleetPrior(
+        devices=len(fleet),
+        scale=scale,
+        spread=SpreadPrior.of(total),
+        curves={age: Curve.of(sums) for age, sums in by_age.items()},
+    )
+
+
+class _CurveFile(Struct, frozen=True, kw_only=True):
+    rate: bytes
+    share: bytes
+    windows: float
+    alikeness: float
+
+
+class _PriorFile(Struct, frozen=True, kw_only=True):
+    features: int
+    devices: int
+    log_variance: bytes
+    scale_freedom: bytes
+    covariance: bytes
+    wander: bytes
+    between: float
+    curves: dict[int, _CurveFile]
+
+
+_decoder: Final = msgspec.msgpack.Decoder(_PriorFile)
+
+
+def encode_prior(prior: FleetPrior) -> bytes:
+    """The file of a release: 9 kB for 46 features and four ages, 40 kB for 128."""
+    return msgspec.msgpack.encode(
+        _PriorFile(
+            features=prior.features,
+            devices=prior.devices,
+            log_variance=_pack(np.log(np.where(prior.scale.freedom > 0, prior.scale.variance, 1.0)), "<f4"),
+            scale_freedom=_pack(prior.scale.freedom, "<f4"),
+            covariance=_pack(_triangle(prior.spread.covariance), "<f2"),
+            wander=_pack(_triangle(prior.spread.wander), "<f2"),
+            between=prior.spread.between,
+            curves={
+                age: _CurveFile(
+                    rate=_pack(np.log(np.maximum(curve.rate, _SMALLEST_RATE)), "<f4"),
+                    share=_pack(np.log(np.maximum(curve.share, _SMALLEST_RATE)), "<f4"),
+                    windows=curve.windows,
+                    alikeness=curve.alikeness,
+                )
+                for age, curve in prior.curves.items()
+            },
+        )
+    )
+
+
+def decode_prior(content: bytes) -> FleetPrior:
+    """Read what `encode_prior` wrote; raises BundleContentError for anything else, or values that are no prior."""
+    if len(content) > MOST_PRIOR_BYTES:
+        raise BundleContentError(f"a prior has at most {MOST_PRIOR_BYTES} bytes, got {len(content)}")
+    try:
+        file = _decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleContentError(f"not a fleet's prior: {error}") from None
+    f = file.features
+    freedom = _unpack(file.scale_freedom, "<f4", f, "scale_freedom")
+    if (
+        not 1 <= f <= 4096
+        or (freedom < 0).any()
+        or not set(file.curves) <= set(AGES)
+        or not file.between >= 0
+    ):
+        raise BundleContentError("a fleet's prior has counts or ages that cannot be; build the release again")
+    curves = {
+        age: Curve(
+            rate=np.exp(_unpack(curve.rate, "<f4", len(LEVELS), "rate")),
+            share=np.exp(_unpack(curve.share, "<f4", len(LEVELS), "share")),
+            windows=curve.windows,
+            alikeness=curve.alikeness,
+        )
+        for age, curve in file.curves.items()
+    }
+    if any(not (c.windows > 0 and c.alikeness > 0) for c in curves.values()):
+        raise BundleContentError(
+            "a curve in the fleet's prior was counted on no windows; build the release again"
+        )
+    variance = np.exp(_unpack(file.log_variance, "<f4", f, "log_variance"))
+    return FleetPrior(
+        devices=file.devices,
+        scale=ScalePrior(variance=np.where(freedom > 0, variance, 0.0), freedom=freedom),
+        spread=SpreadPrior(
+            covariance=_square(_unpack(file.covariance, "<f2", f * (f + 1) // 2, "covariance"), f),
+            wander=_square(_unpack(file.wander, "<f2", f * (f + 1) // 2, "wander"), f),
+            between=file.between,
+        ),
+        curves=curves,
+    )
+
+
+def _triangle(matrix: Floats) -> Floats:
+    return np.asarray(matrix[np.triu_indices(len(matrix))])
+
+
+def _square(triangle: Floats, size: int) -> Floats:
+    matrix = np.zeros((size, size))
+    matrix[np.triu_indices(size)] = triangle
+    return matrix + np.triu(matrix, 1).T
+
+
+def _pack(values: NDArray[np.floating], kind: str) -> bytes:
+    return np.asarray(values).astype(kind).tobytes()
+
+
+def _unpack(content: bytes, kind: str, count: int, name: str) -> Floats:
+    if len(content) != count * np.dtype(kind).itemsize:
+        raise BundleContentError(
+            f"{name} of a fleet's prior has {len(content)} bytes, {count} values were promised"
+        )
+    values = np.frombuffer(content, kind).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise BundleContentError(f"{name} of a fleet's prior holds values that are not finite")
+    return values

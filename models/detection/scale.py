@@ -1,0 +1,142 @@
+"""How much a sensor varies while its machine is healthy: the device's own estimate, shrunk towards the fleet's.
+
+    own      s², of n windows that are worth d + 1 independent ones
+    fleet    ln s² of the devices scatters more than their estimates are uncertain: that is how machines differ
+    shrunk   (d0·s0² + d·s²) / (d0 + d), d0 estimated from just that
+
+Few windows, or machines that hardly differ, and the fleet's deviation rules; many windows, and the own. A sensor that has
+shown one value only (d = 0) takes the fleet's. Variances are in the sensor's own units, so that devices can be compared.
+
+Source: G. K. Smyth, "Linear models and empirical Bayes methods", Stat. Appl. Genet. Mol. Biol. 3 (2004).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from models.detection.special import digamma, inverse_trigamma, trigamma
+from models.errors import LayoutError
+from models.standardiser import Standardiser
+
+__all__ = ["ScaleEvidence", "ScalePrior", "ScaleSums", "memory", "shrunk_std", "with_fleet_scale"]
+
+Floats = NDArray[np.float64]
+
+_CONSTANT_SHARE: Final = 1e-8
+"""A variance below this share of the fleet's is a sensor that does not move here."""
+_FEWEST_BLOCKS: Final = 3
+_FREEDOM: Final = (0.5, 2000.0)
+"""Bounds on d0: below, the fleet says nothing; above, machines do not differ."""
+
+
+def memory(rows: NDArray[np.floating]) -> Floats:
+    """Windows per independent window of each column (F,), from 1 to n/3, for rows (n, F) in the order of time.
+
+    Means of blocks of √n windows vary √n times less than windows do, if windows are independent; what they vary more is the memory.
+    """
+    n = len(rows)
+    block = max(2, int(np.sqrt(n)))
+    blocks = n // block
+    if blocks < _FEWEST_BLOCKS:
+        return np.ones(rows.shape[1])
+    means = np.asarray(rows, np.float64)[: blocks * block].reshape(blocks, block, -1).mean(axis=1)
+    variance = np.maximum(rows.var(axis=0, ddof=1), 1e-12)
+    return np.asarray(np.clip(block * means.var(axis=0, ddof=1) / variance, 1.0, n / 3))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScaleEvidence:
+    """One device's `variance` (F,) of each sensor, in its units, and the `freedom` (F,) behind it; 0 where it shows none."""
+
+    variance: Floats
+    freedom: Floats
+
+    @classmethod
+    def of(cls, rows: NDArray[np.floating], unit: NDArray[np.floating]) -> ScaleEvidence:
+        """Of a deviation `unit` (F,), and the healthy rows (n, F) in multiples of it, oldest first; infinite: it has no scale.
+
+        The unit is the variance: it was found before rows were clipped, without glitches, and with the sensor's resolution as
+        floor (`models.standardiser`). A sensor that does not move in these rows is no evidence.
+        """
+        is_known = np.isfinite(unit) & (np.ptp(rows, axis=0) > 0)
+        freedom = np.maximum(len(rows) / memory(rows) - 1.0, 1.0)
+        return cls(
+            variance=np.square(np.where(is_known, unit, 0.0)), freedom=np.where(is_known, freedom, 0.0)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScaleSums:
+    """What devices add up, each (F,): devices that know, their corrected log variances, the squares, and their uncertainty."""
+
+    devices: Floats
+    logs: Floats
+    squares: Floats
+    uncertainty: Floats
+
+    @classmethod
+    def of(cls, evidence: ScaleEvidence) -> ScaleSums:
+        """One device's part."""
+        known = evidence.freedom > 0
+        half = np.where(known, evidence.freedom, 2.0) / 2
+        logs = np.log(np.where(known, evidence.variance, 1.0)) - digamma(half) + np.log(half)
+        parts = (np.ones(len(half)), logs, logs * logs, trigamma(half))
+        devices, logs, squares, uncertainty = (np.where(known, part, 0.0) for part in parts)
+        return cls(devices=devices, logs=logs, squares=squares, uncertainty=uncertainty)
+
+    def __add__(self, other: ScaleSums) -> ScaleSums:
+        """Of both together; raises LayoutError for other numbers of sensors."""
+        if self.logs.shape != other.logs.shape:
+            raise LayoutError(
+                f"scales add up over the same sensors, got {len(self.logs)} and {len(other.logs)}"
+            )
+        return ScaleSums(
+            devices=self.devices + other.devices,
+            logs=self.logs + other.logs,
+            squares=self.squares + other.squares,
+            uncertainty=self.uncertainty + other.uncertainty,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScalePrior:
+    """What a fleet knows of each sensor: its `variance` (F,) and the `freedom` (F,) of that word; 0 where fewer than two knew."""
+
+    variance: Floats
+    freedom: Floats
+
+    @classmethod
+    def of(cls, sums: ScaleSums) -> ScalePrior:
+        """What follows from the sum over the devices."""
+        n = np.maximum(sums.devices, 1.0)
+        mean = sums.logs / n
+        scatter = np.maximum(sums.squares - n * mean * mean, 0.0) / np.maximum(sums.devices - 1.0, 1.0)
+        between = scatter - sums.uncertainty / n
+        freedom = np.clip(2.0 * inverse_trigamma(np.maximum(between, 1e-6)), *_FREEDOM)
+        variance = np.exp(mean + digamma(freedom / 2) - np.log(freedom / 2))
+        is_known = sums.devices >= 2
+        return cls(variance=np.where(is_known, variance, 0.0), freedom=np.where(is_known, freedom, 0.0))
+
+
+def shrunk_std(evidence: ScaleEvidence, prior: ScalePrior | None) -> Floats:
+    """The deviation (F,) to scale each sensor by, in its units; infinite where neither the device nor the fleet saw it move."""
+    if prior is None:
+        return np.where(evidence.freedom > 0, np.sqrt(evidence.variance), np.inf)
+    own = np.where(evidence.variance <= _CONSTANT_SHARE * prior.variance, 0.0, evidence.freedom)
+    total = own + prior.freedom
+    pooled = own * evidence.variance + prior.freedom * prior.variance
+    return np.where(total > 0, np.sqrt(pooled / np.where(total > 0, total, 1.0)), np.inf)
+
+
+def with_fleet_scale(standardiser: Standardiser, prior: ScalePrior) -> Standardiser:
+    """The same scale, but a sensor that has shown one value only takes the fleet's deviation where the fleet knows one."""
+    taken = [i for i in standardiser.unscaled if prior.freedom[i] > 0]
+    std = np.array(standardiser.std)
+    std[taken] = np.sqrt(prior.variance[taken])
+    still = tuple(i for i in standardiser.unscaled if i not in taken)
+    return replace(standardiser, std=tuple(std.tolist()), unscaled=still)

@@ -1,0 +1,146 @@
+"""How sensors vary together: a device's own covariance, mixed with the fleet's by what each is worth.
+
+    own      C, which misses the truth by v = (tr(C)² + |C|²) / n on average (squared, n independent windows)
+    fleet    S, the mean of the devices' C; they differ from it by b², beyond what v explains
+    mixed    w·C + (1 − w)·S,  w = b² / (b² + v)
+
+The wander Ω says in which directions a healthy machine's mean moves slowly: half the squared differences of the means of
+successive quarters. It is added before inverting, so that what moves anyway does not count. It is mixed by the same weight.
+
+Source: O. Ledoit and M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivar.
+Anal. 88 (2004), for the weight; theirs shrinks to the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detection.scale import memory
+from models.errors import InputError, LayoutError
+
+__all__ = ["Mixed", "Spread", "SpreadPrior", "SpreadSums", "mixed"]
+
+Floats = NDArray[np.float64]
+
+_QUARTERS: Final = 4
+FEWEST_ROWS: Final = 8
+"""Two windows in each quarter."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spread:
+    """One device's `covariance` and `wander`, both (F, F), in units of its own scale, and the squared `error` of the first."""
+
+    covariance: Floats
+    wander: Floats
+    error: float
+
+    @classmethod
+    def of(cls, rows: NDArray[np.floating]) -> Spread:
+        """Of healthy rows (n, F), n ≥ 8, in the order of time; raises InputError for fewer."""
+        if rows.ndim != 2 or len(rows) < FEWEST_ROWS:
+            raise InputError(
+                f"how sensors vary together needs at least {FEWEST_ROWS} windows, got an array of shape {rows.shape}"
+            )
+        x = np.asarray(rows, np.float64)
+        centred = x - x.mean(axis=0)
+        covariance = centred.T @ centred / len(x)
+        steps = np.diff([part.mean(axis=0) for part in np.array_split(x, _QUARTERS)], axis=0)
+        independent = max(len(x) / float(np.median(memory(x))), 1.0)
+        error = (np.trace(covariance) ** 2 + np.square(covariance).sum()) / independent
+        return cls(covariance=covariance, wander=steps.T @ steps / 2, error=float(error))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpreadSums:
+    """What devices add up: their number, covariances and wanders (F, F), squared norms of the covariances, and errors."""
+
+    devices: float
+    covariance: Floats
+    wander: Floats
+    squares: float
+    error: float
+
+    @classmethod
+    def of(cls, spread: Spread) -> SpreadSums:
+        """One device's part."""
+        return cls(
+            devices=1.0,
+            covariance=spread.covariance,
+            wander=spread.wander,
+            squares=float(np.square(spread.covariance).sum()),
+            error=spread.error,
+        )
+
+    def __add__(self, other: SpreadSums) -> SpreadSums:
+        """Of both together; raises LayoutError for other numbers of sensors."""
+        if self.covariance.shape != other.covariance.shape:
+            raise LayoutError(
+                f"covariances add up over the same sensors, got {self.covariance.shape} and {other.covariance.shape}"
+            )
+        return SpreadSums(
+            devices=self.devices + other.devices,
+            covariance=self.covariance + other.covariance,
+            wander=self.wander + other.wander,
+            squares=self.squares + other.squares,
+            error=self.error + other.error,
+        )
+
+    def __sub__(self, other: SpreadSums) -> SpreadSums:
+        """Of all but `other`, which is part of these sums: a device that calibrates leaves itself out."""
+        return SpreadSums(
+            devices=self.devices - other.devices,
+            covariance=self.covariance - other.covariance,
+            wander=self.wander - other.wander,
+            squares=self.squares - other.squares,
+            error=self.error - other.error,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpreadPrior:
+    """What a fleet knows: mean `covariance` and `wander` (F, F), and by how much devices differ (squared, `between`)."""
+
+    covariance: Floats
+    wander: Floats
+    between: float
+
+    @classmethod
+    def of(cls, sums: SpreadSums) -> SpreadPrior:
+        """What follows from the sum over at least one device; one says nothing of how they differ: as much as it is large."""
+        n = max(sums.devices, 1.0)
+        mean = sums.covariance / n
+        size = float(np.square(mean).sum())
+        scatter = (sums.squares - n * size) / (n - 1.0) - sums.error / n if n > 1 else size
+        return cls(covariance=mean, wander=sums.wander / n, between=max(scatter, 0.0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixed:
+    """`covariance` and `wander` (F, F) to detect with; `own_weight` in [0, 1] is the device's share in both."""
+
+    covariance: Floats
+    wander: Floats
+    own_weight: float
+
+
+def mixed(own: Spread | None, prior: SpreadPrior | None) -> Mixed:
+    """The device's own and the fleet's knowledge together; raises InputError where there is neither."""
+    if own is None:
+        if prior is None:
+            raise InputError(
+                "neither the device nor the fleet knows how sensors vary together; commission first"
+            )
+        return Mixed(covariance=prior.covariance, wander=prior.wander, own_weight=0.0)
+    if prior is None:
+        return Mixed(covariance=own.covariance, wander=own.wander, own_weight=1.0)
+    weight = prior.between / (prior.between + own.error) if own.error > 0 else 1.0
+    return Mixed(
+        covariance=weight * own.covariance + (1 - weight) * prior.covariance,
+        wander=weight * own.wander + (1 - weight) * prior.wander,
+        own_weight=weight,
+    )

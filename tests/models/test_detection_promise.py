@@ -1,0 +1,167 @@
+"""A budget of false alarms, kept: openings curves, what devices add to them, and what is said when data do not suffice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from detection_fleets import machines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.detection.detector import fit_detector
+from models.detection.openings import (
+    AGES,
+    LEVELS,
+    AlarmRules,
+    Curve,
+    Openings,
+    OpeningsSums,
+    age_counts,
+    age_of,
+    count_openings,
+)
+from models.detection.prior import fleet_prior
+from models.detection.promise import AlarmBudget, make_promise
+from models.detection.time_scales import TimeScales, on_time_scales
+from models.thresholds import AlarmState, Closed, Opened
+
+RULES = AlarmRules()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.0, 3.0), min_size=1, max_size=150), st.floats(0.2, 2.5))
+def test_openings_are_those_of_the_agents_own_alarm(statistics: list[float], level: float) -> None:
+    alarm = AlarmState(opens_after_windows=1, closes_after_windows=5, closes_below_share=0.9)
+    openings = windows = since = 0
+    for statistic in statistics:
+        was_open = alarm.is_open
+        change = alarm.update(statistic, level)
+        since = 0 if isinstance(change, Opened) else since + 1
+        openings += isinstance(change, Opened) or (was_open and since % 60 == 0)
+        windows += was_open or isinstance(change, Opened)
+        assert alarm.is_open or change is None or isinstance(change, Closed)
+    counted = count_openings(np.array(statistics), RULES, np.array([level]))
+    assert (counted.openings[0], counted.in_alarm[0]) == (openings, windows)
+
+
+def test_time_scales_step_by_step_are_those_of_the_whole_series() -> None:
+    scores = np.random.default_rng(1).gamma(1.0, 1.0, 300)
+    units = (2.0, 1.5, 1.2)
+    whole = np.max([scale / unit for scale, unit in zip(on_time_scales(scores), units, strict=True)], axis=0)
+    np.testing.assert_allclose(TimeScales(units=units).follow(scores), whole)
+    assert on_time_scales(scores, shortest_event_windows=1)[0] is not None
+    np.testing.assert_allclose(TimeScales(units=(2.0,)).follow(scores), scores / 2.0)
+
+
+def test_one_spike_is_no_anomaly_unless_one_window_matters() -> None:
+    spike = np.zeros(40)
+    spike[20] = 10.0
+    at_once = on_time_scales(spike)[0]
+    assert at_once.max() == 0.0
+    assert on_time_scales(spike, shortest_event_windows=1)[0].max() == 10.0
+
+
+@pytest.mark.parametrize("learnt", [30, 240, 1200])
+def test_the_promise_is_kept_on_machines_that_were_not_looked_at(learnt: int) -> None:
+    """Eight machines and 2,000 later windows each: openings between a third of and twice what was promised, within chance."""
+    budget = AlarmBudget(alarms_per_1000_windows=2.0)
+    opened = windows = in_alarm = 0.0
+    for seed in range(2):
+        fleet = machines(count=8, learnt=learnt, later=2000, seed=seed)
+        prior = fleet_prior([machine.fitted for machine in fleet], RULES)
+        for machine in fleet:
+            detector = fit_detector(*machine.fitted, prior, budget, RULES)
+            statistics = detector.make_time_scales().follow(
+                detector.scores(machine.scale.apply(machine.later))
+            )
+            counts = count_openings(statistics, RULES, np.array([detector.promise.threshold]))
+            opened, windows = opened + counts.openings[0], windows + counts.windows
+            in_alarm += counts.in_alarm[0]
+    expected = budget.rate * windows
+    slack = 3 * np.sqrt(expected)
+    assert expected / 3 - slack <= opened <= 2 * expected + slack
+    assert in_alarm <= 2 * budget.windows_in_alarm * budget.rate * windows
+
+
+def test_levels_and_scores_of_devices_that_differ_by_decades_need_no_common_threshold() -> None:
+    """A shared absolute threshold made devices deaf; the statistic is in each device's own unit."""
+    fleet = machines(count=6, later=500)
+    prior = fleet_prior([machine.fitted for machine in fleet], RULES)
+    rng = np.random.default_rng(2)
+    quiet, loud = ((rng.normal(size=(240, 8)) * f).clip(-8, 8) for f in (0.05, 2.5))
+    for rows in (quiet, loud):
+        detector = fit_detector(rows, np.ones(8), prior, AlarmBudget(), RULES)
+        statistics = detector.make_time_scales().follow(detector.scores(rows))
+        assert 0.05 < np.quantile(statistics, 0.99) / detector.promise.threshold < 1.0
+        assert detector.score(np.full(8, 8.0, np.float32)) > detector.promise.threshold
+
+
+def test_alike_devices_are_believed_and_unlike_ones_are_asked_for_their_own_counts() -> None:
+    def sums(counts: list[float]) -> Curve:
+        parts = [
+            OpeningsSums.of(
+                Openings(
+                    openings=np.where(LEVELS < 1, c, 0.0), in_alarm=np.zeros(len(LEVELS)), windows=1000.0
+                )
+            )
+            for c in counts
+        ]
+        return Curve.of(parts)
+
+    alike, unlike = sums([10.0, 11.0, 9.0, 10.0]), sums([0.0, 40.0, 0.0, 0.0])
+    assert alike.alikeness > 1000 * unlike.alikeness
+    silent = Openings(openings=np.zeros(len(LEVELS)), in_alarm=np.zeros(len(LEVELS)), windows=2000.0)
+    level = int(np.flatnonzero(LEVELS < 1)[-1])
+    assert alike.with_own(silent).rate[level] == pytest.approx(0.01, rel=0.05)
+    assert unlike.with_own(silent).rate[level] < 0.002
+
+
+def test_beyond_what_was_counted_the_curve_falls_as_a_power_and_a_smaller_promise_is_a_higher_threshold() -> (
+    None
+):
+    fleet = machines(count=6, later=0)
+    curve = fleet_prior([machine.fitted for machine in fleet], RULES).curve_for(240)
+    assert curve is not None
+    assert (np.diff(curve.rate) <= 0).all()
+    assert (np.diff(curve.share) <= 1e-12).all()
+    thresholds = [
+        make_promise(curve, AlarmBudget(alarms_per_1000_windows=r), fitted_on=240).threshold
+        for r in (10, 1, 0.1)
+    ]
+    assert thresholds == sorted(set(thresholds))
+
+
+def test_what_data_cannot_support_is_said_before() -> None:
+    fleet = machines(count=2, learnt=100, later=0)
+    prior = fleet_prior([machine.fitted for machine in fleet], RULES)
+    promise = fit_detector(*fleet[0].fitted, prior, AlarmBudget(alarms_per_1000_windows=0.1), RULES).promise
+    assert promise.is_provisional
+    assert "provisional" in promise.text
+    assert promise.horizon_windows == 20
+    loose = fit_detector(*fleet[0].fitted, prior, AlarmBudget(alarms_per_1000_windows=20.0), RULES).promise
+    assert not loose.is_provisional
+    assert loose.threshold < promise.threshold
+
+
+def test_a_device_alone_has_a_promise_of_its_own_counts() -> None:
+    machine = machines(count=1, learnt=480, later=2000)[0]
+    promise = fit_detector(*machine.fitted, None, AlarmBudget(alarms_per_1000_windows=5.0), RULES).promise
+    assert 0.5 < promise.threshold < 20.0
+
+
+def test_a_mature_device_plays_being_young() -> None:
+    machine = machines(count=1, learnt=2000, later=0)[0]
+    counts = age_counts(machine.rows, None, RULES)
+    assert tuple(counts) == AGES
+    assert counts[AGES[-1]].windows == 2000
+    assert counts[24].windows == 6 * 6
+    assert [age_of(n) for n in (29, 30, 120, 480, 1920)] == [None, 24, 96, 384, 1536]
+
+
+def test_time_in_alarm_has_a_budget_of_its_own() -> None:
+    """An alarm that never closes opens once; it must not pass for a kept budget."""
+    statistics = np.concatenate([np.full(30, 0.5), np.full(970, 2.0)])
+    counts = count_openings(statistics, RULES)
+    curve = Curve.of([OpeningsSums.of(counts)] * 40)
+    threshold = make_promise(curve, AlarmBudget(alarms_per_1000_windows=20.0), fitted_on=1000).threshold
+    assert threshold > 2.0
