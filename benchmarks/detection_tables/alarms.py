@@ -23,11 +23,15 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRule:
-    """When an alarm opens and closes: what `models.thresholds.AlarmState` is made with."""
+    """When an alarm opens and closes: what `models.thresholds.AlarmState` is made with.
+
+    `again_after_windows`: an alarm that stays open is told of, and counted, once more after as many windows; None: never.
+    """
 
     opens_after_windows: int
     closes_after_windows: int
     closes_below_share: float
+    again_after_windows: int | None = None
 
     @classmethod
     def of(cls, settings: DetectionSettings) -> AlarmRule:
@@ -45,9 +49,10 @@ AGENT_RULE: Final = AlarmRule.of(DetectionSettings())
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Alarms:
-    """Windows at which an alarm opens, ascending, and whether one is open after each window (n,)."""
+    """Windows at which an alarm opens, and at which an open one is told of again, ascending; is one open after each window (n,)?"""
 
     openings: NDArray[np.intp]
+    repeats: NDArray[np.intp]
     is_open: NDArray[np.bool_]
 
 
@@ -56,12 +61,15 @@ def find_alarms(
 ) -> Alarms:
     """Alarms of scores (n,), each recording that begins at one of `starts` by itself. NaN counts as over, as in the agent."""
     openings: list[int] = []
+    repeats: list[int] = []
+    again = rule.again_after_windows or max(len(scores), 1)
     is_open = np.zeros(len(scores), np.bool_)
     for begin, end in pairwise([*starts, len(scores)]):
         for opened, closed in _episodes(scores[begin:end], threshold, rule):
             openings.append(begin + opened)
+            repeats += range(begin + opened + again, begin + closed, again)
             is_open[begin + opened : begin + closed] = True
-    return Alarms(openings=np.array(openings, np.intp), is_open=is_open)
+    return Alarms(openings=np.array(openings, np.intp), repeats=np.array(repeats, np.intp), is_open=is_open)
 
 
 def _episodes(scores: Floats, threshold: float, rule: AlarmRule) -> list[tuple[int, int]]:

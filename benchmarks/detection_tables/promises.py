@@ -1,13 +1,13 @@
 """What was promised and what came of it: openings and time in alarm on healthy rows that follow on the learned ones.
 
-Openings are counted as the agent reports them. Their number is taken for a Poisson variable, and the interval is the exact one of Garwood
+Openings are counted as the agent reports them, once more where its rule says that it tells of an alarm again. Their number is taken for a Poisson variable, and the interval is the exact one of Garwood
 ("Fiducial limits for the Poisson distribution", Biometrika 28, 1936); where alarms come in bursts it is too narrow, which is the method's fault.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -56,11 +56,12 @@ def count_kept(judge: Judge, later: Floats) -> tuple[Kept, Kept]:
     """(within the judge's horizon, beyond it) of the timed scores (m,) of its device's later rows."""
     alarms = find_alarms(later, judge.threshold, judge.rule)
     cut = len(later) if judge.horizon is None else min(judge.horizon, len(later))
-    inside = int((alarms.openings < cut).sum())
+    told = np.concatenate([alarms.openings, alarms.repeats])
+    inside = int((told < cut).sum())
     within = Kept(windows=cut, openings=inside, open_windows=int(alarms.is_open[:cut].sum()))
     beyond = Kept(
         windows=len(later) - cut,
-        openings=len(alarms.openings) - inside,
+        openings=len(told) - inside,
         open_windows=int(alarms.is_open[cut:].sum()),
     )
     return within, beyond
@@ -80,7 +81,9 @@ def common_factor(judges: Sequence[Judge], later: Sequence[Floats], promise: flo
     def is_kept(factor: float) -> bool:
         openings = 0
         for judge, scores in zip(judges, later, strict=True):
-            openings += len(find_alarms(scores, judge.threshold * factor, judge.rule).openings)
+            openings += count_kept(replace(judge, threshold=factor * judge.threshold, horizon=None), scores)[
+                0
+            ].openings
             if openings > wanted:
                 return False
         return True

@@ -1,17 +1,27 @@
-"""The recipe before the fleet became a prior: Mahalanobis with a ridge of 3 from sums, one published threshold, moved by each device.
+"""The recipe before the fleet became a prior: one model of sums or of averaged weights, one published threshold, moved by each device.
 
-Own scale everywhere but for "pooled", which scales all rows as one machine. "local" has own sums and an own threshold; the others share sums,
-int8 ranges and the quantile .999 × 1.1 of the fleet's healthy scores, which a device may raise up to twice ("+ personal"). Nothing here follows a promise.
-A fifth of the healthy rows is held out as the learner does, every fifth row: ranges and threshold come from those.
+    Mahalanobis    ridge of 3, in the layout of the network below (`models.linear_baseline`), from sums
+    autoencoder    (F, 16, 8, 16, F), federated averaging over all devices, or as many passes of each alone
+
+Own scale everywhere but for "pooled", which scales all rows as one machine. "local" has its own model and its own threshold; the others share the
+model, its int8 ranges and the quantile .999 × 1.1 of the fleet's healthy scores, which a device may raise up to twice ("+ personal"). Nothing
+here follows a promise. A fifth of the healthy rows is held out as the learner does it, every fifth row: ranges and threshold come from those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Final, TypeAlias
 
 import numpy as np
+from learning_tables.pronostia_network import (
+    Training,
+    load_training_model,
+    train_in_one_place,
+    train_together,
+)
 from numpy.typing import NDArray
 
 from aggregator.rounds.assessment import RANGE_MARGIN
@@ -26,6 +36,7 @@ from models.linear_baseline import mahalanobis_parameters
 from models.moments import Moments
 from models.standardiser import Standardiser, fit_standardiser
 from models.thresholds import personal_threshold
+from models.training_model import TrainingModel
 from protocol.grids import SCORE_GRID
 from protocol.manifest import ThresholdSpec
 
@@ -33,10 +44,14 @@ __all__ = ["TODAY"]
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.float32]
+Model: TypeAlias = Callable[[Rows], Floats]
+"""Standardised rows (n, F) → scores (n,)."""
 
 HIDDEN: Final = (16, 8, 16)
 QUANTILE, MARGIN = 0.999, 1.1
 HOLD_OUT_EVERY: Final = 5
+FLOAT_ROWS: Final = 4096
+"""Scored at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,70 +69,84 @@ class _Member:
         return cls(scale=scale, trained_on=rows[~is_held], held_out=rows[is_held] if is_held.any() else rows)
 
 
-def _fit_local(devices: Sequence[Device], kind: str) -> Promised:
+Learn: TypeAlias = Callable[[Sequence[_Member], int], NDArray[np.float32]]
+"""Members and a seed → flat parameters of the layout of `_architecture`."""
+
+
+def _fit_local(devices: Sequence[Device], learn: Learn, kind: str, seed: int) -> Promised:
     members = [_Member.of(device, fit_standardiser(device.healthy)) for device in devices]
-    models = [_model([member], is_centred=True, kind=kind) for member in members]
-    return _judges(
-        devices,
-        members,
-        models,
-        [_spec([m], [model]).score for m, model in zip(members, models, strict=True)],
-    )
+    models = [_model([member], learn([member], seed), kind) for member in members]
+    limits = [_spec([member], [model]).score for member, model in zip(members, models, strict=True)]
+    return _judges(members, models, limits)
 
 
-def _fit_federated(devices: Sequence[Device], kind: str) -> Promised:
+def _fit_federated(devices: Sequence[Device], learn: Learn, kind: str, seed: int) -> Promised:
     members = [_Member.of(device, fit_standardiser(device.healthy)) for device in devices]
-    return _fit_shared(devices, members, kind, is_centred=True)
+    return _fit_shared(members, learn, kind, seed)
 
 
-def _fit_pooled(devices: Sequence[Device], kind: str) -> Promised:
+def _fit_pooled(devices: Sequence[Device], learn: Learn, kind: str, seed: int) -> Promised:
     scale = fit_standardiser(np.concatenate([device.healthy for device in devices]))
-    return _fit_shared(devices, [_Member.of(device, scale) for device in devices], kind, is_centred=False)
+    return _fit_shared([_Member.of(device, scale) for device in devices], learn, kind, seed)
 
 
-def _fit_shared(
-    devices: Sequence[Device], members: Sequence[_Member], kind: str, *, is_centred: bool
-) -> Promised:
-    model = _model(members, is_centred=is_centred, kind=kind)
+def _fit_shared(members: Sequence[_Member], learn: Learn, kind: str, seed: int) -> Promised:
+    model = _model(members, learn(members, seed), kind)
     models = [model] * len(members)
     spec = _spec(members, models)
-    limits = [
-        personal_threshold(spec, model(np.concatenate([m.trained_on, m.held_out]))).value for m in members
-    ]
-    return _judges(devices, members, models, limits)
+    healthy = [model(np.concatenate([member.trained_on, member.held_out])) for member in members]
+    return _judges(members, models, [personal_threshold(spec, scores).value for scores in healthy])
 
 
-def _judges(
-    devices: Sequence[Device],
-    members: Sequence[_Member],
-    models: Sequence[Callable[[Rows], Floats]],
-    limits: Sequence[float],
-) -> Promised:
-    def score(scale: Standardiser, model: Callable[[Rows], Floats]) -> Score:
+def _judges(members: Sequence[_Member], models: Sequence[Model], limits: Sequence[float]) -> Promised:
+    def score(scale: Standardiser, model: Model) -> Score:
         return lambda rows, _: model(np.nan_to_num(scale.apply(rows)))
 
     judges = [
         Judge(scorer=FunctionScorer(score=score(member.scale, model)), threshold=limit)
         for member, model, limit in zip(members, models, limits, strict=True)
     ]
-    assert len(judges) == len(devices)
     return lambda _: judges
 
 
-def _model(members: Sequence[_Member], *, is_centred: bool, kind: str) -> Callable[[Rows], Floats]:
-    """Standardised rows (n, F) → scores (n,)."""
+def _architecture(members: Sequence[_Member]) -> Architecture:
     features = members[0].trained_on.shape[1]
-    moments = Moments.zero(features)
-    for member in members:
-        own = Moments.of(member.trained_on)
-        moments += own.centred() if is_centred else own
-    architecture = Architecture(kind="dense-autoencoder", layers=(features, *HIDDEN, features))
-    flat = mahalanobis_parameters(architecture, moments, ridge=RIDGE)
+    return Architecture(kind="dense-autoencoder", layers=(features, *HIDDEN, features))
+
+
+def _mahalanobis(members: Sequence[_Member], _: int) -> NDArray[np.float32]:
+    """From moments about each device's own mean."""
+    moments = [Moments.of(member.trained_on).centred() for member in members]
+    return mahalanobis_parameters(_architecture(members), sum(moments[1:], moments[0]), ridge=RIDGE)
+
+
+def _pooled_mahalanobis(members: Sequence[_Member], _: int) -> NDArray[np.float32]:
+    rows = np.concatenate([member.trained_on for member in members])
+    return mahalanobis_parameters(_architecture(members), Moments.of(rows), ridge=RIDGE)
+
+
+@cache
+def _graph(architecture: Architecture) -> TrainingModel:
+    return load_training_model(architecture)
+
+
+def _averaged_network(members: Sequence[_Member], seed: int) -> NDArray[np.float32]:
+    rows = [member.trained_on for member in members]
+    return train_together(_graph(_architecture(members)), rows, Training(), seed=seed)
+
+
+def _pooled_network(members: Sequence[_Member], seed: int) -> NDArray[np.float32]:
+    rows = np.concatenate([member.trained_on for member in members])
+    return train_in_one_place(_graph(_architecture(members)), rows, Training(), seed=seed)
+
+
+def _model(members: Sequence[_Member], flat: NDArray[np.float32], kind: str) -> Model:
+    architecture = _architecture(members)
     if kind == "float":
         return lambda rows: np.concatenate(
             [
                 reference_model.infer(architecture, flat, part)[1]
-                for part in np.array_split(rows, len(rows) // 4096 + 1)
+                for part in np.array_split(rows, len(rows) // FLOAT_ROWS + 1)
             ]
         )
     ranges = [reference_model.ranges(architecture, flat, member.held_out) for member in members]
@@ -127,7 +156,7 @@ def _model(members: Sequence[_Member], *, is_centred: bool, kind: str) -> Callab
     return lambda rows: np.array([int8.infer_and_score(row)[1] for row in rows])
 
 
-def _spec(members: Sequence[_Member], models: Sequence[Callable[[Rows], Floats]]) -> ThresholdSpec:
+def _spec(members: Sequence[_Member], models: Sequence[Model]) -> ThresholdSpec:
     counts = [SCORE_GRID.count(model(member.held_out)) for member, model in zip(members, models, strict=True)]
     return ThresholdSpec(
         score=SCORE_GRID.quantile(np.sum(counts, axis=0), QUANTILE) * MARGIN,
@@ -139,16 +168,24 @@ def _spec(members: Sequence[_Member], models: Sequence[Callable[[Rows], Floats]]
     )
 
 
-def _method(name: str, fit: Callable[[Sequence[Device], str], Promised], kind: str) -> Method:
-    return Method(name=f"today: {name}, {kind}", fit=lambda devices, _: fit(devices, kind))
-
-
-TODAY: Final = tuple(
-    _method(name, fit, kind)
-    for name, fit in (
-        ("local", _fit_local),
-        ("federated + personal", _fit_federated),
-        ("pooled", _fit_pooled),
+def _method(
+    name: str, fit: Callable[..., Promised], learn: Learn, kind: str, *, is_random: bool = False
+) -> Method:
+    return Method(
+        name=f"today: {name}, {kind}",
+        fit=lambda devices, seed: fit(devices, learn, kind, seed),
+        is_random=is_random,
     )
-    for kind in ("float", "int8")
+
+
+KINDS: Final = ("float", "int8")
+TODAY: Final = (
+    *(_method("Mahalanobis, local", _fit_local, _mahalanobis, kind) for kind in KINDS),
+    *(_method("Mahalanobis, federated + personal", _fit_federated, _mahalanobis, kind) for kind in KINDS),
+    *(_method("Mahalanobis, pooled", _fit_pooled, _pooled_mahalanobis, kind) for kind in KINDS),
+    *(_method("autoencoder, local", _fit_local, _pooled_network, kind, is_random=True) for kind in KINDS),
+    *(
+        _method("autoencoder, federated + personal", _fit_federated, _averaged_network, kind, is_random=True)
+        for kind in KINDS
+    ),
 )

@@ -45,16 +45,16 @@ class Training:
     learning_rate: float = 0.05
 
 
-def load_training_model() -> TrainingModel:
-    """The LiteRT training graph of the autoencoder; TensorFlow writes it in a child process."""
-    return TrainingModel(isolated.export_training_model(AUTOENCODER), AUTOENCODER)
+def load_training_model(architecture: Architecture = AUTOENCODER) -> TrainingModel:
+    """The LiteRT training graph of an autoencoder; TensorFlow writes it in a child process."""
+    return TrainingModel(isolated.export_training_model(architecture), architecture)
 
 
 def train_in_one_place(
     model: TrainingModel, rows: Rows, training: Training, *, seed: int
 ) -> NDArray[np.float32]:
     """Plain training on windows (n, F) that lie on one machine: one bearing's own, or all bearings' in a pool."""
-    start = initial_parameters(AUTOENCODER, seed)
+    start = initial_parameters(model.architecture, seed)
     return _fit(model, start, rows, training, epochs=training.rounds * training.epochs, seed=seed)
 
 
@@ -62,7 +62,7 @@ def train_together(
     model: TrainingModel, devices: Sequence[Rows], training: Training, *, seed: int
 ) -> NDArray[np.float32]:
     """Federated averaging over the devices' windows (n_i, F), all of them in every round."""
-    parameters = initial_parameters(AUTOENCODER, seed)
+    parameters = initial_parameters(model.architecture, seed)
     examples = np.array([len(rows) for rows in devices], np.float64)
     for number in range(training.rounds):
         answers = [

@@ -117,6 +117,19 @@ def test_long_alarms_close_like_the_agents() -> None:
         assert find_alarms(series, 1.0).is_open.tolist() == is_open
 
 
+def test_an_alarm_that_stays_open_is_told_of_again() -> None:
+    rule = AlarmRule(
+        opens_after_windows=1, closes_after_windows=5, closes_below_share=0.9, again_after_windows=60
+    )
+    scores = np.zeros(400)
+    scores[10:131] = scores[300:310] = 2.0
+    found = find_alarms(scores, 1.0, rule)
+    # Opens at 10, is still open after 70 and 130, closes with the fifth calm window at 135.
+    assert (found.openings.tolist(), found.repeats.tolist()) == ([10, 300], [70, 130])
+    judge = Judge(scorer=FunctionScorer(score=lambda rows, _: rows[:, 0]), threshold=1.0, rule=rule)
+    assert count_kept(judge, scores)[0].openings == 4
+
+
 def test_the_rule_is_the_agents_with_nothing_set_by_hand() -> None:
     settings = DetectionSettings()
     assert AGENT_RULE.opens_after_windows == settings.opens_after_windows
