@@ -53,10 +53,11 @@ def load_methods(*, peers: bool) -> Sequence[Method]:
         from detection_tables.peers import PEERS
 
         return PEERS
+    from detection_tables.product import PRODUCT
     from detection_tables.today import TODAY
     from detection_tables.trivial import TRIVIAL
 
-    return (*TRIVIAL, *TODAY)
+    return (*TRIVIAL, *TODAY, *PRODUCT)
 
 
 def main() -> int:

@@ -67,7 +67,7 @@ def find_alarms(
     for begin, end in pairwise([*starts, len(scores)]):
         for opened, closed in _episodes(scores[begin:end], threshold, rule):
             openings.append(begin + opened)
-            repeats += range(begin + opened + again, begin + closed, again)
+            repeats += range(begin + opened + again, begin + min(closed + 1, end - begin), again)
             is_open[begin + opened : begin + closed] = True
     return Alarms(openings=np.array(openings, np.intp), repeats=np.array(repeats, np.intp), is_open=is_open)
 

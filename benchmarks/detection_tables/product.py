@@ -18,15 +18,15 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from models.detection.detector import Detector, fit_detector
-from models.detection.openings import AlarmRules
-from models.detection.prior import fleet_prior
-from models.detection.promise import AlarmBudget
 from numpy.typing import NDArray
 
 from detection_tables.alarms import AlarmRule
 from detection_tables.devices import Device
 from detection_tables.methods import Judge, Method, Promised
+from models.detection.detector import Detector, fit_detector
+from models.detection.openings import AlarmRules
+from models.detection.prior import fleet_prior
+from models.detection.promise import AlarmBudget
 from models.standardiser import Standardiser, fit_standardiser
 
 __all__ = ["PRODUCT"]

@@ -239,6 +239,24 @@ def test_the_program_prints_an_object_a_figure_for_a_folder(
     assert ap["trivial: mean square of z"] == 1.0
 
 
+def test_the_product_is_judged_by_its_own_promise_in_float_and_int8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fan", "pump", "motor"):
+        write(tmp_path, name)
+    monkeypatch.setattr(sys, "argv", ["detection.py", str(tmp_path), "--methods", "mixed"])
+    assert detection.main() == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    figures = {(line["method"], line["metric"]): line for line in lines if "metric" in line}
+    for kind in ("float", "int8"):
+        assert figures[f"mixed, {kind}", "AP"]["value"] > 0.99
+        within = figures[f"mixed, {kind}", "openings, r = 1, within the horizon"]
+        assert 0 < within["windows"] < 3 * 400
+        assert "false alarm" in figures[f"mixed, {kind}", "provisional, r = 1"]["supported"]
+    judged = {line["judged"] for line in lines if "judged" in line}
+    assert {"promise kept, r = 0.2: time in alarm", "int8 within .01 AP of float"} <= judged
+
+
 def test_an_unknown_set_ends_the_program_with_what_would_be_valid(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

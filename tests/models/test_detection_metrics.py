@@ -15,12 +15,14 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 from detection_tables.alarms import AGENT_RULE, AlarmRule, find_alarms
 from detection_tables.methods import FunctionScorer, Judge
+from detection_tables.product import RULE
 from detection_tables.promises import Kept, common_factor, count_kept, poisson_interval
 from detection_tables.ranking import Event, average_precision, events_of, f1
 from detection_tables.volume import volume_under_surface
 from learning_tables.pronostia_bearings import area_under_curve
 
 from edge_agent.settings import DetectionSettings
+from models.detection.openings import LEVELS, AlarmRules, count_openings
 from models.thresholds import AlarmState, Opened
 
 
@@ -128,6 +130,18 @@ def test_an_alarm_that_stays_open_is_told_of_again() -> None:
     assert (found.openings.tolist(), found.repeats.tolist()) == ([10, 300], [70, 130])
     judge = Judge(scorer=FunctionScorer(score=lambda rows, _: rows[:, 0]), threshold=1.0, rule=rule)
     assert count_kept(judge, scores)[0].openings == 4
+
+
+def test_openings_are_counted_as_the_products_curve_counts_them() -> None:
+    rng = np.random.default_rng(3)
+    statistics = np.repeat(rng.gamma(1.0, 1.0, 400), rng.integers(1, 40, 400))
+    counted = count_openings(statistics, AlarmRules())
+    for place in range(0, len(LEVELS), 7):
+        found = find_alarms(statistics, LEVELS[place], RULE)
+        assert len(found.openings) + len(found.repeats) == counted.openings[place]
+        # The curve counts the window that closes an alarm as time in alarm, too.
+        closings = np.count_nonzero(np.diff(found.is_open.astype(int)) == -1)
+        assert found.is_open.sum() + closings == counted.in_alarm[place]
 
 
 def test_the_rule_is_the_agents_with_nothing_set_by_hand() -> None:
