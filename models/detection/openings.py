@@ -140,25 +140,23 @@ def age_of(windows: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpeningsSums:
-    """What devices of one age add up: counts, and the squares that tell how much devices differ; each (209,) but the last two."""
+    """What `devices` of one age add up over all their `windows`: counts (209,), and C²/N (209,), which tells how much devices differ."""
 
+    devices: float
+    windows: float
     openings: Floats
     in_alarm: Floats
     squares: Floats
-    crossed: Floats
-    windows: float
-    windows_squared: float
 
     @classmethod
     def of(cls, counts: Openings) -> OpeningsSums:
         """One device's part."""
         return cls(
+            devices=1.0,
+            windows=counts.windows,
             openings=counts.openings,
             in_alarm=counts.in_alarm,
-            squares=counts.openings**2,
-            crossed=counts.openings * counts.windows,
-            windows=counts.windows,
-            windows_squared=counts.windows**2,
+            squares=counts.openings**2 / max(counts.windows, 1.0),
         )
 
     def __add__(self, other: OpeningsSums) -> OpeningsSums:
@@ -168,12 +166,11 @@ class OpeningsSums:
                 f"curves add up over the same levels, got {len(self.openings)} and {len(other.openings)}"
             )
         return OpeningsSums(
+            devices=self.devices + other.devices,
+            windows=self.windows + other.windows,
             openings=self.openings + other.openings,
             in_alarm=self.in_alarm + other.in_alarm,
             squares=self.squares + other.squares,
-            crossed=self.crossed + other.crossed,
-            windows=self.windows + other.windows,
-            windows_squared=self.windows_squared + other.windows_squared,
         )
 
 
@@ -228,12 +225,11 @@ class Curve:
 
 
 def _alikeness(total: OpeningsSums, level: int) -> float:
-    """Shape of the gamma distribution that devices' rates come from, by moments: large where all devices open alike."""
-    if total.windows <= 0:
-        return _MOST_DEVICES
-    mean = total.openings[level] / total.windows
-    scatter = total.squares[level] - 2 * mean * total.crossed[level] + mean * mean * total.windows_squared
-    extra = scatter - mean * total.windows
-    return (
-        float(min(mean * mean * total.windows_squared / extra, _MOST_DEVICES)) if extra > 0 else _MOST_DEVICES
-    )
+    """Shape a of the gamma distribution that devices' rates come from, by moments: large where all devices open alike.
+
+    E Σ (C − mN)²/N = D·m + m²·ΣN/a, of which one device's worth goes into estimating m.
+    """
+    rate = float(total.openings[level]) / max(total.windows, 1.0)
+    explained = rate * rate * total.windows
+    extra = float(total.squares[level]) - explained - (total.devices - 1.0) * rate
+    return min(explained / extra, _MOST_DEVICES) if extra > 0 and explained > 0 else _MOST_DEVICES

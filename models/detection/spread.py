@@ -4,6 +4,8 @@
     fleet    S, the mean of the devices' C; they differ from it by b², beyond what v explains
     mixed    w·C + (1 − w)·S,  w = b² / (b² + v)
 
+v, b² and |C|² are given as means over the F² entries, so that they are of the size of one.
+
 The wander Ω says in which directions a healthy machine's mean moves slowly: half the squared differences of the means of
 successive quarters. It is added before inverting, so that what moves anyway does not count. It is mixed by the same weight.
 
@@ -51,7 +53,7 @@ class Spread:
         covariance = centred.T @ centred / len(x)
         steps = np.diff([part.mean(axis=0) for part in np.array_split(x, _QUARTERS)], axis=0)
         independent = max(len(x) / float(np.median(memory(x))), 1.0)
-        error = (np.trace(covariance) ** 2 + np.square(covariance).sum()) / independent
+        error = (np.trace(covariance) ** 2 + np.square(covariance).sum()) / independent / covariance.size
         return cls(covariance=covariance, wander=steps.T @ steps / 2, error=float(error))
 
 
@@ -72,7 +74,7 @@ class SpreadSums:
             devices=1.0,
             covariance=spread.covariance,
             wander=spread.wander,
-            squares=float(np.square(spread.covariance).sum()),
+            squares=float(np.square(spread.covariance).mean()),
             error=spread.error,
         )
 
@@ -114,7 +116,7 @@ class SpreadPrior:
         """What follows from the sum over at least one device; one says nothing of how they differ: as much as it is large."""
         n = max(sums.devices, 1.0)
         mean = sums.covariance / n
-        size = float(np.square(mean).sum())
+        size = float(np.square(mean).mean())
         scatter = (sums.squares - n * size) / (n - 1.0) - sums.error / n if n > 1 else size
         return cls(covariance=mean, wander=sums.wander / n, between=max(scatter, 0.0))
 
