@@ -11,6 +11,9 @@ PEERS_READY := $(PEERS)/.ready-peers
 ARGS ?=
 # A worker more than cores: tests that wait leave room. A file stays on one worker, so that its world is made once.
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+# Small arrays: more threads of a BLAS would only wait for each other, for three times the processor time.
+export OPENBLAS_NUM_THREADS := 1
+export OMP_NUM_THREADS := 1
 PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-loaded check lint format figures bench bench-peers docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.detection.experts import Form, fit_form
 from models.detection.int8_layer import Int8Layer
-from models.detection.openings import AlarmRules, Curve, Openings, OpeningsSums, age_counts
+from models.detection.openings import AlarmRules, Curve, Openings, OpeningsSums, age_of, own_counts
 from models.detection.prior import FleetPrior, rescaled
 from models.detection.promise import AlarmBudget, Promise, make_promise
 from models.detection.scale import ScaleEvidence
@@ -96,8 +96,8 @@ def fit_detector(
     spread = prior.spread if prior else None
     # What runs is centred and scaled, then clipped; the fit sees the same.
     form = fit_form(scaled, spread, knows_own=knows_own, shortest_event_windows=shortest)
-    counts = age_counts(scaled, spread, rules, shortest_event_windows=shortest) if knows_own else {}
-    own = counts[max(counts)] if counts else None
+    is_counted = knows_own and age_of(len(rows)) is not None
+    own = own_counts(scaled, spread, rules, shortest_event_windows=shortest) if is_counted else None
     return Detector(
         centre=np.asarray(rows, np.float64).mean(axis=0).astype(np.float32),
         divisor=divisor.astype(np.float32),

@@ -35,6 +35,7 @@ __all__ = [
     "OpeningsSums",
     "age_counts",
     "count_openings",
+    "own_counts",
 ]
 
 Floats = NDArray[np.float64]
@@ -99,6 +100,18 @@ def count_openings(
     return Openings(openings=openings, in_alarm=in_alarm, windows=float(len(statistics)))
 
 
+def own_counts(
+    rows: NDArray[np.floating],
+    prior: SpreadPrior | None,
+    rules: AlarmRules,
+    *,
+    shortest_event_windows: int = 2,
+) -> Openings:
+    """What a device counts at its own age, over held-out fifths of healthy rows (n, F), n ≥ 25, in the order of time."""
+    held_out = held_out_statistics(rows, prior, shortest_event_windows=shortest_event_windows)
+    return _counted(held_out, rules)
+
+
 def age_counts(
     rows: NDArray[np.floating],
     prior: SpreadPrior | None,
@@ -108,28 +121,30 @@ def age_counts(
 ) -> dict[int, Openings]:
     """One device's counts at each of `AGES` that it has reached, from healthy rows (n, F) in the order of time.
 
-    At its own age it counts over held-out fifths. At younger ones it fits on so many rows and counts over the next quarter as
-    many, in up to six segments.
+    At its own age as `own_counts`. At younger ones it fits on so many rows and counts over the next quarter as many, in up to
+    six segments.
     """
-    counted: dict[int, Openings] = {}
     own_age = age_of(len(rows))
-    for age in AGES:
-        if own_age is None or age > own_age:
-            break
-        if age == own_age:
-            parts = held_out_statistics(rows, prior, shortest_event_windows=shortest_event_windows)
-        else:
-            ahead = age // (FOLDS - 1)
-            starts = np.linspace(0, len(rows) - age - ahead, _SEGMENTS).astype(int)
-            parts = [
-                fit_form(
-                    rows[start : start + age], prior, shortest_event_windows=shortest_event_windows
-                ).statistics(rows[start + age : start + age + ahead])
-                for start in dict.fromkeys(starts.tolist())
-            ]
-        counts = [count_openings(part, rules) for part in parts]
-        counted[age] = sum(counts[1:], counts[0])
+    if own_age is None:
+        return {}
+    counted: dict[int, Openings] = {}
+    for age in AGES[: AGES.index(own_age)]:
+        ahead = age // (FOLDS - 1)
+        starts = np.linspace(0, len(rows) - age - ahead, _SEGMENTS).astype(int)
+        ahead_statistics = [
+            fit_form(
+                rows[start : start + age], prior, shortest_event_windows=shortest_event_windows
+            ).statistics(rows[start + age : start + age + ahead])
+            for start in dict.fromkeys(starts.tolist())
+        ]
+        counted[age] = _counted(ahead_statistics, rules)
+    counted[own_age] = own_counts(rows, prior, rules, shortest_event_windows=shortest_event_windows)
     return counted
+
+
+def _counted(stretches: Sequence[Floats], rules: AlarmRules) -> Openings:
+    counts = [count_openings(stretch, rules) for stretch in stretches]
+    return sum(counts[1:], counts[0])
 
 
 def age_of(windows: int) -> int | None:
