@@ -6,6 +6,7 @@ wrong. This module reads the content, and refuses one that contradicts its manif
     model.int8.tflite   what detects               parameters.f32   flat float32 vector, little-endian, P entries
     training.tflite     what learns                reference.json   FleetReference: what the fleet calls normal
     golden.json         inputs and the int8 outputs that the release's builder saw
+    prior.bin           FleetPrior: what the fleet knows together; where the manifest's detector is "mixture", and only there
     model.edgetpu.tflite   optional: model.int8.tflite as the Edge TPU compiler made it; devices without one ignore it
 """
 
@@ -21,6 +22,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite
+from models.detection.prior import FleetPrior, decode_prior, encode_prior
 from models.drift.reference import DriftReference
 from models.errors import BundleContentError, GoldenMismatchError, LayoutError, ModelFormatError
 from models.seal import check_seal
@@ -31,6 +33,7 @@ __all__ = [
     "EDGE_TPU_FILE",
     "FILES",
     "GOLDEN_TOLERANCE_STEPS",
+    "PRIOR_FILE",
     "FleetReference",
     "GoldenVectors",
     "Int8Inference",
@@ -43,9 +46,10 @@ __all__ = [
 FILES: Final = frozenset(
     {"model.int8.tflite", "training.tflite", "parameters.f32", "reference.json", "golden.json"}
 )
-"""Every bundle of format 1 holds exactly these, and perhaps `EDGE_TPU_FILE`."""
+"""Every bundle of format 1 holds these, and perhaps `EDGE_TPU_FILE`; one for the mixture holds `PRIOR_FILE` as well."""
 
 EDGE_TPU_FILE: Final = "model.edgetpu.tflite"
+PRIOR_FILE: Final = "prior.bin"
 
 FleetReference = DriftReference
 """What the fleet calls normal, in standardised features: the struct a device keeps for itself, summed over devices."""
@@ -99,7 +103,10 @@ class GoldenVectors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass(frozen=True, kw_only=True)
 class ModelBundle:
-    """The content of a bundle, checked against its manifest. `parameters` is float32 (P,), read-only."""
+    """The content of a bundle, checked against its manifest. `parameters` is float32 (P,), read-only.
+
+    `prior` is there where the manifest's detector is "mixture", and None where it is "network".
+    """
 
     manifest: Manifest
     architecture: Architecture
@@ -110,6 +117,7 @@ class ModelBundle:
     golden: GoldenVectors
     sha256: str
     edge_tpu_model: bytes | None = None
+    prior: FleetPrior | None = None
 
 
 def read_bundle(verified: VerifiedBundle) -> ModelBundle:
@@ -120,9 +128,11 @@ def read_bundle(verified: VerifiedBundle) -> ModelBundle:
     """
     manifest, files = verified.manifest, verified.files
     name = manifest.release
-    if files.keys() - {EDGE_TPU_FILE} != FILES:
+    expected = FILES | {PRIOR_FILE} if manifest.detector == "mixture" else FILES
+    if files.keys() - {EDGE_TPU_FILE} != expected:
         raise BundleContentError(
-            f"{name} holds the files {sorted(files)}; format 1 has exactly {sorted(FILES)}, and perhaps {EDGE_TPU_FILE}"
+            f"{name} holds the files {sorted(files)}; format 1 with detector {manifest.detector!r} has exactly"
+            f" {sorted(expected)}, and perhaps {EDGE_TPU_FILE}"
         )
     try:
         architecture = Architecture.from_manifest(manifest.model)
@@ -151,6 +161,7 @@ def read_bundle(verified: VerifiedBundle) -> ModelBundle:
         golden=golden,
         sha256=verified.sha256,
         edge_tpu_model=files.get(EDGE_TPU_FILE),
+        prior=_read_prior(files.get(PRIOR_FILE), architecture, name),
     )
 
 
@@ -162,9 +173,11 @@ def bundle_files(
     reference: FleetReference,
     golden: GoldenVectors,
     edge_tpu_model: bytes | None = None,
+    prior: FleetPrior | None = None,
 ) -> dict[str, bytes]:
     """The bytes of each file; the inverse of `read_bundle`."""
     files = {} if edge_tpu_model is None else {EDGE_TPU_FILE: edge_tpu_model}
+    files |= {} if prior is None else {PRIOR_FILE: encode_prior(prior)}
     return files | {
         "model.int8.tflite": int8_model,
         "training.tflite": training_model,
@@ -207,6 +220,20 @@ def _check_models(files: Mapping[str, bytes], architecture: Architecture, name: 
         raise BundleContentError(
             f"training.tflite of {name} was built for another layout than {architecture.kind} {architecture.layers}"
         )
+
+
+def _read_prior(content: bytes | None, architecture: Architecture, name: str) -> FleetPrior | None:
+    if content is None:
+        return None
+    try:
+        prior = decode_prior(content)
+    except BundleContentError as error:
+        raise BundleContentError(f"{PRIOR_FILE} of {name}: {error}") from None
+    if prior.features != architecture.feature_count:
+        raise BundleContentError(
+            f"{PRIOR_FILE} of {name} is about {prior.features} features, its model takes {architecture.feature_count}"
+        )
+    return prior
 
 
 def _check_golden(golden: GoldenVectors, architecture: Architecture, name: str) -> None:

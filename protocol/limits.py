@@ -24,4 +24,4 @@ MAX_MANIFEST_BYTES: Final = 256 * 1024
 """The manifest at a bundle's head."""
 
 MAX_BUNDLE_FILES: Final = 16
-"""Files in one bundle; format 1 has at most six."""
+"""Files in one bundle; format 1 has at most seven."""

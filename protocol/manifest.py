@@ -131,7 +131,9 @@ class Provenance(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything a device needs to decide whether to accept a release, before it opens a file of it.
 
-    `created_at` is Unix seconds. `files` is the complete list; a bundle with more or fewer is refused.
+    `created_at` is Unix seconds. `files` is the complete list; a bundle with more or fewer is refused. `detector` says what judges
+    a window: the model of the release, or ``mixture``, what each device makes of the fleet's prior and its own windows. Devices
+    older than that refuse the file the prior is in, as they must.
     """
 
     format: Literal[1] = 1
@@ -141,6 +143,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     model: ModelSpec
     features: FeatureSpec
     threshold: ThresholdSpec
+    detector: Literal["mixture", "network"] = "network"
     files: tuple[FileEntry, ...]
     provenance: Provenance = field(default_factory=Provenance)
 

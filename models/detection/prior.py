@@ -34,6 +34,10 @@ Floats = NDArray[np.float64]
 
 MOST_PRIOR_BYTES: Final = 256 * 1024
 _SMALLEST_RATE: Final = 1e-30
+_WIDEST_LOG: Final = 90.0
+_ROUNDED_ONE: Final = 1e-6
+_ROUNDED_EIGENVALUE: Final = -1e-2
+"""Rounding to float16 moves an eigenvalue by less, and every expert's ridge is larger."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,37 +168,45 @@ def decode_prior(content: bytes) -> FleetPrior:
         raise BundleContentError(f"not a fleet's prior: {error}") from None
     f = file.features
     freedom = _unpack(file.scale_freedom, "<f4", f, "scale_freedom")
+    log_variance = _unpack(file.log_variance, "<f4", f, "log_variance")
     if (
         not 1 <= f <= 4096
+        or file.devices < 1
         or (freedom < 0).any()
+        or (np.abs(log_variance) > _WIDEST_LOG).any()
         or not set(file.curves) <= set(AGES)
-        or not file.between >= 0
+        or not 0 <= file.between < np.inf
     ):
         raise BundleContentError("a fleet's prior has counts or ages that cannot be; build the release again")
-    curves = {
-        age: Curve(
-            rate=np.exp(_unpack(curve.rate, "<f4", len(LEVELS), "rate")),
-            share=np.exp(_unpack(curve.share, "<f4", len(LEVELS), "share")),
-            windows=curve.windows,
-            alikeness=curve.alikeness,
-        )
-        for age, curve in file.curves.items()
-    }
-    if any(not (c.windows > 0 and c.alikeness > 0) for c in curves.values()):
-        raise BundleContentError(
-            "a curve in the fleet's prior was counted on no windows; build the release again"
-        )
-    variance = np.exp(_unpack(file.log_variance, "<f4", f, "log_variance"))
+    spread = [
+        _square(_unpack(content, "<f2", f * (f + 1) // 2, name), f)
+        for name, content in (("covariance", file.covariance), ("wander", file.wander))
+    ]
+    if (
+        min(float(np.linalg.eigvalsh(one)[0] / max(np.trace(one) / f, 1.0)) for one in spread)
+        < _ROUNDED_EIGENVALUE
+    ):
+        raise BundleContentError("the covariance in a fleet's prior is none; build the release again")
+    curves = {age: _read_curve(curve) for age, curve in file.curves.items()}
     return FleetPrior(
         devices=file.devices,
-        scale=ScalePrior(variance=np.where(freedom > 0, variance, 0.0), freedom=freedom),
-        spread=SpreadPrior(
-            covariance=_square(_unpack(file.covariance, "<f2", f * (f + 1) // 2, "covariance"), f),
-            wander=_square(_unpack(file.wander, "<f2", f * (f + 1) // 2, "wander"), f),
-            between=file.between,
-        ),
+        scale=ScalePrior(variance=np.where(freedom > 0, np.exp(log_variance), 0.0), freedom=freedom),
+        spread=SpreadPrior(covariance=spread[0], wander=spread[1], between=file.between),
         curves=curves,
     )
+
+
+def _read_curve(file: _CurveFile) -> Curve:
+    rate = _unpack(file.rate, "<f4", len(LEVELS), "rate")
+    share = _unpack(file.share, "<f4", len(LEVELS), "share")
+    if (
+        not (0 < file.windows < np.inf and 0 < file.alikeness < np.inf)
+        or max(rate.max(), share.max()) > _ROUNDED_ONE
+    ):
+        raise BundleContentError(
+            "a curve in a fleet's prior was counted on no windows, or opens more than once in each; build the release again"
+        )
+    return Curve(rate=np.exp(rate), share=np.exp(share), windows=file.windows, alikeness=file.alikeness)
 
 
 def _triangle(matrix: Floats) -> Floats:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_bounded
 from models.bundles import FleetReference, bundle_files, make_golden_vectors, read_bundle
+from models.detection.prior import FleetPrior
 from models.errors import BundleContentError
 from models.export.int8_graph import export_int8_model
 from models.export.isolated import export_training_model
@@ -41,6 +42,7 @@ class ReleaseContent:
         reference: what the fleet calls normal.
         created_at: Unix seconds.
         provenance: where the release comes from.
+        prior: what the fleet knows together; with one, devices judge by the mixture, without one by the model.
         training_model: a finished training model (it depends on the architecture alone); by default built in a child process,
             which costs TensorFlow and seconds, and kept for the next call.
     """
@@ -56,6 +58,7 @@ class ReleaseContent:
     reference: FleetReference
     created_at: float
     provenance: Provenance = field(default_factory=Provenance)
+    prior: FleetPrior | None = None
     training_model: bytes | None = None
 
 
@@ -92,6 +95,7 @@ def build_release(
         reference=content.reference,
         golden=make_golden_vectors(Int8Model(detector, architecture.kind), architecture.feature_count),
         edge_tpu_model=edge_tpu_model,
+        prior=content.prior,
     )
     manifest = Manifest(
         family=content.family,
@@ -100,6 +104,7 @@ def build_release(
         model=architecture.to_manifest(),
         features=content.features,
         threshold=content.threshold,
+        detector="network" if content.prior is None else "mixture",
         files=entries_for(files),
         provenance=content.provenance,
     )

@@ -7,6 +7,7 @@ graphs; `test_models_export.py` proves that they are what this checkout exports.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
+from models.detection.openings import AlarmRules
+from models.detection.prior import FleetPrior, fleet_prior
 from models.drift.reference import fit_reference
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, VerifiedBundle, entries_for, open_bundle, pack_bundle
@@ -68,8 +71,14 @@ def ranges(name: str) -> tuple[np.ndarray, np.ndarray]:
     return reference_model.ranges(ARCHITECTURES[name], parameters(name), windows(name, 400))
 
 
-def good_files() -> dict[str, bytes]:
-    """The files of a sound autoencoder bundle."""
+def small_prior(features: int = 6) -> FleetPrior:
+    rng = np.random.default_rng(13)
+    fleet = [(rng.normal(size=(60, features)), np.ones(features)) for _ in range(3)]
+    return fleet_prior(fleet, AlarmRules())
+
+
+def good_files(prior: FleetPrior | None = None) -> dict[str, bytes]:
+    """The files of a sound autoencoder bundle, for the mixture where there is a prior."""
     x = windows("autoencoder", 100)
     return bundle_files(
         int8_model=int8_bytes("autoencoder"),
@@ -77,10 +86,13 @@ def good_files() -> dict[str, bytes]:
         parameters=parameters("autoencoder"),
         reference=fit_reference(x, reference_model.infer(AUTOENCODER, parameters("autoencoder"), x)[1]),
         golden=make_golden_vectors(Int8Model(int8_bytes("autoencoder")), AUTOENCODER.feature_count),
+        prior=prior,
     )
 
 
-def verified(files: dict[str, bytes], *, features: int = 6) -> VerifiedBundle:
+def verified(
+    files: dict[str, bytes], *, features: int = 6, detector: Literal["mixture", "network"] = "network"
+) -> VerifiedBundle:
     """These files, signed and opened as a device would."""
     manifest = Manifest(
         family="pump",
@@ -89,6 +101,7 @@ def verified(files: dict[str, bytes], *, features: int = 6) -> VerifiedBundle:
         model=AUTOENCODER.to_manifest(),
         features=FeatureSpec(kind="passthrough", names=tuple(f"f{i}" for i in range(features))),
         threshold=ThresholdSpec(score=2.0, quantile=0.99, margin=1.1, fitted_on=100),
+        detector=detector,
         files=entries_for(files),
     )
     packed = pack_bundle(manifest, files, SIGNING_KEY)

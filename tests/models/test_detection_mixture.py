@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from detection_fleets import machines
@@ -141,6 +142,48 @@ def test_a_prior_travels_within_a_release_and_nothing_else_passes_for_one(prior:
     for spoilt in (b"", content[:-3], content + b"x" * 300_000, b"\x00" + content):
         with pytest.raises(BundleContentError):
             decode_prior(spoilt)
+
+
+def _bytes(values: np.ndarray, kind: str) -> bytes:
+    return values.astype(kind).tobytes()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"devices": 0},
+        {"between": float("inf")},
+        {"log_variance": _bytes(np.full(8, 500.0), "<f4")},
+        {"scale_freedom": _bytes(np.full(8, -1.0), "<f4")},
+        {"covariance": _bytes(np.full(36, -1.0), "<f2")},
+        {"wander": _bytes(np.full(36, np.nan), "<f2")},
+        {
+            "curves": {
+                24: {
+                    "rate": _bytes(np.full(209, 200.0), "<f4"),
+                    "share": b"",
+                    "windows": 9.0,
+                    "alikeness": 1.0,
+                }
+            }
+        },
+        {"curves": {25: {"rate": b"", "share": b"", "windows": 9.0, "alikeness": 1.0}}},
+    ],
+    ids=lambda spoil: next(iter(spoil)),
+)
+def test_a_prior_that_no_fleet_can_have_is_refused(prior: FleetPrior, spoil: dict[str, object]) -> None:
+    with pytest.raises(BundleContentError):
+        decode_prior(
+            msgspec.msgpack.encode(msgspec.msgpack.decode(encode_prior(prior), strict=False) | spoil)
+        )
+
+
+def test_a_curve_that_opens_more_than_once_a_window_is_refused(prior: FleetPrior) -> None:
+    file = msgspec.msgpack.decode(encode_prior(prior), strict=False)
+    for change in ({"rate": _bytes(np.full(209, 0.1), "<f4")}, {"windows": 0.0}, {"alikeness": float("nan")}):
+        curves = {age: curve | change for age, curve in file["curves"].items()}
+        with pytest.raises(BundleContentError, match="no windows, or opens more than once"):
+            decode_prior(msgspec.msgpack.encode(file | {"curves": curves}))
 
 
 def test_a_prior_of_128_features_and_all_ages_fits_into_64_kilobytes() -> None:

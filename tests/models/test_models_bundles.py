@@ -5,9 +5,19 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from model_samples import AUTOENCODER, good_files, int8_bytes, parameters, training_bytes, verified, windows
+from model_samples import (
+    AUTOENCODER,
+    good_files,
+    int8_bytes,
+    parameters,
+    small_prior,
+    training_bytes,
+    verified,
+    windows,
+)
 
-from models.bundles import FILES, GoldenVectors, read_bundle
+from models.bundles import FILES, PRIOR_FILE, GoldenVectors, read_bundle
+from models.detection.prior import encode_prior
 from models.errors import BundleContentError, GoldenMismatchError
 from models.int8_model import Int8Model
 
@@ -115,8 +125,36 @@ def test_missing_and_surplus_files_are_refused() -> None:
     with pytest.raises(BundleContentError, match="pump/4 holds the files"):
         read_bundle(verified(files | {"extra.bin": b"x"}))
     del files["golden.json"]
-    with pytest.raises(BundleContentError, match="format 1 has exactly"):
+    with pytest.raises(BundleContentError, match="format 1 with detector 'network' has exactly"):
         read_bundle(verified(files))
+
+
+def test_a_release_for_the_mixture_brings_what_the_fleet_knows_and_one_for_the_network_does_not() -> None:
+    prior = small_prior()
+    bundle = read_bundle(verified(good_files(prior), detector="mixture"))
+    assert bundle.manifest.detector == "mixture"
+    assert bundle.prior is not None
+    assert encode_prior(bundle.prior) == encode_prior(prior)
+    assert read_bundle(verified(good_files())).prior is None
+
+
+@pytest.mark.parametrize(
+    ("prior", "detector", "words"),
+    [
+        (None, "mixture", "detector 'mixture' has exactly .*prior.bin"),
+        (encode_prior(small_prior()), "network", "detector 'network' has exactly"),
+        (
+            encode_prior(small_prior(5)),
+            "mixture",
+            "prior.bin of pump/4 is about 5 features, its model takes 6",
+        ),
+        (encode_prior(small_prior())[:-9], "mixture", "prior.bin of pump/4: not a fleet's prior"),
+    ],
+)
+def test_a_release_whose_prior_contradicts_it_is_refused(prior, detector, words) -> None:
+    files = good_files() if prior is None else good_files() | {PRIOR_FILE: prior}
+    with pytest.raises(BundleContentError, match=words):
+        read_bundle(verified(files, detector=detector))
 
 
 def test_a_manifest_that_names_another_number_of_features_is_refused() -> None:
