@@ -3,7 +3,7 @@
 ::
 
     rows in own scale ─┬─► scale      deviations, shrunk towards the fleet's          (models.detection.scale)
-                       ├─► spread     covariance and wander, mixed with the fleet's   (.spread)
+                       ├─► spread     correlations and wander, mixed with the fleet's   (.spread)
                        ├─► experts    three ridges in one quadratic form              (.experts)
                        ├─► time       2 of 3 windows, and averages over 4 and 16      (.time_scales)
                        └─► openings   how often it would have opened at each level    (.openings)

@@ -82,7 +82,7 @@ def fit_detector(
         prior: the fleet's; None for a device alone.
         budget: what the operator allows.
         rules: when alarms close.
-        knows_own: False leaves the device's own covariance and counts out, to compare.
+        knows_own: False leaves the device's own correlations and counts out, to compare.
 
     Raises:
         InputError: too few rows, rows that are not finite, or a prior for other features.

@@ -5,7 +5,7 @@ beforehand: on bearings a ridge of 3 deviations ranks best, on servers it may ra
 ridge judge together, each in its own unit: the level that it exceeds on windows it was not fitted on. An expert that is noisy
 here has a high level, and so little weight.
 
-    expert k   Pk = ((1 − r)·C + r·I + Ω)⁻¹, and I alone      u_k = z′ Pk z / F
+    expert k   Pk = ((1 − r)·R + r·I + Ω)⁻¹, and I alone      u_k = z′ Pk z / F
     together   M = mean of Pk / level_k                       score = z′ M z / F
 
 One matrix: one dense layer on a device, whatever the number of experts.
@@ -70,7 +70,7 @@ def fit_form(
     knows_own: bool = True,
     shortest_event_windows: int = 2,
 ) -> Form:
-    """Fit on healthy rows (n, F), n ≥ 20, in the order of time; without `knows_own` the fleet's covariance alone judges.
+    """Fit on healthy rows (n, F), n ≥ 20, in the order of time; without `knows_own` the fleet's correlations alone judge.
 
     Raises:
         InputError: too few rows, or none of own and prior.
@@ -132,7 +132,7 @@ def _experts(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> tuple[
     own = Spread.of(x) if knows_own and len(x) >= FEWEST_ROWS else None
     spread = mixed(own, prior)
     identity = np.eye(x.shape[1])
-    ridged = np.array([(1 - r) * spread.covariance + r * identity + spread.wander for r in RIDGES])
+    ridged = np.array([(1 - r) * spread.correlation + r * identity + spread.wander for r in RIDGES])
     return x.mean(axis=0), np.concatenate([np.linalg.inv(ridged), identity[None]]), spread.own_weight
 
 

@@ -2,7 +2,7 @@
 
     question     a device answers with            the sum becomes
     scale        `ScaleSums` (4 · F values)       `ScalePrior`
-    covariance   `SpreadSums` (F² + F + 3)        `SpreadPrior`, in units of the shrunk scale
+    spread       `SpreadSums` (F² + F + 3)        `SpreadPrior`, in units of the shrunk scale
     curve        `OpeningsSums` for each age      a `Curve` for each age
 
 Each question needs what came of the one before; each is asked once. `fleet_prior` plays all three centrally, for the first
@@ -125,7 +125,7 @@ class _PriorFile(Struct, frozen=True, kw_only=True):
     devices: int
     log_variance: bytes
     scale_freedom: bytes
-    covariance: bytes
+    correlation: bytes
     wander: bytes
     between: float
     curves: dict[int, _CurveFile]
@@ -142,7 +142,7 @@ def encode_prior(prior: FleetPrior) -> bytes:
             devices=prior.devices,
             log_variance=_pack(np.log(np.where(prior.scale.freedom > 0, prior.scale.variance, 1.0)), "<f4"),
             scale_freedom=_pack(prior.scale.freedom, "<f4"),
-            covariance=_pack(_triangle(prior.spread.covariance), "<f2"),
+            correlation=_pack(_triangle(prior.spread.correlation), "<f2"),
             wander=_pack(_triangle(prior.spread.wander), "<f2"),
             between=prior.spread.between,
             curves={
@@ -180,18 +180,18 @@ def decode_prior(content: bytes) -> FleetPrior:
         raise BundleContentError("a fleet's prior has counts or ages that cannot be; build the release again")
     spread = [
         _square(_unpack(content, "<f2", f * (f + 1) // 2, name), f)
-        for name, content in (("covariance", file.covariance), ("wander", file.wander))
+        for name, content in (("correlation", file.correlation), ("wander", file.wander))
     ]
     if (
         min(float(np.linalg.eigvalsh(one)[0] / max(np.trace(one) / f, 1.0)) for one in spread)
         < _ROUNDED_EIGENVALUE
     ):
-        raise BundleContentError("the covariance in a fleet's prior is none; build the release again")
+        raise BundleContentError("the correlations in a fleet's prior are none; build the release again")
     curves = {age: _read_curve(curve) for age, curve in file.curves.items()}
     return FleetPrior(
         devices=file.devices,
         scale=ScalePrior(variance=np.where(freedom > 0, np.exp(log_variance), 0.0), freedom=freedom),
-        spread=SpreadPrior(covariance=spread[0], wander=spread[1], between=file.between),
+        spread=SpreadPrior(correlation=spread[0], wander=spread[1], between=file.between),
         curves=curves,
     )
 

@@ -1,16 +1,17 @@
-"""How sensors vary together: a device's own covariance, mixed with the fleet's by what each is worth.
+"""How sensors vary together: a device's own correlations, mixed with the fleet's by what each is worth.
 
-    own      C, which misses the truth by v = (tr(C)² + |C|²) / n on average (squared, n independent windows)
-    fleet    S, the mean of the devices' C; they differ from it by b², beyond what v explains
-    mixed    w·C + (1 − w)·S,  w = b² / (b² + v)
+    own      R of n independent windows, which misses the truth by v = mean of (1 − r²)² / n on average (squared)
+    fleet    S, the mean of the devices' R; they differ from it by b², beyond what v explains
+    mixed    w·R + (1 − w)·S,  w = b² / (b² + v)
 
-v, b² and |C|² are given as means over the F² entries, so that they are of the size of one.
+Correlations and not covariances: how much each sensor varies is said by `models.detection.scale`, once, and a sensor that did not
+move here must not look like one that may not. A device's part of the sum is bounded by that, too.
 
 The wander Ω says in which directions a healthy machine's mean moves slowly: half the squared differences of the means of
 successive quarters. It is added before inverting, so that what moves anyway does not count. It is mixed by the same weight.
 
-Source: O. Ledoit and M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivar.
-Anal. 88 (2004), for the weight; theirs shrinks to the identity.
+Sources: O. Ledoit and M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivar. Anal. 88
+(2004), for the weight (theirs shrinks to the identity); the variance of a correlation is R. A. Fisher's (1915).
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ FEWEST_ROWS: Final = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spread:
-    """One device's `covariance` and `wander`, both (F, F), in units of its own scale, and the squared `error` of the first."""
+    """One device's `correlation` and `wander` (F, F), the latter in units of its scale, and the mean squared `error` of the first."""
 
-    covariance: Floats
+    correlation: Floats
     wander: Floats
     error: float
 
@@ -50,19 +51,22 @@ class Spread:
             )
         x = np.asarray(rows, np.float64)
         centred = x - x.mean(axis=0)
-        covariance = centred.T @ centred / len(x)
+        deviation = centred.std(axis=0)
+        centred /= np.where(deviation > 0, deviation, 1.0)
+        correlation = centred.T @ centred / len(x)
+        np.fill_diagonal(correlation, 1.0)
         steps = np.diff([part.mean(axis=0) for part in np.array_split(x, _QUARTERS)], axis=0)
         independent = max(len(x) / float(np.median(memory(x))), 1.0)
-        error = (np.trace(covariance) ** 2 + np.square(covariance).sum()) / independent / covariance.size
-        return cls(covariance=covariance, wander=steps.T @ steps / 2, error=float(error))
+        error = float(np.square(1.0 - np.square(correlation)).mean()) / independent
+        return cls(correlation=correlation, wander=steps.T @ steps / 2, error=error)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SpreadSums:
-    """What devices add up: their number, covariances and wanders (F, F), squared norms of the covariances, and errors."""
+    """What devices add up: their number, correlations and wanders (F, F), mean squares of the correlations, and errors."""
 
     devices: float
-    covariance: Floats
+    correlation: Floats
     wander: Floats
     squares: float
     error: float
@@ -72,21 +76,21 @@ class SpreadSums:
         """One device's part."""
         return cls(
             devices=1.0,
-            covariance=spread.covariance,
+            correlation=spread.correlation,
             wander=spread.wander,
-            squares=float(np.square(spread.covariance).mean()),
+            squares=float(np.square(spread.correlation).mean()),
             error=spread.error,
         )
 
     def __add__(self, other: SpreadSums) -> SpreadSums:
         """Of both together; raises LayoutError for other numbers of sensors."""
-        if self.covariance.shape != other.covariance.shape:
+        if self.correlation.shape != other.correlation.shape:
             raise LayoutError(
-                f"covariances add up over the same sensors, got {self.covariance.shape} and {other.covariance.shape}"
+                f"correlations add up over the same sensors, got {self.correlation.shape} and {other.correlation.shape}"
             )
         return SpreadSums(
             devices=self.devices + other.devices,
-            covariance=self.covariance + other.covariance,
+            correlation=self.correlation + other.correlation,
             wander=self.wander + other.wander,
             squares=self.squares + other.squares,
             error=self.error + other.error,
@@ -96,7 +100,7 @@ class SpreadSums:
         """Of all but `other`, which is part of these sums: a device that calibrates leaves itself out."""
         return SpreadSums(
             devices=self.devices - other.devices,
-            covariance=self.covariance - other.covariance,
+            correlation=self.correlation - other.correlation,
             wander=self.wander - other.wander,
             squares=self.squares - other.squares,
             error=self.error - other.error,
@@ -105,9 +109,9 @@ class SpreadSums:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SpreadPrior:
-    """What a fleet knows: mean `covariance` and `wander` (F, F), and by how much devices differ (squared, `between`)."""
+    """What a fleet knows: mean `correlation` and `wander` (F, F), and by how much devices differ (squared, `between`)."""
 
-    covariance: Floats
+    correlation: Floats
     wander: Floats
     between: float
 
@@ -115,17 +119,17 @@ class SpreadPrior:
     def of(cls, sums: SpreadSums) -> SpreadPrior:
         """What follows from the sum over at least one device; one says nothing of how they differ: as much as it is large."""
         n = max(sums.devices, 1.0)
-        mean = sums.covariance / n
+        mean = sums.correlation / n
         size = float(np.square(mean).mean())
         scatter = (sums.squares - n * size) / (n - 1.0) - sums.error / n if n > 1 else size
-        return cls(covariance=mean, wander=sums.wander / n, between=max(scatter, 0.0))
+        return cls(correlation=mean, wander=sums.wander / n, between=max(scatter, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mixed:
-    """`covariance` and `wander` (F, F) to detect with; `own_weight` in [0, 1] is the device's share in both."""
+    """`correlation` and `wander` (F, F) to detect with; `own_weight` in [0, 1] is the device's share in both."""
 
-    covariance: Floats
+    correlation: Floats
     wander: Floats
     own_weight: float
 
@@ -137,12 +141,12 @@ def mixed(own: Spread | None, prior: SpreadPrior | None) -> Mixed:
             raise InputError(
                 "neither the device nor the fleet knows how sensors vary together; commission first"
             )
-        return Mixed(covariance=prior.covariance, wander=prior.wander, own_weight=0.0)
+        return Mixed(correlation=prior.correlation, wander=prior.wander, own_weight=0.0)
     if prior is None:
-        return Mixed(covariance=own.covariance, wander=own.wander, own_weight=1.0)
+        return Mixed(correlation=own.correlation, wander=own.wander, own_weight=1.0)
     weight = prior.between / (prior.between + own.error) if own.error > 0 else 1.0
     return Mixed(
-        covariance=weight * own.covariance + (1 - weight) * prior.covariance,
+        correlation=weight * own.correlation + (1 - weight) * prior.correlation,
         wander=weight * own.wander + (1 - weight) * prior.wander,
         own_weight=weight,
     )

@@ -136,7 +136,7 @@ def test_blame_falls_on_the_sensor_that_is_off(prior: FleetPrior) -> None:
 def test_a_prior_travels_within_a_release_and_nothing_else_passes_for_one(prior: FleetPrior) -> None:
     content = encode_prior(prior)
     read = decode_prior(content)
-    np.testing.assert_allclose(read.spread.covariance, prior.spread.covariance, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(read.spread.correlation, prior.spread.correlation, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(read.scale.variance, prior.scale.variance, rtol=1e-5)
     assert read.curves.keys() == prior.curves.keys()
     for spoilt in (b"", content[:-3], content + b"x" * 300_000, b"\x00" + content):
