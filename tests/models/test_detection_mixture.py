@@ -155,7 +155,7 @@ def _bytes(values: np.ndarray, kind: str) -> bytes:
         {"between": float("inf")},
         {"log_variance": _bytes(np.full(8, 500.0), "<f4")},
         {"scale_freedom": _bytes(np.full(8, -1.0), "<f4")},
-        {"covariance": _bytes(np.full(36, -1.0), "<f2")},
+        {"correlation": _bytes(np.full(36, -1.0), "<f2")},
         {"wander": _bytes(np.full(36, np.nan), "<f2")},
         {
             "curves": {
