@@ -1,6 +1,6 @@
 """Does detection keep what it promises on machines that nobody tuned it for? One JSON object a figure.
 
-    python benchmarks/detection.py [pronostia|skab|smd|cmapss|FOLDER ...] [--seeds 3] [--methods WORD] [--peers]
+    python benchmarks/detection.py [pronostia|skab|smd|cmapss|FOLDER ...] [--seeds 3] [--methods BEGIN ...] [--peers]
 
 Sets: by name, from FEDGE_DATA (default ../shared/data), all four by default; or any folder with one ``<device>.npz`` a device
 (`detection_tables.folders` says which arrays). Everything runs with the product's defaults, nothing is set by hand. What a figure is:
@@ -26,7 +26,7 @@ from detection_tables.judged import judge
 from detection_tables.methods import Method
 from detection_tables.named_sets import NAMED_SETS
 
-from models.errors import RecordingError
+from models.errors import ModelError, RecordingError
 
 
 def say(started: float, what: str) -> None:
@@ -64,11 +64,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET|FOLDER", help=f"{', '.join(NAMED_SETS)}, or a folder")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default="", metavar="WORD", help="those whose name holds this")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[""],
+        metavar="BEGIN",
+        help="those whose names begin so, e.g. mixed local",
+    )
     parser.add_argument("--peers", action="store_true", help="other people's detectors: make bench-peers")
     arguments = parser.parse_args()
     data, started = Path(os.environ.get("FEDGE_DATA", "../shared/data")), time.monotonic()
-    chosen = [method for method in load_methods(peers=arguments.peers) if arguments.methods in method.name]
+    begins = tuple(arguments.methods)
+    chosen = [method for method in load_methods(peers=arguments.peers) if method.name.startswith(begins)]
     is_whole = True
     for place in arguments.sets or NAMED_SETS:
         try:
@@ -81,7 +88,12 @@ def main() -> int:
         figures: list[Figure] = []
         for method in chosen:
             for seed in range(arguments.seeds if method.is_random else 1):
-                found = measure(name, method, devices, method.fit(seen, seed), seed)
+                try:
+                    found = measure(name, method, devices, method.fit(seen, seed), seed)
+                except ModelError as error:
+                    print(f"{name}: {method.name} skipped: {error}", file=sys.stderr)
+                    is_whole = False
+                    break
                 print("\n".join(figure.to_json() for figure in found), flush=True)
                 figures += found
                 say(started, f"{name}: {method.name}" + (f", seed {seed}" if method.is_random else ""))

@@ -26,7 +26,7 @@ FEWEST_PROMISED: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line: `value` must be at least `bound`, or at most, where `is_ceiling`."""
+    """One line: `value` must be at least `bound`, or at most, where `is_ceiling`; it decides without its `standard_error`."""
 
     set: str
     method: str
@@ -34,6 +34,7 @@ class Line:
     value: float
     bound: float
     is_ceiling: bool = False
+    standard_error: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -51,6 +52,9 @@ class Line:
                 "bound": float(f"{self.bound:.5g}"),
                 "bound_is": "at most" if self.is_ceiling else "at least",
                 "ratio": float(f"{self.value / self.bound:.4g}") if self.bound else None,
+                "standard_error": None
+                if self.standard_error is None
+                else float(f"{self.standard_error:.2g}"),
                 "pass": self.holds,
             },
             ensure_ascii=False,
@@ -95,6 +99,17 @@ class _Table:
         numbers = [float(v) for v in values if isinstance(v, int | float)]
         return float(np.mean(numbers)) if numbers else None
 
+    def difference_error(self, metric: str, one: str, other: str) -> float | None:
+        """Standard error over devices of the difference of two methods' means."""
+        parts = [
+            np.mean([f.details["per_device"] for f in self._figures[method, metric]], axis=0)
+            for method in (one, other)
+            if all("per_device" in f.details for f in self._figures[method, metric])
+        ]
+        if len(parts) < 2 or len(parts[0]) < 2:
+            return None
+        return float(np.std(parts[0] - parts[1], ddof=1) / np.sqrt(len(parts[0])))
+
     def pairs(self, *keys: tuple[str, str]) -> Iterator[tuple[float, ...]]:
         """The means of all keys once, if all are there."""
         values = [self.mean(*key) for key in keys]
@@ -107,9 +122,14 @@ def _judge_sharing(table: _Table, kind: str) -> Iterator[Line]:
     methods = [f"{way}, {kind}" for way in ("mixed", "local", "federated")]
     for metric, allowed in (("AP", ALLOWED), ("AP, timed", ALLOWED), ("events at 1 in 1000", 0.0)):
         for mixed, *others in table.pairs(*[(method, metric) for method in methods]):
-            what = f"{metric}: mixed against the better of local and federated"
+            better = methods[1 + int(np.argmax(others))]
             yield Line(
-                set=table.name, method=methods[0], judged=what, value=mixed, bound=max(others) - allowed
+                set=table.name,
+                method=methods[0],
+                judged=f"{metric}: mixed against the better of local and federated",
+                value=mixed,
+                bound=max(others) - allowed,
+                standard_error=table.difference_error(metric, methods[0], better),
             )
     for (name, metric), floor in FLOORS.items():
         if name == table.name:

@@ -218,6 +218,17 @@ def test_the_judged_lines_hold_and_fail_as_the_issue_says() -> None:
     }
 
 
+def test_two_methods_are_compared_device_by_device() -> None:
+    """Both vary by .2 from device to device, and differ by .02 on each: the difference is sure."""
+    figures = [
+        figure(f"{way}, int8", "AP", 0.5 + more, per_device=[0.3 + more, 0.5 + more, 0.7 + more])
+        for way, more in (("mixed", 0.02), ("local", 0.0), ("federated", -0.1))
+    ]
+    (line,) = [line for line in judge("skab", figures) if line.judged.startswith("AP")]
+    assert line.holds
+    assert line.standard_error == pytest.approx(0.0, abs=1e-12)
+
+
 def test_silence_is_not_held_against_few_windows() -> None:
     metric = "openings, r = 1, within the horizon"
     for promised, lines in ((9.0, 1), (11.0, 2)):
@@ -244,7 +255,7 @@ def test_the_product_is_judged_by_its_own_promise_in_float_and_int8(
 ) -> None:
     for name in ("fan", "pump", "motor"):
         write(tmp_path, name)
-    monkeypatch.setattr(sys, "argv", ["detection.py", str(tmp_path), "--methods", "mixed"])
+    monkeypatch.setattr(sys, "argv", ["detection.py", str(tmp_path), "--methods", "trivial: PCA", "mixed"])
     assert detection.main() == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     figures = {(line["method"], line["metric"]): line for line in lines if "metric" in line}
