@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.detection.experts import Form, fit_form
 from models.detection.int8_layer import Int8Layer
-from models.detection.openings import AlarmRules, Curve, Openings, OpeningsSums, age_of, own_counts
+from models.detection.openings import AlarmRules, Curve, Openings, OpeningsSums, own_counts
 from models.detection.prior import FleetPrior, rescaled
 from models.detection.promise import AlarmBudget, Promise, make_promise
 from models.detection.scale import ScaleEvidence
-from models.detection.time_scales import TimeScales
+from models.detection.time_scales import TimeScales, averages_for
 from models.errors import InputError
 from models.standardiser import CLIP
 
-__all__ = ["Detector", "fit_detector"]
+__all__ = ["FEWEST_ROWS", "Detector", "fit_detector"]
 
 Float = NDArray[np.float32]
 Floats = NDArray[np.float64]
+
+FEWEST_ROWS: Final = 20
+"""Four fifths of them are the youngest of `AGES`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +61,7 @@ class Detector:
 
     def make_time_scales(self) -> TimeScales:
         """What turns scores into the statistic, from nothing seen."""
-        return TimeScales(units=self.form.units)
+        return self.form.make_time_scales()
 
     def blame(self, row: Float) -> Float:
         """How much each feature (F,) of a standardised window adds to its score, not negative."""
@@ -87,6 +91,8 @@ def fit_detector(
     Raises:
         InputError: too few rows, rows that are not finite, or a prior for other features.
     """
+    if rows.ndim != 2 or len(rows) < FEWEST_ROWS:
+        raise InputError(f"a detector needs at least {FEWEST_ROWS} healthy windows, got shape {rows.shape}")
     if not np.isfinite(rows).all():
         raise InputError("a detector is fitted on finite windows; leave those with gaps out")
     if prior is not None and prior.features != rows.shape[1]:
@@ -95,9 +101,9 @@ def fit_detector(
     shortest = budget.shortest_event_windows
     spread = prior.spread if prior else None
     # What runs is centred and scaled, then clipped; the fit sees the same.
-    form = fit_form(scaled, spread, knows_own=knows_own, shortest_event_windows=shortest)
-    is_counted = knows_own and age_of(len(rows)) is not None
-    own = own_counts(scaled, spread, rules, shortest_event_windows=shortest) if is_counted else None
+    averages = averages_for(len(rows), shortest_event_windows=shortest)
+    form = fit_form(scaled, spread, knows_own=knows_own, averages=averages)
+    own = own_counts(scaled, spread, rules, shortest_event_windows=shortest) if knows_own else None
     return Detector(
         centre=np.asarray(rows, np.float64).mean(axis=0).astype(np.float32),
         divisor=divisor.astype(np.float32),

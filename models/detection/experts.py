@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detection.spread import FEWEST_ROWS, Spread, SpreadPrior, mixed
-from models.detection.time_scales import TimeScales, on_time_scales
+from models.detection.time_scales import TimeScales, averages_for, on_time_scales
 from models.errors import InputError
 
 __all__ = ["FEWEST_WINDOWS", "FOLDS", "Form", "fit_form", "held_out_statistics"]
@@ -36,7 +36,7 @@ RIDGES: Final = (0.05, 0.75)
 FOLDS: Final = 5
 """Fifths, in the order of time: a fit of four is nearly that of all, and a fifth is as far as it has looked ahead."""
 
-FEWEST_WINDOWS: Final = 20
+FEWEST_WINDOWS: Final = 16
 """Below this a fifth is no evidence."""
 
 _RARE: Final = 1e-3
@@ -46,12 +46,18 @@ _EXCEEDANCES: Final = 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Form:
-    """A fitted score: `matrix` (F, F) about `centre` (F,), its `units` on each time scale, and the device's `own_weight` in it."""
+    """A fitted score: `matrix` (F, F) about `centre` (F,), how it is looked at in time, and the device's `own_weight` in it."""
 
     matrix: Floats
     centre: Floats
     units: tuple[float, ...]
+    averages: tuple[int, ...]
+    typical: float
     own_weight: float
+
+    def make_time_scales(self) -> TimeScales:
+        """What turns scores into the statistic, from nothing seen."""
+        return TimeScales(units=self.units, averages=self.averages, typical=self.typical)
 
     def scores(self, rows: NDArray[np.floating]) -> Floats:
         """Score (n,) of each window (n, F); about 1 is what a healthy window hardly ever exceeds."""
@@ -60,7 +66,7 @@ class Form:
 
     def statistics(self, rows: NDArray[np.floating]) -> Floats:
         """What a threshold is compared with (n,), for successive windows (n, F)."""
-        return TimeScales(units=self.units).follow(self.scores(rows))
+        return self.make_time_scales().follow(self.scores(rows))
 
 
 def fit_form(
@@ -68,9 +74,11 @@ def fit_form(
     prior: SpreadPrior | None,
     *,
     knows_own: bool = True,
-    shortest_event_windows: int = 2,
+    averages: tuple[int, ...] | None = None,
 ) -> Form:
-    """Fit on healthy rows (n, F), n ≥ 20, in the order of time; without `knows_own` the fleet's correlations alone judge.
+    """Fit on healthy rows (n, F), n ≥ 16, in the order of time; without `knows_own` the fleet's correlations alone judge.
+
+    `averages` are the time scales, by default those that so many rows support.
 
     Raises:
         InputError: too few rows, or none of own and prior.
@@ -84,31 +92,26 @@ def fit_form(
     )
     levels = np.array([rare_level(scores) for scores in held_out])
     together = (held_out / levels[:, None]).mean(axis=0)
-    scales = on_time_scales(together, shortest_event_windows=shortest_event_windows)
+    averages = averages_for(len(x)) if averages is None else averages
+    typical = float(np.median(together))
     return Form(
         matrix=np.asarray((precisions / levels[:, None, None]).mean(axis=0)),
         centre=centre,
-        units=tuple(rare_level(scale) for scale in scales),
+        units=tuple(rare_level(scale) for scale in on_time_scales(together, averages, typical)),
+        averages=averages,
+        typical=typical,
         own_weight=weight,
     )
 
 
 def held_out_statistics(
-    rows: NDArray[np.floating],
-    prior: SpreadPrior | None,
-    *,
-    knows_own: bool = True,
-    shortest_event_windows: int = 2,
+    rows: NDArray[np.floating], prior: SpreadPrior | None, *, averages: tuple[int, ...] | None = None
 ) -> list[Floats]:
     """What a threshold is compared with, for each fifth of the rows (n, F), by a form, units and all, of the other four."""
     x = np.asarray(rows, np.float64)
+    averages = averages_for(len(x)) if averages is None else averages
     return [
-        fit_form(
-            np.delete(x, test, axis=0),
-            prior,
-            knows_own=knows_own,
-            shortest_event_windows=shortest_event_windows,
-        ).statistics(x[test])
+        fit_form(np.delete(x, test, axis=0), prior, averages=averages).statistics(x[test])
         for test in np.array_split(np.arange(len(x)), FOLDS)
     ]
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from models.detection.experts import FOLDS, fit_form, held_out_statistics
 from models.detection.spread import SpreadPrior
+from models.detection.time_scales import averages_for
 from models.errors import LayoutError
 
 __all__ = [
@@ -43,8 +44,8 @@ Floats = NDArray[np.float64]
 LEVELS: Final = 10.0 ** (np.arange(-48, 161) / 32)
 """Levels (209,) of the statistic, from .03 to 100,000."""
 
-AGES: Final = (24, 96, 384, 1536)
-"""Windows that a detector was fitted on; a device belongs to the largest that it has reached."""
+AGES: Final = (16, 64, 256, 1024)
+"""Windows that a detector was fitted on; a device belongs to the largest that it has reached. From each on it averages longer, too."""
 
 _SEGMENTS: Final = 6
 """How often a mature device plays being young."""
@@ -107,9 +108,9 @@ def own_counts(
     *,
     shortest_event_windows: int = 2,
 ) -> Openings:
-    """What a device counts at its own age, over held-out fifths of healthy rows (n, F), n ≥ 25, in the order of time."""
-    held_out = held_out_statistics(rows, prior, shortest_event_windows=shortest_event_windows)
-    return _counted(held_out, rules)
+    """What a device counts at its own age, over held-out fifths of healthy rows (n, F), n ≥ 20, in the order of time."""
+    averages = averages_for(len(rows), shortest_event_windows=shortest_event_windows)
+    return _counted(held_out_statistics(rows, prior, averages=averages), rules)
 
 
 def age_counts(
@@ -130,11 +131,12 @@ def age_counts(
     counted: dict[int, Openings] = {}
     for age in AGES[: AGES.index(own_age)]:
         ahead = age // (FOLDS - 1)
+        averages = averages_for(age + ahead, shortest_event_windows=shortest_event_windows)
         starts = np.linspace(0, len(rows) - age - ahead, _SEGMENTS).astype(int)
         ahead_statistics = [
-            fit_form(
-                rows[start : start + age], prior, shortest_event_windows=shortest_event_windows
-            ).statistics(rows[start + age : start + age + ahead])
+            fit_form(rows[start : start + age], prior, averages=averages).statistics(
+                rows[start + age : start + age + ahead]
+            )
             for start in dict.fromkeys(starts.tolist())
         ]
         counted[age] = _counted(ahead_statistics, rules)

@@ -1,77 +1,98 @@
-"""One window, or several: a score looked at on three time scales, each in its own unit.
+"""One window, or several: a score looked at on several time scales, each in its own unit.
 
-    at once    min(u_t, max(u_{t−1}, u_{t−2}))   over in two of three windows: one spike is no anomaly
-    4, 16      exponential averages with weight 2/(s + 1): what is small but stays
+    at once      min(u_t, max(u_{t−1}, u_{t−2}))   over in two of three windows: one spike is no anomaly
+    4, 16, 64    exponential averages with weight 2/(s + 1): what is small but stays
 
-The statistic is the largest of them, each divided by its own `unit`. Whoever must not miss a single window
+The statistic is the largest of them, each divided by its own `unit`. A scale is used where each fifth of the
+windows that the device learnt from has seen it once; beyond 64 a change is for the drift monitor. Whoever must not miss a single window
 (`shortest_event_windows` = 1) gets the score alone: averaging would cost a third of what is found there.
 
-State is four numbers, all from 0: an average that has seen little does not alarm.
+Averages begin at the typical healthy score. Memory is constant: two scores, and an average a scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AVERAGED", "TimeScales", "on_time_scales"]
+__all__ = ["TimeScales", "averages_for", "on_time_scales"]
 
 Floats = NDArray[np.float64]
 
-AVERAGED: Final = (4, 16)
-"""Windows averaged, roughly; an event shorter than that is left to the first scale."""
+_AVERAGED: Final = (4, 16, 64)
+_LEARNT_PER_AVERAGED: Final = 5
 
-_WEIGHTS: Final = tuple(2.0 / (s + 1) for s in AVERAGED)
+
+def averages_for(windows: int, *, shortest_event_windows: int = 2) -> tuple[int, ...]:
+    """Windows that a device averages over, roughly, if it learns from so many; none where a single one matters."""
+    if shortest_event_windows == 1:
+        return ()
+    return tuple(s for s in _AVERAGED if _LEARNT_PER_AVERAGED * s <= windows)
 
 
 @dataclass(kw_only=True)
 class TimeScales:
-    """The statistic of one device, window by window; `units` are positive, one a scale."""
+    """The statistic of one device, window by window.
+
+    Attributes:
+        units: positive, of the score at once and of each average.
+        averages: windows that are averaged over, as `averages_for` says; empty: nothing is averaged, and a single window counts.
+        typical: healthy score that averages begin at.
+    """
 
     units: tuple[float, ...]
+    averages: tuple[int, ...]
+    typical: float
 
     def __post_init__(self) -> None:
         """Begin with nothing seen."""
-        self._inverse = tuple(1.0 / unit for unit in self.units)
+        self._at_once, *inverse = (1.0 / unit for unit in self.units)
+        self._averages = tuple(
+            (2.0 / (s + 1), scale) for s, scale in zip(self.averages, inverse, strict=True)
+        )
         self.reset()
+
+    @property
+    def state(self) -> tuple[float, ...]:
+        """What `resume` goes on from."""
+        return (self._before, self._last, *self._means)
 
     def reset(self) -> None:
         """Forget what was seen."""
-        self._before, self._last, self._short, self._long = 0.0, 0.0, 0.0, 0.0
+        self.resume((0.0, 0.0, *(self.typical for _ in self.averages)))
+
+    def resume(self, state: tuple[float, ...]) -> None:
+        """Go on after a restart; of another number of scales, afresh."""
+        if len(state) != 2 + len(self.averages):
+            self.reset()
+            return
+        self._before, self._last, *self._means = state
 
     def update(self, score: float) -> float:
         """The statistic with one more window's score ≥ 0."""
-        if len(self._inverse) == 1:
-            return score * self._inverse[0]
-        at_once, short, long = self._inverse
+        if not self.averages:
+            return score * self._at_once
         earlier = self._before if self._before > self._last else self._last
-        both = score if score < earlier else earlier
+        statistic = (score if score < earlier else earlier) * self._at_once
         self._before, self._last = self._last, score
-        self._short += _WEIGHTS[0] * (score - self._short)
-        self._long += _WEIGHTS[1] * (score - self._long)
-        return max(both * at_once, self._short * short, self._long * long)
+        means = self._means
+        for i, (weight, scale) in enumerate(self._averages):
+            means[i] += weight * (score - means[i])
+            statistic = max(statistic, means[i] * scale)
+        return statistic
 
     def follow(self, scores: NDArray[np.floating]) -> Floats:
         """The statistic (n,) of successive scores (n,)."""
         return np.array([self.update(score) for score in scores.tolist()], np.float64)
 
 
-def on_time_scales(scores: NDArray[np.floating], *, shortest_event_windows: int = 2) -> list[Floats]:
-    """Successive scores (n,), from nothing seen, on each scale: three arrays (n,), or the scores alone where one window matters."""
-    u = np.asarray(scores, np.float64)
-    if shortest_event_windows == 1:
-        return [u]
-    before = np.concatenate([[0.0, 0.0], u])
-    scales = [np.minimum(u, np.maximum(before[:-2], before[1:-1]))]
-    return [*scales, *(np.array(list(_averages(u.tolist(), weight))) for weight in _WEIGHTS)]
-
-
-def _averages(scores: Iterable[float], weight: float) -> Iterable[float]:
-    average = 0.0
-    for score in scores:
-        average += weight * (score - average)
-        yield average
+def on_time_scales(scores: NDArray[np.floating], averages: tuple[int, ...], typical: float) -> list[Floats]:
+    """Successive scores (n,), from nothing seen, on each scale, in their own units: 1 + len(averages) arrays (n,)."""
+    alone = [
+        TimeScales(units=(1.0, *(np.inf for _ in averages)), averages=averages, typical=typical),
+        *(TimeScales(units=(np.inf, 1.0), averages=(s,), typical=typical) for s in averages),
+    ]
+    return [scale.follow(scores) for scale in alone]

@@ -159,7 +159,7 @@ def _bytes(values: np.ndarray, kind: str) -> bytes:
         {"wander": _bytes(np.full(36, np.nan), "<f2")},
         {
             "curves": {
-                24: {
+                16: {
                     "rate": _bytes(np.full(209, 200.0), "<f4"),
                     "share": b"",
                     "windows": 9.0,

@@ -22,7 +22,7 @@ from models.detection.openings import (
 )
 from models.detection.prior import fleet_prior
 from models.detection.promise import AlarmBudget, make_promise
-from models.detection.time_scales import TimeScales, on_time_scales
+from models.detection.time_scales import TimeScales, averages_for, on_time_scales
 from models.thresholds import AlarmState, Closed, Opened
 
 RULES = AlarmRules()
@@ -44,21 +44,41 @@ def test_openings_are_those_of_the_agents_own_alarm(statistics: list[float], lev
     assert (counted.openings[0], counted.in_alarm[0]) == (openings, windows)
 
 
-def test_time_scales_step_by_step_are_those_of_the_whole_series() -> None:
+def test_the_statistic_is_the_largest_of_all_scales_each_in_its_unit() -> None:
     scores = np.random.default_rng(1).gamma(1.0, 1.0, 300)
-    units = (2.0, 1.5, 1.2)
-    whole = np.max([scale / unit for scale, unit in zip(on_time_scales(scores), units, strict=True)], axis=0)
-    np.testing.assert_allclose(TimeScales(units=units).follow(scores), whole)
-    assert on_time_scales(scores, shortest_event_windows=1)[0] is not None
-    np.testing.assert_allclose(TimeScales(units=(2.0,)).follow(scores), scores / 2.0)
+    units, averages = (2.0, 1.5, 1.2), (4, 16)
+    at_once = [min(u, max(scores[max(i - 2, 0) : i], default=0.0)) for i, u in enumerate(scores)]
+    short, long, means = [], [], [0.7, 0.7]
+    for score in scores:
+        means = [m + 2 / (s + 1) * (score - m) for m, s in zip(means, averages, strict=True)]
+        short.append(means[0])
+        long.append(means[1])
+    expected = np.max([np.array(at_once) / 2.0, np.array(short) / 1.5, np.array(long) / 1.2], axis=0)
+    scales = TimeScales(units=units, averages=averages, typical=0.7)
+    np.testing.assert_allclose(scales.follow(scores), expected)
+    for scale, alone in zip((at_once, short, long), on_time_scales(scores, averages, 0.7), strict=True):
+        np.testing.assert_allclose(alone, scale)
+    resumed = TimeScales(units=units, averages=averages, typical=0.7)
+    resumed.resume(scales.state)
+    assert resumed.update(1.3) == scales.update(1.3)
 
 
 def test_one_spike_is_no_anomaly_unless_one_window_matters() -> None:
     spike = np.zeros(40)
     spike[20] = 10.0
-    at_once = on_time_scales(spike)[0]
-    assert at_once.max() == 0.0
-    assert on_time_scales(spike, shortest_event_windows=1)[0].max() == 10.0
+    assert on_time_scales(spike, averages_for(40), 0.0)[0].max() == 0.0
+    assert averages_for(5000, shortest_event_windows=1) == ()
+    assert TimeScales(units=(2.0,), averages=(), typical=0.0).follow(spike).max() == 5.0
+
+
+def test_a_device_averages_over_no_more_than_what_it_learnt_from_supports() -> None:
+    assert [averages_for(n) for n in (19, 20, 80, 320, 100_000)] == [
+        (),
+        (4,),
+        (4, 16),
+        (4, 16, 64),
+        (4, 16, 64),
+    ]
 
 
 @pytest.mark.parametrize("learnt", [30, 240, 1200])
@@ -154,8 +174,8 @@ def test_a_mature_device_plays_being_young() -> None:
     counts = age_counts(machine.rows, None, RULES)
     assert tuple(counts) == AGES
     assert counts[AGES[-1]].windows == 2000
-    assert counts[24].windows == 6 * 6
-    assert [age_of(n) for n in (29, 30, 120, 480, 1920)] == [None, 24, 96, 384, 1536]
+    assert counts[16].windows == 6 * 4
+    assert [age_of(n) for n in (19, 20, 80, 320, 1280)] == [None, 16, 64, 256, 1024]
 
 
 def test_time_in_alarm_has_a_budget_of_its_own() -> None:
