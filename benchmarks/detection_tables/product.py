@@ -27,6 +27,7 @@ from models.detection.detector import Detector, fit_detector
 from models.detection.openings import AlarmRules
 from models.detection.prior import fleet_prior
 from models.detection.promise import AlarmBudget
+from models.detection.scale import with_fleet_scale
 from models.standardiser import Standardiser, fit_standardiser
 
 __all__ = ["PRODUCT"]
@@ -96,6 +97,9 @@ def _fit_fleet(
 ) -> tuple[list[Standardiser], Callable[[AlarmBudget], list[Detector]]]:
     scales, fleet = _own_scales(devices)
     prior = fleet_prior([(rows, scale.scale) for scale, rows in zip(scales, fleet, strict=True)], RULES)
+    # As the agent does: a sensor that did not move here is judged by how far it moves elsewhere.
+    scales = [with_fleet_scale(scale, prior.scale) for scale in scales]
+    fleet = [_whole(scale, device) for scale, device in zip(scales, devices, strict=True)]
     return scales, lambda budget: [
         fit_detector(rows, scale.scale, prior, budget, RULES, knows_own=knows_own)
         for scale, rows in zip(scales, fleet, strict=True)
