@@ -102,7 +102,9 @@ class _Table:
     def difference_error(self, metric: str, one: str, other: str) -> float | None:
         """Standard error over devices of the difference of two methods' means."""
         parts = [
-            np.mean([f.details["per_device"] for f in self._figures[method, metric]], axis=0)
+            np.array([f.details["per_device"] for f in self._figures[method, metric]], np.float64).mean(
+                axis=0
+            )
             for method in (one, other)
             if all("per_device" in f.details for f in self._figures[method, metric])
         ]
