@@ -11,11 +11,13 @@ from aggregator.central_training import TrainingSection
 from aggregator.rounds.assessment import ThresholdSettings
 from aggregator.rounds.int8_settings import Int8Settings
 from models.architecture import Architecture, Kind
+from models.detection.prior import can_mix
 from models.errors import ModelError
 from models.features import make_extractor, passthrough_spec, raw_spec, vibration_spec
 from protocol.errors import TopicError
 from protocol.manifest import ConvolutionSpec, FeatureSpec
 from protocol.names import check_name
+from protocol.questions import MOST_MIXED_FEATURES
 from runtime.settings import read_settings
 
 __all__ = ["FamilySpec", "load_spec"]
@@ -74,6 +76,9 @@ class FeaturesSection(Struct, frozen=True, kw_only=True):
 class FamilySpec(Struct, frozen=True, kw_only=True):
     """family.toml. `commissioning_rows` of each recording fit that machine's standardiser.
 
+    `detector` says what judges on a device: ``mixture``, the fleet's prior and the device's own windows, or ``network``, the model.
+    Left out, it is the mixture for a dense autoencoder of up to 128 features.
+
     Raises:
         ValueError: a model that cannot be, or that does not take what the source delivers.
     """
@@ -81,6 +86,7 @@ class FamilySpec(Struct, frozen=True, kw_only=True):
     family: str
     model: ModelSection
     features: FeaturesSection
+    detector: Literal["mixture", "network"] | None = None
     training: TrainingSection = TrainingSection()
     threshold: ThresholdSettings = ThresholdSettings()
     int8: Int8Settings = Int8Settings()
@@ -103,6 +109,16 @@ class FamilySpec(Struct, frozen=True, kw_only=True):
             )
         if architecture.is_classifier:
             raise ValueError("recordings carry no labels, so version 1 must be an autoencoder")
+        if self.detector == "mixture" and not can_mix(architecture):
+            raise ValueError(
+                f'detector = "mixture" is for dense autoencoders of up to {MOST_MIXED_FEATURES} features, this is a {architecture.kind} of'
+                f' {architecture.feature_count}; leave it out, or set "network"'
+            )
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the fleet's prior and the device's own windows judge, and not the model."""
+        return self.detector != "network" and can_mix(self.model.architecture())
 
 
 def load_spec(path: Path) -> FamilySpec:

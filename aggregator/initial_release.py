@@ -2,8 +2,9 @@
 
 ::
 
-    recordings (NPZ: machine → rows (n, F)) ─► each standardised by its own first rows ─► train on 4 of 5 rows
-        ─► assess on every 5th ─► threshold, ranges, reference exactly as after a federated run ─► gate ─► signed bundle
+    recordings (NPZ: machine → rows (n, F)) ─► each standardised by its own first rows ─┬─► train on 4 of 5 rows
+        ─► assess on every 5th ─► threshold, ranges, reference as after a federated run ─┤
+                                            the fleet's prior, each recording a device ─┴─► gate ─► signed bundle
 
 It needs no server. The assessment runs through the same code as the fleet's sums, with one participant.
 """
@@ -11,7 +12,7 @@ It needs no server. The assessment runs through the same code as the fleet's sum
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,13 +21,16 @@ from numpy.typing import NDArray
 from aggregator.central_training import CentrallyTrained, train_centrally
 from aggregator.errors import ExportFailedError
 from aggregator.family_file import FamilySpec
+from aggregator.reference_prior import Recording, mixture_sight, prior_of
 from aggregator.rounds.assessment import Assessment, read_assessment, reference_from_sums, tensor_ranges
 from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.gate import GateSettings, check_int8
 from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Exporter
+from aggregator.rounds.prior_checks import check_prior, only_warn, with_promise
 from aggregator.rounds.proposal import propose_threshold, with_evaluation
 from aggregator.rounds.release_checks import check_first_sight, check_int8_model, check_sums, learned_share
+from aggregator.rounds.runs import Check
 from aggregator.rounds.signing_gate import clear, warnings_of
 from models.errors import ModelError
 from models.export.isolated import export_training_model
@@ -67,14 +71,15 @@ class InitialRelease:
     threshold: float
     int8_error: float
     sight: float
+    detector: str
     method: str
     warnings: tuple[str, ...]
 
 
 def standardise_machines(
     machines: Mapping[str, NDArray[np.float32]], features: FeatureSpec, commissioning_rows: int
-) -> NDArray[np.float32]:
-    """All rows (n, F) in units of each machine's own healthy variation, as its device would see them.
+) -> list[Recording]:
+    """Of each machine its rows (n, F) in units of its own healthy variation, as its device would see them, and those units (F,).
 
     Raises:
         SettingsError: a recording is too short to leave anything after commissioning.
@@ -86,8 +91,8 @@ def standardise_machines(
                 f"recording {name!r} has {len(rows)} rows; more than commissioning_rows = {commissioning_rows} are needed"
             )
         scale = sensors.fit_scale(rows[:commissioning_rows])
-        standardised.append(sensors.standardise(rows, scale))
-    return np.concatenate(standardised)
+        standardised.append((sensors.standardise(rows, scale), sensors.scale_of(scale)[1]))
+    return standardised
 
 
 def train_release(
@@ -117,7 +122,8 @@ def train_release(
         GateRefusedError: what was trained is no detector; nothing is signed.
     """
     architecture = spec.model.architecture()
-    rows = standardise_machines(machines, spec.features.spec(), spec.commissioning_rows)
+    recordings = standardise_machines(machines, spec.features.spec(), spec.commissioning_rows)
+    rows = np.concatenate([found for found, _ in recordings])
     held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
     progress("building the training model", 0.0)
     try:
@@ -143,24 +149,38 @@ def train_release(
     candidate = _candidate(
         spec, trained, assessment, machines=len(machines), created_at=created_at, version=version
     )
+    if spec.is_mixture:
+        candidate = replace(candidate, prior=prior_of(recordings))
     int8_model = exporter.int8_model(candidate)
     report = compare_int8(candidate, int8_model, assessment, seed=spec.seed)
-    seen = _sight(candidate, int8_model, rows[held_out])
-    checks = (
-        *check_sums(
-            assessment,
-            architecture=architecture,
-            threshold=candidate.threshold,
-            features=candidate.features,
-            is_network=trained.is_network,
-            machines={name: len(found) - spec.commissioning_rows for name, found in machines.items()},
-            losses=(trained.loss_before, trained.loss_after),
-        ),
+    sums = check_sums(
+        assessment,
+        architecture=architecture,
+        threshold=candidate.threshold,
+        features=candidate.features,
+        is_network=trained.is_network,
+        machines={name: len(found) - spec.commissioning_rows for name, found in machines.items()},
+        losses=(trained.loss_before, trained.loss_after),
+    )
+    int8 = (
         *check_int8_model(candidate, int8_model, is_network=trained.is_network, seed=spec.seed),
         *check_int8(GateSettings(), report),
-        check_first_sight(seen, accepts_blind=accepts_blind),
     )
-    said = {"sight": seen} | ({"accepted_blind": 1.0} if accepts_blind else {})
+    seen = _sight(candidate, int8_model, rows[held_out])
+    said = {"network_sight": seen}
+    checks: tuple[Check, ...]
+    if candidate.prior is None:
+        checks = (*sums, *int8, check_first_sight(seen, accepts_blind=accepts_blind))
+    else:
+        found = mixture_sight(recordings, candidate.prior)
+        seen, said["promised_sight"] = found.at_level, found.promised
+        clipped, enough, learned = sums
+        checks = (
+            *(clipped, enough, *only_warn((learned, *int8))),
+            check_prior(candidate.prior),
+            with_promise(check_first_sight(seen, accepts_blind=accepts_blind), found.promised),
+        )
+    said |= {"sight": seen} | ({"accepted_blind": 1.0} if accepts_blind else {})
     candidate = with_evaluation(candidate, {**report.evaluation(), **said})
     return InitialRelease(
         content=exporter.release(clear(candidate, int8_model, checks)),
@@ -173,6 +193,7 @@ def train_release(
         threshold=candidate.threshold.score,
         int8_error=report.output_error,
         sight=seen,
+        detector="network" if candidate.prior is None else "mixture",
         method=trained.method,
         warnings=warnings_of(checks),
     )

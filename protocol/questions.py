@@ -41,6 +41,7 @@ __all__ = [
     "FIT",
     "KINDS",
     "MOMENTS",
+    "MOST_MIXED_FEATURES",
     "SCAFFOLD",
     "TRAINING_KINDS",
     "WHOLE_MESSAGES_HEADER",
@@ -77,6 +78,9 @@ KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
 
 CONTENDERS: Final = ("champion", "mahalanobis_ridge", "mahalanobis", "network", "principal_components")
 """Who takes part in a contest, in the order in which ties are decided: what runs already, then what assumes least and takes no training."""
+
+MOST_MIXED_FEATURES: Final = 128
+"""Features whose covariance may be asked for: 17 thousand numbers, 66 kB; the square of more outgrows a device and its road."""
 
 COPIES: Final = 4
 """Aged, and as many disturbed, copies of each held-out window in a contest: one of either for each of `models.perturbations.DISTURBANCES`."""

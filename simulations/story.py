@@ -275,8 +275,6 @@ class Story:
             "initial-release", "aggregator", "initial-release",
             "--features", str(recordings), "--spec", str(spec),
             "--signing-key", str(world.release_key), "--out", str(bundle),
-            # A mean square over some dozen features hardly moves when one of them does; these machines break in many at once.
-            "--accept-blind",
         )  # fmt: skip
         return bundle
 

@@ -28,7 +28,7 @@ __all__ = ["REQUIRED", "Cleared", "clear", "warnings_of"]
 REQUIRED: Final = frozenset(
     {"clipped", "rows", "learned", "sight", "output", "threshold", "int8_error", "int8_sight"}
 )
-"""Checks without which nothing is signed."""
+"""Checks without which nothing is signed; where the fleet's prior judges, `prior` is one of them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,8 @@ class Cleared:
         failed = [check.reason for check in self.checks if not check.is_passed]
         if failed:
             raise GateRefusedError(f"{release} is not signed: {'; '.join(failed)}")
-        if missing := REQUIRED - {check.name for check in self.checks}:
+        required = REQUIRED if self.candidate.prior is None else REQUIRED | {"prior"}
+        if missing := required - {check.name for check in self.checks}:
             raise GateRefusedError(
                 f"{release} is not signed: nobody checked {', '.join(sorted(missing))}; every release is"
             )

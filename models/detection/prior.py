@@ -22,13 +22,15 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.architecture import Architecture
 from models.detection.openings import AGES, LEVELS, AlarmRules, Curve, OpeningsSums, age_counts, age_of
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums, shrunk_std
 from models.detection.spread import Spread, SpreadPrior, SpreadSums
 from models.errors import BundleContentError, InputError
 from models.standardiser import CLIP
+from protocol.questions import MOST_MIXED_FEATURES
 
-__all__ = ["FleetPrior", "decode_prior", "encode_prior", "fleet_prior", "rescaled"]
+__all__ = ["FleetPrior", "can_mix", "decode_prior", "encode_prior", "fleet_prior", "rescaled"]
 
 Floats = NDArray[np.float64]
 
@@ -59,6 +61,11 @@ class FleetPrior:
         age = age_of(windows)
         known = [a for a in self.curves if age is None or a <= age]
         return self.curves[max(known)] if known else None
+
+
+def can_mix(architecture: Architecture) -> bool:
+    """Whether devices can judge by a prior where this is the model: its input is features, and not too many for a covariance to travel."""
+    return architecture.kind == "dense-autoencoder" and architecture.feature_count <= MOST_MIXED_FEATURES
 
 
 def rescaled(

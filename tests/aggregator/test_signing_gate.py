@@ -459,7 +459,12 @@ def test_the_command_signs_what_it_says_of_sight_and_warnings(tmp_path: Path) ->
     from aggregator.release_keys import read_public_key
 
     keys = TrustedKeys([read_public_key(public, "key")])
-    provenance = read_bundle(open_bundle((tmp_path / "v1.fedge").read_bytes(), keys)).manifest.provenance
+    bundle = read_bundle(open_bundle((tmp_path / "v1.fedge").read_bytes(), keys))
+    provenance = bundle.manifest.provenance
+    assert said["detector"] == bundle.manifest.detector == "mixture"
+    assert bundle.prior is not None
+    assert bundle.prior.devices == 2
+    assert provenance.evaluation.keys() >= {"promised_sight", "network_sight"}
     assert provenance.evaluation["sight"] == said["sight"] > 0.5
     assert provenance.evaluation["int8_sight"] > provenance.evaluation["float_sight"] - 0.05
     shown = (

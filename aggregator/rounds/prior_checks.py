@@ -1,0 +1,58 @@
+"""Whether a fleet's prior can carry a promise, and what the checks of a network mean where it does not judge.
+
+Pure. What judges in a release for the mixture is made on each device (`models.detection`); the network stays as what drift, probes and
+the first twenty windows look at. So of a network that learned nothing a person is told, and the release stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from aggregator.rounds.runs import Check
+from models.detection.prior import FleetPrior
+from models.detection.promise import AlarmBudget, make_promise
+
+__all__ = ["check_prior", "only_warn", "with_promise"]
+
+
+def check_prior(prior: FleetPrior) -> Check:
+    """Whether the default budget can be kept at any level, and whether the windows that were counted on support it."""
+    budget = AlarmBudget()
+    known = [curve for curve in prior.curves.values() if np.min(curve.rate) <= budget.rate]
+    windows = max((curve.windows for curve in prior.curves.values()), default=0.0)
+    fewest = 3.0 / budget.rate
+    said = f"the prior of {prior.devices} devices counts openings on {windows:,.0f} windows of the detectors that saw most"
+    if not known:
+        said += ": at no level do they keep 1 alarm in 1,000 windows. Record more of healthy machines"
+    elif is_provisional := all(make_promise(curve, budget, fitted_on=0).is_provisional for curve in known):
+        said += f"; 1 alarm in 1,000 windows is a promise from {fewest:,.0f} on, and provisional until devices have counted more"
+    return Check(
+        name="prior",
+        value=windows,
+        limit=fewest,
+        is_passed=bool(known),
+        is_warning=bool(known) and is_provisional,
+        reason=said,
+    )
+
+
+def with_promise(sight: Check, promised: float) -> Check:
+    """A check of what a mixture sees at its own level, with what it will see at the threshold `promised` by so few windows, in [0, 1]."""
+    if promised >= sight.limit:
+        return sight
+    reason = (
+        f"{sight.reason}; at the threshold that keeps 1 alarm in 1,000 windows {promised:.0%} are over it: it was counted on"
+        " few windows, and comes down with each run that counts more of them"
+    )
+    return msgspec.structs.replace(sight, is_warning=True, reason=reason)
+
+
+def only_warn(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """The same checks, of a model that does not judge: what fails is said, and refuses nothing."""
+    return tuple(
+        msgspec.structs.replace(check, is_passed=True, is_warning=check.is_warning or not check.is_passed)
+        for check in checks
+    )
