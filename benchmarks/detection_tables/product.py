@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,8 @@ __all__ = ["PRODUCT"]
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.float32]
-Fleet = Sequence[tuple[Standardiser, Rows]]
-Fit = Callable[[Sequence[Device]], tuple[list[Standardiser], Callable[[AlarmBudget], list[Detector]]]]
+Fitted: TypeAlias = tuple[list[Standardiser], Callable[[AlarmBudget], list[Detector]]]
+Fit: TypeAlias = Callable[[Sequence[Device]], Fitted]
 """Devices → their scales, and a detector for each under a budget."""
 
 RULES: Final = AlarmRules()
@@ -84,7 +84,7 @@ def _own_scales(devices: Sequence[Device]) -> tuple[list[Standardiser], list[Row
 
 def _fit_local(
     devices: Sequence[Device],
-) -> tuple[list[Standardiser], Callable[[AlarmBudget], list[Detector]]]:
+) -> Fitted:
     scales, fleet = _own_scales(devices)
     return scales, lambda budget: [
         fit_detector(rows, scale.scale, None, budget, RULES)
@@ -92,9 +92,7 @@ def _fit_local(
     ]
 
 
-def _fit_fleet(
-    devices: Sequence[Device], *, knows_own: bool
-) -> tuple[list[Standardiser], Callable[[AlarmBudget], list[Detector]]]:
+def _fit_fleet(devices: Sequence[Device], *, knows_own: bool) -> Fitted:
     scales, fleet = _own_scales(devices)
     prior = fleet_prior([(rows, scale.scale) for scale, rows in zip(scales, fleet, strict=True)], RULES)
     # As the agent does: a sensor that did not move here is judged by how far it moves elsewhere.
@@ -108,7 +106,7 @@ def _fit_fleet(
 
 def _fit_pooled(
     devices: Sequence[Device],
-) -> tuple[list[Standardiser], Callable[[AlarmBudget], list[Detector]]]:
+) -> Fitted:
     scale = fit_standardiser(np.concatenate([device.healthy for device in devices]))
     rows = np.concatenate([_whole(scale, device) for device in devices])
 
@@ -118,10 +116,20 @@ def _fit_pooled(
     return [scale] * len(devices), detectors
 
 
-def _method(name: str, fit: Fit, kind: str) -> Method:
+def _methods(name: str, fit: Fit) -> tuple[Method, ...]:
+    """In float and in int8, which share what is fitted as long as they follow on each other."""
+
+    @lru_cache(maxsize=1)
+    def fit_once(devices: tuple[Device, ...]) -> Fitted:
+        scales, detectors_of = fit(devices)
+        return scales, cache(detectors_of)
+
+    return tuple(_method(name, fit_once, kind) for kind in ("float", "int8"))
+
+
+def _method(name: str, fit: Callable[[tuple[Device, ...]], Fitted], kind: str) -> Method:
     def fit_all(devices: Sequence[Device], _: int) -> Promised:
-        scales, fit_under = fit(devices)
-        detectors_of = cache(fit_under)
+        scales, detectors_of = fit(tuple(devices))
         # A budget moves the threshold and no score, so one scorer serves them all.
         scorers = [
             _DetectorScorer(scale=scale, detector=detector, is_int8=kind == "int8")
@@ -148,12 +156,12 @@ def _method(name: str, fit: Fit, kind: str) -> Method:
 
 
 PRODUCT: Final = tuple(
-    _method(name, fit, kind)
+    method
     for name, fit in (
         ("local", _fit_local),
         ("federated", lambda devices: _fit_fleet(devices, knows_own=False)),
         ("mixed", lambda devices: _fit_fleet(devices, knows_own=True)),
         ("pooled", _fit_pooled),
     )
-    for kind in ("float", "int8")
+    for method in _methods(name, fit)
 )
