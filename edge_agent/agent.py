@@ -258,6 +258,7 @@ class Agent:
                     active.bundle.int8_model,
                     bundle_sha256=active.bundle.sha256,
                     is_trial=active.is_trial,
+                    prior=active.bundle.prior,
                 )
                 self._model_error, self._vitals.release = None, active.release
                 log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)

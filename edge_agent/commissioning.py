@@ -29,6 +29,7 @@ from edge_agent.clipping import ClipWatch
 from edge_agent.detection_memory import DetectionMemory, Progress
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import DetectionSettings
+from models.detection.scale import ScalePrior, with_fleet_scale
 from models.sensors import SensorView
 from models.settling import are_settled, unsettled
 from models.standardiser import CLIP, Standardiser, moves, pooled, scaled_by_first_step
@@ -223,6 +224,23 @@ class Commissioning:
             return []
         rows = self._standardised(np.stack([row for row, _, _ in self._rows]), fitted)
         return [(row, *when) for row, (_, *when) in zip(rows, self._rows, strict=True)]
+
+    @property
+    def units(self) -> NDArray[np.float64]:
+        """What one standardised value (F,) is in the source's own units; infinite where a sensor has no scale."""
+        return self._scale
+
+    def take_fleet_scale(self, fleet: ScalePrior) -> None:
+        """Sensors that were constant here get the fleet's deviation for a unit, where the fleet knows one: for good."""
+        before = self.standardiser
+        if before is None or not before.unscaled:
+            return
+        after = with_fleet_scale(before, fleet)
+        if after != before:
+            taken = [self._sensors.names[i] for i in before.unscaled if i not in after.unscaled]
+            log.info("fleet_scale_taken sensors=%s", _named(taken))
+            self._use(after)
+            self._memory.save_standardiser(after)
 
     def taken_up(self) -> None:
         """All that depends on the scale is renewed: commissioning is over."""

@@ -8,27 +8,33 @@ write is reported in the same way: detection goes on from memory.
 
     standardiser.json    durable: losing it would mean commissioning again; it also spells its columns out
     commissioning.json   durable: how commissioning goes on after a restart; its rows lie in a buffer of their own
-    detection.json       durable: the committed release, its threshold, the anomaly that goes on, what a person accepted
+    detection.json       durable: the committed release, its threshold, the anomaly that goes on, what a person accepted,
+                         and what came of the promise of the detector
+    detector.json        durable: that detector, where the release is judged by the mixture; detection.json has its SHA-256
     drift.state          reference and detector state, rewritten at each health message and at shutdown
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
+from edge_agent.detector_file import decode_detector, encode_detector
 from edge_agent.episodes import RememberedEpisodes
+from edge_agent.judges import MixtureJudge
+from edge_agent.kept_promise import Realised
 from edge_agent.outdated_state import preserve
-from edge_agent.settings import StatePaths
+from edge_agent.settings import DetectionSettings, StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference
-from models.errors import ModelError
+from models.errors import InputError, ModelError
 from models.standardiser import Standardiser
 from models.thresholds import PersonalThreshold
 from protocol.manifest import FeatureSpec
@@ -48,7 +54,9 @@ class Remembered(Struct, frozen=True, kw_only=True):
     on. `drift_since_s` is when the drift that goes on was found, `is_drift_accepted` whether a person called it normal
     (a release that was committed meanwhile still owes a reference: `is_reference_owed`), `accepted` the counter of the
     last `NormalAcceptance` obeyed and `accepting_until_s` what it said (Unix seconds) while its rows are moved, else 0:
-    an old word says nothing of what comes after it, whatever the wall's clock does.
+    an old word says nothing of what comes after it, whatever the wall's clock does. `detector_sha256` is of the file of the
+    committed release's fitted detector, `realised` what came of its promise, `time_scales` what it remembers of the last
+    windows; empty where the release's network judges.
     """
 
     bundle_sha256: str = ""
@@ -60,6 +68,9 @@ class Remembered(Struct, frozen=True, kw_only=True):
     is_reference_owed: bool = False
     accepted: int = 0
     accepting_until_s: float = 0.0
+    detector_sha256: str = ""
+    realised: Realised = field(default_factory=Realised)
+    time_scales: tuple[float, ...] = ()
     fingerprint: str = ""
 
 
@@ -204,6 +215,30 @@ class DetectionMemory:
         """Keep it, durably."""
         content = msgspec.json.encode(replace(remembered, fingerprint=self._fingerprint))
         self._save(self._paths.detection, content)
+
+    def load_detector(self, bundle_sha256: str, settings: DetectionSettings) -> MixtureJudge | None:
+        """The fitted detector of the committed release as it was, or None: fit it anew."""
+        remembered = self.remembered
+        try:
+            content = read_bytes(self._paths.detector)
+            if content is None or hashlib.sha256(content).hexdigest() != remembered.detector_sha256:
+                return None
+            judge = decode_detector(
+                content, self._fingerprint, bundle_sha256, settings.budget, settings.alarm_rules
+            )
+        except (StorageError, InputError) as error:
+            log.warning("detector_refused path=%s error=%s: fitting it anew", self._paths.detector, error)
+            return None
+        judge.scales.resume(remembered.time_scales)
+        return judge
+
+    def save_detector(self, judge: MixtureJudge, bundle_sha256: str, settings: DetectionSettings) -> str:
+        """Keep a fitted detector, durably; returns the SHA-256 to remember it by."""
+        content = encode_detector(
+            judge, self._fingerprint, bundle_sha256, settings.budget, settings.alarm_rules
+        )
+        self._save(self._paths.detector, content)
+        return hashlib.sha256(content).hexdigest()
 
     def load_drift(self, sensors: tuple[str, ...], settings: DriftSettings) -> DriftMonitor | None:
         """The drift monitor as it was saved, or None: it starts with the next reference."""

@@ -111,6 +111,15 @@ class Episodes:
             )
         return RememberedEpisodes(episode=episode, is_told=self._is_told, ended=self._ended)
 
+    @property
+    def windows(self) -> int:
+        """Windows of the anomaly that goes on, the latest included; 0 while none does."""
+        return self._alarm.windows if self._alarm.is_open else 0
+
+    def open_after(self, windows: int) -> None:
+        """Open after so many windows over the threshold from now on."""
+        self._alarm.open_after(windows)
+
     def update(
         self, score: float, threshold: float, window: SourceWindow, release: str
     ) -> Opened | Closed | None:

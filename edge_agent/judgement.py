@@ -14,9 +14,10 @@ class Judged(Struct, frozen=True, kw_only=True):
     """What became of one window that was scored.
 
     Attributes:
-        score: anomaly score, ≥ 0.
+        score: what the threshold is compared with, ≥ 0: the anomaly score, on several time scales where the mixture judges.
         threshold: the one in force.
         latency_us: inference with its score, µs.
+        may_alarm: would windows like this one alarm, if they went on?
         alarm: an alarm that opened or closed with this window.
         episode: the name of the anomaly that opened.
         contributors: the sensors that deviate most, worst first; only when an alarm opened.
@@ -26,6 +27,7 @@ class Judged(Struct, frozen=True, kw_only=True):
     score: float
     threshold: float
     latency_us: float
+    may_alarm: bool = False
     alarm: Opened | Closed | None = None
     episode: str = ""
     contributors: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,17 +70,19 @@ class KeptRows:
 
     Args:
         stores: of this device.
-        depth: windows among which enough over the threshold open an alarm.
+        depth: windows among which an alarm may have begun before it opens.
         accepting_until_s: an acceptance that the power cut short, Unix seconds; 0: none.
 
     Attributes:
+        depth: as above; another judge may need another.
         is_accepting: the disk refused an acceptance, and the next start has to finish it.
     """
 
     def __init__(self, stores: RowStores, *, depth: int, accepting_until_s: float) -> None:
         self._stores = stores
-        self._depth = depth
-        self._held: list[tuple[StandardisedRow, bool]] = []
+        self.depth = depth
+        self._held: deque[tuple[StandardisedRow, bool]] = deque()
+        self._held_over = 0
         self.is_accepting = False
         if accepting_until_s:
             self.accept(accepting_until_s)  # the power went between the word and the deed
@@ -89,12 +92,17 @@ class KeptRows:
         """Rows that wait for somebody to say whether they are normal."""
         return len(self._stores.set_aside)
 
+    @property
+    def learnable(self) -> int:
+        """Rows that may be learnt."""
+        return len(self._stores.buffer)
+
     def keep(self, row: StandardisedRow, *, is_over: bool, is_suspect: bool) -> None:
         """Keep one row.
 
         Args:
             row: standardised.
-            is_over: its score exceeds the threshold: it may be the beginning of an alarm.
+            is_over: its score is one that may be the beginning of an alarm.
             is_suspect: an alarm is open, or drift is under investigation.
         """
         if is_suspect:
@@ -102,10 +110,11 @@ class KeptRows:
             self._append(self._stores.set_aside, row)
         elif self._held or is_over:
             self._held.append((row, is_over))
-            while self._held and (
-                len(self._held) > self._depth or not any(was_over for _, was_over in self._held)
-            ):
-                self._append(self._stores.buffer, self._held.pop(0)[0])
+            self._held_over += is_over
+            while self._held and (len(self._held) > self.depth or not self._held_over):
+                held, was_over = self._held.popleft()
+                self._held_over -= was_over
+                self._append(self._stores.buffer, held)
         else:
             self._append(self._stores.buffer, row)
 
@@ -114,6 +123,7 @@ class KeptRows:
         for held, _ in self._held:
             self._append(self._stores.set_aside, held)
         self._held.clear()
+        self._held_over = 0
 
     def accept(self, until_s: float) -> int:
         """Rows up to `until_s` (Unix seconds) are normal; returns how many that were set aside may be learnt now."""
@@ -146,6 +156,7 @@ class KeptRows:
     def restart(self, rows: list[StandardisedRow]) -> None:
         """Forget every row, because their scale is no more, and begin with these."""
         self._held.clear()
+        self._held_over = 0
         self._stores.buffer.clear()
         self._stores.set_aside.clear()
         for row in rows:

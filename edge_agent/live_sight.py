@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.judges import Judge
 from models.errors import ModelError
-from models.int8_model import WindowModel
 from models.sensors import SensorView
 from models.sight import SightMeter
 
@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 
 
 class LiveSight:
-    """One device's sight under the model and threshold in force.
+    """One device's sight under the judge in force.
 
     Args:
         sensors: what a row speaks of.
@@ -46,7 +46,7 @@ class LiveSight:
         return self._meter.share
 
     def reset(self) -> None:
-        """Another model or threshold is in force."""
+        """Another judge is in force."""
         self._meter.reset()
         self._latest = None
 
@@ -54,8 +54,8 @@ class LiveSight:
         """The latest window (F,), and which of its values are `missing` (F,); one over the threshold is not disturbed."""
         self._latest = None if is_over else (row, missing)
 
-    def probe(self, clock_s: float, model: WindowModel, threshold: float) -> None:
-        """Disturb the latest window if it is time for it and note what the model says."""
+    def probe(self, clock_s: float, judge: Judge) -> None:
+        """Disturb the latest window if it is time for it and note what the judge in force says."""
         if self._latest is None or clock_s < self._due_s:
             return
         (row, missing), self._latest = self._latest, None
@@ -64,4 +64,4 @@ class LiveSight:
             self._meter.aim(self._healthy_rows())
         lacking = None if missing is None else self._sensors.missing_sensors(missing)
         with contextlib.suppress(ModelError):  # the next window will tell
-            self._meter.probe(lambda x: model.infer_and_score(x)[1], row, threshold, missing=lacking)
+            self._meter.probe(judge.probe, row, judge.threshold.value, missing=lacking)

@@ -68,7 +68,13 @@ def foreign_state(paths: StatePaths, columns: FeatureSpec) -> tuple[list[Path], 
     """The files and folders that are about other columns, and how those differ; nothing is changed."""
     foreign: list[Path] = []
     difference = ""
-    for path in (paths.standardiser, paths.commissioning_progress, paths.detection, paths.drift):
+    for path in (
+        paths.standardiser,
+        paths.commissioning_progress,
+        paths.detection,
+        paths.detector,
+        paths.drift,
+    ):
         stamp = _stamp(path)
         if stamp is None:
             continue

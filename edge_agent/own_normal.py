@@ -1,75 +1,74 @@
-"""What this device calls normal: its threshold, its drift reference, and whose word it has for either.
+"""What this device calls normal: who judges it and by what threshold, its drift reference, and whose word it has for either.
 
-A release brings a threshold; a device moves it to its own rows, and fits a drift reference on them, when the release is
-committed: those rows are what the model was trained on. Rows of an alarm, or of a drift that no person has looked into,
-are never among them (`edge_agent.kept_rows`); a release that is committed while such a drift goes on owes its reference
-until the drift is accepted or over, because one of older rows would only find the same drift once more.
+A release brings a network with a threshold, or what its fleet knows; a device makes its own judge of it and of its own
+rows, and fits a drift reference on them, when the release is committed. Rows of an alarm, or of a drift that no person has looked
+into, are never among them (`edge_agent.kept_rows`); a release that is committed while such a drift goes on owes its
+reference until the drift is accepted or over, because one of older rows would only find the same drift once more.
 
 ::
 
-    adopted ─► settle ─┬─ on trial, or known: the threshold alone
-                       └─ else: commit ─► threshold, and reference unless a drift is under investigation
+    adopted ─► settle ─┬─ on trial, or known: the judge alone
+                       └─ else: commit ─► judge, and reference unless a drift is under investigation
     accepted ─► rows may be learnt ─► the reference that was owed
+    at the horizon of what was promised ─┬─ twice as many rows as then ─► another judge of them; the reference stays
+                                         └─ kept, and no drift ─► the promise goes on
 
-Invariants: a model on trial changes nothing that is remembered; the threshold in force is that of the release that runs.
+A judge that is fitted again follows what creeps; the drift reference does not, and so finds it: then nothing is fitted.
+It is fitted again while rows double, and not for ever. Rows over the threshold are never among them, so that
+each fit would see a calmer machine than there is, and would promise a little more than it keeps.
+
+Invariants: a model on trial changes nothing that is remembered; the judge in force is that of the release that runs.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edge_agent.commissioning import StandardisedRow
+from edge_agent.commissioning import Commissioning, StandardisedRow
 from edge_agent.detection_memory import DetectionMemory
+from edge_agent.fitting import (
+    FEWEST_ROWS,
+    MOST_ROWS,
+    Fit,
+    RunningRelease,
+    fit_judge,
+    fit_monitor,
+    network_judge,
+)
+from edge_agent.judges import Judge, MixtureJudge
+from edge_agent.kept_promise import KeptPromise, Realised
 from edge_agent.kept_rows import KeptRows
 from edge_agent.settings import DetectionSettings
-from models.drift.bootstrap import fit_calibrated_reference
-from models.drift.monitor import DriftMonitor, DriftSettings, DriftVerdict
-from models.int8_model import WindowModel
+from models.drift.monitor import DriftSettings, DriftVerdict
 from models.sensors import SensorView
-from models.thresholds import PersonalThreshold, personal_threshold
-from protocol.manifest import Manifest, ThresholdSpec
+from models.thresholds import PersonalThreshold
 from protocol.messages.payloads import NormalAcceptance
 
-__all__ = ["OwnNormal", "RunningRelease", "calm_rows", "fit_monitor", "fit_threshold", "score_rows"]
+__all__ = ["OwnNormal"]
 
 log = logging.getLogger(__name__)
 
 Float = NDArray[np.float32]
-Scores = NDArray[np.float64]
-
-FEWEST_ROWS: Final = 20
-"""Fewer cannot fill the ten bins of a drift reference."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunningRelease:
-    """The release that judges windows now, by `name` too; `is_trial`: it still has to prove itself."""
-
-    name: str
-    manifest: Manifest
-    model: WindowModel
-    bundle_sha256: str
-    is_trial: bool
 
 
 class OwnNormal:
-    """Threshold and drift of one device. One thread.
+    """Judge and drift of one device. One thread.
 
     Args:
         sensors: what a row speaks of.
         settings: limits.
         memory: what survives a restart.
         rows: the rows that may be learnt.
+        scale: in which they are.
         wall: Unix seconds.
 
     Attributes:
-        threshold: the one in force; None while there is no model to have one.
+        judge: the one in force; None while there is no model to judge with.
         is_drifted: the last drift verdict.
     """
 
@@ -79,15 +78,30 @@ class OwnNormal:
         settings: DetectionSettings,
         memory: DetectionMemory,
         rows: KeptRows,
+        scale: Commissioning,
         wall: Callable[[], float],
     ) -> None:
         self._sensors, self._settings, self._memory = sensors, settings, memory
-        self._rows, self._wall = rows, wall
+        self._rows, self._scale, self._wall = rows, scale, wall
+        self._rules = settings.alarm_rules
         self._drift_settings = DriftSettings(run_length=settings.drift_run_length)
         self._drift = memory.load_drift(sensors.watched, self._drift_settings)
         self.is_drifted = self._drift is not None and self._drift.verdict().drifted
-        self.threshold: PersonalThreshold | None = None
+        self.judge: Judge | None = None
+        self._realised = Realised()
         self._note_accepted()
+
+    @property
+    def threshold(self) -> PersonalThreshold | None:
+        """The one in force; None while there is no model to have one."""
+        return self.judge.threshold if self.judge is not None else None
+
+    @property
+    def promise(self) -> KeptPromise | None:
+        """What is promised of false alarms, and what came of it; None where a network judges, which promises nothing."""
+        if not isinstance(self.judge, MixtureJudge):
+            return None
+        return KeptPromise(promise=self.judge.promise, realised=self._realised)
 
     @property
     def is_investigating(self) -> bool:
@@ -98,8 +112,12 @@ class OwnNormal:
         """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
         return self._drift.verdict().score if self._drift is not None else 0.0
 
-    def misfit(self, release: RunningRelease) -> str:
-        """One sentence if most of this machine's windows were anomalies to the release when it was committed; else empty."""
+    def problems(self, release: RunningRelease | None) -> list[str]:
+        """What a person should know of release and promise, a sentence each, or empty."""
+        return [self._misfit(release) if release is not None else "", self._promise_problem()]
+
+    def _misfit(self, release: RunningRelease) -> str:
+        """Were most of this machine's windows anomalies to the release when it was committed?"""
         known, threshold = self._memory.remembered, self.threshold
         if threshold is None or known.bundle_sha256 != release.bundle_sha256:
             return ""
@@ -108,18 +126,30 @@ class OwnNormal:
         name = release.manifest.release
         return f"{name} does not fit this machine: {threshold.fitted_on} of {known.scored} windows usable"
 
+    def _promise_problem(self) -> str:
+        """Should a person see to the promise?"""
+        promise = self.promise
+        if promise is None:
+            return ""
+        if not promise.is_kept:
+            return f"more alarms than promised; if they were false, fedge-agent recommission ({promise.text})"
+        if promise.horizon_left == 0 and self.is_investigating:
+            return (
+                "what was promised of false alarms held until the drift: mend the machine, or call it normal"
+            )
+        return ""
+
     def settle(self, release: RunningRelease) -> DriftVerdict | None:
-        """Find the threshold for a release just adopted, and a reference where it is committed but has none yet.
+        """Find the judge for a release just adopted, and a reference where it is committed but has none yet.
 
         Returns:
             As `commit`.
         """
-        known = self._memory.remembered
-        is_known = known.bundle_sha256 == release.bundle_sha256
-        if is_known and known.threshold is not None and (release.is_trial or self._drift is not None):
-            self.threshold = known.threshold
+        kept = self._kept_judge(release)
+        if kept is not None and (release.is_trial or self._drift is not None):
+            self._put_in_force(kept, replace(self._memory.remembered.realised))
         elif release.is_trial:
-            self.threshold = self._fit_threshold(release, score_rows(release.model, self.recent_rows()))
+            self._put_in_force(self._fit(release).judge, Realised())
         else:
             return self.commit(release)
         return None
@@ -130,20 +160,11 @@ class OwnNormal:
         Returns:
             The verdict of the renewed monitor if drift was reported before: it has ended.
         """
-        rows = self.recent_rows()
-        scores = score_rows(release.model, rows)
-        self.threshold = self._fit_threshold(release, scores)
         is_owed = self.is_investigating
-        self._memory.remember(
-            bundle_sha256=release.bundle_sha256,
-            threshold=self.threshold,
-            scored=len(scores) if self._settings.personal_threshold else 0,
-            is_reference_owed=is_owed,
-        )
+        fit = self._learn(release, is_reference_owed=is_owed)
         if is_owed:
             return None
-        calm = calm_rows(release.manifest.threshold, scores)
-        monitor = fit_monitor(self._sensors, rows[calm], scores[calm], self._drift_settings)
+        monitor = fit_monitor(self._sensors, fit, self._drift_settings)
         if monitor is None:  # the old reference, if any, stays
             return None
         self._drift = monitor
@@ -152,6 +173,26 @@ class OwnNormal:
             return None
         self._note_drift(is_drifted=False)
         return monitor.verdict()
+
+    def note(self, alarm_windows: int) -> None:
+        """A window was judged; so many windows the alarm has that it is in, 0 outside one."""
+        self._realised.note(alarm_windows, self._rules)
+
+    def keep_promise(self, release: RunningRelease) -> bool:
+        """Between alarms: at the horizon of a committed release's promise, learn anew or go on; returns whether another judge is in force."""
+        judge = self.judge
+        if release.prior is None or self.is_investigating:
+            return False
+        if isinstance(judge, MixtureJudge) and self._realised.elapsed < judge.promise.horizon_windows:
+            return False  # nearly always
+        promise = self.promise
+        fitted_on = promise.promise.fitted_on if promise is not None else FEWEST_ROWS
+        if min(self._rows.learnable, MOST_ROWS) >= 2 * fitted_on:
+            self._learn(release, is_reference_owed=self._memory.remembered.is_reference_owed)
+            return True
+        if promise is not None and promise.is_kept:
+            self._realised.elapsed = 0
+        return False
 
     def accept(self, acceptance: NormalAcceptance, release: RunningRelease | None) -> DriftVerdict | None:
         """Windows set aside until then are normal, says a person: they may be learnt.
@@ -172,17 +213,22 @@ class OwnNormal:
         moved = self._rows.accept(acceptance.until_s)
         self._note_accepted()
         log.info("normal_accepted counter=%d windows=%d", acceptance.counter, moved)
-        is_due = known.is_reference_owed and not self.is_investigating
-        return self.commit(release) if is_due and release is not None and not release.is_trial else None
+        if release is None or release.is_trial or self.is_investigating:
+            return None
+        if known.is_reference_owed:
+            return self.commit(release)
+        if moved and release.prior is not None:  # a person's word is worth as much as twice the rows
+            self._learn(release, is_reference_owed=False)
+        return None
 
     def begin_anew(self, rows: list[StandardisedRow], release: RunningRelease | None) -> None:
         """The scale is another: what was learnt in the one before means nothing; these rows, oldest first, are normal."""
         self._rows.restart(rows)
         # If drift was reported, the monitor that begins now says with its first window that it has ended.
         was_drifted, self.is_drifted, self._drift = self.is_drifted, False, None
-        self._memory.remember(drift_since_s=0.0, is_drift_accepted=False)
+        self._memory.remember(drift_since_s=0.0, is_drift_accepted=False, detector_sha256="")
         if release is not None and release.is_trial:
-            self.threshold = self._fit_threshold(release, score_rows(release.model, self.recent_rows()))
+            self._put_in_force(self._fit(release).judge, Realised())
         elif release is not None:
             self.commit(release)
         self.is_drifted = was_drifted and self._drift is not None
@@ -208,6 +254,13 @@ class OwnNormal:
         if self._drift is not None:
             self._memory.save_drift(self._drift)
 
+    @property
+    def remembered(self) -> dict[str, object]:
+        """What of the committed release's judge shall survive a kill now."""
+        if not isinstance(self.judge, MixtureJudge):
+            return {}
+        return {"realised": replace(self._realised), "time_scales": self.judge.scales.state}
+
     def recent_rows(self) -> Float:
         """The newest rows (n, F) that may be learnt, as many as make a reference."""
         return self._rows.newest(self._settings.reference_windows)
@@ -220,37 +273,41 @@ class OwnNormal:
         if not self._rows.is_accepting:
             self._memory.remember(accepting_until_s=0.0)
 
-    def _fit_threshold(self, release: RunningRelease, scores: Scores) -> PersonalThreshold:
-        spec = release.manifest.threshold
-        return fit_threshold(spec, scores, is_personal=self._settings.personal_threshold)
+    def _kept_judge(self, release: RunningRelease) -> Judge | None:
+        """The judge of a release that was committed here, as it was; None: fit one."""
+        known = self._memory.remembered
+        if known.bundle_sha256 != release.bundle_sha256 or known.threshold is None:
+            return None
+        if known.detector_sha256:
+            return self._memory.load_detector(release.bundle_sha256, self._settings)
+        return network_judge(release, known.threshold, self._settings)
 
+    def _fit(self, release: RunningRelease) -> Fit:
+        rows = self.recent_rows() if release.prior is None else self._rows.newest(MOST_ROWS)
+        return fit_judge(release, rows, self._scale.units, self._settings)
 
-def score_rows(model: WindowModel, rows: Float) -> Scores:
-    """The score (n,) of each standardised row (n, F)."""
-    return np.array([model.infer_and_score(row)[1] for row in rows], np.float64)
+    def _learn(self, release: RunningRelease, *, is_reference_owed: bool) -> Fit:
+        """Fit a committed release's judge on the newest rows, and remember it; what came of the promise before is told."""
+        if (before := self.promise) is not None and before.realised.windows:
+            log.info("promise_ended %s", before.text)
+        if release.prior is not None:
+            self._scale.take_fleet_scale(release.prior.scale)
+        fit = self._fit(release)
+        judge = fit.judge
+        self._put_in_force(judge, Realised())
+        self._memory.remember(
+            bundle_sha256=release.bundle_sha256,
+            threshold=judge.threshold,
+            scored=fit.scored,
+            is_reference_owed=is_reference_owed,
+            detector_sha256=self._memory.save_detector(judge, release.bundle_sha256, self._settings)
+            if isinstance(judge, MixtureJudge)
+            else "",
+            realised=Realised(),
+            time_scales=(),
+        )
+        return fit
 
-
-def fit_threshold(spec: ThresholdSpec, scores: Scores, *, is_personal: bool) -> PersonalThreshold:
-    """The release's threshold, moved to this device's own scores (n,) where `is_personal`."""
-    usable = scores[np.isfinite(scores) & (scores <= spec.score * spec.personal_maximum)]
-    return personal_threshold(spec, usable if is_personal else usable[:0])
-
-
-def calm_rows(spec: ThresholdSpec, scores: Scores) -> NDArray[np.bool_]:
-    """Which rows (n,) may become this device's normal: not those that are anomalies under the new model itself."""
-    calm = scores <= spec.score * spec.personal_maximum
-    if np.count_nonzero(calm) < max(FEWEST_ROWS, len(scores) // 2):
-        calm = np.isfinite(scores)
-    return np.asarray(calm)
-
-
-def fit_monitor(
-    sensors: SensorView, rows: Float, scores: Scores, settings: DriftSettings
-) -> DriftMonitor | None:
-    """A drift monitor whose normal are rows (n, F) with their scores; None where they are too few."""
-    if len(rows) < FEWEST_ROWS:
-        return None
-    # A fixed seed: the same windows give the same thresholds, on every device and after a restart.
-    random = np.random.default_rng(0)
-    reference = fit_calibrated_reference(sensors.watch(rows), scores, settings, rng=random)
-    return DriftMonitor(reference, settings, sensors=sensors.watched)
+    def _put_in_force(self, judge: Judge, realised: Realised) -> None:
+        self.judge, self._realised = judge, realised
+        self._rows.depth = judge.builds_up_windows

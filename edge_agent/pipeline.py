@@ -1,4 +1,4 @@
-"""From a window to a decision: features → this machine's scale → int8 model → score → alarm and drift.
+"""From a window to a decision: features → this machine's scale → judge → alarm and drift.
 
 Decisions only: no clock but those handed in, no network, no disk (memory and stores are handed in). One
 window at a time, one thread. A window that cannot be judged is an `Unjudged`, never an exception: sensors fail, and
@@ -7,9 +7,9 @@ watching goes on.
 ::
 
     window ─► features ─┬─ the first, and when asked: `Commissioning` finds the scale
-                        └─► standardise ─► gaps filled ─► Int8Model ─► score ─┬─► Episodes ─► Opened | Closed
-                                 │  (nothing missing)      ▲                  └─► DriftMonitor ─► drifted | recovered
-                                 └─► `KeptRows`            └─ now and then the latest window, disturbed ─► sight
+                        └─► standardise ─► gaps filled ─► `Judge` ─┬─ statistic ─► Episodes ─► Opened | Closed
+                                 │  (nothing missing)   ▲       └─ score ─► DriftMonitor ─► drifted | recovered
+                                 └─► `KeptRows`         └─ now and then the latest window, disturbed ─► sight
 
 Invariants: an anomaly opens once and ends once, also across a restart; what was not measured is never kept; a model on
 trial touches neither the drift monitor nor what is remembered, so that a rollback returns to exactly what was; a commit
@@ -31,21 +31,24 @@ from numpy.typing import NDArray
 from edge_agent.commissioning import Commissioning, StandardisedRow
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.episodes import Episodes
+from edge_agent.fitting import RunningRelease
 from edge_agent.gaps import Gaps
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.judges import Judge
 from edge_agent.kept_rows import KeptRows, RowStores
 from edge_agent.live_sight import LiveSight
-from edge_agent.own_normal import OwnNormal, RunningRelease
+from edge_agent.own_normal import OwnNormal
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.port import SourceWindow
 from models.architecture import Kind
 from models.columns import describe_difference
+from models.detection.prior import FleetPrior
 from models.drift.monitor import DriftVerdict
 from models.errors import FeatureError, ModelError
 from models.features import make_extractor
 from models.int8_model import Int8Model, WindowModel
 from models.sensors import SensorView
-from models.thresholds import Opened, PersonalThreshold
+from models.thresholds import Closed, Opened
 from protocol.manifest import FeatureSpec, Manifest
 from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, NormalAcceptance
 
@@ -62,7 +65,7 @@ class Pipeline:
     Attributes:
         commissioning: this machine's own scale.
         standardise: raw features (F,) in that scale.
-        normal: what this device calls normal: threshold and drift.
+        normal: what this device calls normal: judge and drift.
     """
 
     def __init__(
@@ -74,9 +77,7 @@ class Pipeline:
         stores: RowStores,
         clock: Callable[[], float],
         wall: Callable[[], float],
-        open_model: Callable[[bytes, Kind, str], WindowModel] = lambda content, kind, _: Int8Model(
-            content, kind
-        ),
+        open_model: Callable[[bytes, Kind, str], WindowModel] = lambda data, kind, _: Int8Model(data, kind),
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         """Continue from what is remembered.
@@ -107,7 +108,7 @@ class Pipeline:
             accepting_until_s=memory.remembered.accepting_until_s,
         )
         self._running: RunningRelease | None = None
-        self.normal = OwnNormal(self._sensors, settings, memory, self._rows, wall)
+        self.normal = OwnNormal(self._sensors, settings, memory, self._rows, self.commissioning, wall)
         if self.commissioning.is_complete:  # in an earlier process, which did not come to take it up
             self._take_up_scale(self.commissioning.fitted_rows())
         self._episodes = Episodes(settings, memory.remembered.episodes, new_id)
@@ -133,22 +134,12 @@ class Pipeline:
     @property
     def is_watching(self) -> bool:
         """Is there all that a window needs to be judged?"""
-        return self._running is not None and self.normal.threshold is not None
+        return self._running is not None and self.normal.judge is not None
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Sensors that have delivered nothing usable for some windows now."""
         return self._gaps.missing
-
-    @property
-    def threshold(self) -> PersonalThreshold | None:
-        """The one in force; None while there is no model to have one."""
-        return self.normal.threshold
-
-    @property
-    def is_drifted(self) -> bool:
-        """The last drift verdict."""
-        return self.normal.is_drifted
 
     @property
     def sight(self) -> float | None:
@@ -167,16 +158,21 @@ class Pipeline:
 
     def problems(self) -> list[str]:
         """What a person should know of release, threshold and scale, the gravest first."""
-        does_not_fit = self.normal.misfit(self._running) if self._running is not None else ""
-        scale = self.commissioning.problems()
+        normal = self.normal.problems(self._running)
         # Of a device that commissions it is said anyway.
         gaps = self._gaps.problem if self.is_commissioned else ""
-        return [text for text in (self._misfit, does_not_fit, *scale, gaps) if text]
+        return [text for text in (self._misfit, *normal, *self.commissioning.problems(), gaps) if text]
 
     def adopt(
-        self, manifest: Manifest, int8_model: bytes, *, bundle_sha256: str, is_trial: bool
+        self,
+        manifest: Manifest,
+        int8_model: bytes,
+        *,
+        bundle_sha256: str,
+        is_trial: bool,
+        prior: FleetPrior | None = None,
     ) -> DriftVerdict | None:
-        """Score with this release from the next window on.
+        """Judge by this release from the next window on; with a `prior`, by the mixture.
 
         Returns:
             As `commit`, where the release is committed already and was not known here.
@@ -195,15 +191,19 @@ class Pipeline:
         model = self._open_model(int8_model, manifest.model.kind, bundle_sha256)
         if self._running is not None or self._episodes.release not in {"", manifest.release}:
             self._end_episode()
-        self._renew_estimates()
         self._running = running = RunningRelease(
             name=manifest.release,
             manifest=manifest,
             model=model,
             bundle_sha256=bundle_sha256,
             is_trial=is_trial,
+            prior=prior,
         )
-        return self.normal.settle(running) if self.is_commissioned else None
+        if not self.is_commissioned:
+            return None
+        recovered = self.normal.settle(running)
+        self._renew_estimates()
+        return recovered
 
     def commit(self) -> DriftVerdict | None:
         """The release has proved itself: its normal becomes this device's normal.
@@ -216,14 +216,15 @@ class Pipeline:
         self._running = running = dataclasses.replace(self._running, is_trial=False)
         if not self.is_commissioned:
             return None
+        recovered = self.normal.commit(running)
         self._renew_estimates()
-        return self.normal.commit(running)
+        return recovered
 
     def retire(self) -> None:
         """There is no release any more: a first one was undone. Windows are kept for commissioning, not judged."""
         self._end_episode()
+        self._running = self.normal.judge = None
         self._renew_estimates()
-        self._running = self.normal.threshold = None
         self._misfit = ""
 
     def accept_normal(self, acceptance: NormalAcceptance) -> DriftVerdict | None:
@@ -276,7 +277,7 @@ class Pipeline:
     def save(self) -> None:
         """Let the drift monitor's state, and how far an anomaly is, survive a restart."""
         self.normal.save()
-        self._remember_episodes()
+        self._remember()
 
     def flush(self) -> None:
         """Hand rows to the kernel; raises StorageError where the disk refuses."""
@@ -287,8 +288,8 @@ class Pipeline:
 
         By the device's clock and not the machine's: what a probe costs is the device's time.
         """
-        if self._running is not None and self.normal.threshold is not None:
-            self._sight.probe(clock_s, self._running.model, self.normal.threshold.value)
+        if self._running is not None and self.normal.judge is not None:
+            self._sight.probe(clock_s, self.normal.judge)
 
     def take_untold(self) -> list[AnomalyEvent | AnomalyClosed]:
         """What of anomalies is still to be told: ends, and what an earlier process did not come to tell."""
@@ -297,44 +298,46 @@ class Pipeline:
     def told(self) -> None:
         """Everything taken from here is in the outbox."""
         if self._episodes.told():
-            self._remember_episodes()
+            self._remember()
 
     def _judge(
         self, window: SourceWindow, row: Float, missing: NDArray[np.bool_] | None
     ) -> Judged | Unjudged:
-        running, in_force = self._running, self.normal.threshold
-        if running is None or in_force is None:
+        running, judge = self._running, self.normal.judge
+        if running is None or judge is None:
             return Unjudged()
         started = self._clock()
         try:
-            output, score = running.model.infer_and_score(row)
+            statistic, score = judge.judge(row)
         except ModelError as error:
             return Unjudged(error=f"inference failed: {error}", is_model_error=True)
         latency_us = (self._clock() - started) * 1e6
-        if not math.isfinite(score):
-            return Unjudged(error=f"inference failed: the score is {score}", is_model_error=True)
-        threshold = in_force.value
-        alarm = self._episodes.update(score, threshold, window, running.name)
-        self._sight.see(row, missing, is_over=not score <= threshold)
+        if not math.isfinite(statistic):
+            return Unjudged(error=f"inference failed: the score is {statistic}", is_model_error=True)
+        threshold = judge.threshold.value
+        alarm = self._episodes.update(statistic, threshold, window, running.name)
+        self.normal.note(alarm.windows if isinstance(alarm, Closed) else self._episodes.windows)
+        self._sight.see(row, missing, is_over=not statistic <= threshold)
         drift = None if running.is_trial else self._watch_drift(row, score, missing, running)
-        if alarm is None:
-            return Judged(score=score, threshold=threshold, latency_us=latency_us, drift=drift)
-        self._remember_episodes()
-        is_blamable = isinstance(alarm, Opened) and output.shape == row.shape
+        is_opening = isinstance(alarm, Opened)
+        if alarm is not None:
+            self._remember()
+        elif not (running.is_trial or self._episodes.is_open) and self.normal.keep_promise(running):
+            self._renew_estimates()
         return Judged(
-            score=score,
+            score=statistic,
             threshold=threshold,
             latency_us=latency_us,
+            may_alarm=judge.may_alarm(score),
             alarm=alarm,
-            episode=self._episodes.id,
-            contributors=self._blame(row, output, missing) if is_blamable else (),
+            episode=self._episodes.id if is_opening else "",
+            contributors=self._blame(judge, row, missing) if is_opening else (),
             drift=drift,
         )
 
-    def _blame(self, row: Float, output: Float, missing: NDArray[np.bool_] | None) -> tuple[str, ...]:
-        # An estimate is nobody's fault.
-        expected = row if missing is None else np.where(missing, output, row)
-        return self._sensors.blame(expected, output, _CONTRIBUTORS)
+    def _blame(self, judge: Judge, row: Float, missing: NDArray[np.bool_] | None) -> tuple[str, ...]:
+        parts = judge.blame(row, missing)
+        return () if parts is None else self._sensors.blame(parts, _CONTRIBUTORS)
 
     def _watch_drift(
         self, row: Float, score: float, missing: NDArray[np.bool_] | None, running: RunningRelease
@@ -368,7 +371,7 @@ class Pipeline:
         judged = judgement if isinstance(judgement, Judged) else None
         self._rows.keep(
             (row, window.observed_at_s, self._wall()),
-            is_over=judged is not None and judged.is_over,
+            is_over=judged is not None and judged.may_alarm,
             # Of the window that ends an alarm, too, nobody knows what it is.
             is_suspect=self._episodes.is_open
             or self.normal.is_investigating
@@ -378,12 +381,17 @@ class Pipeline:
     def _end_episode(self) -> None:
         """Another model is another opinion: what it calls an anomaly is a new one."""
         self._episodes.end()
-        self._remember_episodes()
+        self._remember()
 
     def _renew_estimates(self) -> None:
-        """Rows, model or threshold are others now."""
+        """Rows or judge are others now."""
         self._sight.reset()
         self._gaps.forget()
+        if self.normal.judge is not None:
+            self._episodes.open_after(self.normal.judge.opens_after_windows)
 
-    def _remember_episodes(self) -> None:
-        self._memory.remember(episodes=self._episodes.remembered)
+    def _remember(self) -> None:
+        # Of a model on trial nothing but its alarms is.
+        running = self._running
+        judge = {} if running is None or running.is_trial else self.normal.remembered
+        self._memory.remember(episodes=self._episodes.remembered, **judge)

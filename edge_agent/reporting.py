@@ -108,7 +108,7 @@ class StatusReporter:
         commissioning = pipeline.commissioning
         readings = Readings(
             drift_score=pipeline.normal.drift_score(),
-            drifted=pipeline.is_drifted,
+            drifted=pipeline.normal.is_drifted,
             outbox_events=len(self._outbox),
             buffered_windows=len(self._buffer),
             training_run=self._learner.run_id,
@@ -144,7 +144,7 @@ class StatusReporter:
             self._failing.add(event)
 
     def _status(self, vitals: Vitals, clock_s: float, wall_s: float) -> Status:
-        identity, threshold = self._identity, self._pipeline.threshold
+        identity, threshold = self._identity, self._pipeline.normal.threshold
         return Status(
             device=identity.device,
             tenant=identity.tenant,

@@ -17,6 +17,8 @@ from msgspec import Meta, Struct, field
 
 from edge_agent.privacy.budget import ChargeLimits
 from edge_agent.sources.settings import Seconds, SourceSettings
+from models.detection.openings import AlarmRules
+from models.detection.promise import AlarmBudget
 from protocol.errors import TopicError
 from protocol.names import check_name
 from runtime.settings import load_settings
@@ -119,13 +121,15 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Where commissioning ends even if the estimates have not settled; the scale is then provisional. None: four times the fewest."""
     period_s: Annotated[float, Meta(gt=0)] | None = None
     """A cycle that the machine repeats (a shift, a day), on its own clock: commissioning sees at least one whole."""
+    budget: AlarmBudget = AlarmBudget()
+    """How many false alarms are allowed; where a release is judged by the mixture, everything else follows from it."""
     opens_after_windows: Annotated[int, Meta(ge=1, le=100)] = 2
-    """Windows over the threshold, among the last this many + 1, that open an alarm: one spike is not an anomaly."""
+    """Windows over the threshold, among the last this many + 1, that open an alarm: one spike is not an anomaly. For releases of detector "network"."""
     closes_after_windows: Positive = 5
     """Windows in a row below `closes_below_share` × threshold that close it."""
     closes_below_share: Annotated[float, Meta(gt=0, le=1)] = 0.9
     personal_threshold: bool = True
-    """Move the fleet's threshold to this device's own healthy quantile, within the manifest's clamp."""
+    """Move the fleet's threshold to this device's own healthy quantile, within the manifest's clamp. For releases of detector "network"."""
     reference_windows: Annotated[int, Meta(ge=20, le=100_000)] = 120
     """Newest buffered windows that become the new normal when a new version is committed."""
     drift_run_length: Annotated[float, Meta(ge=100)] = 20_000.0
@@ -134,6 +138,13 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Windows in a row that could not be judged: what is shorter is a plug that somebody pushes in again."""
     sight_probes_per_minute: Annotated[float, Meta(gt=0, le=600)] = 10.0
     """Wall clock: 200 probes, a share known within 7 points, take twenty minutes and some 5 ms of inference."""
+
+    @property
+    def alarm_rules(self) -> AlarmRules:
+        """When an alarm closes, as the openings curve plays it."""
+        return AlarmRules(
+            closes_after_windows=self.closes_after_windows, closes_below_share=self.closes_below_share
+        )
 
     @property
     def longest_commissioning(self) -> int:
@@ -234,6 +245,7 @@ class StatePaths:
         self.enrolment = root / "enrolment.json"
         self.standardiser = root / "standardiser.json"
         self.detection = root / "detection.json"
+        self.detector = root / "detector.json"
         self.drift = root / "drift.state"
         self.bundles = root / "bundles"
         self.install_journal = root / "install.json"

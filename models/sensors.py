@@ -6,7 +6,7 @@ sample 37 of it. A drift monitor of one histogram a value would need that many t
 
     row (F,) = samples x channels ─┬─ one mean and deviation a channel ──► standardised row (F,)
                                    ├─ level and log spread a channel ────► drift monitor
-                                   ├─ squared error a channel ───────────► contributors
+                                   ├─ part in the score a channel ───────► contributors
                                    └─ any sample that is NaN ────────────► missing
 
 Invariants: everything keeps the order of `FeatureSpec.names`; nothing here has state.
@@ -122,7 +122,7 @@ class SensorView:
         watched.reshape(-1, len(self.names))[:, self.missing_sensors(missing)] = np.nan
         return watched
 
-    def blame(self, row: Float, output: Float, count: int) -> tuple[str, ...]:
-        """Names of the `count` sensors that a reconstruction (F,) misses most in a row (F,), worst first."""
-        errors = np.square(output - row).reshape(self._samples, len(self.names)).sum(axis=0)
-        return tuple(self.names[i] for i in np.argsort(-errors, kind="stable")[:count])
+    def blame(self, parts: Float, count: int) -> tuple[str, ...]:
+        """Names of the `count` sensors whose values have the largest parts (F,) in a score, worst first."""
+        sums = parts.reshape(self._samples, len(self.names)).sum(axis=0)
+        return tuple(self.names[i] for i in np.argsort(-sums, kind="stable")[:count])

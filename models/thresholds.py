@@ -126,6 +126,11 @@ class AlarmState:
         self.is_open, self._calm = True, 0
         self.windows, self.windows_over, self.peak_score = windows, windows_over, peak_score
 
+    def open_after(self, windows: int) -> None:
+        """Open after another number of `windows` from now on; an anomaly that goes on goes on."""
+        if windows != self._opens_after:
+            self._opens_after, self._recent = windows, deque(maxlen=windows + 1)
+
     def reset(self) -> None:
         """Forget everything, e.g. after a new release went live."""
         self.is_open = False

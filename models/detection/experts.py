@@ -46,7 +46,10 @@ _EXCEEDANCES: Final = 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Form:
-    """A fitted score: `matrix` (F, F) about `centre` (F,), how it is looked at in time, and the device's `own_weight` in it."""
+    """A fitted score: `matrix` (F, F) about `centre` (F,), how it is looked at in time, and the device's `own_weight` in it.
+
+    `held_out` (n,) is what each window that it was fitted on scores by a fit of the others, `typical` their middle.
+    """
 
     matrix: Floats
     centre: Floats
@@ -54,6 +57,7 @@ class Form:
     averages: tuple[int, ...]
     typical: float
     own_weight: float
+    held_out: Floats
 
     def make_time_scales(self) -> TimeScales:
         """What turns scores into the statistic, from nothing seen."""
@@ -101,6 +105,7 @@ def fit_form(
         averages=averages,
         typical=typical,
         own_weight=weight,
+        held_out=together,
     )
 
 

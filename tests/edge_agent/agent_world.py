@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
+from models.detection.prior import FleetPrior
 from models.drift.reference import fit_reference
 from models.features import passthrough_spec
 from models.int8_model import Int8Model
@@ -45,7 +46,7 @@ def int8_model() -> bytes:
     return (GOLDEN / "autoencoder.int8.tflite").read_bytes()
 
 
-def make_bundle(version: int = 1, *, threshold: float = 4.0) -> bytes:
+def make_bundle(version: int = 1, *, threshold: float = 4.0, prior: FleetPrior | None = None) -> bytes:
     rows = healthy(200, seed=1)
     model = Int8Model(int8_model())
     scores = np.array([model.infer_and_score(row)[1] for row in rows])
@@ -55,6 +56,7 @@ def make_bundle(version: int = 1, *, threshold: float = 4.0) -> bytes:
         parameters=initial_parameters(ARCHITECTURE, 3),
         reference=fit_reference(rows, scores),
         golden=make_golden_vectors(model, FEATURES),
+        prior=prior,
     )
     manifest = Manifest(
         family=FAMILY,
@@ -63,6 +65,7 @@ def make_bundle(version: int = 1, *, threshold: float = 4.0) -> bytes:
         model=ARCHITECTURE.to_manifest(),
         features=SPEC,
         threshold=ThresholdSpec(score=threshold, quantile=0.99, margin=1.1, fitted_on=100),
+        detector="network" if prior is None else "mixture",
         files=entries_for(files),
     )
     return pack_bundle(manifest, files, RELEASE_KEY)

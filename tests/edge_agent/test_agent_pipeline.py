@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from agent_world import ARCHITECTURE, SPEC, faulty, healthy, int8_model, make_bu
 
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.judgement import Judged, Unjudged
+from edge_agent.judges import NetworkJudge
 from edge_agent.kept_rows import open_stores
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
+from models.detection.prior import FleetPrior
 from models.drift.monitor import DriftVerdict
 from models.errors import ModelFormatError
 from models.standardiser import Standardiser
@@ -36,7 +37,7 @@ class Device:
     def __init__(
         self, directory: Path, settings: DetectionSettings = SETTINGS, spec: FeatureSpec = SPEC
     ) -> None:
-        self.directory = directory
+        self.directory, self.settings = directory, settings
         self.paths = StatePaths(directory)
         self.index = 0
         self.stores = open_stores(self.paths, spec, BufferSettings())
@@ -58,10 +59,16 @@ class Device:
         return self.pipeline.accept_normal(NormalAcceptance(counter=counter, until_s=self._wall()))
 
     def adopt(
-        self, sha256: str = V1, *, version: int = 1, threshold: float = 4.0, is_trial: bool = False
+        self,
+        sha256: str = V1,
+        *,
+        version: int = 1,
+        threshold: float = 4.0,
+        is_trial: bool = False,
+        prior: FleetPrior | None = None,
     ) -> None:
-        manifest = manifest_of(make_bundle(version, threshold=threshold))
-        self.pipeline.adopt(manifest, int8_model(), bundle_sha256=sha256, is_trial=is_trial)
+        manifest = manifest_of(make_bundle(version, threshold=threshold, prior=prior))
+        self.pipeline.adopt(manifest, int8_model(), bundle_sha256=sha256, is_trial=is_trial, prior=prior)
 
     @property
     def kept(self) -> int:
@@ -79,7 +86,7 @@ class Device:
 
     def restart(self) -> Device:
         self.stores.flush()
-        again = Device(self.directory)
+        again = Device(self.directory, self.settings)
         again.index = self.index
         return again
 
@@ -159,17 +166,17 @@ def test_drift_is_told_once_when_it_begins_and_continues_over_a_restart(device: 
     device.pipeline.save()
     again = device.restart()
     again.adopt()
-    assert again.pipeline.is_drifted
+    assert again.pipeline.normal.is_drifted
     assert all(j.drift is None for j in again.watch(healthy(50, 4) + 1.5) if isinstance(j, Judged))
 
 
 def test_a_commit_makes_the_newest_windows_the_new_normal(device: Device) -> None:
     device.watch(healthy(200))
     device.watch(healthy(200, 3) * 0.5 + 0.8)
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     device.adopt(V2, version=2, is_trial=True)
     device.watch(healthy(10, 4) * 0.5 + 0.8)
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     device.accept()
     recovered = device.pipeline.commit()
     assert recovered is not None
@@ -181,24 +188,24 @@ def test_a_commit_makes_the_newest_windows_the_new_normal(device: Device) -> Non
 def test_a_release_committed_while_the_agent_was_down_ends_the_drift_too(device: Device) -> None:
     device.watch(healthy(200))
     device.watch(healthy(200, 3) * 0.5 + 0.8)
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     device.accept()
     device.pipeline.save()
     again = device.restart()
     manifest = manifest_of(make_bundle(2))
     recovered = again.pipeline.adopt(manifest, int8_model(), bundle_sha256=V2, is_trial=False)
     assert recovered is not None
-    assert not again.pipeline.is_drifted
+    assert not again.pipeline.normal.is_drifted
 
 
 def test_a_trial_that_is_rolled_back_leaves_threshold_and_drift_as_they_were(device: Device) -> None:
     device.watch(healthy(200))
-    threshold, score = device.pipeline.threshold, device.pipeline.normal.drift_score()
+    threshold, score = device.pipeline.normal.threshold, device.pipeline.normal.drift_score()
     device.adopt(V2, version=2, threshold=0.5, is_trial=True)
-    assert device.pipeline.threshold != threshold
+    assert device.pipeline.normal.threshold != threshold
     device.watch(faulty(20))
     device.adopt(V1)
-    assert device.pipeline.threshold == threshold
+    assert device.pipeline.normal.threshold == threshold
     assert device.pipeline.normal.drift_score() == score
 
 
@@ -213,19 +220,19 @@ def test_another_model_starts_with_a_closed_alarm(device: Device) -> None:
 
 def test_a_committed_threshold_is_remembered_and_not_fitted_again_on_an_anomaly(device: Device) -> None:
     device.watch(healthy(200))
-    threshold = device.pipeline.threshold
+    threshold = device.pipeline.normal.threshold
     device.watch(faulty(60))
     again = device.restart()
     again.adopt()
-    assert again.pipeline.threshold == threshold
+    assert again.pipeline.normal.threshold == threshold
 
 
 def test_the_published_threshold_stands_where_a_personal_one_is_not_wanted(tmp_path: Path) -> None:
     device = Device(tmp_path, DetectionSettings(commissioning_windows=60, personal_threshold=False))
     device.adopt(threshold=4.0)
     device.watch(healthy(100))
-    assert device.pipeline.threshold is not None
-    assert device.pipeline.threshold.value == 4.0
+    assert device.pipeline.normal.threshold is not None
+    assert device.pipeline.normal.threshold.value == 4.0
 
 
 def test_commissioning_before_a_release_is_not_lost(tmp_path: Path) -> None:
@@ -259,9 +266,9 @@ def test_a_score_that_is_no_number_is_the_models_fault(device: Device, score: fl
         def infer_and_score(self, x: np.ndarray) -> tuple[np.ndarray, float]:
             return x, score
 
-    running = device.pipeline._running
-    assert running is not None
-    device.pipeline._running = dataclasses.replace(running, model=Sick())  # type: ignore[assignment] # a model that LiteRT would not make
+    threshold = device.pipeline.normal.threshold
+    assert threshold is not None
+    device.pipeline.normal.judge = NetworkJudge(Sick(), threshold, opens_after_windows=2)
     (unjudged,) = device.watch(healthy(1))
     assert isinstance(unjudged, Unjudged)
     assert unjudged.is_model_error
@@ -280,7 +287,7 @@ def test_a_damaged_file_is_told_and_replaced(
     again.watch(healthy(70, 2))
     assert isinstance(again.watch(healthy(1, 3))[0], Judged)
     assert content == b"{}" or "unreadable" in caplog.text
-    assert again.pipeline.threshold is not None
+    assert again.pipeline.normal.threshold is not None
 
 
 def test_a_scale_of_another_machine_is_refused(device: Device, caplog: pytest.LogCaptureFixture) -> None:

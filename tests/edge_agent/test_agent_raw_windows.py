@@ -117,7 +117,7 @@ def test_a_healthy_machine_is_judged_window_by_window_without_an_alarm(device: D
     judged = device.watch(vibration(500, 3))
     assert all(isinstance(j, Judged) for j in judged)
     assert opened(judged) == []
-    assert not device.pipeline.is_drifted
+    assert not device.pipeline.normal.is_drifted
 
 
 def test_a_fault_that_only_the_waveform_shows_raises_an_alarm_at_once(device: Device) -> None:

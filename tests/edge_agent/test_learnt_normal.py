@@ -240,7 +240,7 @@ def test_no_window_of_a_lasting_fault_is_learnt(device: Device, tmp_path: Path) 
     well.adopt()
     well.watch(healthy(200))
     well.pipeline.commit()
-    assert device.pipeline.threshold == well.pipeline.threshold
+    assert device.pipeline.normal.threshold == well.pipeline.normal.threshold
 
 
 def test_what_was_set_aside_may_be_learnt_once_a_person_has_called_it_normal(device: Device) -> None:
@@ -259,17 +259,17 @@ def test_what_was_set_aside_may_be_learnt_once_a_person_has_called_it_normal(dev
 def test_drift_nobody_has_looked_into_is_neither_learnt_nor_made_the_new_normal(device: Device) -> None:
     device.watch(healthy(200))
     device.watch(healthy(200, 3) * 0.5 + 0.8)
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     assert device.pipeline.set_aside_windows > 150
     device.adopt(V2, version=2, is_trial=True)
     assert device.pipeline.commit() is None
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     device.pipeline.save()
     again = device.restart()
     again.adopt(V2, version=2)
     recovered = again.accept()
     assert recovered is not None, "the release that was committed meanwhile gets the reference it was owed"
-    assert not again.pipeline.is_drifted
+    assert not again.pipeline.normal.is_drifted
     assert not any(j.drift for j in judged(again.watch(healthy(200, 5) * 0.5 + 0.8)))
 
 
@@ -290,9 +290,9 @@ def test_once_drift_is_accepted_its_later_windows_are_learnt_as_they_come(device
 def test_drift_that_passes_by_itself_leaves_only_its_own_windows_aside(device: Device) -> None:
     device.watch(healthy(200))
     device.watch(healthy(100, 3) + np.array([0, 0, 0, 0, 0, 1.2], np.float32))
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     device.watch(healthy(400, 4))
-    assert not device.pipeline.is_drifted
+    assert not device.pipeline.normal.is_drifted
     waiting, kept = device.pipeline.set_aside_windows, len(device.buffer)
     device.watch(0.5 * healthy(20, 5))
     assert (device.pipeline.set_aside_windows, len(device.buffer)) == (waiting, kept + 20)
@@ -335,7 +335,7 @@ def test_drift_found_while_the_clock_stands_in_the_past_is_investigated(device: 
     device.accept()
     device.pipeline._wall = device.pipeline.normal._wall = lambda: 1000.0
     device.watch(healthy(200, 3) * 0.5 + 0.8)
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     assert device.pipeline.normal.is_investigating
 
 
@@ -408,7 +408,7 @@ def test_after_a_cut_no_scale_is_beside_rows_and_threshold_of_another(
     again = Device(tmp_path / "cut")
     again.adopt()
     assert again.pipeline.commissioning.standardiser == well.pipeline.commissioning.standardiser
-    assert again.pipeline.threshold == well.pipeline.threshold
+    assert again.pipeline.normal.threshold == well.pipeline.normal.threshold
     np.testing.assert_array_equal(again.buffer.newest(999).rows, well.buffer.newest(999).rows)
     assert not again.pipeline.commissioning.is_gathering
     assert again.pipeline.normal._drift is not None

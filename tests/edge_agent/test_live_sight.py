@@ -8,10 +8,12 @@ import pytest
 from agent_loop_world import World, world
 from agent_world import faulty, healthy
 
+from edge_agent.judges import NetworkJudge
 from edge_agent.live_sight import LiveSight
 from models.errors import ExecutionError
 from models.features import passthrough_spec
 from models.sensors import SensorView
+from models.thresholds import PersonalThreshold
 from protocol.messages.payloads import Health
 
 __all__ = ["world"]  # the fixture
@@ -31,6 +33,11 @@ class Model:
         return x, float(np.abs(x).max()) if self.score is None else self.score
 
 
+def judge_by(model: Model) -> NetworkJudge:
+    """At a threshold of 1."""
+    return NetworkJudge(model, PersonalThreshold(value=1.0, wanted=1.0, fitted_on=100), opens_after_windows=2)
+
+
 @pytest.fixture
 def sight() -> LiveSight:
     return LiveSight(
@@ -45,10 +52,10 @@ def test_a_window_is_disturbed_at_most_once_and_ten_a_minute(sight: LiveSight) -
     model = Model()
     for tenth in range(1200):  # two minutes, ten windows and as many looks a second
         sight.see(ROW, None, is_over=False)
-        sight.probe(tenth / 10, model, 1.0)
+        sight.probe(tenth / 10, judge_by(model))
     assert len(model.rows) == 20
     for later_s in (1e4, 2e4, 3e4):
-        sight.probe(later_s, model, 1.0)
+        sight.probe(later_s, judge_by(model))
     assert len(model.rows) == 21, "the latest window was disturbed already"
 
 
@@ -57,7 +64,7 @@ def test_a_slow_machine_gives_one_probe_a_window(sight: LiveSight) -> None:
     for second in range(600):
         if second % 60 == 0:
             sight.see(ROW, None, is_over=False)
-        sight.probe(float(second), model, 1.0)
+        sight.probe(float(second), judge_by(model))
     assert len(model.rows) == 10
 
 
@@ -65,7 +72,7 @@ def test_windows_over_the_threshold_are_left_alone(sight: LiveSight) -> None:
     sight.see(ROW, None, is_over=False)
     sight.see(ROW + 9, None, is_over=True)
     model = Model()
-    sight.probe(0.0, model, 1.0)
+    sight.probe(0.0, judge_by(model))
     assert model.rows == []
     assert sight.share is None
 
@@ -76,7 +83,7 @@ def test_a_model_that_cannot_score_is_no_probe(sight: LiveSight) -> None:
             raise ExecutionError("no")
 
     sight.see(ROW, None, is_over=False)
-    sight.probe(0.0, Broken(), 1.0)
+    sight.probe(0.0, judge_by(Broken()))
     assert sight.share is None
 
 
@@ -84,7 +91,7 @@ def test_a_missing_sensor_is_a_blind_spot(sight: LiveSight) -> None:
     model = Model()
     for i in range(12):
         sight.see(ROW, np.array([False, True, False]), is_over=False)
-        sight.probe(i * 10.0, model, 1.0)
+        sight.probe(i * 10.0, judge_by(model))
     assert len(model.rows) == 9
     assert sight.share == 6 / 12, "neither it nor the common direction, in which nothing varies here"
 
@@ -110,9 +117,9 @@ def test_the_fleet_hears_how_much_a_device_sees(world: World) -> None:
 def test_a_deaf_threshold_shows_where_no_other_figure_does(world: World) -> None:
     world.watch(healthy(60))
     pipeline = world.agent._pipeline
-    threshold = pipeline.threshold
-    assert threshold is not None
-    pipeline.normal.threshold = msgspec.structs.replace(threshold, value=63.0)
+    judge = pipeline.normal.judge
+    assert isinstance(judge, NetworkJudge)
+    judge.threshold = msgspec.structs.replace(judge.threshold, value=63.0)
     pipeline._renew_estimates()
     watch_long(world, healthy(40, 2))
     health = world.said(Health)[-1]

@@ -119,7 +119,7 @@ def test_a_release_that_came_while_a_sensor_was_dead_gets_its_reference_when_it_
     device: Device,
 ) -> None:
     device.watch(without(healthy(60, 3), 2))
-    assert device.pipeline.is_drifted
+    assert device.pipeline.normal.is_drifted
     device.adopt("2" * 64, version=2, is_trial=True)
     device.watch(without(healthy(10, 4), 2))
     before = (device.directory / "drift.state").read_bytes()
@@ -129,7 +129,7 @@ def test_a_release_that_came_while_a_sensor_was_dead_gets_its_reference_when_it_
     (ended,) = [j.drift for j in judged if isinstance(j, Judged) and j.drift is not None]
     assert not ended.drifted
     assert (device.directory / "drift.state").read_bytes() != before
-    assert not device.pipeline.is_drifted
+    assert not device.pipeline.normal.is_drifted
 
 
 def test_with_more_than_half_missing_nothing_is_judged_until_they_are_back(world: World) -> None:

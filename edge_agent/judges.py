@@ -1,0 +1,136 @@
+"""Who judges a window: the network of a release, or the mixture of what the fleet and this device know.
+
+::
+
+    row ─┬─ network: reconstruction ─► mean squared error ──────────────► statistic = score
+         └─ mixture: quadratic form ─► score ─► several time scales ────► statistic      (`models.detection`)
+
+The statistic is compared with the threshold; the score is one window's alone, and what drift is looked for in. A judge
+remembers nothing of a window but its time scales, and decides nothing: alarms are `edge_agent.episodes`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detection.detector import Detector
+from models.int8_model import WindowModel
+from models.thresholds import PersonalThreshold
+
+__all__ = ["Judge", "MixtureJudge", "NetworkJudge"]
+
+Float = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+class Judge(Protocol):
+    """What turns one standardised row (F,) after the other into a statistic.
+
+    Attributes:
+        threshold: what the statistic is compared with.
+        opens_after_windows: windows over it, among the last this many + 1, that open an alarm.
+        builds_up_windows: windows among which an alarm may have begun before it opens.
+    """
+
+    @property
+    def threshold(self) -> PersonalThreshold:
+        """See above."""
+
+    @property
+    def opens_after_windows(self) -> int:
+        """See above."""
+
+    @property
+    def builds_up_windows(self) -> int:
+        """See above."""
+
+    def judge(self, row: Float) -> tuple[float, float]:
+        """(statistic, score) of the next window, ≥ 0; raises ModelError."""
+
+    def may_alarm(self, score: float) -> bool:
+        """Would windows of such a score alarm, if they went on?"""
+
+    def probe(self, row: Float) -> float:
+        """The statistic if just such windows came for as long as the shortest event lasts; changes nothing. Raises ModelError."""
+
+    def blame(self, row: Float, missing: Bools | None) -> Float | None:
+        """How much of the score of the row just judged each value (F,) made, nothing for a `missing` one; None: nobody knows."""
+
+
+class NetworkJudge:
+    """The release's own model."""
+
+    def __init__(self, model: WindowModel, threshold: PersonalThreshold, *, opens_after_windows: int) -> None:
+        self.threshold = threshold
+        self.opens_after_windows = opens_after_windows
+        self.builds_up_windows = opens_after_windows + 1
+        self._model = model
+        self._output: Float | None = None
+
+    def judge(self, row: Float) -> tuple[float, float]:
+        """See `Judge.judge`."""
+        self._output, score = self._model.infer_and_score(row)
+        return score, score
+
+    def may_alarm(self, score: float) -> bool:
+        """See `Judge.may_alarm`; of NaN, too."""
+        return not score <= self.threshold.value
+
+    def probe(self, row: Float) -> float:
+        """See `Judge.probe`."""
+        return self._model.infer_and_score(row)[1]
+
+    def blame(self, row: Float, missing: Bools | None) -> Float | None:
+        """See `Judge.blame`: squared errors of the reconstruction; a classifier has none."""
+        if self._output is None or self._output.shape != row.shape:
+            return None
+        return _measured(np.square(self._output - row), missing)
+
+
+class MixtureJudge:
+    """A detector that was fitted on this device's rows.
+
+    Drift sees scores in multiples of the typical one: with every fit a score has another unit, and that is no drift.
+    """
+
+    opens_after_windows: Final = 1
+    """The time scales ask for two of three windows already."""
+
+    def __init__(self, detector: Detector) -> None:
+        form, promise = detector.form, detector.promise
+        self.detector, self.promise = detector, promise
+        self.threshold = PersonalThreshold(
+            value=promise.threshold, wanted=promise.threshold, fitted_on=promise.fitted_on
+        )
+        self.builds_up_windows = max(form.averages, default=1)
+        self.scales = detector.make_time_scales()
+        self._score = detector.score
+        self._per_typical = 1.0 / form.typical
+        self._per_unit = 1.0 / form.units[0]
+        # An average of equal scores is that score.
+        self._calm_below = promise.threshold * min(form.units) * self._per_typical
+
+    def judge(self, row: Float) -> tuple[float, float]:
+        """See `Judge.judge`."""
+        score = self._score(row)
+        return self.scales.update(score), score * self._per_typical
+
+    def may_alarm(self, score: float) -> bool:
+        """See `Judge.may_alarm`."""
+        return score > self._calm_below
+
+    def probe(self, row: Float) -> float:
+        """See `Judge.probe`."""
+        return self._score(row) * self._per_unit
+
+    def blame(self, row: Float, missing: Bools | None) -> Float | None:
+        """See `Judge.blame`."""
+        return _measured(self.detector.blame(row), missing)
+
+
+def _measured(parts: Float, missing: Bools | None) -> Float:
+    # An estimate is nobody's fault.
+    return parts if missing is None else np.where(missing, np.float32(0), parts)

@@ -1,0 +1,311 @@
+"""A device that the mixture judges: what it promises of false alarms, whether that is kept, and what survives what.
+
+A fleet of generated machines (tests/models/detection_fleets.py) makes the prior; machines of the same kind that are not
+in it go through the pipeline, window by window.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from agent_world import FEATURES
+from detection_fleets import Machine, machines
+from test_agent_pipeline import V1, V2, Device
+
+from edge_agent.judgement import Judged, Unjudged
+from edge_agent.kept_promise import Realised
+from edge_agent.settings import DetectionSettings
+from models.detection.openings import AlarmRules, count_openings
+from models.detection.poisson import poisson_interval
+from models.detection.prior import FleetPrior, fleet_prior
+from models.detection.promise import AlarmBudget
+from models.thresholds import AlarmState, Closed, Opened
+
+pytestmark = pytest.mark.edge
+
+BUDGET = AlarmBudget(alarms_per_1000_windows=5.0)
+SETTINGS = DetectionSettings(
+    commissioning_windows=120, commissioning_longest_windows=120, reference_windows=120, budget=BUDGET
+)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> list[Machine]:
+    return machines(count=9, learnt=240, later=1500, features=FEATURES, seed=3)
+
+
+@pytest.fixture(scope="module")
+def prior(fleet: list[Machine]) -> FleetPrior:
+    return fleet_prior([machine.fitted for machine in fleet[:6]], SETTINGS.alarm_rules)
+
+
+def lived(machine: Machine) -> np.ndarray:
+    """All its healthy windows, from the first on."""
+    return np.concatenate([machine.healthy, machine.later]).astype(np.float32)
+
+
+def started(
+    directory: Path, machine: Machine, prior: FleetPrior, settings: DetectionSettings = SETTINGS
+) -> Device:
+    """A device that has just commissioned and committed a release for the mixture."""
+    device = Device(directory, settings)
+    device.adopt(prior=prior)
+    device.watch(lived(machine)[:120])
+    return device
+
+
+def scores(judgements: list[Judged | Unjudged]) -> list[float]:
+    return [j.score for j in judgements if isinstance(j, Judged)]
+
+
+def alarms(judgements: list[Judged | Unjudged]) -> int:
+    return sum(isinstance(j, Judged) and isinstance(j.alarm, Opened) for j in judgements)
+
+
+# --- the promise ------------------------------------------------------------------------------------------------------
+
+
+def test_machines_outside_the_fleet_keep_the_budget_from_their_first_day(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    opened = windows = in_alarm = 0
+    for i, machine in enumerate(fleet[6:]):
+        device = started(tmp_path / str(i), machine, prior)
+        for row in lived(machine)[120:1120]:
+            (judged,) = device.watch(row[None, :])
+            assert isinstance(judged, Judged)
+            opened += isinstance(judged.alarm, Opened)
+            in_alarm += device.pipeline.alarm_is_open
+            windows += 1
+    low, _ = poisson_interval(opened)
+    assert low / windows <= 2 * BUDGET.rate
+    assert in_alarm / windows <= 5 * BUDGET.rate * BUDGET.windows_in_alarm
+
+
+def test_what_the_data_cannot_support_is_said_before(tmp_path: Path, fleet: list[Machine]) -> None:
+    few = fleet_prior([machine.fitted for machine in fleet[:2]], SETTINGS.alarm_rules)
+    wanted = msgspec.structs.replace(SETTINGS, budget=AlarmBudget(alarms_per_1000_windows=0.2))
+    device = started(tmp_path, fleet[7], few, wanted)
+    promise = device.pipeline.normal.promise
+    assert promise is not None
+    assert promise.promise.is_provisional
+    assert "provisional" in promise.text
+    assert promise.horizon_left == 24
+
+
+def test_a_network_promises_nothing(tmp_path: Path, fleet: list[Machine]) -> None:
+    device = Device(tmp_path, SETTINGS)
+    device.adopt()
+    device.watch(lived(fleet[6])[:200])
+    assert device.pipeline.normal.promise is None
+    assert not (tmp_path / "detector.json").exists()
+
+
+def test_openings_and_time_in_alarm_are_counted_as_the_curve_counts_them() -> None:
+    rng = np.random.default_rng(5)
+    rules = AlarmRules()
+    calm_and_long = np.concatenate([rng.exponential(size=2000), np.full(200, 9.0), rng.exponential(size=300)])
+    expected = count_openings(calm_and_long, rules, np.array([4.0]))
+    alarm, realised = AlarmState(opens_after_windows=1), Realised()
+    for statistic in calm_and_long.tolist():
+        change = alarm.update(statistic, 4.0)
+        ongoing = alarm.windows if alarm.is_open else 0
+        realised.note(change.windows if isinstance(change, Closed) else ongoing, rules)
+    assert expected.openings[0] > 20
+    assert (realised.alarms, realised.in_alarm) == (expected.openings[0], expected.in_alarm[0])
+
+
+# --- what survives ----------------------------------------------------------------------------------------------------
+
+
+def test_a_restart_goes_on_with_the_same_scores_threshold_and_counters(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    rows = lived(fleet[6])
+    device = started(tmp_path / "one", fleet[6], prior)
+    device.watch(rows[120:300])
+    device.pipeline.save()
+    device.stores.flush()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    again = Device(tmp_path / "two", SETTINGS)
+    again.adopt(prior=prior)
+    before, after = device.pipeline.normal.promise, again.pipeline.normal.promise
+    assert before is not None
+    assert before == after
+    assert scores(device.watch(rows[300:400])) == scores(again.watch(rows[300:400]))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"fingerprint": "x"}'])
+def test_a_damaged_detector_is_fitted_anew(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior, content: bytes
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    (tmp_path / "detector.json").write_bytes(content)
+    again = device.restart()
+    again.adopt(prior=prior)
+    before, after = device.pipeline.normal.promise, again.pipeline.normal.promise
+    assert before is not None
+    assert after is not None
+    assert after.promise == before.promise
+    assert after.realised.windows == 0
+
+
+def test_another_budget_is_another_promise(tmp_path: Path, fleet: list[Machine], prior: FleetPrior) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    strict = msgspec.structs.replace(SETTINGS, budget=AlarmBudget(alarms_per_1000_windows=1.0))
+    device.stores.flush()
+    again = Device(tmp_path, strict)
+    again.adopt(prior=prior)
+    before, after = device.pipeline.normal.threshold, again.pipeline.normal.threshold
+    assert before is not None
+    assert after is not None
+    assert after.value > before.value
+
+
+def test_a_rollback_from_a_trial_returns_to_exactly_what_was(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    rows = lived(fleet[7])
+    rows[:120, 2] = rows[0, 2]  # constant at first: on trial it does not take the fleet's scale
+    rows[120:, 2] = rows[0, 2]
+    twins = [Device(tmp_path / name, SETTINGS) for name in ("tried", "never")]
+    for device in twins:
+        device.adopt(V1)
+        device.watch(rows[:200])
+    tried, never = twins
+    tried.adopt(V2, version=2, is_trial=True, prior=prior)
+    on_trial = scores(tried.watch(rows[200:230]))
+    tried.adopt(V1)
+    assert on_trial != scores(never.watch(rows[200:230]))
+    assert scores(tried.watch(rows[230:330])) == scores(never.watch(rows[230:330]))
+    names = ("detection.json", "standardiser.json")
+    assert [(tmp_path / "tried" / n).read_bytes() for n in names] == [
+        (tmp_path / "never" / n).read_bytes() for n in names
+    ]
+    assert not (tmp_path / "tried" / "detector.json").exists()
+
+
+def test_a_rollback_to_the_mixture_finds_its_counters_again(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    device.watch(lived(fleet[6])[120:160])
+    before = device.pipeline.normal.promise
+    assert before is not None
+    counted, threshold = msgspec.structs.replace(before.realised), device.pipeline.normal.threshold
+    device.adopt(V2, version=2, is_trial=True)
+    device.watch(lived(fleet[6])[160:180])
+    device.adopt(V1, prior=prior)
+    after = device.pipeline.normal.promise
+    assert after is not None
+    assert after.realised == counted
+    assert device.pipeline.normal.threshold == threshold
+
+
+# --- sensors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sensor_that_was_constant_takes_the_fleets_scale_and_is_watched(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    rows = lived(fleet[8])
+    moved = 6 * np.sqrt(prior.scale.variance[2])
+    rows[:, 2] = 5.0
+    devices = [Device(tmp_path / name, SETTINGS) for name in ("mixture", "network")]
+    devices[0].adopt(prior=prior)
+    devices[1].adopt()
+    rows[200:, 2] += moved
+    found = []
+    for device in devices:
+        device.watch(rows[:200])
+        judged = [j for j in device.watch(rows[200:230]) if isinstance(j, Judged)]
+        found.append([j.contributors[0] for j in judged if isinstance(j.alarm, Opened)])
+    assert found[0] == ["feature-2"]
+    assert "feature-2" not in found[1]
+    units = [device.pipeline.commissioning.units[2] for device in devices]
+    assert units[0] == pytest.approx(prior.scale.variance[2] ** 0.5)
+    assert units[1] == pytest.approx(moved), "in a network's release its first step is its unit"
+
+
+def test_a_dead_sensor_keeps_the_rate_within_bounds(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    rows = lived(fleet[6])
+    rows[200:, 1] = np.nan
+    device = started(tmp_path, fleet[6], prior)
+    judged = device.watch(rows[120:1200])
+    assert all(isinstance(j, Judged) for j in judged)
+    assert poisson_interval(alarms(judged))[0] / len(judged) <= 2 * BUDGET.rate
+    assert all("feature-1" not in j.contributors for j in judged[80:] if isinstance(j, Judged))
+
+
+# --- learning anew ----------------------------------------------------------------------------------------------------
+
+
+def test_a_device_learns_anew_when_its_rows_have_doubled_and_else_goes_on(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    device = started(tmp_path, fleet[6], prior)
+    rows = lived(fleet[6])
+    device.watch(rows[120:200])
+    promise = device.pipeline.normal.promise
+    assert promise is not None
+    assert (promise.promise.fitted_on, promise.realised.windows) == (120, 80)
+    assert 0 < promise.horizon_left <= 24, "kept, so it goes on from horizon to horizon"
+    device.watch(rows[200:400])
+    promise = device.pipeline.normal.promise
+    assert promise is not None
+    assert 240 <= promise.promise.fitted_on <= 400
+    assert promise.realised.windows < 170
+    assert "promise_ended" in caplog.text
+
+
+def test_a_promise_that_is_not_kept_is_a_problem_and_is_not_renewed(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    rows = lived(fleet[6])[120:420]
+    faulty = rows + np.where(np.arange(300) % 30 < 8, 12 * rows.std(axis=0)[0], 0)[:, None].astype(np.float32)
+    device.watch(faulty)
+    promise = device.pipeline.normal.promise
+    assert promise is not None
+    assert not promise.is_kept
+    assert any("more alarms than promised" in problem for problem in device.pipeline.problems())
+    kept = [row for row in device.buffer.newest(4096).machine_s if (row - 121) % 30 < 8 and row > 120]
+    assert kept == [], "no window of an alarm may be learnt"
+
+
+def test_windows_that_a_person_calls_normal_are_learnt_at_once(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    rows = lived(fleet[6])
+    louder = rows.mean(axis=0) + 4 * (rows - rows.mean(axis=0))
+    assert alarms(device.watch(louder[120:220].astype(np.float32))) > 0
+    assert device.pipeline.set_aside_windows > 40
+    device.accept()
+    promise = device.pipeline.normal.promise
+    assert promise is not None
+    assert promise.promise.fitted_on > 160
+    assert (
+        np.mean(
+            np.array(scores(device.watch(louder[220:320].astype(np.float32)))) > promise.promise.threshold
+        )
+        < 0.2
+    )
+
+
+# --- the interval -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 60, 1000, 30_000])
+def test_the_poisson_interval_is_exact(count: int) -> None:
+    chi2 = pytest.importorskip("scipy.stats").chi2
+    low, high = poisson_interval(count)
+    assert low == pytest.approx(chi2.ppf(0.025, 2 * count) / 2 if count else 0.0, rel=1e-8)
+    assert high == pytest.approx(chi2.ppf(0.975, 2 * count + 2) / 2, rel=1e-8)
