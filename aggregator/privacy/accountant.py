@@ -23,14 +23,12 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-import dp_accounting  # type: ignore[import-untyped]  # ships no type information; nothing of it leaves this module
 import numpy as np
-from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]  # as above
-from dp_accounting.rdp import RdpAccountant, compute_epsilon  # type: ignore[import-untyped]  # as above
 from numpy.typing import NDArray
 
+from aggregator.privacy.dp_library import dp
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
 from protocol.privacy_cost import ORDERS, PrivacyCost
 
@@ -107,7 +105,7 @@ def idealised_server_epsilon(inverse_squares: float, delta: float) -> float:
         return 0.0
     if math.isinf(inverse_squares):
         return math.inf
-    return float(dp_accounting.get_epsilon_gaussian(inverse_squares**-0.5, delta))
+    return float(dp().get_epsilon_gaussian(inverse_squares**-0.5, delta))
 
 
 def idealised_release_epsilon(rate: float, multiplier: float, rounds: int, delta: float) -> float:
@@ -116,10 +114,10 @@ def idealised_release_epsilon(rate: float, multiplier: float, rounds: int, delta
         return 0.0
     if not multiplier:
         return math.inf
-    event = dp_accounting.SelfComposedDpEvent(
-        dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier)), rounds
+    event = dp().SelfComposedDpEvent(
+        dp().PoissonSampledDpEvent(rate, dp().GaussianDpEvent(multiplier)), rounds
     )
-    return float(PLDAccountant().compose(event).get_epsilon(delta))
+    return float(dp().pld.PLDAccountant().compose(event).get_epsilon(delta))
 
 
 def _worst(costs: Iterable[PrivacyCost]) -> list[PrivacyCost]:
@@ -135,8 +133,8 @@ def _worst(costs: Iterable[PrivacyCost]) -> list[PrivacyCost]:
 def _concentrated_epsilon(cost: PrivacyCost, delta: float) -> float:
     if math.isinf(cost.rho) or math.isinf(cost.xi):
         return math.inf
-    accountant = RdpAccountant(list(ORDERS))
-    return float(accountant.compose(dp_accounting.ZCDpEvent(cost.rho, cost.xi)).get_epsilon(delta))
+    accountant = dp().rdp.RdpAccountant(list(ORDERS))
+    return float(accountant.compose(dp().ZCDpEvent(cost.rho, cost.xi)).get_epsilon(delta))
 
 
 def _replaced(cost: PrivacyCost) -> PrivacyCost:
@@ -157,14 +155,16 @@ def _amplified(sums: tuple[UsedSum, ...], delta: float) -> float:
     curve = np.full(len(ORDERS), xi)
     for (sampling, multiplier), count in groups.items():
         curve += count * _curve(sampling, multiplier, poisson=poisson)
-    return float(compute_epsilon(ORDERS, curve, delta)[0])
+    return float(dp().rdp.compute_epsilon(ORDERS, curve, delta)[0])
 
 
 @lru_cache(maxsize=4096)
 def _curve(sampling: Sampling, multiplier: float, *, poisson: bool) -> NDArray[np.float64]:
     """Rényi divergence of one round at each of `ORDERS`; tens of milliseconds, and rounds repeat."""
-    relation = dp_accounting.NeighboringRelation
-    accountant = RdpAccountant(list(ORDERS), relation.ADD_OR_REMOVE_ONE if poisson else relation.REPLACE_ONE)
+    relation = dp().NeighboringRelation
+    accountant = dp().rdp.RdpAccountant(
+        list(ORDERS), relation.ADD_OR_REMOVE_ONE if poisson else relation.REPLACE_ONE
+    )
     accountant.compose(
         _poisson_event(sampling, multiplier) if poisson else _fixed_event(sampling, multiplier / 2)
     )
@@ -172,15 +172,15 @@ def _curve(sampling: Sampling, multiplier: float, *, poisson: bool) -> NDArray[n
     return np.asarray(accountant._rdp, np.float64)  # noqa: SLF001 - no public way to the curve in 0.6, which is pinned
 
 
-def _poisson_event(sampling: Sampling, multiplier: float) -> dp_accounting.DpEvent:
+def _poisson_event(sampling: Sampling, multiplier: float) -> Any:
     assert isinstance(sampling, PoissonCohort)  # noqa: S101 - narrows the type; `is_poisson` has just said so
-    return dp_accounting.PoissonSampledDpEvent(sampling.rate, dp_accounting.GaussianDpEvent(multiplier))
+    return dp().PoissonSampledDpEvent(sampling.rate, dp().GaussianDpEvent(multiplier))
 
 
-def _fixed_event(sampling: Sampling, multiplier: float) -> dp_accounting.DpEvent:
-    gaussian = dp_accounting.GaussianDpEvent(multiplier)
+def _fixed_event(sampling: Sampling, multiplier: float) -> Any:
+    gaussian = dp().GaussianDpEvent(multiplier)
     if isinstance(sampling, FixedCohort) and sampling.is_secret and sampling.size < sampling.population:
-        return dp_accounting.SampledWithoutReplacementDpEvent(sampling.population, sampling.size, gaussian)
+        return dp().SampledWithoutReplacementDpEvent(sampling.population, sampling.size, gaussian)
     # Everybody was asked, the draw was no secret, or a Poisson cohort stands among fixed ones: no amplification.
     return gaussian
 

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
-import dp_accounting  # type: ignore[import-untyped]  # ships no type information; nothing of it leaves this module
-from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]  # as above
-from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]  # as above
-
+from aggregator.privacy.dp_library import dp
 from protocol.privacy_cost import ORDERS
 from protocol.training import ExamplePrivacy
 
@@ -35,17 +33,15 @@ def example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
     Raises:
         ValueError: `delta` is not between 0 and 1.
     """
-    return _epsilon(RdpAccountant(list(ORDERS)), rounds, delta)
+    return _epsilon(dp().rdp.RdpAccountant(list(ORDERS)), rounds, delta)
 
 
 def idealised_example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
     """The same with a continuous Gaussian, from privacy loss distributions: tighter, and no bound for lattice noise."""
-    return _epsilon(PLDAccountant(), rounds, delta)
+    return _epsilon(dp().pld.PLDAccountant(), rounds, delta)
 
 
-def _epsilon(
-    accountant: dp_accounting.PrivacyAccountant, rounds: Iterable[ExamplePrivacy], delta: float
-) -> float:
+def _epsilon(accountant: Any, rounds: Iterable[ExamplePrivacy], delta: float) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"delta must be between 0 and 1, got {delta}")
     for one, times in Counter(rounds).items():
@@ -53,7 +49,7 @@ def _epsilon(
     return float(accountant.get_epsilon(delta))
 
 
-def _event(one: ExamplePrivacy) -> dp_accounting.DpEvent:
-    gaussian = dp_accounting.GaussianDpEvent(one.noise_multiplier)
-    sampled = dp_accounting.PoissonSampledDpEvent(one.sampling_rate, gaussian)
-    return dp_accounting.SelfComposedDpEvent(sampled, one.steps)
+def _event(one: ExamplePrivacy) -> Any:
+    gaussian = dp().GaussianDpEvent(one.noise_multiplier)
+    sampled = dp().PoissonSampledDpEvent(one.sampling_rate, gaussian)
+    return dp().SelfComposedDpEvent(sampled, one.steps)

@@ -268,6 +268,11 @@ class AggregatorProcess:
     def log(self) -> str:
         return (self.config.parent / "aggregator.log").read_text()[-4000:]
 
+    def mapped_files(self) -> str:
+        """The libraries that the process has loaded."""
+        assert self.child is not None
+        return Path(f"/proc/{self.child.pid}/maps").read_text()
+
     def kill(self) -> None:
         assert self.child is not None
         self.child.send_signal(signal.SIGKILL)

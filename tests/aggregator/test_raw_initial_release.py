@@ -19,13 +19,13 @@ from models.sensors import SensorView
 from protocol.bundle import TrustedKeys, open_bundle
 from runtime.errors import SettingsError
 
-SAMPLES = 16
+SAMPLES = 12
 SPEC = f"""
 family = "fan"
 commissioning_rows = 60
 [model]
 kind = "conv-autoencoder"
-layers = [2, 6, 3, 6, 2]
+layers = [2, 5, 3, 5, 2]
 convolution = {{ samples = {SAMPLES}, kernel = 6, stride = 2 }}
 [features]
 kind = "raw"
@@ -91,12 +91,12 @@ def test_a_convolutional_release_hears_a_fault_that_leaves_every_channel_as_it_w
         ),
         ("kernel = 6", "kernel = 5", "must be an odd multiple of stride 2"),
         (
-            "samples = 16",
-            "samples = 18",
+            "samples = 12",
+            "samples = 14",
             "does not divide evenly",
         ),
-        ("window_samples = 16", "window_samples = 12", "the model takes 32 values, a window has 24"),
-        ("window_samples = 16", "", "need window_samples, as model.convolution.samples"),
+        ("window_samples = 12", "window_samples = 16", "the model takes 24 values, a window has 32"),
+        ("window_samples = 12", "", "need window_samples, as model.convolution.samples"),
         ('names = ["drive end", "fan end"]', "", "features.names is missing"),
         ('kind = "conv-autoencoder"', 'kind = "dense-autoencoder"', "has no convolution"),
     ],

@@ -10,9 +10,9 @@ from opacus import PrivacyEngine
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch.utils.data import DataLoader, TensorDataset
+from training_models import training_model
 
 from models.architecture import Architecture, initial_parameters
-from models.export import export_training_model
 from models.torch_model import TorchModel
 from models.training_model import TrainingModel
 
@@ -64,7 +64,7 @@ def test_deeper_and_wider_models_give_opacus_sums_too() -> None:
     flat = initial_parameters(architecture, 1)
     x = rng.normal(size=(50, 40)).astype(np.float32)
     y = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 50)]
-    model = TrainingModel(export_training_model(architecture), architecture)
+    model = TrainingModel(training_model(architecture), architecture)
     model.restore(flat)
     for clip in (0.05, 0.5):
         total, _ = model.clipped_sum(x, clip, labels=y)
