@@ -32,8 +32,11 @@ CONVOLUTION = Architecture(
     convolution=ConvolutionSpec(samples=12, kernel=6, stride=2),
 )
 ARCHITECTURES = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER, "convolution": CONVOLUTION}
-TRAINED_ONLY = {"shallow": Architecture(kind="dense-autoencoder", layers=(6, 4, 6))}
-"""What the aggregator's tests train: only its training model is committed."""
+TRAINED_ONLY = {
+    "shallow": Architecture(kind="dense-autoencoder", layers=(6, 4, 6)),
+    "wide": Architecture(kind="dense-autoencoder", layers=(6, 3400, 6)),
+}
+"""What the aggregator's tests train: only the training models are committed."""
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
