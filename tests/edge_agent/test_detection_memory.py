@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.detection_memory import DetectionMemory, Remembered
+from edge_agent.detection_memory import DetectionMemory, Progress, RecommissionRequest, Remembered
 from edge_agent.episodes import Episode, RememberedEpisodes
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
@@ -48,6 +48,7 @@ def test_a_new_device_remembers_nothing_and_says_nothing(
     assert memory.load_remembered() == Remembered(
         bundle_sha256="", threshold=None, episodes=RememberedEpisodes()
     )
+    assert memory.load_remembered().is_drift_accepted is False
     assert memory.load_drift(SENSORS, DriftSettings()) is None
     assert caplog.records == []
 
@@ -150,3 +151,45 @@ def test_a_disk_that_refuses_is_said_once_until_it_works_again(
     assert save() == 0
     monkeypatch.setattr("os.fsync", full)
     assert [save(), save()] == [1, 0]
+
+
+def test_a_scale_may_leave_out_the_first_sensor(memory: DetectionMemory, tmp_path: Path) -> None:
+    scale = msgspec.structs.replace(SCALE, unscaled=(0,))
+    memory.save_standardiser(scale)
+    assert DetectionMemory(StatePaths(tmp_path), COLUMNS).load_standardiser() == scale
+
+
+def test_commissioning_goes_on_after_a_restart_with_the_same_columns_only(
+    memory: DetectionMemory, tmp_path: Path
+) -> None:
+    progress = Progress(stride=3, is_again=True, why="asked for")
+    memory.save_progress(progress)
+    assert DetectionMemory(StatePaths(tmp_path), COLUMNS).load_progress() == progress
+    others = DetectionMemory(StatePaths(tmp_path), passthrough_spec(("a", "c")))
+    assert others.load_progress() == Progress()
+    memory.save_progress(None)
+    assert DetectionMemory(StatePaths(tmp_path), COLUMNS).load_progress() == Progress()
+
+
+def test_a_request_stays_until_it_is_met_and_one_that_cannot_be_read_goes(
+    memory: DetectionMemory, tmp_path: Path
+) -> None:
+    path = StatePaths(tmp_path).recommission
+    path.write_bytes(msgspec.json.encode(RecommissionRequest(is_afresh=True)))
+    assert memory.find_request() == RecommissionRequest(is_afresh=True)
+    assert path.exists()
+    memory.drop_request()
+    assert not path.exists()
+    path.write_bytes(b"{")
+    assert DetectionMemory(StatePaths(tmp_path), COLUMNS).find_request() is None
+    assert not path.exists()
+
+
+def test_a_file_that_cannot_be_removed_is_said_with_the_reason(
+    memory: DetectionMemory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = StatePaths(tmp_path).recommission
+    (path / "in the way").mkdir(parents=True)
+    memory.drop_request()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == f"state_not_removed path={path} error=Is a directory"
