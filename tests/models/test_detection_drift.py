@@ -298,6 +298,17 @@ def test_memory_is_one_for_independent_windows_and_that_of_an_autoregression_oth
     )
 
 
+def test_a_memory_is_never_longer_than_twenty_windows() -> None:
+    drifting = np.cumsum(rng(8).standard_normal((2000, 5)), axis=0)
+    assert memory_of(drifting).tolist() == [20.0] * 5
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (9,)])
+def test_a_histogram_refuses_edges_that_do_not_make_ten_bins(shape) -> None:
+    with pytest.raises(ValueError, match=r"edges must be \(F, 9\), got"):
+        EwmaHistogram(np.arange(math.prod(shape), dtype=float).reshape(shape), RATES)
+
+
 def test_a_reference_refuses_what_it_cannot_learn_from() -> None:
     good = rng().standard_normal((50, 3))
     with pytest.raises(InputError, match="at least 20 windows, got 10"):
@@ -306,6 +317,8 @@ def test_a_reference_refuses_what_it_cannot_learn_from() -> None:
         fit_reference(good, np.ones(3))
     with pytest.raises(InputError, match="finite"):
         fit_reference(np.where(good > 1, np.nan, good), np.ones(50))
+    with pytest.raises(InputError, match="finite"):
+        fit_reference(good, np.full(50, -0.5))
 
 
 def test_a_reference_of_a_constant_sensor_still_has_ascending_edges() -> None:

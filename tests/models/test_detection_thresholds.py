@@ -81,6 +81,7 @@ def test_a_broken_score_counts_as_over() -> None:
 
 def test_the_events_tell_what_happened() -> None:
     alarm = AlarmState(opens_after_windows=1, closes_after_windows=1)
+    assert (alarm.windows, alarm.windows_over, alarm.peak_score) == (0, 0, 0.0)
     assert alarm.update(3.0, 1.0) == Opened(score=3.0, threshold=1.0)
     assert alarm.is_open
     assert alarm.update(5.0, 1.0) is None
