@@ -97,7 +97,7 @@ def fit_form(
     levels = np.array([rare_level(scores) for scores in held_out])
     together = (held_out / levels[:, None]).mean(axis=0)
     averages = averages_for(len(x)) if averages is None else averages
-    typical = float(np.median(together))
+    typical = float(np.sqrt(np.median(together)))
     return Form(
         matrix=np.asarray((precisions / levels[:, None, None]).mean(axis=0)),
         centre=centre,

@@ -45,7 +45,7 @@ LEVELS: Final = 10.0 ** (np.arange(-48, 161) / 32)
 """Levels (209,) of the statistic, from .03 to 100,000."""
 
 AGES: Final = (16, 64, 256, 1024)
-"""Windows that a detector was fitted on; a device belongs to the largest that it has reached. From each on it averages longer, too."""
+"""Windows that a detector was fitted on; a device belongs to the largest that it has reached."""
 
 _SEGMENTS: Final = 6
 """How often a mature device plays being young."""

@@ -1,17 +1,19 @@
 """One window, or several: a score looked at on several time scales, each in its own unit.
 
     at once      min(u_t, max(u_{t−1}, u_{t−2}))   over in two of three windows: one spike is no anomaly
-    4, 16, 64    exponential averages with weight 2/(s + 1): what is small but stays
+    4, 16        exponential averages of √u with weight 2/(s + 1), squared again: what is small but stays
 
-The statistic is the largest of them, each divided by its own `unit`. A scale is used where each fifth of the
-windows that the device learnt from has seen it once; beyond 64 a change is for the drift monitor. Whoever must not miss a single window
+Of roots, because a score is a squared distance: a single wild window must not open an alarm through the averages, nor one
+that is over keep it open. The statistic is the largest of them, each divided by its own `unit`. A scale is used where each fifth of the
+windows that the device learnt from has seen it once; what takes longer than 16 is for the drift monitor. Whoever must not miss a single window
 (`shortest_event_windows` = 1) gets the score alone: averaging would cost a third of what is found there.
 
-Averages begin at the typical healthy score. Memory is constant: two scores, and an average a scale.
+Averages begin at the typical healthy distance. Memory is constant: two scores, and an average a scale.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +24,7 @@ __all__ = ["TimeScales", "averages_for", "on_time_scales"]
 
 Floats = NDArray[np.float64]
 
-_AVERAGED: Final = (4, 16, 64)
+_AVERAGED: Final = (4, 16)
 _LEARNT_PER_AVERAGED: Final = 5
 
 
@@ -40,7 +42,7 @@ class TimeScales:
     Attributes:
         units: positive, of the score at once and of each average.
         averages: windows that are averaged over, as `averages_for` says; empty: nothing is averaged, and a single window counts.
-        typical: healthy score that averages begin at.
+        typical: healthy distance, the root of a score, that averages begin at.
     """
 
     units: tuple[float, ...]
@@ -78,10 +80,10 @@ class TimeScales:
         earlier = self._before if self._before > self._last else self._last
         statistic = (score if score < earlier else earlier) * self._at_once
         self._before, self._last = self._last, score
-        means = self._means
+        means, distance = self._means, math.sqrt(score)
         for i, (weight, scale) in enumerate(self._averages):
-            means[i] += weight * (score - means[i])
-            statistic = max(statistic, means[i] * scale)
+            means[i] = mean = means[i] + weight * (distance - means[i])
+            statistic = max(statistic, mean * mean * scale)
         return statistic
 
     def follow(self, scores: NDArray[np.floating]) -> Floats:
