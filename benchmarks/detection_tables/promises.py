@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from detection_tables.alarms import find_alarms
 from detection_tables.methods import Judge
@@ -31,8 +31,8 @@ def poisson_interval(count: int) -> tuple[float, float]:
     [0.0, 3.689]
     """
     tail = (1 - COVERAGE) / 2
-    low = float(chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
-    return low, float(chi2.ppf(1 - tail, 2 * count + 2)) / 2
+    low = float(gammaincinv(count, tail)) if count else 0.0
+    return low, float(gammaincinv(count + 1, 1 - tail))
 
 
 @dataclass(frozen=True, kw_only=True)
