@@ -22,6 +22,10 @@ __all__ = ["Kept", "common_factor", "count_kept", "poisson_interval"]
 Floats = NDArray[np.floating]
 
 COVERAGE: Final = 0.95
+STEP: Final = 10 ** (1 / 32)
+"""Between factors that are tried, before the last is halved."""
+SMALLEST_FACTOR: Final = 1e-30
+"""No score is over a threshold of zero: a device that scores nothing never opens."""
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
@@ -72,39 +76,42 @@ def common_factor(judges: Sequence[Judge], later: Sequence[Floats], promise: flo
 
     One factor for all devices and not a threshold for each: 60 windows of an engine hold no threshold of 1 in 1000, and what a method
     says of its devices relative to each other is part of what is judged.
+
+    Where a threshold falls far, alarms merge into one that never closes, and smooth scores may never open as many as are promised: then it is
+    the factor at which most open, among those at which healthy machines are in alarm for less than half of their time.
     """
     windows = sum(len(scores) for scores in later)
     wanted = promise * windows
     if not windows:
         return None
 
-    def is_kept(factor: float) -> bool:
-        openings = 0
-        for judge, scores in zip(judges, later, strict=True):
-            openings += count_kept(replace(judge, threshold=factor * judge.threshold, horizon=None), scores)[
-                0
-            ].openings
-            if openings > wanted:
-                return False
-        return True
+    def kept(factor: float) -> Kept:
+        moved = [replace(judge, threshold=factor * judge.threshold, horizon=None) for judge in judges]
+        counts = [count_kept(judge, scores)[0] for judge, scores in zip(moved, later, strict=True)]
+        return sum(counts, Kept())
 
-    # Alarms merge where a threshold falls, so their number is not monotone: from above, the first factor that does not hold.
-    step = 10 ** (1 / 32)
+    low = high = best = _silent_factor(judges, later)
+    most = 0
+    while True:
+        low = high / STEP
+        counted = kept(low)
+        if counted.openings > wanted:
+            break
+        if counted.open_windows > windows / 2 or low < SMALLEST_FACTOR:
+            return best
+        if counted.openings >= most:
+            best, most = low, counted.openings
+        high = low
+    for _ in range(8):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if kept(middle).openings > wanted else (low, middle)
+    return high
+
+
+def _silent_factor(judges: Sequence[Judge], later: Sequence[Floats]) -> float:
+    """A factor at which no finite score is over its threshold."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = [
             scores.max() / judge.threshold for judge, scores in zip(judges, later, strict=True) if len(scores)
         ]
-    finite = [ratio for ratio in ratios if np.isfinite(ratio) and ratio > 0]
-    high = max(finite, default=1.0) * step
-    low = high
-    for _ in range(2000):
-        low = high / step
-        if not is_kept(low):
-            break
-        high = low
-    else:
-        return high
-    for _ in range(8):
-        middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if is_kept(middle) else (middle, high)
-    return high
+    return float(max((ratio for ratio in ratios if np.isfinite(ratio) and ratio > 0), default=1.0)) * STEP

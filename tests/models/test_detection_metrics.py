@@ -190,3 +190,14 @@ def test_one_factor_on_all_thresholds_gives_the_promised_openings() -> None:
     # Two alarms may merge at the same level, so the promise of 20 need not be met to the last one.
     assert 19 <= openings(factor) <= 20 < openings(0.999 * factor)
     assert common_factor(judges, [np.zeros(0), np.zeros(0)], 5e-3) is None
+
+
+def test_alarms_that_merge_are_not_taken_for_few() -> None:
+    """Twenty slow waves open at most twenty alarms, and one where the threshold is below them: 1 in 100 is never reached."""
+    waves = 2 + np.sin(np.arange(4000) * 2 * np.pi / 200) + np.linspace(0, 0.2, 4000)
+    factor = common_factor([judge_of(1.0)], [waves], 1e-2)
+    assert factor is not None
+    alarms = find_alarms(waves, factor)
+    assert len(alarms.openings) == 20
+    assert alarms.is_open.mean() < 0.5
+    assert common_factor([judge_of(1.0)], [np.zeros(100)], 1e-2) is not None
