@@ -11,10 +11,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
+from edge_agent.kept_promise import KeptPromise
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health
 
@@ -158,7 +159,7 @@ class Vitals:
 
 @dataclass(frozen=True, kw_only=True)
 class Readings:
-    """What the parts of the agent say at present; the fields are those of `protocol.messages.payloads.Health`."""
+    """What the parts of the agent say at present; the fields are those of `protocol.messages.payloads.Health`, but for `promise`."""
 
     drift_score: float
     drifted: bool
@@ -174,6 +175,7 @@ class Readings:
     clipped_share: float = 0.0
     set_aside_windows: int = 0
     accepted: int = 0
+    promise: KeptPromise | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -218,8 +220,27 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         clipped_share=_brief(readings.clipped_share),
         set_aside_windows=readings.set_aside_windows,
         accepted=readings.accepted,
+        **_promised(readings.promise),
         problems=tuple(problem[:_LONGEST_PROBLEM] for problem in readings.problems[:_MOST_PROBLEMS]),
     )
+
+
+def _promised(kept: KeptPromise | None) -> dict[str, Any]:
+    if kept is None:
+        return {}
+    promise, realised = kept.promise, kept.realised
+    low, high = realised.interval_per_1000
+    return {
+        "promised_per_1000": kept.promised_per_1000,
+        "supported_per_1000": _brief(1000 * promise.supported),
+        "is_promise_provisional": promise.is_provisional,
+        "promise_horizon_left": kept.horizon_left,
+        "realised_alarms": realised.alarms,
+        "realised_windows": realised.windows,
+        "realised_low_per_1000": _brief(low),
+        "realised_high_per_1000": None if high is None else _brief(high),
+        "time_in_alarm_share": _brief(realised.in_alarm / max(realised.windows, 1)),
+    }
 
 
 def _brief(value: float) -> float:

@@ -121,6 +121,7 @@ class StatusReporter:
             clipped_share=commissioning.clipping.share,
             set_aside_windows=pipeline.set_aside_windows,
             accepted=pipeline.accepted,
+            promise=pipeline.normal.promise,
             problems=self._problems(vitals),
         )
         return health_of(vitals, readings, clock_s)
@@ -145,6 +146,7 @@ class StatusReporter:
 
     def _status(self, vitals: Vitals, clock_s: float, wall_s: float) -> Status:
         identity, threshold = self._identity, self._pipeline.normal.threshold
+        promise = self._pipeline.normal.promise
         return Status(
             device=identity.device,
             tenant=identity.tenant,
@@ -168,6 +170,7 @@ class StatusReporter:
             source_errors=vitals.counters.source_errors,
             inference_errors=vitals.counters.inference_errors,
             delegate=self._delegate(),
+            promise=promise.text if promise is not None else "",
             problems=self._problems(vitals),
         )
 

@@ -30,7 +30,7 @@ STALE_AFTER_S: Final = 15.0
 class Status(Struct, frozen=True, kw_only=True):
     """Everything a person at the device wants to know; `written_at_s` and `started_at_s` are Unix seconds.
 
-    `delegate` is what runs the model, `learner` says why it does or does not train, `link` how the broker is, `problems` what needs a person.
+    `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `problems` what needs a person.
     """
 
     device: str
@@ -55,6 +55,7 @@ class Status(Struct, frozen=True, kw_only=True):
     source_errors: int = 0
     inference_errors: int = 0
     delegate: str = ""
+    promise: str = ""
     problems: tuple[str, ...] = ()
 
     def is_stale(self, now_s: float) -> bool:

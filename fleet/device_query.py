@@ -8,8 +8,10 @@
     operator   = "==" | "!="                 value may hold * for any characters
                | "=in=" | "=out="            value is (v1,v2,...)
                | "=lt=" | "=le=" | "=gt=" | "=ge="     of numbers
-    selector   = id hardware family state release agent_state | online drifted is_provisional
+    selector   = id hardware family state release agent_state | online drifted is_provisional is_promise_provisional
                | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows accepted
+               | promised_per_1000 supported_per_1000 promise_horizon_left realised_alarms realised_windows
+                 realised_low_per_1000 realised_high_per_1000 time_in_alarm_share
                | missing problems            one of the list is the value
                | label name | "labels." label name
 
@@ -55,6 +57,7 @@ _FLAG_FIELDS: Final[dict[str, ColumnElement[bool]]] = {
     "online": Device.online.expression,
     "drifted": Device.drifted.expression,
     "is_provisional": Device.last_health["is_provisional"].as_boolean(),
+    "is_promise_provisional": Device.last_health["is_promise_provisional"].as_boolean(),
 }
 _NUMBER_FIELDS: Final = frozenset(
     {
@@ -66,6 +69,14 @@ _NUMBER_FIELDS: Final = frozenset(
         "sight",
         "set_aside_windows",
         "accepted",
+        "promised_per_1000",
+        "supported_per_1000",
+        "promise_horizon_left",
+        "realised_alarms",
+        "realised_windows",
+        "realised_low_per_1000",
+        "realised_high_per_1000",
+        "time_in_alarm_share",
     }
 )
 _LIST_FIELDS: Final = frozenset({"missing", "problems"})

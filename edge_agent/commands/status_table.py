@@ -28,6 +28,7 @@ def print_status(status: Status, now_s: float) -> None:
             "score",
             f"{_number(status.last_score)} against {_number(status.threshold)}{', ALARM' if status.alarm_open else ''}",
         ),
+        ("false alarms", status.promise or "nothing is promised: the release's own network judges"),
         ("scale", _scale_of(health)),
         (
             "set aside",

@@ -37,7 +37,8 @@ class DeviceView(BaseModel):
     `last_health` is the device's latest health message; a field is null there if its agent is too old to know it. Of
     windows: `unjudged_windows` got no score, `missing` sensors deliver nothing usable, `clipped_share` of the values lie
     at the end of the scale, `sight` is the share of small disturbances that would alarm, `set_aside_windows` wait for
-    somebody to call them normal. `problems` are sentences for people. `normal_counter` and `normal_until_s` are what it
+    somebody to call them normal. Of false alarms: `promised_per_1000` windows at most (null: nothing is promised), against
+    `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people. `normal_counter` and `normal_until_s` are what it
     was last told to take as normal; it has obeyed when `last_health.accepted` is that counter.
     """
 
@@ -65,6 +66,11 @@ class DeviceView(BaseModel):
                     "unjudged_windows": 3,
                     "missing": ["temperature"],
                     "sight": 0.83,
+                    "promised_per_1000": 1.0,
+                    "realised_alarms": 4,
+                    "realised_windows": 5117,
+                    "realised_low_per_1000": 0.21,
+                    "realised_high_per_1000": 2.0,
                     "problems": ["sensor temperature delivers nothing; the rest is watched"],
                 },
                 "last_health_at": 1767225600.0,

@@ -43,6 +43,7 @@ def devices_list(
             "desired": lambda r: r["desired_release"],
             "drift": lambda r: "DRIFTED" if r["drifted"] else show_number(r["drift_score"]),
             "sight": lambda r: show_number(_told(r, "sight")),
+            "alarms in 1000": _kept,
             "unjudged": lambda r: _told(r, "unjudged_windows"),
             "set aside": lambda r: _told(r, "set_aside_windows"),
             "last seen": lambda r: show_time(r["last_seen"]),
@@ -50,6 +51,19 @@ def devices_list(
         },
         as_json=as_json,
     )
+
+
+def _kept(device: dict[str, Any]) -> str | None:
+    """Alarms in 1000 windows since a promise was made, with their interval, and how many were promised at most; None: nothing was."""
+    promised, windows = _told(device, "promised_per_1000"), _told(device, "realised_windows")
+    if promised is None:
+        return None
+    if not windows:
+        return f"of {promised:.3g}"
+    rate = 1000 * _told(device, "realised_alarms") / windows
+    low, high = _told(device, "realised_low_per_1000"), _told(device, "realised_high_per_1000")
+    provisional = ", provisional" if _told(device, "is_promise_provisional") else ""
+    return f"{rate:.2g} ({low:.2g}–{high:.2g}) of {promised:.3g}{provisional}"
 
 
 def _told(device: dict[str, Any], name: str) -> Any:

@@ -1,7 +1,8 @@
 """A payload as plain JSON data with every field in it.
 
 On the wire a field that holds its default may be left out; in the database and in the API it is always there. Null is
-what the sender cannot have meant: an agent that does not count judged windows knows nothing of those fields either.
+what the sender cannot have meant: an agent that does not count judged windows knows nothing of those fields either, and
+where nothing is promised nothing was kept.
 """
 
 from __future__ import annotations
@@ -14,6 +15,16 @@ from protocol.messages.payloads import Health
 
 __all__ = ["plain_data"]
 
+
+_REALISED: Final = (
+    "is_promise_provisional",
+    "promise_horizon_left",
+    "realised_alarms",
+    "realised_windows",
+    "realised_low_per_1000",
+    "time_in_alarm_share",
+)
+"""Fields of `Health` that mean nothing where nothing is promised: a network judges, or the agent knows no promise."""
 
 _UNTOLD: Final = (
     "unjudged_windows",
@@ -36,4 +47,6 @@ def plain_data(payload: msgspec.Struct) -> dict[str, Any]:
     fields = {name: msgspec.to_builtins(getattr(payload, name)) for name in payload.__struct_fields__}
     if isinstance(payload, Health) and payload.interval_judged is None:
         fields |= dict.fromkeys(_UNTOLD)
+    if isinstance(payload, Health) and payload.promised_per_1000 is None:
+        fields |= dict.fromkeys(_REALISED)
     return fields

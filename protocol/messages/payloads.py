@@ -38,6 +38,7 @@ __all__ = [
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=2000)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -134,6 +135,10 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `clipped_share` is the share of recent values at the end of the standardised range, in [0, 1].
     `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before there were ten.
     `set_aside_windows` waits for somebody to say whether it is normal; `accepted` is the last `NormalAcceptance` obeyed.
+    `promised_per_1000` is how many false alarms in 1000 windows are promised at most; None: nothing is, and what follows is 0.
+    `supported_per_1000` is the fewest that the windows behind the promise can show; a smaller promise `is_promise_provisional`.
+    Since the promise was made, over restarts: `realised_alarms` in `realised_windows` judged ones, the exact 95 % interval of that
+    in 1000, the share of time in alarm; true alarms are among them. It holds for `promise_horizon_left` more windows.
     `problems` are sentences for people, the gravest first.
     """
 
@@ -173,6 +178,15 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sight: Annotated[float, Meta(ge=0, le=1)] | None = None
     set_aside_windows: Count = 0
     accepted: Count = 0
+    promised_per_1000: Rate | None = None
+    supported_per_1000: Rate | None = None
+    is_promise_provisional: bool = False
+    promise_horizon_left: Count = 0
+    realised_alarms: Count = 0
+    realised_windows: Count = 0
+    realised_low_per_1000: Rate = 0.0
+    realised_high_per_1000: Rate | None = None
+    time_in_alarm_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     problems: Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=8)] = ()
 
     @property

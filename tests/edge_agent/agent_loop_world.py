@@ -29,6 +29,7 @@ from edge_agent.sources.port import SourceWindow
 from edge_agent.status import Status, load_counters, read_status
 from edge_agent.telemetry import Identity, Telemetry
 from models.bundles import read_bundle
+from models.detection.prior import FleetPrior
 from protocol.bundle import open_bundle
 from protocol.manifest import FeatureSpec
 from protocol.messages.envelope import Event, decode, encode
@@ -79,8 +80,16 @@ class FakeInstallation:
         self.asked: list[DesiredState] = []
         self.windows: list[tuple[float | None, str | None]] = []
 
-    def give(self, version: int, *, is_trial: bool, generation: int, model: bytes | None = None) -> None:
-        content = make_bundle(version)
+    def give(
+        self,
+        version: int,
+        *,
+        is_trial: bool,
+        generation: int,
+        model: bytes | None = None,
+        prior: FleetPrior | None = None,
+    ) -> None:
+        content = make_bundle(version, prior=prior)
         bundle = read_bundle(open_bundle(content, TRUSTED))
         if model is not None:
             bundle = dataclasses.replace(bundle, int8_model=model)

@@ -12,10 +12,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from agent_loop_world import World
 from agent_world import FEATURES
 from detection_fleets import Machine, machines
 from test_agent_pipeline import V1, V2, Device
 
+from edge_agent.commands.status_table import print_status
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.kept_promise import Realised
 from edge_agent.settings import DetectionSettings
@@ -24,6 +26,7 @@ from models.detection.poisson import poisson_interval
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
 from models.thresholds import AlarmState, Closed, Opened
+from protocol.messages.payloads import Health
 
 pytestmark = pytest.mark.edge
 
@@ -117,6 +120,27 @@ def test_openings_and_time_in_alarm_are_counted_as_the_curve_counts_them() -> No
         realised.note(change.windows if isinstance(change, Closed) else ongoing, rules)
     assert expected.openings[0] > 20
     assert (realised.alarms, realised.in_alarm) == (expected.openings[0], expected.in_alarm[0])
+
+
+def test_status_and_health_say_what_is_promised_and_what_came_of_it(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path)
+    world.installation.give(1, is_trial=False, generation=1, prior=prior)
+    world.watch(lived(fleet[6])[:260])
+    world.now_s += 11
+    world.turn()
+    status, health = world.status(), world.said(Health)[-1]
+    assert isinstance(health, Health)
+    assert (health.promised_per_1000, health.is_promise_provisional) == (1.0, True)
+    assert health.supported_per_1000 is not None
+    assert health.realised_windows > 30
+    assert health.realised_low_per_1000 <= 1000 * health.realised_alarms / health.realised_windows
+    assert health.realised_high_per_1000 is not None
+    assert 0 < health.promise_horizon_left < 60
+    assert "at most 1 false alarm in 1,000 windows" in status.promise
+    print_status(status, status.written_at_s)
+    assert "at most 1 false alarm" in " ".join(capsys.readouterr().out.split())
 
 
 # --- what survives ----------------------------------------------------------------------------------------------------

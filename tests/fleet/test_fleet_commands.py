@@ -57,6 +57,11 @@ def test_a_blind_device_shows_what_it_does_not_see_and_an_old_one_what_it_does_n
         interval_judged=0,
         unjudged_windows=508,
         sight=0.125,
+        promised_per_1000=1.0,
+        realised_alarms=6,
+        realised_windows=2000,
+        realised_low_per_1000=1.1,
+        realised_high_per_1000=6.5,
         set_aside_windows=41,
         problems=("sensor rms_h delivers nothing", "clipped"),
     )
@@ -68,15 +73,16 @@ def test_a_blind_device_shows_what_it_does_not_see_and_an_old_one_what_it_does_n
         if "┃" in line or "│" in line
     ]
     shown = [dict(zip(heading, row, strict=True)) for row in (first, second)]
-    names = ("does", "sight", "unjudged", "set aside", "problem")
+    names = ("does", "sight", "alarms in 1000", "unjudged", "set aside", "problem")
     assert [shown[0][name] for name in names] == [
         "blind",
         "0.125",
+        "3 (1.1–6.5) of 1",
         "508",
         "41",
         "sensor rms_h delivers nothing",
     ]
-    assert [shown[1][name] for name in names] == ["watching", "–", "–", "–", "–"]
+    assert [shown[1][name] for name in names] == ["watching", "–", "–", "–", "–", "–"]
     whole = json.loads(run("devices", "show", machine.name))
     assert whole["last_health"]["problems"] == ["sensor rms_h delivers nothing", "clipped"]
 

@@ -120,7 +120,9 @@ def test_what_an_agent_cannot_know_is_stored_as_not_told_and_not_as_zero(
     old = device(database)
     assert old.last_health is not None
     untold = ("unjudged_windows", "restarts", "crashes", "missing", "sight", "set_aside_windows", "problems")
+    unpromised = ("promised_per_1000", "realised_alarms", "realised_windows", "time_in_alarm_share")
     assert [old.last_health[name] for name in untold] == [None] * len(untold)
+    assert [old.last_health[name] for name in unpromised] == [None] * 4
     assert (old.last_health["interval_windows"], old.agent_state) == (40, "watching")
     said = health(
         state=AgentState.BLIND,
@@ -128,11 +130,14 @@ def test_what_an_agent_cannot_know_is_stored_as_not_told_and_not_as_zero(
         interval_judged=0,
         unjudged_windows=40,
         missing=("rms_h",),
+        promised_per_1000=1.0,
+        realised_windows=40,
     )
     store.store([machine.arrival(said)])
     new = device(database)
     assert new.last_health is not None
     assert [new.last_health[name] for name in untold] == [40, 0, 0, ["rms_h"], None, 0, []]
+    assert [new.last_health[name] for name in unpromised] == [1.0, 0, 40, 0.0]
     assert new.agent_state == "blind"
     with database.read() as session:
         rows = session.scalars(select(HealthRecord).order_by(HealthRecord.sequence))

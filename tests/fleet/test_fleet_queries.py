@@ -152,6 +152,10 @@ QUERIES = {
     "missing==rms*": "b",
     "missing!=rms_h": "acd",
     "problems=='a, \"b\" (100 %!)'": "b",
+    "realised_low_per_1000=gt=1": "b",  # more alarms than promised
+    "promised_per_1000=le=1": "ab",
+    "realised_alarms==0": "a",  # nothing promised, nothing kept
+    "is_promise_provisional==true": "b",
     "is_provisional==true": "b",
     "is_provisional==false": "a",
 }
@@ -184,7 +188,7 @@ def queried(fleet: Fleet) -> Fleet:
         "d": ("x86", {"note": "two words, (and) more"}),
     }
     enrol_directly(fleet.database, *(Machine(name=f"q-{name}") for name in rows))
-    new = Machine(name="q-a"), health(interval_judged=4, sight=0.9)
+    new = Machine(name="q-a"), health(interval_judged=4, sight=0.9, promised_per_1000=1.0)
     blind = (
         Machine(name="q-b"),
         health(
@@ -195,6 +199,10 @@ def queried(fleet: Fleet) -> Fleet:
             missing=("temperature", "rms_h"),
             problems=('a, "b" (100 %!)',),
             is_provisional=True,
+            promised_per_1000=0.2,
+            realised_alarms=9,
+            realised_low_per_1000=1.5,
+            is_promise_provisional=True,
         ),
     )
     old = Machine(name="q-c"), health(drifted=True)
