@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detection.detector import fit_detector
-from models.detection.experts import FEWEST_WINDOWS
+from models.detection.detector import FEWEST_ROWS, fit_detector
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
@@ -35,10 +34,10 @@ def prior_of(recordings: Sequence[Recording]) -> FleetPrior:
     Raises:
         SettingsError: there is none so long.
     """
-    long = [recording for recording in recordings if len(recording[0]) >= FEWEST_WINDOWS]
+    long = [recording for recording in recordings if len(recording[0]) >= FEWEST_ROWS]
     if not long:
         raise SettingsError(
-            f"no recording has {FEWEST_WINDOWS} rows, from which a fleet's prior can be made; record more, or set"
+            f"no recording has {FEWEST_ROWS} rows, from which a fleet's prior can be made; record more, or set"
             ' detector = "network"'
         )
     return fleet_prior(long, AlarmRules())
@@ -70,7 +69,7 @@ def mixture_sight(recordings: Sequence[Recording], prior: FleetPrior) -> Mixture
 
 def _probe(rows: NDArray[np.float32], unit: NDArray[np.float64], prior: FleetPrior) -> tuple[Probed, Probed]:
     fitted, held_out = np.split(rows, [len(rows) - len(rows) // _HELD_OUT])
-    if len(fitted) < FEWEST_WINDOWS or len(held_out) < 2:
+    if len(fitted) < FEWEST_ROWS or len(held_out) < 2:
         return Probed(0, 0), Probed(0, 0)
     detector = fit_detector(fitted, unit, prior, AlarmBudget(), AlarmRules())
     before, now = held_out[:-1], held_out[1:]

@@ -53,7 +53,8 @@ _COUNTED: Final = 25
 """Openings that make a level trustworthy: their rate is known within a fifth."""
 _TAIL: Final = (0.3, 5.0)
 """Exponent of the tail before anything is seen, and how many openings that opinion is worth: scores of real machines have .15 to .6."""
-_MOST_DEVICES: Final = 1e6
+_LARGEST_ALIKENESS: Final = 25.0
+"""However alike devices were, the fleet's word is worth no more than as many openings of the device's own: it may be the odd one."""
 
 
 class AlarmRules(Struct, frozen=True, kw_only=True):
@@ -249,4 +250,4 @@ def _alikeness(total: OpeningsSums, level: int) -> float:
     rate = float(total.openings[level]) / max(total.windows, 1.0)
     explained = rate * rate * total.windows
     extra = float(total.squares[level]) - explained - (total.devices - 1.0) * rate
-    return min(explained / extra, _MOST_DEVICES) if extra > 0 and explained > 0 else _MOST_DEVICES
+    return min(explained / extra, _LARGEST_ALIKENESS) if extra > 0 and explained > 0 else _LARGEST_ALIKENESS

@@ -99,10 +99,12 @@ def test_a_score_is_held_to_windows_that_it_was_not_fitted_on() -> None:
     assert np.median(held_out) > np.median(form.statistics(rows))
 
 
-def test_a_level_is_as_deep_as_the_windows_allow() -> None:
-    assert rare_level(np.arange(10_000.0)) == 9_990.0
-    assert rare_level(np.arange(1_000.0)) == 995.0
-    assert rare_level(np.arange(8.0)) == 6.0
+def test_a_level_is_as_deep_as_the_windows_allow_and_counts_each_fifth() -> None:
+    rising = np.tile(np.arange(1.0, 2001.0), 5)
+    assert rare_level(rising) == pytest.approx(1999.0)
+    assert rare_level(np.tile([1.0, 8.0], 10)) == pytest.approx(8.0)
+    loud_for_two_fifths = np.repeat([1.0, 1.0, 1.0, 16.0, 16.0], 20)
+    assert rare_level(loud_for_two_fifths) == pytest.approx(7.0)
 
 
 def test_the_int8_layer_ranks_as_the_form_does(prior: FleetPrior) -> None:
