@@ -6,7 +6,8 @@ Each figure names its peer: the interpreter alone (set, invoke, get) on the same
 bound that the design sets. Times are the best of fifty rounds taken in turns with the peer, as the machine may be busy; p99 is of single windows.
 Memory is PSS: libraries that other processes share count in part, so run it on a machine that does nothing else.
 Models are built in memory with weights from a seed; no TensorFlow unless a training model is measured. A whole window of
-the agent is features, scale, gaps, inference, alarm, drift and the row that is kept, on a bound of 60 us at 46 sensors.
+the agent is features, scale, gaps, judging, alarm, drift and the row that is kept, on a bound of 60 us at 46 sensors: by the
+network of a release and by the mixture. `--only windows` measures just that, and what fitting the mixture costs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the oracle of ev
 import reference_training
 
 from edge_agent.detection_memory import DetectionMemory
+from edge_agent.fitting import MOST_ROWS
 from edge_agent.judgement import Judged
 from edge_agent.kept_rows import open_stores
 from edge_agent.pipeline import Pipeline
@@ -35,6 +37,10 @@ from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
+from models.detection.detector import fit_detector
+from models.detection.openings import AlarmRules
+from models.detection.prior import FleetPrior, fleet_prior
+from models.detection.promise import AlarmBudget
 from models.export import export_int8_model, isolated
 from models.features import passthrough_spec
 from models.int8_model import Int8Model
@@ -135,7 +141,26 @@ def measure_inference(label: str, architecture: Architecture, repeats: int) -> b
     return content
 
 
-def measure_windows(repeats: int) -> None:
+def make_prior(rows: np.ndarray) -> FleetPrior:
+    """Of four devices of one kind, whose healthy windows are quarters of `rows`."""
+    return fleet_prior([(part, np.ones(rows.shape[1])) for part in np.array_split(rows, 4)], AlarmRules())
+
+
+def measure_mixture(rows: np.ndarray, repeats: int) -> None:
+    """One score with its time scales, and the fit that comes between two windows at a commit."""
+    prior = make_prior(rows)
+    for count in (120, MOST_ROWS):
+        learnt = np.random.default_rng(1).normal(size=(count, rows.shape[1])).astype(np.float32)
+        start = time.perf_counter()
+        detector = fit_detector(learnt, np.ones(rows.shape[1]), prior, AlarmBudget(), AlarmRules())
+        report(f"fit of the mixture, {count} windows", time.perf_counter() - start, "s", "bound", 1.0)
+    scales, row = detector.make_time_scales(), rows[0]
+    score, both = best_us(repeats, lambda: detector.score(row), lambda: scales.update(detector.score(row)))
+    report("Detector.score", score, "us", "bound of the whole window", BOUND_US)
+    report("Detector.score and TimeScales.update", both, "us", "bound of the whole window", BOUND_US)
+
+
+def measure_windows(judge: str, prior: FleetPrior | None, repeats: int) -> None:
     """Whole windows of the agent at 46 sensors: all there, one missing, some flickering; and a probe of the sight."""
     sensors, rng = SERVER.feature_count, np.random.default_rng(0)
     flat = initial_parameters(SERVER, 0)
@@ -163,7 +188,7 @@ def measure_windows(repeats: int) -> None:
             clock=time.perf_counter,
             wall=time.time,
         )
-        pipeline.adopt(manifest, content, bundle_sha256="0" * 64, is_trial=False)
+        pipeline.adopt(manifest, content, bundle_sha256="0" * 64, is_trial=False, prior=prior)
 
         def watching(table: np.ndarray) -> Callable[[], object]:
             windows = [
@@ -187,8 +212,8 @@ def measure_windows(repeats: int) -> None:
         (with_probe,) = best_us(repeats, window_and_probe)
     names = ("all there", "one sensor missing", "1 % of values missing")
     for name, value in zip(names, figures, strict=True):
-        report(f"whole window, 46 sensors, {name}", value, "us", "bound", BOUND_US)
-    report("probe of the sight", with_probe - figures[0], "us", "whole window", figures[0])
+        report(f"whole window, 46 sensors, {judge}, {name}", value, "us", "bound", BOUND_US)
+    report(f"probe of the sight, {judge}", with_probe - figures[0], "us", "whole window", figures[0])
 
 
 def measure_memory(content: bytes) -> None:
@@ -241,10 +266,17 @@ def measure_training(repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5000, help="calls a round")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--only", choices=["windows"], help="leave the rest out")
+    arguments = parser.parse_args()
+    repeats: int = arguments.repeats
+    rows = np.random.default_rng(0).normal(size=(1200, SERVER.feature_count)).astype(np.float32)
+    measure_windows("network", None, repeats)
+    measure_windows("mixture", make_prior(rows), repeats)
+    measure_mixture(rows, repeats)
+    if arguments.only:
+        return
     content = measure_inference("sensor 32-16-8-16-32", SENSOR, repeats)
     measure_inference("MLPerf Tiny AD", TINY, repeats)
-    measure_windows(repeats)
     measure_memory(content)
     measure_training(max(repeats // 5, 1))
 

@@ -102,7 +102,7 @@ def _fit_mixture(
     return Fit(
         judge=MixtureJudge(detector),
         rows=rows[-settings.reference_windows :],
-        scores=newest / form.typical,
+        scores=newest / form.typical**2,
         is_calm=_calm(newest, promise.threshold * form.units[0]),
     )
 

@@ -108,7 +108,7 @@ class MixtureJudge:
         self.builds_up_windows = max(form.averages, default=1)
         self.scales = detector.make_time_scales()
         self._score = detector.score
-        self._per_typical = 1.0 / form.typical
+        self._per_typical = 1.0 / form.typical**2  # a distance; scores are squares
         self._per_unit = 1.0 / form.units[0]
         # An average of equal scores is that score.
         self._calm_below = promise.threshold * min(form.units) * self._per_typical

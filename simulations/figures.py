@@ -7,16 +7,18 @@ every raw sample would have cost; training and update traffic are shown apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.detection.poisson import poisson_interval
+from protocol.messages.payloads import Health
 from simulations.record import Record, TrainingSeen
 
-__all__ = ["AlarmRate", "Figures", "compute_figures"]
+__all__ = ["AlarmRate", "Figures", "Promised", "compute_figures", "promised_by"]
 
 _Item = TypeVar("_Item")
 
@@ -29,6 +31,26 @@ class AlarmRate:
     device_hours: float
     per_device_hour: float
     windows_over_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promised:
+    """What devices promise of false alarms, and what came of it since each of them last learnt, true alarms among them.
+
+    Attributes:
+        per_1000: alarms in 1000 windows at most; None where no device promises any.
+        alarms: that came, in so many `windows` of all devices together.
+        low_per_1000, high_per_1000: exact 95 % interval of that in 1000.
+        kept_on, devices: on how many of those that promise, the lower end of their own interval is within it.
+    """
+
+    per_1000: float | None
+    alarms: int
+    windows: int
+    low_per_1000: float
+    high_per_1000: float | None
+    kept_on: int
+    devices: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +67,7 @@ class Figures:
         false_alarms_at_first: before the load changed; version 1.
         false_alarms_after_change: from the change until version 2 spreads.
         false_alarms_after_learning: with version 2 everywhere, until version 3 comes.
+        promised: of false alarms, and whether it was kept at the end.
         raw_bytes: what streaming every sample would have cost.
         telemetry_bytes: what all messages but training and updates did cost; bandwidth_saved_pct compares the two.
         training_bytes, update_bytes: Flower's traffic, and bundles.
@@ -80,6 +103,7 @@ class Figures:
     false_alarms_at_first: AlarmRate
     false_alarms_after_change: AlarmRate
     false_alarms_after_learning: AlarmRate
+    promised: Promised
     raw_bytes: int
     telemetry_bytes: int
     bandwidth_saved_pct: float
@@ -135,6 +159,7 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         false_alarms_at_first=_alarm_rate(record, 0.0, change_began),
         false_alarms_after_change=_alarm_rate(record, change_began, good.began_s if good else record.now_s),
         false_alarms_after_learning=_alarm_rate(record, learned_from, bad_began),
+        promised=promised_by(seen),
         raw_bytes=raw,
         telemetry_bytes=telemetry,
         bandwidth_saved_pct=100 * (1 - telemetry / raw) if raw else 0.0,
@@ -165,6 +190,22 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         comparison=dict(record.comparison),
         seconds_total=record.now_s,
         pace=record.pace,
+    )
+
+
+def promised_by(healths: Sequence[Health]) -> Promised:
+    """What devices say of their promises, by their last health messages."""
+    found = [h for h in healths if h.promised_per_1000 is not None]
+    alarms, windows = sum(h.realised_alarms for h in found), sum(h.realised_windows for h in found)
+    low, high = poisson_interval(alarms)
+    return Promised(
+        per_1000=max((h.promised_per_1000 or 0.0 for h in found), default=None),
+        alarms=alarms,
+        windows=windows,
+        low_per_1000=1000 * low / windows if windows else 0.0,
+        high_per_1000=1000 * high / windows if windows else None,
+        kept_on=sum(h.realised_low_per_1000 <= (h.promised_per_1000 or 0.0) for h in found),
+        devices=len(found),
     )
 
 

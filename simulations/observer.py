@@ -96,6 +96,12 @@ class ServiceClient:
         return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
 
 
+def told_health(fields: dict[str, Any]) -> Health:
+    """A health message as the fleet shows it: null is what the device did not tell."""
+    told = {name: value for name, value in fields.items() if value is not None or name == "release"}
+    return msgspec.convert(told, Health)
+
+
 class Observer:
     """Fills the record. `clock` gives wall seconds since the story began; `epoch` is that moment in Unix seconds."""
 
@@ -137,7 +143,7 @@ class Observer:
     def _see_devices(self) -> None:
         answer = self.fleet.get("/v1/devices", limit=500)
         for item in (answer or {}).get("items", []):
-            health = item["last_health"] and msgspec.convert(item["last_health"], Health)
+            health = item["last_health"] and told_health(item["last_health"])
             self._record.devices[item["id"]] = DeviceSeen(
                 device=item["id"],
                 hardware=item["hardware"],

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.messages.kinds import InstallStep
+from protocol.messages.payloads import Health
 from simulations.record import ChapterState, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
 
 __all__ = ["Screen", "draw_world"]
@@ -98,7 +99,7 @@ def _draw_devices(record: Record) -> RenderableType:
     table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     for title, justify in (
         ("device", "left"), ("on", "left"), ("state", "left"), ("version", "left"), ("windows", "right"),
-        ("score ÷ threshold", "left"), ("over", "right"), ("alarms", "right"), ("drift", "right"),
+        ("score ÷ threshold", "left"), ("over", "right"), ("alarms", "right"), ("in 1000", "right"), ("drift", "right"),
     ):  # fmt: skip
         table.add_column(title, justify="right" if justify == "right" else "left", no_wrap=True)
     faulty = {f.device for f in record.faults if f.ended_s is None}
@@ -125,8 +126,19 @@ def _device_cells(seen: DeviceSeen, trace: ScoreTrace | None, *, has_fault: bool
         _sparkline(trace),
         Text(f"{100 * health.anomaly_rate:.0f} %", "red" if health.anomaly_rate > 0.2 else "dim"),
         Text(str(health.anomalies), "red" if health.anomalies else "dim"),
+        _against_promise(health),
         Text(f"{health.drift_score:.2f}", "yellow bold" if health.drifted else "dim"),
     ]
+
+
+def _against_promise(health: Health) -> Text:
+    """Alarms in 1000 windows since the device learnt, against what it promised; red where it was not kept."""
+    promised = health.promised_per_1000
+    if promised is None or not health.realised_windows:
+        return Text("–", "dim")
+    is_kept = health.realised_low_per_1000 <= promised
+    came = 1000 * health.realised_alarms / health.realised_windows
+    return Text(f"{came:.0f} of {promised:.2g}", "dim" if is_kept else "red")
 
 
 def _sparkline(trace: ScoreTrace | None) -> Text:

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from simulations.figures import AlarmRate, Figures
+from simulations.figures import AlarmRate, Figures, Promised
 
 __all__ = ["draw_summary", "summary_rows"]
 
@@ -45,6 +45,11 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
             "  … with the version learned together",
             f"{f.false_alarms_after_learning.per_device_hour:.2f}",
             _over(f.false_alarms_after_learning),
+        ),
+        (
+            "alarms in 1000 windows: promised / came",
+            _against(f.promised),
+            _kept(f.promised),
         ),
         (
             "telemetry sent / raw streaming",
@@ -129,6 +134,27 @@ def _privacy_remark(f: Figures) -> str:
     if f.epsilon_server is None:
         return f"{masked}; without noise, so no differential privacy"
     return f"{masked}; δ = {f.delta or 0:g}"
+
+
+def _against(promised: Promised) -> str:
+    if promised.per_1000 is None:
+        return "–"
+    came = f"{1000 * promised.alarms / promised.windows:.2g}" if promised.windows else "–"
+    return f"≤ {promised.per_1000:.3g} / {came}"
+
+
+def _kept(promised: Promised) -> str:
+    if promised.per_1000 is None:
+        return "no device promises any: the release's network judges"
+    interval = (
+        ""
+        if promised.high_per_1000 is None
+        else f" ({promised.low_per_1000:.2g} to {promised.high_per_1000:.2g})"
+    )
+    return (
+        f"{promised.alarms} in {promised.windows:,} windows{interval} since each device last learnt, true ones among them;"
+        f" kept on {promised.kept_on} of {promised.devices} devices"
+    )
 
 
 def _over(rate: AlarmRate) -> str:

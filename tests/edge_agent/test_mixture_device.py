@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 from agent_loop_world import World
-from agent_world import FEATURES
+from agent_world import FEATURES, int8_model, make_bundle, manifest_of
 from detection_fleets import Machine, machines
 from test_agent_pipeline import V1, V2, Device
 
 from edge_agent.commands.status_table import print_status
+from edge_agent.fitting import RunningRelease, fit_judge
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.kept_promise import Realised
 from edge_agent.settings import DetectionSettings
@@ -25,6 +26,7 @@ from models.detection.openings import AlarmRules, count_openings
 from models.detection.poisson import poisson_interval
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
+from models.int8_model import Int8Model
 from models.thresholds import AlarmState, Closed, Opened
 from protocol.messages.payloads import Health
 
@@ -265,6 +267,23 @@ def test_a_dead_sensor_keeps_the_rate_within_bounds(
     assert all(isinstance(j, Judged) for j in judged)
     assert poisson_interval(alarms(judged))[0] / len(judged) <= 2 * BUDGET.rate
     assert all("feature-1" not in j.contributors for j in judged[80:] if isinstance(j, Judged))
+
+
+def test_another_fit_is_no_drift_of_the_score(fleet: list[Machine], prior: FleetPrior) -> None:
+    rows = fleet[6].scale.apply(lived(fleet[6]))
+    release = RunningRelease(
+        name="pump/1",
+        manifest=manifest_of(make_bundle()),
+        model=Int8Model(int8_model()),
+        bundle_sha256=V1,
+        is_trial=False,
+        prior=prior,
+    )
+    for learnt in (120, 960):
+        fit = fit_judge(release, rows[:learnt], fleet[6].unit, SETTINGS)
+        live = [fit.judge.judge(row)[1] for row in rows[learnt : learnt + 300]]
+        assert 0.7 < float(np.median(live)) < 1.4
+        assert 0.7 < float(np.median(fit.scores)) < 1.4
 
 
 # --- learning anew ----------------------------------------------------------------------------------------------------

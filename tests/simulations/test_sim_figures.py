@@ -136,6 +136,36 @@ def test_bandwidth_saved_is_telemetry_against_raw_streaming(record: Record) -> N
     assert compute_figures(record).bandwidth_saved_pct == pytest.approx(99.5)
 
 
+def test_whether_the_promise_was_kept_is_shown_for_each_device_and_for_all(record: Record) -> None:
+    quiet, loud = list(record.devices.values())
+    quiet.health = msgspec.structs.replace(
+        quiet.health,
+        promised_per_1000=1.0,
+        realised_windows=2000,
+        realised_alarms=2,
+        realised_low_per_1000=0.12,
+    )
+    loud.health = msgspec.structs.replace(
+        loud.health,
+        promised_per_1000=1.0,
+        realised_windows=1000,
+        realised_alarms=9,
+        realised_low_per_1000=4.1,
+    )
+    promised = compute_figures(record).promised
+    assert (promised.per_1000, promised.alarms, promised.windows) == (1.0, 11, 3000)
+    assert (promised.kept_on, promised.devices) == (1, 2)
+    assert promised.low_per_1000 == pytest.approx(5.49 / 3, rel=0.01)
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(draw_world(record))
+    shown = console.export_text()
+    assert "1 of 1" in shown
+    assert "9 of 1" in shown
+    (row,) = [row for row in summary_rows(compute_figures(record)) if row[0].startswith("alarms in 1000")]
+    assert row[1] == "≤ 1 / 3.7"
+    assert "kept on 1 of 2 devices" in row[2]
+
+
 def test_void_rounds_do_not_count_as_rounds(record: Record) -> None:
     figures = compute_figures(record)
     assert figures.rounds == 2
