@@ -94,7 +94,9 @@ def train(
     ca: Ca,
     token_file: TokenFile,
     reason: Annotated[str, typer.Option("--reason")] = "a person asked for it",
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1)] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=0, help="0: make the fleet's prior anew, train nothing")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="stay until the run is over")] = False,
     as_json: AsJson = False,
 ) -> None:

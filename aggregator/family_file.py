@@ -17,7 +17,7 @@ from models.features import make_extractor, passthrough_spec, raw_spec, vibratio
 from protocol.errors import TopicError
 from protocol.manifest import ConvolutionSpec, FeatureSpec
 from protocol.names import check_name
-from protocol.questions import MOST_MIXED_FEATURES
+from protocol.refit_sizes import MOST_MIXED_FEATURES
 from runtime.settings import read_settings
 
 __all__ = ["FamilySpec", "load_spec"]

@@ -121,7 +121,7 @@ class RunScheduler:
             trigger=trigger,
             reason=reason,
             requested_by=requested_by,
-            rounds=rounds or policy.rounds.count,
+            rounds=policy.rounds.count if rounds is None else rounds,
             state=RunState.INVITING,
             created_at=now,
             updated_at=now,

@@ -35,8 +35,10 @@ from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_additi
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from msgspec import Struct
 
+from models.architecture import Architecture
 from protocol.names import DeviceId
-from protocol.questions import fit_layout
+from protocol.questions import ASSESS, REFIT_KINDS, answer_layout, fit_layout
+from protocol.secure_answers import make_encoding
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.graph import Cohort
@@ -55,6 +57,8 @@ from protocol.secure_sum.messages import (
 )
 from protocol.secure_sum.server_role import ServerPolicy, ServerRole
 from protocol.secure_sum.shamir import split_many
+from protocol.sum_terms import SumTerms
+from protocol.training import TrainingSettings
 
 AES = MaskGenerator.AES_128_CTR
 MessageT = TypeVar("MessageT", bound=Struct)
@@ -153,6 +157,32 @@ def upload_bytes() -> None:
         packed = packed_bytes(1_000_000, bits)
         show(f"upload_1m_words_{bits}_bits", packed, "B", peer=flowers.uploaded_bytes)
         show(f"upload_1m_words_{bits}_bits_beside_float32", packed, "B", bound=4_000_000, target=target)
+
+
+def refit_bytes() -> None:
+    """What a device of a cohort of 1,000 sends in a run that makes the fleet's prior anew, of F features: three questions, and the assessment."""
+    for features, target in ((46, 1.0), (128, None)):
+        architecture = Architecture(kind="dense-autoencoder", layers=(features, 16, 8, 16, features))
+        total = 0
+        for kind in (*REFIT_KINDS, ASSESS):
+            layout = answer_layout(
+                kind,
+                parameter_count=architecture.parameter_count,
+                tensor_count=architecture.tensor_count,
+                feature_count=features,
+            )
+            terms = SumTerms(
+                run_id="r",
+                question=kind,
+                round_number=1,
+                devices=1000,
+                norm_limit=10.0,
+                maximum_examples=TrainingSettings().maximum_examples,
+            )
+            sent = packed_bytes(make_encoding(layout, terms).word_count, terms.word_bits)
+            total += sent if kind in REFIT_KINDS else 0
+            show(f"upload_{kind.partition('.')[2]}_f{features}", sent, "B")
+        show(f"upload_prior_f{features}", total, "B", bound=40_000, target=target)
 
 
 # --- whole rounds of ours -----------------------------------------------------------------------------------------------
@@ -345,7 +375,7 @@ def main() -> None:
         "--ten-thousand", action="store_true", help="also a round of 10 000 devices, ten minutes"
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="mask, shamir, upload, device_k50, n100, ..."
+        "--only", nargs="+", metavar="NAME", help="mask, shamir, upload, refit, device_k50, n100, ..."
     )
     options = parser.parse_args()
     show("generator_aes_128_ctr", Generator().bytes_per_ms() / 1e6, "GB/s")
@@ -353,6 +383,7 @@ def main() -> None:
         "mask": mask_a_million_words,
         "shamir": share_both_secrets,
         "upload": upload_bytes,
+        "refit": refit_bytes,
     }
     if options.quick:
         figures["device_k50"] = lambda: device_beside_flower(neighbours=50, parameters=100_000, repeats=1)

@@ -41,7 +41,7 @@ from protocol.manifest import FeatureSpec
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import StorageError
 
-__all__ = ["DetectionMemory", "Progress", "RecommissionRequest", "Remembered"]
+__all__ = ["DetectionMemory", "Progress", "RecommissionRequest", "Remembered", "read_scale"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -105,6 +105,18 @@ class _DriftFile(Struct, frozen=True, kw_only=True):
     reference: DriftReference
     state: bytes
     fingerprint: str = ""
+
+
+def read_scale(path: Path, columns: FeatureSpec) -> Standardiser | None:
+    """The scale as another process of this device reads it, which changes nothing; None where there is none of these columns."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_ScaleFile)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError):
+        return None
+    is_sound = found.fingerprint == columns.fingerprint and len(found.mean) == len(found.std) == len(
+        columns.names
+    )
+    return found if is_sound else None
 
 
 class DetectionMemory:

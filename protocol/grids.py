@@ -2,7 +2,8 @@
 
 A cloud that may only see sums cannot ask for a quantile or a maximum; it can ask every device to count its values
 on the same edges and read both from the summed counts. Three grids: anomaly scores (to set a threshold), tensor
-ranges (to calibrate int8), standardised feature values (the drift reference).
+ranges (to calibrate int8), standardised feature values (the drift reference). And two lists of points, at each of which every
+device counts how often it would have alarmed: levels of the statistic, and ages of a detector.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEATURE_GRID", "RANGE_GRID", "SCORE_GRID", "Grid"]
+__all__ = ["AGES", "FEATURE_GRID", "LEVELS", "RANGE_GRID", "SCORE_GRID", "Grid"]
+
+LEVELS: Final = 10.0 ** (np.arange(-48, 161) / 32)
+"""Levels (209,) of the statistic of `models.detection`, from .03 to 100,000."""
+
+AGES: Final = (16, 64, 256, 1024)
+"""Windows that a detector was fitted on; a device belongs to the largest that it has reached."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

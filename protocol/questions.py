@@ -9,6 +9,9 @@ one stands without a change on either side.
     ``train.scaffold``       parameters, control        the same, and n·η·(c_i' - c_i)
     ``evaluate.moments``                                n, Σ x, Σ x xᵀ (upper triangle)
     ``evaluate.contest``     one for each contender     for each: score histograms of aged held-out windows and of disturbed ones
+    ``evaluate.scale``                                  how much each sensor varies, as logarithms that add up
+    ``evaluate.covariance``  scale prior                correlations and wander (upper triangles), and how uncertain they are
+    ``evaluate.curve``       scale prior, those sums    openings and windows in alarm at each level, for detectors of each age
     ``evaluate.assess``      candidate, champion        n, losses, histograms of scores and of probes' scores, tensor ranges, feature counts
 
 A kind is also the Flower message type, and it alone fixes the layout of the answer, so that a device can plan its masked words
@@ -20,9 +23,9 @@ On the wire a Flower message's RecordDict holds ``ConfigRecord "question"`` = {"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, assert_never
+from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
+from protocol.refit_sizes import covariance_sizes, curve_sizes, scale_sizes
 from protocol.training import TrainingSettings
 
 __all__ = [
@@ -38,20 +42,26 @@ __all__ = [
     "CONTENDERS",
     "CONTEST",
     "COPIES",
+    "COVARIANCE",
+    "CURVE",
     "FIT",
     "KINDS",
     "MOMENTS",
-    "MOST_MIXED_FEATURES",
+    "REFIT_KINDS",
     "SCAFFOLD",
+    "SCALE",
     "TRAINING_KINDS",
     "WHOLE_MESSAGES_HEADER",
     "AnswerLayout",
     "AssessQuestion",
     "ContestQuestion",
+    "CovarianceQuestion",
+    "CurveQuestion",
     "FitQuestion",
     "Kind",
     "MomentsQuestion",
     "Question",
+    "ScaleQuestion",
     "answer_layout",
     "assess_layout",
     "contest_layout",
@@ -63,24 +73,36 @@ __all__ = [
     "scaffold_layout",
 ]
 
-Kind = Literal["train.fit", "train.scaffold", "evaluate.assess", "evaluate.moments", "evaluate.contest"]
+Kind = Literal[
+    "train.fit",
+    "train.scaffold",
+    "evaluate.assess",
+    "evaluate.moments",
+    "evaluate.contest",
+    "evaluate.scale",
+    "evaluate.covariance",
+    "evaluate.curve",
+]
 
 FIT: Final = "train.fit"
 SCAFFOLD: Final = "train.scaffold"
 ASSESS: Final = "evaluate.assess"
 MOMENTS: Final = "evaluate.moments"
 CONTEST: Final = "evaluate.contest"
+SCALE: Final = "evaluate.scale"
+COVARIANCE: Final = "evaluate.covariance"
+CURVE: Final = "evaluate.curve"
 
 TRAINING_KINDS: Final = frozenset({FIT, SCAFFOLD})
 """Kinds whose answer is an update."""
 
-KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
+REFIT_KINDS: Final[tuple[Kind, ...]] = (SCALE, COVARIANCE, CURVE)
+"""The questions whose sums become a fleet's prior, in the order in which each needs what came of the one before."""
+
+KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST, *REFIT_KINDS)
 
 CONTENDERS: Final = ("champion", "mahalanobis_ridge", "mahalanobis", "network", "principal_components")
 """Who takes part in a contest, in the order in which ties are decided: what runs already, then what assumes least and takes no training."""
-
-MOST_MIXED_FEATURES: Final = 128
-"""Features whose covariance may be asked for: 17 thousand numbers, 66 kB; the square of more outgrows a device and its road."""
 
 COPIES: Final = 4
 """Aged, and as many disturbed, copies of each held-out window in a contest: one of either for each of `models.perturbations.DISTURBANCES`."""
@@ -128,6 +150,40 @@ class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
     maximum_examples: Positive = 100_000
 
 
+class ScaleQuestion(Struct, frozen=True, kw_only=True, tag="scale"):
+    """Say how much each sensor varies in its own units, by the newest `maximum_examples` healthy windows."""
+
+    run_id: str
+    layout_sha256: str
+    maximum_examples: Positive = 100_000
+
+
+class CovarianceQuestion(Struct, frozen=True, kw_only=True, tag="covariance"):
+    """Say how the sensors vary together, in units of the scale that follows from the prior which comes along.
+
+    Arrays: `scale_log_variance` and `scale_freedom`, (F,) each.
+    """
+
+    run_id: str
+    layout_sha256: str
+    maximum_examples: Positive = 100_000
+
+
+class CurveQuestion(Struct, frozen=True, kw_only=True, tag="curve"):
+    """Count how often detectors of each age would have alarmed at each level, on windows they were not fitted on.
+
+    Arrays as of a `CovarianceQuestion`, and the sums of its answers: `correlation` and `wander` as upper triangles, the others here.
+    It is for devices that are in those sums, `devices` of them, and for nobody else: each takes itself out before it counts.
+    """
+
+    run_id: str
+    layout_sha256: str
+    devices: Positive
+    squares: Annotated[float, Meta(ge=0)]
+    error: Annotated[float, Meta(ge=0)]
+    maximum_examples: Positive = 100_000
+
+
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
     """Score held-out windows with `candidate` and `champion`, as they are and slightly disturbed; count scores and features.
 
@@ -140,23 +196,33 @@ class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
     maximum_examples: Positive = 100_000
 
 
-Question = FitQuestion | MomentsQuestion | ContestQuestion | AssessQuestion
+Question = (
+    FitQuestion
+    | MomentsQuestion
+    | ContestQuestion
+    | ScaleQuestion
+    | CovarianceQuestion
+    | CurveQuestion
+    | AssessQuestion
+)
 _decoder: Final = msgspec.json.Decoder(Question)
+
+
+_KIND_OF: Final[Mapping[type, Kind]] = {
+    MomentsQuestion: MOMENTS,
+    ContestQuestion: CONTEST,
+    ScaleQuestion: SCALE,
+    CovarianceQuestion: COVARIANCE,
+    CurveQuestion: CURVE,
+    AssessQuestion: ASSESS,
+}
 
 
 def kind_of(question: Question) -> Kind:
     """What a question is called on the wire, in terms and in the privacy ledger."""
-    match question:
-        case FitQuestion():
-            return SCAFFOLD if question.training.method == "scaffold" else FIT
-        case MomentsQuestion():
-            return MOMENTS
-        case ContestQuestion():
-            return CONTEST
-        case AssessQuestion():
-            return ASSESS
-        case _:
-            assert_never(question)
+    if isinstance(question, FitQuestion):
+        return SCAFFOLD if question.training.method == "scaffold" else FIT
+    return _KIND_OF[type(question)]
 
 
 def encode_question(question: Question) -> str:
@@ -223,19 +289,19 @@ def fit_layout(parameter_count: int) -> AnswerLayout:
 
 def answer_layout(kind: Kind, *, parameter_count: int, tensor_count: int, feature_count: int) -> AnswerLayout:
     """Layout of the answer to a question of `kind` about a model of these sizes; raises QuestionError for an unknown kind."""
-    match kind:
-        case "train.fit":
-            return fit_layout(parameter_count)
-        case "train.scaffold":
-            return scaffold_layout(parameter_count)
-        case "evaluate.moments":
-            return moments_layout(feature_count)
-        case "evaluate.contest":
-            return contest_layout()
-        case "evaluate.assess":
-            return assess_layout(tensor_count, feature_count)
-        case _:
-            raise QuestionError(f"no question is called {kind!r}; known are {', '.join(KINDS)}")
+    layouts: Mapping[Kind, Callable[[], AnswerLayout]] = {
+        FIT: lambda: fit_layout(parameter_count),
+        SCAFFOLD: lambda: scaffold_layout(parameter_count),
+        MOMENTS: lambda: moments_layout(feature_count),
+        CONTEST: contest_layout,
+        SCALE: lambda: AnswerLayout(scale_sizes(feature_count)),
+        COVARIANCE: lambda: AnswerLayout(covariance_sizes(feature_count)),
+        CURVE: lambda: AnswerLayout(curve_sizes()),
+        ASSESS: lambda: assess_layout(tensor_count, feature_count),
+    }
+    if kind not in layouts:
+        raise QuestionError(f"no question is called {kind!r}; known are {', '.join(KINDS)}")
+    return layouts[kind]()
 
 
 def scaffold_layout(parameter_count: int) -> AnswerLayout:

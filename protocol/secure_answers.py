@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
-from protocol.grids import FEATURE_GRID, RANGE_GRID
+from protocol.grids import AGES, FEATURE_GRID, RANGE_GRID
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 from protocol.privacy.parameters import NoiseKind
 from protocol.privacy_cost import RoundNoise, noise_of
@@ -42,7 +42,15 @@ from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.keys import RandomBytes
 from protocol.sum_terms import NoiseTerms, SumTerms
 
-__all__ = ["AnswerEncoding", "ExactEncoding", "NoisedEncoding", "make_encoding", "suggested_clip"]
+__all__ = [
+    "LOG_LIMIT",
+    "AnswerEncoding",
+    "ExactEncoding",
+    "NoisedEncoding",
+    "make_encoding",
+    "part_bound",
+    "suggested_clip",
+]
 
 Float = NDArray[np.float64]
 
@@ -54,6 +62,16 @@ LOSS_STEP: Final = 1e-4
 
 FEATURE_LIMIT: Final = 2 * float(FEATURE_GRID.edges[-1])
 """Standardised features are clipped to half of this on every device."""
+
+LOG_LIMIT: Final = 100.0
+"""Of a variance in a sensor's own units: e^±50 of them is a deviation that no instrument has."""
+
+WANDER_LIMIT: Final = 1.5 * FEATURE_LIMIT**2
+"""Means of quarters lie within the scale's ends; three steps between them, half their squares."""
+
+COUNTED_AGAIN: Final = 1.2
+"""A device counts so many windows for each it has, where it plays being younger: six stretches of a quarter of an age that four
+fifths of its windows reach."""
 
 NOISED_LOSS_LIMIT: Final = 10.0
 """Under noise a loss is worth only as much sensitivity as it needs; healthy models lie far below."""
@@ -109,7 +127,10 @@ class ExactEncoding:
 
     def __init__(self, layout: AnswerLayout, terms: SumTerms) -> None:
         self._layout, self._terms = layout, terms
-        bounds = {name: _exact_bound(name, terms) for name in layout.sizes}
+        bounds = {
+            name: part_bound(name, maximum_examples=terms.maximum_examples, norm_limit=terms.norm_limit)
+            for name in layout.sizes
+        }
         self._codec = FixedPointCodec(layout, bounds, word_bits=terms.word_bits, devices=terms.devices)
         self.word_bits, self.word_count = terms.word_bits, self._codec.word_count
 
@@ -229,6 +250,9 @@ _PER_WINDOW_COUNTS: Final = frozenset(
 )
 _PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
 _COPIES: Final = frozenset(f"{name}_{kind}" for name in CONTENDERS for kind in ("aged", "disturbed"))
+_OF_EACH_AGE: Final = frozenset(
+    f"{name}_{age}" for name in ("age_windows", "openings", "in_alarm") for age in AGES
+)
 _COUNTS: Final = _PER_WINDOW_COUNTS | {"examples", "feature_counts"}
 
 
@@ -266,11 +290,33 @@ def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
     return math.sqrt(len(layout.sizes) - 1)
 
 
-def _exact_bound(name: str, terms: SumTerms) -> PartBound:
-    n = float(terms.maximum_examples)
+def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> PartBound:
+    """How large an entry of a part may be on one device, and in which steps it is written where nothing is noised.
+
+    Steps follow from what is read from a sum of n devices, whose rounding adds up to about step·√n/2. How devices differ is a
+    difference of two large sums, and matters from a thousandth on: a scale's logarithms and their squares are written to a
+    ten-thousandth and finer, a spread's figures to a millionth. Openings are counts; their squares per window are of the size of a rate.
+
+    Raises:
+        QuestionError: no part is called that.
+    """
+    n = float(maximum_examples)
     bounds = {
-        "weighted_update": PartBound(bound=n * terms.norm_limit),
-        "weighted_control": PartBound(bound=n * terms.norm_limit),
+        "weighted_update": PartBound(bound=n * norm_limit),
+        "weighted_control": PartBound(bound=n * norm_limit),
+        "scale_logs": PartBound(bound=LOG_LIMIT, resolution=1e-5),
+        "scale_squares": PartBound(bound=LOG_LIMIT**2, resolution=1e-4),
+        # The trigamma function at half a degree of freedom is π²/2.
+        "scale_uncertainty": PartBound(bound=5.0, resolution=1e-5),
+        "correlation": PartBound(bound=1.0),
+        "wander": PartBound(bound=WANDER_LIMIT),
+        **dict.fromkeys(("spread_squares", "spread_error"), PartBound(bound=1.0, resolution=1e-6)),
+        **{f"openings_squares_{age}": PartBound(bound=COUNTED_AGAIN * n, resolution=1e-5) for age in AGES},
+        **dict.fromkeys(_OF_EACH_AGE, PartBound(bound=COUNTED_AGAIN * n, resolution=1.0)),
+        **dict.fromkeys(
+            ("scale_devices", "spread_devices", *(f"age_devices_{age}" for age in AGES)),
+            PartBound(bound=1.0, resolution=1.0),
+        ),
         "feature_sum": PartBound(bound=n * FEATURE_LIMIT, resolution=1e-3),
         **dict.fromkeys(_LOSSES, PartBound(bound=n * LOSS_LIMIT, resolution=LOSS_STEP)),
         **dict.fromkeys(_PER_DEVICE, PartBound(bound=1.0, resolution=1.0)),

@@ -33,7 +33,7 @@ class RunRequest(BaseModel):
 
     family: Annotated[str, Field(min_length=1, max_length=64)]
     reason: Annotated[str, Field(max_length=500)] = "a person asked for it"
-    rounds: Annotated[int, Field(ge=1, le=1000)] | None = None
+    rounds: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
 @router.post("", status_code=201)

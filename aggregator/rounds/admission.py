@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError
 from protocol.questions import CONTENDERS, COPIES, AnswerLayout
+from protocol.secure_answers import part_bound
 
 __all__ = [
     "Admission",
     "admit_assessment",
     "admit_contest",
     "admit_moments",
+    "admit_prior_part",
     "admit_update",
     "check_answer",
 ]
@@ -30,6 +32,8 @@ Admission = Callable[[Mapping[str, NDArray[np.float64]]], None]
 
 WHOLE_COUNT_TOLERANCE: Final = 0.5
 """Counts travel as float32; a count of 16 million is exact, more is rounded."""
+
+_SIGNED: Final = frozenset({"scale_logs", "correlation", "wander"})
 
 MAXIMUM_EXAMPLES: Final = 100_000
 """The default of `FitQuestion.maximum_examples`: one device may not outweigh a fleet by claiming more."""
@@ -157,6 +161,22 @@ def admit_contest(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
         for name in CONTENDERS:
             _admit_counts(parts, f"{name}_aged", COPIES * examples)
             _admit_counts(parts, f"{name}_disturbed", COPIES * examples)
+
+    return rule
+
+
+def admit_prior_part(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
+    """The rule for what a prior is made of: plausible examples, and parts within the bounds that a device clips to under a secure sum."""
+
+    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
+        _admit_examples(parts, maximum_examples)
+        for name, values in parts.items():
+            bound = part_bound(name, maximum_examples=maximum_examples).bound
+            least = -bound if name in _SIGNED else 0.0
+            if values.min() < least * (1 + 1e-6) or values.max() > bound * (1 + 1e-6):
+                raise AnswerRefusedError(
+                    f"{name} goes from {values.min():.4g} to {values.max():.4g}; valid is {least:g} to {bound:g}"
+                )
 
     return rule
 

@@ -138,8 +138,8 @@ def _wanted_devices(policy: FamilySettings, online: int) -> int:
 
 def _longest_run_s(policy: FamilySettings, run: TrainingRun) -> float:
     """How long the run can last from now: each question asked as often and as slowly as the policy allows."""
-    # After the rounds: moments, contest, assessment.
-    questions = run.rounds - run.finished_rounds + 3
+    # After the rounds: at most the three that make a prior, and the assessment.
+    questions = run.rounds - run.finished_rounds + 4
     return (
         (questions + 1) * policy.rounds.attempts * (policy.rounds.join_timeout_s + policy.rounds.deadline_s)
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from aggregator.rounds.attendance import Attendance
@@ -20,9 +21,21 @@ from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.reports import CohortReport, QuorumMissedError
 from aggregator.rounds.runs import RoundRecord, TrainingRun
 from models.architecture import Architecture
+from protocol.names import DeviceId
 from protocol.questions import AnswerLayout, Question, answer_layout, kind_of
 
-__all__ = ["CohortAnswer", "RecordWords", "ask_cohort", "ask_everybody", "draw_cohort", "layout_for"]
+__all__ = [
+    "CohortAnswer",
+    "RecordWords",
+    "ask_cohort",
+    "ask_everybody",
+    "draw_cohort",
+    "layout_for",
+    "log_round",
+]
+
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +65,19 @@ def layout_for(architecture: Architecture, question: Question) -> AnswerLayout:
 
 
 def draw_cohort(
-    attendance: Attendance, policy: FamilySettings, fraction: float, rng: np.random.Generator
+    attendance: Attendance,
+    policy: FamilySettings,
+    fraction: float,
+    rng: np.random.Generator,
+    *,
+    among: frozenset[DeviceId] | None = None,
 ) -> Cohort:
-    """Draw `fraction` of those who are there, as the family samples its devices; raises RoundCanceledError."""
+    """Draw `fraction` of those who are there (and `among` these), as the family samples its devices; raises RoundCanceledError."""
     how = msgspec.structs.replace(policy.cohort, fraction=fraction)
     # Coins that somebody could toss again (the seed is in the run's record) would not keep secret who was drawn.
     coins = np.random.default_rng(secrets.randbits(128)) if how.sampling == "poisson" else rng
-    return select_cohort(attendance.gather(), how, coins)
+    there = attendance.gather()
+    return select_cohort(there if among is None else there & among, how, coins)
 
 
 def ask_cohort(
@@ -101,13 +120,31 @@ def ask_everybody(
     words: RecordWords,
     *,
     started_at: float,
+    among: frozenset[DeviceId] | None = None,
 ) -> CohortAnswer:
-    """Put a question that follows the training to everybody who is there; raises as `ask_cohort`."""
+    """Put a question that follows the training to everybody who is there, of those `among` whom it is for; raises as `ask_cohort`."""
     rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
     # Under Poisson sampling these questions are sampled as well: an ε that counts on it must hold for every sum.
     is_poisson = policy.cohort.sampling == "poisson"
-    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng)
+    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng, among=among)
     return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
+
+
+def log_round(run: TrainingRun, record: RoundRecord) -> None:
+    """Say in the log what came of a question."""
+    _log.info(
+        "round_closed",
+        run=run.id,
+        kind=record.kind,
+        round=record.number,
+        participants=len(record.participants),
+        refused=len(record.refused),
+        lost=len(record.lost),
+        seconds=round(record.seconds, 3),
+        seconds_in_training=round(record.seconds_in_training, 3),
+    )
+    for refused in record.refused:
+        _log.warning("answer_refused", run=run.id, device=refused.device, reason=refused.reason)
 
 
 def _require_quorum(cohort: Cohort) -> None:

@@ -24,8 +24,10 @@ from aggregator.rounds.cohort_questions import CohortAnswer, RecordWords, ask_ev
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.contest import judge_contest
 from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.refit import is_mixture
 from aggregator.rounds.runs import ContestRecord, TrainingRun
 from models.architecture import Architecture
+from models.bundles import ModelBundle
 from models.linear_baseline import fits_a_linear_detector
 from protocol.questions import CONTENDERS, ContestQuestion, MomentsQuestion, contest_layout
 
@@ -38,9 +40,10 @@ _LARGEST_SUM: Final = 2**53
 """Counts up to here are exact in float64."""
 
 
-def compares(policy: FamilySettings, architecture: Architecture) -> bool:
-    """Whether a run of this family fits a baseline: the family wants one, and the layout can hold it."""
-    return policy.has_baseline and fits_a_linear_detector(architecture)
+def compares(policy: FamilySettings, champion: ModelBundle) -> bool:
+    """Whether a run of this family fits a baseline: its network judges, the family wants one, and the layout can hold it."""
+    is_judged = policy.has_baseline and not is_mixture(policy, champion)
+    return is_judged and fits_a_linear_detector(champion.architecture)
 
 
 def contenders_of(

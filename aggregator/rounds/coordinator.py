@@ -10,8 +10,10 @@ Invariants:
     * `advance` is safe to call after a kill -9 at any point: it goes on after the last committed step. Steps that reach
       out (publish, start a rollout) are idempotent at the other end.
     * A step commits the next record and the vectors it made in one transaction.
-    * A void round leaves the model as it was; `round_attempts` void attempts in a row end the run as FAILED. So many in the comparison
-      with a baseline, which is two steps at the head of ASSESSING, end the comparison and not the run.
+    * A void round leaves the model as it was; `round_attempts` void attempts in a row end the run as FAILED. So many at the head of
+      ASSESSING (three steps that make the fleet's prior, where devices judge by one, or two that compare with a baseline) end those steps
+      and not the run, unless there is nothing else to release.
+    * A run of 0 rounds makes the prior anew and trains nothing.
     * Devices are invited exactly while the state is one of `runs.WITH_DEVICES`.
 """
 
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.attendance import Attendance, Pacing
-from aggregator.rounds.cohort_questions import CohortAnswer
+from aggregator.rounds.cohort_questions import CohortAnswer, log_round
 from aggregator.rounds.comparison import (
     BASELINES,
     compares,
@@ -51,14 +53,23 @@ from aggregator.rounds.journal import (
 from aggregator.rounds.optimizers import ServerOptimizer, make_server_optimizer
 from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, ReleaseFleet
 from aggregator.rounds.privacy_plan import planned_questions
+from aggregator.rounds.refit import ask_next, record_of, refits, why_no_work
 from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.reports import RoundCanceledError
-from aggregator.rounds.runs import WITH_DEVICES, ContestRecord, RoundRecord, RunState, TrainingRun
+from aggregator.rounds.runs import (
+    WITH_DEVICES,
+    ContestRecord,
+    RefitRecord,
+    RoundRecord,
+    RunState,
+    TrainingRun,
+)
 from aggregator.rounds.training import ModelState, assess_candidate, train_round
 from models.architecture import Architecture
 from models.bundles import ModelBundle
 from protocol.errors import ProtocolError
 from protocol.privacy_claim import PrivacyClaim
+from protocol.questions import REFIT_KINDS
 
 __all__ = ["Coordinator"]
 
@@ -152,8 +163,9 @@ class Coordinator:
         run = msgspec.structs.replace(
             run, base_release=bundle.manifest.release, layout_sha256=bundle.architecture.layout_sha256
         )
-        attendance = self._attend(run, policy)
-        joined = attendance.gather()
+        if reason := why_no_work(run, policy, bundle):
+            return self._journal.end(run, RunState.FAILED, reason)
+        joined = self._attend(run, policy).gather()
         if len(joined) < policy.cohort.minimum_devices:
             return self._journal.end(
                 run,
@@ -161,11 +173,11 @@ class Coordinator:
                 f"{len(joined)} devices joined within {policy.rounds.join_timeout_s:g} s, the quorum is {policy.cohort.minimum_devices}",
             )
         if policy.secure_sum.enabled and self._accounts is not None:
-            planned = planned_questions(run, policy, bundle.architecture, joined)
+            planned = planned_questions(run, policy, bundle, joined)
             self._accounts.plan_run(run.id, run.family, planned)
         return self._journal.commit(
             run,
-            RunState.ROUND,
+            RunState.ROUND if run.rounds else RunState.ASSESSING,
             f"{len(joined)} devices have joined",
             {
                 CHAMPION: content,
@@ -206,7 +218,9 @@ class Coordinator:
 
     def _assess(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         bundle, model = self._journal.champion(run), self._journal.model(run)
-        if run.contest is None and compares(policy, bundle.architecture):
+        if run.refit is None and refits(policy, bundle):
+            return self._refit(run, policy, bundle)
+        if run.contest is None and compares(policy, bundle):
             return self._compare(run, policy, bundle, model)
         outcome = self._try_round(
             run,
@@ -229,6 +243,38 @@ class Coordinator:
             {ASSESSMENT: outcome.total.tobytes()},
         )
 
+    def _refit(self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle) -> TrainingRun:
+        """One of three steps before the assessment, each a question whose sum is kept; the last makes the fleet's prior."""
+        sums = self._journal.refit_sums(run)
+        try:
+            found = self._try_round(
+                run,
+                lambda: ask_next(
+                    run, policy, sums, bundle, self._attend(run, policy), started_at=self._pacing.now()
+                ),
+            )
+            kind, asked = found or ("", None)
+            if asked is None or asked.total is None:
+                return self._count_missed(run, policy, asked, lambda r, why: self._keep_prior(r, bundle, why))
+            run = self._keep(run, policy, asked.record)
+            if kind == REFIT_KINDS[-1]:
+                made = record_of({**sums, kind: asked.total}, policy, bundle)
+                run = msgspec.structs.replace(run, refit=made)
+        except SumError as error:
+            return self._keep_prior(run, bundle, str(error))
+        return self._journal.commit(
+            run, run.state, f"{kind} is summed over the fleet", {kind: asked.total.tobytes()}
+        )
+
+    def _keep_prior(self, run: TrainingRun, bundle: ModelBundle, why: str) -> TrainingRun:
+        """Go on with the champion's prior, if there is one and anything else to release."""
+        _log.warning("refit_missed", run=run.id, reason=why)
+        if bundle.prior is None or not run.rounds:
+            return self._journal.end(run, RunState.FAILED, f"the fleet's prior could not be made: {why}")
+        record = RefitRecord(reason=f"the prior of {bundle.manifest.release} goes on: {why}")
+        run = msgspec.structs.replace(run, refit=record, attempts=0)
+        return self._journal.commit(run, run.state, record.reason)
+
     def _compare(
         self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle, network: ModelState
     ) -> TrainingRun:
@@ -243,7 +289,7 @@ class Coordinator:
                 lambda: self._gather_or_contest(run, policy, architecture, contenders),
             )
             if asked is None or asked.total is None:
-                return self._count_missed(run, policy, asked)
+                return self._count_missed(run, policy, asked, self._go_without_contest)
             run = self._keep(run, policy, asked.record)
             if not contenders:
                 made = {FEATURE_MOMENTS: asked.total.tobytes()}
@@ -275,16 +321,18 @@ class Coordinator:
         )
 
     def _count_missed(
-        self, run: TrainingRun, policy: FamilySettings, asked: CohortAnswer | None
+        self,
+        run: TrainingRun,
+        policy: FamilySettings,
+        asked: CohortAnswer | None,
+        go_without: Callable[[TrainingRun, str], TrainingRun],
     ) -> TrainingRun:
         if run.attempts + 1 < policy.rounds.attempts:
             return self._count_void(run, policy, None if asked is None else asked.record)
         # A network is a candidate without a baseline beside it; devices of an older build do not know these questions.
         why = _BROKEN if asked is None else asked.record.note
         run = run if asked is None else msgspec.structs.replace(run, log=(*run.log, asked.record))
-        return self._go_without_contest(
-            run, f"{run.attempts + 1} attempts in a row gave none; the last: {why}"
-        )
+        return go_without(run, f"{run.attempts + 1} attempts in a row gave none; the last: {why}")
 
     def _go_without_contest(self, run: TrainingRun, why: str) -> TrainingRun:
         _log.warning("contest_missed", run=run.id, reason=why)
@@ -294,7 +342,7 @@ class Coordinator:
 
     def _keep(self, run: TrainingRun, policy: FamilySettings, record: RoundRecord) -> TrainingRun:
         """The run with one more question that gave a sum, and what it has cost; not committed."""
-        _log_round(run, record)
+        log_round(run, record)
         claim = self._claim(run, policy)
         return msgspec.structs.replace(run, log=(*run.log, record), attempts=0, privacy=claim)
 
@@ -346,22 +394,6 @@ class Coordinator:
         attendance, self._attendance = self._attendance, None
         if attendance is not None:
             attendance.close(run.state.value, is_over=run.state not in WITH_DEVICES)
-
-
-def _log_round(run: TrainingRun, record: RoundRecord) -> None:
-    _log.info(
-        "round_closed",
-        run=run.id,
-        kind=record.kind,
-        round=record.number,
-        participants=len(record.participants),
-        refused=len(record.refused),
-        lost=len(record.lost),
-        seconds=round(record.seconds, 3),
-        seconds_in_training=round(record.seconds_in_training, 3),
-    )
-    for refused in record.refused:
-        _log.warning("answer_refused", run=run.id, device=refused.device, reason=refused.reason)
 
 
 def _optimizer(policy: FamilySettings) -> ServerOptimizer:

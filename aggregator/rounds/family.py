@@ -6,7 +6,7 @@ refused in one sentence that says what to change.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -33,6 +33,8 @@ SMALLEST_SUM: Final = 3
 class FamilySettings(Struct, frozen=True, kw_only=True):
     """One family; `training` is handed to the devices whole, `rollout` to the fleet.
 
+    `detector` says what judges in the next release, ``mixture`` or ``network``; None: what judges now.
+
     >>> FamilySettings(name="pump").cohort.minimum_devices
     3
     >>> FamilySettings(name="pump", cohort=CohortSettings(minimum_devices=2))
@@ -45,6 +47,7 @@ answers; raise it, or set secure_sum.enabled = false
     """
 
     name: str
+    detector: Literal["mixture", "network"] | None = None
     training: TrainingSettings = TrainingSettings()
     rounds: RoundSettings = RoundSettings()
     cohort: CohortSettings = CohortSettings()
@@ -69,8 +72,12 @@ answers; raise it, or set secure_sum.enabled = false
     @property
     def has_baseline(self) -> bool:
         """Whether a linear detector is fitted beside the network and competes with it."""
-        is_exact = self.privacy.noise is None and self.training.example_privacy is None
-        return is_exact if self.rounds.baseline is None else self.rounds.baseline
+        return self.sums_are_exact if self.rounds.baseline is None else self.rounds.baseline
+
+    @property
+    def sums_are_exact(self) -> bool:
+        """Whether sums of whole windows may be asked for: they drown in noise, and would tell what example-level privacy hides."""
+        return self.privacy.noise is None and self.training.example_privacy is None
 
     @property
     def sum_policy(self) -> SumPolicy:

@@ -26,6 +26,7 @@ from aggregator.rounds.training import ModelState
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.names import RunId
+from protocol.questions import REFIT_KINDS, Kind
 from runtime.backoff import backoff_s
 
 __all__ = [
@@ -115,6 +116,11 @@ class RunJournal:
     def feature_moments(self, run: TrainingRun) -> NDArray[np.float64] | None:
         """The fleet's summed moments; None until they are gathered."""
         return self._vector_or_none(run, FEATURE_MOMENTS)
+
+    def refit_sums(self, run: TrainingRun) -> dict[Kind, NDArray[np.float64]]:
+        """What of the fleet's prior is summed so far."""
+        found = {kind: self._vector_or_none(run, kind) for kind in REFIT_KINDS}
+        return {kind: total for kind, total in found.items() if total is not None}
 
     def keep_network(self, run: TrainingRun, parameters: NDArray[np.float32]) -> None:
         """Keep what the run trained for the family's next run."""

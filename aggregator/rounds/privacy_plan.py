@@ -12,17 +12,28 @@ from aggregator.privacy.budget import PlannedQuestion
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
 from aggregator.rounds.comparison import compares
 from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.refit import refits
 from aggregator.rounds.runs import TrainingRun
-from models.architecture import Architecture
+from models.bundles import ModelBundle
 from protocol.names import DeviceId
-from protocol.questions import ASSESS, CONTEST, FIT, MOMENTS, SCAFFOLD, TRAINING_KINDS, Kind, answer_layout
+from protocol.questions import (
+    ASSESS,
+    CONTEST,
+    FIT,
+    MOMENTS,
+    REFIT_KINDS,
+    SCAFFOLD,
+    TRAINING_KINDS,
+    Kind,
+    answer_layout,
+)
 from protocol.secure_answers import make_encoding
 
 __all__ = ["planned_questions"]
 
 
 def planned_questions(
-    run: TrainingRun, policy: FamilySettings, architecture: Architecture, joined: frozenset[DeviceId]
+    run: TrainingRun, policy: FamilySettings, champion: ModelBundle, joined: frozenset[DeviceId]
 ) -> list[PlannedQuestion]:
     """Every question of the run, with its noise. A cohort drawn later may be smaller; its noise is planned for the quorum all the same.
 
@@ -34,10 +45,14 @@ def planned_questions(
         SCAFFOLD if policy.training.method == "scaffold" else FIT: run.rounds,
         ASSESS: 1,
     }
-    if compares(policy, architecture):
+    if compares(policy, champion):
         asked |= {MOMENTS: 1, CONTEST: 1}
-    planned = []
+    if refits(policy, champion):
+        asked |= dict.fromkeys(REFIT_KINDS, 1)
+    architecture, planned = champion.architecture, []
     for kind, rounds in asked.items():
+        if not rounds:
+            continue
         layout = answer_layout(
             kind,
             parameter_count=architecture.parameter_count,

@@ -6,6 +6,7 @@ Each method takes one step of the state machine drawn in `coordinator` and retur
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 import structlog
@@ -18,10 +19,13 @@ from aggregator.rounds.gate import check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import compare_int8
 from aggregator.rounds.journal import BUNDLE, RunJournal
 from aggregator.rounds.ports import Exporter, ReleaseFleet
+from aggregator.rounds.prior_checks import check_prior, only_warn
 from aggregator.rounds.provenance import with_method
+from aggregator.rounds.refit import is_mixture, prior_from
 from aggregator.rounds.release_checks import check_int8_model, check_sight, check_sums
-from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.runs import Check, RunState, TrainingRun
 from aggregator.rounds.signing_gate import clear
+from models.detection.prior import FleetPrior
 
 __all__ = ["Releasing"]
 
@@ -57,23 +61,27 @@ class Releasing:
             contest=run.contest,
         )
         base = self._journal.champion(run)
+        prior = self._prior(run, policy)
         found = proposal.sights(assessment, threshold, base.manifest.threshold)
-        checks = (
-            *checks,
-            *check_sums(
-                assessment,
-                architecture=base.architecture,
-                threshold=threshold,
-                features=base.manifest.features,
-                is_network=_is_network(run),
-                is_exact=policy.privacy.noise is None,
-            ),
-            check_sight(
-                *found,
-                probes=float(assessment.candidate_probe_scores.sum()),
-                is_classifier=base.architecture.is_classifier,
-            ),
+        clipped, rows, learned = check_sums(
+            assessment,
+            architecture=base.architecture,
+            threshold=threshold,
+            features=base.manifest.features,
+            is_network=_is_network(run),
+            is_exact=policy.privacy.noise is None,
         )
+        sight = check_sight(
+            *found,
+            probes=float(assessment.candidate_probe_scores.sum()),
+            is_classifier=base.architecture.is_classifier,
+        )
+        if prior is None:
+            checks = (*checks, clipped, rows, learned, sight)
+        else:
+            network = {"improvement"} if run.rounds else set()
+            strict, others = _split(checks, network)
+            checks = (*strict, clipped, rows, *only_warn((*others, learned, sight)), check_prior(prior))
         run = msgspec.structs.replace(
             run,
             candidate_loss=assessment.candidate_loss,
@@ -99,7 +107,7 @@ class Releasing:
             created_at=self._pacing.now(),
             git_revision=self._git_revision,
         )
-        candidate = with_method(candidate, run, policy)
+        candidate = replace(with_method(candidate, run, policy), prior=self._prior(run, policy))
         int8_model = self._exporter.int8_model(candidate)
         report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
         _log.info("int8_compared", run=run.id, **report.evaluation())
@@ -107,6 +115,7 @@ class Releasing:
             *check_int8(policy.gate, report),
             *check_int8_model(candidate, int8_model, is_network=_is_network(run), seed=run.seed),
         )
+        made = made if candidate.prior is None else only_warn(made)
         # Of an earlier attempt at this step some may be there.
         kept = tuple(check for check in run.checks if check.name not in {new.name for new in made})
         run = msgspec.structs.replace(run, int8_error=report.output_error, checks=(*kept, *made))
@@ -118,6 +127,14 @@ class Releasing:
         return self._journal.commit(
             run, RunState.PUBLISHING, f"release {run.release} is built", {BUNDLE: content}
         )
+
+    def _prior(self, run: TrainingRun, policy: FamilySettings) -> FleetPrior | None:
+        """What the release carries: the run's own prior, or the champion's; None where the network judges."""
+        base = self._journal.champion(run)
+        if not is_mixture(policy, base) or run.refit is None or not run.refit.devices:
+            return base.prior if is_mixture(policy, base) else None
+        sums, features = self._journal.refit_sums(run), base.architecture.feature_count
+        return prior_from(sums, features, minimum_devices=policy.cohort.minimum_devices)
 
     def publish(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         """PUBLISHING: hand the release to the fleet and start its rollout, if the family has a template."""
@@ -158,6 +175,11 @@ class Releasing:
         return self._journal.end(
             run, RunState.COMPLETED, f"release {release} is published and rollout {rollout} {became}"
         )
+
+
+def _split(checks: tuple[Check, ...], names: set[str]) -> tuple[list[Check], list[Check]]:
+    """(those of these names, the others)."""
+    return [c for c in checks if c.name in names], [c for c in checks if c.name not in names]
 
 
 def _is_network(run: TrainingRun) -> bool:

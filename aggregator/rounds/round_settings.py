@@ -20,7 +20,7 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
     `join_timeout_s`.
 
     Attributes:
-        count: rounds of a run.
+        count: rounds of a run. 0: nothing is trained, the fleet's prior is made anew (of a family that judges by one).
         attempts: so many void rounds in a row end the run.
         deadline_s: then a round goes on with who has answered.
         minimum_windows: fewest windows to join with. An update counts for as many windows as it was trained on, so few do no harm; where
@@ -35,7 +35,7 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
         baseline: whether a linear detector is fitted beside the network; None: wherever sums are exact and no window is hidden.
     """
 
-    count: Annotated[int, Meta(ge=1, le=1000)] = 5
+    count: Annotated[int, Meta(ge=0, le=1000)] = 5
     attempts: Count = 3
     deadline_s: Seconds = 120.0
     minimum_windows: Count = 10

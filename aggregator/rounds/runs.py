@@ -28,6 +28,7 @@ __all__ = [
     "WITH_DEVICES",
     "Check",
     "ContestRecord",
+    "RefitRecord",
     "RefusedDevice",
     "RoundRecord",
     "RunState",
@@ -55,6 +56,8 @@ FINAL_STATES: Final = frozenset(
 )
 """States that no step leaves."""
 
+_LEARNING: Final = frozenset({"fit", "scale", "covariance", "curve"})
+
 WITH_DEVICES: Final = frozenset({RunState.INVITING, RunState.ROUND, RunState.ASSESSING})
 """States in which devices take part: the invitation stands and the Flower run is open."""
 
@@ -67,7 +70,9 @@ class RefusedDevice(Struct, frozen=True, kw_only=True):
 
 
 class RoundRecord(Struct, frozen=True, kw_only=True):
-    """One question to one cohort: a round of training, or of what follows it (`kind` ``fit``, ``moments``, ``contest``, ``assess``).
+    """One question to one cohort: a round of training, or of what follows it.
+
+    `kind` is ``fit``, ``scale``, ``covariance``, ``curve``, ``moments``, ``contest`` or ``assess``.
 
     `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
     example over the participants, before and after local training (assessment: champion and candidate; else none).
@@ -124,11 +129,23 @@ class ContestRecord(Struct, frozen=True, kw_only=True):
     is_champion_stale: bool = False
 
 
+class RefitRecord(Struct, frozen=True, kw_only=True):
+    """What became of the fleet's prior: of how many `devices` it is, and on how many `windows` openings were counted, in a sentence.
+
+    Without devices there is no new one: the release carries the champion's, and `reason` says why.
+    """
+
+    reason: str
+    devices: int = 0
+    windows: int = 0
+
+
 class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
     `trigger` is ``person``, ``drift``, ``precision`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
-    is where it is. `contest` says which of network, baseline and champion became the candidate; None before it, or where no baseline is fitted. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
+    is where it is. `contest` says which of network, baseline and champion became the candidate; None before it, or where no baseline is fitted. `refit` says what became of the
+    fleet's prior, where devices judge by one. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
     claim after the last question; None before the first and for families in plain.
     """
 
@@ -155,6 +172,7 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     int8_error: float | None = None
     checks: tuple[Check, ...] = ()
     contest: ContestRecord | None = None
+    refit: RefitRecord | None = None
     release: str | None = None
     rollout: str | None = None
     privacy: PrivacyClaim | None = None
@@ -167,16 +185,18 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
 
     @property
     def participants(self) -> frozenset[DeviceId]:
-        """Every device that is in at least one round's sum."""
+        """Every device that is in at least one sum of which the release is made."""
         return frozenset(
             device
             for entry in self.log
-            if entry.kind == "fit" and not entry.is_void
+            if entry.kind in _LEARNING and not entry.is_void
             for device in entry.participants
         )
 
     @property
     def examples(self) -> int:
-        """Windows behind the last round that was finished."""
-        fits = [entry.examples for entry in self.log if entry.kind == "fit" and not entry.is_void]
-        return fits[-1] if fits else 0
+        """Windows behind the last round that was finished; without one, those behind the prior."""
+        for kind in ("fit", "curve"):
+            if found := [entry.examples for entry in self.log if entry.kind == kind and not entry.is_void]:
+                return found[-1]
+        return 0

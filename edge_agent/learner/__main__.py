@@ -118,6 +118,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         rows,
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.control_variate, columns=columns.fingerprint),
+        unit=_unit(settings, columns),
         installed=installed,
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
@@ -229,6 +230,15 @@ def _rows(settings: Settings, invitation: TrainingInvitation, columns: FeatureSp
     if len(rows) < needed:
         raise NotReadyError(f"{len(rows)} windows are buffered, run {invitation.run_id} asks for {needed}")
     return rows
+
+
+def _unit(settings: Settings, columns: FeatureSpec) -> NDArray[np.float64] | None:
+    """What one standardised step is in the sensors' own units; None where no scale of these columns is known."""
+    from edge_agent.detection_memory import read_scale
+    from models.sensors import SensorView
+
+    scale = read_scale(settings.paths.standardiser, columns)
+    return None if scale is None else SensorView(columns).scale_of(scale)[1]
 
 
 def _dismiss(stop: threading.Event, _number: int, _frame: FrameType | None) -> None:

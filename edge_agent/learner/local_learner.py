@@ -2,13 +2,14 @@
 
 ::
 
-    question ─► train (`local_update`), add up moments, or grade models ─► one flat vector that adds up over devices
+    question ─► train (`local_update`), add up what the fleet's prior is made of, or grade models ─► one flat vector that adds up
                   │ kept until `settle` says that it is in a sum; asked in a later round while it is not, the device
                   └ answers with it again, discounted: training that is slower than a round is not lost
 
 Given the model, the rows and the questions so far: no network, no clock, no file but the control variate's. Every fifth row is held out:
 training and moments never see it, and grading sees nothing else, so a device does not grade a model on what it taught it. (Only the
-threshold, whose tail needs many windows, is read from all of them.) The split is by position in a snapshot taken at the start, the same in
+threshold, whose tail needs many windows, is read from all of them; and the fleet's prior, which crosses fits itself,
+`prior_answers`.) The split is by position in a snapshot taken at the start, the same in
 every round of a run.
 
 Why the device re-enters instead of the server waiting: under a secure sum a late masked answer fits no other cohort's masks, so the
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from edge_agent.errors import NotReadyError, QuestionRefusedError, TrainingDivergedError
 from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
 from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
+from edge_agent.learner.prior_answers import answer_prior
 from models.architecture import require_finite
 from models.contest import score_contenders
 from models.errors import LayoutError, ParameterError
@@ -43,10 +45,13 @@ from protocol.questions import (
     AnswerLayout,
     AssessQuestion,
     ContestQuestion,
+    CovarianceQuestion,
+    CurveQuestion,
     FitQuestion,
     Kind,
     MomentsQuestion,
     Question,
+    ScaleQuestion,
     answer_layout,
     kind_of,
 )
@@ -84,6 +89,7 @@ class LocalLearner:
         maximum_examples: this device's own limit, beside the question's.
         variates: where the control variate lies; none is kept beyond this object by default.
         random_bytes: of example-level privacy.
+        unit: what one standardised step is in each sensor's own units (F,), from the scale in force; None: no part in a fleet's prior.
         installed: the release in force; where it is the champion, its own int8 model says whether its threshold still holds.
 
     Raises:
@@ -98,6 +104,7 @@ class LocalLearner:
         maximum_examples: int,
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        unit: NDArray[np.floating] | None = None,
         installed: Installed | None = None,
     ) -> None:
         features = model.architecture.feature_count
@@ -107,7 +114,7 @@ class LocalLearner:
             )
         rows = rows[-maximum_examples:]
         held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
-        self._model = model
+        self._model, self._rows, self._unit = model, rows, unit
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._variates = variates or VariateInMemory()
         self._random_bytes, self._installed = random_bytes, installed
@@ -151,7 +158,7 @@ class LocalLearner:
         Args:
             question: what is asked.
             arrays: flat vectors (P,): "parameters" to train from, with "control" for SCAFFOLD; each of `CONTENDERS` for a contest;
-                "candidate" and "champion" for an assessment.
+                "candidate" and "champion" for an assessment. What goes with a question about the prior is `models.detection.answers`'.
 
         Raises:
             QuestionRefusedError: another layout, an array missing or unusable, or moments for
@@ -197,6 +204,9 @@ class LocalLearner:
                     self._model, contenders, held_out, seed=question.seed, running=running
                 )
                 return parts, "a contender's scores are not finite on this device's data"
+            case ScaleQuestion() | CovarianceQuestion() | CurveQuestion():
+                parts = answer_prior(question, arrays, self._rows, self._unit)
+                return parts, "this device's windows do not add up to a finite part of a prior"
             case AssessQuestion():
                 candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")
                 held_out = self._held_out[-question.maximum_examples :]

@@ -26,6 +26,7 @@ from models.detection.experts import FOLDS, fit_form, held_out_statistics
 from models.detection.spread import SpreadPrior
 from models.detection.time_scales import averages_for
 from models.errors import LayoutError
+from protocol.grids import AGES, LEVELS
 
 __all__ = [
     "AGES",
@@ -40,12 +41,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-
-LEVELS: Final = 10.0 ** (np.arange(-48, 161) / 32)
-"""Levels (209,) of the statistic, from .03 to 100,000."""
-
-AGES: Final = (16, 64, 256, 1024)
-"""Windows that a detector was fitted on; a device belongs to the largest that it has reached."""
 
 _SEGMENTS: Final = 6
 """How often a mature device plays being young."""

@@ -28,7 +28,7 @@ from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums, shrunk_
 from models.detection.spread import Spread, SpreadPrior, SpreadSums
 from models.errors import BundleContentError, InputError
 from models.standardiser import CLIP
-from protocol.questions import MOST_MIXED_FEATURES
+from protocol.refit_sizes import MOST_MIXED_FEATURES
 
 __all__ = ["FleetPrior", "can_mix", "decode_prior", "encode_prior", "fleet_prior", "rescaled"]
 
@@ -36,7 +36,8 @@ Floats = NDArray[np.float64]
 
 MOST_PRIOR_BYTES: Final = 256 * 1024
 _SMALLEST_RATE: Final = 1e-30
-_WIDEST_LOG: Final = 90.0
+_WIDEST_LOG: Final = 110.0
+"""Of a variance; devices clip theirs to ±100 (`protocol.secure_answers`)."""
 _ROUNDED_ONE: Final = 1e-6
 _ROUNDED_EIGENVALUE: Final = -1e-2
 """Rounding to float16 moves an eigenvalue by less, and every expert's ridge is larger."""

@@ -32,6 +32,8 @@ from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.sum_policy import SecureSumSettings
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
+from models.detection.openings import AlarmRules
+from models.detection.prior import fleet_prior
 from models.drift.reference import fit_reference
 from models.export.isolated import export_training_model
 from models.export.release import ReleaseContent, build_release
@@ -63,7 +65,7 @@ def trainer() -> TrainingModel:
 
 
 @cache
-def first_bundle(version: int = 1) -> bytes:
+def first_bundle(version: int = 1, *, is_mixture: bool = False) -> bytes:
     rng = np.random.default_rng(0)
     content = ReleaseContent(
         architecture=ARCHITECTURE,
@@ -76,6 +78,9 @@ def first_bundle(version: int = 1) -> bytes:
         family=FAMILY,
         version=version,
         created_at=0.0,
+        prior=fleet_prior([(rows_of(i), unit_of(i)) for i in range(20, 23)], AlarmRules())
+        if is_mixture
+        else None,
     )
     return build_release(content, signing_key=KEY)
 
@@ -85,6 +90,11 @@ def rows_of(device: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(device)
     basis = np.random.default_rng(99).normal(size=(2, 6))
     return (rng.normal(size=(80, 2)) @ basis + 0.05 * rng.normal(size=(80, 6))).astype(np.float32)
+
+
+def unit_of(device: int) -> NDArray[np.float64]:
+    """What one standardised step is in a device's own units: machines differ by about as much as they are alike."""
+    return np.exp(0.3 * np.random.default_rng([device, 1]).normal(size=6))
 
 
 class Killed(BaseException):
@@ -136,7 +146,10 @@ class InProcessLink:
         learner = self.learners.get(device)
         if learner is None:
             learner = self.learners[device] = LocalLearner(
-                trainer(), rows_of(self.devices.index(device)), maximum_examples=1000
+                trainer(),
+                rows_of(self.devices.index(device)),
+                maximum_examples=1000,
+                unit=unit_of(self.devices.index(device)),
             )
         vector = learner.answer(self._question, self._arrays)
         learner.settle()

@@ -123,7 +123,7 @@ def test_a_viewer_may_look_and_an_operator_may_start(service: Service) -> None:
     ("body", "status", "said"),
     [
         ({"family": "pum"}, 404, "valid are pump"),
-        ({"family": FAMILY, "rounds": 0}, 422, "rounds"),
+        ({"family": FAMILY, "rounds": -1}, 422, "rounds"),
         ({"family": FAMILY, "surprise": 1}, 422, "surprise"),
         ({}, 422, "family"),
     ],

@@ -105,9 +105,9 @@ class World:
     ("run", "seconds"),
     [
         # Rounds left, then moments, contest and assessment, and one more for the way: each asked twice for 30 + 20 s.
-        ({"rounds": 3}, (3 + 3 + 1) * 2 * 50),
-        ({"rounds": 3, "finished_rounds": 2}, (1 + 3 + 1) * 2 * 50),
-        ({"rounds": 1, "finished_rounds": 1}, (0 + 3 + 1) * 2 * 50),
+        ({"rounds": 3}, (3 + 4 + 1) * 2 * 50),
+        ({"rounds": 3, "finished_rounds": 2}, (1 + 4 + 1) * 2 * 50),
+        ({"rounds": 1, "finished_rounds": 1}, (0 + 4 + 1) * 2 * 50),
     ],
 )
 def test_an_invitation_is_good_as_long_as_the_rest_of_the_run_can_last(run: dict, seconds: float) -> None:

@@ -24,6 +24,8 @@ from aggregator.rounds.secure_collector import SecureCollector
 from edge_agent.errors import TrainingDivergedError
 from edge_agent.learner.local_learner import LocalLearner
 from models.bundles import read_bundle
+from models.detection.openings import AlarmRules
+from models.detection.prior import fleet_prior
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
 from protocol.names import DeviceId
@@ -50,7 +52,10 @@ class MaskedDevices(secure_world.World):
     def start(self, name: DeviceId) -> None:
         index = int(name.rpartition("-")[2])
         learner = self.learners[name] = LocalLearner(
-            aggregator_world.trainer(), aggregator_world.rows_of(index), maximum_examples=1000
+            aggregator_world.trainer(),
+            aggregator_world.rows_of(index),
+            maximum_examples=1000,
+            unit=aggregator_world.unit_of(index),
         )
         self.devices[name].side = self.participant(
             name, layout_of=learner.layout_of, answer=learner.answer, settle=learner.settle
@@ -119,6 +124,31 @@ def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tm
     assert run.privacy is not None
     assert run.privacy.rounds.used == 9
     assert run.privacy.release.epsilon is None  # exact sums: said, not hidden
+
+
+def test_a_prior_is_made_of_masked_answers_alone_and_each_is_in_the_claim(tmp_path: Path) -> None:
+    world = SecureWorld(tmp_path, changed(SECURE, detector="mixture", rounds__count=0))
+    run = world.run()
+    assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
+    assert [entry.kind for entry in run.log] == ["scale", "covariance", "curve", "assess"]
+    prior = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED)).prior
+    expected = fleet_prior(
+        [(aggregator_world.rows_of(i), aggregator_world.unit_of(i)) for i in range(4)], AlarmRules()
+    )
+    assert prior is not None
+    assert prior.devices == 4
+    np.testing.assert_allclose(prior.scale.variance, expected.scale.variance, rtol=1e-3)
+    np.testing.assert_allclose(prior.spread.correlation, expected.spread.correlation, atol=1e-3)
+    assert {age: curve.windows for age, curve in prior.curves.items()} == {
+        age: curve.windows for age, curve in expected.curves.items()
+    }
+    assert run.privacy is not None
+    assert set(run.privacy.noiseless_questions) == {
+        "evaluate.scale",
+        "evaluate.covariance",
+        "evaluate.curve",
+        "evaluate.assess",
+    }
 
 
 def test_fedadams_moments_follow_the_sums_and_survive_a_kill(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aggregator_world import TRUSTED, first_bundle
 from cryptography.hazmat.primitives.asymmetric import ec
 from family_changes import changed, family
 from structlog.testing import capture_logs
@@ -13,16 +14,16 @@ from aggregator.errors import PrivacyBudgetError
 from aggregator.federation import FlowerFederation
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.rounds.champion import read_champion
 from aggregator.rounds.collector import PlainCollector
 from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.secure_collector import SecureCollector
-from models.architecture import Architecture
 from protocol.identity import public_key_pem
 from protocol.names import DeviceId, FamilyName, RunId
 
 FAMILY = FamilyName("press")
-ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+CHAMPION = read_champion(first_bundle(), TRUSTED)
 DEVICES = frozenset(DeviceId(f"press-{i}") for i in range(20))
 
 
@@ -68,10 +69,10 @@ def test_run_beyond_the_budget_is_refused_before_it_starts_and_told_what_would_f
     settings = family(FAMILY, cohort={"minimum_devices": 10}, privacy=privacy)
     accounts = PrivacyAccounts(tmp_path / "ledger.sqlite", {FAMILY: settings.privacy.budget}, now=lambda: 0.0)
     with pytest.raises(PrivacyBudgetError, match="the budget is 5"):
-        accounts.plan_run(run().id, FAMILY, planned_questions(run(), settings, ARCHITECTURE, DEVICES))
+        accounts.plan_run(run().id, FAMILY, planned_questions(run(), settings, CHAMPION, DEVICES))
     assert accounts.rounds(FAMILY) == ()
     quiet = changed(settings, privacy__noise__noise_multiplier=8.0)
-    accounts.plan_run(run().id, FAMILY, planned_questions(run(), quiet, ARCHITECTURE, DEVICES))
+    accounts.plan_run(run().id, FAMILY, planned_questions(run(), quiet, CHAMPION, DEVICES))
     accounts.close()
 
 

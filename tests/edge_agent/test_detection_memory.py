@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.detection_memory import DetectionMemory, Progress, RecommissionRequest, Remembered
+from edge_agent.detection_memory import DetectionMemory, Progress, RecommissionRequest, Remembered, read_scale
 from edge_agent.episodes import Episode, RememberedEpisodes
 from edge_agent.settings import StatePaths
 from models.drift.monitor import DriftMonitor, DriftSettings
@@ -51,6 +51,22 @@ def test_a_new_device_remembers_nothing_and_says_nothing(
     assert memory.load_remembered().is_drift_accepted is False
     assert memory.load_drift(SENSORS, DriftSettings()) is None
     assert caplog.records == []
+
+
+def test_the_learner_reads_the_scale_of_its_own_columns_and_changes_nothing(
+    memory: DetectionMemory, tmp_path: Path
+) -> None:
+    path = StatePaths(tmp_path).standardiser
+    assert read_scale(path, COLUMNS) is None
+    memory.save_standardiser(SCALE)
+    found = read_scale(path, COLUMNS)
+    assert found is not None
+    assert (found.mean, found.std, found.unscaled) == (SCALE.mean, SCALE.std, SCALE.unscaled)
+    assert read_scale(path, passthrough_spec(("a", "c"))) is None
+    for damaged in (b"", b"\xff", b'{"mean": [1]}'):
+        path.write_bytes(damaged)
+        assert read_scale(path, COLUMNS) is None
+        assert path.read_bytes() == damaged
 
 
 def test_what_was_saved_is_there_after_a_restart(memory: DetectionMemory, tmp_path: Path) -> None:

@@ -223,6 +223,7 @@ REPEATED = {
 
 FAMILY: dict[str, Any] = {
     "name": "b",
+    "detector": "mixture",
     "training.epochs": 7,
     "training.batch_size": 7,
     "training.learning_rate": 0.7,

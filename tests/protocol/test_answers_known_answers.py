@@ -27,8 +27,11 @@ from protocol.questions import (
     AnswerLayout,
     AssessQuestion,
     ContestQuestion,
+    CovarianceQuestion,
+    CurveQuestion,
     FitQuestion,
     MomentsQuestion,
+    ScaleQuestion,
     answer_layout,
     decode_question,
     encode_question,
@@ -40,10 +43,7 @@ from protocol.training import ExamplePrivacy, TrainingSettings
 
 pytestmark = pytest.mark.edge
 GOLDEN = Path(__file__).parent / "golden" / "answers.v1.txt"
-LAYOUTS = {
-    kind: answer_layout(kind, parameter_count=7, tensor_count=3, feature_count=4)
-    for kind in (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST)
-}
+LAYOUTS = {kind: answer_layout(kind, parameter_count=7, tensor_count=3, feature_count=4) for kind in KINDS}
 TERMS = SumTerms(run_id="r", question=FIT, round_number=1, devices=5, norm_limit=2.0, maximum_examples=300)
 NOISE = NoiseTerms(clip=1.5, noise_multiplier=0.5, maximum_dropouts=1, colluders=1, rotation_seed="5a" * 16)
 NOISES = {
@@ -136,10 +136,15 @@ def test_each_question_has_its_own_kind_and_reads_back() -> None:
         AssessQuestion(run_id="r", layout_sha256="x"),
         MomentsQuestion(run_id="r", layout_sha256="x"),
         ContestQuestion(run_id="r", layout_sha256="x"),
+        ScaleQuestion(run_id="r", layout_sha256="x"),
+        CovarianceQuestion(run_id="r", layout_sha256="x"),
+        CurveQuestion(run_id="r", layout_sha256="x", devices=3, squares=0.5, error=0.25),
     ]
     assert tuple(kind_of(question) for question in questions) == KINDS
     assert [decode_question(encode_question(question)) for question in questions] == questions
-    assert KINDS == ("train.fit", "train.scaffold", "evaluate.assess", "evaluate.moments", "evaluate.contest")
+    first, later = KINDS[:5], KINDS[5:]
+    assert first == ("train.fit", "train.scaffold", "evaluate.assess", "evaluate.moments", "evaluate.contest")
+    assert later == ("evaluate.scale", "evaluate.covariance", "evaluate.curve")
     assert (COPIES, len(CONTENDERS)) == (4, 5)
     with pytest.raises(
         QuestionError, match=r"no question is called 'train.lora'; known are train.fit, train.scaffold"
