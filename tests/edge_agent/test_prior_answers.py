@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from models.detection.answers import (
 )
 from models.detection.openings import AlarmRules, Curve, OpeningsSums, age_counts
 from models.detection.prior import rescaled
+from models.detection.promise import AlarmBudget, make_promise
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums
 from models.detection.spread import Spread, SpreadPrior, SpreadSums
 from models.standardiser import fit_standardiser
@@ -65,6 +66,10 @@ def machine(seed: int, windows: int = 330) -> tuple[NDArray[np.float32], NDArray
 FLEET = [machine(seed) for seed in range(5)]
 
 
+def fixed_bytes(size: int) -> bytes:
+    return hashlib.shake_256(b"rounding").digest(size)
+
+
 def ask(
     kind: Kind, scale: ScaleSums | None, spread: SpreadSums | None
 ) -> tuple[PriorQuestion, dict[str, np.ndarray]]:
@@ -95,7 +100,7 @@ def summed(
     )
     encoding = make_encoding(layout, terms)
     words = [
-        encoding.encode(layout.pack(answer_prior(question, arrays, *device)), os.urandom) for device in fleet
+        encoding.encode(layout.pack(answer_prior(question, arrays, *device)), fixed_bytes) for device in fleet
     ]
     return layout.unpack(encoding.decode(np.sum(words, axis=0, dtype=np.uint32), len(fleet)))
 
@@ -128,8 +133,17 @@ def test_the_prior_of_masked_words_is_the_prior_of_the_numbers(cohort: int) -> N
         ]
         sums = [OpeningsSums.of(one) for one in alone]
         want = Curve.of(sums)
-        # A statistic a millionth of itself away may cross a level, or not.
-        np.testing.assert_allclose(Curve.of(found).rate, want.rate, rtol=0.02, atol=2 / want.windows)
+        # A statistic a millionth of itself away may cross a level, or not; it crosses no second one.
+        rate = Curve.of(found).rate
+        seen = int(np.count_nonzero(want.rate * want.windows >= 1))
+        assert (rate[1:seen] <= want.rate[: seen - 1] * 1.01).all()
+        assert (rate[: seen - 1] >= want.rate[1:seen] * 0.99).all()
+        mine, theirs = (
+            make_promise(curve, AlarmBudget(), fitted_on=300) for curve in (Curve.of(found), want)
+        )
+        assert mine.threshold == pytest.approx(
+            theirs.threshold, rel=0.16
+        )  # two steps: an opening in a tail of few
         assert found.windows == want.windows
         assert Curve.of(found).alikeness == pytest.approx(want.alikeness, rel=0.1)
     assert counted.keys() == {16, 64, 256}
@@ -149,7 +163,7 @@ def test_no_sum_of_the_largest_cohort_overflows_whatever_its_devices_answer(kind
     encoding = make_encoding(layout, terms)
     assert isinstance(encoding, ExactEncoding)
     for sign in (1.0, -1.0):
-        words = encoding.encode(np.full(layout.total, sign * 1e12, np.float32), os.urandom)
+        words = encoding.encode(np.full(layout.total, sign * 1e12, np.float32), fixed_bytes)
         total = layout.unpack(encoding.decode(words * np.uint32(LARGEST_COHORT), LARGEST_COHORT))
         for name, values in total.items():
             bound = part_bound(name, maximum_examples=100_000).bound
@@ -182,19 +196,20 @@ def test_a_device_is_not_judged_by_itself() -> None:
     """Its own part is taken out: what it counts is what it would count in a fleet that never heard of it."""
     scale = read_scale(summed(*ask(SCALE, None, None), 5))
     question, arrays = ask(COVARIANCE, scale, None)
-    spread = read_spread(summed(question, arrays, 5, FLEET[:2]), F)
-    others = read_spread(summed(question, arrays, 5, FLEET[1:2]), F)
-    rows, unit = FLEET[0]
+    # The odd one of two, whose sensors do not follow each other.
+    rows, unit = odd = (np.random.default_rng(3).normal(size=(60, F)).astype(np.float32), FLEET[0][1])
+    spread = read_spread(summed(question, arrays, 5, [odd, FLEET[1]]), F)
+    others = read_spread(summed(question, arrays, 5, [FLEET[1]]), F)
     scaled = rescaled(rows, ScaleEvidence.of(rows, unit), unit, ScalePrior.of(scale))[0]
     counted = answer_prior(*ask(CURVE, scale, spread), rows, unit)
     expected = curve_parts(age_counts(scaled, SpreadPrior.of(others), AlarmRules()))
     with_itself = curve_parts(age_counts(scaled, SpreadPrior.of(spread), AlarmRules()))
 
     def distance(parts: dict[str, NDArray[np.float64]]) -> float:
-        return float(np.abs(counted["in_alarm_256"] - parts["in_alarm_256"]).sum())
+        return float(np.abs(counted["in_alarm_16"] - parts["in_alarm_16"]).sum())
 
     assert distance(expected) <= 1.0
-    assert distance(with_itself) > 10.0
+    assert distance(with_itself) > 5.0
 
 
 def test_a_device_whose_part_is_not_in_the_sums_adds_nothing() -> None:
