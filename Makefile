@@ -65,7 +65,7 @@ $(PEERS_READY): benchmarks/peers.txt deploy/setup.sh
 bench-peers: $(PEERS_READY) ## other people's detectors in benchmarks/detection.py, in an environment of their own (ARGS="skab")
 	@PYTHONPATH=. $(PEERS)/bin/python benchmarks/detection.py --peers $(ARGS)
 
-prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md; goes on where it stopped (ARGS="edge mutants")
+prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md; goes on where it stopped (ARGS="edge mutants-auth")
 	@bash tests/programs.sh
 	@$(BIN)/python tests/proofs.py $(ARGS)
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mutants.areas import AREAS
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PROOFS: Final = ROOT / "docs" / "proofs.md"
 HEAD: Final = """# Proofs
@@ -59,10 +61,13 @@ STEPS: Final = (
         "link-soak", "four agents against Mosquitto over TLS lose no connection", ("benchmarks/link_soak.py",)
     ),
     Step("loaded", "the suite is green while both cores are busy", ("tests/under_load.py",)),
-    Step(
-        "mutants",
-        "tests notice nine of ten mutants in what guards people",
-        ("tests/mutants/run.py", "--fresh"),
+    *(
+        Step(
+            f"mutants-{area.name}",
+            f"tests notice nine of ten mutants of {area.name}",
+            ("tests/mutants/run.py", "--area", area.name, "--fresh"),
+        )
+        for area in AREAS
     ),
 )
 

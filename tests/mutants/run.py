@@ -207,8 +207,8 @@ def main() -> int:
     parser.add_argument(
         "--tests-s",
         type=float,
-        default=10.0,
-        help="seconds of tests a mutant, as they take without mutants (10)",
+        default=20.0,
+        help="seconds of tests a mutant, as they take without mutants (20)",
     )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     arguments = parser.parse_args()
