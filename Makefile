@@ -13,6 +13,8 @@ ARGS ?=
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Small arrays: more threads of a BLAS would only wait for each other, for three times the processor time.
 export OPENBLAS_NUM_THREADS := 1
+# Containers often forbid Python to keep what it compiles; then each of some thousand processes compiles everything again.
+export PYTHONDONTWRITEBYTECODE :=
 export OMP_NUM_THREADS := 1
 PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 

@@ -39,6 +39,7 @@ def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
         yield running
 
 
+@pytest.mark.slow
 def test_stock_flower_client_is_served_in_objects(server: FlowerServer, tls: world.Tls) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     server.sync_roster({DEVICE: public_key_pem(key.public_key())})

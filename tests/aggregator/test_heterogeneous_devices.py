@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from heterogeneous_world import Fleet, PlainDevices, SecureDevices, optimum_of
 from numpy.typing import NDArray
 
 from protocol.names import DeviceId
 from protocol.questions import SCAFFOLD
+
+pytestmark = pytest.mark.slow
 
 
 def distance(fleet: Fleet, devices: int, rounds: int) -> float:

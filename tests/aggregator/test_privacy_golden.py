@@ -92,6 +92,7 @@ def rounded(value: object) -> object:
             return value
 
 
+@pytest.mark.slow
 def test_the_claims_of_fixed_stories_are_the_ones_that_were_written_down() -> None:
     assert list(golden_lines()) == GOLDEN.read_text().splitlines()
 

@@ -49,6 +49,7 @@ def collect(w: World, *, quorum: int, sampling: object = None) -> CohortSum:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["discrete-gaussian", "skellam"])
 def test_noised_sum_counts_each_device_once_and_is_as_noisy_as_planned(
     tmp_path: Path, mechanism: str

@@ -23,6 +23,7 @@ def watched(config: Path) -> int:
     return int(health_of_status(config).get("windows", 0))  # type: ignore[call-overload]  # JSON: a number
 
 
+@pytest.mark.slow
 def test_swapped_columns_after_a_restart_are_set_aside_named_and_commissioned_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_delegate_that_fails_when_the_model_is_opened_leaves_it_to_the_process
     assert "delegate_failed delegate=gpu reason=the stick is gone" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
@@ -204,6 +205,7 @@ def test_a_release_is_tried_on_the_delegate_once_it_passed_its_probe(result, cou
     assert len(trial.tried) == count
 
 
+@pytest.mark.slow
 def test_an_agent_with_a_crashing_library_watches_on_the_processor(tmp_path) -> None:
     library = build(tmp_path, "crash")
     rows = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
@@ -232,6 +234,7 @@ def test_wrong_delegate_settings_are_refused_with_what_is_valid(tmp_path, text, 
         load_agent_settings(config)
 
 
+@pytest.mark.slow
 def test_a_stop_that_comes_while_a_delegate_is_tried_is_a_clean_one(tmp_path) -> None:
     library = build(tmp_path, "late")
     rows = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)

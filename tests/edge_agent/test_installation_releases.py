@@ -337,6 +337,7 @@ PROBES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", PROBES)
 def test_a_harmful_model_ends_its_probe_and_not_the_agent(tmp_path: Path, what: str) -> None:
     device = Device(tmp_path, probe=ChildProbe(KEYS, ProbeLimits(wall_s=4.0)))

@@ -122,6 +122,7 @@ def golden_lines() -> Iterator[str]:
     yield f"components: {' '.join(f'{value:.7g}' for value in component_variances(60.0, 6, 3))}"
 
 
+@pytest.mark.slow
 def test_the_private_sum_of_fixed_updates_is_the_one_that_was_written_down() -> None:
     assert list(golden_lines()) == GOLDEN.read_text().splitlines()
 

@@ -186,6 +186,7 @@ def test_an_empty_record_has_figures_too() -> None:
     assert figures.seconds_to_recover is None
 
 
+@pytest.mark.slow
 def test_json_and_report_hold_the_same_figures_and_need_no_network(record: Record, tmp_path: Path) -> None:
     figures = compute_figures(record)
     write_json(tmp_path / "f.json", record, figures)

@@ -47,6 +47,7 @@ def test_everything_is_stopped_at_the_end_even_after_an_error(tmp_path: Path, sl
     assert not any(is_alive(pid) for pid in pids if pid)
 
 
+@pytest.mark.slow
 def test_a_process_that_keeps_dying_is_given_up_with_its_last_words(tmp_path: Path, sleeper: str) -> None:
     now = 0.0
     with Supervisor(tmp_path / "logs", clock=lambda: now) as supervisor:
