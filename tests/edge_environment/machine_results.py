@@ -27,6 +27,7 @@ from models.drift.monitor import DriftMonitor
 from models.drift.reference import fit_reference
 from models.features import make_extractor, vibration_spec
 from models.int8_model import Int8Model
+from models.litert import load_model
 from models.local_training import fit
 from models.training_model import TrainingModel
 from protocol.training import TrainingSettings
@@ -63,7 +64,7 @@ def sample_results() -> Results:
         yield from training_results(architecture, training_bytes(name), name=name)
         int8 = Int8Model(int8_bytes(name), architecture.kind)
         yield f"steps/{name} int8 output", np.stack([int8.infer_int8(x) for x in windows(name, 64)])
-        yield f"kernels/{name} int8 delegated", np.array([is_delegated(int8)])
+        yield f"kernels/{name} int8 delegated", np.array([is_delegated(int8_bytes(name))])
 
 
 def training_results(architecture: Architecture, content: bytes, name: str = "") -> Results:
@@ -132,9 +133,10 @@ def batch(architecture: Architecture, count: int) -> tuple[NDArray[np.float32], 
     return x, np.eye(classes, dtype=np.float32)[rng.integers(0, classes, count)]
 
 
-def is_delegated(model: Int8Model) -> bool:
-    """Does XNNPACK compute it, as on a device, rather than the reference kernels?"""
-    return any(node["op_name"] == "DELEGATE" for node in model._interpreter._get_ops_details())
+def is_delegated(content: bytes) -> bool:
+    """Does XNNPACK compute this int8 model, as on a device, rather than the reference kernels?"""
+    interpreter = load_model(content, "int8 model").interpreter
+    return any(node["op_name"] == "DELEGATE" for node in interpreter._get_ops_details())
 
 
 def runtime() -> str:

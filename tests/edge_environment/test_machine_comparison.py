@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from machine_comparison import BOUNDS, compare, table
+from machine_results import detection_results, sample_results
 from prove_tflite_runtime import without_replaced
 
 HERE = {
@@ -74,3 +75,10 @@ def test_the_table_has_a_row_for_each_result_and_marks_what_does_not_hold() -> N
 def test_the_older_runtime_replaces_litert_and_numpy_and_nothing_else() -> None:
     lines = ["numpy>=1.26,<3", "ai-edge-litert==2.3.0", "msgspec>=0.19", "ai-edge-quantizer==0.10.0"]
     assert without_replaced(lines) == ["msgspec>=0.19", "ai-edge-quantizer==0.10.0"]
+
+
+def test_what_is_compared_can_be_computed_and_has_a_bound() -> None:
+    computed = dict(sample_results()) | dict(detection_results())
+    assert {name.partition("/")[0] for name in computed} == set(BOUNDS)
+    assert all(computed[name].all() for name in computed if name.startswith("kernels/"))
+    assert all(row.holds for row in compare(computed, computed))
