@@ -5,7 +5,7 @@ beforehand: on bearings a ridge of 3 deviations ranks best, on servers it may ra
 ridge judge together, each in its own unit: the level that it exceeds on windows it was not fitted on. An expert that is noisy
 here has a high level, and so little weight.
 
-    expert k   Pk = ((1 − r)·R + r·I + Ω)⁻¹, and I alone      u_k = z′ Pk z / F
+    expert k   Pk = ((1 − r)·R + r·I + a·Ω)⁻¹, and (I + a·diag Ω)⁻¹      u_k = z′ Pk z / F
     together   M = mean of Pk / level_k                       score = z′ M z / F
 
 One matrix: one dense layer on a device, whatever the number of experts.
@@ -31,13 +31,17 @@ __all__ = ["FEWEST_WINDOWS", "FOLDS", "Form", "fit_form", "held_out_statistics"]
 Floats = NDArray[np.float64]
 
 RIDGES: Final = (0.05, 0.75)
-"""Shares of the identity; a third expert is the identity alone."""
+"""Shares of the identity; a third expert takes each sensor by itself."""
 
 FOLDS: Final = 5
 """Fifths, in the order of time: a fit of four is nearly that of all, and a fifth is as far as it has looked ahead."""
 
 FEWEST_WINDOWS: Final = 16
 """Below this a fifth is no evidence."""
+
+_AHEAD: Final = 8 / 3
+"""Of wander: what was seen between quarters, for as far ahead as the device has learnt. Of a random walk, variance grows with the
+distance, by 4; the wander is one and a half of it."""
 
 _RARE: Final = 1e-3
 """What a level is exceeded by, if there are windows enough: the largest of a fifth, or one in a thousand of it."""
@@ -142,9 +146,10 @@ def _experts(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> tuple[
     """(centre (F,), precisions (K, F, F), own weight)."""
     own = Spread.of(x) if knows_own and len(x) >= FEWEST_ROWS else None
     spread = mixed(own, prior)
-    identity = np.eye(x.shape[1])
-    ridged = np.array([(1 - r) * spread.correlation + r * identity + spread.wander for r in RIDGES])
-    return x.mean(axis=0), np.concatenate([np.linalg.inv(ridged), identity[None]]), spread.own_weight
+    identity, wander = np.eye(x.shape[1]), _AHEAD * spread.wander
+    ridged = np.array([(1 - r) * spread.correlation + r * identity + wander for r in RIDGES])
+    alone = np.diag(1.0 / (1.0 + np.diag(wander)))
+    return x.mean(axis=0), np.concatenate([np.linalg.inv(ridged), alone[None]]), spread.own_weight
 
 
 def _distances(z: Floats, precisions: Floats) -> Floats:
