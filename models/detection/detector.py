@@ -33,7 +33,7 @@ class Detector:
 
     Attributes:
         centre: own healthy mean (F,), in the device's scale.
-        divisor: shrunk deviation (F,), in the device's scale; infinite for a sensor that nobody saw move.
+        divisor: shrunk deviation (F,), in the device's scale; 1 for a sensor that nobody saw move: should it, by what its scale says then.
         form: the score before quantisation.
         layer: the score as it runs.
         promise: threshold, and what it promises.
@@ -106,7 +106,7 @@ def fit_detector(
     own = own_counts(scaled, spread, rules, shortest_event_windows=shortest) if knows_own else None
     return Detector(
         centre=np.asarray(rows, np.float64).mean(axis=0).astype(np.float32),
-        divisor=divisor.astype(np.float32),
+        divisor=np.where(np.isfinite(divisor), divisor, 1.0).astype(np.float32),
         form=form,
         layer=Int8Layer.of(form.matrix),
         promise=make_promise(_curve(prior, own, len(rows)), budget, fitted_on=len(rows)),

@@ -17,11 +17,12 @@ seen: a score of rows that a form was fitted on promises two to twenty times too
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.detection.int8_layer import STEP
 from models.detection.spread import FEWEST_ROWS, Spread, SpreadPrior, mixed
 from models.detection.time_scales import TimeScales, averages_for, on_time_scales
 from models.errors import InputError
@@ -93,21 +94,31 @@ def fit_form(
     x = np.asarray(rows, np.float64)
     if x.ndim != 2 or len(x) < FEWEST_WINDOWS:
         raise InputError(f"a detector needs at least {FEWEST_WINDOWS} healthy windows, got shape {x.shape}")
-    centre, precisions, weight = _experts(x, prior, knows_own=knows_own)
+    experts = _experts(x, prior, knows_own=knows_own)
     held_out = np.concatenate(
-        [_distances(x[test] - c, p) for test, (c, p, _) in _folds(x, prior, knows_own=knows_own)], axis=1
+        [
+            _distances(x[test] - fold.centre, fold.precisions)
+            for test, fold in _folds(x, prior, knows_own=knows_own)
+        ],
+        axis=1,
     )
-    levels = np.array([rare_level(scores) for scores in held_out])
+    levels = np.array(
+        [
+            rare_level(scores, smallest)
+            for scores, smallest in zip(held_out, experts.smallest.tolist(), strict=True)
+        ]
+    )
     together = (held_out / levels[:, None]).mean(axis=0)
+    smallest = float((experts.smallest / levels).mean())
     averages = averages_for(len(x)) if averages is None else averages
-    typical = float(np.sqrt(np.median(together)))
+    typical = float(np.sqrt(max(np.median(together), STEP**2 * smallest)))
     return Form(
-        matrix=np.asarray((precisions / levels[:, None, None]).mean(axis=0)),
-        centre=centre,
-        units=tuple(rare_level(scale) for scale in on_time_scales(together, averages, typical)),
+        matrix=np.asarray((experts.precisions / levels[:, None, None]).mean(axis=0)),
+        centre=experts.centre,
+        units=tuple(rare_level(scale, smallest) for scale in on_time_scales(together, averages, typical)),
         averages=averages,
         typical=typical,
-        own_weight=weight,
+        own_weight=experts.own_weight,
         held_out=together,
     )
 
@@ -124,32 +135,52 @@ def held_out_statistics(
     ]
 
 
-def rare_level(scores: NDArray[np.floating]) -> float:
-    """What healthy scores (n,), in the order of time, hardly exceed; positive.
+def rare_level(scores: NDArray[np.floating], smallest: float) -> float:
+    """What healthy scores (n,), in the order of time, hardly exceed; never less than `smallest` > 0, however calm they are.
 
     The mean over fifths of the largest in each, or of one in a thousand: as deep as the windows allow, and steadier than the few
     largest of all, which may be of one bad hour. A machine that is louder in one fifth than in others has the level of neither.
     """
     fifths = [np.sort(part) for part in np.array_split(scores, FOLDS)]
     highest = [part[-max(int(_RARE * len(part)), 1)] for part in fifths]
-    return max(float(np.mean(highest)), 1e-12)
+    return max(float(np.mean(highest)), smallest)
+
+
+class _Experts(NamedTuple):
+    """`precisions` (K, F, F) about `centre` (F,); `smallest` (K,) is the least that windows may be said to hardly exceed.
+
+    A window that varies as the scale and the correlations say scores some F times what it would with one sensor alone. Where a
+    sensor never moved (a flag that was not set, a machine at rest), one deviation of it is no rarity, as little as all others
+    moved; where all did, one step of the int8 input is none.
+    """
+
+    centre: Floats
+    precisions: Floats
+    smallest: Floats
+    own_weight: float
 
 
 def _folds(
     x: Floats, prior: SpreadPrior | None, *, knows_own: bool
-) -> list[tuple[NDArray[np.intp], tuple[Floats, Floats, float]]]:
+) -> list[tuple[NDArray[np.intp], _Experts]]:
     parts = np.array_split(np.arange(len(x)), FOLDS)
     return [(test, _experts(np.delete(x, test, axis=0), prior, knows_own=knows_own)) for test in parts]
 
 
-def _experts(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> tuple[Floats, Floats, float]:
-    """(centre (F,), precisions (K, F, F), own weight)."""
+def _experts(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> _Experts:
     own = Spread.of(x) if knows_own and len(x) >= FEWEST_ROWS else None
     spread = mixed(own, prior)
     identity, wander = np.eye(x.shape[1]), _AHEAD * spread.wander
     ridged = np.array([(1 - r) * spread.correlation + r * identity + wander for r in RIDGES])
     alone = np.diag(1.0 / (1.0 + np.diag(wander)))
-    return x.mean(axis=0), np.concatenate([np.linalg.inv(ridged), alone[None]]), spread.own_weight
+    precisions = np.concatenate([np.linalg.inv(ridged), alone[None]])
+    of_one_sensor = np.einsum("kij,ij->k", precisions, spread.correlation) / x.shape[1] ** 2
+    return _Experts(
+        centre=x.mean(axis=0),
+        precisions=precisions,
+        smallest=of_one_sensor if (np.ptp(x, axis=0) == 0).any() else of_one_sensor * STEP**2,
+        own_weight=spread.own_weight,
+    )
 
 
 def _distances(z: Floats, precisions: Floats) -> Floats:

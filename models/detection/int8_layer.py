@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from models.errors import InputError
 from models.standardiser import CLIP
 
-__all__ = ["Int8Layer"]
+__all__ = ["STEP", "Int8Layer"]
 
 Float = NDArray[np.float32]
 
 _STEPS: Final = 127
+STEP: Final = CLIP / _STEPS
+"""What a standardised value is resolved to."""
 _MOST_FEATURES: Final = 1040
 
 
@@ -45,17 +47,17 @@ class Int8Layer:
         steps = np.maximum(np.abs(root).max(axis=1), 1e-12) / _STEPS
         return cls(
             weights=np.rint(root / steps[:, None]).astype(np.float32),
-            output_steps=(steps * (CLIP / _STEPS)).astype(np.float32),
+            output_steps=(steps * STEP).astype(np.float32),
         )
 
     def score(self, z: Float) -> float:
         """The score of one window z (F,), within ±8."""
-        outputs = self.weights @ np.rint(z * np.float32(_STEPS / CLIP))
+        outputs = self.weights @ np.rint(z * np.float32(1 / STEP))
         outputs *= self.output_steps
         return float(outputs.dot(outputs)) / len(z)
 
     def scores(self, z: NDArray[np.floating]) -> NDArray[np.float64]:
         """The scores (n,) of windows z (n, F), within ±8: what `score` gives for each, to float32's rounding."""
-        outputs = np.rint(np.asarray(z, np.float32) * np.float32(_STEPS / CLIP)) @ self.weights.T
+        outputs = np.rint(np.asarray(z, np.float32) * np.float32(1 / STEP)) @ self.weights.T
         outputs *= self.output_steps
         return np.asarray(np.square(outputs.astype(np.float64)).sum(axis=1) / z.shape[1])

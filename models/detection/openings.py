@@ -15,7 +15,7 @@ detectors that learnt from 120 windows. A mature device plays being young on its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -204,9 +204,14 @@ class Curve:
         """What follows from the sum over devices of one age, over at least one window."""
         total = sums if isinstance(sums, OpeningsSums) else sum(sums[1:], sums[0])
         windows = max(total.windows, 1.0)
+        if (
+            not total.openings.any()
+        ):  # nothing moved: no opinion on levels that healthy windows are expected to reach
+            certain = np.where(LEVELS <= 1.0, windows, 0.0)
+            total = replace(total, openings=certain, in_alarm=certain)
         rate = np.maximum.accumulate(total.openings[::-1] / windows)[::-1]
         share = np.maximum.accumulate(total.in_alarm[::-1] / windows)[::-1]
-        counted = np.flatnonzero(total.openings >= min(_COUNTED, total.openings.max(initial=0.0)))
+        counted = np.flatnonzero(total.openings >= min(_COUNTED, total.openings.max()))
         last = int(counted[-1])
         seen = float(total.openings[last])
         step = float(np.log(LEVELS[1] / LEVELS[0]))

@@ -29,6 +29,7 @@ from models.detection.poisson import poisson_interval
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
 from models.int8_model import Int8Model
+from models.standardiser import fit_standardiser
 from models.thresholds import AlarmState, Closed, Opened
 from protocol.messages.payloads import Health
 
@@ -258,6 +259,41 @@ def test_a_sensor_that_was_constant_takes_the_fleets_scale_and_is_watched(
     units = [device.pipeline.commissioning.units[2] for device in devices]
     assert units[0] == pytest.approx(prior.scale.variance[2] ** 0.5)
     assert units[1] == pytest.approx(moved), "in a network's release its first step is its unit"
+
+
+def test_a_machine_that_was_at_rest_when_it_was_learnt_is_watched(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    rows = np.zeros((300, FEATURES), np.float32) + np.arange(FEATURES, dtype=np.float32)
+    rows[260:, 3] += 9 * np.float32(prior.scale.variance[3] ** 0.5)
+    device = Device(tmp_path, SETTINGS)
+    device.adopt(prior=prior)
+    assert alarms(device.watch(rows[:260])) == 0
+    again = device.restart()
+    again.adopt(prior=prior)
+    assert again.pipeline.normal.promise == device.pipeline.normal.promise
+    assert alarms(again.watch(rows[260:])) == 1
+
+
+def test_a_sensor_that_nobody_saw_move_is_judged_from_its_first_steps_on(
+    tmp_path: Path, fleet: list[Machine]
+) -> None:
+    def with_flag(machine: Machine) -> Machine:
+        healthy, later = machine.healthy.copy(), machine.later.copy()
+        healthy[:, 2] = later[:, 2] = 5.0
+        return Machine(healthy=healthy, later=later, scale=fit_standardiser(healthy))
+
+    flagged = [with_flag(machine) for machine in fleet]
+    prior = fleet_prior([machine.fitted for machine in flagged[:6]], SETTINGS.alarm_rules)
+    assert prior.scale.freedom[2] == 0
+    device = started(tmp_path, flagged[6], prior)
+    rows = lived(flagged[6])[120:240]
+    rows[20:22, 2] = 5.1  # two steps: its unit
+    rows[60:80, 2] = 9.0
+    judged = device.watch(rows)
+    assert alarms(judged[:60]) == 0
+    opened = [j for j in judged[60:80] if isinstance(j, Judged) and isinstance(j.alarm, Opened)]
+    assert [j.contributors[0] for j in opened] == ["feature-2"]
 
 
 def test_a_dead_sensor_keeps_the_rate_within_bounds(

@@ -101,10 +101,20 @@ def test_a_score_is_held_to_windows_that_it_was_not_fitted_on() -> None:
 
 def test_a_level_is_as_deep_as_the_windows_allow_and_counts_each_fifth() -> None:
     rising = np.tile(np.arange(1.0, 2001.0), 5)
-    assert rare_level(rising) == pytest.approx(1999.0)
-    assert rare_level(np.tile([1.0, 8.0], 10)) == pytest.approx(8.0)
+    assert rare_level(rising, 0.1) == pytest.approx(1999.0)
+    assert rare_level(np.tile([1.0, 8.0], 10), 0.1) == pytest.approx(8.0)
     loud_for_two_fifths = np.repeat([1.0, 1.0, 1.0, 16.0, 16.0], 20)
-    assert rare_level(loud_for_two_fifths) == pytest.approx(7.0)
+    assert rare_level(loud_for_two_fifths, 0.1) == pytest.approx(7.0)
+
+
+def test_where_a_sensor_never_moved_one_deviation_of_it_is_no_rarity() -> None:
+    rows = 0.05 * np.random.default_rng(6).normal(size=(400, 3))
+    one_at_rest = rows * np.array([1.0, 0.0, 1.0])
+    for form in (fit_form(one_at_rest, None), fit_form(0 * rows, None)):
+        assert form.scores(np.array([[0.0, 1.0, 0.0]]))[0] == pytest.approx(1.0, rel=0.2)
+        assert min(form.units) > 0.5
+        assert form.typical > 0
+    assert fit_form(rows, None).scores(np.array([[0.0, 1.0, 0.0]]))[0] > 20, "what moves little is believed"
 
 
 def test_the_int8_layer_ranks_as_the_form_does(prior: FleetPrior) -> None:

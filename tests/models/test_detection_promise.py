@@ -166,6 +166,12 @@ def test_what_data_cannot_support_is_said_before() -> None:
     assert loose.threshold < promise.threshold
 
 
+def test_a_machine_at_rest_has_counted_nothing_and_is_not_promised_that_nothing_ever_moves() -> None:
+    at_rest = Openings(openings=np.zeros(len(LEVELS)), in_alarm=np.zeros(len(LEVELS)), windows=5000.0)
+    promise = make_promise(Curve.of(OpeningsSums.of(at_rest)), AlarmBudget(), fitted_on=5000)
+    assert 1.0 < promise.threshold < 3.0
+
+
 def test_a_device_alone_has_a_promise_of_its_own_counts() -> None:
     machine = machines(count=1, learnt=480, later=2000)[0]
     promise = fit_detector(*machine.fitted, None, AlarmBudget(alarms_per_1000_windows=5.0), RULES).promise
