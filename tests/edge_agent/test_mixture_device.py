@@ -269,6 +269,7 @@ def test_a_machine_that_was_at_rest_when_it_was_learnt_is_watched(
     device = Device(tmp_path, SETTINGS)
     device.adopt(prior=prior)
     assert alarms(device.watch(rows[:260])) == 0
+    device.pipeline.save()
     again = device.restart()
     again.adopt(prior=prior)
     assert again.pipeline.normal.promise == device.pipeline.normal.promise
