@@ -109,7 +109,12 @@ def fit_detector(
         divisor=np.where(np.isfinite(divisor), divisor, 1.0).astype(np.float32),
         form=form,
         layer=Int8Layer.of(form.matrix),
-        promise=make_promise(_curve(prior, own, len(rows)), budget, fitted_on=len(rows)),
+        promise=make_promise(
+            # A fleet counts with averages: its curve says nothing of a device without.
+            _curve(prior if averages else None, own, len(rows)),
+            budget,
+            fitted_on=len(rows),
+        ),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from detection_fleets import machines
@@ -194,3 +196,19 @@ def test_time_in_alarm_has_a_budget_of_its_own() -> None:
     curve = Curve.of([OpeningsSums.of(counts)] * 40)
     threshold = make_promise(curve, AlarmBudget(alarms_per_1000_windows=20.0), fitted_on=1000).threshold
     assert threshold > 2.0
+
+
+def test_a_device_for_which_one_window_matters_does_not_believe_a_curve_counted_with_averages() -> None:
+    fleet = machines(count=5, later=10)
+    prior = fleet_prior([machine.fitted for machine in fleet[:4]], AlarmRules())
+    never = {
+        age: replace(curve, rate=0 * curve.rate, share=0 * curve.share, alikeness=1e6)
+        for age, curve in prior.curves.items()
+    }
+    for shortest, is_believed in ((1, False), (2, True)):
+        budget = AlarmBudget(alarms_per_1000_windows=5.0, shortest_event_windows=shortest)
+        thresholds = {
+            fit_detector(fleet[4].rows, fleet[4].unit, told, budget, AlarmRules()).promise.threshold
+            for told in (prior, replace(prior, curves=never))
+        }
+        assert (len(thresholds) == 2) == is_believed
