@@ -69,10 +69,6 @@ LOG_LIMIT: Final = 100.0
 WANDER_LIMIT: Final = 1.5 * FEATURE_LIMIT**2
 """Means of quarters lie within the scale's ends; three steps between them, half their squares."""
 
-COUNTED_AGAIN: Final = 1.2
-"""A device counts so many windows for each it has, where it plays being younger: six stretches of a quarter of an age that four
-fifths of its windows reach."""
-
 NOISED_LOSS_LIMIT: Final = 10.0
 """Under noise a loss is worth only as much sensitivity as it needs; healthy models lie far below."""
 
@@ -250,6 +246,7 @@ _PER_WINDOW_COUNTS: Final = frozenset(
 )
 _PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
 _COPIES: Final = frozenset(f"{name}_{kind}" for name in CONTENDERS for kind in ("aged", "disturbed"))
+# At its own age a device counts each window once; ages are so far apart that where it plays being younger it counts fewer.
 _OF_EACH_AGE: Final = frozenset(
     f"{name}_{age}" for name in ("age_windows", "openings", "in_alarm") for age in AGES
 )
@@ -311,8 +308,7 @@ def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> 
         "correlation": PartBound(bound=1.0),
         "wander": PartBound(bound=WANDER_LIMIT),
         **dict.fromkeys(("spread_squares", "spread_error"), PartBound(bound=1.0, resolution=1e-6)),
-        **{f"openings_squares_{age}": PartBound(bound=COUNTED_AGAIN * n, resolution=1e-5) for age in AGES},
-        **dict.fromkeys(_OF_EACH_AGE, PartBound(bound=COUNTED_AGAIN * n, resolution=1.0)),
+        **{f"openings_squares_{age}": PartBound(bound=n, resolution=1e-5) for age in AGES},
         **dict.fromkeys(
             ("scale_devices", "spread_devices", *(f"age_devices_{age}" for age in AGES)),
             PartBound(bound=1.0, resolution=1.0),
@@ -321,7 +317,7 @@ def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> 
         **dict.fromkeys(_LOSSES, PartBound(bound=n * LOSS_LIMIT, resolution=LOSS_STEP)),
         **dict.fromkeys(_PER_DEVICE, PartBound(bound=1.0, resolution=1.0)),
         **dict.fromkeys(_PRODUCTS, PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3)),
-        **dict.fromkeys(_COUNTS, PartBound(bound=n, resolution=1.0)),
+        **dict.fromkeys(_COUNTS | _OF_EACH_AGE, PartBound(bound=n, resolution=1.0)),
         **dict.fromkeys(_COPIES, PartBound(bound=n * COPIES, resolution=1.0)),
     }
     if name not in bounds:

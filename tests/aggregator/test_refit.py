@@ -238,7 +238,7 @@ def test_an_answer_beyond_what_a_device_can_measure_is_refused_by_the_name_of_it
         (SCALE, "scale_devices", 2.0),
         (COVARIANCE, "correlation", 1.01),
         (COVARIANCE, "spread_error", -0.1),
-        (CURVE, "openings_16", 1201.0),
+        (CURVE, "openings_16", 1001.0),
         (CURVE, "in_alarm_64", -1.0),
     ):
         layout = answer_layout(kind, parameter_count=1, tensor_count=1, feature_count=6)
