@@ -7,8 +7,6 @@ one stands without a change on either side.
     question                 arrays sent                answer (all entries add up)
     ``train.fit``            parameters                 n·(w' - w), n, n·loss before, n·loss after
     ``train.scaffold``       parameters, control        the same, and n·η·(c_i' - c_i)
-    ``evaluate.moments``                                n, Σ x, Σ x xᵀ (upper triangle)
-    ``evaluate.contest``     one for each contender     for each: score histograms of aged held-out windows and of disturbed ones
     ``evaluate.scale``                                  how much each sensor varies, as logarithms that add up
     ``evaluate.covariance``  scale prior                correlations and wander (upper triangles), and how uncertain they are
     ``evaluate.curve``       scale prior, those sums    openings and windows in alarm at each level, for detectors of each age
@@ -39,14 +37,10 @@ from protocol.training import TrainingSettings
 
 __all__ = [
     "ASSESS",
-    "CONTENDERS",
-    "CONTEST",
-    "COPIES",
     "COVARIANCE",
     "CURVE",
     "FIT",
     "KINDS",
-    "MOMENTS",
     "REFIT_KINDS",
     "SCAFFOLD",
     "SCALE",
@@ -54,22 +48,18 @@ __all__ = [
     "WHOLE_MESSAGES_HEADER",
     "AnswerLayout",
     "AssessQuestion",
-    "ContestQuestion",
     "CovarianceQuestion",
     "CurveQuestion",
     "FitQuestion",
     "Kind",
-    "MomentsQuestion",
     "Question",
     "ScaleQuestion",
     "answer_layout",
     "assess_layout",
-    "contest_layout",
     "decode_question",
     "encode_question",
     "fit_layout",
     "kind_of",
-    "moments_layout",
     "scaffold_layout",
 ]
 
@@ -77,8 +67,6 @@ Kind = Literal[
     "train.fit",
     "train.scaffold",
     "evaluate.assess",
-    "evaluate.moments",
-    "evaluate.contest",
     "evaluate.scale",
     "evaluate.covariance",
     "evaluate.curve",
@@ -87,8 +75,6 @@ Kind = Literal[
 FIT: Final = "train.fit"
 SCAFFOLD: Final = "train.scaffold"
 ASSESS: Final = "evaluate.assess"
-MOMENTS: Final = "evaluate.moments"
-CONTEST: Final = "evaluate.contest"
 SCALE: Final = "evaluate.scale"
 COVARIANCE: Final = "evaluate.covariance"
 CURVE: Final = "evaluate.curve"
@@ -99,13 +85,7 @@ TRAINING_KINDS: Final = frozenset({FIT, SCAFFOLD})
 REFIT_KINDS: Final[tuple[Kind, ...]] = (SCALE, COVARIANCE, CURVE)
 """The questions whose sums become a fleet's prior, in the order in which each needs what came of the one before."""
 
-KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, MOMENTS, CONTEST, *REFIT_KINDS)
-
-CONTENDERS: Final = ("champion", "mahalanobis_ridge", "mahalanobis", "network", "principal_components")
-"""Who takes part in a contest, in the order in which ties are decided: what runs already, then what assumes least and takes no training."""
-
-COPIES: Final = 4
-"""Aged, and as many disturbed, copies of each held-out window in a contest: one of either for each of `models.perturbations.DISTURBANCES`."""
+KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, *REFIT_KINDS)
 
 WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""
@@ -128,26 +108,6 @@ class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
     training: TrainingSettings
     seed: int = 0
     control_limit: Annotated[float, Meta(gt=0)] | None = None
-
-
-class MomentsQuestion(Struct, frozen=True, kw_only=True, tag="moments"):
-    """Add up your training windows and their outer products, the newest `maximum_examples` of them."""
-
-    run_id: str
-    layout_sha256: str
-    maximum_examples: Positive = 100_000
-
-
-class ContestQuestion(Struct, frozen=True, kw_only=True, tag="contest"):
-    """Score copies of held-out windows, aged and disturbed as `seed` has it, with each of `CONTENDERS`; count the scores.
-
-    Of the newest `maximum_examples` held-out windows.
-    """
-
-    run_id: str
-    layout_sha256: str
-    seed: int = 0
-    maximum_examples: Positive = 100_000
 
 
 class ScaleQuestion(Struct, frozen=True, kw_only=True, tag="scale"):
@@ -196,21 +156,11 @@ class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
     maximum_examples: Positive = 100_000
 
 
-Question = (
-    FitQuestion
-    | MomentsQuestion
-    | ContestQuestion
-    | ScaleQuestion
-    | CovarianceQuestion
-    | CurveQuestion
-    | AssessQuestion
-)
+Question = FitQuestion | ScaleQuestion | CovarianceQuestion | CurveQuestion | AssessQuestion
 _decoder: Final = msgspec.json.Decoder(Question)
 
 
 _KIND_OF: Final[Mapping[type, Kind]] = {
-    MomentsQuestion: MOMENTS,
-    ContestQuestion: CONTEST,
     ScaleQuestion: SCALE,
     CovarianceQuestion: COVARIANCE,
     CurveQuestion: CURVE,
@@ -292,8 +242,6 @@ def answer_layout(kind: Kind, *, parameter_count: int, tensor_count: int, featur
     layouts: Mapping[Kind, Callable[[], AnswerLayout]] = {
         FIT: lambda: fit_layout(parameter_count),
         SCAFFOLD: lambda: scaffold_layout(parameter_count),
-        MOMENTS: lambda: moments_layout(feature_count),
-        CONTEST: contest_layout,
         SCALE: lambda: AnswerLayout(scale_sizes(feature_count)),
         COVARIANCE: lambda: AnswerLayout(covariance_sizes(feature_count)),
         CURVE: lambda: AnswerLayout(curve_sizes()),
@@ -310,25 +258,6 @@ def scaffold_layout(parameter_count: int) -> AnswerLayout:
     The control variate travels as a move of one step (learning rate × gradient), so that what bounds an update bounds it too.
     """
     return AnswerLayout({**fit_layout(parameter_count).sizes, "weighted_control": parameter_count})
-
-
-def moments_layout(feature_count: int) -> AnswerLayout:
-    """Layout of the answer to ``evaluate.moments``; `feature_products` is the upper triangle of Σ x xᵀ, row by row."""
-    return AnswerLayout(
-        {
-            "examples": 1,
-            "feature_sum": feature_count,
-            "feature_products": feature_count * (feature_count + 1) // 2,
-        }
-    )
-
-
-def contest_layout() -> AnswerLayout:
-    """Layout of the answer to ``evaluate.contest``: SCORE_GRID counts of held-out windows as they are, and per contender of their copies."""
-    sizes = {"examples": 1, "champion_scores": SCORE_GRID.bins}
-    for name in CONTENDERS:
-        sizes[f"{name}_aged"] = sizes[f"{name}_disturbed"] = SCORE_GRID.bins
-    return AnswerLayout(sizes)
 
 
 def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:

@@ -37,7 +37,7 @@ from protocol.grids import AGES, FEATURE_GRID, RANGE_GRID
 from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 from protocol.privacy.parameters import NoiseKind
 from protocol.privacy_cost import RoundNoise, noise_of
-from protocol.questions import CONTENDERS, COPIES, AnswerLayout
+from protocol.questions import AnswerLayout
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.keys import RandomBytes
 from protocol.sum_terms import NoiseTerms, SumTerms
@@ -244,8 +244,6 @@ _PER_WINDOW_COUNTS: Final = frozenset(
         "threshold_scores",
     }
 )
-_PRODUCTS: Final = frozenset({"feature_squares", "feature_products"})
-_COPIES: Final = frozenset(f"{name}_{kind}" for name in CONTENDERS for kind in ("aged", "disturbed"))
 # At its own age a device counts each window once; ages are so far apart that where it plays being younger it counts fewer.
 _OF_EACH_AGE: Final = frozenset(
     f"{name}_{age}" for name in ("age_windows", "openings", "in_alarm") for age in AGES
@@ -316,9 +314,8 @@ def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> 
         "feature_sum": PartBound(bound=n * FEATURE_LIMIT, resolution=1e-3),
         **dict.fromkeys(_LOSSES, PartBound(bound=n * LOSS_LIMIT, resolution=LOSS_STEP)),
         **dict.fromkeys(_PER_DEVICE, PartBound(bound=1.0, resolution=1.0)),
-        **dict.fromkeys(_PRODUCTS, PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3)),
+        "feature_squares": PartBound(bound=n * FEATURE_LIMIT**2, resolution=1e-3),
         **dict.fromkeys(_COUNTS | _OF_EACH_AGE, PartBound(bound=n, resolution=1.0)),
-        **dict.fromkeys(_COPIES, PartBound(bound=n * COPIES, resolution=1.0)),
     }
     if name not in bounds:
         raise QuestionError(f"no bound is known for the part {name!r} of an answer")

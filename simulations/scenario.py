@@ -42,13 +42,12 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 FAMILY: Final = FamilySettings(
     name="rotating-machine",
     training=TrainingSettings(epochs=4),
-    rounds=RoundSettings(minimum_windows=64, deadline_s=30.0, join_timeout_s=60.0, baseline=False),
+    rounds=RoundSettings(minimum_windows=64, deadline_s=30.0, join_timeout_s=60.0),
     cohort=CohortSettings(minimum_devices=6),
     gate=GateSettings(maximum_alarm_rate=0.05, maximum_int8_error=0.5),
     trigger=TriggerSettings(drift_share=0.5, within_s=600.0),
 )
-"""The demo's family. Without a baseline its candidate is always the network, so that what is learned together can be compared
-with what is learned alone."""
+"""The demo's family: five rounds of its network, and a prior made anew."""
 
 
 class MachineSettings(Struct, frozen=True, kw_only=True):

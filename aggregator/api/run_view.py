@@ -48,10 +48,8 @@ def run_view(run: TrainingRun) -> dict[str, Any]:
         "refits": [
             _round_view(record) for record in run.log if record.kind in {"scale", "covariance", "curve"}
         ],
-        "comparisons": [_round_view(record) for record in run.log if record.kind in {"moments", "contest"}],
         "assessments": [_round_view(record) for record in run.log if record.kind == "assess"],
         "evaluation": {name: value for name, value in evaluation.items() if value is not None},
-        "contest": msgspec.to_builtins(run.contest),
         "refit": msgspec.to_builtins(run.refit),
         "checks": [msgspec.to_builtins(check) for check in run.checks],
         "participants": sorted(run.participants),

@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError
-from protocol.questions import CONTENDERS, COPIES, AnswerLayout
+from protocol.questions import AnswerLayout
 from protocol.secure_answers import part_bound
 
 __all__ = [
     "Admission",
     "admit_assessment",
-    "admit_contest",
-    "admit_moments",
     "admit_prior_part",
     "admit_update",
     "check_answer",
@@ -130,37 +128,6 @@ def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
                 f"threshold_scores counts {counted:.6g} scores; it must count the {examples:.6g} held-out windows and"
                 f" no more than {maximum_examples} in all, none of them negative"
             )
-
-    return rule
-
-
-def admit_moments(*, features: int, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
-    """The rule for ``evaluate.moments``: plausible examples, and squares that their sums allow (Σ x² ≥ (Σ x)²/n)."""
-    # Row i of an upper triangle begins with its diagonal entry.
-    diagonal = np.cumsum([0, *range(features, 1, -1)])
-
-    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
-        examples = _admit_examples(parts, maximum_examples)
-        squares, least = parts["feature_products"][diagonal], parts["feature_sum"] ** 2 / examples
-        short = squares < least * (1 - 1e-4) - 1e-6 * examples
-        if short.any():
-            at = int(np.argmax(short))
-            raise AnswerRefusedError(
-                f"the squares of feature {at} add up to {squares[at]:.4g}; with its sum they are at least {least[at]:.4g}"
-            )
-
-    return rule
-
-
-def admit_contest(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
-    """The rule for ``evaluate.contest``: plausible examples, and histograms that count each window, and each of its copies, once."""
-
-    def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
-        examples = _admit_examples(parts, maximum_examples)
-        _admit_counts(parts, "champion_scores", examples)
-        for name in CONTENDERS:
-            _admit_counts(parts, f"{name}_aged", COPIES * examples)
-            _admit_counts(parts, f"{name}_disturbed", COPIES * examples)
 
     return rule
 

@@ -11,8 +11,8 @@ Invariants:
       out (publish, start a rollout) are idempotent at the other end.
     * A step commits the next record and the vectors it made in one transaction.
     * A void round leaves the model as it was; `round_attempts` void attempts in a row end the run as FAILED. So many at the head of
-      ASSESSING (three steps that make the fleet's prior, where devices judge by one, or two that compare with a baseline) end those steps
-      and not the run, unless there is nothing else to release.
+      ASSESSING (three steps that make the fleet's prior, where devices judge by one) end those steps and not the run, unless there is
+      nothing else to release.
     * A run of 0 rounds makes the prior anew and trains nothing.
     * Devices are invited exactly while the state is one of `runs.WITH_DEVICES`.
 """
@@ -26,26 +26,16 @@ from typing import Final, TypeVar
 import msgspec
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.cohort_questions import CohortAnswer, log_round
-from aggregator.rounds.comparison import (
-    BASELINES,
-    compares,
-    contenders_of,
-    contest_record,
-    gather_moments,
-    hold_contest,
-)
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import (
     ASSESSMENT,
     CHAMPION,
     CONTROL,
-    FEATURE_MOMENTS,
     MOMENTS,
     PARAMETERS,
     RunJournal,
@@ -58,14 +48,12 @@ from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.reports import RoundCanceledError
 from aggregator.rounds.runs import (
     WITH_DEVICES,
-    ContestRecord,
     RefitRecord,
     RoundRecord,
     RunState,
     TrainingRun,
 )
-from aggregator.rounds.training import ModelState, assess_candidate, train_round
-from models.architecture import Architecture
+from aggregator.rounds.training import assess_candidate, train_round
 from models.bundles import ModelBundle
 from protocol.errors import ProtocolError
 from protocol.privacy_claim import PrivacyClaim
@@ -159,7 +147,7 @@ class Coordinator:
 
     def _invite(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         content, bundle = self._journal.newest_release(self._fleet, run)
-        parameters = self._journal.starting_parameters(run, bundle)
+        parameters = bundle.parameters
         run = msgspec.structs.replace(
             run, base_release=bundle.manifest.release, layout_sha256=bundle.architecture.layout_sha256
         )
@@ -220,8 +208,6 @@ class Coordinator:
         bundle, model = self._journal.champion(run), self._journal.model(run)
         if run.refit is None and refits(policy, bundle):
             return self._refit(run, policy, bundle)
-        if run.contest is None and compares(policy, bundle):
-            return self._compare(run, policy, bundle, model)
         outcome = self._try_round(
             run,
             lambda: assess_candidate(
@@ -255,7 +241,7 @@ class Coordinator:
             )
             kind, asked = found or ("", None)
             if asked is None or asked.total is None:
-                return self._count_missed(run, policy, asked, lambda r, why: self._keep_prior(r, bundle, why))
+                return self._count_missed(run, policy, bundle, asked)
             run = self._keep(run, policy, asked.record)
             if kind == REFIT_KINDS[-1]:
                 made = record_of({**sums, kind: asked.total}, policy, bundle)
@@ -275,70 +261,16 @@ class Coordinator:
         run = msgspec.structs.replace(run, refit=record, attempts=0)
         return self._journal.commit(run, run.state, record.reason)
 
-    def _compare(
-        self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle, network: ModelState
-    ) -> TrainingRun:
-        """One of two steps before the assessment: gather moments, then let the contest say which model is the candidate."""
-        moments, architecture = self._journal.feature_moments(run), bundle.architecture
-        contenders: Mapping[str, NDArray[np.float32]] = {}
-        try:
-            if moments is not None:
-                contenders = contenders_of(architecture, moments, bundle.parameters, network.parameters)
-            asked = self._try_round(
-                run,
-                lambda: self._gather_or_contest(run, policy, architecture, contenders),
-            )
-            if asked is None or asked.total is None:
-                return self._count_missed(run, policy, asked, self._go_without_contest)
-            run = self._keep(run, policy, asked.record)
-            if not contenders:
-                made = {FEATURE_MOMENTS: asked.total.tobytes()}
-                return self._journal.commit(run, run.state, "the fleet's moments are summed", made)
-            record = contest_record(asked.total, bundle.manifest.threshold.score, policy)
-        except SumError as error:
-            return self._go_without_contest(run, str(error))
-        _log.info("contest_decided", run=run.id, winner=record.winner, **record.powers)
-        if record.winner in BASELINES:
-            self._journal.keep_network(run, network.parameters)
-        run = msgspec.structs.replace(run, contest=record)
-        winner = {PARAMETERS: contenders[record.winner].tobytes()}
-        return self._journal.commit(run, run.state, record.reason, winner)
-
-    def _gather_or_contest(
-        self,
-        run: TrainingRun,
-        policy: FamilySettings,
-        architecture: Architecture,
-        contenders: Mapping[str, NDArray[np.float32]],
-    ) -> CohortAnswer:
-        attendance, started_at = self._attend(run, policy), self._pacing.now()
-        if not contenders:
-            return gather_moments(
-                run, policy, architecture=architecture, attendance=attendance, started_at=started_at
-            )
-        return hold_contest(
-            run, policy, contenders, architecture=architecture, attendance=attendance, started_at=started_at
-        )
-
     def _count_missed(
-        self,
-        run: TrainingRun,
-        policy: FamilySettings,
-        asked: CohortAnswer | None,
-        go_without: Callable[[TrainingRun, str], TrainingRun],
+        self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle, asked: CohortAnswer | None
     ) -> TrainingRun:
         if run.attempts + 1 < policy.rounds.attempts:
             return self._count_void(run, policy, None if asked is None else asked.record)
-        # A network is a candidate without a baseline beside it; devices of an older build do not know these questions.
         why = _BROKEN if asked is None else asked.record.note
         run = run if asked is None else msgspec.structs.replace(run, log=(*run.log, asked.record))
-        return go_without(run, f"{run.attempts + 1} attempts in a row gave none; the last: {why}")
-
-    def _go_without_contest(self, run: TrainingRun, why: str) -> TrainingRun:
-        _log.warning("contest_missed", run=run.id, reason=why)
-        record = ContestRecord(winner="network", reason=f"no baseline was compared: {why}")
-        run = msgspec.structs.replace(run, contest=record, attempts=0)
-        return self._journal.commit(run, run.state, record.reason)
+        return self._keep_prior(
+            run, bundle, f"{run.attempts + 1} attempts in a row gave none; the last: {why}"
+        )
 
     def _keep(self, run: TrainingRun, policy: FamilySettings, record: RoundRecord) -> TrainingRun:
         """The run with one more question that gave a sum, and what it has cost; not committed."""

@@ -70,11 +70,6 @@ answers; raise it, or set secure_sum.enabled = false
             raise ValueError(conflict)
 
     @property
-    def has_baseline(self) -> bool:
-        """Whether a linear detector is fitted beside the network and competes with it."""
-        return self.sums_are_exact if self.rounds.baseline is None else self.rounds.baseline
-
-    @property
     def sums_are_exact(self) -> bool:
         """Whether sums of whole windows may be asked for: they drown in noise, and would tell what example-level privacy hides."""
         return self.privacy.noise is None and self.training.example_privacy is None
@@ -114,20 +109,9 @@ def _sum_conflict(family: FamilySettings) -> str | None:
 
 def _training_conflict(family: FamilySettings) -> str | None:
     """Why a way of training does not go with the rest of the family, and what to change; None where it does."""
-    is_noised, is_baseline = family.privacy.noise is not None, bool(family.rounds.baseline)
-    if is_noised and family.training.method == "scaffold":
+    if family.privacy.noise is not None and family.training.method == "scaffold":
         return (
             'training.method = "scaffold" doubles what a device gives, and privacy.noise bounds one update: set'
             ' method = "plain" (rounds.server_optimizer and training.proximal go with noise)'
-        )
-    if is_noised and is_baseline:
-        return (
-            "rounds.baseline = true needs exact sums: the outer products of a linear detector drown in privacy.noise;"
-            " leave baseline out"
-        )
-    if is_baseline and family.training.example_privacy is not None:
-        return (
-            "rounds.baseline = true needs exact moments, which tell what [family.training.example_privacy] hides: leave baseline"
-            " out"
         )
     return None

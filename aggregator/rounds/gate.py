@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from aggregator.rounds.int8_report import Int8Report
 from aggregator.rounds.release_checks import MOST_SIGHT_LOST
-from aggregator.rounds.runs import Check, ContestRecord
+from aggregator.rounds.runs import Check
 
 __all__ = ["GateSettings", "check_candidate", "check_int8", "failed_reasons"]
 
@@ -42,20 +42,10 @@ def check_candidate(
     champion_loss: float,
     alarm_rate: float,
     threshold: float,
-    contest: ContestRecord | None = None,
 ) -> tuple[Check, ...]:
-    """Judge a candidate by the federated evaluation: losses are means per window, `alarm_rate` in [0, 1].
-
-    Losses are compared for a network only: that of a linear detector is on another scale, that of the champion itself its own.
-    """
-    is_network = contest is None or contest.winner == "network"
+    """Judge a candidate by the federated evaluation: losses are means per window, `alarm_rate` in [0, 1]."""
     return (
-        *(() if contest is None or not contest.powers else (_check_power(contest),)),
-        *(
-            (_check_improvement(limits.minimum_improvement, candidate_loss, champion_loss),)
-            if is_network
-            else ()
-        ),
+        _check_improvement(limits.minimum_improvement, candidate_loss, champion_loss),
         _at_most(
             "alarm_rate",
             alarm_rate,
@@ -88,17 +78,6 @@ def check_int8(limits: GateSettings, report: Int8Report) -> tuple[Check, ...]:
 def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
     """The sentences of the checks that did not pass; empty: the candidate may go on."""
     return tuple(check.reason for check in checks if not check.is_passed)
-
-
-def _check_power(contest: ContestRecord) -> Check:
-    """The candidate's detection power against the champion's; a champion that would only replace itself does not pass."""
-    return Check(
-        name="detection_power",
-        value=contest.powers[contest.winner],
-        limit=contest.powers["champion"],
-        is_passed=contest.winner != "champion" or contest.is_champion_stale,
-        reason=contest.reason,
-    )
 
 
 def _check_improvement(limit: float, candidate: float, champion: float) -> Check:

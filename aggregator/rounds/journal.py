@@ -34,7 +34,6 @@ __all__ = [
     "BUNDLE",
     "CHAMPION",
     "CONTROL",
-    "FEATURE_MOMENTS",
     "MOMENTS",
     "PARAMETERS",
     "RunJournal",
@@ -44,7 +43,6 @@ CHAMPION: Final = "champion"
 PARAMETERS: Final = "parameters"
 MOMENTS: Final = "moments"
 CONTROL: Final = "control"
-FEATURE_MOMENTS: Final = "feature_moments"
 ASSESSMENT: Final = "assessment"
 BUNDLE: Final = "bundle"
 
@@ -113,24 +111,10 @@ class RunJournal:
             control = np.zeros(parameters.size)
         return ModelState(parameters=parameters, moments=moments, control=control)
 
-    def feature_moments(self, run: TrainingRun) -> NDArray[np.float64] | None:
-        """The fleet's summed moments; None until they are gathered."""
-        return self._vector_or_none(run, FEATURE_MOMENTS)
-
     def refit_sums(self, run: TrainingRun) -> dict[Kind, NDArray[np.float64]]:
         """What of the fleet's prior is summed so far."""
         found = {kind: self._vector_or_none(run, kind) for kind in REFIT_KINDS}
         return {kind: total for kind, total in found.items() if total is not None}
-
-    def keep_network(self, run: TrainingRun, parameters: NDArray[np.float32]) -> None:
-        """Keep what the run trained for the family's next run."""
-        self.store.keep_network(run.family, run.id, run.layout_sha256 or "", parameters)
-
-    def starting_parameters(self, run: TrainingRun, bundle: ModelBundle) -> NDArray[np.float32]:
-        """Where a run trains from: the champion, or the network that lost to it where the champion is a linear detector."""
-        parent = bundle.manifest.provenance.training_run
-        kept = self.store.network(run.family, parent, bundle.architecture.layout_sha256)
-        return bundle.parameters if kept is None else kept
 
     def _vector_or_none(self, run: TrainingRun, name: str) -> NDArray[np.float64] | None:
         try:

@@ -10,7 +10,6 @@ import math
 
 from aggregator.privacy.budget import PlannedQuestion
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
-from aggregator.rounds.comparison import compares
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.refit import refits
 from aggregator.rounds.runs import TrainingRun
@@ -18,9 +17,7 @@ from models.bundles import ModelBundle
 from protocol.names import DeviceId
 from protocol.questions import (
     ASSESS,
-    CONTEST,
     FIT,
-    MOMENTS,
     REFIT_KINDS,
     SCAFFOLD,
     TRAINING_KINDS,
@@ -45,8 +42,6 @@ def planned_questions(
         SCAFFOLD if policy.training.method == "scaffold" else FIT: run.rounds,
         ASSESS: 1,
     }
-    if compares(policy, champion):
-        asked |= {MOMENTS: 1, CONTEST: 1}
     if refits(policy, champion):
         asked |= dict.fromkeys(REFIT_KINDS, 1)
     architecture, planned = champion.architecture, []

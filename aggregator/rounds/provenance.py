@@ -1,6 +1,6 @@
-"""What a release says of how it was made: the method in one line, and what the contest measured.
+"""What a release says of how it was made: the method in one line, and what one window paid.
 
-Pure. The figures of the assessment are `proposal`'s, those of quantising `int8_report`'s; here only what this run's training and contest add.
+Pure. The figures of the assessment are `proposal`'s, those of quantising `int8_report`'s; here only what this run's training adds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ __all__ = ["describe_method", "with_method"]
 
 
 def with_method(candidate: Candidate, run: TrainingRun, policy: FamilySettings) -> Candidate:
-    """The same candidate whose provenance names its method, each contender's detection power, and the ε of a single window."""
+    """The same candidate whose provenance names its method and the ε of a single window."""
     found: dict[str, float] = {}
-    if run.contest is not None and run.contest.powers:
-        found = {f"{name}_power": power for name, power in run.contest.powers.items()}
     if policy.training.example_privacy is not None:
         # For the device that answered every attempt: each is one more private training on the same windows.
         rounds = [policy.training.example_privacy] * _attempts_at_training(run)
@@ -47,14 +45,7 @@ def _attempts_at_training(run: TrainingRun) -> int:
 
 def describe_method(run: TrainingRun, policy: FamilySettings) -> str:
     """The method in one line, for people: ``fedavg, scaffold, sgd, 2 local epochs, secure sum``."""
-    winner = "network" if run.contest is None else run.contest.winner
-    match winner:
-        case "network":
-            made = _training(policy)
-        case "champion":
-            made = ["weights of the champion under a new threshold"]
-        case _:
-            made = [f"linear detector ({winner.replace('_', ' ')}) from summed moments"]
+    made = _training(policy) if run.rounds else ["network of the champion"]
     made.append(
         "secure sum" if policy.secure_sum.enabled else "no secure sum: the aggregator saw every update"
     )

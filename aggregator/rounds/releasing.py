@@ -58,7 +58,6 @@ class Releasing:
             champion_loss=assessment.champion_loss,
             alarm_rate=rate,
             threshold=threshold.score,
-            contest=run.contest,
         )
         base = self._journal.champion(run)
         prior = self._prior(run, policy)
@@ -68,7 +67,6 @@ class Releasing:
             architecture=base.architecture,
             threshold=threshold,
             features=base.manifest.features,
-            is_network=_is_network(run),
             is_exact=policy.privacy.noise is None,
         )
         sight = check_sight(
@@ -113,7 +111,7 @@ class Releasing:
         _log.info("int8_compared", run=run.id, **report.evaluation())
         made = (
             *check_int8(policy.gate, report),
-            *check_int8_model(candidate, int8_model, is_network=_is_network(run), seed=run.seed),
+            *check_int8_model(candidate, int8_model, is_network=True, seed=run.seed),
         )
         made = made if candidate.prior is None else only_warn(made)
         # Of an earlier attempt at this step some may be there.
@@ -180,8 +178,3 @@ class Releasing:
 def _split(checks: tuple[Check, ...], names: set[str]) -> tuple[list[Check], list[Check]]:
     """(those of these names, the others)."""
     return [c for c in checks if c.name in names], [c for c in checks if c.name not in names]
-
-
-def _is_network(run: TrainingRun) -> bool:
-    """Whether the candidate is what the devices trained; a champion that is released again may be either."""
-    return run.contest is None or run.contest.winner == "network"

@@ -32,7 +32,6 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
             by name.
         server_optimizer: what moves the model by the mean update (`aggregator.rounds.optimizers`).
         server_learning_rate: None takes the optimiser's own.
-        baseline: whether a linear detector is fitted beside the network; None: wherever sums are exact and no window is hidden.
     """
 
     count: Annotated[int, Meta(ge=0, le=1000)] = 5
@@ -45,4 +44,3 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
     norm_limit: Above = 10.0
     server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: Above | None = None
-    baseline: bool | None = None

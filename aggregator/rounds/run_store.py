@@ -4,8 +4,6 @@ A step's record and the vectors it made (parameters, optimiser state, sums) are 
 ``synchronous=FULL``, so they can never disagree. A cancellation is asked for by another thread and is therefore a
 column of its own, not a part of the record.
 
-A network that lost to a linear detector outlives its run: the family's next run trains it further (`network`).
-
 One connection, guarded by a lock: the worker writes a few times a minute, the API reads.
 """
 
@@ -36,10 +34,7 @@ CREATE TABLE IF NOT EXISTS artifacts (
     run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, name TEXT NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (run, name)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS networks (
-    family TEXT NOT NULL, run TEXT NOT NULL, layout_sha256 TEXT NOT NULL, parameters BLOB NOT NULL,
-    PRIMARY KEY (family, run)
-) STRICT;
+DROP TABLE IF EXISTS networks;
 """
 _decoder = msgspec.json.Decoder(TrainingRun)
 
@@ -159,26 +154,6 @@ class RunStore:
         with self._lock:
             row = self._db.execute("SELECT cancel_requested FROM runs WHERE id = ?", (run,)).fetchone()
         return bool(row and row[0])
-
-    def keep_network(
-        self, family: FamilyName, run: RunId, layout_sha256: str, parameters: NDArray[np.float32]
-    ) -> None:
-        """Keep what a run trained, float32 (P,), although something else may be released; the same run again replaces it."""
-        with self._lock:
-            self._db.execute(
-                "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?)",
-                (family, run, layout_sha256, parameters.tobytes()),
-            )
-
-    def network(self, family: FamilyName, run: str | None, layout_sha256: str) -> NDArray[np.float32] | None:
-        """What `run` trained in that layout, if it was kept; the family's others are forgotten, for none can be asked for again."""
-        with self._lock:
-            self._db.execute("DELETE FROM networks WHERE family = ? AND run IS NOT ?", (family, run))
-            row = self._db.execute(
-                "SELECT parameters FROM networks WHERE family = ? AND layout_sha256 = ?",
-                (family, layout_sha256),
-            ).fetchone()
-        return None if row is None else np.frombuffer(row[0], np.float32).copy()
 
     def artifact(self, run: RunId, name: str) -> bytes:
         """What a step of an unfinished run left behind; raises UnknownRunError where there is none."""

@@ -27,7 +27,6 @@ __all__ = [
     "FINAL_STATES",
     "WITH_DEVICES",
     "Check",
-    "ContestRecord",
     "RefitRecord",
     "RefusedDevice",
     "RoundRecord",
@@ -72,7 +71,7 @@ class RefusedDevice(Struct, frozen=True, kw_only=True):
 class RoundRecord(Struct, frozen=True, kw_only=True):
     """One question to one cohort: a round of training, or of what follows it.
 
-    `kind` is ``fit``, ``scale``, ``covariance``, ``curve``, ``moments``, ``contest`` or ``assess``.
+    `kind` is ``fit``, ``scale``, ``covariance``, ``curve`` or ``assess``.
 
     `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
     example over the participants, before and after local training (assessment: champion and candidate; else none).
@@ -117,18 +116,6 @@ class Check(Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "value", worst)
 
 
-class ContestRecord(Struct, frozen=True, kw_only=True):
-    """Who detects best: the `winner`, each contender's detection power in [0, 1], and why, in a sentence.
-
-    Without powers nobody could be compared, and `reason` says why.
-    """
-
-    winner: str
-    reason: str
-    powers: dict[str, float] = {}
-    is_champion_stale: bool = False
-
-
 class RefitRecord(Struct, frozen=True, kw_only=True):
     """What became of the fleet's prior: of how many `devices` it is, and on how many `windows` openings were counted, in a sentence.
 
@@ -144,7 +131,7 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
     `trigger` is ``person``, ``drift``, ``precision`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
-    is where it is. `contest` says which of network, baseline and champion became the candidate; None before it, or where no baseline is fitted. `refit` says what became of the
+    is where it is.  `refit` says what became of the
     fleet's prior, where devices judge by one. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
     claim after the last question; None before the first and for families in plain.
     """
@@ -171,7 +158,6 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     int8_error: float | None = None
     checks: tuple[Check, ...] = ()
-    contest: ContestRecord | None = None
     refit: RefitRecord | None = None
     release: str | None = None
     rollout: str | None = None

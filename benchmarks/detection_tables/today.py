@@ -25,7 +25,6 @@ from learning_tables.pronostia_network import (
 from numpy.typing import NDArray
 
 from aggregator.rounds.assessment import RANGE_MARGIN
-from aggregator.rounds.baseline import RIDGE
 from detection_tables.devices import Device
 from detection_tables.methods import FunctionScorer, Judge, Method, Promised, Score
 from models import reference_model
@@ -50,6 +49,8 @@ Model: TypeAlias = Callable[[Rows], Floats]
 HIDDEN: Final = (16, 8, 16)
 QUANTILE, MARGIN = 0.999, 1.1
 HOLD_OUT_EVERY: Final = 5
+RIDGE: Final = 3.0
+"""Squared healthy deviations added to the covariance: chosen on bearings."""
 FLOAT_ROWS: Final = 4096
 """Scored at a time."""
 

@@ -12,7 +12,7 @@ Each float and int8; `learning_tables.pronostia_bearings` says what AUC and fals
 windows alone. The Mahalanobis ridge is a choice: the row "ridge chosen on the other conditions" takes, for the bearings of one
 operating condition, the ridge that ranks the lives of the other two best; the row "newcomers" also takes covariance, int8 ranges
 and threshold from those other two conditions only, so nothing of a bearing but its own scale is known beforehand. Rows "variant"
-are changes to the Mahalanobis detector that were measured and not taken; rows "contest" are those among which a fleet would choose.
+are changes to the Mahalanobis detector that were measured and not taken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numpy as np
 
 from learning_tables.plots import draw_plane
 from learning_tables.pronostia_bearings import judge, load_bearings, load_feature_names
-from learning_tables.pronostia_contest import judge_contenders
 from learning_tables.pronostia_detectors import Model, own_thresholds, score_float
 from learning_tables.pronostia_fleet import Figures, Fleet, Rows, fleet_limits, judge_both, personal_limits
 from learning_tables.pronostia_mahalanobis import judge_choice, judge_mahalanobis, judge_variants
@@ -78,9 +77,6 @@ def measure(
         progress(f"seed {seed}: autoencoder")
         trained = train_together(network, fleet.train(fleet.own), training, seed=seed)
         figures |= _judge_autoencoder(fleet, network, trained, training, seed)
-        contenders, winner = judge_contenders(fleet, network, trained, seed)
-        progress(f"seed {seed}: the contest is won by {winner}")
-        figures |= contenders
         for name, values in figures.items():
             means = {metric: float(v.mean()) for metric, v in values.items()}
             means[f"{FALSE_ALARMS}, worst bearing"] = float(values[FALSE_ALARMS].max())

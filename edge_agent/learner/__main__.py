@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
     from numpy.typing import NDArray
 
-    from edge_agent.learner.local_learner import Installed, LocalLearner
+    from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.sum_participant import SumParticipant
     from models.bundles import ModelBundle
     from models.learning_runtimes import LearningModel
@@ -112,14 +112,13 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     model = _model(bundle, settings)
     columns = bundle.manifest.features
     rows = _rows(settings, invitation, columns)
-    installed = _compared(bundle, model, rows[-COMPARED_WINDOWS:])
+    _compare(bundle, model, rows[-COMPARED_WINDOWS:])
     learner = LocalLearner(
         model,
         rows,
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.control_variate, columns=columns.fingerprint),
         unit=_unit(settings, columns),
-        installed=installed,
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
@@ -161,9 +160,8 @@ def _model(bundle: ModelBundle, settings: Settings) -> LearningModel:
         raise NotReadyError(str(error)) from None
 
 
-def _compared(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float32]) -> Installed | None:
-    """What is installed, and one line for the device's owner: what int8 costs here, on windows that stay here."""
-    from edge_agent.learner.local_learner import Installed
+def _compare(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float32]) -> None:
+    """One line for the device's owner: what int8 costs here, on windows that stay here."""
     from models.errors import ModelError
     from models.int8_agreement import compare_on_windows
     from models.int8_model import Int8Model
@@ -174,7 +172,7 @@ def _compared(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float3
         found = compare_on_windows(int8, model, rows)
     except ModelError as error:
         _log.warning("int8_not_compared release=%s error=%s", bundle.manifest.release, error)
-        return None
+        return
     _log.info(
         "int8_compared release=%s windows=%d output_error=%.2g score_error=%.2g",
         bundle.manifest.release,
@@ -182,7 +180,6 @@ def _compared(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float3
         found.output_error,
         found.score_error,
     )
-    return Installed(int8=int8, parameters=bundle.parameters)
 
 
 def _sum_participant(

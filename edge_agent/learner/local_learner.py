@@ -7,7 +7,7 @@
                   └ answers with it again, discounted: training that is slower than a round is not lost
 
 Given the model, the rows and the questions so far: no network, no clock, no file but the control variate's. Every fifth row is held out:
-training and moments never see it, and grading sees nothing else, so a device does not grade a model on what it taught it. (Only the
+training never sees it, and grading sees nothing else, so a device does not grade a model on what it taught it. (Only the
 threshold, whose tail needs many windows, is read from all of them; and the fleet's prior, which crosses fits itself,
 `prior_answers`.) The split is by position in a snapshot taken at the start, the same in
 every round of a run.
@@ -21,7 +21,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, assert_never
 
 import numpy as np
@@ -32,24 +31,16 @@ from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
 from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
 from edge_agent.learner.prior_answers import answer_prior
 from models.architecture import require_finite
-from models.contest import score_contenders
 from models.errors import LayoutError, ParameterError
-from models.int8_model import WindowModel
 from models.learning_runtimes import LearningModel
-from models.linear_baseline import fits_a_linear_detector
 from models.local_training import assess
-from models.moments import Moments
 from protocol.questions import (
-    CONTENDERS,
-    MOMENTS,
     AnswerLayout,
     AssessQuestion,
-    ContestQuestion,
     CovarianceQuestion,
     CurveQuestion,
     FitQuestion,
     Kind,
-    MomentsQuestion,
     Question,
     ScaleQuestion,
     answer_layout,
@@ -57,7 +48,7 @@ from protocol.questions import (
 )
 from runtime.errors import StorageError
 
-__all__ = ["Installed", "LocalLearner"]
+__all__ = ["LocalLearner"]
 
 Float = NDArray[np.float32]
 
@@ -72,14 +63,6 @@ MINIMUM_ROWS: Final = HOLD_OUT_EVERY
 _DIVERGED: Final = "training diverged; the learning rate may be too high for this device's data"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Installed:
-    """What judges this device's windows: the int8 model, and the float parameters (P,) that it was made of."""
-
-    int8: WindowModel
-    parameters: Float
-
-
 class LocalLearner:
     """Answers questions with one model and one snapshot of rows.
 
@@ -90,7 +73,6 @@ class LocalLearner:
         variates: where the control variate lies; none is kept beyond this object by default.
         random_bytes: of example-level privacy.
         unit: what one standardised step is in each sensor's own units (F,), from the scale in force; None: no part in a fleet's prior.
-        installed: the release in force; where it is the champion, its own int8 model says whether its threshold still holds.
 
     Raises:
         NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
@@ -105,7 +87,6 @@ class LocalLearner:
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
         unit: NDArray[np.floating] | None = None,
-        installed: Installed | None = None,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
@@ -117,22 +98,17 @@ class LocalLearner:
         self._model, self._rows, self._unit = model, rows, unit
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._variates = variates or VariateInMemory()
-        self._random_bytes, self._installed = random_bytes, installed
+        self._random_bytes = random_bytes
         self._waiting: LocalUpdate | None = None
 
     def layout_of(self, kind: Kind) -> AnswerLayout:
         """Layout of this device's answers to questions of `kind`.
 
         Raises:
-            QuestionError: an unknown kind.
-            QuestionRefusedError: moments are asked of windows that no linear detector fits. Those of raw windows have F² entries for
-                F of some ten thousand, more than a device's memory.
+            QuestionError: an unknown kind, or how the values of wide windows vary together: of raw ones F² entries for F of some ten
+                thousand, more than a device's memory.
         """
         architecture = self._model.architecture
-        if kind == MOMENTS and not fits_a_linear_detector(architecture):
-            raise QuestionRefusedError(
-                f"moments are for linear detectors, and a {architecture.kind} of layers {architecture.layers} holds none"
-            )
         return answer_layout(
             kind,
             parameter_count=architecture.parameter_count,
@@ -157,12 +133,12 @@ class LocalLearner:
 
         Args:
             question: what is asked.
-            arrays: flat vectors (P,): "parameters" to train from, with "control" for SCAFFOLD; each of `CONTENDERS` for a contest;
+            arrays: flat vectors (P,): "parameters" to train from, with "control" for SCAFFOLD;
                 "candidate" and "champion" for an assessment. What goes with a question about the prior is `models.detection.answers`'.
 
         Raises:
-            QuestionRefusedError: another layout, an array missing or unusable, or moments for
-                a model that needs none. The aggregator is told in these words.
+            QuestionRefusedError: another layout, an array missing or unusable, or a question that
+                this device has nothing for. The aggregator is told in these words.
             TrainingDivergedError: a training that left what a model can be, whatever its step.
         """
         architecture = self._model.architecture
@@ -188,22 +164,6 @@ class LocalLearner:
         match question:
             case FitQuestion():
                 return self._fit(question, arrays).parts, _DIVERGED
-            case MomentsQuestion():
-                moments = Moments.of(self._training[-question.maximum_examples :])
-                parts = {
-                    "examples": np.array([moments.n]),
-                    "feature_sum": moments.sum,
-                    "feature_products": moments.outer[np.triu_indices(len(moments.sum))],
-                }
-                return parts, "this device's windows do not add up to finite moments"
-            case ContestQuestion():
-                contenders = {name: self._vector(arrays, name) for name in CONTENDERS}
-                held_out = self._held_out[-question.maximum_examples :]
-                running = self._running(contenders["champion"])
-                parts = score_contenders(
-                    self._model, contenders, held_out, seed=question.seed, running=running
-                )
-                return parts, "a contender's scores are not finite on this device's data"
             case ScaleQuestion() | CovarianceQuestion() | CurveQuestion():
                 parts = answer_prior(question, arrays, self._rows, self._unit)
                 return parts, "this device's windows do not add up to a finite part of a prior"
@@ -243,13 +203,6 @@ class LocalLearner:
             # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
             raise TrainingDivergedError(_DIVERGED) from None
         return self._waiting
-
-    def _running(self, champion: Float) -> WindowModel | None:
-        """The int8 model of the champion, if that is what this device runs."""
-        installed = self._installed
-        if installed is None or not np.array_equal(installed.parameters, champion):
-            return None
-        return installed.int8
 
     def _vector(self, arrays: Mapping[str, Float], name: str) -> Float:
         if name not in arrays:

@@ -57,17 +57,19 @@ def answer_prior(
         question: what is asked.
         arrays: what came along.
         rows: all standardised windows of the snapshot (n, F), oldest first.
-        unit: what one of them is in each sensor's own units (F,); None where the device has no scale.
+        unit: what one of them is in each sensor's own units (F,); None where the device has no scale: it adds nothing.
 
     Raises:
-        QuestionRefusedError: no scale, or arrays that are none of this question.
+        QuestionRefusedError: arrays that are none of this question.
     """
-    if unit is None:
-        raise QuestionRefusedError(
-            "this device has no scale of its own yet, and so nothing to add to a prior"
-        )
     rows = rows[-question.maximum_examples :]
     rows = rows[np.isfinite(rows).all(axis=1)]
+    if unit is None or not len(rows):
+        # Whoever leaves here may cost the whole cohort its round; zeros add nothing to a sum.
+        _log.warning(
+            "prior_answer_left_out run=%s: this device has no scale, or no whole window", question.run_id
+        )
+        rows, unit = np.zeros((1, rows.shape[1]), np.float32), np.full(rows.shape[1], np.inf)
     evidence = ScaleEvidence.of(rows, unit)
     examples = {"examples": np.array([float(len(rows))])}
     if isinstance(question, ScaleQuestion):
@@ -83,7 +85,6 @@ def answer_prior(
             f"the question about the fleet's prior cannot be answered: {error}"
         ) from None
     if others is None and question.devices > own.devices:
-        # Whoever leaves here may cost the whole cohort its round; zeros add nothing to a sum.
         _log.warning(
             "prior_answer_left_out run=%s: the fleet's sums do not contain this device", question.run_id
         )

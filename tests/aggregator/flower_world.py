@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from waiting import AMPLE_S
 
+from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, MqttAccess
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import BundleRef, Journal
@@ -43,6 +44,7 @@ from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import StatePaths
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
+from models.standardiser import Standardiser
 from protocol.bundle import TrustedKeys
 from protocol.identity import compressed_key, private_key_pem, public_key_pem
 from protocol.manifest import FeatureSpec, ThresholdSpec
@@ -197,6 +199,8 @@ def make_device(
     BundleStore(device.paths.bundles).adopt(sha256, bundle)
     ref = BundleRef(release=verified.manifest.release, sha256=sha256)
     JournalFile(device.paths.install_journal).save(Journal(active=ref, committed=(ref,), factory=ref))
+    scale = Standardiser(mean=(0.0,) * 6, std=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), fitted_on=120)
+    DetectionMemory(device.paths, verified.manifest.features).save_standardiser(scale)
     buffer = SampleBuffer(device.paths.buffer, verified.manifest.features, 1 << 20)
     rng = np.random.default_rng(seed)
     for i in range(rows):

@@ -120,7 +120,7 @@ def test_a_broken_flower_session_is_replaced_and_the_invitation_stands(world: Wo
 
 
 def test_a_candidate_that_is_no_better_is_rejected_with_reasons(tmp_path: Path) -> None:
-    strict = changed(POLICY, gate__minimum_improvement=0.999, rounds__baseline=False)
+    strict = changed(POLICY, gate__minimum_improvement=0.999)
     world = World(tmp_path, policy=strict)
     run = world.run()
     assert run.state is RunState.REJECTED_BY_GATE

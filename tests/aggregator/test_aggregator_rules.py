@@ -34,7 +34,6 @@ from aggregator.rounds.optimizers import (
     make_server_optimizer,
 )
 from aggregator.rounds.proposal import propose_threshold
-from aggregator.rounds.runs import ContestRecord
 from aggregator.triggers import DriftSummary, RunHistory, TriggerSettings, decide_trigger
 from models.architecture import initial_parameters
 from models.local_training import assess
@@ -220,41 +219,6 @@ def test_a_check_keeps_what_was_measured_and_against_what() -> None:
     assert (int8.value, int8.limit) == (0.25, 0.5)
     assert int8.reason.endswith("0.25 is within 0.5")
     assert failed_reasons(check_int8(EXACT, int8_of(0.75)))[0].endswith("0.75 exceeds 0.5")
-
-
-@pytest.mark.parametrize(
-    ("winner", "is_stale", "names", "passed"),
-    [
-        ("network", False, ("detection_power", "improvement", "alarm_rate"), True),
-        ("mahalanobis", False, ("detection_power", "alarm_rate"), True),
-        ("champion", True, ("detection_power", "alarm_rate"), True),
-        ("champion", False, ("detection_power", "alarm_rate"), False),
-    ],
-)
-def test_losses_are_compared_for_a_network_only_and_a_champion_replaces_only_a_stale_one(
-    winner: str, is_stale: bool, names: tuple[str, ...], passed: bool
-) -> None:
-    powers = {"champion": 0.75, "network": 0.9, "mahalanobis": 0.8}
-    contest = ContestRecord(winner=winner, reason="because", powers=powers, is_champion_stale=is_stale)
-    checks = check_candidate(
-        EXACT, candidate_loss=0.5, champion_loss=1.0, alarm_rate=0.0, threshold=1.0, contest=contest
-    )
-    assert tuple(check.name for check in checks) == names
-    power = checks[0]
-    assert (power.value, power.limit, power.is_passed, power.reason) == (
-        powers[winner],
-        0.75,
-        passed,
-        "because",
-    )
-
-
-def test_a_contest_that_measured_nothing_is_not_checked() -> None:
-    contest = ContestRecord(winner="network", reason="", powers={}, is_champion_stale=False)
-    checks = check_candidate(
-        EXACT, candidate_loss=0.5, champion_loss=1.0, alarm_rate=0.0, threshold=1.0, contest=contest
-    )
-    assert [check.name for check in checks] == ["improvement", "alarm_rate"]
 
 
 def test_a_bad_candidate_is_told_everything_that_is_wrong() -> None:

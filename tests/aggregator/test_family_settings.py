@@ -13,7 +13,7 @@ from msgspec import ValidationError, structs
 from aggregator.privacy.example_level import example_epsilon
 from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.provenance import describe_method, with_method
-from aggregator.rounds.runs import ContestRecord, RoundRecord
+from aggregator.rounds.runs import RoundRecord
 from models.drift.reference import fit_reference
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.questions import FitQuestion
@@ -34,7 +34,6 @@ CANDIDATE = Candidate(
 )
 PRIVATE = {"example_privacy": {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}}
 SCAFFOLD = {"method": "scaffold"}
-BASELINE = {"baseline": True}
 NOISE = {"noise": {"noise_multiplier": 1.0}}
 DELTA = {"budget": {"delta": 1e-5}}
 
@@ -44,8 +43,6 @@ DELTA = {"budget": {"delta": 1e-5}}
     [
         ({"training": {"optimizer": "adam", "momentum": 0.9}}, "adam has its own: leave momentum out"),
         ({"training": SCAFFOLD, "privacy": NOISE}, 'bounds one update: set method = "plain"'),
-        ({"rounds": BASELINE, "privacy": NOISE}, "drown in privacy.noise; leave baseline out"),
-        ({"rounds": BASELINE, "training": PRIVATE}, "tell what .family.training.example_privacy. hides"),
         ({"training": {"epoch": 3}}, "unknown field `epoch`"),
         ({"int8": {"edge_tpu": True}}, "needs weight_scales = 'per-tensor'"),
     ],
@@ -60,22 +57,20 @@ def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str,
     [
         {"training": SCAFFOLD, "rounds": {"server_optimizer": "fedadam"}},
         {"privacy": NOISE, "training": {"proximal": 0.1, "momentum": 0.9, **PRIVATE}},
-        {"privacy": NOISE, "rounds": {"baseline": False}},
     ],
 )
 def test_the_others_go_together(changes: dict[str, object]) -> None:
     family(**changes)
 
 
-def test_a_baseline_is_fitted_unless_sums_are_noised_or_somebody_says_no() -> None:
-    assert family().has_baseline
-    assert not family(privacy=NOISE).has_baseline
-    assert not family(training=PRIVATE).has_baseline
-    assert not family(rounds={"baseline": False}).has_baseline
+def test_sums_of_whole_windows_are_asked_for_unless_they_are_noised_or_windows_are_hidden() -> None:
+    assert family().sums_are_exact
+    assert not family(privacy=NOISE).sums_are_exact
+    assert not family(training=PRIVATE).sums_are_exact
 
 
 def asked(directory: Path, **changes: object) -> FitQuestion:
-    world = World(directory, policy=changed(POLICY, rounds__count=1, rounds__baseline=False, **changes))
+    world = World(directory, policy=changed(POLICY, rounds__count=1, **changes))
     world.run()
     question = world.link.asked[0][0]
     assert isinstance(question, FitQuestion)
@@ -131,12 +126,5 @@ def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:
     assert describe_method(run, private) == (
         "fedavg, proximal 0.1, sgd with momentum 0.9, 20 local steps of DP-SGD (noise 1, sampling rate 0.1), secure sum"
     )
-    for winner, words in (
-        ("principal_components", "linear detector (principal components) from summed moments, secure sum"),
-        ("champion", "weights of the champion under a new threshold, secure sum"),
-    ):
-        contested = type(run)(
-            **{name: getattr(run, name) for name in run.__struct_fields__}
-            | {"contest": ContestRecord(winner=winner, reason="")}
-        )
-        assert describe_method(contested, family()) == words
+    refit = structs.replace(run, rounds=0)
+    assert describe_method(refit, family()) == "network of the champion, secure sum"

@@ -1,4 +1,4 @@
-"""SCAFFOLD, moments and a contest with real learner processes over the real Flower server, under masks."""
+"""SCAFFOLD, and the first question about the prior, with real learner processes over the real Flower server, under masks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from waiting import AMPLE_S, wait_until
 from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
-from aggregator.rounds.baseline import fit_baselines
 from aggregator.rounds.cohort_questions import layout_for
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
-from aggregator.rounds.contest import judge_contest
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from aggregator.rounds.training import next_control
 from edge_agent.learner.control_variates import VariateFile
 from models.architecture import initial_parameters
 from protocol.names import FamilyName
-from protocol.questions import CONTENDERS, ContestQuestion, FitQuestion, MomentsQuestion, Question
+from protocol.questions import FitQuestion, Question, ScaleQuestion
 from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.slow
@@ -105,7 +103,7 @@ def variates(cohort: list[world.Device]) -> NDArray[np.float32]:
     return np.stack([file.load(RUN, LAYOUT_SHA256, PARAMETERS.size) for file in files])
 
 
-def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_its_learner(
+def test_scaffold_and_a_part_of_the_prior_go_through_masks_and_the_variate_outlives_its_learner(
     tmp_path: Path, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
 ) -> None:
     bundle = world.build_bundle()
@@ -123,24 +121,12 @@ def test_scaffold_moments_and_contest_go_through_masks_and_the_variate_outlives_
             assert np.linalg.norm(control) > 0
             np.testing.assert_allclose(control, variates(cohort).mean(axis=0), atol=1e-4)
             if number == 2:
-                moments, _ = ask(
-                    server,
-                    run,
-                    cohort,
-                    accounts,
-                    MomentsQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256),
-                    {},
-                )
-                contenders = {
-                    "champion": PARAMETERS, "network": PARAMETERS, **fit_baselines(ARCHITECTURE, moments),
-                }  # fmt: skip
-                contest = ContestQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256)
-                counts, _ = ask(server, run, cohort, accounts, contest, contenders)
+                asked = ScaleQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256)
+                _, scale = ask(server, run, cohort, accounts, asked, {})
     assert all(
         (device.paths.learner / "control_variate").stat().st_mode & 0o777 == 0o600 for device in cohort
     )
-    verdict = judge_contest(counts, champion_threshold=1e5, maximum_alarm_rate=0.01)
-    assert verdict.powers.keys() == set(CONTENDERS)
-    # An untrained network finds no more than the same one; what moments say of the windows finds more.
-    assert verdict.powers["network"] == verdict.powers["champion"] < verdict.powers["mahalanobis"]
+    # Each learner process read the scale of its device: deviations of 1 to 6, and windows that are nearly independent.
+    np.testing.assert_array_equal(scale["scale_devices"], 3.0)
+    np.testing.assert_allclose(scale["scale_logs"] / 3, 2 * np.log(np.arange(1, 7)), atol=0.1)
     accounts.close()

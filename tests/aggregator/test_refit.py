@@ -75,12 +75,12 @@ def assert_alike(one: FleetPrior | None, other: FleetPrior) -> None:
         assert one.curves[age].windows == curve.windows
 
 
-def test_a_run_releases_the_prior_that_a_centre_would_have_made_and_asks_for_no_contest(
+def test_a_run_releases_the_prior_that_a_centre_would_have_made(
     tmp_path: Path,
 ) -> None:
     world = World(tmp_path, policy=MIXTURE)
     run = world.run()
-    assert (run.state, run.release, run.contest) == (RunState.COMPLETED, "pump/2", None), run.detail
+    assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
     assert [entry.kind for entry in run.log] == ["fit"] * 3 + ["scale", "covariance", "curve", "assess"]
     bundle = released(world)
     assert bundle.manifest.detector == "mixture"
@@ -112,7 +112,7 @@ def test_the_next_run_goes_on_as_a_mixture_without_being_told_and_goes_back_wher
     world.fleet.bundles[1] = first_bundle(is_mixture=True)
     assert world.run().state is RunState.COMPLETED
     assert_alike(released(world).prior, the_fleets())
-    world.policy = changed(POLICY, rounds__count=1, rounds__baseline=False, detector="network")
+    world.policy = changed(POLICY, rounds__count=1, detector="network")
     world.coordinator().advance(world.add_run("run-2").id)
     bundle = released(world, 3)
     assert (bundle.manifest.detector, bundle.prior) == ("network", None)

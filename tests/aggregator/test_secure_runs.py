@@ -1,4 +1,4 @@
-"""Whole runs under masks: every question through real roles, FedAdam's and SCAFFOLD's steps, the contest, the gate, a release."""
+"""Whole runs under masks: every question through real roles, FedAdam's and SCAFFOLD's steps, the prior, the gate, a release."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def check_release(world: SecureWorld, run: TrainingRun) -> None:
     bundle.golden.check(Int8Model(bundle.int8_model))
     assert bundle.architecture == ARCHITECTURE
     assert all(check.is_passed for check in run.checks)
-    assert [entry.kind for entry in run.log][-3:] == ["moments", "contest", "assess"]
+    assert [entry.kind for entry in run.log][-2:] == ["fit", "assess"]
 
 
 def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tm
     assert losses[0] is not None
     assert losses[-1] < 0.9 * losses[0]
     assert run.privacy is not None
-    assert run.privacy.rounds.used == 9
+    assert run.privacy.rounds.used == 7
     assert run.privacy.release.epsilon is None  # exact sums: said, not hidden
 
 
@@ -233,7 +233,7 @@ def test_a_device_whose_training_diverges_costs_neither_its_round_nor_the_run(tm
     for entry in run.log:
         # It stays in the cohort and in its masks; its zeros add nothing, and no example.
         assert len(entry.participants) == 4
-        assert entry.examples == {"fit": 192, "moments": 256, "contest": 64, "assess": 64}[entry.kind]
+        assert entry.examples == {"fit": 192, "assess": 64}[entry.kind]
 
 
 def test_a_round_in_which_everybodys_training_diverges_is_void_and_says_what_to_change(

@@ -25,15 +25,12 @@ from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector
 from protocol.questions import (
     ASSESS,
-    CONTENDERS,
+    COVARIANCE,
     FIT,
-    MOMENTS,
     AssessQuestion,
-    ContestQuestion,
+    CovarianceQuestion,
     FitQuestion,
-    MomentsQuestion,
     assess_layout,
-    contest_layout,
     encode_question,
     fit_layout,
 )
@@ -240,17 +237,15 @@ def test_no_more_held_out_windows_are_graded_than_the_question_takes() -> None:
         7,
         7,
     )
-    contest = ContestQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=7)
-    compared = contest_layout().unpack(learner.answer(contest, dict.fromkeys(CONTENDERS, vector)))
-    assert (compared["examples"][0], compared["champion_scores"].sum()) == (7, 7)
 
 
-def test_moments_of_windows_that_no_linear_detector_fits_are_refused_before_they_are_added_up() -> None:
-    class Classifier(MeanModel):
-        architecture = Architecture(kind="dense-classifier", layers=(3, 2, 3))
+def test_how_the_values_of_wide_windows_vary_together_is_refused_before_it_is_added_up() -> None:
+    class Wide(MeanModel):
+        architecture = Architecture(kind="dense-autoencoder", layers=(129, 2, 129))
 
-    learner = LocalLearner(Classifier(), np.zeros((60, 3), np.float32), maximum_examples=100)
-    with pytest.raises(QuestionRefusedError, match="dense-classifier"):
-        learner.layout_of(MOMENTS)
-    with pytest.raises(QuestionRefusedError, match="dense-classifier"):
-        learner.answer(MomentsQuestion(run_id="r", layout_sha256=Classifier.architecture.layout_sha256), {})
+    learner = LocalLearner(Wide(), np.zeros((60, 129), np.float32), maximum_examples=100, unit=np.ones(129))
+    with pytest.raises(QuestionError, match="how 129 features vary together is not asked"):
+        learner.layout_of(COVARIANCE)
+    asked = CovarianceQuestion(run_id="r", layout_sha256=Wide.architecture.layout_sha256)
+    with pytest.raises(QuestionError, match="how 129 features vary together is not asked"):
+        learner.answer(asked, {})

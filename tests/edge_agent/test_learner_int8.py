@@ -21,7 +21,7 @@ def bundle() -> ModelBundle:
 
 
 def told(release: ModelBundle, rows: np.ndarray) -> None:
-    learner._compared(release, TrainingModel(release.training_model, release.architecture), rows)
+    learner._compare(release, TrainingModel(release.training_model, release.architecture), rows)
 
 
 def test_one_line_says_how_far_int8_is_from_float_on_real_windows(caplog) -> None:

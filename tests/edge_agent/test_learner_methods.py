@@ -12,20 +12,15 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import QuestionRefusedError, TrainingDivergedError
 from edge_agent.learner.control_variates import ControlVariates, VariateFile, VariateInMemory
-from edge_agent.learner.local_learner import Installed, LocalLearner
+from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
 from models.errors import ParameterError
 from models.local_training import fit
 from models.private_training import fit_privately
 from models.training_model import TrainingModel
-from protocol.grids import SCORE_GRID
 from protocol.questions import (
-    CONTENDERS,
     AssessQuestion,
-    ContestQuestion,
     FitQuestion,
-    MomentsQuestion,
-    contest_layout,
     fit_layout,
     kind_of,
     scaffold_layout,
@@ -269,39 +264,17 @@ def _diverges(how: TrainingSettings) -> bool:
     return False
 
 
-class Loud:
-    """Stands for an int8 model whose score is 50, whatever it is shown."""
-
-    def infer_and_score(self, x: NDArray[np.floating]) -> tuple[NDArray[np.float32], float]:
-        return np.asarray(x, np.float32), 50.0
-
-
-def test_whether_the_champions_threshold_holds_is_said_by_the_int8_model_that_runs() -> None:
-    asked = ContestQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
-    device = learner(installed=Installed(int8=Loud(), parameters=START))
-    for champion, is_run_here in ((START, True), (START + np.float32(1e-3), False)):
-        arrays = dict.fromkeys(CONTENDERS, champion)
-        parts = contest_layout().unpack(device.answer(asked, arrays))
-        in_float = contest_layout().unpack(learner().answer(asked, arrays))
-        loud = SCORE_GRID.count(np.full(12, 50.0))
-        expected = loud if is_run_here else in_float["champion_scores"]
-        np.testing.assert_array_equal(parts["champion_scores"], expected)
-        np.testing.assert_array_equal(parts["champion_aged"], in_float["champion_aged"])
-
-
 def test_a_device_of_fourteen_windows_answers_every_question() -> None:
     few = LocalLearner(MODEL, ROWS[:14], maximum_examples=100)
     layout = {"run_id": "r", "layout_sha256": ARCHITECTURE.layout_sha256}
     asked = {
         question(): {"parameters": START},
-        MomentsQuestion(**layout): {},
-        ContestQuestion(**layout): dict.fromkeys(CONTENDERS, START),
         AssessQuestion(**layout): {"candidate": START, "champion": START},
     }
     examples = {}
     for one, arrays in asked.items():
         parts = few.layout_of(kind_of(one)).unpack(few.answer(one, arrays))
         examples[kind_of(one)] = float(parts["examples"][0])
-    assert examples == {"train.fit": 12, "evaluate.moments": 12, "evaluate.contest": 2, "evaluate.assess": 2}
+    assert examples == {"train.fit": 12, "evaluate.assess": 2}
     # What it has most to gain from, the fleet's threshold, counts all it has.
     assert parts["threshold_scores"].sum() == 14

@@ -273,8 +273,21 @@ def test_a_question_whose_arrays_are_none_is_refused_in_words(change: dict, word
         answer_prior(question, spoilt, *FLEET[0])
 
 
-def test_a_device_without_a_scale_and_wide_windows_take_no_part() -> None:
-    with pytest.raises(QuestionRefusedError, match="no scale of its own yet"):
-        answer_prior(*ask(SCALE, None, None), FLEET[0][0], None)
+def test_a_device_without_a_scale_adds_nothing_and_costs_nobody_a_round() -> None:
+    scale, spread = ScaleSums.of(ScaleEvidence.of(*FLEET[0])), SpreadSums.of(Spread.of(FLEET[0][0]))
+    gaps = np.full((30, F), np.nan, np.float32)
+    for question in (
+        ask(SCALE, None, None),
+        ask(COVARIANCE, scale + scale, None),
+        ask(CURVE, scale + scale, spread + spread),
+    ):
+        for rows, unit in ((FLEET[0][0], None), (gaps, np.ones(F))):
+            parts = answer_prior(*question, rows, unit)
+            assert parts.keys() == LAYOUTS[kind_of(question[0])].sizes.keys()
+            assert parts.pop("examples") == 1
+            assert not any(values.any() for values in parts.values())
+
+
+def test_how_wide_windows_vary_together_is_not_asked() -> None:
     with pytest.raises(QuestionError, match="how 129 features vary together is not asked; at most 128 are"):
         answer_layout(COVARIANCE, parameter_count=1, tensor_count=1, feature_count=129)

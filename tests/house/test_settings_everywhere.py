@@ -249,7 +249,6 @@ FAMILY: dict[str, Any] = {
     "rounds.norm_limit": 7.5,
     "rounds.server_optimizer": "fedadam",
     "rounds.server_learning_rate": 0.7,
-    "rounds.baseline": False,
     "cohort.fraction": 0.7,
     "cohort.over_selection": 1.7,
     "cohort.minimum_devices": 7,

@@ -17,20 +17,15 @@ import pytest
 from protocol.errors import ProtocolError, QuestionError
 from protocol.questions import (
     ASSESS,
-    CONTENDERS,
-    CONTEST,
-    COPIES,
     FIT,
     KINDS,
-    MOMENTS,
+    REFIT_KINDS,
     SCAFFOLD,
     AnswerLayout,
     AssessQuestion,
-    ContestQuestion,
     CovarianceQuestion,
     CurveQuestion,
     FitQuestion,
-    MomentsQuestion,
     ScaleQuestion,
     answer_layout,
     decode_question,
@@ -134,18 +129,15 @@ def test_each_question_has_its_own_kind_and_reads_back() -> None:
         plain,
         scaffold,
         AssessQuestion(run_id="r", layout_sha256="x"),
-        MomentsQuestion(run_id="r", layout_sha256="x"),
-        ContestQuestion(run_id="r", layout_sha256="x"),
         ScaleQuestion(run_id="r", layout_sha256="x"),
         CovarianceQuestion(run_id="r", layout_sha256="x"),
         CurveQuestion(run_id="r", layout_sha256="x", devices=3, squares=0.5, error=0.25),
     ]
     assert tuple(kind_of(question) for question in questions) == KINDS
     assert [decode_question(encode_question(question)) for question in questions] == questions
-    first, later = KINDS[:5], KINDS[5:]
-    assert first == ("train.fit", "train.scaffold", "evaluate.assess", "evaluate.moments", "evaluate.contest")
+    first, later = KINDS[:3], KINDS[3:]
+    assert first == ("train.fit", "train.scaffold", "evaluate.assess")
     assert later == ("evaluate.scale", "evaluate.covariance", "evaluate.curve")
-    assert (COPIES, len(CONTENDERS)) == (4, 5)
     with pytest.raises(
         QuestionError, match=r"no question is called 'train.lora'; known are train.fit, train.scaffold"
     ):
@@ -203,7 +195,7 @@ def test_a_clip_bit_must_leave_something_of_the_clip(bit_noise: float, words: st
 
 
 def test_a_part_of_a_known_answer_that_noise_has_no_weight_for_is_refused() -> None:
-    for kind in (SCAFFOLD, MOMENTS, CONTEST):
+    for kind in (SCAFFOLD, *REFIT_KINDS):
         with pytest.raises(ProtocolError, match="no weight is known"):
             make_encoding(LAYOUTS[kind], msgspec.structs.replace(TERMS, noise=NOISE, word_bits=20))
 

@@ -8,23 +8,19 @@ import numpy as np
 import pytest
 
 from protocol.errors import QuestionError
-from protocol.grids import SCORE_GRID
 from protocol.questions import (
-    CONTENDERS,
-    COPIES,
     KINDS,
     AssessQuestion,
-    ContestQuestion,
+    CovarianceQuestion,
+    CurveQuestion,
     FitQuestion,
-    MomentsQuestion,
     Question,
+    ScaleQuestion,
     answer_layout,
-    contest_layout,
     decode_question,
     encode_question,
     fit_layout,
     kind_of,
-    moments_layout,
     scaffold_layout,
 )
 from protocol.secure_answers import make_encoding
@@ -41,8 +37,9 @@ QUESTIONS: list[Question] = [
     FitQuestion(**FIELDS, training=TrainingSettings(learning_rate=0.1)),
     SCAFFOLD,
     AssessQuestion(run_id="r", layout_sha256="x"),
-    MomentsQuestion(run_id="r", layout_sha256="x", maximum_examples=7),
-    ContestQuestion(run_id="r", layout_sha256="x", seed=4),
+    ScaleQuestion(run_id="r", layout_sha256="x"),
+    CovarianceQuestion(run_id="r", layout_sha256="x", maximum_examples=7),
+    CurveQuestion(run_id="r", layout_sha256="x", devices=3, squares=0.5, error=0.25),
 ]
 
 
@@ -69,8 +66,6 @@ def test_a_question_that_does_not_say_how_to_train_is_refused_and_not_guessed() 
 
 def test_layouts_hold_what_the_methods_need() -> None:
     assert list(scaffold_layout(5).sizes) == [*fit_layout(5).sizes, "weighted_control"]
-    assert moments_layout(6).total == 1 + 6 + 21
-    assert contest_layout().total == 1 + (1 + 2 * len(CONTENDERS)) * SCORE_GRID.bins
     sizes = {"parameter_count": 5, "tensor_count": 3, "feature_count": 2}
     assert answer_layout("train.scaffold", **sizes).sizes == scaffold_layout(5).sizes
     with pytest.raises(QuestionError, match=r"no question is called 'train\.steal'"):
@@ -93,34 +88,9 @@ def test_a_control_variate_beyond_the_limit_is_clipped_on_its_way_into_the_sum()
     np.testing.assert_allclose(total["weighted_control"] / 10, [1.2, 1.6, 0.0], atol=1e-4)
 
 
-def test_counts_of_a_contest_and_moments_add_up_exactly() -> None:
-    rng = np.random.default_rng(0)
-    contest, moments = contest_layout(), moments_layout(6)
-    counts = {
-        name: rng.multinomial(
-            400 * (COPIES if name.endswith(("_aged", "_disturbed")) else 1), np.full(size, 1 / size)
-        )
-        for name, size in contest.sizes.items()
-    } | {"examples": np.array([400])}
-    x = rng.uniform(-8, 8, (400, 6))
-    sums = {
-        "examples": np.array([400.0]),
-        "feature_sum": x.sum(axis=0),
-        "feature_products": (x.T @ x)[np.triu_indices(6)],
-    }
-    for kind, layout, parts, step in (
-        ("evaluate.contest", contest, counts, 0.0),
-        ("evaluate.moments", moments, sums, 4e-3),
-    ):
-        encoding = make_encoding(layout, terms(kind))
-        words = np.zeros(encoding.word_count, np.uint32)
-        for _ in range(4):
-            words += encoding.encode(layout.pack(parts), os.urandom)
-        expected = 4 * layout.pack(parts).astype(np.float64)
-        np.testing.assert_allclose(encoding.decode(words, 4), expected, rtol=0, atol=step)
-
-
-@pytest.mark.parametrize("kind", ["train.scaffold", "evaluate.moments", "evaluate.contest"])
+@pytest.mark.parametrize(
+    "kind", ["train.scaffold", "evaluate.scale", "evaluate.covariance", "evaluate.curve"]
+)
 def test_no_method_that_needs_exact_sums_is_encoded_under_noise(kind: str) -> None:
     layout = answer_layout(kind, parameter_count=5, tensor_count=3, feature_count=2)  # type: ignore[arg-type]  # one of the kinds
     noise = NoiseTerms(clip=1.0, noise_multiplier=1.0, maximum_dropouts=0, rotation_seed="0" * 32)
