@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from aggregator_service_world import (
@@ -143,8 +144,8 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         tls,
         fleet.port,
         broker.port,
-        "[family.training]\nlearning_rate = 0.1\nepochs = 20\n[family.trigger]\ndrift_share = 0.5\ncooldown_s = 600\n"
-        "[family.gate]\nmaximum_alarm_rate = 0.2\n[family.rollout]\ntarget_query = 'family==press'\n",
+        'detector = "mixture"\n[family.training]\nlearning_rate = 0.1\nepochs = 20\n[family.trigger]\ndrift_share = 0.5\ncooldown_s = 600\n'
+        "[family.rollout]\ntarget_query = 'family==press'\n",
     )
     aggregator, ear = AggregatorProcess(config, tls), Invitations(broker.port)
     children: list[subprocess.Popen[bytes]] = []
@@ -169,7 +170,13 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         account = DeviceBudget(devices[0].paths.privacy, ChargeLimits())
         assert account.spending().participations >= 4
         account.close()
-        read_bundle(open_bundle(fleet.bundles["press/2"], TrustedKeys([RELEASE_KEY.public_key()])))
+        prior = read_bundle(
+            open_bundle(fleet.bundles["press/2"], TrustedKeys([RELEASE_KEY.public_key()]))
+        ).prior
+        assert prior is not None
+        # Of three real learner processes, each with its own scale, under masks.
+        assert prior.devices == 3
+        np.testing.assert_allclose(np.sqrt(prior.scale.variance), np.arange(1, 7), rtol=0.1)
         assert fleet.rollouts[0]["state"] == "RUNNING"
         while ear.next() is not None:
             pass
