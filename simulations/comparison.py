@@ -2,12 +2,14 @@
 
 For each recorded bearing: the device's own standardiser, fitted as the agent fits it; then the share of windows over
 threshold in the settled part of its life (35-50 %, healthy and never trained on: false alarms) and in the last 5 %
-(true alarms). Versions 1 and 2 are the released int8 models with personal thresholds. Learning alone starts from the
-same version 1, trains as many epochs on the same rows that the device contributed, and sets its threshold by the same
-rule from its own scores. Same data, same effort: the difference is the others.
+(true alarms). Same data, same effort: the difference is the others. A control parts the two things that change with
+version 2. What judges is what the release says:
 
-A control parts the two things that a release brings: version 1's weights under a threshold from the fleet's summed
-score histogram. Where the control does as well, the shared threshold did the work, not the averaged weights.
+    mixture   the detector that the device fits of its rows and the release's prior; alone: of its rows, without a prior.
+              Control: version 1's prior with the newest rows. Where it does as well, the device's own rows did the work.
+    network   the released int8 model with a personal threshold; alone: version 1, trained as many epochs on the same rows that
+              the device contributed, with a threshold by the same rule from its own scores. Control: version 1's weights
+              under a threshold from the fleet's summed score histogram. Where it does as well, the threshold did the work.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.release_keys import read_private_key
+from edge_agent.settings import DetectionSettings
 from models.bundles import ModelBundle, read_bundle
+from models.detection.detector import fit_detector
+from models.detection.prior import FleetPrior
 from models.int8_model import Int8Model
 from models.local_training import fit
-from models.standardiser import fit_standardiser
+from models.standardiser import Standardiser, fit_standardiser
 from models.thresholds import personal_threshold
 from models.training_model import TrainingModel
 from protocol.bundle import TrustedKeys, open_bundle
@@ -50,12 +55,15 @@ def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Ob
         )
         for v in (1, 2)
     )
-    control = _with_fleet_threshold(first, bearings, world)
+    is_mixture = first.prior is not None
+    control = first if is_mixture else _with_fleet_threshold(first, bearings, world)
+    changed = "newest rows" if is_mixture else "fleet's threshold"
+    control_name = f"control (version 1, {changed})"
     false_alarms: dict[str, list[float]] = {
         "version 1": [],
         "learning alone": [],
         "learned together": [],
-        "control (version 1, fleet's threshold)": [],
+        control_name: [],
     }
     found: dict[str, list[float]] = {name: [] for name in false_alarms}
     for index in range(len(world.devices)):
@@ -65,13 +73,19 @@ def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Ob
         settled, broken = (
             own.apply(bearings.rows(index, part)) for part in (bearings.SETTLED, bearings.BROKEN)
         )
-        for name, scores in (
-            ("version 1", _released(first, reference)),
-            ("learned together", _released(second, recent)),
-            ("control (version 1, fleet's threshold)", _released(control, recent)),
-            ("learning alone", _alone(first, np.concatenate([reference, recent]), world.scenario)),
+        all_rows, limits = np.concatenate([reference, recent]), world.scenario.detection
+        for name, share_over in (
+            ("version 1", _released(first, reference, own, limits)),
+            ("learned together", _released(second, all_rows if is_mixture else recent, own, limits)),
+            (control_name, _released(control, all_rows if is_mixture else recent, own, limits)),
+            (
+                "learning alone",
+                _mixed(None, all_rows, own, limits)
+                if is_mixture
+                else _alone(first, all_rows, world.scenario),
+            ),
         ):
-            over_settled, over_broken = scores(settled), scores(broken)
+            over_settled, over_broken = share_over(settled), share_over(broken)
             false_alarms[name].append(over_settled)
             found[name].append(over_broken)
     named = {
@@ -86,7 +100,18 @@ def _share_over(score: Callable[[Rows], NDArray[np.floating]], threshold: float)
     return lambda rows: float(np.mean(np.asarray(score(rows)) > threshold))
 
 
-def _released(bundle: ModelBundle, own_rows: Rows) -> ShareOver:
+def _mixed(
+    prior: FleetPrior | None, own_rows: Rows, own: Standardiser, limits: DetectionSettings
+) -> ShareOver:
+    detector = fit_detector(own_rows, own.scale, prior, limits.budget, limits.alarm_rules)
+    return _share_over(
+        lambda rows: detector.make_time_scales().follow(detector.scores(rows)), detector.promise.threshold
+    )
+
+
+def _released(bundle: ModelBundle, own_rows: Rows, own: Standardiser, limits: DetectionSettings) -> ShareOver:
+    if bundle.prior is not None:
+        return _mixed(bundle.prior, own_rows, own, limits)
     model = Int8Model(bundle.int8_model)
 
     def score(rows: Rows) -> NDArray[np.floating]:
