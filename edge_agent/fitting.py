@@ -32,7 +32,7 @@ Float = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 FEWEST_ROWS: Final = 20
-"""Fewer cannot fill the ten bins of a drift reference, and a fifth of them is no evidence."""
+"""Fewer cannot fill the ten bins of a drift reference, nor make a detector."""
 
 MOST_ROWS: Final = 4096
 """The newest that a detector is fitted on: .25 s of one core at 46 sensors here, and no window is judged meanwhile."""
@@ -78,7 +78,7 @@ def fit_judge(
         unit: what one is in the source's own units (F,).
         settings: limits; as many of the newest rows as make a reference are given back.
     """
-    if release.prior is not None and len(rows) >= FEWEST_ROWS:
+    if release.prior is not None:
         try:
             return _fit_mixture(release.prior, rows, unit, settings)
         except InputError as error:

@@ -186,7 +186,7 @@ class OwnNormal:
         if isinstance(judge, MixtureJudge) and self._realised.elapsed < judge.promise.horizon_windows:
             return False  # nearly always
         promise = self.promise
-        fitted_on = promise.promise.fitted_on if promise is not None else FEWEST_ROWS
+        fitted_on = promise.promise.fitted_on if promise is not None else FEWEST_ROWS // 2
         if min(self._rows.learnable, MOST_ROWS) >= 2 * fitted_on:
             self._learn(release, is_reference_owed=self._memory.remembered.is_reference_owed)
             return True

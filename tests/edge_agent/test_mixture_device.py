@@ -184,6 +184,23 @@ def test_a_damaged_detector_is_fitted_anew(
     assert after.realised.windows == 0
 
 
+def test_a_device_that_lost_its_rows_is_judged_by_the_network_until_it_has_enough(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    device.buffer.clear()
+    (tmp_path / "detector.json").unlink()
+    again = device.restart()
+    again.adopt(prior=prior)
+    assert again.pipeline.normal.promise is None
+    rows = np.clip(lived(fleet[6]), *np.quantile(lived(fleet[6]), [0.1, 0.9], axis=0)).astype(np.float32)
+    judged = again.watch(rows[120:220])
+    assert all(isinstance(j, Judged) for j in judged)
+    promise = again.pipeline.normal.promise
+    assert promise is not None
+    assert promise.promise.fitted_on >= 20
+
+
 def test_another_budget_is_another_promise(tmp_path: Path, fleet: list[Machine], prior: FleetPrior) -> None:
     device = started(tmp_path, fleet[6], prior)
     strict = msgspec.structs.replace(SETTINGS, budget=AlarmBudget(alarms_per_1000_windows=1.0))
