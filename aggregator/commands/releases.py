@@ -25,7 +25,11 @@ __all__ = ["EdgeTpuAnswer", "ReleaseAnswer", "shown_edge_tpu", "shown_release"]
 
 
 class ReleaseAnswer(Struct, frozen=True, kw_only=True):
-    """A release in figures; `evaluation` is that of its provenance."""
+    """A release in figures; `evaluation` is that of its provenance.
+
+    `prior_devices` and `prior_windows` say whose word the fleet's prior is: of how many devices, and openings counted on how many
+    windows at most by detectors of one age. 0 where the model of the release judges.
+    """
 
     release: str
     kind: str
@@ -38,6 +42,9 @@ class ReleaseAnswer(Struct, frozen=True, kw_only=True):
     int8_bytes: int
     float_bytes: int
     has_edge_tpu_model: bool
+    detector: str
+    prior_devices: int = 0
+    prior_windows: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -47,6 +54,10 @@ class ReleaseAnswer(Struct, frozen=True, kw_only=True):
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.release}: {self.kind} {'-'.join(map(str, self.layers))}, threshold {self.threshold:.4g}"
+        if self.prior_devices:
+            yield (
+                f"devices judge by the mixture: the prior of {self.prior_devices} devices, openings counted on {self.prior_windows:,} windows"
+            )
         yield f"learned from {self.participants} participants, {self.examples} examples: {self.algorithm or 'not said'}"
         yield f"int8 {self.int8_bytes} bytes, float32 parameters {self.float_bytes} bytes"
         yield f"model for Edge TPUs: {'yes' if self.has_edge_tpu_model else 'no'}"
@@ -125,6 +136,9 @@ def shown_release(bundle: Path, release_key: Path) -> ReleaseAnswer:
         int8_bytes=len(content.int8_model),
         float_bytes=content.parameters.nbytes,
         has_edge_tpu_model=content.edge_tpu_model is not None,
+        detector=manifest.detector,
+        prior_devices=content.prior.devices if content.prior else 0,
+        prior_windows=content.prior.most_windows if content.prior else 0,
         warnings=manifest.provenance.warnings,
     )
 

@@ -22,16 +22,15 @@ def check_prior(prior: FleetPrior) -> Check:
     """Whether the default budget can be kept at any level, and whether the windows that were counted on support it."""
     budget = AlarmBudget()
     known = [curve for curve in prior.curves.values() if np.min(curve.rate) <= budget.rate]
-    windows = max((curve.windows for curve in prior.curves.values()), default=0.0)
     fewest = 3.0 / budget.rate
-    said = f"the prior of {prior.devices} devices counts openings on {windows:,.0f} windows of the detectors that saw most"
+    said = f"the prior of {prior.devices} devices counts openings on {prior.most_windows:,} windows of the detectors that saw most"
     if not known:
         said += ": at no level do they keep 1 alarm in 1,000 windows. Record more of healthy machines"
     elif is_provisional := all(make_promise(curve, budget, fitted_on=0).is_provisional for curve in known):
         said += f"; 1 alarm in 1,000 windows is a promise from {fewest:,.0f} on, and provisional until devices have counted more"
     return Check(
         name="prior",
-        value=windows,
+        value=float(prior.most_windows),
         limit=fewest,
         is_passed=bool(known),
         is_warning=bool(known) and is_provisional,

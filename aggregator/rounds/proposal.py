@@ -26,10 +26,11 @@ from aggregator.rounds.int8_report import typical_windows
 from aggregator.rounds.release_checks import learned_share
 from aggregator.rounds.runs import TrainingRun
 from models.bundles import ModelBundle
+from models.detection.prior import FleetPrior
 from protocol.grids import SCORE_GRID
 from protocol.manifest import Provenance, ThresholdSpec
 
-__all__ = ["make_candidate", "propose_threshold", "sights", "with_evaluation"]
+__all__ = ["for_mixture", "make_candidate", "propose_threshold", "sights", "with_evaluation"]
 
 
 def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tuple[ThresholdSpec, float]:
@@ -116,6 +117,16 @@ def make_candidate(
             champion.architecture, parameters, assessment, np.random.default_rng([run.seed, version])
         ).astype(np.float32),
     )
+
+
+def for_mixture(candidate: Candidate, prior: FleetPrior | None) -> Candidate:
+    """The same candidate with the fleet's prior, by which devices judge; what was measured of its network is called so."""
+    if prior is None:
+        return candidate
+    names = {"sight": "network_sight", "champion_sight": "champion_network_sight"}
+    figures = {names.get(name, name): value for name, value in candidate.provenance.evaluation.items()}
+    provenance = msgspec.structs.replace(candidate.provenance, evaluation=figures)
+    return replace(candidate, prior=prior, provenance=provenance)
 
 
 def with_evaluation(candidate: Candidate, figures: Mapping[str, float]) -> Candidate:

@@ -129,11 +129,10 @@ def record_of(sums: Sums, policy: FamilySettings, champion: ModelBundle) -> Refi
     prior = prior_from(
         sums, champion.architecture.feature_count, minimum_devices=policy.cohort.minimum_devices
     )
-    windows = round(max(curve.windows for curve in prior.curves.values()))
     return RefitRecord(
         devices=prior.devices,
-        windows=windows,
-        reason=f"the prior of {prior.devices} devices, openings counted on {windows:,} windows",
+        windows=prior.most_windows,
+        reason=f"the prior of {prior.devices} devices, openings counted on {prior.most_windows:,} windows",
     )
 
 

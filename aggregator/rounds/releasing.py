@@ -6,7 +6,6 @@ Each method takes one step of the state machine drawn in `coordinator` and retur
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import msgspec
 import structlog
@@ -105,7 +104,7 @@ class Releasing:
             created_at=self._pacing.now(),
             git_revision=self._git_revision,
         )
-        candidate = replace(with_method(candidate, run, policy), prior=self._prior(run, policy))
+        candidate = proposal.for_mixture(with_method(candidate, run, policy), self._prior(run, policy))
         int8_model = self._exporter.int8_model(candidate)
         report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
         _log.info("int8_compared", run=run.id, **report.evaluation())

@@ -57,6 +57,11 @@ class FleetPrior:
         """F."""
         return len(self.scale.variance)
 
+    @property
+    def most_windows(self) -> int:
+        """How many windows openings were counted on at the age at which most were."""
+        return round(max((curve.windows for curve in self.curves.values()), default=0.0))
+
     def curve_for(self, windows: int) -> Curve | None:
         """The curve of detectors as old as one learnt from so many windows; of younger ones where there is none; None: none at all."""
         age = age_of(windows)

@@ -89,6 +89,8 @@ def test_a_run_releases_the_prior_that_a_centre_would_have_made(
     assert run.refit.devices == 4
     assert "the prior of 4 devices, openings counted on 320 windows" in run.refit.reason
     assert {check.name for check in run.checks} == {"improvement", "alarm_rate", "prior", *REQUIRED}
+    assert bundle.manifest.provenance.evaluation.keys() >= {"network_sight", "champion_network_sight"}
+    assert "sight" not in bundle.manifest.provenance.evaluation
     assert any("provisional" in warning for warning in bundle.manifest.provenance.warnings)
 
 

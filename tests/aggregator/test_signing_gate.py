@@ -471,3 +471,4 @@ def test_the_command_signs_what_it_says_of_sight_and_warnings(tmp_path: Path) ->
         CliRunner().invoke(cli, ["release", str(tmp_path / "v1.fedge"), "--release-key", str(public)]).output
     )
     assert f"sight: {said['sight']:.0%} of slightly disturbed windows" in shown
+    assert "devices judge by the mixture: the prior of 2 devices, openings counted on 1,000 windows" in shown
