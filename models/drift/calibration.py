@@ -8,22 +8,23 @@ nearly never allowed to be wrong.
 The statistics see normal scores or ranks, so one table serves every distribution: `_GUMBEL`, simulated by
 ``python benchmarks/drift_thresholds.py``. The largest value of a statistic over a stretch of windows follows a Gumbel
 law, hence threshold = intercept + slope · ln ARL0; both depend on the n windows that the reference was fitted on.
-`models.drift.bootstrap` adds what this device's own windows ask for.
+`models.drift.limits` applies the table to a reference, and `models.drift.replay` adds what its own windows ask for.
 
 Source: E. J. Gumbel, "Statistics of extremes" (Columbia University Press 1958).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HISTOGRAM_RATES", "SHARES", "histogram_threshold", "stuck_run", "threshold"]
+from models.drift.bins import BINS, Bins
+from models.drift.normal_scores import LARGEST_SCORE, bin_scores
 
-HISTOGRAM_RATES: Final = (0.01, 0.002)
-"""λ: a memory of ~100 windows for what is sudden, ~500 for what is slow."""
+__all__ = ["SHARES", "for_scores", "histogram_threshold", "threshold"]
 
 SHARES: Final = {
     "small shift": 0.95,
@@ -36,6 +37,9 @@ SHARES: Final = {
 """False alarms of each statistic, per false alarm of its sensor. They add up to more than one because the charts for a
 small and a larger shift often alarm together, and because a monitor looks only every few windows;
 ``benchmarks/drift.py`` measures the sum."""
+
+_HISTOGRAM_MEAN: Final = (BINS - 1) / BINS * 0.01 / (2 - 0.01)
+"""Of S for ten equal bins without drift: Σ Var(p) λ / (2 - λ)."""
 
 _INVERSE_N: Final = (0.0, 1 / 1000, 1 / 250, 1 / 120, 1 / 60)
 _GUMBEL: Final = {
@@ -62,21 +66,22 @@ _GUMBEL: Final = {
         (-5.3434, 1.0385),
         (-5.6630, 0.9580),
     ),
-    "histogram 0.01": (
+    "histogram": (
         (-0.000372, 0.001441),
         (-0.004099, 0.002046),
         (-0.016189, 0.003772),
         (-0.034187, 0.006159),
         (-0.059509, 0.009610),
     ),
-    "histogram 0.002": (
-        (-0.000769, 0.000323),
-        (-0.003793, 0.000785),
-        (-0.014085, 0.002155),
-        (-0.026872, 0.003846),
-        (-0.047687, 0.006602),
-    ),
 }
+
+_STEPS: Final[Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+    "small shift": lambda z: z - 0.25,
+    "shift": lambda z: z - 0.5,
+    "spread up": lambda z: z**2 - 1.4596,
+    "spread down": lambda z: 0.5747 - z**2,
+}
+"""A chart's step without the allowance for a reference of few windows (`models.drift.cusum`)."""
 
 
 def threshold(
@@ -85,51 +90,40 @@ def threshold(
     """The value that a statistic exceeds once in `run_length` ÷ its share windows without drift.
 
     Args:
-        statistic: a key of SHARES but for ``histogram``, which is `histogram_threshold`'s.
+        statistic: a chart's: a key of SHARES but for ``histogram`` and ``stuck``.
         run_length: wanted ARL0 of the sensor in windows, ≥ 1000.
         fitted_on: independent windows behind the reference, ≥ 60 (fewer are treated as 60); an array gives one.
 
     Raises:
         ValueError: a statistic that was not simulated.
     """
-    if statistic not in SHARES or statistic not in _GUMBEL:
-        raise ValueError(f"no thresholds were simulated for {statistic!r}; choose one of {sorted(SHARES)}")
+    if statistic not in _STEPS:
+        raise ValueError(f"no thresholds were simulated for {statistic!r}; choose one of {sorted(_STEPS)}")
     return _look_up(statistic, run_length / SHARES[statistic], fitted_on)
 
 
 def histogram_threshold(
-    rate: float, run_length: float, *, fitted_on: float, memory: float | NDArray[np.floating] = 1.0
+    run_length: float,
+    *,
+    fitted_on: float,
+    memory: float | NDArray[np.floating] = 1.0,
+    bins: float | NDArray[np.integer] = BINS,
 ) -> NDArray[np.float64]:
-    """The S above which an EWMA-histogram alarms once in `run_length` windows without drift.
+    """The S above which the EWMA-histogram alarms once in `run_length` windows without drift.
 
     Args:
-        rate: λ, one of HISTOGRAM_RATES.
         run_length: wanted ARL0 of this one statistic in windows, ≥ 1000.
         fitted_on: windows behind the bin edges, ≥ 60 (fewer are treated as 60).
         memory: windows per independent window, ≥ 1. Bin counts forget faster than means: half of the excess counts.
-
-    Raises:
-        ValueError: a rate that was not simulated.
+        bins: how many have a mass, 2 to 10. S is a multiple of a χ² with one degree of freedom fewer, and so its
+            quantiles are known from those of ten (Wilson and Hilferty).
     """
-    if rate not in HISTOGRAM_RATES:
-        raise ValueError(
-            f"no thresholds were simulated for a forgetting rate of {rate}; choose one of {HISTOGRAM_RATES}"
-        )
-    independent = _look_up(f"histogram {rate:g}", run_length, fitted_on)
+    of_ten = _look_up("histogram", run_length, fitted_on)
+    full, fewer = BINS - 1.0, np.maximum(np.asarray(bins, np.float64) - 1.0, 1.0)
+    mean_of_one = _HISTOGRAM_MEAN / full
+    z = (np.cbrt(of_ten / (full * mean_of_one)) - 1 + 2 / (9 * full)) / (2 / (9 * full)) ** 0.5
+    independent = fewer * mean_of_one * (1 - 2 / (9 * fewer) + z * np.sqrt(2 / (9 * fewer))) ** 3
     return np.asarray(independent * (1.0 + (np.asarray(memory) - 1.0) / 2.0))
-
-
-def stuck_run(run_length: float, *, repeats: float, fitted_on: float, shortest: int) -> int:
-    """Windows in a row with the value before that are no chance, for a sensor that repeats itself now and then.
-
-    Args:
-        run_length: wanted ARL0 in windows.
-        repeats: share of the reference's windows that repeated the one before, in [0, 1].
-        fitted_on: windows behind that share; three more repeats than were seen are allowed for.
-        shortest: never fewer than this.
-    """
-    likely = min((repeats * fitted_on + 3.0) / (fitted_on + 3.0), 0.999)
-    return max(shortest, int(np.ceil(np.log(run_length) / -np.log(likely))))
 
 
 def _look_up(key: str, run_length: float, fitted_on: float | NDArray[np.floating]) -> NDArray[np.float64]:
@@ -138,3 +132,33 @@ def _look_up(key: str, run_length: float, fitted_on: float | NDArray[np.floating
     intercept = np.interp(inverse, _INVERSE_N, table[:, 0])
     slope = np.interp(inverse, _INVERSE_N, table[:, 1])
     return np.asarray(intercept + slope * np.log(max(run_length, 1000.0)))
+
+
+def for_scores(statistic: str, bins: Bins) -> float:
+    """What the threshold of Gaussian scores is multiplied with for those of a sensor with atoms, ≥ 1.
+
+    Far out, the law of a chart's largest sum falls as exp(-θ·sum) with E exp(θ·step) = 1 (Lundberg's exponent): lumpy
+    scores have a smaller θ where they are skewed, and thresholds are inversely proportional to it.
+
+    Source: D. Siegmund, "Sequential Analysis" (1985), Chapter X.
+    """
+    if not bins.atoms:
+        return 1.0
+    step, masses = _STEPS[statistic], np.asarray(bins.masses)
+    z = bin_scores(bins)
+    sides = (z, -z) if "shift" in statistic else (z,)
+    gaussian = _exponent(step(np.clip(_GRID, -LARGEST_SCORE, LARGEST_SCORE)), _DENSITY)
+    return max(1.0, *(gaussian / _exponent(step(side), masses) for side in sides))
+
+
+_GRID: Final = np.linspace(-4.5, 4.5, 181)
+_DENSITY: Final = np.exp(-(_GRID**2) / 2) / np.exp(-(_GRID**2) / 2).sum()
+
+
+def _exponent(steps: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
+    """θ > 0 with E exp(θ·step) = 1, by bisection; the largest looked at where no step is upwards."""
+    low, high = 1e-3, 4.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(shares @ np.exp(middle * steps)) < 1.0 else (low, middle)
+    return low

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHARTS", "CusumCharts"]
+__all__ = ["ALLOWANCES", "CHARTS", "MEANS", "CusumCharts", "largest_sums"]
 
 CHARTS: Final = (
     "mean up, small",
@@ -38,13 +38,20 @@ CHARTS: Final = (
 
 _WEIGHTS: Final = np.array([[1, 0], [-1, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
 """Of z and z² in the steps of each chart."""
-_CONSTANT: Final = np.array([-0.25, -0.25, -0.5, -0.5, -1.4596, 0.5747])
+ALLOWANCES: Final = np.array([0.25, 0.25, 0.5, 0.5])
+"""Half the shift that each chart of a mean is tuned to."""
+_CONSTANT: Final = np.array([*-ALLOWANCES, -1.4596, 0.5747])
 """Spread charts: 2 ln s / (1 - 1/s²) for s = 1.5 and 0.6, where the two likelihoods are equal."""
+MEANS: Final = slice(0, 4)
+"""Charts of a mean; the others are of the spread."""
+_SPREAD_UP: Final = 4
+_SPREAD_DOWN: Final = 5
 _PER_ALLOWANCE: Final = np.array([-1.5, -1.5, -1.5, -1.5, -2.8, -1.4])
 """In standard errors of the reference's mean, and one (downwards) or two of its variance: chosen by simulation,
 for short delays with a reference of 120 windows and no penalty with one of a thousand."""
 
 _LONGEST_BLOCK: Final = 16
+_UP_TO: Final = np.tri(_LONGEST_BLOCK, dtype=np.float32)
 
 Float = NDArray[np.float32]
 
@@ -54,6 +61,8 @@ class CusumCharts:
 
     Args:
         memory: windows per independent window of each column, shape (C,), ≥ 1.
+        wander: how far the level of each column moves without anything being wrong, normal scores, shape (C,), ≥ 0.
+        swing: how far the logarithm of its variance does, shape (C,), ≥ 0.
         fitted_on: independent windows behind each column's reference, shape (C,), positive.
         ceiling: where sums stop growing, shape (6, C).
 
@@ -66,18 +75,25 @@ class CusumCharts:
         *,
         memory: NDArray[np.floating],
         fitted_on: NDArray[np.floating],
+        wander: NDArray[np.floating],
+        swing: NDArray[np.floating],
         ceiling: NDArray[np.floating],
     ) -> None:
         columns = len(memory)
-        allowance = 1.0 / np.sqrt(np.asarray(fitted_on, np.float64))
-        constant = _CONSTANT[:, None] + _PER_ALLOWANCE[:, None] * allowance
-        # Repeated for each window of a block: adding arrays of one shape costs half of broadcasting.
-        self._constant = np.tile(constant, (_LONGEST_BLOCK, 1, 1)).astype(np.float32)
+        self._of = (memory, fitted_on, swing)
+        self.allow(wander)
         self._per_memory = np.tile(1.0 / np.sqrt(memory), (_LONGEST_BLOCK, 1)).astype(np.float32)
         self._powers = np.empty((_LONGEST_BLOCK, 2, columns), np.float32)
         self._ceiling = np.asarray(ceiling, np.float32)
-        self._zero = np.zeros(self._ceiling.shape, np.float32)
+        self._negative = np.zeros(self._ceiling.shape, np.float32)
         self.reset()
+
+    def allow(self, wander: NDArray[np.floating]) -> None:
+        """From the next window on, another wander of each column (C,)."""
+        memory, fitted_on, swing = self._of
+        constant = _constants(memory, fitted_on, wander, swing)
+        windows = np.arange(1, _LONGEST_BLOCK + 1)[:, None, None]
+        self._constant = (windows * constant).astype(np.float32)
 
     def reset(self) -> None:
         """All sums back to zero."""
@@ -90,15 +106,18 @@ class CusumCharts:
         np.minimum(self.statistic, self._ceiling, out=self.statistic)
 
     def _add(self, z: Float) -> None:
-        k, sums, zero = len(z), self.statistic, self._zero
+        k = len(z)
         powers = self._powers[:k]
         np.multiply(z, self._per_memory[:k], out=powers[:, 0])
         np.multiply(z, z, out=powers[:, 1])
-        steps = np.matmul(_WEIGHTS, powers)
-        steps += self._constant[:k]
-        for step in steps:
-            np.add(sums, step, out=sums)
-            np.maximum(sums, zero, out=sums)
+        # One small product adds up along the windows, faster than a loop or an accumulation of such small arrays.
+        added = np.matmul(_UP_TO[:k, :k], powers.reshape(k, -1)).reshape(powers.shape)
+        paths = np.matmul(_WEIGHTS, added)
+        paths += self._constant[:k]
+        # max(0, sum + step) again and again is the path above its lowest point, the start's being -sum.
+        lowest = np.minimum.reduce(paths, axis=0)
+        np.minimum(lowest, np.negative(self.statistic, out=self._negative), out=lowest)
+        np.subtract(paths[-1], lowest, out=self.statistic)
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Named arrays to save."""
@@ -107,3 +126,38 @@ class CusumCharts:
     def restore(self, state: dict[str, NDArray[np.floating]]) -> None:
         """Continue from what `state` gave; `models.drift.state_file` has compared the shapes."""
         self.statistic = np.array(state["sums"], np.float32)
+
+
+def largest_sums(
+    z: Float,
+    *,
+    memory: NDArray[np.floating],
+    fitted_on: NDArray[np.floating],
+    wander: NDArray[np.floating],
+    swing: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """The largest value (6, C) that each sum, without a ceiling, takes on over n windows of normal scores (n, C).
+
+    A sum is how far the path of its steps has risen above its lowest point so far.
+    """
+    powers = np.stack([z / np.sqrt(memory), np.square(z)], axis=-1, dtype=np.float64)
+    largest = []
+    for weights, constant in zip(_WEIGHTS, _constants(memory, fitted_on, wander, swing), strict=True):
+        path = np.cumsum(powers @ weights + constant, axis=0)
+        largest.append((path - np.minimum(np.minimum.accumulate(path, axis=0), 0.0)).max(axis=0))
+    return np.stack(largest)
+
+
+def _constants(
+    memory: NDArray[np.floating],
+    fitted_on: NDArray[np.floating],
+    wander: NDArray[np.floating],
+    swing: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """What is added to every step (6, C) beside the scores."""
+    constant = np.repeat(_CONSTANT[:, None], len(memory), axis=1)
+    constant[MEANS] -= wander / np.sqrt(memory)
+    # A level that moves adds its square to the variance, or has taken it from what the spread is about one level.
+    constant[_SPREAD_UP] *= (1 + np.square(wander)) * np.exp(swing)
+    constant[_SPREAD_DOWN] /= (1 + np.square(wander)) * np.exp(swing)
+    return np.asarray(constant + _PER_ALLOWANCE[:, None] / np.sqrt(np.asarray(fitted_on, np.float64)))

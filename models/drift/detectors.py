@@ -5,8 +5,7 @@
     rows ─┬─► normal scores ─► CUSUM charts     `watch`: as often as one likes, a few microseconds a call
           ├─► repeats ─► stuck                  `watch`
           ├─► gaps ─► missing                   `fill`, before the others see the rows
-          ├─► EWMA-histograms, two rates        `count`: in larger blocks, for shape shows slowly anyhow
-          └─► range                             `count`
+          └─► EWMA-histogram                    `count`: in larger blocks, for shape shows slowly anyhow
 
 Every column (a sensor, or as the last one the anomaly score) keeps the same run length between false alarms; the score
 has the charts for a rising mean only, for falling errors are a model that got better.
@@ -24,39 +23,39 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drift.calibration import HISTOGRAM_RATES, SHARES, histogram_threshold, stuck_run, threshold
+from models.drift.bins import BINS, Bins
+from models.drift.calibration import SHARES
 from models.drift.cusum import CHARTS, CusumCharts
 from models.drift.ewma_histogram import EwmaHistogram
-from models.drift.normal_scores import DECILE_CENTRES, NormalScores
-from models.drift.reference import BINS, DriftReference, has_tied_edges
+from models.drift.limits import chart_thresholds, cuts, histogram_thresholds, largest_wander
+from models.drift.normal_scores import NormalScores
+from models.drift.reference import DriftReference
+from models.drift.repeats import stuck_runs
 from models.drift.sensor_checks import SensorChecks
 
-__all__ = ["DETECTORS", "Detectors"]
+__all__ = ["DETECTORS", "STATISTICS", "STUCK", "Detectors"]
 
-DETECTORS: Final = (
-    *CHARTS,
-    *(f"histogram λ={rate:g}" for rate in HISTOGRAM_RATES),
-    "stuck",
-    "out of range",
-    "missing",
-)
+DETECTORS: Final = (*CHARTS, "histogram", "stuck", "missing")
 """Names of the rows of `Detectors.ratios`."""
 
+STATISTICS: Final = slice(0, len(CHARTS) + 1)
+"""The rows that compare a distribution; the others count windows."""
+STUCK: Final = DETECTORS.index("stuck")
 _CHARTS: Final = slice(0, len(CHARTS))
-_HISTOGRAMS: Final = slice(len(CHARTS), len(CHARTS) + len(HISTOGRAM_RATES))
-_STUCK: Final = DETECTORS.index("stuck")
-_OUTSIDE: Final = DETECTORS.index("out of range")
+_HISTOGRAM: Final = DETECTORS.index("histogram")
 _MISSING: Final = DETECTORS.index("missing")
-_STATISTIC_OF_CHART: Final = ("small shift", "small shift", "shift", "shift", "spread up", "spread down")
 _CEILING: Final = 1.5
 """Sums stop at one and a half times their threshold, so that recovery does not take as long as the drift did."""
-_COUNTED_TOGETHER: Final = 16
-_CALM_BLOCK: Final = 8
-_LARGEST_HISTOGRAM_THRESHOLD: Final = 0.6
-"""S cannot exceed 0.9; a threshold above that would be a detector switched off."""
 _UNMEASURED_STUCK_WINDOWS: Final = 12
 
+_MORE_WANDER: Final = 0.5
+_WANDER_MARGIN: Final = 1.5
+"""What came back by itself may go as far again, and half as far more, or half a deviation."""
+_WIDER: Final = 0.25
+"""What is added to the other columns' wander: the machine was quieter in its reference than it is."""
+
 Float = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 class Detectors:
@@ -67,11 +66,11 @@ class Detectors:
         run_length: ARL0 of each column, windows.
         factor: multiplies every statistical threshold.
         shortest_stuck: windows in a row with the same value that count as stuck at the earliest.
-        range_windows: windows in a row that count as out of range, or as missing.
+        missing_windows: windows in a row without a value that count as missing.
 
     Attributes:
-        ratios: statistic ÷ threshold (11, F + 1): the rows of `DETECTORS` as of the last `watch`, `fill` and `count`.
-        thresholds: (11, F + 1); infinite where a detector does not watch a column.
+        ratios: statistic ÷ threshold (9, F + 1): the rows of `DETECTORS` as of the last `watch`, `fill` and `count`.
+        thresholds: (9, F + 1); infinite where a detector does not watch a column.
     """
 
     def __init__(
@@ -81,37 +80,50 @@ class Detectors:
         run_length: float,
         factor: float,
         shortest_stuck: int,
-        range_windows: int,
+        missing_windows: int,
     ) -> None:
         count = reference.sensors
-        memory = np.asarray(reference.memory or (1.0,) * count)
+        self._reference = reference
+        self._widest = largest_wander(reference, run_length)
+        shape = np.asarray(reference.shape or (1.0,) * (count + 1))
         self.thresholds = np.full((len(DETECTORS), count + 1), np.inf)
-        self.thresholds[_CHARTS] = factor * _chart_thresholds(reference, memory, run_length)
-        self.thresholds[_HISTOGRAMS, :-1] = _histogram_thresholds(reference, memory, run_length, factor)
-        self.thresholds[_STUCK, :-1] = max(_UNMEASURED_STUCK_WINDOWS, shortest_stuck)
-        for i, share in enumerate(reference.repeats):
-            self.thresholds[_STUCK, i] = stuck_run(
-                run_length / SHARES["stuck"],
-                repeats=share,
-                fitted_on=reference.fitted_on,
-                shortest=shortest_stuck,
-            )
-        self.thresholds[_OUTSIDE, :-1] = range_windows
-        self.thresholds[_MISSING, :-1] = range_windows
+        self.thresholds[_CHARTS] = factor * chart_thresholds(reference, run_length)
+        self.thresholds[_HISTOGRAM] = factor * shape * histogram_thresholds(reference, run_length)
+        self.thresholds[_MISSING, :-1] = missing_windows
+        unmeasured = [(max(_UNMEASURED_STUCK_WINDOWS, shortest_stuck),) * 2] * count
+        measured = [
+            stuck_runs(each, run_length=run_length / SHARES["stuck"], shortest=shortest_stuck)
+            for each in reference.repeats
+        ]
+        self._stuck_runs = np.array(measured or unmeasured, np.float32)
+        self.thresholds[STUCK, :-1] = self._stuck_runs[:, 0]
         self._inverse = (1.0 / self.thresholds).astype(np.float32)
         self.ratios = np.zeros(self.thresholds.shape, np.float32)
         self._per_chart, self._chart_ratios = self._inverse[_CHARTS], self.ratios[_CHARTS]
 
-        everywhere = np.append(memory, reference.score_memory)
-        self._scores = NormalScores(reference)
+        columns, memory = reference.columns, reference.memories
+        self.wander = np.asarray(reference.wander or (0.0,) * (count + 1))
+        self._is_rest = np.array([[i in each.atoms for i in range(BINS)] for each in columns]).ravel()
+        self._scores = NormalScores(
+            columns,
+            cut=cuts(reference, self.wander),
+            moments=reference.centres if reference.is_wandering else None,
+        )
         self._charts = CusumCharts(
-            memory=everywhere,
-            fitted_on=reference.fitted_on / everywhere,
+            memory=memory,
+            fitted_on=reference.fitted_on / memory,
+            wander=self.wander,
+            swing=np.asarray(reference.swing or (0.0,) * (count + 1)),
             ceiling=np.where(np.isinf(self.thresholds[_CHARTS]), 0.0, _CEILING * self.thresholds[_CHARTS]),
         )
-        self._histogram = EwmaHistogram(np.asarray(reference.edges), np.asarray(HISTOGRAM_RATES))
-        self._checks = SensorChecks(mean=np.asarray(reference.mean), std=np.asarray(reference.std))
-        self._calm_values = _decile_centres(reference)
+        self._histogram = EwmaHistogram(columns[:-1])
+        self._checks = SensorChecks(np.asarray(reference.std))
+        self._calm_values = _calm_values(reference)
+
+    @property
+    def stuck(self) -> NDArray[np.int16]:
+        """Windows in a row that each sensor (F,) repeats itself."""
+        return self._checks.stuck
 
     @property
     def is_any_missing(self) -> bool:
@@ -133,33 +145,30 @@ class Detectors:
         self._charts.update(self._scores(rows))
         np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
         if self._checks.watch_repeats(rows[:, :-1]):
-            self.ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+            self._compare_stuck()
 
     def count(self, rows: Float) -> None:
-        """Show the histograms and the range check k windows (k, F + 1) in order."""
-        self._histogram.update(rows[:, :-1])
-        self._checks.watch_range(rows[:, :-1])
+        """Show the histograms k windows (k, F + 1) in order."""
+        self._scores(rows)
+        self._histogram.update(self._scores.cells[:, :-1])
         self._compare_counted()
 
-    def largest_ratio(self, rows: Float) -> float:
-        """Show all detectors (n, F + 1) windows and say how large a statistical ratio got; runs do not count.
+    def allow(self, shifts: Doubles, runs: Doubles) -> None:
+        """What came back by itself is within a machine's wander, and no news another time.
 
-        Looked at every eighth window, as a monitor does in quiet times.
+        Args:
+            shifts: how far each column was off, in standard deviations, shape (F + 1,); 0 where it was not.
+            runs: how long each sensor repeated itself, windows, shape (F,); 0 where that was no finding.
         """
-        largest = 0.0
-        for start in range(0, len(rows), _COUNTED_TOGETHER):
-            block = rows[start : start + _COUNTED_TOGETHER]
-            for half in (block[:_CALM_BLOCK], block[_CALM_BLOCK:]):
-                self._charts.update(self._scores(half))
-                np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
-                largest = max(largest, float(self._chart_ratios.max()))
-            self.count(block)
-            largest = max(largest, float(self.ratios[_HISTOGRAMS].max()))
-        return largest
+        if shifts.any():
+            further = np.maximum(self.wander + _MORE_WANDER, _WANDER_MARGIN * np.abs(shifts))
+            wider = np.maximum(self.wander, np.minimum(self.wander + _WIDER, self._widest))
+            self._put_up_with(np.where(shifts, further, wider))
+        self._stuck_runs = np.maximum(self._stuck_runs, 2 * runs[:, None]).astype(np.float32)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Named arrays to save."""
-        arrays: dict[str, NDArray[np.generic]] = {}
+        arrays: dict[str, NDArray[np.generic]] = {"wander": self.wander, "stuck_runs": self._stuck_runs}
         for name, part in self._parts().items():
             arrays |= {f"{name}.{key}": value for key, value in part.state().items()}
         return arrays
@@ -169,79 +178,48 @@ class Detectors:
         for name, part in self._parts().items():
             prefix = f"{name}."
             part.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._put_up_with(np.array(state["wander"], np.float64))
+        self._stuck_runs = np.array(state["stuck_runs"], np.float32)
         np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
-        self.ratios[_STUCK, :-1] = self._checks.stuck * self._inverse[_STUCK, :-1]
+        self._scores(np.append(self._checks.previous, np.float32(0.0))[None])
+        self._compare_stuck()
         self.ratios[_MISSING, :-1] = 0.0
         self._compare_counted()
 
+    def _put_up_with(self, wander: Doubles) -> None:
+        self.wander = wander
+        self._charts.allow(wander)
+        self._scores.cut = cuts(self._reference, wander)
+
+    def _compare_stuck(self) -> None:
+        """By where the sensors lie in the window that was scored last: at rest, or away from it."""
+        is_rest = self._is_rest[self._scores.cells[-1, :-1]]
+        self.thresholds[STUCK, :-1] = np.where(is_rest, self._stuck_runs[:, 1], self._stuck_runs[:, 0])
+        np.divide(
+            self._checks.stuck, self.thresholds[STUCK, :-1], out=self.ratios[STUCK, :-1], casting="same_kind"
+        )
+
     def _compare_counted(self) -> None:
-        self.ratios[_HISTOGRAMS, :-1] = self._histogram.statistic * self._inverse[_HISTOGRAMS, :-1]
-        self.ratios[_OUTSIDE, :-1] = self._checks.outside * self._inverse[_OUTSIDE, :-1]
+        np.multiply(
+            self._histogram.statistic,
+            self._inverse[_HISTOGRAM, :-1],
+            out=self.ratios[_HISTOGRAM, :-1],
+            casting="same_kind",
+        )
 
     def _parts(self) -> dict[str, CusumCharts | EwmaHistogram | SensorChecks]:
         return {"charts": self._charts, "histogram": self._histogram, "checks": self._checks}
 
 
-def _decile_centres(reference: DriftReference) -> Float:
+def _calm_values(reference: DriftReference) -> Float:
     """A value of each tenth of the reference (10, F), ascending."""
-    edges = np.asarray(reference.edges)
-    mean, std = np.asarray(reference.mean), np.asarray(reference.std)
-    low, high = (np.asarray(reference.tails) if reference.tails else np.tile(0.5 * std[:, None], 2)).T
-    centres = np.vstack([edges[:, 0] - low, (edges[:, 1:].T + edges[:, :-1].T) / 2, edges[:, -1] + high])
-    # A sensor of few values is watched by its mean alone: its tenths are lopsided, a Gaussian's are not.
-    straight = mean + std * np.array(DECILE_CENTRES)[:, None]
-    return np.where(has_tied_edges(reference), straight, centres).astype(np.float32)
+    return np.array([_tenths(bins) for bins in reference.columns[:-1]], np.float32).T
 
 
-def _chart_thresholds(
-    reference: DriftReference, memory: NDArray[np.float64], run_length: float
-) -> NDArray[np.float64]:
-    """(6, F + 1)."""
-    everywhere = np.append(memory, reference.score_memory)
-    # Squares of an autoregression with lag-one correlation ρ have ρ²: they forget faster than the values.
-    rho = (everywhere - 1.0) / (everywhere + 1.0)
-    of_squares = (1.0 + rho**2) / (1.0 - rho**2)
-    rows = []
-    for statistic in _STATISTIC_OF_CHART:
-        slower = of_squares if statistic.startswith("spread") else everywhere
-        limit = threshold(statistic, run_length, fitted_on=reference.fitted_on / slower)
-        rows.append(_with_memory(statistic, limit, everywhere, of_squares))
-    limits = np.stack(rows)
-    limits[4:, :-1] = np.where(has_tied_edges(reference), np.inf, limits[4:, :-1])
-    limits[[1, 3, 4, 5], -1] = np.inf
-    return limits
-
-
-def _with_memory(
-    statistic: str, limit: NDArray[np.float64], memory: NDArray[np.float64], of_squares: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The threshold of independent windows, for windows that remember; `benchmarks/drift.py` measures what it gives.
-
-    A sum of dependent steps crosses its limit smoothly, without the overshoot that independent ones have, and starts anew
-    less often: in units of the long-run deviation that is worth a constant times √memory, whatever the run length.
-    """
-    match statistic:
-        case "small shift":
-            return np.maximum(limit - 1.65 * (np.sqrt(memory) - 1.0), 0.2 * limit)
-        case "shift":
-            return np.maximum(limit - 1.8 * (np.sqrt(memory) - 1.0), 0.2 * limit)
-        case "spread up":
-            return limit * (1.0 + 1.1 * (of_squares - 1.0))
-        case _:
-            return limit * (1.0 + 0.55 * (of_squares - 1.0))
-
-
-def _histogram_thresholds(
-    reference: DriftReference, memory: NDArray[np.float64], run_length: float, factor: float
-) -> NDArray[np.float64]:
-    """(2, F). Tied edges make unequal bins; a sensor that has them is watched by its mean and its checks."""
-    limits = np.stack(
-        [
-            histogram_threshold(
-                rate, run_length / SHARES["histogram"], fitted_on=reference.fitted_on, memory=memory
-            )
-            for rate in HISTOGRAM_RATES
-        ]
-    )
-    limits = np.minimum(limits * factor, _LARGEST_HISTOGRAM_THRESHOLD)
-    return np.where(has_tied_edges(reference), np.inf, limits)
+def _tenths(bins: Bins) -> NDArray[np.float64]:
+    """The value below which 5, 15 … 95 % of a sensor's windows lie, as far as its bins tell."""
+    shares = np.cumsum(bins.masses)
+    which = np.minimum(np.searchsorted(shares, (np.arange(BINS) + 0.5) / BINS), BINS - 1)
+    outer = np.concatenate([[bins.edges[0] - bins.tails[0]], bins.edges, [bins.edges[-1] + bins.tails[1]]])
+    middle = np.concatenate([[outer[0]], (outer[1:-2] + outer[2:-1]) / 2, [outer[-1]]])
+    return np.asarray(middle[which])

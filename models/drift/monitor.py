@@ -1,18 +1,25 @@
-"""One device's drift monitor: all detectors over all sensors, one verdict, told once when it turns.
+"""One device's drift monitor: all detectors over all sensors, one phase, told when it turns.
 
 ::
 
-    update(x, score) ─► 8 windows, or 2 where something builds up ─► charts, stuck ──┐
-                     └─► 16 windows ─► histograms, range ─────────────────────────────┴► max statistic ÷ threshold
-                                                                                           ≥ 1 → drifted
-                                                                      < 0.7 for 25 windows → recovered
+    update(x, score) ─► 8 windows, or 4 where something builds up ─► charts, stuck ──┐
+                     └─► 16 windows ─► histogram ─────────────────────────────────────┴► max statistic ÷ threshold
+
+    HOME ── ≥ 1: "drifted" ──► DRIFTING ── 64 windows later ──► SETTLED, elsewhere: `models.drift.anchor`
+     ▲ ▲                         │  ▲                             │  │
+     │ └─ back by then ──────────┘  └── ≥ 1: "changed" ───────────┘  │
+     └──────────── < 0.7 of the reference's for 25 windows: "recovered" ┘
+
+In drift is a machine while it moves. Once its new level is known that is no news any more: `is_away` says that it is not
+where its reference was taken, `severity` how far from it, and only a further change is drift again. What of a sensor was
+over its threshold when the level was measured is muted until the machine is back; a dead sensor is one report.
 
 Windows are evaluated in blocks: a row then costs a fraction of a microsecond per sensor. While the largest ratio is
 low nothing can be missed by looking rarely, so the blocks are long; from `closer_above` on, until it is drift, they
 are short, and what is lost to them is half a window of delay. The monitor decides nothing about what a device does: it
 reports, and the fleet decides to learn.
 
-Invariants: the verdict changes only when a block is evaluated; a saved state continues exactly where it was saved, and
+Invariants: the phase changes only when a block is evaluated; a saved state continues exactly where it was saved, and
 is refused for another reference.
 """
 
@@ -21,19 +28,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from enum import StrEnum
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.drift.anchor import Anchor, Homecoming
+from models.drift.cusum import MEANS
 from models.drift.detectors import DETECTORS, Detectors
 from models.drift.reference import DriftReference
 from models.drift.state_file import decode_state, encode_state
 from models.errors import DriftStateError
 from protocol.messages.payloads import DetectorFinding
 
-__all__ = ["DriftMonitor", "DriftSettings", "DriftVerdict", "make_detectors"]
+__all__ = ["DriftMonitor", "DriftPhase", "DriftSettings", "DriftVerdict", "make_detectors"]
 
 _MOST_FINDINGS = 12
 """Findings in one verdict; a report must fit one message, and the worst ones tell the story."""
@@ -47,42 +57,67 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
 
     `run_length` is the wanted number of windows between false drift reports of the whole device; `stuck_windows` (at
     the earliest: a sensor that repeats itself in the reference is given longer) the run that counts as stuck,
-    `range_windows` the one that counts as out of range, or as missing; `recovered_below` and `recover_windows` the hysteresis; `block` how many windows are
-    evaluated together, `closer_block` while the largest ratio is between `closer_above` and 1 (16 at most);
-    `threshold_factor` multiplies every statistical threshold, beside the reference's own (`models.drift.bootstrap`).
+    `missing_windows` the one without a value that counts as missing; `recovered_below` and `recover_windows` the
+    hysteresis; `block` how many windows are evaluated together, `closer_block` while the largest ratio is between
+    `closer_above` and 1 (16 at most); `threshold_factor` multiplies every statistical threshold.
     """
 
     run_length: float = 20_000.0
     stuck_windows: int = 3
-    range_windows: int = 12
+    missing_windows: int = 12
     recovered_below: float = 0.7
     recover_windows: int = 25
     block: int = 8
-    closer_block: int = 2
+    closer_block: int = 4
     closer_above: float = 0.6
     threshold_factor: float = 1.0
 
 
-class DriftVerdict(Struct, frozen=True, kw_only=True):
-    """`score` is the largest statistic ÷ threshold (≥ 1: drift seen now), `drifted` the state with hysteresis.
+class DriftPhase(StrEnum):
+    """Where a machine is: at its reference, on the move, or at rest elsewhere."""
 
-    `findings` are the statistics over their thresholds, worst first; `windows` were evaluated since the reset.
+    HOME = "home"
+    DRIFTING = "drifting"
+    SETTLED = "settled"
+
+
+class DriftVerdict(Struct, frozen=True, kw_only=True):
+    """`score` is the largest statistic ÷ threshold that is news (≥ 1: a change seen now); `phase` has hysteresis.
+
+    `findings` are the statistics over their thresholds, worst first; `windows` were evaluated since the reset and
+    `reports` counts the changes found in them. `severity` is how far the sensor that has moved most lies from the
+    reference, in its standard deviations; None at home, and before it has been measured for the first time.
     """
 
     score: float
-    drifted: bool
+    phase: DriftPhase
     findings: tuple[DetectorFinding, ...]
     windows: int
+    reports: int = 0
+    severity: float | None = None
+
+    @property
+    def drifted(self) -> bool:
+        """Is the machine in drift: has it moved, and not come to rest yet?"""
+        return self.phase is DriftPhase.DRIFTING
+
+
+_PHASES = tuple(DriftPhase)
+
+
+def run_length_of_a_column(reference: DriftReference, settings: DriftSettings) -> float:
+    """Every sensor, and the score, has an equal share of the device's false alarms."""
+    return settings.run_length * (reference.sensors + 1)
 
 
 def make_detectors(reference: DriftReference, settings: DriftSettings) -> Detectors:
-    """The detectors that together keep the settings' run length: every sensor, and the score, has an equal share."""
+    """The detectors that together keep the settings' run length."""
     return Detectors(
         reference,
-        run_length=settings.run_length * (reference.sensors + 1),
-        factor=settings.threshold_factor * reference.threshold_factor,
+        run_length=run_length_of_a_column(reference, settings),
+        factor=settings.threshold_factor,
         shortest_stuck=settings.stuck_windows,
-        range_windows=settings.range_windows,
+        missing_windows=settings.missing_windows,
     )
 
 
@@ -96,7 +131,8 @@ class DriftMonitor:
 
     Attributes:
         reference: what is normal at the moment.
-        drifted: that of the verdict, at no cost.
+        phase: that of the verdict, at no cost.
+        reports: changes found since the reset: a first one, and those after it that were further ones.
     """
 
     def __init__(
@@ -114,12 +150,29 @@ class DriftMonitor:
         self.reference = reference
         self._labels = (*names, "score")
         self._detectors = make_detectors(reference, self._settings)
+        self._news = self._detectors.ratios
+        self._anchor = Anchor(
+            reference,
+            run_length=run_length_of_a_column(reference, self._settings),
+            factor=self._settings.threshold_factor,
+            muted=np.zeros(self._news.shape, np.bool_),
+        )
         self._rows = np.empty((_COUNTED_TOGETHER, reference.sensors + 1), np.float32)
-        self._filled = self._watched = self._calm = self._windows = 0
+        self._filled = self._watched = self._calm = self._windows = self.reports = 0
         self._due = self._settings.block
         self._score = 0.0
-        self.drifted = False
+        self.phase = DriftPhase.HOME
         self._verdict: DriftVerdict | None = None
+
+    @property
+    def drifted(self) -> bool:
+        """Is the machine in drift: has it moved, and not come to rest yet?"""
+        return self.phase is DriftPhase.DRIFTING
+
+    @property
+    def is_away(self) -> bool:
+        """Is the machine not where its reference was taken: in drift, or settled elsewhere?"""
+        return self.phase is not DriftPhase.HOME
 
     def update(self, x: NDArray[np.floating], score: float) -> None:
         """Add one window: x standardised (F,), NaN where a sensor is missing, `score` ≥ 0; without one it is skipped."""
@@ -135,19 +188,23 @@ class DriftMonitor:
         if self._verdict is None:
             self._verdict = DriftVerdict(
                 score=self._score,
-                drifted=self.drifted,
+                phase=self.phase,
                 findings=self._findings() if self._score >= 1.0 else (),
                 windows=self._windows,
+                reports=self.reports,
+                severity=self._severity(),
             )
         return self._verdict
 
     def state(self) -> bytes:
         """Everything needed to go on after a restart, bound to the reference."""
-        arrays = self._detectors.state() | {"pending": self._rows[: self._filled]}
+        anchor = {f"anchor.{name}": array for name, array in self._anchor.state().items()}
+        arrays = self._detectors.state() | anchor | {"pending": self._rows[: self._filled]}
         counters = {
             "calm": self._calm,
             "windows": self._windows,
-            "drifted": int(self.drifted),
+            "reports": self.reports,
+            "phase": _PHASES.index(self.phase),
             "watched": self._watched,
             "due": self._due,
         }
@@ -159,13 +216,17 @@ class DriftMonitor:
             state, self._fingerprint(), like=self.state(), most_pending=_COUNTED_TOGETHER - 1
         )
         self._detectors.restore(arrays)
+        prefix = "anchor."
+        anchored = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        self._anchor.restore(anchored, self._detectors.wander)
         pending = arrays["pending"]
         self._filled = len(pending)
         self._rows[: self._filled] = pending
-        self._calm, self._windows = counters["calm"], counters["windows"]
+        self._calm, self._windows, self.reports = counters["calm"], counters["windows"], counters["reports"]
+        self.phase = _PHASES[min(counters["phase"], len(_PHASES) - 1)]
         self._watched = min(counters["watched"], self._filled)
         self._due = min(counters["due"], _COUNTED_TOGETHER)
-        self._judge(float(self._detectors.ratios.max()), drifted=bool(counters["drifted"]))
+        self._look(self._rows[:0])
 
     def _evaluate(self) -> None:
         rows = self._rows[self._watched : self._filled]
@@ -181,33 +242,69 @@ class DriftMonitor:
         elif self._detectors.is_any_missing:
             self._detectors.fill(rows, self._windows)
         fresh = self._filled - self._watched
-        ratios = self._detectors.ratios
         self._detectors.watch(rows)
         self._watched = self._filled
         if self._filled == _COUNTED_TOGETHER:
             self._detectors.count(self._rows)
             self._filled = self._watched = 0
-        score = ratios.item(int(ratios.argmax()))
+        self._windows += fresh
+        score = self._look(rows)
         settings = self._settings
         # Once it is drift there is nothing to be quick about.
-        block = settings.closer_block if settings.closer_above <= score < 1.0 else settings.block
-        self._due = min(self._filled + block, _COUNTED_TOGETHER)
-        self._windows += fresh
-        drifted = self.drifted
-        if score >= 1.0:
-            drifted, self._calm = True, 0
-        elif drifted:
-            self._calm = self._calm + fresh if score < settings.recovered_below else 0
-            drifted = self._calm < settings.recover_windows
-        self._judge(score, drifted=drifted)
+        is_close = settings.closer_above <= score < 1.0 and not self.drifted
+        self._due = min(
+            self._filled + (settings.closer_block if is_close else settings.block), _COUNTED_TOGETHER
+        )
+        self._turn(rows, score)
 
-    def _judge(self, score: float, *, drifted: bool) -> None:
-        # What a verdict says beyond this is put together only when it is asked for: a dead sensor is drift for months.
-        self._score, self.drifted, self._verdict = score, drifted, None
+    def _look(self, rows: NDArray[np.float32]) -> float:
+        """The largest ratio that is news after these windows (k, F + 1), which the detectors have seen."""
+        detectors = self._detectors
+        is_settled = self.phase is DriftPhase.SETTLED
+        self._news = (
+            self._anchor.news(detectors.ratios, rows, detectors.wander) if is_settled else detectors.ratios
+        )
+        # What a verdict says beyond this is put together only when it is asked for.
+        self._score, self._verdict = self._news.item(int(self._news.argmax())), None
+        return self._score
+
+    def _turn(self, rows: NDArray[np.float32], score: float) -> None:
+        """What the windows (k, F + 1) make of the phase."""
+        detectors, settings = self._detectors, self._settings
+        if self.phase is DriftPhase.DRIFTING:
+            self._anchor.measure(rows)
+            if self._anchor.is_measured:
+                self._arrive(
+                    self._anchor.settle(
+                        detectors.ratios, detectors.stuck, home_below=settings.recovered_below
+                    )
+                )
+                self._calm = 0
+                self.phase = DriftPhase.SETTLED if self._anchor.muted.any() else DriftPhase.HOME
+        elif score >= 1.0:
+            self._anchor.begin(self._news >= 1.0, rows, detectors.wander)
+            self.reports += 1
+            self.phase = DriftPhase.DRIFTING
+        elif self.phase is DriftPhase.SETTLED:
+            is_back = detectors.ratios[self._anchor.muted].max(initial=0.0) < settings.recovered_below
+            self._calm = self._calm + len(rows) if is_back else 0
+            if self._calm >= settings.recover_windows:
+                self._arrive(self._anchor.come_home())
+                self.phase = DriftPhase.HOME
+
+    def _arrive(self, home: Homecoming) -> None:
+        self._detectors.allow(home.shifts, home.runs)
+
+    def _severity(self) -> float | None:
+        if self.phase is not DriftPhase.SETTLED:
+            return None
+        return float(np.abs(self._anchor.shifts).max())
 
     def _findings(self) -> tuple[DetectorFinding, ...]:
         """Everything over its threshold, worst first."""
-        ratios, thresholds = self._detectors.ratios, self._detectors.thresholds
+        ratios, thresholds = self._news, self._detectors.thresholds.copy()
+        muted = self._anchor.muted[MEANS]
+        thresholds[MEANS] = np.where(muted, self._anchor.thresholds, thresholds[MEANS])
         worst = np.argsort(-ratios, axis=None, kind="stable")[:_MOST_FINDINGS]
         return tuple(
             DetectorFinding(

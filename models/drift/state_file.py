@@ -2,7 +2,7 @@
 
 MessagePack of named arrays with a CRC; bound to the reference and settings by a fingerprint. It is not an exchange
 format: only the same build on the same device reads it, and anything doubtful is refused rather than interpreted.
-Format 1, of builds before the charts over normal scores, is refused like any other: its sums mean nothing here, and the
+Formats 1 and 2, of builds with other charts and bins, are refused like any other: their sums mean nothing here, and the
 device fits a new reference on its newest windows.
 """
 
@@ -29,7 +29,7 @@ class _Array(Struct, frozen=True, array_like=True):
 
 
 class _State(Struct, frozen=True, kw_only=True):
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     fingerprint: str
     counters: dict[str, Annotated[int, Meta(ge=0)]]
     arrays: dict[str, _Array]
