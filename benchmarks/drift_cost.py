@@ -75,9 +75,7 @@ def measure_cost() -> Iterator[dict[str, Any]]:
     per_sensor = (saved_bytes[46] - saved_bytes[8]) / (46 - 8)
     yield _figure("drift state per sensor, at its largest", per_sensor, "B", 200.0)
     begin = time.process_time()
-    fit_calibrated_reference(
-        rng.standard_normal((120, 24)), np.ones(120), DriftSettings()
-    )
+    fit_calibrated_reference(rng.standard_normal((120, 24)), np.ones(120), DriftSettings())
     yield _figure("new reference with its bootstrap, 24 sensors", time.process_time() - begin, "s", None)
     values = rng.standard_normal(WINDOWS).tolist()
     for name, detector, calls in (

@@ -32,7 +32,7 @@ from edge_agent.reporting import StatusReporter
 from edge_agent.score_log import ScoreLog
 from edge_agent.sources.port import Source, SourceWindow
 from edge_agent.telemetry import Telemetry
-from models.drift.monitor import DriftVerdict
+from models.drift.monitor import DriftPhase, DriftVerdict
 from models.errors import ModelError
 from models.thresholds import Opened
 from protocol.limits import MAX_PAYLOAD_BYTES
@@ -57,6 +57,12 @@ FAREWELL_S: Final = 2.0
 """How long the last words may take; a device is often stopped because its power is going."""
 _WINDOW_BYTES: Final = MAX_PAYLOAD_BYTES * 3 // 4 - 4096
 """A larger raw window does not fit a message as base64 beside the rest."""
+
+_DRIFT_STATES: Final = {
+    DriftPhase.HOME: DriftState.RECOVERED,
+    DriftPhase.DRIFTING: DriftState.DRIFTED,
+    DriftPhase.SETTLED: DriftState.SETTLED,
+}
 
 
 class Agent:
@@ -308,7 +314,7 @@ class Agent:
         self._telemetry.deliver(clock_s)
 
     def _report_drift(self, verdict: DriftVerdict, release: str, machine_s: float) -> None:
-        state = DriftState.DRIFTED if verdict.drifted else DriftState.RECOVERED
+        state = _DRIFT_STATES[verdict.phase] if not verdict.is_further else DriftState.CHANGED
         log.warning("drift_%s release=%s score=%.3g", state.value, release, verdict.score)
         self._posts.append(
             DriftReport(
@@ -318,6 +324,8 @@ class Agent:
                 observed_at_s=machine_s,
                 windows=verdict.windows,
                 findings=verdict.findings,
+                severity=verdict.severity,
+                shapes=self._pipeline.normal.drift_shapes(),
             )
         )
 

@@ -16,8 +16,8 @@ from edge_agent.judges import Judge, MixtureJudge, NetworkJudge
 from edge_agent.settings import DetectionSettings
 from models.detection.detector import fit_detector
 from models.detection.prior import FleetPrior
-from models.drift.bootstrap import fit_calibrated_reference
 from models.drift.monitor import DriftMonitor, DriftSettings
+from models.drift.replay import fit_calibrated_reference
 from models.errors import InputError
 from models.int8_model import WindowModel
 from models.sensors import SensorView
@@ -146,7 +146,5 @@ def fit_monitor(sensors: SensorView, fit: Fit, settings: DriftSettings) -> Drift
     rows, scores = fit.rows[fit.is_calm], fit.scores[fit.is_calm]
     if len(rows) < FEWEST_ROWS:
         return None
-    # A fixed seed: the same windows give the same thresholds, on every device and after a restart.
-    random = np.random.default_rng(0)
-    reference = fit_calibrated_reference(sensors.watch(rows), scores, settings, rng=random)
+    reference = fit_calibrated_reference(sensors.watch(rows), scores, settings)
     return DriftMonitor(reference, settings, sensors=sensors.watched)

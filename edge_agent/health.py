@@ -163,6 +163,7 @@ class Readings:
 
     drift_score: float
     drifted: bool
+    drift_severity: float | None
     outbox_events: int
     buffered_windows: int
     training_run: str | None
@@ -197,6 +198,7 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         score_mean=_brief(interval.score_sum / judged) if judged else 0.0,
         drift_score=_brief(readings.drift_score),
         drifted=readings.drifted,
+        drift_severity=None if readings.drift_severity is None else _brief(readings.drift_severity),
         machine_time_s=round(counters.machine_time_s, 1),
         inference_p50_us=round(latencies.quantile(0.5), 1),
         inference_p99_us=round(latencies.quantile(0.99), 1),

@@ -44,10 +44,10 @@ from edge_agent.judges import Judge, MixtureJudge
 from edge_agent.kept_promise import KeptPromise, Realised
 from edge_agent.kept_rows import KeptRows
 from edge_agent.settings import DetectionSettings
-from models.drift.monitor import DriftSettings, DriftVerdict
+from models.drift.monitor import DriftPhase, DriftSettings, DriftVerdict
 from models.sensors import SensorView
 from models.thresholds import PersonalThreshold
-from protocol.messages.payloads import NormalAcceptance
+from protocol.messages.payloads import NormalAcceptance, SensorShape
 
 __all__ = ["OwnNormal"]
 
@@ -69,7 +69,7 @@ class OwnNormal:
 
     Attributes:
         judge: the one in force; None while there is no model to judge with.
-        is_drifted: the last drift verdict.
+        is_drifted: the machine is not where its reference was taken.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class OwnNormal:
         self._rules = settings.alarm_rules
         self._drift_settings = DriftSettings(run_length=settings.drift_run_length)
         self._drift = memory.load_drift(sensors.watched, self._drift_settings)
-        self.is_drifted = self._drift is not None and self._drift.verdict().drifted
+        self.is_drifted = self._drift is not None and self._drift.is_away
+        self._told = self._drift_state()
         self.judge: Judge | None = None
         self._realised = Realised()
         self._note_accepted()
@@ -111,6 +112,15 @@ class OwnNormal:
     def drift_score(self) -> float:
         """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
         return self._drift.verdict().score if self._drift is not None else 0.0
+
+    @property
+    def drift_severity(self) -> float | None:
+        """How far from its reference the machine has come to rest, in standard deviations; None where it has not."""
+        return self._drift.verdict().severity if self._drift is not None else None
+
+    def drift_shapes(self) -> tuple[SensorShape, ...]:
+        """PSI and KS of the sensors whose distribution differs most; empty without a reference."""
+        return self._drift.shapes() if self._drift is not None else ()
 
     def problems(self, release: RunningRelease | None) -> list[str]:
         """What a person should know of release and promise, a sentence each, or empty."""
@@ -168,6 +178,7 @@ class OwnNormal:
         if monitor is None:  # the old reference, if any, stays
             return None
         self._drift = monitor
+        self._told = self._drift_state()
         self._memory.save_drift(monitor)
         if not self.is_drifted:
             return None
@@ -226,6 +237,7 @@ class OwnNormal:
         self._rows.restart(rows)
         # If drift was reported, the monitor that begins now says with its first window that it has ended.
         was_drifted, self.is_drifted, self._drift = self.is_drifted, False, None
+        self._told = self._drift_state()
         self._memory.remember(drift_since_s=0.0, is_drift_accepted=False, detector_sha256="")
         if release is not None and release.is_trial:
             self._put_in_force(self._fit(release).judge, Realised())
@@ -234,18 +246,20 @@ class OwnNormal:
         self.is_drifted = was_drifted and self._drift is not None
 
     def watch(self, columns: Float, score: float, release: RunningRelease) -> DriftVerdict | None:
-        """Look for drift in one window's watched columns, scored by `release`; the verdict if drift began or ended with it.
+        """Look for drift in one window's watched columns, scored by `release`; the verdict if it turned with it.
 
         A reference that a release owes since drift stood in its way is paid when that ends by itself: a sensor was mended.
         """
         if self._drift is None:
             return None
         self._drift.update(columns, score)
-        if self._drift.drifted == self.is_drifted:
+        if self._drift_state() == self._told and self._drift.is_away == self.is_drifted:
             return None
-        self._note_drift(is_drifted=self._drift.drifted)
+        self._told = self._drift_state()
+        if self._drift.is_away != self.is_drifted:
+            self._note_drift(is_drifted=self._drift.is_away)
         verdict = self._drift.verdict()
-        if not verdict.drifted and self._memory.remembered.is_reference_owed:
+        if not self.is_drifted and self._memory.remembered.is_reference_owed:
             self.commit(release)
         return verdict
 
@@ -264,6 +278,10 @@ class OwnNormal:
     def recent_rows(self) -> Float:
         """The newest rows (n, F) that may be learnt, as many as make a reference."""
         return self._rows.newest(self._settings.reference_windows)
+
+    def _drift_state(self) -> tuple[DriftPhase, int]:
+        drift = self._drift
+        return (DriftPhase.HOME, 0) if drift is None else (drift.phase, drift.reports)
 
     def _note_drift(self, *, is_drifted: bool) -> None:
         self.is_drifted = is_drifted

@@ -109,6 +109,7 @@ class StatusReporter:
         readings = Readings(
             drift_score=pipeline.normal.drift_score(),
             drifted=pipeline.normal.is_drifted,
+            drift_severity=pipeline.normal.drift_severity,
             outbox_events=len(self._outbox),
             buffered_windows=len(self._buffer),
             training_run=self._learner.run_id,
@@ -171,6 +172,7 @@ class StatusReporter:
             inference_errors=vitals.counters.inference_errors,
             delegate=self._delegate(),
             promise=promise.text if promise is not None else "",
+            drift_shapes=self._pipeline.normal.drift_shapes(),
             problems=self._problems(vitals),
         )
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.health import Counters
-from protocol.messages.payloads import Health
+from protocol.messages.payloads import Health, SensorShape
 from runtime.durable_files import read_bytes, write_durably, write_quickly
 from runtime.errors import StorageError
 
@@ -56,6 +56,7 @@ class Status(Struct, frozen=True, kw_only=True):
     inference_errors: int = 0
     delegate: str = ""
     promise: str = ""
+    drift_shapes: tuple[SensorShape, ...] = ()
     problems: tuple[str, ...] = ()
 
     def is_stale(self, now_s: float) -> bool:

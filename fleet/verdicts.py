@@ -144,7 +144,6 @@ def _watch(stream: Sequence[VerdictRecord], settings: PrecisionSettings) -> Prec
 def _tell(session: Session, family: str, release: str, state: PrecisionState, now: float) -> None:
     detail = {
         "family": family,
-        "found_by": list(state.found_by),
         "baseline": state.baseline,
         "recent": state.recent,
         "judged": state.judged,

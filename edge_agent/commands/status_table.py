@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +11,8 @@ from edge_agent.status import Status
 from protocol.messages.payloads import Health
 
 __all__ = ["print_status"]
+
+_SHAPES_SHOWN: Final = 3
 
 
 def print_status(status: Status, now_s: float) -> None:
@@ -39,7 +43,8 @@ def print_status(status: Status, now_s: float) -> None:
             "not measured yet" if health.sight is None else f"{health.sight:.0%} of disturbed windows seen",
         ),
         *((("missing", ", ".join(health.missing)),) if health.missing else ()),
-        ("drift", f"{health.drift_score:.2f} of 1{', drifted' if health.drifted else ''}"),
+        ("drift", f"{health.drift_score:.2f} of 1{_whereabouts(health)}"),
+        *((("unlike the reference", _shapes_of(status)),) if status.drift_shapes else ()),
         (
             "inference",
             f"p50 {health.inference_p50_us:.0f} µs, p99 {health.inference_p99_us:.0f} µs{f' on {status.delegate}' if status.delegate else ''}",
@@ -58,6 +63,21 @@ def print_status(status: Status, now_s: float) -> None:
     for name, value in rows:
         table.add_row(name, value)
     Console().print(table)
+
+
+def _whereabouts(health: Health) -> str:
+    if not health.drifted:
+        return ""
+    if health.drift_severity is None:
+        return ", drifting"
+    return f", settled {health.drift_severity:.1f} deviations from its reference"
+
+
+def _shapes_of(status: Status) -> str:
+    return "; ".join(
+        f"{shape.sensor} PSI {shape.psi:.2f} (chance {shape.psi_by_chance:.2f}), KS {shape.ks:.2f} ({shape.ks_by_chance:.2f})"
+        for shape in status.drift_shapes[:_SHAPES_SHOWN]
+    )
 
 
 def _scale_of(health: Health) -> str:

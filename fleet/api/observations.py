@@ -82,13 +82,20 @@ class AnomalyWithWindow(AnomalyView):
 
 
 class DriftView(ReportView):
-    """A drift report; `drift_score` ≥ 1 means drift."""
+    """A drift report; `drift_score` ≥ 1 means a change.
+
+    `state` is drifted, settled (elsewhere), changed (further) or recovered; `severity` is how far the sensor that moved most
+    lies from its reference, in standard deviations; `shapes` are PSI and KS of the sensors that differ most, each with what
+    chance alone gives.
+    """
 
     state: str
     drift_score: float
     observed_at_s: float
     windows: int
     findings: list[dict[str, Any]]
+    severity: float | None
+    shapes: list[dict[str, Any]] | None
 
 
 class DriftSummary(BaseModel):

@@ -52,7 +52,7 @@ class PrecisionView(BaseModel):
     """What the verdicts say about one release.
 
     `precision` is over all verdicts; `baseline` over its first 30 and `recent` over its last 30, null before there are as
-    many. `drifted_since` (Unix s) is null while precision holds; `found_by` are the detectors that say otherwise.
+    many. `drifted_since` (Unix s) is null while precision holds, else when it began to fall.
     """
 
     release: str
@@ -63,7 +63,6 @@ class PrecisionView(BaseModel):
     baseline: float | None
     recent: float | None
     drifted_since: float | None
-    found_by: list[str]
 
 
 class PrecisionSummary(BaseModel):
@@ -85,7 +84,6 @@ class PrecisionSummary(BaseModel):
                         "baseline": 0.867,
                         "recent": 0.433,
                         "drifted_since": 1767225600.0,
-                        "found_by": ["drop", "page-hinkley"],
                     }
                 ],
             }
@@ -164,5 +162,4 @@ def _precision_view(precision: ReleasePrecision) -> PrecisionView:
         baseline=state.baseline,
         recent=state.recent,
         drifted_since=precision.drifted_since,
-        found_by=list(state.found_by),
     )

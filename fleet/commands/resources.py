@@ -180,6 +180,7 @@ def drift(
             "release": lambda r: r["release"],
             "state": lambda r: r["state"],
             "score": lambda r: show_number(r["drift_score"]),
+            "severity": lambda r: show_number(r["severity"]),
             "detectors": lambda r: " ".join(f"{f['detector']}:{f['sensor']}" for f in r["findings"][:4]),
         },
         as_json=as_json,

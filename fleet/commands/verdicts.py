@@ -52,7 +52,7 @@ def precision(
         return
     print_table(
         f"{family}: precision {'has drifted' if summary['drifted'] else 'holds'}",
-        ["release", "judged", "precision", "baseline", "recent", "drifted since", "found by"],
+        ["release", "judged", "precision", "baseline", "recent", "drifted since"],
         (
             [
                 r["release"],
@@ -61,7 +61,6 @@ def precision(
                 show_number(r["baseline"]),
                 show_number(r["recent"]),
                 show_time(r["drifted_since"]),
-                " ".join(r["found_by"]),
             ]
             for r in summary["releases"]
         ),

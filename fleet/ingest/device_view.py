@@ -54,7 +54,10 @@ def observe(
             set_drift(device, drifted=health.drifted, score=health.drift_score, at=received_at)
         case DriftReport() as report:
             set_drift(
-                device, drifted=report.state is DriftState.DRIFTED, score=report.drift_score, at=received_at
+                device,
+                drifted=report.state is not DriftState.RECOVERED,
+                score=report.drift_score,
+                at=received_at,
             )
         case InstallReport() as report if report.active_release is not None:
             _set_release(device, report.active_release, received_at)

@@ -103,7 +103,10 @@ class AnomalyEnd(_Received, Base):
 
 
 class DriftRecord(_Received, Base):
-    """A drift report; `state` is drifted or recovered, `findings` the detectors that fired."""
+    """A drift report; `state` is a `DriftState`, `findings` the detectors that fired.
+
+    `severity` and `shapes` are None in reports from before revision 0004.
+    """
 
     __tablename__ = "drift_reports"
 
@@ -113,6 +116,8 @@ class DriftRecord(_Received, Base):
     observed_at_s: Mapped[float]
     windows: Mapped[int] = mapped_column(BigInteger)
     findings: Mapped[list[Any]]
+    severity: Mapped[float | None]
+    shapes: Mapped[list[Any] | None]
 
 
 class HealthRecord(_Received, Base):

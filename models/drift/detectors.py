@@ -121,6 +121,11 @@ class Detectors:
         self._calm_values = _calm_values(reference)
 
     @property
+    def histograms(self) -> Doubles:
+        """The forgetting histogram of each sensor (F, 10), by its reference's bins."""
+        return self._histogram.histograms
+
+    @property
     def stuck(self) -> NDArray[np.int16]:
         """Windows in a row that each sensor (F,) repeats itself."""
         return self._checks.stuck

@@ -39,14 +39,16 @@ from models.drift.anchor import Anchor, Homecoming
 from models.drift.cusum import MEANS
 from models.drift.detectors import DETECTORS, Detectors
 from models.drift.reference import DriftReference
+from models.drift.shapes import sensor_shapes
 from models.drift.state_file import decode_state, encode_state
 from models.errors import DriftStateError
-from protocol.messages.payloads import DetectorFinding
+from protocol.messages.payloads import DetectorFinding, SensorShape
 
 __all__ = ["DriftMonitor", "DriftPhase", "DriftSettings", "DriftVerdict", "make_detectors"]
 
 _MOST_FINDINGS = 12
 """Findings in one verdict; a report must fit one message, and the worst ones tell the story."""
+_MOST_SHAPES = 64
 _SMALLEST_SCORE = 1e-12
 _COUNTED_TOGETHER = 16
 """Windows that the histograms see at a time."""
@@ -86,7 +88,8 @@ class DriftVerdict(Struct, frozen=True, kw_only=True):
 
     `findings` are the statistics over their thresholds, worst first; `windows` were evaluated since the reset and
     `reports` counts the changes found in them. `severity` is how far the sensor that has moved most lies from the
-    reference, in its standard deviations; None at home, and before it has been measured for the first time.
+    reference, in its standard deviations; None at home, and while it is not measured. `is_further`: the machine was
+    away when it began to move.
     """
 
     score: float
@@ -95,6 +98,7 @@ class DriftVerdict(Struct, frozen=True, kw_only=True):
     windows: int
     reports: int = 0
     severity: float | None = None
+    is_further: bool = False
 
     @property
     def drifted(self) -> bool:
@@ -193,8 +197,15 @@ class DriftMonitor:
                 windows=self._windows,
                 reports=self.reports,
                 severity=self._severity(),
+                is_further=self.drifted and bool(self._anchor.muted.any()),
             )
         return self._verdict
+
+    def shapes(self, most: int = _MOST_SHAPES) -> tuple[SensorShape, ...]:
+        """How far the distributions of the sensors that differ most are from the reference, that one first."""
+        return sensor_shapes(
+            self._detectors.histograms, self.reference, self._labels[:-1], windows=self._windows, most=most
+        )
 
     def state(self) -> bytes:
         """Everything needed to go on after a restart, bound to the reference."""

@@ -38,9 +38,14 @@ class ClosedReason(StrEnum):
 
 
 class DriftState(StrEnum):
-    """Whether the device's world still looks like the reference its model was fitted on."""
+    """Whether the device's world still looks like the reference its model was fitted on.
+
+    It has left it (drifted), has come to rest elsewhere (settled), moves on from there (changed), is back (recovered).
+    """
 
     DRIFTED = "drifted"
+    SETTLED = "settled"
+    CHANGED = "changed"
     RECOVERED = "recovered"
 
 

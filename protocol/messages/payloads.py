@@ -33,6 +33,7 @@ __all__ = [
     "InstallReport",
     "NormalAcceptance",
     "Payload",
+    "SensorShape",
     "TrainingInvitation",
 ]
 
@@ -106,10 +107,25 @@ class DetectorFinding(Struct, frozen=True, kw_only=True):
     threshold: float
 
 
-class DriftReport(Struct, frozen=True, kw_only=True):
-    """The device's world has left, or returned to, its reference.
+class SensorShape(Struct, frozen=True, kw_only=True):
+    """How far a sensor's recent distribution is from its reference: PSI and the Kolmogorov-Smirnov distance.
 
-    `drift_score` is the largest statistic ÷ threshold over all detectors (≥ 1 means drift).
+    Beside each is what chance alone gives on average at as many independent windows.
+    """
+
+    sensor: Name
+    psi: float
+    psi_by_chance: float
+    ks: float
+    ks_by_chance: float
+
+
+class DriftReport(Struct, frozen=True, kw_only=True):
+    """The device's world has left its reference, come to rest elsewhere, moved on from there, or returned.
+
+    `drift_score` is the largest statistic ÷ threshold that is news (≥ 1 means a change). `severity` is how far the level of
+    the sensor that has moved most lies from the reference, in its standard deviations there; None until it is measured.
+    `shapes` are the sensors whose distribution differs most, that one first.
     """
 
     release: Name
@@ -118,6 +134,8 @@ class DriftReport(Struct, frozen=True, kw_only=True):
     observed_at_s: float
     windows: Count
     findings: tuple[DetectorFinding, ...] = ()
+    severity: Annotated[float, Meta(ge=0)] | None = None
+    shapes: Annotated[tuple[SensorShape, ...], Meta(max_length=64)] = ()
 
 
 class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,6 +151,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `missing` names sensors that deliver nothing usable at present; the rest stay watched.
     `commissioned_share` is how far commissioning is, in [0, 1]; `is_provisional` says that it ended at its cap, unsettled.
     `clipped_share` is the share of recent values at the end of the standardised range, in [0, 1].
+    `drifted` says that the machine is not where its reference was taken; once it has come to rest elsewhere,
+    `drift_severity` is how far, as in `DriftReport`.
     `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before there were ten.
     `set_aside_windows` waits for somebody to say whether it is normal; `accepted` is the last `NormalAcceptance` obeyed.
     `promised_per_1000` is how many false alarms in 1000 windows are promised at most; None: nothing is, and what follows is 0.
@@ -154,6 +174,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     score_mean: float = 0.0
     drift_score: float = 0.0
     drifted: bool = False
+    drift_severity: Annotated[float, Meta(ge=0)] | None = None
     machine_time_s: float = 0.0
     inference_p50_us: float = 0.0
     inference_p99_us: float = 0.0

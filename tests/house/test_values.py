@@ -32,7 +32,7 @@ PACKAGES = (
 )
 # What counts up while it runs is no value.
 STATES = {
-    "models.drift.adwin._Bucket",
+    "models.drift.bins._Bin",
     "protocol.secure_sum.device_role._Begun",
     "protocol.secure_sum.device_role._Settled",
 }
