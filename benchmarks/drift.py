@@ -1,11 +1,13 @@
 """How soon is a change found, at equal run length between false alarms? Ours beside ADWIN, Page-Hinkley, KSWIN and PSI.
 
-    python benchmarks/drift.py [delays|commissioning|skab|cost|all] [--quick] [--out DIR]
+    python benchmarks/drift.py [promise|delays|commissioning|skab|cost|all] [--quick] [--out DIR]
 
 `delays`: eight kinds of change, three distributions, without and with autocorrelation, each detector held to the same ARL0
 in the same world (`drift_lab/curves.py`); ours also as shipped, with the ARL0 it then really has. `commissioning`: what
-is left of that with a reference of a few hundred windows, without and with the block bootstrap. `skab`: change points of
-a real pump (FEDGE_DATA, default ../shared/data; skipped where absent). `cost`: time per sample, bytes of state.
+is left of that with a reference of a few hundred windows, without and with the replay. `skab`: change points of a real
+pump. `promise`: is the run length kept on healthy rows of real machines, which share of the time are they in drift, and is a
+shift found (`drift_lab/promise.py`)? Both need FEDGE_DATA (default ../shared/data) and skip what is absent. `cost`: time
+per sample, bytes of state.
 
 One JSON line a figure on stdout, with the half width of its 95 % interval; figures as SVG in DIR; progress on stderr.
 ``--quick`` takes a minute or two: fewer lives, independent windows and one autoregression. All of it takes some
@@ -39,6 +41,7 @@ from drift_lab.curves import (
 )
 from drift_lab.figures import draw_delays, draw_skab
 from drift_lab.ours import OurDetectors
+from drift_lab.promise import PLANS, PROMISED, SHIFT_STDS, WITHIN, measure_promise
 from drift_lab.rivals import AdwinLives, KswinLives, PageHinkleyLives, PsiLives
 from drift_lab.skab import RATES_PER_HOUR, measure_skab, share_found_at
 from drift_lab.worlds import CHANGES
@@ -191,7 +194,7 @@ def report_commissioning(*, is_quick: bool) -> None:
                 run_length=AT,
                 rng=np.random.default_rng(reference),
             ):
-                method = "with the bootstrap" if row.is_bootstrapped else "table alone"
+                method = "with the replay" if row.is_replayed else "table alone"
                 tell(
                     f"lives with a false alarm in 2000 windows: {world}: reference of {reference}: {method}",
                     row.alarmed,
@@ -199,10 +202,48 @@ def report_commissioning(*, is_quick: bool) -> None:
                     ci95=row.half_width,
                     bound=row.wanted,
                     ratio=row.alarmed / row.wanted,
-                    mean_factor=row.mean_factor,
+                    wandering=row.wandering,
                     delay_of_one_deviation=row.delay,
                 )
             progress(f"commissioning: {world}, {reference} windows")
+
+
+def report_promise(*, is_quick: bool) -> None:
+    """Healthy rows of real machines in three orders."""
+    folder = Path(os.environ.get("FEDGE_DATA", "../shared/data"))
+    for name, order, seeds in PLANS:
+        if not (folder / name).is_dir():
+            progress(f"promise: {name} skipped: no data at {folder / name}")
+            continue
+        found = measure_promise(folder, name, order, seeds=1 if is_quick else seeds)
+        whole = f"{name}, {order}"
+        judged = order != "recorded"
+        run_length = found.windows / max(found.reports, 1)
+        at_least = {} if found.reports else {"at_least": True}
+        tell(
+            f"windows per drift report: {whole}",
+            run_length,
+            "windows",
+            windows=found.windows,
+            reports=found.reports,
+            promised=PROMISED,
+            **at_least,
+            **({"bound": PROMISED / 2, "ratio": run_length / (PROMISED / 2)} if judged else {}),
+        )
+        bound = 0.05 if judged else 0.25
+        share = found.drifted / found.windows
+        tell(f"share of time in drift: {whole}", share, "share", bound=bound, ratio=share / bound)
+        tell(f"share of time away from the reference: {whole}", found.away / found.windows, "share")
+        for shift, (hits, tries) in sorted(found.power.items()):
+            floor = {"bound": 0.8} if shift == SHIFT_STDS else {}
+            tell(
+                f"shift of {shift:g} deviations found within {WITHIN} windows: {whole}",
+                hits / max(tries, 1),
+                "share",
+                tries=tries,
+                **floor,
+            )
+        progress(f"promise: {whole}")
 
 
 def report_skab(*, is_quick: bool, out: Path | None) -> None:
@@ -236,7 +277,7 @@ def report_skab(*, is_quick: bool, out: Path | None) -> None:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parts = ("delays", "commissioning", "skab", "cost")
+    parts = ("promise", "delays", "commissioning", "skab", "cost")
     parser.add_argument("part", nargs="?", choices=(*parts, "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="a minute or two instead of twenty")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the figures there")
@@ -245,6 +286,8 @@ def main() -> None:
     if "cost" in chosen:
         for figure in measure_cost():
             tell(**figure)
+    if "promise" in chosen:
+        report_promise(is_quick=arguments.quick)
     if "delays" in chosen:
         measure_delays(is_quick=arguments.quick, out=arguments.out)
     if "commissioning" in chosen:

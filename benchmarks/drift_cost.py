@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN, KSWIN, PageHinkley
 
-from models.drift.replay import fit_calibrated_reference
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
+from models.drift.replay import fit_calibrated_reference
 from models.features import make_extractor, vibration_spec
 
 WINDOWS = 4000
@@ -76,7 +76,7 @@ def measure_cost() -> Iterator[dict[str, Any]]:
     yield _figure("drift state per sensor, at its largest", per_sensor, "B", 200.0)
     begin = time.process_time()
     fit_calibrated_reference(rng.standard_normal((120, 24)), np.ones(120), DriftSettings())
-    yield _figure("new reference with its bootstrap, 24 sensors", time.process_time() - begin, "s", None)
+    yield _figure("new reference with its replay, 24 sensors", time.process_time() - begin, "s", None)
     values = rng.standard_normal(WINDOWS).tolist()
     for name, detector, calls in (
         ("ADWIN", ADWIN(), WINDOWS),

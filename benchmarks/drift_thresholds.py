@@ -21,7 +21,6 @@ import numpy as np
 from drift_lab.worlds import known_reference
 from numpy.typing import NDArray
 
-from models.drift.calibration import HISTOGRAM_RATES
 from models.drift.cusum import CHARTS, CusumCharts
 from models.drift.ewma_histogram import EwmaHistogram
 from models.drift.normal_scores import NormalScores
@@ -42,26 +41,28 @@ def chain_maxima(reference: float, rng: np.random.Generator) -> dict[str, NDArra
         fitted = known_reference("gaussian", CHAINS)
     else:
         fitted = fit_reference(rng.standard_normal((int(reference), CHAINS)), np.ones(int(reference)))
-    scores = NormalScores(fitted)
+    scores = NormalScores(fitted.columns)
     columns = CHAINS + 1
     charts = CusumCharts(
         memory=np.ones(columns),
         fitted_on=np.full(columns, reference),
+        wander=np.zeros(columns),
+        swing=np.zeros(columns),
         ceiling=np.full((len(CHARTS), columns), np.inf),
     )
-    histogram = EwmaHistogram(np.asarray(fitted.edges), np.asarray(HISTOGRAM_RATES))
+    histogram = EwmaHistogram(fitted.columns[:-1])
     sums = np.zeros((len(CHARTS), columns), np.float32)
-    squares = np.zeros((len(HISTOGRAM_RATES), CHAINS))
+    squares = np.zeros(CHAINS)
     for _ in range(0, WINDOWS, BLOCK):
         rows = rng.standard_normal((BLOCK, columns)).astype(np.float32)
         z = scores(rows)
+        histogram.update(scores.cells[:, :-1])
         for i in range(BLOCK):
             charts.update(z[i : i + 1])
             np.maximum(sums, charts.statistic, out=sums)
-        histogram.update(rows[:, :-1])
         np.maximum(squares, histogram.statistic, out=squares)
     found = {name: sums[list(rows), :-1].max(axis=0).astype(np.float64) for name, rows in PAIRS.items()}
-    return found | {f"histogram {rate:g}": row for rate, row in zip(HISTOGRAM_RATES, squares, strict=True)}
+    return found | {"histogram": squares}
 
 
 def gumbel_fit(maxima: NDArray[np.float64]) -> tuple[float, float]:

@@ -163,12 +163,12 @@ class Readings:
 
     drift_score: float
     drifted: bool
-    drift_severity: float | None
     outbox_events: int
     buffered_windows: int
     training_run: str | None
     install_step: InstallStep
     memory_pss_bytes: int
+    drift_severity: float | None = None
     missing: tuple[str, ...] = ()
     sight: float | None = None
     commissioned_share: float = 1.0

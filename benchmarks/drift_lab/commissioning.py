@@ -1,7 +1,7 @@
-"""What a reference of a few hundred windows is worth: false alarms with and without the block bootstrap, and the delay.
+"""What a reference of a few hundred windows is worth: false alarms with and without the replay, and the delay.
 
 Each life fits its own reference on its first `reference` windows, exactly as a device does, and then lives on unchanged
-for `windows` more. A device with one sensor and a wanted run length A should alarm in 1 - exp(-windows / A) of the lives.
+for `windows` more. A device with one sensor and a wanted run length A should report in 1 - exp(-windows / A) of the lives.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from drift_lab.curves import World
-from drift_lab.ours import OurDetectors
 from drift_lab.worlds import CHANGES, latent_lives, live
-from models.drift.bootstrap import fit_calibrated_reference
-from models.drift.monitor import DriftSettings
+from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference, fit_reference
+from models.drift.replay import fit_calibrated_reference
 
 __all__ = ["Commissioned", "measure_commissioning"]
+
+_SHIFT_AT = 100
+_LONGEST = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,78 +30,58 @@ class Commissioned:
 
     world: World
     reference: int
-    is_bootstrapped: bool
+    is_replayed: bool
     wanted: float
     alarmed: float
     half_width: float
-    mean_factor: float
+    wandering: float
     delay: float
 
 
 def measure_commissioning(
     world: World, *, reference: int, lives: int, windows: int, run_length: float, rng: np.random.Generator
 ) -> list[Commissioned]:
-    """Without and with the bootstrap."""
+    """Without and with the replay."""
     source = latent_lives(lives, world.phi, rng)
     healthy = np.stack([live(world.distribution, next(source)) for _ in range(reference)])
     after = np.stack([live(world.distribution, next(source)) for _ in range(windows)])
-    fitted = fit_reference(healthy, np.ones(reference))
-    settings = DriftSettings(
-        run_length=run_length / 2
-    )  # a device of one sensor has two columns: it and the score
-    factors = np.array(
-        [
-            fit_calibrated_reference(column[:, None], np.ones(reference), settings, rng=rng).threshold_factor
+    shifted = after[: _SHIFT_AT + _LONGEST].copy()
+    for t in range(_SHIFT_AT, len(shifted)):
+        shifted[t] = CHANGES["mean 1"](shifted[t], shifted[t], t - _SHIFT_AT, shifted[t - 1])
+    # A device of one sensor has two columns: it and the score, which says nothing here.
+    settings = DriftSettings(run_length=run_length / 2)
+    ones = np.ones(reference)
+    found = []
+    for is_replayed in (False, True):
+        fitted = [
+            fit_calibrated_reference(column[:, None], ones, settings)
+            if is_replayed
+            else fit_reference(column[:, None], ones)
             for column in healthy.T
         ]
-    )
-    return [
-        _measure(world, fitted, after, run_length=run_length, factors=chosen, rng=rng)
-        for chosen in (np.ones(lives), factors)
-    ]
+        alarmed = np.mean([_first(f, x, settings) < windows for f, x in zip(fitted, after.T, strict=True)])
+        first = np.array([_first(f, x, settings) for f, x in zip(fitted, shifted.T, strict=True)])
+        late = first[first >= _SHIFT_AT] - _SHIFT_AT + 1
+        found.append(
+            Commissioned(
+                world=world,
+                reference=reference,
+                is_replayed=is_replayed,
+                wanted=1 - math.exp(-windows / run_length),
+                alarmed=float(alarmed),
+                half_width=1.96 * float((alarmed * (1 - alarmed) / lives) ** 0.5),
+                wandering=float(np.mean([f.is_wandering for f in fitted])),
+                delay=float(np.minimum(late, _LONGEST).mean()),
+            )
+        )
+    return found
 
 
-def _measure(
-    world: World,
-    fitted: DriftReference,
-    after: NDArray[np.float64],
-    *,
-    run_length: float,
-    factors: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> Commissioned:
-    windows, lives = after.shape
-    alarmed = np.isfinite(_first(fitted, after, run_length, factors, rng)).mean()
-    shifted = after[:600].copy()
-    for t in range(100, len(shifted)):
-        shifted[t] = CHANGES["mean 1"](shifted[t], shifted[t], t - 100, shifted[t - 1])
-    first = _first(fitted, shifted, run_length, factors, rng)
-    delays = np.minimum(first[first > 100] - 100, 500)
-    return Commissioned(
-        world=world,
-        reference=fitted.fitted_on,
-        is_bootstrapped=bool((factors != 1).any()),
-        wanted=1 - math.exp(-windows / run_length),
-        alarmed=float(alarmed),
-        half_width=1.96 * float((alarmed * (1 - alarmed) / lives) ** 0.5),
-        mean_factor=float(factors.mean()),
-        delay=float(delays.mean()),
-    )
-
-
-def _first(
-    fitted: DriftReference,
-    rows: NDArray[np.float64],
-    run_length: float,
-    factors: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    detectors = OurDetectors(
-        msgspec.structs.replace(fitted, threshold_factor=1.0), run_length=run_length, rng=rng
-    )
-    first = np.full(rows.shape[1], np.inf)
-    for t, row in enumerate(rows):
-        # Larger thresholds are smaller ratios, but for the runs of equal values, which do not occur here.
-        is_over = detectors.update(row) >= factors
-        first = np.where(is_over & np.isinf(first), t + 1, first)
-    return first
+def _first(reference: DriftReference, column: NDArray[np.float64], settings: DriftSettings) -> float:
+    """The window of the first report; infinite without one."""
+    monitor = DriftMonitor(reference, settings)
+    for t, x in enumerate(column[:, None]):
+        monitor.update(x, 1.0)
+        if monitor.reports:
+            return t
+    return math.inf

@@ -40,9 +40,9 @@ class OurDetectors:
         self._detectors = Detectors(
             reference,
             run_length=run_length,
-            factor=self._settings.threshold_factor * reference.threshold_factor,
+            factor=self._settings.threshold_factor,
             shortest_stuck=self._settings.stuck_windows,
-            range_windows=self._settings.range_windows,
+            missing_windows=self._settings.missing_windows,
         )
         lives = reference.sensors
         self._wait = rng.integers(0, self._settings.block, lives)

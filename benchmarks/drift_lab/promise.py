@@ -9,14 +9,13 @@ A *life* is a machine's healthy rows in one of three orders, cut into a referenc
 All of it is taken as healthy and no label is read. Rows are standardised by the reference (`models.standardiser`), the
 anomaly score is their mean square, so that no model has to be trained for it.
 
-Power: the same lives with `SHIFT_STDS` of the reference added to one sensor from some window on; found is what is reported
-within `WITHIN` windows.
+Power: the same lives with some standard deviations of the reference added to one sensor from some window on; found is what
+is reported within `WITHIN` windows. Several sizes of shift make the curve of what a wander allowance costs.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,17 +23,33 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drift.replay import fit_calibrated_reference
+from models.drift.bins import SMALLEST_STD
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference
+from models.drift.replay import fit_calibrated_reference
 from models.standardiser import CLIP, fit_standardiser
 
-__all__ = ["REFERENCE_ROWS", "Life", "Outcome", "lives", "replay", "share_found"]
+__all__ = ["PLANS", "PROMISED", "SHIFT_STDS", "WITHIN", "Life", "Outcome", "lives", "measure_promise"]
 
 REFERENCE_ROWS: Final = {"skab": 2000, "pronostia": 500, "cmapss": 60, "smd": 5000}
 DAY_ROWS: Final = 1440
+PROMISED: Final = 20_000.0
 SHIFT_STDS: Final = 4.0
+SHIFTS: Final = (1.0, 2.0, 3.0, SHIFT_STDS, 6.0)
 WITHIN: Final = 200
+PLANS: Final = (
+    # set, order, times: at least ten promises of windows for what is judged, as far as there are any
+    ("pronostia", "shuffled", 38),
+    ("pronostia", "recorded", 1),
+    ("skab", "shuffled", 28),
+    ("skab", "recorded", 1),
+    ("smd", "shuffled", 2),
+    ("smd", "days", 2),
+    ("smd", "recorded", 1),
+    ("cmapss", "recorded", 1),
+)
+_TRIES: Final = 10
+_SEEDS_OF_POWER: Final = 2
 _BEFORE_SHIFT: Final = 300
 _SHORTEST_LIFE: Final = 1400
 """Of a bearing: the first half of a shorter one leaves too little to watch."""
@@ -53,12 +68,38 @@ class Life:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a monitor said of healthy windows: how often it reported, and how many of them it was in drift."""
+    """What monitors said of healthy windows: how many reports, and in how many windows they were in drift, and away.
+
+    `power`: of shifts by so many standard deviations, how many were reported, and of how many.
+    """
 
     windows: int
     reports: int
     drifted: int
     away: int
+    power: dict[float, tuple[int, int]]
+
+
+def measure_promise(folder: Path, name: str, order: str, *, seeds: int) -> Outcome:
+    """All lives of one data set in one order, each of `seeds` times."""
+    windows = reports = drifted = away = 0
+    power = dict.fromkeys(SHIFTS, (0, 0))
+    rng = np.random.default_rng(1)
+    for seed in range(seeds):
+        for life in lives(folder, name, order, seed=seed):
+            watched = prepare(life, DriftSettings(run_length=PROMISED))
+            monitor = DriftMonitor(watched.reference, watched.settings)
+            for row, score in zip(watched.rows, watched.scores.tolist(), strict=True):
+                monitor.update(row, score)
+                drifted += monitor.drifted
+                away += monitor.is_away
+            windows, reports = windows + len(watched.rows), reports + monitor.reports
+            # A life too short to be watched before and after says nothing of power.
+            tries = _TRIES if len(watched.rows) > WITHIN + 50 and seed < _SEEDS_OF_POWER else 0
+            for shift, (hits, of) in power.items():
+                found = count_found(watched, tries=tries, shift=shift, rng=rng)
+                power[shift] = (hits + found, of + tries)
+    return Outcome(windows=windows, reports=reports, drifted=drifted, away=away, power=power)
 
 
 def lives(folder: Path, name: str, order: str, *, seed: int) -> Iterator[Life]:
@@ -121,62 +162,23 @@ def prepare(life: Life, settings: DriftSettings) -> Watched:
     )
 
 
-def replay(watched: Watched, log: list | None = None) -> Outcome:
-    """Watch a healthy life to its end."""
-    monitor = DriftMonitor(watched.reference, watched.settings)
-    reports = drifted = away = 0
-    before = 0
-    for i, (row, score) in enumerate(zip(watched.rows, watched.scores.tolist(), strict=True)):
-        monitor.update(row, score)
-        drifted += monitor.drifted
-        away += monitor.is_away
-        now = getattr(monitor, "reports", None)
-        if now is None:
-            now = reports + (monitor.drifted and not before)
-            before = monitor.drifted
-        if now != reports:
-            reports = now
-            if log is not None:
-                log.append(
-                    (
-                        i,
-                        [
-                            (f.detector, f.sensor, round(f.statistic / f.threshold, 2))
-                            for f in monitor.verdict().findings[:3]
-                        ],
-                    )
-                )
-    return Outcome(windows=len(watched.rows), reports=reports, drifted=drifted, away=away)
-
-
-def share_found(
-    watched: Watched, *, tries: int, shift: float = SHIFT_STDS, rng: np.random.Generator
-) -> float:
-    """Share of shifts of one random sensor that is reported within `WITHIN` windows."""
+def count_found(watched: Watched, *, tries: int, shift: float, rng: np.random.Generator) -> int:
+    """How many of so many shifts, each of one random sensor at a random time, are reported within `WITHIN` windows."""
     std = np.asarray(watched.reference.std)
-    moving = np.flatnonzero(std > 2e-3)
+    moving = np.flatnonzero(std > 2 * SMALLEST_STD)
     found = 0
-    latest = len(watched.rows) - WITHIN
     for _ in range(tries):
-        start = int(rng.integers(min(8, latest), latest + 1)) if latest > 8 else latest
+        start = int(rng.integers(8, len(watched.rows) - WITHIN + 1))
         sensor = int(rng.choice(moving))
-        monitor = DriftMonitor(watched.reference, watched.settings)
         begin = max(0, start - _BEFORE_SHIFT)
         rows = watched.rows[begin : start + WITHIN].copy()
-        rows[start - begin :, sensor] = np.clip(
-            rows[start - begin :, sensor] + shift * std[sensor], -CLIP, CLIP
-        )
+        shifted = rows[start - begin :, sensor]
+        np.clip(shifted + shift * std[sensor], -CLIP, CLIP, out=shifted)
         scores = (rows.astype(np.float64) ** 2).mean(axis=1)
-        for row, score in zip(rows[: start - begin], scores.tolist()):
+        monitor, earlier = DriftMonitor(watched.reference, watched.settings), 0
+        for t, (row, score) in enumerate(zip(rows, scores.tolist(), strict=True)):
             monitor.update(row, score)
-        was, earlier = monitor.drifted, getattr(monitor, "reports", 0)
-        hit = False
-        for row, score in zip(rows[start - begin :], scores[start - begin :].tolist()):
-            monitor.update(row, score)
-            now = getattr(monitor, "reports", None)
-            if (now is not None and now > earlier) or (monitor.drifted and not was):
-                hit = True
-                break
-            was = monitor.drifted
-        found += hit
-    return found / tries
+            if t < start - begin:
+                earlier = monitor.reports
+        found += monitor.reports > earlier
+    return found

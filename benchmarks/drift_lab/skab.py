@@ -1,9 +1,9 @@
 """Change points of a real pump (SKAB, 34 recordings, 8 sensors, 1 Hz) at a wanted number of alarms per hour.
 
 Every recording's first 400 rows are healthy and teach; all else is judged. Every detector is held to the same wanted number
-of false alarms per hour by a block bootstrap of those 400 rows, ours by `models.drift.bootstrap`, the others by the same
-blocks (river's ADWIN with one delta for all recordings, the others with a level each). After an alarm a detector starts
-anew: ours with its reference moved to the mean of the next `RELEARN` rows, river's as they do by themselves.
+of false alarms per hour: ours by `models.drift.replay`, the others by a block bootstrap of those 400 rows (river's ADWIN with
+one delta for all recordings, the others with a level each). What counts as an alarm of ours is each report of the monitor,
+a further change included; river's detectors start anew by themselves.
 
 A change point (labelled, beginnings and ends of faults) is found when an alarm comes within `WITHIN_S`; an alarm that
 comes at no such time is false. The pump wanders, so nobody keeps the wanted rate: what is compared is the share found at
@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN
 
 from drift_lab.rivals import KswinLives, LivesDetector, PageHinkleyLives
-from models.drift.bootstrap import bootstrap_rows, fit_calibrated_reference
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import DriftReference, memory_of
+from models.drift.replay import fit_calibrated_reference
 from models.standardiser import CLIP
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
 
 TRAIN_ROWS: Final = 400
 WITHIN_S: Final = 60
-RELEARN: Final = 30
 RATES_PER_HOUR: Final = (0.1, 1.0, 6.0, 20.0, 60.0)
 _CHAINS: Final = 24
 _DELTAS: Final = np.geomspace(1e-40, 1.0, 41)
@@ -104,7 +102,7 @@ def measure_skab(folder: Path, progress: Callable[[str], None], *, rates: Sequen
         alarms: dict[str, list[list[int]]] = {"ours": [], "page-hinkley": [], "kswin": [], "adwin": []}
         for number, recording in enumerate(every):
             rng = np.random.default_rng(number)
-            alarms["ours"].append(_our_alarms(recording, run_length, rng))
+            alarms["ours"].append(_our_alarms(recording, run_length))
             alarms["page-hinkley"].append(_level_alarms(recording, PageHinkleyLives, run_length, rng))
             alarms["kswin"].append(_level_alarms(recording, KswinLives, run_length, rng))
             alarms["adwin"].append(_adwin_alarms(recording.rows, delta)[0])
@@ -121,38 +119,25 @@ def share_found_at(outcomes: Sequence[Outcome], false_per_hour: float) -> float 
     return float(np.interp(false_per_hour, [rate for rate, _ in curve], [share for _, share in curve]))
 
 
-def _our_alarms(recording: Recording, run_length: float, rng: np.random.Generator) -> list[int]:
+def _our_alarms(recording: Recording, run_length: float) -> list[int]:
     settings = DriftSettings(run_length=run_length)
     rows = recording.rows.astype(np.float32)
     healthy = rows[:TRAIN_ROWS]
     # There is no model here, so the score says nothing: a constant.
-    first = fit_calibrated_reference(healthy, np.ones(len(healthy)), settings, rng=rng)
-    monitor = DriftMonitor(first, settings)
-    alarms, learn_from = [], None
+    monitor = DriftMonitor(fit_calibrated_reference(healthy, np.ones(len(healthy)), settings), settings)
+    alarms: list[int] = []
     for t in range(TRAIN_ROWS, len(rows)):
-        if learn_from is not None:
-            if t - learn_from == RELEARN:
-                monitor.reset(_moved(first, rows[learn_from:t]))
-                learn_from = None
-            continue
         monitor.update(rows[t], 1.0)
-        if monitor.verdict().drifted:
+        if monitor.reports > len(alarms):
             alarms.append(t)
-            learn_from = t + 1
     return alarms
 
 
-def _moved(reference: DriftReference, rows: NDArray[np.float32]) -> DriftReference:
-    """The same shape around the mean of other rows, and as sure of it as so few rows allow."""
-    mean = rows.mean(axis=0, dtype=np.float64)
-    shift = mean - np.asarray(reference.mean)
-    edges = np.asarray(reference.edges) + shift[:, None]
-    return msgspec.structs.replace(
-        reference,
-        mean=tuple(mean.tolist()),
-        edges=tuple(map(tuple, edges.tolist())),
-        fitted_on=len(rows),
-    )
+def _bootstrap_rows(rows: Float, *, length: int, block: int, rng: np.random.Generator) -> Float:
+    """`length` windows put together from random blocks of `block` successive rows (n, F), in a circle (Kuensch 1989)."""
+    starts = rng.integers(0, len(rows), size=-(-length // block))
+    index = (starts[:, None] + np.arange(block)) % len(rows)
+    return np.asarray(rows[index.ravel()[:length]])
 
 
 def _level_alarms(
@@ -164,7 +149,7 @@ def _level_alarms(
     healthy = recording.rows[:TRAIN_ROWS]
     sensors = healthy.shape[1]
     length = int(min(max(run_length, 300), 1800))
-    chains = [bootstrap_rows(healthy, length=length, block=_block(healthy), rng=rng) for _ in range(_CHAINS)]
+    chains = [_bootstrap_rows(healthy, length=length, block=_block(healthy), rng=rng) for _ in range(_CHAINS)]
     detector = make(_columns(_CHAINS * sensors), rng)
     largest = np.zeros(_CHAINS)
     for row in np.concatenate(chains, axis=1):
@@ -184,7 +169,7 @@ def _delta_for(every: Sequence[Recording], run_length: float) -> float:
     """The largest delta that keeps the run length on shuffled blocks of all recordings' healthy rows."""
     rng = np.random.default_rng(0)
     shuffled = [
-        bootstrap_rows(r.rows[:TRAIN_ROWS], length=1000, block=_block(r.rows[:TRAIN_ROWS]), rng=rng)
+        _bootstrap_rows(r.rows[:TRAIN_ROWS], length=1000, block=_block(r.rows[:TRAIN_ROWS]), rng=rng)
         for r in every[::3]
     ]
     low, high = 0, len(_DELTAS) - 1

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from models.drift.normal_scores import DECILE_SCORES
+from models.drift.bins import BINS, Bins
 from models.drift.reference import DriftReference
+from models.drift.repeats import Repeats
 
 __all__ = ["CHANGES", "DISTRIBUTIONS", "known_reference", "latent_lives", "live"]
 
@@ -85,7 +86,7 @@ def live(distribution: str, z: Float) -> Float:
 def known_reference(distribution: str, lives: int, *, phi: float = 0.0) -> DriftReference:
     """What an endless commissioning would teach: the true quantiles, tails and memory, for each of `lives` columns."""
     quantiles = DISTRIBUTIONS[distribution]
-    edges = np.interp(DECILE_SCORES, _GRID, quantiles)
+    edges = np.interp(special.ndtri(np.arange(1, BINS) / BINS), _GRID, quantiles)
     weight = stats.norm.pdf(_GRID)
     below, above = quantiles < edges[0], quantiles > edges[-1]
     low = edges[0] - np.average(quantiles[below], weights=weight[below])
@@ -98,6 +99,6 @@ def known_reference(distribution: str, lives: int, *, phi: float = 0.0) -> Drift
         score_std=0.4,
         fitted_on=10**9,
         memory=((1 + phi) / (1 - phi),) * lives,
-        tails=((float(low), float(high)),) * lives,
-        repeats=(0.0,) * lives,
+        bins=(Bins(edges=tuple(edges.tolist()), tails=(float(low), float(high))),) * (lives + 1),
+        repeats=(Repeats(windows_away=10**9, away=0, longest_away=0),) * lives,
     )

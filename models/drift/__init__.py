@@ -3,11 +3,12 @@
 ::
 
     standardised row ─┬─► normal scores ─► CUSUM charts: mean, spread ─┐
-                      ├─► EWMA-histogram λ=.01, .002 ──────────────────┼─► statistic ÷ threshold ─► DriftVerdict
-                      ├─► stuck and range checks ──────────────────────┤     (one false alarm in `run_length`
-    ln anomaly score ─┴─► CUSUM charts: mean, upwards ─────────────────┘      windows; hysteresis)
+                      ├─► EWMA-histogram of its bins ──────────────────┼─► statistic ÷ threshold ─► DriftVerdict: home,
+                      ├─► stuck, missing ──────────────────────────────┤     (one false report in `run_length`
+    ln anomaly score ─┴─► CUSUM charts: mean, upwards ─────────────────┘      windows)      drifting, settled elsewhere
 
-    labels (was that alarm true?) ─► Page–Hinkley, ADWIN, the 5 % rule ─► concept drift (`models.drift.labels`)
+    healthy windows ─► reference: bins, memory, repeats ─► replay: does this machine wander, and how far? (`replay`)
+    labels (was that alarm true?) ─► one precision, or two? ─► concept drift (`models.drift.labels`)
 
 Start with `models.drift.monitor`; the detectors are pure state machines over NumPy arrays, one row of state a sensor.
 """

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from models.drift.bins import BINS, Bins
 from models.drift.calibration import SHARES
-from models.drift.cusum import CHARTS, CusumCharts
+from models.drift.cusum import CHARTS, MEANS, CusumCharts
 from models.drift.ewma_histogram import EwmaHistogram
 from models.drift.limits import chart_thresholds, cuts, histogram_thresholds, largest_wander
-from models.drift.normal_scores import NormalScores
+from models.drift.normal_scores import LARGEST_SCORE, NormalScores
 from models.drift.reference import DriftReference
 from models.drift.repeats import stuck_runs
 from models.drift.sensor_checks import SensorChecks
@@ -43,6 +43,7 @@ STATISTICS: Final = slice(0, len(CHARTS) + 1)
 STUCK: Final = DETECTORS.index("stuck")
 _CHARTS: Final = slice(0, len(CHARTS))
 _HISTOGRAM: Final = DETECTORS.index("histogram")
+_SPREAD_AND_SHAPE: Final = slice(MEANS.stop, STATISTICS.stop)
 _MISSING: Final = DETECTORS.index("missing")
 _CEILING: Final = 1.5
 """Sums stop at one and a half times their threshold, so that recovery does not take as long as the drift did."""
@@ -102,7 +103,7 @@ class Detectors:
         self._per_chart, self._chart_ratios = self._inverse[_CHARTS], self.ratios[_CHARTS]
 
         columns, memory = reference.columns, reference.memories
-        self.wander = np.asarray(reference.wander or (0.0,) * (count + 1))
+        self.wander = self._measured_wander = np.asarray(reference.wander or (0.0,) * (count + 1))
         self._is_rest = np.array([[i in each.atoms for i in range(BINS)] for each in columns]).ravel()
         self._scores = NormalScores(
             columns,
@@ -167,6 +168,8 @@ class Detectors:
         """
         if shifts.any():
             further = np.maximum(self.wander + _MORE_WANDER, _WANDER_MARGIN * np.abs(shifts))
+            if not self._reference.is_wandering:  # scores end at 3: what is further out must still be seen
+                further = np.minimum(further, np.maximum(self.wander, LARGEST_SCORE - 1.0))
             wider = np.maximum(self.wander, np.minimum(self.wander + _WIDER, self._widest))
             self._put_up_with(np.where(shifts, further, wider))
         self._stuck_runs = np.maximum(self._stuck_runs, 2 * runs[:, None]).astype(np.float32)
@@ -195,6 +198,10 @@ class Detectors:
         self.wander = wander
         self._charts.allow(wander)
         self._scores.cut = cuts(self._reference, wander)
+        # A level that comes and goes takes spread and shape with it.
+        is_elsewhere = wander >= self._measured_wander + _MORE_WANDER
+        self._inverse[_SPREAD_AND_SHAPE, is_elsewhere] = 0.0
+        self.thresholds[_SPREAD_AND_SHAPE, is_elsewhere] = np.inf
 
     def _compare_stuck(self) -> None:
         """By where the sensors lie in the window that was scored last: at rest, or away from it."""

@@ -114,4 +114,6 @@ def _log_likelihood(true: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[n
 
 
 def _share(counted: NDArray[np.int64], first: int, last: int) -> float | None:
-    return None if first < 0 or last >= len(counted) else float(counted[last] - counted[first]) / (last - first)
+    return (
+        None if first < 0 or last >= len(counted) else float(counted[last] - counted[first]) / (last - first)
+    )

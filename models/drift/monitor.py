@@ -271,10 +271,13 @@ class DriftMonitor:
     def _look(self, rows: NDArray[np.float32]) -> float:
         """The largest ratio that is news after these windows (k, F + 1), which the detectors have seen."""
         detectors = self._detectors
-        is_settled = self.phase is DriftPhase.SETTLED
-        self._news = (
-            self._anchor.news(detectors.ratios, rows, detectors.wander) if is_settled else detectors.ratios
-        )
+        match self.phase:
+            case DriftPhase.SETTLED:
+                self._news = self._anchor.news(detectors.ratios, rows, detectors.wander)
+            case DriftPhase.DRIFTING if self._anchor.muted.any():
+                self._news = np.where(self._anchor.muted, np.float32(0.0), detectors.ratios)
+            case _:
+                self._news = detectors.ratios
         # What a verdict says beyond this is put together only when it is asked for.
         self._score, self._verdict = self._news.item(int(self._news.argmax())), None
         return self._score
@@ -291,6 +294,9 @@ class DriftMonitor:
                     )
                 )
                 self._calm = 0
+                # What has just been muted is no news any more, and no score either.
+                self._news = np.where(self._anchor.muted, np.float32(0.0), detectors.ratios)
+                self._score = float(self._news.max())
                 self.phase = DriftPhase.SETTLED if self._anchor.muted.any() else DriftPhase.HOME
         elif score >= 1.0:
             self._anchor.begin(self._news >= 1.0, rows, detectors.wander)

@@ -53,6 +53,7 @@ LARGEST_SWING: Final = 3.0
 
 _QUIET: Final = 0.95
 _BLOCK: Final = 16
+_DEVIATIONS: Final = 1.645
 _UNCUT: Final = 20.0
 
 Float = NDArray[np.float32]
@@ -154,15 +155,20 @@ def _levels(windows: Float, z: Float) -> tuple[Doubles, Doubles]:
     centred = windows - windows.mean(axis=0)
     rho = (centred[1:] * centred[:-1]).sum(axis=0) / np.maximum((centred**2).sum(axis=0), 1e-12)
     rho = np.clip(rho, 0.0, 0.9).astype(np.float64)
-    chance = FIFTHS / n * (1 + 1 / (FIFTHS - 1))
-    level = np.mean(means**2, axis=0) - chance * (1 + rho) / (1 - rho)
-    power = np.var(logs, axis=0, ddof=1) - 2 * FIFTHS / n * (1 + rho**2) / (1 - rho**2)
-    return _shrunk(level), _shrunk(power)
+    chance = FIFTHS / n * (1 + 1 / (FIFTHS - 1)) * (1 + rho) / (1 - rho)
+    of_logs = 2 * FIFTHS / n * (1 + rho**2) / (1 - rho**2)
+    return _beyond(np.mean(means**2, axis=0), chance), _beyond(np.var(logs, axis=0, ddof=1), of_logs)
 
 
-def _shrunk(variances: Doubles) -> Doubles:
-    """Standard deviations: of five fifths each sensor's variance is half a guess, and the machine's mean the other half."""
-    return np.asarray(np.sqrt(np.maximum((variances + variances.mean()) / 2, 0.0)))
+def _beyond(variances: Doubles, chance: Doubles) -> Doubles:
+    """Standard deviations (C,) beyond what chance makes of variances of five fifths, at the 95 % level.
+
+    Five say little of one column: half of what counts is the machine's mean, which is far better known.
+    """
+    error = _DEVIATIONS * (2 / (FIFTHS - 1)) ** 0.5
+    own = np.maximum(variances - (1 + error) * chance, 0.0)
+    common = max(float(np.mean(variances - (1 + error / len(chance) ** 0.5) * chance)), 0.0)
+    return np.asarray(np.sqrt((own + common) / 2))
 
 
 def _smallest_quiet(ratio: Callable[[Doubles], Doubles], *, high: Doubles) -> Doubles:

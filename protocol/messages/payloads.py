@@ -120,7 +120,7 @@ class SensorShape(Struct, frozen=True, kw_only=True):
     ks_by_chance: float
 
 
-class DriftReport(Struct, frozen=True, kw_only=True):
+class DriftReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The device's world has left its reference, come to rest elsewhere, moved on from there, or returned.
 
     `drift_score` is the largest statistic ÷ threshold that is news (≥ 1 means a change). `severity` is how far the level of

@@ -60,8 +60,12 @@ def test_drift_is_said_and_taken_back_when_a_new_release_is_committed(world: Wor
     world.installation.give(2, is_trial=False, generation=2)
     world.watch(healthy(3, 5) + 1.0)
     reports = [r for r in world.said(DriftReport) if isinstance(r, DriftReport)]
+    assert reports[1].shapes[0].psi > 3 * reports[1].shapes[0].psi_by_chance
+    assert (reports[0].severity, reports[2].severity) == (None, None)
+    assert reports[1].severity == pytest.approx(1.4, abs=0.5), "the worst of six sensors that moved by 1"
     assert [(r.release, r.state) for r in reports] == [
         ("pump/1", DriftState.DRIFTED),
+        ("pump/1", DriftState.SETTLED),
         ("pump/2", DriftState.RECOVERED),
     ]
 

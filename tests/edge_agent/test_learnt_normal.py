@@ -312,7 +312,9 @@ def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(
     assert isinstance(health, Health)
     assert (health.set_aside_windows, health.accepted, health.buffered_windows) == (0, 7, 350)
     states = [report.state for report in world.said(DriftReport) if isinstance(report, DriftReport)]
-    assert states == [DriftState.DRIFTED], "learning ends a drift, not a word"
+    assert states == [DriftState.DRIFTED, DriftState.SETTLED], "learning ends a drift, not a word"
+    assert health.drifted
+    assert health.drift_severity == pytest.approx(1.4, abs=0.5), "the worst of six sensors that moved by 1"
 
 
 def test_an_old_word_says_nothing_of_a_fault_while_the_clock_stands_in_the_past(device: Device) -> None:

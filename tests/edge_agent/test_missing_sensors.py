@@ -22,7 +22,7 @@ from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
 from models.features import vibration_spec
 from models.thresholds import Opened
-from protocol.messages.kinds import AgentState
+from protocol.messages.kinds import AgentState, DriftState
 from protocol.messages.payloads import AnomalyEvent, DriftReport, Health
 
 __all__ = ["world"]  # the fixture
@@ -69,8 +69,10 @@ def test_one_dead_sensor_and_another_far_off_is_an_alarm_and_not_508_windows_unj
 def test_a_missing_sensor_is_a_finding_of_drift_and_the_only_one(world: World) -> None:
     world.watch(healthy(200))
     world.watch(without(healthy(300, 3), 2))
-    (report,) = world.said(DriftReport)
+    report, settled = world.said(DriftReport)
     assert isinstance(report, DriftReport)
+    assert isinstance(settled, DriftReport)
+    assert (settled.state, settled.findings) == (DriftState.SETTLED, ())
     assert {(f.detector, f.sensor) for f in report.findings} == {("missing", "feature-2")}
 
 

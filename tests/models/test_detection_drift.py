@@ -59,7 +59,9 @@ def lumpy_bins(random: np.random.Generator, sensors: int) -> list[Bins]:
     """Bins with real masses, two of them empty."""
     masses = random.dirichlet(np.ones(8), sensors)
     edges = np.sort(random.normal(0, 3, (sensors, 9)), axis=1) + 1e-3 * np.arange(9)
-    return [Bins(edges=tuple(e), masses=(0.0, *m[:-1], 0.0, m[-1])) for e, m in zip(edges, masses, strict=True)]
+    return [
+        Bins(edges=tuple(e), masses=(0.0, *m[:-1], 0.0, m[-1])) for e, m in zip(edges, masses, strict=True)
+    ]
 
 
 @settings(max_examples=25, deadline=None)
@@ -125,7 +127,11 @@ def test_the_blockwise_charts_equal_the_recursion(seed: int, windows: int, block
 def test_sums_stop_at_their_ceiling() -> None:
     nothing = np.zeros(1)
     charts = CusumCharts(
-        memory=np.ones(1), fitted_on=np.full(1, 1e9), wander=nothing, swing=nothing, ceiling=np.full((6, 1), 7.0)
+        memory=np.ones(1),
+        fitted_on=np.full(1, 1e9),
+        wander=nothing,
+        swing=nothing,
+        ceiling=np.full((6, 1), 7.0),
     )
     charts.update(np.full((100, 1), 3.0, np.float32))
     assert charts.statistic[:, 0].tolist() == [7.0, 0.0, 7.0, 0.0, 7.0, 0.0]
@@ -177,7 +183,9 @@ def test_deviations_are_compared_as_they_are_where_a_machine_wanders() -> None:
 @pytest.mark.parametrize("rest", [0.5, 0.9, 0.97])
 def test_the_thresholds_of_a_sensor_at_rest_keep_its_run_length(rest: float) -> None:
     random = rng(31)
-    x = np.where(random.random((2000, 400)) < rest, 0.0, random.exponential(1, (2000, 400))).astype(np.float32)
+    x = np.where(random.random((2000, 400)) < rest, 0.0, random.exponential(1, (2000, 400))).astype(
+        np.float32
+    )
     reference = fit_reference(x[:, :1], np.ones(2000))
     z = NormalScores([reference.columns[0]] * 400)(x)
     nothing = np.zeros(400)

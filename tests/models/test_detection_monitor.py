@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.drift.monitor import DriftMonitor, DriftSettings
+from models.drift.monitor import DriftMonitor, DriftPhase, DriftSettings, DriftVerdict
 from models.drift.reference import fit_reference
 from models.errors import DriftStateError
 
@@ -39,6 +39,16 @@ def watch(watcher: DriftMonitor, rows: Float, scores: Float) -> list[bool]:
         watcher.update(row, float(score))
         states.append(watcher.verdict().drifted)
     return states
+
+
+def first_found(watcher: DriftMonitor, rows: Float, scores: Float) -> tuple[int, DriftVerdict]:
+    """The window with which a change was found, and what was said of it."""
+    earlier = watcher.reports
+    for i, (row, score) in enumerate(zip(rows, scores, strict=True)):
+        watcher.update(row, float(score))
+        if watcher.reports > earlier:
+            return i, watcher.verdict()
+    raise AssertionError("nothing was found")
 
 
 def turns(states: list[bool]) -> int:
@@ -79,20 +89,20 @@ def test_each_kind_of_change_is_found_and_laid_to_the_right_sensor(change: str) 
     watcher = monitor()
     rows, scores = world(2, 400)
     watch(watcher, rows[:100], scores[:100])
-    states = watch(watcher, CHANGES[change](rows[100:]), scores[100:])
-    assert states[-1]
-    assert turns(states) == 1
-    assert {finding.sensor for finding in watcher.verdict().findings} == {"s3"}
-    worst = watcher.verdict().findings[0]
-    assert watcher.verdict().score == pytest.approx(worst.statistic / worst.threshold)
+    found, verdict = first_found(watcher, CHANGES[change](rows[100:]), scores[100:])
+    assert verdict.drifted
+    assert {finding.sensor for finding in verdict.findings} == {"s3"}
+    worst = verdict.findings[0]
+    assert verdict.score == pytest.approx(worst.statistic / worst.threshold)
+    states = watch(watcher, CHANGES[change](rows[100 + found + 1 :]), scores[100 + found + 1 :])
+    assert (turns(states), watcher.reports, watcher.phase) == (2, 1, DriftPhase.SETTLED), "news once"
 
 
 def test_a_rising_score_alone_is_drift_and_a_falling_one_is_not() -> None:
     rows, scores = world(3, 400)
     rising, falling = monitor(), monitor()
-    assert watch(rising, rows, scores * 2.5)[-1]
-    assert {f.sensor for f in rising.verdict().findings} == {"score"}
-    assert not watch(falling, rows, scores / 10)[-1]
+    assert {f.sensor for f in first_found(rising, rows, scores * 2.5)[1].findings} == {"score"}
+    assert not any(watch(falling, rows, scores / 10))
 
 
 def test_it_says_drifted_once_and_recovered_once() -> None:
@@ -101,14 +111,15 @@ def test_it_says_drifted_once_and_recovered_once() -> None:
     rows[200:260] += 1.5
     states = watch(watcher, rows, scores)
     assert turns(states) == 2
-    assert not states[-1]
     assert not any(states[:200])
+    assert (watcher.phase, watcher.reports) == (DriftPhase.HOME, 1)
 
 
 def test_reset_begins_a_new_normal() -> None:
     watcher = monitor()
     rows, scores = world(5, 1000)
-    assert watch(watcher, rows[:300] + 2.0, scores[:300])[-1]
+    first_found(watcher, rows[:300] + 2.0, scores[:300])
+    assert watcher.is_away
     watcher.reset(fit_reference(rows[300:500] + 2.0, scores[300:500]))
     assert watcher.verdict().score == 0
     assert not any(watch(watcher, rows[500:] + 2.0, scores[500:]))
@@ -130,13 +141,14 @@ def test_a_sensor_that_delivers_nothing_is_told_as_missing_and_as_nothing_else()
     watcher = monitor()
     rows, scores = world(15, 1500)
     rows[100:1300, 5] = np.nan
-    states = watch(watcher, rows[:1300], scores[:1300])
-    assert 100 + 12 <= states.index(True) + 1 <= 100 + 12 + 8
-    (finding,) = watcher.verdict().findings
+    found, verdict = first_found(watcher, rows[:1300], scores[:1300])
+    assert 100 + 12 <= found + 1 <= 100 + 12 + 8
+    (finding,) = verdict.findings
     assert (finding.detector, finding.sensor, finding.threshold) == ("missing", "s5", 12)
-    assert finding.statistic > 1000
-    assert not watch(watcher, rows[1300:], scores[1300:])[-1], "it ends by itself"
-    assert turns(states) == 1
+    watch(watcher, rows[found + 1 : 1300], scores[found + 1 : 1300])
+    assert (watcher.phase, watcher.reports) == (DriftPhase.SETTLED, 1)
+    watch(watcher, rows[1300:], scores[1300:])
+    assert (watcher.phase, watcher.reports) == (DriftPhase.HOME, 1), "it ends by itself"
 
 
 def test_all_but_one_missing_sensor_is_still_watched() -> None:
@@ -144,11 +156,11 @@ def test_all_but_one_missing_sensor_is_still_watched() -> None:
     rows, scores = world(16, 600)
     rows[50:, 2] = np.nan
     rows[300:, 6] += 1.5
-    watch(watcher, rows, scores)
-    told = {(finding.detector, finding.sensor) for finding in watcher.verdict().findings}
-    assert ("missing", "s2") in told
-    assert ("mean up", "s6") in told
-    assert {sensor for _, sensor in told} == {"s2", "s6"}
+    found, first = first_found(watcher, rows, scores)
+    assert [(finding.detector, finding.sensor) for finding in first.findings] == [("missing", "s2")]
+    _, second = first_found(watcher, rows[found + 1 :], scores[found + 1 :])
+    assert second.is_further
+    assert {finding.sensor for finding in second.findings} == {"s6"}
 
 
 def test_values_that_flicker_are_no_finding() -> None:
@@ -162,22 +174,25 @@ def test_a_restart_in_the_middle_of_a_gap_takes_nothing_back() -> None:
     rows, scores = world(19, 300)
     rows[100:, 1] = np.nan
     before, after = monitor(), monitor()
-    assert watch(before, rows[:203], scores[:203])[-1]
+    watch(before, rows[:203], scores[:203])
     after.restore(before.state())
-    assert all(watch(after, rows[203:], scores[203:]))
-    assert [finding.detector for finding in after.verdict().findings] == ["missing"]
+    watch(after, rows[203:], scores[203:])
+    assert (before.phase, after.phase, after.reports) == (DriftPhase.SETTLED, DriftPhase.SETTLED, 1)
 
 
 def test_a_restart_goes_on_exactly_where_it_stopped() -> None:
-    rows, scores = world(7, 500)
-    rows[250:] += 0.4
-    through, before, after = monitor(), monitor(), monitor()
-    expected = watch(through, rows, scores)
-    watch(before, rows[:301], scores[:301])  # in the middle of a block
-    after.restore(before.state())
-    assert after.verdict() == before.verdict()
-    assert watch(after, rows[301:], scores[301:]) == expected[301:]
-    assert after.verdict() == through.verdict()
+    rows, scores = world(7, 900)
+    rows[250:600] += 0.8
+    rows[500:600] += 1.5
+    for cut in (301, 420, 533, 620):  # in the middle of a block: drifting, settled, changed, on the way back
+        through, before, after = monitor(), monitor(), monitor()
+        expected = watch(through, rows, scores)
+        watch(before, rows[:cut], scores[:cut])
+        after.restore(before.state())
+        assert (after.phase, after.reports) == (before.phase, before.reports)
+        assert watch(after, rows[cut:], scores[cut:]) == expected[cut:]
+        assert after.verdict() == through.verdict()
+        assert after.state() == through.state()
 
 
 def test_a_saved_state_stays_small() -> None:
@@ -218,9 +233,9 @@ def test_a_stuck_sensor_is_told_within_one_block_of_its_third_repetition() -> No
     watcher = monitor(run_length=1000.0)
     rows, scores = world(12, 200)
     rows[100:, 5] = rows[100, 5]
-    first = watch(watcher, rows, scores).index(True)
-    assert first - 100 + 1 <= 1 + 4 + 8
-    assert watcher.verdict().findings[0].detector in {"stuck", "spread down"}
+    found, verdict = first_found(watcher, rows, scores)
+    assert found - 100 + 1 <= 1 + 4 + 8
+    assert verdict.findings[0].detector in {"stuck", "spread down"}
 
 
 def test_the_monitor_looks_closer_while_something_builds_up() -> None:
@@ -231,9 +246,64 @@ def test_the_monitor_looks_closer_while_something_builds_up() -> None:
         coarse, close = monitor(closer_above=2.0), monitor()
         saved.append(watch(coarse, rows, scores).index(True) - watch(close, rows, scores).index(True))
     assert min(saved) >= 0
-    assert 1 <= float(np.mean(saved)) < 7  # blocks of two instead of eight: three windows on average
+    assert 1 <= float(np.mean(saved)) < 7  # blocks of four instead of eight: two windows on average
 
 
 def test_sensor_names_must_fit_the_reference() -> None:
     with pytest.raises(DriftStateError, match="1 sensor names for a reference of 8"):
         DriftMonitor(fit_reference(*world(0, 100)), sensors=("a",))
+
+
+def test_a_machine_that_never_recovers_says_how_far_it_is_and_what_changes_further() -> None:
+    watcher = monitor()
+    rows, scores = world(21, 3000)
+    rows[100:, 3] += 2.0
+    rows[1000:, 6] += 1.5
+    rows[2000:, 3] += 2.0
+    found, verdict = first_found(watcher, rows, scores)
+    assert (found < 150, verdict.is_further, verdict.severity) == (True, False, None)
+    told = []
+    for i in range(found + 1, 3000):
+        reports = watcher.reports
+        watcher.update(rows[i], float(scores[i]))
+        if watcher.reports > reports:
+            told.append((i, watcher.verdict()))
+        if i == 900:
+            assert watcher.verdict().severity == pytest.approx(2.0, abs=0.5)
+    (second, other), (third, same) = told
+    assert 1000 < second < 1060
+    assert {finding.sensor for finding in other.findings} == {"s6"}
+    assert 2000 < third < 2060
+    assert {finding.sensor for finding in same.findings} == {"s3"}
+    assert other.is_further
+    assert same.is_further
+    assert watcher.phase is DriftPhase.SETTLED
+    assert watcher.verdict().severity == pytest.approx(4.0, abs=0.6)
+
+
+def test_what_came_back_by_itself_is_no_news_another_time_but_further_is() -> None:
+    watcher = monitor()
+    rows, scores = world(22, 3000)
+    rows[200:500, 3] += 2.0
+    rows[1000:1300, 3] += 2.0
+    rows[2000:2300, 3] += 2.0
+    rows[2600:2900, 3] += 6.0
+    watch(watcher, rows[:2500], scores[:2500])
+    assert (watcher.reports, watcher.phase) == (1, DriftPhase.HOME)
+    watch(watcher, rows[2500:], scores[2500:])
+    assert watcher.reports == 2
+
+
+def test_shapes_name_the_sensor_that_differs_and_chance_explains_the_others() -> None:
+    watcher = monitor()
+    rows, scores = world(23, 800, rho=0.0)
+    rows[400:, 5] *= 0.3
+    watch(watcher, rows, scores)
+    shapes = watcher.shapes()
+    assert len(shapes) == SENSORS
+    assert shapes[0].sensor == "s5"
+    assert shapes[0].psi > 8 * shapes[0].psi_by_chance
+    assert shapes[0].ks > 2 * shapes[0].ks_by_chance
+    assert np.mean([each.psi / each.psi_by_chance for each in shapes[1:]]) == pytest.approx(1, abs=0.6)
+    assert np.mean([each.ks / each.ks_by_chance for each in shapes[1:]]) == pytest.approx(1, abs=0.4)
+    assert len(watcher.shapes(3)) == 3
