@@ -1,13 +1,15 @@
 """How much a sensor varies while its machine is healthy: the device's own estimate, shrunk towards the fleet's.
 
-    own      s², of n windows that are worth d + 1 independent ones
-    fleet    ln s² of the devices scatters more than their estimates are uncertain: that is how machines differ
-    shrunk   (d0·s0² + d·s²) / (d0 + d), d0 estimated from just that
+    own      ln s², of n windows that are worth d + 1 independent ones, uncertain by ψ′(d/2)
+    fleet    mean and variance t of ln s² over devices, beyond what the estimates' uncertainty explains: how machines differ
+    shrunk   w·own + (1 − w)·fleet, in the logarithm, w = t / (t + ψ′(d/2))
 
 Few windows, or machines that hardly differ, and the fleet's deviation rules; many windows, and the own. A sensor that has
-shown one value only (d = 0) takes the fleet's. Variances are in the sensor's own units, so that devices can be compared.
+shown one value only (d = 0) takes the fleet's. In the logarithm, because machines may differ by decades: an arithmetic mean
+would be the largest machine's. Variances are in the sensor's own units, so that devices can be compared.
 
-Source: G. K. Smyth, "Linear models and empirical Bayes methods", Stat. Appl. Genet. Mol. Biol. 3 (2004).
+Source: G. K. Smyth, "Linear models and empirical Bayes methods", Stat. Appl. Genet. Mol. Biol. 3 (2004), for the moments of ln s²;
+there the mean is arithmetic.
 """
 
 from __future__ import annotations
@@ -105,7 +107,10 @@ class ScaleSums:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScalePrior:
-    """What a fleet knows of each sensor: its `variance` (F,) and the `freedom` (F,) of that word; 0 where fewer than two knew."""
+    """What a fleet knows of each sensor: its `variance` (F,), the geometric mean over devices, and the `freedom` (F,) of that word.
+
+    The word is as uncertain, for one device, as an estimate of `freedom` degrees; 0 where fewer than two devices knew.
+    """
 
     variance: Floats
     freedom: Floats
@@ -118,7 +123,7 @@ class ScalePrior:
         scatter = np.maximum(sums.squares - n * mean * mean, 0.0) / np.maximum(sums.devices - 1.0, 1.0)
         between = scatter - sums.uncertainty / n
         freedom = np.clip(2.0 * inverse_trigamma(np.maximum(between, 1e-6)), *_FREEDOM)
-        variance = np.exp(mean + digamma(freedom / 2) - np.log(freedom / 2))
+        variance = np.exp(mean)
         is_known = sums.devices >= 2
         return cls(variance=np.where(is_known, variance, 0.0), freedom=np.where(is_known, freedom, 0.0))
 
@@ -127,10 +132,17 @@ def shrunk_std(evidence: ScaleEvidence, prior: ScalePrior | None) -> Floats:
     """The deviation (F,) to scale each sensor by, in its units; infinite where neither the device nor the fleet saw it move."""
     if prior is None:
         return np.where(evidence.freedom > 0, np.sqrt(evidence.variance), np.inf)
-    own = np.where(evidence.variance <= _CONSTANT_SHARE * prior.variance, 0.0, evidence.freedom)
-    total = own + prior.freedom
-    pooled = own * evidence.variance + prior.freedom * prior.variance
-    return np.where(total > 0, np.sqrt(pooled / np.where(total > 0, total, 1.0)), np.inf)
+    is_own = (evidence.freedom > 0) & (evidence.variance > _CONSTANT_SHARE * prior.variance)
+    is_known = prior.freedom > 0
+    between = trigamma(np.where(is_known, prior.freedom, 1.0) / 2)
+    error = trigamma(np.where(is_own, evidence.freedom, 1.0) / 2)
+    own_weight = np.where(is_own, np.where(is_known, between / (between + error), 1.0), 0.0)
+    own, fleet = (
+        np.log(np.where(mask, variance, 1.0))
+        for mask, variance in ((is_own, evidence.variance), (is_known, prior.variance))
+    )
+    shrunk = np.exp((own_weight * own + (1.0 - own_weight) * fleet) / 2)
+    return np.where(is_own | is_known, shrunk, np.inf)
 
 
 def with_fleet_scale(standardiser: Standardiser, prior: ScalePrior) -> Standardiser:

@@ -197,7 +197,7 @@ def test_a_device_is_not_judged_by_itself() -> None:
     scale = read_scale(summed(*ask(SCALE, None, None), 5))
     question, arrays = ask(COVARIANCE, scale, None)
     # The odd one of two, whose sensors do not follow each other.
-    rows, unit = odd = (np.random.default_rng(3).normal(size=(60, F)).astype(np.float32), FLEET[0][1])
+    rows, unit = odd = (np.random.default_rng(3).normal(size=(300, F)).astype(np.float32), FLEET[0][1])
     spread = read_spread(summed(question, arrays, 5, [odd, FLEET[1]]), F)
     others = read_spread(summed(question, arrays, 5, [FLEET[1]]), F)
     scaled = rescaled(rows, ScaleEvidence.of(rows, unit), unit, ScalePrior.of(scale))[0]
@@ -206,7 +206,7 @@ def test_a_device_is_not_judged_by_itself() -> None:
     with_itself = curve_parts(age_counts(scaled, SpreadPrior.of(spread), AlarmRules()))
 
     def distance(parts: dict[str, NDArray[np.float64]]) -> float:
-        return float(np.abs(counted["in_alarm_16"] - parts["in_alarm_16"]).sum())
+        return float(np.abs(counted["in_alarm_64"] - parts["in_alarm_64"]).sum())
 
     assert distance(expected) <= 1.0
     assert distance(with_itself) > 5.0
