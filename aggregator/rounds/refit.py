@@ -46,6 +46,7 @@ from protocol.questions import (
     ScaleQuestion,
     answer_layout,
 )
+from protocol.refit_sizes import MOST_MIXED_FEATURES
 
 __all__ = ["ask_next", "is_mixture", "prior_from", "record_of", "refits", "why_no_work"]
 
@@ -64,7 +65,12 @@ def refits(policy: FamilySettings, champion: ModelBundle) -> bool:
 
 def why_no_work(run: TrainingRun, policy: FamilySettings, champion: ModelBundle) -> str | None:
     """Why a run has nothing to do, or cannot do it; None where it has."""
-    release = champion.manifest.release
+    release, model = champion.manifest.release, champion.architecture
+    if policy.detector == "mixture" and not can_mix(model):
+        return (
+            f'detector = "mixture" is for dense autoencoders of up to {MOST_MIXED_FEATURES} features, {release} is a {model.kind} of'
+            f" {model.feature_count}; leave detector out"
+        )
     if is_mixture(policy, champion) and champion.prior is None and not refits(policy, champion):
         return (
             f'detector = "mixture" needs a prior; {release} has none, and a run makes one of exact sums only: leave privacy.noise and'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -26,11 +27,12 @@ from aggregator.privacy.settings import NoiseSettings, PrivacySettings
 from aggregator.rounds.admission import admit_prior_part, check_answer
 from aggregator.rounds.champion import read_champion
 from aggregator.rounds.privacy_plan import planned_questions
-from aggregator.rounds.refit import prior_from
+from aggregator.rounds.refit import prior_from, why_no_work
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.signing_gate import REQUIRED
 from aggregator.rounds.sum_policy import SecureSumSettings
 from edge_agent.learner.local_learner import LocalLearner
+from models.architecture import Architecture
 from models.bundles import ModelBundle
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
@@ -124,6 +126,15 @@ def test_a_run_of_no_rounds_that_could_make_no_prior_says_so(tmp_path: Path) -> 
     run = World(tmp_path, policy=changed(POLICY, rounds__count=0)).run()
     assert run.state is RunState.FAILED
     assert "a run of 0 rounds makes the fleet's prior anew, and pump/1 is not judged by one" in run.detail
+
+
+def test_a_model_that_no_prior_fits_is_not_taken_for_a_mixture_in_silence(tmp_path: Path) -> None:
+    champion = read_champion(first_bundle(), TRUSTED)
+    wide = replace(champion, architecture=Architecture(kind="dense-autoencoder", layers=(129, 8, 129)))
+    said = why_no_work(World(tmp_path).add_run(), MIXTURE, wide)
+    assert said is not None
+    assert "up to 128 features, pump/1 is a dense-autoencoder of 129; leave detector out" in said
+    assert why_no_work(World(tmp_path / "as it is").add_run(), MIXTURE, champion) is None
 
 
 @pytest.mark.parametrize("kind", QUESTIONS)
