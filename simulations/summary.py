@@ -78,7 +78,7 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
         (
             "loss on held-out windows, before → after",
             f"{_number(f.loss_champion)} → {_number(f.loss_candidate)}",
-            "federated evaluation; on another scale where a linear detector won",
+            "federated evaluation",
         ),
         (
             "int8 error against float",
