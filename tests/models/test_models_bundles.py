@@ -67,7 +67,7 @@ def test_golden_vectors_of_another_model_are_refused() -> None:
 
 def reference_of(sensors: int) -> dict[str, object]:
     edges = [[float(i) for i in range(9)]] * sensors
-    nothing = {"memory": [], "tails": [], "repeats": []}
+    nothing = {"memory": [], "tails": [], "repeats": [], "bins": []}
     return {"mean": [0.0] * sensors, "std": [1.0] * sensors, "edges": edges, **nothing}
 
 
