@@ -93,6 +93,7 @@ class NetworkJudge:
 class MixtureJudge:
     """A detector that was fitted on this device's rows.
 
+    `unheard` is a sentence for people where most values alone can open no alarm, else empty.
     Drift sees scores in multiples of the typical one: with every fit a score has another unit, and that is no drift.
     """
 
@@ -112,6 +113,7 @@ class MixtureJudge:
         self._per_unit = 1.0 / form.units[0]
         # An average of equal scores is that score.
         self._calm_below = promise.threshold * min(form.units) * self._per_typical
+        self.unheard = _unheard(detector)
 
     def judge(self, row: Float) -> tuple[float, float]:
         """See `Judge.judge`."""
@@ -129,6 +131,17 @@ class MixtureJudge:
     def blame(self, row: Float, missing: Bools | None) -> Float | None:
         """See `Judge.blame`."""
         return _measured(self.detector.blame(row), missing)
+
+
+def _unheard(detector: Detector) -> str:
+    """One sentence where most sensors alone cannot open an alarm, however far off they are; else empty."""
+    count, features = int(np.count_nonzero(detector.unheard)), len(detector.unheard)
+    if 2 * count <= features:
+        return ""
+    return (
+        f"{count} of {features} values could stay at the end of their scale, alone, and open no alarm: so few windows were learnt"
+        " for so small a budget; it gets better as they double, or with a larger [detection.budget]"
+    )
 
 
 def _measured(parts: Float, missing: Bools | None) -> Float:

@@ -12,8 +12,9 @@ under investigation, a person is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from models.detection.openings import AlarmRules
 from models.detection.poisson import poisson_interval
@@ -21,14 +22,16 @@ from models.detection.promise import Promise
 
 __all__ = ["KeptPromise", "Realised"]
 
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+
 
 class Realised(Struct, kw_only=True):
     """What came since a promise was made: judged `windows`, `alarms` as counted, windows `in_alarm`; `elapsed` of the horizon."""
 
-    windows: int = 0
-    alarms: int = 0
-    in_alarm: int = 0
-    elapsed: int = 0
+    windows: Count = 0
+    alarms: Count = 0
+    in_alarm: Count = 0
+    elapsed: Count = 0
 
     def note(self, alarm_windows: int, rules: AlarmRules) -> None:
         """One more judged window, and the windows of the alarm so far if it was in one: 1 if that opened, else 0."""

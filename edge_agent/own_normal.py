@@ -147,6 +147,8 @@ class OwnNormal:
             return (
                 "what was promised of false alarms held until the drift: mend the machine, or call it normal"
             )
+        if isinstance(self.judge, MixtureJudge) and (unheard := self.judge.unheard):
+            return unheard
         return ""
 
     def settle(self, release: RunningRelease) -> DriftVerdict | None:

@@ -63,6 +63,12 @@ class Detector:
         """What turns scores into the statistic, from nothing seen."""
         return self.form.make_time_scales()
 
+    @property
+    def unheard(self) -> NDArray[np.bool_]:
+        """Sensors (F,) that could stay at the end of their scale, all others at rest, and no alarm would open."""
+        reached = CLIP**2 * np.diag(self.form.matrix) / len(self.centre)
+        return np.asarray(reached <= self.promise.threshold * min(self.form.units))
+
     def blame(self, row: Float) -> Float:
         """How much each feature (F,) of a standardised window adds to its score, not negative."""
         z = self.scaled(row)

@@ -30,6 +30,7 @@ from protocol.grids import AGES, LEVELS
 
 __all__ = [
     "AGES",
+    "LARGEST_ALIKENESS",
     "LEVELS",
     "AlarmRules",
     "Curve",
@@ -48,7 +49,7 @@ _COUNTED: Final = 25
 """Openings that make a level trustworthy: their rate is known within a fifth."""
 _TAIL: Final = (0.3, 5.0)
 """Exponent of the tail before anything is seen, and how many openings that opinion is worth: scores of real machines have .15 to .6."""
-_LARGEST_ALIKENESS: Final = 25.0
+LARGEST_ALIKENESS: Final = 25.0
 """However alike devices were, the fleet's word is worth no more than as many openings of the device's own: it may be the odd one."""
 
 
@@ -191,13 +192,15 @@ class OpeningsSums:
 class Curve:
     """Openings and share of time in alarm to be expected per window at each level, (209,) each, both falling.
 
-    `windows` is what it was counted on; `alikeness` is how many own openings the fleet's word is worth.
+    `windows` is what the fleet counted on, `own_windows` what the device did; `alikeness` is how many own openings the fleet's
+    word is worth.
     """
 
     rate: Floats
     share: Floats
     windows: float
     alikeness: float
+    own_windows: float = 0.0
 
     @classmethod
     def of(cls, sums: Sequence[OpeningsSums] | OpeningsSums) -> Curve:
@@ -237,9 +240,14 @@ class Curve:
         return Curve(
             rate=posterior,
             share=np.minimum(self.share * posterior / rate, 1.0),
-            windows=self.windows + own.windows,
+            windows=self.windows,
             alikeness=self.alikeness,
+            own_windows=own.windows,
         )
+
+    def supported(self, rate: float) -> float:
+        """The windows behind a promise of `rate`: the device's own, and of the fleet's as many as its word is worth there."""
+        return self.own_windows + min(self.windows, self.alikeness / rate)
 
 
 def _alikeness(total: OpeningsSums, level: int) -> float:
@@ -250,4 +258,4 @@ def _alikeness(total: OpeningsSums, level: int) -> float:
     rate = float(total.openings[level]) / max(total.windows, 1.0)
     explained = rate * rate * total.windows
     extra = float(total.squares[level]) - explained - (total.devices - 1.0) * rate
-    return min(explained / extra, _LARGEST_ALIKENESS) if extra > 0 and explained > 0 else _LARGEST_ALIKENESS
+    return min(explained / extra, LARGEST_ALIKENESS) if extra > 0 and explained > 0 else LARGEST_ALIKENESS

@@ -23,7 +23,16 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.architecture import Architecture
-from models.detection.openings import AGES, LEVELS, AlarmRules, Curve, OpeningsSums, age_counts, age_of
+from models.detection.openings import (
+    AGES,
+    LARGEST_ALIKENESS,
+    LEVELS,
+    AlarmRules,
+    Curve,
+    OpeningsSums,
+    age_counts,
+    age_of,
+)
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums, shrunk_std
 from models.detection.spread import Spread, SpreadPrior, SpreadSums
 from models.errors import BundleContentError, InputError
@@ -39,6 +48,11 @@ _SMALLEST_RATE: Final = 1e-30
 _WIDEST_LOG: Final = 110.0
 """Of a variance; devices clip theirs to ±100 (`protocol.secure_answers`)."""
 _ROUNDED_ONE: Final = 1e-6
+_ROUNDED_CORRELATION: Final = 1e-2
+_WIDEST_WANDER: Final = 1.5 * (2 * CLIP) ** 2
+"""Half of three squared steps between the means of quarters, each from one end of the scale to the other."""
+_MOST_WINDOWS: Final = 1e6
+"""A device counts on some thousand windows. More than that would be a promise that is never called provisional."""
 _ROUNDED_EIGENVALUE: Final = -1e-2
 """Rounding to float16 moves an eigenvalue by less, and every expert's ridge is larger."""
 
@@ -188,36 +202,41 @@ def decode_prior(content: bytes) -> FleetPrior:
         or (freedom < 0).any()
         or (np.abs(log_variance) > _WIDEST_LOG).any()
         or not set(file.curves) <= set(AGES)
-        or not 0 <= file.between < np.inf
+        or not 0 <= file.between <= 1 + _ROUNDED_CORRELATION
     ):
         raise BundleContentError("a fleet's prior has counts or ages that cannot be; build the release again")
     spread = [
         _square(_unpack(content, "<f2", f * (f + 1) // 2, name), f)
         for name, content in (("correlation", file.correlation), ("wander", file.wander))
     ]
+    correlation, wander = spread
     if (
-        min(float(np.linalg.eigvalsh(one)[0] / max(np.trace(one) / f, 1.0)) for one in spread)
+        np.abs(np.diag(correlation) - 1.0).max() > _ROUNDED_CORRELATION
+        or np.diag(wander).max() > _WIDEST_WANDER
+        or min(float(np.linalg.eigvalsh(one)[0] / max(np.trace(one) / f, 1.0)) for one in spread)
         < _ROUNDED_EIGENVALUE
     ):
         raise BundleContentError("the correlations in a fleet's prior are none; build the release again")
-    curves = {age: _read_curve(curve) for age, curve in file.curves.items()}
+    curves = {age: _read_curve(curve, file.devices) for age, curve in file.curves.items()}
     return FleetPrior(
         devices=file.devices,
         scale=ScalePrior(variance=np.where(freedom > 0, np.exp(log_variance), 0.0), freedom=freedom),
-        spread=SpreadPrior(correlation=spread[0], wander=spread[1], between=file.between),
+        spread=SpreadPrior(correlation=correlation, wander=wander, between=file.between),
         curves=curves,
     )
 
 
-def _read_curve(file: _CurveFile) -> Curve:
+def _read_curve(file: _CurveFile, devices: int) -> Curve:
     rate = _unpack(file.rate, "<f4", len(LEVELS), "rate")
     share = _unpack(file.share, "<f4", len(LEVELS), "share")
     if (
-        not (0 < file.windows < np.inf and 0 < file.alikeness < np.inf)
+        not (0 < file.windows <= devices * _MOST_WINDOWS and 0 < file.alikeness <= LARGEST_ALIKENESS)
         or max(rate.max(), share.max()) > _ROUNDED_ONE
+        or max(np.diff(rate).max(), np.diff(share).max()) > _ROUNDED_ONE
     ):
         raise BundleContentError(
-            "a curve in a fleet's prior was counted on no windows, or opens more than once in each; build the release again"
+            "a curve in a fleet's prior was counted on windows that cannot be, opens more than once in each, or more often at a"
+            " higher level; build the release again"
         )
     return Curve(rate=np.exp(rate), share=np.exp(share), windows=file.windows, alikeness=file.alikeness)
 

@@ -65,13 +65,17 @@ class Promise(Struct, frozen=True, kw_only=True):
 
 
 def make_promise(curve: Curve, budget: AlarmBudget, *, fitted_on: int) -> Promise:
-    """The lowest level at which the budget of openings and of time in alarm is kept."""
+    """The lowest level at which the budget of openings and of time in alarm is kept; the highest of all where none keeps it."""
     is_kept = (curve.rate <= budget.rate) & (curve.share <= budget.windows_in_alarm * budget.rate)
     kept = np.flatnonzero(is_kept)
     return Promise(
         threshold=float(LEVELS[kept[0] if len(kept) else -1]),
         rate=budget.rate,
-        supported=_RULE_OF_THREE / max(curve.windows, 1.0),
+        supported=max(
+            _RULE_OF_THREE / max(curve.supported(budget.rate), 1.0),
+            float(curve.rate[-1]),
+            float(curve.share[-1]) / budget.windows_in_alarm,
+        ),
         horizon_windows=max(fitted_on // FOLDS, 1),
         fitted_on=fitted_on,
     )

@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 
 _CONSTANT_SHARE: Final = 1e-8
 """A variance below this share of the fleet's is a sensor that does not move here."""
+_ODD: Final = 6.0
+"""Deviations of its log variance from the fleet's that no machine of it has: of such a sensor the fleet knows nothing."""
 _FEWEST_BLOCKS: Final = 3
 _FREEDOM: Final = (0.5, 2000.0)
 """Bounds on d0: below, the fleet says nothing; above, machines do not differ."""
@@ -136,11 +138,12 @@ def shrunk_std(evidence: ScaleEvidence, prior: ScalePrior | None) -> Floats:
     is_known = prior.freedom > 0
     between = trigamma(np.where(is_known, prior.freedom, 1.0) / 2)
     error = trigamma(np.where(is_own, evidence.freedom, 1.0) / 2)
-    own_weight = np.where(is_own, np.where(is_known, between / (between + error), 1.0), 0.0)
     own, fleet = (
         np.log(np.where(mask, variance, 1.0))
         for mask, variance in ((is_own, evidence.variance), (is_known, prior.variance))
     )
+    is_odd = np.abs(own - fleet) > _ODD * np.sqrt(between + error)
+    own_weight = np.where(is_own, np.where(is_known & ~is_odd, between / (between + error), 1.0), 0.0)
     shrunk = np.exp((own_weight * own + (1.0 - own_weight) * fleet) / 2)
     return np.where(is_own | is_known, shrunk, np.inf)
 

@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 
 _AVERAGED: Final = (4, 16)
 _LEARNT_PER_AVERAGED: Final = 5
+_MOST: Final = 1e12
+"""No score comes near it: values end at eight deviations."""
 
 
 def averages_for(windows: int, *, shortest_event_windows: int = 2) -> tuple[int, ...]:
@@ -67,8 +69,8 @@ class TimeScales:
         self.resume((0.0, 0.0, *(self.typical for _ in self.averages)))
 
     def resume(self, state: tuple[float, ...]) -> None:
-        """Go on after a restart; of another number of scales, afresh."""
-        if len(state) != 2 + len(self.averages):
+        """Go on after a restart; of another number of scales, or from what no scores can have left, afresh."""
+        if len(state) != 2 + len(self.averages) or not all(0 <= part < _MOST for part in state):
             self.reset()
             return
         self._before, self._last, *self._means = state

@@ -6,6 +6,7 @@ in it go through the pipeline, window by window.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def test_what_the_data_cannot_support_is_said_before(tmp_path: Path, fleet: list
     assert promise.promise.is_provisional
     assert "provisional" in promise.text
     assert promise.horizon_left == 24
+
+
+def test_a_device_that_hears_no_sensor_alone_says_so(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path / "one", fleet[7], prior)
+    assert device.pipeline.problems() == []
+    deaf = {age: dataclasses.replace(c, rate=np.ones_like(c.rate)) for age, c in prior.curves.items()}
+    device = started(tmp_path / "two", fleet[7], dataclasses.replace(prior, curves=deaf))
+    assert any("6 of 6 values could stay" in problem for problem in device.pipeline.problems())
 
 
 def test_a_network_promises_nothing(tmp_path: Path, fleet: list[Machine]) -> None:

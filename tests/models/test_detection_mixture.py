@@ -8,7 +8,7 @@ import pytest
 from detection_fleets import machines
 from scipy import special
 
-from models.detection.detector import fit_detector
+from models.detection.detector import Detector, fit_detector
 from models.detection.experts import fit_form, held_out_statistics, rare_level
 from models.detection.int8_layer import Int8Layer
 from models.detection.openings import AlarmRules
@@ -62,6 +62,36 @@ def test_a_sensor_that_never_moved_takes_the_fleets_scale_and_one_that_nobody_sa
     taken = with_fleet_scale(scale, fleet)
     assert taken.unscaled == (1,)
     assert taken.apply(np.array([9.0, 9.0])).tolist() == pytest.approx([1.0, 0.0], rel=0.05)
+
+
+def test_a_machine_unlike_its_fleet_keeps_its_own_scale_however_alike_the_others_are() -> None:
+    rng = np.random.default_rng(7)
+    fleet = [ScaleEvidence.of(rng.normal(size=(600, 2)), np.ones(2)) for _ in range(8)]
+    sums = [ScaleSums.of(one) for one in fleet]
+    prior = ScalePrior.of(sum(sums[1:], sums[0]))
+    assert prior.freedom.min() > 300
+    rows = rng.normal(size=(600, 2))
+    odd = shrunk_std(ScaleEvidence.of(rows, np.array([1 / 30, 1.05])), prior)
+    assert odd[0] == pytest.approx(1 / 30)
+    assert 1.0 < odd[1] < 1.05, "what chance may make is shrunk as ever"
+    few = shrunk_std(ScaleEvidence.of(rows[:20], np.array([0.6, 1.5])), prior)
+    assert (np.abs(np.log(few)) < 0.1).all()
+
+
+def test_sensors_that_cannot_open_an_alarm_are_known() -> None:
+    rng = np.random.default_rng(8)
+    heard = fit_detector(rng.normal(size=(600, 4)), np.ones(4), None, AlarmBudget(), RULES)
+    assert not heard.unheard.any()
+    for detector, end in ((heard, 8.0), (unheard_detector(rng), 8.0)):
+        rows = np.tile(detector.centre, (60, 1))
+        rows[:, 1] += end * detector.divisor[1]
+        statistic = detector.make_time_scales().follow(detector.scores(rows))[-1]
+        assert detector.unheard[1] == (statistic <= detector.promise.threshold)
+
+
+def unheard_detector(rng: np.random.Generator) -> Detector:
+    rows = rng.standard_t(2, size=(24, 40))
+    return fit_detector((rows / rows.std(axis=0)).clip(-8, 8), np.ones(40), None, AlarmBudget(), RULES)
 
 
 def test_the_devices_share_grows_with_its_windows_and_with_how_much_machines_differ() -> None:
@@ -168,7 +198,10 @@ def _bytes(values: np.ndarray, kind: str) -> bytes:
         {"log_variance": _bytes(np.full(8, 500.0), "<f4")},
         {"scale_freedom": _bytes(np.full(8, -1.0), "<f4")},
         {"correlation": _bytes(np.full(36, -1.0), "<f2")},
+        {"correlation": _bytes(np.full(36, 30_000.0), "<f2")},
+        {"between": 2.0},
         {"wander": _bytes(np.full(36, np.nan), "<f2")},
+        {"wander": _bytes(np.full(36, 2000.0), "<f2")},
         {
             "curves": {
                 16: {
@@ -190,11 +223,22 @@ def test_a_prior_that_no_fleet_can_have_is_refused(prior: FleetPrior, spoil: dic
         )
 
 
-def test_a_curve_that_opens_more_than_once_a_window_is_refused(prior: FleetPrior) -> None:
+def test_a_curve_that_nobody_can_have_counted_is_refused(prior: FleetPrior) -> None:
     file = msgspec.msgpack.decode(encode_prior(prior), strict=False)
-    for change in ({"rate": _bytes(np.full(209, 0.1), "<f4")}, {"windows": 0.0}, {"alikeness": float("nan")}):
+    rising = _bytes(np.linspace(-9.0, -1.0, 209), "<f4")
+    for change in (
+        {"rate": _bytes(np.full(209, 0.1), "<f4")},
+        {"rate": rising},
+        {"share": rising},
+        {"windows": 0.0},
+        {"windows": 1e12},
+        {"alikeness": float("nan")},
+        {"alikeness": 1e6},
+    ):
         curves = {age: curve | change for age, curve in file["curves"].items()}
-        with pytest.raises(BundleContentError, match="no windows, or opens more than once"):
+        with pytest.raises(
+            BundleContentError, match="counted on windows that cannot be, opens more than once"
+        ):
             decode_prior(msgspec.msgpack.encode(file | {"curves": curves}))
 
 

@@ -63,6 +63,9 @@ def test_the_statistic_is_the_largest_of_all_scales_each_in_its_unit() -> None:
     resumed = TimeScales(units=units, averages=averages, typical=0.7)
     resumed.resume(scales.state)
     assert resumed.update(1.3) == scales.update(1.3)
+    for spoilt in ((0.0, 0.0, 1e300, 1e300), (0.0, -1.0, 1.0, 1.0), (1.0, 1.0)):
+        resumed.resume(spoilt)
+        assert resumed.state == (0.0, 0.0, 0.7, 0.7)
 
 
 def test_one_spike_is_no_anomaly_unless_one_window_matters() -> None:
@@ -172,6 +175,26 @@ def test_a_machine_at_rest_has_counted_nothing_and_is_not_promised_that_nothing_
     at_rest = Openings(openings=np.zeros(len(LEVELS)), in_alarm=np.zeros(len(LEVELS)), windows=5000.0)
     promise = make_promise(Curve.of(OpeningsSums.of(at_rest)), AlarmBudget(), fitted_on=5000)
     assert 1.0 < promise.threshold < 3.0
+
+
+def test_a_fleet_of_unlike_devices_supports_little_however_long_it_counted() -> None:
+    falling = LEVELS**-2.0 / 1000
+    alike, unlike = (
+        Curve(rate=falling, share=falling, windows=1e5, alikeness=a).with_own(
+            Openings(openings=np.zeros(len(LEVELS)), in_alarm=np.zeros(len(LEVELS)), windows=40.0)
+        )
+        for a in (25.0, 0.1)
+    )
+    assert not make_promise(alike, AlarmBudget(), fitted_on=40).is_provisional
+    assert make_promise(unlike, AlarmBudget(), fitted_on=40).supported == pytest.approx(3 / 140)
+
+
+def test_a_budget_that_is_kept_at_no_level_is_provisional() -> None:
+    for rate, share in ((1.0, 1.0), (2e-3, 2e-3), (1e-6, 1.0)):
+        at_all = np.ones(len(LEVELS))
+        curve = Curve(rate=rate * at_all, share=share * at_all, windows=1e5, alikeness=25.0)
+        promise = make_promise(curve, AlarmBudget(), fitted_on=1000)
+        assert (promise.threshold, promise.is_provisional) == (LEVELS[-1], True)
 
 
 def test_a_device_alone_has_a_promise_of_its_own_counts() -> None:
