@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-import numpy as np
 
 from aggregator.rounds.runs import Check
+from models.detection.openings import LEVELS
 from models.detection.prior import FleetPrior
 from models.detection.promise import AlarmBudget, make_promise
 
@@ -19,21 +19,28 @@ __all__ = ["check_prior", "only_warn", "with_promise"]
 
 
 def check_prior(prior: FleetPrior) -> Check:
-    """Whether the default budget can be kept at any level, and whether the windows that were counted on support it."""
+    """Whether the default budget, of openings and of time in alarm, is kept at any level, at each age, and supported by what was counted."""
     budget = AlarmBudget()
-    known = [curve for curve in prior.curves.values() if np.min(curve.rate) <= budget.rate]
+    promises = {age: make_promise(curve, budget, fitted_on=0) for age, curve in prior.curves.items()}
+    deaf = sorted(age for age, promise in promises.items() if promise.threshold >= LEVELS[-1])
+    kept = [promise for age, promise in promises.items() if age not in deaf]
     fewest = 3.0 / budget.rate
     said = f"the prior of {prior.devices} devices counts openings on {prior.most_windows:,} windows of the detectors that saw most"
-    if not known:
+    if not kept:
         said += ": at no level do they keep 1 alarm in 1,000 windows. Record more of healthy machines"
-    elif is_provisional := all(make_promise(curve, budget, fitted_on=0).is_provisional for curve in known):
+    elif deaf:
+        said += (
+            f"; detectors fitted on {', '.join(map(str, deaf))} windows keep 1 alarm in 1,000 windows at no level,"
+            " and such devices hear next to nothing. Record more of healthy machines"
+        )
+    elif all(promise.is_provisional for promise in kept):
         said += f"; 1 alarm in 1,000 windows is a promise from {fewest:,.0f} on, and provisional until devices have counted more"
     return Check(
         name="prior",
         value=float(prior.most_windows),
         limit=fewest,
-        is_passed=bool(known),
-        is_warning=bool(known) and is_provisional,
+        is_passed=bool(kept),
+        is_warning=bool(kept) and (bool(deaf) or all(promise.is_provisional for promise in kept)),
         reason=said,
     )
 

@@ -67,6 +67,11 @@ def test_a_promise_on_few_windows_is_said_and_one_that_no_level_keeps_is_refused
     assert (refused.is_passed, refused.is_warning) == (False, False)
     assert "at no level do they keep 1 alarm in 1,000 windows" in refused.reason
     assert not check_prior(replace(prior, curves={})).is_passed
+    always_open = {age: replace(curve, share=np.ones(209)) for age, curve in many.items()}
+    assert not check_prior(replace(prior, curves=always_open)).is_passed
+    young = check_prior(replace(prior, curves=many | {16: deaf[16]}))
+    assert (young.is_passed, young.is_warning) == (True, True)
+    assert "detectors fitted on 16 windows keep 1 alarm in 1,000 windows at no level" in young.reason
 
 
 def test_a_network_that_does_not_judge_refuses_nothing_and_is_told_of() -> None:
