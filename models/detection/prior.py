@@ -54,7 +54,7 @@ _WIDEST_WANDER: Final = 1.5 * (2 * CLIP) ** 2
 _MOST_WINDOWS: Final = 1e6
 """A device counts on some thousand windows. More than that would be a promise that is never called provisional."""
 _ROUNDED_EIGENVALUE: Final = -1e-2
-"""Rounding to float16 moves an eigenvalue by less, and every expert's ridge is larger."""
+"""Rounding to float16 moves an eigenvalue by less, in units of the mean one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,18 +205,14 @@ def decode_prior(content: bytes) -> FleetPrior:
         or not 0 <= file.between <= 1 + _ROUNDED_CORRELATION
     ):
         raise BundleContentError("a fleet's prior has counts or ages that cannot be; build the release again")
-    spread = [
-        _square(_unpack(content, "<f2", f * (f + 1) // 2, name), f)
-        for name, content in (("correlation", file.correlation), ("wander", file.wander))
-    ]
-    correlation, wander = spread
+    correlation = _square(_unpack(file.correlation, "<f2", f * (f + 1) // 2, "correlation"), f)
+    wander = _square(_unpack(file.wander, "<f2", f * (f + 1) // 2, "wander"), f)
     if (
         np.abs(np.diag(correlation) - 1.0).max() > _ROUNDED_CORRELATION
         or np.diag(wander).max() > _WIDEST_WANDER
-        or min(float(np.linalg.eigvalsh(one)[0] / max(np.trace(one) / f, 1.0)) for one in spread)
-        < _ROUNDED_EIGENVALUE
     ):
         raise BundleContentError("the correlations in a fleet's prior are none; build the release again")
+    correlation, wander = _without_rounding(correlation), _without_rounding(wander)
     curves = {age: _read_curve(curve, file.devices) for age, curve in file.curves.items()}
     return FleetPrior(
         devices=file.devices,
@@ -249,6 +245,18 @@ def _square(triangle: Floats, size: int) -> Floats:
     matrix = np.zeros((size, size))
     matrix[np.triu_indices(size)] = triangle
     return matrix + np.triu(matrix, 1).T
+
+
+def _without_rounding(matrix: Floats) -> Floats:
+    """The same without negative eigenvalues, which would be a direction in which to vary is healthy without end.
+
+    Raises:
+        BundleContentError: they are more than what float16 has made of none.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    if values[0] < _ROUNDED_EIGENVALUE * max(float(np.trace(matrix)) / len(matrix), 1.0):
+        raise BundleContentError("the correlations in a fleet's prior are none; build the release again")
+    return matrix if values[0] >= 0 else (vectors * np.maximum(values, 0.0)) @ vectors.T
 
 
 def _pack(values: NDArray[np.floating], kind: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -221,6 +223,20 @@ def test_a_prior_that_no_fleet_can_have_is_refused(prior: FleetPrior, spoil: dic
         decode_prior(
             msgspec.msgpack.encode(msgspec.msgpack.decode(encode_prior(prior), strict=False) | spoil)
         )
+
+
+def test_rounding_a_prior_makes_no_direction_in_which_windows_score_less_than_nothing(
+    prior: FleetPrior,
+) -> None:
+    rng = np.random.default_rng(9)
+    steps = rng.normal(size=(2, 8)) * 7
+    wide = replace(prior, spread=replace(prior.spread, wander=steps.T @ steps, between=0.0))
+    read = decode_prior(encode_prior(wide))
+    rounded = (steps.T @ steps).astype(np.float16).astype(np.float64)
+    assert np.linalg.eigvalsh(rounded)[0] < -0.02, "more than the ridge, for as far ahead as was learnt"
+    assert np.linalg.eigvalsh(read.spread.wander)[0] > -1e-9
+    form = fit_form(rng.normal(size=(60, 8)), read.spread)
+    assert np.linalg.eigvalsh(form.matrix)[0] > 0
 
 
 def test_a_curve_that_nobody_can_have_counted_is_refused(prior: FleetPrior) -> None:
