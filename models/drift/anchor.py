@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from models.drift.calibration import threshold
 from models.drift.cusum import CHARTS, MEANS, CusumCharts
-from models.drift.detectors import STATISTICS, STUCK
+from models.drift.detectors import DETECTORS, STATISTICS, STUCK
 from models.drift.limits import cuts
 from models.drift.reference import DriftReference
 
@@ -37,6 +37,8 @@ _STATISTIC_OF_CHART: Final = ("small shift", "small shift", "shift", "shift")
 _CEILING: Final = 1.5
 _SINKING: Final = 1.4
 """Of a threshold: a sum about the reference that has left its ceiling says that the level is on its way back."""
+
+_BITS: Final = 2 ** np.arange(len(DETECTORS), dtype=np.int16)
 
 Float = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -158,21 +160,21 @@ class Anchor:
         return {
             "level": self._level,
             "measured": np.array([self._measured], np.int16),
-            "muted": self.muted.astype(np.int16),
-            "moved": self._moved.astype(np.int16),
-            "farthest": self._farthest,
-            "longest": self._longest,
-            **self._charts.state(),
+            "muted": _packed(self.muted),
+            "moved": _packed(self._moved),
+            "farthest": self._farthest.astype(np.float32),
+            "longest": self._longest.astype(np.float32),
+            "sums": self._charts.statistic[MEANS],
         }
 
     def restore(self, state: dict[str, NDArray[np.floating]], wander: Doubles) -> None:
         """Continue from what `state` gave; `models.drift.state_file` has compared the shapes."""
         self._level = np.array(state["level"], np.float64)
         self._measured = int(state["measured"][0])
-        self.muted, self._moved = state["muted"] != 0, state["moved"] != 0
+        self.muted, self._moved = _unpacked(state["muted"]), _unpacked(state["moved"])
         self._farthest = np.array(state["farthest"], np.float64)
         self._longest = np.array(state["longest"], np.float64)
-        self._charts.restore(state)
+        self._charts.statistic[MEANS] = state["sums"]
         self._charts.allow(wander)
         self._cut = cuts(self._reference, wander)
 
@@ -183,3 +185,12 @@ class Anchor:
         self._farthest = np.where(back[0], 0.0, self._farthest)
         self._longest = np.where(back[STUCK, :-1], 0.0, self._longest)
         return found
+
+
+def _packed(flags: Flags) -> NDArray[np.int16]:
+    """Rows of flags (9, F + 1) as the bits of one number a column: a saved state must stay small."""
+    return (flags.T @ _BITS).astype(np.int16)
+
+
+def _unpacked(numbers: NDArray[np.floating]) -> Flags:
+    return np.asarray((numbers.astype(np.int16)[None] & _BITS[:, None]) != 0)

@@ -197,7 +197,7 @@ class Detectors:
     def _put_up_with(self, wander: Doubles) -> None:
         self.wander = wander
         self._charts.allow(wander)
-        self._scores.cut = cuts(self._reference, wander)
+        self._scores.set_cut(cuts(self._reference, wander))
         # A level that comes and goes takes spread and shape with it.
         is_elsewhere = wander >= self._measured_wander + _MORE_WANDER
         self._inverse[_SPREAD_AND_SHAPE, is_elsewhere] = 0.0

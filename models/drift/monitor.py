@@ -2,7 +2,7 @@
 
 ::
 
-    update(x, score) ─► 8 windows, or 4 where something builds up ─► charts, stuck ──┐
+    update(x, score) ─► 8 windows, or 6 where something builds up ─► charts, stuck ──┐
                      └─► 16 windows ─► histogram ─────────────────────────────────────┴► max statistic ÷ threshold
 
     HOME ── ≥ 1: "drifted" ──► DRIFTING ── 64 windows later ──► SETTLED, elsewhere: `models.drift.anchor`
@@ -70,7 +70,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     recovered_below: float = 0.7
     recover_windows: int = 25
     block: int = 8
-    closer_block: int = 4
+    closer_block: int = 6
     closer_above: float = 0.6
     threshold_factor: float = 1.0
 
@@ -260,13 +260,15 @@ class DriftMonitor:
             self._filled = self._watched = 0
         self._windows += fresh
         score = self._look(rows)
-        settings = self._settings
-        # Once it is drift there is nothing to be quick about.
-        is_close = settings.closer_above <= score < 1.0 and not self.drifted
-        self._due = min(
-            self._filled + (settings.closer_block if is_close else settings.block), _COUNTED_TOGETHER
-        )
+        self._due = min(self._filled + self._block(score), _COUNTED_TOGETHER)
         self._turn(rows, score)
+
+    def _block(self, score: float) -> int:
+        """Windows until the next look. Once the machine is away there is nothing to be quick about."""
+        settings = self._settings
+        if self.is_away:
+            return _COUNTED_TOGETHER
+        return settings.closer_block if settings.closer_above <= score < 1.0 else settings.block
 
     def _look(self, rows: NDArray[np.float32]) -> float:
         """The largest ratio that is news after these windows (k, F + 1), which the detectors have seen."""

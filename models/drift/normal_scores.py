@@ -53,7 +53,6 @@ class NormalScores:
         moments: mean and standard deviation of each, shapes (C,): deviations instead of scores by rank.
 
     Attributes:
-        cut: as given; may be set anew.
         cells: bin of every value of the rows last seen (k, C), as an index into all 10·C bins.
     """
 
@@ -74,8 +73,12 @@ class NormalScores:
             lines = np.repeat(np.column_stack([-mean / std, 1 / std])[:, None], BINS, axis=1)
         self._offsets, self._slopes = lines.astype(np.float32).transpose(2, 0, 1).reshape(2, -1)
         self._lane = BINS * np.arange(len(columns))
-        self.cut = np.full(len(columns), LARGEST_SCORE, np.float32) if cut is None else cut
+        self.set_cut(np.full(len(columns), LARGEST_SCORE, np.float32) if cut is None else cut)
         self.cells = np.empty((0, len(columns)), np.intp)
+
+    def set_cut(self, cut: Float) -> None:
+        """From the next window on, scores end at ± this, shape (C,)."""
+        self._highest, self._lowest = cut, -cut
 
     def __call__(self, rows: Float) -> Float:
         """Scores (k, C) of k finite rows (k, C)."""
@@ -84,8 +87,8 @@ class NormalScores:
         z = self._slopes.take(self.cells)
         z *= rows
         z += self._offsets.take(self.cells)
-        np.minimum(z, self.cut, out=z)
-        np.maximum(z, -self.cut, out=z)
+        np.minimum(z, self._highest, out=z)
+        np.maximum(z, self._lowest, out=z)
         return z
 
 

@@ -129,7 +129,7 @@ def test_the_published_settings() -> None:
         recovered_below=0.7,
         recover_windows=25,
         block=8,
-        closer_block=4,
+        closer_block=6,
         closer_above=0.6,
         threshold_factor=1.0,
     )
