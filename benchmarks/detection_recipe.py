@@ -130,10 +130,12 @@ def windows_to_alarm(scores: Rows, threshold: float, recipe: Recipe) -> int:
 
 
 def drift_score(reference_rows: Rows, reference_scores: Rows, rows: Rows, scores: Rows) -> float:
-    monitor = DriftMonitor(fit_reference(reference_rows, reference_scores), DriftSettings())
+    """The largest over all windows: once a machine has settled elsewhere that is no news any more."""
+    monitor, largest = DriftMonitor(fit_reference(reference_rows, reference_scores), DriftSettings()), 0.0
     for row, s in zip(rows, scores, strict=True):
         monitor.update(row, float(s))
-    return monitor.verdict().score
+        largest = max(largest, monitor.verdict().score)
+    return largest
 
 
 class Device:

@@ -110,8 +110,9 @@ class OwnNormal:
         return self.is_drifted and not self._memory.remembered.is_drift_accepted
 
     def drift_score(self) -> float:
-        """Largest statistic ÷ threshold over all detectors; 0 without a reference."""
-        return self._drift.verdict().score if self._drift is not None else 0.0
+        """Largest statistic ÷ threshold over all detectors, and at least 1 until the machine is back; 0 without a reference."""
+        score = self._drift.verdict().score if self._drift is not None else 0.0
+        return max(score, 1.0) if self.is_drifted else score
 
     @property
     def drift_severity(self) -> float | None:

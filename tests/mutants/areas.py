@@ -74,6 +74,7 @@ AREAS = (
             "tests/models/test_detection_drift.py",
             "tests/models/test_detection_monitor.py",
             "tests/models/test_detection_thresholds.py",
+            "tests/models/test_drift_bins.py",
             "tests/models/test_drift_replay.py",
             "tests/models/test_drift_golden.py",
             "tests/models/test_drift_labels.py",
