@@ -78,6 +78,8 @@ class Anchor:
         ceiling = np.zeros((len(CHARTS), len(memory)))
         ceiling[MEANS] = _CEILING * self.thresholds
         nothing = np.zeros(len(memory))
+        # The charts allow for a level of so few windows already: half of that is what a wander is allowed for.
+        self._doubt = 0.75 * memory / MEASURED_WINDOWS**0.5
         self._charts = CusumCharts(
             memory=memory, fitted_on=independent, wander=nothing, swing=nothing, ceiling=ceiling
         )
@@ -113,7 +115,7 @@ class Anchor:
         self._level[:] = 0.0
         self._measured = 0
         self._charts.reset()
-        self._charts.allow(wander)
+        self._charts.allow(np.maximum(wander - self._doubt, 0.0))
         self._cut = cuts(self._reference, wander)
 
     def measure(self, rows: Float) -> None:
@@ -175,7 +177,7 @@ class Anchor:
         self._farthest = np.array(state["farthest"], np.float64)
         self._longest = np.array(state["longest"], np.float64)
         self._charts.statistic[MEANS] = state["sums"]
-        self._charts.allow(wander)
+        self._charts.allow(np.maximum(wander - self._doubt, 0.0))
         self._cut = cuts(self._reference, wander)
 
     def _come_home(self, back: Flags) -> Homecoming:

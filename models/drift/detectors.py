@@ -50,8 +50,8 @@ _CEILING: Final = 1.5
 _UNMEASURED_STUCK_WINDOWS: Final = 12
 
 _MORE_WANDER: Final = 0.5
-_WANDER_MARGIN: Final = 1.5
-"""What came back by itself may go as far again, and half as far more, or half a deviation."""
+_WANDER_MARGIN: Final = 2.0
+"""What came back by itself may go twice as far another time, or half a deviation further."""
 _WIDER: Final = 0.25
 """What is added to the other columns' wander: the machine was quieter in its reference than it is."""
 
