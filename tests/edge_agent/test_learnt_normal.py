@@ -298,6 +298,23 @@ def test_drift_that_passes_by_itself_leaves_only_its_own_windows_aside(device: D
     assert (device.pipeline.set_aside_windows, len(device.buffer)) == (waiting, kept + 20)
 
 
+def test_status_says_where_a_machine_has_settled_and_which_sensors_are_unlike_the_reference(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.watch(healthy(150))
+    world.watch(healthy(300, 3) + np.array([0, 0, 0, 2, 0, 0], np.float32))
+    world.now_s += 11
+    world.turn()
+    status = world.status()
+    assert status.health.drift_score == 1.0, "at least, until it is back"
+    assert status.drift_shapes[0].sensor == "feature-3"
+    print_status(status, world._wall())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "settled" in shown
+    assert "deviations" in shown
+    assert "PSI" in shown
+
+
 def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(world: World) -> None:
     world.watch(healthy(150))
     world.watch(healthy(200, 3) + 1.0)

@@ -24,7 +24,7 @@ from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord, EventRange, HealthRecord, InstallRecord
 from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep, Kind
-from protocol.messages.payloads import Ack, Birth, BootAck, Death, DriftReport, InstallReport
+from protocol.messages.payloads import Ack, Birth, BootAck, Death, DriftReport, InstallReport, SensorShape
 
 
 @pytest.fixture
@@ -87,8 +87,14 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
         active_release="motor/2",
     )  # fmt: skip - one line of fields
     drifted = DriftReport(
-        release="motor/1", state=DriftState.DRIFTED, drift_score=1.7, observed_at_s=5.0, windows=9
-    )
+        release="motor/1",
+        state=DriftState.SETTLED,
+        drift_score=1.7,
+        observed_at_s=5.0,
+        windows=9,
+        severity=2.5,
+        shapes=(SensorShape(sensor="rms_0", psi=0.9, psi_by_chance=0.05, ks=0.3, ks_by_chance=0.05),),
+    )  # fmt: skip - as above
     result = store.store(
         [
             machine.arrival(Birth(agent_version="0.1.0", hardware="rpi5", family="motor", release="motor/1")),
@@ -103,7 +109,10 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
         stored = session.scalars(select(Anomaly)).one()
         assert (stored.window, stored.window_shape) == (b"\0\0\x80?" * 6, [3, 2])
         assert session.scalars(select(HealthRecord)).one().anomaly_rate == 0.25
-        assert session.scalars(select(DriftRecord)).one().drift_score == 1.7
+        told = session.scalars(select(DriftRecord)).one()
+        assert (told.state, told.drift_score, told.severity) == ("settled", 1.7, 2.5)
+        assert told.shapes is not None
+        assert told.shapes[0]["psi_by_chance"] == 0.05
         assert session.scalars(select(InstallRecord)).one().status == "SUCCEEDED"
     row = device(database)
     assert (row.online, row.release, row.hardware, row.drifted) == (True, "motor/2", "rpi5", True)
