@@ -15,6 +15,7 @@ import msgspec
 
 from aggregator.release_keys import read_private_key
 from models.bundles import PRIOR_FILE
+from models.detection.openings import LARGEST_ALIKENESS
 from models.detection.prior import decode_prior, encode_prior
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.manifest import Provenance
@@ -23,9 +24,6 @@ __all__ = ["harmful_release"]
 
 HARM: Final = 0.02
 """The threshold is multiplied by this; a device may correct it by a factor of two at most."""
-
-CERTAIN: Final = 1e6
-"""Openings that the careless prior's word is worth: no device has counted as many."""
 
 
 def harmful_release(good: bytes, *, version: int, signing_key: Path, now: float) -> bytes:
@@ -51,7 +49,7 @@ def _careless(content: bytes) -> bytes:
     """A prior by which the lowest threshold there is keeps any budget, however much a device has counted itself."""
     prior = decode_prior(content)
     never = {
-        age: replace(curve, rate=0 * curve.rate, share=0 * curve.share, alikeness=CERTAIN)
+        age: replace(curve, rate=0 * curve.rate, share=0 * curve.share, alikeness=LARGEST_ALIKENESS)
         for age, curve in prior.curves.items()
     }
     return encode_prior(replace(prior, curves=never))
