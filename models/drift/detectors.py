@@ -72,6 +72,7 @@ class Detectors:
     Attributes:
         ratios: statistic ÷ threshold (9, F + 1): the rows of `DETECTORS` as of the last `watch`, `fill` and `count`.
         thresholds: (9, F + 1); infinite where a detector does not watch a column.
+        is_any_missing: did a sensor lack a value in the last windows that `fill` was shown?
     """
 
     def __init__(
@@ -120,6 +121,8 @@ class Detectors:
         self._histogram = EwmaHistogram(columns[:-1])
         self._checks = SensorChecks(np.asarray(reference.std))
         self._calm_values = _calm_values(reference)
+        self.is_any_missing = False
+        self._seen: list[NDArray[np.intp]] = []
 
     @property
     def histograms(self) -> Doubles:
@@ -131,17 +134,13 @@ class Detectors:
         """Windows in a row that each sensor (F,) repeats itself."""
         return self._checks.stuck
 
-    @property
-    def is_any_missing(self) -> bool:
-        """Did a sensor lack a value in the last windows that `fill` was shown?"""
-        return bool(self.ratios[_MISSING].any())
-
     def fill(self, rows: Float, windows: int) -> None:
         """Count what is missing (NaN) in k windows (k, F + 1), which follow `windows` earlier ones, and fill it in place."""
         values = rows[:, :-1]
         gaps = ~np.isfinite(values)
         self._checks.watch_gaps(gaps)
         self.ratios[_MISSING, :-1] = self._checks.missing * self._inverse[_MISSING, :-1]
+        self.is_any_missing = bool(self._checks.missing.any())
         # Steps of seven visit all ten, far ones after each other, so that no chart of a mean adds them up.
         turn = 7 * (windows + np.arange(len(rows))) % BINS
         np.copyto(values, self._calm_values[turn], where=gaps)
@@ -149,14 +148,19 @@ class Detectors:
     def watch(self, rows: Float) -> None:
         """Show the charts and the stuck check k windows (k, F + 1) in order; the last column is ln score."""
         self._charts.update(self._scores(rows))
+        self._seen.append(self._scores.cells)
         np.multiply(self._charts.statistic, self._per_chart, out=self._chart_ratios)
         if self._checks.watch_repeats(rows[:, :-1]):
             self._compare_stuck()
 
     def count(self, rows: Float) -> None:
-        """Show the histograms k windows (k, F + 1) in order."""
-        self._scores(rows)
-        self._histogram.update(self._scores.cells[:, :-1])
+        """Show the histogram k windows (k, F + 1) in order: all those that `watch` has seen since the last time."""
+        cells = np.concatenate(self._seen) if self._seen else self._scores.cells[:0]
+        self._seen.clear()
+        if len(cells) != len(rows):  # after a restart some are known as rows alone
+            self._scores(rows)
+            cells = self._scores.cells
+        self._histogram.update(cells[:, :-1])
         self._compare_counted()
 
     def allow(self, shifts: Doubles, runs: Doubles) -> None:
@@ -192,6 +196,8 @@ class Detectors:
         self._scores(np.append(self._checks.previous, np.float32(0.0))[None])
         self._compare_stuck()
         self.ratios[_MISSING, :-1] = 0.0
+        self.is_any_missing = False
+        self._seen.clear()
         self._compare_counted()
 
     def _put_up_with(self, wander: Doubles) -> None:
