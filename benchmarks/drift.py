@@ -235,10 +235,12 @@ def report_promise(*, is_quick: bool) -> None:
         tell(f"share of time in drift: {whole}", share, "share", bound=bound, ratio=share / bound)
         tell(f"share of time away from the reference: {whole}", found.away / found.windows, "share")
         for shift, (hits, tries) in sorted(found.power.items()):
+            if not tries:  # lives too short to be shifted
+                continue
             floor = {"bound": 0.8} if shift == SHIFT_STDS else {}
             tell(
                 f"shift of {shift:g} deviations found within {WITHIN} windows: {whole}",
-                hits / max(tries, 1),
+                hits / tries,
                 "share",
                 tries=tries,
                 **floor,

@@ -48,7 +48,7 @@ PLANS: Final = (
     ("smd", "recorded", 1),
     ("cmapss", "recorded", 1),
 )
-_TRIES: Final = 10
+_TRIES: Final = {"skab": 80, "pronostia": 10, "smd": 10, "cmapss": 1}
 _SEEDS_OF_POWER: Final = 2
 _BEFORE_SHIFT: Final = 300
 _SHORTEST_LIFE: Final = 1400
@@ -95,7 +95,7 @@ def measure_promise(folder: Path, name: str, order: str, *, seeds: int) -> Outco
                 away += monitor.is_away
             windows, reports = windows + len(watched.rows), reports + monitor.reports
             # A life too short to be watched before and after says nothing of power.
-            tries = _TRIES if len(watched.rows) > WITHIN + 50 and seed < _SEEDS_OF_POWER else 0
+            tries = _TRIES[name] if len(watched.rows) > WITHIN + 50 and seed < _SEEDS_OF_POWER else 0
             for shift, (hits, of) in power.items():
                 found = count_found(watched, tries=tries, shift=shift, rng=rng)
                 power[shift] = (hits + found, of + tries)
