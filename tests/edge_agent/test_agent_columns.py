@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_world import NAMES, healthy, make_bundle, running_agent, write_device
-from test_agent_process import health_of_status
+from agent_world import NAMES, health_of_status, healthy, make_bundle, running_agent, write_device
 from waiting import wait_until
 
 from edge_agent.commands.application import check_config, recommission

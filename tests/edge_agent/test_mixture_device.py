@@ -26,7 +26,6 @@ from edge_agent.kept_promise import Realised
 from edge_agent.settings import DetectionSettings
 from models.detection.detector import fit_detector
 from models.detection.openings import AlarmRules, count_openings
-from models.detection.poisson import poisson_interval
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
 from models.int8_model import Int8Model
@@ -440,14 +439,3 @@ def test_windows_that_a_person_calls_normal_are_learnt_at_once(
         )
         < 0.2
     )
-
-
-# --- the interval -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 7, 60, 1000, 30_000])
-def test_the_poisson_interval_is_exact(count: int) -> None:
-    chi2 = pytest.importorskip("scipy.stats").chi2
-    low, high = poisson_interval(count)
-    assert low == pytest.approx(chi2.ppf(0.025, 2 * count) / 2 if count else 0.0, rel=1e-8)
-    assert high == pytest.approx(chi2.ppf(0.975, 2 * count + 2) / 2, rel=1e-8)
