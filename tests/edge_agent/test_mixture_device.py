@@ -26,6 +26,7 @@ from edge_agent.kept_promise import Realised
 from edge_agent.settings import DetectionSettings
 from models.detection.detector import fit_detector
 from models.detection.openings import AlarmRules, count_openings
+from models.detection.poisson import poisson_interval
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
 from models.int8_model import Int8Model
