@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_agent.judges import Judge, MixtureJudge, NetworkJudge
 from edge_agent.settings import DetectionSettings
-from models.detection.detector import fit_detector
+from models.detection.detector import FEWEST_ROWS, fit_detector
 from models.detection.prior import FleetPrior
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.replay import fit_calibrated_reference
@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 Float = NDArray[np.float32]
 Scores = NDArray[np.float64]
-
-FEWEST_ROWS: Final = 20
-"""Fewer cannot fill the ten bins of a drift reference, nor make a detector."""
 
 MOST_ROWS: Final = 4096
 """The newest that a detector is fitted on: .25 s of one core at 46 sensors here, and no window is judged meanwhile."""
@@ -142,7 +139,7 @@ def _calm(scores: Scores, highest: float) -> NDArray[np.bool_]:
 
 
 def fit_monitor(sensors: SensorView, fit: Fit, settings: DriftSettings) -> DriftMonitor | None:
-    """A drift monitor whose normal are the calm rows of a fit; None where they are too few."""
+    """A drift monitor whose normal are the calm rows of a fit; None where they are too few to fill its ten bins."""
     rows, scores = fit.rows[fit.is_calm], fit.scores[fit.is_calm]
     if len(rows) < FEWEST_ROWS:
         return None

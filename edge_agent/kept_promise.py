@@ -1,6 +1,6 @@
 """Whether a promise about false alarms is kept: what was promised, and what came of it on this machine.
 
-Counted as `models.detection.openings` counts: an opening, and one more for every hour of 60 windows that an alarm goes on.
+Counted as `models.detection.openings` counts: an opening, and one more for each 60 windows that an alarm goes on.
 A true alarm counts as well: only a person can tell them apart, and a device that silenced itself for having seen
 faults would be of no use.
 

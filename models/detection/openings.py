@@ -5,7 +5,7 @@
     own       ─► (a + C) / (a/A + N):  a from how much devices differ in what they counted
 
 The curve contains what no quantile does: autocorrelation, the time scales, how alarms open and close. An alarm that stays
-open counts once more for every hour of 60 windows, and its windows count as time in alarm: a budget of openings alone would
+open counts once more for each 60 windows, and its windows count as time in alarm: a budget of openings alone would
 be kept best by an alarm that never closes.
 
 Devices of the same age are counted together: how often a detector that learnt from 120 windows errs is asked of
@@ -59,7 +59,7 @@ class AlarmRules(Struct, frozen=True, kw_only=True):
     closes_after_windows: int = 5
     closes_below_share: float = 0.9
     again_after_windows: int = 60
-    """An alarm that goes on is told of, and counted, once more after as many windows."""
+    """An alarm that goes on counts once more after as many windows; it is told of once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -25,11 +25,11 @@ class AlarmBudget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How many false alarms a healthy machine may raise, and the shortest event that must not be missed."""
 
     alarms_per_1000_windows: Annotated[float, Meta(gt=0, le=100)] = 1.0
-    """Openings; an alarm that goes on counts again every 60 windows."""
+    """Openings; an alarm that goes on counts once more for each 60 windows."""
     windows_in_alarm: Annotated[float, Meta(ge=1, le=1000)] = 5.0
     """Time that a false alarm may last on average; with it, the share of time in alarm."""
-    shortest_event_windows: Annotated[int, Meta(ge=1, le=100)] = 2
-    """1: a single window counts, and nothing is averaged. 2 or more: one window alone is a spike."""
+    shortest_event_windows: Annotated[int, Meta(ge=1, le=2)] = 2
+    """1: a single window counts, and nothing is averaged. 2: one window alone is a spike; what lasts longer is seen as well."""
 
     @property
     def rate(self) -> float:

@@ -76,7 +76,7 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "detection.sight_probes_per_minute": (2.5, 60.0),
     "detection.budget.alarms_per_1000_windows": (0.01, 100),
     "detection.budget.windows_in_alarm": (1, 1000),
-    "detection.budget.shortest_event_windows": (1, 100),
+    "detection.budget.shortest_event_windows": (1, 2),
     "inference.delegate": ("gpu", "edgetpu"),
     "inference.library": ("a.so", "/b.so"),
     "outbox.maximum_bytes": (65_536, 70_000),
