@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from models.detection.experts import FOLDS, fit_form, held_out_statistics
 from models.detection.spread import SpreadPrior
+from models.detection.sums import Sums, total
 from models.detection.time_scales import averages_for
-from models.errors import LayoutError
 from protocol.grids import AGES, LEVELS
 
 __all__ = [
@@ -63,20 +63,12 @@ class AlarmRules(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Openings:
+class Openings(Sums):
     """Counts of one stretch of windows at each level: `openings` (209,), `in_alarm` (209,), and `windows` in all."""
 
     openings: Floats
     in_alarm: Floats
     windows: float
-
-    def __add__(self, other: Openings) -> Openings:
-        """Of both stretches."""
-        return Openings(
-            openings=self.openings + other.openings,
-            in_alarm=self.in_alarm + other.in_alarm,
-            windows=self.windows + other.windows,
-        )
 
 
 def count_openings(
@@ -142,8 +134,7 @@ def age_counts(
 
 
 def _counted(stretches: Sequence[Floats], rules: AlarmRules) -> Openings:
-    counts = [count_openings(stretch, rules) for stretch in stretches]
-    return sum(counts[1:], counts[0])
+    return total([count_openings(stretch, rules) for stretch in stretches])
 
 
 def age_of(windows: int) -> int | None:
@@ -153,7 +144,7 @@ def age_of(windows: int) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OpeningsSums:
+class OpeningsSums(Sums):
     """What `devices` of one age add up over all their `windows`: counts (209,), and C²/N (209,), which tells how much devices differ."""
 
     devices: float
@@ -173,20 +164,6 @@ class OpeningsSums:
             squares=counts.openings**2 / max(counts.windows, 1.0),
         )
 
-    def __add__(self, other: OpeningsSums) -> OpeningsSums:
-        """Of both together; raises LayoutError for other levels."""
-        if self.openings.shape != other.openings.shape:
-            raise LayoutError(
-                f"curves add up over the same levels, got {len(self.openings)} and {len(other.openings)}"
-            )
-        return OpeningsSums(
-            devices=self.devices + other.devices,
-            windows=self.windows + other.windows,
-            openings=self.openings + other.openings,
-            in_alarm=self.in_alarm + other.in_alarm,
-            squares=self.squares + other.squares,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
@@ -203,23 +180,22 @@ class Curve:
     own_windows: float = 0.0
 
     @classmethod
-    def of(cls, sums: Sequence[OpeningsSums] | OpeningsSums) -> Curve:
+    def of(cls, sums: OpeningsSums) -> Curve:
         """What follows from the sum over devices of one age, over at least one window."""
-        total = sums if isinstance(sums, OpeningsSums) else sum(sums[1:], sums[0])
-        windows = max(total.windows, 1.0)
+        windows = max(sums.windows, 1.0)
         if (
-            not total.openings.any()
+            not sums.openings.any()
         ):  # nothing moved: no opinion on levels that healthy windows are expected to reach
             certain = np.where(LEVELS <= 1.0, windows, 0.0)
-            total = replace(total, openings=certain, in_alarm=certain)
-        rate = np.maximum.accumulate(total.openings[::-1] / windows)[::-1]
-        share = np.maximum.accumulate(total.in_alarm[::-1] / windows)[::-1]
-        counted = np.flatnonzero(total.openings >= min(_COUNTED, total.openings.max()))
+            sums = replace(sums, openings=certain, in_alarm=certain)
+        rate = np.maximum.accumulate(sums.openings[::-1] / windows)[::-1]
+        share = np.maximum.accumulate(sums.in_alarm[::-1] / windows)[::-1]
+        counted = np.flatnonzero(sums.openings >= min(_COUNTED, sums.openings.max()))
         last = int(counted[-1])
-        seen = float(total.openings[last])
+        seen = float(sums.openings[last])
         step = float(np.log(LEVELS[1] / LEVELS[0]))
         opinion, worth = _TAIL
-        excess = (total.openings[last + 1 :].sum() + seen / 2) * step
+        excess = (sums.openings[last + 1 :].sum() + seen / 2) * step
         exponent = (excess + worth * opinion) / (seen + worth)
         beyond = np.arange(len(LEVELS)) > last
         tail = (LEVELS / LEVELS[last]) ** (-1.0 / exponent)
@@ -227,7 +203,7 @@ class Curve:
             rate=np.where(beyond, max(float(rate[last]), 1e-12) * tail, rate),
             share=np.where(beyond, max(float(share[last]), 1e-12) * tail, share),
             windows=windows,
-            alikeness=_alikeness(total, last),
+            alikeness=_alikeness(sums, last),
         )
 
     def with_own(self, own: Openings | None) -> Curve:
@@ -250,12 +226,12 @@ class Curve:
         return self.own_windows + min(self.windows, self.alikeness / rate)
 
 
-def _alikeness(total: OpeningsSums, level: int) -> float:
+def _alikeness(sums: OpeningsSums, level: int) -> float:
     """Shape a of the gamma distribution that devices' rates come from, by moments: large where all devices open alike.
 
     E Σ (C − mN)²/N = D·m + m²·ΣN/a, of which one device's worth goes into estimating m.
     """
-    rate = float(total.openings[level]) / max(total.windows, 1.0)
-    explained = rate * rate * total.windows
-    extra = float(total.squares[level]) - explained - (total.devices - 1.0) * rate
+    rate = float(sums.openings[level]) / max(sums.windows, 1.0)
+    explained = rate * rate * sums.windows
+    extra = float(sums.squares[level]) - explained - (sums.devices - 1.0) * rate
     return min(explained / extra, LARGEST_ALIKENESS) if extra > 0 and explained > 0 else LARGEST_ALIKENESS

@@ -35,6 +35,7 @@ from models.detection.openings import (
 )
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums, shrunk_std
 from models.detection.spread import Spread, SpreadPrior, SpreadSums
+from models.detection.sums import total
 from models.errors import BundleContentError, InputError
 from models.standardiser import CLIP
 from protocol.refit_sizes import MOST_MIXED_FEATURES
@@ -121,13 +122,13 @@ def fleet_prior(
         raise InputError("a prior needs the healthy windows of at least one device, got none")
     evidence = [ScaleEvidence.of(rows, unit) for rows, unit in fleet]
     scale_sums = [ScaleSums.of(one) for one in evidence]
-    scale = ScalePrior.of(sum(scale_sums[1:], scale_sums[0]))
+    scale = ScalePrior.of(total(scale_sums))
     scaled = [rescaled(rows, one, unit, scale)[0] for (rows, unit), one in zip(fleet, evidence, strict=True)]
     spread_sums = [SpreadSums.of(Spread.of(rows)) for rows in scaled]
-    total = sum(spread_sums[1:], spread_sums[0])
+    everybody = total(spread_sums)
     by_age: dict[int, list[OpeningsSums]] = {}
     for rows, own in zip(scaled, spread_sums, strict=True):
-        others = SpreadPrior.of(total - own) if len(fleet) > 1 else None
+        others = SpreadPrior.of(everybody - own) if len(fleet) > 1 else None
         for age, counts in age_counts(
             rows, others, rules, shortest_event_windows=shortest_event_windows
         ).items():
@@ -135,8 +136,8 @@ def fleet_prior(
     return FleetPrior(
         devices=len(fleet),
         scale=scale,
-        spread=SpreadPrior.of(total),
-        curves={age: Curve.of(sums) for age, sums in by_age.items()},
+        spread=SpreadPrior.of(everybody),
+        curves={age: Curve.of(total(sums)) for age, sums in by_age.items()},
     )
 
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from models.detection.special import digamma, inverse_trigamma, trigamma
-from models.errors import LayoutError
+from models.detection.sums import Sums
 from models.standardiser import Standardiser
 
 __all__ = ["ScaleEvidence", "ScalePrior", "ScaleSums", "memory", "shrunk_std", "with_fleet_scale"]
@@ -75,7 +75,7 @@ class ScaleEvidence:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ScaleSums:
+class ScaleSums(Sums):
     """What devices add up, each (F,): devices that know, their corrected log variances, the squares, and their uncertainty."""
 
     devices: Floats
@@ -92,19 +92,6 @@ class ScaleSums:
         parts = (np.ones(len(half)), logs, logs * logs, trigamma(half))
         devices, logs, squares, uncertainty = (np.where(known, part, 0.0) for part in parts)
         return cls(devices=devices, logs=logs, squares=squares, uncertainty=uncertainty)
-
-    def __add__(self, other: ScaleSums) -> ScaleSums:
-        """Of both together; raises LayoutError for other numbers of sensors."""
-        if self.logs.shape != other.logs.shape:
-            raise LayoutError(
-                f"scales add up over the same sensors, got {len(self.logs)} and {len(other.logs)}"
-            )
-        return ScaleSums(
-            devices=self.devices + other.devices,
-            logs=self.logs + other.logs,
-            squares=self.squares + other.squares,
-            uncertainty=self.uncertainty + other.uncertainty,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detection.scale import memory
-from models.errors import InputError, LayoutError
+from models.detection.sums import Sums
+from models.errors import InputError
 
 __all__ = ["Mixed", "Spread", "SpreadPrior", "SpreadSums", "mixed"]
 
@@ -62,7 +63,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SpreadSums:
+class SpreadSums(Sums):
     """What devices add up: their number, correlations and wanders (F, F), mean squares of the correlations, and errors."""
 
     devices: float
@@ -80,30 +81,6 @@ class SpreadSums:
             wander=spread.wander,
             squares=float(np.square(spread.correlation).mean()),
             error=spread.error,
-        )
-
-    def __add__(self, other: SpreadSums) -> SpreadSums:
-        """Of both together; raises LayoutError for other numbers of sensors."""
-        if self.correlation.shape != other.correlation.shape:
-            raise LayoutError(
-                f"correlations add up over the same sensors, got {self.correlation.shape} and {other.correlation.shape}"
-            )
-        return SpreadSums(
-            devices=self.devices + other.devices,
-            correlation=self.correlation + other.correlation,
-            wander=self.wander + other.wander,
-            squares=self.squares + other.squares,
-            error=self.error + other.error,
-        )
-
-    def __sub__(self, other: SpreadSums) -> SpreadSums:
-        """Of all but `other`, which is part of these sums: a device that calibrates leaves itself out."""
-        return SpreadSums(
-            devices=self.devices - other.devices,
-            correlation=self.correlation - other.correlation,
-            wander=self.wander - other.wander,
-            squares=self.squares - other.squares,
-            error=self.error - other.error,
         )
 
 

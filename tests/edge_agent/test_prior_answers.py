@@ -24,6 +24,7 @@ from models.detection.prior import rescaled
 from models.detection.promise import AlarmBudget, make_promise
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums
 from models.detection.spread import Spread, SpreadPrior, SpreadSums
+from models.detection.sums import total
 from models.standardiser import fit_standardiser
 from protocol.errors import QuestionError
 from protocol.questions import (
@@ -110,7 +111,7 @@ def test_the_prior_of_masked_words_is_the_prior_of_the_numbers(cohort: int) -> N
     """Against sums that never were words; each question is asked with what came of the encoded sum before."""
     evidence = [ScaleEvidence.of(*device) for device in FLEET]
     scale = read_scale(summed(*ask(SCALE, None, None), cohort))
-    expected = ScalePrior.of(sum((ScaleSums.of(e) for e in evidence[1:]), ScaleSums.of(evidence[0])))
+    expected = ScalePrior.of(total([ScaleSums.of(e) for e in evidence]))
     prior = ScalePrior.of(scale)
     np.testing.assert_allclose(prior.variance, expected.variance, rtol=1e-3)
     np.testing.assert_allclose(prior.freedom, expected.freedom, rtol=1e-2)
@@ -118,8 +119,8 @@ def test_the_prior_of_masked_words_is_the_prior_of_the_numbers(cohort: int) -> N
     spread = read_spread(summed(*ask(COVARIANCE, scale, None), cohort), F)
     rows = [rescaled(x, e, unit, expected)[0] for (x, unit), e in zip(FLEET, evidence, strict=True)]
     parts = [SpreadSums.of(Spread.of(x)) for x in rows]
-    total = sum(parts[1:], parts[0])
-    of_words, of_numbers = SpreadPrior.of(spread), SpreadPrior.of(total)
+    everybody = total(parts)
+    of_words, of_numbers = SpreadPrior.of(spread), SpreadPrior.of(everybody)
     np.testing.assert_allclose(of_words.correlation, of_numbers.correlation, atol=1e-4)
     np.testing.assert_allclose(of_words.wander, of_numbers.wander, atol=6e-3 if cohort > 5 else 1e-4)
     assert of_words.between == pytest.approx(of_numbers.between, rel=5e-3)
@@ -128,11 +129,10 @@ def test_the_prior_of_masked_words_is_the_prior_of_the_numbers(cohort: int) -> N
     counted = read_curve(summed(*ask(CURVE, scale, spread), cohort))
     for age, found in counted.items():
         alone = [
-            age_counts(x, SpreadPrior.of(total - own), AlarmRules())[age]
+            age_counts(x, SpreadPrior.of(everybody - own), AlarmRules())[age]
             for x, own in zip(rows, parts, strict=True)
         ]
-        sums = [OpeningsSums.of(one) for one in alone]
-        want = Curve.of(sums)
+        want = Curve.of(total([OpeningsSums.of(one) for one in alone]))
         got = Curve.of(found)
         np.testing.assert_allclose(got.rate, want.rate, rtol=1e-6)
         np.testing.assert_allclose(got.share, want.share, rtol=1e-6)

@@ -24,6 +24,7 @@ from models.detection.openings import (
 )
 from models.detection.prior import fleet_prior
 from models.detection.promise import AlarmBudget, make_promise
+from models.detection.sums import total
 from models.detection.time_scales import TimeScales, averages_for, on_time_scales
 from models.thresholds import AlarmState, Closed, Opened
 
@@ -133,7 +134,7 @@ def test_alike_devices_are_believed_and_unlike_ones_are_asked_for_their_own_coun
             )
             for c in counts
         ]
-        return Curve.of(parts)
+        return Curve.of(total(parts))
 
     alike, unlike = sums([10.0, 11.0, 9.0, 10.0]), sums([0.0, 40.0, 0.0, 0.0])
     assert alike.alikeness == 25.0
@@ -216,7 +217,7 @@ def test_time_in_alarm_has_a_budget_of_its_own() -> None:
     """An alarm that never closes opens once; it must not pass for a kept budget."""
     statistics = np.concatenate([np.full(30, 0.5), np.full(970, 2.0)])
     counts = count_openings(statistics, RULES)
-    curve = Curve.of([OpeningsSums.of(counts)] * 40)
+    curve = Curve.of(total([OpeningsSums.of(counts)] * 40))
     threshold = make_promise(curve, AlarmBudget(alarms_per_1000_windows=20.0), fitted_on=1000).threshold
     assert threshold > 2.0
 
