@@ -19,7 +19,8 @@ from models.detection.promise import AlarmBudget
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums, shrunk_std, with_fleet_scale
 from models.detection.special import digamma, inverse_trigamma, trigamma
 from models.detection.spread import Spread, SpreadPrior, SpreadSums, mixed
-from models.errors import BundleContentError, InputError
+from models.detection.sums import total
+from models.errors import BundleContentError, InputError, LayoutError
 from models.standardiser import fit_standardiser
 
 RULES = AlarmRules()
@@ -106,6 +107,16 @@ def test_the_devices_share_grows_with_its_windows_and_with_how_much_machines_dif
 
     assert weight(60, 0.3) < weight(600, 0.3) < weight(6000, 0.3)
     assert weight(600, 0.05) < weight(600, 1.0)
+
+
+def test_parts_of_other_sensors_do_not_add_up() -> None:
+    def part(sensors: int) -> ScaleSums:
+        return ScaleSums.of(ScaleEvidence(variance=np.ones(sensors), freedom=np.full(sensors, 9.0)))
+
+    assert total([part(2), part(2), part(2)]).devices.tolist() == [3.0, 3.0]
+    assert (total([part(2), part(2)]) - part(2)).devices.tolist() == [1.0, 1.0]
+    with pytest.raises(LayoutError, match=r"ScaleSums.*shapes \(2,\) and \(3,\)"):
+        part(2) + part(3)
 
 
 def test_what_wanders_anyway_counts_less() -> None:
