@@ -25,3 +25,12 @@ MAX_MANIFEST_BYTES: Final = 256 * 1024
 
 MAX_BUNDLE_FILES: Final = 16
 """Files in one bundle; format 1 has at most seven."""
+
+MAX_INTEGER: Final = (1 << 53) - 1
+"""Any integer of a message: what every JSON reader keeps exactly (RFC 8259, section 6), and any database holds."""
+
+MAX_RANGES: Final = 2000
+"""Ranges in one acknowledgement: each takes at most 45 bytes of JSON, so that they stay well under a payload."""
+
+MAX_REFUSED: Final = 256
+"""Refused events in one acknowledgement: with a reason of 200 characters each they fit beside the ranges."""

@@ -29,9 +29,6 @@ from protocol.topics import UPLINK_KINDS, parse_device_topic
 
 __all__ = ["Accepted", "Arrival", "Refusal", "RefusalReason", "judge"]
 
-MAXIMUM_SEQUENCE: Final = (1 << 62) - 1
-"""What a signed 64-bit column holds with room for a successor."""
-
 
 class RefusalReason(StrEnum):
     """Why a message was dropped; a label of the metrics."""
@@ -161,8 +158,4 @@ def _check_sequence(event: Event, kind: Kind) -> None:
     if event.sequence == 0 and kind is not Kind.DEATH:
         raise MalformedMessageError(
             f"a {kind.value} message has sequence 0, which only a last will may; count from 1"
-        )
-    if event.sequence > MAXIMUM_SEQUENCE:
-        raise MalformedMessageError(
-            f"sequence {event.sequence} is beyond any real stream ({MAXIMUM_SEQUENCE}); count from 1"
         )

@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from fleet.ingest.sequences import merge
+from protocol.limits import MAX_RANGES
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck
 
 __all__ = ["Outgoing"]
-
-RANGES_PER_ACK: Final = 2000
-"""A range takes at most ~45 bytes of JSON; 2000 stay well under the payload limit of 128 KB."""
 
 PendingRanges = dict[str, tuple[tuple[int, int], ...]]
 
@@ -70,7 +67,7 @@ class Outgoing:
 
 def _ack_messages(boots: PendingRanges) -> Iterable[Ack]:
     entries: list[BootAck] = []
-    room = RANGES_PER_ACK
+    room = MAX_RANGES
     for boot_id, ranges in boots.items():
         start = 0
         while start < len(ranges):
@@ -79,6 +76,6 @@ def _ack_messages(boots: PendingRanges) -> Iterable[Ack]:
             start, room = start + len(part), room - len(part)
             if room == 0:
                 yield Ack(boots=tuple(entries))
-                entries, room = [], RANGES_PER_ACK
+                entries, room = [], MAX_RANGES
     if entries:
         yield Ack(boots=tuple(entries))

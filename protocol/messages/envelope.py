@@ -3,7 +3,7 @@
 The event id is ``device/boot/sequence``: storing an event twice is seen, a gap is seen. `encode` is deterministic
 (field order of the structs), which the golden vectors of the tests hold fast.
 
-Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec; extension attributes `bootid` and `sequence`.
+Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec; extension attributes `bootid`, `bootnumber`, `sequence`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from protocol.errors import MalformedMessageError, MessageTooLargeError, UnknownVersionError
-from protocol.limits import MAX_NESTING_DEPTH, MAX_PAYLOAD_BYTES
+from protocol.limits import MAX_INTEGER, MAX_NESTING_DEPTH, MAX_PAYLOAD_BYTES
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import (
     Ack,
@@ -35,6 +35,9 @@ from protocol.messages.payloads import (
 __all__ = ["Event", "decode", "encode", "kind_of"]
 
 VERSION: Final = 1
+LATEST_S: Final = 253_402_300_799.0
+"""The last second of the year 9999, which is where ISO 8601 ends; a clock beyond either end counts as being there."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 PAYLOAD_OF: Final[dict[Kind, type[Payload]]] = {
     Kind.BIRTH: Birth,
     Kind.DEATH: Death,
@@ -62,6 +65,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         source: the device id, or ``fleet`` / ``aggregator``.
         boot_id: random per start of the sender; sequences count from 1 within it (0: a last will).
+        boot_number: which start of the sender that is, so that (boot_number, sequence) is the order of its events; 0: not told.
         sequence: position in the sender's stream of this boot.
         time: when the sender made the message, Unix seconds.
         data: the payload struct; its type decides the kind.
@@ -72,6 +76,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     time: float
     data: Payload
+    boot_number: int = 0
 
     @property
     def id(self) -> str:
@@ -87,8 +92,9 @@ class _Wire(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     datacontenttype: str = "application/json"
     bootid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    sequence: Annotated[int, msgspec.Meta(ge=0)]
+    sequence: Count
     data: msgspec.Raw
+    bootnumber: Count | msgspec.UnsetType = msgspec.UNSET
 
 
 _encoder: Final = msgspec.json.Encoder()
@@ -117,10 +123,11 @@ def encode(event: Event) -> bytes:
         id=event.id,
         source=event.source,
         type=f"dev.fedge.{kind.value}.v{VERSION}",
-        time=datetime.fromtimestamp(event.time, UTC),
+        time=datetime.fromtimestamp(min(max(event.time, 0.0), LATEST_S), UTC),
         bootid=event.boot_id,
         sequence=event.sequence,
         data=msgspec.Raw(data),
+        bootnumber=event.boot_number or msgspec.UNSET,
     )
     payload = _encoder.encode(wire)
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -161,7 +168,12 @@ def decode(payload: bytes, expected: Kind | None = None) -> Event:
             f"time {wire.time.isoformat()!r} has no zone; expected e.g. 2026-01-31T12:00:00Z"
         )
     event = Event(
-        source=wire.source, boot_id=wire.bootid, sequence=wire.sequence, time=wire.time.timestamp(), data=data
+        source=wire.source,
+        boot_id=wire.bootid,
+        sequence=wire.sequence,
+        time=wire.time.timestamp(),
+        data=data,
+        boot_number=wire.bootnumber or 0,
     )
     if wire.id != event.id:
         raise MalformedMessageError(f"id {wire.id[:200]!r} is not source/bootid/sequence ({event.id!r})")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from protocol.limits import MAX_INTEGER, MAX_RANGES, MAX_REFUSED
 from protocol.messages.kinds import (
     AgentState,
     ClosedReason,
@@ -33,12 +34,14 @@ __all__ = [
     "InstallReport",
     "NormalAcceptance",
     "Payload",
+    "RefusedEvent",
     "SensorShape",
     "TrainingInvitation",
 ]
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Positive = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 Rate = Annotated[float, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=2000)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -92,7 +95,7 @@ class AnomalyClosed(Struct, frozen=True, kw_only=True):
     release: Name
     observed_at_s: float
     lasted_s: Annotated[float, Meta(ge=0)]
-    windows: Annotated[int, Meta(ge=1)]
+    windows: Positive
     windows_over: Count
     peak_score: float
     reason: ClosedReason = ClosedReason.CALM
@@ -237,10 +240,10 @@ class DesiredState(Struct, frozen=True, kw_only=True):
 
     execution: Name
     release: Name
-    counter: Annotated[int, Meta(ge=1)]
+    counter: Positive
     bundle_path: Annotated[str, Meta(pattern="^/v1/", max_length=300)]
     bundle_sha256: Sha256
-    bundle_bytes: Annotated[int, Meta(ge=1)]
+    bundle_bytes: Positive
 
 
 class NormalAcceptance(Struct, frozen=True, kw_only=True):
@@ -249,7 +252,7 @@ class NormalAcceptance(Struct, frozen=True, kw_only=True):
     Retained; `counter` only ever grows, so that a second delivery changes nothing.
     """
 
-    counter: Annotated[int, Meta(ge=1)]
+    counter: Positive
     until_s: float
 
 
@@ -257,13 +260,22 @@ class BootAck(Struct, frozen=True, kw_only=True):
     """Ranges [first, last] (both included) of sequences of one boot that the fleet has stored durably."""
 
     boot_id: Name
-    ranges: tuple[tuple[int, int], ...]
+    ranges: Annotated[tuple[tuple[Positive, Positive], ...], Meta(max_length=MAX_RANGES)]
 
 
-class Ack(Struct, frozen=True, kw_only=True):
-    """The fleet has these events on disk; the device may forget them."""
+class RefusedEvent(Struct, frozen=True, kw_only=True):
+    """An event that the fleet cannot take for what it claims to be, and never will; it is kept there as a dead letter."""
+
+    boot_id: Name
+    sequence: Positive
+    reason: Annotated[str, Meta(max_length=200)]
+
+
+class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fleet has these events on disk, the refused ones as dead letters; the device may forget them all."""
 
     boots: tuple[BootAck, ...]
+    refused: Annotated[tuple[RefusedEvent, ...], Meta(max_length=MAX_REFUSED)] = ()
 
 
 class TrainingInvitation(Struct, frozen=True, kw_only=True):

@@ -26,13 +26,13 @@ from fleet.ingest.store import BatchResult, EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
-from fleet.mqtt.outgoing import RANGES_PER_ACK, Outgoing
+from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import Settings, load_fleet_settings
 from fleet.storage.access_tables import AuditEntry, ClaimToken
 from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Device
 from fleet.storage.schema import METADATA
-from protocol.limits import MAX_PAYLOAD_BYTES
+from protocol.limits import MAX_PAYLOAD_BYTES, MAX_RANGES
 from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck
@@ -228,7 +228,7 @@ def test_waiting_acknowledgements_of_a_device_merge_and_fit_a_payload() -> None:
         assert outgoing.take_acks() == {"a": (Ack(boots=(BootAck(boot_id="b", ranges=((1, 6), (9, 9))),)),)}
         assert outgoing.take_acks() == {}
         big = 10**17
-        ranges = tuple((big + 2 * n, big + 2 * n) for n in range(3 * RANGES_PER_ACK + 1))
+        ranges = tuple((big + 2 * n, big + 2 * n) for n in range(3 * MAX_RANGES + 1))
         outgoing.acknowledge({"a": Ack(boots=(BootAck(boot_id="b" * 64, ranges=ranges),))})
         messages = outgoing.take_acks()["a"]
         assert tuple(r for m in messages for boot in m.boots for r in boot.ranges) == ranges

@@ -29,7 +29,7 @@ from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID, Grid
 from protocol.manifest import FeatureSpec, Manifest, ModelSpec, ThresholdSpec
 from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, AnomalyEvent, Birth
+from protocol.messages.payloads import Ack, AnomalyEvent, Birth, BootAck
 from protocol.names import check_name, release_id, split_release_id
 from protocol.secure_sum.device_rules import DevicePolicy
 from protocol.secure_sum.messages import MAX_BYTES
@@ -86,6 +86,26 @@ def test_no_number_that_json_cannot_say_leaves_in_any_depth(bad: float) -> None:
     ):
         with pytest.raises(MalformedMessageError, match="birth message holds NaN or infinity"):
             encode(Event(source="d", boot_id="b", sequence=1, time=0.0, data=data))
+
+
+@pytest.mark.parametrize("too_large", [1 << 53, 1 << 62, 1 << 63, 1 << 64, 10**300])
+def test_no_integer_of_a_message_is_larger_than_json_readers_keep(too_large: int) -> None:
+    event = Event(source="d", boot_id="b", boot_number=33, sequence=77, time=0.0, data=_ranges(11, 12))
+    text = encode(event).decode()
+    assert decode(text.encode()) == event
+    for fine in ("11", "12", "33", "77"):
+        with pytest.raises(MalformedMessageError):
+            decode(text.replace(fine, str(too_large)).encode())
+
+
+def _ranges(first: int, last: int) -> Ack:
+    return Ack(boots=(BootAck(boot_id="b", ranges=((first, last),)),))
+
+
+@pytest.mark.parametrize("clock_s", [-1e18, -1.0, 1e12, 1e300])
+def test_a_clock_beyond_all_calendars_keeps_no_event_from_being_told(clock_s: float) -> None:
+    event = Event(source="d", boot_id="b", sequence=1, time=clock_s, data=Ack(boots=()))
+    assert decode(encode(event)).time == (0.0 if clock_s < 0 else 253_402_300_799.0)
 
 
 def test_our_topics_have_five_levels_and_the_narrowest_broker_takes_seven() -> None:

@@ -118,6 +118,12 @@ def wire_of(kind: Kind) -> dict[str, object]:
     return json.loads(encode(event_with(EXAMPLES[kind])))
 
 
+def test_an_event_says_which_start_of_its_device_it_is_of_and_an_older_agent_does_not() -> None:
+    told = Event(source="d01", boot_id="b1", boot_number=4, sequence=7, time=0.0, data=EXAMPLES[Kind.DEATH])
+    assert decode(encode(told)) == told
+    assert decode(encode(event_with(EXAMPLES[Kind.DEATH]))).boot_number == 0
+
+
 def test_every_kind_has_a_payload_and_an_example() -> None:
     assert set(PAYLOAD_OF) == set(Kind) == set(EXAMPLES)
 
