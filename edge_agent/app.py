@@ -48,6 +48,7 @@ from edge_agent.sources.factory import open_source
 from edge_agent.sources.port import Source
 from edge_agent.status import load_counters
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
+from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth
@@ -126,10 +127,11 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     outdated = set_outdated_aside(paths, source.spec)
     stores = open_stores(paths, source.spec, settings.buffer)
     stack.callback(stores.close)
-    outbox = Outbox.open(paths.outbox, settings.outbox, now_s=time.time())
+    clock = TrustedClock(paths.clock)
+    outbox = Outbox.open(paths.outbox, settings.outbox, now_s=clock.wall_s())
     stack.callback(outbox.close)
     waking = threading.Event()
-    link = _link(settings, identity, enrolled, waking.set)
+    link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
     poll = _desired_poll(settings, fleet, link, waking.set, stack)
@@ -139,7 +141,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         memory=DetectionMemory(paths, source.spec),
         stores=stores,
         clock=time.perf_counter,
-        wall=time.time,
+        wall=clock.wall_s,
         open_model=choice.open,
     )
     if outdated:
@@ -154,8 +156,8 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         ),
         draw=random.random,
     )
-    stack.callback(lambda: learner.close(time.time()))
-    clocks = Clocks(monotonic=time.monotonic, wall=time.time, wait=lambda s: _wait(waking, s))
+    stack.callback(lambda: learner.close(clock.wall_s()))
+    clocks = Clocks(monotonic=time.monotonic, wall=clock.wall_s, wait=lambda s: _wait(waking, s))
     telemetry = Telemetry(identity, outbox, link, counters, polled=poll.take if poll else lambda: None)
     reporter = StatusReporter(
         settings,
@@ -226,7 +228,7 @@ def _fleet_client(settings: Settings, device: str) -> FleetClient | None:
 
 
 def _link(
-    settings: Settings, identity: Identity, enrolled: Enrolled, wake: Callable[[], None]
+    settings: Settings, identity: Identity, enrolled: Enrolled, wake: Callable[[], None], now_s: float
 ) -> MqttLink | None:
     if settings.mqtt is None:
         return None
@@ -234,7 +236,7 @@ def _link(
         settings.mqtt,
         client_id=identity.device,
         credentials=enrolled.mqtt,
-        will=last_will(identity, time.time()),
+        will=last_will(identity, now_s),
         subscriptions=subscriptions(identity),
         wake=wake,
     )

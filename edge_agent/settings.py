@@ -256,6 +256,7 @@ class StatePaths:
         self.commissioning_progress = root / "commissioning.json"
         self.recommission = root / "recommission.json"
         self.outdated = root / "outdated"
+        self.clock = root / "clock.json"
         self.status = root / "status.json"
         self.counters = root / "counters.json"
         self.score_log = root / "scores.csv"
