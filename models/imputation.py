@@ -40,7 +40,7 @@ _HIGHEST: Final = np.array(CLIP, np.float32)
 _FEWEST_ROWS: Final = 20
 _SMALLEST_VARIANCE: Final = 1e-6
 _REMEMBERED_GAPS: Final = 16
-"""Sets of missing values whose gain is kept: sensors fail one by one, or flicker."""
+"""Sets of several missing values whose gain is kept, the newest: sensors stay dead for long, or flicker one by one."""
 
 Float = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -74,18 +74,32 @@ class Imputer:
             covariance *= len(rows) / (len(rows) + self._width)
             np.fill_diagonal(covariance, x.var(axis=0) + _SMALLEST_VARIANCE)
             self._precision = np.linalg.inv(covariance)
+        # What gives each value alone of the others' deviations.
+        self._alone = np.asarray(-self._precision / np.diag(self._precision)[:, None], np.float32)
         self._gains: dict[bytes, _Gain] = {}
 
     def fill(self, row: Float, missing: Bools) -> Float:
         """A new row (F,): where `missing` (F,) is true the conditional mean, else what `row` (F,) says."""
         if len(row) == self._width:
-            return self._fill(row, missing)
+            return (
+                self._fill_one(row, missing) if np.count_nonzero(missing) == 1 else self._fill(row, missing)
+            )
         instants, gaps = row.reshape(-1, self._width), missing.reshape(-1, self._width)
         filled = np.array(instants)
         for gap in np.unique(gaps, axis=0):
             at = (gaps == gap).all(axis=1)
             filled[at] = self._fill(instants[at], gap)
         return filled.reshape(-1)
+
+    def _fill_one(self, row: Float, missing: Bools) -> Float:
+        """As `_fill` of one row that lacks one value: the common gap, and nothing has to be known of it but a line of the table."""
+        hole = int(missing.argmax())
+        off = row - self._mean
+        off[hole] = 0.0
+        estimate = float(self._alone[hole].dot(off)) + float(self._mean[hole])
+        filled = row.copy()
+        filled[hole] = min(max(estimate, -CLIP), CLIP)
+        return filled
 
     def _fill(self, values: Float, gap: Bools) -> Float:
         """New values (width,) or (n, width) that all have the same gap (width,)."""
@@ -105,11 +119,9 @@ class Imputer:
         known = self._gains.get(key)
         if known is None:
             if len(self._gains) >= _REMEMBERED_GAPS:
-                self._gains.clear()
+                del self._gains[next(iter(self._gains))]
             holes = np.flatnonzero(gap)
-            gain = np.zeros((self._width, len(holes)), np.float32)
-            if 0 < len(holes) < self._width:
-                precision = self._precision[holes]
-                gain[~gap] = -np.linalg.solve(precision[:, holes], precision[:, ~gap]).T
-            known = self._gains[key] = _Gain(holes, gain, self._mean[holes])
+            rows = self._precision[holes]
+            gain = -np.linalg.inv(rows[:, holes]) @ rows
+            known = self._gains[key] = _Gain(holes, gain.T.astype(np.float32), self._mean[holes])
         return known

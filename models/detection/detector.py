@@ -23,6 +23,9 @@ __all__ = ["FEWEST_ROWS", "Detector", "fit_detector"]
 Float = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+_LOWEST: Final = np.array(-CLIP, np.float32)
+_HIGHEST: Final = np.array(CLIP, np.float32)
+
 FEWEST_ROWS: Final = 20
 """Four fifths of them are the youngest of `AGES`."""
 
@@ -47,7 +50,10 @@ class Detector:
 
     def scaled(self, rows: NDArray[np.floating]) -> Float:
         """Standardised rows (F,) or (n, F) as the layer takes them."""
-        scaled: Float = np.clip((rows - self.centre) / self.divisor, -CLIP, CLIP, dtype=np.float32)
+        scaled: Float = np.subtract(rows, self.centre, dtype=np.float32)
+        scaled /= self.divisor
+        np.minimum(scaled, _HIGHEST, out=scaled)  # np.clip takes three times as long for one row
+        np.maximum(scaled, _LOWEST, out=scaled)
         return scaled
 
     def score(self, row: Float) -> float:

@@ -166,7 +166,7 @@ class Anchor:
             "moved": _packed(self._moved),
             "farthest": self._farthest.astype(np.float32),
             "longest": self._longest.astype(np.float32),
-            "sums": self._charts.statistic[MEANS],
+            "sums": self._charts.statistic[MEANS].copy(),
         }
 
     def restore(self, state: dict[str, NDArray[np.floating]], wander: Doubles) -> None:

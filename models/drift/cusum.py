@@ -51,7 +51,21 @@ _PER_ALLOWANCE: Final = np.array([-1.5, -1.5, -1.5, -1.5, -2.8, -1.4])
 for short delays with a reference of 120 windows and no penalty with one of a thousand."""
 
 _LONGEST_BLOCK: Final = 16
-_UP_TO: Final = np.tri(_LONGEST_BLOCK, dtype=np.float32)
+_POWERS: Final = 2
+_PARTS: Final = 2 * len(CHARTS)
+
+
+def _paths() -> NDArray[np.float32]:
+    """What makes each chart's path of steps, from its start on, of its sum, its constant, and the windows' z and z²."""
+    start = np.zeros((_LONGEST_BLOCK + 1, 1))
+    start[0] = -1.0
+    sums = np.kron(start, np.eye(len(CHARTS)))
+    constants = np.kron(np.arange(_LONGEST_BLOCK + 1)[:, None], np.eye(len(CHARTS)))
+    windows = np.kron(np.tri(_LONGEST_BLOCK + 1, _LONGEST_BLOCK, -1), _WEIGHTS)
+    return np.hstack([sums, constants, windows]).astype(np.float32)
+
+
+_PATHS: Final = _paths()
 
 Float = NDArray[np.float32]
 
@@ -81,51 +95,45 @@ class CusumCharts:
     ) -> None:
         columns = len(memory)
         self._of = (memory, fitted_on, swing)
+        # What one product makes paths of: the sums so far, the constants, and z and z² window by window.
+        self._parts = np.zeros((_PARTS + _POWERS * _LONGEST_BLOCK, columns), np.float32)
+        self.statistic = self._parts[: len(CHARTS)]
         self.allow(wander)
         self._per_memory = np.tile(1.0 / np.sqrt(memory), (_LONGEST_BLOCK, 1)).astype(np.float32)
-        self._powers = np.empty((_LONGEST_BLOCK, 2, columns), np.float32)
         self._ceiling = np.asarray(ceiling, np.float32)
-        self._negative = np.zeros(self._ceiling.shape, np.float32)
-        self.reset()
 
     def allow(self, wander: NDArray[np.floating]) -> None:
         """From the next window on, another wander of each column (C,)."""
         memory, fitted_on, swing = self._of
-        constant = _constants(memory, fitted_on, wander, swing)
-        windows = np.arange(1, _LONGEST_BLOCK + 1)[:, None, None]
-        self._constant = (windows * constant).astype(np.float32)
+        self._parts[len(CHARTS) : _PARTS] = _constants(memory, fitted_on, wander, swing)
 
     def reset(self) -> None:
         """All sums back to zero."""
-        self.statistic = np.zeros(self._ceiling.shape, np.float32)
+        self.statistic[:] = 0.0
 
     def update(self, z: Float) -> None:
         """Add the normal scores of k windows, shape (k, C), in order."""
         for start in range(0, len(z), _LONGEST_BLOCK):
             self._add(z[start : start + _LONGEST_BLOCK])
-        np.minimum(self.statistic, self._ceiling, out=self.statistic)
 
     def _add(self, z: Float) -> None:
-        k = len(z)
-        powers = self._powers[:k]
-        np.multiply(z, self._per_memory[:k], out=powers[:, 0])
-        np.multiply(z, z, out=powers[:, 1])
+        k, used = len(z), _PARTS + _POWERS * len(z)
+        np.multiply(z, self._per_memory[:k], out=self._parts[_PARTS:used:_POWERS])
+        np.multiply(z, z, out=self._parts[_PARTS + 1 : used : _POWERS])
         # One small product adds up along the windows, faster than a loop or an accumulation of such small arrays.
-        added = np.matmul(_UP_TO[:k, :k], powers.reshape(k, -1)).reshape(powers.shape)
-        paths = np.matmul(_WEIGHTS, added)
-        paths += self._constant[:k]
+        paths = np.matmul(_PATHS[: len(CHARTS) * (k + 1), :used], self._parts[:used])
+        paths = paths.reshape(k + 1, len(CHARTS), -1)
         # max(0, sum + step) again and again is the path above its lowest point, the start's being -sum.
-        lowest = np.minimum.reduce(paths, axis=0)
-        np.minimum(lowest, np.negative(self.statistic, out=self._negative), out=lowest)
-        np.subtract(paths[-1], lowest, out=self.statistic)
+        np.subtract(paths[-1], np.minimum.reduce(paths, axis=0), out=self.statistic)
+        np.minimum(self.statistic, self._ceiling, out=self.statistic)
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Named arrays to save."""
-        return {"sums": self.statistic}
+        return {"sums": self.statistic.copy()}
 
     def restore(self, state: dict[str, NDArray[np.floating]]) -> None:
         """Continue from what `state` gave; `models.drift.state_file` has compared the shapes."""
-        self.statistic = np.array(state["sums"], np.float32)
+        self.statistic[:] = state["sums"]
 
 
 def largest_sums(

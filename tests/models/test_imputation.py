@@ -54,6 +54,21 @@ def test_one_missing_value_is_the_mean_that_the_precision_gives() -> None:
     assert np.isnan(row[4]), "the row of the caller stays as it was"
 
 
+def test_any_gap_gets_the_mean_given_the_rest_however_many_came_before() -> None:
+    """One value, two, half of them; forty gaps in turn, twice: what is remembered of a gap is that gap's."""
+    rows, rng = machine(400), np.random.default_rng(8)
+    imputer, row = Imputer(rows, SENSORS), machine(1, 5)[0]
+    precision = imputer._precision
+    gaps = [rng.permutation(SENSORS)[: rng.integers(1, 7)] for _ in range(40)]
+    for gone in gaps * 2:
+        gappy, missing = without(row, *gone.tolist())
+        mean = rows.mean(axis=0)
+        there = precision[np.ix_(missing, ~missing)] @ (row - mean)[~missing]
+        expected = mean[missing] - np.linalg.solve(precision[np.ix_(missing, missing)], there)
+        np.testing.assert_allclose(imputer.fill(gappy, missing)[missing], expected, atol=1e-4)
+    assert len(imputer._gains) <= 16
+
+
 @pytest.mark.parametrize("gone", [(0,), (1, 5), (0, 2, 4, 6, 8, 10)])
 def test_the_estimate_is_better_than_the_healthy_centre(gone: tuple[int, ...]) -> None:
     imputer, rows = Imputer(machine(300), SENSORS), machine(500, 3)
