@@ -34,3 +34,12 @@ MAX_RANGES: Final = 2000
 
 MAX_REFUSED: Final = 256
 """Refused events in one acknowledgement: with a reason of 200 characters each they fit beside the ranges."""
+
+MAX_OUTSTANDING: Final = 16
+"""Commands in one message: one of each action is outstanding at most, and a later build may know more actions."""
+
+MAX_SETTINGS: Final = 32
+"""Settings in one message; this build knows a handful."""
+
+MAX_REPORT_CHARS: Final = MAX_PAYLOAD_BYTES - 16 * 1024
+"""Base64 of what a command fetched: beside it stand a reason of 2000 characters, at up to six bytes, and the envelope."""

@@ -2,8 +2,8 @@
 
 ::
 
-    fedge/v1/{tenant}/{device}/birth|death|anomaly|closed|drift|health|report   device → cloud
-    fedge/v1/{tenant}/{device}/desired|normal   (retained)                      fleet → device
+    fedge/v1/{tenant}/{device}/birth|death|anomaly|closed|drift|health|report|result   device → cloud
+    fedge/v1/{tenant}/{device}/desired|normal|commands   (retained)             fleet → device
     fedge/v1/{tenant}/{device}/ack                                              fleet → device
     fedge/v1/{tenant}/training/{family}  (retained, with expiry)                aggregator → devices
 
@@ -31,9 +31,9 @@ __all__ = [
 PREFIX: Final = "fedge/v1"
 TRAINING: Final = "training"
 UPLINK_KINDS: Final = frozenset(
-    {Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.CLOSED, Kind.DRIFT, Kind.HEALTH, Kind.REPORT}
+    {Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.CLOSED, Kind.DRIFT, Kind.HEALTH, Kind.REPORT, Kind.RESULT}
 )
-DOWNLINK_KINDS: Final = frozenset({Kind.DESIRED, Kind.ACK, Kind.NORMAL})
+DOWNLINK_KINDS: Final = frozenset({Kind.DESIRED, Kind.ACK, Kind.NORMAL, Kind.COMMANDS})
 
 
 class DeviceTopic(NamedTuple):

@@ -16,6 +16,7 @@ import msgspec
 
 from protocol.errors import MalformedMessageError, MessageTooLargeError, UnknownVersionError
 from protocol.limits import MAX_INTEGER, MAX_NESTING_DEPTH, MAX_PAYLOAD_BYTES
+from protocol.messages.commands import CommandResult, Commands
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import (
     Ack,
@@ -49,6 +50,8 @@ PAYLOAD_OF: Final[dict[Kind, type[Payload]]] = {
     Kind.DESIRED: DesiredState,
     Kind.ACK: Ack,
     Kind.NORMAL: NormalAcceptance,
+    Kind.COMMANDS: Commands,
+    Kind.RESULT: CommandResult,
     Kind.TRAINING: TrainingInvitation,
 }
 _KINDS: Final = {kind.value for kind in Kind}

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["AgentState", "ClosedReason", "DeathReason", "DriftState", "InstallStatus", "InstallStep", "Kind"]
+__all__ = [
+    "AgentState",
+    "ClosedReason",
+    "CommandAction",
+    "CommandStatus",
+    "DeathReason",
+    "DriftState",
+    "InstallStatus",
+    "InstallStep",
+    "Kind",
+    "RefusalCode",
+    "SettingSource",
+]
 
 
 class Kind(StrEnum):
@@ -20,6 +32,8 @@ class Kind(StrEnum):
     DESIRED = "desired"
     ACK = "ack"
     NORMAL = "normal"
+    COMMANDS = "commands"
+    RESULT = "result"
     TRAINING = "training"
 
 
@@ -94,3 +108,52 @@ class InstallStatus(StrEnum):
     TIMED_OUT = "TIMED_OUT"
     CANCELED = "CANCELED"
     ROLLED_BACK = "ROLLED_BACK"
+
+
+class CommandAction(StrEnum):
+    """What a device can be told to do once."""
+
+    REACTIVATE = "reactivate"  # install the release that runs once more, for an honest comparison
+    RECOMMISSION = "recommission"  # learn the machine's scale again
+    ACCEPT_AS_NORMAL = "accept-as-normal"  # windows set aside up to `until_s` may be learnt
+    DIAGNOSE = "diagnose"  # send a bounded bundle of log and state
+    RETRY_PARKED = "retry-parked"  # offer events that were parked to the fleet again
+
+
+class CommandStatus(StrEnum):
+    """What became of a command. A device never says the first, nor the last two."""
+
+    WAITING = "WAITING"  # the device has not answered
+    IN_PROGRESS = "IN_PROGRESS"  # begun, and takes its time
+    DONE = "DONE"
+    FAILED = "FAILED"
+    REFUSED = "REFUSED"  # not begun, and `code` says why
+    EXPIRED = "EXPIRED"  # not begun in time
+    INTERRUPTED = "INTERRUPTED"  # the agent was stopped in the middle of it, and does not begin it twice
+    CANCELED = "CANCELED"  # taken back by a person before it was begun
+    SUPERSEDED = "SUPERSEDED"  # a later one of its kind says the same and more
+
+    @property
+    def is_final(self) -> bool:
+        """Is there nothing more to come?"""
+        return self not in {CommandStatus.WAITING, CommandStatus.IN_PROGRESS}
+
+
+class RefusalCode(StrEnum):
+    """Why a device did not begin a command."""
+
+    UNKNOWN = "unknown"  # an action or argument that this agent does not know
+    FORBIDDEN = "forbidden"  # agent.toml does not allow it from afar
+    INVALID = "invalid"  # an argument outside its bounds
+    TOO_OFTEN = "too-often"  # another of its kind was begun a short time ago
+    UNDER_WAY = "under-way"  # another of its kind has not ended
+    NOT_READY = "not-ready"  # this device is in no state for it
+    STALE = "stale"  # its number is not above those that were obeyed
+
+
+class SettingSource(StrEnum):
+    """Who said what a setting is."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    FLEET = "fleet"

@@ -10,7 +10,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from protocol.limits import MAX_INTEGER, MAX_RANGES, MAX_REFUSED
+from protocol.limits import MAX_RANGES, MAX_REFUSED, MAX_SETTINGS
+from protocol.messages.commands import CommandResult, Commands, SettingInForce
+from protocol.messages.fields import Count, Name, Positive, Rate, Sha256, Text
 from protocol.messages.kinds import (
     AgentState,
     ClosedReason,
@@ -38,13 +40,6 @@ __all__ = [
     "SensorShape",
     "TrainingInvitation",
 ]
-
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
-Positive = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-Rate = Annotated[float, Meta(ge=0)]
-Text = Annotated[str, Meta(max_length=2000)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Birth(Struct, frozen=True, kw_only=True):
@@ -158,6 +153,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `drift_severity` is how far, as in `DriftReport`.
     `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before there were ten.
     `set_aside_windows` waits for somebody to say whether it is normal; `accepted` is the last `NormalAcceptance` obeyed.
+    `obeyed` is the counter of the last `Commands` that was; `settings` are those of a fleet's reach that are not the default,
+    and those that it asked for in vain.
     `promised_per_1000` is how many false alarms in 1000 windows are promised at most; None: nothing is, and what follows is 0.
     `supported_per_1000` is the fewest that the windows behind the promise can show; a smaller promise `is_promise_provisional`.
     Since the promise was made, over restarts: `realised_alarms` in `realised_windows` judged ones, the exact 95 % interval of that
@@ -202,6 +199,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sight: Annotated[float, Meta(ge=0, le=1)] | None = None
     set_aside_windows: Count = 0
     accepted: Count = 0
+    obeyed: Count = 0
+    settings: Annotated[tuple[SettingInForce, ...], Meta(max_length=MAX_SETTINGS)] = ()
     promised_per_1000: Rate | None = None
     supported_per_1000: Rate | None = None
     is_promise_provisional: bool = False
@@ -306,6 +305,8 @@ Payload = (
     | InstallReport
     | DesiredState
     | NormalAcceptance
+    | Commands
+    | CommandResult
     | Ack
     | TrainingInvitation
 )

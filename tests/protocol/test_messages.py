@@ -15,9 +15,12 @@ from waiting import slowness
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError, UnknownVersionError
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import PAYLOAD_OF, Event, decode, encode, kind_of
+from protocol.messages.commands import Command, CommandResult, Commands
 from protocol.messages.kinds import (
     AgentState,
     ClosedReason,
+    CommandAction,
+    CommandStatus,
     DeathReason,
     DriftState,
     InstallStatus,
@@ -98,6 +101,25 @@ EXAMPLES: dict[Kind, Payload] = {
     ),
     Kind.ACK: Ack(boots=(BootAck(boot_id="b1", ranges=((1, 5), (7, 7))),)),
     Kind.NORMAL: NormalAcceptance(counter=2, until_s=1_800_000_000.0),
+    Kind.COMMANDS: Commands(
+        counter=92_000_001,
+        settings={"detection.budget.alarms_per_1000_windows": 0.5},
+        outstanding=(
+            Command(
+                number=92_000_000,
+                action=CommandAction.RECOMMISSION,
+                expires_at=1_800_000_060.0,
+                arguments={"afresh": True},
+            ),
+        ),
+    ),
+    Kind.RESULT: CommandResult(
+        number=92_000_000,
+        action=CommandAction.RECOMMISSION,
+        status=CommandStatus.REFUSED,
+        code="forbidden",
+        reason="agent.toml allows no scale from new windows alone",
+    ),
     Kind.TRAINING: TrainingInvitation(
         run_id="run-1",
         family="pump",
