@@ -14,8 +14,8 @@ from waiting import slowness
 
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError, UnknownVersionError
 from protocol.limits import MAX_PAYLOAD_BYTES
-from protocol.messages.envelope import PAYLOAD_OF, Event, decode, encode, kind_of
 from protocol.messages.commands import Command, CommandResult, Commands
+from protocol.messages.envelope import PAYLOAD_OF, Event, decode, encode, kind_of
 from protocol.messages.kinds import (
     AgentState,
     ClosedReason,
