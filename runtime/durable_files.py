@@ -72,13 +72,17 @@ def fsync_directory(directory: Path) -> None:
 
 
 def private_directory(path: Path) -> Path:
-    """Create `path` (mode 0700, parents too) if it is missing and return it.
+    """Create `path` (mode 0700, parents too) if it is missing, so that its name survives a power cut, and return it.
 
     Raises:
         StorageError: it cannot be made, or something else already has that name.
     """
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in missing:
+            # What is fsynced inside a folder is lost all the same where the folder's own name is not on the disk.
+            fsync_directory(folder.parent)
     except OSError as error:
         raise StorageError(f"cannot create directory {path}: {error.strerror or error}") from None
     return path

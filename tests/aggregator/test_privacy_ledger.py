@@ -1,16 +1,12 @@
-"""The ledger: appended, chained, durable; and a kill -9 at any point of a round never leaves a seen sum uncounted."""
+"""The ledger: appended, chained, durable; kills at every write are in test_aggregator_crashes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from privacy_world import FAMILY, accounts_at, devices, gaussian, play, poisson, round_id
+from privacy_world import FAMILY, devices, gaussian, poisson, round_id
 
 from aggregator.errors import LedgerDamagedError, LedgerError
 from aggregator.privacy.ledger import GENESIS, Ledger
@@ -126,69 +122,3 @@ def test_an_entry_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert db.execute("PRAGMA synchronous").fetchone() == (2,), "FULL: every commit is fsynced"
     assert db.isolation_level is None, "no transaction is left open behind our back"
-
-
-class Fuse:
-    """Kills this process with SIGKILL at its n-th spark."""
-
-    def __init__(self, length: int) -> None:
-        self.left = length
-
-    def burn(self, *_: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run_rounds(folder: Path, fuse: Fuse) -> None:
-    """Three rounds; each sum that was seen is noted in a file of its own, as an adversary would."""
-    accounts = accounts_at(folder)
-    accounts._ledger._db.set_trace_callback(fuse.burn)  # sparks inside the ledger's own statements, too
-    for number in (1, 2, 3):
-        fuse.burn()
-        accounts.open_round(round_id(number), FAMILY, noise=NOISE, sampling=poisson(), cohort=COHORT)
-        fuse.burn()
-        seen = os.open(folder / "seen", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(seen, b"%d\n" % number)
-        os.fsync(seen)
-        os.close(seen)
-        fuse.burn()
-        accounts.close_round(round_id(number), Outcome.USED, participants=COHORT[1:])
-        fuse.burn()
-    accounts.close()
-
-
-def until_killed(target: Callable[[Path, Fuse], None], folder: Path, length: int) -> bool:
-    """Run `target` in a process that dies at the given spark; whether it did."""
-    child = multiprocessing.get_context("fork").Process(target=target, args=(folder, Fuse(length)))
-    child.start()
-    child.join()
-    assert child.exitcode in (0, -signal.SIGKILL)
-    return child.exitcode != 0
-
-
-def test_a_kill_at_any_point_of_a_round_never_leaves_a_seen_sum_uncounted(tmp_path: Path) -> None:
-    length, was_killed, half_open = 0, True, 0
-    while was_killed:
-        length += 1
-        folder = tmp_path / str(length)
-        folder.mkdir()
-        was_killed = until_killed(run_rounds, folder, length)
-        seen = (folder / "seen").read_text().split() if (folder / "seen").exists() else []
-        accounts = accounts_at(folder)
-        held = {one.opened.id.number: one for one in accounts.rounds(FAMILY)}
-        assert set(map(int, seen)) <= set(held), "a sum was seen of which the ledger knows nothing"
-        for number in map(int, seen):
-            assert held[number].is_seen_by_server
-            assert set(held[number].participants) >= set(COHORT[1:])
-            assert held[number].cost.rho > 0
-        half_open += any(one.is_open for one in held.values())
-        # Life goes on: the next attempt is a new one, and the figure does not fall.
-        before = accounts.figures(FAMILY)
-        play(accounts, 9, COHORT, noise=NOISE, sampling=poisson())
-        after = accounts.figures(FAMILY)
-        assert after.server > before.server
-        assert after.release > before.release
-        accounts.close()
-    assert length > 15, "the fuse never got into the rounds"
-    assert half_open > 5, "no kill hit an open round"

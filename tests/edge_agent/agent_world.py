@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
 from models.detection.prior import FleetPrior
-from models.drift.reference import fit_reference
+from models.drift.reference import DriftReference, fit_reference
 from models.features import passthrough_spec
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
@@ -46,15 +47,19 @@ def int8_model() -> bytes:
     return (GOLDEN / "autoencoder.int8.tflite").read_bytes()
 
 
+@cache
+def _reference() -> DriftReference:
+    rows, model = healthy(200, seed=1), Int8Model(int8_model())
+    return fit_reference(rows, np.array([model.infer_and_score(row)[1] for row in rows]))
+
+
 def make_bundle(version: int = 1, *, threshold: float = 4.0, prior: FleetPrior | None = None) -> bytes:
-    rows = healthy(200, seed=1)
     model = Int8Model(int8_model())
-    scores = np.array([model.infer_and_score(row)[1] for row in rows])
     files = bundle_files(
         int8_model=int8_model(),
         training_model=(GOLDEN / "autoencoder.training.tflite").read_bytes(),
         parameters=initial_parameters(ARCHITECTURE, 3),
-        reference=fit_reference(rows, scores),
+        reference=_reference(),
         golden=make_golden_vectors(model, FEATURES),
         prior=prior,
     )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edge_agent.outbox import Outbox, OutboxEntry
 from edge_agent.settings import OutboxSettings
-from protocol.messages.envelope import Event, decode, encode, kind_of
+from protocol.messages.envelope import Event, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, BootAck, Health, Payload
 
@@ -83,28 +79,6 @@ def test_anomalies_are_sent_first_and_at_most_the_window_in_flight(tmp_path: Pat
     assert _sequences(outbox) == []
     outbox.acknowledge([_ack((9, 9))])
     assert _sequences(outbox) == [3]
-
-
-def test_what_was_put_survives_kill_9_and_keeps_its_identity(tmp_path: Path) -> None:
-    script = (
-        "import sys, os, signal, pathlib\n"
-        "from tests.edge_agent.test_agent_outbox import _open, _event, _anomaly, NOW\n"
-        "outbox = _open(pathlib.Path(sys.argv[1]))\n"
-        "for i in range(1, 21):\n"
-        "    outbox.put([_event(i, _anomaly())], now_s=NOW)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    root = Path(__file__).parents[2]
-    child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL
-    outbox = _open(tmp_path)
-    assert [e.key for e in outbox.due(0.0)] == [("b1", i) for i in range(1, 21)]
-    assert decode(outbox.due(100.0)[0].payload, Kind.ANOMALY).id == "d/b1/1"
 
 
 def test_putting_an_event_twice_keeps_one(tmp_path: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
-import signal
 import sqlite3
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from edge_agent.errors import (
     EpsilonSpentError,
     NoiseRequiredError,
     ParticipationsSpentError,
-    PrivacyRefusedError,
 )
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.privacy_cost import PrivacyCost, epsilon
@@ -180,47 +176,6 @@ def test_two_processes_share_one_budget(tmp_path: Path) -> None:
     orphan.charge("r", "b", ROUND, now_s=0)
     with pytest.raises(ParticipationsSpentError):
         learner.charge("r", "c", ROUND, now_s=0)
-
-
-def answer_rounds(folder: Path, spark: int) -> None:
-    """A learner that dies at its `spark`-th step; every answer that left is noted by the world outside."""
-    budget, left = account(folder, ChargeLimits(maximum_participations=4)), spark
-
-    def burn(*_: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    budget._db.set_trace_callback(burn)
-    start = budget.spending().participations
-    for number in range(start, start + 4):
-        burn()
-        try:
-            budget.charge("run-1", f"train.fit {os.getpid()} {number}", ROUND, now_s=0)
-        except PrivacyRefusedError:
-            return
-        burn()
-        left_the_device = os.open(folder / "left", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(left_the_device, b"x")
-        os.close(left_the_device)
-
-
-@pytest.mark.slow
-def test_a_kill_at_any_point_never_lets_more_answers_leave_than_were_charged(tmp_path: Path) -> None:
-    for spark in range(1, 40):
-        folder = tmp_path / str(spark)
-        folder.mkdir()
-        # Dies, starts anew, dies again, and at last runs to its end: the cap must hold over all three lives.
-        for life in (spark, spark, 0):
-            child = multiprocessing.get_context("fork").Process(target=answer_rounds, args=(folder, life))
-            child.start()
-            child.join()
-            assert child.exitcode in (0, -signal.SIGKILL)
-        answers = len((folder / "left").read_bytes())
-        with account(folder) as budget:
-            assert answers <= budget.spending().participations == 4
-        assert answers >= 2, "a kill costs at most the one answer that was charged and did not leave"
 
 
 # --- fedge-agent privacy

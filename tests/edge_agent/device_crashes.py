@@ -1,0 +1,97 @@
+"""What a device does while its disk is watched: `python device_crashes.py ROOT device|installation|privacy` (see `fault_laboratory`).
+
+Each says with `note` what it has promised by then: ``sent ID EPISODE``, ``acked ID``, ``asked VERSION VERDICT``, ``ended RELEASE``, ``answered N``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import agent_loop_world
+import agent_world
+import installation_world
+from fault_laboratory.machine_faults import note
+
+from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from protocol.messages.envelope import decode
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, BootAck
+from protocol.privacy_cost import PrivacyCost
+from runtime.durable_files import private_directory
+
+LIFE_LIMITS = ChargeLimits(maximum_epsilon=50.0)
+ROUND = PrivacyCost(rho=0.05, xi=0.0)
+
+
+def told(payload: bytes) -> tuple[str, str]:
+    """Which event, and of which episode if it is about one: ``open-…`` or ``end-…``."""
+    event = decode(payload)
+    data = event.data
+    about = {AnomalyEvent: "open-", AnomalyClosed: "end-"}.get(type(data))
+    return event.id, f"{about}{data.episode}" if about else "-"  # type: ignore[union-attr] # both have one
+
+
+class NotingLink(agent_loop_world.FakeLink):
+    """Notes what leaves the device."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        note("sent {} {}".format(*told(payload)))
+        return super().publish(topic, payload, retain=retain)
+
+
+def watch(root: Path) -> None:
+    """Commission, see three faults and three recoveries over two starts, while the fleet acknowledges late."""
+    private_directory(root / "state")  # as the agent does first of all
+    for boot, faults in (("b1", 2), ("b2", 1)):
+        world = agent_loop_world.World(root, boot)
+        link = NotingLink()
+        world.agent._telemetry._link = world.link = link
+        world.watch(agent_world.healthy(64 if boot == "b1" else 5, seed=3))
+        for number in range(faults):
+            world.watch(agent_world.faulty(4, seed=number))
+            acknowledge(world, through=len(link.sent) - number)
+            world.watch(agent_world.healthy(7, seed=number))
+        if boot == "b1":
+            world.agent._farewell()
+            world.outbox.close()
+
+
+def acknowledge(world: agent_loop_world.World, through: int) -> None:
+    """The fleet has stored what was sent, up to a place."""
+    for payload in world.link.sent[:through]:
+        event = decode(payload)
+        note(f"acked {event.id}")
+        answer = Ack(boots=(BootAck(boot_id=event.boot_id, ranges=((event.sequence, event.sequence),)),))
+        world.arrive(Kind.ACK, answer)
+    for _ in range(4):
+        world.turn()
+
+
+def install(root: Path) -> None:
+    """Good releases and a harmful one that is undone, with a restart and a kill within trials."""
+    device = installation_world.Device(root)
+    for version, verdict in ((1, "good"), (2, "good"), (3, "bad"), (4, "good")):
+        note(f"asked {version} {verdict}")
+        device.submit(device.fleet.offer(installation_world.make_bundle(version), version))
+        if version == 3:
+            device.restart()
+        if version == 4:
+            device.crash()
+            device.work()
+        device.watch(error="the interpreter refused the window" if verdict == "bad" else None)
+        note(f"ended {device.release}")
+    device.installer.close()
+
+
+def answer(root: Path) -> None:
+    """Answers to rounds of training; each is charged, and then leaves the device."""
+    for life in range(3):
+        with DeviceBudget(root / "privacy.sqlite", LIFE_LIMITS) as budget:
+            for number in range(4):
+                budget.charge("run-1", f"train.fit {life}.{number}", ROUND, now_s=1.8e9)
+                note(f"answered {life}.{number}")
+
+
+if __name__ == "__main__":
+    {"device": watch, "installation": install, "privacy": answer}[sys.argv[2]](Path(sys.argv[1]))

@@ -1,0 +1,79 @@
+"""Kill -9 and power cuts at every write of a device: nothing told is lost or doubled, something verified always runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import agent_world
+import pytest
+from agent_loop_world import World
+from device_crashes import LIFE_LIMITS, ROUND, told
+from fault_laboratory.crash_states import record_crashes
+from installation_world import Device, make_bundle
+
+from edge_agent.privacy.budget import DeviceBudget
+from protocol.messages.kinds import InstallStatus, InstallStep
+
+pytestmark = pytest.mark.slow
+PROGRAM = Path(__file__).with_name("device_crashes.py")
+
+
+@pytest.mark.parametrize("others_every", [16, pytest.param(1, marks=pytest.mark.long)])
+def test_an_anomaly_is_at_the_fleet_exactly_once_whatever_write_a_device_dies_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], others_every: int
+) -> None:
+    crashes = record_crashes(tmp_path, PROGRAM, "device")
+    for state in crashes.states(others_every=others_every):
+        with state.on_disk() as folder:
+            world = World(folder, "b9")
+            world.watch(agent_world.healthy(2, seed=8))
+            resent = dict(map(told, world.link.sent))
+        sent = dict(line.split() for line in state.said("sent"))
+        acked = set(state.said("acked"))
+        lost = {event for event, about in sent.items() if about != "-" and event not in acked | set(resent)}
+        assert not lost, f"{state}: told to the broker, and neither stored nor sent again"
+        for fleet in (sent | resent, {event: sent[event] for event in acked if event in sent} | resent):
+            doubled = [
+                about for about, count in Counter(fleet.values()).items() if about != "-" and count > 1
+            ]
+            assert not doubled, f"{state}: {doubled}"
+    crashes.show(capsys, at_least=100)
+
+
+def test_something_verified_runs_whatever_write_an_installation_dies_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashes = record_crashes(tmp_path, PROGRAM, "installation")
+    for state in crashes.states():
+        ended, asked = state.said("ended"), [line.split() for line in state.said("asked")]
+        with state.on_disk() as folder:
+            device = Device(folder)
+            before = ended[-1] if ended else None
+            assert device.release in {before, *(f"pump/{asked[-1][0]}" for _ in asked[-1:])}, str(state)
+            if asked:
+                # The broker delivers the retained desired state again, and the device ends where it would have ended.
+                version, verdict = int(asked[-1][0]), asked[-1][1]
+                desired = device.fleet.offer(make_bundle(version), version)
+                device.work()
+                device.submit(desired)
+                device.watch(error="the interpreter refused the window" if verdict == "bad" else None)
+                final = {report.execution: report for report in device.reports}[f"e{version}"]
+                good = (f"pump/{version}", InstallStatus.SUCCEEDED)
+                bad = (f"pump/{version - 1}", InstallStatus.ROLLED_BACK)
+                assert (device.release, final.status) == (good if verdict == "good" else bad), str(state)
+                assert device.installer.step() is InstallStep.IDLE, str(state)
+            device.installer.close()
+    crashes.show(capsys, at_least=250)
+
+
+def test_no_answer_leaves_uncharged_whatever_write_the_privacy_account_dies_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashes = record_crashes(tmp_path, PROGRAM, "privacy")
+    for state in crashes.states():
+        with state.on_disk() as folder, DeviceBudget(folder / "privacy.sqlite", LIFE_LIMITS) as budget:
+            answered = len(state.said("answered"))
+            assert answered <= budget.spending().participations <= answered + 1, str(state)
+            budget.charge("run-2", "train.fit 1", ROUND, now_s=1.8e9)
+    crashes.show(capsys, at_least=40)

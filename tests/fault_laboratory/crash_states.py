@@ -1,0 +1,307 @@
+"""Every state in which a kill or a power cut can leave a folder: built from one recorded run, in seconds.
+
+::
+
+    a real program ──(faults.c)──► its changes, one by one ──► after each: what the disk may hold ──► opened by the real code
+
+Instead of thousands of processes that die, one that lives: its changes are replayed in memory, and after each of them
+the folder is what it would be in these worlds:
+
+* ``killed``  all changes so far: the process was ended, the machine went on;
+* ``cut``     the power went, and only what was fsynced is left: contents by fsync of the file, names by fsync of the folder;
+* ``names``   the power went, names had reached the disk and contents had not (files of length 0 after a rename);
+* ``data``    the other way round: contents had, names had not;
+* ``torn``    as killed, but of the last write only the first half arrived;
+* ``some``    of what was not fsynced, a random part (seeded by the boundary) is left.
+
+States that hold the same files, and in which the program had promised the same (`note`), are looked at once. ``killed`` and
+``cut`` are built after every change; the others too, or after every n-th where a test must be quick.
+
+Source of the idea: T. S. Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014 (ALICE).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+from fault_laboratory.machine_faults import ChangeKind, MachineFaults
+
+__all__ = ["Change", "CrashState", "Crashes", "record_crashes"]
+
+ROOT: Final = Path(__file__).parents[2]
+_HEAD: Final = struct.Struct("=IIIIQqQ")
+MODELS: Final = ("killed", "cut", "names", "data", "some")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change as faults.c wrote it down; `path` and `other` are below the root, without it."""
+
+    kind: ChangeKind
+    path: str
+    other: str
+    inode: int
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class CrashState:
+    """What a crash after change number `boundary` leaves, and what the program had said by then."""
+
+    boundary: int
+    model: str
+    told: tuple[str, ...]
+    files: dict[str, bytes]
+    folders: tuple[str, ...]
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """The state as a folder of its own, gone afterwards; in memory where the machine has such a place."""
+        memory = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
+        folder = Path(tempfile.mkdtemp(prefix="fedge-crash-", dir=memory if memory.is_dir() else None))
+        try:
+            for name in self.folders:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            for name, content in self.files.items():
+                (folder / name).write_bytes(content)
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def said(self, word: str) -> list[str]:
+        """What the program had said by then after `word`."""
+        return _after(word, self.told)
+
+    def __str__(self) -> str:
+        return f"{self.model} after change {self.boundary}"
+
+
+@dataclass
+class _File:
+    now: bytearray = field(default_factory=bytearray)
+    durable: bytes = b""
+    pending: list[tuple[int, bytes | None]] = field(default_factory=list)
+
+    def write(self, offset: int, content: bytes | None) -> None:
+        self.pending.append((offset, content))
+        _apply(self.now, offset, content)
+
+    def sync(self) -> None:
+        self.durable, self.pending = bytes(self.now), []
+
+    def some(self, draw: random.Random) -> bytes:
+        content = bytearray(self.durable)
+        for offset, part in self.pending:
+            if draw.random() < 0.5:
+                _apply(content, offset, part)
+        return bytes(content)
+
+
+@dataclass
+class _Folder:
+    now: dict[str, _File | _Folder] = field(default_factory=dict)
+    durable: dict[str, _File | _Folder] = field(default_factory=dict)
+
+
+def _apply(content: bytearray, offset: int, part: bytes | None) -> None:
+    if part is None:
+        del content[offset:]
+        content.extend(bytes(offset - len(content)))
+        return
+    content.extend(bytes(max(0, offset - len(content))))
+    content[offset : offset + len(part)] = part
+
+
+class _Disk:
+    """The folder while its changes are replayed."""
+
+    def __init__(self) -> None:
+        self.root = _Folder()
+        self.inodes: dict[int, _File] = {}
+
+    def find(self, path: str) -> tuple[_Folder, str]:
+        *parents, name = path.split("/")
+        folder = self.root
+        for parent in parents:
+            inner = folder.now[parent]
+            assert isinstance(inner, _Folder), path
+            folder = inner
+        return folder, name
+
+    def replay(self, change: Change) -> None:
+        if not change.path:
+            if change.kind is ChangeKind.SYNC:
+                self.root.durable = dict(self.root.now)
+            return
+        folder, name = self.find(change.path)
+        match change.kind:
+            case ChangeKind.CREATE:
+                folder.now[name] = self.inodes[change.inode] = _File()
+            case ChangeKind.MAKE_DIRECTORY:
+                folder.now[name] = _Folder()
+            case ChangeKind.WRITE:
+                self.inodes[change.inode].write(change.offset, change.content)
+            case ChangeKind.TRUNCATE:
+                self.inodes[change.inode].write(change.offset, None)
+            case ChangeKind.SYNC if isinstance(inner := folder.now.get(name), _Folder):
+                inner.durable = dict(inner.now)
+            case ChangeKind.SYNC:
+                self.inodes[change.inode].sync()
+            case ChangeKind.UNLINK | ChangeKind.REMOVE_DIRECTORY:
+                del folder.now[name]
+            case ChangeKind.LINK | ChangeKind.RENAME:
+                to, new = self.find(change.other)
+                to.now[new] = folder.now[name]
+                if change.kind is ChangeKind.RENAME:
+                    del folder.now[name]
+            case ChangeKind.NOTE:
+                raise AssertionError("a note changes nothing")
+
+    def seen(self, model: str, draw: random.Random) -> tuple[dict[str, bytes], list[str]]:
+        """Files and folders as `model` leaves them."""
+        files: dict[str, bytes] = {}
+        folders: list[str] = []
+
+        def walk(folder: _Folder, path: str) -> None:
+            folders.append(path)
+            is_now = model in {"killed", "names"} or (model == "some" and draw.random() < 0.5)
+            for name, inner in sorted((folder.now if is_now else folder.durable).items()):
+                below = f"{path}/{name}" if path else name
+                if isinstance(inner, _Folder):
+                    walk(inner, below)
+                elif model == "some":
+                    files[below] = inner.some(draw)
+                else:
+                    files[below] = bytes(inner.now) if model in {"killed", "data"} else inner.durable
+
+        walk(self.root, "")
+        return files, folders
+
+
+class Crashes:
+    """The boundaries of one recorded run; `states` gives what is to be looked at and counts it."""
+
+    def __init__(self, name: str, changes: list[Change]) -> None:
+        self.name, self.changes = name, changes
+        self.boundaries = sum(change.kind is not ChangeKind.NOTE for change in changes)
+        self.looked_at = 0
+
+    def states(self, *, others_every: int = 1) -> Iterator[CrashState]:
+        """Each different state once, in the order of the run, from the untouched folder on.
+
+        Kills and cuts at every boundary; the other worlds at every `others_every`-th.
+        """
+        disk, told, seen = _Disk(), (), set[bytes]()
+        number = 0
+        for change in (None, *self.changes):
+            if change is not None and change.kind is ChangeKind.NOTE:
+                told = (*told, change.content.decode())
+            elif change is not None:
+                number += 1
+                is_torn = change.kind is ChangeKind.WRITE and number % others_every == 0
+                if is_torn and len(change.content) > 1:
+                    half = change.content[: len(change.content) // 2]
+                    torn = self._torn(disk, change, half)
+                    yield from self._new(number, "torn", told, *torn, seen=seen)
+                disk.replay(change)
+            for model in MODELS if number % others_every == 0 else ("killed", "cut"):
+                found = disk.seen(model, random.Random(number))
+                yield from self._new(number, model, told, *found, seen=seen)
+
+    def _torn(self, disk: _Disk, change: Change, half: bytes) -> tuple[dict[str, bytes], list[str]]:
+        files, folders = disk.seen("killed", random.Random(0))
+        if change.path in files:
+            content = bytearray(files[change.path])
+            _apply(content, change.offset, half)
+            files[change.path] = bytes(content)
+        return files, folders
+
+    def _new(
+        self,
+        number: int,
+        model: str,
+        told: tuple[str, ...],
+        files: dict[str, bytes],
+        folders: list[str],
+        *,
+        seen: set[bytes],
+    ) -> Iterator[CrashState]:
+        digest = hashlib.blake2b(repr((len(told), sorted(folders))).encode())
+        for name, content in files.items():
+            digest.update(b"%d %s %d " % (len(name), name.encode(), len(content)))
+            digest.update(content)
+        if digest.digest() not in seen:
+            seen.add(digest.digest())
+            self.looked_at += 1
+            yield CrashState(number, model, told, files, tuple(folders))
+
+    def told(self, word: str) -> list[str]:
+        """All that the program said after `word` until its end."""
+        notes = [change.content.decode() for change in self.changes if change.kind is ChangeKind.NOTE]
+        return _after(word, notes)
+
+    def show(self, capsys: pytest.CaptureFixture[str], *, at_least: int) -> None:
+        """Print how many boundaries were tried; a number that shrinks would be a test that tries less than it says."""
+        with capsys.disabled():
+            print(
+                f"\n{self.name}: {self.boundaries} write boundaries, {self.looked_at} states opened", end=" "
+            )
+        assert self.boundaries >= at_least
+
+
+def record_crashes(folder: Path, program: Path, *arguments: str) -> Crashes:
+    """Run ``python PROGRAM ROOT ARGUMENTS`` to its end in a new folder `folder`/root, and write down its changes."""
+    root = folder / "root"
+    root.mkdir()
+    faults = MachineFaults(folder, root=root)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(program.parent)])
+    done = subprocess.run(
+        [sys.executable, str(program), str(root), *arguments],
+        env={**faults.environment(is_recorded=True), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    name = " ".join([program.stem, *arguments])
+    return Crashes(name, list(_read(faults.trace.read_bytes(), str(faults.root))))
+
+
+def _read(trace: bytes, root: str) -> Iterator[Change]:
+    at = 0
+    while at < len(trace):
+        kind, path, other, _, inode, offset, length = _HEAD.unpack_from(trace, at)
+        names, at = at + _HEAD.size, at + _HEAD.size + path + other
+        carries = kind in {ChangeKind.WRITE, ChangeKind.NOTE}
+        yield Change(
+            kind=ChangeKind(kind),
+            path=_below(trace[names : names + path].decode(), root),
+            other=_below(trace[names + path : at].decode(), root),
+            inode=inode,
+            offset=offset,
+            content=trace[at : at + length] if carries else b"",
+        )
+        at += length if carries else 0
+
+
+def _after(word: str, lines: Iterable[str]) -> list[str]:
+    return [line.removeprefix(word).strip() for line in lines if line.split()[0] == word]
+
+
+def _below(path: str, root: str) -> str:
+    """Without the root, and without what the kernel adds to the name of an open file that was removed."""
+    return path.removesuffix(" (deleted)").removeprefix(root).lstrip("/")
