@@ -7,42 +7,46 @@ in `learner_supervisor`, what to run in `installation`. Single-threaded; link, i
 
     while not stopped:
         window due?   ─► swap model if asked ─► pipeline.observe ─► anomaly, its end, drift
-        a tick due?   ─► downlinks ─► install reports ─► learner ─► sight ─► post ─► deliver ─► status, health
-        sleep until the next window, tick or wake-up
+        a tick due?   ─► downlinks ─► install reports ─► learner ─► sight ─► status, health ─► post ─► deliver
+        feed the watchdog, sleep until the next window, tick or wake-up
 
-Invariant: nothing that fails in a tick (disk, broker, learner, installer) keeps the next window from being scored.
+Each arrow is a stage behind the `fence`: nothing that fails in one (disk, broker, learner, installer, a mistake of ours, whatever
+was received) keeps the next stage from being done, or the next window from being scored. Only the loop itself feeds the
+watchdog (`edge_agent.loop_watch`), and only when it came round.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
+from functools import partial
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from edge_agent.agent_ports import Clocks, Installation
-from edge_agent.errors import SourceError
+from edge_agent.errors import RestartNeededError, SourceError, SourceSilentError
+from edge_agent.fence import Fence
+from edge_agent.findings import anomaly_event, drift_report
 from edge_agent.health import Vitals
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.learner_supervisor import LearnerSupervisor
+from edge_agent.model_swap import ModelSwap
 from edge_agent.pipeline import Pipeline
 from edge_agent.reporting import StatusReporter
 from edge_agent.score_log import ScoreLog
 from edge_agent.sources.port import Source, SourceWindow
-from edge_agent.telemetry import Telemetry
-from models.drift.monitor import DriftPhase, DriftVerdict
-from models.errors import ModelError
+from edge_agent.telemetry import Downlink, Telemetry
+from models.drift.monitor import DriftVerdict
 from models.thresholds import Opened
-from protocol.limits import MAX_PAYLOAD_BYTES
-from protocol.messages.kinds import AgentState, DeathReason, DriftState
+from protocol.messages.kinds import AgentState, DeathReason
 from protocol.messages.payloads import (
+    AnomalyClosed,
     AnomalyEvent,
     Birth,
     Death,
-    DriftReport,
+    NormalAcceptance,
     Payload,
+    TrainingInvitation,
 )
 
 __all__ = ["FAREWELL_S", "Agent"]
@@ -55,14 +59,6 @@ SOURCE_RETRY_S: Final = 5.0
 """After a source failed: long enough to spare the log, short enough to notice a sensor that was plugged in again."""
 FAREWELL_S: Final = 2.0
 """How long the last words may take; a device is often stopped because its power is going."""
-_WINDOW_BYTES: Final = MAX_PAYLOAD_BYTES * 3 // 4 - 4096
-"""A larger raw window does not fit a message as base64 beside the rest."""
-
-_DRIFT_STATES: Final = {
-    DriftPhase.HOME: DriftState.RECOVERED,
-    DriftPhase.DRIFTING: DriftState.DRIFTED,
-    DriftPhase.SETTLED: DriftState.SETTLED,
-}
 
 
 class Agent:
@@ -102,17 +98,17 @@ class Agent:
         self._learner = learner
         self._vitals = vitals
         self._counters = vitals.counters
+        self._model = ModelSwap(installation, pipeline, vitals)
         self._birth = birth
         self._source = source
         self._reporter = reporter
         self._score_log = score_log
         self._clocks = clocks
+        self._fence = Fence(vitals.counters, clocks.monotonic)
         self._is_stopped = False
         self._posts: list[Payload] = []
         self._next_tick_s = self._source_retry_s = float("-inf")
         self._last_machine_s: float | None = None
-        self._generation: int | None = None
-        self._model_error: str | None = None
         self._connections = 0
         self._last_problem = ""
         self._source_ended = False
@@ -122,13 +118,23 @@ class Agent:
         self._is_stopped = True
 
     def run(self) -> None:
-        """Watch until stopped, then say goodbye."""
-        self._reporter.begin(self._vitals)
-        self._swap_model()
+        """Watch until stopped, then say goodbye.
+
+        Raises:
+            RestartNeededError: the goodbye is said, and the supervisor shall start another process.
+        """
+        self._fence.attempt("start", partial(self._reporter.begin, self._vitals), None)
+        self._fence.attempt("model swap", self._swap_model, None)
         self._posts.append(msgspec.structs.replace(self._birth, release=self._vitals.release))
-        while not self._is_stopped:
-            if self._clocks.wait(self.step()):
-                self._next_tick_s = float("-inf")
+        try:
+            while not self._is_stopped:
+                if self._clocks.wait(self.step()):
+                    self._next_tick_s = float("-inf")
+                self._clocks.came_round()
+        except RestartNeededError as error:
+            log.error("agent_gives_up reason=%s", error)  # noqa: TRY400 - one line, it is no mistake of this line
+            self._farewell()
+            raise
         self._farewell()
 
     def step(self) -> float:
@@ -136,9 +142,14 @@ class Agent:
 
         Returns:
             Seconds until there is something to do again, ≥ 0.
+
+        Raises:
+            RestartNeededError: see `run`.
         """
         clock_s = self._clocks.monotonic()
-        self._watch(clock_s)
+        window = self._next_window(clock_s) if clock_s >= self._source_retry_s else None
+        if window is not None:
+            self._watch(window)
         if self._posts or clock_s >= self._next_tick_s:
             self._next_tick_s = clock_s + TICK_S
             self._tick(clock_s)
@@ -150,27 +161,40 @@ class Agent:
             self._source_ended = True
         return max(0.0, min(due_s, self._next_tick_s) - self._clocks.monotonic())
 
-    def _watch(self, clock_s: float) -> None:
-        if clock_s < self._source_retry_s:
-            return
+    def _next_window(self, clock_s: float) -> SourceWindow | None:
+        vitals = self._vitals
         try:
             window = self._source.next_window(clock_s)
-        except SourceError as error:
+        except RestartNeededError:
+            raise
+        except SourceSilentError as error:
+            vitals.note_no_window(str(error), clock_s)
+            return None
+        except Exception as error:  # noqa: BLE001 - a sensor that fails in any way is a sensor that fails
             self._counters.source_errors += 1
             self._source_retry_s = clock_s + SOURCE_RETRY_S
-            self._vitals.source_problem = str(error)
-            self._complain("source_failed", str(error))
-            return
-        if window is None:
-            return
-        self._vitals.source_problem = ""
-        self._swap_model()
-        self._count(window)
-        judgement = self._pipeline.observe(window)
+            told = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
+            vitals.note_no_window(told, clock_s)
+            self._complain("source_failed", told)
+            return None
+        if window is not None and vitals.source_problem:
+            log.warning("source_delivers_again after_s=%.0f", clock_s - vitals.source_problem_since_s)
+            vitals.source_problem = ""
+        return window
+
+    def _watch(self, window: SourceWindow) -> None:
+        """Judge a window, and take the consequences: each behind the fence."""
+        self._fence.attempt("model swap", self._swap_model, None)
+        self._fence.attempt("count", partial(self._count, window), None)
+        judgement = self._fence.run_always("judging", partial(self._pipeline.observe, window), None)
         if isinstance(judgement, Judged):
-            self._judged(window, judgement)
+            self._fence.attempt("judgement", partial(self._judged, window, judgement), None)
         else:
-            self._unjudged(judgement)
+            # A release on trial is to blame for what nobody expected: the one before judged.
+            unjudged = judgement or Unjudged(
+                error=f"judging failed: {self._fence.reason('judging')}", is_model_error=self._vitals.is_trial
+            )
+            self._fence.attempt("judgement", partial(self._unjudged, unjudged), None)
 
     def _count(self, window: SourceWindow) -> None:
         counters = self._counters
@@ -191,24 +215,21 @@ class Agent:
         vitals.last_score = judged.score
         vitals.latencies.add(judged.latency_us)
         vitals.interval.judged += 1
-        if self._model_error is None:
-            self._installation.on_window(judged.score, judged.latency_us)
-        else:
-            # The release before goes on judging, but the one to be tried does not work here.
-            self._counters.inference_errors += 1
-            self._installation.on_window(None, 0.0, self._model_error)
         vitals.interval.score_sum += judged.score
         if judged.is_over:
             self._counters.windows_over_threshold += 1
             vitals.interval.over += 1
         if isinstance(judged.alarm, Opened):
             self._counters.anomalies += 1
-            self._posts.append(_anomaly(window, judged, judged.alarm, release))
-            log.warning(
-                "anomaly_opened release=%s score=%.4g threshold=%.4g", release, judged.score, judged.threshold
-            )
-        if judged.drift is not None:
-            self._report_drift(judged.drift, release, window.observed_at_s)
+            self._posts.append(anomaly_event(window, judged, judged.alarm, release))
+        self._tell_drift(judged.drift)
+        # The alarm is posted by now: what follows may fail.
+        if self._model.error is None:
+            self._installation.on_window(judged.score, judged.latency_us)
+        else:
+            # The release before goes on judging, but the one to be tried does not work here.
+            self._counters.inference_errors += 1
+            self._installation.on_window(None, 0.0, self._model.error)
         if self._score_log is not None:
             self._score_log.add(
                 wall_s=self._clocks.wall(),
@@ -219,9 +240,9 @@ class Agent:
             )
 
     def _unjudged(self, unjudged: Unjudged) -> None:
-        if self._model_error is not None or unjudged.is_model_error:
+        if self._model.error is not None or unjudged.is_model_error:
             self._counters.inference_errors += 1
-            self._installation.on_window(None, 0.0, self._model_error or unjudged.error)
+            self._installation.on_window(None, 0.0, self._model.error or unjudged.error)
         elif unjudged.error is not None:
             self._counters.source_errors += 1
         if unjudged.error is not None:
@@ -246,121 +267,73 @@ class Agent:
         return AgentState.BLIND
 
     def _swap_model(self) -> None:
-        active = self._installation.active()
-        if active is None:
-            if self._generation is not None:
-                log.warning("release_retired release=%s", self._vitals.release)
-                self._generation = self._vitals.release = None
-                self._vitals.is_trial = False
-                self._pipeline.retire()
-            return
-        was_trial, self._vitals.is_trial = self._vitals.is_trial, active.is_trial
-        if active.generation != self._generation:
-            self._generation = active.generation
-            self._vitals.latencies.clear()
-            try:
-                recovered = self._pipeline.adopt(
-                    active.bundle.manifest,
-                    active.bundle.int8_model,
-                    bundle_sha256=active.bundle.sha256,
-                    is_trial=active.is_trial,
-                    prior=active.bundle.prior,
-                )
-                self._model_error, self._vitals.release = None, active.release
-                log.info("release_adopted release=%s trial=%s", active.release, active.is_trial)
-                if recovered is not None:
-                    self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
-            except ModelError as error:
-                self._model_error = f"{active.release} cannot be used: {error}"
-                self._complain("release_not_adopted", self._model_error)
-        elif was_trial and not active.is_trial:
-            log.info("release_committed release=%s", active.release)
-            recovered = self._pipeline.commit()
-            if recovered is not None:
-                self._report_drift(recovered, active.release, self._last_machine_s or 0.0)
+        self._tell_drift(self._model.look())
+
+    def _tell_drift(self, verdict: DriftVerdict | None) -> None:
+        if verdict is not None:
+            shapes = self._pipeline.normal.drift_shapes()
+            machine_s = self._last_machine_s or 0.0
+            self._posts.append(drift_report(verdict, self._vitals.release or "", machine_s, shapes))
 
     def _tick(self, clock_s: float) -> None:
-        wall_s = self._clocks.wall()
-        downlink = self._telemetry.receive()
+        wall_s, attempt, run = self._clocks.wall(), self._fence.attempt, self._fence.run
+        downlink = run("downlinks", self._telemetry.receive, Downlink())
         for invitation in downlink.invitations:
-            if invitation is not None and wall_s >= invitation.expires_at:
-                log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
-            else:
-                self._learner.invite(invitation, wall_s)
+            attempt("invitation", partial(self._invite, invitation, wall_s), None)
         for desired in downlink.desired:
-            self._installation.submit(desired)
-        self._swap_model()
+            attempt("desired release", partial(self._installation.submit, desired), None)
+        run("model swap", self._swap_model, None)
         for acceptance in downlink.normal:
-            recovered = self._pipeline.accept_normal(acceptance)
-            if recovered is not None:
-                self._report_drift(recovered, self._vitals.release or "", self._last_machine_s or 0.0)
-        self._pipeline.recommission_if_asked()
-        self._posts += self._installation.poll()
-        self._counters.training_bytes += self._learner.tick(wall_s)
-        self._pipeline.probe_sight(clock_s)
+            attempt("acceptance", partial(self._accept_normal, acceptance), None)
+        run("recommissioning", self._pipeline.recommission_if_asked, None)
+        self._posts += run("install reports", self._installation.poll, [])
+        self._counters.training_bytes += run("learner", partial(self._learner.tick, wall_s), 0)
+        run("sight", partial(self._pipeline.probe_sight, clock_s), None)
         if self._telemetry.connections != self._connections:
             # The broker may have told the world that this device was lost: contradict it at once.
             self._connections = self._telemetry.connections
             self._reporter.health_now()
-        self._posts += self._reporter.due(self._vitals, clock_s, wall_s)
+        self._vitals.stage_problems = tuple(self._fence.problems())
+        self._posts += run("status", partial(self._reporter.due, self._vitals, clock_s, wall_s), [])
         if self._score_log is not None:
-            self._score_log.flush()
+            run("score log", self._score_log.flush, None)
         self._send(clock_s, wall_s)
+
+    def _invite(self, invitation: TrainingInvitation | None, wall_s: float) -> None:
+        if invitation is not None and wall_s >= invitation.expires_at:
+            log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
+        else:
+            self._learner.invite(invitation, wall_s)
+
+    def _accept_normal(self, acceptance: NormalAcceptance) -> None:
+        self._tell_drift(self._pipeline.accept_normal(acceptance))
 
     def _send(self, clock_s: float, wall_s: float) -> None:
-        posts, self._posts = [*self._pipeline.take_untold(), *self._posts], []
-        self._telemetry.post(posts, wall_s)
-        self._pipeline.told()
-        self._telemetry.deliver(clock_s)
-
-    def _report_drift(self, verdict: DriftVerdict, release: str, machine_s: float) -> None:
-        state = _DRIFT_STATES[verdict.phase] if not verdict.is_further else DriftState.CHANGED
-        log.warning("drift_%s release=%s score=%.3g", state.value, release, verdict.score)
-        self._posts.append(
-            DriftReport(
-                release=release,
-                state=state,
-                drift_score=verdict.score,
-                observed_at_s=machine_s,
-                windows=verdict.windows,
-                findings=verdict.findings,
-                severity=verdict.severity,
-                shapes=self._pipeline.normal.drift_shapes(),
-            )
-        )
+        attempt, post = self._fence.attempt, self._telemetry.post
+        untold: list[AnomalyEvent | AnomalyClosed] = []
+        posts, self._posts = [*attempt("anomalies", self._pipeline.take_untold, untold), *self._posts], []
+        if not attempt("outbox", lambda: post(posts, wall_s) is None, otherwise=False):
+            for payload in posts:  # one of them is at fault: the others shall not wait for it
+                attempt("event", partial(post, [payload], wall_s), None)
+        attempt("memory of anomalies", self._pipeline.told, None)
+        self._fence.run("delivery", partial(self._telemetry.deliver, clock_s), None)
 
     def _farewell(self) -> None:
-        self._vitals.state = AgentState.STOPPING
+        vitals, attempt = self._vitals, self._fence.attempt
+        vitals.state = AgentState.STOPPING
         clock_s, wall_s = self._clocks.monotonic(), self._clocks.wall()
-        self._counters.training_bytes += self._learner.close(wall_s)
-        self._posts += self._installation.poll()
-        self._posts += self._reporter.finish(self._vitals, clock_s, wall_s)
+        self._counters.training_bytes += attempt("learner", partial(self._learner.close, wall_s), 0)
+        self._posts += attempt("install reports", self._installation.poll, [])
+        self._posts += attempt("status", partial(self._reporter.finish, vitals, clock_s, wall_s), [])
         self._posts.append(Death(reason=DeathReason.SHUTDOWN))
-        self._pipeline.save()
+        attempt("state", self._pipeline.save, None)
         if self._score_log is not None:
-            self._score_log.flush()
-        self._send(clock_s, wall_s)
-        self._source.close()
+            attempt("score log", self._score_log.flush, None)
+        attempt("sending", partial(self._send, clock_s, wall_s), None)
+        attempt("source", self._source.close, None)
 
     def _complain(self, event: str, problem: str) -> None:
         # Once per problem: a sensor that fails every window must not fill the log.
         if problem != self._last_problem:
             log.warning("%s error=%s", event, problem)
         self._last_problem = problem
-
-
-def _anomaly(window: SourceWindow, judged: Judged, opened: Opened, release: str) -> AnomalyEvent:
-    raw = np.ascontiguousarray(window.samples, "<f4")
-    fits = raw.nbytes <= _WINDOW_BYTES
-    return AnomalyEvent(
-        release=release,
-        score=judged.score,
-        threshold=judged.threshold,
-        window_index=window.index,
-        observed_at_s=window.observed_at_s,
-        windows_over=opened.windows_over,
-        contributors=judged.contributors,
-        episode=judged.episode,
-        window=base64.b64encode(raw.tobytes()).decode() if fits else "",
-        window_shape=raw.shape if fits else (),
-    )

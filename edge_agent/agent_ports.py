@@ -15,11 +15,15 @@ __all__ = ["Clocks", "Installation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Clocks:
-    """`monotonic` and `wall` in seconds; `wait(timeout_s)` sleeps until then or, True, until woken."""
+    """`monotonic` and `wall` in seconds; `wait(timeout_s)` sleeps until then or, True, until woken.
+
+    `came_round` is called after every turn of the loop, and by nothing else: a loop that hangs is seen by that.
+    """
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
     wait: Callable[[float], bool]
+    came_round: Callable[[], None] = lambda: None
 
 
 class Installation(Protocol):

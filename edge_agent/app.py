@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks
@@ -26,7 +27,7 @@ from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDele
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import FleetUnreachableError
+from edge_agent.errors import FleetUnreachableError, RestartNeededError
 from edge_agent.fleet_client import BundleStream, FleetClient, FleetEndpoint
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals
 from edge_agent.installation.acceptance import Requirements
@@ -55,17 +56,20 @@ from protocol.messages.payloads import Birth
 from runtime.durable_files import private_directory
 from runtime.errors import FedgeError, SettingsError
 
-__all__ = ["run"]
+__all__ = ["RESTART_NEEDED", "run"]
 
 log = logging.getLogger(__name__)
+
+RESTART_NEEDED: Final = 75
+"""The exit status for "start me again" (EX_TEMPFAIL of sysexits.h); a supervisor starts after any other, too."""
 
 
 def run(config_file: Path) -> int:
     """Run the agent until SIGTERM or SIGINT.
 
     Returns:
-        The exit status: 0 after a clean stop, 2 where the configuration or state directory cannot be used (one line
-        on stderr says why).
+        The exit status: 0 after a clean stop, 2 where the configuration or state directory cannot be used, 75 where only
+        another process can go on, which the supervisor starts; one line on stderr says why.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -77,6 +81,8 @@ def run(config_file: Path) -> int:
             signals.hand_to(agent)
             log.info("agent_started pid=%d version=%s", os.getpid(), AGENT_VERSION)
             agent.run()
+    except RestartNeededError:
+        return RESTART_NEEDED  # the loop has said why
     except FedgeError as error:
         log.error("agent_not_started error=%s", error)  # noqa: TRY400 - one line for a person, no traceback
         return 2

@@ -7,6 +7,8 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
 
     EdgeAgentError
     ├── SourceError              the sensor or the recording does not deliver (edge_agent.sources)
+    │   └── SourceSilentError        it has not answered for a while; whoever watches it has told so
+    ├── RestartNeededError       this process cannot be mended from within; its supervisor starts another one
     ├── InstallationError        a release is not installed; the one that runs keeps running
     │   ├── ReleaseRefusedError      the sender: stale, incompatible or untrusted; asking again does not help
     │   ├── InstallFailedError       this device or this release: no space, wrong golden outputs, a crash in the probe
@@ -64,7 +66,9 @@ __all__ = [
     "PrivacyRefusedError",
     "QuestionRefusedError",
     "ReleaseRefusedError",
+    "RestartNeededError",
     "SourceError",
+    "SourceSilentError",
     "TrainingDivergedError",
 ]
 
@@ -75,6 +79,14 @@ class EdgeAgentError(FedgeError):
 
 class SourceError(EdgeAgentError):
     """The source cannot be opened or delivers something that is not a window."""
+
+
+class SourceSilentError(SourceError):
+    """The source's driver is still in a call that began a while ago; the message names it and says how long."""
+
+
+class RestartNeededError(EdgeAgentError):
+    """This process cannot be mended from within: it says goodbye and ends, and its supervisor starts another one."""
 
 
 class NotEnrolledError(EdgeAgentError):

@@ -34,6 +34,8 @@ _RESERVOIR: Final = 512
 """Latencies kept: the p99 of 512 is known within about half a percentile, for 4 KB."""
 
 
+BLIND_WITHOUT_WINDOWS_S: Final = 60.0
+"""A source that fails for less is a plug that somebody pushes in again."""
 LARGE_SHARE: Final = 0.1
 """Of the recent windows: more that get no score are no accident, though blindness is never reached."""
 _RECENT_WINDOWS: Final = 64
@@ -48,8 +50,9 @@ _LONGEST_PROBLEM: Final = 300
 class Counters(Struct, kw_only=True):
     """Cumulative over all boots. `machine_time_s` is how much machine time was watched; bytes are payload bytes.
 
-    `unjudged_windows` met a model and got no score. `starts` counts starts of the agent, `crashes` those of them that
-    no farewell preceded: `has_said_farewell` is false on disk while it runs.
+    `stage_failures` are what `edge_agent.fence` caught. `unjudged_windows` met a model and got no score. `starts` counts
+    starts of the agent, `crashes` those of them that no farewell preceded: `has_said_farewell` is false on disk while it
+    runs.
     """
 
     windows: int = 0
@@ -65,6 +68,7 @@ class Counters(Struct, kw_only=True):
     source_errors: int = 0
     inference_errors: int = 0
     unjudged_windows: int = 0
+    stage_failures: int = 0
     starts: int = 0
     crashes: int = 0
     has_said_farewell: bool = True
@@ -132,7 +136,8 @@ class Vitals:
     clocks of the loop: monotonic and Unix seconds. `unjudged_run` windows in a row got no score though a model was in
     force, the last one for `unjudged_reason`; from `blind_after_windows` on that is blindness. `unjudged_share` is that
     of the recent windows, in [0, 1]; `is_unusable` says that nothing could be made of the very last one. `last_score` is None
-    unless the last window got one. `source_problem` says why no window comes.
+    unless the last window got one. `source_problem` says why no window comes, since `source_problem_since_s`;
+    `stage_problems` which stages of the loop fail.
     """
 
     counters: Counters
@@ -150,6 +155,16 @@ class Vitals:
     unjudged_share: float = 0.0
     is_unusable: bool = False
     source_problem: str = ""
+    source_problem_since_s: float = 0.0
+    stage_problems: tuple[str, ...] = ()
+
+    def note_no_window(self, why: str, clock_s: float) -> None:
+        """The source fails or does not answer; for a minute of that, whatever the reason, and this device is blind."""
+        if not self.source_problem:
+            self.source_problem_since_s = clock_s
+        self.source_problem = why
+        if clock_s - self.source_problem_since_s >= BLIND_WITHOUT_WINDOWS_S:
+            self.state = AgentState.BLIND
 
     def note_judged(self, *, is_judged: bool) -> None:
         """A window met a model, and got a score or got none."""
@@ -215,6 +230,7 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         unjudged_windows=counters.unjudged_windows,
         restarts=counters.restarts,
         crashes=counters.crashes,
+        stage_failures=counters.stage_failures,
         missing=tuple(name[:_LONGEST_NAME] for name in readings.missing[:_MOST_MISSING]),
         sight=None if readings.sight is None else _brief(readings.sight),
         commissioned_share=_brief(readings.commissioned_share),

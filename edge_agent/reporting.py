@@ -185,10 +185,13 @@ class StatusReporter:
         missing = self._pipeline.missing
         urgent = (
             (
-                vitals.state is AgentState.BLIND,
+                vitals.state is AgentState.BLIND and not vitals.source_problem,
                 f"blind: the last {vitals.unjudged_run} windows could not be judged: {vitals.unjudged_reason}",
             ),
-            (bool(vitals.source_problem), f"no windows come: {vitals.source_problem}"),
+            (
+                bool(vitals.source_problem),
+                f"{'blind: ' if vitals.state is AgentState.BLIND else ''}no windows come: {vitals.source_problem}",
+            ),
             (
                 self._installation.step() is InstallStep.INCONSISTENT,
                 "a rollback failed: install a release by hand",
@@ -212,6 +215,7 @@ class StatusReporter:
         )
         return (
             *(text for is_so, text in urgent if is_so),
+            *vitals.stage_problems,
             *self._pipeline.problems(),
             *(text for is_so, text in later if is_so),
         )

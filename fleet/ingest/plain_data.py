@@ -30,6 +30,7 @@ _UNTOLD: Final = (
     "unjudged_windows",
     "restarts",
     "crashes",
+    "stage_failures",
     "missing",
     "commissioned_share",
     "is_provisional",

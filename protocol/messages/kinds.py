@@ -70,7 +70,7 @@ class AgentState(StrEnum):
     WAITING_FOR_RELEASE = "waiting-for-release"
     COMMISSIONING = "commissioning"  # fitting the device's own standardiser
     WATCHING = "watching"
-    BLIND = "blind"  # windows come, and none of the last ones could be judged
+    BLIND = "blind"  # none of the last windows could be judged, or the source has delivered none for a minute
     STOPPING = "stopping"
 
 

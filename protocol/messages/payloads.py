@@ -145,7 +145,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     A window is *unjudged* if a model was in force and gave no score for it; windows of commissioning are not.
     `interval_judged` is None from agents that did not count: read `judged`. Bytes are payload bytes.
     `machine_time_s` is how much machine time the device has watched.
-    `restarts` counts starts after the first, `crashes` those of them that no farewell preceded.
+    `restarts` counts starts after the first, `crashes` those of them that no farewell preceded; `stage_failures` what went
+    wrong inside the agent that nobody had foreseen, and that stopped nothing.
     `missing` names sensors that deliver nothing usable at present; the rest stay watched.
     `commissioned_share` is how far commissioning is, in [0, 1]; `is_provisional` says that it ended at its cap, unsettled.
     `clipped_share` is the share of recent values at the end of the standardised range, in [0, 1].
@@ -192,6 +193,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     interval_judged: Count | None = None
     restarts: Count = 0
     crashes: Count = 0
+    stage_failures: Count = 0
     missing: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()
     commissioned_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
     is_provisional: bool = False

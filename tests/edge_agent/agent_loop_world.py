@@ -28,6 +28,7 @@ from edge_agent.settings import load_agent_settings
 from edge_agent.sources.port import SourceWindow
 from edge_agent.status import Status, load_counters, read_status
 from edge_agent.telemetry import Identity, Telemetry
+from edge_agent.trusted_clock import TrustedClock
 from models.bundles import read_bundle
 from models.detection.prior import FleetPrior
 from protocol.bundle import open_bundle
@@ -148,7 +149,7 @@ class Buffer(SampleBuffer):
 
 
 class World:
-    """One agent whose every outside is here. Time passes 0.1 s a turn; `boot_id` tells starts apart."""
+    """One agent whose every outside is here. Time passes 0.1 s a turn; `boot_id` tells starts apart; the wall's clock is off by `wall_offset_s`."""
 
     def __init__(self, directory: Path, boot_id: str = "b1") -> None:
         identity = dataclasses.replace(IDENTITY, boot_id=boot_id)
@@ -156,7 +157,14 @@ class World:
         settings = load_agent_settings(directory / "agent.toml")
         settings.state_dir.mkdir(exist_ok=True)
         self.paths = settings.paths
-        self.now_s = 0.0
+        self.now_s = self.wall_offset_s = 0.0
+        self.clock = TrustedClock(
+            self.paths.clock,
+            system=lambda: 1_800_000_000.0 + self.wall_offset_s + self.now_s,
+            boot=lambda: self.now_s,
+            is_kept=lambda: False,
+            boot_name="k1",
+        )
         self.source, self.installation, self.link = FakeSource(), FakeInstallation(), FakeLink()
         self.installation.give(1, is_trial=False, generation=1)
         self.counters = load_counters(self.paths.counters)
@@ -208,7 +216,7 @@ class World:
         )
 
     def _wall(self) -> float:
-        return 1_800_000_000.0 + self.now_s
+        return self.clock.wall_s()
 
     def _wait(self, timeout_s: float) -> bool:
         # A wait without end would hang a real loop too.
