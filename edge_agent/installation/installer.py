@@ -267,7 +267,9 @@ class Installer:
                 attempt.desired, InstallStep.FAILED, InstallStatus.FAILED, reason=str(error)
             )
             self._report([failed])
-            self._journal = msgspec.structs.replace(self._journal, attempt=None)
+            # Remembered here at least: the same wish, delivered again, is answered so, and not refused as an old one.
+            outcomes = (*self._journal.outcomes, failed)
+            self._journal = msgspec.structs.replace(self._journal, attempt=None, outcomes=outcomes)
         return False
 
     def _publish(self, *, is_new_trial: bool = False) -> None:

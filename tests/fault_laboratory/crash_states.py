@@ -39,7 +39,7 @@ from typing import Final
 import pytest
 from fault_laboratory.machine_faults import ChangeKind, MachineFaults
 
-__all__ = ["Change", "CrashState", "Crashes", "record_crashes"]
+__all__ = ["Change", "CrashState", "Crashes", "record_crashes", "run_under_faults"]
 
 ROOT: Final = Path(__file__).parents[2]
 _HEAD: Final = struct.Struct("=IIIIQqQ")
@@ -265,20 +265,28 @@ class Crashes:
 
 def record_crashes(folder: Path, program: Path, *arguments: str) -> Crashes:
     """Run ``python PROGRAM ROOT ARGUMENTS`` to its end in a new folder `folder`/root, and write down its changes."""
+    faults, _ = run_under_faults(folder, program, *arguments, is_recorded=True)
+    name = " ".join([program.stem, *arguments])
+    return Crashes(name, list(_read(faults.trace.read_bytes(), str(faults.root))))
+
+
+def run_under_faults(
+    folder: Path, program: Path, *arguments: str, is_recorded: bool = False
+) -> tuple[MachineFaults, str]:
+    """Run ``python PROGRAM ROOT ARGUMENTS`` to its end with the hand on its machine; returns that and what it printed."""
     root = folder / "root"
     root.mkdir()
     faults = MachineFaults(folder, root=root)
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(program.parent)])
     done = subprocess.run(
         [sys.executable, str(program), str(root), *arguments],
-        env={**faults.environment(is_recorded=True), "PYTHONPATH": path},
+        env={**faults.environment(is_recorded=is_recorded), "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    name = " ".join([program.stem, *arguments])
-    return Crashes(name, list(_read(faults.trace.read_bytes(), str(faults.root))))
+    return faults, done.stdout
 
 
 def _read(trace: bytes, root: str) -> Iterator[Change]:

@@ -78,12 +78,18 @@ class MachineFaults:
     def __init__(self, folder: Path, *, root: Path) -> None:
         self.root, self.trace = root.resolve(), folder / "changes.trace"
         self._file = folder / "faults.control"
-        self._file.write_bytes(bytes(ctypes.sizeof(_Control)))
+        if os.environ.get("FAULTS_CONTROL") != str(self._file):
+            self._file.write_bytes(bytes(ctypes.sizeof(_Control)))
         with self._file.open("r+b") as file:
             self._shared = mmap.mmap(file.fileno(), 0)
         self._knobs = _Control.from_buffer(self._shared)
         self.heal()
         self._knobs.kill_at = -1
+
+    @classmethod
+    def of_this_process(cls) -> MachineFaults:
+        """The knobs that this process was started with, in its own hand."""
+        return cls(Path(os.environ["FAULTS_CONTROL"]).parent, root=Path(os.environ["FAULTS_ROOT"]))
 
     def environment(self, *, is_recorded: bool = False) -> dict[str, str]:
         """What a process must be started with, beside its own environment."""
