@@ -43,3 +43,6 @@ class Installation(Protocol):
 
     def step(self) -> InstallStep:
         """Where installing stands."""
+
+    def problems(self) -> list[str]:
+        """What a person should know of bundles and requests, a sentence each."""

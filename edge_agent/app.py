@@ -126,7 +126,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
-    installer = _installer(settings, source, _CountedBundles(fleet, counters), choice)
+    installer = _installer(settings, source, fleet, _CountedBundles(fleet, counters), choice)
     stack.callback(installer.close)
     if (active := installer.active()) is not None:
         choice.prepare(active.bundle)
@@ -213,7 +213,11 @@ def _wait(waking: threading.Event, timeout_s: float) -> bool:
 
 
 def _installer(
-    settings: Settings, source: Source, bundles: _CountedBundles, choice: DelegateChoice
+    settings: Settings,
+    source: Source,
+    fleet: FleetClient | None,
+    bundles: _CountedBundles,
+    choice: DelegateChoice,
 ) -> Installer:
     paths, keys = settings.paths, load_release_keys(settings.release_keys)
     return open_installer(
@@ -222,6 +226,7 @@ def _installer(
         keys=keys,
         requirements=Requirements(family=settings.family, features=source.spec),
         source=bundles,
+        ask_fleet=None if fleet is None else lambda: fleet.desired().state,
         probe=ProbeWithDelegate(ChildProbe(keys), choice, keys),
     )
 

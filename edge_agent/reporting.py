@@ -217,5 +217,6 @@ class StatusReporter:
             *(text for is_so, text in urgent if is_so),
             *vitals.stage_problems,
             *self._pipeline.problems(),
+            *self._installation.problems(),
             *(text for is_so, text in later if is_so),
         )

@@ -26,6 +26,9 @@ __all__ = ["Novelty", "Requirements", "check_fit", "check_request", "check_space
 RESERVE_BYTES: Final = 4 * 1024 * 1024
 """Disk space that installing never uses: the outbox and the journal must be able to write."""
 
+FARTHEST_JUMP: Final = 1 << 32
+"""How far a counter may lead the one before it: fleets count seconds, and this is 136 years of them."""
+
 
 class Requirements(Struct, frozen=True, kw_only=True):
     """What this device can run.
@@ -51,20 +54,25 @@ class Novelty(StrEnum):
     ANSWERED = "answered"  # it ended; the same answer is given again
     LOST = "lost"  # it succeeded, but its bundle no longer runs: do it again
     STALE = "stale"  # older than one that was accepted: a replay
+    FAR = "far"  # so far ahead that no fleet can have counted there: after it nothing would be new
 
 
-def novelty(journal: Journal, desired: DesiredState) -> Novelty:
+def novelty(journal: Journal, desired: DesiredState, *, is_confirmed: bool = False) -> Novelty:
     """Compare a desired state with the journal.
 
-    The counter decides, not the version: a rollback is old content under a new counter.
+    The counter decides, not the version: a rollback is old content under a new counter. What the fleet itself
+    confirmed just now (`edge_agent.installation.wishes`) is no replay, whatever the counters say.
     """
     if journal.attempt is not None and journal.attempt.desired == desired:
         return Novelty.RUNNING
-    if desired.counter > journal.highest_counter:
-        return Novelty.NEW
     outcome = journal.outcome_of(desired.execution)
     if outcome is None or outcome.counter != desired.counter or outcome.release != desired.release:
-        return Novelty.STALE
+        if is_confirmed:
+            return Novelty.NEW
+        ahead = desired.counter - journal.highest_counter
+        if ahead > FARTHEST_JUMP:
+            return Novelty.FAR
+        return Novelty.NEW if ahead > 0 else Novelty.STALE
     runs = journal.active is not None and journal.active.release == desired.release
     is_newest = desired.counter == journal.highest_counter and journal.attempt is None
     if outcome.status is InstallStatus.SUCCEEDED and is_newest and not runs:
@@ -104,15 +112,17 @@ def check_space(needed_bytes: int, free_bytes: int, requirements: Requirements) 
         )
 
 
-def check_fit(manifest: Manifest, desired: DesiredState, requirements: Requirements) -> None:
+def check_fit(manifest: Manifest, release: str, requirements: Requirements) -> None:
     """Refuse a signed release that is not the one asked for, or that this device's source cannot feed.
 
     Raises:
-        ReleaseRefusedError: other release, other features, or a model whose input width is another.
+        ReleaseRefusedError: other release, other family, other features, or a model whose input width is another.
     """
-    if manifest.release != desired.release:
+    if manifest.release != release:
+        raise ReleaseRefusedError(f"the bundle holds release {manifest.release}, but {release} was asked for")
+    if manifest.family != requirements.family:
         raise ReleaseRefusedError(
-            f"the bundle holds release {manifest.release}, but {desired.release} was asked for"
+            f"release {release} is of family {manifest.family!r}; this device runs family {requirements.family!r}"
         )
     width, named = manifest.model.feature_count, manifest.features.feature_count
     if width != named:

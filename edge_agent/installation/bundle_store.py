@@ -9,8 +9,10 @@ One process at a time: the lock is the kernel's (flock), so a killed agent leave
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,17 +68,50 @@ class BundleStore:
         """Whether a bundle was staged under this hash."""
         return self._final(sha256).is_file()
 
+    def has_intact(self, sha256: str) -> bool:
+        """Whether any copy on this disk has this hash; one that was wholly fetched, too."""
+        try:
+            self.read(sha256)
+        except StorageError:
+            return False
+        return True
+
     def read(self, sha256: str) -> bytes:
-        """The bytes staged under this hash, unverified.
+        """The first copy on this disk that has this hash: the staged one, the factory's, or one wholly fetched.
 
         Raises:
-            StorageError: there are none, or they cannot be read.
+            StorageError: there is none; the message says what is wrong with the staged one.
         """
-        return self._read(self._final(sha256))
+        trouble = ""
+        for path in (self._final(sha256), self._directory / FACTORY_NAME, self._part(sha256)):
+            try:
+                content = self._read(path)
+            except StorageError as error:
+                trouble = trouble or str(error)
+                continue
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return content
+            trouble = trouble or f"{path} is damaged: its {len(content)} bytes do not have their SHA-256"
+        raise StorageError(trouble)
+
+    def mend(self, sha256: str, content: bytes) -> bool:
+        """Stage sound `content` again where the staged file is damaged; True where it was.
+
+        Raises:
+            InstallFailedError, StorageError: the disk refuses.
+        """
+        try:
+            if self._read(self._final(sha256)) == content:
+                return False
+        except StorageError:
+            pass  # missing or unreadable: replaced below
+        self.adopt(sha256, content)
+        return True
 
     def read_factory(self) -> bytes | None:
         """The bundle that the device's image brought along as ``bundles/factory.fedge``, if it did."""
-        return read_bytes(self._directory / FACTORY_NAME)
+        path = self._directory / FACTORY_NAME
+        return self._read(path) if path.exists() else None
 
     def read_part(self, sha256: str) -> bytes:
         """What was fetched so far, unverified; raises as `read`."""
@@ -133,9 +168,12 @@ class BundleStore:
 
     def _read(self, path: Path) -> bytes:
         try:
-            size = path.stat().st_size
+            found = path.stat()
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(f"{path} is not a file")
         if size > MAX_BUNDLE_BYTES:
             raise StorageError(f"{path} has {size} bytes; a bundle has at most {MAX_BUNDLE_BYTES}")
         content = read_bytes(path)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, assert_never
 
 from msgspec import Struct, field
 
 from edge_agent.errors import InstallTimeoutError, ReleaseRefusedError
+from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.acceptance import Requirements, check_fit, check_request, check_space
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.download import BundleSource, DownloadLimits, Patience, download
@@ -39,8 +41,10 @@ from edge_agent.installation.events import (
 )
 from edge_agent.installation.journal import Baseline, BundleRef
 from edge_agent.installation.probe import ModelProbe
+from edge_agent.installation.recovery import find_factory, find_staged
 from edge_agent.installation.trial import TrialLimits
 from edge_agent.installation.verification import has_hash, verify
+from edge_agent.installation.wishes import AskFleet, Wishes
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
@@ -71,6 +75,7 @@ class InstallTools:
         requirements: what this device can run.
         baseline: how detection goes at present.
         free_bytes: disk space left.
+        ask_fleet: what the fleet itself wants, over HTTPS; None where nobody can be asked.
     """
 
     store: BundleStore
@@ -80,15 +85,22 @@ class InstallTools:
     requirements: Requirements
     baseline: Callable[[], Baseline | None]
     free_bytes: Callable[[], int]
+    ask_fleet: AskFleet | None = None
 
 
 class Effects:
-    """Performs effects; remembers the last bundle that it brought into memory."""
+    """Performs effects; remembers the last bundle that it brought into memory.
 
-    def __init__(self, tools: InstallTools, limits: InstallLimits) -> None:
+    Attributes:
+        mended: the last release whose file the disk had damaged, and that was whole elsewhere; empty: none was.
+    """
+
+    def __init__(self, tools: InstallTools, limits: InstallLimits, wishes: Wishes) -> None:
         self._tools = tools
         self._limits = limits
+        self._wishes = wishes
         self._opened: tuple[BundleRef, ModelBundle] | None = None
+        self.mended = ""
 
     def perform(
         self, effect: Effect, patience: Patience, on_progress: Callable[[float], None]
@@ -108,14 +120,21 @@ class Effects:
             return Stopped(step=InstallStep.FAILED, reason=f"{type(error).__name__}: {error}")
 
     def open(self, ref: BundleRef) -> ModelBundle:
-        """The bundle `ref`, verified anew unless it is the one in memory.
+        """The bundle `ref`, verified anew unless it is the one in memory; a damaged file is mended from another copy.
 
         Raises:
-            FedgeError: it is gone, damaged, or not trusted any more.
+            FedgeError: it is gone, damaged in every copy, or not trusted any more.
         """
         if self._opened is None or self._opened[0] != ref:
-            bundle = verify(self._tools.store.read(ref.sha256), ref.sha256, self._tools.keys)
-            self._opened = (ref, bundle)
+            store = self._tools.store
+            content = store.read(ref.sha256)
+            self._opened = (ref, verify(content, ref.sha256, self._tools.keys))
+            try:
+                if store.mend(ref.sha256, content):
+                    self.mended = ref.release
+                    log.warning("bundle_mended release=%s", ref.release)
+            except FedgeError as error:  # it is in memory, and will be found again at the next start
+                log.warning("bundle_not_mended release=%s error=%s", ref.release, error)
         return self._opened[1]
 
     def _perform(
@@ -125,8 +144,8 @@ class Effects:
         match effect:
             case Check(desired=desired):
                 event = self._check(desired)
-            case Download(desired=desired):
-                if self._download(desired, patience, on_progress):
+            case Download():
+                if self._download(effect, patience, on_progress):
                     event = Downloaded()
             case Verify(desired=desired):
                 self._verify(desired)
@@ -144,8 +163,8 @@ class Effects:
             case Activate(bundle=ref):
                 self.open(ref)
                 event = Opened(baseline=self._tools.baseline())
-            case FallBack(bundles=bundles):
-                event = self._fall_back(bundles)
+            case FallBack():
+                event = self._fall_back(effect)
             case Prune():
                 pass  # needs the journal: the installer does it
             case unknown:
@@ -156,49 +175,84 @@ class Effects:
         tools, sha256 = self._tools, desired.bundle_sha256
         check_request(desired, tools.requirements)
         # A staged bundle that the disk has since damaged is fetched again, not refused.
-        is_on_disk = tools.store.has(sha256) and has_hash(tools.store.read(sha256), sha256)
+        is_on_disk = tools.store.has_intact(sha256)
         if not is_on_disk:
             missing = max(0, desired.bundle_bytes - tools.store.part_bytes(sha256))
             check_space(missing, tools.free_bytes(), tools.requirements)
         return Checked(is_on_disk=is_on_disk)
 
-    def _download(
-        self, desired: DesiredState, patience: Patience, on_progress: Callable[[float], None]
-    ) -> bool:
-        store, sha256 = self._tools.store, desired.bundle_sha256
-        was_resumed = store.part_bytes(sha256) > 0
-        is_complete = self._fetch(desired, patience, on_progress)
-        if is_complete and was_resumed and not has_hash(store.read_part(sha256), sha256):
+    def _download(self, effect: Download, patience: Patience, on_progress: Callable[[float], None]) -> bool:
+        store, desired = self._tools.store, effect.desired
+        source = (
+            self._tools.source
+            if effect.is_confirmed
+            else _Confirming(self._tools.source, effect, self._wishes)
+        )
+        was_resumed = store.part_bytes(desired.bundle_sha256) > 0
+
+        def fetch() -> bool:
+            return download(
+                desired,
+                source,
+                store,
+                limits=self._limits.download,
+                patience=patience,
+                on_progress=on_progress,
+            )
+
+        is_complete = fetch()
+        if (
+            is_complete
+            and was_resumed
+            and not has_hash(store.read_part(desired.bundle_sha256), desired.bundle_sha256)
+        ):
             # The first half may come from before a power cut; only a download from byte 0 says what the fleet has.
             log.warning("resumed_download_damaged release=%s", desired.release)
-            store.discard_part(sha256)
-            return self._fetch(desired, patience, on_progress)
+            store.discard_part(desired.bundle_sha256)
+            return fetch()
         return is_complete
-
-    def _fetch(self, desired: DesiredState, patience: Patience, on_progress: Callable[[float], None]) -> bool:
-        tools, limits = self._tools, self._limits.download
-        return download(
-            desired, tools.source, tools.store, limits=limits, patience=patience, on_progress=on_progress
-        )
 
     def _verify(self, desired: DesiredState) -> None:
         store, sha256 = self._tools.store, desired.bundle_sha256
-        content = store.read(sha256) if store.has(sha256) else b""
-        if not has_hash(content, sha256):
-            content = store.read_part(sha256)
+        content = store.read(sha256) if store.has_intact(sha256) else store.read_part(sha256)
         bundle = verify(content, sha256, self._tools.keys)
-        check_fit(bundle.manifest, desired, self._tools.requirements)
+        check_fit(bundle.manifest, desired.release, self._tools.requirements)
         store.stage(sha256)
+        store.mend(sha256, content)
         self._opened = (BundleRef(release=desired.release, sha256=sha256), bundle)
 
-    def _fall_back(self, bundles: tuple[BundleRef, ...]) -> FellBack:
-        failures: list[str] = []
-        for ref in bundles:
-            try:
-                self.open(ref)
-            except (FedgeError, OSError) as error:
-                failures.append(f"{ref.release}: {error}")
-                log.error("fallback_unusable release=%s error=%s", ref.release, error)  # noqa: TRY400 - expected, no traceback
-            else:
+    def _fall_back(self, effect: FallBack) -> FellBack:
+        tools, failures = self._tools, list[str]()
+        factory = find_factory(tools.store, tools.keys, tools.requirements)
+        brought = (factory.ref,) if factory is not None and factory.ref.sha256 not in effect.shunned else ()
+        for ref in dict.fromkeys((*effect.bundles, *brought)):
+            if self._opens(ref, failures):
                 return FellBack(bundle=ref, failure=None)
+        for found in find_staged(tools.store, tools.keys, tools.requirements, effect.shunned):
+            if self._opens(found.ref, failures):
+                return FellBack(bundle=found.ref, failure=None, found_bytes=found.size_bytes)
         return FellBack(bundle=None, failure="; ".join(failures) or None)
+
+    def _opens(self, ref: BundleRef, failures: list[str]) -> bool:
+        try:
+            self.open(ref)
+        except (FedgeError, OSError) as error:
+            failures.append(f"{ref.release}: {error}")
+            log.error("fallback_unusable release=%s error=%s", ref.release, error)  # noqa: TRY400 - expected, no traceback
+            return False
+        return True
+
+
+class _Confirming:
+    """A `BundleSource` that hands out nothing before the fleet has said that it wants it."""
+
+    def __init__(self, source: BundleSource, effect: Download, wishes: Wishes) -> None:
+        self._source, self._desired, self._wishes = source, effect.desired, wishes
+        self._is_confirmed = False
+
+    def bundle(self, path: str, *, offset: int = 0) -> AbstractContextManager[BundleStream]:
+        """See `BundleSource.bundle`; raises ReleaseRefusedError, too."""
+        if not self._is_confirmed:
+            self._wishes.confirm(self._desired)
+            self._is_confirmed = True
+        return self._source.bundle(path, offset=offset)

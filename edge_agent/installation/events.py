@@ -42,9 +42,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The fleet wants a release."""
+    """Somebody wants a release; `is_confirmed`: the fleet itself, which was asked over HTTPS."""
 
     desired: DesiredState
+    is_confirmed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +125,14 @@ class ActiveLost:
 
 @dataclass(frozen=True, kw_only=True)
 class FellBack:
-    """`bundle` is in memory (None: there is nothing to run); `failure` says that bundles were there, but none opens."""
+    """`bundle` is in memory (None: there is nothing to run); `failure` says that bundles were there, but none opens.
+
+    `found_bytes` is its length where the journal did not know it, and it was found on the disk: it has proved nothing here.
+    """
 
     bundle: BundleRef | None
     failure: str | None
+    found_bytes: int = 0
 
 
 Event = (
@@ -157,9 +162,10 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """Fetch what is missing of the bundle."""
+    """Fetch what is missing of the bundle, after the fleet confirmed that it wants it (where it has not: `is_confirmed`)."""
 
     desired: DesiredState
+    is_confirmed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +196,10 @@ class Activate:
 
 @dataclass(frozen=True, kw_only=True)
 class FallBack:
-    """Bring the first of these that opens into memory."""
+    """Bring the first of these that opens into memory, else the factory's, else any on disk that is not among `shunned`."""
 
     bundles: tuple[BundleRef, ...]
+    shunned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What waits for the installer's worker: events from the loop, and the pauses that they cut short.
 
-The only meeting point of the two threads for requests; first in, first out.
+The only meeting point of the two threads; first in, first out. Of requests for a release only the newest waits: it says what
+shall be, and the ones before it do not matter any more.
 """
 
 from __future__ import annotations
@@ -31,14 +32,24 @@ class Inbox:
     ) -> None:
         self.now, self.jitter = clock, jitter
         self._events: deque[Event] = deque()
+        self._asked: Asked | None = None
+        self._held_until_s = float("-inf")
         self._is_closed = False
         self._changed = threading.Condition()
 
     def put(self, event: Event) -> None:
-        """Add an event; wakes the worker."""
+        """Add an event; wakes the worker. A request takes the place of the one that waits, unless that is the fleet's own word."""
         with self._changed:
-            self._events.append(event)
+            if not isinstance(event, Asked):
+                self._events.append(event)
+            elif self._asked is None or event.is_confirmed or not self._asked.is_confirmed:
+                self._asked = event
             self._changed.notify_all()
+
+    def hold(self, seconds: float) -> None:
+        """Let requests wait for so long, but those that the fleet itself confirmed."""
+        with self._changed:
+            self._held_until_s = self.now() + seconds
 
     def close(self) -> None:
         """Tell the worker to end as soon as what it does can be continued later."""
@@ -49,11 +60,17 @@ class Inbox:
     def take(self, *, is_blocking: bool) -> Event | None:
         """The next event; None when closed, or when there is none and `is_blocking` is False."""
         with self._changed:
-            if is_blocking:
-                self._changed.wait_for(lambda: self._events or self._is_closed)
-            if self._is_closed or not self._events:
+            while is_blocking and not (self._is_closed or self._events or self._is_asked()):
+                waits = self._asked is not None
+                self._changed.wait(max(0.0, self._held_until_s - self.now()) if waits else None)
+            if self._is_closed:
                 return None
-            return self._events.popleft()
+            if self._events:
+                return self._events.popleft()
+            if not self._is_asked():
+                return None
+            request, self._asked = self._asked, None
+            return request
 
     def wait(self, seconds: float) -> None:
         """Pause, but not beyond a new request or the end."""
@@ -66,4 +83,8 @@ class Inbox:
             return self._has_request()
 
     def _has_request(self) -> bool:
-        return self._is_closed or any(isinstance(event, Asked) for event in self._events)
+        return self._is_closed or self._is_asked()
+
+    def _is_asked(self) -> bool:
+        asked = self._asked
+        return asked is not None and (asked.is_confirmed or self.now() >= self._held_until_s)

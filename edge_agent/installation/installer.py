@@ -46,8 +46,9 @@ from edge_agent.installation.journal import Journal
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.probe import ChildProbe, ModelProbe
 from edge_agent.installation.recovery import first_journal
-from edge_agent.installation.transitions import Decision, decide
+from edge_agent.installation.transitions import Decision, decide, work_of
 from edge_agent.installation.trial import Failed, Trial, WindowRecord
+from edge_agent.installation.wishes import AskFleet, Wishes
 from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStatus, InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport
@@ -108,7 +109,8 @@ class Installer:
         self._record = record
         self._limits = limits
         self._inbox = inbox
-        self._effects = Effects(tools, limits)
+        self._wishes = Wishes(tools.ask_fleet, inbox)
+        self._effects = Effects(tools, limits, self._wishes)
         self._reports: list[InstallReport] = []
         self._reports_lock = threading.Lock()
         self._wake: Callable[[], None] = lambda: None
@@ -121,7 +123,9 @@ class Installer:
         self._silent: Trial | None = None
         self._deferred: Effect | None = None
         self._is_recovering = True
-        self._journal = journal_file.load() or self._adopt()
+        found = journal_file.load()
+        self._is_journal_lost = found is None and journal_file.was_damaged
+        self._journal = found or self._adopt()
         self._handle(Restarted())
         self._is_recovering = False
 
@@ -132,7 +136,10 @@ class Installer:
         self._thread.start()
 
     def submit(self, desired: DesiredState) -> None:
-        """Ask for a release. A repeated request is answered again, an older one is refused with a report."""
+        """Ask for a release, on the word of the broker: the fleet itself is asked whether it wants it, where there is one.
+
+        A repeated request is answered again, an older one is refused with a report.
+        """
         attempt = self._journal.attempt
         if attempt is not None and attempt.desired == desired:
             return  # brokers repeat retained messages; that must not interrupt the very work they ask for
@@ -213,7 +220,32 @@ class Installer:
         while (event := self._inbox.take(is_blocking=is_blocking)) is not None:
             self._handle(event)
 
+    def problems(self) -> list[str]:
+        """What a person should know of bundles and requests, a sentence each, the gravest first."""
+        journal, active = self._journal, self._published.active
+        running = f"{active.release} runs" if active is not None else "nothing runs"
+        lost, mended = journal.lost(), self._effects.mended
+        found = (
+            f"no copy of {lost} on this disk is whole: {running} until the fleet sends it again"
+            if lost
+            else "",
+            f"the journal of installations was damaged: {running}, as found on the disk"
+            if self._is_journal_lost
+            else "",
+            f"the disk had damaged {mended}; it was mended from another copy: is the card worn out?"
+            if mended
+            else "",
+            self._wishes.problem,
+        )
+        return [text for text in found if text]
+
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Asked):
+            wish = self._wishes.look_up(self._journal, event)
+            if wish is None:
+                self._follow(work_of(self._journal))
+                return
+            event = wish
         decision = decide(self._journal, event)
         if self._apply(decision):
             self._follow(decision.effect)
@@ -319,7 +351,7 @@ class Installer:
 
     def _adopt(self) -> Journal:
         tools = self._tools
-        journal = first_journal(tools.store, tools.keys, tools.requirements.family)
+        journal = first_journal(tools.store, tools.keys, tools.requirements)
         self._file.save(journal)
         return journal
 
@@ -331,6 +363,7 @@ def open_installer(
     keys: TrustedKeys,
     requirements: Requirements,
     source: BundleSource,
+    ask_fleet: AskFleet | None = None,
     limits: InstallLimits | None = None,
     probe: ModelProbe | None = None,
 ) -> Installer:
@@ -342,6 +375,7 @@ def open_installer(
         keys: the pinned release keys.
         requirements: what this device can run.
         source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
+        ask_fleet: what the fleet itself wants; None: whoever submits is believed.
         limits: of download and trial.
         probe: how models are tried out; default a child process.
 
@@ -357,6 +391,7 @@ def open_installer(
         requirements=requirements,
         baseline=record.baseline,
         free_bytes=store.free_bytes,
+        ask_fleet=ask_fleet,
     )
     return Installer(
         journal_file=JournalFile(journal_file),

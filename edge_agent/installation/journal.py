@@ -3,7 +3,7 @@
 Not a log: it holds the present, plus the last few outcomes so that a repeated request gets the same answer. The pointer
 to the active bundle lives in the same value as the step of the installation, so that both always change in one write.
 
-Invariants: `highest_counter` never falls; `committed` holds at most `KEPT_COMMITTED` bundles, newest first; `attempt`
+Invariants: `highest_counter` falls only by the fleet's own word; `committed` holds at most `KEPT_COMMITTED` bundles, newest first; `attempt`
 is None unless an installation is under way.
 
 Source: the pointer kept together with its boot counter follows A/B updaters (RAUC, U-Boot bootcount); the steps are
@@ -15,17 +15,21 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from protocol.messages.kinds import InstallStatus, InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport
 
-__all__ = ["KEPT_COMMITTED", "KEPT_OUTCOMES", "Attempt", "Baseline", "BundleRef", "Journal"]
+__all__ = ["KEPT_COMMITTED", "KEPT_OUTCOMES", "RECOVERY", "Attempt", "Baseline", "BundleRef", "Journal"]
 
 KEPT_COMMITTED: Final = 2
 """Committed bundles kept on disk beside the factory one: the present one and the one before it."""
 
 KEPT_OUTCOMES: Final = 8
 """Outcomes remembered for requests that arrive twice; brokers repeat the last one or two."""
+
+RECOVERY: Final = "recovery"
+"""The execution under which the trial of a bundle that was found on the disk is reported: no rollout asked for it."""
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -59,6 +63,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
         baseline: the yardstick, from TRIAL on.
         reason: why it is being undone, from ROLLING_BACK on, or why it is deferred.
         is_deferred: whether the trial waits for windows that do not come.
+        is_confirmed: whether the fleet itself said over HTTPS that it wants this; else it is known from the broker alone.
     """
 
     desired: DesiredState
@@ -68,6 +73,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     baseline: Baseline | None = None
     reason: str = ""
     is_deferred: bool = False
+    is_confirmed: bool = False
 
     @property
     def bundle(self) -> BundleRef:
@@ -79,7 +85,8 @@ class Journal(Struct, frozen=True, kw_only=True):
     """The content of ``install.json``.
 
     Attributes:
-        highest_counter: the newest desired state ever accepted; anything at or below it is old.
+        highest_counter: of the newest desired state that the fleet confirmed, or whose signed bundle was verified here;
+            from anybody else, anything at or below it is old.
         active: the bundle the agent runs, also after a restart.
         committed: bundles that passed their trial here, newest first.
         factory: the bundle that came with the device, else the first one ever committed; never deleted.
@@ -121,6 +128,30 @@ class Journal(Struct, frozen=True, kw_only=True):
         if self.active is None and self.outcomes and self.outcomes[-1].step is InstallStep.INCONSISTENT:
             return InstallStep.INCONSISTENT
         return InstallStep.IDLE
+
+    def trying(self, ref: BundleRef, size_bytes: int, *, starts: int = 1) -> Journal:
+        """The journal of a device that runs `ref`, which was found on its disk: nobody knows whether it ever worked here."""
+        desired = DesiredState(
+            execution=RECOVERY,
+            release=ref.release,
+            counter=max(1, self.highest_counter),
+            bundle_path=f"/v1/releases/{ref.release}/bundle",
+            bundle_sha256=ref.sha256,
+            bundle_bytes=size_bytes,
+        )
+        attempt = Attempt(
+            desired=desired,
+            step=InstallStep.TRIAL,
+            starts=starts,
+            reason="found on the disk; it is not known whether it ever worked here",
+        )
+        return replace(self, active=ref, attempt=attempt)
+
+    def lost(self) -> str:
+        """The release that was committed last but cannot be opened any more; empty where it runs, or another one comes."""
+        if self.attempt is not None or not self.committed or self.active == self.committed[0]:
+            return ""
+        return self.committed[0].release
 
     def report(
         self, desired: DesiredState, step: InstallStep, status: InstallStatus, *, reason: str = ""

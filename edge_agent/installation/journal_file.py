@@ -26,6 +26,7 @@ class JournalFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.was_damaged = False
 
     def read(self) -> Journal | None:
         """The journal, or None where there is none yet; changes nothing.
@@ -50,6 +51,7 @@ class JournalFile:
         try:
             return self.read()
         except StorageError as error:
+            self.was_damaged = True
             aside = self._path.with_name(self._path.name + ".damaged")
             log.error("install_journal_set_aside error=%s kept_as=%s", error, aside)  # noqa: TRY400 - the message says it all
             try:

@@ -1,70 +1,89 @@
-"""The first journal of a device: what to run where nothing is remembered.
+"""What to run where the journal does not say: what lies on the disk and verifies, because anything trusted beats watching nothing.
 
-That is a new device, whose image may bring a factory bundle, or one whose journal was damaged: then the newest bundle
-on disk that verifies is taken, because running something trusted beats watching nothing.
+That is a new device, whose image may bring a factory bundle; one whose journal was damaged; and one where nothing opens that
+the journal names. Only the factory's bundle is known to work here: of any other it is not known whether it ever proved
+itself, so it is on trial like a release that was just installed, and is undone like one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from typing import Final
+from collections.abc import Collection
+from typing import Final, NamedTuple
 
+from edge_agent.installation.acceptance import Requirements, check_fit
 from edge_agent.installation.bundle_store import BundleStore
-from edge_agent.installation.journal import BundleRef, Journal
+from edge_agent.installation.journal import KEPT_COMMITTED, BundleRef, Journal
 from edge_agent.installation.verification import verify
 from protocol.bundle import TrustedKeys
 from runtime.errors import FedgeError
 
-__all__ = ["first_journal"]
+__all__ = ["Found", "find_factory", "find_staged", "first_journal"]
 
 log: Final = logging.getLogger(__name__)
 
 
-def first_journal(store: BundleStore, keys: TrustedKeys, family: str) -> Journal:
+class Found(NamedTuple):
+    """A bundle on the disk that this device can run; `version` is that of its release."""
+
+    ref: BundleRef
+    version: int
+    size_bytes: int
+
+
+def first_journal(store: BundleStore, keys: TrustedKeys, requirements: Requirements) -> Journal:
     """A journal made from what lies in the store; the replay counter starts anew.
 
     Bundles of another family, or that do not verify, are passed over with a line in the log.
     """
-    factory = _factory(store, keys, family)
-    found = [
-        candidate
-        for sha256 in store.staged()
-        if (candidate := _candidate(store, sha256, keys, family)) is not None
-    ]
-    newest = max(found, key=lambda pair: pair[1], default=(factory, 0))[0]
-    if newest is None:
-        return Journal()
-    log.info("release_adopted release=%s", newest.release)
-    return Journal(active=newest, committed=(newest,), factory=factory or newest)
+    factory = find_factory(store, keys, requirements)
+    brought = factory.ref if factory is not None else None
+    staged = find_staged(store, keys, requirements)
+    if not staged or staged[0].ref == brought:
+        if factory is None:
+            return Journal()
+        log.info("release_adopted release=%s", factory.ref.release)
+        return Journal(active=brought, committed=(factory.ref,), factory=brought)
+    newest, others = staged[0], tuple(found.ref for found in staged[1:] if found.ref != brought)
+    log.info("release_adopted release=%s", newest.ref.release)
+    journal = Journal(committed=others[:KEPT_COMMITTED], factory=brought)
+    return journal.trying(newest.ref, newest.size_bytes, starts=0)
 
 
-def _factory(store: BundleStore, keys: TrustedKeys, family: str) -> BundleRef | None:
-    content = store.read_factory()
-    if content is None:
-        return None
-    sha256 = hashlib.sha256(content).hexdigest()
+def find_factory(store: BundleStore, keys: TrustedKeys, requirements: Requirements) -> Found | None:
+    """The bundle that came with the device, if it can be run; it is staged as well, where the disk has room."""
     try:
-        manifest = verify(content, sha256, keys).manifest
-        if manifest.family != family:
-            log.error("factory_bundle_unusable family=%s expected=%s", manifest.family, family)
+        content = store.read_factory()
+        if content is None:
             return None
-        if not store.has(sha256):
-            store.adopt(sha256, content)
+        found = _check(content, hashlib.sha256(content).hexdigest(), keys, requirements)
     except FedgeError as error:
         log.error("factory_bundle_unusable error=%s", error)  # noqa: TRY400 - expected, no traceback
         return None
-    return BundleRef(release=manifest.release, sha256=sha256)
-
-
-def _candidate(
-    store: BundleStore, sha256: str, keys: TrustedKeys, family: str
-) -> tuple[BundleRef, int] | None:
     try:
-        manifest = verify(store.read(sha256), sha256, keys).manifest
-    except FedgeError as error:
-        log.warning("staged_bundle_unusable sha256=%s error=%s", sha256[:12], error)
-        return None
-    if manifest.family != family:
-        return None
-    return BundleRef(release=manifest.release, sha256=sha256), manifest.version
+        store.mend(found.ref.sha256, content)
+    except FedgeError as error:  # it is read from where it lies, then
+        log.warning("factory_bundle_not_staged error=%s", error)
+    return found
+
+
+def find_staged(
+    store: BundleStore, keys: TrustedKeys, requirements: Requirements, shunned: Collection[str] = ()
+) -> list[Found]:
+    """The staged bundles that can be run, but for those with a SHA-256 among `shunned`; the highest version first."""
+    found = []
+    for sha256 in store.staged():
+        if sha256 in shunned:
+            continue
+        try:
+            found.append(_check(store.read(sha256), sha256, keys, requirements))
+        except FedgeError as error:
+            log.warning("staged_bundle_unusable sha256=%s error=%s", sha256[:12], error)
+    return sorted(found, key=lambda one: one.version, reverse=True)
+
+
+def _check(content: bytes, sha256: str, keys: TrustedKeys, requirements: Requirements) -> Found:
+    manifest = verify(content, sha256, keys).manifest
+    check_fit(manifest, manifest.release, requirements)
+    return Found(BundleRef(release=manifest.release, sha256=sha256), manifest.version, len(content))

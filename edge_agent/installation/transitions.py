@@ -22,7 +22,7 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from edge_agent.installation.acceptance import Novelty, novelty
+from edge_agent.installation.acceptance import FARTHEST_JUMP, Novelty, novelty
 from edge_agent.installation.events import (
     Activate,
     ActiveLost,
@@ -54,13 +54,12 @@ from edge_agent.installation.journal import (
     KEPT_OUTCOMES,
     Attempt,
     Baseline,
-    BundleRef,
     Journal,
 )
 from protocol.messages.kinds import InstallStatus, InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport
 
-__all__ = ["MAXIMUM_STARTS", "Decision", "decide"]
+__all__ = ["MAXIMUM_STARTS", "Decision", "decide", "work_of"]
 
 MAXIMUM_STARTS: Final = 3
 """How often content that never proved itself may be run: once, and twice more for power cuts that were not its fault."""
@@ -84,16 +83,16 @@ class Decision:
 def decide(journal: Journal, event: Event) -> Decision:
     """Decide what follows; an event that does not fit the present step changes nothing."""
     match event:
-        case Asked(desired=desired):
-            return _asked(journal, desired)
+        case Asked():
+            return _asked(journal, event)
         case Restarted():
             return _restarted(journal)
         case Closing():
             return _closing(journal)
         case ActiveLost(reason=reason):
             return _active_lost(journal, reason)
-        case FellBack(bundle=bundle, failure=failure):
-            return _fell_back(journal, bundle, failure)
+        case FellBack():
+            return _fell_back(journal, event)
         case _:
             return (
                 Decision(journal=journal)
@@ -102,29 +101,46 @@ def decide(journal: Journal, event: Event) -> Decision:
             )
 
 
-def _asked(journal: Journal, desired: DesiredState) -> Decision:
-    match novelty(journal, desired):
+def _asked(journal: Journal, asked: Asked) -> Decision:
+    desired = asked.desired
+    match novelty(journal, desired, is_confirmed=asked.is_confirmed):
         case Novelty.RUNNING:
-            return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+            return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
         case Novelty.ANSWERED:
             answer = journal.outcome_of(desired.execution)
             reports = () if answer is None else (answer,)
-            return Decision(journal=journal, effect=_effect_of(journal), reports=reports)
+            return Decision(journal=journal, effect=work_of(journal), reports=reports)
         case Novelty.STALE:
-            refusal = journal.report(
+            return _refuse(
+                journal,
                 desired,
-                InstallStep.REJECTED,
-                InstallStatus.REJECTED,
-                reason=f"desired state {desired.counter} ({desired.release}) is not newer than {journal.highest_counter}, which this device has accepted",
+                f"is not newer than {journal.highest_counter}, which this device has accepted",
             )
-            return Decision(journal=journal, effect=_effect_of(journal), reports=(refusal,))
+        case Novelty.FAR:
+            return _refuse(
+                journal,
+                desired,
+                f"is more than {FARTHEST_JUMP} ahead of {journal.highest_counter}, which this device has accepted",
+            )
         case Novelty.NEW | Novelty.LOST:
-            return _begin(journal, desired)
+            return _begin(journal, asked)
         case unknown:
             assert_never(unknown)
 
 
-def _begin(journal: Journal, desired: DesiredState) -> Decision:
+def _refuse(journal: Journal, desired: DesiredState, why: str) -> Decision:
+    """Say no to a counter, and go on with what is under way."""
+    refusal = journal.report(
+        desired,
+        InstallStep.REJECTED,
+        InstallStatus.REJECTED,
+        reason=f"desired state {desired.counter} ({desired.release}) {why}",
+    )
+    return Decision(journal=journal, effect=work_of(journal), reports=(refusal,))
+
+
+def _begin(journal: Journal, asked: Asked) -> Decision:
+    desired = asked.desired
     reports: tuple[InstallReport, ...] = ()
     if (attempt := journal.attempt) is not None:
         # Content that never proved itself must not outlive its trial, not even while the next release is fetched.
@@ -138,10 +154,16 @@ def _begin(journal: Journal, desired: DesiredState) -> Decision:
         )
     journal = replace(
         journal,
-        highest_counter=max(journal.highest_counter, desired.counter),
-        attempt=Attempt(desired=desired, step=InstallStep.CHECKING, fallback=journal.active),
+        # Anybody may name a number: only the fleet's own word counts before the signed bundle is there.
+        highest_counter=desired.counter if asked.is_confirmed else journal.highest_counter,
+        attempt=Attempt(
+            desired=desired,
+            step=InstallStep.CHECKING,
+            fallback=journal.active,
+            is_confirmed=asked.is_confirmed,
+        ),
     )
-    return Decision(journal=journal, effect=_effect_of(journal), reports=(*reports, *_progress(journal)))
+    return Decision(journal=journal, effect=work_of(journal), reports=(*reports, *_progress(journal)))
 
 
 def _restarted(journal: Journal) -> Decision:
@@ -150,7 +172,7 @@ def _restarted(journal: Journal) -> Decision:
         # The last word may have been lost between the journal and the outbox; saying it twice does no harm.
         return Decision(journal=journal, effect=Prune(), reports=journal.outcomes[-1:])
     if attempt.step not in {InstallStep.PROBING, InstallStep.ACTIVATING, InstallStep.TRIAL}:
-        return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+        return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
     if attempt.starts >= MAXIMUM_STARTS:
         reason = (
             f"the agent ended {attempt.starts} times during {attempt.step.value} of {attempt.desired.release}"
@@ -159,7 +181,7 @@ def _restarted(journal: Journal) -> Decision:
             return _roll_back(journal, attempt, reason)
         return _stop(journal, attempt, InstallStep.FAILED, reason)
     journal = replace(journal, attempt=replace(attempt, starts=attempt.starts + 1))
-    return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+    return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
 
 
 def _closing(journal: Journal) -> Decision:
@@ -173,22 +195,36 @@ def _active_lost(journal: Journal, reason: str) -> Decision:
     attempt = journal.attempt
     if attempt is not None and attempt.step is InstallStep.TRIAL:
         return _roll_back(journal, attempt, reason)
-    return Decision(journal=journal, effect=FallBack(bundles=journal.fallbacks()))
+    return Decision(journal=journal, effect=_fall_back(journal))
 
 
-def _fell_back(journal: Journal, bundle: BundleRef | None, failure: str | None) -> Decision:
-    attempt = journal.attempt
+def _fall_back(journal: Journal) -> FallBack:
+    """Anything but what is being installed, unless that is what ran before as well."""
+    attempt, fallbacks = journal.attempt, journal.fallbacks()
+    if attempt is None or attempt.bundle in fallbacks:
+        return FallBack(bundles=fallbacks)
+    return FallBack(bundles=fallbacks, shunned=frozenset({attempt.bundle.sha256}))
+
+
+def _fell_back(journal: Journal, fell: FellBack) -> Decision:
+    attempt, bundle = journal.attempt, fell.bundle
     journal = replace(journal, active=bundle)
+    if bundle is not None and not fell.found_bytes and not journal.has_proven(bundle.sha256):
+        journal = replace(journal, factory=bundle)  # the image brought another one than it did
     if attempt is None or attempt.step is not InstallStep.ROLLING_BACK:
         if attempt is not None:
             journal = replace(journal, attempt=replace(attempt, fallback=bundle))
-        return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+        elif bundle is not None and fell.found_bytes:
+            journal = journal.trying(bundle, fell.found_bytes)
+        return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
     step, status, reason = InstallStep.ROLLED_BACK, InstallStatus.ROLLED_BACK, attempt.reason
-    if failure is not None:
+    if fell.failure is not None:
         step, status = InstallStep.INCONSISTENT, InstallStatus.FAILED
-        reason = f"{reason}; and nothing on this device could be run instead: {failure}"
+        reason = f"{reason}; and nothing on this device could be run instead: {fell.failure}"
     journal, reports = _close(journal, attempt, step, status, reason=reason)
-    return Decision(journal=journal, effect=Prune(), reports=reports)
+    if bundle is not None and fell.found_bytes:
+        journal = journal.trying(bundle, fell.found_bytes)
+    return Decision(journal=journal, effect=Prune(), reports=(*reports, *_progress(journal)))
 
 
 def _under_way(
@@ -204,7 +240,8 @@ def _under_way(
         case InstallStep.DOWNLOADING, Downloaded():
             decision = _enter(journal, attempt, InstallStep.VERIFYING)
         case InstallStep.VERIFYING, Verified():
-            decision = _enter(journal, attempt, InstallStep.STAGED)
+            counter = max(journal.highest_counter, attempt.desired.counter)
+            decision = _enter(replace(journal, highest_counter=counter), attempt, InstallStep.STAGED)
         case InstallStep.STAGED, Staged():
             is_proven = journal.has_proven(attempt.bundle.sha256)
             step = InstallStep.ACTIVATING if is_proven else InstallStep.PROBING
@@ -235,7 +272,7 @@ def _opened(journal: Journal, attempt: Attempt, baseline: Baseline | None) -> De
 def _enter(journal: Journal, attempt: Attempt, step: InstallStep) -> Decision:
     runs_content = step in {InstallStep.PROBING, InstallStep.ACTIVATING, InstallStep.TRIAL}
     journal = replace(journal, attempt=replace(attempt, step=step, starts=1 if runs_content else 0))
-    return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+    return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
 
 
 def _commit(journal: Journal, attempt: Attempt) -> Decision:
@@ -266,7 +303,7 @@ def _defer(journal: Journal, attempt: Attempt, silent_s: float) -> Decision:
 
 def _roll_back(journal: Journal, attempt: Attempt, reason: str) -> Decision:
     journal = replace(journal, attempt=replace(attempt, step=InstallStep.ROLLING_BACK, reason=reason))
-    return Decision(journal=journal, effect=_effect_of(journal), reports=_progress(journal))
+    return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
 
 
 def _stop(journal: Journal, attempt: Attempt, step: InstallStep, reason: str) -> Decision:
@@ -284,7 +321,7 @@ def _close(
     return closed, (outcome,)
 
 
-def _effect_of(journal: Journal) -> Effect | None:
+def work_of(journal: Journal) -> Effect | None:
     """The work of the present step: performing it again is always safe."""
     attempt = journal.attempt
     if attempt is None:
@@ -292,12 +329,12 @@ def _effect_of(journal: Journal) -> Effect | None:
     desired, bundle = attempt.desired, attempt.bundle
     works: dict[InstallStep, Effect] = {
         InstallStep.CHECKING: Check(desired=desired),
-        InstallStep.DOWNLOADING: Download(desired=desired),
+        InstallStep.DOWNLOADING: Download(desired=desired, is_confirmed=attempt.is_confirmed),
         InstallStep.VERIFYING: Verify(desired=desired),
         InstallStep.STAGED: Proceed(),
         InstallStep.PROBING: Probe(bundle=bundle),
         InstallStep.ACTIVATING: Activate(bundle=bundle),
-        InstallStep.ROLLING_BACK: FallBack(bundles=journal.fallbacks()),
+        InstallStep.ROLLING_BACK: _fall_back(journal),
     }
     return works.get(attempt.step)  # TRIAL waits for windows
 

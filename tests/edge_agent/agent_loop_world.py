@@ -117,6 +117,9 @@ class FakeInstallation:
     def step(self) -> InstallStep:
         return InstallStep.IDLE
 
+    def problems(self) -> list[str]:
+        return []
+
 
 class FakeLink:
     def __init__(self) -> None:

@@ -106,6 +106,16 @@ class FleetInMemory:
     requests: list[tuple[str, int]] = field(default_factory=list)
     chunk_bytes: int = 4096
     on_chunk: Callable[[], None] = lambda: None
+    wanted: DesiredState | None = None
+    is_away: bool = False
+    questions: int = 0
+
+    def ask(self) -> DesiredState | None:
+        """What a device asks over HTTPS."""
+        self.questions += 1
+        if self.is_away:
+            raise FleetUnreachableError("the fleet refused the connection")
+        return self.wanted
 
     def offer(self, content: bytes, version: int, counter: int | None = None) -> DesiredState:
         desired = ask(content, version, counter)
@@ -115,6 +125,8 @@ class FleetInMemory:
     @contextmanager
     def bundle(self, path: str, *, offset: int = 0) -> Iterator[BundleStream]:
         self.requests.append((path, offset))
+        if self.is_away:
+            raise FleetUnreachableError("the fleet refused the connection")
         yield BundleStream(offset=offset, chunks=self._chunks(self.bundles[path][offset:]))
 
     def _chunks(self, content: bytes) -> Iterator[bytes]:
@@ -170,6 +182,7 @@ class Device:
             requirements=REQUIREMENTS,
             baseline=record.baseline,
             free_bytes=lambda: self.free_bytes,
+            ask_fleet=self.fleet.ask if self.overrides.get("asks") else None,
         )
         return Installer(
             journal_file=self.overrides.get("journal_file") or JournalFile(self.root / "install.json"),  # type: ignore[arg-type]  # a fake port

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from installation_world import KEYS, OTHER_KEY, Device, make_bundle
+from installation_world import KEYS, OTHER_KEY, REQUIREMENTS, Device, make_bundle
 
 from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.bundle_store import BundleStore
@@ -107,10 +107,15 @@ def put(store: BundleStore, content: bytes, release: str = "") -> BundleRef:
     return BundleRef(release=release or "none", sha256=sha256)
 
 
-def test_the_bundle_of_the_highest_version_runs_and_is_kept_as_the_factorys(store: BundleStore) -> None:
-    refs = {version: put(store, make_bundle(version), f"pump/{version}") for version in (2, 10, 9)}
-    journal = first_journal(store, KEYS, "pump")
-    assert journal == Journal(active=refs[10], committed=(refs[10],), factory=refs[10])
+def test_the_bundle_of_the_highest_version_runs_on_trial_and_those_before_it_are_fallen_back_to(
+    store: BundleStore,
+) -> None:
+    refs = {version: put(store, make_bundle(version), f"pump/{version}") for version in (2, 10, 9, 1)}
+    journal = first_journal(store, KEYS, REQUIREMENTS)
+    assert (journal.active, journal.committed, journal.factory) == (refs[10], (refs[9], refs[2]), None)
+    assert journal.attempt is not None
+    assert (journal.attempt.step, journal.attempt.bundle) == (InstallStep.TRIAL, refs[10])
+    assert journal.fallbacks() == (refs[9], refs[2])
 
 
 def test_a_factory_bundle_stays_the_factorys_where_a_newer_one_runs(
@@ -119,17 +124,18 @@ def test_a_factory_bundle_stays_the_factorys_where_a_newer_one_runs(
     content = make_bundle(1)
     (tmp_path / "bundles" / "factory.fedge").write_bytes(content)
     newer = put(store, make_bundle(2), "pump/2")
-    journal = first_journal(store, KEYS, "pump")
-    assert (journal.active, journal.committed) == (newer, (newer,))
-    assert journal.factory == BundleRef(release="pump/1", sha256=hashlib.sha256(content).hexdigest())
+    journal = first_journal(store, KEYS, REQUIREMENTS)
+    brought = BundleRef(release="pump/1", sha256=hashlib.sha256(content).hexdigest())
+    assert (journal.active, journal.committed, journal.factory) == (newer, (), brought)
+    assert journal.fallbacks() == (brought,), "where the newer one fails its trial"
 
 
 def test_bundles_of_other_families_are_passed_over_however_new(store: BundleStore) -> None:
     for family in ("fan", "valve"):
         put(store, make_bundle(7, family=family))
-    assert first_journal(store, KEYS, "pump") == Journal()
+    assert first_journal(store, KEYS, REQUIREMENTS) == Journal()
     ours = put(store, make_bundle(1), "pump/1")
-    assert first_journal(store, KEYS, "pump").active == ours
+    assert first_journal(store, KEYS, REQUIREMENTS).active == ours
 
 
 @pytest.mark.parametrize("content", [b"worn out", make_bundle(7, key=OTHER_KEY)], ids=["damaged", "forged"])
@@ -139,7 +145,7 @@ def test_a_bundle_that_does_not_verify_is_passed_over_with_a_line_in_the_log(
     ours = put(store, make_bundle(1), "pump/1")
     bad = put(store, content)
     with caplog.at_level(logging.WARNING):
-        assert first_journal(store, KEYS, "pump").active == ours
+        assert first_journal(store, KEYS, REQUIREMENTS).active == ours
     (line,) = caplog.messages
     assert line.startswith(f"staged_bundle_unusable sha256={bad.sha256[:12]} error=")
 
