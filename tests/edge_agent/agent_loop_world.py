@@ -156,8 +156,9 @@ class World:
 
     def __init__(self, directory: Path, boot_id: str = "b1") -> None:
         identity = dataclasses.replace(IDENTITY, boot_id=boot_id)
-        if not (directory / "agent.toml").exists():
-            (directory / "agent.toml").write_text(CONFIG)
+        config = directory / "agent.toml"
+        if not config.exists() or config.read_text() != CONFIG:
+            config.write_text(CONFIG)
         settings = load_agent_settings(directory / "agent.toml")
         settings.state_dir.mkdir(exist_ok=True)
         self.paths = settings.paths
