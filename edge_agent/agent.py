@@ -23,13 +23,12 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.agent_ports import Clocks, Installation
+from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.errors import RestartNeededError, SourceError, SourceSilentError
 from edge_agent.fence import Fence
 from edge_agent.findings import anomaly_event, drift_report
 from edge_agent.health import Vitals
 from edge_agent.judgement import Judged, Unjudged
-from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.model_swap import ModelSwap
 from edge_agent.pipeline import Pipeline
 from edge_agent.reporting import StatusReporter
@@ -38,6 +37,7 @@ from edge_agent.sources.port import Source, SourceWindow
 from edge_agent.telemetry import Downlink, Telemetry
 from models.drift.monitor import DriftVerdict
 from models.thresholds import Opened
+from protocol.messages.commands import Commands
 from protocol.messages.kinds import AgentState, DeathReason
 from protocol.messages.payloads import (
     AnomalyClosed,
@@ -71,8 +71,7 @@ class Agent:
         source: Source,
         pipeline: Pipeline,
         telemetry: Telemetry,
-        installation: Installation,
-        learner: LearnerSupervisor,
+        hands: Hands,
         reporter: StatusReporter,
         vitals: Vitals,
         score_log: ScoreLog | None,
@@ -85,8 +84,7 @@ class Agent:
             source: where windows come from.
             pipeline: what judges them.
             telemetry: the road to the fleet.
-            installation: which release to run.
-            learner: the training guest.
+            hands: what acts on the fleet's words: which release to run, the training guest, commands.
             reporter: status and health.
             vitals: what the loop writes down of itself; its counters are shared with `telemetry`.
             score_log: every score, or None.
@@ -94,11 +92,10 @@ class Agent:
         """
         self._pipeline = pipeline
         self._telemetry = telemetry
-        self._installation = installation
-        self._learner = learner
+        self._installation, self._learner, self._executor = hands.installation, hands.learner, hands.executor
         self._vitals = vitals
         self._counters = vitals.counters
-        self._model = ModelSwap(installation, pipeline, vitals)
+        self._model = ModelSwap(hands.installation, pipeline, vitals)
         self._birth = birth
         self._source = source
         self._reporter = reporter
@@ -285,6 +282,7 @@ class Agent:
         run("model swap", self._swap_model, None)
         for acceptance in downlink.normal:
             attempt("acceptance", partial(self._accept_normal, acceptance), None)
+        attempt("commands", partial(self._obey, downlink.commands), None)
         run("recommissioning", self._pipeline.recommission_if_asked, None)
         self._posts += run("install reports", self._installation.poll, [])
         self._counters.training_bytes += run("learner", partial(self._learner.tick, wall_s), 0)
@@ -305,8 +303,14 @@ class Agent:
         else:
             self._learner.invite(invitation, wall_s)
 
+    def _obey(self, messages: tuple[Commands, ...]) -> None:
+        self._executor.hear(messages)
+        self._posts += self._executor.turn()
+        for recovered in self._executor.take_recovered():
+            self._tell_drift(recovered)
+
     def _accept_normal(self, acceptance: NormalAcceptance) -> None:
-        self._tell_drift(self._pipeline.accept_normal(acceptance))
+        self._tell_drift(self._pipeline.accept_normal(acceptance.until_s))
 
     def _send(self, clock_s: float, wall_s: float) -> None:
         attempt, post = self._fence.attempt, self._telemetry.post
@@ -316,6 +320,7 @@ class Agent:
             for payload in posts:  # one of them is at fault: the others shall not wait for it
                 attempt("event", partial(post, [payload], wall_s), None)
         attempt("memory of anomalies", self._pipeline.told, None)
+        attempt("memory of commands", self._executor.told, None)
         self._fence.run("delivery", partial(self._telemetry.deliver, clock_s), None)
 
     def _farewell(self) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.installation.active import ActiveRelease
+from edge_agent.learner_supervisor import LearnerSupervisor
+from edge_agent.remote.executor import Executor
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport
 
-__all__ = ["Clocks", "Installation"]
+__all__ = ["Clocks", "Hands", "Installation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +48,11 @@ class Installation(Protocol):
 
     def problems(self) -> list[str]:
         """What a person should know of bundles and requests, a sentence each."""
+
+@dataclass(frozen=True, kw_only=True)
+class Hands:
+    """What acts on the fleet's words: `installation` on releases, `learner` on invitations, `executor` on commands and settings."""
+
+    installation: Installation
+    learner: LearnerSupervisor
+    executor: Executor

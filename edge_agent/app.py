@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
-from edge_agent.agent_ports import Clocks
+from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
@@ -41,6 +41,12 @@ from edge_agent.outdated_state import set_outdated_aside
 from edge_agent.pipeline import Pipeline
 from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.release_keys import load_release_keys
+from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission
+from edge_agent.remote.diagnosis import Diagnosis
+from edge_agent.remote.executor import Executor
+from edge_agent.remote.fleet_settings import FLEET_SETTINGS, SettingsInForce
+from edge_agent.remote.journal import CommandFile
+from edge_agent.remote.log_ring import LogRing
 from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
@@ -51,7 +57,7 @@ from edge_agent.status import load_counters
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
-from protocol.messages.kinds import InstallStep
+from protocol.messages.kinds import CommandAction, InstallStep
 from protocol.messages.payloads import Birth
 from runtime.durable_files import private_directory
 from runtime.errors import FedgeError, SettingsError
@@ -72,12 +78,14 @@ def run(config_file: Path) -> int:
         another process can go on, which the supervisor starts; one line on stderr says why.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    ring = LogRing()
+    logging.getLogger().addHandler(ring)
     try:
         settings = load_agent_settings(config_file)
         # Before anything is built: building may try a delegate for seconds, and must not die half way through.
         signals = _StopSignals()
         with ExitStack() as stack:
-            agent = _build(settings, load_enrolled(settings.paths.enrolment), stack)
+            agent = _build(settings, load_enrolled(settings.paths.enrolment), ring, stack)
             signals.hand_to(agent)
             log.info("agent_started pid=%d version=%s", os.getpid(), AGENT_VERSION)
             agent.run()
@@ -111,7 +119,7 @@ class _StopSignals:
             self._agent.stop()
 
 
-def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
+def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitStack) -> Agent:
     paths = settings.paths
     private_directory(settings.state_dir)
     if enrolled.tenant != settings.tenant:
@@ -141,9 +149,11 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
     poll = _desired_poll(settings, fleet, link, waking.set, stack)
+    commands = CommandFile(paths.commands)
+    in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
     pipeline = Pipeline(
         source.spec,
-        settings.detection,
+        in_force.effective.detection,
         memory=DetectionMemory(paths, source.spec),
         stores=stores,
         clock=time.perf_counter,
@@ -164,6 +174,9 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     )
     stack.callback(lambda: learner.close(clock.wall_s()))
     clocks = Clocks(monotonic=time.monotonic, wall=clock.wall_s, wait=lambda s: _wait(waking, s))
+    diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
+    executor = _executor(commands, in_force, pipeline, diagnosis, clock)
+    hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(identity, outbox, link, counters, polled=poll.take if poll else lambda: None)
     reporter = StatusReporter(
         settings,
@@ -173,8 +186,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         buffer=stores.buffer,
         pipeline=pipeline,
         telemetry=telemetry,
-        installation=installer,
-        learner=learner,
+        hands=hands,
         delegate=lambda: choice.running,
     )
     agent = Agent(
@@ -182,8 +194,7 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
         source=source,
         pipeline=pipeline,
         telemetry=telemetry,
-        installation=installer,
-        learner=learner,
+        hands=hands,
         reporter=reporter,
         vitals=_vitals(counters, clocks, settings.detection.blind_after_windows),
         score_log=ScoreLog(paths.score_log) if settings.debug.score_log else None,
@@ -191,6 +202,36 @@ def _build(settings: Settings, enrolled: Enrolled, stack: ExitStack) -> Agent:
     )
     installer.start(wake=waking.set)
     return agent
+
+
+def _executor(
+    file: CommandFile,
+    in_force: SettingsInForce,
+    pipeline: Pipeline,
+    diagnosis: Diagnosis,
+    clock: TrustedClock,
+) -> Executor:
+    remote, monotonic = in_force.effective.remote, time.monotonic
+
+    def apply(settings: Settings) -> dict[str, str]:
+        refused = pipeline.set_budget(settings.detection.budget)
+        return {name: refused for name in FLEET_SETTINGS if refused and ".budget." in name}
+
+    return Executor(
+        file,
+        actions={
+            CommandAction.RECOMMISSION: Recommission(
+                pipeline, allows_afresh=remote.afresh, monotonic=monotonic
+            ),
+            CommandAction.ACCEPT_AS_NORMAL: AcceptAsNormal(pipeline, wall=clock.wall_s, monotonic=monotonic),
+            CommandAction.DIAGNOSE: Diagnose(diagnosis.make, monotonic=monotonic),
+        },
+        allowed=remote.commands,
+        settings=in_force,
+        apply=apply,
+        monotonic=monotonic,
+        known_wall=lambda: clock.wall_s() if clock.is_set else None,
+    )
 
 
 def _vitals(counters: Counters, clocks: Clocks, blind_after_windows: int) -> Vitals:

@@ -1,7 +1,8 @@
 """The fitted mixture on disk: a restart judges by the very detector that gave the promise, and fits nothing.
 
 JSON, as all of the state directory; arrays as little-endian bytes in base64: 24 kB for 46 sensors, 180 kB for 128, written
-when the detector is fitted. The budget and the alarm's rules stand beside it: under others, it has promised nothing.
+when the detector is fitted. The alarm's rules stand beside it: under others, it has promised nothing. So does the budget; under
+another one, of the same shortest event, the threshold is found on the curve that was kept.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from edge_agent.judges import MixtureJudge
 from models.detection.detector import Detector
 from models.detection.experts import Form
 from models.detection.int8_layer import Int8Layer
-from models.detection.openings import AlarmRules
+from models.detection.openings import LEVELS, AlarmRules, Curve
 from models.detection.promise import AlarmBudget, Promise
 from models.errors import InputError
 
@@ -32,6 +33,11 @@ class _DetectorFile(Struct, frozen=True, kw_only=True):
     averages: tuple[int, ...]
     typical: float
     own_weight: float
+    curve_windows: float
+    curve_alikeness: float
+    curve_own_windows: float
+    curve_rate: bytes
+    curve_share: bytes
     centre: bytes
     divisor: bytes
     matrix: bytes
@@ -41,7 +47,7 @@ def encode_detector(
     judge: MixtureJudge, fingerprint: str, bundle_sha256: str, budget: AlarmBudget, rules: AlarmRules
 ) -> bytes:
     """The file: about columns of that `fingerprint`, fitted for the bundle and for what its operator asks."""
-    detector = judge.detector
+    detector, curve = judge.detector, judge.detector.curve
     return msgspec.json.encode(
         _DetectorFile(
             fingerprint=fingerprint,
@@ -53,6 +59,11 @@ def encode_detector(
             averages=detector.form.averages,
             typical=detector.form.typical,
             own_weight=detector.form.own_weight,
+            curve_windows=curve.windows,
+            curve_alikeness=curve.alikeness,
+            curve_own_windows=curve.own_windows,
+            curve_rate=curve.rate.astype("<f8").tobytes(),
+            curve_share=curve.share.astype("<f8").tobytes(),
             centre=detector.centre.astype("<f4").tobytes(),
             divisor=detector.divisor.astype("<f4").tobytes(),
             matrix=detector.form.matrix.astype("<f8").tobytes(),
@@ -68,12 +79,13 @@ def decode_detector(
         file = msgspec.json.decode(content, type=_DetectorFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not a detector of this version: {error}") from None
-    kept = (file.fingerprint, file.bundle_sha256, file.budget, file.rules)
-    if kept != (fingerprint, bundle_sha256, budget, rules):
-        raise InputError("a detector for other columns, another release or another budget")
+    kept = (file.fingerprint, file.bundle_sha256, file.budget.shortest_event_windows, file.rules)
+    if kept != (fingerprint, bundle_sha256, budget.shortest_event_windows, rules):
+        raise InputError("a detector for other columns, another release or another shortest event")
     try:
         centre, divisor = (np.frombuffer(part, "<f4") for part in (file.centre, file.divisor))
         matrix: NDArray[np.float64] = np.frombuffer(file.matrix, "<f8").reshape(len(centre), len(centre))
+        rate, share = (np.frombuffer(part, "<f8") for part in (file.curve_rate, file.curve_share))
     except ValueError as error:
         raise InputError(f"not the arrays of a detector: {error}") from None
     is_sound = (
@@ -82,6 +94,8 @@ def decode_detector(
         and all(0 < unit < np.inf for unit in (*file.units, file.typical, file.promise.threshold))
         and len(file.units) == 1 + len(file.averages)
         and all(windows > 0 for windows in file.averages)
+        and rate.shape == share.shape == LEVELS.shape
+        and bool(np.isfinite(rate).all() and np.isfinite(share).all())
     )
     if not is_sound:
         raise InputError("a detector whose values are not finite, or not positive where they divide")
@@ -94,7 +108,19 @@ def decode_detector(
         own_weight=file.own_weight,
         held_out=np.zeros(0),
     )
-    detector = Detector(
-        centre=centre, divisor=divisor, form=form, layer=Int8Layer.of(matrix), promise=file.promise
+    curve = Curve(
+        rate=rate,
+        share=share,
+        windows=file.curve_windows,
+        alikeness=file.curve_alikeness,
+        own_windows=file.curve_own_windows,
     )
-    return MixtureJudge(detector)
+    detector = Detector(
+        centre=centre,
+        divisor=divisor,
+        form=form,
+        layer=Int8Layer.of(matrix),
+        promise=file.promise,
+        curve=curve,
+    )
+    return MixtureJudge(detector if file.budget == budget else detector.with_budget(budget))

@@ -16,6 +16,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from edge_agent.kept_promise import KeptPromise
+from protocol.messages.commands import SettingInForce
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health
 
@@ -191,6 +192,8 @@ class Readings:
     clipped_share: float = 0.0
     set_aside_windows: int = 0
     accepted: int = 0
+    obeyed: int = 0
+    settings: tuple[SettingInForce, ...] = ()
     promise: KeptPromise | None = None
     problems: tuple[str, ...] = ()
 
@@ -238,6 +241,8 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         clipped_share=_brief(readings.clipped_share),
         set_aside_windows=readings.set_aside_windows,
         accepted=readings.accepted,
+        obeyed=readings.obeyed,
+        settings=readings.settings,
         **_promised(readings.promise),
         problems=tuple(problem[:_LONGEST_PROBLEM] for problem in readings.problems[:_MOST_PROBLEMS]),
     )

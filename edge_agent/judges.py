@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detection.detector import Detector
+from models.detection.promise import AlarmBudget
 from models.int8_model import WindowModel
 from models.thresholds import PersonalThreshold
 
@@ -114,6 +115,12 @@ class MixtureJudge:
         # An average of equal scores is that score.
         self._calm_below = promise.threshold * min(form.units) * self._per_typical
         self.unheard = _unheard(detector)
+
+    def with_budget(self, budget: AlarmBudget) -> MixtureJudge:
+        """The same judge under another budget of false alarms; it goes on with the windows it has seen."""
+        renewed = MixtureJudge(self.detector.with_budget(budget))
+        renewed.scales.resume(self.scales.state)
+        return renewed
 
     def judge(self, row: Float) -> tuple[float, float]:
         """See `Judge.judge`."""

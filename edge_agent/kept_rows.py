@@ -3,7 +3,7 @@
 Windows of an alarm, from those that built it up to those that closed it, and windows of drift that nobody has looked
 into, must not become normal by themselves: a fault that lasts would teach every device to be silent about it. They go
 to a store of their own, bounded like the buffer, with the wall's time; a person who calls them normal
-(`NormalAcceptance`) moves them into the buffer.
+(`accept-as-normal`) moves them into the buffer.
 
 ::
 

@@ -38,6 +38,7 @@ _RANK: Final = {
     Kind.BIRTH: 1,
     Kind.DEATH: 1,
     Kind.DRIFT: 2,
+    Kind.RESULT: 2,
     Kind.REPORT: 3,
     Kind.ANOMALY: 4,
     Kind.CLOSED: 4,

@@ -44,10 +44,11 @@ from edge_agent.judges import Judge, MixtureJudge
 from edge_agent.kept_promise import KeptPromise, Realised
 from edge_agent.kept_rows import KeptRows
 from edge_agent.settings import DetectionSettings
+from models.detection.promise import AlarmBudget
 from models.drift.monitor import DriftPhase, DriftSettings, DriftVerdict
 from models.sensors import SensorView
 from models.thresholds import PersonalThreshold
-from protocol.messages.payloads import NormalAcceptance, SensorShape
+from protocol.messages.payloads import SensorShape
 
 __all__ = ["OwnNormal"]
 
@@ -160,7 +161,11 @@ class OwnNormal:
         """
         kept = self._kept_judge(release)
         if kept is not None and (release.is_trial or self._drift is not None):
-            self._put_in_force(kept, replace(self._memory.remembered.realised))
+            known = self._memory.remembered
+            is_same = kept.threshold == known.threshold
+            self._put_in_force(kept, replace(known.realised) if is_same else Realised())
+            if not is_same and not release.is_trial:  # another budget than when it was kept
+                self._remember_judge(release.bundle_sha256, kept)
         elif release.is_trial:
             self._put_in_force(self._fit(release).judge, Realised())
         else:
@@ -208,25 +213,48 @@ class OwnNormal:
             self._realised.elapsed = 0
         return False
 
-    def accept(self, acceptance: NormalAcceptance, release: RunningRelease | None) -> DriftVerdict | None:
-        """Windows set aside until then are normal, says a person: they may be learnt.
+    def set_budget(self, budget: AlarmBudget, release: RunningRelease | None) -> str:
+        """Keep another budget from the next window on, with nothing forgotten but what was counted against the promise before.
+
+        The threshold moves along the curve that was kept; another shortest event is another detector, fitted on the rows that
+        may be learnt.
+
+        Returns:
+            Why not, in a sentence: most values could open no alarm any more. Then all stays as it was.
+        """
+        before, judge = self._settings, self.judge
+        if budget == before.budget:
+            return ""
+        self._settings = replace(before, budget=budget)
+        if release is None or not isinstance(judge, MixtureJudge):
+            return ""  # a network promises nothing, and what is fitted later keeps this budget
+        if budget.shortest_event_windows == before.budget.shortest_event_windows:
+            renewed: Judge = judge.with_budget(budget)
+        else:
+            renewed = self._fit(release).judge
+        if isinstance(renewed, MixtureJudge) and renewed.unheard and not judge.unheard:
+            self._settings = before
+            return renewed.unheard
+        self._put_in_force(renewed, Realised())
+        if not release.is_trial:
+            self._remember_judge(release.bundle_sha256, renewed)
+        return ""
+
+    def accept(self, until_s: float, release: RunningRelease | None) -> DriftVerdict | None:
+        """Windows set aside up to `until_s` are normal, says a person: they may be learnt. Said again, it changes nothing.
 
         Returns:
             As `commit`, where one had to wait for this word.
         """
         known = self._memory.remembered
-        if acceptance.counter <= known.accepted:
-            return None
         # Remembered first: after a power cut `KeptRows` finishes what was begun.
         self._memory.remember(
-            accepted=acceptance.counter,
-            accepting_until_s=acceptance.until_s,
-            is_drift_accepted=known.is_drift_accepted
-            or (self.is_drifted and known.drift_since_s <= acceptance.until_s),
+            accepting_until_s=until_s,
+            is_drift_accepted=known.is_drift_accepted or (self.is_drifted and known.drift_since_s <= until_s),
         )
-        moved = self._rows.accept(acceptance.until_s)
+        moved = self._rows.accept(until_s)
         self._note_accepted()
-        log.info("normal_accepted counter=%d windows=%d", acceptance.counter, moved)
+        log.info("normal_accepted until_s=%.0f windows=%d", until_s, moved)
         if release is None or release.is_trial or self.is_investigating:
             return None
         if known.is_reference_owed:
@@ -328,6 +356,17 @@ class OwnNormal:
             time_scales=(),
         )
         return fit
+
+    def _remember_judge(self, bundle_sha256: str, judge: Judge) -> None:
+        """Another threshold of a committed release, in force from now on."""
+        if isinstance(judge, MixtureJudge):
+            sha256 = self._memory.save_detector(judge, bundle_sha256, self._settings)
+            self._memory.remember(
+                threshold=judge.threshold,
+                detector_sha256=sha256,
+                realised=Realised(),
+                time_scales=judge.scales.state,
+            )
 
     def _put_in_force(self, judge: Judge, realised: Realised) -> None:
         self.judge, self._realised = judge, realised

@@ -43,6 +43,7 @@ from edge_agent.sources.port import SourceWindow
 from models.architecture import Kind
 from models.columns import describe_difference
 from models.detection.prior import FleetPrior
+from models.detection.promise import AlarmBudget
 from models.drift.monitor import DriftVerdict
 from models.errors import FeatureError, ModelError
 from models.features import make_extractor
@@ -50,7 +51,7 @@ from models.int8_model import Int8Model, WindowModel
 from models.sensors import SensorView
 from models.thresholds import Closed, Opened
 from protocol.manifest import FeatureSpec, Manifest
-from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, NormalAcceptance
+from protocol.messages.payloads import AnomalyClosed, AnomalyEvent
 
 __all__ = ["Pipeline"]
 
@@ -147,11 +148,6 @@ class Pipeline:
         return self._sight.share
 
     @property
-    def accepted(self) -> int:
-        """Counter of the last acceptance that was obeyed."""
-        return self._memory.remembered.accepted
-
-    @property
     def set_aside_windows(self) -> int:
         """Windows that wait for somebody to say whether they are normal."""
         return self._rows.set_aside
@@ -227,15 +223,19 @@ class Pipeline:
         self._renew_estimates()
         self._misfit = ""
 
-    def accept_normal(self, acceptance: NormalAcceptance) -> DriftVerdict | None:
-        """Windows set aside until then are normal, says a person: they may be learnt.
-
-        Returns:
-            As `commit`, where one had to wait for this word.
-        """
-        recovered = self.normal.accept(acceptance, self._running)
+    def accept_normal(self, until_s: float) -> DriftVerdict | None:
+        """Windows set aside up to `until_s` (Unix seconds) are normal, says a person: they may be learnt; returns as `OwnNormal.accept`."""
+        recovered = self.normal.accept(until_s, self._running)
         self._renew_estimates()
         return recovered
+
+    def set_budget(self, budget: AlarmBudget) -> str:
+        """Keep another budget of false alarms from the next window on; returns why not, or empty."""
+        before = self.normal.judge
+        refusal = self.normal.set_budget(budget, self._running)
+        if self.normal.judge is not before:
+            self._renew_estimates()
+        return refusal
 
     def recommission_if_asked(self) -> None:
         """Look whether a person asked for another commissioning."""
@@ -387,8 +387,8 @@ class Pipeline:
         """Rows or judge are others now."""
         self._sight.reset()
         self._gaps.forget()
-        if self.normal.judge is not None:
-            self._episodes.open_after(self.normal.judge.opens_after_windows)
+        if (judge := self.normal.judge) is not None:
+            self._episodes.open_after(judge.opens_after_windows)
 
     def _remember(self) -> None:
         # Of a model on trial nothing but its alarms is.

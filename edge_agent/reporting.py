@@ -10,10 +10,9 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edge_agent.agent_ports import Installation
+from edge_agent.agent_ports import Hands
 from edge_agent.gaps import listed
 from edge_agent.health import LARGE_SHARE, Interval, Readings, Vitals, health_of, memory_pss_bytes
-from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.sample_buffer import SampleBuffer
@@ -48,8 +47,7 @@ class StatusReporter:
         buffer: SampleBuffer,
         pipeline: Pipeline,
         telemetry: Telemetry,
-        installation: Installation,
-        learner: LearnerSupervisor,
+        hands: Hands,
         delegate: Callable[[], str] = lambda: "",
     ) -> None:
         self._settings = settings
@@ -59,8 +57,7 @@ class StatusReporter:
         self._buffer = buffer
         self._pipeline = pipeline
         self._telemetry = telemetry
-        self._installation = installation
-        self._learner = learner
+        self._installation, self._learner, self._executor = hands.installation, hands.learner, hands.executor
         self._delegate = delegate
         self._status_due_s = self._counters_due_s = self._memory_due_s = float("-inf")
         self._health_due_s = float("-inf")
@@ -83,7 +80,7 @@ class StatusReporter:
             self._pss_bytes = memory_pss_bytes()
         health: list[Payload] = []
         if clock_s >= self._health_due_s:
-            self._health_due_s = clock_s + settings.every_s
+            self._health_due_s = clock_s + self._executor.effective.health.every_s
             health.append(self._health(vitals, clock_s))
             vitals.interval = Interval(started_s=clock_s)
             self._pipeline.save()
@@ -121,7 +118,8 @@ class StatusReporter:
             is_provisional=commissioning.is_provisional,
             clipped_share=commissioning.clipping.share,
             set_aside_windows=pipeline.set_aside_windows,
-            accepted=pipeline.accepted,
+            obeyed=self._executor.counter,
+            settings=self._executor.noteworthy_settings,
             promise=pipeline.normal.promise,
             problems=self._problems(vitals),
         )
@@ -173,6 +171,8 @@ class StatusReporter:
             delegate=self._delegate(),
             promise=promise.text if promise is not None else "",
             drift_shapes=self._pipeline.normal.drift_shapes(),
+            settings=self._executor.settings,
+            commands=self._executor.lines,
             problems=self._problems(vitals),
         )
 

@@ -35,6 +35,7 @@ __all__ = [
     "LearnerSettings",
     "MqttSettings",
     "OutboxSettings",
+    "RemoteSettings",
     "Settings",
     "StatePaths",
     "load_agent_settings",
@@ -230,6 +231,30 @@ class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     status_every_s: Annotated[float, Meta(ge=0.1)] = 1.0
 
 
+class RemoteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the fleet may ask of this device besides a release. Its word comes over the broker and is not signed."""
+
+    commands: tuple[
+        Literal["reactivate", "recommission", "accept-as-normal", "diagnose", "retry-parked"], ...
+    ] = ("reactivate", "recommission", "accept-as-normal", "diagnose", "retry-parked")
+    """What it may tell this device to do once."""
+    afresh: bool = False
+    """Whether `recommission` may forget the scale so far: windows of a fault alone would become this machine's normal."""
+    settings: tuple[
+        Literal[
+            "detection.budget.alarms_per_1000_windows",
+            "detection.budget.shortest_event_windows",
+            "health.every_s",
+        ],
+        ...,
+    ] = (
+        "detection.budget.alarms_per_1000_windows",
+        "detection.budget.shortest_event_windows",
+        "health.every_s",
+    )
+    """Where the fleet's value goes over this file's, within narrower bounds; one that is left out stays as it is here."""
+
+
 class DebugSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For simulations and for people who look closely; off on a device."""
 
@@ -257,6 +282,7 @@ class StatePaths:
         self.recommission = root / "recommission.json"
         self.outdated = root / "outdated"
         self.clock = root / "clock.json"
+        self.commands = root / "commands.json"
         self.status = root / "status.json"
         self.counters = root / "counters.json"
         self.score_log = root / "scores.csv"
@@ -290,6 +316,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learner: LearnerSettings = LearnerSettings()
     privacy: PrivacySettings = PrivacySettings()
     health: HealthSettings = HealthSettings()
+    remote: RemoteSettings = RemoteSettings()
     debug: DebugSettings = DebugSettings()
     config_file: Path = Path()
 

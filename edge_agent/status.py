@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.health import Counters
+from protocol.messages.commands import SettingInForce
 from protocol.messages.payloads import Health, SensorShape
 from runtime.durable_files import read_bytes, write_durably, write_quickly
 from runtime.errors import StorageError
@@ -31,6 +32,7 @@ class Status(Struct, frozen=True, kw_only=True):
     """Everything a person at the device wants to know; `written_at_s` and `started_at_s` are Unix seconds.
 
     `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `problems` what needs a person.
+    `settings` are those that a fleet may change, as they are; `commands` says what the fleet asked for, and what became of it.
     """
 
     device: str
@@ -57,6 +59,8 @@ class Status(Struct, frozen=True, kw_only=True):
     delegate: str = ""
     promise: str = ""
     drift_shapes: tuple[SensorShape, ...] = ()
+    settings: tuple[SettingInForce, ...] = ()
+    commands: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     def is_stale(self, now_s: float) -> bool:

@@ -21,6 +21,7 @@ from edge_agent.health import Counters
 from edge_agent.link import Link, Message
 from edge_agent.outbox import Outbox, OutboxEntry
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError
+from protocol.messages.commands import Commands
 from protocol.messages.envelope import Event, decode, encode, kind_of
 from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import (
@@ -59,6 +60,7 @@ class Downlink:
 
     desired: tuple[DesiredState, ...] = ()
     normal: tuple[NormalAcceptance, ...] = ()
+    commands: tuple[Commands, ...] = ()
     invitations: tuple[TrainingInvitation | None, ...] = ()
 
 
@@ -128,10 +130,11 @@ class Telemetry:
         acks: list[Ack] = []
         desired: list[DesiredState] = []
         normal: list[NormalAcceptance] = []
+        commands: list[Commands] = []
         invitations: list[TrainingInvitation | None] = []
         for message in messages:
             kind = self._kinds.get(message.topic)
-            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.NORMAL}:
+            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.NORMAL, Kind.COMMANDS}:
                 # An empty retained message is MQTT's word for "cleared".
                 if kind is Kind.TRAINING:
                     invitations.append(None)
@@ -143,12 +146,19 @@ class Telemetry:
                 desired.append(data)
             elif isinstance(data, NormalAcceptance):
                 normal.append(data)
+            elif isinstance(data, Commands):
+                commands.append(data)
             elif isinstance(data, TrainingInvitation):
                 invitations.append(data)
         self._outbox.acknowledge(acks)
         if (polled := self._polled()) is not None:
             desired.append(polled)
-        return Downlink(desired=tuple(desired), normal=tuple(normal), invitations=tuple(invitations))
+        return Downlink(
+            desired=tuple(desired),
+            normal=tuple(normal),
+            commands=tuple(commands),
+            invitations=tuple(invitations),
+        )
 
     def _waits(self, payload: Payload) -> bool:
         if not isinstance(payload, AnomalyEvent | AnomalyClosed) or not payload.episode:
@@ -216,6 +226,7 @@ def _downlink_topics(identity: Identity) -> dict[Kind, str]:
     return {
         Kind.DESIRED: device_topic(identity.tenant, identity.device, Kind.DESIRED),
         Kind.NORMAL: device_topic(identity.tenant, identity.device, Kind.NORMAL),
+        Kind.COMMANDS: device_topic(identity.tenant, identity.device, Kind.COMMANDS),
         Kind.ACK: device_topic(identity.tenant, identity.device, Kind.ACK),
         Kind.TRAINING: training_topic(identity.tenant, identity.family),
     }

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_agent.status import Status
+from protocol.messages.kinds import SettingSource
 from protocol.messages.payloads import Health
 
 __all__ = ["print_status"]
@@ -57,6 +58,8 @@ def print_status(status: Status, now_s: float) -> None:
         ("broker", "connected" if status.broker_connected else "not connected"),
         ("learner", status.learner),
         ("install", health.install_step.value),
+        *(("setting", text) for text in _settings_of(status)),
+        *(("command", text) for text in status.commands),
         *(("problem", f"[red]{problem}[/red]") for problem in status.problems),
     ]
     table = Table(title=f"{status.device} ({status.tenant}, {status.family})", show_header=False)
@@ -85,6 +88,15 @@ def _scale_of(health: Health) -> str:
         return f"{health.commissioned_share:.0%} commissioned"
     provisional = ", provisional: this machine wanders" if health.is_provisional else ""
     return f"{health.clipped_share:.2%} of recent values at its end{provisional}"
+
+
+def _settings_of(status: Status) -> list[str]:
+    """Settings of a fleet's reach that are not simply the default."""
+    return [
+        f"{one.name} = {_number(one.value)}, by the {one.source.value}{f'; refused: {one.refused}' if one.refused else ''}"
+        for one in status.settings
+        if one.refused or one.source is not SettingSource.DEFAULT
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -40,6 +40,7 @@ class Detector:
         form: the score before quantisation.
         layer: the score as it runs.
         promise: threshold, and what it promises.
+        curve: what to expect at each threshold, for another budget of false alarms.
     """
 
     centre: Float
@@ -47,6 +48,7 @@ class Detector:
     form: Form
     layer: Int8Layer
     promise: Promise
+    curve: Curve
 
     def scaled(self, rows: NDArray[np.floating]) -> Float:
         """Standardised rows (F,) or (n, F) as the layer takes them."""
@@ -64,6 +66,10 @@ class Detector:
         """The scores (n,) of standardised windows (n, F), as they run or before quantisation."""
         scaled = self.scaled(rows)
         return self.layer.scores(scaled) if is_int8 else self.form.scores(scaled)
+
+    def with_budget(self, budget: AlarmBudget) -> Detector:
+        """The same detector under another budget of false alarms; the shortest event must be that which it was fitted for."""
+        return replace(self, promise=make_promise(self.curve, budget, fitted_on=self.promise.fitted_on))
 
     def make_time_scales(self) -> TimeScales:
         """What turns scores into the statistic, from nothing seen."""
@@ -116,17 +122,15 @@ def fit_detector(
     averages = averages_for(len(rows), shortest_event_windows=shortest)
     form = fit_form(scaled, spread, knows_own=knows_own, averages=averages)
     own = own_counts(scaled, spread, rules, shortest_event_windows=shortest) if knows_own else None
+    # A fleet counts with averages: its curve says nothing of a device without.
+    curve = _curve(prior if averages else None, own, len(rows))
     return Detector(
         centre=np.asarray(rows, np.float64).mean(axis=0).astype(np.float32),
         divisor=np.where(np.isfinite(divisor), divisor, 1.0).astype(np.float32),
         form=form,
         layer=Int8Layer.of(form.matrix),
-        promise=make_promise(
-            # A fleet counts with averages: its curve says nothing of a device without.
-            _curve(prior if averages else None, own, len(rows)),
-            budget,
-            fitted_on=len(rows),
-        ),
+        promise=make_promise(curve, budget, fitted_on=len(rows)),
+        curve=curve,
     )
 
 

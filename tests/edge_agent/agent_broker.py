@@ -79,7 +79,16 @@ class ListeningFleet:
         self._client.publish(device_topic(TENANT, DEVICE, Kind.ACK), encode(answer), qos=1)
 
 
-_UPLINKS = (Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.CLOSED, Kind.DRIFT, Kind.HEALTH, Kind.REPORT)
+_UPLINKS = (
+    Kind.BIRTH,
+    Kind.DEATH,
+    Kind.ANOMALY,
+    Kind.CLOSED,
+    Kind.DRIFT,
+    Kind.HEALTH,
+    Kind.REPORT,
+    Kind.RESULT,
+)
 
 
 def _kind(event: Event) -> Kind:

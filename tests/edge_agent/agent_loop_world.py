@@ -11,7 +11,7 @@ import pytest
 from agent_world import SPEC, TRUSTED, make_bundle
 
 from edge_agent.agent import Agent
-from edge_agent.agent_ports import Clocks
+from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.errors import SourceError
 from edge_agent.health import Interval, LatencyReservoir, Vitals
@@ -22,9 +22,15 @@ from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.link import Message
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
+from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission
+from edge_agent.remote.diagnosis import Diagnosis
+from edge_agent.remote.executor import Executor
+from edge_agent.remote.fleet_settings import SettingsInForce
+from edge_agent.remote.journal import CommandFile
+from edge_agent.remote.log_ring import LogRing
 from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
-from edge_agent.settings import load_agent_settings
+from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.port import SourceWindow
 from edge_agent.status import Status, load_counters, read_status
 from edge_agent.telemetry import Identity, Telemetry
@@ -33,6 +39,7 @@ from models.bundles import read_bundle
 from models.detection.prior import FleetPrior
 from protocol.bundle import open_bundle
 from protocol.manifest import FeatureSpec
+from protocol.messages.commands import Command, Commands
 from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import InstallStep, Kind
 from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload
@@ -187,14 +194,35 @@ class World:
             started_wall_s=self._wall(),
             interval=Interval(started_s=0.0),
         )
+        commands = CommandFile(self.paths.commands)
+        in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
+        self.ring = LogRing()
         pipeline = Pipeline(
             SPEC,
-            settings.detection,
+            in_force.effective.detection,
             memory=DetectionMemory(self.paths, SPEC),
             stores=dataclasses.replace(others, buffer=self.buffer),
             clock=lambda: 0.0,
             wall=self._wall,
         )
+        self.pipeline = pipeline
+        self.executor = Executor(
+            commands,
+            actions={
+                "recommission": Recommission(pipeline, allows_afresh=False, monotonic=self._monotonic),
+                "accept-as-normal": AcceptAsNormal(pipeline, wall=self._wall, monotonic=self._monotonic),
+                "diagnose": Diagnose(
+                    Diagnosis(settings, self.ring, secrets=["made-up-for-tests"]).make,
+                    monotonic=self._monotonic,
+                ),
+            },
+            allowed=settings.remote.commands,
+            settings=in_force,
+            apply=self._apply,
+            monotonic=self._monotonic,
+            known_wall=self._wall,
+        )
+        hands = Hands(installation=self.installation, learner=self.learner, executor=self.executor)
         telemetry = Telemetry(identity, self.outbox, self.link, self.counters, polled=self._take_polled)
         reporter = StatusReporter(
             settings,
@@ -204,21 +232,26 @@ class World:
             buffer=self.buffer,
             pipeline=pipeline,
             telemetry=telemetry,
-            installation=self.installation,
-            learner=self.learner,
+            hands=hands,
         )
         self.agent = Agent(
             birth=Birth(agent_version="0", hardware="rpi4", family="pump"),
             source=self.source,
             pipeline=pipeline,
             telemetry=telemetry,
-            installation=self.installation,
-            learner=self.learner,
+            hands=hands,
             reporter=reporter,
             vitals=self.vitals,
             score_log=None,
-            clocks=Clocks(monotonic=lambda: self.now_s, wall=self._wall, wait=self._wait),
+            clocks=Clocks(monotonic=self._monotonic, wall=self._wall, wait=self._wait),
         )
+
+    def _apply(self, settings: Settings) -> dict[str, str]:
+        refused = self.pipeline.set_budget(settings.detection.budget)
+        return {"detection.budget.alarms_per_1000_windows": refused} if refused else {}
+
+    def _monotonic(self) -> float:
+        return self.now_s
 
     def _wall(self) -> float:
         return self.clock.wall_s()
@@ -253,6 +286,13 @@ class World:
         level = "training/pump" if kind is Kind.TRAINING else f"pump-07/{kind.value}"
         payload = encode(Event(source="fleet", boot_id="f", sequence=1, time=self._wall(), data=data))
         self.link.arrived.append(Message(topic=f"fedge/v1/demo/{level}", payload=payload))
+
+    def accept_as_normal(self, number: int) -> None:
+        """The fleet's word that all which was set aside until now is normal."""
+        command = Command(
+            number=number, action="accept-as-normal", expires_at=4e9, arguments={"until_s": self._wall()}
+        )
+        self.arrive(Kind.COMMANDS, Commands(counter=number, outstanding=(command,)))
 
     def status(self) -> Status:
         return read_status(self.paths.status)

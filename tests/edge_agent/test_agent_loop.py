@@ -20,7 +20,6 @@ from protocol.messages.payloads import (
     DriftReport,
     Health,
     InstallReport,
-    NormalAcceptance,
     TrainingInvitation,
 )
 
@@ -56,7 +55,7 @@ def test_drift_is_said_and_taken_back_when_a_new_release_is_committed(world: Wor
     world.watch(healthy(200, 3) + 1.0)
     world.installation.give(2, is_trial=True, generation=2)
     world.watch(healthy(10, 4) + 1.0)
-    world.arrive(Kind.NORMAL, NormalAcceptance(counter=1, until_s=world._wall()))
+    world.accept_as_normal(1)
     world.installation.give(2, is_trial=False, generation=2)
     world.watch(healthy(3, 5) + 1.0)
     reports = [r for r in world.said(DriftReport) if isinstance(r, DriftReport)]

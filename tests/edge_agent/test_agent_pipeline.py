@@ -23,7 +23,6 @@ from models.errors import ModelFormatError
 from models.standardiser import Standardiser
 from models.thresholds import Closed, Opened
 from protocol.manifest import FeatureSpec
-from protocol.messages.payloads import NormalAcceptance
 
 pytestmark = pytest.mark.edge
 SETTINGS = DetectionSettings(commissioning_windows=60, reference_windows=60)
@@ -54,9 +53,9 @@ class Device:
     def _wall(self) -> float:
         return 1_800_000_000.0 + self.index
 
-    def accept(self, counter: int = 1) -> DriftVerdict | None:
+    def accept(self) -> DriftVerdict | None:
         """A person calls everything that is set aside until now normal."""
-        return self.pipeline.accept_normal(NormalAcceptance(counter=counter, until_s=self._wall()))
+        return self.pipeline.accept_normal(self._wall())
 
     def adopt(
         self,

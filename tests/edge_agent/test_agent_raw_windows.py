@@ -37,7 +37,7 @@ from models.thresholds import Opened
 from models.training_model import TrainingModel
 from protocol.bundle import VerifiedBundle, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
-from protocol.messages.payloads import DesiredState, NormalAcceptance
+from protocol.messages.payloads import DesiredState
 from protocol.names import release_id
 from protocol.training import TrainingSettings
 
@@ -180,7 +180,7 @@ def test_a_dead_channel_is_filled_from_the_other_and_both_dead_are_not_judged(de
 
 def test_the_device_learns_from_the_rows_it_kept(device: Device) -> None:
     device.watch(vibration(200, 7, lag=1.6))
-    device.pipeline.accept_normal(NormalAcceptance(counter=1, until_s=1e9))
+    device.pipeline.accept_normal(1e9)
     rows = device.buffer.newest(200).rows
     release = bundle()
     model = TrainingModel(release.training_model, release.architecture)

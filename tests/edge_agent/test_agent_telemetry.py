@@ -21,6 +21,7 @@ from edge_agent.link import Message
 from edge_agent.outbox import Outbox
 from edge_agent.settings import OutboxSettings
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
+from protocol.messages.commands import Commands
 from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import AgentState, DeathReason, InstallStep, Kind
 from protocol.messages.payloads import (
@@ -40,6 +41,7 @@ NOW = 1_800_000_000.0
 IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
 ACK_TOPIC, DESIRED_TOPIC = "fedge/v1/demo/pump-07/ack", "fedge/v1/demo/pump-07/desired"
 NORMAL_TOPIC = "fedge/v1/demo/pump-07/normal"
+COMMANDS_TOPIC = "fedge/v1/demo/pump-07/commands"
 TRAINING_TOPIC = "fedge/v1/demo/training/pump"
 
 
@@ -120,6 +122,7 @@ INVITATION = TrainingInvitation(
     expires_at=NOW + 60,
 )
 NORMAL = NormalAcceptance(counter=3, until_s=NOW)
+COMMANDS = Commands(counter=3)
 DESIRED = DesiredState(
     execution="e1",
     release="pump/2",
@@ -224,12 +227,15 @@ def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Teleme
     link.arrive(TRAINING_TOPIC, INVITATION)
     link.arrive(DESIRED_TOPIC, DESIRED)
     link.arrive(NORMAL_TOPIC, NORMAL)
+    link.arrive(COMMANDS_TOPIC, COMMANDS)
     link.arrive(TRAINING_TOPIC, b"")
     link.arrive(DESIRED_TOPIC, b"")
     link.arrive(NORMAL_TOPIC, b"")
+    link.arrive(COMMANDS_TOPIC, b"")
     downlink = telemetry.receive()
     assert downlink.desired == (DESIRED,)
     assert downlink.normal == (NORMAL,)
+    assert downlink.commands == (COMMANDS,)
     assert downlink.invitations == (INVITATION, None)
 
 
@@ -279,7 +285,13 @@ def test_poison_is_counted_and_told_in_one_line(
 
 
 def test_a_device_listens_to_its_own_topics_and_its_familys_training() -> None:
-    assert set(subscriptions(IDENTITY)) == {ACK_TOPIC, DESIRED_TOPIC, NORMAL_TOPIC, TRAINING_TOPIC}
+    assert set(subscriptions(IDENTITY)) == {
+        ACK_TOPIC,
+        DESIRED_TOPIC,
+        NORMAL_TOPIC,
+        COMMANDS_TOPIC,
+        TRAINING_TOPIC,
+    }
 
 
 def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:

@@ -27,8 +27,9 @@ from models.errors import FeatureError
 from models.standardiser import CLIP
 from models.thresholds import Opened
 from protocol.manifest import FeatureSpec
-from protocol.messages.kinds import AgentState, DriftState, Kind
-from protocol.messages.payloads import DriftReport, Health, NormalAcceptance
+from protocol.messages.commands import CommandResult
+from protocol.messages.kinds import AgentState, CommandStatus, DriftState
+from protocol.messages.payloads import DriftReport, Health
 from runtime.durable_files import write_durably
 
 __all__ = ["device", "world"]  # the fixtures
@@ -247,12 +248,12 @@ def test_what_was_set_aside_may_be_learnt_once_a_person_has_called_it_normal(dev
     device.watch(healthy(200))
     device.watch(fault(100))
     device.accept()
-    assert device.pipeline.accepted == 1
     assert (device.pipeline.set_aside_windows, len(device.buffer)) == (0, 300)
+    until_s = device._wall()
     device.watch(fault(20, 10))
     again = device.restart()
     again.adopt()
-    assert again.accept(counter=1) is None
+    assert again.pipeline.accept_normal(until_s) is None
     assert again.pipeline.set_aside_windows == 20, "an old word says nothing of what came after it"
 
 
@@ -321,13 +322,17 @@ def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(
     world.now_s += 11
     world.turn()
     assert world.status().health.set_aside_windows > 100
-    world.arrive(Kind.NORMAL, NormalAcceptance(counter=7, until_s=world._wall()))
-    world.turn()
+    world.accept_as_normal(7)
+    for _ in range(4):
+        world.turn()
+    (said,) = world.said(CommandResult)
+    assert isinstance(said, CommandResult)
+    assert (said.number, said.status, said.reason) == (7, CommandStatus.DONE, "200 windows may be learnt")
     world.now_s += 11
     world.turn()
     health = world.said(Health)[-1]
     assert isinstance(health, Health)
-    assert (health.set_aside_windows, health.accepted, health.buffered_windows) == (0, 7, 350)
+    assert (health.set_aside_windows, health.obeyed, health.buffered_windows) == (0, 7, 350)
     states = [report.state for report in world.said(DriftReport) if isinstance(report, DriftReport)]
     assert states == [DriftState.DRIFTED, DriftState.SETTLED], "learning ends a drift, not a word"
     assert health.drifted

@@ -101,6 +101,9 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "privacy.require_noise": (False, True),
     "health.every_s": (1.5, 2),
     "health.status_every_s": (0.1, 2),
+    "remote.commands": (["diagnose"], ["recommission", "reactivate"]),
+    "remote.afresh": (False, True),
+    "remote.settings": ([], ["health.every_s"]),
     "debug.score_log": (False, True),
 }
 

@@ -1,0 +1,132 @@
+"""What a fleet can tell a device to do once, each over the part of the agent that does it.
+
+How often is bounded on the device, because a broker that is not the fleet's could ask without end. None of them stops
+a window from being judged: a commissioning from afar gathers beside watching and pools with the scale in force, and
+windows that may be learnt are judged by what was in force until the new judge stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from edge_agent.pipeline import Pipeline
+from edge_agent.remote.allowance import Allowance
+from edge_agent.remote.executor import Action, Outcome, refuse
+from protocol.messages.commands import Command
+from protocol.messages.kinds import CommandStatus, RefusalCode
+
+__all__ = ["AcceptAsNormal", "Diagnose", "Recommission"]
+
+_DONE: Final = CommandStatus.DONE
+
+
+class Recommission(Action):
+    """Learn this machine's scale again; DONE when the new scale is in force, which takes a commissioning.
+
+    Pooled with the scale so far. With `afresh` that one is forgotten at the end, so that windows of a fault alone would
+    become this machine's normal: the owner's agent.toml must allow it (``[remote] afresh``).
+    """
+
+    is_repeatable = False
+
+    def __init__(self, pipeline: Pipeline, *, allows_afresh: bool, monotonic: Callable[[], float]) -> None:
+        self._pipeline, self._allows_afresh = pipeline, allows_afresh
+        self.allowance = Allowance(burst=2, every_s=3600.0, monotonic=monotonic)
+
+    def begin(self, command: Command) -> Outcome:
+        """See `Action.begin`."""
+        if unknown := _unknown(command, "afresh"):
+            return unknown
+        is_afresh = command.arguments.get("afresh", False)
+        if not isinstance(is_afresh, bool):
+            return refuse(RefusalCode.INVALID, f"afresh is {is_afresh!r}; valid are true and false")
+        if is_afresh and not self._allows_afresh:
+            return refuse(
+                RefusalCode.FORBIDDEN,
+                "agent.toml allows no scale from new windows alone ([remote] afresh); without afresh they are pooled",
+            )
+        commissioning = self._pipeline.commissioning
+        if not commissioning.is_done:
+            return refuse(RefusalCode.NOT_READY, "this device is commissioning for the first time")
+        if commissioning.is_gathering:
+            return refuse(
+                RefusalCode.UNDER_WAY, "somebody on the device asked for it; it is gathering windows"
+            )
+        commissioning.restart(is_afresh=is_afresh)
+        how = "from these alone" if is_afresh else "pooled with the scale so far"
+        return Outcome(status=CommandStatus.IN_PROGRESS, reason=f"gathering windows, {how}")
+
+    def look(self) -> Outcome:
+        """See `Action.look`."""
+        commissioning = self._pipeline.commissioning
+        if commissioning.is_gathering or commissioning.is_complete:
+            return Outcome(status=CommandStatus.IN_PROGRESS)
+        scale = commissioning.standardiser
+        windows = scale.fitted_on if scale is not None else 0
+        rough = ", provisional: this machine wanders" if commissioning.is_provisional else ""
+        return Outcome(status=_DONE, reason=f"a scale of {windows} windows is in force{rough}")
+
+
+class AcceptAsNormal(Action):
+    """Windows set aside up to `until_s` (Unix seconds) are normal, says a person: they may be learnt."""
+
+    is_repeatable = True
+
+    def __init__(
+        self, pipeline: Pipeline, *, wall: Callable[[], float], monotonic: Callable[[], float]
+    ) -> None:
+        self._pipeline, self._wall = pipeline, wall
+        # Each may fit another judge, a quarter of a second.
+        self.allowance = Allowance(burst=10, every_s=10.0, monotonic=monotonic)
+
+    def begin(self, command: Command) -> Outcome:
+        """See `Action.begin`."""
+        if unknown := _unknown(command, "until_s"):
+            return unknown
+        until_s = command.arguments.get("until_s")
+        if isinstance(until_s, str | bool) or until_s is None or not math.isfinite(until_s):
+            return refuse(RefusalCode.INVALID, f"until_s is {until_s!r}; valid is a time, Unix seconds")
+        before = self._pipeline.set_aside_windows
+        # Nobody can know what will be normal.
+        recovered = self._pipeline.accept_normal(min(until_s, self._wall()))
+        moved = before - self._pipeline.set_aside_windows
+        return Outcome(status=_DONE, reason=f"{moved} windows may be learnt", recovered=recovered)
+
+    def look(self) -> Outcome:
+        """See `Action.look`; it is over at once."""
+        return Outcome(status=_DONE)
+
+
+class Diagnose(Action):
+    """Send a bounded bundle of log, state and settings, without secrets and without windows."""
+
+    is_repeatable = True
+
+    def __init__(self, make_bundle: Callable[[], tuple[str, str]], *, monotonic: Callable[[], float]) -> None:
+        """Args: `make_bundle` gives the bundle as base64, and a sentence about it."""
+        self._make_bundle = make_bundle
+        self.allowance = Allowance(burst=3, every_s=60.0, monotonic=monotonic)
+
+    def begin(self, command: Command) -> Outcome:
+        """See `Action.begin`."""
+        if unknown := _unknown(command):
+            return unknown
+        report, about = self._make_bundle()
+        return Outcome(status=_DONE, reason=about, report=report)
+
+    def look(self) -> Outcome:
+        """See `Action.look`; it is over at once."""
+        return Outcome(status=_DONE)
+
+
+def _unknown(command: Command, *known: str) -> Outcome | None:
+    """A refusal that names an argument which this build does not know: what it would change is not guessed."""
+    for name in command.arguments:
+        if name not in known:
+            valid = f"it knows {', '.join(known)}" if known else "it takes none"
+            return refuse(
+                RefusalCode.UNKNOWN, f"{command.action} of this agent knows no argument {name!r}; {valid}"
+            )
+    return None
