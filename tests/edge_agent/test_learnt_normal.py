@@ -321,13 +321,14 @@ def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(
     world.watch(healthy(200, 3) + 1.0)
     world.now_s += 11
     world.turn()
-    assert world.status().health.set_aside_windows > 100
+    waiting = world.status().health.set_aside_windows
+    assert waiting > 100
     world.accept_as_normal(7)
     for _ in range(4):
         world.turn()
     (said,) = world.said(CommandResult)
     assert isinstance(said, CommandResult)
-    assert (said.number, said.status, said.reason) == (7, CommandStatus.DONE, "200 windows may be learnt")
+    assert (said.number, said.status, said.reason) == (7, CommandStatus.DONE, f"{waiting} windows may be learnt")
     world.now_s += 11
     world.turn()
     health = world.said(Health)[-1]
