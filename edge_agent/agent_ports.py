@@ -49,6 +49,7 @@ class Installation(Protocol):
     def problems(self) -> list[str]:
         """What a person should know of bundles and requests, a sentence each."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Hands:
     """What acts on the fleet's words: `installation` on releases, `learner` on invitations, `executor` on commands and settings."""

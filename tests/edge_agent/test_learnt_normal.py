@@ -328,7 +328,11 @@ def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(
         world.turn()
     (said,) = world.said(CommandResult)
     assert isinstance(said, CommandResult)
-    assert (said.number, said.status, said.reason) == (7, CommandStatus.DONE, f"{waiting} windows may be learnt")
+    assert (said.number, said.status, said.reason) == (
+        7,
+        CommandStatus.DONE,
+        f"{waiting} windows may be learnt",
+    )
     world.now_s += 11
     world.turn()
     health = world.said(Health)[-1]
