@@ -85,7 +85,7 @@ def enrol(
             _admit(session, applicant, key, entry, now)
         else:
             _recognise(device, key)
-            device.broker_password_hash = entry
+            device.broker_password_hash, device.enrolled_again_at = entry, now
             device.hardware, device.family = applicant.hardware, applicant.family
             device.labels = dict(applicant.labels)
         audit.record(

@@ -24,8 +24,40 @@ class FleetMetrics:
             "fedge_fleet_events_duplicate", "Events that were stored before", registry=registry
         )
         self.refused = Counter(
-            "fedge_fleet_events_refused", "Messages dropped for what they are", ["reason"], registry=registry
+            "fedge_fleet_events_refused",
+            "Messages not taken for what they are",
+            ["reason"],
+            registry=registry,
         )
+        self.limited = Counter(
+            "fedge_fleet_events_limited",
+            "Messages of devices that send faster than they may; not acknowledged, so they come again",
+            ["by"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "fedge_fleet_dead_letters_kept",
+            "Refused messages of devices, each counted once",
+            ["reason"],
+            registry=registry,
+        )
+        self.dead_letters_dropped = Counter(
+            "fedge_fleet_dead_letters_dropped",
+            "Dead letters that made room for later ones",
+            registry=registry,
+        )
+        self.dead_letters_present = Gauge(
+            "fedge_fleet_dead_letters", "Dead letters that wait for somebody", registry=registry
+        )
+        self.identity_conflicts = Gauge(
+            "fedge_fleet_identity_conflicts", "Devices whose identity two devices use", registry=registry
+        )
+        self.storing = Gauge(
+            "fedge_fleet_storing",
+            "0 while the database takes nothing; devices keep their events",
+            registry=registry,
+        )
+        self.storing.set(1)
         self.overflowed = Counter(
             "fedge_fleet_events_overflowed",
             "Messages dropped while busy; devices send them again",

@@ -19,8 +19,8 @@ from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
 from fleet.ingest.sequences import gap_count
+from fleet.storage.boot_tables import EventRange
 from fleet.storage.device_tables import Desired, Device, DeviceState, NormalWindows
-from fleet.storage.event_tables import EventRange
 from protocol.identity import compressed_key, load_public_key
 from service.access import require
 from service.roles import Caller, Role

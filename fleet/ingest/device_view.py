@@ -1,66 +1,93 @@
 """What an event changes about the fleet's view of its device: a pure rule over the row.
 
-Events may arrive late (the outbox of an earlier boot) or out of order. Only news changes the view: a later sequence
-of the same boot, a birth, or an event of an unknown boot that is younger by the device's own clock. That any event
-arrived at all proves that the device is reachable.
+Events arrive late (the outbox of an earlier boot), twice and out of order. Each thing the fleet knows of a device is what
+the last event of its stream said that speaks of it, whenever that arrived: `Device.heard` keeps for each where in the
+stream it was said. So whatever the order of arrival, the view is the same in the end; only the times of arrival differ.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
+from fleet.storage.boot_tables import Position
 from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
 from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import Birth, Death, DriftReport, Health, InstallReport
 
-__all__ = ["observe", "set_drift"]
+__all__ = ["Thing", "heard", "lose", "observe", "set_drift"]
+
+
+class Thing(StrEnum):
+    """What is known of a device, each from another event; a key of `Device.heard`."""
+
+    LAST = "last"  # any event: which boot is the present one
+    BIRTH = "birth"
+    HEALTH = "health"
+    DRIFT = "drift"
+    RELEASE = "release"
+    FAREWELL = "farewell"
+
+
+def heard(device: Device, thing: Thing) -> Position | None:
+    """Where in the stream of `device` its last word on a thing stands; None while there is none."""
+    known = (device.heard or {}).get(thing)
+    return None if known is None else Position(*known)
+
+
+def lose(device: Device, boot_id: str) -> None:
+    """Believe a last will: the boot we believe in is gone, as far as the broker knows."""
+    if device.boot_id in {boot_id, None}:
+        device.online = False
 
 
 def observe(
-    device: Device, event: Event, fields: dict[str, Any], *, received_at: float, retained: bool
+    device: Device,
+    event: Event,
+    fields: dict[str, Any],
+    *,
+    position: Position,
+    received_at: float,
+    retained: bool,
 ) -> None:
     """Bring `device` up to date with a stored event; `fields` is the event's data as `plain_data` gives it.
 
-    A retained message is the broker's memory: it says nothing about now, except that a last will of the boot we
-    believe in means that the device is gone.
+    That an event arrived proves that the device is reachable, unless it is older than the farewell of its device. A
+    retained message is the broker's memory, and says nothing about now.
 
     Args:
         device: the row; changed in place.
         event: what the device said.
         fields: the event's data by name.
+        position: where the event stands in the stream of its device.
         received_at: Unix seconds by our clock.
         retained: whether the broker kept the message for us.
     """
-    if isinstance(event.data, Death):
-        if event.boot_id == device.boot_id or device.boot_id is None:
-            device.online = False
-        return
-    if not retained:
-        device.online = True
-        device.last_seen = max(device.last_seen or 0.0, received_at)
-    if not _is_news(device, event):
-        return
-    device.boot_id, device.heard_sequence, device.heard_sent_at = event.boot_id, event.sequence, event.time
+    if not isinstance(event.data, Death):
+        _reach(device, position, received_at, retained=retained)
+    if _is_news(device, Thing.LAST, position):
+        device.boot_id, device.heard_sent_at = event.boot_id, event.time
     match event.data:
+        case Death():
+            if _is_news(device, Thing.FAREWELL, position) and heard(device, Thing.LAST) == position:
+                device.online = False
         case Birth() as birth:
-            device.agent_version, device.hardware = birth.agent_version, birth.hardware
-            device.family, device.labels = birth.family, dict(birth.labels)
-            _set_release(device, birth.release, received_at)
+            if _is_news(device, Thing.BIRTH, position):
+                device.agent_version, device.hardware = birth.agent_version, birth.hardware
+                device.family, device.labels = birth.family, dict(birth.labels)
+            _set_release(device, birth.release, position, received_at)
         case Health() as health:
-            device.last_health, device.last_health_at = fields, received_at
-            device.agent_state = health.state.value
-            _set_release(device, health.release, received_at)
-            set_drift(device, drifted=health.drifted, score=health.drift_score, at=received_at)
+            if _is_news(device, Thing.HEALTH, position):
+                device.last_health, device.last_health_at = fields, received_at
+                device.agent_state = health.state.value
+            _set_release(device, health.release, position, received_at)
+            _hear_drift(device, position, received_at, drifted=health.drifted, score=health.drift_score)
         case DriftReport() as report:
-            set_drift(
-                device,
-                drifted=report.state is not DriftState.RECOVERED,
-                score=report.drift_score,
-                at=received_at,
-            )
+            drifted = report.state is not DriftState.RECOVERED
+            _hear_drift(device, position, received_at, drifted=drifted, score=report.drift_score)
         case InstallReport() as report if report.active_release is not None:
-            _set_release(device, report.active_release, received_at)
+            _set_release(device, report.active_release, position, received_at)
         case _:
             pass
 
@@ -81,13 +108,28 @@ def set_drift(device: Device, *, drifted: bool, score: float, at: float) -> None
     device.drifted, device.drift_score = drifted, score
 
 
-def _is_news(device: Device, event: Event) -> bool:
-    """Whether `event` is later than all that shaped the view: by sequence within a boot, by birth or clock between boots."""
-    if event.boot_id == device.boot_id:
-        return event.sequence > device.heard_sequence
-    return isinstance(event.data, Birth) or device.boot_id is None or event.time > device.heard_sent_at
+def _reach(device: Device, position: Position, received_at: float, *, retained: bool) -> None:
+    farewell = heard(device, Thing.FAREWELL)
+    if not retained:
+        device.last_seen = max(device.last_seen or 0.0, received_at)
+        device.online = device.online or farewell is None or position > farewell
 
 
-def _set_release(device: Device, release: str | None, at: float) -> None:
-    if release != device.release:
+def _hear_drift(device: Device, position: Position, at: float, *, drifted: bool, score: float) -> None:
+    if _is_news(device, Thing.DRIFT, position):
+        set_drift(device, drifted=drifted, score=score, at=at)
+
+
+def _is_news(device: Device, thing: Thing, position: Position) -> bool:
+    """Whether nothing later has been said of a thing yet; then this is its last word."""
+    before = heard(device, thing)
+    if before is not None and position <= before:
+        return False
+    # a new dictionary: the change of one in place would not be written
+    device.heard = {**(device.heard or {}), thing: list(position)}
+    return True
+
+
+def _set_release(device: Device, release: str | None, position: Position, at: float) -> None:
+    if _is_news(device, Thing.RELEASE, position) and release != device.release:
         device.release, device.release_since = release, at

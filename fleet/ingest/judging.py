@@ -1,6 +1,6 @@
 """Whether a message from the broker may be stored: a pure rule over topic and payload.
 
-A refused message is dropped for good: it cannot become right by being sent again.
+A refused message cannot become right by being sent again. It may become right by a newer fleet: `dead_letters`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from protocol.errors import (
     UnknownVersionError,
 )
 from protocol.limits import MAX_PAYLOAD_BYTES
-from protocol.messages.envelope import Event, decode
+from protocol.messages.envelope import Event, decode, read_identity
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import AnomalyEvent
 from protocol.topics import UPLINK_KINDS, parse_device_topic
 
-__all__ = ["Accepted", "Arrival", "Refusal", "RefusalReason", "judge"]
+__all__ = ["UNKNOWN", "Accepted", "Arrival", "Refusal", "RefusalReason", "judge", "refuse"]
+
+
+UNKNOWN: Final = "?"
+"""The device of a message whose topic names none of ours."""
 
 
 class RefusalReason(StrEnum):
-    """Why a message was dropped; a label of the metrics."""
+    """Why a message was not taken; a label of the metrics."""
 
     TOPIC = "topic"
     MALFORMED = "malformed"
@@ -39,6 +43,7 @@ class RefusalReason(StrEnum):
     TOO_LARGE = "too_large"
     WRONG_SOURCE = "wrong_source"
     UNKNOWN_DEVICE = "unknown_device"
+    UNSTORABLE = "unstorable"
 
 
 _REASONS: Final[dict[type[ProtocolError], RefusalReason]] = {
@@ -51,7 +56,10 @@ _REASONS: Final[dict[type[ProtocolError], RefusalReason]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A message as the broker handed it over. `received_at` is Unix seconds by our clock."""
+    """A message as the broker handed it over. `received_at` is Unix seconds by our clock.
+
+    `retained`: kept by the broker, or by us as a dead letter, so that it says nothing about now.
+    """
 
     topic: str
     payload: bytes
@@ -64,17 +72,23 @@ class Accepted:
     """A message that may be stored, decoded once. `window` is an anomaly's raw window: little-endian float32."""
 
     arrival: Arrival
+    kind: Kind
     event: Event
     window: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A message that is dropped: whose topic it came on (``?`` if that is wrong already), why, in one line."""
+    """A message that is not taken: whose topic it came on (`UNKNOWN` if that is wrong already), why, in one line.
 
+    `identity` is the boot and the sequence that it names, if that much can be read.
+    """
+
+    arrival: Arrival
     device: str
     reason: RefusalReason
     message: str
+    identity: tuple[str, int] | None = None
 
 
 def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
@@ -90,24 +104,35 @@ def judge(arrival: Arrival, tenant: str) -> Accepted | Refusal:
     Returns:
         What may be stored, decoded once; or a refusal that stands in the audit log as it is.
     """
-    device = "?"
+    device: str = UNKNOWN
     try:
         topic = parse_device_topic(arrival.topic)
-        device = topic.device
         if topic.tenant != tenant or topic.kind not in UPLINK_KINDS:
             raise TopicError(f"topic {arrival.topic[:120]!r} is not an uplink topic of tenant {tenant!r}")
+        device = topic.device
         event = _storable(decode(arrival.payload, topic.kind), arrival.payload)
         window = _window(event.data) if isinstance(event.data, AnomalyEvent) else None
         if event.source == topic.device:
-            _check_sequence(event, topic.kind)
-            return Accepted(arrival=arrival, event=event, window=window)
+            _check_identity(event, topic.kind)
+            return Accepted(arrival=arrival, kind=topic.kind, event=event, window=window)
     except ProtocolError as error:
-        reason = _REASONS.get(type(error), RefusalReason.MALFORMED)
-        return Refusal(device=device, reason=reason, message=str(error))
+        return refuse(arrival, device, _REASONS.get(type(error), RefusalReason.MALFORMED), str(error))
+    return refuse(
+        arrival,
+        device,
+        RefusalReason.WRONG_SOURCE,
+        f"message of source {event.source[:80]!r} arrived on the topic of device {topic.device!r}",
+    )
+
+
+def refuse(arrival: Arrival, device: str, reason: RefusalReason, message: str) -> Refusal:
+    """The refusal of a message, with what it says of itself."""
     return Refusal(
+        arrival=arrival,
         device=device,
-        reason=RefusalReason.WRONG_SOURCE,
-        message=f"message of source {event.source[:80]!r} arrived on the topic of device {topic.device!r}",
+        reason=reason,
+        message=message,
+        identity=read_identity(arrival.payload),
     )
 
 
@@ -153,9 +178,11 @@ def _window(anomaly: AnomalyEvent) -> bytes | None:
     return window
 
 
-def _check_sequence(event: Event, kind: Kind) -> None:
+def _check_identity(event: Event, kind: Kind) -> None:
     """Sequences count from 1; 0 is a last will, which the broker sends for a device that cannot count any more."""
     if event.sequence == 0 and kind is not Kind.DEATH:
         raise MalformedMessageError(
             f"a {kind.value} message has sequence 0, which only a last will may; count from 1"
         )
+    if "\0" in event.boot_id:
+        raise MalformedMessageError(f"the boot id {event.boot_id!r} holds a NUL, which no database keeps")

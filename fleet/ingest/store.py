@@ -1,50 +1,41 @@
 """Stores a batch of events in one transaction and says what may be acknowledged.
 
-Invariants: an event is in the answer only if it is on disk (stored now or before); an event is stored once however
-often it arrives; a refused one leaves an audit line, never a row. Synchronous: runs on a worker thread.
+Invariants: an event is in the answer only if it is on disk (stored now or before, or kept as a dead letter); an event is
+stored once however often it arrives; what a stranger sends leaves nothing but a count. Synchronous: runs on a worker
+thread, or on several, also of several processes: the writing transaction is what keeps them apart.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import delete, insert, select, tuple_
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.errors import UnacceptableError
-from fleet.ingest.device_view import observe
-from fleet.ingest.judging import Accepted, Arrival, Refusal, RefusalReason, judge
+from fleet.ingest.boots import BootKey, begin_boot, hear_boot, position_of, read_boots
+from fleet.ingest.clones import note_speech, note_will, read_conflicts
+from fleet.ingest.dead_letters import Kept, keep
+from fleet.ingest.device_view import lose, observe
+from fleet.ingest.judging import UNKNOWN, Accepted, Arrival, Refusal, RefusalReason, judge, refuse
 from fleet.ingest.plain_data import plain_data
-from fleet.ingest.sequences import containing, contains, merge
+from fleet.ingest.ranges import acknowledged, read_ranges, stored_in, write_ranges
+from fleet.ingest.rates import TokenBuckets
+from fleet.ingest.records import TABLE_OF, make_row, only_first_ends
+from fleet.ingest.sequences import Range, contains
 from fleet.metrics import FleetMetrics
-from fleet.storage.base import Base, Database
+from fleet.storage.base import Database
+from fleet.storage.boot_tables import Boot, IdentityConflict
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.event_tables import (
-    Anomaly,
-    AnomalyEnd,
-    DriftRecord,
-    EventRange,
-    HealthRecord,
-    InstallRecord,
-)
-from protocol.messages.envelope import Event, kind_of
+from fleet.storage.event_tables import AnomalyEnd, Received
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import (
-    Ack,
-    AnomalyClosed,
-    AnomalyEvent,
-    BootAck,
-    DriftReport,
-    Health,
-    InstallReport,
-)
+from protocol.messages.payloads import Ack, BootAck, RefusedEvent
 
 __all__ = ["BatchResult", "EventStore"]
 
@@ -54,7 +45,12 @@ AUDIT_INTERVAL_S: Final = 60.0
 AUDIT_MEMORY: Final = 10_000
 """(device, reason) pairs remembered for that; beyond it the memory starts anew."""
 
-Boot = tuple[str, str]
+BOOTS_AT_ONCE, SECONDS_PER_BOOT = 100, 30.0
+"""New boots of a device: each costs rows. One that restarts for ever is heard twice a minute; the rest of it waits."""
+
+STRANGERS: Final = "strangers"
+"""All devices that are not enrolled, in the audit log: they choose their names, and could fill it."""
+
 _log = structlog.get_logger()
 
 
@@ -62,27 +58,55 @@ _log = structlog.get_logger()
 class BatchResult:
     """What became of a batch.
 
-    acks: per device what it may forget, because it is on disk (stored now or before).
+    acks: per device what it may forget, because it is on disk: stored, now or before, or kept as a dead letter.
     stored: new events by kind.
     duplicates: events that had been stored before.
-    refusals: messages that were dropped for what they are.
+    refusals: messages that were not taken for what they are.
+    postponed: messages of boots that began too fast one after the other; not acknowledged, so they come again.
     """
 
     acks: Mapping[str, Ack]
     stored: Mapping[Kind, int]
     duplicates: int
     refusals: Sequence[Refusal]
+    postponed: int = 0
 
 
 @dataclass(kw_only=True)
 class _Batch:
-    """What a batch will write: rows by table, and by device and boot the sequences that are new or were touched."""
+    """What is known of the devices of a batch, and what it will write.
 
-    rows: dict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    fresh: dict[Boot, set[int]] = field(default_factory=lambda: defaultdict(set))
-    touched: dict[Boot, set[int]] = field(default_factory=lambda: defaultdict(set))
+    come: of the events where gaps were closed, those that are stored.
+    """
+
+    devices: Mapping[str, Device]
+    boots: dict[BootKey, Boot]
+    conflicts: dict[str, IdentityConflict]
+    ranges: dict[BootKey, list[Range]] = field(default_factory=dict)
+    come: set[tuple[str, str, int]] = field(default_factory=set)
+    rows: dict[type[Received], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    fresh: dict[BootKey, set[int]] = field(default_factory=lambda: defaultdict(set))
+    touched: dict[BootKey, set[int]] = field(default_factory=lambda: defaultdict(set))
     stored: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
     duplicates: int = 0
+    postponed: int = 0
+
+    def is_known(self, key: BootKey, sequence: int, kind: Kind, boot: Boot) -> bool:
+        """Whether an event is stored already. Up to `closed_to` the ranges do not tell; `come` does."""
+        if sequence in self.fresh[key]:
+            return True
+        if not contains(self.ranges.get(key, ()), sequence):
+            return False
+        return sequence > boot.closed_to or kind not in TABLE_OF or (*key, sequence) in self.come
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refused:
+    """What was not taken, what was kept of it, and what each device is told."""
+
+    refusals: Sequence[Refusal]
+    kept: Kept
+    told: Mapping[str, Sequence[RefusedEvent]]
 
 
 class EventStore:
@@ -99,263 +123,264 @@ class EventStore:
         self._tenant = tenant
         self._metrics = metrics
         self._audited: dict[tuple[str, str], float] = {}
+        self._boots = TokenBuckets(1 / SECONDS_PER_BOOT, BOOTS_AT_ONCE, most=AUDIT_MEMORY)
 
     def store(self, arrivals: Sequence[Arrival]) -> BatchResult:
         """Judge and store what arrived, in one transaction.
 
-        Should the database refuse a value (a number beyond its columns), the batch is halved until the one event
-        that it refuses is found: that one is dropped, so that no device can stop the others.
+        Should one message make that fail (a value that no column holds), the batch is halved until it is found: it
+        becomes a dead letter, so that no device can stop the others.
 
         Raises:
-            sqlalchemy.exc.OperationalError: the database cannot write now (disk full, locked); what was not stored is
-                not acknowledged, so its devices send it again.
+            sqlalchemy.exc.SQLAlchemyError: the database cannot write now (away, full, read-only, locked); what was not
+                stored is not acknowledged.
         """
         try:
             return self._store_together(arrivals)
-        except OperationalError:
-            raise
-        except (SQLAlchemyError, UnacceptableError, OverflowError, ValueError) as error:
+        except Exception as error:
+            if not _is_about_a_message(error):
+                raise
             if len(arrivals) == 1:
-                return self._drop(arrivals[0], error)
+                return self._give_up(arrivals[0], error)
             middle = len(arrivals) // 2
             return _join(self.store(arrivals[:middle]), self.store(arrivals[middle:]))
 
-    def _drop(self, arrival: Arrival, error: Exception) -> BatchResult:
-        """Refuse the one message whose value no column holds; it is audited, and never acknowledged."""
-        judged = judge(arrival, self._tenant)
-        refusal = Refusal(
-            device=judged.device if isinstance(judged, Refusal) else judged.event.source,
-            reason=RefusalReason.MALFORMED,
-            message=f"the database cannot hold a value of this message: {str(error).splitlines()[0][:200]}",
-        )
+    def check_writable(self) -> None:
+        """Write something of no account; raises sqlalchemy.exc.SQLAlchemyError while the database takes nothing."""
         with self._database.write() as session:
-            self._audit(session, [refusal], arrival.received_at)
-        self._metrics.refused.labels(refusal.reason.value).inc()
-        return BatchResult(acks={}, stored={}, duplicates=0, refusals=[refusal])
+            session.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    def _give_up(self, arrival: Arrival, error: Exception) -> BatchResult:
+        """Keep the one message that cannot be stored as a dead letter."""
+        judged = judge(arrival, self._tenant)
+        device = judged.device if isinstance(judged, Refusal) else judged.event.source
+        why = (str(error) or repr(error)).splitlines()[0][:200]
+        refusal = refuse(
+            arrival,
+            device,
+            RefusalReason.UNSTORABLE,
+            f"the database cannot hold a value of this message: {why}",
+        )
+        _log.error("message_not_storable", device=device, exc_info=error)
+        with self._database.write() as session:
+            refused = self._refuse(session, _read_devices(session, {device}), [refusal])
+        self._count_refused(refused)
+        return BatchResult(acks=_acks({}, refused.told), stored={}, duplicates=0, refusals=refused.refusals)
 
     def _store_together(self, arrivals: Sequence[Arrival]) -> BatchResult:
         started = time.monotonic()
         judged = [judge(arrival, self._tenant) for arrival in arrivals]
         refusals = [one for one in judged if isinstance(one, Refusal)]
         accepted = [one for one in judged if isinstance(one, Accepted)]
-        batch = _Batch()
         with self._database.write() as session:
-            devices = _devices(session, {one.event.source for one in accepted})
-            ranges = _ranges(session, [one.event for one in accepted])
-            for one in accepted:
-                device = devices.get(one.event.source)
-                if device is None or device.state == DeviceState.REVOKED:
-                    refusals.append(_stranger(one.event.source, revoked=device is not None))
-                else:
-                    _take(batch, ranges, device, one)
-            acked = _store_ranges(session, ranges, batch)
-            batch.rows[AnomalyEnd] = _first_ends(session, batch.rows[AnomalyEnd])
+            names = {one.event.source for one in accepted} | {one.device for one in refusals}
+            devices = _read_devices(session, names)
+            known = [one for one in accepted if _is_enrolled(devices.get(one.event.source))]
+            batch = _open_batch(session, devices, known)
+            for one in known:
+                self._take(session, batch, one)
+            ranges = write_ranges(
+                session,
+                batch.boots,
+                {key: batch.ranges.get(key, []) for key in batch.touched},
+                batch.fresh,
+            )
+            ends = batch.rows.pop(AnomalyEnd, [])
+            batch.rows[AnomalyEnd] = only_first_ends(session, ends, batch.boots)
             for table, rows in batch.rows.items():
                 if rows:
                     session.execute(insert(table), rows)
-            self._audit(session, refusals, arrivals[-1].received_at if arrivals else 0.0)
-        self._count(batch, refusals, len(arrivals), time.monotonic() - started)
+            refusals += [
+                refuse(one.arrival, one.event.source, RefusalReason.UNKNOWN_DEVICE, "")
+                for one in accepted
+                if not _is_enrolled(devices.get(one.event.source))
+            ]
+            refused = self._refuse(session, devices, refusals)
+        self._count(batch, len(arrivals), time.monotonic() - started)
+        self._count_refused(refused)
+        acked = {
+            key: acknowledged(batch.boots[key], ranges[key], touched)
+            for key, touched in batch.touched.items()
+        }
         return BatchResult(
-            acks=_acks(acked), stored=batch.stored, duplicates=batch.duplicates, refusals=refusals
+            acks=_acks(acked, refused.told),
+            stored=batch.stored,
+            duplicates=batch.duplicates,
+            refusals=refused.refusals,
+            postponed=batch.postponed,
         )
 
-    def _audit(self, session: Session, refusals: Iterable[Refusal], now: float) -> None:
-        """Write a line for each refusal, but one a minute for a device and reason."""
-        for refusal in refusals:
-            key = (refusal.device, refusal.reason)
-            if now - self._audited.get(key, float("-inf")) < AUDIT_INTERVAL_S:
-                continue
-            if len(self._audited) >= AUDIT_MEMORY:
-                self._audited.clear()
-            self._audited[key] = now
-            _log.warning(
-                "message_refused", device=refusal.device, reason=refusal.reason.value, detail=refusal.message
-            )
-            audit.record(
-                session,
-                at=now,
-                actor=f"device:{refusal.device}",
-                action="message_refused",
-                subject=refusal.device,
-                reason=refusal.reason.value,
-                message=refusal.message[:500],
-            )
+    def _take(self, session: Session, batch: _Batch, accepted: Accepted) -> None:
+        """Add a message to the batch, or count it as a duplicate; the view of its device follows only from a new one."""
+        event, arrival = accepted.event, accepted.arrival
+        device, key = batch.devices[event.source], (event.source, event.boot_id)
+        boot = batch.boots.get(key)
+        # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
+        if event.sequence == 0:
+            lose(device, event.boot_id)
+            if boot is not None and not arrival.retained:
+                note_will(session, batch.conflicts, device, boot, received_at=arrival.received_at)
+            return
+        if boot is None:
+            if not arrival.retained and not self._boots.take(device.id, 1.0, arrival.received_at):
+                batch.postponed += 1
+                return
+            boot = batch.boots[key] = begin_boot(session, device, event, arrival.received_at)
+        batch.touched[key].add(event.sequence)
+        if batch.is_known(key, event.sequence, accepted.kind, boot):
+            batch.duplicates += 1
+            return
+        batch.fresh[key].add(event.sequence)
+        batch.stored[accepted.kind] += 1
+        if not arrival.retained:
+            note_speech(session, batch.conflicts, device, boot, received_at=arrival.received_at)
+        hear_boot(session, boot, device, event, arrival.received_at)
+        fields = plain_data(event.data)
+        observe(
+            device,
+            event,
+            fields,
+            position=position_of(boot, event.sequence),
+            received_at=arrival.received_at,
+            retained=arrival.retained,
+        )
+        if accepted.kind in TABLE_OF:
+            batch.rows[TABLE_OF[accepted.kind]].append(make_row(accepted, fields))
 
-    def _count(self, batch: _Batch, refusals: Sequence[Refusal], size: int, seconds: float) -> None:
+    def _refuse(
+        self, session: Session, devices: Mapping[str, Device], refusals: Sequence[Refusal]
+    ) -> _Refused:
+        """Keep what enrolled devices sent and tell them; of strangers, only say that there were some."""
+        mine = [one for one in refusals if _is_enrolled(devices.get(one.device))]
+        strange = [
+            _stranger(one, devices.get(one.device)) if one.device != UNKNOWN else one
+            for one in refusals
+            if not _is_enrolled(devices.get(one.device))
+        ]
+        kept = keep(session, devices, mine)
+        told: dict[str, list[RefusedEvent]] = defaultdict(list)
+        for one in mine:
+            if one.identity is not None:
+                boot_id, sequence = one.identity
+                told[one.device].append(
+                    RefusedEvent(boot_id=boot_id, sequence=sequence, reason=one.message[:200])
+                )
+        for one in mine:
+            self._audit(session, one, one.device)
+        for one in strange:
+            self._audit(session, one, STRANGERS)
+        return _Refused(refusals=[*mine, *strange], kept=kept, told=told)
+
+    def _audit(self, session: Session, refusal: Refusal, subject: str) -> None:
+        """Write a line for a refusal, but one a minute for a subject and reason."""
+        key, now = (subject, refusal.reason.value), refusal.arrival.received_at
+        if abs(now - self._audited.get(key, float("-inf"))) < AUDIT_INTERVAL_S:
+            return
+        if len(self._audited) >= AUDIT_MEMORY:
+            self._audited.clear()
+        self._audited[key] = now
+        _log.warning(
+            "message_refused", device=refusal.device, reason=refusal.reason.value, detail=refusal.message
+        )
+        audit.record(
+            session,
+            at=now,
+            actor=f"device:{refusal.device}",
+            action="message_refused",
+            subject=subject,
+            reason=refusal.reason.value,
+            message=refusal.message[:500],
+        )
+
+    def _count(self, batch: _Batch, size: int, seconds: float) -> None:
         for kind, count in batch.stored.items():
             self._metrics.stored.labels(kind.value).inc(count)
         self._metrics.duplicates.inc(batch.duplicates)
-        for refusal in refusals:
-            self._metrics.refused.labels(refusal.reason.value).inc()
+        self._metrics.limited.labels("boots").inc(batch.postponed)
         self._metrics.batch_events.observe(size)
         self._metrics.batch_seconds.observe(seconds)
 
+    def _count_refused(self, refused: _Refused) -> None:
+        for refusal in refused.refusals:
+            self._metrics.refused.labels(refusal.reason.value).inc()
+        for reason, count in refused.kept.fresh.items():
+            self._metrics.dead_letters.labels(reason).inc(count)
+        self._metrics.dead_letters_dropped.inc(refused.kept.dropped)
 
-def _devices(session: Session, names: set[str]) -> dict[str, Device]:
+
+def _is_about_a_message(error: Exception) -> bool:
+    """Whether a batch failed for what a message says, and not because the database cannot write at present.
+
+    In doubt it is the database: a message that is condemned by mistake is lost to its device.
+    """
+    if isinstance(error, DBAPIError):
+        return isinstance(error, DataError | IntegrityError)
+    return isinstance(error, StatementError) or not isinstance(error, SQLAlchemyError | OSError)
+
+
+def _read_devices(session: Session, names: set[str]) -> dict[str, Device]:
     rows = session.scalars(select(Device).where(Device.id.in_(names)))
     return {device.id: device for device in rows}
 
 
-def _ranges(session: Session, events: Iterable[Event]) -> dict[Boot, list[tuple[int, int]]]:
-    """The stored ranges that the batch's sequences lie in or touch, by device and boot; others cannot change.
+def _is_enrolled(device: Device | None) -> bool:
+    return device is not None and device.state == DeviceState.ENROLLED
 
-    One query for the whole batch: a device that lost a message has two ranges, and not one for each event.
-    """
-    spans: dict[Boot, list[int]] = defaultdict(list)
-    for event in events:
-        spans[event.source, event.boot_id].append(event.sequence)
-    found: dict[Boot, list[tuple[int, int]]] = {boot: [] for boot in spans}
-    if not spans:
-        return found
-    bounds = {boot: (min(sequences), max(sequences)) for boot, sequences in spans.items()}
-    rows = session.execute(
-        select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last)
-        .where(tuple_(EventRange.device, EventRange.boot_id).in_(list(spans)))
-        .order_by(EventRange.first)
+
+def _open_batch(session: Session, devices: Mapping[str, Device], accepted: Sequence[Accepted]) -> _Batch:
+    """Read what is known of the devices and boots of a batch: a handful of queries, however many they are."""
+    spans: dict[BootKey, set[int]] = defaultdict(set)
+    for one in accepted:
+        spans[one.event.source, one.event.boot_id].add(one.event.sequence)
+    batch = _Batch(
+        devices=devices,
+        boots=read_boots(session, spans.keys()),
+        conflicts=read_conflicts(session, devices.keys()) if accepted else {},
     )
-    for device, boot_id, first, last in rows:
-        lowest, highest = bounds[device, boot_id]
-        if first <= highest + 1 and last >= lowest - 1:
-            found[device, boot_id].append((first, last))
-    return found
+    batch.ranges = read_ranges(session, batch.boots, spans)
+    doubtful: dict[type[Received], list[tuple[str, str, int]]] = defaultdict(list)
+    for one in accepted:
+        key, sequence = (one.event.source, one.event.boot_id), one.event.sequence
+        boot = batch.boots.get(key)
+        if boot is not None and sequence <= boot.closed_to and one.kind in TABLE_OF:
+            doubtful[TABLE_OF[one.kind]].append((*key, sequence))
+    for table, events in doubtful.items():
+        batch.come |= stored_in(session, table, events)
+    return batch
 
 
-def _take(
-    batch: _Batch,
-    ranges: Mapping[Boot, list[tuple[int, int]]],
-    device: Device,
-    accepted: Accepted,
-) -> None:
-    """Add a message to the batch, or count it as a duplicate; the view of its device follows only from a new one."""
-    event, arrival = accepted.event, accepted.arrival
-    boot, fields = (event.source, event.boot_id), plain_data(event.data)
-    # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
-    if event.sequence == 0:
-        observe(device, event, fields, received_at=arrival.received_at, retained=arrival.retained)
-        return
-    batch.touched[boot].add(event.sequence)
-    if event.sequence in batch.fresh[boot] or contains(ranges[boot], event.sequence):
-        batch.duplicates += 1
-        return
-    batch.fresh[boot].add(event.sequence)
-    batch.stored[kind_of(event.data)] += 1
-    observe(device, event, fields, received_at=arrival.received_at, retained=arrival.retained)
-    table_and_row = _row(accepted, fields)
-    if table_and_row is not None:
-        table, row = table_and_row
-        batch.rows[table].append(row)
+def _stranger(refusal: Refusal, device: Device | None) -> Refusal:
+    state = "not enrolled here" if device is None else "revoked"
+    return replace(
+        refusal,
+        reason=RefusalReason.UNKNOWN_DEVICE,
+        message=f"device {refusal.device!r} is {state}; its messages are dropped",
+    )
 
 
-def _row(accepted: Accepted, fields: dict[str, Any]) -> tuple[type[Base], dict[str, Any]] | None:
-    """The table and the columns of a message that is a record of its own; None for one that only changes the view."""
-    event = accepted.event
-    identity = {
-        "device": event.source,
-        "boot_id": event.boot_id,
-        "sequence": event.sequence,
-        "sent_at": event.time,
-        "received_at": accepted.arrival.received_at,
-    }
-    match event.data:
-        case AnomalyEvent():
-            told = {"window": accepted.window, "episode": fields["episode"] or None}
-            return Anomaly, identity | fields | told
-        case AnomalyClosed():
-            return AnomalyEnd, identity | fields
-        case DriftReport():
-            return DriftRecord, identity | fields
-        case InstallReport():
-            return InstallRecord, identity | fields
-        case Health():
-            columns = (
-                "release",
-                "anomaly_rate",
-                "drift_score",
-                "drifted",
-                "inference_p99_us",
-                "interval_windows",
-                "interval_judged",
-                "state",
-            )
-            return HealthRecord, identity | {name: fields[name] for name in columns} | {"payload": fields}
-        case _:
-            return None
-
-
-def _first_ends(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of `rows` that are the first to end their anomaly: a device may say it again under another sequence."""
-    first: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        first.setdefault((row["device"], row["episode"]), row)
-    episode = tuple_(AnomalyEnd.device, AnomalyEnd.episode)
-    known = select(AnomalyEnd.device, AnomalyEnd.episode).where(episode.in_(list(first)))
-    for device, name in session.execute(known).tuples() if first else ():
-        del first[device, name]
-    return list(first.values())
-
-
-def _store_ranges(
-    session: Session, ranges: Mapping[Boot, list[tuple[int, int]]], batch: _Batch
-) -> dict[Boot, list[tuple[int, int]]]:
-    """Write the ranges that the batch made, and give those in which its events lie: what may be acknowledged.
-
-    A whole range is acknowledged, not only the event: a device whose acknowledgement was lost learns of all at once.
-    """
-    acked: dict[Boot, list[tuple[int, int]]] = {}
-    gone: list[tuple[str, str, int]] = []
-    added: list[dict[str, Any]] = []
-    for (device, boot_id), touched in batch.touched.items():
-        before = set(ranges[device, boot_id])
-        after = merge(ranges[device, boot_id], batch.fresh[device, boot_id])
-        gone += [(device, boot_id, first) for first, _ in before - set(after)]
-        added += [
-            {"device": device, "boot_id": boot_id, "first": first, "last": last}
-            for first, last in set(after) - before
-        ]
-        acked[device, boot_id] = containing(after, touched)
-    if gone:
-        session.execute(
-            delete(EventRange)
-            .where(tuple_(EventRange.device, EventRange.boot_id, EventRange.first).in_(gone))
-            .execution_options(synchronize_session=False)
-        )
-    if added:
-        session.execute(insert(EventRange), added)
-    return acked
-
-
-def _acks(acked: Mapping[Boot, list[tuple[int, int]]]) -> dict[str, Ack]:
+def _acks(
+    acked: Mapping[BootKey, tuple[Range, ...]], told: Mapping[str, Sequence[RefusedEvent]]
+) -> dict[str, Ack]:
     boots: dict[str, list[BootAck]] = defaultdict(list)
     for (device, boot_id), ranges in acked.items():
         if ranges:
-            boots[device].append(BootAck(boot_id=boot_id, ranges=tuple(ranges)))
-    return {device: Ack(boots=tuple(entries)) for device, entries in boots.items()}
+            boots[device].append(BootAck(boot_id=boot_id, ranges=ranges))
+    return {
+        device: Ack(boots=tuple(boots.get(device, ())), refused=tuple(told.get(device, ())))
+        for device in boots.keys() | told.keys()
+    }
 
 
 def _join(one: BatchResult, other: BatchResult) -> BatchResult:
     """The result of a batch that had to be halved."""
-    acks = {
-        device: Ack(
-            boots=tuple(
-                boot for part in (one, other) if device in part.acks for boot in part.acks[device].boots
-            )
-        )
-        for device in {*one.acks, *other.acks}
-    }
-    stored = {
-        kind: one.stored.get(kind, 0) + other.stored.get(kind, 0) for kind in {*one.stored, *other.stored}
-    }
+    acks = dict(one.acks)
+    for device, ack in other.acks.items():
+        before = acks.get(device, Ack(boots=()))
+        acks[device] = Ack(boots=before.boots + ack.boots, refused=before.refused + ack.refused)
     return BatchResult(
         acks=acks,
-        stored=stored,
+        stored=Counter(one.stored) + Counter(other.stored),
         duplicates=one.duplicates + other.duplicates,
         refusals=[*one.refusals, *other.refusals],
-    )
-
-
-def _stranger(device: str, *, revoked: bool) -> Refusal:
-    return Refusal(
-        device=device,
-        reason=RefusalReason.UNKNOWN_DEVICE,
-        message=f"device {device!r} is {'revoked' if revoked else 'not enrolled here'}; its messages are dropped",
+        postponed=one.postponed + other.postponed,
     )

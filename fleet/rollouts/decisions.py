@@ -98,6 +98,9 @@ def _hear(decision: Decision, observations: Observations) -> None:
         report = observations.reports.get(decision.rollout.given_id(execution))
         if report is None or execution.returned_at is not None:
             continue
+        # only the fleet queues an execution again; a device that says so is behind
+        if report.status is InstallStatus.QUEUED:
+            continue
         if report.status is not execution.state and may_follow(execution.state, report.status):
             decision.do(MoveExecution(device=execution.device, state=report.status, reason=report.reason))
 

@@ -3,8 +3,8 @@
 Only health that says something about the release is taken:
 
 * from a device whose last report on the present attempt is SUCCEEDED, naming the release itself;
-* sent after that report: of the same boot with a greater sequence, or of another boot and received later. Sequences,
-  not clocks: a device's clock may jump;
+* sent after that report: later in the stream of its device, (boot, sequence). No clock is asked: a device's may jump, and
+  what lay in its outbox arrives late;
 * without the first such message, whose interval began before the device committed.
 
 Of those, the newest count: enough for the plan's `min_reports` and `min_windows`, and at least `KEPT_REPORTS`, so that
@@ -24,7 +24,9 @@ from sqlalchemy.orm import Session
 
 from fleet.rollouts.plans import SuccessCriteria
 from fleet.rollouts.progress import Figures, Observations, Report, Rollout, Running
-from fleet.rollouts.states import OPEN, RolloutState
+from fleet.rollouts.reports import read_reports
+from fleet.rollouts.states import RolloutState
+from fleet.storage.boot_tables import Position, position_columns, with_boots
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
@@ -32,7 +34,7 @@ from fleet.storage.rollout_tables import RolloutExecution
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.names import DeviceId
 
-__all__ = ["observe", "only_news"]
+__all__ = ["observe"]
 
 KEPT_REPORTS: Final = 20
 """Newest health messages of a device that are averaged: a few seconds of a demo, ten minutes at one in 30 s."""
@@ -41,21 +43,11 @@ HORIZON_S: Final = 86400.0
 """Older health says nothing about now."""
 
 
-class _Commit(NamedTuple):
-    """Where in its stream a device said that it committed the release."""
-
-    boot_id: str
-    sequence: int
-    received_at: float
-
-
 class _Row(NamedTuple):
     """The columns of a health message that figures are made of."""
 
     device: str
-    boot_id: str
-    sequence: int
-    received_at: float
+    position: Position
     anomaly_rate: float
     drift_score: float
     inference_p99_us: float
@@ -115,19 +107,19 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
 
 def _read_reports(
     session: Session, rollout: Rollout, blind: Collection[str]
-) -> tuple[dict[str, Report], dict[DeviceId, _Commit]]:
+) -> tuple[dict[str, Report], dict[DeviceId, Position]]:
     """Each execution's last word, and where in its device's stream the release was committed.
 
     A device in its trial has nothing more to say until it has judged some windows. Where it is blind, the trial is put
     off: neither the clock of an installation nor the group waits for it.
     """
     reports: dict[str, Report] = {}
-    commits: dict[DeviceId, _Commit] = {}
+    commits: dict[DeviceId, Position] = {}
     given = literal(f"{rollout.id}:") + RolloutExecution.device + ":" + cast(RolloutExecution.attempt, String)
     returned = (
         literal(f"{rollout.id}:") + RolloutExecution.device + ":back" + cast(RolloutExecution.returns, String)
     )
-    for row in only_news(_read_installs(session, rollout, given)):
+    for row, position in _read_installs(session, rollout, given):
         status = InstallStatus(row.status)
         reason = row.reason
         if status is InstallStatus.IN_PROGRESS and row.step == InstallStep.TRIAL and row.device in blind:
@@ -135,53 +127,33 @@ def _read_reports(
         reports[row.execution] = Report(status=status, at=row.received_at, reason=reason)
         if status is InstallStatus.SUCCEEDED:
             # devices repeat their last word after a restart: the first time is when it happened
-            commits.setdefault(DeviceId(row.device), _Commit(row.boot_id, row.sequence, row.received_at))
+            commits.setdefault(DeviceId(row.device), position)
         else:
             commits.pop(DeviceId(row.device), None)
-    for row in only_news(_read_installs(session, rollout, returned)):
+    for row, _ in _read_installs(session, rollout, returned):
         reports[row.execution] = Report(
             status=InstallStatus(row.status), at=row.received_at, reason=row.reason
         )
     return reports, commits
 
 
-def only_news(arrived: Iterable[InstallRecord]) -> Iterator[InstallRecord]:
-    """Reports in order of arrival, without those that were overtaken or that repeat the past.
-
-    What a fleet did not acknowledge, because it died, comes again after what was said later. So a report is no news
-    if it stands before another of its boot, and none that says "under way", or refuses a desired state that came
-    again, unsays how its execution ended.
-    """
-    heard: dict[tuple[str, str], InstallRecord] = {}
-    for row in arrived:
-        before = heard.get((row.device, row.execution))
-        if before is not None:
-            is_overtaken = row.boot_id == before.boot_id and row.sequence < before.sequence
-            has_ended = InstallStatus(before.status) not in OPEN
-            unsays = InstallStatus(row.status) in OPEN | {InstallStatus.REJECTED}
-            if is_overtaken or (has_ended and unsays):
-                continue
-        heard[row.device, row.execution] = row
-        yield row
-
-
 def _read_installs(
     session: Session, rollout: Rollout, execution: ColumnElement[str]
-) -> Iterable[InstallRecord]:
-    """Reports on `execution` ids, oldest first. A device speaks for itself only, whatever id it names."""
-    return session.scalars(
+) -> Iterator[tuple[InstallRecord, Position]]:
+    """Reports on `execution` ids that count. A device speaks for itself only, whatever id it names."""
+    return read_reports(
+        session,
         select(InstallRecord)
         .join(
             RolloutExecution,
             (InstallRecord.execution == execution) & (InstallRecord.device == RolloutExecution.device),
         )
-        .where(RolloutExecution.rollout == rollout.id, RolloutExecution.given_at.is_not(None))
-        .order_by(InstallRecord.id)
+        .where(RolloutExecution.rollout == rollout.id, RolloutExecution.given_at.is_not(None)),
     )
 
 
 def _read_figures(
-    session: Session, rollout: Rollout, commits: dict[DeviceId, _Commit], now: float
+    session: Session, rollout: Rollout, commits: dict[DeviceId, Position], now: float
 ) -> dict[DeviceId, Figures]:
     """What the present group's devices show on the release, since they committed it; see the module's text."""
     present = rollout.present_group
@@ -198,16 +170,10 @@ def _read_figures(
         commit = commits.get(device)
         if commit is None:
             continue
-        after = [row for row in rows if _is_after(row, commit)]
+        after = [row for row in rows if row.position > commit]
         if len(after) > 1:
             figures[device] = _summarise(after[:-1], rollout.plan.success)
     return figures
-
-
-def _is_after(row: _Row, commit: _Commit) -> bool:
-    if row.boot_id == commit.boot_id:
-        return row.sequence > commit.sequence
-    return row.received_at > commit.received_at
 
 
 def _read_recent(session: Session, rollout: Rollout, now: float) -> dict[DeviceId, Figures]:
@@ -223,13 +189,14 @@ def _read_health(
     session: Session, rollout: Rollout, where: ColumnElement[bool], now: float
 ) -> dict[DeviceId, list[_Row]]:
     """Health of the rollout's devices for which `where` holds, newest first, no more than can matter."""
-    newest = func.row_number().over(partition_by=HealthRecord.device, order_by=HealthRecord.id.desc())
-    ranked = (
+    position = position_columns(HealthRecord)
+    newest = func.row_number().over(
+        partition_by=HealthRecord.device, order_by=[column.desc() for column in position]
+    )
+    ranked = with_boots(
         select(
             HealthRecord.device,
-            HealthRecord.boot_id,
-            HealthRecord.sequence,
-            HealthRecord.received_at,
+            *(column.label(name) for name, column in zip(Position._fields, position, strict=True)),
             HealthRecord.anomaly_rate,
             HealthRecord.drift_score,
             HealthRecord.inference_p99_us,
@@ -239,9 +206,9 @@ def _read_health(
         )
         .join(RolloutExecution, RolloutExecution.device == HealthRecord.device)
         .join(Device, Device.id == HealthRecord.device)
-        .where(RolloutExecution.rollout == rollout.id, HealthRecord.received_at > now - HORIZON_S, where)
-        .subquery()
-    )
+        .where(RolloutExecution.rollout == rollout.id, HealthRecord.received_at > now - HORIZON_S, where),
+        HealthRecord,
+    ).subquery()
     criteria = rollout.plan.success
     # one more than is kept: the first message after a commit is left out
     most = max(KEPT_REPORTS, criteria.min_reports, criteria.min_windows) + 1
@@ -250,8 +217,8 @@ def _read_health(
         query.where(ranked.c.place <= most).order_by(ranked.c.device, ranked.c.place)
     )
     found: dict[DeviceId, list[_Row]] = defaultdict(list)
-    for values in rows:
-        row = _Row(*values)
+    for device, era, counted, turn, sequence, *figures in rows:
+        row = _Row(device, Position(era, counted, turn, sequence), *figures)
         found[DeviceId(row.device)].append(row)
     return found
 

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.rollouts.evidence import explain
-from fleet.rollouts.observations import observe, only_news
+from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.progress import Execution, Group
+from fleet.rollouts.reports import read_reports
 from fleet.rollouts.states import FAILURES, RolloutState
 from fleet.rollouts.store import find_rollout
 from fleet.rollouts.timeline import read_timeline
@@ -221,12 +222,9 @@ def view_executions(
     page = sorted((e for e in rollout.of_group(number) if e.device > after), key=lambda e: e.device)[:limit]
     words = {
         (DeviceId(row.device), row.execution): (row.step, row.progress)
-        for row in only_news(
-            session.scalars(
-                select(InstallRecord)
-                .where(InstallRecord.execution.in_([rollout.given_id(e) for e in page]))
-                .order_by(InstallRecord.id)
-            )
+        for row, _ in read_reports(
+            session,
+            select(InstallRecord).where(InstallRecord.execution.in_([rollout.given_id(e) for e in page])),
         )
     }
     views = []

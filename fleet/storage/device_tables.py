@@ -28,7 +28,8 @@ class DeviceState(StrEnum):
 class Device(Base):
     """One device. `release` is what it last said it runs; `boot_id` its latest boot; times are Unix seconds.
 
-    `agent_state` is what its agent last said it does (`protocol.messages.kinds.AgentState`).
+    `agent_state` is what its agent last said it does (`protocol.messages.kinds.AgentState`). `limited_messages` came faster
+    than a device may send, the last at `limited_at`; `dead_letters_dropped` had to make room for later ones.
     """
 
     __tablename__ = "devices"
@@ -41,13 +42,16 @@ class Device(Base):
     labels: Mapped[dict[str, str]]
     state: Mapped[DeviceState] = mapped_column(String(16), default=DeviceState.ENROLLED)
     enrolled_at: Mapped[float]
+    enrolled_again_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
     broker_password_hash: Mapped[str]  # Mosquitto $7$: what the broker's password file holds
     agent_version: Mapped[str | None] = mapped_column(String(200))
     online: Mapped[bool] = mapped_column(default=False)
     boot_id: Mapped[str | None] = mapped_column(String(64))
-    heard_sequence: Mapped[int] = mapped_column(BigInteger, default=0)  # latest event of boot_id seen here
-    heard_sent_at: Mapped[float] = mapped_column(default=0.0)  # its time, by the device's clock
+    heard: Mapped[dict[str, Any]] = mapped_column(default=dict)  # of which event what we know is: device_view
+    heard_sent_at: Mapped[float] = mapped_column(
+        default=0.0
+    )  # time of the last of them, by the device's clock
     last_seen: Mapped[float | None]
     release: Mapped[str | None] = mapped_column(String(80))
     release_since: Mapped[float | None]
@@ -57,6 +61,9 @@ class Device(Base):
     agent_state: Mapped[str | None] = mapped_column(String(32), index=True)
     last_health: Mapped[dict[str, Any] | None]
     last_health_at: Mapped[float | None]
+    limited_at: Mapped[float | None]
+    limited_messages: Mapped[int] = mapped_column(BigInteger, default=0)
+    dead_letters_dropped: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class Desired(Base):

@@ -1,4 +1,4 @@
-"""What devices reported: one table per kind of message, and the sequence ranges that make ingest idempotent.
+"""What devices reported: one table per kind of message (which of them are stored: `boot_tables`).
 
 Every row carries the event's identity (device, boot, sequence) and two times: `sent_at` by the device's clock,
 `received_at` by ours. Only `received_at` may be compared between devices.
@@ -14,21 +14,12 @@ from sqlalchemy.schema import SchemaItem
 
 from fleet.storage.base import Base
 
-__all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "EventRange", "HealthRecord", "InstallRecord"]
+__all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "HealthRecord", "InstallRecord", "Received"]
 
 
-class EventRange(Base):
-    """Sequences [first, last] of one boot that are stored. Ranges of a boot neither overlap nor touch."""
+class Received:
+    """What every table of events has: whose event it is, where in its stream, and when it came."""
 
-    __tablename__ = "event_ranges"
-
-    device: Mapped[str] = mapped_column(String(64), primary_key=True)
-    boot_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    first: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    last: Mapped[int] = mapped_column(BigInteger)
-
-
-class _Received:
     # BIGINT is no rowid alias in SQLite, hence the variant
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
@@ -49,7 +40,7 @@ class _Received:
         )
 
 
-class Anomaly(_Received, Base):
+class Anomaly(Received, Base):
     """An anomaly a device published. `window` is raw little-endian float32 of `window_shape`, or absent.
 
     `episode` is None from agents that tell of no end; `end` is None while it lasts, or until its end has arrived.
@@ -82,7 +73,7 @@ class Anomaly(_Received, Base):
     )
 
 
-class AnomalyEnd(_Received, Base):
+class AnomalyEnd(Received, Base):
     """That the anomaly `episode` of a device is over. The first word counts, also should a device say it once more."""
 
     __tablename__ = "anomaly_ends"
@@ -102,7 +93,7 @@ class AnomalyEnd(_Received, Base):
     reason: Mapped[str] = mapped_column(String(16))
 
 
-class DriftRecord(_Received, Base):
+class DriftRecord(Received, Base):
     """A drift report; `state` is a `DriftState`, `findings` the detectors that fired.
 
     `severity` and `shapes` are None in reports from before revision 0004.
@@ -120,7 +111,7 @@ class DriftRecord(_Received, Base):
     shapes: Mapped[list[Any] | None]
 
 
-class HealthRecord(_Received, Base):
+class HealthRecord(Received, Base):
     """A health message: the figures that rollouts judge as columns, the whole payload beside them.
 
     `state` and `interval_judged` are None where they were not told: before revision 0003, or by an older agent.
@@ -139,8 +130,8 @@ class HealthRecord(_Received, Base):
     payload: Mapped[dict[str, Any]]
 
 
-class InstallRecord(_Received, Base):
-    """How far a device is with an execution; per (device, execution) the greatest (received, id) counts."""
+class InstallRecord(Received, Base):
+    """How far a device is with an execution; per (device, execution) the last of its stream counts."""
 
     __tablename__ = "install_reports"
 

@@ -8,6 +8,8 @@ from sqlalchemy import MetaData
 
 from fleet.storage import (
     access_tables,
+    boot_tables,
+    dead_letter_tables,
     device_tables,
     event_tables,
     release_tables,
@@ -18,7 +20,16 @@ from fleet.storage.base import Base
 
 __all__ = ["METADATA"]
 
-_MODULES: Final = (access_tables, device_tables, event_tables, release_tables, rollout_tables, verdict_tables)
+_MODULES: Final = (
+    access_tables,
+    boot_tables,
+    dead_letter_tables,
+    device_tables,
+    event_tables,
+    release_tables,
+    rollout_tables,
+    verdict_tables,
+)
 
 METADATA: Final[MetaData] = Base.metadata
 """All tables of `_MODULES`."""

@@ -33,7 +33,7 @@ from protocol.messages.payloads import (
     TrainingInvitation,
 )
 
-__all__ = ["Event", "decode", "encode", "kind_of"]
+__all__ = ["Event", "decode", "encode", "kind_of", "read_identity"]
 
 VERSION: Final = 1
 LATEST_S: Final = 253_402_300_799.0
@@ -100,8 +100,16 @@ class _Wire(msgspec.Struct, frozen=True, kw_only=True):
     bootnumber: Count | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a message of which nothing else may be readable."""
+
+    bootid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
+
+
 _encoder: Final = msgspec.json.Encoder()
 _wire_decoder: Final = msgspec.json.Decoder(_Wire)
+_identity_decoder: Final = msgspec.json.Decoder(_Identity)
 _data_decoders: Final = {kind: msgspec.json.Decoder(payload) for kind, payload in PAYLOAD_OF.items()}
 
 
@@ -181,6 +189,16 @@ def decode(payload: bytes, expected: Kind | None = None) -> Event:
     if wire.id != event.id:
         raise MalformedMessageError(f"id {wire.id[:200]!r} is not source/bootid/sequence ({event.id!r})")
     return event
+
+
+def read_identity(payload: bytes) -> tuple[str, int] | None:
+    """The boot id and the sequence of a message that `decode` refuses, so that it can be named; None if it tells none."""
+    try:
+        _check_limits(payload)
+        identity = _identity_decoder.decode(payload)
+    except (MessageTooLargeError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return identity.bootid, identity.sequence
 
 
 def _check_type(wire: _Wire) -> Kind:

@@ -13,6 +13,7 @@ from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import RolloutView, view_rollout
 from fleet.storage.base import Database, open_database
+from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
@@ -71,6 +72,7 @@ class RolloutWorld:
                 )
             for name in self.devices:
                 session.add(make_device(name, self.now))
+                session.add_all(make_boot(name, number, self.now) for number in (0, 1, 2))
 
     def close(self) -> None:
         self.database.close()
@@ -188,6 +190,20 @@ class RolloutWorld:
             "sent_at": self.now,
             "received_at": self.now,
         }
+
+
+def make_boot(device: str, number: int, now: float) -> Boot:
+    """A boot of a device that counts its starts: "boot-0" is the first."""
+    return Boot(
+        device=device,
+        boot_id=f"boot-{number}",
+        number=number + 1,
+        era=0,
+        counted=number + 1,
+        turn=0,
+        first_received=now,
+        last_received=now,
+    )
 
 
 def make_device(name: str, now: float, release: str | None = "pump/1") -> Device:

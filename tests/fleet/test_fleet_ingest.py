@@ -20,8 +20,9 @@ from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database
+from fleet.storage.boot_tables import EventRange
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.event_tables import Anomaly, DriftRecord, EventRange, HealthRecord, InstallRecord
+from fleet.storage.event_tables import Anomaly, DriftRecord, HealthRecord, InstallRecord
 from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep, Kind
 from protocol.messages.payloads import Ack, Birth, BootAck, Death, DriftReport, InstallReport, SensorShape

@@ -1,0 +1,173 @@
+"""Two devices with one identity (one SD card copied to another): seen in the stream, named, and over when it is over.
+
+The broker knows one client of that name, so each connection throws the other out. Two signs cannot come from one device:
+
+* two boots **with one number** speak in turn: a device counts its starts, so a second boot of a number is another
+  device, or one whose memory was restored from a copy; and then the first boot never speaks again;
+* two boots **are lost in turn**: a last will is said by the broker when a connection breaks, so it is no straggler. One
+  device never loses an earlier boot after a later one.
+
+A single turn may be an accident of the road; `SIGNS_NEEDED` turns are none. Old events out of an outbox, restarts and
+clocks that step make neither sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet import audit
+from fleet.ingest.boots import put_last
+from fleet.storage.boot_tables import Boot, IdentityConflict
+from fleet.storage.device_tables import Device
+
+__all__ = ["CALM_S", "end_conflicts", "note_speech", "note_will", "read_conflicts"]
+
+SIGNS_NEEDED: Final = 3
+"""Turns of the word between two boots before it is said aloud: there and back may be a message that came late."""
+
+CALM_S: Final = 3600.0
+"""Without a further sign for so long, a conflict is over; longer than devices that are thrown out pause."""
+
+_log = structlog.get_logger()
+
+
+def read_conflicts(session: Session, devices: Collection[str]) -> dict[str, IdentityConflict]:
+    """The signs seen so far, by device."""
+    rows = session.scalars(select(IdentityConflict).where(IdentityConflict.device.in_(devices)))
+    return {row.device: row for row in rows}
+
+
+def note_speech(
+    session: Session,
+    conflicts: dict[str, IdentityConflict],
+    device: Device,
+    boot: Boot,
+    *,
+    received_at: float,
+) -> None:
+    """A boot says something new: is it one of two with the same number?
+
+    Args:
+        session: the transaction.
+        conflicts: signs seen so far, by device; a first one is added.
+        device: whose boot it is, with the boot believed in until now.
+        boot: who speaks.
+        received_at: Unix seconds.
+    """
+    conflict = conflicts.get(device.id)
+    if conflict is not None and boot.boot_id in conflict.boots and boot.number:
+        _turn(session, conflict, device, boot, received_at)
+    elif conflict is None and boot.number and device.boot_id not in {boot.boot_id, None}:
+        rival = session.scalars(
+            select(Boot).where(
+                Boot.device == device.id,
+                Boot.number == boot.number,
+                Boot.boot_id != boot.boot_id,
+                Boot.first_received > boot.first_received,
+                Boot.last_received >= received_at - CALM_S,
+            )
+        ).first()
+        if rival is not None:
+            _suspect(session, conflicts, boot, rival, received_at)
+
+
+def note_will(
+    session: Session,
+    conflicts: dict[str, IdentityConflict],
+    device: Device,
+    boot: Boot,
+    *,
+    received_at: float,
+) -> None:
+    """The broker says that a boot is lost: was another one lost since it was the last time?
+
+    Arguments as `note_speech`.
+    """
+    before, boot.will_received = boot.will_received, received_at
+    conflict = conflicts.get(device.id)
+    if conflict is not None and boot.boot_id in conflict.boots:
+        _turn(session, conflict, device, boot, received_at)
+    elif conflict is None and before is not None and before >= received_at - CALM_S:
+        between = select(Boot).where(Boot.device == device.id, Boot.will_received > before)
+        rival = session.scalars(between.where(Boot.boot_id != boot.boot_id)).first()
+        if rival is not None:
+            _suspect(session, conflicts, boot, rival, received_at)
+
+
+def end_conflicts(session: Session, now: float) -> list[str]:
+    """End conflicts without a sign for `CALM_S`; the boot heard last is the one that lives. Gives the devices.
+
+    Signs that never were enough to say anything are forgotten in silence.
+    """
+    over = session.scalars(select(IdentityConflict).where(IdentityConflict.seen_at < now - CALM_S)).all()
+    for conflict in over:
+        session.delete(conflict)
+        if conflict.since is None:
+            continue
+        boots = select(Boot).where(Boot.device == conflict.device, Boot.boot_id.in_(conflict.boots))
+        lives = max(session.scalars(boots), key=lambda boot: boot.last_received)
+        newest = session.scalars(
+            select(Boot).where(Boot.device == conflict.device).order_by(Boot.first_received.desc()).limit(1)
+        ).first()
+        if newest is not None and newest.last_received <= lives.last_received:
+            put_last(session, lives)
+        audit.record(
+            session,
+            at=now,
+            actor="fleet",
+            action="identity_conflict_ended",
+            subject=conflict.device,
+            since=conflict.since,
+            last_sign_at=conflict.seen_at,
+        )
+        _log.info("identity_conflict_ended", device=conflict.device)
+    return [conflict.device for conflict in over]
+
+
+def _suspect(
+    session: Session, conflicts: dict[str, IdentityConflict], boot: Boot, rival: Boot, received_at: float
+) -> None:
+    conflict = IdentityConflict(
+        device=boot.device,
+        boots=sorted([boot.boot_id, rival.boot_id]),
+        speaker=boot.boot_id,
+        signs=1,
+        seen_at=received_at,
+        since=None,
+        message="",
+    )
+    session.add(conflict)
+    conflicts[boot.device] = conflict
+
+
+def _turn(
+    session: Session, conflict: IdentityConflict, device: Device, boot: Boot, received_at: float
+) -> None:
+    """The word has gone to the other of the two, or stays where it was, which says nothing."""
+    if conflict.speaker == boot.boot_id:
+        return
+    conflict.speaker, conflict.signs, conflict.seen_at = boot.boot_id, conflict.signs + 1, received_at
+    if conflict.since is not None or conflict.signs < SIGNS_NEEDED:
+        return
+    boots = session.scalars(
+        select(Boot).where(Boot.device == device.id, Boot.boot_id.in_(conflict.boots)).order_by(Boot.boot_id)
+    )
+    who = ", ".join(f"{one.boot_id} (start {one.number or '?'}, {one.hardware or '?'})" for one in boots)
+    conflict.since = received_at
+    conflict.message = (
+        f"two devices use the identity {device.id}: boots {who}; re-enrol one of them under another name"
+    )
+    audit.record(
+        session,
+        at=received_at,
+        actor="fleet",
+        action="identity_conflict",
+        subject=device.id,
+        message=conflict.message,
+    )
+    _log.warning("identity_conflict", device=device.id, message=conflict.message)

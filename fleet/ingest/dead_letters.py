@@ -1,0 +1,150 @@
+"""Messages that could not be taken are kept, so that nothing a device said is lost for a fault of either side.
+
+::
+
+    refused ─► kept as it came, once ─► the device is told (Ack.refused) and forgets it
+                  │
+                  └─► listed, looked at ─► replayed through the same judging, after an upgrade or a mend ─► stored
+                                       └─► dropped
+
+Bounded per device and in all: the oldest make room, and are counted. Only devices that are enrolled have any; what
+strangers send is counted and forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import case, delete, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from fleet.ingest.judging import Arrival, Refusal
+from fleet.storage.dead_letter_tables import DeadLetter
+from fleet.storage.device_tables import Device
+from protocol.limits import MAX_PAYLOAD_BYTES
+
+__all__ = ["Kept", "arrival_of", "keep"]
+
+MOST_OF_A_DEVICE: Final = 200
+MOST_BYTES_OF_A_DEVICE: Final = 2 * 1024 * 1024
+"""Of one device: 200 letters, or 16 of the largest."""
+
+MOST: Final = 20_000
+MOST_BYTES: Final = 256 * 1024 * 1024
+"""Of all devices."""
+
+BEGINNING_BYTES: Final = 4096
+"""What is kept of a payload that is larger than a message may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What became of refused messages: `fresh` by reason were not known before; `dropped` older ones made room."""
+
+    fresh: Mapping[str, int]
+    dropped: int
+
+
+def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Refusal]) -> Kept:
+    """Keep refused messages of these enrolled devices, each once however often it comes.
+
+    Args:
+        session: the transaction after which the devices are told.
+        devices: rows by id; each refusal's device is among them.
+        refusals: what was refused and why.
+    """
+    if not refusals:
+        return Kept(fresh={}, dropped=0)
+    digests = {_digest(refusal.arrival): refusal for refusal in refusals}
+    identity = tuple_(DeadLetter.device, DeadLetter.sha256)
+    keys = [(refusal.device, digest) for digest, refusal in digests.items()]
+    known = {
+        letter.sha256: letter for letter in session.scalars(select(DeadLetter).where(identity.in_(keys)))
+    }
+    times = Counter(_digest(refusal.arrival) for refusal in refusals if not refusal.arrival.retained)
+    fresh: Counter[str] = Counter()
+    for digest, refusal in digests.items():
+        letter = known.get(digest)
+        if letter is None:
+            session.add(_letter(refusal, digest, times[digest]))
+            fresh[refusal.reason.value] += 1
+        else:
+            letter.times += times[digest]
+            letter.last_received = max(letter.last_received, refusal.arrival.received_at)
+            letter.reason, letter.message = refusal.reason.value, _text(refusal.message, 500)
+    dropped = 0
+    if fresh:
+        session.flush()
+        for name in sorted({refusal.device for refusal in refusals}):
+            dropped += _make_room(session, devices, name, MOST_OF_A_DEVICE, MOST_BYTES_OF_A_DEVICE)
+        dropped += _make_room(session, devices, None, MOST, MOST_BYTES)
+    return Kept(fresh=fresh, dropped=dropped)
+
+
+def arrival_of(letter: DeadLetter) -> Arrival | None:
+    """A letter as a message again, received when it was; None where only its beginning was kept."""
+    if letter.size_bytes > len(letter.payload):
+        return None
+    return Arrival(
+        topic=letter.topic, payload=letter.payload, retained=True, received_at=letter.first_received
+    )
+
+
+def _letter(refusal: Refusal, digest: str, times: int) -> DeadLetter:
+    arrival = refusal.arrival
+    boot_id, sequence = refusal.identity or (None, None)
+    is_whole = len(arrival.payload) <= MAX_PAYLOAD_BYTES
+    return DeadLetter(
+        device=refusal.device,
+        topic=_text(arrival.topic, 300),
+        boot_id=boot_id and _text(boot_id, 64),
+        sequence=sequence,
+        reason=refusal.reason.value,
+        message=_text(refusal.message, 500),
+        sha256=digest,
+        size_bytes=len(arrival.payload),
+        times=max(times, 1),
+        first_received=arrival.received_at,
+        last_received=arrival.received_at,
+        payload=arrival.payload if is_whole else arrival.payload[:BEGINNING_BYTES],
+    )
+
+
+def _make_room(
+    session: Session, devices: Mapping[str, Device], device: str | None, most: int, most_bytes: int
+) -> int:
+    """Drop the oldest letters, of one device or of all, until they are within the bounds; gives how many."""
+    mine = DeadLetter.device == device if device is not None else DeadLetter.id.is_not(None)
+    kept_bytes = case(
+        (DeadLetter.size_bytes > MAX_PAYLOAD_BYTES, BEGINNING_BYTES), else_=DeadLetter.size_bytes
+    )
+    held = select(func.count(), func.coalesce(func.sum(kept_bytes), 0)).where(mine)
+    letters, size = session.execute(held).one()
+    gone: list[int] = []
+    losers: Counter[str] = Counter()
+    if letters > most or size > most_bytes:
+        oldest = select(DeadLetter.id, DeadLetter.device, kept_bytes).where(mine)
+        for number, owner, own in session.execute(oldest.order_by(DeadLetter.id)):
+            if letters <= most and size <= most_bytes:
+                break
+            letters, size = letters - 1, size - own
+            gone.append(number)
+            losers[owner] += 1
+        session.execute(delete(DeadLetter).where(DeadLetter.id.in_(gone)))
+    for owner, count in losers.items():
+        row = devices.get(owner) or session.get_one(Device, owner)
+        row.dead_letters_dropped += count
+    return len(gone)
+
+
+def _digest(arrival: Arrival) -> str:
+    return hashlib.sha256(arrival.topic.encode("utf-8", "replace") + b"\0" + arrival.payload).hexdigest()
+
+
+def _text(text: str, most: int) -> str:
+    """A text that any database keeps."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")[:most]
