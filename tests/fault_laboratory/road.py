@@ -1,0 +1,227 @@
+"""A bad road between two programs: each message that travels it may be cut, lost, doubled, held back or changed by a rule.
+
+::
+
+    device ──TLS or plain──► Road ──TLS or plain──► broker, or fleet
+                               │ rule(message) → what travels on; raise `Cut` to end the connection there
+
+On a road of MQTT a message is one control packet; on any other road it is what one read gave. The rule runs in the thread of
+its connection and direction, so it may also wait. A road can be closed (`is_open`), and its connections cut at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, Self
+
+__all__ = ["Cut", "Message", "Packet", "Road", "as_it_is"]
+
+_DIAL_TIMEOUT_S: Final = 10.0
+_READ_BYTES: Final = 65536
+
+
+class Packet(IntEnum):
+    """MQTT's control packets (OASIS MQTT 3.1.1, table 2.1); OTHER on a road that is not MQTT's."""
+
+    OTHER = 0
+    CONNECT = 1
+    CONNACK = 2
+    PUBLISH = 3
+    PUBACK = 4
+    SUBSCRIBE = 8
+    SUBACK = 9
+    PINGREQ = 12
+    PINGRESP = 13
+    DISCONNECT = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message: the `connection`-th connection's `number`-th in its direction, both from 1."""
+
+    connection: int
+    number: int
+    from_device: bool
+    packet: Packet
+    content: bytes
+
+    @property
+    def topic(self) -> str:
+        """Of a PUBLISH; "" of others."""
+        if self.packet is not Packet.PUBLISH:
+            return ""
+        begin = next(at for at in range(1, 5) if not self.content[at] & 0x80) + 1
+        length = int.from_bytes(self.content[begin : begin + 2], "big")
+        return self.content[begin + 2 : begin + 2 + length].decode(errors="replace")
+
+
+class Cut(Exception):  # noqa: N818 - what the rule says, not an error
+    """End the connection; what is given travels on before."""
+
+    def __init__(self, first: bytes = b"") -> None:
+        super().__init__()
+        self.first = first
+
+
+Rule = Callable[[Message], list[bytes]]
+
+
+def as_it_is(message: Message) -> list[bytes]:
+    """The rule of a good road."""
+    return [message.content]
+
+
+@dataclass
+class Road:
+    """A road to `port` of loopback; a context manager.
+
+    Attributes:
+        port: where it leads.
+        served: how it speaks to devices; None is plain.
+        dialled: how it speaks to the broker; None is plain.
+        is_mqtt: whether it knows messages.
+        rule: see `Rule`; may be replaced while messages travel.
+        is_open: False: nobody gets through.
+    """
+
+    port: int
+    served: ssl.SSLContext | None = None
+    dialled: ssl.SSLContext | None = None
+    is_mqtt: bool = True
+    rule: Rule = as_it_is
+    is_open: bool = True
+    listen: int = 0
+    connections: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    _lines: set[socket.socket] = field(default_factory=set)
+
+    def __enter__(self) -> Self:
+        self._server = socket.create_server(("127.0.0.1", self.listen), backlog=128)
+        self.listen = int(self._server.getsockname()[1])
+        threading.Thread(target=self._accept, name="road", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_open = False
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+
+    def close(self) -> None:
+        """Nobody gets through any more."""
+        self.is_open = False
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection now, in the middle of whatever it says."""
+        for line in list(self._lines):
+            _hang_up(line)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                device, _ = self._server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._join, args=(device, self.connections), daemon=True).start()
+
+    def _join(self, device: socket.socket, connection: int) -> None:
+        if not self.is_open:
+            _hang_up(device)
+            return
+        try:
+            device.settimeout(_DIAL_TIMEOUT_S)
+            if self.served is not None:
+                device = self.served.wrap_socket(device, server_side=True)
+            broker = socket.create_connection(("127.0.0.1", self.port), _DIAL_TIMEOUT_S)
+            if self.dialled is not None:
+                broker = self.dialled.wrap_socket(broker, server_hostname="127.0.0.1")
+        except OSError:  # nobody there, or no TLS: the device sees what it would see
+            _hang_up(device)
+            return
+        for line in (device, broker):
+            line.settimeout(None)
+        self._lines |= {device, broker}
+        down = threading.Thread(target=self._carry, args=(broker, device, connection, False), daemon=True)
+        down.start()
+        self._carry(device, broker, connection, True)
+        down.join()
+        self._lines -= {device, broker}
+        device.close()
+        broker.close()
+
+    def _carry(
+        self, source: socket.socket, target: socket.socket, connection: int, from_device: bool
+    ) -> None:
+        try:
+            for number, content in enumerate(_packets(source) if self.is_mqtt else _chunks(source), 1):
+                packet = _kind(content) if self.is_mqtt else Packet.OTHER
+                message = Message(
+                    connection=connection,
+                    number=number,
+                    from_device=from_device,
+                    packet=packet,
+                    content=content,
+                )
+                for part in self.rule(message):
+                    self._count(len(part), from_device)
+                    target.sendall(part)
+        except Cut as cut:
+            with contextlib.suppress(OSError):
+                target.sendall(cut.first)
+        except (OSError, ValueError):
+            pass
+        _hang_up(source)
+        _hang_up(target)
+
+    def _count(self, size: int, from_device: bool) -> None:
+        if from_device:
+            self.bytes_up += size
+        else:
+            self.bytes_down += size
+
+
+def _kind(content: bytes) -> Packet:
+    try:
+        return Packet(content[0] >> 4)
+    except ValueError:
+        return Packet.OTHER
+
+
+def _chunks(line: socket.socket) -> Iterator[bytes]:
+    while chunk := line.recv(_READ_BYTES):
+        yield chunk
+
+
+def _packets(line: socket.socket) -> Iterator[bytes]:
+    """Whole control packets; ends where the connection does."""
+    waiting = bytearray()
+    for chunk in _chunks(line):
+        waiting += chunk
+        while (size := _packet_bytes(waiting)) and len(waiting) >= size:
+            yield bytes(waiting[:size])
+            del waiting[:size]
+
+
+def _packet_bytes(content: bytearray) -> int:
+    """Length of the first packet, 0 while it cannot be told. Section 2.2.3 of OASIS MQTT 3.1.1."""
+    length = 0
+    for at, byte in enumerate(content[1:5]):
+        length |= (byte & 0x7F) << (7 * at)
+        if not byte & 0x80:
+            return 2 + at + length
+    return 0
+
+
+def _hang_up(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
