@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,10 @@ from edge_agent.judgement import Judged  # noqa: E402 - as above
 from edge_agent.kept_rows import open_stores  # noqa: E402 - as above
 from edge_agent.pipeline import Pipeline  # noqa: E402 - as above
 from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths  # noqa: E402 - as above
-from edge_agent.sources.port import SourceWindow  # noqa: E402 - as above
+from edge_agent.source_host import SourceHost  # noqa: E402 - as above
+from edge_agent.sources.pacing import Pace  # noqa: E402 - as above
+from edge_agent.sources.plugin_guard import PluginGuard  # noqa: E402 - as above
+from edge_agent.sources.port import Source, SourceWindow  # noqa: E402 - as above
 
 
 def show(name: str, value: float, unit: str, bound: float | None = None) -> None:
@@ -113,6 +117,61 @@ def pipeline_figures(count: int) -> None:
     show("agent_whole_pipeline_per_window", whole_us, "us", round(bound_us, 2))
 
 
+class _Driver:
+    """A plug-in that always has a window, or one every `every_s` seconds."""
+
+    spec = SPEC
+
+    def __init__(self, every_s: float = 0.0) -> None:
+        self._pace = Pace(period_s=every_s, speed=1.0) if every_s else None
+        self._row, self._index = healthy(1), 0
+
+    @property
+    def next_due_s(self) -> float:
+        return float("-inf") if self._pace is None else self._pace.next_due_s
+
+    def next_window(self, now: float) -> SourceWindow | None:
+        if self._pace is not None and not self._pace.take(now):
+            return None
+        self._index += 1
+        return SourceWindow(samples=self._row, observed_at_s=float(self._index), index=self._index - 1)
+
+    def close(self) -> None:
+        pass
+
+
+def source_figures(count: int) -> None:
+    """CPU time of both threads per window that the loop takes: a stream of them, and one every 2 ms."""
+    for name, every_s, windows in (("stream", 0.0, count), ("one_every_2_ms", 0.002, count // 10)):
+        direct_us = _cpu_us(PluginGuard(_Driver(every_s), "benchmark:driver"), windows, threading.Event())
+        waking = threading.Event()
+        with tempfile.TemporaryDirectory() as directory:
+            host = SourceHost(
+                lambda every_s=every_s: PluginGuard(_Driver(every_s), "benchmark:driver"),
+                name="benchmark:driver",
+                answers_within_s=60.0,
+                memory=Path(directory) / "source.json",
+                clock=time.monotonic,
+                wake=waking.set,
+            )
+            hosted_us = _cpu_us(host, windows, waking)
+            host.close()
+        show(f"driver_in_the_loop_{name}", direct_us, "us")
+        show(f"driver_in_its_thread_{name}", hosted_us, "us")
+        show(f"cost_of_the_thread_{name}", hosted_us - direct_us, "us", 10.0 if name == "stream" else None)
+
+
+def _cpu_us(source: Source, windows: int, waking: threading.Event) -> float:
+    taken, started = 0, time.process_time()
+    while taken < windows:
+        if source.next_window(time.monotonic()) is not None:
+            taken += 1
+            continue
+        if waking.wait(min(0.25, max(0.0, source.next_due_s - time.monotonic()))):
+            waking.clear()
+    return (time.process_time() - started) / windows * 1e6
+
+
 def memory_of_a_running_agent() -> None:
     with tempfile.TemporaryDirectory() as directory:
         config = write_device(
@@ -150,6 +209,7 @@ def main() -> None:
         memory_during_a_run(options.during)
         return
     pipeline_figures(options.windows)
+    source_figures(options.windows)
     memory_of_a_running_agent()
 
 

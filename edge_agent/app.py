@@ -51,8 +51,10 @@ from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
 from edge_agent.settings import Settings, load_agent_settings
+from edge_agent.source_host import SourceHost
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.port import Source
+from edge_agent.sources.settings import PluginSettings
 from edge_agent.status import load_counters
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
@@ -129,7 +131,8 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     identity = Identity(
         tenant=settings.tenant, device=enrolled.device, family=settings.family, boot_id=secrets.token_hex(8)
     )
-    source = open_source(settings.source)
+    waking = threading.Event()
+    source = _source(settings, waking.set)
     stack.callback(source.close)
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)
@@ -144,7 +147,6 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     clock = TrustedClock(paths.clock)
     outbox = Outbox.open(paths.outbox, settings.outbox, now_s=clock.wall_s())
     stack.callback(outbox.close)
-    waking = threading.Event()
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
@@ -204,6 +206,7 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     return agent
 
 
+<<<<<<< HEAD
 def _executor(
     file: CommandFile,
     in_force: SettingsInForce,
@@ -231,6 +234,20 @@ def _executor(
         apply=apply,
         monotonic=monotonic,
         known_wall=lambda: clock.wall_s() if clock.is_set else None,
+=======
+def _source(settings: Settings, wake: Callable[[], None]) -> Source:
+    """Ours never block; whatever else there is gets a thread of its own."""
+    chosen = settings.source
+    if not isinstance(chosen, PluginSettings):
+        return open_source(chosen)
+    return SourceHost(
+        lambda: open_source(chosen),
+        name=chosen.factory,
+        answers_within_s=chosen.answers_within_s,
+        memory=settings.paths.source,
+        clock=time.monotonic,
+        wake=wake,
+>>>>>>> 6fe0644 (A driver that blocks holds up nothing but itself: named, given up, opened anew, its columns remembered)
     )
 
 

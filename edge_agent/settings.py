@@ -283,6 +283,7 @@ class StatePaths:
         self.outdated = root / "outdated"
         self.clock = root / "clock.json"
         self.commands = root / "commands.json"
+        self.source = root / "source.json"
         self.status = root / "status.json"
         self.counters = root / "counters.json"
         self.score_log = root / "scores.csv"

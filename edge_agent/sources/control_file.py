@@ -7,6 +7,7 @@ does not parse is logged once, in one line, and the last good content stays in f
 from __future__ import annotations
 
 import logging
+import stat
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -37,10 +38,10 @@ class ControlFile(Generic[T]):
     def poll(self) -> T | None:
         """The content, if it is new since the last call and valid; else None."""
         try:
-            stat = self._path.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if version == self._seen:
-                return None
+            found = self._path.stat()
+            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if version == self._seen or not stat.S_ISREG(found.st_mode):
+                return None  # a pipe would have the agent wait for a writer
             with self._path.open("rb") as file:
                 raw = file.read(_MAX_BYTES)
         except FileNotFoundError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import assert_never
 
+import msgspec
+
 from edge_agent.errors import SourceError
 from edge_agent.sources.plugin_guard import PluginGuard
 from edge_agent.sources.port import Source
@@ -40,9 +42,10 @@ def _open_plugin(settings: PluginSettings) -> Source:
     module_name, _, function_name = settings.factory.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:  # foreign code: a mistake anywhere in it, too
+        told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise SourceError(
-            f"source.factory {settings.factory!r}: cannot import {module_name}: {error}"
+            f"source.factory {settings.factory!r}: cannot import {module_name}: {told}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -53,7 +56,7 @@ def _open_plugin(settings: PluginSettings) -> Source:
         source = function(speed=settings.speed, **settings.options)
     except SourceError:
         raise
-    except Exception as error:  # foreign code: whatever it raises must not cross this adapter
+    except (Exception, SystemExit) as error:  # foreign code: whatever it raises must not cross this adapter
         raise SourceError(
             f"source.factory {settings.factory!r} failed: {type(error).__name__}: {error}"
         ) from error
@@ -72,4 +75,9 @@ def _checked(source: object, factory: str) -> Source:
         raise SourceError(
             f"source.factory {factory!r}: spec must be a protocol.manifest.FeatureSpec, got {spec!r}"
         )
+    try:
+        # A struct that is made in a program is not checked, and its names travel.
+        msgspec.convert(msgspec.to_builtins(spec), FeatureSpec)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise SourceError(f"source.factory {factory!r}: spec is not valid: {error}") from None
     return source  # type: ignore[return-value]  # duck typing ends here: it has every member of the port

@@ -6,9 +6,7 @@ masked cell, one beyond float32) is missing, which is NaN from here on.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import math
 from typing import Final
 
 import numpy as np
@@ -16,10 +14,15 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.port import Source, SourceWindow
+from protocol.limits import MAX_INTEGER
 
 __all__ = ["PluginGuard"]
 
 log = logging.getLogger(__name__)
+
+_LATEST_S: Final = 1e12
+"""Of a machine's clock: thirty thousand years, so that no sum of times is ever infinite."""
+_MOST_RAW_BYTES: Final = 1 << 40
 
 
 class PluginGuard:
@@ -34,9 +37,10 @@ class PluginGuard:
     def next_due_s(self) -> float:
         """See `Source`; a plug-in that cannot tell is asked at once, and its failure told by `next_window`."""
         try:
-            return float(self._source.next_due_s)
-        except Exception:  # noqa: BLE001 - foreign code: whatever it raises must not cross this adapter
+            due_s = float(self._source.next_due_s)
+        except BaseException:  # noqa: BLE001 - foreign code: whatever it raises must not cross this adapter
             return float("-inf")
+        return due_s if due_s == due_s else float("-inf")  # noqa: PLR0124 - not a number is no time
 
     def next_window(self, now: float) -> SourceWindow | None:
         """See `Source`; raises SourceError for whatever the plug-in raises, and for anything that is no window."""
@@ -44,31 +48,30 @@ class PluginGuard:
             window = self._source.next_window(now)
         except SourceError:
             raise
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - foreign code: sys.exit() in a driver ends no agent
             raise SourceError(
                 f"source.factory {self._factory!r}: next_window failed: {type(error).__name__}: {error}"
-            ) from error
+            ) from None
         return None if window is None else self._checked(window)
 
     def _checked(self, window: SourceWindow) -> SourceWindow:
+        """A window of our own with samples of our own: drivers use their buffers again."""
         try:
-            samples = window.samples
-            if (
-                type(samples) is np.ndarray
-                and samples.dtype == np.float32
-                and math.isfinite(window.observed_at_s)
-            ):
-                return window
+            samples, observed_at_s = window.samples, float(window.observed_at_s)
             if (
                 isinstance(samples, np.ndarray)
                 and samples.dtype.kind in "fiubO"
-                and math.isfinite(window.observed_at_s)
+                and abs(observed_at_s) <= _LATEST_S
             ):
-                return dataclasses.replace(
-                    window, samples=_single_precision(samples), raw_bytes=window.streaming_bytes
+                raw_bytes = int(window.streaming_bytes)
+                return SourceWindow(
+                    samples=_single_precision(samples),
+                    observed_at_s=observed_at_s,
+                    index=min(max(int(window.index), 0), MAX_INTEGER),
+                    raw_bytes=raw_bytes if 0 <= raw_bytes <= _MOST_RAW_BYTES else samples.nbytes,
                 )
-        except (AttributeError, TypeError, ValueError):
-            pass  # said below: a duck that is no window, or cells that are no numbers
+        except Exception:  # noqa: BLE001, S110 - said below: a duck that is no window, or cells that are no numbers
+            pass
         raise SourceError(
             f"source.factory {self._factory!r}: next_window gave {type(window).__name__}; it must give a SourceWindow with an array of numbers and a finite observed_at_s, or None"
         )
@@ -80,7 +83,7 @@ class PluginGuard:
         self._is_closed = True
         try:
             self._source.close()
-        except Exception as error:  # noqa: BLE001 - foreign code: the agent's own last words come after this
+        except BaseException as error:  # noqa: BLE001 - foreign code: the agent's own last words come after this
             log.warning(
                 "source_not_closed factory=%s error=%s: %s", self._factory, type(error).__name__, error
             )

@@ -67,10 +67,15 @@ class ReplaySettings(
 class PluginSettings(
     Struct, frozen=True, kw_only=True, tag="plugin", tag_field="kind", forbid_unknown_fields=True
 ):
-    """Your own source: `factory` is ``module:function``, called with `speed=` and the `options`."""
+    """Your own source: `factory` is ``module:function``, called with `speed=` and the `options`.
+
+    A call of it that takes longer than `answers_within_s`, and three times as long as any before, is given up, and the
+    source opened anew.
+    """
 
     factory: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     speed: Speed = 1.0
+    answers_within_s: Seconds = 60.0
     options: dict[str, bool | int | float | str | list[str | float]] = field(default_factory=dict)
 
 

@@ -133,6 +133,7 @@ SOURCES: dict[str, dict[str, tuple[Any, Any]]] = {
     },
     "plugin": {
         "source.factory": ("a:b", "c.d:e"),
+        "source.answers_within_s": (5.0, 90.0),
         "source.speed": (0.5, 60),
         "source.options": ({"pin": 3}, {"pin": 4}),
     },
