@@ -15,20 +15,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
+from edge_agent.counted_bundles import CountedBundles
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import FleetUnreachableError, RestartNeededError
-from edge_agent.fleet_client import BundleStream, FleetClient, FleetEndpoint
+from edge_agent.errors import RestartNeededError
+from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.installer import Installer, open_installer
@@ -137,7 +138,7 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
-    installer = _installer(settings, source, fleet, _CountedBundles(fleet, counters), choice)
+    installer = _installer(settings, source, fleet, CountedBundles(fleet, counters), choice)
     stack.callback(installer.close)
     if (active := installer.active()) is not None:
         choice.prepare(active.bundle)
@@ -206,7 +207,6 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     return agent
 
 
-<<<<<<< HEAD
 def _executor(
     file: CommandFile,
     in_force: SettingsInForce,
@@ -234,7 +234,9 @@ def _executor(
         apply=apply,
         monotonic=monotonic,
         known_wall=lambda: clock.wall_s() if clock.is_set else None,
-=======
+    )
+
+
 def _source(settings: Settings, wake: Callable[[], None]) -> Source:
     """Ours never block; whatever else there is gets a thread of its own."""
     chosen = settings.source
@@ -247,7 +249,6 @@ def _source(settings: Settings, wake: Callable[[], None]) -> Source:
         memory=settings.paths.source,
         clock=time.monotonic,
         wake=wake,
->>>>>>> 6fe0644 (A driver that blocks holds up nothing but itself: named, given up, opened anew, its columns remembered)
     )
 
 
@@ -274,7 +275,7 @@ def _installer(
     settings: Settings,
     source: Source,
     fleet: FleetClient | None,
-    bundles: _CountedBundles,
+    bundles: CountedBundles,
     choice: DelegateChoice,
 ) -> Installer:
     paths, keys = settings.paths, load_release_keys(settings.release_keys)
@@ -354,27 +355,3 @@ def _birth(settings: Settings) -> Birth:
         ),
         labels=settings.labels,
     )
-
-
-class _CountedBundles:
-    """`BundleSource` that counts what updates cost; without a fleet every download fails clearly."""
-
-    def __init__(self, fleet: FleetClient | None, counters: Counters) -> None:
-        self._fleet = fleet
-        self._counters = counters
-
-    @contextmanager
-    def bundle(self, path: str, *, offset: int = 0) -> Iterator[BundleStream]:
-        """See `FleetClient.bundle`."""
-        if self._fleet is None:
-            raise FleetUnreachableError(
-                "agent.toml has no [fleet] table, so there is no one to fetch a bundle from"
-            )
-        opened: AbstractContextManager[BundleStream] = self._fleet.bundle(path, offset=offset)
-        with opened as stream:
-            yield BundleStream(offset=stream.offset, chunks=self._counted(stream.chunks))
-
-    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._counters.update_bytes += len(chunk)
-            yield chunk
