@@ -40,6 +40,7 @@ from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
 from edge_agent.outdated_state import set_outdated_aside
 from edge_agent.pipeline import Pipeline
+from edge_agent.process_sight import ThisProcess, announce_start, started_ticks
 from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.release_keys import load_release_keys
 from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission
@@ -125,6 +126,8 @@ class _StopSignals:
 def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitStack) -> Agent:
     paths = settings.paths
     private_directory(settings.state_dir)
+    clock = TrustedClock(paths.clock)
+    process = ThisProcess(pid=os.getpid(), started_ticks=started_ticks(os.getpid()), clock=clock)
     if enrolled.tenant != settings.tenant:
         raise SettingsError(
             f"{settings.config_file}: tenant = {settings.tenant!r}, but this device is enrolled in {enrolled.tenant!r}"
@@ -140,12 +143,12 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
     installer = _installer(settings, source, fleet, CountedBundles(fleet, counters), choice)
     stack.callback(installer.close)
+    announce_start(paths.status, process)  # not before: another agent may have the directory
     if (active := installer.active()) is not None:
         choice.prepare(active.bundle)
     outdated = set_outdated_aside(paths, source.spec)
     stores = open_stores(paths, source.spec, settings.buffer)
     stack.callback(stores.close)
-    clock = TrustedClock(paths.clock)
     outbox = Outbox.open(paths.outbox, settings.outbox, now_s=clock.wall_s())
     stack.callback(outbox.close)
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
@@ -184,7 +187,7 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     reporter = StatusReporter(
         settings,
         identity,
-        pid=os.getpid(),
+        process=process,
         outbox=outbox,
         buffer=stores.buffer,
         pipeline=pipeline,

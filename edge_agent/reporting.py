@@ -15,6 +15,7 @@ from edge_agent.gaps import listed
 from edge_agent.health import LARGE_SHARE, Interval, Readings, Vitals, health_of, memory_pss_bytes
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
+from edge_agent.process_sight import ThisProcess
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import Settings
 from edge_agent.status import Status, save_counters, write_status
@@ -42,7 +43,7 @@ class StatusReporter:
         settings: Settings,
         identity: Identity,
         *,
-        pid: int,
+        process: ThisProcess,
         outbox: Outbox,
         buffer: SampleBuffer,
         pipeline: Pipeline,
@@ -52,7 +53,7 @@ class StatusReporter:
     ) -> None:
         self._settings = settings
         self._identity = identity
-        self._pid = pid
+        self._process = process
         self._outbox = outbox
         self._buffer = buffer
         self._pipeline = pipeline
@@ -75,6 +76,7 @@ class StatusReporter:
         settings = self._settings.health
         with self._telling_once("rows_not_buffered"):
             self._pipeline.flush()
+        self._process.clock.save_if_due()
         if clock_s >= self._memory_due_s:
             self._memory_due_s = clock_s + _MEMORY_EVERY_S
             self._pss_bytes = memory_pss_bytes()
@@ -144,13 +146,17 @@ class StatusReporter:
             self._failing.add(event)
 
     def _status(self, vitals: Vitals, clock_s: float, wall_s: float) -> Status:
-        identity, threshold = self._identity, self._pipeline.normal.threshold
+        identity, threshold, process = self._identity, self._pipeline.normal.threshold, self._process
         promise = self._pipeline.normal.promise
         return Status(
             device=identity.device,
             tenant=identity.tenant,
             family=identity.family,
-            pid=self._pid,
+            pid=process.pid,
+            process_started=process.started_ticks,
+            kernel_boot=process.clock.kernel_boot,
+            written_boot_s=process.clock.boot_s(),
+            clock_is_set=process.clock.is_set,
             boot_id=identity.boot_id,
             agent_version=AGENT_VERSION,
             started_at_s=vitals.started_wall_s,

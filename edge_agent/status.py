@@ -1,7 +1,7 @@
 """The local health file: what the agent is doing, readable by people and programs without a port.
 
-`status.json` is rewritten atomically every second, so a reader never sees half of it; its age tells whether the agent
-is alive. `counters.json` carries the cumulative counters over restarts. Neither is fsynced each time: after a power
+`status.json` is rewritten atomically every second, so a reader never sees half of it; whether the agent is alive is told by
+looking at its process (`edge_agent.process_sight`). `counters.json` carries the cumulative counters over restarts. Neither is fsynced each time: after a power
 cut they are at most seconds old.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -24,13 +23,13 @@ __all__ = ["Status", "load_counters", "read_status", "save_counters", "status_do
 
 log = logging.getLogger(__name__)
 
-STALE_AFTER_S: Final = 15.0
-"""A status older than this means that the agent hangs or is gone; it is written every second."""
-
 
 class Status(Struct, frozen=True, kw_only=True):
     """Everything a person at the device wants to know; `written_at_s` and `started_at_s` are Unix seconds.
 
+    `written_boot_s` is the same moment in seconds since the start of the device that `kernel_boot` names, and
+    `process_started` when the process was started, in the kernel's ticks: neither can be set. `clock_is_set` says whether
+    the date is known.
     `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `problems` what needs a person.
     `settings` are those that a fleet may change, as they are; `commands` says what the fleet asked for, and what became of it.
     """
@@ -44,6 +43,10 @@ class Status(Struct, frozen=True, kw_only=True):
     started_at_s: float
     written_at_s: float
     health: Health
+    process_started: int | None = None
+    kernel_boot: str = ""
+    written_boot_s: float = 0.0
+    clock_is_set: bool = False
     threshold: float | None = None
     last_score: float | None = None
     alarm_open: bool = False
@@ -62,10 +65,6 @@ class Status(Struct, frozen=True, kw_only=True):
     settings: tuple[SettingInForce, ...] = ()
     commands: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-
-    def is_stale(self, now_s: float) -> bool:
-        """Has the agent stopped writing?"""
-        return not -STALE_AFTER_S < now_s - self.written_at_s < STALE_AFTER_S
 
 
 def write_status(path: Path, status: Status) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from edge_agent.app import run as run_agent
 from edge_agent.commands.status_table import print_status
 from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.pinned_tls import pinned_context
+from edge_agent.process_sight import ProcessState, sight_from_here
 from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
@@ -52,14 +52,16 @@ def enrol(config: Config) -> int:
 def status(
     config: Config, as_json: Annotated[bool, typer.Option("--json", help="the status file as it is")] = False
 ) -> int:
-    """Show what the agent on this device is doing; exit status 1 where it does not run."""
-    found = read_status(load_agent_settings(config).paths.status)
-    now_s = time.time()
+    """Show what the agent on this device is doing; exit status 1 where it does not run, 3 where it hangs."""
+    settings = load_agent_settings(config)
+    found, sight = read_status(settings.paths.status), sight_from_here(settings)
+    state = sight.state(found)
     if as_json:
-        print(json.dumps({**status_document(found), "running": not found.is_stale(now_s)}))
+        is_running = state is ProcessState.RUNS
+        print(json.dumps({**status_document(found), "running": is_running, "process": state.value}))
     else:
-        print_status(found, now_s)
-    return 1 if found.is_stale(now_s) else 0
+        print_status(found, sight)
+    return {ProcessState.RUNS: 0, ProcessState.GONE: 1, ProcessState.HANGS: 3}[state]
 
 
 @application.command()
@@ -90,7 +92,7 @@ def recommission(
     """
     from edge_agent.commands.recommissioning import ask_for_commissioning
 
-    print(ask_for_commissioning(load_agent_settings(config), is_afresh=afresh, now_s=time.time()))
+    print(ask_for_commissioning(load_agent_settings(config), is_afresh=afresh))
     return 0
 
 

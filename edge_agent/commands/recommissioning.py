@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from edge_agent.detection_memory import RecommissionRequest
+from edge_agent.process_sight import ProcessState, sight_from_here
 from edge_agent.settings import Settings
 from edge_agent.status import read_status
 from runtime.durable_files import private_directory, write_durably
@@ -16,7 +17,7 @@ from runtime.errors import StorageError
 __all__ = ["ask_for_commissioning"]
 
 
-def ask_for_commissioning(settings: Settings, *, is_afresh: bool, now_s: float) -> str:
+def ask_for_commissioning(settings: Settings, *, is_afresh: bool) -> str:
     """Ask for it; returns a sentence for who asked.
 
     Raises:
@@ -27,7 +28,8 @@ def ask_for_commissioning(settings: Settings, *, is_afresh: bool, now_s: float) 
     write_durably(settings.paths.recommission, msgspec.json.encode(request))
     how = "from these alone" if is_afresh else "pooled with the scale so far"
     try:
-        is_running = not read_status(settings.paths.status).is_stale(now_s)
+        state = sight_from_here(settings).state(read_status(settings.paths.status))
+        is_running = state is not ProcessState.GONE
     except StorageError:
         is_running = False
     when = (

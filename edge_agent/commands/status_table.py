@@ -7,6 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from edge_agent.process_sight import ProcessSight, ProcessState
 from edge_agent.status import Status
 from protocol.messages.kinds import SettingSource
 from protocol.messages.payloads import Health
@@ -16,14 +17,14 @@ __all__ = ["print_status"]
 _SHAPES_SHOWN: Final = 3
 
 
-def print_status(status: Status, now_s: float) -> None:
-    """Print one status; `now_s` is Unix seconds and tells whether the agent still writes."""
-    is_stale = status.is_stale(now_s)
+def print_status(status: Status, sight: ProcessSight) -> None:
+    """Print one status; `sight` tells whether the agent lives."""
+    told = sight.told(status)
+    is_running = sight.state(status) is ProcessState.RUNS
     health = status.health
     saved = 1.0 - health.telemetry_bytes / health.raw_bytes if health.raw_bytes else 0.0
-    age_s = now_s - status.written_at_s
     rows = [
-        ("state", f"[red]not running, last seen {age_s:.0f} s ago[/red]" if is_stale else health.state.value),
+        ("state", told if is_running else f"[red]{told}[/red]"),
         ("release", f"{health.release or 'none'}{' (on trial)' if status.is_trial else ''}"),
         (
             "windows",
@@ -55,6 +56,7 @@ def print_status(status: Status, now_s: float) -> None:
         ("telemetry", f"{health.telemetry_bytes / 1e3:.1f} kB sent, {saved:.2%} of raw streaming saved"),
         ("training, updates", f"{health.training_bytes / 1e3:.1f} kB, {health.update_bytes / 1e3:.1f} kB"),
         ("outbox", f"{health.outbox_events} waiting, {health.outbox_evicted} given up"),
+        ("clock", "set" if status.clock_is_set else "not known to be set: no time service keeps it"),
         ("broker", "connected" if status.broker_connected else "not connected"),
         ("learner", status.learner),
         ("install", health.install_step.value),

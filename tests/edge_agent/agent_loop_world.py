@@ -22,6 +22,7 @@ from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.link import Message
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
+from edge_agent.process_sight import ProcessSight, ThisProcess
 from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission
 from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.executor import Executor
@@ -45,6 +46,7 @@ from protocol.messages.kinds import InstallStep, Kind
 from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload
 from runtime.errors import StorageError
 
+SIGHT = ProcessSight(boot_s=0.0, kernel_boot="another machine's")
 IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
 CONFIG = (
     'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
@@ -227,7 +229,7 @@ class World:
         reporter = StatusReporter(
             settings,
             identity,
-            pid=1,
+            process=ThisProcess(pid=1, started_ticks=1, clock=self.clock),
             outbox=self.outbox,
             buffer=self.buffer,
             pipeline=pipeline,

@@ -331,6 +331,7 @@ def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: Mosquit
         assert told.returncode == 0
         found = json.loads(told.stdout)
         assert (found["running"], found["device"], found["health"]["release"]) == (True, DEVICE, "pump/1")
+        assert found["process"] == "runs"
         shown = run_command("edge_agent", "status", "--config", str(config))
         assert shown.returncode == 0
         assert "pump/1" in shown.stdout
@@ -338,6 +339,30 @@ def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: Mosquit
         assert second.returncode == 2
         assert "in use by another agent" in second.stderr
         assert "Traceback" not in second.stderr
+
+
+def test_status_looks_at_the_process_and_not_at_a_date(tmp_path: Path, broker: MosquittoBroker) -> None:
+    config = _device(tmp_path, broker)
+    status_file = tmp_path / "state" / "status.json"
+
+    def status(**changes: float) -> tuple[int, str]:
+        if changes:
+            status_file.write_text(json.dumps(status_of(config) | changes))
+        done = run_command("edge_agent", "status", "--config", str(config))
+        return done.returncode, done.stdout
+
+    with running_agent(config) as agent:
+        wait_until(lambda: health_of_status(config).get("windows", 0) > 0, "a window")  # type: ignore[operator] # a number
+        agent.send_signal(signal.SIGSTOP)
+        assert status(written_at_s=0.0)[0] == 0, "whatever date it is"
+        written = status_of(config)["written_boot_s"]
+        assert isinstance(written, float)
+        code, told = status(written_boot_s=written - 60)
+        assert (code, "hangs: process" in told) == (3, True)
+        agent.send_signal(signal.SIGKILL)
+        agent.wait()
+        code, told = status(written_boot_s=written)
+        assert (code, "not running" in told) == (1, True), "at once"
 
 
 @pytest.mark.parametrize(

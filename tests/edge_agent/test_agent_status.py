@@ -40,12 +40,12 @@ def test_the_status_command_prints_every_counter_for_programs(
 ) -> None:
     (tmp_path / "agent.toml").write_text(CONFIG)
     assert main(["status", "--config", str(tmp_path / "agent.toml"), "--json"]) == 1, (
-        "this world's clock is not ours"
+        "this world's kernel is not ours"
     )
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {*Status.__struct_fields__, "running"}
+    assert set(found) == {*Status.__struct_fields__, "running", "process"}
     assert set(found["health"]) == set(Health.__struct_fields__)
-    assert found["running"] is False
+    assert (found["running"], found["process"]) == (False, "gone")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from agent_loop_world import World, world
+from agent_loop_world import SIGHT, World, world
 from agent_world import SPEC, healthy, int8_model, make_bundle, manifest_of
 from test_agent_pipeline import V2, Device, device
 
@@ -162,10 +161,10 @@ def test_a_person_asks_for_another_commissioning_while_the_agent_runs(
     night = healthy(400, 3)
     night[:, 2] += 12
     world.watch(night[:300])
-    assert "the agent does not run" in ask_for_commissioning(settings, is_afresh=False, now_s=time.time())
+    assert "the agent does not run" in ask_for_commissioning(settings, is_afresh=False)
     world.watch(night[300:330])
     assert not world.paths.recommission.exists()
-    print_status(world.status(), world._wall())
+    print_status(world.status(), SIGHT)
     assert "% commissioned" in capsys.readouterr().out
     world.watch(night[330:])
     pipeline = world.agent._pipeline
@@ -309,7 +308,7 @@ def test_status_says_where_a_machine_has_settled_and_which_sensors_are_unlike_th
     status = world.status()
     assert status.health.drift_score == 1.0, "at least, until it is back"
     assert status.drift_shapes[0].sensor == "feature-3"
-    print_status(status, world._wall())
+    print_status(status, SIGHT)
     shown = " ".join(capsys.readouterr().out.split())
     assert "settled" in shown
     assert "deviations" in shown

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from agent_loop_world import World, world
+from agent_loop_world import SIGHT, World, world
 from agent_world import FEATURES, NAMES, faulty, healthy, make_bundle, manifest_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,7 +204,7 @@ def test_the_status_table_says_what_is_missing_and_what_was_not_judged(
     world.watch(without(healthy(20, 2), *range(FEATURES)))
     world.now_s += 2
     world.turn()
-    print_status(world.status(), world._wall())
+    print_status(world.status(), SIGHT)
     shown = " ".join(capsys.readouterr().out.split())
     assert "blind" in shown
     assert "20 not judged" in shown

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from agent_loop_world import World
+from agent_loop_world import SIGHT, World
 from agent_world import FEATURES, int8_model, make_bundle, manifest_of
 from detection_fleets import Machine, machines
 from test_agent_pipeline import V1, V2, Device
@@ -156,7 +156,7 @@ def test_status_and_health_say_what_is_promised_and_what_came_of_it(
     assert health.realised_high_per_1000 is not None
     assert 0 < health.promise_horizon_left < 60
     assert "at most 1 false alarm in 1,000 windows" in status.promise
-    print_status(status, status.written_at_s)
+    print_status(status, SIGHT)
     assert "at most 1 false alarm" in " ".join(capsys.readouterr().out.split())
 
 
