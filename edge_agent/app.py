@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -30,12 +31,13 @@ from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import RestartNeededError
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
-from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals
+from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.installer import Installer, open_installer
 from edge_agent.installation.probe import ChildProbe
 from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner
+from edge_agent.loop_watch import LoopWatch, arm_process_guard, hang_limit_s, supervisor_of
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
 from edge_agent.outdated_state import set_outdated_aside
@@ -82,17 +84,23 @@ def run(config_file: Path) -> int:
         another process can go on, which the supervisor starts; one line on stderr says why.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # First of all, so that no child inherits what is meant for this process, and no step of the start goes unwatched.
+    supervisor = supervisor_of(os.environ, os.getpid())
     ring = LogRing()
     logging.getLogger().addHandler(ring)
     try:
         settings = load_agent_settings(config_file)
+        limit_s = hang_limit_s(settings.detection.reference_windows)
+        watch = LoopWatch(supervisor, arm_process_guard, time.monotonic, limit_s)
+        watch.starting("opening source and state")
         # Before anything is built: building may try a delegate for seconds, and must not die half way through.
         signals = _StopSignals()
         with ExitStack() as stack:
-            agent = _build(settings, load_enrolled(settings.paths.enrolment), ring, stack)
+            agent = _build(settings, load_enrolled(settings.paths.enrolment), ring, watch, stack)
             signals.hand_to(agent)
             log.info("agent_started pid=%d version=%s", os.getpid(), AGENT_VERSION)
             agent.run()
+            watch.stopping()
     except RestartNeededError:
         return RESTART_NEEDED  # the loop has said why
     except FedgeError as error:
@@ -123,7 +131,9 @@ class _StopSignals:
             self._agent.stop()
 
 
-def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitStack) -> Agent:
+def _build(
+    settings: Settings, enrolled: Enrolled, ring: LogRing, watch: LoopWatch, stack: ExitStack
+) -> Agent:
     paths = settings.paths
     private_directory(settings.state_dir)
     clock = TrustedClock(paths.clock)
@@ -145,7 +155,9 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
     stack.callback(installer.close)
     announce_start(paths.status, process)  # not before: another agent may have the directory
     if (active := installer.active()) is not None:
+        watch.starting("trying what runs the model")
         choice.prepare(active.bundle)
+        watch.starting("opening the outbox")
     outdated = set_outdated_aside(paths, source.spec)
     stores = open_stores(paths, source.spec, settings.buffer)
     stack.callback(stores.close)
@@ -179,7 +191,13 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
         draw=random.random,
     )
     stack.callback(lambda: learner.close(clock.wall_s()))
-    clocks = Clocks(monotonic=time.monotonic, wall=clock.wall_s, wait=lambda s: _wait(waking, s))
+    vitals = _vitals(counters, clock.wall_s(), settings.detection.blind_after_windows)
+    clocks = Clocks(
+        monotonic=time.monotonic,
+        wall=clock.wall_s,
+        wait=lambda s: _wait(waking, s),
+        came_round=partial(watch.came_round, partial(headline, vitals)),
+    )
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
     executor = _executor(commands, in_force, pipeline, diagnosis, clock)
     hands = Hands(installation=installer, learner=learner, executor=executor)
@@ -202,7 +220,7 @@ def _build(settings: Settings, enrolled: Enrolled, ring: LogRing, stack: ExitSta
         telemetry=telemetry,
         hands=hands,
         reporter=reporter,
-        vitals=_vitals(counters, clocks, settings.detection.blind_after_windows),
+        vitals=vitals,
         score_log=ScoreLog(paths.score_log) if settings.debug.score_log else None,
         clocks=clocks,
     )
@@ -255,13 +273,13 @@ def _source(settings: Settings, wake: Callable[[], None]) -> Source:
     )
 
 
-def _vitals(counters: Counters, clocks: Clocks, blind_after_windows: int) -> Vitals:
-    started_s = clocks.monotonic()
+def _vitals(counters: Counters, wall_s: float, blind_after_windows: int) -> Vitals:
+    started_s = time.monotonic()
     return Vitals(
         counters=counters,
         latencies=LatencyReservoir(random.Random()),  # noqa: S311 - which latencies are kept is no secret
         started_clock_s=started_s,
-        started_wall_s=clocks.wall(),
+        started_wall_s=wall_s,
         interval=Interval(started_s=started_s),
         blind_after_windows=blind_after_windows,
     )

@@ -27,6 +27,7 @@ __all__ = [
     "LatencyReservoir",
     "Readings",
     "Vitals",
+    "headline",
     "health_of",
     "memory_pss_bytes",
 ]
@@ -269,6 +270,17 @@ def _promised(kept: KeptPromise | None) -> dict[str, Any]:
 def _brief(value: float) -> float:
     """Four digits say all that a rate or a mean over some windows can; the rest would only be sent."""
     return float(f"{value:.4g}")
+
+
+def headline(vitals: Vitals) -> str:
+    """How the agent is, in a line for whoever started it."""
+    problems = (
+        vitals.source_problem,
+        *vitals.stage_problems,
+        vitals.unjudged_reason if vitals.unjudged_run else "",
+    )
+    said = next(filter(None, problems), "")
+    return f"{vitals.state.value}, release {vitals.release or 'none'}, {vitals.counters.windows} windows{'; ' if said else ''}{said}"
 
 
 def memory_pss_bytes(smaps_rollup: Path = Path("/proc/self/smaps_rollup")) -> int:

@@ -7,6 +7,7 @@ Exit codes: 0 the run ended (or SIGTERM came), 3 not ready or the invitation exp
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import random
@@ -72,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: _dismiss(stop, number, frame))
     signal.signal(signal.SIGINT, lambda number, frame: _dismiss(stop, number, frame))
     os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # no such file where this is no Linux
+        # Where memory runs out the guest goes, and who watches stays.
+        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
     try:
         return _run(options.config, options.invitation, stop)
     except _DismissedError:
