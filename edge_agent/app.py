@@ -12,7 +12,6 @@ import platform
 import random
 import secrets
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -65,6 +64,7 @@ from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import CommandAction, InstallStep
 from protocol.messages.payloads import Birth
+from runtime.bounded_logs import log_to_stderr
 from runtime.durable_files import private_directory
 from runtime.errors import FedgeError, SettingsError
 
@@ -83,10 +83,11 @@ def run(config_file: Path) -> int:
         The exit status: 0 after a clean stop, 2 where the configuration or state directory cannot be used, 75 where only
         another process can go on, which the supervisor starts; one line on stderr says why.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    bounded = log_to_stderr("%(asctime)s %(levelname)s %(message)s")
     # First of all, so that no child inherits what is meant for this process, and no step of the start goes unwatched.
     supervisor = supervisor_of(os.environ, os.getpid())
     ring = LogRing()
+    ring.addFilter(bounded)
     logging.getLogger().addHandler(ring)
     try:
         settings = load_agent_settings(config_file)

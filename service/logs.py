@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import time
+from typing import Any, Final
 
 import structlog
 
+from runtime.bounded_logs import BoundedLog, LogBudget
+
 __all__ = ["configure_logging"]
+
+_BURST: Final = 1000
+"""Lines of one kind at once: ten thousand devices speak through one service."""
+_EVERY_S: Final = 10.0
+"""Then one in ten seconds: at most 9640 a day of one kind, some 2 MB."""
 
 
 def configure_logging(*, as_json: bool) -> None:
@@ -41,6 +49,7 @@ def configure_logging(*, as_json: bool) -> None:
             ],
         )
     )
+    handler.addFilter(BoundedLog(LogBudget(time.monotonic, burst=_BURST, every_s=_EVERY_S)))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)

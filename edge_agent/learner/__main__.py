@@ -23,6 +23,7 @@ from edge_agent.errors import AggregatorRefusedError, NotEnrolledError, NotReady
 from edge_agent.settings import Settings, load_agent_settings
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
+from runtime.bounded_logs import log_to_stderr
 from runtime.errors import FedgeError, SettingsError
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="agent.toml of this device")
     parser.add_argument("--invitation", type=Path, required=True, help="the invitation, as JSON")
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s %(message)s")
     # httpx announces each request at INFO; ten lines a second say nothing.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
