@@ -274,7 +274,7 @@ class Agent:
 
     def _tick(self, clock_s: float) -> None:
         wall_s, attempt, run = self._clocks.wall(), self._fence.attempt, self._fence.run
-        downlink = run("downlinks", self._telemetry.receive, Downlink())
+        downlink = run("downlinks", partial(self._telemetry.receive, clock_s), Downlink())
         for invitation in downlink.invitations:
             attempt("invitation", partial(self._invite, invitation, wall_s), None)
         for desired in downlink.desired:
@@ -295,7 +295,7 @@ class Agent:
         self._posts += run("status", partial(self._reporter.due, self._vitals, clock_s, wall_s), [])
         if self._score_log is not None:
             run("score log", self._score_log.flush, None)
-        self._send(clock_s, wall_s)
+        self._send(clock_s)
 
     def _invite(self, invitation: TrainingInvitation | None, wall_s: float) -> None:
         if invitation is not None and wall_s >= invitation.expires_at:
@@ -312,13 +312,13 @@ class Agent:
     def _accept_normal(self, acceptance: NormalAcceptance) -> None:
         self._tell_drift(self._pipeline.accept_normal(acceptance.until_s))
 
-    def _send(self, clock_s: float, wall_s: float) -> None:
+    def _send(self, clock_s: float) -> None:
         attempt, post = self._fence.attempt, self._telemetry.post
         untold: list[AnomalyEvent | AnomalyClosed] = []
         posts, self._posts = [*attempt("anomalies", self._pipeline.take_untold, untold), *self._posts], []
-        if not attempt("outbox", lambda: post(posts, wall_s) is None, otherwise=False):
+        if not attempt("outbox", lambda: post(posts) is None, otherwise=False):
             for payload in posts:  # one of them is at fault: the others shall not wait for it
-                attempt("event", partial(post, [payload], wall_s), None)
+                attempt("event", partial(post, [payload]), None)
         attempt("memory of anomalies", self._pipeline.told, None)
         attempt("memory of commands", self._executor.told, None)
         self._fence.run("delivery", partial(self._telemetry.deliver, clock_s), None)
@@ -334,7 +334,7 @@ class Agent:
         attempt("state", self._pipeline.save, None)
         if self._score_log is not None:
             attempt("score log", self._score_log.flush, None)
-        attempt("sending", partial(self._send, clock_s, wall_s), None)
+        attempt("sending", partial(self._send, clock_s), None)
         attempt("source", self._source.close, None)
 
     def _complain(self, event: str, problem: str) -> None:

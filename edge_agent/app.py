@@ -24,6 +24,7 @@ from typing import Final
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.counted_bundles import CountedBundles
+from edge_agent.boot_number import next_boot_number
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
@@ -39,6 +40,8 @@ from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_l
 from edge_agent.loop_watch import LoopWatch, arm_process_guard, hang_limit_s, supervisor_of
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
+from edge_agent.outbox_entry import moment_of
+from edge_agent.outbox_owner import owner_of
 from edge_agent.outdated_state import set_outdated_aside
 from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess, announce_start, started_ticks
@@ -143,9 +146,6 @@ def _build(
         raise SettingsError(
             f"{settings.config_file}: tenant = {settings.tenant!r}, but this device is enrolled in {enrolled.tenant!r}"
         )
-    identity = Identity(
-        tenant=settings.tenant, device=enrolled.device, family=settings.family, boot_id=secrets.token_hex(8)
-    )
     waking = threading.Event()
     source = _source(settings, waking.set)
     stack.callback(source.close)
@@ -162,8 +162,17 @@ def _build(
     outdated = set_outdated_aside(paths, source.spec)
     stores = open_stores(paths, source.spec, settings.buffer)
     stack.callback(stores.close)
-    outbox = Outbox.open(paths.outbox, settings.outbox, now_s=clock.wall_s())
+    outbox = Outbox.open(
+        paths.outbox, settings.outbox, now=moment_of(clock), owner=owner_of(paths.device_key, enrolled)
+    )
     stack.callback(outbox.close)
+    identity = Identity(
+        tenant=settings.tenant,
+        device=enrolled.device,
+        family=settings.family,
+        boot_id=secrets.token_hex(8),
+        boot_number=next_boot_number(paths.boot, outbox, counters.starts),
+    )
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
@@ -202,7 +211,14 @@ def _build(
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
     executor = _executor(commands, in_force, pipeline, diagnosis, clock)
     hands = Hands(installation=installer, learner=learner, executor=executor)
-    telemetry = Telemetry(identity, outbox, link, counters, polled=poll.take if poll else lambda: None)
+    telemetry = Telemetry(
+        identity,
+        outbox,
+        link,
+        counters,
+        now=lambda: moment_of(clock),
+        polled=poll.take if poll else lambda: None,
+    )
     reporter = StatusReporter(
         settings,
         identity,

@@ -50,8 +50,10 @@ _LONGEST_PROBLEM: Final = 300
 
 
 class Counters(Struct, kw_only=True):
-    """Cumulative over all boots. `machine_time_s` is how much machine time was watched; bytes are payload bytes.
+    """Cumulative over all boots.
 
+    `machine_time_s` is how much machine time was watched. `telemetry_bytes` are those that left for the broker, pings and
+    greetings too; other bytes are payload bytes. `outbox_refused` events the fleet would never take.
     `stage_failures` are what `edge_agent.fence` caught. `unjudged_windows` met a model and got no score. `starts` counts
     starts of the agent, `crashes` those of them that no farewell preceded: `has_said_farewell` is false on disk while it
     runs.
@@ -66,6 +68,7 @@ class Counters(Struct, kw_only=True):
     training_bytes: int = 0
     update_bytes: int = 0
     outbox_evicted: int = 0
+    outbox_refused: int = 0
     malformed_downlinks: int = 0
     source_errors: int = 0
     inference_errors: int = 0
@@ -196,6 +199,7 @@ class Readings:
     obeyed: int = 0
     settings: tuple[SettingInForce, ...] = ()
     promise: KeptPromise | None = None
+    outbox_parked: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -228,6 +232,8 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         update_bytes=counters.update_bytes,
         outbox_events=readings.outbox_events,
         outbox_evicted=counters.outbox_evicted,
+        outbox_refused=counters.outbox_refused,
+        outbox_parked=readings.outbox_parked,
         buffered_windows=readings.buffered_windows,
         training_run=readings.training_run,
         install_step=readings.install_step,

@@ -8,12 +8,13 @@ Invariant: one thread owns the connection. It alone makes paho's client, reads a
 client is a local variable of that thread, so that nobody else can reach it. (paho lets whoever publishes write the
 socket, and TLS breaks when two threads do.) Everybody else hands over through bounded queues::
 
-    publish ───────► outgoing ─┐   ┌─► incoming ───────► take_messages           is_connected   connections
+    publish ───────► outgoing ─┐   ┌─► downlinks ─► take_messages    outcomes ─► take_outcomes    is_connected   connections
                                ▼   │
     owner: connect ─► subscribe ─► wait for socket or handover ─► read, write … until lost ─► pause (jittered) ─► connect
 
 Back-pressure: a broker that acknowledges slowly fills `outgoing`; then `publish` says no, and the outbox offers the
-event again with its next turn.
+event again with its next turn. Whatever the broker does, what it makes this process hold is bounded in bytes, in both
+directions; what it may make it read is bounded in packets a second.
 
 MQTT 3.1.1, QoS 1, clean session, retained last will. Source: OASIS MQTT 3.1.1.
 """
@@ -22,12 +23,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import queue
 import random
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -38,30 +36,43 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.bounded_client import (
+    BoundedClient,
+    BoundedSocket,
+    BrokerMisbehavesError,
+    TooLargeDownlinkError,
+)
+from edge_agent.downlink_queue import DownlinkQueue
 from edge_agent.enrolled import MqttAccess
-from edge_agent.link import Message
+from edge_agent.link import EventKey, Fate, Message, Outcome
 from edge_agent.pinned_tls import pinned_context
+from edge_agent.reconnection import Reconnection
 from edge_agent.settings import MqttSettings
-from runtime.backoff import backoff_s
 
 __all__ = ["MqttLink"]
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.5
-"""Before the second attempt, at most; doubles up to ``mqtt.reconnect_max_s``."""
-_INCOMING: Final = 1000
-"""Messages that may wait for the loop; beyond, the newest is dropped (all of them are repeated by their senders)."""
+_WELCOME_S: Final = 15.0
+"""How long a broker may take to answer a greeting."""
 _OUTGOING: Final = 64
 """Messages that may wait for the owner; twice what the outbox has under way by default."""
+_OUTGOING_BYTES: Final = 256 * 1024
+"""The same in bytes; a single message may always wait."""
 _UNACKNOWLEDGED: Final = 20
 """Messages that the broker has not acknowledged; the receive window of most brokers, and paho's own."""
+_UNACKNOWLEDGED_BYTES: Final = 64 * 1024
+"""The same in bytes, or one message: what a slow network carries between two pings."""
+_STALL_S: Final = 180.0
+"""A message that the broker does not acknowledge for this long ends the connection: 128 KB at 10 kbit/s take 105 s."""
+_READ_PER_S: Final = 1000
+"""Packets: a broker that never stops talking must not take the processor from the detection."""
 _LOOK_EVERY_MS: Final = 1000
 """How often an idle owner looks whether a ping is due or overdue."""
+_FIRST_DEAF_S, _LONGEST_DEAF_S = 60.0, 3600.0
+"""How long a topic with a message that is too large is not listened to; doubles."""
 _LAST_WORDS_S: Final = 1.0
-_MOST_REASONS_TOLD: Final = 8
-"""Different complaints in the log of one outage; errors that never repeat must not fill it either."""
 
 
 class MqttLink:
@@ -98,43 +109,67 @@ class MqttLink:
         self._will = will
         self._subscriptions = subscriptions
         self._wake = wake
-        self._draw = draw
         ca_file = settings.ca_file if settings.tls else None
         self._tls = pinned_context(ca_file, "mqtt.ca_file") if ca_file is not None else None
-        self._incoming: queue.Queue[Message] = queue.Queue(_INCOMING)
+        self._downlinks = DownlinkQueue(subscriptions)
         self._lock = threading.Lock()
-        self._outgoing: deque[tuple[str, bytes, bool]] = deque()
+        self._outgoing: deque[tuple[Message, EventKey, bool]] = deque()
+        self._outgoing_bytes = 0
+        self._outcomes: list[Outcome] = []
         self._settled = threading.Event()
         self._settled.set()
         self._stopping = threading.Event()
         self._bell, self._rope = socket.socketpair()
         self._rope.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        self._unacknowledged = 0
+        self._in_flight: dict[int, tuple[EventKey, int, float]] = {}
+        self._deaf: dict[str, tuple[float, float]] = {}
+        self._listens_to: set[str] = set()
+        self._refused_topics = ""
         self._complaints = 0
-        self._told: set[str] = set()
+        self._reconnection = Reconnection(
+            settings.url, client_id, maximum_s=settings.reconnect_max_s, draw=draw
+        )
+        self._line: BoundedSocket | None = None
+        self._past_bytes = 0
         self.is_connected = False
         self.connections = 0
         self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
         self._thread.start()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+    @property
+    def bytes_sent(self) -> int:
+        """See `edge_agent.link.Link.bytes_sent`."""
+        line = self._line
+        return self._past_bytes + (line.bytes_sent if line is not None else 0)
+
+    @property
+    def trouble(self) -> str:
+        """See `edge_agent.link.Link.trouble`."""
+        return self._reconnection.trouble(time.monotonic()) or self._refused_topics
+
+    def publish(self, message: Message, key: EventKey, *, retain: bool = False) -> bool:
         """See `edge_agent.link.Link.publish`."""
         with self._lock:
-            if not self.is_connected or len(self._outgoing) >= _OUTGOING:
+            is_full = len(self._outgoing) >= _OUTGOING or (
+                self._outgoing_bytes + len(message.payload) > _OUTGOING_BYTES and bool(self._outgoing)
+            )
+            if not self.is_connected or is_full:
                 return False
-            self._outgoing.append((topic, payload, retain))
+            self._outgoing.append((message, key, retain))
+            self._outgoing_bytes += len(message.payload)
             self._settled.clear()
         self._ring()
         return True
 
+    def take_outcomes(self) -> list[Outcome]:
+        """See `edge_agent.link.Link.take_outcomes`."""
+        with self._lock:
+            taken, self._outcomes = self._outcomes, []
+        return taken
+
     def take_messages(self) -> list[Message]:
         """See `edge_agent.link.Link.take_messages`."""
-        taken = []
-        while True:
-            try:
-                taken.append(self._incoming.get_nowait())
-            except queue.Empty:
-                return taken
+        return self._downlinks.take()
 
     def close(self, timeout_s: float) -> None:
         """See `edge_agent.link.Link.close`."""
@@ -152,41 +187,40 @@ class MqttLink:
             self._rope.send(b"!")
 
     def _run(self) -> None:
-        attempt = 0
         while not self._stopping.is_set():
-            connections, began_s = self.connections, time.monotonic()
-            self._connect_once()
-            has_lasted = time.monotonic() - began_s > self._settings.reconnect_max_s
-            if has_lasted and self.connections != connections:
-                attempt = 0
-                self._told.clear()
-            attempt += 1
-            pause_s = backoff_s(
-                attempt, first_s=_FIRST_PAUSE_S, maximum_s=self._settings.reconnect_max_s, draw=self._draw()
-            )
-            self._stopping.wait(pause_s)
+            was_reached = self._connect_once()
+            self._stopping.wait(self._reconnection.pause_s(time.monotonic(), was_reached=was_reached))
         self._bell.close()
         self._rope.close()
 
-    def _connect_once(self) -> None:
-        """Connect and serve until the connection is lost or closed."""
+    def _connect_once(self) -> bool:
+        """Connect and serve until the connection is lost or closed; returns whether there was one."""
         client = self._new_client()
-        connections, complaints = self.connections, self._complaints
+        connections, complaints, was_reached, fate = self.connections, self._complaints, False, Fate.LOST
         try:
             client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
+            self._line, was_reached = client.line, True
             self._serve(client)
             if (connections, complaints) == (self.connections, self._complaints):
                 # Some brokers hang up instead of answering that they refuse.
                 self._complain("the broker hung up; is this device enrolled, and not revoked?")
+        except BrokerMisbehavesError as error:
+            fate = Fate.UNSENT
+            if isinstance(error, TooLargeDownlinkError):
+                self._turn_deaf(error.topic)
+            self._complain(f"{error}.")
         except Exception as error:  # noqa: BLE001 - whatever a foreign library makes of a foreign sender ends this connection only
             self._complain(f"{type(error).__name__}: {error}; is the broker running and reachable?")
         finally:
             if (sock := client.socket()) is not None:
                 sock.close()
-            self._forget_connection()
+            self._forget_connection(Fate.UNSENT if self._stopping.is_set() else fate)
+            if (line := self._line) is not None:
+                self._past_bytes, self._line = self._past_bytes + line.bytes_sent, None
+        return was_reached
 
-    def _new_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+    def _new_client(self) -> BoundedClient:
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=True,
@@ -200,46 +234,106 @@ class MqttLink:
             client.tls_set_context(self._tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribed
         client.on_message = self._on_message
         client.on_publish = self._on_acknowledged
         return client
 
-    def _serve(self, client: mqtt.Client) -> None:
+    def _serve(self, client: BoundedClient) -> None:
         """Read and write until the connection ends; nobody else ever waits for the socket."""
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
-        while (sock := client.socket()) is not None:
-            poller.register(sock, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+        began_s = second_s = time.monotonic()
+        read_before, is_blocked = 0, False
+        while (line := client.line) is not None:
+            if time.monotonic() - second_s >= 1.0:
+                second_s, read_before = time.monotonic(), line.packets_read
+            is_flooded = line.packets_read - read_before >= _READ_PER_S
+            # A broker that does not take what it is told is not listened to: each of its words asks for an answer.
+            may_read, wants_write = not is_flooded and not is_blocked, client.want_write()
+            poller.register(
+                line.fileno(), (select.POLLIN if may_read else 0) | (select.POLLOUT if wants_write else 0)
+            )
             # What TLS has decrypted already no longer shows at the socket.
-            is_readable = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-            ready = {descriptor for descriptor, _ in poller.poll(0 if is_readable else _LOOK_EVERY_MS)}
-            if self._bell.fileno() in ready:
+            is_readable = may_read and line.pending() > 0
+            found = dict(poller.poll(0 if is_readable else _LOOK_EVERY_MS // (20 if is_flooded else 1)))
+            events = found.get(line.fileno(), 0)
+            is_blocked = wants_write and not events & select.POLLOUT
+            if self._bell.fileno() in found:
                 self._bell.recv(4096)
-            if is_readable or sock.fileno() in ready:
-                client.loop_read()
-            if client.want_write():
+            if wants_write and events & ~select.POLLIN:
                 client.loop_write()
+            if is_readable or events & ~select.POLLOUT:
+                client.loop_read()
             client.loop_misc()
             self._send_waiting(client)
+            self._listen(client)
             if self._stopping.is_set():
-                if client.socket() is not None:
-                    _hang_up(client, sock.fileno())
+                client.hang_up(_LAST_WORDS_S)
                 return
+            self._check_patience(began_s)
 
-    def _send_waiting(self, client: mqtt.Client) -> None:
-        while self._outgoing and self._unacknowledged < _UNACKNOWLEDGED:
-            topic, payload, retain = self._outgoing.popleft()
-            self._unacknowledged += 1
-            client.publish(topic, payload, qos=1, retain=retain)
+    def _send_waiting(self, client: BoundedClient) -> None:
+        while self._outgoing and self._has_room(self._outgoing[0][0]):
+            with self._lock:
+                message, key, retain = self._outgoing.popleft()
+                self._outgoing_bytes -= len(message.payload)
+                self._outcomes.append(Outcome(fate=Fate.LEFT, keys=(key,)))
+            info = client.publish(message.topic, message.payload, qos=1, retain=retain)
+            self._in_flight[info.mid] = key, len(message.payload), time.monotonic()
         with self._lock:
-            if not self._outgoing and not self._unacknowledged:
+            if not self._outgoing and not self._in_flight:
                 self._settled.set()
 
-    def _forget_connection(self) -> None:
+    def _has_room(self, message: Message) -> bool:
+        under_way = sum(size for _, size, _ in self._in_flight.values())
+        return not self._in_flight or (
+            len(self._in_flight) < _UNACKNOWLEDGED
+            and under_way + len(message.payload) <= _UNACKNOWLEDGED_BYTES
+        )
+
+    def _check_patience(self, began_s: float) -> None:
+        """Raises `BrokerMisbehavesError` or `TimeoutError` where the broker has had long enough."""
+        now_s = time.monotonic()
+        if not self.is_connected and now_s - began_s > _WELCOME_S:
+            raise BrokerMisbehavesError(f"the broker has not answered a greeting for {_WELCOME_S:g} s")
+        oldest = next(iter(self._in_flight.values()), None)
+        if oldest is not None and now_s - oldest[2] > _STALL_S:
+            raise TimeoutError(f"the broker has not acknowledged a message for {_STALL_S:g} s")
+
+    def _listen(self, client: BoundedClient) -> None:
+        """Subscribe to what this device listens to, and again to what it was deaf to for long enough."""
+        now_s = time.monotonic()
+        if not self.is_connected or len(self._listens_to) == len(self._subscriptions):
+            return
+        topics = [
+            topic
+            for topic in self._subscriptions
+            if topic not in self._listens_to and self._deaf.get(topic, (0.0, 0.0))[0] <= now_s
+        ]
+        if topics:
+            client.subscribe([(topic, 1) for topic in topics])
+            self._listens_to.update(topics)
+
+    def _turn_deaf(self, topic: str) -> None:
+        if topic in self._subscriptions:
+            _, last_s = self._deaf.get(topic, (0.0, _FIRST_DEAF_S / 2))
+            pause_s = min(_LONGEST_DEAF_S, 2 * last_s)
+            self._deaf[topic] = time.monotonic() + pause_s, pause_s
+
+    def _forget_connection(self, fate: Fate) -> None:
         with self._lock:
             self.is_connected = False
+            for what, keys in (
+                (fate, [key for key, _, _ in self._in_flight.values()]),
+                (Fate.UNSENT, [key for _, key, _ in self._outgoing]),
+            ):
+                if keys:
+                    self._outcomes.append(Outcome(fate=what, keys=tuple(keys)))
             self._outgoing.clear()
-            self._unacknowledged = 0
+            self._outgoing_bytes = 0
+            self._in_flight.clear()
+            self._listens_to.clear()
             self._settled.set()
 
     def _on_connect(
@@ -249,63 +343,43 @@ class MqttLink:
             self._complain(f"the broker refused this device: {reason}; is it enrolled, and not revoked?")
             client.disconnect()
             return
-        client.subscribe([(topic, 1) for topic in self._subscriptions])
+        if self.is_connected:
+            raise BrokerMisbehavesError("the broker answers a greeting twice")
         self.connections += 1
         self.is_connected = True
-        if self._is_news("connected"):
-            log.info("broker_connected url=%s", self._settings.url)
+        self._refused_topics = ""
+        self._reconnection.connected(time.monotonic())
         self._wake()
 
     def _on_disconnect(
         self, _client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
-        if self.is_connected and not self._stopping.is_set() and self._is_news(f"lost: {reason}"):
-            log.warning(
-                "broker_lost url=%s reason=%s: reconnecting; events wait in the outbox",
-                self._settings.url,
-                reason,
-            )
-        self._forget_connection()
+        if self.is_connected and not self._stopping.is_set():
+            self._reconnection.lost(str(reason))
+        self.is_connected = False  # the rest follows when the owner leaves the connection
         self._wake()
+
+    def _on_subscribed(
+        self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._refused_topics = "the broker does not let this device listen to what the fleet says; do its access rules know the device?"
+            self._reconnection.complain(self._refused_topics)
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        try:
-            self._incoming.put_nowait(Message(topic=message.topic, payload=bytes(message.payload)))
-        except (queue.Full, UnicodeDecodeError) as error:
-            log.warning("downlink_dropped error=%s", type(error).__name__)
+        with contextlib.suppress(UnicodeDecodeError):  # a topic that is no text is none of ours
+            self._deaf.pop(message.topic, None)
+            self._downlinks.put(Message(topic=message.topic, payload=bytes(message.payload)))
         self._wake()
 
-    def _on_acknowledged(self, *_: Any) -> None:
-        self._unacknowledged -= 1
+    def _on_acknowledged(self, _client: mqtt.Client, _data: Any, mid: int, *_: Any) -> None:
+        taken = self._in_flight.pop(mid, None)
+        if taken is not None:
+            with self._lock:
+                self._outcomes.append(Outcome(fate=Fate.TAKEN, keys=(taken[0],)))
+            self._wake()
 
     def _complain(self, what: str) -> None:
         self._complaints += 1
-        if self._stopping.is_set():
-            return
-        if self._is_news(what):
-            log.warning(
-                "broker_unreachable url=%s: %s The agent goes on and keeps trying.", self._settings.url, what
-            )
-
-    def _is_news(self, what: str) -> bool:
-        """Whether this was not said since a connection last held: a week of trouble must not fill the log."""
-        if what in self._told or len(self._told) >= _MOST_REASONS_TOLD:
-            return False
-        self._told.add(what)
-        return True
-
-
-def _hang_up(client: mqtt.Client, descriptor: int) -> None:
-    """Say goodbye and let the broker close first.
-
-    paho closes at once. What the broker was just saying would then reset the connection, the goodbye would be lost on
-    its way, and the broker would speak this device's will. A second descriptor keeps the connection until it is over.
-    """
-    with socket.socket(fileno=os.dup(descriptor)) as line, contextlib.suppress(OSError):
-        client.disconnect()
-        line.shutdown(socket.SHUT_WR)
-        until_s = time.monotonic() + _LAST_WORDS_S
-        while (left_s := until_s - time.monotonic()) > 0:
-            line.settimeout(left_s)
-            if not line.recv(65536):
-                return
+        if not self._stopping.is_set():
+            self._reconnection.complain(what)

@@ -1,325 +1,334 @@
 """What the fleet must hear, on disk until the fleet has said that it stored it.
 
-An event leaves the outbox only when an `Ack` names its boot and sequence (a broker's PUBACK is not enough: brokers
-acknowledge from memory), or when a bound evicts it: health first, anomalies last. It knows no network: `due` says
-what to send now, the caller sends it, `acknowledge` forgets it.
+An event leaves the outbox only when an `Ack` names it that was really sent (a broker's PUBACK is not enough: brokers
+acknowledge from memory), when the fleet refuses it for good, or when a bound evicts it: health first, anomalies last. It
+knows no network: `due` says what to send now, the caller sends it and tells what became of it. No event blocks another.
 
 ::
 
-    put ─► SQLite (WAL, synchronous=FULL for all but health) ─► due ─► MQTT ─► fleet stores ─► Ack ─► acknowledge
+    put ─► KeptEvents (disk) ─► due ─► link ─► broker ─► fleet stores ─► Ack ─► acknowledge
+                                │       └─ hear(outcome): taken │ lost ─► Suspects ─► without its window, then parked
+                                └─ Pace: window │ silence
 
-A disk that refuses does not stop the agent: events then wait in a bounded memory queue and go to disk once it accepts
-again; `is_failing` and `evicted` tell. A database that is damaged is set aside and a fresh one begun. One thread only.
-
-Source: SQLite WAL durability, https://www.sqlite.org/wal.html and https://www.sqlite.org/pragma.html#pragma_synchronous.
+What was never sent goes first, anomalies before the rest; what was sent and not confirmed follows after pauses that double per
+event. Nothing is sent again over a connection that still has it. One thread only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import sqlite3
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from edge_agent.event_store import Parked
+from edge_agent.kept_events import KeptEvents
+from edge_agent.link import EventKey, Fate, Outcome
+from edge_agent.outbox_entry import Moment, OutboxEntry
+from edge_agent.outbox_owner import Owner
+from edge_agent.pace import KNOCK_BYTES, Pace
 from edge_agent.settings import OutboxSettings
+from edge_agent.suspects import STRIKES, Suspects
+from edge_agent.version import AGENT_VERSION
+from protocol.limits import MAX_INTEGER
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack
 
-__all__ = ["Outbox", "OutboxEntry"]
+__all__ = ["Outbox"]
 
 log = logging.getLogger(__name__)
 
-_RANK: Final = {
-    Kind.HEALTH: 0,
-    Kind.BIRTH: 1,
-    Kind.DEATH: 1,
-    Kind.DRIFT: 2,
-    Kind.RESULT: 2,
-    Kind.REPORT: 3,
-    Kind.ANOMALY: 4,
-    Kind.CLOSED: 4,
-}
-"""Evicted in ascending order: metrics can be measured again, an anomaly happens once."""
-_OLDEST_BELIEVABLE_S: Final = 1_700_000_000.0
-"""Before this (2023) a clock was not set: such an event has no known age, so only the byte bound evicts it."""
-_UNSAVED_EVENTS: Final = 256
-"""How many events wait in memory while the disk refuses."""
-_AGE_CHECK_S: Final = 60.0
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    boot_id TEXT NOT NULL, sequence INTEGER NOT NULL,
-    kind TEXT NOT NULL, rank INTEGER NOT NULL, created_s REAL NOT NULL, payload BLOB NOT NULL,
-    UNIQUE (boot_id, sequence)
-);
-CREATE INDEX IF NOT EXISTS eviction ON events (rank, id);
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutboxEntry:
-    """One event ready to send. `payload` is the encoded message; (boot_id, sequence) is its identity; made at Unix seconds."""
-
-    boot_id: str
-    sequence: int
-    kind: Kind
-    created_s: float
-    payload: bytes
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What an acknowledgement names."""
-        return self.boot_id, self.sequence
+_LONGEST_PAUSE_S: Final = 3600.0
+_LIMIT_BELIEVED_S: Final = 86400.0
+"""How long a message that ended connections tells how large others may be: a broker is reconfigured now and then."""
 
 
 class Outbox:
-    """The queue. Create with `Outbox.open`; `now_s` arguments are Unix seconds, `clock_s` ones monotonic seconds."""
+    """The queue. Create with `Outbox.open`; `clock_s` arguments are monotonic seconds."""
 
-    def __init__(self, connection: sqlite3.Connection, settings: OutboxSettings) -> None:
-        self._db = connection
+    def __init__(self, kept: KeptEvents, settings: OutboxSettings, draw: Callable[[], float]) -> None:
+        self._kept = kept
         self._settings = settings
-        self._sent_at: dict[tuple[str, int], float] = {}
-        self._unsaved: deque[OutboxEntry] = deque()
-        self._next_age_check_s = 0.0
-        self.evicted = 0
-        self.is_failing = False
-        self.is_volatile = False
-        self._count, self._bytes = _size(connection)
+        self._draw = draw
+        self._pace = Pace(settings)
+        self._suspects = Suspects()
+        self._held: set[EventKey] = set()
+        self._card: OutboxEntry | None = None
+        self._is_card_known = False
+        self._lightened: dict[EventKey, int] = {}
+        self._limit_bytes, self._limit_until_s = 0, 0.0
+        self._clock_s = float("-inf")
+        self._last_refusal = ""
+        self.refused = 0
 
     @classmethod
-    def open(cls, path: Path, settings: OutboxSettings, *, now_s: float) -> Outbox:
+    def open(
+        cls,
+        path: Path,
+        settings: OutboxSettings,
+        *,
+        now: Moment,
+        owner: Owner | None = None,
+        version: str = AGENT_VERSION,
+        draw: Callable[[], float] = random.random,
+    ) -> Outbox:
         """Open or create the outbox; never fails, because watching must not depend on it.
 
-        A damaged database is renamed to ``<name>.damaged-<time>`` and replaced. Where the disk takes nothing at all,
-        the events of this boot live in memory with the same bounds, and `is_volatile` tells.
+        Args:
+            path: the file.
+            settings: bounds and times.
+            now: by both clocks.
+            owner: whose events these are; those of another identity are set aside.
+            version: of this agent; what another one parked is offered again.
+            draw: uniform in [0, 1), for the jitter.
         """
-        try:
-            return cls(_connect(path), settings)
-        except sqlite3.OperationalError as error:
-            reason: sqlite3.Error = error
-        except sqlite3.DatabaseError as error:
-            _set_aside(path, error, now_s)
-            try:
-                return cls(_connect(path), settings)
-            except sqlite3.Error as still:
-                reason = still
-        log.error(
-            "outbox_volatile path=%s error=%s: events live in memory until the next start; is the directory writable and the disk not full?",
-            path,
-            reason,
-        )
-        volatile = cls(_prepared(sqlite3.connect(":memory:", isolation_level="IMMEDIATE")), settings)
-        volatile.is_volatile = True
-        return volatile
+        return cls(KeptEvents.open(path, settings, now=now, owner=owner, version=version), settings, draw)
+
+    @property
+    def is_volatile(self) -> bool:
+        """Do events live in memory only, because the disk takes no file?"""
+        return self._kept.is_volatile
+
+    @property
+    def is_failing(self) -> bool:
+        """Does the disk refuse at present?"""
+        return self._kept.is_failing
+
+    @property
+    def evicted(self) -> int:
+        """Events that a bound took."""
+        return self._kept.evicted
+
+    @property
+    def parked(self) -> list[Parked]:
+        """What was set apart because it ended connections, newest first."""
+        return self._kept.parked
 
     def __len__(self) -> int:
         """Events that wait, on disk or in memory."""
-        return self._count + len(self._unsaved)
+        return len(self._kept)
 
-    def put(self, events: Iterable[OutboxEntry], *, now_s: float) -> None:
+    def silence_s(self, clock_s: float) -> float:
+        """For how long the fleet has confirmed nothing though something was sent."""
+        return self._pace.silence_s(clock_s)
+
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know of the events themselves."""
+        limit = self._limit_bytes if self._clock_s < self._limit_until_s else 0
+        first = self.parked[0] if self.parked else None
+        others = self._kept.of_others
+        found = (
+            (
+                others,
+                f"events of another identity of this device were set aside in {', '.join(p.name for p in others)}; `fedge-agent take-over-events` has them delivered under this one, or delete them",
+            ),
+            (
+                self.refused,
+                f"the fleet refused {self.refused} events of this start for good, the last one: {self._last_refusal}",
+            ),
+            (
+                first,
+                f"{len(self.parked)} events are parked ({first.kind if first else ''}: {first.reason if first else ''}); `fedge-agent retry-parked` offers them again",
+            ),
+            (
+                limit,
+                f"the broker takes no message of {limit} bytes: raw windows that make one so large are left out; raise its limit",
+            ),
+            (
+                self._kept.log_megabytes,
+                f"another process keeps the outbox open, and its log has grown to {self._kept.log_megabytes} MB",
+            ),
+        )
+        return tuple(text for is_so, text in found if is_so)
+
+    def put(self, events: Iterable[OutboxEntry], *, now: Moment) -> None:
         """Keep events until they are acknowledged. On return all but health survive a power cut.
 
         Never raises for a failing disk: the events wait in memory (see `is_failing`).
         """
-        self._unsaved.extend(events)
-        self._save()
-        if now_s >= self._next_age_check_s:
-            self._next_age_check_s = now_s + _AGE_CHECK_S
-            self._evict_aged(now_s)
+        fresh = list(events)
+        if self._card is None:
+            # What says nothing new if it is sent again: a knock for when nothing small waits.
+            self._card = next((event for event in fresh if len(event.payload) <= KNOCK_BYTES), None)
+        self._kept.put(fresh, now, self._clock_s)
 
     def holds(self, kind: Kind, text: str) -> bool:
         """Does an event of this kind wait whose message contains `text`?"""
-        wanted = text.encode()
-        if any(event.kind is kind and wanted in event.payload for event in self._unsaved):
-            return True
-        try:
-            found = self._db.execute(
-                "SELECT 1 FROM events WHERE kind = ? AND instr(payload, ?) LIMIT 1", (kind.value, wanted)
-            ).fetchone()
-        except sqlite3.Error:
-            return False
-        return found is not None
+        return self._kept.holds(kind, text)
 
     def due(self, clock_s: float) -> list[OutboxEntry]:
-        """What to send now, anomalies first, then oldest first: not sent yet, or not acknowledged for `resend_s`.
-
-        At most `in_flight` events are under way at once. What is returned counts as sent at `clock_s`.
-        """
-        overdue = clock_s - self._settings.resend_s
-        waiting = {key for key, sent in self._sent_at.items() if sent > overdue}
-        room = self._settings.in_flight - len(waiting)
-        if room <= 0 or not len(self):
+        """What to hand to the link now, in this order; what it takes is then told by `handed_over`."""
+        self._clock_s = clock_s
+        if self._suspects and self._held:
             return []
-        chosen = [e for e in self._unsaved if e.key not in waiting][:room]
-        chosen += self._stored(room - len(chosen), waiting)
-        self._sent_at = {key: self._sent_at[key] for key in waiting} | {e.key: clock_s for e in chosen}
-        return chosen
+        if self._pace.is_silent(clock_s):
+            chosen = self._into_silence(clock_s)
+        elif self._suspects:
+            chosen = self._one_alone(clock_s)
+        else:
+            chosen = self._next(clock_s, *self._pace.room(clock_s))
+        return [self._light_enough(entry, clock_s) for entry in chosen]
 
-    def unsend(self, entry: OutboxEntry) -> None:
-        """The link did not take `entry`: it is due again at once."""
-        self._sent_at.pop(entry.key, None)
+    def handed_over(self, entry: OutboxEntry, clock_s: float) -> None:
+        """The link took `entry`: the connection has it, and it is not sent over it again."""
+        self._pace.handed_over(entry.key, len(entry.payload), clock_s)
+        self._held.add(entry.key)
+        if self._kept.entry(entry.key) is not None:
+            self._kept.hand_over(entry.key)
 
-    def reconnected(self) -> None:
-        """The connection is new: everything unacknowledged is due again."""
-        self._sent_at.clear()
+    def hear(self, outcome: Outcome, clock_s: float) -> None:
+        """What became of events that the link took."""
+        if outcome.fate is Fate.LEFT:
+            self._pace.left(clock_s)
+            for key in outcome.keys:
+                self._kept.note_left(key)
+                self._is_card_known |= self._card is not None and key == self._card.key
+            return
+        self._held.difference_update(outcome.keys)
+        for key in outcome.keys:
+            if outcome.fate is Fate.TAKEN:
+                self._suspects.taken(key)
+                if key in self._lightened:
+                    self._limit_bytes, self._limit_until_s = (
+                        self._lightened.pop(key),
+                        clock_s + _LIMIT_BELIEVED_S,
+                    )
+                self._kept.note_due(key, clock_s + self._pause_s(self._kept.attempts(key) or 1))
+            else:
+                self._kept.note_due(key, clock_s)
+            if outcome.fate is Fate.UNSENT:
+                self._pace.unsent(key)
+        if outcome.fate is Fate.LOST and (culprit := self._suspects.lost(outcome.keys)) is not None:
+            self._lighten_or_park(culprit)
 
-    def acknowledge(self, acks: Iterable[Ack]) -> int:
-        """Forget what the fleet has stored; unknown and repeated ranges change nothing.
+    def acknowledge(self, acks: Iterable[Ack], clock_s: float) -> int:
+        """Forget what the fleet has stored, or will never take; only events that were sent are believed to be either.
 
         Returns:
             How many events left the outbox.
         """
-        ranges = [
-            (boot.boot_id, first, last) for ack in acks for boot in ack.boots for first, last in boot.ranges
-        ]
-        if not ranges:
+        claimed: dict[str, list[tuple[int, int]]] = {}
+        confirmed: list[EventKey] = []
+        for ack in acks:
+            for boot in ack.boots:
+                claimed.setdefault(boot.boot_id, []).extend(boot.ranges)
+            for refused in ack.refused:
+                if self._kept.sent_within(refused.boot_id, refused.sequence, refused.sequence):
+                    confirmed.append((refused.boot_id, refused.sequence))
+                    self._note_refusal(refused.reason)
+        for boot_id, ranges in claimed.items():
+            for first, last in _merged(ranges):
+                confirmed += self._kept.sent_within(boot_id, first, last)
+        if not confirmed and not self._names_card(claimed):
             return 0
-        before = len(self)
-        for boot_id, first, last in ranges:
-            kept = [e for e in self._unsaved if not (e.boot_id == boot_id and first <= e.sequence <= last)]
-            self._unsaved = deque(kept)
-            for key in [k for k in self._sent_at if k[0] == boot_id and first <= k[1] <= last]:
-                del self._sent_at[key]
-        # A lost deletion only means that an event is sent again, so it need not wait for the disk.
-        self._write(
-            "DELETE FROM events WHERE boot_id = ? AND sequence BETWEEN ? AND ?", ranges, durable=False
-        )
-        return before - len(self)
+        if self._pace.confirmed(confirmed, clock_s):
+            log.info("fleet_answers_again events=%d", len(self))
+            self._kept.make_due(clock_s)
+        for key in confirmed:
+            self._suspects.forget(key)
+            self._lightened.pop(key, None)
+        return self._kept.forget(confirmed)
+
+    def retry_parked(self) -> int:
+        """Offer what was parked again; returns how many events."""
+        return self._kept.retry_parked()
+
+    def note(self, name: str, value: str) -> bool:
+        """Note something beside the events, durably; False where the disk refuses."""
+        return self._kept.note(name, value)
+
+    def about(self, name: str) -> str:
+        """What was noted under `name`; empty where nothing was."""
+        return self._kept.about(name)
 
     def close(self) -> None:
         """Save what is still in memory if the disk lets us, and close."""
-        self._save()
-        self._db.close()
+        self._kept.close()
 
-    def _stored(self, count: int, waiting: set[tuple[str, int]]) -> list[OutboxEntry]:
-        if count <= 0:
-            return []
-        try:
-            rows = self._db.execute(
-                # A few more than wanted, because those under way are skipped below.
-                "SELECT boot_id, sequence, kind, created_s, payload FROM events ORDER BY rank = ? DESC, id LIMIT ?",
-                (_RANK[Kind.ANOMALY], count + len(waiting)),
-            ).fetchall()
-        except sqlite3.Error as error:
-            self._failed(error)
-            return []
-        entries = (
-            OutboxEntry(boot_id=b, sequence=s, kind=Kind(k), created_s=c, payload=p) for b, s, k, c, p in rows
+    def _next(self, clock_s: float, count: int, room_bytes: int) -> list[OutboxEntry]:
+        """Never sent first, then what is due again, as far as there is room."""
+        chosen: list[OutboxEntry] = []
+        for find in (self._kept.never_sent, lambda n: self._kept.overdue(clock_s, n)):
+            for entry in find(count - len(chosen)):
+                if len(chosen) >= count or room_bytes <= 0:
+                    return chosen
+                chosen.append(entry)
+                room_bytes -= len(entry.payload)
+        return chosen
+
+    def _one_alone(self, clock_s: float) -> list[OutboxEntry]:
+        """The next event, alone; those that are suspected to end connections last."""
+        candidates = [*self._next(clock_s, 1, 1), *self._kept.overdue(clock_s, len(self._suspects) + 1)]
+        order = sorted(
+            candidates, key=lambda event: (event.key in self._suspects, self._suspects.strikes(event.key))
         )
-        return [e for e in entries if e.key not in waiting][:count]
+        return order[:1]
 
-    def _save(self) -> None:
-        batch = list(self._unsaved)
-        if not batch:
+    def _into_silence(self, clock_s: float) -> list[OutboxEntry]:
+        if self._pace.may_knock(clock_s):
+            knock = next(self._kept.never_sent(1, KNOCK_BYTES), None) or self._kept.smallest_sent()
+            if knock is None or len(knock.payload) > KNOCK_BYTES:
+                knock = self._card
+            return [knock] if knock is not None and knock.key not in self._held else []
+        return self._next(clock_s, 1, 1) if self._pace.may_speak(clock_s) else []
+
+    def _light_enough(self, entry: OutboxEntry, clock_s: float) -> OutboxEntry:
+        is_limited = self._limit_bytes and clock_s < self._limit_until_s
+        return (
+            self._lighten(entry) or entry if is_limited and len(entry.payload) >= self._limit_bytes else entry
+        )
+
+    def _lighten(self, entry: OutboxEntry) -> OutboxEntry | None:
+        bare = entry.without_window()
+        if bare is not None:
+            self._kept.replace(bare)
+        return bare
+
+    def _lighten_or_park(self, key: EventKey) -> None:
+        self._suspects.forget(key)
+        entry = self._kept.entry(key)
+        if entry is None:
             return
-        self._make_room(sum(len(e.payload) for e in batch))
-        saved = self._write(
-            "INSERT OR IGNORE INTO events (boot_id, sequence, kind, rank, created_s, payload) VALUES (?, ?, ?, ?, ?, ?)",
-            [(e.boot_id, e.sequence, e.kind.value, _RANK[e.kind], e.created_s, e.payload) for e in batch],
-            durable=any(e.kind is not Kind.HEALTH for e in batch),
-        )
-        if saved:
-            self._unsaved.clear()
-        while len(self._unsaved) > _UNSAVED_EVENTS:
-            self._unsaved.remove(min(self._unsaved, key=lambda e: _RANK[e.kind]))
-            self.evicted += 1
-
-    def _write(self, statement: str, rows: Sequence[tuple[object, ...]], *, durable: bool) -> bool:
-        try:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            with self._db:
-                self._db.executemany(statement, rows)
-            self._count, self._bytes = _size(self._db)
-        except sqlite3.Error as error:
-            self._failed(error)
-            return False
-        if self.is_failing:
-            log.warning("outbox_recovered events=%d", self._count)
-        self.is_failing = False
-        return True
-
-    def _failed(self, error: sqlite3.Error) -> None:
-        if not self.is_failing:
-            log.error(
-                "outbox_failing error=%s: events wait in memory (at most %d) until the disk accepts writes; free space or replace it",
-                error,
-                _UNSAVED_EVENTS,
+        size = len(entry.payload)
+        if self._lighten(entry) is not None:
+            self._lightened[key] = size
+            log.warning(
+                "event_lightened boot=%s sequence=%d bytes=%d: connections end with it; sent without its raw window",
+                *key,
+                size,
             )
-        self.is_failing = True
+            return
+        self._lightened.pop(key, None)
+        reason = f"{STRIKES} connections ended while it alone was under way, {size} bytes"
+        log.error("event_parked boot=%s sequence=%d kind=%s reason=%s", *key, entry.kind.value, reason)
+        self._kept.park(key, reason, AGENT_VERSION)
 
-    def _make_room(self, needed: int) -> None:
-        while self._count and self._bytes + needed > self._settings.maximum_bytes:
-            excess = self._bytes + needed - self._settings.maximum_bytes
-            victims: list[tuple[object, ...]] = []
-            try:
-                for identifier, size in self._db.execute(
-                    "SELECT id, length(payload) FROM events ORDER BY rank, id LIMIT 1000"
-                ):
-                    if excess <= 0:
-                        break
-                    victims.append((identifier,))
-                    excess -= size
-            except sqlite3.Error as error:
-                self._failed(error)
-                return
-            if not self._write("DELETE FROM events WHERE id = ?", victims, durable=False):
-                return
-            self._count_evicted(len(victims), "full")
+    def _note_refusal(self, reason: str) -> None:
+        self.refused += 1
+        if reason != self._last_refusal:
+            log.warning("event_refused reason=%s", reason)
+        self._last_refusal = reason
 
-    def _evict_aged(self, now_s: float) -> None:
-        before = self._count
-        bounds: list[tuple[object, ...]] = [(_OLDEST_BELIEVABLE_S, now_s - self._settings.maximum_age_s)]
-        if self._write("DELETE FROM events WHERE created_s BETWEEN ? AND ?", bounds, durable=False):
-            self._count_evicted(before - self._count, "too old")
+    def _names_card(self, claimed: dict[str, list[tuple[int, int]]]) -> bool:
+        if self._card is None or not self._is_card_known:
+            return False
+        boot_id, sequence = self._card.key
+        return any(first <= sequence <= last for first, last in claimed.get(boot_id, ()))
 
-    def _count_evicted(self, count: int, reason: str) -> None:
-        if count:
-            self.evicted += count
-            log.warning("outbox_evicted events=%d reason=%s", count, reason)
+    def _pause_s(self, attempts: int) -> float:
+        first_s = self._settings.resend_s
+        pause_s = min(max(_LONGEST_PAUSE_S, first_s), first_s * 2.0 ** min(attempts - 1, 32))
+        return pause_s * (1.0 + self._draw() / 2)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level="IMMEDIATE", timeout=2.0)
-    try:
-        _prepared(connection)
-        path.chmod(0o600)
-    except (sqlite3.Error, OSError) as error:
-        connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise
-        raise sqlite3.OperationalError(f"cannot protect the file: {error.strerror}") from None
-    return connection
-
-
-def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
-    # A small page cache: the resident agent counts every megabyte.
-    connection.execute("PRAGMA cache_size = -256")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA journal_size_limit = 1048576")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.executescript(_SCHEMA)
-    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-        raise sqlite3.DatabaseError("the integrity check found damage")
-    return connection
-
-
-def _set_aside(path: Path, error: sqlite3.Error, now_s: float) -> None:
-    aside = path.with_name(f"{path.name}.damaged-{int(now_s)}")
-    log.error(
-        "outbox_damaged path=%s error=%s: set aside as %s, starting an empty one", path, error, aside.name
-    )
-    with contextlib.suppress(OSError):  # a disk that refuses this refuses the next step too, which tells
-        path.rename(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _size(connection: sqlite3.Connection) -> tuple[int, int]:
-    count, size = connection.execute(
-        "SELECT count(*), coalesce(sum(length(payload)), 0) FROM events"
-    ).fetchone()
-    return int(count), int(size)
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers, as far as events can have them, in ranges that do not overlap: each event is looked at once."""
+    merged: list[tuple[int, int]] = []
+    possible = ((max(1, first), min(last, MAX_INTEGER)) for first, last in ranges)
+    for first, last in sorted(r for r in possible if r[0] <= r[1]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return merged

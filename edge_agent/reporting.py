@@ -110,6 +110,7 @@ class StatusReporter:
             drifted=pipeline.normal.is_drifted,
             drift_severity=pipeline.normal.drift_severity,
             outbox_events=len(self._outbox),
+            outbox_parked=len(self._outbox.parked),
             buffered_windows=len(self._buffer),
             training_run=self._learner.run_id,
             install_step=self._installation.step(),
@@ -214,10 +215,6 @@ class StatusReporter:
         later = (
             (self._outbox.is_volatile, "the outbox is in memory only: is the disk full or read-only?"),
             (self._outbox.is_failing, "the outbox cannot be written: is the disk full?"),
-            (
-                self._settings.mqtt is not None and not self._telemetry.is_connected,
-                "no broker: events wait in the outbox",
-            ),
         )
         return (
             *(text for is_so, text in urgent if is_so),
@@ -225,4 +222,5 @@ class StatusReporter:
             *self._pipeline.problems(),
             *self._installation.problems(),
             *(text for is_so, text in later if is_so),
+            *self._telemetry.problems(),
         )

@@ -268,6 +268,7 @@ class StatePaths:
         self.root = root
         self.device_key = root / "device.key"
         self.enrolment = root / "enrolment.json"
+        self.boot = root / "boot.json"
         self.standardiser = root / "standardiser.json"
         self.detection = root / "detection.json"
         self.detector = root / "detector.json"

@@ -14,12 +14,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from edge_agent.health import Counters
 from edge_agent.link import Link, Message
-from edge_agent.outbox import Outbox, OutboxEntry
+from edge_agent.outbox import Outbox
+from edge_agent.outbox_entry import Moment, OutboxEntry
 from protocol.errors import MalformedMessageError, MessageError, MessageTooLargeError
 from protocol.messages.commands import Commands
 from protocol.messages.envelope import Event, decode, encode, kind_of
@@ -40,15 +42,21 @@ __all__ = ["Downlink", "Identity", "Telemetry", "last_will", "subscriptions"]
 
 log = logging.getLogger(__name__)
 
+SILENCE_TOLD_S: Final = 180.0
+"""A fleet that is updated is away for less."""
+_MOST_TOLD: Final = 32
+"""Different complaints about downlinks in the log of one start; the counter goes on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who speaks: names as in topics, and `boot_id`, random per start."""
+    """Who speaks: names as in topics, `boot_id`, random per start, and which start that is (0: not known)."""
 
     tenant: str
     device: str
     family: str
     boot_id: str
+    boot_number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,10 @@ class Downlink:
 
 
 class Telemetry:
-    """The device's voice and ear. One thread. `polled` gives a desired state that came over HTTPS, if any."""
+    """The device's voice and ear. One thread; `clock_s` arguments are monotonic seconds.
+
+    `now` reads both clocks of the device, `polled` gives a desired state that came over HTTPS, if any.
+    """
 
     def __init__(
         self,
@@ -74,16 +85,21 @@ class Telemetry:
         link: Link | None,
         counters: Counters,
         *,
+        now: Callable[[], Moment],
         polled: Callable[[], DesiredState | None] = lambda: None,
     ) -> None:
         self._identity = identity
         self._outbox = outbox
         self._link = link
         self._counters = counters
+        self._now = now
         self._polled = polled
         self._sequence = 0
         self._connections = 0
-        self._evicted = 0
+        self._connected_s = 0.0
+        self._clock_s = 0.0
+        self._told: set[tuple[str, str]] = set()
+        self._evicted = self._refused = self._bytes_sent = 0
         self._kinds = {topic: kind for kind, topic in _downlink_topics(identity).items()}
 
     @property
@@ -96,36 +112,55 @@ class Telemetry:
         """How often the broker was connected in this boot."""
         return self._link.connections if self._link is not None else 0
 
-    def post(self, payloads: Iterable[Payload], now_s: float) -> None:
-        """Number the payloads and put them into the outbox in one transaction; `now_s` is Unix seconds.
+    def post(self, payloads: Iterable[Payload]) -> None:
+        """Number the payloads and put them into the outbox in one transaction.
 
         A raw window that does not fit a message is left out; a payload with NaN is refused in one line. The opening or
         the end of an anomaly that waits in the outbox already, from before a kill, is not put there again.
         """
+        now = self._now()
         fresh = (payload for payload in payloads if not self._waits(payload))
-        entries = [entry for payload in fresh if (entry := self._entry(payload, now_s)) is not None]
+        entries = [entry for payload in fresh if (entry := self._entry(payload, now)) is not None]
         if entries:
-            self._outbox.put(entries, now_s=now_s)
+            self._outbox.put(entries, now=now)
         self._counters.outbox_evicted += self._outbox.evicted - self._evicted
         self._evicted = self._outbox.evicted
 
     def deliver(self, clock_s: float) -> None:
-        """Send what is due; `clock_s` is monotonic seconds. Without a broker everything waits."""
+        """Send what is due. Without a broker everything waits."""
+        self._hear_outcomes(clock_s)
         link = self._link
         if link is None or not link.is_connected:
             return
-        if link.connections != self._connections:
-            self._connections = link.connections
-            self._outbox.reconnected()
         for entry in self._outbox.due(clock_s):
             topic = device_topic(self._identity.tenant, self._identity.device, entry.kind)
-            if link.publish(topic, entry.payload, retain=entry.kind is Kind.DEATH):
-                self._counters.telemetry_bytes += len(entry.payload)
-            else:
-                self._outbox.unsend(entry)
+            message = Message(topic=topic, payload=entry.payload)
+            if not link.publish(message, entry.key, retain=entry.kind is Kind.DEATH):
+                break
+            self._outbox.handed_over(entry, clock_s)
 
-    def receive(self) -> Downlink:
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know of the road to the fleet, in sentences."""
+        link = self._link
+        if link is None:
+            return self._outbox.problems()
+        found = []
+        if not link.is_connected:
+            why = f" ({link.trouble})" if link.trouble else ""
+            found.append(f"no broker: events wait in the outbox{why}")
+        else:
+            since_s = min(self._outbox.silence_s(self._clock_s), self._clock_s - self._connected_s)
+            if since_s >= SILENCE_TOLD_S:
+                found.append(
+                    f"connected, but the fleet confirms nothing since {since_s / 60:.0f} minutes: does the fleet's service run?"
+                )
+            if link.trouble:
+                found.append(link.trouble)
+        return *found, *self._outbox.problems()
+
+    def receive(self, clock_s: float) -> Downlink:
         """Take what arrived: acknowledgements go to the outbox, the rest to the caller."""
+        self._hear_outcomes(clock_s)
         messages = self._link.take_messages() if self._link is not None else []
         acks: list[Ack] = []
         desired: list[DesiredState] = []
@@ -150,7 +185,9 @@ class Telemetry:
                 commands.append(data)
             elif isinstance(data, TrainingInvitation):
                 invitations.append(data)
-        self._outbox.acknowledge(acks)
+        self._outbox.acknowledge(acks, clock_s)
+        self._counters.outbox_refused += self._outbox.refused - self._refused
+        self._refused = self._outbox.refused
         if (polled := self._polled()) is not None:
             desired.append(polled)
         return Downlink(
@@ -160,17 +197,29 @@ class Telemetry:
             invitations=tuple(invitations),
         )
 
+    def _hear_outcomes(self, clock_s: float) -> None:
+        self._clock_s = clock_s
+        if self._link is None:
+            return
+        for outcome in self._link.take_outcomes():
+            self._outbox.hear(outcome, clock_s)
+        sent, self._bytes_sent = self._bytes_sent, self._link.bytes_sent
+        self._counters.telemetry_bytes += self._bytes_sent - sent
+        if self._link.connections != self._connections:
+            self._connections, self._connected_s = self._link.connections, clock_s
+
     def _waits(self, payload: Payload) -> bool:
         if not isinstance(payload, AnomalyEvent | AnomalyClosed) or not payload.episode:
             return False
         return self._outbox.holds(kind_of(payload), payload.episode)
 
-    def _entry(self, payload: Payload, now_s: float) -> OutboxEntry | None:
+    def _entry(self, payload: Payload, now: Moment) -> OutboxEntry | None:
         event = Event(
             source=self._identity.device,
             boot_id=self._identity.boot_id,
+            boot_number=self._identity.boot_number,
             sequence=self._sequence + 1,
-            time=now_s,
+            time=now.wall_s,
             data=payload,
         )
         try:
@@ -181,7 +230,7 @@ class Telemetry:
                 and isinstance(payload, AnomalyEvent)
                 and payload.window
             ):
-                return self._entry(msgspec.structs.replace(payload, window="", window_shape=()), now_s)
+                return self._entry(msgspec.structs.replace(payload, window="", window_shape=()), now)
             log.error("event_not_sent error=%s", error)  # noqa: TRY400 - one line; the number came from a sensor
             return None
         self._sequence += 1
@@ -189,7 +238,7 @@ class Telemetry:
             boot_id=event.boot_id,
             sequence=event.sequence,
             kind=kind_of(payload),
-            created_s=now_s,
+            made=now,
             payload=encoded,
         )
 
@@ -200,7 +249,10 @@ class Telemetry:
             return decode(message.payload, kind).data
         except MessageError as error:
             self._counters.malformed_downlinks += 1
-            log.warning("downlink_refused topic=%s error=%s", message.topic[:120], error)
+            told = message.topic, str(error)
+            if told not in self._told and len(self._told) < _MOST_TOLD:
+                self._told.add(told)
+                log.warning("downlink_refused topic=%s error=%s", message.topic[:120], error)
             return None
 
 
@@ -214,6 +266,7 @@ def last_will(identity: Identity, now_s: float) -> Message:
     event = Event(
         source=identity.device,
         boot_id=identity.boot_id,
+        boot_number=identity.boot_number,
         sequence=0,
         time=now_s,
         data=Death(reason=DeathReason.LOST),

@@ -96,6 +96,24 @@ def recommission(
     return 0
 
 
+@application.command("retry-parked")
+def retry_parked(config: Config) -> int:
+    """Offer events again that were parked because connections to the broker ended with them."""
+    from edge_agent.commands.outbox_commands import retry_parked as retry
+
+    print(retry(load_agent_settings(config)))
+    return 0
+
+
+@application.command("take-over-events")
+def take_over_events(config: Config) -> int:
+    """Deliver what this machine saw under its former name as events of its present one; see docs/agent.md."""
+    from edge_agent.commands.outbox_commands import take_over_events as take_over
+
+    print(take_over(load_agent_settings(config)))
+    return 0
+
+
 @application.command("check-config")
 def check_config(config: Config) -> int:
     """Check agent.toml and every file it names, and whether state and release fit the source; nothing is started."""

@@ -143,7 +143,9 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `anomaly_rate` is windows over threshold ÷ judged windows, in the interval; `score_mean` is over the judged ones too.
     A window is *unjudged* if a model was in force and gave no score for it; windows of commissioning are not.
-    `interval_judged` is None from agents that did not count: read `judged`. Bytes are payload bytes.
+    `interval_judged` is None from agents that did not count: read `judged`. Bytes are payload bytes,
+    but `telemetry_bytes` all that left for the broker. `outbox_refused` events the fleet would never take; `outbox_parked` ended
+    connections and wait for a person, or another version of the agent.
     `machine_time_s` is how much machine time the device has watched.
     `restarts` counts starts after the first, `crashes` those of them that no farewell preceded; `stage_failures` what went
     wrong inside the agent that nobody had foreseen, and that stopped nothing.
@@ -186,6 +188,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     update_bytes: Count = 0
     outbox_events: Count = 0
     outbox_evicted: Count = 0
+    outbox_refused: Count = 0
+    outbox_parked: Count = 0
     buffered_windows: Count = 0
     training_run: str | None = None
     install_step: InstallStep = InstallStep.IDLE

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agent_world import SPEC, TRUSTED, make_bundle
+from fake_link import FakeLink
 
 from edge_agent.agent import Agent
 from edge_agent.agent_ports import Clocks, Hands
@@ -21,6 +22,7 @@ from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.link import Message
 from edge_agent.outbox import Outbox
+from edge_agent.outbox_entry import Moment
 from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ProcessSight, ThisProcess
 from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission
@@ -130,25 +132,6 @@ class FakeInstallation:
         return []
 
 
-class FakeLink:
-    def __init__(self) -> None:
-        self.is_connected = True
-        self.connections = 1
-        self.sent: list[bytes] = []
-        self.arrived: list[Message] = []
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        self.sent.append(payload)
-        return True
-
-    def take_messages(self) -> list[Message]:
-        taken, self.arrived = self.arrived, []
-        return taken
-
-    def close(self, timeout_s: float) -> None:
-        self.is_connected = False
-
-
 class Buffer(SampleBuffer):
     """Refuses to flush what it is told to refuse."""
 
@@ -182,7 +165,7 @@ class World:
         self.source, self.installation, self.link = FakeSource(), FakeInstallation(), FakeLink()
         self.installation.give(1, is_trial=False, generation=1)
         self.counters = load_counters(self.paths.counters)
-        self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now_s=self._wall())
+        self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now=self._now())
         self.buffer = Buffer(self.paths.buffer, SPEC, 1 << 20)
         others = open_stores(self.paths, SPEC, settings.buffer)
         self.polled: DesiredState | None = None
@@ -225,7 +208,9 @@ class World:
             known_wall=self._wall,
         )
         hands = Hands(installation=self.installation, learner=self.learner, executor=self.executor)
-        telemetry = Telemetry(identity, self.outbox, self.link, self.counters, polled=self._take_polled)
+        telemetry = Telemetry(
+            identity, self.outbox, self.link, self.counters, now=self._now, polled=self._take_polled
+        )
         reporter = StatusReporter(
             settings,
             identity,
@@ -254,6 +239,9 @@ class World:
 
     def _monotonic(self) -> float:
         return self.now_s
+
+    def _now(self) -> Moment:
+        return Moment(wall_s=self._wall(), boot_s=self.now_s, kernel_boot="k1", is_set=True)
 
     def _wall(self) -> float:
         return self.clock.wall_s()

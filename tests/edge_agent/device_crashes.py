@@ -11,8 +11,10 @@ from pathlib import Path
 import agent_loop_world
 import agent_world
 import installation_world
+from fake_link import FakeLink
 from fault_laboratory.machine_faults import note
 
+from edge_agent.link import EventKey, Message
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import Kind
@@ -32,12 +34,12 @@ def told(payload: bytes) -> tuple[str, str]:
     return event.id, f"{about}{data.episode}" if about else "-"  # type: ignore[union-attr] # both have one
 
 
-class NotingLink(agent_loop_world.FakeLink):
+class NotingLink(FakeLink):
     """Notes what leaves the device."""
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        note("sent {} {}".format(*told(payload)))
-        return super().publish(topic, payload, retain=retain)
+    def publish(self, message: Message, key: EventKey, *, retain: bool = False) -> bool:
+        note("sent {} {}".format(*told(message.payload)))
+        return super().publish(message, key, retain=retain)
 
 
 def watch(root: Path) -> None:

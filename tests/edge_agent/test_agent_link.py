@@ -13,6 +13,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from agent_broker import ListeningFleet, agents_broker
 from agent_world import DEVICE, PASSWORD
+from fake_link import publish
 from free_ports import free_port
 from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
@@ -76,13 +77,13 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
 ) -> None:
     woken = threading.Event()
     link = connect(broker.url, ca_file=broker.ca_file, wake=woken.set)
-    assert not link.publish(HEALTH_TOPIC, _health())
+    assert not publish(link, HEALTH_TOPIC, _health())
     broker.start()
     fleet = ListeningFleet(broker)
     try:
         wait_until(lambda: link.is_connected, "the connection")
         assert woken.is_set()
-        assert link.publish(HEALTH_TOPIC, _health())
+        assert publish(link, HEALTH_TOPIC, _health())
         wait_until(lambda: len(fleet.of(Kind.HEALTH)) == 1, "the health message")
         fleet.tell(Kind.ACK, Ack(boots=()))
         arrived: list[Message] = []
@@ -153,7 +154,7 @@ def test_a_broker_that_accepts_and_hangs_up_is_left_longer_and_longer_and_told_o
         attempts.append(attempt)
         return 0.01
 
-    monkeypatch.setattr("edge_agent.mqtt_link.backoff_s", noted)
+    monkeypatch.setattr("edge_agent.reconnection.backoff_s", noted)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         link = connect(f"mqtt://127.0.0.1:{server.getsockname()[1]}", reconnect_max_s=600.0)
@@ -189,7 +190,7 @@ def test_a_clean_close_sends_what_was_published_last_and_no_will(
         wait_until(lambda: link.is_connected, "the connection")
         data = Death(reason=DeathReason.SHUTDOWN)
         farewell = encode(Event(source=DEVICE, boot_id="b1", sequence=7, time=1.8e9, data=data))
-        link.publish(f"fedge/v1/demo/{DEVICE}/death", farewell, retain=True)
+        publish(link, f"fedge/v1/demo/{DEVICE}/death", farewell, retain=True)
         link.close(2.0)
         wait_until(lambda: len(fleet.of(Kind.DEATH)) == 1, "the farewell")
         assert [e.sequence for e in fleet.of(Kind.DEATH)] == [7]
@@ -217,10 +218,10 @@ def test_a_broker_that_acknowledges_nothing_fills_a_bounded_queue_and_the_link_t
             visitor.sendall(b"\x20\x02\x00\x00")  # CONNACK: welcome
             wait_until(lambda: link.is_connected, "the connection")
             taken = 0
-            while link.publish(HEALTH_TOPIC, b"x") and taken < 1000:
+            while publish(link, HEALTH_TOPIC, b"x") and taken < 1000:
                 taken += 1
             assert 64 <= taken <= 64 + 20
-            assert not link.publish(HEALTH_TOPIC, b"x")
+            assert not publish(link, HEALTH_TOPIC, b"x")
             link.close(0.1)  # waits for acknowledgements no longer than it was told to
         assert not link._thread.is_alive()
 

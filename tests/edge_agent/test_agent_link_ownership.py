@@ -13,10 +13,12 @@ import paho.mqtt.client as mqtt
 import pytest
 from agent_broker import FLEET_PASSWORD
 from agent_world import DEVICE, PASSWORD
+from fake_link import publish
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import wait_until
 
+from edge_agent.bounded_client import BoundedClient
 from edge_agent.enrolled import MqttAccess
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.settings import MqttSettings
@@ -49,7 +51,7 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
     """Every attribute of the link's own client, and every call of its TLS socket, is noted with its thread."""
     seen = Witness()
 
-    class WatchedClient(mqtt.Client):
+    class WatchedClient(BoundedClient):
         def __getattribute__(self, name: str) -> Any:
             seen.note(f"client.{name}")
             return super().__getattribute__(name)
@@ -59,7 +61,7 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
             seen.note(f"socket.{name}")
             return super().__getattribute__(name)
 
-    monkeypatch.setattr("edge_agent.mqtt_link.mqtt.Client", WatchedClient)
+    monkeypatch.setattr("edge_agent.mqtt_link.BoundedClient", WatchedClient)
     monkeypatch.setattr(ssl.SSLContext, "sslsocket_class", WatchedSocket)
     return seen
 
@@ -137,7 +139,7 @@ def test_under_load_only_the_owner_touches_the_client_and_its_tls_socket_and_not
 
     def send(sender: int) -> None:
         for message in sorted(m for m in wanted if m.startswith(b"%d-" % sender)):
-            while not link.publish(TOPIC, message):
+            while not publish(link, TOPIC, message):
                 pause.wait(0.001)
 
     pause = threading.Event()
@@ -168,7 +170,7 @@ def test_forty_connections_that_publish_at_once_all_hold_until_we_end_them(broke
         is_up = threading.Event()
         link = _link(broker, wake=is_up.set)
         is_up.wait()
-        taken = sum(link.publish(TOPIC, b"x" * 2000) for _ in range(60))
+        taken = sum(publish(link, TOPIC, b"x" * 2000) for _ in range(60))
         link.close(30.0)
         assert (taken, link.connections) == (60, 1)
     log = broker.log.read_text()
@@ -183,10 +185,10 @@ def test_a_cut_connection_comes_back_and_the_link_says_no_meanwhile(broker: Mosq
     try:
         for n in range(1, 4):
             wait_until(lambda n=n: link.connections == n and link.is_connected, f"connection {n}")
-            assert link.publish(TOPIC, b"x")
+            assert publish(link, TOPIC, b"x")
             broker.kill()
             wait_until(lambda: not link.is_connected, "the loss to be noticed")
-            assert not link.publish(TOPIC, b"x")
+            assert not publish(link, TOPIC, b"x")
             broker.start()
     finally:
         link.close(5.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fake_link import FakeLink
 
 from edge_agent.health import (
     Counters,
@@ -17,8 +18,9 @@ from edge_agent.health import (
     health_of,
     memory_pss_bytes,
 )
-from edge_agent.link import Message
+from edge_agent.link import Fate, Message, Outcome
 from edge_agent.outbox import Outbox
+from edge_agent.outbox_entry import Moment
 from edge_agent.settings import OutboxSettings
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from protocol.messages.commands import Commands
@@ -45,28 +47,7 @@ COMMANDS_TOPIC = "fedge/v1/demo/pump-07/commands"
 TRAINING_TOPIC = "fedge/v1/demo/training/pump"
 
 
-class FakeLink:
-    """A `Link` in memory."""
-
-    def __init__(self) -> None:
-        self.is_connected = True
-        self.connections = 1
-        self.sent: list[tuple[str, bytes, bool]] = []
-        self.arrived: list[Message] = []
-        self.takes = True
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        if self.takes:
-            self.sent.append((topic, payload, retain))
-        return self.takes
-
-    def take_messages(self) -> list[Message]:
-        taken, self.arrived = self.arrived, []
-        return taken
-
-    def close(self, timeout_s: float) -> None:
-        self.is_connected = False
-
+class Link(FakeLink):
     def arrive(self, topic: str, data: Payload | bytes) -> None:
         payload = (
             data
@@ -76,9 +57,19 @@ class FakeLink:
         self.arrived.append(Message(topic=topic, payload=payload))
 
 
+class Clock:
+    """Both clocks of a device; `boot_s` is what the loop's clock shows, too."""
+
+    def __init__(self) -> None:
+        self.boot_s = 0.0
+
+    def __call__(self) -> Moment:
+        return Moment(wall_s=NOW + self.boot_s, boot_s=self.boot_s, kernel_boot="k1", is_set=True)
+
+
 @pytest.fixture
-def link() -> FakeLink:
-    return FakeLink()
+def link() -> Link:
+    return Link()
 
 
 @pytest.fixture
@@ -88,12 +79,12 @@ def counters() -> Counters:
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Outbox:
-    return Outbox.open(tmp_path / "outbox.sqlite", OutboxSettings(), now_s=NOW)
+    return Outbox.open(tmp_path / "outbox.sqlite", OutboxSettings(), now=Clock()(), draw=lambda: 0.0)
 
 
 @pytest.fixture
-def telemetry(link: FakeLink, counters: Counters, outbox: Outbox) -> Telemetry:
-    return Telemetry(IDENTITY, outbox, link, counters)
+def telemetry(link: Link, counters: Counters, outbox: Outbox) -> Telemetry:
+    return Telemetry(IDENTITY, outbox, link, counters, now=Clock())
 
 
 def _anomaly(window: str = "") -> AnomalyEvent:
@@ -134,20 +125,20 @@ DESIRED = DesiredState(
 
 
 def test_events_are_numbered_from_one_and_stay_until_the_fleet_has_them(
-    telemetry: Telemetry, link: FakeLink, outbox: Outbox, counters: Counters
+    telemetry: Telemetry, link: Link, outbox: Outbox, counters: Counters
 ) -> None:
-    telemetry.post([_anomaly(), _anomaly()], NOW)
+    telemetry.post([_anomaly(), _anomaly()])
     telemetry.deliver(0.0)
-    assert [decode(p).id for _, p, _ in link.sent] == ["pump-07/b1/1", "pump-07/b1/2"]
-    assert link.sent[0][0] == "fedge/v1/demo/pump-07/anomaly"
-    assert counters.telemetry_bytes == sum(len(p) for _, p, _ in link.sent)
+    assert [decode(p).id for p in link.sent] == ["pump-07/b1/1", "pump-07/b1/2"]
+    assert link.published[0][0].topic == "fedge/v1/demo/pump-07/anomaly"
     link.arrive(ACK_TOPIC, _ack(1, 1))
-    telemetry.receive()
+    telemetry.receive(0.0)
+    assert counters.telemetry_bytes == link.bytes_sent == sum(len(p) for p in link.sent)
     assert len(outbox) == 1
 
 
 def test_an_event_is_encoded_once_and_travels_as_the_bytes_that_were_kept(
-    telemetry: Telemetry, link: FakeLink, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    telemetry: Telemetry, link: Link, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[bytes] = []
 
@@ -157,73 +148,77 @@ def test_an_event_is_encoded_once_and_travels_as_the_bytes_that_were_kept(
 
     for module in ("edge_agent.telemetry", "protocol.messages.envelope"):
         monkeypatch.setattr(f"{module}.encode", counted)
-    telemetry.post([_anomaly("AAAA" * 1000), Death(reason=DeathReason.SHUTDOWN)], NOW)
+    telemetry.post([_anomaly("AAAA" * 1000), Death(reason=DeathReason.SHUTDOWN)])
     telemetry.deliver(0.0)
     telemetry.deliver(100.0)
     assert len(encoded) == 2
-    assert {payload for _, payload, _ in link.sent} == set(encoded)
+    assert set(link.sent) == set(encoded)
 
 
-def test_a_new_connection_sends_everything_unacknowledged_again(telemetry: Telemetry, link: FakeLink) -> None:
-    telemetry.post([_anomaly()], NOW)
+def test_what_was_under_way_when_a_connection_ended_is_sent_again_over_the_next(
+    telemetry: Telemetry, link: Link
+) -> None:
+    link.fates = (Fate.LEFT,)
+    telemetry.post([_anomaly()])
     telemetry.deliver(0.0)
     telemetry.deliver(1.0)
     assert len(link.sent) == 1
+    link.outcomes.append(Outcome(fate=Fate.LOST, keys=(("b1", 1),)))
     link.connections += 1
     telemetry.deliver(2.0)
     assert len(link.sent) == 2
-    assert link.sent[0][1] == link.sent[1][1]
+    assert link.sent[0] == link.sent[1]
 
 
-def test_what_the_link_does_not_take_is_tried_again(telemetry: Telemetry, link: FakeLink) -> None:
+def test_what_the_link_does_not_take_is_tried_again(telemetry: Telemetry, link: Link) -> None:
     link.takes = False
-    telemetry.post([_anomaly()], NOW)
+    telemetry.post([_anomaly()])
     telemetry.deliver(0.0)
     link.takes = True
     telemetry.deliver(0.1)
     assert len(link.sent) == 1
 
 
-def test_without_a_broker_everything_waits(telemetry: Telemetry, link: FakeLink, outbox: Outbox) -> None:
+def test_without_a_broker_everything_waits(telemetry: Telemetry, link: Link, outbox: Outbox) -> None:
     link.is_connected = False
-    telemetry.post([_anomaly()], NOW)
+    telemetry.post([_anomaly()])
     telemetry.deliver(0.0)
     assert link.sent == []
     assert len(outbox) == 1
 
 
-def test_a_raw_window_that_does_not_fit_is_left_out(telemetry: Telemetry, link: FakeLink) -> None:
-    telemetry.post([_anomaly("A" * 200_000)], NOW)
+def test_a_raw_window_that_does_not_fit_is_left_out(telemetry: Telemetry, link: Link) -> None:
+    telemetry.post([_anomaly("A" * 200_000)])
     telemetry.deliver(0.0)
-    data = decode(link.sent[0][1]).data
+    data = decode(link.sent[0]).data
     assert isinstance(data, AnomalyEvent)
     assert data.window == ""
     assert data.window_shape == ()
 
 
 def test_a_number_that_is_none_is_refused_and_leaves_no_gap(
-    telemetry: Telemetry, link: FakeLink, caplog: pytest.LogCaptureFixture
+    telemetry: Telemetry, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = AnomalyEvent(
         release="pump/1", score=float("nan"), threshold=1.0, window_index=0, observed_at_s=0.0
     )
-    telemetry.post([broken, _anomaly()], NOW)
+    telemetry.post([broken, _anomaly()])
     telemetry.deliver(0.0)
-    assert [decode(p).sequence for _, p, _ in link.sent] == [1]
+    assert [decode(p).sequence for p in link.sent] == [1]
     assert "event_not_sent" in caplog.text
 
 
-def test_only_death_is_retained_and_the_will_has_sequence_zero(telemetry: Telemetry, link: FakeLink) -> None:
-    telemetry.post([_anomaly(), Death(reason=DeathReason.SHUTDOWN)], NOW)
+def test_only_death_is_retained_and_the_will_has_sequence_zero(telemetry: Telemetry, link: Link) -> None:
+    telemetry.post([_anomaly(), Death(reason=DeathReason.SHUTDOWN)])
     telemetry.deliver(0.0)
-    assert [retained for _, _, retained in link.sent] == [False, True]
+    assert [retained for _, _, retained in link.published] == [False, True]
     will = last_will(IDENTITY, NOW)
     topic, payload = will.topic, will.payload
     assert topic == "fedge/v1/demo/pump-07/death"
     assert decode(payload, Kind.DEATH).id == "pump-07/b1/0"
 
 
-def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Telemetry, link: FakeLink) -> None:
+def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Telemetry, link: Link) -> None:
     link.arrive(TRAINING_TOPIC, INVITATION)
     link.arrive(DESIRED_TOPIC, DESIRED)
     link.arrive(NORMAL_TOPIC, NORMAL)
@@ -232,7 +227,7 @@ def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Teleme
     link.arrive(DESIRED_TOPIC, b"")
     link.arrive(NORMAL_TOPIC, b"")
     link.arrive(COMMANDS_TOPIC, b"")
-    downlink = telemetry.receive()
+    downlink = telemetry.receive(0.0)
     assert downlink.desired == (DESIRED,)
     assert downlink.normal == (NORMAL,)
     assert downlink.commands == (COMMANDS,)
@@ -265,17 +260,18 @@ def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Teleme
 )
 def test_poison_is_counted_and_told_in_one_line(
     telemetry: Telemetry,
-    link: FakeLink,
+    link: Link,
     outbox: Outbox,
     counters: Counters,
     caplog: pytest.LogCaptureFixture,
     topic: str,
     payload: bytes,
 ) -> None:
-    telemetry.post([_anomaly()], NOW)
+    telemetry.post([_anomaly()])
+    telemetry.deliver(0.0)
     link.arrive(topic, payload)
     link.arrive(ACK_TOPIC, _ack(1, 1))
-    downlink = telemetry.receive()
+    downlink = telemetry.receive(0.0)
     assert downlink.desired == ()
     assert downlink.invitations == ()
     assert counters.malformed_downlinks == 1

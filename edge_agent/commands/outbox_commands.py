@@ -1,0 +1,64 @@
+"""``fedge-agent retry-parked`` and ``take-over-events``: what a person can do for events that do not leave by themselves.
+
+Both write into the outbox's file, whether the agent runs or not; one that runs finds it within a minute.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from edge_agent.enrolled import load_enrolled
+from edge_agent.event_store import EventStore
+from edge_agent.outbox_files import aside_files
+from edge_agent.outbox_owner import SORT, Owner, take_over
+from edge_agent.settings import Settings
+from runtime.errors import StorageError
+
+__all__ = ["retry_parked", "take_over_events"]
+
+_ATTEMPTS = 20
+_PAUSE_S = 0.25
+
+
+def retry_parked(settings: Settings) -> str:
+    """Offer what was parked to the broker again; returns a sentence for who asked.
+
+    Raises:
+        StorageError: the outbox cannot be opened or written.
+    """
+    path = settings.paths.outbox
+    if not path.exists():
+        raise StorageError(f"there is no {path}; has the agent been started with this configuration?")
+    for attempt in range(_ATTEMPTS):
+        try:
+            store = EventStore(path)
+            try:
+                return f"{store.take_parked()} parked events are offered again"
+            finally:
+                store.close()
+        except sqlite3.Error as error:
+            if attempt == _ATTEMPTS - 1:
+                raise StorageError(f"{path} cannot be written: {error}") from None
+            time.sleep(_PAUSE_S)  # the agent writes just now
+    raise AssertionError
+
+
+def take_over_events(settings: Settings) -> str:
+    """Have events of this machine's former identity delivered under its present one; returns a sentence for who asked.
+
+    Raises:
+        StorageError: a file cannot be read or written, or holds events of another tenant.
+        NotEnrolledError: this device has no identity.
+    """
+    paths = settings.paths
+    enrolled = load_enrolled(paths.enrolment)
+    owner = Owner(tenant=enrolled.tenant, device=enrolled.device)
+    files = aside_files(paths.outbox, SORT)
+    count = 0
+    for aside in files:
+        try:
+            count += take_over(paths.outbox, aside, owner)
+        except (sqlite3.Error, ValueError) as error:
+            raise StorageError(f"{aside} was not taken over: {error}") from None
+    return f"{count} events of {len(files)} outboxes that were set aside are delivered as {owner.device} from now on"

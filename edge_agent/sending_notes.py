@@ -1,0 +1,82 @@
+"""How often each event of an outbox was sent, and from when on it may be sent again: in memory, beside the file.
+
+A table of the file's own connection (SQLite's temporary schema), so that a query can join it with tens of thousands of
+events, at 50 bytes an event. A row belongs to an event that a connection took; a trigger of `EventStore` deletes it with its event.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from edge_agent.link import EventKey
+
+__all__ = ["NEVER_S", "SendingNotes"]
+
+NEVER_S: Final = 9e18
+"""Due at: never. For what the connection still has, and what the fleet has though the disk does not let us delete it."""
+_SCHEMA: Final = """
+CREATE TEMP TABLE sending (
+    boot_id TEXT NOT NULL, sequence INTEGER NOT NULL, attempts INTEGER NOT NULL, due_s REAL NOT NULL,
+    PRIMARY KEY (boot_id, sequence)
+) WITHOUT ROWID;
+CREATE INDEX temp.by_due ON sending (due_s);
+"""
+
+
+class SendingNotes:
+    """The notes; every method may raise `sqlite3.Error`. `clock_s` and `due_s` are monotonic seconds."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._db.executescript(_SCHEMA)
+
+    def attempts(self, key: EventKey) -> int | None:
+        """How often this event left; None where no connection ever had it, negative where the fleet has it."""
+        found = self._db.execute(
+            "SELECT attempts FROM temp.sending WHERE boot_id = ? AND sequence = ?", key
+        ).fetchone()
+        return int(found[0]) if found else None
+
+    def is_due(self, key: EventKey, clock_s: float) -> bool:
+        """May this event, which was sent, be sent again?"""
+        found = self._db.execute(
+            "SELECT 1 FROM temp.sending WHERE boot_id = ? AND sequence = ? AND due_s <= ?", (*key, clock_s)
+        ).fetchone()
+        return found is not None
+
+    def count(self) -> int:
+        """Events that were sent and wait for the fleet's word."""
+        return int(self._db.execute("SELECT count(*) FROM temp.sending").fetchone()[0])
+
+    def note(self, key: EventKey, attempts: int, due_s: float) -> None:
+        """Note how often an event was sent, and when it may be sent again."""
+        self._db.execute("INSERT OR REPLACE INTO temp.sending VALUES (?, ?, ?, ?)", (*key, attempts, due_s))
+
+    def update(self, key: EventKey, due_s: float, *, left: bool = False) -> None:
+        """When an event that was handed over may be sent again; does nothing for one that is gone. `left` counts an attempt."""
+        self._db.execute(
+            "UPDATE temp.sending SET due_s = ?, attempts = attempts + ? WHERE boot_id = ? AND sequence = ?",
+            (due_s, int(left), *key),
+        )
+
+    def copy(self, older: SendingNotes) -> None:
+        """Take over what is known about sending from the file before."""
+        rows = older._db.execute("SELECT boot_id, sequence, attempts, due_s FROM temp.sending")
+        self._db.executemany("INSERT OR IGNORE INTO temp.sending VALUES (?, ?, ?, ?)", rows)
+
+    def forget(self, key: EventKey) -> None:
+        """The event has not left after all."""
+        self._db.execute("DELETE FROM temp.sending WHERE boot_id = ? AND sequence = ?", key)
+
+    def make_due(self, clock_s: float) -> None:
+        """Whatever was sent and is not on a connection is due now."""
+        self._db.execute("UPDATE temp.sending SET due_s = min(due_s, ?) WHERE due_s < ?", (clock_s, NEVER_S))
+
+    def sent_within(self, boot_id: str, first: int, last: int) -> list[EventKey]:
+        """Which events of this range were sent."""
+        rows = self._db.execute(
+            "SELECT boot_id, sequence FROM temp.sending WHERE boot_id = ? AND sequence BETWEEN ? AND ? AND attempts > 0",
+            (boot_id, first, last),
+        )
+        return [(str(b), int(s)) for b, s in rows]
