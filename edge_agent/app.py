@@ -23,8 +23,8 @@ from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
-from edge_agent.counted_bundles import CountedBundles
 from edge_agent.boot_number import next_boot_number
+from edge_agent.counted_bundles import CountedBundles
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
