@@ -27,7 +27,17 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from fleet.api import devices, enrolments, normal, observations, operations, releases, rollouts, verdicts
+from fleet.api import (
+    dead_letters,
+    devices,
+    enrolments,
+    normal,
+    observations,
+    operations,
+    releases,
+    rollouts,
+    verdicts,
+)
 from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
 from fleet.auth.claim_tokens import import_claims
@@ -67,7 +77,17 @@ RESTART_PAUSE_S: Final = 1.0
 
 ROUTERS: Final = tuple(
     module.router
-    for module in (devices, normal, enrolments, releases, rollouts, observations, verdicts, operations)
+    for module in (
+        devices,
+        normal,
+        enrolments,
+        releases,
+        rollouts,
+        observations,
+        verdicts,
+        dead_letters,
+        operations,
+    )
 )
 """Every endpoint of the HTTP API."""
 
@@ -83,6 +103,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     """
     metrics = FleetMetrics()
     store = ReleaseStore(database, settings.data_dir / "releases", load_release_keys(settings.release_keys))
+    events = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
     passwords = open_passwords(settings, secrets.token_bytes)
     accounts = open_accounts(settings, database, passwords, session=boot_id)
@@ -102,15 +123,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         )
         tasks: dict[str, Task] = {"rollouts": engine.run, "housekeeping": housekeeping.run}
         if settings.mqtt and broker:
-            intake = Intake(
-                EventStore(database, settings.tenant, metrics),
-                outgoing,
-                metrics,
-                batch_events=settings.mqtt.batch_events,
-                batch_wait_s=settings.mqtt.batch_wait_s,
-                queued_events=settings.mqtt.queued_events,
-                wake_rollouts=engine.wake,
-            )
+            intake = Intake(events, outgoing, metrics, settings.mqtt, wake_rollouts=engine.wake)
             link = BrokerLink(
                 broker,
                 EventSource("fleet", boot_id=boot_id, now=time.time),
@@ -128,6 +141,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             database=database,
             releases=store,
             publisher=outgoing,
+            events=events,
             metrics=metrics,
             wake_rollouts=engine.wake,
             passwords=passwords,

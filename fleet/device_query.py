@@ -8,7 +8,8 @@
     operator   = "==" | "!="                 value may hold * for any characters
                | "=in=" | "=out="            value is (v1,v2,...)
                | "=lt=" | "=le=" | "=gt=" | "=ge="     of numbers
-    selector   = id hardware family state release agent_state | online drifted is_provisional is_promise_provisional
+    selector   = id hardware family state release agent_state
+               | online drifted identity_conflict is_provisional is_promise_provisional
                | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows accepted
                | promised_per_1000 supported_per_1000 promise_horizon_left realised_alarms realised_windows
                  realised_low_per_1000 realised_high_per_1000 time_in_alarm_share
@@ -32,10 +33,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, String, and_, false, func, not_, or_, true
+from sqlalchemy import ColumnElement, String, and_, false, func, not_, or_, select, true
 from sqlalchemy import cast as sql_cast
 
 from fleet.errors import QuerySyntaxError
+from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.kinds import AgentState
 
@@ -56,6 +58,9 @@ _TEXT_FIELDS: Final = {
 _FLAG_FIELDS: Final[dict[str, ColumnElement[bool]]] = {
     "online": Device.online.expression,
     "drifted": Device.drifted.expression,
+    "identity_conflict": Device.id.in_(
+        select(IdentityConflict.device).where(IdentityConflict.since.is_not(None))
+    ),
     "is_provisional": Device.last_health["is_provisional"].as_boolean(),
     "is_promise_provisional": Device.last_health["is_promise_provisional"].as_boolean(),
 }

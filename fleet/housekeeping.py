@@ -1,4 +1,4 @@
-"""What happens by itself as time passes: silent devices go offline, old health messages go away, gauges are set.
+"""What happens by itself as time passes: silent devices go offline, old health goes away, conflicts end, gauges are set.
 
 Anomalies, drift, install reports and the audit log are kept: they are few, and people ask about them later.
 """
@@ -13,8 +13,11 @@ import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from fleet.ingest.clones import end_conflicts, is_over
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
+from fleet.storage.boot_tables import IdentityConflict
+from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import HealthRecord
 from protocol.messages.kinds import AgentState
@@ -81,9 +84,19 @@ class Housekeeping:
                     .where(HealthRecord.id.in_(old.limit(PRUNED_AT_ONCE)))
                     .execution_options(synchronize_session=False)
                 )
-        self._count_devices()
+        self._end_conflicts(now)
+        self._count()
 
-    def _count_devices(self) -> None:
+    def _end_conflicts(self, now: float) -> None:
+        with self._database.read() as session:
+            has_ended = (
+                session.scalar(select(IdentityConflict.device).where(is_over(now)).limit(1)) is not None
+            )
+        if has_ended:
+            with self._database.write() as session:
+                end_conflicts(session, now)
+
+    def _count(self) -> None:
         enrolled = Device.state == DeviceState.ENROLLED
         conditions = {
             "enrolled": enrolled,
@@ -96,3 +109,9 @@ class Housekeeping:
             for state, condition in conditions.items():
                 count = session.scalar(select(func.count()).select_from(Device).where(condition))
                 self._metrics.devices.labels(state).set(count or 0)
+            named = (
+                select(func.count()).select_from(IdentityConflict).where(IdentityConflict.since.is_not(None))
+            )
+            self._metrics.identity_conflicts.set(session.scalar(named) or 0)
+            letters = select(func.count()).select_from(DeadLetter)
+            self._metrics.dead_letters_present.set(session.scalar(letters) or 0)

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from protocol.errors import TopicError
-from protocol.limits import MAX_BUNDLE_BYTES
+from protocol.limits import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES
 from protocol.names import check_name
 from runtime.settings import load_settings
 from service.addresses import is_loopback, split_endpoint
@@ -37,7 +37,10 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     services: other accounts there: user name → file that holds the password.
     batch_events: most events in one transaction.
     batch_wait_s: how long a batch waits for more; adds to latency.
-    queued_events: waiting in memory before new ones are dropped (devices send those again).
+    queued_events: waiting in memory before some are dropped (devices send those again).
+    device_events_per_s, device_burst_events: what one device may send in the long run, and at once; an agent sends a few
+        messages a minute, and what lay in its outbox in windows of at most a hundred.
+    device_bytes_per_s, device_burst_bytes: the same of payload bytes.
     """
 
     username: str = "fleet"
@@ -47,6 +50,10 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
     batch_wait_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     queued_events: Annotated[int, Meta(ge=1000)] = 20_000
+    device_events_per_s: Annotated[float, Meta(gt=0)] = 100.0
+    device_burst_events: Annotated[int, Meta(ge=1)] = 2000
+    device_bytes_per_s: Annotated[float, Meta(gt=0)] = 256 * 1024.0
+    device_burst_bytes: Annotated[int, Meta(ge=MAX_PAYLOAD_BYTES)] = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
         """Raises ValueError for an address or a name that is not valid, or an accounts_file that nobody would read."""

@@ -14,6 +14,7 @@ from fleet.auth.device_tokens import authenticate_device
 from fleet.broker_accounts.accounts import BrokerAccounts
 from fleet.broker_accounts.passwords import BrokerPasswords
 from fleet.desired import DesiredPublisher
+from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.releases import ReleaseStore
 from fleet.settings import Settings
@@ -38,6 +39,7 @@ class Services:
     database: Database
     releases: ReleaseStore
     publisher: DesiredPublisher
+    events: EventStore
     metrics: FleetMetrics
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
     passwords: BrokerPasswords

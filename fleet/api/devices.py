@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device
@@ -18,8 +18,7 @@ from fleet.desired import desired_state
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
-from fleet.ingest.sequences import gap_count
-from fleet.storage.boot_tables import EventRange
+from fleet.storage.boot_tables import Boot, EventRange, IdentityConflict
 from fleet.storage.device_tables import Desired, Device, DeviceState, NormalWindows
 from protocol.identity import compressed_key, load_public_key
 from service.access import require
@@ -28,6 +27,8 @@ from service.roles import Caller, Role
 __all__ = ["DeviceView", "router"]
 
 router = APIRouter(prefix="/v1", tags=["devices"])
+
+_OF_A_BOOT: Final = ("boot_id", "hardware", "agent_version", "first_received", "last_received", "given_up")
 
 
 class DeviceView(BaseModel):
@@ -39,7 +40,9 @@ class DeviceView(BaseModel):
     at the end of the scale, `sight` is the share of small disturbances that would alarm, `set_aside_windows` wait for
     somebody to call them normal. Of false alarms: `promised_per_1000` windows at most (null: nothing is promised), against
     `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people. `normal_counter` and `normal_until_s` are what it
-    was last told to take as normal; it has obeyed when `last_health.accepted` is that counter.
+    was last told to take as normal; it has obeyed when `last_health.accepted` is that counter. `identity_conflict` says, while
+    it is so, that two devices use this identity, and which boots they are in. `limited_messages` came faster than a device
+    may send (the last at `limited_at`), and were not taken.
     """
 
     model_config = ConfigDict(
@@ -77,6 +80,10 @@ class DeviceView(BaseModel):
                 "drifted": False,
                 "drift_since": None,
                 "drift_score": 0.3,
+                "boot_id": "5f0c2f9a41d04b7e",
+                "identity_conflict": None,
+                "limited_at": None,
+                "limited_messages": 0,
                 "last_seen": 1767225600.0,
                 "enrolled_at": 1767000000.0,
             }
@@ -102,17 +109,28 @@ class DeviceView(BaseModel):
     drifted: bool
     drift_since: float | None
     drift_score: float | None
+    boot_id: str | None
+    identity_conflict: str | None
+    limited_at: float | None
+    limited_messages: int
     last_seen: float | None
     enrolled_at: float
 
     @classmethod
-    def of(cls, device: Device, desired: Desired | None, normal: NormalWindows | None) -> DeviceView:
+    def of(
+        cls,
+        device: Device,
+        desired: Desired | None,
+        normal: NormalWindows | None,
+        conflict: IdentityConflict | None,
+    ) -> DeviceView:
         """The view of a row, with what the device was told."""
         told: dict[str, Any] = {
             "desired_release": desired.release if desired else None,
             "desired_counter": desired.counter if desired else None,
             "normal_counter": normal.counter if normal else None,
             "normal_until_s": normal.until_s if normal else None,
+            "identity_conflict": (conflict and conflict.message) or None,
         }
         return cls(**{name: getattr(device, name) for name in cls.model_fields if name not in told}, **told)
 
@@ -122,16 +140,31 @@ class DeviceView(BaseModel):
         device = session.get(Device, device_id)
         if device is None:
             raise NotFoundError(f"there is no device {device_id[:80]!r}")
-        return cls.of(device, session.get(Desired, device_id), session.get(NormalWindows, device_id))
+        return cls.of(
+            device,
+            session.get(Desired, device_id),
+            session.get(NormalWindows, device_id),
+            session.get(IdentityConflict, device_id),
+        )
 
 
 class BootView(BaseModel):
-    """What is stored of one boot of a device: sequences `first` to `last`, less the `missing` ones."""
+    """One start of a device and what is stored of it: sequences `first` to `last`, less the `missing` ones.
+
+    `number` is which of the device's starts it is, null where its agent does not count them. `given_up` of the missing ones
+    lie so far back in so many gaps that the fleet counts them only. The last boot of the list is the present one.
+    """
 
     boot_id: str
+    number: int | None
+    hardware: str | None
+    agent_version: str | None
+    first_received: float
+    last_received: float
     first: int
     last: int
     missing: int
+    given_up: int
 
 
 @router.get("/devices")
@@ -153,9 +186,10 @@ def list_devices(
     What a device is shown to run (`release`) is what it last said itself; `desired_release` is what it was told to run.
     """
     rows = (
-        select(Device, Desired, NormalWindows)
+        select(Device, Desired, NormalWindows, IdentityConflict)
         .outerjoin(Desired, Desired.device == Device.id)
         .outerjoin(NormalWindows, NormalWindows.device == Device.id)
+        .outerjoin(IdentityConflict, IdentityConflict.device == Device.id)
         .where(device_filter(query))
         .order_by(Device.id)
         .limit(limit + 1)
@@ -184,20 +218,38 @@ def list_boots(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> list[BootView]:
-    """Where events of a device are missing: on their way, or evicted from its outbox before they could be sent."""
-    rows = (
-        select(EventRange)
+    """The starts of a device in their order, and where events of each are missing.
+
+    Those are on their way, or were evicted from its outbox before they could be sent.
+    """
+    stored = (
+        select(
+            EventRange.boot_id,
+            func.min(EventRange.first).label("first"),
+            func.max(EventRange.last).label("last"),
+            func.sum(EventRange.last - EventRange.first + 1).label("held"),
+        )
         .where(EventRange.device == device_id)
-        .order_by(EventRange.boot_id, EventRange.first)
+        .group_by(EventRange.boot_id)
+        .subquery()
     )
-    boots: dict[str, list[tuple[int, int]]] = {}
+    rows = (
+        select(Boot, stored.c.first, stored.c.last, stored.c.held)
+        .join(stored, stored.c.boot_id == Boot.boot_id)
+        .where(Boot.device == device_id)
+        .order_by(Boot.era, Boot.counted, Boot.turn)
+    )
     with services.database.read() as session:
-        for row in session.scalars(rows):
-            boots.setdefault(row.boot_id, []).append((row.first, row.last))
-    return [
-        BootView(boot_id=boot_id, first=ranges[0][0], last=ranges[-1][1], missing=gap_count(ranges))
-        for boot_id, ranges in boots.items()
-    ]
+        return [
+            BootView(
+                **{name: getattr(boot, name) for name in _OF_A_BOOT},
+                number=boot.number or None,
+                first=first,
+                last=last,
+                missing=last - first + 1 - int(held) + boot.given_up,
+            )
+            for boot, first, last, held in session.execute(rows).tuples()
+        ]
 
 
 @router.post("/devices/{device_id}:revoke")

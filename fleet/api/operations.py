@@ -20,10 +20,14 @@ router = APIRouter(tags=["operations"])
 
 
 class HealthView(BaseModel):
-    """`status` is ok while the database answers; a broker that is away does not make the API unwell."""
+    """`status` is ok while the database answers; a broker that is away does not make the API unwell.
+
+    `is_storing` is false while the database takes nothing (full, read-only): devices keep their events until it does.
+    """
 
     status: str
     broker_connected: bool
+    is_storing: bool
 
 
 class AuditView(RowView):
@@ -41,9 +45,11 @@ def health(services: Annotated[Services, Depends(get_services)]) -> HealthView:
     """Whether the service answers and its database does. Open to everybody."""
     with services.database.read() as session:
         session.execute(text("SELECT 1"))
+    gauge = services.metrics.registry.get_sample_value
     return HealthView(
         status="ok",
-        broker_connected=bool(services.metrics.registry.get_sample_value("fedge_fleet_broker_connected")),
+        broker_connected=bool(gauge("fedge_fleet_broker_connected")),
+        is_storing=bool(gauge("fedge_fleet_storing")),
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fleet.errors import BadRequestError
 from fleet.storage.access_tables import AuditEntry
+from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.event_tables import Anomaly, DriftRecord
 
 __all__ = [
@@ -38,7 +39,7 @@ MAXIMUM_LIMIT: Final = 1000
 MAXIMUM_ROW_ID: Final = (1 << 63) - 1
 
 Item = TypeVar("Item")
-Row = TypeVar("Row", AuditEntry, Anomaly, DriftRecord)
+Row = TypeVar("Row", AuditEntry, Anomaly, DeadLetter, DriftRecord)
 View = TypeVar("View", bound="RowView")
 Limit = Annotated[int, Query(ge=1, le=MAXIMUM_LIMIT, description="most items on this page")]
 RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]

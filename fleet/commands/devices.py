@@ -47,7 +47,7 @@ def devices_list(
             "unjudged": lambda r: _told(r, "unjudged_windows"),
             "set aside": lambda r: _told(r, "set_aside_windows"),
             "last seen": lambda r: show_time(r["last_seen"]),
-            "problem": lambda r: next(iter(_told(r, "problems") or ()), None),
+            "problem": lambda r: r["identity_conflict"] or next(iter(_told(r, "problems") or ()), None),
         },
         as_json=as_json,
     )

@@ -5,8 +5,8 @@ so is put in order as well as can be:
 
 * a device that **counts anew** (its counter was lost) uses a number that another boot of it had, or enrolled again and
   starts below: a new era begins, and every boot of it is later than those of the eras before;
-* an **older agent** tells no number: its boot follows the last one known when it is born or when the device's clock says
-  so, and stands before all others until then.
+* an **older agent** tells no number: its boot follows the last one known when it is first heard by its birth, or when the
+  device's clock says so, and stands before all others until then.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def begin_boot(session: Session, device: Device, event: Event, received_at: floa
 
 
 def hear_boot(session: Session, boot: Boot, device: Device, event: Event, received_at: float) -> None:
-    """Note that a boot speaks, and put one of an older agent in its place once that can be told."""
+    """Note that a boot speaks, and put one of an older agent in its place once its clock tells that."""
     if received_at - boot.last_received > HEARD_EVERY_S:
         boot.last_received = received_at
     if isinstance(event.data, Birth):
         boot.hardware, boot.agent_version = event.data.hardware, event.data.agent_version
-    if boot.era == BEFORE_ALL:
+    if not boot.number and device.boot_id != boot.boot_id and event.time > device.heard_sent_at:
         last = _last_boot(session, device.id)
-        if last is None or _is_later(device, last, event):
+        if last is not None and last is not boot and _is_later(device, last, event):
             _follow(session, boot, last)
 
 
@@ -109,8 +109,9 @@ def _era(session: Session, device: Device, last: Boot | None, number: int) -> in
 
 
 def _is_later(device: Device, last: Boot, event: Event) -> bool:
-    # a birth may lie in an outbox for long: where the device has learnt to count since, only its clock is asked
-    return event.time > device.heard_sent_at or (last.number == 0 and isinstance(event.data, Birth))
+    # a birth may lie in an outbox for long: where the device has learnt to count since, its clock must say so too
+    is_born, is_younger = isinstance(event.data, Birth), event.time > device.heard_sent_at
+    return (is_born and is_younger) if last.number else (is_born or is_younger)
 
 
 def _follow(session: Session, boot: Boot, last: Boot | None) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from typing import Final
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from fleet import audit
@@ -25,7 +25,7 @@ from fleet.ingest.boots import put_last
 from fleet.storage.boot_tables import Boot, IdentityConflict
 from fleet.storage.device_tables import Device
 
-__all__ = ["CALM_S", "end_conflicts", "note_speech", "note_will", "read_conflicts"]
+__all__ = ["CALM_S", "end_conflicts", "is_over", "note_speech", "note_will", "read_conflicts"]
 
 SIGNS_NEEDED: Final = 3
 """Turns of the word between two boots before it is said aloud: there and back may be a message that came late."""
@@ -99,12 +99,17 @@ def note_will(
             _suspect(session, conflicts, boot, rival, received_at)
 
 
+def is_over(now: float) -> ColumnElement[bool]:
+    """That a conflict has shown no sign for `CALM_S`."""
+    return IdentityConflict.seen_at < now - CALM_S
+
+
 def end_conflicts(session: Session, now: float) -> list[str]:
     """End conflicts without a sign for `CALM_S`; the boot heard last is the one that lives. Gives the devices.
 
     Signs that never were enough to say anything are forgotten in silence.
     """
-    over = session.scalars(select(IdentityConflict).where(IdentityConflict.seen_at < now - CALM_S)).all()
+    over = session.scalars(select(IdentityConflict).where(is_over(now))).all()
     for conflict in over:
         session.delete(conflict)
         if conflict.since is None:

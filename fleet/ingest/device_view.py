@@ -67,7 +67,7 @@ def observe(
     if not isinstance(event.data, Death):
         _reach(device, position, received_at, retained=retained)
     if _is_news(device, Thing.LAST, position):
-        device.boot_id, device.heard_sent_at = event.boot_id, event.time
+        device.boot_id, device.heard_sent_at = event.boot_id, max(device.heard_sent_at, event.time)
     match event.data:
         case Death():
             if _is_news(device, Thing.FAREWELL, position) and heard(device, Thing.LAST) == position:

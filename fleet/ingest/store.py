@@ -150,6 +150,29 @@ class EventStore:
         with self._database.write() as session:
             session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
+    def note_limited(self, limited: Mapping[str, int], now: float) -> None:
+        """Write down which devices sent faster than they may, and how many messages of each were not taken.
+
+        Args:
+            limited: messages by device; names that are no device's are left out.
+            now: Unix seconds.
+        """
+        with self._database.write() as session:
+            for device in _read_devices(session, set(limited)).values():
+                device.limited_at, device.limited_messages = (
+                    now,
+                    device.limited_messages + limited[device.id],
+                )
+                _log.warning("device_limited", device=device.id, messages=limited[device.id])
+                audit.record(
+                    session,
+                    at=now,
+                    actor=f"device:{device.id}",
+                    action="device_limited",
+                    subject=device.id,
+                    messages=limited[device.id],
+                )
+
     def _give_up(self, arrival: Arrival, error: Exception) -> BatchResult:
         """Keep the one message that cannot be stored as a dead letter."""
         judged = judge(arrival, self._tenant)

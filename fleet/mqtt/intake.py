@@ -1,13 +1,19 @@
 """Gathers arriving messages into batches and has each stored in one transaction on a worker thread.
 
+::
+
+    broker ─► rate of its device ─► fair queue ─► batch ─► store ─► commit ─► acknowledgements
+                    └► counted, named, not acknowledged      └► database away: the batch waits until it writes again
+
 A commit costs an fsync however much is in it, so what arrives within `batch_wait_s` shares one. The queue is bounded:
-when the disk cannot keep up, new messages are dropped and counted. Nothing is lost by that, since a device forgets an
-event only when it is acknowledged, and a dropped one never is.
+when the disk cannot keep up, messages are dropped and counted, of the device that has most of them first. Nothing is lost
+by that, since a device forgets an event only when it is acknowledged, and a dropped one never is.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -15,15 +21,24 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.ingest.judging import Arrival
+from fleet.ingest.rates import TokenBuckets
 from fleet.ingest.store import BatchResult
 from fleet.metrics import FleetMetrics
+from fleet.mqtt.fair_queue import FairQueue
 from fleet.mqtt.outgoing import Outgoing
+from fleet.settings import MqttSettings
 from protocol.messages.kinds import Kind
 
 __all__ = ["BatchStore", "Intake"]
 
 STORE_RETRY_S: Final = 1.0
-"""Pause after the database refused a batch (disk full, locked), so as not to spin while it lasts."""
+"""Pause before a database that takes nothing is asked again."""
+
+DEVICES_REMEMBERED: Final = 20_000
+"""Devices whose rate is known at a time; some 5 MB."""
+
+TELL_LIMITED_S: Final = 60.0
+"""How often it is written down which devices send too fast."""
 
 _MOVES_ROLLOUTS: Final = frozenset({Kind.BIRTH, Kind.DEATH, Kind.HEALTH, Kind.REPORT})
 _log = structlog.get_logger()
@@ -35,58 +50,136 @@ class BatchStore(Protocol):
     def store(self, arrivals: list[Arrival]) -> BatchResult:
         """Store a batch in one transaction."""
 
+    def check_writable(self) -> None:
+        """Raises SQLAlchemyError while nothing can be stored."""
+
+    def note_limited(self, limited: dict[str, int], now: float) -> None:
+        """Write down which devices sent too fast, and how many messages of them were not taken."""
+
 
 class Intake:
-    """The queue between the connection and the store."""
+    """The queue between the connection and the store.
+
+    Args:
+        store: where batches go.
+        outgoing: gets the acknowledgements.
+        metrics: counts what had to be dropped.
+        settings: sizes and rates.
+        wake_rollouts: called when something a rollout may wait for was stored.
+    """
 
     def __init__(
         self,
         store: BatchStore,
         outgoing: Outgoing,
         metrics: FleetMetrics,
+        settings: MqttSettings,
         *,
-        batch_events: int,
-        batch_wait_s: float,
-        queued_events: int,
         wake_rollouts: Callable[[], None],
     ) -> None:
         self._store = store
         self._outgoing = outgoing
         self._metrics = metrics
-        self._batch_events = batch_events
-        self._batch_wait_s = batch_wait_s
+        self._settings = settings
         self._wake_rollouts = wake_rollouts
-        self._queue: asyncio.Queue[Arrival] = asyncio.Queue(maxsize=queued_events)
+        self._queue = FairQueue(settings.queued_events)
+        self._filled = asyncio.Event()
+        self._events = TokenBuckets(
+            settings.device_events_per_s, settings.device_burst_events, most=DEVICES_REMEMBERED
+        )
+        self._bytes = TokenBuckets(
+            settings.device_bytes_per_s, settings.device_burst_bytes, most=DEVICES_REMEMBERED
+        )
+        self._limited: Counter[str] = Counter()
+        self._told_at = 0.0
 
     def offer(self, arrival: Arrival) -> None:
-        """Take a message, or drop and count it when too many wait."""
-        try:
-            self._queue.put_nowait(arrival)
-        except asyncio.QueueFull:
+        """Take a message, or drop and count it: its device sends too fast, or too many wait."""
+        device = _device_of(arrival.topic)
+        if not self._may_send(device, arrival):
+            self._limited[device] += 1
+            return
+        if not self._queue.put(device, arrival):
             self._metrics.overflowed.inc()
+        self._filled.set()
 
     async def run(self) -> None:
         """Store batches until canceled."""
         while True:
-            batch = await self._gather()
+            await self._until_filled()
+            batch = self._queue.take(self._settings.batch_events)
+            result = await self._store_for_certain(batch)
+            if result is not None:
+                self._outgoing.acknowledge(result.acks)
+                if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
+                    self._wake_rollouts()
+                await self._tell_limited(batch[-1].received_at)
+
+    def _may_send(self, device: str, arrival: Arrival) -> bool:
+        now, size = arrival.received_at, len(arrival.payload)
+        if arrival.retained:  # kept by the broker, one of each topic
+            return True
+        if not self._events.take(device, 1.0, now):
+            self._metrics.limited.labels("events").inc()
+            return False
+        if not self._bytes.take(device, min(size, self._settings.device_burst_bytes), now):
+            self._metrics.limited.labels("bytes").inc()
+            return False
+        return True
+
+    async def _until_filled(self) -> None:
+        """Wait for a message, and a little longer for others that share its commit."""
+        if not self._queue:
+            self._filled.clear()
+            await self._filled.wait()
+        if len(self._queue) < self._settings.batch_events and self._settings.batch_wait_s:
+            await asyncio.sleep(self._settings.batch_wait_s)
+
+    async def _store_for_certain(self, batch: list[Arrival]) -> BatchResult | None:
+        """Store a batch, after the database is back should it be away; None for one that it does not take even then."""
+        try:
+            return await asyncio.to_thread(self._store.store, batch)
+        except SQLAlchemyError as error:
+            _log.error("batch_not_stored", events=len(batch), error=_first_line(error))
+        await self._until_writable()
+        try:
+            return await asyncio.to_thread(self._store.store, batch)
+        except SQLAlchemyError as error:
+            # not acknowledged, so its devices send it again; those behind it shall not wait
+            _log.error("batch_given_back", events=len(batch), error=_first_line(error))
+            return None
+
+    async def _until_writable(self) -> None:
+        """Ask the database until it writes again, and say so once when it does."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._metrics.storing.set(0)
+        while True:
+            await asyncio.sleep(STORE_RETRY_S)
             try:
-                result = await asyncio.to_thread(self._store.store, batch)
-            except SQLAlchemyError as error:
-                _log.error("batch_not_stored", events=len(batch), error=str(error).splitlines()[0])
-                await asyncio.sleep(STORE_RETRY_S)
+                await asyncio.to_thread(self._store.check_writable)
+            except SQLAlchemyError:
                 continue
-            self._outgoing.acknowledge(result.acks)
-            if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
-                self._wake_rollouts()
+            self._metrics.storing.set(1)
+            _log.info("database_writes_again", away_s=round(loop.time() - began, 1), waiting=len(self._queue))
+            return
 
-    async def _gather(self) -> list[Arrival]:
-        batch = [await self._queue.get()]
-        self._drain_into(batch)
-        if len(batch) < self._batch_events and self._batch_wait_s:
-            await asyncio.sleep(self._batch_wait_s)
-            self._drain_into(batch)
-        return batch
+    async def _tell_limited(self, now: float) -> None:
+        if not self._limited or abs(now - self._told_at) < TELL_LIMITED_S:
+            return
+        limited, self._limited, self._told_at = dict(self._limited), Counter(), now
+        try:
+            await asyncio.to_thread(self._store.note_limited, limited, now)
+        except SQLAlchemyError as error:
+            self._limited.update(limited)
+            _log.error("limited_devices_not_noted", error=_first_line(error))
 
-    def _drain_into(self, batch: list[Arrival]) -> None:
-        while len(batch) < self._batch_events and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
+
+def _device_of(topic: str) -> str:
+    """The level of a topic that names its device; judged later."""
+    levels = topic.split("/", 4)
+    return levels[3] if len(levels) > 3 else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]

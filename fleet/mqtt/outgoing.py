@@ -10,15 +10,26 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
-from fleet.ingest.sequences import merge
-from protocol.limits import MAX_RANGES
+from fleet.ingest.sequences import Range, merge
+from protocol.limits import MAX_RANGES, MAX_REFUSED
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, BootAck
+from protocol.messages.payloads import Ack, BootAck, RefusedEvent
 
 __all__ = ["Outgoing"]
 
-PendingRanges = dict[str, tuple[tuple[int, int], ...]]
+REFUSED_AT_ONCE: Final = 64
+"""Refused events in one message: with a reason of 200 characters each, whatever these are, they fit a payload."""
+
+
+@dataclass(kw_only=True)
+class _Waiting:
+    """What one device may forget: ranges by boot, and refused events by (boot, sequence)."""
+
+    ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict)
+    refused: dict[tuple[str, int], RefusedEvent] = field(default_factory=dict)
 
 
 class Outgoing:
@@ -27,7 +38,7 @@ class Outgoing:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._acks: dict[str, PendingRanges] = {}
+        self._acks: dict[str, _Waiting] = {}
         self._retained: set[tuple[Kind, str]] = set()
         self.acks_waiting = asyncio.Event()
         self.retained_waiting = asyncio.Event()
@@ -36,9 +47,15 @@ class Outgoing:
         """Queue acknowledgements by device; the events they name are on disk."""
         with self._lock:
             for device, ack in acks.items():
-                boots = self._acks.setdefault(device, {})
+                waiting = self._acks.setdefault(device, _Waiting())
                 for boot in ack.boots:
-                    boots[boot.boot_id] = merge((*boots.get(boot.boot_id, ()), *boot.ranges), ())
+                    waiting.ranges[boot.boot_id] = merge(
+                        (*waiting.ranges.get(boot.boot_id, ()), *boot.ranges), ()
+                    )
+                for event in ack.refused:
+                    # those that find no room come again, and are told then
+                    if len(waiting.refused) < MAX_REFUSED:
+                        waiting.refused[event.boot_id, event.sequence] = event
         if acks:
             self._loop.call_soon_threadsafe(self.acks_waiting.set)
 
@@ -55,7 +72,7 @@ class Outgoing:
         self.acks_waiting.clear()
         with self._lock:
             waiting, self._acks = self._acks, {}
-        return {device: tuple(_ack_messages(boots)) for device, boots in waiting.items()}
+        return {device: tuple(_ack_messages(one)) for device, one in waiting.items()}
 
     def take_retained(self) -> list[tuple[Kind, str]]:
         """Empty what waits: the kind of message and its device."""
@@ -65,10 +82,11 @@ class Outgoing:
         return sorted(waiting)
 
 
-def _ack_messages(boots: PendingRanges) -> Iterable[Ack]:
+def _ack_messages(waiting: _Waiting) -> Iterable[Ack]:
+    """As few messages as there can be, none of them too large; the refused ones apart from the ranges."""
     entries: list[BootAck] = []
     room = MAX_RANGES
-    for boot_id, ranges in boots.items():
+    for boot_id, ranges in waiting.ranges.items():
         start = 0
         while start < len(ranges):
             part = ranges[start : start + room]
@@ -79,3 +97,6 @@ def _ack_messages(boots: PendingRanges) -> Iterable[Ack]:
                 entries, room = [], MAX_RANGES
     if entries:
         yield Ack(boots=tuple(entries))
+    refused = tuple(waiting.refused.values())
+    for start in range(0, len(refused), REFUSED_AT_ONCE):
+        yield Ack(boots=(), refused=refused[start : start + REFUSED_AT_ONCE])

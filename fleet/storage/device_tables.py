@@ -51,7 +51,7 @@ class Device(Base):
     heard: Mapped[dict[str, Any]] = mapped_column(default=dict)  # of which event what we know is: device_view
     heard_sent_at: Mapped[float] = mapped_column(
         default=0.0
-    )  # time of the last of them, by the device's clock
+    )  # the latest time among them, by the device's clock
     last_seen: Mapped[float | None]
     release: Mapped[str | None] = mapped_column(String(80))
     release_since: Mapped[float | None]

@@ -90,6 +90,7 @@ class Machine:
     name: str
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     boot: str = "boot-1"
+    number: int = 0
     sequence: int = 0
 
     def token(self, now: float, audience: str = "fleet") -> str:
@@ -110,7 +111,18 @@ class Machine:
         if sequence is None:
             self.sequence += 1
             sequence = self.sequence
-        return Event(source=self.name, boot_id=self.boot, sequence=sequence, time=at, data=data)
+        return Event(
+            source=self.name,
+            boot_id=self.boot,
+            boot_number=self.number,
+            sequence=sequence,
+            time=at,
+            data=data,
+        )
+
+    def restart(self, boot: str, number: int = 0) -> None:
+        """A new boot, which counts its events anew."""
+        self.boot, self.number, self.sequence = boot, number, 0
 
     def arrival(
         self, data: Payload, *, sequence: int | None = None, at: float = NOW, retained: bool = False

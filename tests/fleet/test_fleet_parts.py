@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,17 +13,15 @@ from alembic.migration import MigrationContext
 from databases import Databases
 from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, write_release_key
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from fleet import errors
 from fleet.app import check_files
 from fleet.auth.claim_tokens import import_claims
 from fleet.errors import FleetError
-from fleet.ingest.judging import Arrival
-from fleet.ingest.store import BatchResult, EventStore
+from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
-from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import Settings, load_fleet_settings
 from fleet.storage.access_tables import AuditEntry, ClaimToken
@@ -248,78 +245,6 @@ def test_announcing_from_a_thread_wakes_the_loop_once_per_device() -> None:
         assert not outgoing.retained_waiting.is_set()
 
     asyncio.run(story())
-
-
-class SlowStore:
-    """A store that waits to be let go, and fails as often as it is told."""
-
-    def __init__(self, failures: int = 0) -> None:
-        self.batches: list[int] = []
-        self.gate = threading.Event()
-        self.failures = failures
-
-    def store(self, arrivals: list[Arrival]) -> BatchResult:
-        self.gate.wait()
-        if self.failures:
-            self.failures -= 1
-            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
-        self.batches.append(len(arrivals))
-        return BatchResult(acks={}, stored={}, duplicates=0, refusals=[])
-
-
-def run_intake(store: SlowStore, story: Callable[[Intake, FleetMetrics], None], stored: int) -> FleetMetrics:
-    metrics = FleetMetrics()
-
-    async def main() -> None:
-        intake = Intake(
-            store,
-            Outgoing(),
-            metrics,
-            batch_events=10,
-            batch_wait_s=0,
-            queued_events=25,
-            wake_rollouts=lambda: None,
-        )
-        task = asyncio.create_task(intake.run())
-        story(intake, metrics)
-        while sum(store.batches) < stored:
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    asyncio.run(main())
-    return metrics
-
-
-def message() -> Arrival:
-    return Machine(name="a").arrival(anomaly())
-
-
-def test_what_arrives_while_the_disk_is_busy_is_stored_in_full_batches_and_overflow_is_counted() -> None:
-    store = SlowStore()
-
-    def story(intake: Intake, _metrics: FleetMetrics) -> None:
-        for _ in range(40):
-            intake.offer(message())
-        store.gate.set()
-
-    metrics = run_intake(store, story, 25)
-    assert store.batches == [10, 10, 5]
-    assert metrics.registry.get_sample_value("fedge_fleet_events_overflowed_total") == 15
-
-
-def test_a_full_disk_drops_the_batch_unacknowledged_and_intake_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("fleet.mqtt.intake.STORE_RETRY_S", 0.0)
-    store = SlowStore(failures=1)
-    store.gate.set()
-
-    def story(intake: Intake, _metrics: FleetMetrics) -> None:
-        for _ in range(20):
-            intake.offer(message())
-
-    run_intake(store, story, 10)
-    assert store.batches == [10]
 
 
 def test_a_store_that_cannot_write_acknowledges_nothing(database: Database) -> None:

@@ -50,7 +50,20 @@ def test_pages_of_anomalies_hold_each_once_newest_first(fleet: Fleet, machine: M
     is_problem(fleet.call("GET", "/v1/anomalies?cursor=%21%21"), 400, "cursor")
     is_problem(fleet.call("GET", "/v1/anomalies?limit=0"), 422, "limit")
     boots = fleet.call("GET", f"/v1/devices/{machine.name}/boots").json()
-    assert boots == [{"boot_id": "boot-1", "first": 1, "last": 7, "missing": 0}]
+    assert boots == [
+        {
+            "boot_id": "boot-1",
+            "number": None,
+            "hardware": None,
+            "agent_version": None,
+            "first_received": NOW + 1,
+            "last_received": NOW + 1,
+            "first": 1,
+            "last": 7,
+            "missing": 0,
+            "given_up": 0,
+        }
+    ]
 
 
 def test_an_anomaly_is_shown_with_the_raw_window_that_made_it(fleet: Fleet, machine: Machine) -> None:

@@ -1,0 +1,212 @@
+"""Dead letters: messages of devices that could not be taken; looked at, replayed after an upgrade or a mend, dropped."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import undefer
+
+from fleet.api.dependencies import Services, get_services
+from fleet.api.paging import Cursor, Limit, Page, RowId, RowView, newest_first, read_page
+from fleet.errors import BadRequestError, NotFoundError
+from fleet.ingest.judging import RefusalReason
+from fleet.ingest.replay import drop, replay, select_letters, which
+from fleet.storage.dead_letter_tables import DeadLetter
+from fleet.storage.device_tables import Device
+from service.access import require
+from service.roles import Caller, Role
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["dead letters"])
+
+AT_ONCE: Final = 500
+"""Letters replayed or dropped by one call; some seconds of work."""
+
+OfDevice = Annotated[str | None, Query(max_length=64)]
+ForReason = Annotated[RefusalReason | None, Query(description="why it was not taken")]
+
+
+class DeadLetterView(RowView):
+    """A message on `topic` of `device` that could not be taken, for `reason`: `message` says it in words.
+
+    It came `times` times, first and last at these Unix seconds. `boot_id` and `sequence` are what it says of itself, null
+    where not even that can be read: then the device cannot be told that it may forget it. Of `size_bytes` beyond what any
+    message may have only the beginning is kept.
+    """
+
+    device: str
+    topic: str
+    boot_id: str | None
+    sequence: int | None
+    reason: str
+    message: str
+    size_bytes: int
+    times: int
+    first_received: float
+    last_received: float
+
+
+class DeadLetterWithPayload(DeadLetterView):
+    """A dead letter with what was sent, base64."""
+
+    payload: str
+
+
+class DeadLetterSummary(BaseModel):
+    """How many letters wait, by reason and by device, and how many older ones made room since each device enrolled."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "letters": 3,
+                "reasons": {"version": 2, "malformed": 1},
+                "devices": {"press-7": 3},
+                "dropped": 0,
+            }
+        }
+    )
+    letters: int
+    reasons: dict[str, int]
+    devices: dict[str, int]
+    dropped: int
+
+
+class Chosen(BaseModel):
+    """Letters of a device, for a reason, or both; none of the two only with `all`: every letter."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"device": "press-7", "reason": "version"}}
+    )
+    device: str | None = Field(default=None, max_length=64)
+    reason: RefusalReason | None = None
+    all: bool = False
+
+
+class ReplayView(BaseModel):
+    """Ids: the messages of `stored` are on disk now, and their letters gone; `refused` stay. `more` have to be asked for."""
+
+    stored: list[int]
+    refused: list[int]
+    more: bool
+
+
+class DropView(BaseModel):
+    """Ids of the letters that are gone. `more` have to be asked for."""
+
+    dropped: list[int]
+    more: bool
+
+
+@router.get("/dead-letters")
+def list_dead_letters(
+    *,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    device: OfDevice = None,
+    reason: ForReason = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[DeadLetterView]:
+    """Messages that could not be taken, the newest first, without what was sent: that is one call each."""
+    rows = newest_first(DeadLetter, cursor, limit).where(which(device, reason))
+    with services.database.read() as session:
+        return read_page(session, rows, DeadLetterView, limit)
+
+
+@router.get("/dead-letters/summary")
+def summarise_dead_letters(
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DeadLetterSummary:
+    """How many there are: something to watch, beside the metric `fedge_fleet_dead_letters`."""
+    with services.database.read() as session:
+        counted = [
+            dict(session.execute(select(column, func.count()).group_by(column)).tuples().all())
+            for column in (DeadLetter.reason, DeadLetter.device)
+        ]
+        dropped = session.scalar(select(func.sum(Device.dead_letters_dropped))) or 0
+    reasons, devices = counted
+    return DeadLetterSummary(
+        letters=sum(reasons.values()), reasons=reasons, devices=devices, dropped=int(dropped)
+    )
+
+
+@router.get("/dead-letters/{letter_id}")
+def show_dead_letter(
+    letter_id: RowId,
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DeadLetterWithPayload:
+    """One letter, with what was sent."""
+    with services.database.read() as session:
+        letter = session.get(DeadLetter, letter_id, options=[undefer(DeadLetter.payload)])
+        if letter is None:
+            raise NotFoundError(f"there is no dead letter {letter_id}; list them with GET /v1/dead-letters")
+        view = DeadLetterView.model_validate(letter)
+        payload = base64.b64encode(letter.payload).decode()
+    return DeadLetterWithPayload(**view.model_dump(), payload=payload)
+
+
+@router.post("/dead-letters/{letter_id}:replay")
+def replay_dead_letter(
+    letter_id: RowId,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> ReplayView:
+    """Judge one letter again: stored, and the letter gone; or refused, and it stays with the reason of now."""
+    return _replay(services, [letter_id], caller, more=False)
+
+
+@router.post("/dead-letters:replay")
+def replay_dead_letters(
+    chosen: Chosen,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> ReplayView:
+    """Judge letters again, the oldest first: after an upgrade of the fleet, say those of reason `version`."""
+    letters, more = _choose(services, chosen)
+    return _replay(services, letters, caller, more=more)
+
+
+@router.post("/dead-letters/{letter_id}:drop")
+def drop_dead_letter(
+    letter_id: RowId,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DropView:
+    """Drop one letter for good."""
+    drop(services.database, [letter_id], actor=caller.actor, now=services.now())
+    return DropView(dropped=[letter_id], more=False)
+
+
+@router.post("/dead-letters:drop")
+def drop_dead_letters(
+    chosen: Chosen,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DropView:
+    """Drop letters for good, the oldest first."""
+    letters, more = _choose(services, chosen)
+    drop(services.database, letters, actor=caller.actor, now=services.now())
+    return DropView(dropped=letters, more=more)
+
+
+def _choose(services: Services, chosen: Chosen) -> tuple[list[int], bool]:
+    if chosen.all != (chosen.device is None and chosen.reason is None):
+        raise BadRequestError(
+            'which letters? Give a "device", a "reason" or both; or "all": true, and neither of them'
+        )
+    found = select_letters(services.database, which(chosen.device, chosen.reason), AT_ONCE + 1)
+    return found[:AT_ONCE], len(found) > AT_ONCE
+
+
+def _replay(services: Services, letters: list[int], caller: Caller, *, more: bool) -> ReplayView:
+    done = replay(services.database, services.events, letters, actor=caller.actor, now=services.now())
+    if done.stored:
+        services.wake_rollouts()
+    return ReplayView(stored=list(done.stored), refused=list(done.refused), more=more)

@@ -1,0 +1,128 @@
+"""``dead-letters``: what devices sent and nobody could take; look at it, replay it after an upgrade, drop it."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+import typer
+
+from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.commands.printing import print_json, print_rows, show_time
+from service.errors import ClientError
+
+__all__ = ["dead_letters"]
+
+dead_letters = typer.Typer(
+    help="Messages that could not be taken: list, show, replay, drop.", no_args_is_help=True
+)
+
+LetterArgument = Annotated[int | None, typer.Argument(min=1, help="One letter; or choose by options")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Of this device")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="e.g. version, malformed, wrong_source")]
+AllOption = Annotated[bool, typer.Option("--all", help="Every letter")]
+
+
+@dead_letters.command("list")
+def dead_letters_list(
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = None,
+    reason: ReasonOption = None,
+    limit: LimitOption = 100,
+) -> None:
+    """Dead letters, newest first."""
+    with connect(url, ca, token_file) as client:
+        rows = list(client.pages("/v1/dead-letters", {"device": device, "reason": reason}, limit))
+        summary = client.get("/v1/dead-letters/summary")
+    print_rows(
+        rows,
+        f"{len(rows)} of {summary['letters']} dead letters; {summary['dropped']} older ones made room",
+        {
+            "id": lambda r: r["id"],
+            "device": lambda r: r["device"],
+            "kind": lambda r: r["topic"].rpartition("/")[2],
+            "boot": lambda r: r["boot_id"],
+            "sequence": lambda r: r["sequence"],
+            "times": lambda r: r["times"],
+            "first": lambda r: show_time(r["first_received"]),
+            "last": lambda r: show_time(r["last_received"]),
+            "bytes": lambda r: r["size_bytes"],
+            "reason": lambda r: r["reason"],
+            "why": lambda r: r["message"],
+        },
+        as_json=as_json,
+    )
+
+
+@dead_letters.command("show")
+def dead_letters_show(
+    letter: Annotated[int, typer.Argument(min=1)],
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """One letter as JSON, with what was sent as text where it is one (`text`)."""
+    with connect(url, ca, token_file) as client:
+        found = client.get(f"/v1/dead-letters/{letter}")
+    print_json(found | {"text": base64.b64decode(found["payload"]).decode("utf-8", "backslashreplace")})
+
+
+@dead_letters.command("replay")
+def dead_letters_replay(
+    letter: LetterArgument = None,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = None,
+    reason: ReasonOption = None,
+    all_of_them: AllOption = False,
+) -> None:
+    """Judge letters again, after an upgrade of the fleet or a mend; those that are refused again stay."""
+    with connect(url, ca, token_file) as client:
+        done = client.post(*_chosen("replay", letter, device, reason, all_of_them=all_of_them))
+    if as_json:
+        print_json(done)
+        return
+    print(f"{len(done['stored'])} stored, {len(done['refused'])} refused again{_more(done)}")
+
+
+@dead_letters.command("drop")
+def dead_letters_drop(
+    letter: LetterArgument = None,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = None,
+    reason: ReasonOption = None,
+    all_of_them: AllOption = False,
+) -> None:
+    """Drop letters for good."""
+    with connect(url, ca, token_file) as client:
+        done = client.post(*_chosen("drop", letter, device, reason, all_of_them=all_of_them))
+    if as_json:
+        print_json(done)
+        return
+    print(f"{len(done['dropped'])} dropped{_more(done)}")
+
+
+def _chosen(
+    verb: str, letter: int | None, device: str | None, reason: str | None, *, all_of_them: bool
+) -> tuple[str, dict[str, Any] | None]:
+    """The path and the body of a call for one letter, or for those that the options choose."""
+    by_options = device is not None or reason is not None
+    if [letter is not None, by_options, all_of_them].count(True) != 1:
+        raise ClientError(f"which letters shall it {verb}? Name one, or give --device and --reason, or --all")
+    if letter is not None:
+        return f"/v1/dead-letters/{letter}:{verb}", None
+    return f"/v1/dead-letters:{verb}", {"device": device, "reason": reason, "all": all_of_them}
+
+
+def _more(done: dict[str, Any]) -> str:
+    return "; there are more: say it again" if done["more"] else ""
