@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import socket
+import sys
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 __all__ = ["LoopWatch", "Supervisor", "arm_process_guard", "hang_limit_s", "supervisor_of"]
@@ -68,6 +71,10 @@ def supervisor_of(environment: MutableMapping[str, str], pid: int) -> Supervisor
 
 def arm_process_guard(limit_s: float) -> None:
     """End this process with status 1 in `limit_s` seconds, unless it is armed again: where each thread stands on stderr."""
+    if (
+        sys.stderr is None
+    ):  # closed by whoever started us: then nobody is told, and the timer works all the same
+        sys.stderr = Path(os.devnull).open("w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
     faulthandler.enable()  # also for the signal that systemd's watchdog sends
     faulthandler.dump_traceback_later(limit_s, exit=True)
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_agent.agent_ports import Hands
+from edge_agent.errors import RestartNeededError
 from edge_agent.gaps import listed
 from edge_agent.health import LARGE_SHARE, Interval, Readings, Vitals, health_of, memory_pss_bytes
 from edge_agent.outbox import Outbox
+from edge_agent.own_resources import OwnResources
 from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess
 from edge_agent.sample_buffer import SampleBuffer
@@ -63,6 +65,7 @@ class StatusReporter:
         self._status_due_s = self._counters_due_s = self._memory_due_s = float("-inf")
         self._health_due_s = float("-inf")
         self._pss_bytes = 0
+        self._resources: OwnResources | None = None
         self._failing: set[str] = set()
 
     def begin(self, vitals: Vitals) -> None:
@@ -79,7 +82,7 @@ class StatusReporter:
         self._process.clock.save_if_due()
         if clock_s >= self._memory_due_s:
             self._memory_due_s = clock_s + _MEMORY_EVERY_S
-            self._pss_bytes = memory_pss_bytes()
+            self._look_at_resources()
         health: list[Payload] = []
         if clock_s >= self._health_due_s:
             self._health_due_s = clock_s + self._executor.effective.health.every_s
@@ -90,6 +93,13 @@ class StatusReporter:
             self._status_due_s = clock_s + settings.status_every_s
             self._write(vitals, clock_s, wall_s)
         return health
+
+    def _look_at_resources(self) -> None:
+        """Raises RestartNeededError where something is nearly used up."""
+        self._pss_bytes = memory_pss_bytes()
+        self._resources = self._resources or OwnResources.from_kernel(self._pss_bytes)
+        if said := self._resources.exhausted(self._pss_bytes):
+            raise RestartNeededError(f"{said}: something leaks, a driver perhaps")
 
     def health_now(self) -> None:
         """The next call of `due` shall give a health message."""

@@ -153,5 +153,5 @@ def _one_line(message: str, more: int) -> str:
 def _takes_a_line(stream: TextIO) -> bool:
     try:
         return bool(select.select([], [stream], [], 0)[1])
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         return True  # no file that can be asked: then writing says what is wrong

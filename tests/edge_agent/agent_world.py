@@ -137,7 +137,7 @@ def running_agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
         cwd=ROOT,
         stderr=log,
         stdout=log,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{config.parent}"},
     )
     try:
         yield child
