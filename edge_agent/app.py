@@ -47,7 +47,7 @@ from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess, announce_start, started_ticks
 from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.release_keys import load_release_keys
-from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission
+from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission, RetryParked
 from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.executor import Executor
 from edge_agent.remote.fleet_settings import FLEET_SETTINGS, SettingsInForce
@@ -209,7 +209,7 @@ def _build(
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
-    executor = _executor(commands, in_force, pipeline, diagnosis, clock)
+    executor = _executor(commands, in_force, pipeline, diagnosis, outbox, clock)
     hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(
         identity,
@@ -250,6 +250,7 @@ def _executor(
     in_force: SettingsInForce,
     pipeline: Pipeline,
     diagnosis: Diagnosis,
+    outbox: Outbox,
     clock: TrustedClock,
 ) -> Executor:
     remote, monotonic = in_force.effective.remote, time.monotonic
@@ -266,6 +267,7 @@ def _executor(
             ),
             CommandAction.ACCEPT_AS_NORMAL: AcceptAsNormal(pipeline, wall=clock.wall_s, monotonic=monotonic),
             CommandAction.DIAGNOSE: Diagnose(diagnosis.make, monotonic=monotonic),
+            CommandAction.RETRY_PARKED: RetryParked(outbox.retry_parked, monotonic=monotonic),
         },
         allowed=remote.commands,
         settings=in_force,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ _MOST_HEALTH: Final = 60
 """Health messages that wait: half an hour by default. The newest one carries all sums."""
 _MOST_PARKED: Final = 64
 _PARKED_BYTES: Final = 1024 * 1024
+_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NOTES: Final = ("owner", "boot_number")
 
 
@@ -60,6 +61,7 @@ class KeptEvents:
         self._look_s = self._mend_s = float("-inf")
         self._is_damaged = False
         self._log_bytes = 0
+        self._evicted_for: Counter[str] = Counter()
         self.evicted = 0
         self.is_failing = False
         self.parked: list[Parked] = self._try(store.parked, [])
@@ -216,6 +218,7 @@ class KeptEvents:
     def close(self) -> None:
         """Save what is still in memory if the disk lets us, and close."""
         self._save(float("-inf"))
+        self._tell_evicted()
         self._store.close()
 
     def _save(self, clock_s: float) -> None:
@@ -260,20 +263,23 @@ class KeptEvents:
 
     def _evict(self, excess: int) -> int:
         count = self._try(lambda: self._store.evict(excess), 0)
-        self._count_evicted(count, "full")
+        if count:
+            self._count_evicted(count, "full")
         return count
 
     def _look(self, now: Moment) -> None:
         """Once a minute: what is too old, what the disk would not let go before, and how large the log is."""
+        self._tell_evicted()
         self.of_others = aside_files(self._path, SORT)
         self._log_bytes = self._store.log_bytes()
         if self._log_bytes > _LOG_BYTES:
             return
-        self._write(self._store.delete_confirmed)
+        self._try(self._store.delete_confirmed, None)
         self._try(self._store.count_again, None)
         self.parked = self._try(self._store.parked, self.parked)
         aged = self._try(lambda: self._store.evict_aged(now, self._settings.maximum_age_s), 0)
-        self._count_evicted(aged, "too old")
+        if aged:
+            self._count_evicted(aged, "too old")
 
     def _mend(self, now: Moment) -> None:
         """Begin a new file where the present one is damaged, was removed, or could not be made before."""
@@ -331,9 +337,7 @@ class KeptEvents:
         return True
 
     def _failed(self, error: sqlite3.Error) -> None:
-        self._is_damaged |= not isinstance(error, sqlite3.OperationalError) and isinstance(
-            error, sqlite3.DatabaseError
-        )
+        self._is_damaged |= getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
         if not self.is_failing:
             log.error(
                 "outbox_failing error=%s: events wait in memory (at most %d) until the disk accepts writes; free space or replace it",
@@ -343,9 +347,13 @@ class KeptEvents:
         self.is_failing = True
 
     def _count_evicted(self, count: int, reason: str) -> None:
-        if count:
-            self.evicted += count
+        self.evicted += count
+        self._evicted_for[reason] += count
+
+    def _tell_evicted(self) -> None:
+        for reason, count in self._evicted_for.items():
             log.warning("outbox_evicted events=%d reason=%s", count, reason)
+        self._evicted_for.clear()
 
 
 def _opened(path: Path, now: Moment) -> EventStore:

@@ -17,7 +17,7 @@ from edge_agent.remote.executor import Action, Outcome, refuse
 from protocol.messages.commands import Command
 from protocol.messages.kinds import CommandStatus, RefusalCode
 
-__all__ = ["AcceptAsNormal", "Diagnose", "Recommission"]
+__all__ = ["AcceptAsNormal", "Diagnose", "Recommission", "RetryParked"]
 
 _DONE: Final = CommandStatus.DONE
 
@@ -115,6 +115,28 @@ class Diagnose(Action):
             return unknown
         report, about = self._make_bundle()
         return Outcome(status=_DONE, reason=about, report=report)
+
+    def look(self) -> Outcome:
+        """See `Action.look`; it is over at once."""
+        return Outcome(status=_DONE)
+
+
+class RetryParked(Action):
+    """Offer events again that were parked because connections to the broker ended with them."""
+
+    is_repeatable = True
+
+    def __init__(self, retry: Callable[[], int], *, monotonic: Callable[[], float]) -> None:
+        """Args: `retry` puts them back and says how many there were."""
+        self._retry = retry
+        # Each costs a few connections if it is still as it was.
+        self.allowance = Allowance(burst=2, every_s=600.0, monotonic=monotonic)
+
+    def begin(self, command: Command) -> Outcome:
+        """See `Action.begin`."""
+        if unknown := _unknown(command):
+            return unknown
+        return Outcome(status=_DONE, reason=f"{self._retry()} parked events are offered again")
 
     def look(self) -> Outcome:
         """See `Action.look`; it is over at once."""

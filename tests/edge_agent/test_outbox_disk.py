@@ -1,0 +1,335 @@
+"""An outbox whose disk or file gives way under it: detection goes on, anomalies wait in memory and are saved later."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from outbox_world import ack, anomaly, event, health, moment, open_outbox, send, sequences
+
+from edge_agent.boot_number import next_boot_number
+from edge_agent.outbox import Outbox
+from edge_agent.outbox_owner import Owner, take_over
+from edge_agent.settings import OutboxSettings
+from protocol.messages.envelope import decode
+
+pytestmark = pytest.mark.edge
+FILE = "outbox.sqlite"
+
+
+def _on_disk(folder: Path) -> list[int]:
+    db = sqlite3.connect(folder / FILE)
+    try:
+        return [n for (n,) in db.execute("SELECT sequence FROM events ORDER BY sequence")]
+    finally:
+        db.close()
+
+
+def _refuse(outbox: Outbox) -> None:
+    """SQLite refuses every change of the file, as on a read-only disk; what is in memory only may change."""
+    changes = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+
+    def judge(
+        action: int, _table: str | None, _column: str | None, database: str | None, _in: str | None
+    ) -> int:
+        return sqlite3.SQLITE_DENY if action in changes and database == "main" else sqlite3.SQLITE_OK
+
+    outbox._kept._store._db.set_authorizer(judge)
+
+
+def _heal(outbox: Outbox) -> None:
+    outbox._kept._store._db.set_authorizer(None)
+
+
+def test_a_disk_that_refuses_keeps_events_in_memory_and_saves_them_later(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    _refuse(outbox)
+    for i in range(1, 301):
+        outbox.put([event(i, health() if i <= 100 else anomaly())], now=moment())
+    assert outbox.is_failing
+    assert len(outbox) == 256
+    assert outbox.evicted == 44
+    sent = sequences(outbox)
+    assert sent[0] == 101, "anomalies first"
+    assert outbox.acknowledge([ack((1, 1000))], 0.1) == len(sent)
+    assert len(outbox) == 256 - len(sent)
+    _heal(outbox)
+    outbox.put([event(400, anomaly())], now=moment())
+    assert not outbox.is_failing
+    outbox.close()
+    assert len(open_outbox(tmp_path)) == 257 - len(sent)
+
+
+def test_what_waits_in_memory_is_bounded_in_bytes(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    _refuse(outbox)
+    outbox.put([event(i, anomaly("A" * 120_000)) for i in range(1, 100)], now=moment())
+    assert 10 < len(outbox) < 20
+
+
+def test_what_the_fleet_has_is_not_sent_again_though_the_disk_does_not_let_it_go(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(i, anomaly()) for i in range(1, 4)], now=moment())
+    send(outbox)
+    _refuse(outbox)
+    assert outbox.acknowledge([ack((1, 2))], 0.1) == 2
+    assert [number for s in range(1, 100) for number in sequences(outbox, s * 10.0)].count(1) == 0
+    _heal(outbox)
+    outbox.put([event(9, anomaly())], now=moment(100.0))
+    assert _on_disk(tmp_path) == [3, 9]
+
+
+def test_a_damaged_database_is_set_aside_and_a_new_one_begun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE).write_bytes(b"this is not a database" * 100)
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, anomaly())], now=moment())
+    assert len(outbox) == 1
+    assert (tmp_path / f"{FILE}.damaged-{int(moment().wall_s)}").exists()
+    assert "outbox_damaged" in caplog.text
+
+
+def test_of_what_is_set_aside_the_last_two_are_kept(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / FILE).write_bytes(b"this is not a database" * 100)
+        Outbox.open(tmp_path / FILE, OutboxSettings(), now=moment(float(number))).close()
+        time.sleep(0.01)
+    aside = sorted(p.name for p in tmp_path.glob(f"{FILE}.damaged-*"))
+    assert aside == [f"{FILE}.damaged-{int(moment(float(n)).wall_s)}" for n in (3, 4)]
+
+
+def test_a_database_that_is_damaged_in_the_middle_of_a_run_is_begun_anew_with_what_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(i, anomaly("A" * 3000)) for i in range(1, 201)], now=moment())
+    outbox._kept._store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray((tmp_path / FILE).read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 40 * 4096] = b"\xa5" * (40 * 4096)
+    with (tmp_path / FILE).open("r+b") as file:
+        file.write(content)
+    for second in range(60):
+        outbox.put([event(1000 + second, anomaly())], now=moment(float(second)))
+        for entry in send(outbox, float(second)):
+            outbox.acknowledge([ack((entry.sequence, entry.sequence))], float(second))
+    assert "outbox_begun_anew reason=damaged" in caplog.text
+    assert not outbox.is_failing
+    assert list(tmp_path.glob(f"{FILE}.damaged-*"))
+    outbox.put([event(2000, anomaly())], now=moment(61.0))
+    assert 2000 in _on_disk(tmp_path)
+
+
+def test_a_file_that_is_deleted_under_the_agent_is_written_anew_with_all_that_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(i, anomaly()) for i in range(1, 4)], now=moment())
+    send(outbox)
+    for path in tmp_path.glob(f"{FILE}*"):
+        path.unlink()
+    outbox.put([event(4, anomaly())], now=moment(1.0))
+    assert _on_disk(tmp_path) == [1, 2, 3, 4]
+    assert "outbox_begun_anew reason=removed events=3" in caplog.text
+    assert sequences(outbox, 2.0) == [4], "what was sent is remembered"
+
+
+def test_a_disk_that_takes_no_database_leaves_an_outbox_in_memory_until_it_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "missing"
+    outbox = open_outbox(folder)
+    outbox.put([event(1, anomaly()), event(2, anomaly())], now=moment())
+    assert outbox.is_volatile
+    assert sequences(outbox) == [1, 2]
+    assert outbox.acknowledge([ack((1, 1))], 0.1) == 1
+    assert "is the directory writable and the disk not full?" in caplog.text
+    outbox.put([event(i, anomaly("A" * 120_000)) for i in range(10, 40)], now=moment(1.0))
+    assert len(outbox) < 20, "memory is not a disk"
+    folder.mkdir()
+    outbox.put([event(99, anomaly())], now=moment(20.0))
+    assert not outbox.is_volatile
+    assert _on_disk(folder)[-1] == 99
+    assert 2 in _on_disk(folder) or outbox.evicted
+
+
+def test_somebody_who_looks_into_the_file_and_never_stops_costs_bounded_space_and_is_said(
+    tmp_path: Path,
+) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, anomaly())], now=moment())
+    reader = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    log = tmp_path / f"{FILE}-wal"
+    for minute in range(1, 400):
+        at = moment(61.0 * minute)
+        outbox.put([event(10 * minute, anomaly("A" * 100_000)), event(10 * minute + 1, health())], now=at)
+        for entry in send(outbox, 61.0 * minute):
+            outbox.acknowledge([ack((entry.sequence, entry.sequence))], 61.0 * minute)
+    assert log.stat().st_size < 36_000_000
+    assert "another process keeps the outbox open, and its log has grown" in outbox.problems()[0]
+    reader.close()
+    outbox._kept._store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    outbox.put([event(9_998, anomaly())], now=moment(61.0 * 401))
+    outbox.put([event(9_999, anomaly())], now=moment(61.0 * 402))
+    assert not any("another process" in text for text in outbox.problems())
+    assert {9_998, 9_999} <= set(_on_disk(tmp_path))
+
+
+def test_another_process_that_writes_holds_the_loop_for_a_tenth_of_a_second_at_most(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, anomaly())], now=moment())
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    outbox.put([event(2, anomaly())], now=moment(1.0))
+    assert time.monotonic() - began < 2.0, "two seconds were SQLite's own patience"
+    assert outbox.is_failing
+    assert sequences(outbox, 1.0) == [2, 1]
+    other.execute("ROLLBACK")
+    other.close()
+    outbox.put([event(3, anomaly())], now=moment(2.0))
+    assert _on_disk(tmp_path) == [1, 2, 3]
+
+
+def test_an_anomaly_is_fully_synchronous_and_the_file_is_private(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, health())], now=moment())
+    statements: list[str] = []
+    database = outbox._kept._store._db
+    database.set_trace_callback(statements.append)
+    outbox.put([event(2, anomaly())], now=moment())
+    assert statements[0] == "PRAGMA synchronous = FULL"
+    assert any(s.startswith("INSERT") for s in statements)
+    database.set_trace_callback(None)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    assert _on_disk(tmp_path) == [1, 2]
+
+
+def test_a_file_of_an_older_version_is_opened_with_all_that_waits(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / FILE)
+    old.executescript(
+        "CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, sequence INTEGER NOT NULL,"
+        " kind TEXT NOT NULL, rank INTEGER NOT NULL, created_s REAL NOT NULL, payload BLOB NOT NULL, UNIQUE (boot_id, sequence))"
+    )
+    waiting = event(1, anomaly())
+    old.execute(
+        "INSERT INTO events (boot_id, sequence, kind, rank, created_s, payload) VALUES ('b0', 1, 'anomaly', 4, 5.0, ?)",
+        (waiting.payload,),
+    )
+    old.commit()
+    old.close()
+    outbox = open_outbox(tmp_path)
+    assert [(e.boot_id, e.made.is_set) for e in send(outbox)] == [("b0", False)]
+
+
+OWNER = Owner(tenant="demo", device="pump-07", fingerprint="aa")
+
+
+def _open_as(folder: Path, owner: Owner, boot_s: float = 0.0) -> Outbox:
+    return Outbox.open(folder / FILE, OutboxSettings(), now=moment(boot_s), owner=owner)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Owner(tenant="demo", device="pump-08", fingerprint="aa"),
+        Owner(tenant="demo", device="pump-07", fingerprint="bb"),
+        Owner(tenant="rival", device="pump-07", fingerprint="aa"),
+    ],
+)
+def test_a_new_identity_sets_the_old_outbox_aside_and_says_so(
+    tmp_path: Path, other: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = _open_as(tmp_path, OWNER)
+    before.put([event(i, anomaly(), source="pump-07") for i in range(1, 46)], now=moment())
+    before.close()
+    after = _open_as(tmp_path, other)
+    assert len(after) == 0
+    after.put([event(1, anomaly(), boot="b2", source=other.device)], now=moment())
+    assert sequences(after) == [1]
+    name = f"{FILE}.of-pump-07-{int(moment().wall_s)}"
+    assert (tmp_path / name).exists()
+    assert f"set aside in {name}" in after.problems()[0]
+    assert "outbox_set_aside events=45 of=pump-07" in caplog.text
+    after.close()
+    assert len(_open_as(tmp_path, other)) == 1, "the same identity keeps what waits"
+    assert len(list(tmp_path.glob(f"{FILE}.of-*"))) == 1
+
+
+def test_the_same_identity_keeps_its_outbox_and_an_empty_one_changes_hands(tmp_path: Path) -> None:
+    first = _open_as(tmp_path, Owner(tenant="demo", device="pump-07"))
+    first.put([event(1, anomaly())], now=moment())
+    first.close()
+    known = _open_as(tmp_path, OWNER)
+    assert len(known) == 1, "a key that was not known is no other key"
+    send(known)
+    known.acknowledge([ack((1, 1))], 0.1)
+    known.close()
+    _open_as(tmp_path, Owner(tenant="rival", device="x")).close()
+    assert list(tmp_path.glob(f"{FILE}.of-*")) == []
+
+
+def test_an_outbox_of_an_older_version_says_by_its_first_event_whose_it_is(tmp_path: Path) -> None:
+    nobody = open_outbox(tmp_path)
+    nobody.put([event(1, anomaly(), source="pump-07")], now=moment())
+    nobody.close()
+    assert len(_open_as(tmp_path, Owner(tenant="demo", device="pump-08"))) == 0
+    assert list(tmp_path.glob(f"{FILE}.of-pump-07-*"))
+
+
+def test_a_person_has_the_events_of_the_former_name_delivered_under_the_new_one(tmp_path: Path) -> None:
+    before = _open_as(tmp_path, OWNER)
+    before.put([event(i, anomaly(), source="pump-07") for i in range(1, 46)], now=moment())
+    before.close()
+    renamed = Owner(tenant="demo", device="pump-08", fingerprint="bb")
+    after = _open_as(tmp_path, renamed)
+    after.put([event(1, anomaly(), boot="b2", source="pump-08")], now=moment())
+    (aside,) = tmp_path.glob(f"{FILE}.of-*")
+    with pytest.raises(ValueError, match="holds events of tenant 'demo'"):
+        take_over(tmp_path / FILE, aside, Owner(tenant="rival", device="x"))
+    assert take_over(tmp_path / FILE, aside, renamed) == 45
+    assert not list(tmp_path.glob(f"{FILE}.of-*"))
+    after.put([event(2, anomaly(), boot="b2", source="pump-08")], now=moment(61.0))
+    heard = []
+    for tick in range(20):
+        for entry in send(after, float(tick)):
+            heard.append(decode(entry.payload).id)
+            after.acknowledge([ack((entry.sequence, entry.sequence), boot=entry.boot_id)], float(tick))
+    assert sorted(heard) == sorted(
+        [f"pump-08/b1/{i}" for i in range(1, 46)] + ["pump-08/b2/1", "pump-08/b2/2"]
+    )
+    assert after.problems() == ()
+
+
+def test_starts_are_counted_and_any_record_of_them_may_be_lost_or_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "boot.json"
+
+    def start(starts: int = 0) -> int:
+        outbox = open_outbox(tmp_path)
+        number = next_boot_number(file, outbox, starts)
+        outbox.close()
+        return number
+
+    assert [start(), start()] == [1, 2]
+    file.unlink()
+    assert start() == 3, "the outbox knows"
+    (tmp_path / FILE).unlink()
+    assert start() == 4, "boot.json knows"
+    file.write_bytes(b"{broken")
+    assert start() == 5
+    file.write_bytes(b'{"number": 9007199254740990}')
+    assert start() == 6, "no device was started so often"
+    file.unlink()
+    (tmp_path / FILE).unlink()
+    assert start(starts=6) == 7, "the counters know"
+
+
+def test_where_no_start_can_be_counted_none_is_told(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path / "missing")
+    assert next_boot_number(tmp_path / "missing" / "boot.json", outbox, 3) == 0
