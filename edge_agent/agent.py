@@ -268,7 +268,7 @@ class Agent:
 
     def _tell_drift(self, verdict: DriftVerdict | None) -> None:
         if verdict is not None:
-            shapes = self._pipeline.normal.drift_shapes()
+            shapes = self._pipeline.normal.drift.shapes()
             machine_s = self._last_machine_s or 0.0
             self._posts.append(drift_report(verdict, self._vitals.release or "", machine_s, shapes))
 

@@ -41,10 +41,24 @@ from protocol.manifest import FeatureSpec
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import StorageError
 
-__all__ = ["DetectionMemory", "Progress", "RecommissionRequest", "Remembered", "read_scale"]
+__all__ = [
+    "DetectionMemory",
+    "Progress",
+    "RecommissionRequest",
+    "Remembered",
+    "UnknownRegime",
+    "read_scale",
+]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+class UnknownRegime(Struct, frozen=True, kw_only=True):
+    """A `level` (F,) of rows as they are judged, and when the machine came to it first, Unix seconds."""
+
+    level: tuple[float, ...]
+    since_s: float
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
@@ -56,7 +70,10 @@ class Remembered(Struct, frozen=True, kw_only=True):
     person called windows normal (Unix seconds) while those rows are moved, else 0: an old word says nothing of what comes
     after it, whatever the wall's clock does. `detector_sha256` is of the file of the
     committed release's fitted detector, `realised` what came of its promise, `time_scales` what it remembers of the last
-    windows; empty where the release's network judges.
+    windows; empty where the release's network judges. `cycle_since_s` is since when (Unix seconds) rows may speak of a cycle of the
+    machine's clock, and `profile_lost` why not of those before; `periods_tried` how many whole periods had been seen when a
+    profile was looked for last. `unknown_regimes` are levels that people were told of and nobody has called normal;
+    `is_vouched`: of some rows that may be learnt a person has said that they are normal.
     """
 
     bundle_sha256: str = ""
@@ -70,6 +87,11 @@ class Remembered(Struct, frozen=True, kw_only=True):
     detector_sha256: str = ""
     realised: Realised = field(default_factory=Realised)
     time_scales: tuple[float, ...] = ()
+    cycle_since_s: float = 0.0
+    profile_lost: str = ""
+    periods_tried: int = 0
+    unknown_regimes: tuple[UnknownRegime, ...] = ()
+    is_vouched: bool = False
     fingerprint: str = ""
 
 
@@ -104,6 +126,7 @@ class _DriftFile(Struct, frozen=True, kw_only=True):
     reference: DriftReference
     state: bytes
     fingerprint: str = ""
+    context: str = ""
 
 
 def read_scale(path: Path, columns: FeatureSpec) -> Standardiser | None:
@@ -251,13 +274,15 @@ class DetectionMemory:
         self._save(self._paths.detector, content)
         return hashlib.sha256(content).hexdigest()
 
-    def load_drift(self, sensors: tuple[str, ...], settings: DriftSettings) -> DriftMonitor | None:
-        """The drift monitor as it was saved, or None: it starts with the next reference."""
+    def load_drift(
+        self, sensors: tuple[str, ...], settings: DriftSettings
+    ) -> tuple[DriftMonitor | None, str]:
+        """The drift monitor as it was saved, with the fingerprint of its context; None: it starts with the next reference."""
         found = self._load(self._paths.drift, _DriftFile)
         if found is None or len(found.reference.mean) != len(sensors):
-            return None
+            return None, ""
         if not self._fits(self._paths.drift, found.fingerprint):
-            return None
+            return None, ""
         try:
             monitor = DriftMonitor(found.reference, settings, sensors=sensors)
             monitor.restore(found.state)
@@ -265,12 +290,17 @@ class DetectionMemory:
             log.warning(
                 "drift_state_refused path=%s error=%s: starting a new reference", self._paths.drift, error
             )
-            return None
-        return monitor
+            return None, ""
+        return monitor, found.context
 
-    def save_drift(self, monitor: DriftMonitor) -> None:
-        """Keep reference and state."""
-        file = _DriftFile(reference=monitor.reference, state=monitor.state(), fingerprint=self._fingerprint)
+    def save_drift(self, monitor: DriftMonitor, context: str = "") -> None:
+        """Keep reference and state, and in which context (`fingerprint_of_context`) rows are seen by it."""
+        file = _DriftFile(
+            reference=monitor.reference,
+            state=monitor.state(),
+            fingerprint=self._fingerprint,
+            context=context,
+        )
         self._save(self._paths.drift, msgspec.json.encode(file))
 
     def _fits(self, path: Path, fingerprint: str) -> bool:

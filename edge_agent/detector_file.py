@@ -12,7 +12,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from edge_agent.context_file import ContextFile, pack_context, unpack_context
 from edge_agent.judges import MixtureJudge
+from models.detection.context import Context
 from models.detection.detector import Detector
 from models.detection.experts import Form
 from models.detection.int8_layer import Int8Layer
@@ -20,7 +22,7 @@ from models.detection.openings import LEVELS, AlarmRules, Curve
 from models.detection.promise import AlarmBudget, Promise
 from models.errors import InputError
 
-__all__ = ["decode_detector", "encode_detector"]
+__all__ = ["decode_detector", "encode_detector", "read_context"]
 
 
 class _DetectorFile(Struct, frozen=True, kw_only=True):
@@ -41,6 +43,7 @@ class _DetectorFile(Struct, frozen=True, kw_only=True):
     centre: bytes
     divisor: bytes
     matrix: bytes
+    context: ContextFile | None = None
 
 
 def encode_detector(
@@ -67,6 +70,7 @@ def encode_detector(
             centre=detector.centre.astype("<f4").tobytes(),
             divisor=detector.divisor.astype("<f4").tobytes(),
             matrix=detector.form.matrix.astype("<f8").tobytes(),
+            context=pack_context(judge.context),
         )
     )
 
@@ -123,4 +127,14 @@ def decode_detector(
         promise=file.promise,
         curve=curve,
     )
-    return MixtureJudge(detector if file.budget == budget else detector.with_budget(budget))
+    detector = detector if file.budget == budget else detector.with_budget(budget)
+    return MixtureJudge(detector, unpack_context(file.context, len(centre)))
+
+
+def read_context(content: bytes, fingerprint: str, features: int) -> Context | None:
+    """The context in force, for another process of this device; None where the file holds none of these columns."""
+    try:
+        file = msgspec.json.decode(content, type=_DetectorFile)
+        return unpack_context(file.context, features) if file.fingerprint == fingerprint else None
+    except (msgspec.DecodeError, UnicodeDecodeError, InputError):
+        return None

@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.detection_memory import DetectionMemory
 from edge_agent.judges import Judge, MixtureJudge, NetworkJudge
+from edge_agent.live_context import Healthy
 from edge_agent.settings import DetectionSettings
 from models.detection.detector import FEWEST_ROWS, fit_detector
 from models.detection.prior import FleetPrior
@@ -24,7 +26,16 @@ from models.sensors import SensorView
 from models.thresholds import PersonalThreshold, personal_threshold
 from protocol.manifest import Manifest, ThresholdSpec
 
-__all__ = ["FEWEST_ROWS", "MOST_ROWS", "Fit", "RunningRelease", "fit_judge", "fit_monitor", "network_judge"]
+__all__ = [
+    "FEWEST_ROWS",
+    "MOST_ROWS",
+    "Fit",
+    "RunningRelease",
+    "fit_judge",
+    "fit_monitor",
+    "kept_judge",
+    "network_judge",
+]
 
 log = logging.getLogger(__name__)
 
@@ -64,41 +75,49 @@ class Fit:
     scored: int = 0
 
 
-def fit_judge(
-    release: RunningRelease, rows: Float, unit: NDArray[np.floating], settings: DetectionSettings
-) -> Fit:
+def fit_judge(release: RunningRelease, healthy: Healthy, settings: DetectionSettings) -> Fit:
     """Fit whom the release asks for.
 
     Args:
         release: with a prior: the mixture; without one, or with too few rows: its network.
-        rows: healthy standardised rows (n, F), oldest first.
-        unit: what one is in the source's own units (F,).
+        healthy: rows that may be learnt.
         settings: limits; as many of the newest rows as make a reference are given back.
     """
     if release.prior is not None:
         try:
-            return _fit_mixture(release.prior, rows, unit, settings)
+            return _fit_mixture(release.prior, healthy, settings)
         except InputError as error:
             log.warning("mixture_not_fitted release=%s error=%s: its network judges", release.name, error)
-    return _fit_network(release, rows[-settings.reference_windows :], settings)
+    return _fit_network(release, healthy.kept.rows[-_reference(healthy, settings) :], settings)
 
 
-def _fit_mixture(
-    prior: FleetPrior, rows: Float, unit: NDArray[np.floating], settings: DetectionSettings
-) -> Fit:
-    detector = fit_detector(rows[-MOST_ROWS:], unit, prior, settings.budget, settings.alarm_rules)
+def _reference(healthy: Healthy, settings: DetectionSettings) -> int:
+    """How many of the newest rows (≤ n) make a reference: a period of the machine's, where one is known; all, where regimes are."""
+    when = healthy.kept.machine_s
+    if healthy.context is not None:
+        return len(when)
+    period_s = settings.period_s
+    of_a_period = np.count_nonzero(when > when.max() - period_s) if period_s is not None and len(when) else 0
+    return max(settings.reference_windows, int(of_a_period))
+
+
+def _fit_mixture(prior: FleetPrior, healthy: Healthy, settings: DetectionSettings) -> Fit:
+    rows, reference = healthy.seen, _reference(healthy, settings)
+    detector = fit_detector(rows, healthy.unit, prior, settings.budget, settings.alarm_rules)
     form, promise = detector.form, detector.promise
     log.info(
-        "detector_fitted windows=%d own_weight=%.2f threshold=%.4g provisional=%s",
+        "detector_fitted windows=%d own_weight=%.2f threshold=%.4g provisional=%s profile=%s regimes=%d",
         promise.fitted_on,
         form.own_weight,
         promise.threshold,
         promise.is_provisional,
+        healthy.context is not None and healthy.context.profile is not None,
+        len(healthy.context.regimes.centres) if healthy.context and healthy.context.regimes else 1,
     )
-    newest = form.held_out[-settings.reference_windows :]
+    newest = form.held_out[-reference:]
     return Fit(
-        judge=MixtureJudge(detector),
-        rows=rows[-settings.reference_windows :],
+        judge=MixtureJudge(detector, healthy.context),
+        rows=rows[-reference:],
         scores=newest / form.typical**2,
         is_calm=_calm(newest, promise.threshold * form.units[0]),
     )
@@ -122,6 +141,16 @@ def network_judge(
 ) -> NetworkJudge:
     """The release's own model with a threshold that is known."""
     return NetworkJudge(release.model, threshold, opens_after_windows=settings.opens_after_windows)
+
+
+def kept_judge(release: RunningRelease, memory: DetectionMemory, settings: DetectionSettings) -> Judge | None:
+    """The judge of a release that was committed here, as it was; None: fit one."""
+    known = memory.remembered
+    if known.bundle_sha256 != release.bundle_sha256 or known.threshold is None:
+        return None
+    if known.detector_sha256:
+        return memory.load_detector(release.bundle_sha256, settings)
+    return network_judge(release, known.threshold, settings)
 
 
 def _fit_threshold(spec: ThresholdSpec, scores: Scores, *, is_personal: bool) -> PersonalThreshold:

@@ -3,7 +3,7 @@
 ::
 
     row ─┬─ network: reconstruction ─► mean squared error ──────────────► statistic = score
-         └─ mixture: quadratic form ─► score ─► several time scales ────► statistic      (`models.detection`)
+         └─ mixture: its context taken out ─► quadratic form ─► score ─► several time scales ─► statistic   (`models.detection`)
 
 The statistic is compared with the threshold; the score is one window's alone, and what drift is looked for in. A judge
 remembers nothing of a window but its time scales, and decides nothing: alarms are `edge_agent.episodes`.
@@ -16,6 +16,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.live_context import LiveContext
+from models.detection.context import Context
 from models.detection.detector import Detector
 from models.detection.promise import AlarmBudget
 from models.int8_model import WindowModel
@@ -48,8 +50,23 @@ class Judge(Protocol):
     def builds_up_windows(self) -> int:
         """See above."""
 
+    @property
+    def context(self) -> Context | None:
+        """What rows are seen in; None: they are judged as they are."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Does its context say nothing any more?"""
+
+    @property
+    def beside(self) -> tuple[Float, float] | None:
+        """The row just judged (F,), and its score, from a level that people were told of and nobody has called normal; None: not there."""
+
+    def see(self, row: Float, machine_s: float) -> Float:
+        """The row (F,) that is judged, and watched for drift, of a standardised one at a time of the machine's clock."""
+
     def judge(self, row: Float) -> tuple[float, float]:
-        """(statistic, score) of the next window, ≥ 0; raises ModelError."""
+        """(statistic, score) of the next window, as it is seen, ≥ 0; raises ModelError."""
 
     def may_alarm(self, score: float) -> bool:
         """Would windows of such a score alarm, if they went on?"""
@@ -64,12 +81,20 @@ class Judge(Protocol):
 class NetworkJudge:
     """The release's own model."""
 
+    context: Final = None
+    is_lost: Final = False
+    beside: Final = None
+
     def __init__(self, model: WindowModel, threshold: PersonalThreshold, *, opens_after_windows: int) -> None:
         self.threshold = threshold
         self.opens_after_windows = opens_after_windows
         self.builds_up_windows = opens_after_windows + 1
         self._model = model
         self._output: Float | None = None
+
+    def see(self, row: Float, machine_s: float) -> Float:  # noqa: ARG002 - it has no context
+        """See `Judge.see`."""
+        return row
 
     def judge(self, row: Float) -> tuple[float, float]:
         """See `Judge.judge`."""
@@ -94,15 +119,20 @@ class NetworkJudge:
 class MixtureJudge:
     """A detector that was fitted on this device's rows.
 
-    `unheard` is a sentence for people where most values alone can open no alarm, else empty.
+    `unheard` is a sentence for people where most values alone can open no alarm, else empty. At `unknown_levels` (k, F) of the
+    machine an anomaly neither opens nor ends, unless it is one from there, too (`edge_agent.unknown_regimes`).
     Drift sees scores in multiples of the typical one: with every fit a score has another unit, and that is no drift.
     """
 
     opens_after_windows: Final = 1
     """The time scales ask for two of three windows already."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, context: Context | None = None) -> None:
         form, promise = detector.form, detector.promise
+        self._live = LiveContext(context)
+        self.context, self.see = context, self._live.see
+        self.unknown_levels: Float | None = None
+        self.beside: tuple[Float, float] | None = None
         self.detector, self.promise = detector, promise
         self.threshold = PersonalThreshold(
             value=promise.threshold, wanted=promise.threshold, fitted_on=promise.fitted_on
@@ -118,14 +148,36 @@ class MixtureJudge:
 
     def with_budget(self, budget: AlarmBudget) -> MixtureJudge:
         """The same judge under another budget of false alarms; it goes on with the windows it has seen."""
-        renewed = MixtureJudge(self.detector.with_budget(budget))
+        renewed = MixtureJudge(self.detector.with_budget(budget), self.context)
+        renewed._live, renewed.see = self._live, self.see
         renewed.scales.resume(self.scales.state)
         return renewed
 
     def judge(self, row: Float) -> tuple[float, float]:
         """See `Judge.judge`."""
         score = self._score(row)
-        return self.scales.update(score), score * self._per_typical
+        if self.unknown_levels is None:
+            return self.scales.update(score), score * self._per_typical
+        statistic = self.scales.update(self._look_beside(row, score))
+        if self.beside is not None:  # at the threshold an anomaly neither opens nor ends
+            statistic = max(statistic, self.threshold.value)
+        return statistic, score * self._per_typical
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Judge.is_lost`."""
+        return self._live.is_lost
+
+    def _look_beside(self, row: Float, score: float) -> float:
+        """The score of a row (F,), from a level that nobody has called normal yet where it is of one."""
+        assert self.unknown_levels is not None  # noqa: S101 - for the type checker: called with some
+        offsets = [row - level for level in self.unknown_levels]
+        scores = [self._score(offset) for offset in offsets]
+        least = min(scores)
+        # It comes with a window that would be an anomaly, and goes with one that is nearer to what is known.
+        is_there = least < score and (self.beside is not None or self.may_alarm(score * self._per_typical))
+        self.beside = (offsets[scores.index(least)], least * self._per_typical) if is_there else None
+        return least if is_there else score
 
     def may_alarm(self, score: float) -> bool:
         """See `Judge.may_alarm`."""

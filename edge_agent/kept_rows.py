@@ -19,18 +19,20 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.commissioning import GATHERED_BYTES, StandardisedRow
-from edge_agent.sample_buffer import SampleBuffer
+from edge_agent.sample_buffer import BufferedRows, SampleBuffer
 from edge_agent.settings import BufferSettings, StatePaths
+from models.detection.profile import Periods
 from protocol.manifest import FeatureSpec
 from runtime.errors import StorageError
 
-__all__ = ["KeptRows", "RowStores", "open_stores"]
+__all__ = ["Cycles", "KeptRows", "RowStores", "open_stores"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,14 @@ def open_stores(paths: StatePaths, columns: FeatureSpec, limits: BufferSettings)
         set_aside=SampleBuffer(paths.set_aside, columns, limits.set_aside_bytes),
         gathered=SampleBuffer(paths.commissioning, columns, 2 * GATHERED_BYTES),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycles:
+    """Sums of whole `periods`, one for each length asked for, and `rows` from all over them, oldest first."""
+
+    periods: tuple[Periods, ...]
+    rows: BufferedRows
 
 
 class KeptRows:
@@ -149,9 +159,47 @@ class KeptRows:
             return 0
         return int(is_meant.sum())
 
-    def newest(self, count: int) -> Float:
-        """The last rows (≤ count, F) that may be learnt."""
-        return self._stores.buffer.newest(count).rows
+    def newest(self, count: int) -> BufferedRows:
+        """The last rows (≤ count, F) that may be learnt, with their time."""
+        return self._stores.buffer.newest(count)
+
+    def cycles(self, lengths_s: Sequence[float], since_wall_s: float, *, most: int) -> Cycles:
+        """What the rows that may be learnt show of cycles of these lengths, on the clock that has run since then.
+
+        Args:
+            lengths_s: seconds of the machine's clock.
+            since_wall_s: Unix seconds; rows from before are of another clock, or of another course of the day.
+            most: rows (≤ most, F), evenly spread over all of these, are given back beside the sums.
+        """
+        latest = self._stores.buffer.newest(1)
+        if not len(latest):
+            return Cycles(periods=(), rows=latest)
+        newest_s = float(max(part.machine_s.max() for part in self._of_this_clock(since_wall_s, latest)))
+        periods = tuple(Periods(length, newest_s, latest.rows.shape[1]) for length in lengths_s)
+        every = 1 + len(self._stores.buffer) // most
+        parts = []
+        for part in self._of_this_clock(since_wall_s, latest):
+            for one in periods:
+                one.add(part.rows, part.machine_s)
+            parts.append(part.where(np.arange(len(part)) % every == 0))
+        return Cycles(
+            periods=periods,
+            rows=BufferedRows(
+                rows=np.concatenate([part.rows for part in parts[::-1]]),
+                machine_s=np.concatenate([part.machine_s for part in parts[::-1]]),
+                wall_s=np.concatenate([part.wall_s for part in parts[::-1]]),
+            ),
+        )
+
+    def _of_this_clock(self, since_wall_s: float, latest: BufferedRows) -> Iterator[BufferedRows]:
+        """Segments, the newest first; the latest row is of this clock in any case."""
+        is_any = False
+        for part in self._stores.buffer.parts():
+            if len(meant := part.where(part.wall_s >= since_wall_s)):
+                is_any = True
+                yield meant
+        if not is_any:
+            yield latest
 
     def restart(self, rows: list[StandardisedRow]) -> None:
         """Forget every row, because their scale is no more, and begin with these."""

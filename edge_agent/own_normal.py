@@ -10,10 +10,11 @@ reference until the drift is accepted or over, because one of older rows would o
     adopted ─► settle ─┬─ on trial, or known: the judge alone
                        └─ else: commit ─► judge, and reference unless a drift is under investigation
     accepted ─► rows may be learnt ─► the reference that was owed
-    at the horizon of what was promised ─┬─ twice as many rows as then ─► another judge of them; the reference stays
+    at the horizon of what was promised ─┬─ twice as many rows as then, or a week of a cycle ─► another judge of them
                                          └─ kept, and no drift ─► the promise goes on
 
-A judge that is fitted again follows what creeps; the drift reference does not, and so finds it: then nothing is fitted.
+A judge that is fitted again follows what creeps; the drift reference does not, and so finds it: then nothing is fitted. Both see
+rows in one context (`edge_agent.context_search`): it is found with a reference, and another one takes another reference.
 It is fitted again while rows double, and not for ever. Rows over the threshold are never among them, so that
 each fit would see a calmer machine than there is, and would promise a little more than it keeps.
 
@@ -30,25 +31,29 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edge_agent.commissioning import Commissioning, StandardisedRow
+from edge_agent.context_search import ContextSearch
 from edge_agent.detection_memory import DetectionMemory
+from edge_agent.drift_watch import DriftWatch
 from edge_agent.fitting import (
     FEWEST_ROWS,
     MOST_ROWS,
     Fit,
     RunningRelease,
     fit_judge,
-    fit_monitor,
-    network_judge,
+    kept_judge,
 )
 from edge_agent.judges import Judge, MixtureJudge
 from edge_agent.kept_promise import KeptPromise, Realised
 from edge_agent.kept_rows import KeptRows
+from edge_agent.live_context import as_seen
+from edge_agent.normal_problems import broken_promise, misfit, unknown_regime
 from edge_agent.settings import DetectionSettings
+from edge_agent.unknown_regimes import UnknownRegimes
+from models.detection.context import Context
 from models.detection.promise import AlarmBudget
-from models.drift.monitor import DriftPhase, DriftSettings, DriftVerdict
+from models.drift.monitor import DriftSettings, DriftVerdict
 from models.sensors import SensorView
 from models.thresholds import PersonalThreshold
-from protocol.messages.payloads import SensorShape
 
 __all__ = ["OwnNormal"]
 
@@ -70,6 +75,7 @@ class OwnNormal:
 
     Attributes:
         judge: the one in force; None while there is no model to judge with.
+        drift: what is watched for it.
         is_drifted: the machine is not where its reference was taken.
     """
 
@@ -85,12 +91,13 @@ class OwnNormal:
         self._sensors, self._settings, self._memory = sensors, settings, memory
         self._rows, self._scale, self._wall = rows, scale, wall
         self._rules = settings.alarm_rules
-        self._drift_settings = DriftSettings(run_length=settings.drift_run_length)
-        self._drift = memory.load_drift(sensors.watched, self._drift_settings)
-        self.is_drifted = self._drift is not None and self._drift.is_away
-        self._told = self._drift_state()
+        self.drift = DriftWatch(sensors, DriftSettings(run_length=settings.drift_run_length), memory)
+        self.is_drifted = self.drift.is_away
+        self._told = self.drift.state
         self.judge: Judge | None = None
         self._realised = Realised()
+        self._search = ContextSearch(memory, rows, settings.period_s, most_rows=MOST_ROWS, wall=wall)
+        self._unknown = UnknownRegimes(memory, len(sensors.watched))
         self._note_accepted()
 
     @property
@@ -112,46 +119,19 @@ class OwnNormal:
 
     def drift_score(self) -> float:
         """Largest statistic ÷ threshold over all detectors, and at least 1 until the machine is back; 0 without a reference."""
-        score = self._drift.verdict().score if self._drift is not None else 0.0
-        return max(score, 1.0) if self.is_drifted else score
-
-    @property
-    def drift_severity(self) -> float | None:
-        """How far from its reference the machine has come to rest, in standard deviations; None where it has not."""
-        return self._drift.verdict().severity if self._drift is not None else None
-
-    def drift_shapes(self) -> tuple[SensorShape, ...]:
-        """PSI and KS of the sensors whose distribution differs most; empty without a reference."""
-        return self._drift.shapes() if self._drift is not None else ()
+        return max(self.drift.score, 1.0) if self.is_drifted else self.drift.score
 
     def problems(self, release: RunningRelease | None) -> list[str]:
         """What a person should know of release and promise, a sentence each, or empty."""
-        return [self._misfit(release) if release is not None else "", self._promise_problem()]
-
-    def _misfit(self, release: RunningRelease) -> str:
-        """Were most of this machine's windows anomalies to the release when it was committed?"""
-        known, threshold = self._memory.remembered, self.threshold
-        if threshold is None or known.bundle_sha256 != release.bundle_sha256:
-            return ""
-        if 2 * threshold.fitted_on >= known.scored:
-            return ""
-        name = release.manifest.release
-        return f"{name} does not fit this machine: {threshold.fitted_on} of {known.scored} windows usable"
-
-    def _promise_problem(self) -> str:
-        """Should a person see to the promise?"""
-        promise = self.promise
-        if promise is None:
-            return ""
-        if not promise.is_kept:
-            return f"more alarms than promised; if they were false, fedge-agent recommission ({promise.text})"
-        if promise.horizon_left == 0 and self.is_investigating:
-            return (
-                "what was promised of false alarms held until the drift: mend the machine, or call it normal"
-            )
-        if isinstance(self.judge, MixtureJudge) and (unheard := self.judge.unheard):
-            return unheard
-        return ""
+        known, judge = self._memory.remembered, self.judge
+        is_unknown = self.is_in_unknown_regime or (self.drift.is_resting and self.is_investigating)
+        return [
+            misfit(release, known, self.threshold) if release is not None else "",
+            unknown_regime(known, self._rows.set_aside) if is_unknown else "",
+            broken_promise(self.promise, is_investigating=self.is_investigating)
+            or (judge.unheard if isinstance(judge, MixtureJudge) else ""),
+            known.profile_lost,
+        ]
 
     def settle(self, release: RunningRelease) -> DriftVerdict | None:
         """Find the judge for a release just adopted, and a reference where it is committed but has none yet.
@@ -159,15 +139,16 @@ class OwnNormal:
         Returns:
             As `commit`.
         """
-        kept = self._kept_judge(release)
-        if kept is not None and (release.is_trial or self._drift is not None):
+        kept = kept_judge(release, self._memory, self._settings)
+        # Detector and reference differ in their context where the power went between the one and the other.
+        if kept is not None and (release.is_trial or self.drift.is_pair(kept)):
             known = self._memory.remembered
             is_same = kept.threshold == known.threshold
             self._put_in_force(kept, replace(known.realised) if is_same else Realised())
             if not is_same and not release.is_trial:  # another budget than when it was kept
                 self._remember_judge(release.bundle_sha256, kept)
         elif release.is_trial:
-            self._put_in_force(self._fit(release).judge, Realised())
+            self._put_in_force(self._fit(release, finds_context=self.judge is None).judge, Realised())
         else:
             return self.commit(release)
         return None
@@ -179,23 +160,43 @@ class OwnNormal:
             The verdict of the renewed monitor if drift was reported before: it has ended.
         """
         is_owed = self.is_investigating
-        fit = self._learn(release, is_reference_owed=is_owed)
-        if is_owed:
+        # A reference that stays is of rows in the context that it was taken in.
+        fit = self._learn(release, is_reference_owed=is_owed, finds_context=not is_owed)
+        return self._refer_to_if_other(fit) if is_owed else self._refer_to(fit)
+
+    def _refer_to_if_other(self, fit: Fit) -> DriftVerdict | None:
+        """A new drift reference where windows are seen in another context than that of the old one's; as `commit`."""
+        return None if self.drift.is_pair(fit.judge) else self._refer_to(fit)
+
+    def _refer_to(self, fit: Fit) -> DriftVerdict | None:
+        """A new drift reference; as `commit`."""
+        monitor = self.drift.refer_to(fit)
+        if monitor is None:
             return None
-        monitor = fit_monitor(self._sensors, fit, self._drift_settings)
-        if monitor is None:  # the old reference, if any, stays
-            return None
-        self._drift = monitor
-        self._told = self._drift_state()
-        self._memory.save_drift(monitor)
+        self._told = self.drift.state
+        self._unknown.forget(self.judge)
         if not self.is_drifted:
             return None
         self._note_drift(is_drifted=False)
         return monitor.verdict()
 
+    def judge_at(self, machine_s: float, release: RunningRelease) -> Judge | None:
+        """Who judges a window at this time of the machine's clock: another, once a profile says nothing any more."""
+        if self._search.is_new_clock(machine_s):
+            self._lose_profile(release, "the machine's clock began anew")
+        elif self.judge is not None and self.judge.is_lost:
+            self._lose_profile(release, "the machine's cycle has gone")
+        return self.judge
+
+    @property
+    def is_in_unknown_regime(self) -> bool:
+        """Was the latest window of a level that people were told of, and that nobody has called normal?"""
+        return self.judge is not None and self.judge.beside is not None
+
     def note(self, alarm_windows: int) -> None:
         """A window was judged; so many windows the alarm has that it is in, 0 outside one."""
-        self._realised.note(alarm_windows, self._rules)
+        if not self.is_in_unknown_regime:  # of which nothing was promised: it is one finding
+            self._realised.note(alarm_windows, self._rules)
 
     def keep_promise(self, release: RunningRelease) -> bool:
         """Between alarms: at the horizon of a committed release's promise, learn anew or go on; returns whether another judge is in force."""
@@ -206,8 +207,12 @@ class OwnNormal:
             return False  # nearly always
         promise = self.promise
         fitted_on = promise.promise.fitted_on if promise is not None else FEWEST_ROWS // 2
-        if min(self._rows.learnable, MOST_ROWS) >= 2 * fitted_on:
-            self._learn(release, is_reference_owed=self._memory.remembered.is_reference_owed)
+        if min(self._rows.learnable, MOST_ROWS) >= 2 * fitted_on or (
+            self._may_find_profile and self._search.has_more_periods()
+        ):
+            owed = self._memory.remembered.is_reference_owed
+            fit = self._learn(release, is_reference_owed=owed, finds_context=self._may_find_profile)
+            self._refer_to_if_other(fit)
             return True
         if promise is not None and promise.is_kept:
             self._realised.elapsed = 0
@@ -231,7 +236,7 @@ class OwnNormal:
         if budget.shortest_event_windows == before.budget.shortest_event_windows:
             renewed: Judge = judge.with_budget(budget)
         else:
-            renewed = self._fit(release).judge
+            renewed = self._fit(release, finds_context=False).judge
         if isinstance(renewed, MixtureJudge) and renewed.unheard and not judge.unheard:
             self._settings = before
             return renewed.unheard
@@ -253,6 +258,7 @@ class OwnNormal:
             is_drift_accepted=known.is_drift_accepted or (self.is_drifted and known.drift_since_s <= until_s),
         )
         moved = self._rows.accept(until_s)
+        self._memory.remember(is_vouched=known.is_vouched or moved > 0)
         self._note_accepted()
         log.info("normal_accepted until_s=%.0f windows=%d", until_s, moved)
         if release is None or release.is_trial or self.is_investigating:
@@ -260,44 +266,54 @@ class OwnNormal:
         if known.is_reference_owed:
             return self.commit(release)
         if moved and release.prior is not None:  # a person's word is worth as much as twice the rows
-            self._learn(release, is_reference_owed=False)
+            self._unknown.forget(self.judge)
+            return self._refer_to_if_other(self._learn(release, is_reference_owed=False, finds_context=True))
         return None
 
     def begin_anew(self, rows: list[StandardisedRow], release: RunningRelease | None) -> None:
         """The scale is another: what was learnt in the one before means nothing; these rows, oldest first, are normal."""
         self._rows.restart(rows)
         # If drift was reported, the monitor that begins now says with its first window that it has ended.
-        was_drifted, self.is_drifted, self._drift = self.is_drifted, False, None
-        self._told = self._drift_state()
+        was_drifted, self.is_drifted = self.is_drifted, False
+        self.drift.forget()
+        self._told = self.drift.state
         self._memory.remember(drift_since_s=0.0, is_drift_accepted=False, detector_sha256="")
+        self._search.forget()
+        self._unknown.forget(self.judge)
         if release is not None and release.is_trial:
-            self._put_in_force(self._fit(release).judge, Realised())
+            self._put_in_force(self._fit(release, finds_context=True).judge, Realised())
         elif release is not None:
             self.commit(release)
-        self.is_drifted = was_drifted and self._drift is not None
+        self.is_drifted = was_drifted and self.drift.monitor is not None
 
-    def watch(self, columns: Float, score: float, release: RunningRelease) -> DriftVerdict | None:
+    def watch(
+        self, columns: Float, score: float, release: RunningRelease, *, is_alarm_open: bool
+    ) -> DriftVerdict | None:
         """Look for drift in one window's watched columns, scored by `release`; the verdict if it turned with it.
 
         A reference that a release owes since drift stood in its way is paid when that ends by itself: a sensor was mended.
         """
-        if self._drift is None:
+        monitor, judge = self.drift.monitor, self.judge
+        if monitor is None:
             return None
-        self._drift.update(columns, score)
-        if self._drift_state() == self._told and self._drift.is_away == self.is_drifted:
+        if judge is not None and judge.beside is not None and not monitor.is_away:
+            # It was told, and is no drift a second time.
+            columns, score = np.where(np.isfinite(columns), judge.beside[0], columns), judge.beside[1]
+        monitor.update(columns, score)
+        if monitor.is_away:
+            is_told = is_alarm_open and self.drift.is_resting and self.is_investigating
+            self._unknown.follow(columns, judge, is_told=is_told)
+        if self.drift.state == self._told and monitor.is_away == self.is_drifted:
             return None
-        self._told = self._drift_state()
-        if self._drift.is_away != self.is_drifted:
-            self._note_drift(is_drifted=self._drift.is_away)
-        verdict = self._drift.verdict()
+        self._told = self.drift.state
+        if not self.drift.is_resting:
+            self._unknown.leave()
+        if monitor.is_away != self.is_drifted:
+            self._note_drift(is_drifted=monitor.is_away)
+        verdict = monitor.verdict()
         if not self.is_drifted and self._memory.remembered.is_reference_owed:
             self.commit(release)
         return verdict
-
-    def save(self) -> None:
-        """Let the drift monitor's state survive a restart."""
-        if self._drift is not None:
-            self._memory.save_drift(self._drift)
 
     @property
     def remembered(self) -> dict[str, object]:
@@ -307,12 +323,28 @@ class OwnNormal:
         return {"realised": replace(self._realised), "time_scales": self.judge.scales.state}
 
     def recent_rows(self) -> Float:
-        """The newest rows (n, F) that may be learnt, as many as make a reference."""
-        return self._rows.newest(self._settings.reference_windows)
+        """The newest rows (n, F) that may be learnt, as many as make a reference, as the judge in force sees them."""
+        kept = self._rows.newest(self._settings.reference_windows)
+        return as_seen(kept, self._scale.units, self._context).seen
 
-    def _drift_state(self) -> tuple[DriftPhase, int]:
-        drift = self._drift
-        return (DriftPhase.HOME, 0) if drift is None else (drift.phase, drift.reports)
+    @property
+    def _context(self) -> Context | None:
+        return self.judge.context if self.judge is not None else None
+
+    @property
+    def _may_find_profile(self) -> bool:
+        """A context is kept as a scale is, but for a profile that it lacks; and while the machine is away, its reference's."""
+        return not self.is_drifted and (self._context is None or self._context.profile is None)
+
+    def _lose_profile(self, release: RunningRelease, why: str) -> None:
+        """Learn without it. Whether the machine is away or not, the reference is of rows that no window is seen like again."""
+        if not self._search.lose(self._context, why):
+            return
+        if release.is_trial:
+            self._put_in_force(self._fit(release, finds_context=True).judge, Realised())
+        else:
+            owed = self._memory.remembered.is_reference_owed
+            self._refer_to(self._learn(release, is_reference_owed=owed, finds_context=True))
 
     def _note_drift(self, *, is_drifted: bool) -> None:
         self.is_drifted = is_drifted
@@ -322,52 +354,46 @@ class OwnNormal:
         if not self._rows.is_accepting:
             self._memory.remember(accepting_until_s=0.0)
 
-    def _kept_judge(self, release: RunningRelease) -> Judge | None:
-        """The judge of a release that was committed here, as it was; None: fit one."""
-        known = self._memory.remembered
-        if known.bundle_sha256 != release.bundle_sha256 or known.threshold is None:
-            return None
-        if known.detector_sha256:
-            return self._memory.load_detector(release.bundle_sha256, self._settings)
-        return network_judge(release, known.threshold, self._settings)
+    def _fit(self, release: RunningRelease, *, finds_context: bool) -> Fit:
+        is_mixture, unit = release.prior is not None, self._scale.units
+        kept = self._rows.newest(
+            MOST_ROWS if is_mixture else max(self._settings.reference_windows, MOST_ROWS)
+        )
+        if is_mixture and finds_context:
+            return fit_judge(release, self._search.find(kept, unit), self._settings)
+        return fit_judge(release, as_seen(kept, unit, self._context if is_mixture else None), self._settings)
 
-    def _fit(self, release: RunningRelease) -> Fit:
-        rows = self.recent_rows() if release.prior is None else self._rows.newest(MOST_ROWS)
-        return fit_judge(release, rows, self._scale.units, self._settings)
-
-    def _learn(self, release: RunningRelease, *, is_reference_owed: bool) -> Fit:
+    def _learn(self, release: RunningRelease, *, is_reference_owed: bool, finds_context: bool) -> Fit:
         """Fit a committed release's judge on the newest rows, and remember it; what came of the promise before is told."""
         if (before := self.promise) is not None and before.realised.windows:
             log.info("promise_ended %s", before.text)
         if release.prior is not None:
             self._scale.take_fleet_scale(release.prior.scale)
-        fit = self._fit(release)
+        fit = self._fit(release, finds_context=finds_context)
         judge = fit.judge
         self._put_in_force(judge, Realised())
-        self._memory.remember(
-            bundle_sha256=release.bundle_sha256,
-            threshold=judge.threshold,
-            scored=fit.scored,
-            is_reference_owed=is_reference_owed,
-            detector_sha256=self._memory.save_detector(judge, release.bundle_sha256, self._settings)
-            if isinstance(judge, MixtureJudge)
-            else "",
-            realised=Realised(),
-            time_scales=(),
+        self._remember_judge(
+            release.bundle_sha256, judge, scored=fit.scored, is_reference_owed=is_reference_owed
         )
         return fit
 
-    def _remember_judge(self, bundle_sha256: str, judge: Judge) -> None:
-        """Another threshold of a committed release, in force from now on."""
+    def _remember_judge(self, bundle_sha256: str, judge: Judge, **also: object) -> None:
+        """Another judge of a committed release, or another threshold, in force from now on."""
+        sha256, state = "", tuple[float, ...]()
         if isinstance(judge, MixtureJudge):
             sha256 = self._memory.save_detector(judge, bundle_sha256, self._settings)
-            self._memory.remember(
-                threshold=judge.threshold,
-                detector_sha256=sha256,
-                realised=Realised(),
-                time_scales=judge.scales.state,
-            )
+            state = judge.scales.state
+        self._memory.remember(
+            bundle_sha256=bundle_sha256,
+            threshold=judge.threshold,
+            detector_sha256=sha256,
+            realised=Realised(),
+            time_scales=state,
+            **also,
+        )
 
     def _put_in_force(self, judge: Judge, realised: Realised) -> None:
         self.judge, self._realised = judge, realised
+        if isinstance(judge, MixtureJudge):
+            judge.unknown_levels = self._unknown.levels
         self._rows.depth = judge.builds_up_windows

@@ -7,7 +7,7 @@ watching goes on.
 ::
 
     window ─► features ─┬─ the first, and when asked: `Commissioning` finds the scale
-                        └─► standardise ─► gaps filled ─► `Judge` ─┬─ statistic ─► Episodes ─► Opened | Closed
+                        └─► standardise ─► gaps filled ─► `Judge` in its context ─┬─ statistic ─► Episodes ─► Opened | Closed
                                  │  (nothing missing)   ▲       └─ score ─► DriftMonitor ─► drifted | recovered
                                  └─► `KeptRows`         └─ now and then the latest window, disturbed ─► sight
 
@@ -113,7 +113,7 @@ class Pipeline:
         if self.commissioning.is_complete:  # in an earlier process, which did not come to take it up
             self._take_up_scale(self.commissioning.fitted_rows())
         self._episodes = Episodes(settings, memory.remembered.episodes, new_id)
-        self._gaps = Gaps(self._sensors, self._rows.newest)
+        self._gaps = Gaps(self._sensors, lambda count: self._rows.newest(count).rows)
         self._sight = LiveSight(self._sensors, settings.sight_probes_per_minute, self.normal.recent_rows)
         self._misfit = ""
 
@@ -276,7 +276,7 @@ class Pipeline:
 
     def save(self) -> None:
         """Let the drift monitor's state, and how far an anomaly is, survive a restart."""
-        self.normal.save()
+        self.normal.drift.save()
         self._remember()
 
     def flush(self) -> None:
@@ -303,10 +303,12 @@ class Pipeline:
     def _judge(
         self, window: SourceWindow, row: Float, missing: NDArray[np.bool_] | None
     ) -> Judged | Unjudged:
-        running, judge = self._running, self.normal.judge
+        running = self._running
+        judge = self.normal.judge_at(window.observed_at_s, running) if running is not None else None
         if running is None or judge is None:
             return Unjudged()
         started = self._clock()
+        row = judge.see(row, window.observed_at_s)
         try:
             statistic, score = judge.judge(row)
         except ModelError as error:
@@ -344,7 +346,7 @@ class Pipeline:
     ) -> DriftVerdict | None:
         sensors = self._sensors
         columns = sensors.watch(row) if missing is None else sensors.watch_all_but(row, missing)
-        return self.normal.watch(columns, score, running)
+        return self.normal.watch(columns, score, running, is_alarm_open=self._episodes.is_open)
 
     def _commission(self, features: Float, window: SourceWindow) -> Unjudged | None:
         """Gather the window; None where it can be judged all the same, in the scale so far or in the one it completed."""
@@ -375,6 +377,7 @@ class Pipeline:
             # Of the window that ends an alarm, too, nobody knows what it is.
             is_suspect=self._episodes.is_open
             or self.normal.is_investigating
+            or self.normal.is_in_unknown_regime
             or (judged is not None and judged.alarm is not None),
         )
 

@@ -118,7 +118,7 @@ class StatusReporter:
         readings = Readings(
             drift_score=pipeline.normal.drift_score(),
             drifted=pipeline.normal.is_drifted,
-            drift_severity=pipeline.normal.drift_severity,
+            drift_severity=pipeline.normal.drift.severity,
             outbox_events=len(self._outbox),
             outbox_parked=len(self._outbox.parked),
             buffered_windows=len(self._buffer),
@@ -187,7 +187,7 @@ class StatusReporter:
             inference_errors=vitals.counters.inference_errors,
             delegate=self._delegate(),
             promise=promise.text if promise is not None else "",
-            drift_shapes=self._pipeline.normal.drift_shapes(),
+            drift_shapes=self._pipeline.normal.drift.shapes(),
             settings=self._executor.settings,
             commands=self._executor.lines,
             problems=self._problems(vitals),

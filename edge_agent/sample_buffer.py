@@ -160,6 +160,15 @@ class SampleBuffer:
             self.flush()
         return read_rows(self._directory, self._columns, newest=count)
 
+    def parts(self) -> Iterator[BufferedRows]:
+        """All rows, a segment at a time, the newest segment first: a sixteenth of them in memory, whatever the bound."""
+        with contextlib.suppress(StorageError):
+            self.flush()
+        for path in reversed(list(_segments(self._directory))):
+            found = _read_segment(path, self._columns)
+            if found is not None and len(found):
+                yield _as_rows(found, self._features)
+
     def clear(self) -> None:
         """Forget every row; what a disk that cannot be written keeps, stays."""
         self._pending.clear()
@@ -250,11 +259,7 @@ def read_rows(directory: Path, columns: FeatureSpec, *, newest: int | None = Non
         if wanted is not None:
             wanted -= len(parts[-1])
     records = np.concatenate(parts[::-1]) if parts else np.empty(0, _record(columns.feature_count))
-    return BufferedRows(
-        rows=np.ascontiguousarray(records["row"], np.float32).reshape(-1, columns.feature_count),
-        machine_s=np.ascontiguousarray(records["machine_s"], np.float64),
-        wall_s=np.ascontiguousarray(records["wall_s"], np.float64),
-    )
+    return _as_rows(records, columns.feature_count)
 
 
 def fingerprint_of(directory: Path) -> str | None:
@@ -267,6 +272,14 @@ def fingerprint_of(directory: Path) -> str | None:
             if len(head) == _HEAD.size and head[:8] == _MAGIC:
                 return str(_HEAD.unpack(head)[2].hex())
     return None
+
+
+def _as_rows(records: NDArray[np.void], features: int) -> BufferedRows:
+    return BufferedRows(
+        rows=np.ascontiguousarray(records["row"], np.float32).reshape(-1, features),
+        machine_s=np.ascontiguousarray(records["machine_s"], np.float64),
+        wall_s=np.ascontiguousarray(records["wall_s"], np.float64),
+    )
 
 
 def _record(features: int) -> np.dtype[np.void]:

@@ -64,7 +64,11 @@ def _make_machine(world: World, learnt_days: int, random: np.random.Generator) -
     noise = _wander(n, SENSORS, 0.5, random)
     noise += _wander(n, 2, 0.9, random) @ random.normal(0, 0.7, (2, SENSORS))
     rows = noise.copy()
-    rows += _course(world, days, learnt_days, random) * (random.random(SENSORS) < 0.5) * random.uniform(0.5, 1.5, SENSORS)
+    rows += (
+        _course(world, days, learnt_days, random)
+        * (random.random(SENSORS) < 0.5)
+        * random.uniform(0.5, 1.5, SENSORS)
+    )
     if world.wild:
         rows += world.wild * _wild_hours(days, random)[:, None] * (random.random(SENSORS) < 0.5)
     if world.loads:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.sum_participant import SumParticipant
+    from edge_agent.live_context import Healthy
+    from edge_agent.sample_buffer import BufferedRows
     from models.bundles import ModelBundle
     from models.learning_runtimes import LearningModel
     from protocol.manifest import FeatureSpec
@@ -114,14 +116,16 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
 
     model = _model(bundle, settings)
     columns = bundle.manifest.features
-    rows = _rows(settings, invitation, columns)
-    _compare(bundle, model, rows[-COMPARED_WINDOWS:])
+    kept = _rows(settings, invitation, columns)
+    _compare(bundle, model, kept.rows[-COMPARED_WINDOWS:])
+    healthy = _as_judged(settings, columns, kept)
     learner = LocalLearner(
         model,
-        rows,
+        kept.rows,
         maximum_examples=settings.learner.maximum_examples,
         variates=VariateFile(settings.paths.control_variate, columns=columns.fingerprint),
-        unit=_unit(settings, columns),
+        unit=healthy.unit if healthy is not None else None,
+        seen=healthy.seen if healthy is not None else None,
     )
     sums = _sum_participant(settings, key, learner) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
@@ -217,11 +221,11 @@ def _sum_participant(
     )
 
 
-def _rows(settings: Settings, invitation: TrainingInvitation, columns: FeatureSpec) -> NDArray[np.float32]:
+def _rows(settings: Settings, invitation: TrainingInvitation, columns: FeatureSpec) -> BufferedRows:
     """The newest windows of the release's own columns: what was buffered of others, nothing is taught of."""
     from edge_agent.sample_buffer import fingerprint_of, read_rows
 
-    rows = read_rows(settings.paths.buffer, columns, newest=settings.learner.maximum_examples).rows
+    rows = read_rows(settings.paths.buffer, columns, newest=settings.learner.maximum_examples)
     if not len(rows) and fingerprint_of(settings.paths.buffer):
         raise NotReadyError(
             "the buffered windows have other columns than the release; install one made for them"
@@ -232,13 +236,22 @@ def _rows(settings: Settings, invitation: TrainingInvitation, columns: FeatureSp
     return rows
 
 
-def _unit(settings: Settings, columns: FeatureSpec) -> NDArray[np.float64] | None:
-    """What one standardised step is in the sensors' own units; None where no scale of these columns is known."""
+def _as_judged(settings: Settings, columns: FeatureSpec, kept: BufferedRows) -> Healthy | None:
+    """The rows as this device's detector sees them, in the sensors' own units; None where no scale of these columns is known."""
     from edge_agent.detection_memory import read_scale
+    from edge_agent.detector_file import read_context
+    from edge_agent.live_context import as_seen
     from models.sensors import SensorView
 
     scale = read_scale(settings.paths.standardiser, columns)
-    return None if scale is None else SensorView(columns).scale_of(scale)[1]
+    if scale is None:
+        return None
+    try:
+        content = settings.paths.detector.read_bytes()
+    except OSError:  # there is none, as where a network judges
+        content = b""
+    context = read_context(content, columns.fingerprint, columns.feature_count)
+    return as_seen(kept, SensorView(columns).scale_of(scale)[1], context)
 
 
 def _dismiss(stop: threading.Event, _number: int, _frame: FrameType | None) -> None:

@@ -72,7 +72,8 @@ class LocalLearner:
         maximum_examples: this device's own limit, beside the question's.
         variates: where the control variate lies; none is kept beyond this object by default.
         random_bytes: of example-level privacy.
-        unit: what one standardised step is in each sensor's own units (F,), from the scale in force; None: no part in a fleet's prior.
+        unit: what one step of `seen` is in each sensor's own units (F,); None: no part in a fleet's prior.
+        seen: the same rows as this device's detector sees them, out of their context (`models.detection.context`); default: as they are.
 
     Raises:
         NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
@@ -87,6 +88,7 @@ class LocalLearner:
         variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
         unit: NDArray[np.floating] | None = None,
+        seen: Float | None = None,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
@@ -95,7 +97,8 @@ class LocalLearner:
             )
         rows = rows[-maximum_examples:]
         held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
-        self._model, self._rows, self._unit = model, rows, unit
+        self._model, self._unit = model, unit
+        self._seen = rows if seen is None else seen[-maximum_examples:]
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._variates = variates or VariateInMemory()
         self._random_bytes = random_bytes
@@ -165,7 +168,7 @@ class LocalLearner:
             case FitQuestion():
                 return self._fit(question, arrays).parts, _DIVERGED
             case ScaleQuestion() | CovarianceQuestion() | CurveQuestion():
-                parts = answer_prior(question, arrays, self._rows, self._unit)
+                parts = answer_prior(question, arrays, self._seen, self._unit)
                 return parts, "this device's windows do not add up to a finite part of a prior"
             case AssessQuestion():
                 candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")

@@ -92,7 +92,9 @@ class Periods:
         """The course (K, B, F) of each fold of whole periods about its own mean, NaN where nothing was seen."""
         found = []
         for ages in self._grouped():
-            sums, counts = (np.sum([part[age] for age in ages], axis=0) for part in (self._sums, self._counts))
+            sums, counts = (
+                np.sum([part[age] for age in ages], axis=0) for part in (self._sums, self._counts)
+            )
             means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
             found.append(means - np.nanmean(means, axis=0))
         return np.array(found).reshape(-1, self.bins, self._features)
@@ -109,7 +111,7 @@ class Periods:
 class Profile:
     """A period's expected course: `table` (B, F) at the middles of its bins, in the rows' units.
 
-    `until_s` is the newest time it was learnt from: a clock that shows less than that has begun anew.
+    `until_s` is the newest time that it was learnt from: a clock that shows less has begun anew.
     """
 
     period_s: float
@@ -148,10 +150,6 @@ class Profile:
     def expected_rows(self, machine_s: Floats) -> Float:
         """The course (n, F) at each of the times (n,)."""
         return _interpolated(self.table, machine_s, self.period_s)
-
-    def is_of(self, machine_s: float) -> bool:
-        """Is this the clock that it was learnt by? It may be set back by a bin, which changes nothing."""
-        return machine_s >= self.until_s - self.period_s / len(self.table)
 
     @staticmethod
     def held_out(periods: Periods, machine_s: Floats) -> Float:
@@ -197,7 +195,7 @@ def _mean_course(courses: Floats) -> Floats:
     """The smoothed mean (B, F) of courses (K, B, F); what none of them has seen lies between its neighbours."""
     seen = np.isfinite(courses)
     mean = np.where(seen, courses, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    is_known = seen.any(axis=0).all(axis=1)
+    is_known = np.asarray(seen.any(axis=0)).all(axis=1)
     if not is_known.all():
         known = np.flatnonzero(is_known)
         places = np.arange(len(mean))

@@ -97,7 +97,10 @@ def fit_regimes(rows: NDArray[np.floating], *, fewest_visits: int = FEWEST_VISIT
         return None
     projection = _components(x)
     y = (x - x.mean(axis=0)) @ projection.T
-    fifths = np.array_split(np.arange(len(y)), FOLDS)
+    is_vouched = fewest_visits == 1
+    # Of what was visited once, a fifth in the order of time knows nothing; a person does.
+    numbers = np.arange(len(y))
+    fifths = [numbers[i::FOLDS] for i in range(FOLDS)] if is_vouched else np.array_split(numbers, FOLDS)
     best = _fit(y, 1)
     likelihood = _held_out(y, fifths, 1)
     count = 1
@@ -146,7 +149,8 @@ def _offender(y: Floats, mixture: _Mixture, fewest_visits: int) -> int | None:
     posterior = _responsibilities(y, mixture)
     nearest = posterior.argmax(axis=1)
     counts = np.bincount(nearest, minlength=len(mixture.places))
-    if counts.min() < max(_LEAST_SHARE * len(y), _FEWEST_WINDOWS):
+    least = 0.0 if fewest_visits == 1 else _LEAST_SHARE
+    if counts.min() < max(least * len(y), _FEWEST_WINDOWS):
         return int(counts.argmin())
     visits = _visits(nearest, len(counts))
     if visits.min() < fewest_visits:
@@ -169,13 +173,11 @@ def _visits(nearest: Places, k: int) -> Places:
 
 def _held_out(y: Floats, fifths: list[Places], k: int) -> Floats:
     """Mean log likelihood a window of each fifth by k regimes of the others (5,)."""
-    return np.array(
-        [_log_density(y[fifth], _fit(np.delete(y, fifth, axis=0), k)).mean() for fifth in fifths]
-    )
+    return np.array([_log_density(y[fifth], _fit(np.delete(y, fifth, axis=0), k)).mean() for fifth in fifths])
 
 
 def _fit(y: Floats, k: int) -> _Mixture:
-    """k regimes of rows (n, q), begun where windows are furthest from those before; nothing is random."""
+    """So many regimes of rows (n, q), begun where windows are furthest from those before; nothing is random."""
     scale = np.maximum(y.std(axis=0), _SMALLEST)
     far, places = y / scale, [np.median(y, axis=0)]
     for _ in range(k - 1):

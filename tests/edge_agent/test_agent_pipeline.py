@@ -39,6 +39,7 @@ class Device:
         self.directory, self.settings = directory, settings
         self.paths = StatePaths(directory)
         self.index = 0
+        self._wall_begins_s = 1_800_000_000.0
         self.stores = open_stores(self.paths, spec, BufferSettings())
         self.buffer = self.stores.buffer
         self.pipeline = Pipeline(
@@ -51,7 +52,7 @@ class Device:
         )
 
     def _wall(self) -> float:
-        return 1_800_000_000.0 + self.index
+        return self._wall_begins_s + self.index
 
     def accept(self) -> DriftVerdict | None:
         """A person calls everything that is set aside until now normal."""

@@ -49,7 +49,7 @@ def test_a_new_device_remembers_nothing_and_says_nothing(
         bundle_sha256="", threshold=None, episodes=RememberedEpisodes()
     )
     assert memory.load_remembered().is_drift_accepted is False
-    assert memory.load_drift(SENSORS, DriftSettings()) is None
+    assert memory.load_drift(SENSORS, DriftSettings())[0] is None
     assert caplog.records == []
 
 
@@ -84,13 +84,14 @@ def test_what_was_saved_is_there_after_a_restart(memory: DetectionMemory, tmp_pa
     )
     memory.save_standardiser(SCALE)
     memory.save_remembered(remembered)
-    memory.save_drift(monitor())
+    memory.save_drift(monitor(), "of a context")
     again = DetectionMemory(StatePaths(tmp_path), COLUMNS)
     assert again.load_standardiser() == SCALE
     assert again.load_remembered() == remembered
-    found = again.load_drift(SENSORS, DriftSettings())
+    found, context = again.load_drift(SENSORS, DriftSettings())
     assert found is not None
     assert found.state() == monitor().state()
+    assert context == "of a context"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_damaged_file_is_reported_in_one_line_and_treated_as_missing(
     paths.detection.write_bytes(content if content != b'{"mean": 1}' else b'{"episodes": 1}')
     assert memory.load_standardiser() is None
     assert memory.load_remembered() == Remembered()
-    assert memory.load_drift(SENSORS, DriftSettings()) is None
+    assert memory.load_drift(SENSORS, DriftSettings())[0] is None
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
     assert all("starting without it" in record.message for record in caplog.records)
 
@@ -142,10 +143,10 @@ def test_the_drift_of_other_sensors_or_settings_begins_anew(
     memory: DetectionMemory, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory.save_drift(monitor())
-    assert memory.load_drift(("a",), DriftSettings()) is None
-    assert memory.load_drift(("a", "b", "c"), DriftSettings()) is None
+    assert memory.load_drift(("a",), DriftSettings())[0] is None
+    assert memory.load_drift(("a", "b", "c"), DriftSettings())[0] is None
     assert caplog.records == []
-    assert memory.load_drift(SENSORS, DriftSettings(run_length=5000.0)) is None
+    assert memory.load_drift(SENSORS, DriftSettings(run_length=5000.0))[0] is None
     assert "starting a new reference" in caplog.text
 
 

@@ -439,4 +439,4 @@ def test_after_a_cut_no_scale_is_beside_rows_and_threshold_of_another(
     assert again.pipeline.normal.threshold == well.pipeline.normal.threshold
     np.testing.assert_array_equal(again.buffer.newest(999).rows, well.buffer.newest(999).rows)
     assert not again.pipeline.commissioning.is_gathering
-    assert again.pipeline.normal._drift is not None
+    assert again.pipeline.normal.drift.monitor is not None

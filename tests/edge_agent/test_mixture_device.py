@@ -23,6 +23,8 @@ from edge_agent.fitting import RunningRelease, fit_judge
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.judges import MixtureJudge
 from edge_agent.kept_promise import Realised
+from edge_agent.live_context import as_seen
+from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
 from models.detection.detector import fit_detector
 from models.detection.openings import AlarmRules, count_openings
@@ -348,7 +350,9 @@ def test_another_fit_is_no_drift_of_the_score(fleet: list[Machine], prior: Fleet
         prior=prior,
     )
     for learnt in (120, 960):
-        fit = fit_judge(release, rows[:learnt], fleet[6].unit, SETTINGS)
+        times = np.arange(learnt, dtype=np.float64)
+        kept = BufferedRows(rows=rows[:learnt], machine_s=times, wall_s=times)
+        fit = fit_judge(release, as_seen(kept, fleet[6].unit, None), SETTINGS)
         live = [fit.judge.judge(row)[1] for row in rows[learnt : learnt + 300]]
         assert 0.7 < float(np.median(live)) < 1.4
         assert 0.7 < float(np.median(fit.scores)) < 1.4

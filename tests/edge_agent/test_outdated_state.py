@@ -104,7 +104,7 @@ def test_files_that_could_not_be_moved_are_used_by_nobody(tmp_path: Path, source
     assert memory.load_standardiser() is None
     assert memory.load_progress() == Progress()
     assert memory.load_remembered() == Remembered()
-    assert memory.load_drift(source.names, DriftSettings()) is None
+    assert memory.load_drift(source.names, DriftSettings())[0] is None
     stores = open_stores(paths, source, BufferSettings())
     assert [len(store) for store in (stores.buffer, stores.set_aside, stores.gathered)] == [0, 0, 0]
     variate = VariateFile(paths.control_variate, columns=source.fingerprint)
