@@ -34,7 +34,11 @@ def anomaly_event(window: SourceWindow, judged: Judged, opened: Opened, release:
     raw = np.ascontiguousarray(window.samples, "<f4")
     fits = raw.nbytes <= _WINDOW_BYTES
     log.warning(
-        "anomaly_opened release=%s score=%.4g threshold=%.4g", release, judged.score, judged.threshold
+        "anomaly_opened episode=%s release=%s score=%.4g threshold=%.4g",
+        judged.episode,
+        release,
+        judged.score,
+        judged.threshold,
     )
     return AnomalyEvent(
         release=release,

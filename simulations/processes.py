@@ -43,6 +43,7 @@ class WorldProcess:
         restarts: how often it was started again.
         died_at: when it was found dead (the supervisor's clock); None while it lives.
         exit_codes: of its earlier lives, -N for signal N.
+        is_held: it was stopped on purpose and stays so until `Supervisor.resume`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class WorldProcess:
     restarts: int = 0
     died_at: float | None = None
     exit_codes: list[int] = field(default_factory=list)
+    is_held: bool = False
 
     @property
     def pid(self) -> int | None:
@@ -71,9 +73,16 @@ class WorldProcess:
 class Supervisor:
     """Owns the processes of one world. Call `tick` regularly; use as a context manager so that all are stopped."""
 
-    def __init__(self, log_directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        log_directory: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        maximum_restarts: int = MAXIMUM_RESTARTS,
+    ) -> None:
         self._logs = log_directory
         self._clock = clock
+        self._maximum_restarts = maximum_restarts
         self.processes: dict[str, WorldProcess] = {}
         log_directory.mkdir(parents=True, exist_ok=True)
 
@@ -125,17 +134,17 @@ class Supervisor:
         """Start again what has died; returns the names of processes found dead since the last call.
 
         Raises:
-            ProcessFailedError: one of them died more than `MAXIMUM_RESTARTS` times.
+            ProcessFailedError: one of them died more than `maximum_restarts` times.
         """
         now, found = self._clock(), []
         for process in self.processes.values():
-            if process.popen is None or process.popen.poll() is None:
+            if process.popen is None or process.popen.poll() is None or process.is_held:
                 continue
             if process.died_at is None:
                 process.died_at = now
                 process.exit_codes.append(process.popen.returncode)
                 found.append(process.name)
-                if process.restarts >= MAXIMUM_RESTARTS:
+                if process.restarts >= self._maximum_restarts:
                     raise ProcessFailedError(
                         f"{process.name} died {process.restarts + 1} times; its last words: {process.last_words()}"
                     )
@@ -173,6 +182,20 @@ class Supervisor:
             raise ProcessFailedError(f"{name} is not running and cannot be killed")
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def hold(self, name: str) -> None:
+        """Stop one process kindly and keep it stopped until `resume`."""
+        process = self.processes[name]
+        process.is_held = True
+        if process.popen is not None and process.popen.poll() is None:
+            process.popen.terminate()
+            process.popen.wait()
+
+    def resume(self, name: str) -> None:
+        """Start a held process again, at once."""
+        process = self.processes[name]
+        process.is_held = False
+        self._spawn(process)
 
     def stop_all(self) -> None:
         """Stop everything, newest first: first kindly, then not."""

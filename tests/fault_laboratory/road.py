@@ -6,12 +6,13 @@
                                │ rule(message) → what travels on; raise `Cut` to end the connection there
 
 On a road of MQTT a message is one control packet; on any other road it is what one read gave. The rule runs in the thread of
-its connection and direction, so it may also wait. A road can be closed (`is_open`), and its connections cut at any moment.
+its connection, so it may also wait. A road can be closed (`is_open`), and its connections cut at any moment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -148,40 +149,49 @@ class Road:
         except OSError:  # nobody there, or no TLS: the device sees what it would see
             _hang_up(device)
             return
-        for line in (device, broker):
-            line.settimeout(None)
         self._lines |= {device, broker}
-        down = threading.Thread(target=self._carry, args=(broker, device, connection, False), daemon=True)
-        down.start()
-        self._carry(device, broker, connection, True)
-        down.join()
-        self._lines -= {device, broker}
-        device.close()
-        broker.close()
-
-    def _carry(
-        self, source: socket.socket, target: socket.socket, connection: int, from_device: bool
-    ) -> None:
         try:
-            for number, content in enumerate(_packets(source) if self.is_mqtt else _chunks(source), 1):
-                packet = _kind(content) if self.is_mqtt else Packet.OTHER
-                message = Message(
-                    connection=connection,
-                    number=number,
-                    from_device=from_device,
-                    packet=packet,
-                    content=content,
-                )
-                for part in self.rule(message):
-                    self._count(len(part), from_device)
-                    target.sendall(part)
+            self._carry(device, broker, connection)
+        finally:
+            self._lines -= {device, broker}
+            for line in (device, broker):
+                _hang_up(line)
+                line.close()
+
+    def _carry(self, device: socket.socket, broker: socket.socket, connection: int) -> None:
+        """Both directions in one thread: a TLS connection has one owner."""
+        others = {device: broker, broker: device}
+        waiting = {device: bytearray(), broker: bytearray()}
+        numbers = {device: 0, broker: 0}
+        with contextlib.suppress(OSError, ValueError):  # one of them has hung up, or was cut
+            while True:
+                for source in _readable(device, broker):
+                    chunk = source.recv(_READ_BYTES)
+                    if not chunk:
+                        return
+                    waiting[source] += chunk
+                    for content in _messages(waiting[source], is_mqtt=self.is_mqtt):
+                        numbers[source] += 1
+                        message = Message(
+                            connection=connection,
+                            number=numbers[source],
+                            from_device=source is device,
+                            packet=_kind(content) if self.is_mqtt else Packet.OTHER,
+                            content=content,
+                        )
+                        if not self._pass_on(message, others[source]):
+                            return
+
+    def _pass_on(self, message: Message, target: socket.socket) -> bool:
+        """What the rule makes of a message; False where it ends the connection."""
+        try:
+            for part in self.rule(message):
+                self._count(len(part), message.from_device)
+                target.sendall(part)
         except Cut as cut:
-            with contextlib.suppress(OSError):
-                target.sendall(cut.first)
-        except (OSError, ValueError):
-            pass
-        _hang_up(source)
-        _hang_up(target)
+            target.sendall(cut.first)
+            return False
+        return True
 
     def _count(self, size: int, from_device: bool) -> None:
         if from_device:
@@ -197,19 +207,21 @@ def _kind(content: bytes) -> Packet:
         return Packet.OTHER
 
 
-def _chunks(line: socket.socket) -> Iterator[bytes]:
-    while chunk := line.recv(_READ_BYTES):
-        yield chunk
+def _readable(device: socket.socket, broker: socket.socket) -> list[socket.socket]:
+    """Which of the two has something to say; waits until one has."""
+    lines = [device, broker]
+    if pending := [line for line in lines if isinstance(line, ssl.SSLSocket) and line.pending()]:
+        return pending
+    return select.select(lines, [], [])[0]
 
 
-def _packets(line: socket.socket) -> Iterator[bytes]:
-    """Whole control packets; ends where the connection does."""
-    waiting = bytearray()
-    for chunk in _chunks(line):
-        waiting += chunk
-        while (size := _packet_bytes(waiting)) and len(waiting) >= size:
-            yield bytes(waiting[:size])
-            del waiting[:size]
+def _messages(waiting: bytearray, *, is_mqtt: bool) -> Iterator[bytes]:
+    """Take whole messages off the front of what has arrived."""
+    while size := _packet_bytes(waiting) if is_mqtt else len(waiting):
+        if len(waiting) < size:
+            return
+        yield bytes(waiting[:size])
+        del waiting[:size]
 
 
 def _packet_bytes(content: bytearray) -> int:
@@ -224,4 +236,5 @@ def _packet_bytes(content: bytearray) -> int:
 
 def _hang_up(line: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        line.shutdown(socket.SHUT_RDWR)
+        # The plain socket's own: the TLS one's would take the TLS object away from the thread that is using it.
+        socket.socket.shutdown(line, socket.SHUT_RDWR)
