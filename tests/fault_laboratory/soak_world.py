@@ -1,0 +1,228 @@
+"""The world of a soak: a real fleet service, Mosquitto and agents, with a bad road and a faulty machine below every device.
+
+::
+
+    agent ─── MQTT road ───► Mosquitto ◄─── fleet        each agent's disk and clock are in our hand (`MachineFaults`)
+      └────── HTTPS road ─────────────────► fleet        each machine's rows are, too (the control file of its replay)
+
+Everything is started as in `simulations.world`; what differs stands in each agent.toml: addresses, rows, and a quick health.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import tomllib
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+import tomli_w
+from agent_world import FAMILY, NAMES, RELEASE_KEY, faulty, healthy, make_bundle
+from fault_laboratory.machine_faults import MachineFaults
+from fault_laboratory.road import Road
+
+from aggregator.release_keys import create_key_files
+from edge_agent.health import memory_pss_bytes
+from protocol.names import release_id
+from runtime.durable_files import write_quickly
+from simulations.machines import SimulatedMachines
+from simulations.mosquitto import BrokerChoice, choose_broker
+from simulations.observer import ServiceClient
+from simulations.processes import Supervisor
+from simulations.scenario import load_scenario
+from simulations.world import AGENT_WAVE, World
+
+__all__ = ["HEALTH_EVERY_S", "SoakDevice", "SoakWorld"]
+
+HEALTH_EVERY_S: Final = 10.0
+WINDOWS_PER_S: Final = 10.0
+CALM_ROWS, FAULTY_ROWS = 2000, 400
+_OPENED: Final = re.compile(r"anomaly_opened episode=(\w+)")
+
+
+@dataclass
+class SoakDevice:
+    """One device, what is below it, and what is known of it without asking the fleet."""
+
+    name: str
+    directory: Path
+    faults: MachineFaults
+    mqtt: Road
+    https: Road
+    is_clock_wrong: bool = False
+    is_disk_bad: bool = False
+    kills: int = 0
+    largest_pss: int = 0
+
+    @property
+    def process(self) -> str:
+        """What the supervisor calls its agent."""
+        return f"agent-{self.name}"
+
+    def be_faulty(self, is_faulty: bool) -> None:
+        """Turn the machine that it watches."""
+        rows = [CALM_ROWS, CALM_ROWS + FAULTY_ROWS] if is_faulty else [0, CALM_ROWS]
+        write_quickly(self.directory / "machine.json", json.dumps({"rows": rows, "loop": True}).encode())
+
+    def opened(self, log: Path) -> list[str]:
+        """The episodes that the device opened, in order, as its own log says."""
+        return _OPENED.findall(log.read_text(errors="replace"))
+
+    def status(self) -> dict[str, Any]:
+        """status.json, or nothing where it cannot be read just now."""
+        try:
+            found: dict[str, Any] = json.loads((self.directory / "state" / "status.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+
+class SoakWorld:
+    """Starts and stops all of it; a context manager.
+
+    Args:
+        directory: absolute and empty.
+        count: how many devices.
+    """
+
+    def __init__(self, directory: Path, count: int) -> None:
+        scenario = load_scenario("quick")
+        scenario = msgspec.structs.replace(scenario, devices=count, health_every_s=HEALTH_EVERY_S)
+        machines = SimulatedMachines(scenario.machines, count, 1, scenario.seed)
+        self._stack = ExitStack()
+        self.supervisor = self._stack.enter_context(
+            Supervisor(directory / "logs", maximum_restarts=1_000_000)
+        )
+        self.world = World(
+            directory, scenario, machines, self.supervisor, mosquitto=choose_broker(BrokerChoice.MOSQUITTO)
+        )
+        self.devices: list[SoakDevice] = []
+        self.fleet = ServiceClient(
+            self.world.addresses.fleet, self.world.certificates.ca, self.world.token_file("admin")
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.close()
+        self._stack.close()
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        """Everything up, every device commissioned on version 1."""
+        world = self.world
+        progress("certificates, keys and tokens")
+        world.prepare()
+        for file in (world.release_key, world.release_key.with_suffix(".pub.pem")):
+            file.unlink()
+        create_key_files(world.release_key, RELEASE_KEY)
+        rows = np.concatenate([healthy(CALM_ROWS, 5), faulty(FAULTY_ROWS, 6)])
+        np.savez(world.directory / "rows.npz", rows=rows, feature_names=np.array(NAMES))
+        for name in world.devices:
+            self.devices.append(self._prepare(name))
+        world.issue_tokens()
+        progress("the broker and the fleet")
+        world.start_services(fleet_is_up=self.fleet.is_up)
+        self.publish(1)
+        for at in range(0, len(self.devices), AGENT_WAVE):
+            for device in self.devices[at : at + AGENT_WAVE]:
+                self._start(device)
+            self.supervisor.wait_until(
+                lambda wave=self.devices[at : at + AGENT_WAVE]: all(d.status() for d in wave),  # type: ignore[misc] # mypy infers no default's type
+                "the agents to come up",
+            )
+            progress(f"{min(at + AGENT_WAVE, len(self.devices))} of {len(self.devices)} devices are up")
+        self.roll_out(1)
+        self.supervisor.wait_until(
+            lambda: all(d.status().get("health", {}).get("state") == "watching" for d in self.devices),
+            "every device to watch with version 1",
+            patience_s=180.0,
+        )
+
+    def publish(self, version: int) -> None:
+        """Publish a good version; each has other bytes."""
+        self.fleet.post("/v1/releases", content=make_bundle(version, threshold=4.0 + version / 1000))
+
+    def roll_out(self, version: int) -> str:
+        """Give a version to every device, in two groups; returns the rollout's id."""
+        release = release_id(FAMILY, version)
+        groups = [
+            {"name": "half", "percentage": 50, "soak_s": 1},
+            {"name": "all", "percentage": 100, "soak_s": 0},
+        ]
+        body = {"name": release, "release": release, "target_query": f"family=={FAMILY}", "groups": groups}
+        body["success"] = {"threshold_pct": 100}
+        made = self.fleet.post("/v1/rollouts", body=body)
+        self.fleet.post(f"/v1/rollouts/{made['id']}:start")
+        return str(made["id"])
+
+    def sample_memory(self) -> int:
+        """The largest proportional set size of an agent just now, bytes; also kept with each device."""
+        for device in self.devices:
+            pid = self.supervisor.processes[device.process].pid
+            if pid is not None:
+                device.largest_pss = max(
+                    device.largest_pss, memory_pss_bytes(Path(f"/proc/{pid}/smaps_rollup"))
+                )
+        return max(device.largest_pss for device in self.devices)
+
+    def log_of(self, device: SoakDevice) -> Path:
+        """Where the agent's words are."""
+        return self.world.directory / "logs" / f"{device.process}.log"
+
+    def _prepare(self, name: str) -> SoakDevice:
+        world, directory = self.world, self.world.device_directory(name)
+        files = world.certificates
+        served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        served.load_cert_chain(files.server_certificate, files.server_key)
+        dialled = ssl.create_default_context(cafile=str(files.ca))
+        device = SoakDevice(
+            name=name,
+            directory=directory,
+            faults=MachineFaults(directory, root=directory / "state"),
+            mqtt=self._stack.enter_context(
+                Road(_port(world.addresses.broker), served=served, dialled=dialled)
+            ),
+            https=self._stack.enter_context(Road(_port(world.addresses.fleet), is_mqtt=False)),
+        )
+        config = directory / "agent.toml"
+        table = tomllib.loads(config.read_text())
+        table["family"] = FAMILY
+        table["mqtt"]["url"] = f"mqtts://127.0.0.1:{device.mqtt.listen}"
+        table["fleet"]["url"] = f"https://127.0.0.1:{device.https.listen}"
+        table["detection"] = {"commissioning_windows": 60, "reference_windows": 60}
+        table["debug"] = {"score_log": False}
+        table["source"] = {
+            "kind": "replay",
+            "path": str(world.directory / "rows.npz"),
+            "key": "rows",
+            "row_every_s": 1.0,
+            "speed": WINDOWS_PER_S,
+            "rows": [0, CALM_ROWS],
+            "control_file": str(directory / "machine.json"),
+        }
+        config.write_bytes(tomli_w.dumps(table).encode())
+        device.be_faulty(False)
+        return device
+
+    def _start(self, device: SoakDevice) -> None:
+        config = str(device.directory / "agent.toml")
+        self.supervisor.run(device.process, "edge_agent", "enrol", "--config", config)
+        environment = {
+            **device.faults.environment(),
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.supervisor.start(
+            device.process, "edge_agent", "run", "--config", config, environment=environment
+        )
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
