@@ -9,6 +9,8 @@ DEMO_READY := $(VENV)/.ready-sim
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready-peers
 ARGS ?=
+SECONDS ?= 600
+DEVICES ?= 12
 # A worker more than cores: tests that wait leave room. A file stays on one worker, so that its world is made once.
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Small arrays: more threads of a BLAS would only wait for each other, for three times the processor time.
@@ -18,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export OMP_NUM_THREADS := 1
 PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast test-loaded check lint format figures bench bench-peers docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
+.PHONY: help setup demo test test-fast soak test-loaded check lint format figures bench bench-peers docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -40,6 +42,10 @@ test: $(READY) ## all tests (ARGS="tests/fleet -k rollout" for some); installs t
 
 test-fast: $(READY) ## the tests of rules, protocols and decisions: what to run after every change
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not long" $(ARGS)
+
+soak: $(READY) ## random kills, cuts, clock steps and bad disks over a real fleet, then every invariant (SECONDS=600 DEVICES=12 ARGS="--seed 7 --json")
+	@bash tests/programs.sh
+	@$(BIN)/python tests/soak.py --seconds $(SECONDS) --devices $(DEVICES) $(ARGS)
 
 test-loaded: $(READY) ## all tests while every core is busy with something else (ARGS as for test)
 	@bash tests/programs.sh

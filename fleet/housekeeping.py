@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.ingest.clones import end_conflicts, is_over
 from fleet.metrics import FleetMetrics
-from fleet.storage.base import Database
+from fleet.storage.base import Database, why_not_stored
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
@@ -65,7 +65,7 @@ class Housekeeping:
             try:
                 await asyncio.to_thread(self.tidy)
             except SQLAlchemyError as error:
-                _log.error("housekeeping_failed", error=str(error).splitlines()[0])
+                _log.error("housekeeping_failed", error=why_not_stored(error))
             await asyncio.sleep(EVERY_S)
 
     def tidy(self) -> None:

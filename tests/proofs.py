@@ -60,6 +60,11 @@ STEPS: Final = (
     Step(
         "link-soak", "four agents against Mosquitto over TLS lose no connection", ("benchmarks/link_soak.py",)
     ),
+    Step(
+        "soak",
+        "ten minutes of kills, cuts, clock steps and bad disks on twelve devices lose and double nothing",
+        ("tests/soak.py", "--seconds", "600", "--devices", "12"),
+    ),
     Step("loaded", "the suite is green while both cores are busy", ("tests/under_load.py",)),
     *(
         Step(

@@ -27,6 +27,7 @@ from fleet.metrics import FleetMetrics
 from fleet.mqtt.fair_queue import FairQueue
 from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import MqttSettings
+from fleet.storage.base import why_not_stored
 from protocol.messages.kinds import Kind
 
 __all__ = ["BatchStore", "Intake"]
@@ -140,13 +141,13 @@ class Intake:
         try:
             return await asyncio.to_thread(self._store.store, batch)
         except SQLAlchemyError as error:
-            _log.error("batch_not_stored", events=len(batch), error=_first_line(error))
+            _log.error("batch_not_stored", events=len(batch), error=why_not_stored(error))
         await self._until_writable()
         try:
             return await asyncio.to_thread(self._store.store, batch)
         except SQLAlchemyError as error:
             # not acknowledged, so its devices send it again; those behind it shall not wait
-            _log.error("batch_given_back", events=len(batch), error=_first_line(error))
+            _log.error("batch_given_back", events=len(batch), error=why_not_stored(error))
             return None
 
     async def _until_writable(self) -> None:
@@ -172,14 +173,10 @@ class Intake:
             await asyncio.to_thread(self._store.note_limited, limited, now)
         except SQLAlchemyError as error:
             self._limited.update(limited)
-            _log.error("limited_devices_not_noted", error=_first_line(error))
+            _log.error("limited_devices_not_noted", error=why_not_stored(error))
 
 
 def _device_of(topic: str) -> str:
     """The level of a topic that names its device; judged later."""
     levels = topic.split("/", 4)
     return levels[3] if len(levels) > 3 else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0]

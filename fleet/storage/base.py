@@ -25,14 +25,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DataError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
 from fleet.errors import UnacceptableError
 from runtime.errors import SettingsError
 
-__all__ = ["Base", "Database", "open_database"]
+__all__ = ["Base", "Database", "open_database", "why_not_stored"]
 
 BUSY_TIMEOUT_S: Final = 30
 """How long a writer waits for another process's transaction; ours take milliseconds."""
@@ -140,6 +140,12 @@ def open_database(url: str) -> Database:
         case other:
             raise SettingsError(f"database_url names {other!r}; valid are sqlite and postgresql")
     return Database(engine)
+
+
+def why_not_stored(error: SQLAlchemyError) -> str:
+    """The database's own words in one line, for a log: what SQLAlchemy says before them is about its own use."""
+    orig = error.orig if isinstance(error, DBAPIError) else None
+    return str(orig or error).splitlines()[0]
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

@@ -32,7 +32,7 @@ __all__ = ["main"]
 
 CHAOS_SHARE: Final = 0.8
 LOOK_EVERY_S: Final = 0.1
-SETTLE_S: Final = 180.0
+SETTLE_S: Final = 75.0
 """Seconds of a quiet machine after which what is not at the fleet counts as lost."""
 
 

@@ -43,6 +43,8 @@ __all__ = ["HEALTH_EVERY_S", "SoakDevice", "SoakWorld"]
 HEALTH_EVERY_S: Final = 10.0
 WINDOWS_PER_S: Final = 10.0
 CALM_ROWS, FAULTY_ROWS = 2000, 400
+THRESHOLD: Final = 20.0
+"""No calm row scores 10, each faulty one 50: what opens is what we did to the machine."""
 _OPENED: Final = re.compile(r"anomaly_opened episode=(\w+)")
 
 
@@ -147,7 +149,7 @@ class SoakWorld:
 
     def publish(self, version: int) -> None:
         """Publish a good version; each has other bytes."""
-        self.fleet.post("/v1/releases", content=make_bundle(version, threshold=4.0 + version / 1000))
+        self.fleet.post("/v1/releases", content=make_bundle(version, threshold=THRESHOLD + version / 1000))
 
     def roll_out(self, version: int) -> str:
         """Give a version to every device, in two groups; returns the rollout's id."""
@@ -196,7 +198,11 @@ class SoakWorld:
         table["family"] = FAMILY
         table["mqtt"]["url"] = f"mqtts://127.0.0.1:{device.mqtt.listen}"
         table["fleet"]["url"] = f"https://127.0.0.1:{device.https.listen}"
-        table["detection"] = {"commissioning_windows": 60, "reference_windows": 60}
+        table["detection"] = {
+            "commissioning_windows": 60,
+            "reference_windows": 60,
+            "personal_threshold": False,
+        }
         table["debug"] = {"score_log": False}
         table["source"] = {
             "kind": "replay",

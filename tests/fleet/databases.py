@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,16 @@ from fleet.migrations.upgrade import open_storage
 
 INSTALL = "PostgreSQL is not installed: sudo apt-get install postgresql"
 SERVER_USER = "postgres"  # of Debian's package: the server refuses to run as root
+QUICK = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "max_connections": "100",
+    "shared_buffers": "32MB",
+}
+LASTING = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+"""For a server that is killed: what it committed is there afterwards, as in production."""
 
 
 class Databases(Protocol):
@@ -82,77 +92,95 @@ def _address(folder: Path) -> str:
     return f"host={folder} user=fedge dbname=postgres"
 
 
-@contextmanager
-def postgresql_server() -> Iterator[Path]:
-    """A PostgreSQL server of our own; gives the folder of its socket. Ended by its process id, also when this dies."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
-    found = str(programs[-1]) if programs else shutil.which("initdb")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(INSTALL)
-        pytest.skip(INSTALL)
-    # directly below /tmp: the path of a Unix socket has at most 107 characters
-    folder = Path(tempfile.mkdtemp(prefix="fedge-postgresql-", dir="/tmp"))
-    as_server: list[str] = ["setpriv", "--pdeathsig", "INT"]
-    if os.geteuid() == 0:
-        shutil.chown(folder, SERVER_USER)
-        as_server += ["--reuid", SERVER_USER, "--regid", SERVER_USER, "--clear-groups"]
-    data, log = folder / "data", folder / "log"
-    made = subprocess.run(
-        [
-            *as_server,
-            found,
-            "-D",
-            data,
-            "-U",
-            "fedge",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-    )
-    assert made.returncode == 0, made.stderr
-    options = {
-        "unix_socket_directories": folder,
-        "listen_addresses": "",
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
-        "autovacuum": "off",
-        "max_connections": "100",
-        "shared_buffers": "32MB",
-    }
-    settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [*as_server, str(Path(found).with_name("postgres")), "-D", data, *settings],
-            stdout=output,
-            stderr=output,
-            cwd=folder,
+class PostgresqlServer:
+    """A PostgreSQL server of our own on a Unix socket in `folder`; its processes end with this one.
+
+    Args:
+        options: settings over the quick ones, which survive no power cut and no kill.
+    """
+
+    def __init__(self, options: Mapping[str, str] | None = None) -> None:
+        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+        found = str(programs[-1]) if programs else shutil.which("initdb")
+        if found is None:
+            if os.environ.get("CI"):
+                pytest.fail(INSTALL)
+            pytest.skip(INSTALL)
+        # directly below /tmp: the path of a Unix socket has at most 107 characters
+        self.folder = Path(tempfile.mkdtemp(prefix="fedge-postgresql-", dir="/tmp"))
+        self._program, self._process = Path(found).with_name("postgres"), None
+        self._as_server = ["setpriv", "--pdeathsig", "INT"]
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, SERVER_USER)
+            self._as_server += ["--reuid", SERVER_USER, "--regid", SERVER_USER, "--clear-groups"]
+        options_of_ours = {
+            "unix_socket_directories": str(self.folder),
+            "listen_addresses": "",
+            **QUICK,
+            **(options or {}),
+        }
+        self._settings = [
+            part for name, value in options_of_ours.items() for part in ("-c", f"{name}={value}")
+        ]
+        wanted = ("-U", "fedge", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        made = subprocess.run(
+            [*self._as_server, found, "-D", self.folder / "data", *wanted],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+        )
+        assert made.returncode == 0, made.stderr
+
+    def start(self) -> None:
+        """Start it, and return once it answers."""
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            self._process = server = subprocess.Popen(
+                [*self._as_server, str(self._program), "-D", self.folder / "data", *self._settings],
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+            )
+        wait_until(
+            self.answers,
+            "PostgreSQL to start",
+            unless=lambda: log.read_text() if server.poll() is not None else None,
         )
 
-    def is_ready() -> bool:
+    def answers(self) -> bool:
+        """Whether it takes a connection."""
         try:
-            psycopg.connect(_address(folder)).close()
+            psycopg.connect(_address(self.folder)).close()
         except psycopg.OperationalError:
             return False
         return True
 
+    def run(self, *statements: str) -> None:
+        """As its owner, in one session, each outside any transaction."""
+        with psycopg.connect(_address(self.folder), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT is its "fast" shutdown, in which sessions are ended; SIGQUIT gives up everything at once, as a crash."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait()
+
+    def remove(self) -> None:
+        """Stop it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder)
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Path]:
+    """A server that runs; gives the folder of its socket."""
+    server = PostgresqlServer()
     try:
-        wait_until(
-            is_ready,
-            "PostgreSQL to start",
-            unless=lambda: log.read_text() if server.poll() is not None else None,
-        )
-        yield folder
+        server.start()
+        yield server.folder
     finally:
-        server.send_signal(signal.SIGINT)  # its "fast" shutdown: sessions are ended
-        server.wait()
-        shutil.rmtree(folder)
+        server.remove()
