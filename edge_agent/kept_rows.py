@@ -59,7 +59,7 @@ class RowStores:
 
 
 def open_stores(paths: StatePaths, columns: FeatureSpec, limits: BufferSettings) -> RowStores:
-    """Open or create all three; raises StorageError where a directory cannot be used."""
+    """Open or create all three; one whose disk refuses keeps no rows."""
     return RowStores(
         buffer=SampleBuffer(paths.buffer, columns, limits.maximum_bytes),
         set_aside=SampleBuffer(paths.set_aside, columns, limits.set_aside_bytes),

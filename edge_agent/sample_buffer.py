@@ -76,10 +76,11 @@ class SampleBuffer:
             columns: what the F values of a row are.
             maximum_bytes: bound of all segments together.
 
-        Raises:
-            StorageError: the directory cannot be used.
+        A folder that cannot be made keeps no rows, and nobody from watching: `flush` tells.
         """
-        self._directory = private_directory(directory)
+        self._directory = directory
+        with contextlib.suppress(StorageError):
+            private_directory(directory)
         self._columns = columns
         self._features = features = columns.feature_count
         self._record_bytes = _record(features).itemsize

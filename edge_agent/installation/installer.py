@@ -352,7 +352,10 @@ class Installer:
     def _adopt(self) -> Journal:
         tools = self._tools
         journal = first_journal(tools.store, tools.keys, tools.requirements)
-        self._file.save(journal)
+        try:
+            self._file.save(journal)
+        except StorageError as error:  # found again at the next start; detection does not wait for a disk
+            log.error("install_journal_unwritten error=%s", error)  # noqa: TRY400 - expected, no traceback
         return journal
 
 

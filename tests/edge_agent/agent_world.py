@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -129,7 +129,9 @@ def write_device(
 
 
 @contextmanager
-def running_agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running_agent(
+    config: Path, environment: Mapping[str, str] = os.environ
+) -> Iterator[subprocess.Popen[bytes]]:
     """A real agent process; ended by its own pid whatever happens."""
     log = (config.parent / "agent.log").open("ab")
     child = subprocess.Popen(
@@ -137,7 +139,7 @@ def running_agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
         cwd=ROOT,
         stderr=log,
         stdout=log,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{config.parent}"},
+        env={**environment, "PYTHONPATH": f"{ROOT}:{config.parent}"},
     )
     try:
         yield child
