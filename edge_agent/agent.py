@@ -44,7 +44,6 @@ from protocol.messages.payloads import (
     AnomalyEvent,
     Birth,
     Death,
-    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -280,8 +279,6 @@ class Agent:
         for desired in downlink.desired:
             attempt("desired release", partial(self._installation.submit, desired), None)
         run("model swap", self._swap_model, None)
-        for acceptance in downlink.normal:
-            attempt("acceptance", partial(self._accept_normal, acceptance), None)
         attempt("commands", partial(self._obey, downlink.commands), None)
         run("recommissioning", self._pipeline.recommission_if_asked, None)
         self._posts += run("install reports", self._installation.poll, [])
@@ -308,9 +305,6 @@ class Agent:
         self._posts += self._executor.turn()
         for recovered in self._executor.take_recovered():
             self._tell_drift(recovered)
-
-    def _accept_normal(self, acceptance: NormalAcceptance) -> None:
-        self._tell_drift(self._pipeline.accept_normal(acceptance.until_s))
 
     def _send(self, clock_s: float) -> None:
         attempt, post = self._fence.attempt, self._telemetry.post

@@ -50,7 +50,7 @@ from edge_agent.release_keys import load_release_keys
 from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission, RetryParked
 from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.executor import Executor
-from edge_agent.remote.fleet_settings import FLEET_SETTINGS, SettingsInForce
+from edge_agent.remote.fleet_settings import PLACES, SettingsInForce
 from edge_agent.remote.journal import CommandFile
 from edge_agent.remote.log_ring import LogRing
 from edge_agent.reporting import StatusReporter
@@ -257,7 +257,7 @@ def _executor(
 
     def apply(settings: Settings) -> dict[str, str]:
         refused = pipeline.set_budget(settings.detection.budget)
-        return {name: refused for name in FLEET_SETTINGS if refused and ".budget." in name}
+        return {name: refused for name in PLACES if refused and ".budget." in name}
 
     return Executor(
         file,

@@ -195,7 +195,6 @@ class Readings:
     is_provisional: bool = False
     clipped_share: float = 0.0
     set_aside_windows: int = 0
-    accepted: int = 0
     obeyed: int = 0
     settings: tuple[SettingInForce, ...] = ()
     promise: KeptPromise | None = None
@@ -247,7 +246,6 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
         is_provisional=readings.is_provisional,
         clipped_share=_brief(readings.clipped_share),
         set_aside_windows=readings.set_aside_windows,
-        accepted=readings.accepted,
         obeyed=readings.obeyed,
         settings=readings.settings,
         **_promised(readings.promise),

@@ -6,7 +6,7 @@ and told in one line, and never reaches the agent.
 ::
 
     post(payloads) ─► Event(boot, sequence) ─► Outbox ─► deliver() ─► Link.publish
-    Link.take_messages ─► receive() ─► acks → Outbox │ Downlink(desired, normal, invitations)
+    Link.take_messages ─► receive() ─► acks → Outbox │ Downlink(desired, commands, invitations)
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from protocol.messages.payloads import (
     AnomalyEvent,
     Death,
     DesiredState,
-    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -67,7 +66,6 @@ class Downlink:
     """
 
     desired: tuple[DesiredState, ...] = ()
-    normal: tuple[NormalAcceptance, ...] = ()
     commands: tuple[Commands, ...] = ()
     invitations: tuple[TrainingInvitation | None, ...] = ()
 
@@ -164,12 +162,11 @@ class Telemetry:
         messages = self._link.take_messages() if self._link is not None else []
         acks: list[Ack] = []
         desired: list[DesiredState] = []
-        normal: list[NormalAcceptance] = []
         commands: list[Commands] = []
         invitations: list[TrainingInvitation | None] = []
         for message in messages:
             kind = self._kinds.get(message.topic)
-            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.NORMAL, Kind.COMMANDS}:
+            if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.COMMANDS}:
                 # An empty retained message is MQTT's word for "cleared".
                 if kind is Kind.TRAINING:
                     invitations.append(None)
@@ -179,8 +176,6 @@ class Telemetry:
                 acks.append(data)
             elif isinstance(data, DesiredState):
                 desired.append(data)
-            elif isinstance(data, NormalAcceptance):
-                normal.append(data)
             elif isinstance(data, Commands):
                 commands.append(data)
             elif isinstance(data, TrainingInvitation):
@@ -192,7 +187,6 @@ class Telemetry:
             desired.append(polled)
         return Downlink(
             desired=tuple(desired),
-            normal=tuple(normal),
             commands=tuple(commands),
             invitations=tuple(invitations),
         )
@@ -278,7 +272,6 @@ def last_will(identity: Identity, now_s: float) -> Message:
 def _downlink_topics(identity: Identity) -> dict[Kind, str]:
     return {
         Kind.DESIRED: device_topic(identity.tenant, identity.device, Kind.DESIRED),
-        Kind.NORMAL: device_topic(identity.tenant, identity.device, Kind.NORMAL),
         Kind.COMMANDS: device_topic(identity.tenant, identity.device, Kind.COMMANDS),
         Kind.ACK: device_topic(identity.tenant, identity.device, Kind.ACK),
         Kind.TRAINING: training_topic(identity.tenant, identity.family),

@@ -1,10 +1,10 @@
 """A person says: what these devices set aside is normal, they may learn it.
 
 A device keeps the windows of its alarms apart from those that it learns from. Only a person can know that they were
-normal after all (a new product, another season); the fleet notes who said so, and tells the device with a retained
-message under a counter that only ever grows.
+normal after all (a new product, another season); the fleet notes who said so, and tells the device by a command
+(`fleet.device_commands`).
 
-Invariants: a device's row and its audit line are one transaction. What a person judged a true alarm is not made normal
+Invariants: the command and its audit line are one transaction. What a person judged a true alarm is not made normal
 in passing: a device that has one among the windows meant is held back, unless the caller says that it is meant too. A
 verdict alone accepts nothing: it is about one alarm, an acceptance about all that was set aside up to a time.
 """
@@ -12,20 +12,33 @@ verdict alone accepts nothing: it is about one alarm, an acceptance about all th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from fleet import audit
-from fleet.desired import DesiredPublisher, next_counter
-from fleet.errors import ConflictError, NotFoundError, UnacceptableError
+from fleet.desired import DesiredPublisher
+from fleet.device_commands import Order, batched, check_reachable, give_commands
+from fleet.errors import ConflictError, UnacceptableError
 from fleet.storage.base import Database
-from fleet.storage.device_tables import Device, DeviceState, NormalWindows
+from fleet.storage.command_tables import CommandRecord
+from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
-from protocol.messages.kinds import Kind
+from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 
 __all__ = ["Accepted", "Wanted", "accept_normal", "accept_normal_of"]
+
+KEPT_FOR_S: Final = 90 * 86400.0
+"""How long a device may be away and still hear of it: what was normal a season ago may not be today."""
+_UNSAID: Final = (
+    CommandStatus.CANCELED,
+    CommandStatus.EXPIRED,
+    CommandStatus.REFUSED,
+    CommandStatus.FAILED,
+    CommandStatus.SUPERSEDED,
+)
+"""Acceptances that made nothing normal; what a superseded one said stands in the one that took its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +78,7 @@ def accept_normal_of(
         ConflictError: it was shut out, or an alarm among the windows was judged true.
     """
     with database.read() as session:
-        row = session.get(Device, device)
-        if row is None:
-            raise NotFoundError(f"there is no device {device[:80]!r}")
-        if row.state == DeviceState.REVOKED:
-            raise ConflictError(f"device {device!r} is revoked: nobody can tell it anything")
+        check_reachable(session, device)
     accepted = accept_normal(database, publisher, Device.id == device, wanted, actor=actor, now=now)
     if device in accepted.held_back:
         raise ConflictError(
@@ -115,9 +124,15 @@ def accept_normal(
         held_back = {} if wanted.include_true_alarms else _true_alarms(session, chosen, until_s)
         devices = tuple(name for name in set_aside if name not in held_back)
         if not wanted.dry_run:
-            _note(session, chosen, devices, until_s, actor=actor, now=now)
+            order = Order(
+                action=CommandAction.ACCEPT_AS_NORMAL,
+                arguments={"until_s": until_s},
+                expires_at=now + KEPT_FOR_S,
+            )
+            for some in batched(devices):
+                give_commands(session, some, order, actor=actor, now=now)
     if not wanted.dry_run:
-        publisher.announce(devices, Kind.NORMAL)
+        publisher.announce(devices, Kind.COMMANDS)
     return Accepted(
         until_s=until_s,
         devices=devices,
@@ -128,49 +143,26 @@ def accept_normal(
 
 def _true_alarms(session: Session, chosen: ColumnElement[bool], until_s: float) -> dict[str, int]:
     """Devices with an alarm that was judged true and is not accepted yet, with the latest such anomaly."""
+    accepted = (
+        select(CommandRecord.device, func.max(CommandRecord.arguments["until_s"].as_float()).label("until_s"))
+        .where(
+            CommandRecord.action == CommandAction.ACCEPT_AS_NORMAL,
+            CommandRecord.status.not_in(_UNSAID),
+        )
+        .group_by(CommandRecord.device)
+        .subquery()
+    )
     rows = session.execute(
         select(Anomaly.device, func.max(Anomaly.id))
         .join(VerdictRecord, VerdictRecord.anomaly == Anomaly.id)
         .join(Device, Device.id == Anomaly.device)
-        .outerjoin(NormalWindows, NormalWindows.device == Anomaly.device)
+        .outerjoin(accepted, accepted.c.device == Anomaly.device)
         .where(
             chosen,
             VerdictRecord.verdict == Verdict.TRUE_ALARM,
             Anomaly.sent_at <= until_s,
-            Anomaly.sent_at > func.coalesce(NormalWindows.until_s, 0.0),
+            Anomaly.sent_at > func.coalesce(accepted.c.until_s, 0.0),
         )
         .group_by(Anomaly.device)
     )
     return dict(rows.tuples().all())
-
-
-def _note(
-    session: Session,
-    chosen: ColumnElement[bool],
-    devices: tuple[str, ...],
-    until_s: float,
-    *,
-    actor: str,
-    now: float,
-) -> None:
-    """Write the row and the audit line of each of `devices`, all of which are among the `chosen`."""
-    rows = select(NormalWindows).join(Device, Device.id == NormalWindows.device).where(chosen)
-    known = {row.device: row for row in session.scalars(rows)}
-    for device in devices:
-        row = known.get(device)
-        if row is None:
-            row = NormalWindows(device=device, counter=0, until_s=until_s)
-            session.add(row)
-        row.counter = next_counter(row.counter, now)
-        # never less: a device that was away hears of the last acceptance alone, and no earlier one is unsaid
-        row.until_s = max(row.until_s, until_s)
-        row.accepted_by, row.accepted_at = actor, now
-        audit.record(
-            session,
-            at=now,
-            actor=actor,
-            action="normal_accepted",
-            subject=device,
-            until_s=until_s,
-            counter=row.counter,
-        )

@@ -28,7 +28,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from fleet.api import (
+    commands,
     dead_letters,
+    device_settings,
     devices,
     enrolments,
     normal,
@@ -79,6 +81,8 @@ ROUTERS: Final = tuple(
     module.router
     for module in (
         devices,
+        commands,
+        device_settings,
         normal,
         enrolments,
         releases,
@@ -120,6 +124,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             offline_after_s=settings.offline_after_s,
             health_history_s=settings.health_history_s,
             now=time.time,
+            publisher=outgoing,
         )
         tasks: dict[str, Task] = {"rollouts": engine.run, "housekeeping": housekeeping.run}
         if settings.mqtt and broker:

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import typer
 
-from fleet.commands import access, dead_letters, devices, resources, rollouts, verdicts
+from fleet.commands import access, dead_letters, devices, orders, resources, rollouts, verdicts
 from fleet.commands.connection import ConfigOption
 from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
@@ -29,6 +29,11 @@ app = typer.Typer(
 app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.claims, name="claims")
 app.add_typer(devices.devices, name="devices")
+devices.devices.command("command")(orders.command_devices)
+devices.devices.command("commands")(orders.list_commands)
+devices.devices.command("cancel")(orders.cancel_command)
+devices.devices.command("settings")(orders.device_settings)
+devices.devices.command("diagnose")(orders.diagnose_device)
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
 app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")

@@ -1,8 +1,8 @@
 """How the fleet's word to a device leaves the database: the port, the rows as messages, and their counters.
 
-Two words are retained: what the device shall run, and what a person called normal. The database is the truth;
-publishing is a hint that may be lost. So the port takes device names, not states: the publisher reads the row when it
-sends, can never send an outdated one last, and sends every row again when it (re)connects.
+Two words are retained: what the device shall run, and its commands and settings (`fleet.device_commands`). The database
+is the truth; publishing is a hint that may be lost. So the port takes device names, not states: the publisher reads the
+row when it sends, can never send an outdated one last, and sends every row again when it (re)connects.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from fleet.storage.device_tables import Desired, NormalWindows
+from fleet.storage.device_tables import Desired
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import DesiredState, NormalAcceptance
+from protocol.messages.payloads import DesiredState
 
-__all__ = ["DesiredPublisher", "desired_state", "next_counter", "normal_acceptance"]
+__all__ = ["DesiredPublisher", "desired_state", "next_counter"]
 
 CLOCK_START_S: Final = 1_704_067_200.0
 """2024-01-01, Unix seconds: counters stay short."""
 
 
 class DesiredPublisher(Protocol):
-    """Tells devices, soon, what they shall run and what they may take as normal."""
+    """Tells devices, soon, what they shall run and what they shall do."""
 
     def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
         """Publish the current row of each device, after the transaction that changed it has committed.
 
-        `kind` is DESIRED (`Desired`) or NORMAL (`NormalWindows`). Returns at once and may be called from any thread.
+        `kind` is DESIRED (`Desired`) or COMMANDS (`DeviceCommands`). Returns at once and may be called from any thread.
         Without a row, the device's retained message is cleared. Broker away: nothing is lost, all rows are published at
         the next connect.
         """
@@ -42,11 +42,6 @@ def desired_state(row: Desired) -> DesiredState:
         bundle_sha256=row.bundle_sha256,
         bundle_bytes=row.bundle_bytes,
     )
-
-
-def normal_acceptance(row: NormalWindows) -> NormalAcceptance:
-    """The message for a row."""
-    return NormalAcceptance(counter=row.counter, until_s=row.until_s)
 
 
 def next_counter(known: int, now: float) -> int:

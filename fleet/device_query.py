@@ -10,7 +10,7 @@
                | "=lt=" | "=le=" | "=gt=" | "=ge="     of numbers
     selector   = id hardware family state release agent_state
                | online drifted identity_conflict is_provisional is_promise_provisional
-               | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows accepted
+               | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows obeyed
                | promised_per_1000 supported_per_1000 promise_horizon_left realised_alarms realised_windows
                  realised_low_per_1000 realised_high_per_1000 time_in_alarm_share
                | missing problems            one of the list is the value
@@ -73,7 +73,7 @@ _NUMBER_FIELDS: Final = frozenset(
         "clipped_share",
         "sight",
         "set_aside_windows",
-        "accepted",
+        "obeyed",
         "promised_per_1000",
         "supported_per_1000",
         "promise_horizon_left",

@@ -1,4 +1,4 @@
-"""What happens by itself as time passes: silent devices go offline, old health goes away, conflicts end, gauges are set.
+"""What happens by itself as time passes: devices go offline, old health goes, conflicts end, commands expire, gauges are set.
 
 Anomalies, drift, install reports and the audit log are kept: they are few, and people ask about them later.
 """
@@ -13,14 +13,17 @@ import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from fleet.desired import DesiredPublisher
+from fleet.device_commands import expire_commands
 from fleet.ingest.clones import end_conflicts, is_over
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database, why_not_stored
 from fleet.storage.boot_tables import IdentityConflict
+from fleet.storage.command_tables import CommandRecord
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import HealthRecord
-from protocol.messages.kinds import AgentState
+from protocol.messages.kinds import AgentState, CommandStatus, Kind
 
 __all__ = ["Housekeeping"]
 
@@ -42,6 +45,7 @@ class Housekeeping:
         offline_after_s: silence after which a device counts as offline, seconds.
         health_history_s: how long health messages are kept, seconds.
         now: Unix seconds.
+        publisher: tells devices that a command of theirs has expired.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Housekeeping:
         offline_after_s: float,
         health_history_s: float,
         now: Callable[[], float],
+        publisher: DesiredPublisher,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._offline_after_s = offline_after_s
         self._health_history_s = health_history_s
         self._now = now
+        self._publisher = publisher
 
     async def run(self) -> None:
         """Tidy every `EVERY_S` until canceled."""
@@ -85,6 +91,7 @@ class Housekeeping:
                     .execution_options(synchronize_session=False)
                 )
         self._end_conflicts(now)
+        self._expire_commands(now)
         self._count()
 
     def _end_conflicts(self, now: float) -> None:
@@ -95,6 +102,17 @@ class Housekeeping:
         if has_ended:
             with self._database.write() as session:
                 end_conflicts(session, now)
+
+    def _expire_commands(self, now: float) -> None:
+        due = select(CommandRecord.number).where(
+            CommandRecord.status == CommandStatus.WAITING, CommandRecord.expires_at <= now
+        )
+        with self._database.read() as session:
+            is_due = session.scalar(due.limit(1)) is not None
+        if is_due:
+            with self._database.write() as session:
+                devices = expire_commands(session, now)
+            self._publisher.announce(devices, Kind.COMMANDS)
 
     def _count(self) -> None:
         enrolled = Device.state == DeviceState.ENROLLED

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from protocol.messages.kinds import CommandStatus
 
 __all__ = ["FleetMetrics"]
 
@@ -75,4 +78,15 @@ class FleetMetrics:
         self.broker_connects = Counter(
             "fedge_fleet_broker_connects", "Connects to the broker", registry=registry
         )
+        self.commands = Counter(
+            "fedge_fleet_commands",
+            "Commands to devices, by what became of them",
+            ["action", "status"],
+            registry=registry,
+        )
         self.devices = Gauge("fedge_fleet_devices", "Devices by what they are", ["state"], registry=registry)
+
+    def count_commands(self, changes: Iterable[tuple[str, CommandStatus]]) -> None:
+        """Count commands by (action, status) that they came to."""
+        for action, status in changes:
+            self.commands.labels(action, status.value).inc()

@@ -3,7 +3,7 @@
 ::
 
     fedge/v1/{tenant}/{device}/birth|death|anomaly|closed|drift|health|report|result   device → cloud
-    fedge/v1/{tenant}/{device}/desired|normal|commands   (retained)             fleet → device
+    fedge/v1/{tenant}/{device}/desired|commands   (retained)                    fleet → device
     fedge/v1/{tenant}/{device}/ack                                              fleet → device
     fedge/v1/{tenant}/training/{family}  (retained, with expiry)                aggregator → devices
 
@@ -33,7 +33,7 @@ TRAINING: Final = "training"
 UPLINK_KINDS: Final = frozenset(
     {Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.CLOSED, Kind.DRIFT, Kind.HEALTH, Kind.REPORT, Kind.RESULT}
 )
-DOWNLINK_KINDS: Final = frozenset({Kind.DESIRED, Kind.ACK, Kind.NORMAL, Kind.COMMANDS})
+DOWNLINK_KINDS: Final = frozenset({Kind.DESIRED, Kind.ACK, Kind.COMMANDS})
 
 
 class DeviceTopic(NamedTuple):

@@ -49,6 +49,10 @@ class ApiClient:
         """Put JSON and return the answer's JSON. Raises ClientError."""
         return self._call("PUT", path, json=body)
 
+    def download(self, path: str) -> bytes:
+        """The raw bytes at `path`. Raises ClientError."""
+        return self._request("GET", path).content
+
     def upload(self, path: str, content: bytes) -> Any:
         """Post raw bytes and return the answer's JSON. Raises ClientError."""
         return self._call("POST", path, content=content, headers={"Content-Type": "application/octet-stream"})
@@ -65,6 +69,10 @@ class ApiClient:
                 return
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        answer = self._request(method, path, **arguments)
+        return answer.json() if answer.content else None
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **arguments)
         except httpx.HTTPError as error:
@@ -72,7 +80,7 @@ class ApiClient:
                 f"no answer from the {self._service} at {self._http.base_url}: {error}; is it running, and --url and --ca right?"
             ) from None
         if answer.is_success:
-            return answer.json() if answer.content else None
+            return answer
         raise ClientError(
             f"the {self._service} refused {method} {path} ({answer.status_code}): {refusal_words(answer)}"
         )

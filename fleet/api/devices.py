@@ -15,11 +15,13 @@ from sqlalchemy.orm import Session
 from fleet.api.dependencies import Services, get_services, require_device
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor
 from fleet.desired import desired_state
+from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
 from fleet.storage.boot_tables import Boot, EventRange, IdentityConflict
-from fleet.storage.device_tables import Desired, Device, DeviceState, NormalWindows
+from fleet.storage.command_tables import CommandRecord, DeviceCommands
+from fleet.storage.device_tables import Desired, Device, DeviceState
 from protocol.identity import compressed_key, load_public_key
 from service.access import require
 from service.roles import Caller, Role
@@ -39,10 +41,11 @@ class DeviceView(BaseModel):
     windows: `unjudged_windows` got no score, `missing` sensors deliver nothing usable, `clipped_share` of the values lie
     at the end of the scale, `sight` is the share of small disturbances that would alarm, `set_aside_windows` wait for
     somebody to call them normal. Of false alarms: `promised_per_1000` windows at most (null: nothing is promised), against
-    `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people. `normal_counter` and `normal_until_s` are what it
-    was last told to take as normal; it has obeyed when `last_health.accepted` is that counter. `identity_conflict` says, while
-    it is so, that two devices use this identity, and which boots they are in. `limited_messages` came faster than a device
-    may send (the last at `limited_at`), and were not taken.
+    `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people.
+    `commands_counter` is that of the fleet's last word to it (commands and settings; it has heard it when `last_health.obeyed` is as
+    great), `outstanding_commands` how many commands have not ended.
+    `identity_conflict` says, while it is so, that two devices use this identity, and which boots they are in. `limited_messages`
+    came faster than a device may send (the last at `limited_at`), and were not taken.
     """
 
     model_config = ConfigDict(
@@ -60,8 +63,8 @@ class DeviceView(BaseModel):
                 "release": "rotating-machine/2",
                 "desired_release": "rotating-machine/2",
                 "desired_counter": 2,
-                "normal_counter": None,
-                "normal_until_s": None,
+                "commands_counter": 92000001,
+                "outstanding_commands": 0,
                 "agent_state": "watching",
                 "last_health": {
                     "state": "watching",
@@ -101,8 +104,8 @@ class DeviceView(BaseModel):
     release: str | None
     desired_release: str | None
     desired_counter: int | None
-    normal_counter: int | None
-    normal_until_s: float | None
+    commands_counter: int | None
+    outstanding_commands: int
     agent_state: str | None
     last_health: dict[str, Any] | None
     last_health_at: float | None
@@ -121,15 +124,16 @@ class DeviceView(BaseModel):
         cls,
         device: Device,
         desired: Desired | None,
-        normal: NormalWindows | None,
+        word: DeviceCommands | None,
         conflict: IdentityConflict | None,
+        outstanding: int | None,
     ) -> DeviceView:
         """The view of a row, with what the device was told."""
         told: dict[str, Any] = {
             "desired_release": desired.release if desired else None,
             "desired_counter": desired.counter if desired else None,
-            "normal_counter": normal.counter if normal else None,
-            "normal_until_s": normal.until_s if normal else None,
+            "commands_counter": word.counter if word else None,
+            "outstanding_commands": outstanding or 0,
             "identity_conflict": (conflict and conflict.message) or None,
         }
         return cls(**{name: getattr(device, name) for name in cls.model_fields if name not in told}, **told)
@@ -137,15 +141,27 @@ class DeviceView(BaseModel):
     @classmethod
     def find(cls, session: Session, device_id: str) -> DeviceView:
         """The view of a device; raises NotFoundError."""
-        device = session.get(Device, device_id)
-        if device is None:
+        row = session.execute(_VIEWS.where(Device.id == device_id)).tuples().first()
+        if row is None:
             raise NotFoundError(f"there is no device {device_id[:80]!r}")
-        return cls.of(
-            device,
-            session.get(Desired, device_id),
-            session.get(NormalWindows, device_id),
-            session.get(IdentityConflict, device_id),
-        )
+        return cls.of(*row)
+
+
+_VIEWS = (
+    select(
+        Device,
+        Desired,
+        DeviceCommands,
+        IdentityConflict,
+        select(func.count())
+        .where(CommandRecord.device == Device.id, CommandRecord.status.in_(OUTSTANDING))
+        .correlate(Device)
+        .scalar_subquery(),
+    )
+    .outerjoin(Desired, Desired.device == Device.id)
+    .outerjoin(DeviceCommands, DeviceCommands.device == Device.id)
+    .outerjoin(IdentityConflict, IdentityConflict.device == Device.id)
+)
 
 
 class BootView(BaseModel):
@@ -185,15 +201,7 @@ def list_devices(
 
     What a device is shown to run (`release`) is what it last said itself; `desired_release` is what it was told to run.
     """
-    rows = (
-        select(Device, Desired, NormalWindows, IdentityConflict)
-        .outerjoin(Desired, Desired.device == Device.id)
-        .outerjoin(NormalWindows, NormalWindows.device == Device.id)
-        .outerjoin(IdentityConflict, IdentityConflict.device == Device.id)
-        .where(device_filter(query))
-        .order_by(Device.id)
-        .limit(limit + 1)
-    )
+    rows = _VIEWS.where(device_filter(query)).order_by(Device.id).limit(limit + 1)
     if cursor:
         rows = rows.where(Device.id > decode_cursor(cursor))
     with services.database.read() as session:
@@ -330,7 +338,32 @@ def read_desired(
         row = session.get(Desired, caller.name)
     if row is None:
         return Response(status_code=204)
-    body = msgspec.json.encode(desired_state(row))
+    return unless_unchanged(msgspec.json.encode(desired_state(row)), if_none_match)
+
+
+@router.get(
+    "/device/commands",
+    tags=["for devices"],
+    responses={
+        204: {"description": "nothing was ever asked"},
+        304: {"description": "unchanged since If-None-Match"},
+    },
+)
+def read_commands(
+    caller: Annotated[Caller, Depends(require_device)],
+    services: Annotated[Services, Depends(get_services)],
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Commands and settings of the calling device: the same content as its retained MQTT message."""
+    with services.database.read() as session:
+        word = words_for(session, [caller.name]).get(caller.name)
+    if word is None:
+        return Response(status_code=204)
+    return unless_unchanged(msgspec.json.encode(word), if_none_match)
+
+
+def unless_unchanged(body: bytes, if_none_match: str | None) -> Response:
+    """The JSON with its ETag, or 304 where the caller has it."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
         return Response(status_code=304, headers={"ETag": etag})

@@ -86,8 +86,8 @@ def accept_one(
 ) -> AcceptanceView:
     """Say that what a device set aside is normal: it may learn it. Without a body: all that it set aside until now.
 
-    Durable when answered; the device hears of it as a retained message, and says in `last_health.accepted` which
-    acceptance (`normal_counter` of the device) it has obeyed. 409 names an alarm that was judged true.
+    Durable when answered; the device hears of it as a command `accept-as-normal`, whose end stands with the others of
+    `/v1/devices/{id}/commands`. 409 names an alarm that was judged true.
     """
     asked = asked or NormalAccepted()
     accepted = accept_normal_of(

@@ -12,7 +12,9 @@ from service.errors import ClientError
 
 __all__ = ["devices"]
 
-devices = typer.Typer(help="Devices: list, show, revoke, accept as normal.", no_args_is_help=True)
+devices = typer.Typer(
+    help="Devices: list, show, revoke; tell them what to do, and set them.", no_args_is_help=True
+)
 
 
 @devices.command("list")

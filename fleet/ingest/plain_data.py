@@ -37,7 +37,7 @@ _UNTOLD: Final = (
     "clipped_share",
     "sight",
     "set_aside_windows",
-    "accepted",
+    "obeyed",
     "problems",
 )
 """Fields of `Health` that came together with `interval_judged`, which such an agent always sends."""

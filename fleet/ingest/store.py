@@ -8,7 +8,7 @@ thread, or on several, also of several processes: the writing transaction is wha
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -19,6 +19,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.orm import Session
 
 from fleet import audit
+from fleet.device_commands import note_obeyed, note_results
+from fleet.ingest.batch_result import BatchResult, acks_of, join_results
 from fleet.ingest.boots import BootKey, begin_boot, hear_boot, position_of, read_boots
 from fleet.ingest.clones import note_speech, note_will, read_conflicts
 from fleet.ingest.dead_letters import Kept, keep
@@ -34,10 +36,11 @@ from fleet.storage.base import Database
 from fleet.storage.boot_tables import Boot, IdentityConflict
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import AnomalyEnd, Received
+from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, BootAck, RefusedEvent
+from protocol.messages.payloads import Health, RefusedEvent
 
-__all__ = ["BatchResult", "EventStore"]
+__all__ = ["EventStore"]
 
 AUDIT_INTERVAL_S: Final = 60.0
 """A device that sends nonsense all day fills one line of audit and log a minute and reason, not the disk."""
@@ -52,24 +55,6 @@ STRANGERS: Final = "strangers"
 """All devices that are not enrolled, in the audit log: they choose their names, and could fill it."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchResult:
-    """What became of a batch.
-
-    acks: per device what it may forget, because it is on disk: stored, now or before, or kept as a dead letter.
-    stored: new events by kind.
-    duplicates: events that had been stored before.
-    refusals: messages that were not taken for what they are.
-    postponed: messages of boots that began too fast one after the other; not acknowledged, so they come again.
-    """
-
-    acks: Mapping[str, Ack]
-    stored: Mapping[Kind, int]
-    duplicates: int
-    refusals: Sequence[Refusal]
-    postponed: int = 0
 
 
 @dataclass(kw_only=True)
@@ -90,6 +75,8 @@ class _Batch:
     stored: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
     duplicates: int = 0
     postponed: int = 0
+    results: list[tuple[str, CommandResult]] = field(default_factory=list)
+    obeyed: dict[str, int] = field(default_factory=dict)
 
     def is_known(self, key: BootKey, sequence: int, kind: Kind, boot: Boot) -> bool:
         """Whether an event is stored already. Up to `closed_to` the ranges do not tell; `come` does."""
@@ -143,7 +130,7 @@ class EventStore:
             if len(arrivals) == 1:
                 return self._give_up(arrivals[0], error)
             middle = len(arrivals) // 2
-            return _join(self.store(arrivals[:middle]), self.store(arrivals[middle:]))
+            return join_results(self.store(arrivals[:middle]), self.store(arrivals[middle:]))
 
     def check_writable(self) -> None:
         """Write something of no account; raises sqlalchemy.exc.SQLAlchemyError while the database takes nothing."""
@@ -188,7 +175,7 @@ class EventStore:
         with self._database.write() as session:
             refused = self._refuse(session, _read_devices(session, {device}), [refusal])
         self._count_refused(refused)
-        return BatchResult(acks=_acks({}, refused.told), stored={}, duplicates=0, refusals=refused.refusals)
+        return BatchResult(acks=acks_of({}, refused.told), stored={}, duplicates=0, refusals=refused.refusals)
 
     def _store_together(self, arrivals: Sequence[Arrival]) -> BatchResult:
         started = time.monotonic()
@@ -208,17 +195,19 @@ class EventStore:
                 {key: batch.ranges.get(key, []) for key in batch.touched},
                 batch.fresh,
             )
-            ends = batch.rows.pop(AnomalyEnd, [])
-            batch.rows[AnomalyEnd] = only_first_ends(session, ends, batch.boots)
+            batch.rows[AnomalyEnd] = only_first_ends(session, batch.rows.pop(AnomalyEnd, []), batch.boots)
             for table, rows in batch.rows.items():
                 if rows:
                     session.execute(insert(table), rows)
+            answered = note_results(session, batch.results, time.time())
+            changed = {name for name, _ in batch.results} | note_obeyed(session, batch.obeyed, time.time())
             refusals += [
                 refuse(one.arrival, one.event.source, RefusalReason.UNKNOWN_DEVICE, "")
                 for one in accepted
                 if not _is_enrolled(devices.get(one.event.source))
             ]
             refused = self._refuse(session, devices, refusals)
+        self._metrics.count_commands(answered)
         self._count(batch, len(arrivals), time.monotonic() - started)
         self._count_refused(refused)
         acked = {
@@ -226,11 +215,12 @@ class EventStore:
             for key, touched in batch.touched.items()
         }
         return BatchResult(
-            acks=_acks(acked, refused.told),
+            acks=acks_of(acked, refused.told),
             stored=batch.stored,
             duplicates=batch.duplicates,
             refusals=refused.refusals,
             postponed=batch.postponed,
+            commanded=frozenset(changed),
         )
 
     def _take(self, session: Session, batch: _Batch, accepted: Accepted) -> None:
@@ -250,6 +240,8 @@ class EventStore:
                 return
             boot = batch.boots[key] = begin_boot(session, device, event, arrival.received_at)
         batch.touched[key].add(event.sequence)
+        if isinstance(event.data, CommandResult):  # hearing one again changes nothing
+            batch.results.append((event.source, event.data))
         if batch.is_known(key, event.sequence, accepted.kind, boot):
             batch.duplicates += 1
             return
@@ -258,6 +250,8 @@ class EventStore:
         if not arrival.retained:
             note_speech(session, batch.conflicts, device, boot, received_at=arrival.received_at)
         hear_boot(session, boot, device, event, arrival.received_at)
+        if isinstance(event.data, Health):
+            batch.obeyed[device.id] = max(event.data.obeyed, batch.obeyed.get(device.id, 0))
         fields = plain_data(event.data)
         observe(
             device,
@@ -378,32 +372,4 @@ def _stranger(refusal: Refusal, device: Device | None) -> Refusal:
         refusal,
         reason=RefusalReason.UNKNOWN_DEVICE,
         message=f"device {refusal.device!r} is {state}; its messages are dropped",
-    )
-
-
-def _acks(
-    acked: Mapping[BootKey, tuple[Range, ...]], told: Mapping[str, Sequence[RefusedEvent]]
-) -> dict[str, Ack]:
-    boots: dict[str, list[BootAck]] = defaultdict(list)
-    for (device, boot_id), ranges in acked.items():
-        if ranges:
-            boots[device].append(BootAck(boot_id=boot_id, ranges=ranges))
-    return {
-        device: Ack(boots=tuple(boots.get(device, ())), refused=tuple(told.get(device, ())))
-        for device in boots.keys() | told.keys()
-    }
-
-
-def _join(one: BatchResult, other: BatchResult) -> BatchResult:
-    """The result of a batch that had to be halved."""
-    acks = dict(one.acks)
-    for device, ack in other.acks.items():
-        before = acks.get(device, Ack(boots=()))
-        acks[device] = Ack(boots=before.boots + ack.boots, refused=before.refused + ack.refused)
-    return BatchResult(
-        acks=acks,
-        stored=Counter(one.stored) + Counter(other.stored),
-        duplicates=one.duplicates + other.duplicates,
-        refusals=[*one.refusals, *other.refusals],
-        postponed=one.postponed + other.postponed,
     )

@@ -20,9 +20,9 @@ from typing import Final, Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from fleet.ingest.batch_result import BatchResult
 from fleet.ingest.judging import Arrival
 from fleet.ingest.rates import TokenBuckets
-from fleet.ingest.store import BatchResult
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.fair_queue import FairQueue
 from fleet.mqtt.outgoing import Outgoing
@@ -112,6 +112,7 @@ class Intake:
             result = await self._store_for_certain(batch)
             if result is not None:
                 self._outgoing.acknowledge(result.acks)
+                self._outgoing.announce(result.commanded, Kind.COMMANDS)
                 if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
                     self._wake_rollouts()
                 await self._tell_limited(batch[-1].received_at)

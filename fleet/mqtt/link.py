@@ -1,7 +1,7 @@
 """The fleet's one connection to the broker: subscribes to every uplink, publishes acks and retained words, reconnects.
 
 Acknowledgements travel at QoS 0: a lost one costs a second delivery of an event that is already stored, and waiting for
-the broker's word would let a slow broker hold up ingest. Desired states, and what people call normal, travel retained
+the broker's word would let a slow broker hold up ingest. Desired states, and commands with settings, travel retained
 at QoS 1, and all of them again after every (re)connect, because an embedded broker forgets retained messages when it
 restarts.
 """
@@ -18,15 +18,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.broker_accounts.broker_state import RESPONSE_TOPIC
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
-from fleet.desired import desired_state, normal_acceptance
+from fleet.desired import desired_state
+from fleet.device_commands import words_for
 from fleet.ingest.judging import Arrival
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
 from fleet.storage.base import Database
-from fleet.storage.device_tables import Desired, NormalWindows
+from fleet.storage.command_tables import DeviceCommands
+from fleet.storage.device_tables import Desired
+from protocol.messages.commands import Commands
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, DesiredState, NormalAcceptance
+from protocol.messages.payloads import Ack, DesiredState
 from protocol.topics import UPLINK_KINDS, device_topic, uplink_filter
 from service.broker_account import BrokerAccount
 from service.event_source import EventSource
@@ -156,19 +159,18 @@ class BrokerLink:
                 tasks.create_task(client.publish(topic, payload, qos=1, retain=True))
         self._metrics.desired.inc(sum(kind is Kind.DESIRED for kind, _ in waiting))
 
-    def _words_of(self, waiting: Sequence[_Waiting]) -> dict[_Waiting, DesiredState | NormalAcceptance]:
+    def _words_of(self, waiting: Sequence[_Waiting]) -> dict[_Waiting, DesiredState | Commands]:
         names = {device for _, device in waiting}
         with self._database.read() as session:
             desired = session.scalars(select(Desired).where(Desired.device.in_(names)))
-            normal = session.scalars(select(NormalWindows).where(NormalWindows.device.in_(names)))
-            words: dict[_Waiting, DesiredState | NormalAcceptance] = {}
+            words: dict[_Waiting, DesiredState | Commands] = {}
             words |= {(Kind.DESIRED, row.device): desired_state(row) for row in desired}
-            words |= {(Kind.NORMAL, row.device): normal_acceptance(row) for row in normal}
+            words |= {(Kind.COMMANDS, device): word for device, word in words_for(session, names).items()}
         return words
 
     def _devices_by_kind(self) -> dict[Kind, Sequence[str]]:
         with self._database.read() as session:
             return {
                 Kind.DESIRED: session.scalars(select(Desired.device)).all(),
-                Kind.NORMAL: session.scalars(select(NormalWindows.device)).all(),
+                Kind.COMMANDS: session.scalars(select(DeviceCommands.device)).all(),
             }

@@ -2,7 +2,6 @@
 
 `Device` joins what was enrolled (identity, hardware, labels) with what the device last said (online, release,
 drift, health). `Desired` is the fleet's wish: written by the rollout engine only, published by `fleet.mqtt`.
-`NormalWindows` is what a person called normal, published beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
 
-__all__ = ["Desired", "Device", "DeviceState", "NormalWindows"]
+__all__ = ["Desired", "Device", "DeviceState"]
 
 
 class DeviceState(StrEnum):
@@ -82,18 +81,3 @@ class Desired(Base):
     bundle_sha256: Mapped[str] = mapped_column(String(64))
     bundle_bytes: Mapped[int]
     set_at: Mapped[float]
-
-
-class NormalWindows(Base):
-    """What one device was last told to take as normal; `counter` only ever grows per device.
-
-    `until_s` is Unix seconds; the two are those of `protocol.messages.payloads.NormalAcceptance`.
-    """
-
-    __tablename__ = "normal_windows"
-
-    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
-    counter: Mapped[int] = mapped_column(BigInteger)
-    until_s: Mapped[float]
-    accepted_by: Mapped[str] = mapped_column(String(200))
-    accepted_at: Mapped[float]

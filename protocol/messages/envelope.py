@@ -28,7 +28,6 @@ from protocol.messages.payloads import (
     DriftReport,
     Health,
     InstallReport,
-    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -49,7 +48,6 @@ PAYLOAD_OF: Final[dict[Kind, type[Payload]]] = {
     Kind.REPORT: InstallReport,
     Kind.DESIRED: DesiredState,
     Kind.ACK: Ack,
-    Kind.NORMAL: NormalAcceptance,
     Kind.COMMANDS: Commands,
     Kind.RESULT: CommandResult,
     Kind.TRAINING: TrainingInvitation,

@@ -31,7 +31,6 @@ class Kind(StrEnum):
     REPORT = "report"
     DESIRED = "desired"
     ACK = "ack"
-    NORMAL = "normal"
     COMMANDS = "commands"
     RESULT = "result"
     TRAINING = "training"

@@ -34,7 +34,6 @@ __all__ = [
     "DriftReport",
     "Health",
     "InstallReport",
-    "NormalAcceptance",
     "Payload",
     "RefusedEvent",
     "SensorShape",
@@ -155,7 +154,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `drifted` says that the machine is not where its reference was taken; once it has come to rest elsewhere,
     `drift_severity` is how far, as in `DriftReport`.
     `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before there were ten.
-    `set_aside_windows` waits for somebody to say whether it is normal; `accepted` is the last `NormalAcceptance` obeyed.
+    `set_aside_windows` waits for somebody to say whether it is normal.
     `obeyed` is the counter of the last `Commands` that was; `settings` are those of a fleet's reach that are not the default,
     and those that it asked for in vain.
     `promised_per_1000` is how many false alarms in 1000 windows are promised at most; None: nothing is, and what follows is 0.
@@ -204,7 +203,6 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     clipped_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     sight: Annotated[float, Meta(ge=0, le=1)] | None = None
     set_aside_windows: Count = 0
-    accepted: Count = 0
     obeyed: Count = 0
     settings: Annotated[tuple[SettingInForce, ...], Meta(max_length=MAX_SETTINGS)] = ()
     promised_per_1000: Rate | None = None
@@ -249,16 +247,6 @@ class DesiredState(Struct, frozen=True, kw_only=True):
     bundle_path: Annotated[str, Meta(pattern="^/v1/", max_length=300)]
     bundle_sha256: Sha256
     bundle_bytes: Positive
-
-
-class NormalAcceptance(Struct, frozen=True, kw_only=True):
-    """Windows that the device set aside up to `until_s` (Unix seconds) are normal, says a person: they may be learnt.
-
-    Retained; `counter` only ever grows, so that a second delivery changes nothing.
-    """
-
-    counter: Positive
-    until_s: float
 
 
 class BootAck(Struct, frozen=True, kw_only=True):
@@ -310,7 +298,6 @@ Payload = (
     | Health
     | InstallReport
     | DesiredState
-    | NormalAcceptance
     | Commands
     | CommandResult
     | Ack

@@ -17,6 +17,7 @@ from edge_agent.health import Counters
 from edge_agent.link import Message
 from protocol.errors import MalformedMessageError
 from protocol.limits import MAX_INTEGER
+from protocol.messages.commands import Command, Commands
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import (
     Ack,
@@ -24,7 +25,6 @@ from protocol.messages.payloads import (
     BootAck,
     DesiredState,
     Health,
-    NormalAcceptance,
     TrainingInvitation,
 )
 from runtime.errors import StorageError
@@ -94,7 +94,7 @@ def test_a_stage_that_fails_in_any_way_keeps_no_window_from_being_scored(world: 
     while world.source.rows:
         world.arrive(Kind.TRAINING, invitation())
         world.arrive(Kind.DESIRED, DESIRED)
-        world.arrive(Kind.NORMAL, NormalAcceptance(counter=1 + len(world.source.rows), until_s=0.0))
+        world.accept_as_normal(1 + 101 - len(world.source.rows))
         world.turn()
         world.now_s += 1.0
     assert world.counters.windows == 200
@@ -244,13 +244,21 @@ def test_no_message_ends_the_loop(world: World) -> None:
     draw = random.Random(13)
     topics = [
         f"fedge/v1/demo/{level}"
-        for level in ("pump-07/ack", "pump-07/desired", "pump-07/normal", "training/pump", "x")
+        for level in ("pump-07/ack", "pump-07/desired", "pump-07/commands", "training/pump", "x")
     ]
     for _ in range(100):
         world.link.arrived += [Message(topic=draw.choice(topics), payload=poison(draw)) for _ in range(10)]
         world.arrive(Kind.ACK, Ack(boots=(BootAck(boot_id="b1", ranges=((1, MAX_INTEGER),)),)))
+        until_s = draw.choice([0.0, 4e9, 1e300, -1e300])
+        order = Command(
+            number=draw.choice([1, 2**31, MAX_INTEGER]),
+            action=draw.choice(["accept-as-normal", "recommission", "x" * 64]),
+            expires_at=until_s,
+            arguments={"until_s": until_s, "afresh": "?"},
+        )
+        wishes = {"health.every_s": until_s, "detection.budget.alarms_per_1000_windows": -until_s}
         world.arrive(
-            Kind.NORMAL, NormalAcceptance(counter=MAX_INTEGER, until_s=draw.choice([0.0, 4e9, 1e300, -1e300]))
+            Kind.COMMANDS, Commands(counter=order.number, settings=wishes, outstanding=(order,) * 16)
         )
         world.arrive(Kind.TRAINING, invitation())
         world.source.rows += list(healthy(1))

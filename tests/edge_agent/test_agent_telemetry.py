@@ -33,7 +33,6 @@ from protocol.messages.payloads import (
     Death,
     DesiredState,
     Health,
-    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -42,7 +41,6 @@ pytestmark = pytest.mark.edge
 NOW = 1_800_000_000.0
 IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
 ACK_TOPIC, DESIRED_TOPIC = "fedge/v1/demo/pump-07/ack", "fedge/v1/demo/pump-07/desired"
-NORMAL_TOPIC = "fedge/v1/demo/pump-07/normal"
 COMMANDS_TOPIC = "fedge/v1/demo/pump-07/commands"
 TRAINING_TOPIC = "fedge/v1/demo/training/pump"
 
@@ -112,7 +110,6 @@ INVITATION = TrainingInvitation(
     issued_at=NOW,
     expires_at=NOW + 60,
 )
-NORMAL = NormalAcceptance(counter=3, until_s=NOW)
 COMMANDS = Commands(counter=3)
 DESIRED = DesiredState(
     execution="e1",
@@ -221,15 +218,12 @@ def test_only_death_is_retained_and_the_will_has_sequence_zero(telemetry: Teleme
 def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Telemetry, link: Link) -> None:
     link.arrive(TRAINING_TOPIC, INVITATION)
     link.arrive(DESIRED_TOPIC, DESIRED)
-    link.arrive(NORMAL_TOPIC, NORMAL)
     link.arrive(COMMANDS_TOPIC, COMMANDS)
     link.arrive(TRAINING_TOPIC, b"")
     link.arrive(DESIRED_TOPIC, b"")
-    link.arrive(NORMAL_TOPIC, b"")
     link.arrive(COMMANDS_TOPIC, b"")
     downlink = telemetry.receive(0.0)
     assert downlink.desired == (DESIRED,)
-    assert downlink.normal == (NORMAL,)
     assert downlink.commands == (COMMANDS,)
     assert downlink.invitations == (INVITATION, None)
 
@@ -284,7 +278,6 @@ def test_a_device_listens_to_its_own_topics_and_its_familys_training() -> None:
     assert set(subscriptions(IDENTITY)) == {
         ACK_TOPIC,
         DESIRED_TOPIC,
-        NORMAL_TOPIC,
         COMMANDS_TOPIC,
         TRAINING_TOPIC,
     }

@@ -10,9 +10,10 @@ from agent_loop_world import world
 
 from edge_agent.remote.allowance import Allowance
 from edge_agent.remote.executor import MAX_LEAP, Executor, Outcome, refuse
-from edge_agent.remote.fleet_settings import FLEET_SETTINGS, SettingsInForce
+from edge_agent.remote.fleet_settings import PLACES, SettingsInForce
 from edge_agent.remote.journal import CommandFile
 from edge_agent.settings import Settings, load_agent_settings
+from protocol.fleet_settings import FLEET_SETTINGS
 from protocol.messages.commands import Command, CommandResult, Commands, Value
 from protocol.messages.kinds import CommandStatus, RefusalCode, SettingSource
 
@@ -320,10 +321,14 @@ def test_no_value_makes_a_device_deaf_or_mad_and_nothing_of_the_owners_is_reache
         assert device.in_force(INTERVAL) == (45.0, SettingSource.FLEET, False), "the rest is obeyed"
     own = device.settings
     assert all(
-        FLEET_SETTINGS[known].read(device.executor.effective) == FLEET_SETTINGS[known].read(own)
-        for known in FLEET_SETTINGS
+        PLACES[known].read(device.executor.effective) == PLACES[known].read(own)
+        for known in PLACES
         if known != INTERVAL or name == INTERVAL
     )
+
+
+def test_every_setting_of_the_list_has_its_place_and_a_word_in_agent_toml(device: Device) -> None:
+    assert set(PLACES) == set(FLEET_SETTINGS) == set(device.settings.remote.settings)
 
 
 def test_what_the_owner_keeps_stays_and_is_said(device: Device, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +183,16 @@ def enrol_directly(database: Database, *machines: Machine) -> None:
                     broker_password_hash="$7$1$AAAA$AAAA",
                 )
             )
+
+
+class Told:
+    """A `DesiredPublisher` that notes whom it was to tell."""
+
+    def __init__(self) -> None:
+        self.announced: list[tuple[str, Kind]] = []
+
+    def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
+        self.announced += [(device, kind) for device in devices]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.storage.device_tables import NormalWindows
+from fleet.storage.command_tables import CommandRecord
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -21,13 +21,15 @@ def store(fleet: Fleet, *arrivals: object) -> None:
     EventStore(fleet.database, TENANT, FleetMetrics()).store(list(arrivals))  # type: ignore[arg-type] # arrivals
 
 
-def row(fleet: Fleet, name: str) -> NormalWindows | None:
+def row(fleet: Fleet, name: str) -> CommandRecord | None:
+    """The last acceptance of a device."""
+    last = select(CommandRecord).where(CommandRecord.device == name).order_by(CommandRecord.number.desc())
     with fleet.database.read() as session:
-        return session.get(NormalWindows, name)
+        return session.scalars(last).first()
 
 
 def audited(fleet: Fleet, name: str) -> list[dict[str, object]]:
-    query = {"subject": name, "action": "normal_accepted"}
+    query = {"subject": name, "action": "command_given"}
     items: list[dict[str, object]] = fleet.call("GET", "/v1/audit", Role.ADMIN, params=query).json()["items"]
     return items
 
@@ -48,19 +50,21 @@ def test_a_person_accepts_what_one_device_set_aside_and_each_time_under_a_greate
     }
     first = row(fleet, machine.name)
     assert first is not None
-    assert first.accepted_by == "operator:a-operator"
+    assert first.asked_by == "operator:a-operator"
     again = fleet.call("POST", path, Role.OPERATOR, json={"until_s": NOW})
     second = row(fleet, machine.name)
     assert second is not None
     # a device that was away hears of the last one alone: it must not unsay the first
-    assert (second.counter, second.until_s) == (first.counter + 1, first.until_s)
+    assert (second.number, second.arguments) == (first.number + 1, first.arguments)
+    view = fleet.call("GET", f"/v1/devices/{machine.name}/commands/{first.number}").json()
+    assert view["status"] == "SUPERSEDED"
     assert again.json()["until_s"] == NOW
     assert [line["detail"] for line in audited(fleet, machine.name)] == [
-        {"until_s": NOW, "counter": second.counter},
-        {"until_s": first.until_s, "counter": first.counter},
+        {"number": one.number, "command": "accept-as-normal", "arguments": first.arguments}
+        for one in (second, first)
     ]
     view = fleet.call("GET", f"/v1/devices/{machine.name}").json()
-    assert (view["normal_counter"], view["normal_until_s"]) == (second.counter, first.until_s)
+    assert (view["commands_counter"], view["outstanding_commands"]) == (second.number, 1)
 
 
 def test_only_operators_accept_and_only_for_a_device_that_can_be_told(fleet: Fleet, machine: Machine) -> None:
@@ -105,12 +109,10 @@ def test_windows_of_an_alarm_that_was_judged_true_do_not_become_normal_in_passin
     sick, well = Machine(name=f"{machine.name}-sick"), Machine(name=f"{machine.name}-well")
     enrol_directly(fleet.database, sick, well)
     store(fleet, sick.arrival(anomaly(episode="e"), at=NOW), well.arrival(anomaly(episode="e"), at=NOW))
-    with fleet.database.read() as session:
-        numbers = {
-            one.name: fleet.call("GET", f"/v1/anomalies?device={one.name}").json()["items"][0]["id"]
-            for one in (sick, well)
-        }
-        assert session.scalars(select(NormalWindows).where(NormalWindows.device == sick.name)).all() == []
+    numbers = {
+        one.name: fleet.call("GET", f"/v1/anomalies?device={one.name}").json()["items"][0]["id"]
+        for one in (sick, well)
+    }
     for name, verdict in ((sick.name, "true_alarm"), (well.name, "false_alarm")):
         fleet.call("PUT", f"/v1/anomalies/{numbers[name]}/verdict", Role.OPERATOR, json={"verdict": verdict})
     both = {"query": f"id=={machine.name}-*"}

@@ -12,7 +12,7 @@ from fleet_world import NOW, TENANT, Machine, anomaly, bundle, closed, enrol_dir
 from typer.testing import CliRunner
 
 from fleet.cli import app
-from fleet.commands import devices, resources, verdicts
+from fleet.commands import devices, orders, resources, verdicts
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from protocol.messages.kinds import AgentState
@@ -34,7 +34,7 @@ def run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Run:
         http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
         return ApiClient(http, service="fleet")
 
-    for module in (devices, resources, verdicts):
+    for module in (devices, orders, resources, verdicts):
         monkeypatch.setattr(module, "connect", connect)
 
     def run(*arguments: str) -> str:
@@ -111,10 +111,11 @@ def test_a_false_alarm_is_judged_and_then_accepted_as_normal(
     dry = run("devices", "accept-normal", machine.name, "--dry-run")
     assert dry.startswith("1 devices would be told")
     assert "12 windows by their last word" in dry
-    assert json.loads(run("devices", "show", machine.name))["normal_counter"] is None
+    assert json.loads(run("devices", "show", machine.name))["commands_counter"] is None
     done = json.loads(run("devices", "accept-normal", machine.name, "--until", str(NOW - 2), "--json"))
     assert (done["devices"], done["until_s"]) == ([machine.name], NOW - 2)
-    assert json.loads(run("devices", "show", machine.name))["normal_until_s"] == NOW - 2
+    (told,) = json.loads(run("devices", "commands", machine.name, "--json"))
+    assert (told["action"], told["arguments"]) == ("accept-as-normal", {"until_s": NOW - 2})
     run("judge", str(lasts["id"]), "true_alarm")
     query = ("--query", f"id=={machine.name}")
     assert f"held back: {machine.name}, whose anomaly {lasts['id']} was judged a true alarm" not in run(

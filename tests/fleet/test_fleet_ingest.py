@@ -7,7 +7,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health
+from fleet_world import NOW, TENANT, Machine, Told, anomaly, arrival, enrol_directly, health
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select
@@ -287,7 +287,12 @@ def test_a_device_that_falls_silent_goes_offline_and_old_health_goes_away(
     store.store([machine.arrival(health()), machine.arrival(anomaly())])
     clock = [NOW + 100]
     keeper = Housekeeping(
-        database, FleetMetrics(), offline_after_s=120, health_history_s=1000, now=lambda: clock[0]
+        database,
+        FleetMetrics(),
+        offline_after_s=120,
+        health_history_s=1000,
+        now=lambda: clock[0],
+        publisher=Told(),
     )
     keeper.tidy()
     assert device(database).online
@@ -303,7 +308,14 @@ def test_how_many_devices_are_blind_is_a_metric(
     database: Database, store: EventStore, machine: Machine
 ) -> None:
     metrics = FleetMetrics()
-    keeper = Housekeeping(database, metrics, offline_after_s=120, health_history_s=1000, now=lambda: NOW)
+    keeper = Housekeeping(
+        database,
+        metrics,
+        offline_after_s=120,
+        health_history_s=1000,
+        now=lambda: NOW,
+        publisher=Told(),
+    )
     for state, blind in ((AgentState.WATCHING, 0.0), (AgentState.BLIND, 1.0)):
         store.store([machine.arrival(health(state=state, interval_judged=0))])
         keeper.tidy()

@@ -16,9 +16,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from fleet.ingest.batch_result import BatchResult
 from fleet.ingest.judging import Arrival
 from fleet.ingest.rates import TokenBuckets
-from fleet.ingest.store import BatchResult, EventStore
+from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.fair_queue import FairQueue
 from fleet.mqtt.intake import Intake

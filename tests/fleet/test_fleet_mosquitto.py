@@ -24,9 +24,9 @@ from fleet.broker_accounts import dynamic_security
 from fleet.broker_accounts.passwords import hash_password
 from fleet.cli import broker_state
 from fleet.storage.device_tables import Device, DeviceState
+from protocol.messages.commands import Commands
 from protocol.messages.envelope import decode, encode, kind_of
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import NormalAcceptance
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
 from service.roles import Role
 
@@ -209,7 +209,7 @@ def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after
         ended = "/v1/anomalies?device=d-1&open=false"
         wait_until(lambda: fleet.call("GET", ended).json()["items"], "the end of the anomaly")
         assert fleet.call("POST", "/v1/devices/d-1/normal", Role.OPERATOR).status_code == 200
-        counter = fleet.call("GET", "/v1/devices/d-1").json()["normal_counter"]
+        counter = fleet.call("GET", "/v1/devices/d-1").json()["commands_counter"]
         assert heard_as_normal(device) == counter
         site.broker.stop()
         site.broker.start()
@@ -217,12 +217,14 @@ def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after
 
 
 def heard_as_normal(device: Client) -> int:
-    """The counter of the acceptance that the broker keeps for d-1, or is about to get from the fleet."""
-    device.subscribe(device_topic(TENANT, "d-1", Kind.NORMAL))
-    device.turn(lambda: bool(device.heard), "the retained acceptance")
-    data = decode(device.heard[0][1].encode(), Kind.NORMAL).data
-    assert isinstance(data, NormalAcceptance)
-    return data.counter
+    """The number of the acceptance that the broker keeps for d-1, or is about to get from the fleet."""
+    device.subscribe(device_topic(TENANT, "d-1", Kind.COMMANDS))
+    device.turn(lambda: bool(device.heard), "the retained commands")
+    data = decode(device.heard[0][1].encode(), Kind.COMMANDS).data
+    assert isinstance(data, Commands)
+    (command,) = data.outstanding
+    assert command.action == "accept-as-normal"
+    return command.number
 
 
 def test_enrolling_again_replaces_the_password(site: MosquittoSite) -> None:

@@ -239,9 +239,9 @@ def test_announcing_from_a_thread_wakes_the_loop_once_per_device() -> None:
     async def story() -> None:
         outgoing = Outgoing()
         await asyncio.gather(*(asyncio.to_thread(outgoing.announce, ["a", "b"]) for _ in range(5)))
-        await asyncio.to_thread(outgoing.announce, ["b"], Kind.NORMAL)
+        await asyncio.to_thread(outgoing.announce, ["b"], Kind.COMMANDS)
         await outgoing.retained_waiting.wait()
-        assert outgoing.take_retained() == [(Kind.DESIRED, "a"), (Kind.DESIRED, "b"), (Kind.NORMAL, "b")]
+        assert outgoing.take_retained() == [(Kind.COMMANDS, "b"), (Kind.DESIRED, "a"), (Kind.DESIRED, "b")]
         assert not outgoing.retained_waiting.is_set()
 
     asyncio.run(story())

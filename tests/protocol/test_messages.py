@@ -39,7 +39,6 @@ from protocol.messages.payloads import (
     DriftReport,
     Health,
     InstallReport,
-    NormalAcceptance,
     Payload,
     TrainingInvitation,
 )
@@ -100,7 +99,6 @@ EXAMPLES: dict[Kind, Payload] = {
         bundle_bytes=1000,
     ),
     Kind.ACK: Ack(boots=(BootAck(boot_id="b1", ranges=((1, 5), (7, 7))),)),
-    Kind.NORMAL: NormalAcceptance(counter=2, until_s=1_800_000_000.0),
     Kind.COMMANDS: Commands(
         counter=92_000_001,
         settings={"detection.budget.alarms_per_1000_windows": 0.5},

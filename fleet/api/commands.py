@@ -1,0 +1,289 @@
+"""Commands: tell one device, or all that a query selects, to do something once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, Self
+
+from fastapi import APIRouter, Depends, Header, Path, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet.api.dependencies import Services, get_services
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_row_cursor
+from fleet.device_commands import (
+    Given,
+    Order,
+    batched,
+    cancel_command,
+    check_reachable,
+    find_command,
+    give_commands,
+)
+from fleet.device_query import device_filter
+from fleet.errors import ConflictError, NotFoundError
+from fleet.storage.command_tables import CommandRecord
+from fleet.storage.device_tables import Device, DeviceState
+from protocol.limits import MAX_INTEGER
+from protocol.messages.kinds import CommandAction, CommandStatus, Kind
+from service.access import require
+from service.roles import Caller, Role
+
+__all__ = ["SelectedBy", "chosen_by", "find_device", "router"]
+
+router = APIRouter(prefix="/v1", tags=["commands"])
+
+WEEK_S: Final = 7 * 86400.0
+Action = Literal["reactivate", "recommission", "diagnose", "retry-parked"]
+Number = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
+SelectedBy = Annotated[str, StringConstraints(strip_whitespace=True), Field(min_length=1)]
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=200, description="the same key gives the same command once")
+]
+
+
+class CommandAsked(BaseModel):
+    """What a device shall do once, and how long it may take to hear of it.
+
+    `afresh` goes with `recommission`: the scale so far is forgotten, which the device's own agent.toml must allow.
+    (`accept-as-normal` has a call of its own, because alarms that were judged true hold it back.)
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"action": "recommission", "expires_in_s": 86400}}
+    )
+    action: Action
+    afresh: bool = False
+    expires_in_s: Annotated[float, Field(ge=60, le=90 * 86400)] = WEEK_S
+
+    @model_validator(mode="after")
+    def _check_arguments(self) -> Self:
+        if self.afresh and self.action != "recommission":
+            raise ValueError(f"afresh goes with recommission, and not with {self.action}")
+        return self
+
+    def order(self, now: float, caller: Caller, key: str | None) -> Order:
+        """The request as it is carried out."""
+        # The caller's name is part of it: two people's keys may be the same word.
+        hashed = key and hashlib.sha256(f"{caller.actor}\n{key}".encode()).hexdigest()
+        return Order(
+            action=CommandAction(self.action),
+            arguments={"afresh": True} if self.afresh else {},
+            expires_at=now + self.expires_in_s,
+            request_key=hashed,
+        )
+
+
+class CommandAskedByQuery(CommandAsked):
+    """The same for every enrolled device that `query` selects; ``id==*`` is how all of them are meant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"action": "diagnose", "query": "agent_state==blind", "dry_run": True}}
+    )
+    query: SelectedBy
+    dry_run: bool = False
+
+
+class CommandView(BaseModel):
+    """A command and what became of it; times are Unix seconds.
+
+    `status`: WAITING and IN_PROGRESS are outstanding; DONE, FAILED, REFUSED (`code` says why in a word), EXPIRED and
+    INTERRUPTED (the agent was stopped in the middle and does not begin it twice) are final, and so are CANCELED and
+    SUPERSEDED. `report_bytes` is the size of what it fetched.
+    """
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "example": {
+                "device": "press-7",
+                "number": 92000001,
+                "action": "diagnose",
+                "arguments": {},
+                "status": "DONE",
+                "code": "",
+                "reason": "18211 bytes",
+                "asked_by": "operator:eve",
+                "asked_at": 1767225600.0,
+                "expires_at": 1767830400.0,
+                "changed_at": 1767225601.5,
+                "report_bytes": 18211,
+            }
+        },
+    )
+    device: str
+    number: int
+    action: str
+    arguments: dict[str, Any]
+    status: CommandStatus
+    code: str
+    reason: str
+    asked_by: str
+    asked_at: float
+    expires_at: float
+    changed_at: float
+    report_bytes: int | None
+
+
+class CommandsGiven(BaseModel):
+    """Who got the command (with `dry_run`: would get it), and who was left out and why.
+
+    `commands` is device → number of the command there, 0 with `dry_run`.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "action": "recommission",
+                "dry_run": False,
+                "commands": {"press-1": 92000001},
+                "held_back": {"press-7": "command 91999990 (recommission) is IN_PROGRESS, and has not ended"},
+            }
+        }
+    )
+    action: str
+    dry_run: bool
+    commands: dict[str, int]
+    held_back: dict[str, str]
+
+
+@router.post("/devices/{device_id}/commands", status_code=201)
+def give_one(
+    device_id: str,
+    asked: CommandAsked,
+    response: Response,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+    idempotency_key: IdempotencyKey = None,
+) -> CommandView:
+    """Tell a device to do something once. Durable when answered; the device hears of it as soon as it can.
+
+    409 where one of its kind is outstanding, or the device is shut out. With an ``Idempotency-Key`` that was used
+    before: 200 and that command.
+    """
+    now = services.now()
+    with services.database.write() as session:
+        check_reachable(session, device_id)
+        order = asked.order(now, caller, idempotency_key)
+        given = give_commands(session, [device_id], order, actor=caller.actor, now=now)
+        if device_id in given.held_back:
+            raise ConflictError(given.held_back[device_id])
+        session.flush()
+        view = CommandView.model_validate(find_command(session, device_id, given.numbers[device_id]))
+    if given.is_new:
+        _announce(services, [device_id], asked.action)
+    else:
+        response.status_code = 200
+    return view
+
+
+@router.post("/devices:command")
+def give_many(
+    asked: CommandAskedByQuery,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+    idempotency_key: IdempotencyKey = None,
+) -> CommandsGiven:
+    """Tell many devices: those a query selects now. Ask with `dry_run` first.
+
+    Devices that have one of its kind outstanding are held back and named; the others are told.
+    """
+    now = services.now()
+    order = asked.order(now, caller, idempotency_key)
+    total = Given(numbers={}, held_back={}, is_new=False)
+    with services.database.read() if asked.dry_run else services.database.write() as session:
+        for some in batched(chosen_by(session, asked.query)):
+            given = give_commands(session, some, order, actor=caller.actor, now=now, dry_run=asked.dry_run)
+            total.numbers.update(given.numbers)
+            total.held_back.update(given.held_back)
+    if not asked.dry_run:
+        _announce(services, list(total.numbers), asked.action)
+    return CommandsGiven(
+        action=asked.action, dry_run=asked.dry_run, commands=total.numbers, held_back=total.held_back
+    )
+
+
+@router.get("/devices/{device_id}/commands", dependencies=[Depends(require(Role.VIEWER))])
+def list_commands(
+    device_id: str,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    services: Services = Depends(get_services),
+) -> Page[CommandView]:
+    """What a device was told to do and what became of it, newest first; the last hundred that are over are kept."""
+    rows = (
+        select(CommandRecord)
+        .where(CommandRecord.device == device_id)
+        .order_by(CommandRecord.number.desc())
+        .limit(limit + 1)
+    )
+    if cursor:
+        rows = rows.where(CommandRecord.number < decode_row_cursor(cursor))
+    with services.database.read() as session:
+        find_device(session, device_id)
+        views = [CommandView.model_validate(row) for row in session.scalars(rows)]
+    return cut_page(views, limit, key=lambda view: str(view.number))
+
+
+@router.get("/devices/{device_id}/commands/{number}", dependencies=[Depends(require(Role.VIEWER))])
+def show_command(device_id: str, number: Number, services: Services = Depends(get_services)) -> CommandView:
+    """One command; 404 where there is none, or it was over long ago."""
+    with services.database.read() as session:
+        return CommandView.model_validate(find_command(session, device_id, number))
+
+
+@router.get(
+    "/devices/{device_id}/commands/{number}/report",
+    dependencies=[Depends(require(Role.OPERATOR))],
+    response_class=Response,
+    responses={200: {"content": {"application/gzip": {}}, "description": "as the device sent it"}},
+)
+def read_report(device_id: str, number: Number, services: Services = Depends(get_services)) -> Response:
+    """What a command fetched: of `diagnose` a bundle of log and state, gzip-compressed JSON. The last five are kept."""
+    with services.database.read() as session:
+        report = find_command(session, device_id, number).report
+    if report is None:
+        raise NotFoundError(f"command {number} of {device_id[:80]!r} has fetched nothing, or it was let go")
+    name = f"{device_id}-{number}.json.gz"
+    return Response(
+        report,
+        media_type="application/gzip",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+@router.post("/devices/{device_id}/commands/{number}:cancel")
+def cancel(
+    device_id: str,
+    number: Number,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> CommandView:
+    """Take a command back. A device that has begun it, or begins at this moment, may carry it out all the same; it says so."""
+    with services.database.write() as session:
+        cancel_command(session, device_id, number, actor=caller.actor, now=services.now())
+        view = CommandView.model_validate(find_command(session, device_id, number))
+    services.publisher.announce([device_id], Kind.COMMANDS)
+    services.metrics.commands.labels(view.action, view.status.value).inc()
+    return view
+
+
+def _announce(services: Services, devices: Sequence[str], action: str) -> None:
+    services.publisher.announce(devices, Kind.COMMANDS)
+    services.metrics.commands.labels(action, CommandStatus.WAITING.value).inc(len(devices))
+
+
+def chosen_by(session: Session, query: str) -> list[str]:
+    """The enrolled devices that a query selects, by id."""
+    enrolled = device_filter(query) & (Device.state == DeviceState.ENROLLED)
+    return list(session.scalars(select(Device.id).where(enrolled).order_by(Device.id)))
+
+
+def find_device(session: Session, device_id: str) -> Device:
+    """A device; raises NotFoundError."""
+    device = session.get(Device, device_id)
+    if device is None:
+        raise NotFoundError(f"there is no device {device_id[:80]!r}")
+    return device

@@ -1,0 +1,182 @@
+"""Settings of devices: what the fleet sets on one, or on all that a query selects, and what is in force there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet.api.commands import SelectedBy, chosen_by, find_device
+from fleet.api.dependencies import Services, get_services
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
+from fleet.device_commands import batched, check_reachable
+from fleet.device_query import device_filter
+from fleet.device_settings import check_settings, settings_state, write_settings
+from fleet.storage.command_tables import DeviceCommands
+from fleet.storage.device_tables import Device
+from protocol.messages.kinds import Kind
+from service.access import require
+from service.roles import Caller, Role
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["settings of devices"])
+
+Settings = Annotated[dict[str, FiniteFloat], Field(max_length=16)]
+
+
+class SettingsAsked(BaseModel):
+    """All that the fleet sets on a device; a setting that is not among them is as the device's own agent.toml says."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"settings": {"detection.budget.alarms_per_1000_windows": 0.5}}},
+    )
+    settings: Settings
+
+
+class SettingsAskedByQuery(SettingsAsked):
+    """The same for every enrolled device that `query` selects now; one that enrols later is not meant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"query": "site==hall-1", "settings": {"health.every_s": 60}, "dry_run": True}
+        }
+    )
+    query: SelectedBy
+    dry_run: bool = False
+
+
+class SettingInForceView(BaseModel):
+    """A setting as it is on a device: its value, who said so (`default`, `file`, `fleet`), why a wish was refused."""
+
+    value: float | None
+    source: str
+    refused: str
+
+
+class SettingsView(BaseModel):
+    """What the fleet wants of a device's settings, and what the device last said is in force.
+
+    `is_obeyed`: it has heard of what is wanted (null: nothing ever was); what it refused says so. Of `in_force` what is
+    simply the default is left out.
+    """
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "example": {
+                "device": "press-7",
+                "wanted": {"health.every_s": 60.0},
+                "set_by": "operator:eve",
+                "set_at": 1767225600.0,
+                "is_obeyed": True,
+                "in_force": {"health.every_s": {"value": 60.0, "source": "fleet", "refused": ""}},
+            }
+        },
+    )
+    device: str
+    wanted: dict[str, float]
+    set_by: str | None
+    set_at: float | None
+    is_obeyed: bool | None
+    in_force: dict[str, SettingInForceView]
+
+
+class SettingsGiven(BaseModel):
+    """Whose settings change (with `dry_run`: would), and for whom they are so already."""
+
+    dry_run: bool
+    devices: list[str]
+    unchanged: list[str]
+
+
+@router.get("/devices/{device_id}/settings", dependencies=[Depends(require(Role.VIEWER))])
+def show_settings(device_id: str, services: Services = Depends(get_services)) -> SettingsView:
+    """What the fleet sets on a device, and what is in force there and why."""
+    with services.database.read() as session:
+        device = find_device(session, device_id)
+        return _settings_view(device, session.get(DeviceCommands, device_id))
+
+
+@router.put("/devices/{device_id}/settings")
+def set_one(
+    device_id: str,
+    asked: SettingsAsked,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> SettingsView:
+    """Make these all that the fleet sets on a device. Durable when answered; in force there without a restart.
+
+    422 names a setting that is not on the list, or a value outside its bounds.
+    """
+    _check(services, asked.settings)
+    with services.database.write() as session:
+        check_reachable(session, device_id)
+        changed = write_settings(session, [device_id], asked.settings, actor=caller.actor, now=services.now())
+        session.flush()
+        view = _settings_view(find_device(session, device_id), session.get(DeviceCommands, device_id))
+    services.publisher.announce(changed, Kind.COMMANDS)
+    return view
+
+
+@router.get("/devices:settings", dependencies=[Depends(require(Role.VIEWER))])
+def list_settings(
+    query: str = "", cursor: Cursor = None, limit: Limit = 100, services: Services = Depends(get_services)
+) -> Page[SettingsView]:
+    """The settings of the devices a query selects, by id."""
+    rows = (
+        select(Device, DeviceCommands)
+        .outerjoin(DeviceCommands, DeviceCommands.device == Device.id)
+        .where(device_filter(query))
+        .order_by(Device.id)
+        .limit(limit + 1)
+    )
+    if cursor:
+        rows = rows.where(Device.id > decode_cursor(cursor))
+    with services.database.read() as session:
+        views = [_settings_view(*row) for row in session.execute(rows).tuples()]
+    return cut_page(views, limit, key=lambda view: view.device)
+
+
+@router.put("/devices:settings")
+def set_many(
+    asked: SettingsAskedByQuery,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> SettingsGiven:
+    """Make these all that the fleet sets on many devices: those a query selects now. Ask with `dry_run` first."""
+    _check(services, asked.settings)
+    now, changed = services.now(), []
+    with services.database.read() if asked.dry_run else services.database.write() as session:
+        chosen = chosen_by(session, asked.query)
+        for some in batched(chosen):
+            if asked.dry_run:
+                changed += _differing(session, some, asked.settings)
+            else:
+                changed += write_settings(session, some, asked.settings, actor=caller.actor, now=now)
+    if not asked.dry_run:
+        services.publisher.announce(changed, Kind.COMMANDS)
+    return SettingsGiven(
+        dry_run=asked.dry_run,
+        devices=changed,
+        unchanged=[name for name in chosen if name not in set(changed)],
+    )
+
+
+def _differing(session: Session, devices: Sequence[str], settings: Mapping[str, float]) -> list[str]:
+    rows = session.scalars(select(DeviceCommands).where(DeviceCommands.device.in_(devices)))
+    known = {row.device: row.settings for row in rows}
+    return [name for name in devices if known.get(name, {}) != dict(settings)]
+
+
+def _check(services: Services, settings: Mapping[str, float]) -> None:
+    check_settings(settings, offline_after_s=services.settings.offline_after_s)
+
+
+def _settings_view(device: Device, word: DeviceCommands | None) -> SettingsView:
+    return SettingsView.model_validate(settings_state(device, word))

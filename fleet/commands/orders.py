@@ -1,0 +1,229 @@
+"""``devices command | commands | cancel | settings | diagnose``: what devices are told to do, and to be."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.commands.printing import print_json, print_rows, print_table, show_number, show_time
+from protocol.messages.kinds import CommandAction, CommandStatus
+from service.client import ApiClient
+from service.errors import ClientError
+
+__all__ = ["cancel_command", "command_devices", "device_settings", "diagnose_device", "list_commands"]
+
+POLL_S: Final = 0.5
+
+DeviceOrNone = Annotated[str | None, typer.Argument(help="One device; or give --query")]
+QueryOption = Annotated[str | None, typer.Option("--query", "-q", help="Every device it selects now")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say which devices; with --query")]
+
+
+def command_devices(
+    action: Annotated[CommandAction, typer.Argument(help="what to do once")],
+    device: DeviceOrNone = None,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    query: QueryOption = None,
+    afresh: Annotated[
+        bool,
+        typer.Option("--afresh", help="recommission: forget the scale so far, where the device allows it"),
+    ] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Tell a device, or every device a query selects, to do something once."""
+    if action is CommandAction.ACCEPT_AS_NORMAL:
+        raise ClientError("say that with: fedge-fleet devices accept-normal (it looks for true alarms first)")
+    _check_meant(device, query, dry_run=dry_run)
+    asked: dict[str, Any] = {"action": action.value, "afresh": afresh}
+    with connect(url, ca, token_file) as client:
+        if device is not None:
+            view = client.post(f"/v1/devices/{device}/commands", asked)
+            _print_commands([view], f"{device} is told as soon as it can be", as_json=as_json)
+            return
+        given = client.post("/v1/devices:command", asked | {"query": query, "dry_run": dry_run})
+    if as_json:
+        print_json(given)
+        return
+    print(f"{len(given['commands'])} devices {'would be' if dry_run else 'are'} told: {action.value}")
+    for name, reason in given["held_back"].items():
+        print(f"held back: {name}: {reason}")
+
+
+def list_commands(
+    device: str,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    limit: LimitOption = 20,
+) -> None:
+    """What a device was told to do and what became of it, newest first."""
+    with connect(url, ca, token_file) as client:
+        rows = list(client.pages(f"/v1/devices/{device}/commands", {}, limit))
+    _print_commands(rows, f"{len(rows)} commands of {device}", as_json=as_json)
+
+
+def cancel_command(
+    device: str,
+    number: Annotated[int, typer.Argument(min=1, help="as `devices commands` prints it")],
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a command back that the device has not begun."""
+    with connect(url, ca, token_file) as client:
+        view = client.post(f"/v1/devices/{device}/commands/{number}:cancel")
+    _print_commands([view], f"command {number} of {device} is taken back", as_json=as_json)
+
+
+def device_settings(
+    device: DeviceOrNone = None,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    query: QueryOption = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, repeat; the others are agent.toml's again")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="All is as each agent.toml says")] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Show what the fleet sets on a device or on those a query selects; with --set or --clear, change it."""
+    if set_ and clear:
+        raise ClientError("--set and --clear contradict each other: give one of them")
+    _check_meant(device, query, dry_run=dry_run)
+    is_change = bool(set_) or clear
+    body = {"settings": dict(map(_read_setting, set_ or ()))}
+    with connect(url, ca, token_file) as client:
+        if query is None:
+            path = f"/v1/devices/{device}/settings"
+            rows = [client.put(path, body) if is_change else client.get(path)]
+        elif is_change:
+            done = client.put("/v1/devices:settings", body | {"query": query, "dry_run": dry_run})
+            if as_json:
+                print_json(done)
+                return
+            would = "would be" if dry_run else "are"
+            print(f"{len(done['devices'])} devices {would} set; {len(done['unchanged'])} are so already")
+            return
+        else:
+            rows = list(client.pages("/v1/devices:settings", {"query": query}, 1000))
+    if as_json:
+        print_json(rows if query is not None else rows[0])
+        return
+    print_table(
+        f"settings of {len(rows)} devices",
+        ["device", "setting", "wanted", "in force", "by", "refused", "heard"],
+        [line for row in rows for line in _setting_lines(row)],
+    )
+
+
+def diagnose_device(
+    device: str,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="default: <device>-<number>.json.gz here")
+    ] = None,
+    wait: Annotated[float, typer.Option("--wait", min=1, help="Seconds to wait for the device")] = 300.0,
+) -> None:
+    """Fetch a bundle of log, state, settings, disk and memory from a device into a file (gzip-compressed JSON)."""
+    with connect(url, ca, token_file) as client:
+        asked = client.post(f"/v1/devices/{device}/commands", {"action": "diagnose"})
+        path = f"/v1/devices/{device}/commands/{asked['number']}"
+        view = _wait(client, path, device, wait)
+        if view["report_bytes"] is None:
+            raise ClientError(
+                f"command {view['number']} of {device} ended {view['status']} without a bundle: {view['reason']}"
+            )
+        content = client.download(f"{path}/report")
+    file = output or Path(f"{device}-{view['number']}.json.gz")
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise ClientError(f"cannot write {file}: {error.strerror}") from None
+    print(f"{file}: {view['reason']} (read it with: gzip -dc {file})")
+
+
+def _wait(client: ApiClient, path: str, device: str, wait_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + wait_s
+    with Console(stderr=True).status(f"waiting for {device}") as shown:
+        while True:
+            view: dict[str, Any] = client.get(path)
+            if CommandStatus(view["status"]).is_final:
+                return view
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise ClientError(
+                    f"{device} has not answered within {wait_s:g} s; it will when it can, and"
+                    f" `fedge-fleet devices commands {device}` shows it (command {view['number']})"
+                )
+            shown.update(f"waiting for {device} ({view['status']}), {left_s:.0f} s at most")
+            time.sleep(POLL_S)
+
+
+def _check_meant(device: str | None, query: str | None, *, dry_run: bool) -> None:
+    if (device is None) == (query is None):
+        raise ClientError("which devices are meant? Name one, or give --query (not both)")
+    if dry_run and query is None:
+        raise ClientError("--dry-run goes with --query: with one device there is nothing to look up")
+
+
+def _read_setting(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ClientError(f"--set {text!r} is not name=number, e.g. health.every_s=60") from None
+
+
+def _setting_lines(row: dict[str, Any]) -> list[list[object]]:
+    names = sorted({*row["wanted"], *row["in_force"]})
+    heard = {True: "yes", False: "not yet", None: None}[row["is_obeyed"]]
+    lines = []
+    for name in names:
+        told = row["in_force"].get(name) or {}
+        lines.append(
+            [
+                row["device"],
+                name,
+                show_number(row["wanted"].get(name)),
+                show_number(told.get("value")),
+                told.get("source"),
+                told.get("refused") or None,
+                heard,
+            ]
+        )
+    return lines or [[row["device"], None, None, None, "all as its agent.toml says", None, heard]]
+
+
+def _print_commands(rows: list[dict[str, Any]], title: str, *, as_json: bool) -> None:
+    print_rows(
+        rows,
+        title,
+        {
+            "number": lambda r: r["number"],
+            "command": lambda r: r["action"],
+            "status": lambda r: r["status"],
+            "why": lambda r: " ".join(part for part in (r["code"], r["reason"]) if part) or None,
+            "by": lambda r: r["asked_by"],
+            "asked": lambda r: show_time(r["asked_at"]),
+            "changed": lambda r: show_time(r["changed_at"]),
+            "fetched": lambda r: r["report_bytes"],
+        },
+        as_json=as_json,
+    )

@@ -1,0 +1,65 @@
+"""What became of a batch of messages, and what each device is told of it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fleet.ingest.boots import BootKey
+from fleet.ingest.judging import Refusal
+from fleet.ingest.sequences import Range
+from protocol.messages.kinds import Kind
+from protocol.messages.payloads import Ack, BootAck, RefusedEvent
+
+__all__ = ["BatchResult", "acks_of", "join_results"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchResult:
+    """What became of a batch.
+
+    acks: per device what it may forget, because it is on disk: stored, now or before, or kept as a dead letter.
+    stored: new events by kind.
+    duplicates: events that had been stored before.
+    refusals: messages that were not taken for what they are.
+    postponed: messages of boots that began too fast one after the other; not acknowledged, so they come again.
+    commanded: devices whose commands or counter changed by what they said: their word is to be published again.
+    """
+
+    acks: Mapping[str, Ack]
+    stored: Mapping[Kind, int]
+    duplicates: int
+    refusals: Sequence[Refusal]
+    postponed: int = 0
+    commanded: frozenset[str] = frozenset()
+
+
+def acks_of(
+    acked: Mapping[BootKey, tuple[Range, ...]], told: Mapping[str, Sequence[RefusedEvent]]
+) -> dict[str, Ack]:
+    """What each device is told: the ranges that are on disk, and the events that will never be stored as what they claim."""
+    boots: dict[str, list[BootAck]] = defaultdict(list)
+    for (device, boot_id), ranges in acked.items():
+        if ranges:
+            boots[device].append(BootAck(boot_id=boot_id, ranges=ranges))
+    return {
+        device: Ack(boots=tuple(boots.get(device, ())), refused=tuple(told.get(device, ())))
+        for device in boots.keys() | told.keys()
+    }
+
+
+def join_results(one: BatchResult, other: BatchResult) -> BatchResult:
+    """The result of a batch that had to be halved."""
+    acks = dict(one.acks)
+    for device, ack in other.acks.items():
+        before = acks.get(device, Ack(boots=()))
+        acks[device] = Ack(boots=before.boots + ack.boots, refused=before.refused + ack.refused)
+    return BatchResult(
+        acks=acks,
+        stored=Counter(one.stored) + Counter(other.stored),
+        duplicates=one.duplicates + other.duplicates,
+        refusals=[*one.refusals, *other.refusals],
+        postponed=one.postponed + other.postponed,
+        commanded=one.commanded | other.commanded,
+    )

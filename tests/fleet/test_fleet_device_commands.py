@@ -1,0 +1,357 @@
+"""Commands and settings at the fleet: who may give them, whom they reach, what becomes of them, on either database."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+import pytest
+from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_world import NOW, TENANT, Machine, Told, enrol_directly, health
+
+from fleet.device_commands import KEPT_FINISHED, KEPT_REPORTS, expire_commands, words_for
+from fleet.housekeeping import Housekeeping
+from fleet.ingest.batch_result import BatchResult
+from fleet.ingest.store import EventStore
+from fleet.metrics import FleetMetrics
+from fleet.storage.command_tables import CommandRecord, DeviceCommands
+from protocol.fleet_settings import FLEET_SETTINGS
+from protocol.limits import MAX_OUTSTANDING
+from protocol.messages.commands import CommandResult, Commands, SettingInForce
+from protocol.messages.kinds import CommandAction, CommandStatus, Kind, SettingSource
+from service.roles import Role
+
+__all__ = ["fleet", "machine"]  # the fixtures
+
+MANY = "/v1/devices:command"
+EVERY = "health.every_s"
+BUDGET = "detection.budget.alarms_per_1000_windows"
+
+
+@pytest.fixture
+def device(fleet: Fleet, machine: Machine) -> Machine:
+    enrol_directly(fleet.database, machine)
+    return machine
+
+
+def give(fleet: Fleet, name: str, action: str = "recommission", key: str | None = None, **more: Any) -> Any:
+    headers = {"Idempotency-Key": key} if key else {}
+    return fleet.call(
+        "POST", f"/v1/devices/{name}/commands", Role.OPERATOR, json={"action": action} | more, headers=headers
+    )
+
+
+def answer(fleet: Fleet, machine: Machine, number: int, status: str, **more: Any) -> BatchResult:
+    result = CommandResult(number=number, action="recommission", status=CommandStatus(status), **more)
+    return EventStore(fleet.database, TENANT, FleetMetrics()).store([machine.arrival(result)])
+
+
+def word(fleet: Fleet, name: str) -> Commands:
+    with fleet.database.read() as session:
+        return words_for(session, [name])[name]
+
+
+def show(fleet: Fleet, name: str, number: int) -> dict[str, Any]:
+    view: dict[str, Any] = fleet.call("GET", f"/v1/devices/{name}/commands/{number}").json()
+    return view
+
+
+def actions_in_audit(fleet: Fleet, name: str) -> list[str]:
+    lines = fleet.call("GET", "/v1/audit", Role.ADMIN, params={"subject": name}).json()["items"]
+    return [line["action"] for line in lines]
+
+
+def test_a_command_waits_for_its_device_and_ends_with_its_word(fleet: Fleet, device: Machine) -> None:
+    given = give(fleet, device.name)
+    assert given.status_code == 201
+    number = given.json()["number"]
+    assert (given.json()["status"], given.json()["asked_by"]) == ("WAITING", "operator:a-operator")
+    (command,) = word(fleet, device.name).outstanding
+    assert (command.number, command.action, word(fleet, device.name).counter) == (
+        number,
+        "recommission",
+        number,
+    )
+    assert answer(fleet, device, number, "IN_PROGRESS", reason="gathering").commanded == {device.name}
+    assert show(fleet, device.name, number)["status"] == "IN_PROGRESS"
+    assert fleet.call("GET", f"/v1/devices/{device.name}").json()["outstanding_commands"] == 1
+    answer(fleet, device, number, "DONE", reason="a scale of 120 windows")
+    assert word(fleet, device.name).outstanding == ()
+    for late in ("IN_PROGRESS", "REFUSED", "FAILED"):
+        answer(fleet, device, number, late)
+    assert show(fleet, device.name, number)["status"] == "DONE", "its first final word is its last"
+    assert actions_in_audit(fleet, device.name) == ["command_given"]
+
+
+def test_one_of_a_kind_is_outstanding_so_that_a_device_away_for_weeks_finds_each_thing_once(
+    fleet: Fleet, device: Machine
+) -> None:
+    first = give(fleet, device.name).json()["number"]
+    is_problem(give(fleet, device.name), 409, str(first), "has not ended")
+    for action in ("diagnose", "reactivate", "retry-parked"):
+        assert give(fleet, device.name, action).status_code == 201
+    path = f"/v1/devices/{device.name}/normal"
+    for until_s in (NOW - 5, NOW - 9):
+        assert fleet.call("POST", path, Role.OPERATOR, json={"until_s": until_s}).status_code == 200
+    outstanding = word(fleet, device.name).outstanding
+    assert {command.action for command in outstanding} == set(CommandAction)
+    assert len(outstanding) == len(CommandAction) <= MAX_OUTSTANDING
+    (accept,) = [command for command in outstanding if command.action == "accept-as-normal"]
+    assert accept.arguments == {"until_s": NOW - 5}, "no earlier word is unsaid"
+    listed = fleet.call("GET", f"/v1/devices/{device.name}/commands?limit=2").json()
+    rest = fleet.call("GET", f"/v1/devices/{device.name}/commands?cursor={listed['next_cursor']}").json()
+    numbers = [one["number"] for one in listed["items"] + rest["items"]]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(numbers) == 6
+
+
+def test_the_same_key_is_the_same_command_once_whoever_repeats_it(fleet: Fleet, device: Machine) -> None:
+    first = give(fleet, device.name, key="k")
+    again = give(fleet, device.name, key="k")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["number"] == first.json()["number"]
+    answer(fleet, device, first.json()["number"], "DONE")
+    assert give(fleet, device.name, key="k").json()["status"] == "DONE", "also when it is over"
+    is_problem(give(fleet, device.name, "diagnose", key="k"), 409, "Idempotency-Key")
+    many = {"query": f"id=={device.name}", "action": "recommission"}
+    headers = {"Idempotency-Key": "k"}
+    given = fleet.call("POST", MANY, Role.OPERATOR, json=many, headers=headers).json()
+    assert given["commands"] == {device.name: first.json()["number"]}
+
+
+def test_only_operators_command_and_only_what_is_on_the_list(fleet: Fleet, device: Machine) -> None:
+    path = f"/v1/devices/{device.name}/commands"
+    for role in (Role.VIEWER, Role.PUBLISHER):
+        is_problem(fleet.call("POST", path, role, json={"action": "diagnose"}), 403, "needs operator")
+        is_problem(fleet.call("PUT", f"/v1/devices/{device.name}/settings", role, json={"settings": {}}), 403)
+        is_problem(fleet.call("GET", f"{path}/1/report", role), 403)
+    is_problem(fleet.call("POST", path, device.token(fleet.now()), json={"action": "diagnose"}), 401)
+    is_problem(give(fleet, "nobody"), 404, "nobody")
+    is_problem(give(fleet, device.name, "dance"), 422, "action")
+    is_problem(give(fleet, device.name, "accept-as-normal"), 422, "action")
+    is_problem(give(fleet, device.name, "diagnose", afresh=True), 422, "afresh goes with recommission")
+    is_problem(give(fleet, device.name, expires_in_s=1), 422, "expires_in_s")
+    is_problem(fleet.call("GET", f"{path}/7"), 404, "no command 7")
+    fleet.call("POST", f"/v1/devices/{device.name}:revoke", Role.ADMIN)
+    is_problem(give(fleet, device.name), 409, "revoked")
+
+
+def test_a_query_is_asked_dry_first_and_names_who_is_held_back(fleet: Fleet, machine: Machine) -> None:
+    machines = [Machine(name=f"{machine.name}-{n}") for n in range(3)]
+    enrol_directly(fleet.database, *machines)
+    taken = give(fleet, machines[1].name).json()["number"]
+    wanted = {"query": f"id=={machine.name}-*", "action": "recommission", "dry_run": True}
+    dry = fleet.call("POST", MANY, Role.OPERATOR, json=wanted).json()
+    assert list(dry["commands"]) == [machines[0].name, machines[2].name]
+    assert list(dry["held_back"]) == [machines[1].name]
+    assert str(taken) in dry["held_back"][machines[1].name]
+    assert fleet.call("GET", f"/v1/devices/{machines[0].name}/commands").json()["items"] == []
+    done = fleet.call("POST", MANY, Role.OPERATOR, json=wanted | {"dry_run": False}).json()
+    assert list(done["commands"]) == list(dry["commands"])
+    assert all(word(fleet, name).outstanding[0].number == number for name, number in done["commands"].items())
+    is_problem(fleet.call("POST", MANY, Role.OPERATOR, json=wanted | {"query": " "}), 422, "query")
+
+
+def test_what_is_taken_back_is_gone_unless_the_device_had_begun_it(fleet: Fleet, device: Machine) -> None:
+    number = give(fleet, device.name).json()["number"]
+    path = f"/v1/devices/{device.name}/commands/{number}:cancel"
+    assert fleet.call("POST", path, Role.OPERATOR).json()["status"] == "CANCELED"
+    assert word(fleet, device.name).outstanding == ()
+    assert word(fleet, device.name).counter > number, "an older retained word is refused by the device"
+    is_problem(fleet.call("POST", path, Role.OPERATOR), 409, "CANCELED")
+    answer(fleet, device, number, "REFUSED", code="stale")
+    assert show(fleet, device.name, number)["status"] == "CANCELED"
+    answer(fleet, device, number, "DONE")
+    assert show(fleet, device.name, number)["status"] == "DONE", "what was done was done"
+    assert actions_in_audit(fleet, device.name) == ["command_canceled", "command_given"]
+
+
+def test_a_command_nobody_answers_expires_and_its_device_is_told(fleet: Fleet, device: Machine) -> None:
+    number = give(fleet, device.name, expires_in_s=60).json()["number"]
+    told, clock = Told(), [fleet.now()]
+    keeper = Housekeeping(
+        fleet.database,
+        FleetMetrics(),
+        offline_after_s=1e9,
+        health_history_s=1e9,
+        now=lambda: clock[0],
+        publisher=told,
+    )
+    keeper.tidy()
+    assert (device.name, Kind.COMMANDS) not in told.announced
+    clock[0] += 61
+    keeper.tidy()
+    assert (device.name, Kind.COMMANDS) in told.announced
+    assert show(fleet, device.name, number)["status"] == "EXPIRED"
+    assert word(fleet, device.name).outstanding == ()
+    with fleet.database.write() as session:
+        assert expire_commands(session, clock[0]) == []
+    assert give(fleet, device.name).status_code == 201
+
+
+def test_a_bundle_comes_whole_to_operators_alone_and_the_last_few_are_kept(
+    fleet: Fleet, device: Machine
+) -> None:
+    numbers = []
+    for n in range(KEPT_REPORTS + 2):
+        number = give(fleet, device.name, "diagnose").json()["number"]
+        answer(fleet, device, number, "DONE", report=base64.b64encode(f"bundle {n}".encode()).decode())
+        numbers.append(number)
+    path = f"/v1/devices/{device.name}/commands"
+    last = fleet.call("GET", f"{path}/{numbers[-1]}/report", Role.OPERATOR)
+    assert (last.content, last.headers["content-type"]) == (b"bundle 6", "application/gzip")
+    kept = [one["number"] for one in fleet.call("GET", path).json()["items"] if one["report_bytes"]]
+    assert kept == numbers[: -KEPT_REPORTS - 1 : -1]
+    is_problem(fleet.call("GET", f"{path}/{numbers[0]}/report", Role.OPERATOR), 404, "let go")
+    number = give(fleet, device.name, "diagnose").json()["number"]
+    answer(fleet, device, number, "DONE", report="no base64!")
+    assert "not base64" in show(fleet, device.name, number)["reason"]
+
+
+def test_a_device_of_many_commands_keeps_the_last_hundred(fleet: Fleet, device: Machine) -> None:
+    for until_s in range(KEPT_FINISHED + 5):
+        fleet.call("POST", f"/v1/devices/{device.name}/normal", Role.OPERATOR, json={"until_s": until_s})
+    listed = fleet.call("GET", f"/v1/devices/{device.name}/commands?limit=1000").json()["items"]
+    assert len(listed) == KEPT_FINISHED + 1
+    assert listed[0]["status"] == "WAITING"
+
+
+@pytest.mark.parametrize("obeyed", [0, 10**12])
+def test_a_fleet_whose_counter_is_behind_its_device_overtakes_it(
+    fleet: Fleet, device: Machine, obeyed: int
+) -> None:
+    number = give(fleet, device.name).json()["number"]
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    result = store.store([device.arrival(health(obeyed=obeyed))])
+    assert result.commanded == ({device.name} if obeyed else set())
+    assert word(fleet, device.name).counter == (obeyed + 1 if obeyed else number)
+    if obeyed:
+        answer(fleet, device, number, "REFUSED", code="stale")
+        again = give(fleet, device.name).json()["number"]
+        assert again == obeyed + 2
+
+
+def test_a_fleet_that_lost_its_rows_learns_the_counter_from_its_device(fleet: Fleet, device: Machine) -> None:
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    assert store.store([device.arrival(health(obeyed=10**12))]).commanded == {device.name}
+    assert word(fleet, device.name) == Commands(counter=10**12 + 1)
+
+
+def test_words_about_no_command_change_nothing(fleet: Fleet, device: Machine) -> None:
+    for status in CommandStatus:
+        answer(fleet, device, 4711, status)
+    assert fleet.call("GET", f"/v1/devices/{device.name}/commands").json()["items"] == []
+    number = give(fleet, device.name).json()["number"]
+    for status in ("WAITING", "CANCELED", "SUPERSEDED"):
+        answer(fleet, device, number, status)
+    assert show(fleet, device.name, number)["status"] == "WAITING", "no device says so"
+
+
+def test_a_device_without_mqtt_gets_the_same_word_and_little_when_it_has_it(
+    fleet: Fleet, device: Machine
+) -> None:
+    token = device.token(fleet.now())
+    assert fleet.call("GET", "/v1/device/commands", token).status_code == 204
+    give(fleet, device.name)
+    got = fleet.call("GET", "/v1/device/commands", token)
+    assert msgspec.json.decode(got.content, type=Commands) == word(fleet, device.name)
+    known = {"If-None-Match": got.headers["etag"]}
+    assert fleet.call("GET", "/v1/device/commands", token, headers=known).status_code == 304
+    give(fleet, device.name, "diagnose")
+    assert fleet.call("GET", "/v1/device/commands", token, headers=known).status_code == 200
+
+
+def set_(fleet: Fleet, name: str, **settings: float) -> Any:
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return fleet.call("PUT", f"/v1/devices/{name}/settings", Role.OPERATOR, json={"settings": named})
+
+
+def test_settings_are_all_that_the_fleet_asks_and_show_what_came_of_them(
+    fleet: Fleet, device: Machine
+) -> None:
+    path = f"/v1/devices/{device.name}/settings"
+    assert fleet.call("GET", path).json() == {
+        "device": device.name,
+        "wanted": {},
+        "set_by": None,
+        "set_at": None,
+        "is_obeyed": None,
+        "in_force": {},
+    }
+    assert (
+        set_(fleet, device.name, health__every_s=60, detection__budget__alarms_per_1000_windows=0.5).json()[
+            "is_obeyed"
+        ]
+        is False
+    )
+    told = word(fleet, device.name)
+    assert told.settings == {EVERY: 60.0, BUDGET: 0.5}
+    said = (
+        SettingInForce(name=EVERY, value=60.0, source=SettingSource.FLEET),
+        SettingInForce(name=BUDGET, value=1.0, source=SettingSource.FILE, refused="kept"),
+    )
+    EventStore(fleet.database, TENANT, FleetMetrics()).store(
+        [device.arrival(health(obeyed=told.counter, settings=said, interval_judged=1))]
+    )
+    view = fleet.call("GET", path).json()
+    assert (view["is_obeyed"], view["set_by"]) == (True, "operator:a-operator")
+    assert view["in_force"] == {
+        EVERY: {"value": 60.0, "source": "fleet", "refused": ""},
+        BUDGET: {"value": 1.0, "source": "file", "refused": "kept"},
+    }
+    set_(fleet, device.name, health__every_s=60)
+    assert word(fleet, device.name).settings == {EVERY: 60.0}
+    counter = word(fleet, device.name).counter
+    set_(fleet, device.name, health__every_s=60)
+    assert word(fleet, device.name).counter == counter, "no change is no word"
+    assert actions_in_audit(fleet, device.name) == ["settings_set", "settings_set"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("privacy.maximum_epsilon", 5, "is no setting that comes from a fleet"),
+        (BUDGET, 0, "0.001 to 10"),
+        (BUDGET, 11, "0.001 to 10"),
+        ("detection.budget.shortest_event_windows", 1.5, "whole number"),
+        (EVERY, 5, "10 to 300"),
+        (EVERY, 200, "offline"),
+    ],
+)
+def test_a_setting_off_the_list_or_out_of_bounds_is_refused_by_name(
+    fleet: Fleet, device: Machine, name: str, value: float, words: str
+) -> None:
+    wanted = {"settings": {name: value, "detection.budget.shortest_event_windows": 1} | {name: value}}
+    path = f"/v1/devices/{device.name}/settings"
+    is_problem(fleet.call("PUT", path, Role.OPERATOR, json=wanted), 422, name, words)
+    many = wanted | {"query": "id==*"}
+    is_problem(fleet.call("PUT", "/v1/devices:settings", Role.OPERATOR, json=many), 422, name)
+    with fleet.database.read() as session:
+        assert session.get(DeviceCommands, device.name) is None
+
+
+def test_settings_by_query_reach_those_it_selects_and_are_listed(fleet: Fleet, machine: Machine) -> None:
+    machines = [Machine(name=f"{machine.name}-{n}") for n in range(3)]
+    enrol_directly(fleet.database, *machines)
+    set_(fleet, machines[0].name, health__every_s=60)
+    wanted = {"query": f"id=={machine.name}-*", "settings": {EVERY: 60}, "dry_run": True}
+    dry = fleet.call("PUT", "/v1/devices:settings", Role.OPERATOR, json=wanted).json()
+    assert (dry["devices"], dry["unchanged"]) == ([m.name for m in machines[1:]], [machines[0].name])
+    done = fleet.call("PUT", "/v1/devices:settings", Role.OPERATOR, json=wanted | {"dry_run": False}).json()
+    assert done["devices"] == dry["devices"]
+    listed = fleet.call("GET", "/v1/devices:settings", params={"query": wanted["query"]}).json()["items"]
+    assert [one["wanted"] for one in listed] == [{EVERY: 60.0}] * 3
+
+
+def test_commands_and_settings_keep_each_other(fleet: Fleet, device: Machine) -> None:
+    set_(fleet, device.name, health__every_s=60)
+    give(fleet, device.name)
+    told = word(fleet, device.name)
+    assert (told.settings, len(told.outstanding)) == ({EVERY: 60.0}, 1)
+    with fleet.database.read() as session:
+        row = session.get(DeviceCommands, device.name)
+        assert row is not None
+        assert row.settings_counter < row.counter
+        assert session.get(CommandRecord, (device.name, row.counter)) is not None
+    assert set(FLEET_SETTINGS) >= set(told.settings)
