@@ -11,14 +11,12 @@ import os
 import platform
 import random
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
@@ -57,11 +55,10 @@ from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
 from edge_agent.settings import Settings, load_agent_settings
-from edge_agent.source_host import SourceHost
-from edge_agent.sources.factory import open_source
+from edge_agent.source_host import open_for_loop
 from edge_agent.sources.port import Source
-from edge_agent.sources.settings import PluginSettings
 from edge_agent.status import load_counters
+from edge_agent.stop_signals import StopSignals
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
@@ -98,7 +95,7 @@ def run(config_file: Path) -> int:
         watch = LoopWatch(supervisor, arm_process_guard, time.monotonic, limit_s)
         watch.starting("opening source and state")
         # Before anything is built: building may try a delegate for seconds, and must not die half way through.
-        signals = _StopSignals()
+        signals = StopSignals()
         with ExitStack() as stack:
             agent = _build(settings, load_enrolled(settings.paths.enrolment), ring, watch, stack)
             signals.hand_to(agent)
@@ -114,27 +111,6 @@ def run(config_file: Path) -> int:
     return 0
 
 
-class _StopSignals:
-    """SIGTERM and SIGINT stop the agent; one that comes while it is being built stops it as soon as it stands."""
-
-    def __init__(self) -> None:
-        self._agent: Agent | None = None
-        self._is_asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def hand_to(self, agent: Agent) -> None:
-        self._agent = agent
-        if self._is_asked:
-            agent.stop()
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        # Plain flags: the loop looks at them at least every tick, and a handler may take no lock.
-        self._is_asked = True
-        if self._agent is not None:
-            self._agent.stop()
-
-
 def _build(
     settings: Settings, enrolled: Enrolled, ring: LogRing, watch: LoopWatch, stack: ExitStack
 ) -> Agent:
@@ -147,7 +123,7 @@ def _build(
             f"{settings.config_file}: tenant = {settings.tenant!r}, but this device is enrolled in {enrolled.tenant!r}"
         )
     waking = threading.Event()
-    source = _source(settings, waking.set)
+    source = open_for_loop(settings.source, paths.source, time.monotonic, waking.set)
     stack.callback(source.close)
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device)
@@ -274,21 +250,6 @@ def _executor(
         apply=apply,
         monotonic=monotonic,
         known_wall=lambda: clock.wall_s() if clock.is_set else None,
-    )
-
-
-def _source(settings: Settings, wake: Callable[[], None]) -> Source:
-    """Ours never block; whatever else there is gets a thread of its own."""
-    chosen = settings.source
-    if not isinstance(chosen, PluginSettings):
-        return open_source(chosen)
-    return SourceHost(
-        lambda: open_source(chosen),
-        name=chosen.factory,
-        answers_within_s=chosen.answers_within_s,
-        memory=settings.paths.source,
-        clock=time.monotonic,
-        wake=wake,
     )
 
 

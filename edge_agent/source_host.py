@@ -24,6 +24,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +32,14 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.errors import RestartNeededError, SourceError, SourceSilentError
+from edge_agent.sources.factory import open_source
 from edge_agent.sources.port import Source, SourceWindow
+from edge_agent.sources.settings import PluginSettings, SourceSettings
 from protocol.manifest import FeatureSpec
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import StorageError
 
-__all__ = ["SourceHost"]
+__all__ = ["SourceHost", "open_for_loop"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,26 @@ _POLL_S: Final = 0.01
 _LOOK_AGAIN_S: Final = 1.0
 _LATER_S: Final = 1e18
 """When the next window is due, for the loop: nobody knows, and it will be woken."""
+
+
+def open_for_loop(
+    settings: SourceSettings, memory: Path, clock: Callable[[], float], wake: Callable[[], None]
+) -> Source:
+    """The source of the settings, such that the loop may call it: ours never block, whatever else there is is hosted.
+
+    Raises:
+        SourceError: it does not open; for a driver, see `SourceHost`.
+    """
+    if not isinstance(settings, PluginSettings):
+        return open_source(settings)
+    return SourceHost(
+        partial(open_source, settings),
+        name=settings.factory,
+        answers_within_s=settings.answers_within_s,
+        memory=memory,
+        clock=clock,
+        wake=wake,
+    )
 
 
 class _RememberedSource(Struct, frozen=True, kw_only=True):
