@@ -140,6 +140,7 @@ class TrustedClock:
             now_s = self._look()
             if now_s < signed_at_s <= LATEST_S and self._offset_s is None:
                 self._raise_floor(signed_at_s)
+                self._look()
 
     def save_if_due(self) -> None:
         """Remember the last trusted time, once an hour and when the clock becomes known. A disk that refuses is told once."""
