@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.acceptance import Requirements
+from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
-from edge_agent.installation.installer import Installer, open_installer
+from edge_agent.installation.installer import Installer
 from edge_agent.installation.trial import TrialLimits
 from edge_agent.installation.verification import verify
 from models import reference_model

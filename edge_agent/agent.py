@@ -33,6 +33,7 @@ from edge_agent.model_swap import ModelSwap
 from edge_agent.pipeline import Pipeline
 from edge_agent.reporting import StatusReporter
 from edge_agent.score_log import ScoreLog
+from edge_agent.shadowing import Shadowing
 from edge_agent.sources.port import Source, SourceWindow
 from edge_agent.telemetry import Downlink, Telemetry
 from models.drift.monitor import DriftVerdict
@@ -95,6 +96,7 @@ class Agent:
         self._vitals = vitals
         self._counters = vitals.counters
         self._model = ModelSwap(hands.installation, pipeline, vitals)
+        self._shadowing = Shadowing(hands.installation, pipeline)
         self._birth = birth
         self._source = source
         self._reporter = reporter
@@ -149,6 +151,8 @@ class Agent:
         if self._posts or clock_s >= self._next_tick_s:
             self._next_tick_s = clock_s + TICK_S
             self._tick(clock_s)
+        slack_s = self._source.next_due_s - self._clocks.monotonic()
+        self._fence.run("shadowing", partial(self._shadowing.turn, clock_s, slack_s), None)
         due_s = max(self._source.next_due_s, self._source_retry_s)
         if due_s == float("inf") and not self._source_ended:
             log.warning(
@@ -220,6 +224,7 @@ class Agent:
             self._posts.append(anomaly_event(window, judged, judged.alarm, release))
         self._tell_drift(judged.drift)
         # The alarm is posted by now: what follows may fail.
+        self._shadowing.see(judged)
         if self._model.error is None:
             self._installation.on_window(judged.score, judged.latency_us)
         else:

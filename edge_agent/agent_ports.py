@@ -10,7 +10,7 @@ from edge_agent.installation.active import ActiveRelease
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.remote.executor import Executor
 from protocol.messages.kinds import InstallStep
-from protocol.messages.payloads import DesiredState, InstallReport
+from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
 __all__ = ["Clocks", "Hands", "Installation"]
 
@@ -42,6 +42,12 @@ class Installation(Protocol):
 
     def on_window(self, score: float | None, latency_us: float, error: str | None = None) -> None:
         """How the last window went with the active release."""
+
+    def candidate(self) -> ActiveRelease | None:
+        """The release that shall judge beside the active one, the same object as long as it is the same; None: none."""
+
+    def on_shadow(self, sha256: str, told: ShadowReport | str) -> None:
+        """What came of judging by the candidate `sha256`, or, a sentence, why nothing does yet."""
 
     def step(self) -> InstallStep:
         """Where installing stands."""

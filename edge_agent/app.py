@@ -31,7 +31,8 @@ from edge_agent.errors import RestartNeededError
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.installation.acceptance import Requirements
-from edge_agent.installation.installer import Installer, open_installer
+from edge_agent.installation.assembly import open_installer
+from edge_agent.installation.installer import Installer
 from edge_agent.installation.probe import ChildProbe
 from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,10 +21,10 @@ from edge_agent.live_context import Healthy
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.unknown_regimes import told_since
 from models.detection.context import Context, Timed, fit_context
-from models.detection.profile import fewest_periods
+from models.detection.profile import Periods, fewest_periods
 from models.detection.regimes import FEWEST_VISITS
 
-__all__ = ["ContextSearch"]
+__all__ = ["ContextSearch", "Search"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,30 @@ NATURAL_CYCLES_S: Final = (86_400.0, 604_800.0)
 
 _STEP_BACK: Final = 1 / 24
 """Of the shortest cycle, that a clock may be set back by: a profile knows no smaller part of it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """A search for a context, with all that it looks at."""
+
+    kept: BufferedRows
+    unit: NDArray[np.floating]
+    periods: tuple[Periods, ...]
+    spread_out: Timed | None
+    fewest_visits: int
+
+    def run(self) -> Healthy:
+        """See `ContextSearch.find`."""
+        timed = Timed(self.kept.rows, self.kept.machine_s)
+        context = fit_context(timed, self.periods, self.spread_out, fewest_visits=self.fewest_visits)
+        if context is None:
+            return Healthy(kept=self.kept, seen=self.kept.rows, unit=self.unit)
+        return Healthy(
+            kept=self.kept,
+            seen=context.unseen_rows(timed, self.periods),
+            unit=self.unit * context.spread,
+            context=context,
+        )
 
 
 class ContextSearch:
@@ -67,22 +92,30 @@ class ContextSearch:
 
     def find(self, kept: BufferedRows, unit: NDArray[np.floating]) -> Healthy:
         """Look for a context of the newest rows, given what one step of theirs is (F,); they come as if it had not seen them."""
-        timed = Timed(kept.rows, kept.machine_s)
+        search = self.begin(kept, unit)
+        healthy = search.run()
+        self.note(search, healthy.context)
+        return healthy
+
+    def begin(self, kept: BufferedRows, unit: NDArray[np.floating]) -> Search:
+        """Gather what `find` looks at; what is left to do may be done in another thread."""
         cycles = self._cycles()
-        periods = cycles.periods if cycles is not None else ()
-        spread_out = Timed(cycles.rows.rows, cycles.rows.machine_s) if cycles is not None else None
-        # Of what a person has called normal, one visit is enough.
-        visits = 1 if self._memory.remembered.is_vouched else FEWEST_VISITS
-        context = fit_context(timed, periods, spread_out, fewest_visits=visits)
+        return Search(
+            kept=kept,
+            unit=unit,
+            periods=cycles.periods if cycles is not None else (),
+            spread_out=Timed(cycles.rows.rows, cycles.rows.machine_s) if cycles is not None else None,
+            # Of what a person has called normal, one visit is enough.
+            fewest_visits=1 if self._memory.remembered.is_vouched else FEWEST_VISITS,
+        )
+
+    def note(self, search: Search, context: Context | None) -> None:
+        """Remember what was looked at, and found."""
         if context is not None and context.profile is not None:
             self._memory.remember(periods_tried=0, profile_lost="")
         else:
-            self._memory.remember(periods_tried=max((len(p.whole) for p in periods), default=0))
-        if context is None:
-            return Healthy(kept=kept, seen=kept.rows, unit=unit)
-        return Healthy(
-            kept=kept, seen=context.unseen_rows(timed, periods), unit=unit * context.spread, context=context
-        )
+            tried = max((len(period.whole) for period in search.periods), default=0)
+            self._memory.remember(periods_tried=tried)
 
     def has_more_periods(self) -> bool:
         """Are there twice as many whole periods as when a profile was looked for last?"""

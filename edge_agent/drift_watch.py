@@ -22,11 +22,12 @@ class DriftWatch:
         memory: what survives a restart.
 
     Attributes:
+        settings: how sensitive it is.
         monitor: None while there is no reference.
     """
 
     def __init__(self, sensors: SensorView, settings: DriftSettings, memory: DetectionMemory) -> None:
-        self._sensors, self._settings, self._memory = sensors, settings, memory
+        self._sensors, self.settings, self._memory = sensors, settings, memory
         self.monitor: DriftMonitor | None
         self.monitor, self._context = memory.load_drift(sensors.watched, settings)
 
@@ -66,7 +67,7 @@ class DriftWatch:
 
     def refer_to(self, fit: Fit) -> DriftMonitor | None:
         """A new reference, durably; None where the rows of the fit are too few: the one so far, if any, stays."""
-        monitor = fit_monitor(self._sensors, fit, self._settings)
+        monitor = fit.monitor or fit_monitor(self._sensors, fit, self.settings)
         if monitor is not None:
             self.monitor, self._context = monitor, fingerprint_of_context(fit.judge.context)
             self.save()

@@ -65,7 +65,8 @@ class RunningRelease:
 class Fit:
     """A judge, and the newest rows (n, F) with the score (n,) of each by a judge that had not seen it; `is_calm` (n,): no anomaly.
 
-    `scored` is out of how many rows the threshold was found, where rows were left out as anomalies.
+    `scored` is out of how many rows the threshold was found, where rows were left out as anomalies. `monitor` is the drift monitor
+    of these rows, where it was fitted beside the loop.
     """
 
     judge: Judge
@@ -73,6 +74,7 @@ class Fit:
     scores: Scores
     is_calm: NDArray[np.bool_]
     scored: int = 0
+    monitor: DriftMonitor | None = None
 
 
 def fit_judge(release: RunningRelease, healthy: Healthy, settings: DetectionSettings) -> Fit:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from models.drift.monitor import DriftVerdict
 from models.thresholds import Closed, Opened
@@ -22,6 +24,9 @@ class Judged(Struct, frozen=True, kw_only=True):
         episode: the name of the anomaly that opened.
         contributors: the sensors that deviate most, worst first; only when an alarm opened.
         drift: the verdict if drift began or ended with this window.
+        row: the window (F,), standardised, gaps filled, at `machine_s` of the machine's clock; `seen` is what was
+            judged of it.
+        is_calm: no anomaly goes on or ended just now, and no drift or level that nobody has called normal.
     """
 
     score: float
@@ -32,6 +37,10 @@ class Judged(Struct, frozen=True, kw_only=True):
     episode: str = ""
     contributors: tuple[str, ...] = ()
     drift: DriftVerdict | None = None
+    row: NDArray[np.float32]
+    seen: NDArray[np.float32]
+    machine_s: float
+    is_calm: bool = True
 
     @property
     def is_over(self) -> bool:

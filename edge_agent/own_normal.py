@@ -39,7 +39,6 @@ from edge_agent.fitting import (
     MOST_ROWS,
     Fit,
     RunningRelease,
-    fit_judge,
     kept_judge,
 )
 from edge_agent.judges import Judge, MixtureJudge
@@ -47,6 +46,7 @@ from edge_agent.kept_promise import KeptPromise, Realised
 from edge_agent.kept_rows import KeptRows
 from edge_agent.live_context import as_seen
 from edge_agent.normal_problems import broken_promise, misfit, unknown_regime
+from edge_agent.preparation import Fitter
 from edge_agent.settings import DetectionSettings
 from edge_agent.unknown_regimes import UnknownRegimes
 from models.detection.context import Context
@@ -77,6 +77,7 @@ class OwnNormal:
         judge: the one in force; None while there is no model to judge with.
         drift: what is watched for it.
         is_drifted: the machine is not where its reference was taken.
+        fitter: fits what judges.
     """
 
     def __init__(
@@ -88,15 +89,15 @@ class OwnNormal:
         scale: Commissioning,
         wall: Callable[[], float],
     ) -> None:
-        self._sensors, self._settings, self._memory = sensors, settings, memory
+        self.settings, self._memory = settings, memory
         self._rows, self._scale, self._wall = rows, scale, wall
         self._rules = settings.alarm_rules
         self.drift = DriftWatch(sensors, DriftSettings(run_length=settings.drift_run_length), memory)
-        self.is_drifted = self.drift.is_away
-        self._told = self.drift.state
+        self.is_drifted, self._told = self.drift.is_away, self.drift.state
         self.judge: Judge | None = None
         self._realised = Realised()
         self._search = ContextSearch(memory, rows, settings.period_s, most_rows=MOST_ROWS, wall=wall)
+        self.fitter = Fitter(rows, scale, self._search)
         self._unknown = UnknownRegimes(memory, len(sensors.watched))
         self._note_accepted()
 
@@ -116,6 +117,11 @@ class OwnNormal:
     def is_investigating(self) -> bool:
         """Is there drift that no person has called normal?"""
         return self.is_drifted and not self._memory.remembered.is_drift_accepted
+
+    @property
+    def is_calm(self) -> bool:
+        """Is the machine at none but known levels, and without a drift that nobody has called normal?"""
+        return not (self.is_investigating or self.is_in_unknown_regime)
 
     def drift_score(self) -> float:
         """Largest statistic ÷ threshold over all detectors, and at least 1 until the machine is back; 0 without a reference."""
@@ -139,7 +145,7 @@ class OwnNormal:
         Returns:
             As `commit`.
         """
-        kept = kept_judge(release, self._memory, self._settings)
+        kept = kept_judge(release, self._memory, self.settings)
         # Detector and reference differ in their context where the power went between the one and the other.
         if kept is not None and (release.is_trial or self.drift.is_pair(kept)):
             known = self._memory.remembered
@@ -170,8 +176,7 @@ class OwnNormal:
 
     def _refer_to(self, fit: Fit) -> DriftVerdict | None:
         """A new drift reference; as `commit`."""
-        monitor = self.drift.refer_to(fit)
-        if monitor is None:
+        if (monitor := self.drift.refer_to(fit)) is None:
             return None
         self._told = self.drift.state
         self._unknown.forget(self.judge)
@@ -195,6 +200,7 @@ class OwnNormal:
 
     def note(self, alarm_windows: int) -> None:
         """A window was judged; so many windows the alarm has that it is in, 0 outside one."""
+        self.fitter.grow_older()
         if not self.is_in_unknown_regime:  # of which nothing was promised: it is one finding
             self._realised.note(alarm_windows, self._rules)
 
@@ -227,10 +233,10 @@ class OwnNormal:
         Returns:
             Why not, in a sentence: most values could open no alarm any more. Then all stays as it was.
         """
-        before, judge = self._settings, self.judge
+        before, judge = self.settings, self.judge
         if budget == before.budget:
             return ""
-        self._settings = replace(before, budget=budget)
+        self.settings = replace(before, budget=budget)
         if release is None or not isinstance(judge, MixtureJudge):
             return ""  # a network promises nothing, and what is fitted later keeps this budget
         if budget.shortest_event_windows == before.budget.shortest_event_windows:
@@ -238,7 +244,7 @@ class OwnNormal:
         else:
             renewed = self._fit(release, finds_context=False).judge
         if isinstance(renewed, MixtureJudge) and renewed.unheard and not judge.unheard:
-            self._settings = before
+            self.settings = before
             return renewed.unheard
         self._put_in_force(renewed, Realised())
         if not release.is_trial:
@@ -258,6 +264,7 @@ class OwnNormal:
             is_drift_accepted=known.is_drift_accepted or (self.is_drifted and known.drift_since_s <= until_s),
         )
         moved = self._rows.accept(until_s)
+        self.fitter.take(None)
         self._memory.remember(is_vouched=known.is_vouched or moved > 0)
         self._note_accepted()
         log.info("normal_accepted until_s=%.0f windows=%d", until_s, moved)
@@ -324,7 +331,7 @@ class OwnNormal:
 
     def recent_rows(self) -> Float:
         """The newest rows (n, F) that may be learnt, as many as make a reference, as the judge in force sees them."""
-        kept = self._rows.newest(self._settings.reference_windows)
+        kept = self._rows.newest(self.settings.reference_windows)
         return as_seen(kept, self._scale.units, self._context).seen
 
     @property
@@ -355,13 +362,7 @@ class OwnNormal:
             self._memory.remember(accepting_until_s=0.0)
 
     def _fit(self, release: RunningRelease, *, finds_context: bool) -> Fit:
-        is_mixture, unit = release.prior is not None, self._scale.units
-        kept = self._rows.newest(
-            MOST_ROWS if is_mixture else max(self._settings.reference_windows, MOST_ROWS)
-        )
-        if is_mixture and finds_context:
-            return fit_judge(release, self._search.find(kept, unit), self._settings)
-        return fit_judge(release, as_seen(kept, unit, self._context if is_mixture else None), self._settings)
+        return self.fitter.fit(release, self.settings, self._context, finds_context=finds_context)
 
     def _learn(self, release: RunningRelease, *, is_reference_owed: bool, finds_context: bool) -> Fit:
         """Fit a committed release's judge on the newest rows, and remember it; what came of the promise before is told."""
@@ -381,7 +382,7 @@ class OwnNormal:
         """Another judge of a committed release, or another threshold, in force from now on."""
         sha256, state = "", tuple[float, ...]()
         if isinstance(judge, MixtureJudge):
-            sha256 = self._memory.save_detector(judge, bundle_sha256, self._settings)
+            sha256 = self._memory.save_detector(judge, bundle_sha256, self.settings)
             state = judge.scales.state
         self._memory.remember(
             bundle_sha256=bundle_sha256,

@@ -176,13 +176,10 @@ class Pipeline:
         Raises:
             ModelError: the model cannot be loaded, or is one of other columns; the one before stays in use.
         """
-        difference = describe_difference(manifest.features, self._columns)
-        self._misfit = (
-            f"{manifest.release} was made for other features than this source gives: {difference}"
-            if difference
-            else ""
-        )
-        if difference:
+        self._misfit = describe_difference(manifest.features, self._columns)
+        if self._misfit:
+            made_for = f"{manifest.release} was made for other features than this source gives"
+            self._misfit = f"{made_for}: {self._misfit}"
             raise FeatureError(self._misfit)
         model = self._open_model(int8_model, manifest.model.kind, bundle_sha256)
         if self._running is not None or self._episodes.release not in {"", manifest.release}:
@@ -308,7 +305,7 @@ class Pipeline:
         if running is None or judge is None:
             return Unjudged()
         started = self._clock()
-        row = judge.see(row, window.observed_at_s)
+        kept, row = row, judge.see(row, window.observed_at_s)
         try:
             statistic, score = judge.judge(row)
         except ModelError as error:
@@ -335,6 +332,10 @@ class Pipeline:
             episode=self._episodes.id if is_opening else "",
             contributors=self._blame(judge, row, missing) if is_opening else (),
             drift=drift,
+            row=kept,
+            seen=row,
+            machine_s=window.observed_at_s,
+            is_calm=alarm is None and not self._episodes.is_open and self.normal.is_calm,
         )
 
     def _blame(self, judge: Judge, row: Float, missing: NDArray[np.bool_] | None) -> tuple[str, ...]:
@@ -376,8 +377,7 @@ class Pipeline:
             is_over=judged is not None and judged.may_alarm,
             # Of the window that ends an alarm, too, nobody knows what it is.
             is_suspect=self._episodes.is_open
-            or self.normal.is_investigating
-            or self.normal.is_in_unknown_regime
+            or not self.normal.is_calm
             or (judged is not None and judged.alarm is not None),
         )
 

@@ -18,6 +18,7 @@ from edge_agent.errors import InstallTimeoutError, ReleaseRefusedError
 from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.acceptance import Requirements, check_fit, check_request, check_space
 from edge_agent.installation.bundle_store import BundleStore
+from edge_agent.installation.comparison import ShadowLimits
 from edge_agent.installation.download import BundleSource, DownloadLimits, Patience, download
 from edge_agent.installation.events import (
     Activate,
@@ -34,6 +35,7 @@ from edge_agent.installation.events import (
     Probed,
     Proceed,
     Prune,
+    Shadow,
     Staged,
     Stopped,
     Verified,
@@ -61,6 +63,7 @@ class InstallLimits(Struct, frozen=True, kw_only=True):
 
     download: DownloadLimits = field(default_factory=DownloadLimits)
     trial: TrialLimits = field(default_factory=TrialLimits)
+    shadow: ShadowLimits = field(default_factory=ShadowLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,8 @@ class Effects:
                         "release_probed release=%s latency_p50_us=%.1f", ref.release, result.latency_p50_us
                     )
                     event = Probed()
+            case Shadow(bundle=ref):
+                self.open(ref)  # the loop goes on from here
             case Activate(bundle=ref):
                 self.open(ref)
                 event = Opened(baseline=self._tools.baseline())

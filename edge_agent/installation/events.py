@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge_agent.installation.journal import Baseline, BundleRef
 from protocol.messages.kinds import InstallStep
-from protocol.messages.payloads import DesiredState
+from protocol.messages.payloads import DesiredState, ShadowReport
 
 __all__ = [
     "Activate",
@@ -30,7 +30,11 @@ __all__ = [
     "Probed",
     "Proceed",
     "Prune",
+    "Reactivate",
     "Restarted",
+    "Shadow",
+    "ShadowWaits",
+    "Shadowed",
     "Staged",
     "Stopped",
     "TrialEnded",
@@ -83,6 +87,29 @@ class Staged:
 @dataclass(frozen=True, kw_only=True)
 class Probed:
     """The model reproduces its golden outputs in a child process, fast enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadowed:
+    """The bundle `sha256` has judged live windows beside the release that runs."""
+
+    sha256: str
+    report: ShadowReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowWaits:
+    """The bundle `sha256` waits for windows on which it could be compared; `reason` says what is in the way."""
+
+    sha256: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reactivate:
+    """What runs shall be activated once more, reported under `execution`."""
+
+    execution: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +171,9 @@ Event = (
     | Verified
     | Staged
     | Probed
+    | Shadowed
+    | ShadowWaits
+    | Reactivate
     | Opened
     | TrialEnded
     | TrialSilent
@@ -188,6 +218,13 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shadow:
+    """Let the loop judge by the bundle beside the release that runs."""
+
+    bundle: BundleRef
+
+
+@dataclass(frozen=True, kw_only=True)
 class Activate:
     """Bring the bundle into memory."""
 
@@ -207,4 +244,4 @@ class Prune:
     """Delete every bundle that the journal does not keep."""
 
 
-Effect = Check | Download | Verify | Proceed | Probe | Activate | FallBack | Prune
+Effect = Check | Download | Verify | Proceed | Probe | Shadow | Activate | FallBack | Prune

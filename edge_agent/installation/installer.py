@@ -17,17 +17,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.active import ActiveRelease
-from edge_agent.installation.bundle_store import BundleStore
-from edge_agent.installation.download import BundleSource
 from edge_agent.installation.effects import Effects, InstallLimits, InstallTools
 from edge_agent.installation.events import (
     ActiveLost,
@@ -37,24 +33,27 @@ from edge_agent.installation.events import (
     Event,
     FallBack,
     Prune,
+    Reactivate,
     Restarted,
-    TrialEnded,
-    TrialSilent,
+    Shadow,
+    Shadowed,
+    ShadowWaits,
 )
 from edge_agent.installation.inbox import Inbox
-from edge_agent.installation.journal import Journal
+from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
-from edge_agent.installation.probe import ChildProbe, ModelProbe
 from edge_agent.installation.recovery import first_journal
-from edge_agent.installation.transitions import Decision, decide, work_of
-from edge_agent.installation.trial import Failed, Trial, WindowRecord
-from edge_agent.installation.wishes import AskFleet, Wishes
-from protocol.bundle import TrustedKeys
+from edge_agent.installation.reports import Reports
+from edge_agent.installation.transitions import Decision, decide
+from edge_agent.installation.trial import WindowRecord
+from edge_agent.installation.trial_watch import TrialWatch
+from edge_agent.installation.wishes import Wishes
+from edge_agent.installation.works import work_of
 from protocol.messages.kinds import InstallStatus, InstallStep
-from protocol.messages.payloads import DesiredState, InstallReport
+from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 from runtime.errors import FedgeError, StorageError
 
-__all__ = ["Installer", "open_installer"]
+__all__ = ["Installer"]
 
 log: Final = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class _Published:
     """What the loop may see, replaced as a whole: one reference, so no lock."""
 
     active: ActiveRelease | None
-    trial: Trial | None
+    trial: TrialWatch | None
 
 
 class Installer:
@@ -111,17 +110,14 @@ class Installer:
         self._inbox = inbox
         self._wishes = Wishes(tools.ask_fleet, inbox)
         self._effects = Effects(tools, limits, self._wishes)
-        self._reports: list[InstallReport] = []
-        self._reports_lock = threading.Lock()
+        self._reports = Reports()
         self._wake: Callable[[], None] = lambda: None
         self._thread: threading.Thread | None = None
         self._last_progress_s = float("-inf")
         self._generation = 0
         self._published = self._handed = _Published(active=None, trial=None)
-        self._judged: Trial | None = None
-        self._heard_s = inbox.now()
-        self._silent: Trial | None = None
         self._deferred: Effect | None = None
+        self._candidate: ActiveRelease | None = None
         self._is_recovering = True
         found = journal_file.load()
         self._is_journal_lost = found is None and journal_file.was_damaged
@@ -147,15 +143,11 @@ class Installer:
 
     def poll(self) -> list[InstallReport]:
         """Take the reports made since the last call, oldest first; of one execution's progress only the newest."""
-        self._defer_if_silent()
-        with self._reports_lock:
-            taken, self._reports = self._reports, []
-        newest = {report.execution: i for i, report in enumerate(taken)}
-        return [
-            report
-            for i, report in enumerate(taken)
-            if report.status is not InstallStatus.IN_PROGRESS or newest[report.execution] == i
-        ]
+        trial = self._published.trial
+        silence = trial.silence(self._inbox.now()) if trial is not None else None
+        if silence is not None:
+            self._inbox.put(silence)
+        return self._reports.take()
 
     def active(self) -> ActiveRelease | None:
         """The release to run for the next window; None while the device has none."""
@@ -176,25 +168,44 @@ class Installer:
         if trial is None:
             self._record.add(latency_us, has_failed=error is not None)
             return
-        if trial is self._judged:
-            return  # the verdict is on its way to the worker
-        if score is not None and error is None:
-            self._heard_s = self._inbox.now()
-        verdict = trial.observe(score, latency_us, error)
-        if verdict is not None:
-            self._judged = trial
-            failure = verdict.reason if isinstance(verdict, Failed) else None
-            self._inbox.put(TrialEnded(sha256=active.ref.sha256, failure=failure))
+        ended = trial.note(score, latency_us, error, self._inbox.now())
+        if ended is not None:
+            self._inbox.put(ended)
 
-    def _defer_if_silent(self) -> None:
-        """A trial that gets no judged windows shall not keep the fleet waiting."""
-        active, trial = self._published.active, self._published.trial
-        silent_s = self._inbox.now() - self._heard_s
-        if active is None or trial in {None, self._judged, self._silent}:
-            return
-        if silent_s >= self._limits.trial.deferred_after_s:
-            self._silent = trial
-            self._inbox.put(TrialSilent(sha256=active.ref.sha256, silent_s=silent_s))
+    def candidate(self) -> ActiveRelease | None:
+        """The release that shall judge beside the active one for now; the same object as long as it is the same."""
+        return self._candidate
+
+    def on_shadow(self, sha256: str, told: ShadowReport | str) -> None:
+        """Tell what came of judging by the candidate `sha256`, or, a sentence, why nothing does yet."""
+        event: Event = (
+            ShadowWaits(sha256=sha256, reason=told)
+            if isinstance(told, str)
+            else Shadowed(sha256=sha256, report=told)
+        )
+        self._inbox.put(event)
+
+    def reactivate(self, execution: str) -> str:
+        """Activate once more what runs, as if it were new: the same bundle goes through ACTIVATING and TRIAL.
+
+        A sham, for honest comparisons: whatever an activation does to a device by itself, this does, too.
+
+        Args:
+            execution: what its reports are called; the last one is SUCCEEDED, or says why not.
+
+        Returns:
+            Why not, in a sentence; empty where it begins.
+        """
+        if self._published.active is None:
+            return "no release runs here"
+        if self._journal.attempt is not None:
+            return f"{self._journal.attempt.desired.release} is being installed"
+        self._inbox.put(Reactivate(execution=execution))
+        return ""
+
+    def outcome(self, execution: str) -> InstallReport | None:
+        """How an installation or reactivation ended, if it is remembered."""
+        return self._journal.outcome_of(execution)
 
     def step(self) -> InstallStep:
         """Where installing stands; IDLE when nothing is under way."""
@@ -261,6 +272,8 @@ class Installer:
                 return
             event = self._effects.perform(effect, self._inbox, self._on_progress)
             if event is None:
+                if isinstance(effect, Shadow):
+                    self._show(effect.bundle)
                 return
             decision = decide(self._journal, event)
             if not self._apply(decision):
@@ -276,6 +289,8 @@ class Installer:
                 if not self._may_go_on_unwritten(decision, error):
                     return False
             self._journal = decision.journal
+        if self._journal.step() is not InstallStep.SHADOWING:
+            self._candidate = None
         self._report(decision.reports)
         if isinstance(decision.effect, FallBack):
             return True  # the loop keeps what it has until something better is in memory
@@ -286,6 +301,13 @@ class Installer:
             self._handle(ActiveLost(reason=str(error)))
             return False
         return True
+
+    def _show(self, ref: BundleRef) -> None:
+        """Let the loop judge by the candidate, too; the one it has already goes on."""
+        if self._candidate is None or self._candidate.ref != ref:
+            bundle = self._effects.open(ref)
+            self._candidate = ActiveRelease(ref=ref, bundle=bundle, generation=0, is_trial=True)
+            self._wake()
 
     def _may_go_on_unwritten(self, decision: Decision, error: StorageError) -> bool:
         step, attempt = self._journal.step(), self._journal.attempt or decision.journal.attempt
@@ -299,8 +321,9 @@ class Installer:
                 attempt.desired, InstallStep.FAILED, InstallStatus.FAILED, reason=str(error)
             )
             self._report([failed])
-            # Remembered here at least: the same wish, delivered again, is answered so, and not refused as an old one.
-            outcomes = (*self._journal.outcomes, failed)
+            # The same wish, delivered again, is begun again; where its counter is known already it is answered, not refused.
+            is_new = attempt.desired.counter > self._journal.highest_counter
+            outcomes = self._journal.outcomes if is_new else (*self._journal.outcomes, failed)
             self._journal = msgspec.structs.replace(self._journal, attempt=None, outcomes=outcomes)
         return False
 
@@ -311,34 +334,29 @@ class Installer:
         is_trial, was_trial = self._journal.step() is InstallStep.TRIAL, shown.trial is not None
         if (ref, is_trial) == (shown_ref, was_trial) and not is_new_trial:
             return
-        is_undone = was_trial and ref != shown_ref
+        ended = self._journal.outcomes[-1].status if self._journal.outcomes else None
+        is_undone = was_trial and not is_trial and ended is not InstallStatus.SUCCEEDED
+        # A sham changes no byte, and is a swap all the same.
+        is_swap = ref != shown_ref or is_undone or (is_trial and not was_trial)
         if not is_trial and not is_undone:
             self._record.clear()  # a release that stays is its own yardstick
         active = trial = None
         if ref is not None:
-            if ref != shown_ref:
+            if is_swap:
                 self._generation += 1
             active = ActiveRelease(
                 ref=ref, bundle=self._effects.open(ref), generation=self._generation, is_trial=is_trial
             )
-        if is_trial and self._journal.attempt is not None:
-            trial = Trial(self._limits.trial, self._journal.attempt.baseline)
-            self._heard_s = self._inbox.now()
+        if is_trial and ref is not None and self._journal.attempt is not None:
+            trial = TrialWatch(
+                ref.sha256, self._limits.trial, self._journal.attempt.baseline, self._inbox.now()
+            )
         self._published = _Published(active=active, trial=trial)
         self._wake()
 
-    def _report(self, reports: Iterable[InstallReport]) -> None:
-        for report in reports:
-            log.info(
-                "install_step_reported release=%s counter=%d step=%s status=%s reason=%s",
-                report.release,
-                report.counter,
-                report.step.value,
-                report.status.value,
-                report.reason,
-            )
-            with self._reports_lock:
-                self._reports.append(report)
+    def _report(self, reports: Sequence[InstallReport]) -> None:
+        if reports:
+            self._reports.add(reports)
             self._wake()
 
     def _on_progress(self, share: float) -> None:
@@ -357,49 +375,3 @@ class Installer:
         except StorageError as error:  # found again at the next start; detection does not wait for a disk
             log.error("install_journal_unwritten error=%s", error)  # noqa: TRY400 - expected, no traceback
         return journal
-
-
-def open_installer(
-    *,
-    journal_file: Path,
-    bundles: Path,
-    keys: TrustedKeys,
-    requirements: Requirements,
-    source: BundleSource,
-    ask_fleet: AskFleet | None = None,
-    limits: InstallLimits | None = None,
-    probe: ModelProbe | None = None,
-) -> Installer:
-    """Build the installer of a device from its files; recovers, so that `Installer.active` is right at once.
-
-    Args:
-        journal_file: ``install.json``.
-        bundles: directory of bundles; created if missing.
-        keys: the pinned release keys.
-        requirements: what this device can run.
-        source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
-        ask_fleet: what the fleet itself wants; None: whoever submits is believed.
-        limits: of download and trial.
-        probe: how models are tried out; default a child process.
-
-    Raises:
-        StorageError: another agent uses the directory, or the disk cannot be read or written.
-    """
-    store, record = BundleStore(bundles), WindowRecord()
-    tools = InstallTools(
-        store=store,
-        source=source,
-        probe=probe or ChildProbe(keys),
-        keys=keys,
-        requirements=requirements,
-        baseline=record.baseline,
-        free_bytes=store.free_bytes,
-        ask_fleet=ask_fleet,
-    )
-    return Installer(
-        journal_file=JournalFile(journal_file),
-        tools=tools,
-        record=record,
-        limits=limits or InstallLimits(),
-        inbox=Inbox(),
-    )

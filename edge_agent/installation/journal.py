@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
 from protocol.messages.kinds import InstallStatus, InstallStep
-from protocol.messages.payloads import DesiredState, InstallReport
+from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
 __all__ = ["KEPT_COMMITTED", "KEPT_OUTCOMES", "RECOVERY", "Attempt", "Baseline", "BundleRef", "Journal"]
 
@@ -64,6 +64,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
         reason: why it is being undone, from ROLLING_BACK on, or why it is deferred.
         is_deferred: whether the trial waits for windows that do not come.
         is_confirmed: whether the fleet itself said over HTTPS that it wants this; else it is known from the broker alone.
+        is_sham: whether what runs is activated once more, for comparison with what a new release does to a device.
+        shadow: what came of judging beside the champion, from ACTIVATING on.
     """
 
     desired: DesiredState
@@ -74,6 +76,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     reason: str = ""
     is_deferred: bool = False
     is_confirmed: bool = False
+    is_sham: bool = False
+    shadow: ShadowReport | None = None
 
     @property
     def bundle(self) -> BundleRef:
@@ -131,21 +135,34 @@ class Journal(Struct, frozen=True, kw_only=True):
 
     def trying(self, ref: BundleRef, size_bytes: int, *, starts: int = 1) -> Journal:
         """The journal of a device that runs `ref`, which was found on its disk: nobody knows whether it ever worked here."""
-        desired = DesiredState(
-            execution=RECOVERY,
+        attempt = Attempt(
+            desired=self._wish_of_ours(RECOVERY, ref, size_bytes),
+            step=InstallStep.TRIAL,
+            starts=starts,
+            reason="found on the disk; it is not known whether it ever worked here",
+        )
+        return replace(self, active=ref, attempt=attempt)
+
+    def reactivating(self, execution: str, ref: BundleRef) -> Journal:
+        """The journal of a device that activates what it runs once more, and reports that under `execution`."""
+        attempt = Attempt(
+            desired=self._wish_of_ours(execution, ref, 1),
+            step=InstallStep.ACTIVATING,
+            starts=1,
+            fallback=ref,
+            is_sham=True,
+        )
+        return replace(self, attempt=attempt)
+
+    def _wish_of_ours(self, execution: str, ref: BundleRef, size_bytes: int) -> DesiredState:
+        return DesiredState(
+            execution=execution,
             release=ref.release,
             counter=max(1, self.highest_counter),
             bundle_path=f"/v1/releases/{ref.release}/bundle",
             bundle_sha256=ref.sha256,
             bundle_bytes=size_bytes,
         )
-        attempt = Attempt(
-            desired=desired,
-            step=InstallStep.TRIAL,
-            starts=starts,
-            reason="found on the disk; it is not known whether it ever worked here",
-        )
-        return replace(self, active=ref, attempt=attempt)
 
     def lost(self) -> str:
         """The release that was committed last but cannot be opened any more; empty where it runs, or another one comes."""
@@ -157,6 +174,7 @@ class Journal(Struct, frozen=True, kw_only=True):
         self, desired: DesiredState, step: InstallStep, status: InstallStatus, *, reason: str = ""
     ) -> InstallReport:
         """The report that says `step` of `desired` to the fleet, with the release that is active now."""
+        attempt = self.attempt if self.attempt is not None and self.attempt.desired == desired else None
         return InstallReport(
             execution=desired.execution,
             release=desired.release,
@@ -166,4 +184,5 @@ class Journal(Struct, frozen=True, kw_only=True):
             progress=1.0 if status is InstallStatus.SUCCEEDED else 0.0,
             reason=reason[:2000],
             active_release=self.active.release if self.active else None,
+            shadow=UNSET if attempt is None or attempt.shadow is None else attempt.shadow,
         )

@@ -5,10 +5,12 @@ point is met by `Restarted` with a journal that says which work was begun.
 
 ::
 
-    Asked ─► CHECKING ─► DOWNLOADING ─► VERIFYING ─► STAGED ─► PROBING ─► ACTIVATING ─► TRIAL ─► COMMITTED
-                 └── already on disk ─────┘             └ proven here ───────┘ └── proven here ────┘
+    Asked ─► CHECKING ─► DOWNLOADING ─► VERIFYING ─► STAGED ─► PROBING ─► SHADOWING ─► ACTIVATING ─► TRIAL ─► COMMITTED
+                 └── already on disk ─────┘             │         └ nothing runs ────────┘ │            │
+                                                        └── proven here ──────────────────►┴───────────►┘
     any step before TRIAL ─► REJECTED | FAILED | TIMED_OUT | CANCELED (a newer request)
-    TRIAL ─► TRIAL, deferred (no window can be judged): it neither fails nor passes by waiting
+    SHADOWING, TRIAL ─► the same, deferred (no window can be judged): it neither fails nor passes by waiting
+    Reactivate ─► ACTIVATING ─► TRIAL: what runs is activated once more, and tried although it is proven
     TRIAL ─► ROLLING_BACK ─► ROLLED_BACK | INCONSISTENT (nothing on disk can be run)
 
 Invariants: the active bundle changes only in TRIAL, COMMITTED (of a proven bundle), ROLLED_BACK, INCONSISTENT, CANCELED of a
@@ -24,30 +26,26 @@ from msgspec.structs import replace
 
 from edge_agent.installation.acceptance import FARTHEST_JUMP, Novelty, novelty
 from edge_agent.installation.events import (
-    Activate,
     ActiveLost,
     Asked,
-    Check,
     Checked,
     Closing,
-    Download,
     Downloaded,
     Effect,
     Event,
-    FallBack,
     FellBack,
     Opened,
-    Probe,
     Probed,
-    Proceed,
     Prune,
+    Reactivate,
     Restarted,
+    Shadowed,
+    ShadowWaits,
     Staged,
     Stopped,
     TrialEnded,
     TrialSilent,
     Verified,
-    Verify,
 )
 from edge_agent.installation.journal import (
     KEPT_COMMITTED,
@@ -56,13 +54,19 @@ from edge_agent.installation.journal import (
     Baseline,
     Journal,
 )
-from protocol.messages.kinds import InstallStatus, InstallStep
-from protocol.messages.payloads import DesiredState, InstallReport
+from edge_agent.installation.works import fall_back, progress, work_of
+from protocol.messages.kinds import InstallStatus, InstallStep, ShadowOutcome
+from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
-__all__ = ["MAXIMUM_STARTS", "Decision", "decide", "work_of"]
+__all__ = ["MAXIMUM_STARTS", "Decision", "decide"]
 
 MAXIMUM_STARTS: Final = 3
 """How often content that never proved itself may be run: once, and twice more for power cuts that were not its fault."""
+
+_RUNS_CONTENT: Final = frozenset(
+    {InstallStep.PROBING, InstallStep.SHADOWING, InstallStep.ACTIVATING, InstallStep.TRIAL}
+)
+_NOT_STOPPED: Final = frozenset({InstallStep.TRIAL, InstallStep.ROLLING_BACK})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,28 +88,29 @@ def decide(journal: Journal, event: Event) -> Decision:
     """Decide what follows; an event that does not fit the present step changes nothing."""
     match event:
         case Asked():
-            return _asked(journal, event)
+            decision = _asked(journal, event)
         case Restarted():
-            return _restarted(journal)
+            decision = _restarted(journal)
         case Closing():
-            return _closing(journal)
+            decision = _closing(journal)
         case ActiveLost(reason=reason):
-            return _active_lost(journal, reason)
+            decision = _active_lost(journal, reason)
         case FellBack():
-            return _fell_back(journal, event)
+            decision = _fell_back(journal, event)
+        case Reactivate(execution=execution):
+            decision = _reactivate(journal, execution)
+        case _ if journal.attempt is not None:
+            decision = _under_way(journal, journal.attempt, event)
         case _:
-            return (
-                Decision(journal=journal)
-                if journal.attempt is None
-                else _under_way(journal, journal.attempt, event)
-            )
+            decision = Decision(journal=journal)
+    return decision
 
 
 def _asked(journal: Journal, asked: Asked) -> Decision:
     desired = asked.desired
     match novelty(journal, desired, is_confirmed=asked.is_confirmed):
         case Novelty.RUNNING:
-            return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
+            return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
         case Novelty.ANSWERED:
             answer = journal.outcome_of(desired.execution)
             reports = () if answer is None else (answer,)
@@ -163,7 +168,7 @@ def _begin(journal: Journal, asked: Asked) -> Decision:
             is_confirmed=asked.is_confirmed,
         ),
     )
-    return Decision(journal=journal, effect=work_of(journal), reports=(*reports, *_progress(journal)))
+    return Decision(journal=journal, effect=work_of(journal), reports=(*reports, *progress(journal)))
 
 
 def _restarted(journal: Journal) -> Decision:
@@ -171,8 +176,8 @@ def _restarted(journal: Journal) -> Decision:
     if attempt is None:
         # The last word may have been lost between the journal and the outbox; saying it twice does no harm.
         return Decision(journal=journal, effect=Prune(), reports=journal.outcomes[-1:])
-    if attempt.step not in {InstallStep.PROBING, InstallStep.ACTIVATING, InstallStep.TRIAL}:
-        return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
+    if attempt.step not in _RUNS_CONTENT:
+        return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
     if attempt.starts >= MAXIMUM_STARTS:
         reason = (
             f"the agent ended {attempt.starts} times during {attempt.step.value} of {attempt.desired.release}"
@@ -181,7 +186,7 @@ def _restarted(journal: Journal) -> Decision:
             return _roll_back(journal, attempt, reason)
         return _stop(journal, attempt, InstallStep.FAILED, reason)
     journal = replace(journal, attempt=replace(attempt, starts=attempt.starts + 1))
-    return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
+    return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
 
 
 def _closing(journal: Journal) -> Decision:
@@ -195,15 +200,7 @@ def _active_lost(journal: Journal, reason: str) -> Decision:
     attempt = journal.attempt
     if attempt is not None and attempt.step is InstallStep.TRIAL:
         return _roll_back(journal, attempt, reason)
-    return Decision(journal=journal, effect=_fall_back(journal))
-
-
-def _fall_back(journal: Journal) -> FallBack:
-    """Anything but what is being installed, unless that is what ran before as well."""
-    attempt, fallbacks = journal.attempt, journal.fallbacks()
-    if attempt is None or attempt.bundle in fallbacks:
-        return FallBack(bundles=fallbacks)
-    return FallBack(bundles=fallbacks, shunned=frozenset({attempt.bundle.sha256}))
+    return Decision(journal=journal, effect=fall_back(journal))
 
 
 def _fell_back(journal: Journal, fell: FellBack) -> Decision:
@@ -216,7 +213,7 @@ def _fell_back(journal: Journal, fell: FellBack) -> Decision:
             journal = replace(journal, attempt=replace(attempt, fallback=bundle))
         elif bundle is not None and fell.found_bytes:
             journal = journal.trying(bundle, fell.found_bytes)
-        return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
+        return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
     step, status, reason = InstallStep.ROLLED_BACK, InstallStatus.ROLLED_BACK, attempt.reason
     if fell.failure is not None:
         step, status = InstallStep.INCONSISTENT, InstallStatus.FAILED
@@ -224,13 +221,23 @@ def _fell_back(journal: Journal, fell: FellBack) -> Decision:
     journal, reports = _close(journal, attempt, step, status, reason=reason)
     if bundle is not None and fell.found_bytes:
         journal = journal.trying(bundle, fell.found_bytes)
-    return Decision(journal=journal, effect=Prune(), reports=(*reports, *_progress(journal)))
+    return Decision(journal=journal, effect=Prune(), reports=(*reports, *progress(journal)))
 
 
 def _under_way(
     journal: Journal,
     attempt: Attempt,
-    event: Checked | Downloaded | Verified | Staged | Probed | Opened | TrialEnded | TrialSilent | Stopped,
+    event: Checked
+    | Downloaded
+    | Verified
+    | Staged
+    | Probed
+    | Shadowed
+    | ShadowWaits
+    | Opened
+    | TrialEnded
+    | TrialSilent
+    | Stopped,
 ) -> Decision:
     decision = Decision(journal=journal)
     match attempt.step, event:
@@ -247,32 +254,65 @@ def _under_way(
             step = InstallStep.ACTIVATING if is_proven else InstallStep.PROBING
             decision = _enter(journal, attempt, step)
         case InstallStep.PROBING, Probed():
-            decision = _enter(journal, attempt, InstallStep.ACTIVATING)
+            decision = _probed(journal, attempt)
+        case InstallStep.SHADOWING, Shadowed() | ShadowWaits():
+            if event.sha256 == attempt.bundle.sha256:
+                decision = _shadowed(journal, attempt, event)
         case InstallStep.ACTIVATING, Opened(baseline=baseline):
             decision = _opened(journal, attempt, baseline)
         case InstallStep.TRIAL, TrialEnded() | TrialSilent():
             if event.sha256 == attempt.bundle.sha256:
                 decision = _tried(journal, attempt, event)
-        case InstallStep.TRIAL | InstallStep.ROLLING_BACK, _:
-            pass  # only a verdict ends a trial, and only FellBack a rollback
-        case _, Stopped(step=step, reason=reason):
+        # Only a verdict ends a trial, and only FellBack a rollback.
+        case here, Stopped(step=step, reason=reason) if here not in _NOT_STOPPED:
             decision = _stop(journal, attempt, step, reason)
         case _:
             pass  # the result of work that a newer request has made void
     return decision
 
 
+def _probed(journal: Journal, attempt: Attempt) -> Decision:
+    if journal.active is not None:
+        return _enter(journal, attempt, InstallStep.SHADOWING)
+    report = ShadowReport(outcome=ShadowOutcome.SKIPPED, note="nothing runs here to compare it with")
+    return _enter(journal, replace(attempt, shadow=report), InstallStep.ACTIVATING)
+
+
+def _shadowed(journal: Journal, attempt: Attempt, event: Shadowed | ShadowWaits) -> Decision:
+    if isinstance(event, ShadowWaits):
+        return _defer(journal, attempt, event.reason)
+    attempt = replace(attempt, shadow=event.report)
+    if event.report.outcome is ShadowOutcome.REFUSED:
+        journal = replace(journal, attempt=attempt)
+        return _stop(
+            journal,
+            attempt,
+            InstallStep.REJECTED,
+            f"refused beside the release that runs: {event.report.note}",
+        )
+    return _enter(journal, attempt, InstallStep.ACTIVATING)
+
+
+def _reactivate(journal: Journal, execution: str) -> Decision:
+    if journal.active is None or journal.attempt is not None:
+        return Decision(journal=journal, effect=work_of(journal))
+    journal = journal.reactivating(execution, journal.active)
+    return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
+
+
 def _opened(journal: Journal, attempt: Attempt, baseline: Baseline | None) -> Decision:
     journal = replace(journal, active=attempt.bundle)
-    if journal.has_proven(attempt.bundle.sha256):
+    if journal.has_proven(attempt.bundle.sha256) and not attempt.is_sham:
         return _commit(journal, attempt)
     return _enter(journal, replace(attempt, baseline=baseline), InstallStep.TRIAL)
 
 
 def _enter(journal: Journal, attempt: Attempt, step: InstallStep) -> Decision:
-    runs_content = step in {InstallStep.PROBING, InstallStep.ACTIVATING, InstallStep.TRIAL}
-    journal = replace(journal, attempt=replace(attempt, step=step, starts=1 if runs_content else 0))
-    return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
+    attempt = replace(
+        attempt, step=step, starts=1 if step in _RUNS_CONTENT else 0, is_deferred=False, reason=""
+    )
+    journal = replace(journal, attempt=attempt)
+    return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
 
 
 def _commit(journal: Journal, attempt: Attempt) -> Decision:
@@ -285,25 +325,23 @@ def _commit(journal: Journal, attempt: Attempt) -> Decision:
 
 def _tried(journal: Journal, attempt: Attempt, event: TrialEnded | TrialSilent) -> Decision:
     if isinstance(event, TrialSilent):
-        return _defer(journal, attempt, event.silent_s)
+        reason = (
+            f"no window could be judged for {event.silent_s:.0f} s: the trial waits for the machine's sensors"
+        )
+        return _defer(journal, attempt, reason)
     return _commit(journal, attempt) if event.failure is None else _roll_back(journal, attempt, event.failure)
 
 
-def _defer(journal: Journal, attempt: Attempt, silent_s: float) -> Decision:
+def _defer(journal: Journal, attempt: Attempt, reason: str) -> Decision:
     # It ran for so long without ending the agent: what ends it from now on is no fault of the content's start.
-    deferred = replace(
-        attempt,
-        is_deferred=True,
-        starts=0,
-        reason=f"no window could be judged for {silent_s:.0f} s: the trial waits for the machine's sensors",
-    )
+    deferred = replace(attempt, is_deferred=True, starts=0, reason=reason)
     journal = replace(journal, attempt=deferred)
-    return Decision(journal=journal, reports=() if attempt.is_deferred else _progress(journal))
+    return Decision(journal=journal, reports=() if attempt.is_deferred else progress(journal))
 
 
 def _roll_back(journal: Journal, attempt: Attempt, reason: str) -> Decision:
     journal = replace(journal, attempt=replace(attempt, step=InstallStep.ROLLING_BACK, reason=reason))
-    return Decision(journal=journal, effect=work_of(journal), reports=_progress(journal))
+    return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
 
 
 def _stop(journal: Journal, attempt: Attempt, step: InstallStep, reason: str) -> Decision:
@@ -319,30 +357,3 @@ def _close(
     others = tuple(r for r in journal.outcomes if r.execution != outcome.execution)
     closed = replace(journal, attempt=None, outcomes=(*others, outcome)[-KEPT_OUTCOMES:])
     return closed, (outcome,)
-
-
-def work_of(journal: Journal) -> Effect | None:
-    """The work of the present step: performing it again is always safe."""
-    attempt = journal.attempt
-    if attempt is None:
-        return None
-    desired, bundle = attempt.desired, attempt.bundle
-    works: dict[InstallStep, Effect] = {
-        InstallStep.CHECKING: Check(desired=desired),
-        InstallStep.DOWNLOADING: Download(desired=desired, is_confirmed=attempt.is_confirmed),
-        InstallStep.VERIFYING: Verify(desired=desired),
-        InstallStep.STAGED: Proceed(),
-        InstallStep.PROBING: Probe(bundle=bundle),
-        InstallStep.ACTIVATING: Activate(bundle=bundle),
-        InstallStep.ROLLING_BACK: _fall_back(journal),
-    }
-    return works.get(attempt.step)  # TRIAL waits for windows
-
-
-def _progress(journal: Journal) -> tuple[InstallReport, ...]:
-    attempt = journal.attempt
-    if attempt is None:
-        return ()
-    is_deferred = attempt.is_deferred and attempt.step is InstallStep.TRIAL
-    status = InstallStatus.DEFERRED if is_deferred else InstallStatus.IN_PROGRESS
-    return (journal.report(attempt.desired, attempt.step, status, reason=attempt.reason),)

@@ -45,7 +45,10 @@ _UNTOLD: Final = (
 
 def plain_data(payload: msgspec.Struct) -> dict[str, Any]:
     """Every field of `payload` by name, as numbers, texts, lists and objects."""
-    fields = {name: msgspec.to_builtins(getattr(payload, name)) for name in payload.__struct_fields__}
+    told = {name: getattr(payload, name) for name in payload.__struct_fields__}
+    fields = {
+        name: None if value is msgspec.UNSET else msgspec.to_builtins(value) for name, value in told.items()
+    }
     if isinstance(payload, Health) and payload.interval_judged is None:
         fields |= dict.fromkeys(_UNTOLD)
     if isinstance(payload, Health) and payload.promised_per_1000 is None:

@@ -16,6 +16,7 @@ __all__ = [
     "Kind",
     "RefusalCode",
     "SettingSource",
+    "ShadowOutcome",
 ]
 
 
@@ -83,6 +84,7 @@ class InstallStep(StrEnum):
     VERIFYING = "VERIFYING"
     STAGED = "STAGED"
     PROBING = "PROBING"
+    SHADOWING = "SHADOWING"
     ACTIVATING = "ACTIVATING"
     TRIAL = "TRIAL"
     COMMITTED = "COMMITTED"
@@ -93,6 +95,15 @@ class InstallStep(StrEnum):
     ROLLING_BACK = "ROLLING_BACK"
     ROLLED_BACK = "ROLLED_BACK"
     INCONSISTENT = "INCONSISTENT"
+
+
+class ShadowOutcome(StrEnum):
+    """What came of judging live windows by a candidate beside the release that runs."""
+
+    PASSED = "passed"
+    REFUSED = "refused"
+    INCONCLUSIVE = "inconclusive"  # too few windows could be compared: neither for nor against it
+    SKIPPED = "skipped"  # there was nothing to compare it with
 
 
 class InstallStatus(StrEnum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from protocol.limits import MAX_RANGES, MAX_REFUSED, MAX_SETTINGS
 from protocol.messages.commands import CommandResult, Commands, SettingInForce
@@ -20,6 +20,7 @@ from protocol.messages.kinds import (
     DriftState,
     InstallStatus,
     InstallStep,
+    ShadowOutcome,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Payload",
     "RefusedEvent",
     "SensorShape",
+    "ShadowReport",
     "TrainingInvitation",
 ]
 
@@ -222,8 +224,41 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.interval_windows if self.interval_judged is None else self.interval_judged
 
 
+class ShadowReport(Struct, frozen=True, kw_only=True):
+    """A candidate beside the release that runs (`champion`), on the same live windows of one machine.
+
+    `windows` were judged by both while the machine was calm: no alarm open, no drift under investigation; `skipped` came while
+    there was no time for it. Over their own thresholds were `champion_over`, `candidate_over` and `both_over` of them; between
+    `extra_share_low` and `extra_share_high` of calm windows are anomalies to the candidate alone (95 %, exact). Of `probes`
+    copies of them in which one thing was put plainly off, each saw so many. `rank_correlation` is Spearman's, of their scores;
+    None where it cannot be told. Latencies are medians; `errors` are windows that the candidate could not judge.
+    `note` is a sentence for people.
+    """
+
+    outcome: ShadowOutcome
+    note: Annotated[str, Meta(max_length=300)] = ""
+    champion: Annotated[str, Meta(max_length=200)] = ""
+    windows: Count = 0
+    skipped: Count = 0
+    errors: Count = 0
+    champion_over: Count = 0
+    candidate_over: Count = 0
+    both_over: Count = 0
+    extra_share_low: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    extra_share_high: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    probes: Count = 0
+    champion_seen: Count = 0
+    candidate_seen: Count = 0
+    rank_correlation: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    champion_latency_us: Rate = 0.0
+    candidate_latency_us: Rate = 0.0
+
+
 class InstallReport(Struct, frozen=True, kw_only=True):
-    """How far a device is with a desired state; the last word per `execution` counts."""
+    """How far a device is with a desired state; the last word per `execution` counts.
+
+    `shadow` is what came of judging by the release beside the one before it, from ACTIVATING on.
+    """
 
     execution: Name
     release: Name
@@ -233,6 +268,7 @@ class InstallReport(Struct, frozen=True, kw_only=True):
     progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reason: Text = ""
     active_release: str | None = None
+    shadow: ShadowReport | UnsetType = UNSET
 
 
 class DesiredState(Struct, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ from protocol.manifest import FeatureSpec
 from protocol.messages.commands import Command, Commands
 from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import InstallStep, Kind
-from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload
+from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload, ShadowReport
 from runtime.errors import StorageError
 
 SIGHT = ProcessSight(boot_s=0.0, kernel_boot="another machine's")
@@ -91,6 +91,8 @@ class FakeInstallation:
         self.reports: list[InstallReport] = []
         self.asked: list[DesiredState] = []
         self.windows: list[tuple[float | None, str | None]] = []
+        self.beside: ActiveRelease | None = None
+        self.shadows: list[tuple[str, ShadowReport | str]] = []
 
     def give(
         self,
@@ -130,6 +132,12 @@ class FakeInstallation:
 
     def problems(self) -> list[str]:
         return []
+
+    def candidate(self) -> ActiveRelease | None:
+        return self.beside
+
+    def on_shadow(self, sha256: str, told: ShadowReport | str) -> None:
+        self.shadows.append((sha256, told))
 
 
 class Buffer(SampleBuffer):

@@ -21,8 +21,8 @@ from edge_agent.errors import (
     FleetUnreachableError,
 )
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
-from edge_agent.installation.installer import open_installer
 from edge_agent.installation.trial import TrialLimits
 from protocol.identity import verify_token
 from protocol.messages.kinds import InstallStatus

@@ -20,8 +20,8 @@ from edge_agent.enrolled import load_device_key
 from edge_agent.enrolment import enrol_device
 from edge_agent.errors import FleetDeniedError
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
-from edge_agent.installation.installer import open_installer
 from edge_agent.installation.trial import TrialLimits
 from edge_agent.settings import FleetSettings, Settings
 from protocol.messages.kinds import InstallStatus

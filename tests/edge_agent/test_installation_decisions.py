@@ -15,7 +15,8 @@ from edge_agent.installation.acceptance import check_space
 from edge_agent.installation.journal import KEPT_COMMITTED, KEPT_OUTCOMES, Baseline, Journal
 from edge_agent.installation.transitions import MAXIMUM_STARTS, decide
 from edge_agent.installation.trial import Failed, Passed, Trial, TrialLimits, WindowRecord
-from protocol.messages.kinds import InstallStatus, InstallStep
+from protocol.messages.kinds import InstallStatus, InstallStep, ShadowOutcome
+from protocol.messages.payloads import ShadowReport
 
 pytestmark = pytest.mark.edge
 
@@ -44,6 +45,10 @@ RESULTS = st.sampled_from(
         "passed",
         "failed",
         "silent",
+        "shadowed",
+        "refused beside",
+        "shadow waits",
+        ev.Reactivate(execution="sham"),
         "fell back",
         "nothing opens",
         "lost",
@@ -61,13 +66,14 @@ NEXT = {
     InstallStep.VERIFYING: ev.Verified(),
     InstallStep.STAGED: ev.Staged(),
     InstallStep.PROBING: ev.Probed(),
+    InstallStep.SHADOWING: "shadowed",
     InstallStep.ACTIVATING: ev.Opened(baseline=None),
     InstallStep.TRIAL: "passed",
     InstallStep.ROLLING_BACK: "fell back",
 }
 
 
-def concrete(name: object, journal: Journal) -> ev.Event:
+def concrete(name: object, journal: Journal) -> ev.Event:  # noqa: PLR0911 - a word, an event
     """The event that a word of a walk means in this journal."""
     if name == "next":
         name = NEXT.get(journal.step(), ev.Asked(desired=ask(CONTENTS[0], 1, journal.highest_counter + 1)))
@@ -77,6 +83,11 @@ def concrete(name: object, journal: Journal) -> ev.Event:
     match name:
         case "passed" | "failed":
             return ev.TrialEnded(sha256=sha256, failure=None if name == "passed" else "x")
+        case "shadowed" | "refused beside":
+            outcome = ShadowOutcome.PASSED if name == "shadowed" else ShadowOutcome.REFUSED
+            return ev.Shadowed(sha256=sha256, report=ShadowReport(outcome=outcome))
+        case "shadow waits":
+            return ev.ShadowWaits(sha256=sha256, reason="x")
         case "silent":
             return ev.TrialSilent(sha256=sha256, silent_s=120.0)
         case "fell back":

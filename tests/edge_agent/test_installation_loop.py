@@ -9,8 +9,8 @@ import pytest
 from installation_world import KEYS, REQUIREMENTS, Device, FleetInMemory, TrustingProbe, make_bundle
 from waiting import wait_until
 
+from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
-from edge_agent.installation.installer import open_installer
 from edge_agent.installation.journal import Baseline
 from edge_agent.installation.trial import TrialLimits
 from protocol.messages.kinds import InstallStatus, InstallStep

@@ -24,8 +24,8 @@ from edge_agent.installation.transitions import Decision, decide
 from edge_agent.installation.trial import Failed, Passed, Trial, TrialLimits, WindowRecord
 from protocol.bundle import peek_manifest
 from protocol.manifest import Manifest
-from protocol.messages.kinds import InstallStatus, InstallStep
-from protocol.messages.payloads import DesiredState, InstallReport
+from protocol.messages.kinds import InstallStatus, InstallStep, ShadowOutcome
+from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
 pytestmark = pytest.mark.edge
 replace = msgspec.structs.replace
@@ -51,6 +51,10 @@ def asked(version: int, counter: int | None = None) -> ev.Asked:
     return ev.Asked(desired=wanted(version, counter))
 
 
+def shadowed(version: int, outcome: ShadowOutcome = ShadowOutcome.PASSED) -> ev.Shadowed:
+    return ev.Shadowed(sha256=ref(version).sha256, report=ShadowReport(outcome=outcome, note="because"))
+
+
 def committed(*versions: int) -> Journal:
     """A device that installed these one after the other."""
     journal = Journal()
@@ -62,6 +66,7 @@ def committed(*versions: int) -> Journal:
             ev.Verified(),
             ev.Staged(),
             ev.Probed(),
+            shadowed(version),
             ev.Opened(baseline=None),
             ev.TrialEnded(sha256=ref(version).sha256, failure=None),
         )
@@ -137,7 +142,7 @@ def test_a_record_of_nothing_but_failures_is_a_yardstick_too() -> None:
     assert record.baseline() == Baseline(windows=0, latency_us=0.0, error_share=1.0)
 
 
-@pytest.mark.parametrize("step", [S.PROBING, S.ACTIVATING, S.TRIAL])
+@pytest.mark.parametrize("step", [S.PROBING, S.SHADOWING, S.ACTIVATING, S.TRIAL])
 def test_what_never_proved_itself_is_begun_three_times_and_not_a_fourth(step: InstallStep) -> None:
     journal = at(step)
     assert journal.attempt is not None
@@ -183,6 +188,7 @@ ROAD: list[tuple[InstallStep, ev.Event]] = [
     (S.VERIFYING, ev.Verified()),
     (S.STAGED, ev.Staged()),
     (S.PROBING, ev.Probed()),
+    (S.SHADOWING, shadowed(2)),
     (S.ACTIVATING, ev.Opened(baseline=Baseline(windows=9, latency_us=2.0, error_share=0.0))),
     (S.TRIAL, ev.TrialEnded(sha256=ref(2).sha256, failure="slow")),
 ]
@@ -192,6 +198,7 @@ WORK = {
     S.VERIFYING: ev.Verify(desired=wanted(2, 9)),
     S.STAGED: ev.Proceed(),
     S.PROBING: ev.Probe(bundle=ref(2)),
+    S.SHADOWING: ev.Shadow(bundle=ref(2)),
     S.ACTIVATING: ev.Activate(bundle=ref(2)),
     S.TRIAL: None,
     S.ROLLING_BACK: ev.FallBack(bundles=(ref(1),), shunned=frozenset({ref(2).sha256})),
@@ -294,6 +301,7 @@ def test_content_that_is_on_disk_or_proven_is_neither_fetched_nor_probed_nor_tri
         (S.VERIFYING, (ev.Verified,)),
         (S.STAGED, (ev.Staged,)),
         (S.PROBING, (ev.Probed,)),
+        (S.SHADOWING, (ev.Shadowed,)),
         (S.ACTIVATING, (ev.Opened,)),
         (S.TRIAL, (ev.TrialEnded, ev.TrialSilent)),
         (S.ROLLING_BACK, ()),
@@ -320,7 +328,9 @@ def test_only_a_verdict_ends_a_trial_and_only_a_fallback_a_rollback(step: Instal
     ("end", "status"),
     [(S.REJECTED, Status.REJECTED), (S.FAILED, Status.FAILED), (S.TIMED_OUT, Status.TIMED_OUT)],
 )
-@pytest.mark.parametrize("step", [S.CHECKING, S.DOWNLOADING, S.VERIFYING, S.STAGED, S.PROBING, S.ACTIVATING])
+@pytest.mark.parametrize(
+    "step", [S.CHECKING, S.DOWNLOADING, S.VERIFYING, S.STAGED, S.PROBING, S.SHADOWING, S.ACTIVATING]
+)
 def test_before_its_trial_a_release_can_be_given_up_with_a_reason(
     step: InstallStep, end: InstallStep, status: InstallStatus
 ) -> None:
@@ -377,6 +387,76 @@ def test_a_rollback_to_nothing_is_said_with_both_reasons_until_something_runs() 
 def test_the_last_word_is_said_again_after_a_restart_and_only_the_last() -> None:
     decision = decide(committed(1, 2), ev.Restarted())
     assert (decision.effect, [report.execution for report in decision.reports]) == (ev.Prune(), ["e2"])
+
+
+# --- beside the release that runs -----------------------------------------------------------------------------------------------
+
+
+def test_what_came_of_shadowing_is_told_from_then_on_and_kept_with_the_outcome() -> None:
+    decision = decide(at(S.SHADOWING), shadowed(2))
+    (report,) = decision.reports
+    assert (report.step, report.shadow) == (S.ACTIVATING, shadowed(2).report)
+    done = played(
+        decision.journal, ev.Opened(baseline=None), ev.TrialEnded(sha256=ref(2).sha256, failure=None)
+    )
+    assert done.outcomes[-1].shadow == shadowed(2).report
+    assert msgspec.json.decode(msgspec.json.encode(done), type=Journal) == done
+
+
+def test_a_candidate_that_is_refused_beside_the_champion_never_becomes_active() -> None:
+    decision = decide(at(S.SHADOWING), shadowed(2, ShadowOutcome.REFUSED))
+    (report,) = decision.reports
+    assert (report.step, report.status) == (S.REJECTED, Status.REJECTED)
+    assert report.reason == "refused beside the release that runs: because"
+    assert report.shadow == shadowed(2, ShadowOutcome.REFUSED).report
+    assert (decision.journal.active, decision.journal.attempt) == (ref(1), None)
+
+
+@pytest.mark.parametrize("outcome", [ShadowOutcome.INCONCLUSIVE, ShadowOutcome.SKIPPED, ShadowOutcome.PASSED])
+def test_without_a_refusal_the_installation_goes_on(outcome: ShadowOutcome) -> None:
+    assert decide(at(S.SHADOWING), shadowed(2, outcome)).journal.step() is S.ACTIVATING
+
+
+def test_a_first_release_has_nothing_beside_it_and_says_so() -> None:
+    probing = played(Journal(), asked(2, 9), ev.Checked(is_on_disk=True), ev.Verified(), ev.Staged())
+    (report,) = decide(probing, ev.Probed()).reports
+    assert (report.step, report.shadow) == (
+        S.ACTIVATING,
+        ShadowReport(outcome=ShadowOutcome.SKIPPED, note="nothing runs here to compare it with"),
+    )
+
+
+def test_a_comparison_that_waits_is_deferred_once_over_restarts_and_goes_on_by_itself() -> None:
+    waits = ev.ShadowWaits(sha256=ref(2).sha256, reason="an anomaly goes on")
+    decision = decide(at(S.SHADOWING), waits)
+    (report,) = decision.reports
+    assert (report.step, report.status, report.reason) == (S.SHADOWING, Status.DEFERRED, "an anomaly goes on")
+    restarted = decide(decision.journal, ev.Restarted())
+    assert (restarted.effect, restarted.reports[0].status) == (WORK[S.SHADOWING], Status.DEFERRED)
+    assert decide(restarted.journal, waits).reports == ()
+    (report,) = decide(restarted.journal, shadowed(2)).reports
+    assert (report.step, report.status, report.reason) == (S.ACTIVATING, Status.IN_PROGRESS, "")
+
+
+def test_the_comparison_of_another_bundle_says_nothing() -> None:
+    for event in (shadowed(3), ev.ShadowWaits(sha256=ref(3).sha256, reason="x")):
+        assert decide(at(S.SHADOWING), event) == Decision(journal=at(S.SHADOWING))
+
+
+def test_a_sham_activates_what_runs_once_more_and_tries_it_like_a_new_release() -> None:
+    decision = decide(committed(1), ev.Reactivate(execution="sham-7"))
+    (report,) = decision.reports
+    assert (report.execution, report.release, report.step) == ("sham-7", "pump/1", S.ACTIVATING)
+    assert decision.effect == ev.Activate(bundle=ref(1))
+    trial = decide(decision.journal, ev.Opened(baseline=None))
+    assert trial.journal.step() is S.TRIAL
+    done = decide(trial.journal, ev.TrialEnded(sha256=ref(1).sha256, failure=None))
+    assert (done.reports[0].execution, done.reports[0].status) == ("sham-7", Status.SUCCEEDED)
+    assert (done.journal.active, done.journal.committed) == (ref(1), (ref(1),))
+    failed = decide(trial.journal, ev.TrialEnded(sha256=ref(1).sha256, failure="slow"))
+    assert failed.effect == ev.FallBack(bundles=(ref(1),)), "what ran before is the same bundle"
+    for journal in (Journal(), at(S.PROBING)):
+        assert decide(journal, ev.Reactivate(execution="x")).journal == journal
 
 
 # --- what is kept ------------------------------------------------------------------------------------------------------------

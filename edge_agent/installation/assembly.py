@@ -1,0 +1,65 @@
+"""Builds the installer of a device out of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.installation.acceptance import Requirements
+from edge_agent.installation.bundle_store import BundleStore
+from edge_agent.installation.download import BundleSource
+from edge_agent.installation.effects import InstallLimits, InstallTools
+from edge_agent.installation.inbox import Inbox
+from edge_agent.installation.installer import Installer
+from edge_agent.installation.journal_file import JournalFile
+from edge_agent.installation.probe import ChildProbe, ModelProbe
+from edge_agent.installation.trial import WindowRecord
+from edge_agent.installation.wishes import AskFleet
+from protocol.bundle import TrustedKeys
+
+__all__ = ["open_installer"]
+
+
+def open_installer(
+    *,
+    journal_file: Path,
+    bundles: Path,
+    keys: TrustedKeys,
+    requirements: Requirements,
+    source: BundleSource,
+    ask_fleet: AskFleet | None = None,
+    limits: InstallLimits | None = None,
+    probe: ModelProbe | None = None,
+) -> Installer:
+    """Build the installer of a device from its files; recovers, so that `Installer.active` is right at once.
+
+    Args:
+        journal_file: ``install.json``.
+        bundles: directory of bundles; created if missing.
+        keys: the pinned release keys.
+        requirements: what this device can run.
+        source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
+        ask_fleet: what the fleet itself wants; None: whoever submits is believed.
+        limits: of download and trial.
+        probe: how models are tried out; default a child process.
+
+    Raises:
+        StorageError: another agent uses the directory, or the disk cannot be read or written.
+    """
+    store, record = BundleStore(bundles), WindowRecord()
+    tools = InstallTools(
+        store=store,
+        source=source,
+        probe=probe or ChildProbe(keys),
+        keys=keys,
+        requirements=requirements,
+        baseline=record.baseline,
+        free_bytes=store.free_bytes,
+        ask_fleet=ask_fleet,
+    )
+    return Installer(
+        journal_file=JournalFile(journal_file),
+        tools=tools,
+        record=record,
+        limits=limits or InstallLimits(),
+        inbox=Inbox(),
+    )
