@@ -37,6 +37,9 @@ UNSUCCESSFUL = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
 FAILURES_SHOWN = 10
 """A bad release fails everywhere for one reason; ten lines show it and leave the timeline in sight."""
 
+MOST_DEVICES = 10_000
+"""Of one group, in a table for people."""
+
 DEFAULT_GROUPS = ("5:3600", "25:3600", "100")
 
 
@@ -129,6 +132,57 @@ def show(
     with connect(url, ca, token_file) as client:
         view = client.get(f"/v1/rollouts/{rollout}")
     _print_rollout(view, as_json=as_json)
+
+
+@rollouts.command("shadows")
+def shadows(
+    rollout: RolloutArgument,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What came of the release beside the one before it, on the same live windows of each device, the refused first."""
+    with connect(url, ca, token_file) as client:
+        groups = client.get(f"/v1/rollouts/{rollout}")["groups"]
+        found = [
+            execution
+            for group in groups
+            for execution in client.pages(
+                f"/v1/rollouts/{rollout}/groups/{group['number']}/executions", {}, MOST_DEVICES
+            )
+            if execution["shadow"] is not None
+        ]
+    found.sort(key=lambda one: (one["shadow"]["outcome"] != "refused", one["device"]))
+    if as_json:
+        print_json([{"device": one["device"], **one["shadow"]} for one in found])
+        return
+    print_table(
+        f"Beside the release before, on {len(found)} devices",
+        [
+            "device",
+            "outcome",
+            "windows",
+            "over before/now",
+            "extra",
+            "seen before/now",
+            "µs before/now",
+            "why",
+        ],
+        ([one["device"], *_shadow_cells(one["shadow"])] for one in found),
+    )
+
+
+def _shadow_cells(shadow: dict[str, Any]) -> list[Any]:
+    return [
+        shadow["outcome"],
+        shadow["windows"],
+        f"{shadow['champion_over']}/{shadow['candidate_over']}",
+        f"{shadow['extra_share_low']:.0%} to {shadow['extra_share_high']:.0%}",
+        f"{shadow['champion_seen']}/{shadow['candidate_seen']} of {shadow['probes']}",
+        f"{shadow['champion_latency_us']:.0f}/{shadow['candidate_latency_us']:.0f}",
+        shadow["note"],
+    ]
 
 
 def _add_verb(verb: Verb, help_text: str) -> None:

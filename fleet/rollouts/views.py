@@ -31,6 +31,7 @@ __all__ = [
     "GroupView",
     "RolloutSummary",
     "RolloutView",
+    "ShadowView",
     "TimelineLine",
     "list_rollouts",
     "view_executions",
@@ -99,8 +100,38 @@ class RolloutView(RolloutSummary):
     timeline: list[TimelineLine]
 
 
+class ShadowView(BaseModel):
+    """A candidate beside the release that ran (`champion`), on the same live windows of one device.
+
+    `windows` calm ones were judged by both; over their own thresholds were `champion_over`, `candidate_over` and `both_over`. With 95 %
+    confidence `extra_share_low` to `extra_share_high` of calm windows are anomalies to the candidate alone. Of `probes` windows in
+    which one thing was put plainly off, each saw so many. `outcome` is passed, refused, inconclusive or skipped; `note` says why.
+    """
+
+    outcome: str
+    note: str
+    champion: str
+    windows: int
+    skipped: int
+    errors: int
+    champion_over: int
+    candidate_over: int
+    both_over: int
+    extra_share_low: float
+    extra_share_high: float
+    probes: int
+    champion_seen: int
+    candidate_seen: int
+    rank_correlation: float | None
+    champion_latency_us: float
+    candidate_latency_us: float
+
+
 class ExecutionView(BaseModel):
-    """One device in a rollout. `step` and `progress` are its last word on the present attempt."""
+    """One device in a rollout. `step`, `progress` and `shadow` are its last word on the present attempt.
+
+    `shadow` is what came of judging live windows by the release beside the one before it; null until then, and from older agents.
+    """
 
     device: str
     group: int
@@ -113,6 +144,7 @@ class ExecutionView(BaseModel):
     previous: str | None
     step: str | None
     progress: float | None
+    shadow: ShadowView | None
     returned_at: float | None
     restored_at: float | None
 
@@ -221,7 +253,7 @@ def view_executions(
         )
     page = sorted((e for e in rollout.of_group(number) if e.device > after), key=lambda e: e.device)[:limit]
     words = {
-        (DeviceId(row.device), row.execution): (row.step, row.progress)
+        (DeviceId(row.device), row.execution): row
         for row, _ in read_reports(
             session,
             select(InstallRecord).where(InstallRecord.execution.in_([rollout.given_id(e) for e in page])),
@@ -229,7 +261,7 @@ def view_executions(
     }
     views = []
     for execution in page:
-        step, progress = words.get((execution.device, rollout.given_id(execution)), (None, None))
+        word = words.get((execution.device, rollout.given_id(execution)))
         views.append(
             ExecutionView(
                 device=execution.device,
@@ -241,8 +273,9 @@ def view_executions(
                 attempt=execution.attempt,
                 given_at=execution.given_at,
                 previous=execution.previous,
-                step=step,
-                progress=progress,
+                step=word.step if word else None,
+                progress=word.progress if word else None,
+                shadow=ShadowView(**word.shadow) if word and word.shadow else None,
                 returned_at=execution.returned_at,
                 restored_at=execution.restored_at,
             )

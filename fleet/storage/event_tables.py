@@ -131,7 +131,10 @@ class HealthRecord(Received, Base):
 
 
 class InstallRecord(Received, Base):
-    """How far a device is with an execution; per (device, execution) the last of its stream counts."""
+    """How far a device is with an execution; per (device, execution) the last of its stream counts.
+
+    `shadow` is a `ShadowReport`, from ACTIVATING on; None before, and from older agents.
+    """
 
     __tablename__ = "install_reports"
 
@@ -143,3 +146,4 @@ class InstallRecord(Received, Base):
     progress: Mapped[float]
     reason: Mapped[str]
     active_release: Mapped[str | None] = mapped_column(String(200))
+    shadow: Mapped[dict[str, Any] | None]

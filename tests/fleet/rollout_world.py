@@ -120,6 +120,7 @@ class RolloutWorld:
         step: InstallStep = InstallStep.COMMITTED,
         sequence: int | None = None,
         boot_id: str = "boot-1",
+        shadow: dict[str, Any] | None = None,
     ) -> None:
         """The device speaks on its present desired state, or on `execution`; with a `sequence` it is late."""
         desired = self.desired(device)
@@ -135,6 +136,7 @@ class RolloutWorld:
                     progress=1.0,
                     reason=reason,
                     active_release=None,
+                    shadow=shadow,
                 )
             )
             if status is InstallStatus.SUCCEEDED and desired is not None and execution is None:

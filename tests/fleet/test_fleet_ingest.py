@@ -24,8 +24,25 @@ from fleet.storage.boot_tables import EventRange
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord, HealthRecord, InstallRecord
 from protocol.messages.envelope import Event, encode
-from protocol.messages.kinds import AgentState, DeathReason, DriftState, InstallStatus, InstallStep, Kind
-from protocol.messages.payloads import Ack, Birth, BootAck, Death, DriftReport, InstallReport, SensorShape
+from protocol.messages.kinds import (
+    AgentState,
+    DeathReason,
+    DriftState,
+    InstallStatus,
+    InstallStep,
+    Kind,
+    ShadowOutcome,
+)
+from protocol.messages.payloads import (
+    Ack,
+    Birth,
+    BootAck,
+    Death,
+    DriftReport,
+    InstallReport,
+    SensorShape,
+    ShadowReport,
+)
 
 
 @pytest.fixture
@@ -86,6 +103,7 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
         step=InstallStep.COMMITTED,
         status=InstallStatus.SUCCEEDED,
         active_release="motor/2",
+        shadow=ShadowReport(outcome=ShadowOutcome.PASSED, windows=30),
     )  # fmt: skip - one line of fields
     drifted = DriftReport(
         release="motor/1",
@@ -114,7 +132,10 @@ def test_every_kind_of_uplink_reaches_its_table_with_its_figures(
         assert (told.state, told.drift_score, told.severity) == ("settled", 1.7, 2.5)
         assert told.shapes is not None
         assert told.shapes[0]["psi_by_chance"] == 0.05
-        assert session.scalars(select(InstallRecord)).one().status == "SUCCEEDED"
+        installed = session.scalars(select(InstallRecord)).one()
+        assert installed.status == "SUCCEEDED"
+        assert installed.shadow is not None
+        assert (installed.shadow["outcome"], installed.shadow["windows"]) == ("passed", 30)
     row = device(database)
     assert (row.online, row.release, row.hardware, row.drifted) == (True, "motor/2", "rpi5", True)
     assert row.drift_since == NOW + 1

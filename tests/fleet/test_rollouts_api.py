@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import tomli_w
 from fastapi.testclient import TestClient
@@ -23,7 +24,8 @@ from fleet.auth.operator_tokens import create_token
 from fleet.commands import rollouts as commands
 from fleet.settings import Settings
 from fleet.storage.device_tables import Device
-from protocol.messages.kinds import InstallStatus
+from protocol.messages.kinds import InstallStatus, ShadowOutcome
+from protocol.messages.payloads import ShadowReport
 from runtime.errors import SettingsError
 from service.client import ApiClient
 from service.errors import ClientError
@@ -71,7 +73,24 @@ def test_create_start_and_watch_a_rollout(api: TestClient, world: RolloutWorld) 
     executions = [*page["items"], *rest["items"]]
     assert {e["device"] for e in executions} == set(started["groups"][0]["members"])
     assert [e["step"] for e in executions if e["device"] == device] == ["COMMITTED"]
+    assert {e["shadow"] for e in executions} == {None}
     assert rest["next_cursor"] is None
+
+
+def test_what_came_of_a_release_beside_the_one_before_it_is_shown_for_each_device(
+    api: TestClient, world: RolloutWorld
+) -> None:
+    rollout = api.post("/v1/rollouts", json=PLAN).json()["id"]
+    members = api.post(f"/v1/rollouts/{rollout}:start").json()["groups"][0]["members"]
+    refused = ShadowReport(
+        outcome=ShadowOutcome.REFUSED, note="deafening: …", champion="pump/1", windows=30, candidate_over=22
+    )
+    for device, report in zip(members, (refused, ShadowReport(outcome=ShadowOutcome.SKIPPED)), strict=True):
+        world.report(device, InstallStatus.REJECTED, shadow=msgspec.to_builtins(report))
+    shown = api.get(f"/v1/rollouts/{rollout}/groups/0/executions").json()["items"]
+    shadows = {one["device"]: one["shadow"] for one in shown}
+    assert shadows[members[0]] == msgspec.to_builtins(refused)
+    assert (shadows[members[1]]["outcome"], shadows[members[1]]["rank_correlation"]) == ("skipped", None)
 
 
 def test_what_a_run_learnt_waits_for_a_person_with_the_rollout_of_the_example(
