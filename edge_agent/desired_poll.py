@@ -58,10 +58,11 @@ class DesiredPoll:
         """One question, in the caller's thread."""
         try:
             answer = self._ask(self._etag)
-        except FleetError as error:
-            if str(error) != self._complaint:
-                log.warning("desired_not_asked error=%s", error)
-            self._complaint = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it is asked for again
+            told = str(error) if isinstance(error, FleetError) else f"{type(error).__name__}: {error}"
+            if told != self._complaint:
+                log.warning("desired_not_asked error=%s", told)
+            self._complaint = told
             return
         self._complaint = ""
         self._etag = answer.etag

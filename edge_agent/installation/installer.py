@@ -229,7 +229,10 @@ class Installer:
         if deferred is not None:
             self._follow(deferred)
         while (event := self._inbox.take(is_blocking=is_blocking)) is not None:
-            self._handle(event)
+            try:
+                self._handle(event)
+            except Exception:  # as in `Effects.perform`: the next request finds a worker that works
+                log.exception("installer_defect event=%s", type(event).__name__)
 
     def problems(self) -> list[str]:
         """What a person should know of bundles and requests, a sentence each, the gravest first."""

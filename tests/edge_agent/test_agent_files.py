@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.desired_poll import DesiredPoll
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import FleetError, FleetUnreachableError, NotEnrolledError, NotReadyError
+from edge_agent.errors import FleetUnreachableError, NotEnrolledError, NotReadyError
 from edge_agent.fleet_client import DesiredAnswer
 from edge_agent.learner.enrolled_files import read_active_bundle
 from edge_agent.score_log import HEADER, ScoreLog
@@ -69,18 +69,20 @@ def test_desired_state_over_https_is_taken_once_and_asked_for_by_etag(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked: list[str] = []
-    answers: list[DesiredAnswer | FleetError] = [
+    answers: list[DesiredAnswer | Exception] = [
         DesiredAnswer(state=DESIRED, etag="v1", is_unchanged=False),
         DesiredAnswer(state=None, etag="v1", is_unchanged=True),
         FleetUnreachableError("the fleet refused the connection"),
         FleetUnreachableError("the fleet refused the connection"),
+        RecursionError("an answer that nobody thought of"),
+        DesiredAnswer(state=DESIRED, etag="v2", is_unchanged=False),
     ]
     woken: list[bool] = []
 
     def ask(etag: str) -> DesiredAnswer:
         asked.append(etag)
         answer = answers.pop(0)
-        if isinstance(answer, FleetError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -93,6 +95,10 @@ def test_desired_state_over_https_is_taken_once_and_asked_for_by_etag(
     assert asked == ["", "v1", "v1", "v1"]
     assert len(woken) == 1
     assert caplog.text.count("desired_not_asked") == 1
+    for _ in range(2):
+        poll.ask_once()
+    assert "RecursionError: an answer that nobody thought of" in caplog.text
+    assert poll.take() == DESIRED
     poll.close()
 
 

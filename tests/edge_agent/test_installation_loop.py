@@ -219,3 +219,18 @@ def test_an_installer_is_opened_with_the_probe_and_the_limits_it_is_given(tmp_pa
     installer.run_pending()
     assert installer.poll()[-1].status is InstallStatus.SUCCEEDED
     installer.close()
+
+
+def test_a_worker_that_meets_what_nobody_expected_answers_the_next_request(
+    device: Device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def broken(*_: object) -> None:
+            raise RecursionError("nobody thought of that")
+
+        patch.setattr("edge_agent.installation.installer.decide", broken)
+        device.submit(device.fleet.offer(make_bundle(1), 1))
+    assert "installer_defect event=Asked" in caplog.text
+    device.install(2)
+    assert device.release == "pump/2"
