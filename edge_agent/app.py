@@ -127,7 +127,7 @@ def _build(
     source = open_for_loop(settings.source, paths.source, time.monotonic, waking.set)
     stack.callback(source.close)
     counters = load_counters(paths.counters)
-    fleet = _fleet_client(settings, enrolled.device)
+    fleet = _fleet_client(settings, enrolled.device, clock)
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
     installer = _installer(settings, source, fleet, CountedBundles(fleet, counters), choice)
     stack.callback(installer.close)
@@ -292,11 +292,16 @@ def _installer(
     )
 
 
-def _fleet_client(settings: Settings, device: str) -> FleetClient | None:
+def _fleet_client(settings: Settings, device: str, clock: TrustedClock) -> FleetClient | None:
     if settings.fleet is None:
         return None
-    endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
-    return FleetClient(endpoint=endpoint, device=device, key=load_device_key(settings.paths.device_key))
+    endpoint = FleetEndpoint(
+        url=settings.fleet.url,
+        ca_file=settings.fleet.ca_file,
+        now=lambda: clock.wall_s() if clock.is_set else None,
+    )
+    key = load_device_key(settings.paths.device_key)
+    return FleetClient(endpoint=endpoint, device=device, key=key, clock=clock.wall_s, hear=clock.hear)
 
 
 def _link(

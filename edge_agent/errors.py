@@ -126,11 +126,13 @@ class FleetAnswerError(FleetError):
 
     Attributes:
         status: the HTTP status, or 0 where the status was fine but the content was not.
+        date_s: what time it is by the fleet, Unix seconds; None where it did not say.
     """
 
-    def __init__(self, message: str, *, status: int = 0) -> None:
+    def __init__(self, message: str, *, status: int = 0, date_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.date_s = date_s
 
 
 class FleetDeniedError(FleetAnswerError):

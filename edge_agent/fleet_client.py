@@ -10,15 +10,17 @@ nothing is retried here, because only the caller knows how urgent it is.
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -32,7 +34,8 @@ from edge_agent.errors import (
     FleetTlsError,
     FleetUnreachableError,
 )
-from edge_agent.pinned_tls import pinned_context
+from edge_agent.pinned_tls import KnownTime, pinned_context
+from edge_agent.trusted_clock import boot_clock_s
 from protocol.errors import IdentityError
 from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
@@ -42,7 +45,12 @@ from runtime.errors import SettingsError
 
 __all__ = ["Answer", "BundleStream", "DesiredAnswer", "FleetClient", "FleetEndpoint"]
 
+log: Final = logging.getLogger(__name__)
+T = TypeVar("T")
+
 AUDIENCE: Final = "fleet"
+WRONG_BY_S: Final = 60.0
+"""A clock that is off by less is not why a token was refused."""
 CHUNK_BYTES: Final = 64 * 1024
 MAX_ROSTER_PAGES: Final = 100
 """50 000 devices at 500 a page: beyond any secure sum."""
@@ -96,16 +104,19 @@ class FleetEndpoint:
         url: ``https://host[:port]``.
         ca_file: PEM of the CA that signs the fleet's certificate.
         timeout_s: longest silence on the socket. 10 s: a phone link stalls for seconds, a dead peer forever.
+        now: what time is known, for dates of certificates; default the system's where a time service keeps it.
 
     Raises:
         SettingsError: not an https URL, or the CA file cannot be used.
     """
 
-    def __init__(self, *, url: str, ca_file: Path, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, *, url: str, ca_file: Path, timeout_s: float = 10.0, now: KnownTime | None = None
+    ) -> None:
         self._host, self._port = _host_and_port(url)
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._tls = pinned_context(ca_file, "fleet.ca_file")
+        self._tls = pinned_context(ca_file, "fleet.ca_file", now)
 
     def exchange(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
@@ -139,7 +150,7 @@ class FleetEndpoint:
             connection.request(method, path, body=body, headers=dict(headers))
             response = connection.getresponse()
             if response.status not in _OK:
-                raise _refusal(f"{method} {path}", response.status, response.read(MAX_PAYLOAD_BYTES))
+                raise _refusal(f"{method} {path}", response, response.read(MAX_PAYLOAD_BYTES))
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise self._road_failure(error) from None
@@ -177,7 +188,10 @@ class FleetClient:
         endpoint: the fleet.
         device: this device's id.
         key: its identity key; makes the short-lived bearer tokens.
-        clock: Unix time, s.
+        clock: Unix time, s. Tokens are dated by it until the fleet refuses one and says another time; from then on by that, and by
+            the seconds that nobody can set.
+        hear: told of such a time.
+        boot: those seconds.
     """
 
     def __init__(
@@ -187,11 +201,14 @@ class FleetClient:
         device: str,
         key: EllipticCurvePrivateKey,
         clock: Callable[[], float] = time.time,
+        hear: Callable[[float], None] = lambda _: None,
+        boot: Callable[[], float] = boot_clock_s,
     ) -> None:
         self._endpoint = endpoint
         self._device = device
         self._key = key
-        self._clock = clock
+        self._clock, self._hear, self._boot = clock, hear, boot
+        self._fleet_offset_s: float | None = None
         self._token = ("", float("-inf"))
 
     def desired(self, etag: str = "") -> DesiredAnswer:
@@ -204,8 +221,7 @@ class FleetClient:
             FleetError: see `FleetEndpoint.exchange`; FleetAnswerError also for a malformed state.
         """
         path = "/v1/device/desired"
-        headers = {**self._headers(), **({"If-None-Match": etag} if etag else {})}
-        answer = self._endpoint.exchange("GET", path, headers=headers)
+        answer = self._ask(path, {"If-None-Match": etag} if etag else {})
         if answer.status == 304:
             return DesiredAnswer(state=None, etag=etag, is_unchanged=True)
         new_etag = answer.headers.get("etag", "")
@@ -228,7 +244,7 @@ class FleetClient:
         for _ in range(MAX_ROSTER_PAGES):
             query = f"?cursor={quote(cursor)}" if cursor else ""
             path = f"/v1/device/roster{query}"
-            answer = self._endpoint.exchange("GET", path, headers=self._headers())
+            answer = self._ask(path, {})
             try:
                 page = msgspec.json.decode(answer.body, type=_RosterPage)
                 keys |= {DeviceId(name): key_from_compressed(point) for name, point in page.devices.items()}
@@ -248,8 +264,13 @@ class FleetClient:
         Raises:
             FleetError: also while the chunks are read. A FleetAnswerError of status 416: nothing lies at `offset`.
         """
-        headers = {**self._headers(), **({"Range": f"bytes={offset}-"} if offset else {})}
-        with self._endpoint.open("GET", path, headers=headers) as response:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with ExitStack() as stack:
+            response = self._in_time(
+                lambda: stack.enter_context(
+                    self._endpoint.open("GET", path, headers={**self._headers(), **headers})
+                )
+            )
             start = 0
             if response.status == 206:
                 found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
@@ -260,9 +281,29 @@ class FleetClient:
                 start = offset
             yield BundleStream(offset=start, chunks=iter(lambda: response.read(CHUNK_BYTES), b""))
 
+    def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
+        return self._in_time(
+            lambda: self._endpoint.exchange("GET", path, headers={**self._headers(), **headers})
+        )
+
+    def _in_time(self, call: Callable[[], T]) -> T:
+        """Call the fleet, and once more where it refuses a token of another time: its own time is taken over."""
+        try:
+            return call()
+        except FleetDeniedError as error:
+            if error.status != 401 or error.date_s is None or abs(error.date_s - self._now()) < WRONG_BY_S:
+                raise
+            log.warning("clock_wrong by_s=%.0f: tokens follow the fleet's", self._now() - error.date_s)
+            self._fleet_offset_s = error.date_s - self._boot()
+            self._hear(error.date_s)
+        return call()
+
+    def _now(self) -> float:
+        return self._clock() if self._fleet_offset_s is None else self._fleet_offset_s + self._boot()
+
     def _headers(self) -> dict[str, str]:
         token, good_until = self._token
-        now = self._clock()
+        now = self._now()
         # A clock that was set back makes the cached token come from the future: made anew as well.
         if not good_until - TOKEN_LIFETIME_S <= now < good_until - TOKEN_LIFETIME_S / 2:
             token = issue_token(self._key, self._device, AUDIENCE, now)
@@ -284,7 +325,16 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return host, port or 443
 
 
-def _refusal(call: str, status: int, body: bytes) -> FleetAnswerError:
+def _date_s(response: http.client.HTTPResponse) -> float | None:
+    """When the fleet answered, by its own clock."""
+    try:
+        return parsedate_to_datetime(response.getheader("Date", "")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _refusal(call: str, response: http.client.HTTPResponse, body: bytes) -> FleetAnswerError:
+    status, date_s = response.status, _date_s(response)
     try:
         problem = msgspec.json.decode(body, type=_Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -294,7 +344,7 @@ def _refusal(call: str, status: int, body: bytes) -> FleetAnswerError:
     match status:
         case 401:
             return FleetDeniedError(
-                f"{line}; is this device enrolled, and is its clock right?", status=status
+                f"{line}; is this device enrolled, and is its clock right?", status=status, date_s=date_s
             )
         case 403:
             return FleetDeniedError(f"{line}; was this device or its claim revoked?", status=status)

@@ -21,15 +21,23 @@ NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet of the test")])
 
 
 def make_certificate(
-    directory: Path, *, host: str = "127.0.0.1", valid_days: int = 1
+    directory: Path,
+    *,
+    host: str = "127.0.0.1",
+    begins_days: float = -10,
+    valid_days: float = 1,
+    ca_valid_days: float | None = None,
 ) -> tuple[Path, Path, Path]:
-    """(CA, certificate, key) as PEM files; a negative `valid_days` gives an expired certificate."""
+    """(CA, certificate, key) as PEM files; good from `begins_days` after today to `valid_days`, the CA to another day if given."""
     directory.mkdir(parents=True, exist_ok=True)
     now = dt.datetime.now(dt.UTC)
-    start, end = now - dt.timedelta(days=10), now + dt.timedelta(days=valid_days)
+    start, end = now + dt.timedelta(days=begins_days), now + dt.timedelta(days=valid_days)
+    ca_end = end if ca_valid_days is None else now + dt.timedelta(days=ca_valid_days)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 
-    def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def builder(
+        subject: x509.Name, public: ec.EllipticCurvePublicKey, end: dt.datetime = end
+    ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -41,7 +49,7 @@ def make_certificate(
         )
 
     ca = (
-        builder(NAME, ca_key.public_key())
+        builder(NAME, ca_key.public_key(), ca_end)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
@@ -101,7 +109,9 @@ def serving(
             request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
             seen.append(request)
             reply = answer(request)
-            self.send_response(reply.status)
+            self.send_response_only(reply.status)
+            if "Date" not in reply.headers:
+                self.send_header("Date", self.date_time_string())
             length = len(reply.body) if reply.declared_bytes is None else reply.declared_bytes
             if reply.status not in {204, 304}:
                 self.send_header("Content-Length", str(length))

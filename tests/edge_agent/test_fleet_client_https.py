@@ -187,15 +187,10 @@ def test_a_fleet_of_another_ca_is_refused(tmp_path: Path) -> None:
         assert server.requests == [], "not even the token was sent"
 
 
-@pytest.mark.parametrize(
-    ("certificate", "why"), [({"host": "127.0.0.2"}, "IP address mismatch"), ({"valid_days": -1}, "expired")]
-)
-def test_a_certificate_for_another_name_or_time_is_refused(
-    tmp_path: Path, certificate: dict[str, object], why: str
-) -> None:
+def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, lambda _: Reply(204), **certificate) as server,
-        pytest.raises(FleetTlsError, match=why),
+        serving(tmp_path, lambda _: Reply(204), host="127.0.0.2") as server,
+        pytest.raises(FleetTlsError, match="IP address mismatch"),
     ):
         client(server.url, server.ca_file).desired()
 

@@ -105,6 +105,16 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
             key=load_device_key(settings.paths.device_key),
         )
         assert client.desired().state is None
+        for year in (1970, 2046):  # a board without a battery, and a broken one
+            lost = FleetClient(
+                endpoint=fleet.endpoint,
+                device=enrolled.device,
+                key=load_device_key(settings.paths.device_key),
+                clock=lambda year=year: (year - 1970) * 365.25 * 86_400.0,  # type: ignore[misc]  # the year of now
+            )
+            assert lost.desired().state is None, (
+                "its token was refused, and made once more by the fleet's time"
+            )
 
         fleet.call(publisher, "/v1/releases", make_bundle(1))
         plan = {"name": "first", "release": "pump/1", "groups": [{"percentage": 100}]}
