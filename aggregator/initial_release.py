@@ -27,7 +27,7 @@ from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.gate import GateSettings, check_int8
 from aggregator.rounds.int8_report import compare_int8, typical_windows
 from aggregator.rounds.ports import Exporter
-from aggregator.rounds.prior_checks import check_prior, only_warn, with_promise
+from aggregator.rounds.prior_checks import check_mixture_sight, check_prior, only_warn
 from aggregator.rounds.proposal import propose_threshold, with_evaluation
 from aggregator.rounds.release_checks import check_first_sight, check_int8_model, check_sums, learned_share
 from aggregator.rounds.runs import Check
@@ -173,12 +173,12 @@ def train_release(
         checks = (*sums, *int8, check_first_sight(seen, accepts_blind=accepts_blind))
     else:
         found = mixture_sight(recordings, candidate.prior)
-        seen, said["promised_sight"] = found.at_level, found.promised
+        seen, said["sight_at_most"] = found
         clipped, enough, learned = sums
         checks = (
             *(clipped, enough, *only_warn((learned, *int8))),
             check_prior(candidate.prior),
-            with_promise(check_first_sight(seen, accepts_blind=accepts_blind), found.promised),
+            check_mixture_sight(*found, accepts_blind=accepts_blind),
         )
     said |= {"sight": seen} | ({"accepted_blind": 1.0} if accepts_blind else {})
     candidate = with_evaluation(candidate, {**report.evaluation(), **said})

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detection.detector import FEWEST_ROWS, fit_detector
+from models.detection.detector import FEWEST_ROWS, Detector, fit_detector
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
@@ -44,14 +44,14 @@ def prior_of(recordings: Sequence[Recording]) -> FleetPrior:
 
 
 class MixtureSight(NamedTuple):
-    """Shares of slightly disturbed windows, in [0, 1]: over the promised threshold, and over the level of one healthy window in 1,000.
+    """Shares of slightly disturbed windows, in [0, 1]: over the threshold in force at first, and over what healthy windows hardly exceed.
 
-    The first is what runs at first. Between the two lies what few windows cost: a promise is kept with care where little was counted,
-    and comes down as devices count more. What a release fixes is the second.
+    Between the two lies what few windows cost: a promise is kept with care where little was counted, and the threshold comes down
+    with each run that counts more. What more windows cannot cure is the second.
     """
 
-    promised: float
-    at_level: float
+    in_force: float
+    at_most: float
 
 
 def mixture_sight(recordings: Sequence[Recording], prior: FleetPrior) -> MixtureSight:
@@ -73,10 +73,8 @@ def _probe(rows: NDArray[np.float32], unit: NDArray[np.float64], prior: FleetPri
         return Probed(0, 0), Probed(0, 0)
     detector = fit_detector(fitted, unit, prior, AlarmBudget(), AlarmRules())
     before, now = held_out[:-1], held_out[1:]
-    # Over in both of two windows: what the first time scale asks for.
     calm, disturbed = (
-        np.minimum(detector.scores(one), detector.scores(two)) / detector.form.units[0]
-        for one, two in ((before, now), (disturb_each(before), disturb_each(now)))
+        _lasting(detector, *two) for two in ((before, now), (disturb_each(before), disturb_each(now)))
     )
 
     def seen(level: float) -> Probed:
@@ -84,3 +82,12 @@ def _probe(rows: NDArray[np.float32], unit: NDArray[np.float64], prior: FleetPri
         return Probed(int((is_calm & (disturbed > level)).sum()), int(is_calm.sum()))
 
     return seen(detector.promise.threshold), seen(1.0)
+
+
+def _lasting(
+    detector: Detector, before: NDArray[np.float32], now: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The statistic (n,) of two windows in a row, over in both: what the first time scale asks for."""
+    scores = np.minimum(np.transpose(detector.scores(before)), np.transpose(detector.scores(now)))
+    lasting = detector.make_time_scales().lasting
+    return np.array([lasting(*window) for window in scores.tolist()])

@@ -155,7 +155,7 @@ def measure_mixture(rows: np.ndarray, repeats: int) -> None:
         detector = fit_detector(learnt, np.ones(rows.shape[1]), prior, AlarmBudget(), AlarmRules())
         report(f"fit of the mixture, {count} windows", time.perf_counter() - start, "s", "bound", 1.0)
     scales, row = detector.make_time_scales(), rows[0]
-    score, both = best_us(repeats, lambda: detector.score(row), lambda: scales.update(detector.score(row)))
+    score, both = best_us(repeats, lambda: detector.score(row), lambda: scales.update(*detector.score(row)))
     report("Detector.score", score, "us", "bound of the whole window", BOUND_US)
     report("Detector.score and TimeScales.update", both, "us", "bound of the whole window", BOUND_US)
 

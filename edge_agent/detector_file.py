@@ -1,6 +1,6 @@
 """The fitted mixture on disk: a restart judges by the very detector that gave the promise, and fits nothing.
 
-JSON, as all of the state directory; arrays as little-endian bytes in base64: 24 kB for 46 sensors, 180 kB for 128, written
+JSON, as all of the state directory; arrays as little-endian bytes in base64: 46 kB for 46 sensors, 350 kB for 128, written
 when the detector is fitted. The alarm's rules stand beside it: under others, it has promised nothing. So does the budget; under
 another one, of the same shortest event, the threshold is found on the curve that was kept.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from edge_agent.context_file import ContextFile, pack_context, unpack_context
 from edge_agent.judges import MixtureJudge
@@ -43,6 +42,7 @@ class _DetectorFile(Struct, frozen=True, kw_only=True):
     centre: bytes
     divisor: bytes
     matrix: bytes
+    residuals: bytes
     context: ContextFile | None = None
 
 
@@ -70,6 +70,7 @@ def encode_detector(
             centre=detector.centre.astype("<f4").tobytes(),
             divisor=detector.divisor.astype("<f4").tobytes(),
             matrix=detector.form.matrix.astype("<f8").tobytes(),
+            residuals=detector.form.residuals.astype("<f8").tobytes(),
             context=pack_context(judge.context),
         )
     )
@@ -88,15 +89,19 @@ def decode_detector(
         raise InputError("a detector for other columns, another release or another shortest event")
     try:
         centre, divisor = (np.frombuffer(part, "<f4") for part in (file.centre, file.divisor))
-        matrix: NDArray[np.float64] = np.frombuffer(file.matrix, "<f8").reshape(len(centre), len(centre))
+        matrix, residuals = (
+            np.frombuffer(part, "<f8").reshape(len(centre), len(centre))
+            for part in (file.matrix, file.residuals)
+        )
         rate, share = (np.frombuffer(part, "<f8") for part in (file.curve_rate, file.curve_share))
     except ValueError as error:
         raise InputError(f"not the arrays of a detector: {error}") from None
     is_sound = (
         divisor.shape == centre.shape
-        and bool(np.isfinite(centre).all() and np.isfinite(matrix).all() and (divisor > 0).all())
+        and all(bool(np.isfinite(part).all()) for part in (centre, matrix, residuals))
+        and bool((divisor > 0).all())
         and all(0 < unit < np.inf for unit in (*file.units, file.typical, file.promise.threshold))
-        and len(file.units) == 1 + len(file.averages)
+        and len(file.units) == 2 + len(file.averages)
         and all(windows > 0 for windows in file.averages)
         and rate.shape == share.shape == LEVELS.shape
         and bool(np.isfinite(rate).all() and np.isfinite(share).all())
@@ -105,12 +110,14 @@ def decode_detector(
         raise InputError("a detector whose values are not finite, or not positive where they divide")
     form = Form(
         matrix=matrix,
+        residuals=residuals,
         centre=np.zeros(len(centre)),
         units=file.units,
         averages=file.averages,
         typical=file.typical,
         own_weight=file.own_weight,
         held_out=np.zeros(0),
+        held_out_furthest=np.zeros(0),
     )
     curve = Curve(
         rate=rate,
@@ -123,7 +130,7 @@ def decode_detector(
         centre=centre,
         divisor=divisor,
         form=form,
-        layer=Int8Layer.of(matrix),
+        layer=Int8Layer.of(matrix, residuals),
         promise=file.promise,
         curve=curve,
     )

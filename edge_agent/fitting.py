@@ -116,12 +116,12 @@ def _fit_mixture(prior: FleetPrior, healthy: Healthy, settings: DetectionSetting
         healthy.context is not None and healthy.context.profile is not None,
         len(healthy.context.regimes.centres) if healthy.context and healthy.context.regimes else 1,
     )
-    newest = form.held_out[-reference:]
+    newest, furthest = (each[-reference:] for each in (form.held_out, form.held_out_furthest))
     return Fit(
         judge=MixtureJudge(detector, healthy.context),
         rows=rows[-reference:],
         scores=newest / form.typical**2,
-        is_calm=_calm(newest, promise.threshold * form.units[0]),
+        is_calm=_calm(np.maximum(newest / form.units[0], furthest / form.units[-1]), promise.threshold),
     )
 
 

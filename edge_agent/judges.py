@@ -69,7 +69,7 @@ class Judge(Protocol):
         """(statistic, score) of the next window, as it is seen, ≥ 0; raises ModelError."""
 
     def may_alarm(self, score: float) -> bool:
-        """Would windows of such a score alarm, if they went on?"""
+        """Would windows like the row just judged, of this score, alarm if they went on?"""
 
     def probe(self, row: Float) -> float:
         """The statistic if just such windows came for as long as the shortest event lasts; changes nothing. Raises ModelError."""
@@ -141,9 +141,10 @@ class MixtureJudge:
         self.scales = detector.make_time_scales()
         self._score = detector.score
         self._per_typical = 1.0 / form.typical**2  # a distance; scores are squares
-        self._per_unit = 1.0 / form.units[0]
+        *units, of_furthest = form.units
         # An average of equal scores is that score.
-        self._calm_below = promise.threshold * min(form.units) * self._per_typical
+        self._calm_below = promise.threshold * min(units) * self._per_typical
+        self._furthest, self._furthest_below = 0.0, promise.threshold * of_furthest
         self.unheard = _unheard(detector)
 
     def with_budget(self, budget: AlarmBudget) -> MixtureJudge:
@@ -155,10 +156,11 @@ class MixtureJudge:
 
     def judge(self, row: Float) -> tuple[float, float]:
         """See `Judge.judge`."""
-        score = self._score(row)
+        scores = self._score(row)
+        score, self._furthest = scores
         if self.unknown_levels is None:
-            return self.scales.update(score), score * self._per_typical
-        statistic = self.scales.update(self._look_beside(row, score))
+            return self.scales.update(score, self._furthest), score * self._per_typical
+        statistic = self.scales.update(*self._look_beside(row, scores))
         if self.beside is not None:  # at the threshold an anomaly neither opens nor ends
             statistic = max(statistic, self.threshold.value)
         return statistic, score * self._per_typical
@@ -168,24 +170,26 @@ class MixtureJudge:
         """See `Judge.is_lost`."""
         return self._live.is_lost
 
-    def _look_beside(self, row: Float, score: float) -> float:
-        """The score of a row (F,), from a level that nobody has called normal yet where it is of one."""
+    def _look_beside(self, row: Float, scores: tuple[float, float]) -> tuple[float, float]:
+        """The scores of a row (F,), from a level that nobody has called normal yet where it is of one."""
         assert self.unknown_levels is not None  # noqa: S101 - for the type checker: called with some
-        offsets = [row - level for level in self.unknown_levels]
-        scores = [self._score(offset) for offset in offsets]
-        least = min(scores)
+        offsets, lasting = [row - level for level in self.unknown_levels], self.scales.lasting
+        found = [self._score(offset) for offset in offsets]
+        least = min(found, key=lambda pair: lasting(*pair))
         # It comes with a window that would be an anomaly, and goes with one that is nearer to what is known.
-        is_there = least < score and (self.beside is not None or self.may_alarm(score * self._per_typical))
-        self.beside = (offsets[scores.index(least)], least * self._per_typical) if is_there else None
-        return least if is_there else score
+        is_there = lasting(*least) < lasting(*scores) and (
+            self.beside is not None or self.may_alarm(scores[0] * self._per_typical)
+        )
+        self.beside = (offsets[found.index(least)], least[0] * self._per_typical) if is_there else None
+        return least if is_there else scores
 
     def may_alarm(self, score: float) -> bool:
         """See `Judge.may_alarm`."""
-        return score > self._calm_below
+        return score > self._calm_below or self._furthest > self._furthest_below
 
     def probe(self, row: Float) -> float:
         """See `Judge.probe`."""
-        return self._score(row) * self._per_unit
+        return self.scales.lasting(*self._score(row))
 
     def blame(self, row: Float, missing: Bools | None) -> Float | None:
         """See `Judge.blame`."""

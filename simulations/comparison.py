@@ -104,9 +104,7 @@ def _mixed(
     prior: FleetPrior | None, own_rows: Rows, own: Standardiser, limits: DetectionSettings
 ) -> ShareOver:
     detector = fit_detector(own_rows, own.scale, prior, limits.budget, limits.alarm_rules)
-    return _share_over(
-        lambda rows: detector.make_time_scales().follow(detector.scores(rows)), detector.promise.threshold
-    )
+    return _share_over(detector.statistics, detector.promise.threshold)
 
 
 def _released(bundle: ModelBundle, own_rows: Rows, own: Standardiser, limits: DetectionSettings) -> ShareOver:

@@ -25,7 +25,6 @@ from protocol.names import release_id
 from simulations.bad_release import harmful_release
 from simulations.errors import StoryError
 from simulations.figures import compute_figures
-from simulations.machines import RecordedBearings
 from simulations.observer import Observer
 from simulations.orders import first_release_spec, rollout_body, rollout_groups
 from simulations.patience import Patience
@@ -276,8 +275,6 @@ class Story:
             "initial-release", "aggregator", "initial-release",
             "--features", str(recordings), "--spec", str(spec),
             "--signing-key", str(world.release_key), "--out", str(bundle),
-            # Of bearings, 43 % of slight disturbances are seen in one window, where the gate asks for half; it is signed as a warning.
-            *(["--accept-blind"] if isinstance(world.machines, RecordedBearings) else []),
         )  # fmt: skip
         return bundle
 

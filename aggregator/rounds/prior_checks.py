@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 import msgspec
 
+from aggregator.rounds.release_checks import check_first_sight
 from aggregator.rounds.runs import Check
 from models.detection.openings import LEVELS
 from models.detection.prior import FleetPrior
 from models.detection.promise import AlarmBudget, make_promise
 
-__all__ = ["check_prior", "only_warn", "with_promise"]
+__all__ = ["check_mixture_sight", "check_prior", "only_warn"]
 
 
 def check_prior(prior: FleetPrior) -> Check:
@@ -45,15 +46,22 @@ def check_prior(prior: FleetPrior) -> Check:
     )
 
 
-def with_promise(sight: Check, promised: float) -> Check:
-    """A check of what a mixture sees at its own level, with what it will see at the threshold `promised` by so few windows, in [0, 1]."""
-    if promised >= sight.limit:
-        return sight
-    reason = (
-        f"{sight.reason}; at the threshold that keeps 1 alarm in 1,000 windows {promised:.0%} are over it: it was counted on"
-        " few windows, and comes down with each run that counts more of them"
+def check_mixture_sight(in_force: float, at_most: float, *, accepts_blind: bool) -> Check:
+    """What a mixture sees at the threshold in force, in [0, 1], and what it would see if many windows had been counted.
+
+    Few windows make a high threshold, which comes down by itself: a warning. What no window cures is refused.
+    """
+    check = check_first_sight(max(in_force, at_most), accepts_blind=accepts_blind)
+    if not check.is_passed or check.is_warning or in_force >= check.limit:
+        return msgspec.structs.replace(check, value=in_force)
+    return msgspec.structs.replace(
+        check,
+        value=in_force,
+        is_warning=True,
+        reason=f"{in_force:.0%} of slightly disturbed windows are over the threshold that keeps 1 alarm in 1,000 windows (at least"
+        f" {check.limit:.0%}): it was counted on few windows, and comes down with each run that counts more of them, to {at_most:.0%} at"
+        " most. Until then alarms are of what many sensors show",
     )
-    return msgspec.structs.replace(sight, is_warning=True, reason=reason)
 
 
 def only_warn(checks: Iterable[Check]) -> tuple[Check, ...]:

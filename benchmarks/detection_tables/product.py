@@ -59,17 +59,20 @@ class _DetectorScorer:
 
     def window_scores(self, rows: Rows, _: Sequence[int]) -> Floats:
         """See `methods.Scorer`."""
-        return self.detector.scores(np.nan_to_num(self.scale.apply(rows)), is_int8=self.is_int8)
+        return self._scores(rows)[0]
 
     def timed_scores(self, rows: Rows, starts: Sequence[int]) -> Floats:
         """See `methods.Scorer`."""
-        scores = self.window_scores(rows, starts)
+        scores, furthest = self._scores(rows)
         return np.concatenate(
             [
-                self.detector.make_time_scales().follow(scores[begin:end])
+                self.detector.make_time_scales().follow(scores[begin:end], furthest[begin:end])
                 for begin, end in pairwise([*starts, len(scores)])
             ]
         )
+
+    def _scores(self, rows: Rows) -> tuple[Floats, Floats]:
+        return self.detector.scores(np.nan_to_num(self.scale.apply(rows)), is_int8=self.is_int8)
 
 
 def _whole(scale: Standardiser, device: Device) -> Rows:

@@ -58,33 +58,45 @@ class Detector:
         np.maximum(scaled, _LOWEST, out=scaled)
         return scaled
 
-    def score(self, row: Float) -> float:
-        """The score of one standardised window (F,), finite for finite input."""
+    def score(self, row: Float) -> tuple[float, float]:
+        """Score and furthest sensor's square of one standardised window (F,), finite for finite input: what time scales are shown."""
         return self.layer.score(self.scaled(row))
 
-    def scores(self, rows: NDArray[np.floating], *, is_int8: bool = True) -> Floats:
-        """The scores (n,) of standardised windows (n, F), as they run or before quantisation."""
+    def scores(
+        self, rows: NDArray[np.floating], *, is_int8: bool = True
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same (n,) each, of standardised windows (n, F), as they run or before quantisation."""
         scaled = self.scaled(rows)
-        return self.layer.scores(scaled) if is_int8 else self.form.scores(scaled)
+        if is_int8:
+            return self.layer.scores(scaled)
+        return self.form.scores(scaled), self.form.furthest(scaled)
 
-    def with_budget(self, budget: AlarmBudget) -> Detector:
-        """The same detector under another budget of false alarms; the shortest event must be that which it was fitted for."""
-        return replace(self, promise=make_promise(self.curve, budget, fitted_on=self.promise.fitted_on))
+    def statistics(self, rows: NDArray[np.floating]) -> Floats:
+        """What the threshold is compared with (n,), for successive windows (n, F) from nothing seen."""
+        return self.make_time_scales().follow(*self.scores(rows))
 
     def make_time_scales(self) -> TimeScales:
         """What turns scores into the statistic, from nothing seen."""
         return self.form.make_time_scales()
 
+    def with_budget(self, budget: AlarmBudget) -> Detector:
+        """The same detector under another budget of false alarms; the shortest event must be that which it was fitted for."""
+        return replace(self, promise=make_promise(self.curve, budget, fitted_on=self.promise.fitted_on))
+
     @property
     def unheard(self) -> NDArray[np.bool_]:
         """Sensors (F,) that could stay at the end of their scale, all others at rest, and no alarm would open."""
-        reached = CLIP**2 * np.diag(self.form.matrix) / len(self.centre)
-        return np.asarray(reached <= self.promise.threshold * min(self.form.units))
+        *units, of_furthest = self.form.units
+        by_score = np.diag(self.form.matrix) / (len(self.centre) * min(units))
+        by_itself = np.square(self.form.residuals).max(axis=0) / of_furthest
+        return np.asarray(CLIP**2 * np.maximum(by_score, by_itself) <= self.promise.threshold)
 
     def blame(self, row: Float) -> Float:
-        """How much each feature (F,) of a standardised window adds to its score, not negative."""
-        z = self.scaled(row)
-        return np.maximum(z * (self.form.matrix @ z), 0.0).astype(np.float32)
+        """How much each feature (F,) of a standardised window adds to what is furthest from healthy in it, not negative."""
+        z, at_once, of_furthest = self.scaled(row), self.form.units[0], self.form.units[-1]
+        by_score = np.maximum(z * (self.form.matrix @ z), 0.0) / (len(z) * at_once)
+        by_itself = np.square(self.form.residuals @ z) / of_furthest
+        return np.asarray(by_score if by_score.sum() > by_itself.max() else by_itself, np.float32)
 
 
 def fit_detector(
@@ -128,7 +140,7 @@ def fit_detector(
         centre=np.asarray(rows, np.float64).mean(axis=0).astype(np.float32),
         divisor=np.where(np.isfinite(divisor), divisor, 1.0).astype(np.float32),
         form=form,
-        layer=Int8Layer.of(form.matrix),
+        layer=Int8Layer.of(form.matrix, form.residuals),
         promise=make_promise(curve, budget, fitted_on=len(rows)),
         curve=curve,
     )

@@ -1,4 +1,4 @@
-"""Three opinions on what is far from healthy, in one quadratic form.
+"""Three opinions on what is far from healthy, in one quadratic form, and a fourth: the sensor that is furthest off.
 
 How much a quiet direction should count differs from machine to machine, and nothing that healthy data show tells it
 beforehand: on bearings a ridge of 3 deviations ranks best, on servers it may rank worst. So three detectors of different
@@ -8,7 +8,10 @@ here has a high level, and so little weight.
     expert k   Pk = ((1 − r)·R + r·I + a·Ω)⁻¹, and (I + a·diag Ω)⁻¹      u_k = z′ Pk z / F
     together   M = mean of Pk / level_k                       score = z′ M z / F
 
-One matrix: one dense layer on a device, whatever the number of experts.
+    furthest   max over sensors j of (P z)_j² / P_jj, P both ridges': how far each is from what the others say, in its own errors
+
+One matrix: one dense layer on a device, whatever the number of experts. A sum over forty sensors hardly shows that one of them is
+off, so the furthest is looked at by itself; it is F more outputs of the same layer.
 
 Levels, and the series that `models.detection.openings` counts in, come from fifths of the windows in turn that the fit has not
 seen: a score of rows that a form was fitted on promises two to twenty times too much.
@@ -52,16 +55,19 @@ _RARE: Final = 1e-3
 class Form:
     """A fitted score: `matrix` (F, F) about `centre` (F,), how it is looked at in time, and the device's `own_weight` in it.
 
-    `held_out` (n,) is what each window that it was fitted on scores by a fit of the others, `typical` their middle.
+    `residuals` (F, F) make of a window how far each sensor is from what the others say. `held_out` (n,) is what each window that it
+    was fitted on scores by a fit of the others, `typical` their middle; `held_out_furthest` (n,) their furthest sensor's square.
     """
 
     matrix: Floats
+    residuals: Floats
     centre: Floats
     units: tuple[float, ...]
     averages: tuple[int, ...]
     typical: float
     own_weight: float
     held_out: Floats
+    held_out_furthest: Floats
 
     def make_time_scales(self) -> TimeScales:
         """What turns scores into the statistic, from nothing seen."""
@@ -72,9 +78,14 @@ class Form:
         z = np.asarray(rows, np.float64) - self.centre
         return np.asarray(np.einsum("ij,ij->i", z @ self.matrix, z) / z.shape[1])
 
+    def furthest(self, rows: NDArray[np.floating]) -> Floats:
+        """The square (n,) of how far the sensor that is furthest off is from what the others say, of each window (n, F)."""
+        z = np.asarray(rows, np.float64) - self.centre
+        return np.asarray(np.square(z @ self.residuals.T).max(axis=1))
+
     def statistics(self, rows: NDArray[np.floating]) -> Floats:
         """What a threshold is compared with (n,), for successive windows (n, F)."""
-        return self.make_time_scales().follow(self.scores(rows))
+        return self.make_time_scales().follow(self.scores(rows), self.furthest(rows))
 
 
 def fit_form(
@@ -95,13 +106,12 @@ def fit_form(
     if x.ndim != 2 or len(x) < FEWEST_WINDOWS:
         raise InputError(f"a detector needs at least {FEWEST_WINDOWS} healthy windows, got shape {x.shape}")
     experts = _experts(x, prior, knows_own=knows_own)
-    held_out = np.concatenate(
-        [
-            _distances(x[test] - fold.centre, fold.precisions)
-            for test, fold in _folds(x, prior, knows_own=knows_own)
-        ],
-        axis=1,
-    )
+    off = [
+        (x[test] - fold.centre, fold)
+        for test, fold in zip(_fifths(len(x)), _folds(x, prior, knows_own=knows_own), strict=True)
+    ]
+    held_out = np.concatenate([_distances(z, fold.precisions) for z, fold in off], axis=1)
+    furthest = np.concatenate([np.square(z @ fold.residuals.T).max(axis=1) for z, fold in off])
     levels = np.array(
         [
             rare_level(scores, smallest)
@@ -112,14 +122,20 @@ def fit_form(
     smallest = float((experts.smallest / levels).mean())
     averages = averages_for(len(x)) if averages is None else averages
     typical = float(np.sqrt(max(np.median(together), STEP**2 * smallest)))
+    *scales, furthest_scale = on_time_scales(together, furthest, averages, typical)
     return Form(
         matrix=np.asarray((experts.precisions / levels[:, None, None]).mean(axis=0)),
+        residuals=experts.residuals,
         centre=experts.centre,
-        units=tuple(rare_level(scale, smallest) for scale in on_time_scales(together, averages, typical)),
+        units=(
+            *(rare_level(scale, smallest) for scale in scales),
+            rare_level(furthest_scale, experts.smallest_furthest),
+        ),
         averages=averages,
         typical=typical,
         own_weight=experts.own_weight,
         held_out=together,
+        held_out_furthest=furthest,
     )
 
 
@@ -131,7 +147,7 @@ def held_out_statistics(
     averages = averages_for(len(x)) if averages is None else averages
     return [
         fit_form(np.delete(x, test, axis=0), prior, averages=averages).statistics(x[test])
-        for test in np.array_split(np.arange(len(x)), FOLDS)
+        for test in _fifths(len(x))
     ]
 
 
@@ -147,7 +163,9 @@ def rare_level(scores: NDArray[np.floating], smallest: float) -> float:
 
 
 class _Experts(NamedTuple):
-    """`precisions` (K, F, F) about `centre` (F,); `smallest` (K,) is the least that windows may be said to hardly exceed.
+    """`precisions` (K, F, F) about `centre` (F,), and `residuals` (F, F) as of a `Form`.
+
+    `smallest` (K,), and `smallest_furthest`, is the least that windows may be said to hardly exceed.
 
     A window that varies as the scale and the correlations say scores some F times what it would with one sensor alone. Where a
     sensor never moved (a flag that was not set, a machine at rest), one deviation of it is no rarity, as little as all others
@@ -156,29 +174,39 @@ class _Experts(NamedTuple):
 
     centre: Floats
     precisions: Floats
+    residuals: Floats
     smallest: Floats
+    smallest_furthest: float
     own_weight: float
 
 
-def _folds(
-    x: Floats, prior: SpreadPrior | None, *, knows_own: bool
-) -> list[tuple[NDArray[np.intp], _Experts]]:
-    parts = np.array_split(np.arange(len(x)), FOLDS)
-    return [(test, _experts(np.delete(x, test, axis=0), prior, knows_own=knows_own)) for test in parts]
+def _fifths(windows: int) -> list[NDArray[np.intp]]:
+    return np.array_split(np.arange(windows), FOLDS)
+
+
+def _folds(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> list[_Experts]:
+    """Of the windows (n, F) without each fifth in turn."""
+    return [_experts(np.delete(x, test, axis=0), prior, knows_own=knows_own) for test in _fifths(len(x))]
 
 
 def _experts(x: Floats, prior: SpreadPrior | None, *, knows_own: bool) -> _Experts:
     own = Spread.of(x) if knows_own and len(x) >= FEWEST_ROWS else None
     spread = mixed(own, prior)
     identity, wander = np.eye(x.shape[1]), _AHEAD * spread.wander
-    ridged = np.array([(1 - r) * spread.correlation + r * identity + wander for r in RIDGES])
+    ridged = np.linalg.inv([(1 - r) * spread.correlation + r * identity + wander for r in RIDGES])
     alone = np.diag(1.0 / (1.0 + np.diag(wander)))
-    precisions = np.concatenate([np.linalg.inv(ridged), alone[None]])
+    precisions = np.concatenate([ridged, alone[None]])
+    together = ridged.mean(axis=0)
+    errors = np.sqrt(np.diag(together))
     of_one_sensor = np.einsum("kij,ij->k", precisions, spread.correlation) / x.shape[1] ** 2
+    one = 1.0 if (np.ptp(x, axis=0) == 0).any() else STEP**2
     return _Experts(
         centre=x.mean(axis=0),
         precisions=precisions,
-        smallest=of_one_sensor if (np.ptp(x, axis=0) == 0).any() else of_one_sensor * STEP**2,
+        residuals=together / errors[:, None],
+        smallest=of_one_sensor * one,
+        # Where all moved, a step of the input is no news by whatever its sensor is known best.
+        smallest_furthest=one if one == 1.0 else one * float(errors.max()) ** 2,
         own_weight=spread.own_weight,
     )
 

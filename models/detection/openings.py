@@ -47,8 +47,11 @@ _SEGMENTS: Final = 6
 """How often a mature device plays being young."""
 _COUNTED: Final = 25
 """Openings that make a level trustworthy: their rate is known within a fifth."""
-_TAIL: Final = (0.3, 5.0)
-"""Exponent of the tail before anything is seen, and how many openings that opinion is worth: scores of real machines have .15 to .6."""
+_TAIL: Final = (0.3, 15.0)
+"""Exponent of the tail before anything is seen, and how many openings that opinion is worth: scores of real machines have .15 to .6,
+and 25 openings of a few machines, which come in clusters, tell it no better than within a half."""
+_SAME_LENGTH: Final = 5.0
+"""Openings that the opinion is worth that rare alarms last as long as those at the last level that was counted."""
 LARGEST_ALIKENESS: Final = 25.0
 """However alike devices were, the fleet's word is worth no more than as many openings of the device's own: it may be the odd one."""
 
@@ -195,13 +198,17 @@ class Curve:
         seen = float(sums.openings[last])
         step = float(np.log(LEVELS[1] / LEVELS[0]))
         opinion, worth = _TAIL
-        excess = (sums.openings[last + 1 :].sum() + seen / 2) * step
-        exponent = (excess + worth * opinion) / (seen + worth)
+        excess = sums.openings[last + 1 :].sum() + seen / 2
+        exponent = (excess * step + worth * opinion) / (seen + worth)
         beyond = np.arange(len(LEVELS)) > last
         tail = (LEVELS / LEVELS[last]) ** (-1.0 / exponent)
+        # Alarms at a level hardly ever reached are shorter than those below it: as long as those that were counted beyond.
+        in_alarm = sums.in_alarm[last + 1 :].sum() + sums.in_alarm[last] / 2
+        length = in_alarm + _SAME_LENGTH * sums.in_alarm[last] / max(seen, 1.0)
+        shorter = min(length / (excess + _SAME_LENGTH) * seen / max(float(sums.in_alarm[last]), 1.0), 1.0)
         return cls(
             rate=np.where(beyond, max(float(rate[last]), 1e-12) * tail, rate),
-            share=np.where(beyond, max(float(share[last]), 1e-12) * tail, share),
+            share=np.where(beyond, max(float(share[last]), 1e-12) * shorter * tail, share),
             windows=windows,
             alikeness=_alikeness(sums, last),
         )

@@ -2,13 +2,14 @@
 
     at once      min(u_t, max(u_{t−1}, u_{t−2}))   over in two of three windows: one spike is no anomaly
     4, 16        exponential averages of √u with weight 2/(s + 1), squared again: what is small but stays
+    furthest     as at once, of the sensor that is furthest off instead of the score
 
 Of roots, because a score is a squared distance: a single wild window must not open an alarm through the averages, nor one
 that is over keep it open. The statistic is the largest of them, each divided by its own `unit`. A scale is used where each fifth of the
 windows that the device learnt from has seen it once; what takes longer than 16 is for the drift monitor. Whoever must not miss a single window
-(`shortest_event_windows` = 1) gets the score alone: averaging would cost a third of what is found there.
+(`shortest_event_windows` = 1) gets score and furthest sensor of one: averaging would cost a third of what is found there.
 
-Averages begin at the typical healthy distance. Memory is constant: two scores, and an average a scale.
+Averages begin at the typical healthy distance. Memory is constant: two windows, and an average a scale.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 
 _AVERAGED: Final = (4, 16)
 _LEARNT_PER_AVERAGED: Final = 5
+_NOTHING: Final = (0.0, 0.0)
 _MOST: Final = 1e12
 """No score comes near it: values end at eight deviations."""
 
@@ -42,7 +44,7 @@ class TimeScales:
     """The statistic of one device, window by window.
 
     Attributes:
-        units: positive, of the score at once and of each average.
+        units: positive, of the score at once, of each average, and of the furthest sensor at once.
         averages: windows that are averaged over, as `averages_for` says; empty: nothing is averaged, and a single window counts.
         typical: healthy distance, the root of a score, that averages begin at.
     """
@@ -53,7 +55,7 @@ class TimeScales:
 
     def __post_init__(self) -> None:
         """Begin with nothing seen."""
-        self._at_once, *inverse = (1.0 / unit for unit in self.units)
+        self._at_once, *inverse, self._of_furthest = (1.0 / unit for unit in self.units)
         self._averages = tuple(
             (2.0 / (s + 1), scale) for s, scale in zip(self.averages, inverse, strict=True)
         )
@@ -62,41 +64,51 @@ class TimeScales:
     @property
     def state(self) -> tuple[float, ...]:
         """What `resume` goes on from."""
-        return (self._before, self._last, *self._means)
+        return (*self._before, *self._last, *self._means)
 
     def reset(self) -> None:
         """Forget what was seen."""
-        self.resume((0.0, 0.0, *(self.typical for _ in self.averages)))
+        self.resume((*_NOTHING, *_NOTHING, *(self.typical for _ in self.averages)))
 
     def resume(self, state: tuple[float, ...]) -> None:
         """Go on after a restart; of another number of scales, or from what no scores can have left, afresh."""
-        if len(state) != 2 + len(self.averages) or not all(0 <= part < _MOST for part in state):
+        if len(state) != 4 + len(self.averages) or not all(0 <= part < _MOST for part in state):
             self.reset()
             return
-        self._before, self._last, *self._means = state
+        self._before, self._last, self._means = (state[0], state[1]), (state[2], state[3]), list(state[4:])
 
-    def update(self, score: float) -> float:
-        """The statistic with one more window's score ≥ 0."""
+    def update(self, score: float, furthest: float) -> float:
+        """The statistic with one more window: its score, and the square of its furthest sensor, both ≥ 0."""
         if not self.averages:
-            return score * self._at_once
-        earlier = self._before if self._before > self._last else self._last
-        statistic = (score if score < earlier else earlier) * self._at_once
-        self._before, self._last = self._last, score
+            return self.lasting(score, furthest)
+        before, last = self._before, self._last
+        self._before, self._last = last, (score, furthest)
+        statistic = self.lasting(min(score, max(before[0], last[0])), min(furthest, max(before[1], last[1])))
         means, distance = self._means, math.sqrt(score)
         for i, (weight, scale) in enumerate(self._averages):
             means[i] = mean = means[i] + weight * (distance - means[i])
             statistic = max(statistic, mean * mean * scale)
         return statistic
 
-    def follow(self, scores: NDArray[np.floating]) -> Floats:
-        """The statistic (n,) of successive scores (n,)."""
-        return np.array([self.update(score) for score in scores.tolist()], np.float64)
+    def lasting(self, score: float, furthest: float) -> float:
+        """The statistic if just such windows came for as long as the shortest event lasts; remembers nothing."""
+        of_score, of_furthest = score * self._at_once, furthest * self._of_furthest
+        return of_score if of_score > of_furthest else of_furthest
+
+    def follow(self, scores: NDArray[np.floating], furthest: NDArray[np.floating]) -> Floats:
+        """The statistic (n,) of successive windows: scores (n,), and squares of the furthest sensor (n,)."""
+        both = zip(scores.tolist(), furthest.tolist(), strict=True)
+        return np.array([self.update(*window) for window in both], np.float64)
 
 
-def on_time_scales(scores: NDArray[np.floating], averages: tuple[int, ...], typical: float) -> list[Floats]:
-    """Successive scores (n,), from nothing seen, on each scale, in their own units: 1 + len(averages) arrays (n,)."""
+def on_time_scales(
+    scores: NDArray[np.floating], furthest: NDArray[np.floating], averages: tuple[int, ...], typical: float
+) -> list[Floats]:
+    """Successive windows, from nothing seen, on each scale, in their own units: 2 + len(averages) arrays (n,)."""
+    off = (np.inf,) * len(averages)
     alone = [
-        TimeScales(units=(1.0, *(np.inf for _ in averages)), averages=averages, typical=typical),
-        *(TimeScales(units=(np.inf, 1.0), averages=(s,), typical=typical) for s in averages),
+        TimeScales(units=(1.0, *off, np.inf), averages=averages, typical=typical),
+        *(TimeScales(units=(np.inf, 1.0, np.inf), averages=(s,), typical=typical) for s in averages),
+        TimeScales(units=(np.inf, *off, 1.0), averages=averages, typical=typical),
     ]
-    return [scale.follow(scores) for scale in alone]
+    return [scale.follow(scores, furthest) for scale in alone]

@@ -12,8 +12,7 @@ from test_signing_gate import judged, linear, machine
 from aggregator.errors import GateRefusedError
 from aggregator.family_file import FamilySpec
 from aggregator.reference_prior import MixtureSight, Recording, mixture_sight, prior_of
-from aggregator.rounds.prior_checks import check_prior, only_warn, with_promise
-from aggregator.rounds.release_checks import check_first_sight
+from aggregator.rounds.prior_checks import check_mixture_sight, check_prior, only_warn
 from aggregator.rounds.runs import Check
 from aggregator.rounds.signing_gate import Cleared
 from models.detection.openings import AlarmRules
@@ -46,13 +45,24 @@ def test_sensors_that_follow_each_other_are_seen_to_leave_and_independent_ones_a
     prior: FleetPrior,
 ) -> None:
     seen = mixture_sight([recording(i) for i in range(4)], prior)
-    assert seen.at_level > 0.8
-    assert seen.at_level >= seen.promised
+    assert 0.5 < seen.in_force <= seen.at_most
     rng = np.random.default_rng(5)
     noise = [(rng.normal(size=(300, 24)).astype(np.float32), np.ones(24)) for _ in range(3)]
     deaf = mixture_sight(noise, prior_of(noise))
-    assert deaf.at_level < 0.5
+    assert deaf.at_most < 0.5
     assert mixture_sight([(noise[0][0][:20], np.ones(24))], prior_of(noise)) == MixtureSight(0.0, 0.0)
+
+
+def test_the_sight_is_that_at_the_threshold_in_force(prior: FleetPrior) -> None:
+    """A prior of the same fleet that opens a thousand times as often puts the threshold up, and less is seen."""
+    restless = {
+        age: replace(curve, rate=np.minimum(1e3 * curve.rate, 1.0), alikeness=25.0)
+        for age, curve in prior.curves.items()
+    }
+    fleet = [recording(i) for i in range(4)]
+    calm, worse = (mixture_sight(fleet, one) for one in (prior, replace(prior, curves=restless)))
+    assert worse.in_force < calm.in_force
+    assert worse.at_most == calm.at_most
 
 
 def test_a_promise_on_few_windows_is_said_and_one_that_no_level_keeps_is_refused(prior: FleetPrior) -> None:
@@ -85,14 +95,17 @@ def test_a_network_that_does_not_judge_refuses_nothing_and_is_told_of() -> None:
     ]
 
 
-def test_what_the_promise_will_not_see_at_first_is_a_warning() -> None:
-    sees = check_first_sight(0.6, accepts_blind=False)
-    assert with_promise(sees, 0.5) == sees
-    warned = with_promise(sees, 0.004)
-    assert (warned.is_passed, warned.is_warning) == (True, True)
-    assert "at the threshold that keeps 1 alarm in 1,000 windows 0% are over it" in warned.reason
-    blind = with_promise(check_first_sight(0.1, accepts_blind=False), 0.0)
-    assert not blind.is_passed
+def test_what_few_windows_do_not_see_at_first_is_a_warning_and_what_none_cures_is_refused() -> None:
+    sees = check_mixture_sight(0.6, 0.9, accepts_blind=False)
+    assert (sees.value, sees.is_passed, sees.is_warning) == (0.6, True, False)
+    warned = check_mixture_sight(0.004, 0.6, accepts_blind=False)
+    assert (warned.value, warned.is_passed, warned.is_warning) == (0.004, True, True)
+    assert "0% of slightly disturbed windows are over the threshold that keeps 1 alarm" in warned.reason
+    assert "to 60% at most" in warned.reason
+    blind = check_mixture_sight(0.0, 0.1, accepts_blind=False)
+    assert (blind.value, blind.is_passed) == (0.0, False)
+    accepted = check_mixture_sight(0.0, 0.1, accepts_blind=True)
+    assert (accepted.is_passed, accepted.is_warning) == (True, True)
 
 
 def test_a_release_with_a_prior_that_nobody_checked_is_not_signed(prior: FleetPrior) -> None:

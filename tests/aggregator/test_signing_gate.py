@@ -464,7 +464,7 @@ def test_the_command_signs_what_it_says_of_sight_and_warnings(tmp_path: Path) ->
     assert said["detector"] == bundle.manifest.detector == "mixture"
     assert bundle.prior is not None
     assert bundle.prior.devices == 2
-    assert provenance.evaluation.keys() >= {"promised_sight", "network_sight"}
+    assert provenance.evaluation.keys() >= {"sight_at_most", "network_sight"}
     assert provenance.evaluation["sight"] == said["sight"] > 0.5
     assert provenance.evaluation["int8_sight"] > provenance.evaluation["float_sight"] - 0.05
     shown = (

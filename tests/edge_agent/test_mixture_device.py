@@ -405,7 +405,7 @@ def test_windows_that_built_a_slow_alarm_up_are_not_learnt(
     """No window alone is over when an average opens the alarm; those before it belong to it all the same."""
     device = started(tmp_path, fleet[6], prior)
     rows = lived(fleet[6])
-    shift = rows[:120].std(axis=0) * np.array([1, -1, 1, -1, 1, -1], np.float32)
+    shift = 0.8 * rows[:120].std(axis=0) * np.array([1, -1, 1, -1, 1, -1], np.float32)
     device.watch(rows[120:160])
     judged = device.watch(rows[160:200] + shift)
     opening = next(i for i, j in enumerate(judged) if isinstance(j, Judged) and j.alarm is not None)

@@ -88,7 +88,7 @@ def test_sensors_that_cannot_open_an_alarm_are_known() -> None:
     for detector, end in ((heard, 8.0), (unheard_detector(rng), 8.0)):
         rows = np.tile(detector.centre, (60, 1))
         rows[:, 1] += end * detector.divisor[1]
-        statistic = detector.make_time_scales().follow(detector.scores(rows))[-1]
+        statistic = detector.statistics(rows)[-1]
         assert detector.unheard[1] == (statistic <= detector.promise.threshold)
 
 
@@ -160,24 +160,47 @@ def test_where_a_sensor_never_moved_one_deviation_of_it_is_no_rarity() -> None:
     assert fit_form(rows, None).scores(np.array([[0.0, 1.0, 0.0]]))[0] > 20, "what moves little is believed"
 
 
+def test_one_sensor_of_forty_that_is_off_is_seen_where_a_sum_over_all_of_them_hardly_moves() -> None:
+    """Six deviations of one sensor, which no other shares, at the threshold that keeps 1 alarm in 1,000 windows."""
+    fleet = machines(count=6, learnt=240, later=400, features=40)
+    prior = fleet_prior([machine.fitted for machine in fleet], RULES)
+    seen, by_the_sum = [], []
+    for machine in fleet:
+        detector = fit_detector(*machine.fitted, prior, AlarmBudget(), RULES)
+        assert not detector.unheard.any()
+        rows = np.tile(machine.scale.apply(machine.later), (2, 1))[:400]
+        for sensor in range(0, 40, 4):
+            off = rows[10 * sensor : 10 * sensor + 2].copy()
+            off[:, sensor] += 6.0
+            seen.append(detector.statistics(off).max() > detector.promise.threshold)
+            score = detector.scores(off)[0].min() / detector.form.units[0]
+            by_the_sum.append(score > detector.promise.threshold)
+            assert not seen[-1] or int(detector.blame(off[0]).argmax()) == sensor
+    assert np.mean(seen) > 0.9
+    assert np.mean(by_the_sum) < 0.7
+
+
 def test_the_int8_layer_ranks_as_the_form_does(prior: FleetPrior) -> None:
     machine = machines(count=7)[6]
     detector = fit_detector(*machine.fitted, prior, AlarmBudget(), RULES)
     rows = machine.scale.apply(machine.later)
-    as_float, as_int8 = detector.scores(rows, is_int8=False), detector.scores(rows)
-    assert np.corrcoef(np.argsort(np.argsort(as_float)), np.argsort(np.argsort(as_int8)))[0, 1] > 0.995
-    one_by_one = [detector.score(row) for row in rows[:50]]
-    np.testing.assert_allclose(one_by_one, as_int8[:50], rtol=1e-4)
+    ways = zip(detector.scores(rows, is_int8=False), detector.scores(rows), strict=True)
+    for number, (as_float, as_int8) in enumerate(ways):
+        assert np.corrcoef(np.argsort(np.argsort(as_float)), np.argsort(np.argsort(as_int8)))[0, 1] > 0.995
+        one_by_one = [detector.score(row)[number] for row in rows[:50]]
+        np.testing.assert_allclose(one_by_one, as_int8[:50], rtol=1e-4)
     assert (np.abs(detector.layer.weights) <= 127).all()
 
 
 def test_the_layers_sums_are_exact_integers() -> None:
     rng = np.random.default_rng(5)
-    layer = Int8Layer.of(np.eye(64) + 0.1)
+    layer = Int8Layer.of(np.eye(64) + 0.1, rng.normal(size=(64, 64)))
     z = rng.uniform(-8, 8, 64).astype(np.float32)
     exact = layer.weights.astype(np.int64) @ np.rint(z * np.float32(127 / 8)).astype(np.int64)
     outputs = exact * layer.output_steps.astype(np.float64)
-    assert layer.score(z) == pytest.approx(float(outputs @ outputs) / 64, rel=1e-5)
+    score, furthest = layer.score(z)
+    assert score == pytest.approx(float(outputs[:64] @ outputs[:64]) / 64, rel=1e-5)
+    assert furthest == pytest.approx(float(np.square(outputs[64:]).max()), rel=1e-5)
 
 
 def test_blame_falls_on_the_sensor_that_is_off(prior: FleetPrior) -> None:

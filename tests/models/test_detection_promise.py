@@ -48,35 +48,42 @@ def test_openings_are_those_of_the_agents_own_alarm(statistics: list[float], lev
 
 
 def test_the_statistic_is_the_largest_of_all_scales_each_in_its_unit() -> None:
-    scores = np.random.default_rng(1).gamma(1.0, 1.0, 300)
-    units, averages = (2.0, 1.5, 1.2), (4, 16)
-    at_once = [min(u, max(scores[max(i - 2, 0) : i], default=0.0)) for i, u in enumerate(scores)]
+    rng = np.random.default_rng(1)
+    scores, furthest = rng.gamma(1.0, 1.0, 300), rng.gamma(2.0, 3.0, 300)
+    units, averages = (2.0, 1.5, 1.2, 9.0), (4, 16)
+
+    def in_two_of_three(values: np.ndarray) -> np.ndarray:
+        return np.array([min(u, max(values[max(i - 2, 0) : i], default=0.0)) for i, u in enumerate(values)])
+
     short, long, means = [], [], [0.7, 0.7]
     for score in scores:
         means = [m + 2 / (s + 1) * (score**0.5 - m) for m, s in zip(means, averages, strict=True)]
         short.append(means[0] ** 2)
         long.append(means[1] ** 2)
-    expected = np.max([np.array(at_once) / 2.0, np.array(short) / 1.5, np.array(long) / 1.2], axis=0)
+    alone = [in_two_of_three(scores), np.array(short), np.array(long), in_two_of_three(furthest)]
+    expected = np.max([scale / unit for scale, unit in zip(alone, units, strict=True)], axis=0)
     scales = TimeScales(units=units, averages=averages, typical=0.7)
-    np.testing.assert_allclose(scales.follow(scores), expected)
-    for scale, alone in zip((at_once, short, long), on_time_scales(scores, averages, 0.7), strict=True):
-        np.testing.assert_allclose(alone, scale)
+    np.testing.assert_allclose(scales.follow(scores, furthest), expected)
+    found = on_time_scales(scores, furthest, averages, 0.7)
+    for scale, by_hand in zip(found, alone, strict=True):
+        np.testing.assert_allclose(scale, by_hand)
     resumed = TimeScales(units=units, averages=averages, typical=0.7)
     resumed.resume(scales.state)
-    assert resumed.update(1.3) == scales.update(1.3)
-    for spoilt in ((0.0, 0.0, 1e300, 1e300), (0.0, -1.0, 1.0, 1.0), (1.0, 1.0)):
+    assert resumed.update(1.3, 40.0) == scales.update(1.3, 40.0)
+    for spoilt in ((0.0,) * 4 + (1e300, 1e300), (0.0, -1.0, *(1.0,) * 4), (1.0, 1.0)):
         resumed.resume(spoilt)
-        assert resumed.state == (0.0, 0.0, 0.7, 0.7)
+        assert resumed.state == (0.0, 0.0, 0.0, 0.0, 0.7, 0.7)
 
 
 def test_one_spike_is_no_anomaly_unless_one_window_matters() -> None:
     spike = np.zeros(40)
     spike[20] = 10.0
-    at_once, averaged = on_time_scales(spike, averages_for(40), 0.0)
-    assert at_once.max() == 0.0
+    at_once, averaged, furthest = on_time_scales(spike, spike, averages_for(40), 0.0)
+    assert at_once.max() == furthest.max() == 0.0
     assert averaged.max() == pytest.approx(10.0 * 0.4**2)
     assert averages_for(5000, shortest_event_windows=1) == ()
-    assert TimeScales(units=(2.0,), averages=(), typical=0.0).follow(spike).max() == 5.0
+    assert TimeScales(units=(2.0, 4.0), averages=(), typical=0.0).follow(spike, 0 * spike).max() == 5.0
+    assert TimeScales(units=(2.0, 4.0), averages=(), typical=0.0).follow(0 * spike, spike).max() == 2.5
 
 
 def test_a_device_averages_over_no_more_than_what_it_learnt_from_supports() -> None:
@@ -99,9 +106,7 @@ def test_the_promise_is_kept_on_machines_that_were_not_looked_at(learnt: int) ->
         prior = fleet_prior([machine.fitted for machine in fleet], RULES)
         for machine in fleet:
             detector = fit_detector(*machine.fitted, prior, budget, RULES)
-            statistics = detector.make_time_scales().follow(
-                detector.scores(machine.scale.apply(machine.later))
-            )
+            statistics = detector.statistics(machine.scale.apply(machine.later))
             counts = count_openings(statistics, RULES, np.array([detector.promise.threshold]))
             opened, windows = opened + counts.openings[0], windows + counts.windows
             in_alarm += counts.in_alarm[0]
@@ -119,9 +124,10 @@ def test_levels_and_scores_of_devices_that_differ_by_decades_need_no_common_thre
     quiet, loud = ((rng.normal(size=(240, 8)) * f).clip(-8, 8) for f in (0.05, 2.5))
     for rows in (quiet, loud):
         detector = fit_detector(rows, np.ones(8), prior, AlarmBudget(), RULES)
-        statistics = detector.make_time_scales().follow(detector.scores(rows))
+        statistics = detector.statistics(rows)
         assert 0.05 < np.quantile(statistics, 0.99) / detector.promise.threshold < 1.0
-        assert detector.score(np.full(8, 8.0, np.float32)) > detector.promise.threshold
+        score, _ = detector.score(np.full(8, 8.0, np.float32))
+        assert score > detector.promise.threshold * detector.form.units[0]
 
 
 def test_alike_devices_are_believed_and_unlike_ones_are_asked_for_their_own_counts() -> None:

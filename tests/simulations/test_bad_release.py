@@ -43,7 +43,7 @@ def test_a_prior_that_claims_that_nothing_ever_alarms_makes_everything_alarm(tmp
         opened = open_bundle(bundle, TrustedKeys([key.public_key()]))
         machine, prior = fleet[4], decode_prior(opened.files["prior.bin"])
         detector = fit_detector(machine.rows, machine.unit, prior, AlarmBudget(), AlarmRules())
-        statistics = detector.make_time_scales().follow(detector.scores(machine.scale.apply(machine.later)))
+        statistics = detector.statistics(machine.scale.apply(machine.later))
         over.append(float((statistics > detector.promise.threshold).mean()))
     assert over[0] < 0.05
     assert over[1] > 0.9
