@@ -17,18 +17,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.boot_number import next_boot_number
 from edge_agent.counted_bundles import CountedBundles
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
-from edge_agent.desired_poll import DesiredPoll
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import RestartNeededError
-from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.fleet_client import FleetClient, FleetEndpoint, FleetWord
+from edge_agent.fleet_poll import FleetPoll
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.assembly import open_installer
@@ -63,6 +63,7 @@ from edge_agent.stop_signals import StopSignals
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
+from protocol.messages.commands import Commands
 from protocol.messages.kinds import CommandAction, InstallStep
 from protocol.messages.payloads import Birth
 from runtime.bounded_logs import log_to_stderr
@@ -72,6 +73,7 @@ from runtime.errors import FedgeError, SettingsError
 __all__ = ["RESTART_NEEDED", "run"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RESTART_NEEDED: Final = 75
 """The exit status for "start me again" (EX_TEMPFAIL of sysexits.h); a supervisor starts after any other, too."""
@@ -153,7 +155,8 @@ def _build(
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
-    poll = _desired_poll(settings, fleet, link, waking.set, stack)
+    desired = _poll(fleet.desired, "desired", settings, link, waking.set, stack) if fleet else None
+    own_word = _poll(fleet.commands, "commands", settings, link, waking.set, stack) if fleet else None
     commands = CommandFile(paths.commands)
     in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
     pipeline = Pipeline(
@@ -186,7 +189,7 @@ def _build(
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
-    executor = _executor(commands, in_force, pipeline, diagnosis, outbox, clock)
+    executor = _executor(commands, in_force, pipeline, diagnosis, outbox, clock, own_word)
     hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(
         identity,
@@ -194,7 +197,7 @@ def _build(
         link,
         counters,
         now=lambda: moment_of(clock),
-        polled=poll.take if poll else lambda: None,
+        polled=desired.take if desired else lambda: None,
     )
     reporter = StatusReporter(
         settings,
@@ -229,6 +232,7 @@ def _executor(
     diagnosis: Diagnosis,
     outbox: Outbox,
     clock: TrustedClock,
+    own_word: FleetPoll[Commands] | None,
 ) -> Executor:
     remote, monotonic = in_force.effective.remote, time.monotonic
 
@@ -251,6 +255,7 @@ def _executor(
         apply=apply,
         monotonic=monotonic,
         known_wall=lambda: clock.wall_s() if clock.is_set else None,
+        own_word=own_word,
     )
 
 
@@ -319,18 +324,18 @@ def _link(
     )
 
 
-def _desired_poll(
+def _poll(
+    ask: Callable[[str], FleetWord[T]],
+    name: str,
     settings: Settings,
-    fleet: FleetClient | None,
     link: MqttLink | None,
     wake: Callable[[], None],
     stack: ExitStack,
-) -> DesiredPoll | None:
-    if settings.fleet is None or fleet is None:
-        return None
-    poll = DesiredPoll(
-        fleet.desired,
-        every_s=settings.fleet.poll_s,
+) -> FleetPoll[T]:
+    poll = FleetPoll(
+        ask,
+        name=name,
+        every_s=settings.fleet.poll_s if settings.fleet is not None else 0.0,
         is_needed=lambda: link is None or not link.is_connected,
         wake=wake,
     )

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -39,11 +39,12 @@ from edge_agent.trusted_clock import boot_clock_s
 from protocol.errors import IdentityError
 from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
+from protocol.messages.commands import Commands
 from protocol.messages.payloads import DesiredState
 from protocol.names import DeviceId
 from runtime.errors import SettingsError
 
-__all__ = ["Answer", "BundleStream", "DesiredAnswer", "FleetClient", "FleetEndpoint"]
+__all__ = ["Answer", "BundleStream", "FleetClient", "FleetEndpoint", "FleetWord"]
 
 log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,13 +69,13 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DesiredAnswer:
-    """What the fleet wants of this device.
+class FleetWord(Generic[T]):
+    """What the fleet says to this device.
 
-    `state` is None where it wants nothing, or where nothing changed since `etag` was given (`is_unchanged`).
+    `state` is None where it says nothing, or where nothing changed since `etag` was given (`is_unchanged`).
     """
 
-    state: DesiredState | None
+    state: T | None
     etag: str
     is_unchanged: bool
 
@@ -211,7 +212,7 @@ class FleetClient:
         self._fleet_offset_s: float | None = None
         self._token = ("", float("-inf"))
 
-    def desired(self, etag: str = "") -> DesiredAnswer:
+    def desired(self, etag: str = "") -> FleetWord[DesiredState]:
         """Ask what this device shall run; for devices behind a firewall that blocks MQTT.
 
         Args:
@@ -220,18 +221,24 @@ class FleetClient:
         Raises:
             FleetError: see `FleetEndpoint.exchange`; FleetAnswerError also for a malformed state.
         """
-        path = "/v1/device/desired"
+        return self._word("/v1/device/desired", etag, DesiredState)
+
+    def commands(self, etag: str = "") -> FleetWord[Commands]:
+        """Ask what this device shall do and be; arguments and errors as `desired`."""
+        return self._word("/v1/device/commands", etag, Commands)
+
+    def _word(self, path: str, etag: str, kind: type[T]) -> FleetWord[T]:
         answer = self._ask(path, {"If-None-Match": etag} if etag else {})
         if answer.status == 304:
-            return DesiredAnswer(state=None, etag=etag, is_unchanged=True)
+            return FleetWord(state=None, etag=etag, is_unchanged=True)
         new_etag = answer.headers.get("etag", "")
         if answer.status == 204:
-            return DesiredAnswer(state=None, etag=new_etag, is_unchanged=False)
+            return FleetWord(state=None, etag=new_etag, is_unchanged=False)
         try:
-            state = msgspec.json.decode(answer.body, type=DesiredState)
+            state = msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FleetAnswerError(f"GET {path}: the fleet's desired state is malformed: {error}") from None
-        return DesiredAnswer(state=state, etag=new_etag, is_unchanged=False)
+            raise FleetAnswerError(f"GET {path}: the fleet's answer is malformed: {error}") from None
+        return FleetWord(state=state, etag=new_etag, is_unchanged=False)
 
     def family_roster(self) -> dict[DeviceId, EllipticCurvePublicKey]:
         """The identity keys of all devices of this device's family that the fleet lets in, this one included.

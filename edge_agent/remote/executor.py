@@ -2,7 +2,7 @@
 
 ::
 
-    Commands ─► old, or too far ahead? ─► settings in force
+    Commands ─► the next word? (`hearing`) ─► settings in force
                     └─► each outstanding command, by number
                           not above the last ─► its result again, or "stale"
                           else ─► allowed? known? not too often? ─► journal ─► begin ─► journal ─► result ─► outbox
@@ -11,8 +11,9 @@ At most once: the number is written before the command is begun. What a kill cut
 no harm (`Action.is_repeatable`), and is `INTERRUPTED` otherwise. At least once: a result is remembered until it is in
 the outbox, and told again to a fleet that still lists the command.
 
-The word comes over the broker and is not signed. So it can do what its actions and the bounds of the settings allow,
-and no more than so often; its counter may not leap, because a word from the end of all numbers would be the last one.
+The word comes over the broker and is not signed. Where the fleet can be asked itself, the broker's word is a hint to ask,
+and what the fleet answers is obeyed. Else it can do what its actions and the bounds of the settings allow, and no more
+than so often; its counter may not leap, because a word from the end of all numbers would be the last one.
 Nothing here raises: whatever an action fails with becomes its result.
 """
 
@@ -28,18 +29,17 @@ from msgspec.structs import replace
 
 from edge_agent.remote.allowance import Allowance
 from edge_agent.remote.fleet_settings import SettingsInForce
+from edge_agent.remote.hearing import Hearing, OwnWord
 from edge_agent.remote.journal import KEPT_RESULTS, Begun, CommandFile, CommandJournal
 from edge_agent.settings import Settings
 from models.drift.monitor import DriftVerdict
 from protocol.messages.commands import Command, CommandResult, Commands, SettingInForce
 from protocol.messages.kinds import CommandStatus, RefusalCode
 
-__all__ = ["MAX_LEAP", "Action", "Executor", "Outcome", "refuse"]
+__all__ = ["Action", "Executor", "Outcome", "refuse"]
 
 log: Final = logging.getLogger(__name__)
 
-MAX_LEAP: Final = 1 << 32
-"""A counter so far above the last is no fleet's: they follow the clock in seconds, and this is 136 years."""
 _SAVE_AGAIN_S: Final = 5.0
 _TELL_AGAIN_S: Final = 600.0
 """A fleet that still lists a command after so long has not got its result."""
@@ -92,6 +92,7 @@ class Executor:
         settings: which are in force.
         monotonic: seconds.
         known_wall: Unix seconds where the date is known, else None: then nothing expires here.
+        own_word: where the fleet can be asked itself; None: the broker's word is all there is.
     """
 
     def __init__(
@@ -104,15 +105,15 @@ class Executor:
         apply: Callable[[Settings], Mapping[str, str]],
         monotonic: Callable[[], float],
         known_wall: Callable[[], float | None],
+        own_word: OwnWord | None = None,
     ) -> None:
         self._file, self._actions, self._allowed = file, actions, frozenset(allowed)
         self._settings, self._apply = settings, apply
         self._monotonic, self._known_wall = monotonic, known_wall
         self._journal = file.journal
         self._cut_off = deque(begun for begun in self._journal.under_way if begun.result is None)
-        self._messages = Allowance(burst=20, every_s=10.0, monotonic=monotonic)
+        self._hearing = Hearing(own_word, monotonic=monotonic)
         self._refusals = Allowance(burst=64, every_s=10.0, monotonic=monotonic)
-        self._heard: Commands | None = None
         self._waiting: deque[Command] = deque()
         self._posted: list[CommandResult] = []
         # What the process before knew to be over may not have reached the outbox.
@@ -156,24 +157,13 @@ class Executor:
 
     def hear(self, messages: Sequence[Commands]) -> None:
         """Take what arrived; the newest word counts, whatever order they came in."""
-        for message in messages:
-            if message.counter < self._journal.counter:
-                log.info("commands_outdated counter=%d known=%d", message.counter, self._journal.counter)
-            elif message.counter - self._journal.counter > MAX_LEAP:
-                log.warning(
-                    "commands_refused counter=%d known=%d: no fleet counts so far ahead",
-                    message.counter,
-                    self._journal.counter,
-                )
-            elif self._heard is None or message.counter >= self._heard.counter:
-                self._heard = message
+        self._hearing.hear(messages, self._journal.counter)
 
     def turn(self) -> list[CommandResult]:
         """Go on: at most one command is begun; returns what is to be told. `told` confirms it."""
         now_s = self._monotonic()
-        if self._heard is not None and self._messages.take():
-            self._take_up(self._heard)
-            self._heard = None
+        if (word := self._hearing.next_word(self._journal.counter)) is not None:
+            self._take_up(word)
         elif self._journal.unmet and now_s >= self._try_at_s:
             self._set(self._journal.settings, self._journal.counter)
         self._look()

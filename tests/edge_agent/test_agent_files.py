@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
-from edge_agent.desired_poll import DesiredPoll
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import FleetUnreachableError, NotEnrolledError, NotReadyError
-from edge_agent.fleet_client import DesiredAnswer
+from edge_agent.fleet_client import FleetWord
+from edge_agent.fleet_poll import FleetPoll
 from edge_agent.learner.enrolled_files import read_active_bundle
 from edge_agent.score_log import HEADER, ScoreLog
 from edge_agent.settings import StatePaths
@@ -69,24 +70,26 @@ def test_desired_state_over_https_is_taken_once_and_asked_for_by_etag(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked: list[str] = []
-    answers: list[DesiredAnswer | Exception] = [
-        DesiredAnswer(state=DESIRED, etag="v1", is_unchanged=False),
-        DesiredAnswer(state=None, etag="v1", is_unchanged=True),
+    answers: list[FleetWord[DesiredState] | Exception] = [
+        FleetWord(state=DESIRED, etag="v1", is_unchanged=False),
+        FleetWord(state=None, etag="v1", is_unchanged=True),
         FleetUnreachableError("the fleet refused the connection"),
         FleetUnreachableError("the fleet refused the connection"),
         RecursionError("an answer that nobody thought of"),
-        DesiredAnswer(state=DESIRED, etag="v2", is_unchanged=False),
+        FleetWord(state=DESIRED, etag="v2", is_unchanged=False),
     ]
     woken: list[bool] = []
 
-    def ask(etag: str) -> DesiredAnswer:
+    def ask(etag: str) -> FleetWord[DesiredState]:
         asked.append(etag)
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    poll = DesiredPoll(ask, every_s=3600.0, is_needed=lambda: True, wake=lambda: woken.append(True))
+    poll = FleetPoll(
+        ask, name="desired", every_s=3600.0, is_needed=lambda: True, wake=lambda: woken.append(True)
+    )
     poll.ask_once()
     assert poll.take() == DESIRED
     assert poll.take() is None
@@ -99,6 +102,10 @@ def test_desired_state_over_https_is_taken_once_and_asked_for_by_etag(
         poll.ask_once()
     assert "RecursionError: an answer that nobody thought of" in caplog.text
     assert poll.take() == DESIRED
+    assert (poll.answers, poll.failures) == (3, 3)
+    answers.append(FleetWord(state=DESIRED, etag="v3", is_unchanged=False))
+    poll.ask_soon()
+    wait_until(lambda: poll.answers == 4, "the question that was asked for")
     poll.close()
 
 

@@ -126,7 +126,7 @@ def test_an_error_status_is_one_clear_line_with_the_fleets_words(tmp_path: Path,
 def test_an_answer_that_is_no_desired_state_is_refused(tmp_path: Path, body: bytes) -> None:
     with (
         serving(tmp_path, lambda _: Reply(200, body)) as server,
-        pytest.raises(FleetAnswerError, match="desired state is malformed"),
+        pytest.raises(FleetAnswerError, match="answer is malformed"),
     ):
         client(server.url, server.ca_file).desired()
 

@@ -147,6 +147,13 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         with client.bundle(desired.bundle_path, offset=1000) as stream:
             assert (stream.offset, b"".join(stream.chunks)) == (1000, make_bundle(1)[1000:])
 
+        assert client.commands().state is None
+        asked = fleet.call(admin, f"/v1/devices/{enrolled.device}/commands", b'{"action": "diagnose"}')
+        word = client.commands()
+        assert word.state is not None
+        assert [command.number for command in word.state.outstanding] == [asked["number"]]
+        assert client.commands(word.etag).is_unchanged
+
         fleet.call(admin, f"/v1/devices/{enrolled.device}:revoke")
         with pytest.raises(FleetDeniedError, match=r"the fleet answered 40[13]"):
             client.desired()

@@ -9,8 +9,9 @@ import pytest
 from agent_loop_world import world
 
 from edge_agent.remote.allowance import Allowance
-from edge_agent.remote.executor import MAX_LEAP, Executor, Outcome, refuse
+from edge_agent.remote.executor import Executor, Outcome, refuse
 from edge_agent.remote.fleet_settings import PLACES, SettingsInForce
+from edge_agent.remote.hearing import MAX_LEAP
 from edge_agent.remote.journal import CommandFile
 from edge_agent.settings import Settings, load_agent_settings
 from protocol.fleet_settings import FLEET_SETTINGS
@@ -45,6 +46,25 @@ class Deed:
         return Outcome(status=self.later, reason="looked at")
 
 
+class OwnFleet:
+    """A fleet that answers over HTTPS when a test says so."""
+
+    def __init__(self) -> None:
+        self.answers = self.failures = self.asked = 0
+        self.word: Commands | None = None
+
+    def ask_soon(self) -> None:
+        self.asked += 1
+
+    def take(self) -> Commands | None:
+        word, self.word = self.word, None
+        return word
+
+    def say(self, word: Commands | None) -> None:
+        """What it answers; None: nothing new."""
+        self.answers, self.word = self.answers + 1, word
+
+
 class Device:
     """An executor on one folder, restarted as often as a test likes."""
 
@@ -58,6 +78,7 @@ class Device:
         self.allowed = ("recommission", "diagnose")
         self.applied: list[Settings] = []
         self.deaf: dict[str, str] = {}
+        self.own: OwnFleet | None = None
         self.start()
 
     def clock(self) -> float:
@@ -73,7 +94,14 @@ class Device:
             apply=self.apply,
             monotonic=self.clock,
             known_wall=lambda: self.wall_s,
+            own_word=self.own,
         )
+
+    def ask_itself(self) -> OwnFleet:
+        """The fleet can be asked over HTTPS from now on."""
+        self.own = OwnFleet()
+        self.start()
+        return self.own
 
     def apply(self, settings: Settings) -> dict[str, str]:
         self.applied.append(settings)
@@ -356,3 +384,41 @@ def test_a_budget_that_would_make_it_deaf_is_put_off_and_tried_again_when_it_has
     device.now_s += 3601.0
     device.turn()
     assert device.in_force(BUDGET) == (0.001, SettingSource.FLEET, False)
+
+
+def test_where_the_fleet_can_be_asked_a_brokers_word_is_a_hint_and_no_forged_one_is_obeyed(
+    device: Device,
+) -> None:
+    own = device.ask_itself()
+    forged = order(9, "recommission")
+    device.hear(forged, detection__budget__alarms_per_1000_windows=10.0)
+    assert device.turn() == []
+    assert own.asked == 1
+    own.say(Commands(counter=5, outstanding=(order(5, "diagnose"),)))
+    assert said(device.turn()) == [(5, "DONE", "")]
+    assert device.in_force(BUDGET)[1] is SettingSource.DEFAULT
+    device.hear(forged)
+    own.say(None)
+    device.now_s += 60.0
+    device.turn()
+    own.say(None)  # unchanged: nothing but the fleet's last word holds
+    assert device.turn() == []
+    assert (device.deeds["recommission"].done, device.executor.counter) == (0, 5)
+
+
+def test_a_fleet_that_cannot_be_asked_leaves_the_brokers_word_within_its_bounds(device: Device) -> None:
+    own = device.ask_itself()
+    device.hear(order(5))
+    assert device.turn() == []
+    own.failures += 1
+    assert said(device.turn()) == [(5, "DONE", "")]
+
+
+def test_the_fleets_own_word_needs_no_broker(device: Device) -> None:
+    own = device.ask_itself()
+    own.say(Commands(counter=2**40, settings={INTERVAL: 60.0}, outstanding=(order(2**40),)))
+    assert said(device.turn()) == [(2**40, "DONE", "")]
+    assert device.in_force(INTERVAL) == (60.0, SettingSource.FLEET, False)
+    own.say(Commands(counter=2**40 - 1, settings={}))
+    device.turn()
+    assert device.in_force(INTERVAL) == (60.0, SettingSource.FLEET, False), "older than what was obeyed"

@@ -1,0 +1,102 @@
+"""Asks the fleet over HTTPS for its own word: what this device shall run, or what it shall do and be.
+
+For firewalls that let no MQTT through, and wherever a broker's word is only a hint to ask. One daemon thread a question, that
+sleeps most of its life; an unchanged answer costs some hundred bytes (ETag). It decides nothing: a word that also came
+over MQTT is recognised by its counter.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from edge_agent.errors import FleetError
+from edge_agent.fleet_client import FleetWord
+
+__all__ = ["FleetPoll"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class FleetPoll(Generic[T]):
+    """Polls every `every_s` seconds while `is_needed()`, and when it is told to.
+
+    Attributes:
+        answers: how often the fleet answered, unchanged or not.
+        failures: how often it did not.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str], FleetWord[T]],
+        *,
+        name: str,
+        every_s: float,
+        is_needed: Callable[[], bool],
+        wake: Callable[[], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            ask: takes the ETag of the last answer; may block for its own timeout.
+            name: of the thread, and in the log.
+            every_s: pause between two questions.
+            is_needed: False while the broker delivers.
+            wake: called when there is an answer.
+        """
+        self._ask, self._name = ask, name
+        self._every_s = every_s
+        self._is_needed = is_needed
+        self._wake = wake
+        self._etag = ""
+        self._word: T | None = None
+        self._complaint = ""
+        self.answers = self.failures = 0
+        self._ringing = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"{name}-poll", daemon=True)
+        self._thread.start()
+
+    def take(self) -> T | None:
+        """The newest word not taken yet."""
+        word, self._word = self._word, None
+        return word
+
+    def ask_soon(self) -> None:
+        """Ask now, in its own thread."""
+        self._ringing.set()
+
+    def ask_once(self) -> None:
+        """One question, in the caller's thread."""
+        try:
+            answer = self._ask(self._etag)
+        except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it is asked for again
+            told = str(error) if isinstance(error, FleetError) else f"{type(error).__name__}: {error}"
+            if told != self._complaint:
+                log.warning("%s_not_asked error=%s", self._name, told)
+            self._complaint = told
+            self.failures += 1
+            return
+        self._complaint = ""
+        self._etag = answer.etag
+        self.answers += 1
+        if answer.state is not None:
+            self._word = answer.state
+            self._wake()
+
+    def close(self) -> None:
+        """Ask no more; a question under way ends with its own timeout."""
+        self._is_stopping = True
+        self._ringing.set()
+
+    def _run(self) -> None:
+        while True:
+            was_told = self._ringing.wait(self._every_s)
+            self._ringing.clear()
+            if self._is_stopping:
+                return
+            if was_told or self._is_needed():
+                self.ask_once()
