@@ -210,7 +210,7 @@ class EventStore:
         rows = self._db.execute(
             f"SELECT {', '.join(f'events.{c.strip()}' for c in _COLUMNS.split(','))} FROM temp.sending s CROSS JOIN events"
             " ON events.boot_id = s.boot_id AND events.sequence = s.sequence"
-            " WHERE s.due_s <= ? ORDER BY s.attempts, s.due_s, events.id LIMIT ?",
+            " WHERE s.due_s <= ? ORDER BY s.taken, s.due_s, events.id LIMIT ?",
             (clock_s, count),
         )
         yield from map(_entry, rows)
@@ -238,7 +238,7 @@ class EventStore:
         self._db.executemany("DELETE FROM temp.sending WHERE boot_id = ? AND sequence = ?", keys)
 
     def delete_confirmed(self) -> None:
-        """Forget what the fleet has and the disk would not let go (`SendingNotes.note` with negative attempts)."""
+        """Forget what the fleet has and the disk would not let go (`SendingNotes.confirm`)."""
         rows = self._db.execute("SELECT boot_id, sequence FROM temp.sending WHERE attempts < 0").fetchall()
         if rows:
             self.delete(rows)

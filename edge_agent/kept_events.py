@@ -154,15 +154,21 @@ class KeptEvents:
         """How often this event left; None where it was not even handed over."""
         return self._try(lambda: self._store.sending.attempts(key), None)
 
+    def taken(self, key: EventKey) -> int:
+        """How often the broker has taken this event."""
+        return self._try(lambda: self._store.sending.taken(key), 0)
+
     def hand_over(self, key: EventKey) -> None:
         """A connection has the event: it is not due until more is known."""
-        self._try(
-            lambda: self._store.sending.note(key, self._store.sending.attempts(key) or 0, NEVER_S), None
-        )
+        self._try(lambda: self._store.sending.hand_over(key), None)
 
     def note_left(self, key: EventKey) -> None:
         """It has left."""
         self._try(lambda: self._store.sending.update(key, NEVER_S, left=True), None)
+
+    def note_taken(self, key: EventKey, due_s: float) -> None:
+        """The broker has it; it may be sent again from then on."""
+        self._try(lambda: self._store.sending.update(key, due_s, taken=True), None)
 
     def note_due(self, key: EventKey, due_s: float) -> None:
         """It may be sent again from then on; one that never left is as it was before."""
@@ -174,6 +180,10 @@ class KeptEvents:
     def make_due(self, clock_s: float) -> None:
         """Whatever was sent and is not on a connection is due now."""
         self._try(lambda: self._store.sending.make_due(clock_s), None)
+
+    def taken_often(self, times: int) -> int:
+        """How many events the broker has taken so often or more, which wait for the fleet's word."""
+        return self._try(lambda: self._store.sending.taken_often(times), 0)
 
     def sent_within(self, boot_id: str, first: int, last: int) -> list[EventKey]:
         """Which events of this range were sent and wait."""
@@ -247,7 +257,7 @@ class KeptEvents:
         return self._try(lambda: self._store.sending.is_due(key, clock_s), False)  # noqa: FBT003 - a value, not a switch
 
     def _note_confirmed(self, key: EventKey) -> None:
-        self._try(lambda: self._store.sending.note(key, -1, NEVER_S), None)
+        self._try(lambda: self._store.sending.confirm(key), None)
 
     def _forget_sending(self, key: EventKey) -> None:
         self._try(lambda: self._store.sending.forget(key), None)

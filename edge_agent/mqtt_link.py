@@ -271,7 +271,8 @@ class MqttLink:
             if self._stopping.is_set():
                 client.hang_up(_LAST_WORDS_S)
                 return
-            self._check_patience(began_s)
+            if client.line is not None:
+                self._check_patience(began_s)
 
     def _send_waiting(self, client: BoundedClient) -> None:
         while self._outgoing and self._has_room(self._outgoing[0][0]):

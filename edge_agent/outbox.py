@@ -40,6 +40,10 @@ __all__ = ["Outbox"]
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S: Final = 3600.0
+_WITHOUT_WINDOW: Final = 3
+"""Sent so often with its raw window, while the fleet confirmed others: some brokers acknowledge what is too large and drop it."""
+_OFTEN: Final = 5
+"""Sent so often without a word of the fleet, while it confirmed others: a person should know."""
 _LIMIT_BELIEVED_S: Final = 86400.0
 """How long a message that ended connections tells how large others may be: a broker is reconfigured now and then."""
 
@@ -56,7 +60,7 @@ class Outbox:
         self._held: set[EventKey] = set()
         self._card: OutboxEntry | None = None
         self._is_card_known = False
-        self._lightened: dict[EventKey, int] = {}
+        self._lightened: dict[EventKey, tuple[int, bool]] = {}
         self._limit_bytes, self._limit_until_s = 0, 0.0
         self._clock_s = float("-inf")
         self._last_refusal = ""
@@ -117,7 +121,7 @@ class Outbox:
         """What a person should know of the events themselves."""
         limit = self._limit_bytes if self._clock_s < self._limit_until_s else 0
         first = self.parked[0] if self.parked else None
-        others = self._kept.of_others
+        others, often = self._kept.of_others, self._kept.taken_often(_OFTEN)
         found = (
             (
                 others,
@@ -134,6 +138,10 @@ class Outbox:
             (
                 limit,
                 f"the broker takes no message of {limit} bytes: raw windows that make one so large are left out; raise its limit",
+            ),
+            (
+                often and not self._pace.is_silent(self._clock_s),
+                f"the fleet confirms others, but not {often} events that were sent {_OFTEN} times or more: may this device publish them, and does the fleet know it?",
             ),
             (
                 self._kept.log_megabytes,
@@ -189,12 +197,8 @@ class Outbox:
         for key in outcome.keys:
             if outcome.fate is Fate.TAKEN:
                 self._suspects.taken(key)
-                if key in self._lightened:
-                    self._limit_bytes, self._limit_until_s = (
-                        self._lightened.pop(key),
-                        clock_s + _LIMIT_BELIEVED_S,
-                    )
-                self._kept.note_due(key, clock_s + self._pause_s(self._kept.attempts(key) or 1))
+                self._learn_limit(key, clock_s, of_fleet=False)
+                self._kept.note_taken(key, clock_s + self._pause_s(self._kept.taken(key)))
             else:
                 self._kept.note_due(key, clock_s)
             if outcome.fate is Fate.UNSENT:
@@ -227,7 +231,7 @@ class Outbox:
             self._kept.make_due(clock_s)
         for key in confirmed:
             self._suspects.forget(key)
-            self._lightened.pop(key, None)
+            self._learn_limit(key, clock_s, of_fleet=True)
         return self._kept.forget(confirmed)
 
     def retry_parked(self) -> int:
@@ -274,10 +278,28 @@ class Outbox:
         return self._next(clock_s, 1, 1) if self._pace.may_speak(clock_s) else []
 
     def _light_enough(self, entry: OutboxEntry, clock_s: float) -> OutboxEntry:
-        is_limited = self._limit_bytes and clock_s < self._limit_until_s
-        return (
-            self._lighten(entry) or entry if is_limited and len(entry.payload) >= self._limit_bytes else entry
+        """The event, without its raw window where that is known, or suspected, to be too large for the broker."""
+        size = len(entry.payload)
+        if self._limit_bytes and clock_s < self._limit_until_s and size >= self._limit_bytes:
+            return self._lighten(entry) or entry
+        if self._kept.taken(entry.key) < _WITHOUT_WINDOW or self._pace.is_silent(clock_s):
+            return entry
+        bare = self._lighten(entry)
+        if bare is None:
+            return entry
+        self._lightened[entry.key] = size, True
+        log.warning(
+            "event_lightened boot=%s sequence=%d bytes=%d: the fleet never confirms it", *entry.key, size
         )
+        return bare
+
+    def _learn_limit(self, key: EventKey, clock_s: float, *, of_fleet: bool) -> None:
+        """An event got through that did not with its raw window: others of that size will not, either."""
+        size, needs_fleet = self._lightened.get(key, (0, False))
+        if size and needs_fleet is of_fleet:
+            self._limit_bytes, self._limit_until_s = size, clock_s + _LIMIT_BELIEVED_S
+        if size and of_fleet | (needs_fleet is of_fleet):
+            del self._lightened[key]
 
     def _lighten(self, entry: OutboxEntry) -> OutboxEntry | None:
         bare = entry.without_window()
@@ -292,7 +314,7 @@ class Outbox:
             return
         size = len(entry.payload)
         if self._lighten(entry) is not None:
-            self._lightened[key] = size
+            self._lightened[key] = size, False
             log.warning(
                 "event_lightened boot=%s sequence=%d bytes=%d: connections end with it; sent without its raw window",
                 *key,
@@ -316,9 +338,9 @@ class Outbox:
         boot_id, sequence = self._card.key
         return any(first <= sequence <= last for first, last in claimed.get(boot_id, ()))
 
-    def _pause_s(self, attempts: int) -> float:
+    def _pause_s(self, taken_before: int) -> float:
         first_s = self._settings.resend_s
-        pause_s = min(max(_LONGEST_PAUSE_S, first_s), first_s * 2.0 ** min(attempts - 1, 32))
+        pause_s = min(max(_LONGEST_PAUSE_S, first_s), first_s * 2.0 ** min(taken_before, 32))
         return pause_s * (1.0 + self._draw() / 2)
 
 

@@ -6,7 +6,7 @@ confirmed for `resend_s`, the fleet counts as **silent**, over all connections, 
 
     answering ──nothing confirmed for resend_s──► silent: a small event every 20 s (a knock), others at 48 B/s
         ▲                                            │
-        └──────────── any confirmation ──────────────┘   then everything that was sent is due again
+        └──────────── any confirmation ──────────────┘   then, if a knock had stayed unanswered, everything is due again
 
 A day of silence costs some 500 KB an hour at most, and its end is noticed with the next knock. Pure; seconds are monotonic.
 """
@@ -41,7 +41,7 @@ class Pace:
         self._settings = settings
         self._under_way: dict[EventKey, tuple[int, float]] = {}
         self._unheard_s: float | None = None
-        self._knock_s = float("-inf")
+        self._knock_s, self._knocks = float("-inf"), 0
         self._saved_bytes, self._saved_s = float(_SILENT_BYTES), 0.0
 
     def is_silent(self, clock_s: float) -> bool:
@@ -75,6 +75,7 @@ class Pace:
         """The link took an event."""
         if self.is_silent(clock_s):
             if size <= KNOCK_BYTES and self.may_knock(clock_s):
+                self._knocks += 1
                 self._knock_s = clock_s + max(_KNOCK_EVERY_S, size / _KNOCK_BYTES_PER_S)
             else:
                 self._saved_bytes -= size
@@ -90,9 +91,12 @@ class Pace:
         self._under_way.pop(key, None)
 
     def confirmed(self, keys: Iterable[EventKey], clock_s: float) -> bool:
-        """The fleet confirmed events that were sent; returns whether that ends a silence."""
-        was_silent = self.is_silent(clock_s)
+        """The fleet confirmed events that were sent; returns whether it was away before.
+
+        A first knock that is answered shows that it was there all the time, and has no word for what was sent before.
+        """
+        was_away = self.is_silent(clock_s) and self._knocks > 1
         for key in keys:
             self._under_way.pop(key, None)
-        self._unheard_s, self._knock_s = None, float("-inf")
-        return was_silent
+        self._unheard_s, self._knock_s, self._knocks = None, float("-inf"), 0
+        return was_away

@@ -17,8 +17,8 @@ NEVER_S: Final = 9e18
 """Due at: never. For what the connection still has, and what the fleet has though the disk does not let us delete it."""
 _SCHEMA: Final = """
 CREATE TEMP TABLE sending (
-    boot_id TEXT NOT NULL, sequence INTEGER NOT NULL, attempts INTEGER NOT NULL, due_s REAL NOT NULL,
-    PRIMARY KEY (boot_id, sequence)
+    boot_id TEXT NOT NULL, sequence INTEGER NOT NULL, attempts INTEGER NOT NULL, taken INTEGER NOT NULL,
+    due_s REAL NOT NULL, PRIMARY KEY (boot_id, sequence)
 ) WITHOUT ROWID;
 CREATE INDEX temp.by_due ON sending (due_s);
 """
@@ -49,29 +49,58 @@ class SendingNotes:
         """Events that were sent and wait for the fleet's word."""
         return int(self._db.execute("SELECT count(*) FROM temp.sending").fetchone()[0])
 
-    def note(self, key: EventKey, attempts: int, due_s: float) -> None:
-        """Note how often an event was sent, and when it may be sent again."""
-        self._db.execute("INSERT OR REPLACE INTO temp.sending VALUES (?, ?, ?, ?)", (*key, attempts, due_s))
+    def taken(self, key: EventKey) -> int:
+        """How often the broker has taken this event."""
+        found = self._db.execute(
+            "SELECT taken FROM temp.sending WHERE boot_id = ? AND sequence = ?", key
+        ).fetchone()
+        return int(found[0]) if found else 0
 
-    def update(self, key: EventKey, due_s: float, *, left: bool = False) -> None:
-        """When an event that was handed over may be sent again; does nothing for one that is gone. `left` counts an attempt."""
+    def hand_over(self, key: EventKey) -> None:
+        """A connection has the event."""
         self._db.execute(
-            "UPDATE temp.sending SET due_s = ?, attempts = attempts + ? WHERE boot_id = ? AND sequence = ?",
-            (due_s, int(left), *key),
+            "INSERT INTO temp.sending VALUES (?, ?, 0, 0, ?) ON CONFLICT DO UPDATE SET due_s = excluded.due_s",
+            (*key, NEVER_S),
+        )
+
+    def confirm(self, key: EventKey) -> None:
+        """The fleet has the event, though it cannot be deleted here yet."""
+        self._db.execute(
+            "INSERT INTO temp.sending VALUES (?, ?, -1, 0, ?) ON CONFLICT DO UPDATE SET attempts = -1, due_s = excluded.due_s",
+            (*key, NEVER_S),
+        )
+
+    def update(self, key: EventKey, due_s: float, *, left: bool = False, taken: bool = False) -> None:
+        """When an event that was handed over may be sent again; does nothing for one that is gone.
+
+        `left` and `taken` count that it left, or that the broker has taken it.
+        """
+        self._db.execute(
+            "UPDATE temp.sending SET due_s = ?, attempts = attempts + ?, taken = taken + ? WHERE boot_id = ? AND sequence = ?"
+            " AND attempts >= 0",
+            (due_s, int(left), int(taken), *key),
         )
 
     def copy(self, older: SendingNotes) -> None:
         """Take over what is known about sending from the file before."""
-        rows = older._db.execute("SELECT boot_id, sequence, attempts, due_s FROM temp.sending")
-        self._db.executemany("INSERT OR IGNORE INTO temp.sending VALUES (?, ?, ?, ?)", rows)
+        rows = older._db.execute("SELECT boot_id, sequence, attempts, taken, due_s FROM temp.sending")
+        self._db.executemany("INSERT OR IGNORE INTO temp.sending VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget(self, key: EventKey) -> None:
         """The event has not left after all."""
         self._db.execute("DELETE FROM temp.sending WHERE boot_id = ? AND sequence = ?", key)
 
     def make_due(self, clock_s: float) -> None:
-        """Whatever was sent and is not on a connection is due now."""
-        self._db.execute("UPDATE temp.sending SET due_s = min(due_s, ?) WHERE due_s < ?", (clock_s, NEVER_S))
+        """Whatever was sent and is not on a connection is due now, as if it had been sent once: nobody was there to hear it."""
+        self._db.execute(
+            "UPDATE temp.sending SET due_s = min(due_s, ?), taken = min(taken, 1) WHERE due_s < ?",
+            (clock_s, NEVER_S),
+        )
+
+    def taken_often(self, times: int) -> int:
+        """How many events the broker has taken so often or more, which wait for the fleet's word."""
+        found = self._db.execute("SELECT count(*) FROM temp.sending WHERE taken >= ?", (times,)).fetchone()
+        return int(found[0])
 
     def sent_within(self, boot_id: str, first: int, last: int) -> list[EventKey]:
         """Which events of this range were sent."""
