@@ -226,6 +226,59 @@ def test_another_budget_is_another_promise(tmp_path: Path, fleet: list[Machine],
     assert after.value > before.value
 
 
+def test_a_budget_that_changes_while_it_watches_moves_the_threshold_and_forgets_no_window(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path / "changed", fleet[6], prior)
+    rows = lived(fleet[6])
+    device.watch(rows[120:160])
+    strict = msgspec.structs.replace(SETTINGS, budget=AlarmBudget(alarms_per_1000_windows=1.0))
+    kept, normal = len(device.buffer), device.pipeline.normal
+    assert normal.judge is not None
+    scales = normal.judge.scales.state  # type: ignore[attr-defined] # the mixture's
+    assert device.pipeline.set_budget(strict.budget) == ""
+    always = started(tmp_path / "always", fleet[6], prior, strict).pipeline.normal
+    assert normal.threshold == always.threshold, (
+        "on the curve that was kept, as if it had been so from the first day"
+    )
+    assert normal.judge.scales.state == scales  # type: ignore[attr-defined] # as above
+    assert len(device.buffer) == kept
+    promise = normal.promise
+    assert promise is not None
+    assert (promise.promised_per_1000, promise.realised.windows) == (1.0, 0)
+    device.watch(rows[160:200])
+    device.pipeline.save()
+    device.stores.flush()
+    again = Device(tmp_path / "changed", strict)
+    again.adopt(prior=prior)
+    assert again.pipeline.normal.threshold == always.threshold
+    assert again.pipeline.normal.promise is not None
+    assert again.pipeline.normal.promise.realised.windows == 40
+
+
+def test_another_shortest_event_is_another_detector_of_the_same_rows(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    kept = len(device.buffer)
+    single = AlarmBudget(alarms_per_1000_windows=5.0, shortest_event_windows=1)
+    assert device.pipeline.set_budget(single) == ""
+    judge = device.pipeline.normal.judge
+    assert isinstance(judge, MixtureJudge)
+    assert (judge.detector.form.averages, len(device.buffer)) == ((), kept)
+    assert all(isinstance(j, Judged) for j in device.watch(lived(fleet[6])[120:140]))
+
+
+def test_a_budget_that_would_make_it_deaf_is_refused_and_all_stays_as_it_was(
+    tmp_path: Path, fleet: list[Machine], prior: FleetPrior
+) -> None:
+    device = started(tmp_path, fleet[6], prior)
+    before = device.pipeline.normal.threshold
+    assert "open no alarm" in device.pipeline.set_budget(AlarmBudget(alarms_per_1000_windows=1e-9))
+    assert device.pipeline.normal.threshold == before
+    assert device.pipeline.set_budget(AlarmBudget(alarms_per_1000_windows=4.0)) == ""
+
+
 def test_a_rollback_from_a_trial_returns_to_exactly_what_was(
     tmp_path: Path, fleet: list[Machine], prior: FleetPrior
 ) -> None:
