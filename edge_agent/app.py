@@ -46,7 +46,7 @@ from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess, announce_start, started_ticks
 from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.release_keys import load_release_keys
-from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Recommission, RetryParked
+from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Reactivate, Recommission, RetryParked
 from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.executor import Executor
 from edge_agent.remote.fleet_settings import PLACES, SettingsInForce
@@ -189,7 +189,7 @@ def _build(
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
-    executor = _executor(commands, in_force, pipeline, diagnosis, outbox, clock, own_word)
+    executor = _executor(commands, in_force, pipeline, installer, diagnosis, outbox, clock, own_word)
     hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(
         identity,
@@ -229,6 +229,7 @@ def _executor(
     file: CommandFile,
     in_force: SettingsInForce,
     pipeline: Pipeline,
+    installer: Installer,
     diagnosis: Diagnosis,
     outbox: Outbox,
     clock: TrustedClock,
@@ -243,6 +244,7 @@ def _executor(
     return Executor(
         file,
         actions={
+            CommandAction.REACTIVATE: Reactivate(installer, monotonic=monotonic),
             CommandAction.RECOMMISSION: Recommission(
                 pipeline, allows_afresh=remote.afresh, monotonic=monotonic
             ),

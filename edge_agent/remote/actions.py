@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from edge_agent.pipeline import Pipeline
 from edge_agent.remote.allowance import Allowance
 from edge_agent.remote.executor import Action, Outcome, refuse
 from protocol.messages.commands import Command
-from protocol.messages.kinds import CommandStatus, RefusalCode
+from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep, RefusalCode
+from protocol.messages.payloads import InstallReport
 
-__all__ = ["AcceptAsNormal", "Diagnose", "Recommission", "RetryParked"]
+__all__ = ["AcceptAsNormal", "Diagnose", "Reactivate", "Recommission", "RetryParked"]
 
 _DONE: Final = CommandStatus.DONE
+_IDLE_S: Final = 60.0
+"""An installer that knows of a request has begun with it long before."""
 
 
 class Recommission(Action):
@@ -58,7 +61,7 @@ class Recommission(Action):
         how = "from these alone" if is_afresh else "pooled with the scale so far"
         return Outcome(status=CommandStatus.IN_PROGRESS, reason=f"gathering windows, {how}")
 
-    def look(self) -> Outcome:
+    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
         """See `Action.look`."""
         commissioning = self._pipeline.commissioning
         if commissioning.is_gathering or commissioning.is_complete:
@@ -67,6 +70,61 @@ class Recommission(Action):
         windows = scale.fitted_on if scale is not None else 0
         rough = ", provisional: this machine wanders" if commissioning.is_provisional else ""
         return Outcome(status=_DONE, reason=f"a scale of {windows} windows is in force{rough}")
+
+
+class Reactivation(Protocol):
+    """What of the installer is asked: `edge_agent.installation.installer.Installer`."""
+
+    def reactivate(self, execution: str) -> str:
+        """Activate what runs once more; returns why not, or empty where it begins."""
+
+    def outcome(self, execution: str) -> InstallReport | None:
+        """How it ended, if it is remembered."""
+
+    def step(self) -> InstallStep:
+        """Where installing stands."""
+
+
+class Reactivate(Action):
+    """Activate the running release once more, a sham for honest comparisons; DONE when it is committed again."""
+
+    is_repeatable = False
+
+    def __init__(self, installer: Reactivation, *, monotonic: Callable[[], float]) -> None:
+        self._installer, self._monotonic = installer, monotonic
+        self._idle_since_s: float | None = None
+        self.allowance = Allowance(burst=2, every_s=1800.0, monotonic=monotonic)
+
+    def begin(self, command: Command) -> Outcome:
+        """See `Action.begin`."""
+        if unknown := _unknown(command):
+            return unknown
+        self._idle_since_s = None
+        if why_not := self._installer.reactivate(_execution(command)):
+            return refuse(RefusalCode.NOT_READY, why_not)
+        return Outcome(status=CommandStatus.IN_PROGRESS, reason="the running release is activated once more")
+
+    def look(self, command: Command) -> Outcome:
+        """See `Action.look`."""
+        report = self._installer.outcome(_execution(command))
+        if report is not None:
+            is_done = report.status is InstallStatus.SUCCEEDED
+            text = f"{report.step.value} {report.reason}".strip()
+            return Outcome(status=_DONE if is_done else CommandStatus.FAILED, reason=text)
+        now_s = self._monotonic()
+        if self._installer.step() is not InstallStep.IDLE:
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = now_s
+        elif now_s - self._idle_since_s > _IDLE_S:  # a kill came before the installer had written it down
+            return Outcome(
+                status=CommandStatus.INTERRUPTED, reason="the installer knows nothing of it; ask again"
+            )
+        return Outcome(status=CommandStatus.IN_PROGRESS)
+
+
+def _execution(command: Command) -> str:
+    return f"command-{command.number}"
 
 
 class AcceptAsNormal(Action):
@@ -94,7 +152,7 @@ class AcceptAsNormal(Action):
         moved = before - self._pipeline.set_aside_windows
         return Outcome(status=_DONE, reason=f"{moved} windows may be learnt", recovered=recovered)
 
-    def look(self) -> Outcome:
+    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
         """See `Action.look`; it is over at once."""
         return Outcome(status=_DONE)
 
@@ -116,7 +174,7 @@ class Diagnose(Action):
         report, about = self._make_bundle()
         return Outcome(status=_DONE, reason=about, report=report)
 
-    def look(self) -> Outcome:
+    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
         """See `Action.look`; it is over at once."""
         return Outcome(status=_DONE)
 
@@ -138,7 +196,7 @@ class RetryParked(Action):
             return unknown
         return Outcome(status=_DONE, reason=f"{self._retry()} parked events are offered again")
 
-    def look(self) -> Outcome:
+    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
         """See `Action.look`; it is over at once."""
         return Outcome(status=_DONE)
 

@@ -78,8 +78,8 @@ class Action(Protocol):
     def begin(self, command: Command) -> Outcome:
         """Do it, or begin to, or refuse."""
 
-    def look(self) -> Outcome:
-        """How far it is, of one that is IN_PROGRESS; also in the next process."""
+    def look(self, command: Command) -> Outcome:
+        """How far one is that is IN_PROGRESS; also in the next process."""
 
 
 class Executor:
@@ -295,7 +295,7 @@ class Executor:
             action = self._actions.get(begun.command.action)
             try:
                 outcome = (
-                    action.look()
+                    action.look(begun.command)
                     if action is not None
                     else Outcome(
                         status=CommandStatus.INTERRUPTED, reason="this agent does not know it any more"

@@ -14,12 +14,13 @@ from agent_loop_world import World, world
 from agent_world import healthy
 from test_fleet_commands_obeyed import BUDGET, EVENT, INTERVAL, order
 
+from edge_agent.remote.actions import Reactivate
 from edge_agent.remote.diagnosis import MAX_BUNDLE_BYTES, Diagnosis, redacted
 from edge_agent.remote.log_ring import LogRing
 from edge_agent.settings import load_agent_settings
 from protocol.messages.commands import Command, CommandResult, Commands, Value
-from protocol.messages.kinds import AgentState, CommandStatus, Kind
-from protocol.messages.payloads import Health
+from protocol.messages.kinds import AgentState, CommandStatus, InstallStatus, InstallStep, Kind
+from protocol.messages.payloads import Health, InstallReport
 
 __all__ = ["world"]  # the fixture
 
@@ -149,3 +150,58 @@ def test_a_bundle_fits_one_message_whatever_the_log_says_and_tells_what_was_cut(
 )
 def test_what_looks_like_a_secret_or_a_window_is_left_out(value: object, expected: object) -> None:
     assert redacted(value) == expected
+
+
+class Sham:
+    """An installer that reactivates when a test says so."""
+
+    def __init__(self) -> None:
+        self.refusal, self.asked, self.now = "", [], InstallStep.IDLE
+        self.report: InstallReport | None = None
+
+    def reactivate(self, execution: str) -> str:
+        self.asked.append(execution)
+        return self.refusal
+
+    def outcome(self, execution: str) -> InstallReport | None:
+        return self.report if execution in self.asked else None
+
+    def step(self) -> InstallStep:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "expected"),
+    [
+        (InstallStatus.SUCCEEDED, InstallStep.COMMITTED, CommandStatus.DONE),
+        (InstallStatus.FAILED, InstallStep.ROLLED_BACK, CommandStatus.FAILED),
+    ],
+)
+def test_a_sham_activation_ends_as_the_installer_says(
+    status: InstallStatus, step: InstallStep, expected: CommandStatus
+) -> None:
+    sham = Sham()
+    action = Reactivate(sham, monotonic=lambda: 0.0)
+    assert action.begin(order(5)).status is CommandStatus.IN_PROGRESS
+    assert sham.asked == ["command-5"]
+    assert action.look(order(5)).status is CommandStatus.IN_PROGRESS
+    sham.report = InstallReport(
+        execution="command-5", release="pump/1", counter=1, step=step, status=status, reason="why"
+    )
+    assert (action.look(order(5)).status, action.look(order(5)).reason) == (expected, f"{step.value} why")
+
+
+def test_a_sham_activation_that_cannot_begin_or_was_cut_off_says_so() -> None:
+    sham, now = Sham(), [0.0]
+    action = Reactivate(sham, monotonic=lambda: now[0])
+    sham.refusal = "pump/2 is being installed"
+    refused = action.begin(order(5))
+    assert (refused.code, refused.reason) == ("not-ready", "pump/2 is being installed")
+    sham.refusal, sham.now = "", InstallStep.TRIAL
+    action.begin(order(6))
+    for now[0] in (0.0, 1e4):
+        assert action.look(order(6)).status is CommandStatus.IN_PROGRESS, "a trial waits for windows"
+    sham.now = InstallStep.IDLE
+    assert action.look(order(6)).status is CommandStatus.IN_PROGRESS
+    now[0] += 61.0
+    assert action.look(order(6)).status is CommandStatus.INTERRUPTED

@@ -42,7 +42,7 @@ class Deed:
             raise ValueError(self.error)
         return self.outcome
 
-    def look(self) -> Outcome:
+    def look(self, _command: Command) -> Outcome:
         return Outcome(status=self.later, reason="looked at")
 
 

@@ -140,3 +140,41 @@ def test_a_release_is_withdrawn_and_whoever_still_runs_it_is_counted(
     assert "withdrawn: motor/77 (alarms on cold starts)" in shown
     assert "1 devices shall still run it: roll another release out to them" in shown
     assert "alarms on cold starts" in run("releases", "list")
+
+
+def test_devices_are_told_and_set_by_one_and_by_query_and_mistakes_are_one_line(
+    fleet: Fleet, machine: Machine, run: Run
+) -> None:
+    machines = [Machine(name=f"{machine.name}-{n}") for n in range(2)]
+    enrol_directly(fleet.database, *machines)
+    name, query = machines[0].name, f"id=={machine.name}-*"
+    (given,) = json.loads(run("devices", "command", "recommission", name, "--json"))
+    assert run("devices", "command", "recommission", "-q", query, "--dry-run").splitlines() == [
+        "1 devices would be told: recommission",
+        f"held back: {name}: command {given['number']} (recommission) is WAITING, and has not ended",
+    ]
+    assert "1 devices are told: diagnose" in run("devices", "command", "diagnose", "-q", f"id=={name}")
+    assert "CANCELED" in run("devices", "cancel", name, str(given["number"]))
+    assert "2 devices would be set; 0" in run(
+        "devices", "settings", "-q", query, "--set", "health.every_s=60", "--dry-run"
+    )
+    run("devices", "settings", name, "--set", "health.every_s=60")
+    assert "1 devices are set; 1 are so already" in run(
+        "devices", "settings", "-q", query, "--set", "health.every_s=60"
+    )
+    shown = run("devices", "settings", name)
+    assert "health.every_s" in shown
+    assert "not yet" in shown
+    run("devices", "settings", name, "--clear")
+    assert json.loads(run("devices", "settings", name, "--json"))["wanted"] == {}
+    for words, said in [
+        (("command", "diagnose"), "Name one, or give --query"),
+        (("command", "accept-as-normal", name), "accept-normal"),
+        (("command", "diagnose", name, "--dry-run"), "--dry-run goes with --query"),
+        (("settings", name, "--set", "health.every_s"), "is not name=number"),
+        (("settings", name, "--set", "a=1", "--clear"), "contradict"),
+        (("settings", name, "--set", "learner.enabled=0"), "is no setting that comes from a fleet"),
+        (("diagnose", machines[1].name, "--wait", "1"), "has not answered within 1 s"),
+    ]:
+        with pytest.raises(ClientError, match=said):
+            run("devices", *words)

@@ -10,10 +10,12 @@ from databases import Databases
 from fleet_world import NOW, TENANT, Machine, anomaly, closed, health
 from sqlalchemy import JSON, Boolean, Double, column, select, table, text
 
+from fleet.device_commands import words_for
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import _config, open_storage
 from fleet.storage.base import Database, open_database
+from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import Anomaly, HealthRecord
 from fleet.storage.schema import METADATA
@@ -123,3 +125,31 @@ def test_the_former_schema_with_rows_in_it_becomes_this_one(databases: Databases
             assert new.end.windows == 9
             assert session.scalar(text("SELECT COUNT(*) FROM anomalies")) == 2
         database.close()
+
+
+@pytest.mark.parametrize(("obeyed", "status"), [(6, "WAITING"), (7, "DONE")])
+def test_what_people_called_normal_before_commands_is_a_command_done_or_waiting(
+    databases: Databases, obeyed: int, status: str
+) -> None:
+    with databases.fresh(is_migrated=False) as url:
+        former = open_database(url)
+        with former.write() as session:
+            command.upgrade(_config(session), "0002")
+        rows_before(former)
+        with former.write() as session:
+            command.upgrade(_config(session), "0005")
+            told = f'{{"accepted": {obeyed}}}'
+            session.execute(text("UPDATE devices SET last_health = :told"), {"told": told})
+            session.execute(
+                text("INSERT INTO normal_windows VALUES ('press-1', 7, :at, 'operator:ann', :at)"),
+                {"at": NOW},
+            )
+        former.close()
+        database = open_storage(url)
+        with database.read() as session:
+            (row,) = session.scalars(select(CommandRecord))
+            word = words_for(session, ["press-1"])["press-1"]
+        database.close()
+        assert (row.number, row.action, row.arguments) == (7, "accept-as-normal", {"until_s": NOW})
+        assert (row.status, row.asked_by) == (status, "operator:ann")
+        assert (word.counter, [one.number for one in word.outstanding]) == (7, [7] if obeyed < 7 else [])
