@@ -1,10 +1,12 @@
 """How fast the fleet stores events durably, and whether its API answers meanwhile. Prints JSON.
 
-``python benchmarks/fleet_ingest.py [--events 20000] [--devices 200] [--rate 1000 --seconds 10]``
+``python benchmarks/fleet_ingest.py [--events 20000] [--devices 200] [--gaps 150000] [--rate 1000 --seconds 10]``
 
-Two measurements:
+Three measurements:
 
 * ``store``: judging, storing and committing (SQLite, WAL, synchronous=FULL) in batches of 500, without a network;
+* ``gaps``: the same before and after one device has sent `--gaps` odd sequence numbers, while it goes on sending one in
+  each batch: what a device costs the others that leaves a hole between any two of its events;
 * ``service``: the real process behind the real embedded broker, fed `rate` QoS 0 messages a second by one client, while
   another asks ``GET /v1/devices`` all the time. `acked_per_s` counts events whose acknowledgement came back.
 """
@@ -22,7 +24,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -30,6 +33,7 @@ import paho.mqtt.client as paho
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import func, select
 
 from fleet.auth.operator_tokens import create_token
 from fleet.broker_accounts.passwords import hash_password
@@ -38,6 +42,7 @@ from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.storage.base import Database
+from fleet.storage.boot_tables import EventRange
 from fleet.storage.device_tables import Device
 from protocol.identity import public_key_pem
 from protocol.messages.envelope import Event, decode, encode
@@ -110,6 +115,43 @@ def measure_store(folder: Path, events: int, devices: int) -> dict[str, float]:
         "seconds": round(seconds, 3),
         "events_per_s": round(events / seconds),
         "cpu_us_per_event": round(1e6 * cpu_s / events, 1),
+    }
+
+
+def measure_gaps(folder: Path, gaps: int, devices: int) -> dict[str, float]:
+    database = open_storage(f"sqlite:///{folder}/gaps.sqlite")
+    names = [f"d-{n}" for n in range(devices)]
+    enrol(database, [*names, "odd"])
+    store, sent = EventStore(database, TENANT, FleetMetrics()), count(1)
+
+    def arrival(device: str, sequence: int) -> Arrival:
+        topic, payload = message(device, sequence, time.time())
+        return Arrival(topic=topic, payload=payload, retained=False, received_at=time.time())
+
+    def cpu_us(batches: int, odd: Iterator[int]) -> float:
+        made = []
+        for _ in range(batches):
+            round_of_all = next(sent)
+            made.append([arrival(name, round_of_all) for name in names] + [arrival("odd", next(odd))])
+        began = time.process_time()
+        for batch in made:
+            store.store(batch)
+        return 1e6 * (time.process_time() - began) / (batches * (devices + 1))
+
+    odd = count(1, 2)
+    cpu_us(5, odd)
+    before = cpu_us(20, odd)
+    for _ in range(gaps // BATCH):
+        store.store([arrival("odd", next(odd)) for _ in range(BATCH)])
+    after = cpu_us(20, odd)
+    with database.read() as session:
+        rows = session.scalar(select(func.count()).select_from(EventRange).where(EventRange.device == "odd"))
+    database.close()
+    return {
+        "odd numbers": gaps,
+        "cpu_us_per_event before": round(before, 1),
+        "cpu_us_per_event after": round(after, 1),
+        "rows of the device": rows or 0,
     }
 
 
@@ -264,11 +306,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure durable ingest")
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=200)
+    parser.add_argument("--gaps", type=int, default=150_000, help="odd numbers of one device; 0 skips it")
     parser.add_argument("--rate", type=int, default=1000, help="messages a second; 0 skips the service")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         report("store", measure_store(Path(name), options.events, options.devices))
+        if options.gaps:
+            report("gaps", measure_gaps(Path(name), options.gaps, options.devices))
         if options.rate:
             folder = Path(name) / "service"
             folder.mkdir()

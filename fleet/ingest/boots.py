@@ -11,6 +11,7 @@ so is put in order as well as can be:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 from typing import Final
 
@@ -22,7 +23,7 @@ from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
 from protocol.messages.payloads import Birth
 
-__all__ = ["BootKey", "begin_boot", "hear_boot", "position_of", "put_last", "read_boots"]
+__all__ = ["BootBook", "BootKey", "last_boot", "position_of"]
 
 BEFORE_ALL: Final = -1
 """The era of boots of which nothing says that they are later than any other."""
@@ -38,83 +39,102 @@ def position_of(boot: Boot, sequence: int) -> Position:
     return Position(boot.era, boot.counted, boot.turn, sequence)
 
 
-def read_boots(session: Session, keys: Collection[BootKey]) -> dict[BootKey, Boot]:
-    """Those of these boots that are known."""
-    if not keys:
-        return {}
-    rows = session.scalars(select(Boot).where(tuple_(Boot.device, Boot.boot_id).in_(list(keys))))
-    return {(boot.device, boot.boot_id): boot for boot in rows}
-
-
-def begin_boot(session: Session, device: Device, event: Event, received_at: float) -> Boot:
-    """Write down a boot at the first event of it that arrives, in its place among those of its device."""
-    boot = Boot(
-        device=device.id,
-        boot_id=event.boot_id,
-        number=event.boot_number,
-        era=BEFORE_ALL,
-        counted=0,
-        turn=0,
-        first_received=received_at,
-        last_received=received_at,
-        will_received=None,
-        range_count=0,
-        closed_to=0,
-        given_up=0,
-    )
-    last = _last_boot(session, device.id)
-    if event.boot_number:
-        boot.era, boot.counted = _era(session, device, last, event.boot_number), event.boot_number
-    elif last is None or _is_later(device, last, event):
-        _follow(session, boot, last)
-    session.add(boot)
-    return boot
-
-
-def hear_boot(session: Session, boot: Boot, device: Device, event: Event, received_at: float) -> None:
-    """Note that a boot speaks, and put one of an older agent in its place once its clock tells that."""
-    if received_at - boot.last_received > HEARD_EVERY_S:
-        boot.last_received = received_at
-    if isinstance(event.data, Birth):
-        boot.hardware, boot.agent_version = event.data.hardware, event.data.agent_version
-    if not boot.number and device.boot_id != boot.boot_id and event.time > device.heard_sent_at:
-        last = _last_boot(session, device.id)
-        if last is not None and last is not boot and _is_later(device, last, event):
-            _follow(session, boot, last)
-
-
-def put_last(session: Session, boot: Boot) -> None:
-    """Make a boot later than all others of its device: it is known to be the one that lives."""
-    last = _last_boot(session, boot.device)
-    if last is not None and last is not boot:
-        boot.era = last.era + 1
-
-
-def _last_boot(session: Session, device: str) -> Boot | None:
+def last_boot(session: Session, device: str) -> Boot | None:
+    """The boot of a device that comes after all others."""
     places = (Boot.era.desc(), Boot.counted.desc(), Boot.turn.desc())
     return session.scalars(select(Boot).where(Boot.device == device).order_by(*places).limit(1)).first()
 
 
-def _era(session: Session, device: Device, last: Boot | None, number: int) -> int:
-    if last is None or last.era == BEFORE_ALL:
-        return 0
-    has_enrolled_since = (device.enrolled_again_at or 0.0) > last.first_received
-    is_taken = session.scalar(
-        select(Boot.boot_id)
-        .where(Boot.device == device.id, Boot.era == last.era, Boot.number == number)
-        .limit(1)
-    )
-    counts_anew = is_taken is not None or (has_enrolled_since and number <= last.counted)
-    return last.era + 1 if counts_anew else last.era
+class BootBook:
+    """The boots that one batch of events speaks of, those it begins, and their order.
+
+    Args:
+        session: the transaction of the batch.
+        keys: the boots it speaks of.
+    """
+
+    def __init__(self, session: Session, keys: Collection[BootKey]) -> None:
+        self._session = session
+        self._begun: dict[str, list[Boot]] = defaultdict(list)
+        self.known: dict[BootKey, Boot] = {}
+        self.add(keys)
+
+    def add(self, keys: Collection[BootKey]) -> None:
+        """Read those of these boots that are known."""
+        if keys:
+            rows = self._session.scalars(
+                select(Boot).where(tuple_(Boot.device, Boot.boot_id).in_(list(keys)))
+            )
+            self.known |= {(boot.device, boot.boot_id): boot for boot in rows}
+
+    def begin(self, device: Device, event: Event, received_at: float) -> Boot:
+        """Write down a boot at the first event of it that arrives, in its place among those of its device."""
+        boot = Boot(
+            device=device.id,
+            boot_id=event.boot_id,
+            number=event.boot_number,
+            era=BEFORE_ALL,
+            counted=0,
+            turn=0,
+            first_received=received_at,
+            last_received=received_at,
+            will_received=None,
+            range_count=0,
+            closed_to=0,
+            given_up=0,
+        )
+        # without a flush at each look: the devices of the batch have changed, and are written once
+        with self._session.no_autoflush:
+            last = self._last(device)
+            if event.boot_number:
+                boot.era, boot.counted = self._era(device, last, event.boot_number), event.boot_number
+            elif last is None or _is_later(device, last, event):
+                self._follow(boot, last)
+        self._session.add(boot)
+        self._begun[device.id].append(boot)
+        self.known[device.id, event.boot_id] = boot
+        return boot
+
+    def hear(self, boot: Boot, device: Device, event: Event, received_at: float) -> None:
+        """Note that a boot speaks, and put one of an older agent in its place once its clock tells that."""
+        if received_at - boot.last_received > HEARD_EVERY_S:
+            boot.last_received = received_at
+        if isinstance(event.data, Birth):
+            boot.hardware, boot.agent_version = event.data.hardware, event.data.agent_version
+        if boot.number or device.boot_id in {boot.boot_id, None} or event.time <= device.heard_sent_at:
+            return
+        self._session.flush()
+        last = self._last(device)
+        if last is not None and last is not boot and _is_later(device, last, event):
+            self._follow(boot, last)
+            self._session.flush()
+
+    def _last(self, device: Device) -> Boot | None:
+        stored = last_boot(self._session, device.id)
+        candidates = [*self._begun[device.id], *([] if stored is None else [stored])]
+        return max(candidates, key=lambda boot: position_of(boot, 0), default=None)
+
+    def _era(self, device: Device, last: Boot | None, number: int) -> int:
+        if last is None or last.era == BEFORE_ALL:
+            return 0
+        if number > last.counted:
+            return last.era
+        has_enrolled_since = (device.enrolled_again_at or 0.0) > last.first_received
+        same = (Boot.device == device.id, Boot.era == last.era, Boot.number == number)
+        is_taken = any((boot.era, boot.number) == (last.era, number) for boot in self._begun[device.id])
+        is_taken = is_taken or self._session.scalar(select(Boot.boot_id).where(*same).limit(1)) is not None
+        return last.era + 1 if is_taken or has_enrolled_since else last.era
+
+    def _follow(self, boot: Boot, last: Boot | None) -> None:
+        if last is None:
+            boot.era, boot.turn = 0, 1
+            return
+        turns = self._session.scalar(select(func.max(Boot.turn)).where(Boot.device == boot.device)) or 0
+        boot.era, boot.counted = max(last.era, 0), last.counted
+        boot.turn = max([turns, *(begun.turn for begun in self._begun[boot.device])]) + 1
 
 
 def _is_later(device: Device, last: Boot, event: Event) -> bool:
     # a birth may lie in an outbox for long: where the device has learnt to count since, its clock must say so too
     is_born, is_younger = isinstance(event.data, Birth), event.time > device.heard_sent_at
     return (is_born and is_younger) if last.number else (is_born or is_younger)
-
-
-def _follow(session: Session, boot: Boot, last: Boot | None) -> None:
-    turns = session.scalar(select(func.max(Boot.turn)).where(Boot.device == boot.device)) or 0
-    boot.era, boot.counted = (0, 0) if last is None else (max(last.era, 0), max(last.counted, 0))
-    boot.turn = turns + 1

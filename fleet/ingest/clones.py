@@ -21,11 +21,11 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.ingest.boots import put_last
+from fleet.ingest.boots import last_boot
 from fleet.storage.boot_tables import Boot, IdentityConflict
 from fleet.storage.device_tables import Device
 
-__all__ = ["CALM_S", "end_conflicts", "is_over", "note_speech", "note_will", "read_conflicts"]
+__all__ = ["CALM_S", "ConflictWatch", "end_conflicts", "is_over"]
 
 SIGNS_NEEDED: Final = 3
 """Turns of the word between two boots before it is said aloud: there and back may be a message that came late."""
@@ -36,67 +36,100 @@ CALM_S: Final = 3600.0
 _log = structlog.get_logger()
 
 
-def read_conflicts(session: Session, devices: Collection[str]) -> dict[str, IdentityConflict]:
-    """The signs seen so far, by device."""
-    rows = session.scalars(select(IdentityConflict).where(IdentityConflict.device.in_(devices)))
-    return {row.device: row for row in rows}
-
-
-def note_speech(
-    session: Session,
-    conflicts: dict[str, IdentityConflict],
-    device: Device,
-    boot: Boot,
-    *,
-    received_at: float,
-) -> None:
-    """A boot says something new: is it one of two with the same number?
+class ConflictWatch:
+    """Looks out for the two signs in one batch of events.
 
     Args:
-        session: the transaction.
-        conflicts: signs seen so far, by device; a first one is added.
-        device: whose boot it is, with the boot believed in until now.
-        boot: who speaks.
-        received_at: Unix seconds.
+        session: the transaction of the batch.
+        devices: of whom the batch speaks.
     """
-    conflict = conflicts.get(device.id)
-    if conflict is not None and boot.boot_id in conflict.boots and boot.number:
-        _turn(session, conflict, device, boot, received_at)
-    elif conflict is None and boot.number and device.boot_id not in {boot.boot_id, None}:
-        rival = session.scalars(
-            select(Boot).where(
-                Boot.device == device.id,
+
+    def __init__(self, session: Session, devices: Collection[str]) -> None:
+        self._session = session
+        rows = session.scalars(select(IdentityConflict).where(IdentityConflict.device.in_(devices)))
+        self._seen = {row.device: row for row in rows}
+        self._lone: set[tuple[str, str]] = set()
+
+    def hear(self, device: Device, boot: Boot, received_at: float) -> None:
+        """A boot says something new: is it one of two with the same number?
+
+        Args:
+            device: whose boot it is, with the boot believed in until now.
+            boot: who speaks.
+            received_at: Unix seconds.
+        """
+        conflict = self._seen.get(device.id)
+        if conflict is not None:
+            if conflict.is_one_number:
+                self._turn(conflict, device, boot, received_at)
+        elif (
+            boot.number
+            and device.boot_id not in {boot.boot_id, None}
+            and (device.id, boot.boot_id) not in self._lone
+        ):
+            # an old boot whose outbox is sent: one look for all that the batch holds of it
+            self._lone.add((device.id, boot.boot_id))
+            self._suspect(
+                boot,
+                received_at,
                 Boot.number == boot.number,
-                Boot.boot_id != boot.boot_id,
                 Boot.first_received > boot.first_received,
                 Boot.last_received >= received_at - CALM_S,
             )
-        ).first()
-        if rival is not None:
-            _suspect(session, conflicts, boot, rival, received_at)
 
+    def lose(self, device: Device, boot: Boot, received_at: float) -> None:
+        """The broker says that a boot is lost: was another one lost since it was the last time? Arguments as `hear`."""
+        before, boot.will_received = boot.will_received, received_at
+        conflict = self._seen.get(device.id)
+        if conflict is not None:
+            self._turn(conflict, device, boot, received_at)
+        elif before is not None and before >= received_at - CALM_S:
+            self._suspect(boot, received_at, Boot.will_received > before)
 
-def note_will(
-    session: Session,
-    conflicts: dict[str, IdentityConflict],
-    device: Device,
-    boot: Boot,
-    *,
-    received_at: float,
-) -> None:
-    """The broker says that a boot is lost: was another one lost since it was the last time?
+    def _suspect(self, boot: Boot, received_at: float, *signs: ColumnElement[bool]) -> None:
+        """Note a first sign, if another boot of the device shows it too."""
+        others = select(Boot).where(Boot.device == boot.device, Boot.boot_id != boot.boot_id, *signs)
+        rival = self._session.scalars(others.limit(1)).first()
+        if rival is None:
+            return
+        conflict = self._seen[boot.device] = IdentityConflict(
+            device=boot.device,
+            boots=sorted([boot.boot_id, rival.boot_id]),
+            speaker=boot.boot_id,
+            signs=1,
+            seen_at=received_at,
+            since=None,
+            is_one_number=0 < boot.number == rival.number,
+            message="",
+        )
+        self._session.add(conflict)
 
-    Arguments as `note_speech`.
-    """
-    before, boot.will_received = boot.will_received, received_at
-    conflict = conflicts.get(device.id)
-    if conflict is not None and boot.boot_id in conflict.boots:
-        _turn(session, conflict, device, boot, received_at)
-    elif conflict is None and before is not None and before >= received_at - CALM_S:
-        between = select(Boot).where(Boot.device == device.id, Boot.will_received > before)
-        rival = session.scalars(between.where(Boot.boot_id != boot.boot_id)).first()
-        if rival is not None:
-            _suspect(session, conflicts, boot, rival, received_at)
+    def _turn(self, conflict: IdentityConflict, device: Device, boot: Boot, received_at: float) -> None:
+        """The word has gone to the other of the two, or stays where it was, which says nothing."""
+        if boot.boot_id not in conflict.boots or conflict.speaker == boot.boot_id:
+            return
+        conflict.speaker, conflict.signs, conflict.seen_at = boot.boot_id, conflict.signs + 1, received_at
+        if conflict.since is not None or conflict.signs < SIGNS_NEEDED:
+            return
+        boots = self._session.scalars(
+            select(Boot)
+            .where(Boot.device == device.id, Boot.boot_id.in_(conflict.boots))
+            .order_by(Boot.boot_id)
+        )
+        who = ", ".join(f"{one.boot_id} (start {one.number or '?'}, {one.hardware or '?'})" for one in boots)
+        conflict.since = received_at
+        conflict.message = (
+            f"two devices use the identity {device.id}: boots {who}; re-enrol one of them under another name"
+        )
+        audit.record(
+            self._session,
+            at=received_at,
+            actor="fleet",
+            action="identity_conflict",
+            subject=device.id,
+            message=conflict.message,
+        )
+        _log.warning("identity_conflict", device=device.id, message=conflict.message)
 
 
 def is_over(now: float) -> ColumnElement[bool]:
@@ -116,11 +149,9 @@ def end_conflicts(session: Session, now: float) -> list[str]:
             continue
         boots = select(Boot).where(Boot.device == conflict.device, Boot.boot_id.in_(conflict.boots))
         lives = max(session.scalars(boots), key=lambda boot: boot.last_received)
-        newest = session.scalars(
-            select(Boot).where(Boot.device == conflict.device).order_by(Boot.first_received.desc()).limit(1)
-        ).first()
-        if newest is not None and newest.last_received <= lives.last_received:
-            put_last(session, lives)
+        last = last_boot(session, conflict.device)
+        if last is not None and last is not lives and last.last_received <= lives.last_received:
+            lives.era = last.era + 1
         audit.record(
             session,
             at=now,
@@ -132,47 +163,3 @@ def end_conflicts(session: Session, now: float) -> list[str]:
         )
         _log.info("identity_conflict_ended", device=conflict.device)
     return [conflict.device for conflict in over]
-
-
-def _suspect(
-    session: Session, conflicts: dict[str, IdentityConflict], boot: Boot, rival: Boot, received_at: float
-) -> None:
-    conflict = IdentityConflict(
-        device=boot.device,
-        boots=sorted([boot.boot_id, rival.boot_id]),
-        speaker=boot.boot_id,
-        signs=1,
-        seen_at=received_at,
-        since=None,
-        message="",
-    )
-    session.add(conflict)
-    conflicts[boot.device] = conflict
-
-
-def _turn(
-    session: Session, conflict: IdentityConflict, device: Device, boot: Boot, received_at: float
-) -> None:
-    """The word has gone to the other of the two, or stays where it was, which says nothing."""
-    if conflict.speaker == boot.boot_id:
-        return
-    conflict.speaker, conflict.signs, conflict.seen_at = boot.boot_id, conflict.signs + 1, received_at
-    if conflict.since is not None or conflict.signs < SIGNS_NEEDED:
-        return
-    boots = session.scalars(
-        select(Boot).where(Boot.device == device.id, Boot.boot_id.in_(conflict.boots)).order_by(Boot.boot_id)
-    )
-    who = ", ".join(f"{one.boot_id} (start {one.number or '?'}, {one.hardware or '?'})" for one in boots)
-    conflict.since = received_at
-    conflict.message = (
-        f"two devices use the identity {device.id}: boots {who}; re-enrol one of them under another name"
-    )
-    audit.record(
-        session,
-        at=received_at,
-        actor="fleet",
-        action="identity_conflict",
-        subject=device.id,
-        message=conflict.message,
-    )
-    _log.warning("identity_conflict", device=device.id, message=conflict.message)

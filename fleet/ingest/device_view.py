@@ -10,13 +10,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy.orm.attributes import flag_modified
+
 from fleet.storage.boot_tables import Position
 from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
 from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import Birth, Death, DriftReport, Health, InstallReport
 
-__all__ = ["Thing", "heard", "lose", "observe", "set_drift"]
+__all__ = ["Thing", "lose", "observe", "set_drift"]
 
 
 class Thing(StrEnum):
@@ -28,12 +30,6 @@ class Thing(StrEnum):
     DRIFT = "drift"
     RELEASE = "release"
     FAREWELL = "farewell"
-
-
-def heard(device: Device, thing: Thing) -> Position | None:
-    """Where in the stream of `device` its last word on a thing stands; None while there is none."""
-    known = (device.heard or {}).get(thing)
-    return None if known is None else Position(*known)
 
 
 def lose(device: Device, boot_id: str) -> None:
@@ -64,32 +60,36 @@ def observe(
         received_at: Unix seconds by our clock.
         retained: whether the broker kept the message for us.
     """
-    if not isinstance(event.data, Death):
-        _reach(device, position, received_at, retained=retained)
-    if _is_news(device, Thing.LAST, position):
+    place = [*position]
+    if not retained and not isinstance(event.data, Death):
+        device.last_seen = max(device.last_seen or 0.0, received_at)
+        device.online = device.online or device.heard.get(Thing.FAREWELL, []) < place
+    if _is_news(device, Thing.LAST, place):
         device.boot_id, device.heard_sent_at = event.boot_id, max(device.heard_sent_at, event.time)
     match event.data:
         case Death():
-            if _is_news(device, Thing.FAREWELL, position) and heard(device, Thing.LAST) == position:
+            if _is_news(device, Thing.FAREWELL, place) and device.heard[Thing.LAST] == place:
                 device.online = False
         case Birth() as birth:
-            if _is_news(device, Thing.BIRTH, position):
+            if _is_news(device, Thing.BIRTH, place):
                 device.agent_version, device.hardware = birth.agent_version, birth.hardware
                 device.family, device.labels = birth.family, dict(birth.labels)
-            _set_release(device, birth.release, position, received_at)
+            _hear_release(device, birth.release, place, received_at)
         case Health() as health:
-            if _is_news(device, Thing.HEALTH, position):
+            if _is_news(device, Thing.HEALTH, place):
                 device.last_health, device.last_health_at = fields, received_at
                 device.agent_state = health.state.value
-            _set_release(device, health.release, position, received_at)
-            _hear_drift(device, position, received_at, drifted=health.drifted, score=health.drift_score)
+            _hear_release(device, health.release, place, received_at)
+            _hear_drift(device, place, received_at, drifted=health.drifted, score=health.drift_score)
         case DriftReport() as report:
             drifted = report.state is not DriftState.RECOVERED
-            _hear_drift(device, position, received_at, drifted=drifted, score=report.drift_score)
+            _hear_drift(device, place, received_at, drifted=drifted, score=report.drift_score)
         case InstallReport() as report if report.active_release is not None:
-            _set_release(device, report.active_release, position, received_at)
+            _hear_release(device, report.active_release, place, received_at)
         case _:
             pass
+    # a change inside a dictionary does not show by itself
+    flag_modified(device, "heard")
 
 
 def set_drift(device: Device, *, drifted: bool, score: float, at: float) -> None:
@@ -108,28 +108,20 @@ def set_drift(device: Device, *, drifted: bool, score: float, at: float) -> None
     device.drifted, device.drift_score = drifted, score
 
 
-def _reach(device: Device, position: Position, received_at: float, *, retained: bool) -> None:
-    farewell = heard(device, Thing.FAREWELL)
-    if not retained:
-        device.last_seen = max(device.last_seen or 0.0, received_at)
-        device.online = device.online or farewell is None or position > farewell
-
-
-def _hear_drift(device: Device, position: Position, at: float, *, drifted: bool, score: float) -> None:
-    if _is_news(device, Thing.DRIFT, position):
+def _hear_drift(device: Device, place: list[int], at: float, *, drifted: bool, score: float) -> None:
+    if _is_news(device, Thing.DRIFT, place):
         set_drift(device, drifted=drifted, score=score, at=at)
 
 
-def _is_news(device: Device, thing: Thing, position: Position) -> bool:
-    """Whether nothing later has been said of a thing yet; then this is its last word."""
-    before = heard(device, thing)
-    if before is not None and position <= before:
-        return False
-    # a new dictionary: the change of one in place would not be written
-    device.heard = {**(device.heard or {}), thing: list(position)}
-    return True
-
-
-def _set_release(device: Device, release: str | None, position: Position, at: float) -> None:
-    if _is_news(device, Thing.RELEASE, position) and release != device.release:
+def _hear_release(device: Device, release: str | None, place: list[int], at: float) -> None:
+    if _is_news(device, Thing.RELEASE, place) and release != device.release:
         device.release, device.release_since = release, at
+
+
+def _is_news(device: Device, thing: Thing, place: list[int]) -> bool:
+    """Whether nothing later has been said of a thing yet; then this is its last word."""
+    heard = device.heard
+    if heard.get(thing, []) >= place:
+        return False
+    heard[thing] = place
+    return True

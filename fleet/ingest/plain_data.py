@@ -7,6 +7,7 @@ where nothing is promised nothing was kept.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -43,12 +44,23 @@ _UNTOLD: Final = (
 """Fields of `Health` that came together with `interval_judged`, which such an agent always sends."""
 
 
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Every field of a payload by name, with what it is where it did not travel."""
+    fields = msgspec.structs.fields(kind)
+    given = {
+        one.name: one.default_factory() if callable(one.default_factory) else one.default for one in fields
+    }
+    return {
+        name: None if value is msgspec.NODEFAULT or value is msgspec.UNSET else msgspec.to_builtins(value)
+        for name, value in given.items()
+    }
+
+
 def plain_data(payload: msgspec.Struct) -> dict[str, Any]:
     """Every field of `payload` by name, as numbers, texts, lists and objects."""
-    told = {name: getattr(payload, name) for name in payload.__struct_fields__}
-    fields = {
-        name: None if value is msgspec.UNSET else msgspec.to_builtins(value) for name, value in told.items()
-    }
+    # at once, and what holds its default from a table: a health message has forty fields, of which few travel
+    fields = {**_defaults(type(payload)), **msgspec.to_builtins(payload)}
     if isinstance(payload, Health) and payload.interval_judged is None:
         fields |= dict.fromkeys(_UNTOLD)
     if isinstance(payload, Health) and payload.promised_per_1000 is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy import bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from fleet.ingest.boots import BootKey
@@ -29,6 +29,16 @@ CLOSED_AT_ONCE: Final = 200
 
 FEW: Final = 8
 """Boots with at most so many ranges are read together and whole: nearly all have one."""
+
+_GROW: Final = (
+    update(EventRange)
+    .where(
+        EventRange.device == bindparam("its_device"),
+        EventRange.boot_id == bindparam("its_boot_id"),
+        EventRange.first == bindparam("its_first"),
+    )
+    .values(last=bindparam("its_last"))
+)
 
 
 def read_ranges(
@@ -83,16 +93,23 @@ def write_ranges(
     after = {key: merge(before[key], fresh.get(key, ())) for key in before}
     gone: list[tuple[str, str, int]] = []
     added: list[dict[str, object]] = []
+    grown: list[dict[str, object]] = []
     for key, ranges in after.items():
-        was, now = set(before[key]), set(ranges)
-        gone += [(*key, first) for first, _ in was - now]
-        added += [_row(key, one) for one in now - was]
+        was, now = dict(before[key]), dict(ranges)
+        gone += [(*key, first) for first in was.keys() - now.keys()]
+        for first, last in ranges:
+            if first not in was:
+                added.append(_row(key, (first, last)))
+            elif last != was[first]:
+                grown.append({f"its_{name}": value for name, value in _row(key, (first, last)).items()})
         if len(now) != len(was):
             boots[key].range_count += len(now) - len(was)
     if gone:
         _delete(session, gone)
+    if grown:
+        session.connection().execute(_GROW, grown)
     if added:
-        session.execute(insert(EventRange), added)
+        session.connection().execute(insert(EventRange), added)
     for key in after:
         if boots[key].range_count > MAX_RANGES_PER_BOOT:
             _close_gaps(session, boots[key])

@@ -8,9 +8,9 @@ from typing import Any, Final
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
-from fleet.ingest.boots import BootKey, position_of, read_boots
+from fleet.ingest.boots import BootBook, position_of
 from fleet.ingest.judging import Accepted
-from fleet.storage.boot_tables import Boot, Position
+from fleet.storage.boot_tables import Position
 from fleet.storage.event_tables import (
     Anomaly,
     AnomalyEnd,
@@ -64,7 +64,7 @@ def make_row(accepted: Accepted, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def only_first_ends(
-    session: Session, rows: Sequence[dict[str, Any]], boots: Mapping[BootKey, Boot]
+    session: Session, rows: Sequence[dict[str, Any]], boots: BootBook
 ) -> list[dict[str, Any]]:
     """Those of `rows` that are to be stored: of each anomaly the end that its device said first.
 
@@ -83,7 +83,7 @@ def only_first_ends(
             AnomalyEnd.id, AnomalyEnd.device, AnomalyEnd.episode, AnomalyEnd.boot_id, AnomalyEnd.sequence
         ).where(tuple_(AnomalyEnd.device, AnomalyEnd.episode).in_(list(first)))
     ).all()
-    boots = {**boots, **read_boots(session, {(row.device, row.boot_id) for row in known} - boots.keys())}
+    boots.add({(row.device, row.boot_id) for row in known} - boots.known.keys())
     later = []
     for stored in known:
         here = first[stored.device, stored.episode]
@@ -99,5 +99,5 @@ def only_first_ends(
     return list(first.values())
 
 
-def _place(row: Mapping[str, Any], boots: Mapping[BootKey, Boot]) -> Position:
-    return position_of(boots[row["device"], row["boot_id"]], row["sequence"])
+def _place(row: Mapping[str, Any], boots: BootBook) -> Position:
+    return position_of(boots.known[row["device"], row["boot_id"]], row["sequence"])

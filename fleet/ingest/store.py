@@ -16,13 +16,13 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from fleet import audit
 from fleet.device_commands import note_obeyed, note_results
 from fleet.ingest.batch_result import BatchResult, acks_of, join_results
-from fleet.ingest.boots import BootKey, begin_boot, hear_boot, position_of, read_boots
-from fleet.ingest.clones import note_speech, note_will, read_conflicts
+from fleet.ingest.boots import BootBook, BootKey, position_of
+from fleet.ingest.clones import ConflictWatch
 from fleet.ingest.dead_letters import Kept, keep
 from fleet.ingest.device_view import lose, observe
 from fleet.ingest.judging import UNKNOWN, Accepted, Arrival, Refusal, RefusalReason, judge, refuse
@@ -33,7 +33,7 @@ from fleet.ingest.records import TABLE_OF, make_row, only_first_ends
 from fleet.ingest.sequences import Range, contains
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
-from fleet.storage.boot_tables import Boot, IdentityConflict
+from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import AnomalyEnd, Received
 from protocol.messages.commands import CommandResult
@@ -65,8 +65,8 @@ class _Batch:
     """
 
     devices: Mapping[str, Device]
-    boots: dict[BootKey, Boot]
-    conflicts: dict[str, IdentityConflict]
+    boots: BootBook
+    watch: ConflictWatch
     ranges: dict[BootKey, list[Range]] = field(default_factory=dict)
     come: set[tuple[str, str, int]] = field(default_factory=set)
     rows: dict[type[Received], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
@@ -188,17 +188,18 @@ class EventStore:
             known = [one for one in accepted if _is_enrolled(devices.get(one.event.source))]
             batch = _open_batch(session, devices, known)
             for one in known:
-                self._take(session, batch, one)
+                self._take(batch, one)
             ranges = write_ranges(
                 session,
-                batch.boots,
+                batch.boots.known,
                 {key: batch.ranges.get(key, []) for key in batch.touched},
                 batch.fresh,
             )
             batch.rows[AnomalyEnd] = only_first_ends(session, batch.rows.pop(AnomalyEnd, []), batch.boots)
             for table, rows in batch.rows.items():
                 if rows:
-                    session.execute(insert(table), rows)
+                    # of the connection and not of the session, which does as much again for each row
+                    session.connection().execute(insert(table), rows)
             answered = note_results(session, batch.results, time.time())
             changed = {name for name, _ in batch.results} | note_obeyed(session, batch.obeyed, time.time())
             refusals += [
@@ -211,7 +212,7 @@ class EventStore:
         self._count(batch, len(arrivals), time.monotonic() - started)
         self._count_refused(refused)
         acked = {
-            key: acknowledged(batch.boots[key], ranges[key], touched)
+            key: acknowledged(batch.boots.known[key], ranges[key], touched)
             for key, touched in batch.touched.items()
         }
         return BatchResult(
@@ -223,33 +224,35 @@ class EventStore:
             commanded=frozenset(changed),
         )
 
-    def _take(self, session: Session, batch: _Batch, accepted: Accepted) -> None:
+    def _take(self, batch: _Batch, accepted: Accepted) -> None:
         """Add a message to the batch, or count it as a duplicate; the view of its device follows only from a new one."""
         event, arrival = accepted.event, accepted.arrival
         device, key = batch.devices[event.source], (event.source, event.boot_id)
-        boot = batch.boots.get(key)
+        boot = batch.boots.known.get(key)
         # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
         if event.sequence == 0:
             lose(device, event.boot_id)
             if boot is not None and not arrival.retained:
-                note_will(session, batch.conflicts, device, boot, received_at=arrival.received_at)
+                batch.watch.lose(device, boot, arrival.received_at)
             return
         if boot is None:
             if not arrival.retained and not self._boots.take(device.id, 1.0, arrival.received_at):
                 batch.postponed += 1
                 return
-            boot = batch.boots[key] = begin_boot(session, device, event, arrival.received_at)
+            boot = batch.boots.begin(device, event, arrival.received_at)
         batch.touched[key].add(event.sequence)
         if isinstance(event.data, CommandResult):  # hearing one again changes nothing
             batch.results.append((event.source, event.data))
         if batch.is_known(key, event.sequence, accepted.kind, boot):
             batch.duplicates += 1
             return
+        if event.sequence <= boot.closed_to and contains(batch.ranges.get(key, ()), event.sequence):
+            boot.given_up -= 1
         batch.fresh[key].add(event.sequence)
         batch.stored[accepted.kind] += 1
         if not arrival.retained:
-            note_speech(session, batch.conflicts, device, boot, received_at=arrival.received_at)
-        hear_boot(session, boot, device, event, arrival.received_at)
+            batch.watch.hear(device, boot, arrival.received_at)
+        batch.boots.hear(boot, device, event, arrival.received_at)
         if isinstance(event.data, Health):
             batch.obeyed[device.id] = max(event.data.obeyed, batch.obeyed.get(device.id, 0))
         fields = plain_data(event.data)
@@ -336,7 +339,9 @@ def _is_about_a_message(error: Exception) -> bool:
 
 
 def _read_devices(session: Session, names: set[str]) -> dict[str, Device]:
-    rows = session.scalars(select(Device).where(Device.id.in_(names)))
+    # what is only ever written anew here, or never, is not read for each batch
+    unread = (Device.last_health, Device.public_key, Device.fingerprint, Device.broker_password_hash)
+    rows = session.scalars(select(Device).where(Device.id.in_(names)).options(*map(defer, unread)))
     return {device.id: device for device in rows}
 
 
@@ -351,14 +356,14 @@ def _open_batch(session: Session, devices: Mapping[str, Device], accepted: Seque
         spans[one.event.source, one.event.boot_id].add(one.event.sequence)
     batch = _Batch(
         devices=devices,
-        boots=read_boots(session, spans.keys()),
-        conflicts=read_conflicts(session, devices.keys()) if accepted else {},
+        boots=BootBook(session, spans.keys()),
+        watch=ConflictWatch(session, devices.keys()),
     )
-    batch.ranges = read_ranges(session, batch.boots, spans)
+    batch.ranges = read_ranges(session, batch.boots.known, spans)
     doubtful: dict[type[Received], list[tuple[str, str, int]]] = defaultdict(list)
     for one in accepted:
         key, sequence = (one.event.source, one.event.boot_id), one.event.sequence
-        boot = batch.boots.get(key)
+        boot = batch.boots.known.get(key)
         if boot is not None and sequence <= boot.closed_to and one.kind in TABLE_OF:
             doubtful[TABLE_OF[one.kind]].append((*key, sequence))
     for table, events in doubtful.items():

@@ -60,7 +60,8 @@ class EventRange(Base):
 class IdentityConflict(Base):
     """Signs that two devices use one identity: the two `boots` spoke in turn, `signs` times, last `speaker` at `seen_at`.
 
-    `since` is when there were enough to say so aloud, in the words of `message`; None while there are not.
+    `since` is when there were enough to say so aloud, in the words of `message`; None while there are not. Boots of other
+    numbers are lost in turn; that they speak in turn would be no sign.
     """
 
     __tablename__ = "identity_conflicts"
@@ -71,6 +72,7 @@ class IdentityConflict(Base):
     signs: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[float]
     since: Mapped[float | None]
+    is_one_number: Mapped[bool]
     message: Mapped[str]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import time
 from itertools import pairwise
 
 import pytest
 from fleet_world import NOW, TENANT, Machine, Told, anomaly, arrival, enrol_directly, health
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, insert, select
-from waiting import slowness
+from sqlalchemy import func, select
 
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.judging import Arrival, RefusalReason
@@ -364,21 +362,6 @@ def test_the_ranges_that_hold_sequences_are_those_a_plain_search_finds(
     plain = [r for r in ranges if any(r[0] <= s <= r[1] for s in asked)]
     assert containing(ranges, asked) == plain
     assert [contains(ranges, s) for s in asked] == [s in stored for s in asked]
-
-
-def test_a_device_that_counts_in_twos_does_not_slow_the_ingest_down(
-    store: EventStore, database: Database, machine: Machine
-) -> None:
-    with database.write() as session:
-        session.execute(
-            insert(EventRange),
-            [{"device": "press-1", "boot_id": "boot-1", "first": n, "last": n} for n in range(2, 120_000, 2)],
-        )
-    batch = [machine.arrival(health(), sequence=n) for n in (1, *range(100_000, 104_000, 2), 119_999)]
-    began = time.process_time()
-    result = store.store(batch)
-    assert time.process_time() - began < 3.0 * slowness()
-    assert (result.stored[Kind.HEALTH], result.duplicates) == (2, len(batch) - 2)
 
 
 def test_an_event_with_the_topic_of_another_kind_is_refused(store: EventStore, machine: Machine) -> None:

@@ -58,6 +58,7 @@ def upgrade() -> None:
     sa.Column('signs', sa.BigInteger(), nullable=False),
     sa.Column('seen_at', sa.Double(), nullable=False),
     sa.Column('since', sa.Double(), nullable=True),
+    sa.Column('is_one_number', sa.Boolean(), nullable=False),
     sa.Column('message', sa.String(), nullable=False),
     sa.ForeignKeyConstraint(['device'], ['devices.id'], name=op.f('fk_identity_conflicts_device_devices')),
     sa.PrimaryKeyConstraint('device', name=op.f('pk_identity_conflicts'))
