@@ -35,6 +35,9 @@ __all__ = ["BatchStore", "Intake"]
 STORE_RETRY_S: Final = 1.0
 """Pause before a database that takes nothing is asked again."""
 
+STORE_ATTEMPTS: Final = 3
+"""How often a batch is tried by a database that takes other writes."""
+
 DEVICES_REMEMBERED: Final = 20_000
 """Devices whose rate is known at a time; some 5 MB."""
 
@@ -139,17 +142,15 @@ class Intake:
 
     async def _store_for_certain(self, batch: list[Arrival]) -> BatchResult | None:
         """Store a batch, after the database is back should it be away; None for one that it does not take even then."""
-        try:
-            return await asyncio.to_thread(self._store.store, batch)
-        except SQLAlchemyError as error:
-            _log.error("batch_not_stored", events=len(batch), error=why_not_stored(error))
-        await self._until_writable()
-        try:
-            return await asyncio.to_thread(self._store.store, batch)
-        except SQLAlchemyError as error:
-            # not acknowledged, so its devices send it again; those behind it shall not wait
-            _log.error("batch_given_back", events=len(batch), error=why_not_stored(error))
-            return None
+        for _ in range(STORE_ATTEMPTS):
+            try:
+                return await asyncio.to_thread(self._store.store, batch)
+            except SQLAlchemyError as error:
+                _log.error("batch_not_stored", events=len(batch), error=why_not_stored(error))
+            await self._until_writable()
+        # not acknowledged, so its devices send it again; those behind it shall not wait
+        _log.error("batch_given_back", events=len(batch))
+        return None
 
     async def _until_writable(self) -> None:
         """Ask the database until it writes again, and say so once when it does."""
