@@ -10,7 +10,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from fleet_api_world import Fleet, fleet, machine
-from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health
+from fleet_world import NOW, TENANT, Machine, Told, anomaly, arrival, enrol_directly, health
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mosquitto_site import MosquittoSite
@@ -61,7 +61,12 @@ class Stage:
     def keep_house(self, after_s: float = 0.0) -> None:
         self.now += after_s
         Housekeeping(
-            self.database, self.metrics, offline_after_s=120, health_history_s=1e6, now=lambda: self.now
+            self.database,
+            self.metrics,
+            offline_after_s=120,
+            health_history_s=1e6,
+            now=lambda: self.now,
+            publisher=Told(),
         ).tidy()
 
     def conflict(self) -> IdentityConflict | None:
