@@ -6,7 +6,8 @@ faults would be of no use.
 
 A promise speaks of as many windows as were looked ahead when it was made, its horizon. It then goes on from horizon to
 horizon for as long as it is kept: live windows are what held-out ones stand for. Where it was not kept, or drift is
-under investigation, a person is asked.
+under investigation, a person is asked. One that was not kept is remembered when the device learns anew, until so many
+windows came that another is shown to be kept.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ Count = Annotated[int, Meta(ge=0, le=10**9)]
 
 
 class Realised(Struct, kw_only=True):
-    """What came since a promise was made: judged `windows`, `alarms` as counted, windows `in_alarm`; `elapsed` of the horizon."""
+    """What came since a promise was made: judged `windows`, `alarms` as counted, windows `in_alarm`; `elapsed` of the horizon.
+
+    `broken` promises of this release came before it, since it was last shown that one is kept.
+    """
 
     windows: Count = 0
     alarms: Count = 0
     in_alarm: Count = 0
     elapsed: Count = 0
+    broken: Count = 0
 
     def note(self, alarm_windows: int, rules: AlarmRules) -> None:
         """One more judged window, and the windows of the alarm so far if it was in one: 1 if that opened, else 0."""
@@ -40,6 +45,11 @@ class Realised(Struct, kw_only=True):
         if alarm_windows:
             self.in_alarm += 1
             self.alarms += (alarm_windows - 1) % rules.again_after_windows == 0
+
+    def go_on(self, *, is_shown: bool) -> None:
+        """For another horizon; `is_shown`: what came shows that the promise is kept, and what was broken before is over."""
+        self.elapsed = 0
+        self.broken = 0 if is_shown else self.broken
 
     @property
     def interval_per_1000(self) -> tuple[float, float | None]:
@@ -73,13 +83,25 @@ class KeptPromise:
         return max(self.promise.horizon_windows - self.realised.elapsed, 0)
 
     @property
+    def is_shown(self) -> bool:
+        """Do so many windows with so few alarms show that the promise is kept: is the interval below it from end to end?"""
+        high = self.realised.interval_per_1000[1]
+        return high is not None and high <= self.promised_per_1000
+
+    @property
+    def broken(self) -> int:
+        """Promises of this release that were not kept, this one among them."""
+        return self.realised.broken + (not self.is_kept)
+
+    @property
     def text(self) -> str:
         """The promise and what came of it, in one sentence for people."""
         realised = self.realised
         if not realised.windows:
             return self.promise.text
         low, high = realised.interval_per_1000
+        before = f"; before it {realised.broken} not kept" if realised.broken else ""
         return (
             f"{self.promise.text}; so far {realised.alarms} in {realised.windows:,}:"
-            f" {1000 * realised.alarms / realised.windows:.2g} in 1000 ({low:.2g} to {high:.2g})"
+            f" {1000 * realised.alarms / realised.windows:.2g} in 1000 ({low:.2g} to {high:.2g}){before}"
         )

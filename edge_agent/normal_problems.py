@@ -36,6 +36,11 @@ def broken_promise(promise: KeptPromise | None, *, is_investigating: bool) -> st
         return ""
     if not promise.is_kept:
         return f"more alarms than promised; if they were false, fedge-agent recommission ({promise.text})"
+    if promise.broken:
+        return (
+            f"{promise.broken} promises about false alarms were not kept, and this device has learnt anew; if they were false,"
+            f" fedge-agent recommission ({promise.text})"
+        )
     if promise.horizon_left == 0 and is_investigating:
         return "what was promised of false alarms held until the drift: mend the machine, or call it normal"
     return ""

@@ -13,10 +13,9 @@ reference until the drift is accepted or over, because one of older rows would o
     at the horizon of what was promised ─┬─ twice as many rows as then, or a week of a cycle ─► another judge of them
                                          └─ kept, and no drift ─► the promise goes on
 
-A judge that is fitted again follows what creeps; the drift reference does not, and so finds it: then nothing is fitted. Both see
-rows in one context (`edge_agent.context_search`): it is found with a reference, and another one takes another reference.
-It is fitted again while rows double, and not for ever. Rows over the threshold are never among them, so that
-each fit would see a calmer machine than there is, and would promise a little more than it keeps.
+A judge that is fitted again follows what creeps; the drift reference does not, and finds it: then nothing is fitted. Both see rows
+in one context (`edge_agent.context_search`), found with a reference; another one takes another reference. It is fitted again
+while rows double, and not for ever: without rows over the threshold each fit sees a calmer machine than there is.
 
 Invariants: a model on trial changes nothing that is remembered; the judge in force is that of the release that runs.
 """
@@ -218,10 +217,11 @@ class OwnNormal:
         ):
             owed = self._memory.remembered.is_reference_owed
             fit = self._learn(release, is_reference_owed=owed, finds_context=self._may_find_profile)
+            self._realised.broken = promise.broken if promise is not None else 0
             self._refer_to_if_other(fit)
             return True
         if promise is not None and promise.is_kept:
-            self._realised.elapsed = 0
+            self._realised.go_on(is_shown=promise.is_shown)
         return False
 
     def set_budget(self, budget: AlarmBudget, release: RunningRelease | None) -> str:
@@ -371,10 +371,9 @@ class OwnNormal:
         if release.prior is not None:
             self._scale.take_fleet_scale(release.prior.scale)
         fit = self._fit(release, finds_context=finds_context)
-        judge = fit.judge
-        self._put_in_force(judge, Realised())
+        self._put_in_force(fit.judge, Realised())
         self._remember_judge(
-            release.bundle_sha256, judge, scored=fit.scored, is_reference_owed=is_reference_owed
+            release.bundle_sha256, fit.judge, scored=fit.scored, is_reference_owed=is_reference_owed
         )
         return fit
 

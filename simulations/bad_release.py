@@ -1,13 +1,12 @@
 """A harmful release with a valid signature: what a rollout has to survive.
 
 Signatures say who made a release, not that it is good. This one is version 2's model with a threshold so low that
-nearly every window counts as anomalous, signed with the world's real release key. Where the mixture judges, it has a prior
-that claims to have seen no healthy machine ever alarm, at whatever level.
+nearly every window counts as anomalous, signed with the world's real release key. Where the mixture judges, it takes the prior out and
+lets that model judge: a prior that claims that no healthy machine ever alarms is not believed by a device that has counted itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +14,6 @@ import msgspec
 
 from aggregator.release_keys import read_private_key
 from models.bundles import PRIOR_FILE
-from models.detection.openings import LARGEST_ALIKENESS
-from models.detection.prior import decode_prior, encode_prior
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.manifest import Provenance
 
@@ -31,25 +28,14 @@ def harmful_release(good: bytes, *, version: int, signing_key: Path, now: float)
     key = read_private_key(signing_key, "signing_key")
     opened = open_bundle(good, TrustedKeys([key.public_key()]))
     threshold = opened.manifest.threshold
-    files = dict(opened.files)
-    if PRIOR_FILE in files:
-        files[PRIOR_FILE] = _careless(files[PRIOR_FILE])
+    files = {name: content for name, content in opened.files.items() if name != PRIOR_FILE}
     manifest = msgspec.structs.replace(
         opened.manifest,
         version=version,
+        detector="network",
         files=entries_for(files),
         created_at=now,
         threshold=msgspec.structs.replace(threshold, score=threshold.score * HARM),
         provenance=Provenance(trigger="simulation: a harmful release", parent=opened.manifest.release),
     )
     return pack_bundle(manifest, files, key)
-
-
-def _careless(content: bytes) -> bytes:
-    """A prior by which the lowest threshold there is keeps any budget, however much a device has counted itself."""
-    prior = decode_prior(content)
-    never = {
-        age: replace(curve, rate=0 * curve.rate, share=0 * curve.share, alikeness=LARGEST_ALIKENESS)
-        for age, curve in prior.curves.items()
-    }
-    return encode_prior(replace(prior, curves=never))

@@ -23,6 +23,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.detection.experts import FOLDS, fit_form, held_out_statistics
+from models.detection.poisson import poisson_interval
 from models.detection.spread import SpreadPrior
 from models.detection.sums import Sums, total
 from models.detection.time_scales import averages_for
@@ -52,6 +53,8 @@ _TAIL: Final = (0.3, 15.0)
 and 25 openings of a few machines, which come in clusters, tell it no better than within a half."""
 _SAME_LENGTH: Final = 5.0
 """Openings that the opinion is worth that rare alarms last as long as those at the last level that was counted."""
+_CONTRADICTED: Final = 10.0
+"""Times as often as the fleet says: no fleet of machines that differ this much knows anything of one of them."""
 LARGEST_ALIKENESS: Final = 25.0
 """However alike devices were, the fleet's word is worth no more than as many openings of the device's own: it may be the odd one."""
 
@@ -217,6 +220,8 @@ class Curve:
         """The curve of one device of this fleet, given what it has counted itself."""
         if own is None or own.windows <= 0:
             return self
+        if self._is_contradicted_by(own):
+            return Curve.of(OpeningsSums.of(own))
         rate = np.maximum(self.rate, 1e-15)
         posterior = (self.alikeness + own.openings) / (self.alikeness / rate + own.windows)
         posterior = np.maximum.accumulate(posterior[::-1])[::-1]
@@ -227,6 +232,15 @@ class Curve:
             alikeness=self.alikeness,
             own_windows=own.windows,
         )
+
+    def _is_contradicted_by(self, own: Openings) -> bool:
+        """Did the device, on windows held out, certainly open many times as often as this says at some level?
+
+        Then it is none of this fleet, or somebody has forged the fleet's word that nothing ever alarms: by that, everything would.
+        """
+        seen = np.minimum(own.openings, _COUNTED).astype(int)
+        certain = np.array([poisson_interval(count)[0] for count in range(_COUNTED + 1)])[seen]
+        return bool((certain > _CONTRADICTED * self.rate * own.windows).any())
 
     def supported(self, rate: float) -> float:
         """The windows behind a promise of `rate`: the device's own, and of the fleet's as many as its word is worth there."""

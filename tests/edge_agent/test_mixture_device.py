@@ -22,7 +22,7 @@ from edge_agent.commands.status_table import print_status
 from edge_agent.fitting import RunningRelease, fit_judge
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.judges import MixtureJudge
-from edge_agent.kept_promise import Realised
+from edge_agent.kept_promise import KeptPromise, Realised
 from edge_agent.live_context import as_seen
 from edge_agent.sample_buffer import BufferedRows
 from edge_agent.settings import DetectionSettings
@@ -30,7 +30,7 @@ from models.detection.detector import fit_detector
 from models.detection.openings import AlarmRules, count_openings
 from models.detection.poisson import poisson_interval
 from models.detection.prior import FleetPrior, fleet_prior
-from models.detection.promise import AlarmBudget
+from models.detection.promise import AlarmBudget, Promise
 from models.int8_model import Int8Model
 from models.standardiser import fit_standardiser
 from models.thresholds import AlarmState, Closed, Opened
@@ -411,6 +411,14 @@ def test_another_fit_is_no_drift_of_the_score(fleet: list[Machine], prior: Fleet
         assert 0.7 < float(np.median(fit.scores)) < 1.4
 
 
+def test_what_was_broken_is_over_when_windows_enough_show_that_a_promise_is_kept() -> None:
+    promise = Promise(threshold=3.0, rate=0.001, supported=0.002, horizon_windows=48, fitted_on=240)
+    for windows, alarms, left in ((48, 0, 2), (3600, 0, 2), (3700, 0, 0), (9000, 3, 0), (9000, 9, 2)):
+        realised = Realised(windows=windows, alarms=alarms, elapsed=48, broken=2)
+        realised.go_on(is_shown=KeptPromise(promise=promise, realised=realised).is_shown)
+        assert (realised.elapsed, realised.broken) == (0, left), (windows, alarms)
+
+
 # --- learning anew ----------------------------------------------------------------------------------------------------
 
 
@@ -433,7 +441,7 @@ def test_a_device_learns_anew_when_its_rows_have_doubled_and_else_goes_on(
     assert "promise_ended" in caplog.text
 
 
-def test_a_promise_that_is_not_kept_is_a_problem_and_is_not_renewed(
+def test_a_promise_that_is_not_kept_is_a_problem_and_is_remembered_when_the_device_learns_anew(
     tmp_path: Path, fleet: list[Machine], prior: FleetPrior
 ) -> None:
     strict = msgspec.structs.replace(SETTINGS, budget=AlarmBudget())
@@ -450,6 +458,18 @@ def test_a_promise_that_is_not_kept_is_a_problem_and_is_not_renewed(
     learnt = [int(second) - 121 for second in device.buffer.newest(4096).machine_s if second > 120]
     assert learnt
     assert not is_off[learnt].any(), "no window of an alarm may be learnt"
+    device.watch(lived(fleet[6])[240:390])  # twice as many rows: it learns anew
+    device.pipeline.save()
+    restarted = Device(tmp_path, strict)
+    restarted.adopt(prior=prior)
+    for one in (device, restarted):
+        promise = one.pipeline.normal.promise
+        assert promise is not None
+        assert promise.promise.fitted_on >= 240
+        assert promise.is_kept
+        assert promise.broken == 1
+        assert "before it 1 not kept" in promise.text
+        assert any("1 promises about false alarms were not kept" in each for each in one.pipeline.problems())
 
 
 def test_windows_that_built_a_slow_alarm_up_are_not_learnt(

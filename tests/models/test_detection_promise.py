@@ -151,6 +151,26 @@ def test_alike_devices_are_believed_and_unlike_ones_are_asked_for_their_own_coun
     assert unlike.with_own(silent).rate[level] < 0.002
 
 
+def test_a_word_that_nothing_ever_alarms_is_not_believed_against_a_devices_own_windows() -> None:
+    """By a forged curve the lowest threshold would keep any budget, and every window would be an anomaly."""
+    fleet = machines(count=5, learnt=120, later=400)
+    prior = fleet_prior([machine.fitted for machine in fleet[:4]], RULES)
+    never = {
+        age: replace(curve, rate=1e-30 * curve.rate, share=1e-30 * curve.share, alikeness=25.0)
+        for age, curve in prior.curves.items()
+    }
+    machine = fleet[4]
+    honest, forged, alone = (
+        fit_detector(*machine.fitted, one, AlarmBudget(), RULES)
+        for one in (prior, replace(prior, curves=never), None)
+    )
+    rows = machine.scale.apply(machine.later)
+    assert (forged.statistics(rows) > forged.promise.threshold).mean() < 0.02
+    assert forged.promise.threshold > 0.3 * alone.promise.threshold
+    assert forged.promise.is_provisional, "it rests on the device's own windows alone"
+    assert honest.curve.own_windows > 0, "a fleet that does not contradict is believed"
+
+
 def test_beyond_what_was_counted_the_curve_falls_as_a_power_and_a_smaller_promise_is_a_higher_threshold() -> (
     None
 ):
