@@ -1,5 +1,6 @@
 """Does detection keep what it promises on machines that nobody tuned it for? One JSON object a figure.
 
+    python benchmarks/detection.py --generated [daily|regimes|...] [--seeds 3]
     python benchmarks/detection.py [pronostia|skab|smd|cmapss|FOLDER ...] [--seeds 3] [--methods BEGIN ...] [--peers]
 
 Sets: by name, from FEDGE_DATA (default ../shared/data), all four by default; or any folder with one ``<device>.npz`` a device
@@ -7,7 +8,8 @@ Sets: by name, from FEDGE_DATA (default ../shared/data), all four by default; or
 `detection_tables.figures`; the lines by which the product is judged follow as ``{"judged": …, "pass": …}`` (`detection_tables.judged`).
 A seed starts what is random in a method (a forest, a network); what is not random runs once, as seed 0. How much a figure depends on the
 machines that happen to be in a set is its ``standard_error``, over devices. ``--peers`` runs other people's detectors in place of ours:
-`make bench-peers`, in an environment of their own. Progress and what the door for recordings says go to stderr.
+`make bench-peers`, in an environment of their own. ``--generated [WORLD ...]`` measures what a profile and regimes are worth on made-up
+machines (`detection_tables.generated`). Progress and what the door for recordings says go to stderr.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from detection_tables.devices import Device, learnable
@@ -60,6 +63,23 @@ def load_methods(*, peers: bool) -> Sequence[Method]:
     return (*TRIVIAL, *TODAY, *PRODUCT)
 
 
+def measure_generated(started: float, worlds: Sequence[str], seeds: int) -> int:
+    """Without and with context, each seed other machines; the table of the means is the last thing printed."""
+    from detection_tables.context_figures import measure_contexts, table_of
+    from detection_tables.generated import WORLDS, make_world
+
+    figures: list[Figure] = []
+    for world in worlds or WORLDS:
+        for seed in range(seeds):
+            devices = make_world(world, seed)
+            for figure in measure_contexts(world, devices, [learnable(device) for device in devices]):
+                figures.append(replace(figure, seed=seed, is_random=True))
+                print(figures[-1].to_json(), flush=True)
+            say(started, f"{world}, seed {seed}")
+    print(table_of(figures))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET|FOLDER", help=f"{', '.join(NAMED_SETS)}, or a folder")
@@ -72,8 +92,13 @@ def main() -> int:
         help="those whose names begin so, e.g. mixed local",
     )
     parser.add_argument("--peers", action="store_true", help="other people's detectors: make bench-peers")
+    parser.add_argument(
+        "--generated", action="store_true", help="what context is worth on generated machines"
+    )
     arguments = parser.parse_args()
     data, started = Path(os.environ.get("FEDGE_DATA", "../shared/data")), time.monotonic()
+    if arguments.generated:
+        return measure_generated(started, arguments.sets, arguments.seeds)
     begins = tuple(arguments.methods)
     chosen = [method for method in load_methods(peers=arguments.peers) if method.name.startswith(begins)]
     is_whole = True

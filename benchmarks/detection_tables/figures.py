@@ -124,7 +124,10 @@ class _Results:
             key = (id(scorer), place, f"{way} {part}")
             if key not in self._known:
                 score = scorer.timed_scores if way == "timed_scores" else scorer.window_scores
-                values = score(rows, device.starts if part == "test" else (0,)) if len(rows) else np.zeros(0)
+                starts, first = ((0,), len(device.healthy))
+                if part == "test":
+                    starts, first = device.starts, first + len(device.later)
+                values = score(rows, starts, first) if len(rows) else np.zeros(0)
                 # The scorer is kept beside them: an id is one's own only while its object lives.
                 self._known[key] = scorer, np.asarray(values, np.float64)
             scores.append(self._known[key][1])

@@ -31,16 +31,19 @@ MARGIN = 1.1
 
 
 class Scorer(Protocol):
-    """Scores raw rows (n, F) of one device, higher is more anomalous; a recording begins at each of `starts`, without any memory."""
+    """Scores raw rows (n, F) of one device, higher is more anomalous; a recording begins at each of `starts`, without any memory.
+
+    `first` is the number of the first row, on a clock that began with the first healthy one.
+    """
 
     @property
     def is_timed(self) -> bool:
         """Whether both kinds of scores differ at all."""
 
-    def window_scores(self, rows: Rows, starts: Sequence[int]) -> Floats:
+    def window_scores(self, rows: Rows, starts: Sequence[int], first: int = 0) -> Floats:
         """One score (n,) for each row by itself: what AP, AUC and VUS-PR rank."""
 
-    def timed_scores(self, rows: Rows, starts: Sequence[int]) -> Floats:
+    def timed_scores(self, rows: Rows, starts: Sequence[int], first: int = 0) -> Floats:
         """What the device holds against its threshold (n,): with time scales, where a method has some."""
 
 
@@ -85,11 +88,11 @@ class FunctionScorer:
     score: Score
     is_timed: bool = False
 
-    def window_scores(self, rows: Rows, starts: Sequence[int]) -> Floats:
+    def window_scores(self, rows: Rows, starts: Sequence[int], first: int = 0) -> Floats:  # noqa: ARG002 - no clock
         """See `Scorer`."""
         return self.score(rows, starts)
 
-    def timed_scores(self, rows: Rows, starts: Sequence[int]) -> Floats:
+    def timed_scores(self, rows: Rows, starts: Sequence[int], first: int = 0) -> Floats:  # noqa: ARG002 - no clock
         """See `Scorer`."""
         return self.score(rows, starts)
 

@@ -42,6 +42,8 @@ _FILLED: Final = 0.75
 """Of its bins; of less than that a period has no mean of its own."""
 _LEAST_GAIN: Final = 0.01
 """Of a sensor's variance: less is not worth its error."""
+_CERTAIN_ERRORS: Final = 3.0
+"""Of a slope: one sensor in a hundred without a cycle shows one, of seven periods."""
 _FADED: Final = 0.5
 _FADED_PERIODS: Final = 2
 """In a row. One may be a holiday."""
@@ -216,7 +218,8 @@ def _worth(courses: Floats) -> Floats:
     error = slopes.std(axis=0, ddof=1) / np.sqrt(len(slopes))
     worth = np.clip(slopes.mean(axis=0) - error, 0.0, 1.0)
     gain = (2 * worth * slopes.mean(axis=0) - np.square(worth)) * size.mean(axis=0) / courses.shape[1]
-    return np.where(gain > _LEAST_GAIN, worth, 0.0)
+    is_certain = slopes.mean(axis=0) > _CERTAIN_ERRORS * error
+    return np.where((gain > _LEAST_GAIN) & is_certain, worth, 0.0)
 
 
 def _bin(machine_s: Floats, period_s: float, bins: int) -> NDArray[np.intp]:

@@ -17,12 +17,15 @@ import detection
 from detection_tables.devices import Device, learnable
 from detection_tables.figures import Figure, measure
 from detection_tables.folders import load_folder
+from detection_tables.generated import DAY_ROWS, SENSORS, make_world
 from detection_tables.judged import judge
 from detection_tables.methods import FunctionScorer, Judge, Method, Promised
 from detection_tables.named_sets import NAMED_SETS, cut_life
+from detection_tables.seen import see
 from detection_tables.trivial import TRIVIAL
 
 from models.errors import RecordingError
+from models.standardiser import fit_standardiser
 
 NAMES = np.array(["pressure", "current", "speed"])
 
@@ -177,10 +180,10 @@ def test_a_time_scale_is_ranked_apart_from_the_window() -> None:
     class Delayed:
         is_timed = True
 
-        def window_scores(self, rows, starts):
+        def window_scores(self, rows, starts, first):
             return rows[:, 0]
 
-        def timed_scores(self, rows, starts):
+        def timed_scores(self, rows, starts, first):
             return np.zeros(len(rows))
 
     one = device()
@@ -291,3 +294,15 @@ def test_a_pump_may_be_judged_quiet_until_its_first_anomaly() -> None:
 def test_an_engine_is_cut_by_its_life_and_does_not_see_its_age() -> None:
     devices = NAMED_SETS["cmapss"](DATA / "cmapss")
     assert (len(devices), devices[0].healthy.shape, len(devices[0].later)) == (40, (57, 24), 58)
+
+
+def test_a_course_and_loads_make_a_generated_machine_calmer_and_a_steady_one_is_left_alone() -> None:
+    for world, has_profile, has_regimes in (("steady", False, False), ("both", True, True)):
+        device = make_world(world)[1]
+        seen = see(device, fit_standardiser(device.healthy))
+        context = seen.context
+        assert (context is not None and context.profile is not None) == has_profile
+        assert (context is not None and context.regimes is not None) == has_regimes
+        later = seen.show(device.later, len(device.healthy))
+        assert later.std(axis=0).mean() == pytest.approx(1.0, abs=0.15), "as calm as it was learnt to be"
+        assert seen.rows.shape == (14 * DAY_ROWS, SENSORS)
