@@ -12,6 +12,7 @@ from agent_world import faulty, healthy
 from edge_agent.errors import SourceError
 from edge_agent.health import Counters
 from edge_agent.status import load_counters
+from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import AnomalyEvent, Health
 from runtime.errors import StorageError
 
@@ -35,6 +36,27 @@ def test_a_source_that_fails_is_counted_and_asked_again_later(
     world.now_s += 2
     world.turn()
     assert not any("no windows" in problem for problem in world.status().problems)
+
+
+def test_a_source_that_delivers_nothing_for_a_minute_makes_the_device_blind_until_it_does(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.watch(healthy(100))
+    for number in range(500):
+        world.source.error = SourceError(f"read {number} of 2048 bytes")
+        world.turn()
+    world.now_s += 15
+    for _ in range(15):
+        world.turn()
+    health = world.said(Health)[-1]
+    assert isinstance(health, Health)
+    assert health.state is AgentState.BLIND
+    assert any(p.startswith("blind: no windows come: read 499 of") for p in health.problems)
+    world.source.error = None
+    world.now_s += 5
+    world.watch(healthy(3))
+    assert world.vitals.state is AgentState.WATCHING
+    assert "source_delivers_again" in caplog.text
 
 
 def test_a_model_that_cannot_be_loaded_is_told_to_the_installer_with_every_window(world: World) -> None:
