@@ -100,7 +100,11 @@ class BoundedSocket:
             return
         self._length |= (byte & 127) << self._shift
         self._shift += 7
-        if byte & 128 and self._shift < 28:
+        if byte & 128:
+            if self._shift == 28:
+                raise BrokerMisbehavesError(
+                    "the broker sends a packet whose length has five digits; four are the most"
+                )
             return
         is_message = self._command & 0xF0 == _PUBLISH
         self._command, self._left = None, self._length

@@ -226,6 +226,25 @@ def test_a_broker_that_acknowledges_nothing_fills_a_bounded_queue_and_the_link_t
         assert not link._thread.is_alive()
 
 
+def test_what_waits_for_a_broker_that_acknowledges_nothing_is_bounded_in_bytes(
+    connect: Callable[..., MqttLink],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        link = connect(f"mqtt://127.0.0.1:{server.getsockname()[1]}")
+        visitor, _ = server.accept()
+        with visitor:
+            visitor.recv(1024)
+            visitor.sendall(b"\x20\x02\x00\x00")
+            wait_until(lambda: link.is_connected, "the connection")
+            assert publish(link, HEALTH_TOPIC, b"x" * 100_000)
+            wait_until(lambda: link._in_flight, "the first one to leave")
+            taken = 1
+            while publish(link, HEALTH_TOPIC, b"x" * 100_000) and taken < 100:
+                taken += 1
+            assert taken <= 4, "one under way, the rest in the queue"
+            link.close(0.1)
+
+
 @pytest.mark.parametrize("poison", [b"\x30\x01\x00", b"\xf0\x00", b"\x90\x03\x00\x01\x55", b""])
 def test_a_broker_that_talks_nonsense_costs_one_connection_and_not_the_link(
     connect: Callable[..., MqttLink], poison: bytes, monkeypatch: pytest.MonkeyPatch

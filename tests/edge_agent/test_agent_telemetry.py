@@ -34,6 +34,7 @@ from protocol.messages.payloads import (
     DesiredState,
     Health,
     Payload,
+    RefusedEvent,
     TrainingInvitation,
 )
 
@@ -226,6 +227,56 @@ def test_downlinks_come_typed_and_a_cleared_invitation_as_none(telemetry: Teleme
     assert downlink.desired == (DESIRED,)
     assert downlink.commands == (COMMANDS,)
     assert downlink.invitations == (INVITATION, None)
+
+
+def test_a_fleet_that_confirms_nothing_is_a_problem_after_minutes_and_none_once_it_does(
+    telemetry: Telemetry, link: Link
+) -> None:
+    telemetry.post([_anomaly()])
+    seen: dict[float, tuple[str, ...]] = {}
+    for second in range(1, 700):
+        telemetry.receive(float(second))
+        telemetry.deliver(float(second))
+        seen[second] = telemetry.problems()
+    assert seen[170] == ()
+    assert seen[190] == (
+        "connected, but the fleet confirms nothing since 3 minutes: does the fleet's service run?",
+    )
+    assert "since 11 minutes" in seen[690][0]
+    link.arrive(ACK_TOPIC, _ack(1, 1))
+    telemetry.receive(700.0)
+    assert telemetry.problems() == ()
+
+
+def test_the_silence_of_a_fleet_counts_from_the_connection_on(telemetry: Telemetry, link: Link) -> None:
+    telemetry.post([_anomaly()])
+    telemetry.receive(1.0)
+    telemetry.deliver(1.0)
+    link.is_connected, link.trouble = False, "the broker is being moved"
+    telemetry.receive(3000.0)
+    assert telemetry.problems() == ("no broker: events wait in the outbox (the broker is being moved)",)
+    link.is_connected, link.trouble = True, ""
+    link.connections += 1
+    telemetry.receive(3600.0)
+    assert telemetry.problems() == ()
+
+
+def test_a_refused_event_is_counted_for_health(telemetry: Telemetry, link: Link, counters: Counters) -> None:
+    telemetry.post([_anomaly(), _anomaly()])
+    telemetry.deliver(0.0)
+    refused = RefusedEvent(boot_id="b1", sequence=1, reason="its id is of another device")
+    link.arrive(ACK_TOPIC, Ack(boots=(), refused=(refused,)))
+    telemetry.receive(0.1)
+    assert counters.outbox_refused == 1
+    assert "its id is of another device" in telemetry.problems()[0]
+
+
+def test_every_event_says_which_start_it_is_of_and_so_does_the_will(link: Link, outbox: Outbox) -> None:
+    identity = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1", boot_number=7)
+    telemetry = Telemetry(identity, outbox, link, Counters(), now=Clock())
+    telemetry.post([_anomaly()])
+    telemetry.deliver(0.0)
+    assert decode(link.sent[0]).boot_number == decode(last_will(identity, NOW).payload).boot_number == 7
 
 
 @pytest.mark.parametrize(
