@@ -27,6 +27,7 @@ from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.commands import Commands
 from protocol.messages.envelope import decode, encode, kind_of
 from protocol.messages.kinds import Kind
+from protocol.messages.payloads import Ack
 from protocol.topics import DOWNLINK_KINDS, UPLINK_KINDS, device_topic, training_topic
 from service.roles import Role
 
@@ -225,6 +226,40 @@ def heard_as_normal(device: Client) -> int:
     (command,) = data.outstanding
     assert command.action == "accept-as-normal"
     return command.number
+
+
+def test_a_device_hears_which_of_its_events_will_never_be_stored_and_a_person_sees_them(
+    site: MosquittoSite,
+) -> None:
+    machine = Machine(name="d-1")
+    password = site.add_devices(machine)["d-1"]
+    site.write_state()
+    site.broker.start()
+    with site.fleet() as fleet:
+        wait_until(lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet")
+        device = site.connect("d-1", password)
+        device.subscribe(device_topic(TENANT, "d-1", Kind.ACK))
+        newer = encode(machine.event(anomaly())).decode().replace(".v1", ".v2")
+        for text in (newer, encode(machine.event(anomaly())).decode(), '{"nothing": "of ours"}'):
+            device.publish(device_topic(TENANT, "d-1", Kind.ANOMALY), text)
+        stored: set[tuple[int, int]] = set()
+        refused: set[int] = set()
+
+        def is_told() -> bool:
+            for _, text in device.heard:
+                ack = decode(text.encode(), Kind.ACK).data
+                assert isinstance(ack, Ack)
+                stored.update(part for boot in ack.boots for part in boot.ranges)
+                refused.update(one.sequence for one in ack.refused)
+            return bool(stored and refused)
+
+        device.turn(is_told, "the fleet to answer")
+        assert (stored, refused) == ({(2, 2)}, {1})
+        letters = wait_until(
+            lambda: len(found := fleet.call("GET", "/v1/dead-letters").json()["items"]) == 2 and found,
+            "both letters",
+        )
+        assert [one["reason"] for one in letters] == ["malformed", "version"]
 
 
 def test_enrolling_again_replaces_the_password(site: MosquittoSite) -> None:
