@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
@@ -27,8 +27,8 @@ from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDele
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import RestartNeededError
-from edge_agent.fleet_client import FleetClient, FleetEndpoint, FleetWord
-from edge_agent.fleet_poll import FleetPoll
+from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.fleet_poll import CommandRoad, FleetPoll
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.assembly import open_installer
@@ -63,9 +63,8 @@ from edge_agent.stop_signals import StopSignals
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
-from protocol.messages.commands import Commands
 from protocol.messages.kinds import CommandAction, InstallStep
-from protocol.messages.payloads import Birth
+from protocol.messages.payloads import Birth, DesiredState
 from runtime.bounded_logs import log_to_stderr
 from runtime.durable_files import private_directory
 from runtime.errors import FedgeError, SettingsError
@@ -73,7 +72,6 @@ from runtime.errors import FedgeError, SettingsError
 __all__ = ["RESTART_NEEDED", "run"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 RESTART_NEEDED: Final = 75
 """The exit status for "start me again" (EX_TEMPFAIL of sysexits.h); a supervisor starts after any other, too."""
@@ -155,8 +153,8 @@ def _build(
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
-    desired = _poll(fleet.desired, "desired", settings, link, waking.set, stack) if fleet else None
-    own_word = _poll(fleet.commands, "commands", settings, link, waking.set, stack) if fleet else None
+    desired = _desired_poll(fleet, settings, link, waking.set, stack)
+    own_word = _command_road(fleet, settings, link, waking.set, stack)
     commands = CommandFile(paths.commands)
     in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
     pipeline = Pipeline(
@@ -233,7 +231,7 @@ def _executor(
     diagnosis: Diagnosis,
     outbox: Outbox,
     clock: TrustedClock,
-    own_word: FleetPoll[Commands] | None,
+    own_word: CommandRoad | None,
 ) -> Executor:
     remote, monotonic = in_force.effective.remote, time.monotonic
 
@@ -326,23 +324,44 @@ def _link(
     )
 
 
-def _poll(
-    ask: Callable[[str], FleetWord[T]],
-    name: str,
+def _desired_poll(
+    fleet: FleetClient | None,
     settings: Settings,
     link: MqttLink | None,
     wake: Callable[[], None],
     stack: ExitStack,
-) -> FleetPoll[T]:
+) -> FleetPoll[DesiredState] | None:
+    if fleet is None or settings.fleet is None:
+        return None
     poll = FleetPoll(
-        ask,
-        name=name,
-        every_s=settings.fleet.poll_s if settings.fleet is not None else 0.0,
-        is_needed=lambda: link is None or not link.is_connected,
-        wake=wake,
+        fleet.desired, name="desired", every_s=settings.fleet.poll_s, is_needed=_is_away(link), wake=wake
     )
     stack.callback(poll.close)
     return poll
+
+
+def _command_road(
+    fleet: FleetClient | None,
+    settings: Settings,
+    link: MqttLink | None,
+    wake: Callable[[], None],
+    stack: ExitStack,
+) -> CommandRoad | None:
+    if fleet is None or settings.fleet is None:
+        return None
+    road = CommandRoad(
+        fleet.commands,
+        send=fleet.tell_result,
+        every_s=settings.fleet.poll_s,
+        is_needed=_is_away(link),
+        wake=wake,
+    )
+    stack.callback(road.close)
+    return road
+
+
+def _is_away(link: MqttLink | None) -> Callable[[], bool]:
+    return lambda: link is None or not link.is_connected
 
 
 def _offer(settings: Settings, installer: Installer, buffer: SampleBuffer) -> Device:

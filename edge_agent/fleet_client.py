@@ -39,7 +39,7 @@ from edge_agent.trusted_clock import boot_clock_s
 from protocol.errors import IdentityError
 from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
-from protocol.messages.commands import Commands
+from protocol.messages.commands import CommandResult, Commands
 from protocol.messages.payloads import DesiredState
 from protocol.names import DeviceId
 from runtime.errors import SettingsError
@@ -226,6 +226,18 @@ class FleetClient:
     def commands(self, etag: str = "") -> FleetWord[Commands]:
         """Ask what this device shall do and be; arguments and errors as `desired`."""
         return self._word("/v1/device/commands", etag, Commands)
+
+    def tell_result(self, result: CommandResult) -> None:
+        """Say what became of a command; for devices whose events do not reach the broker. Raises FleetError."""
+        body = msgspec.json.encode(result)
+        self._in_time(
+            lambda: self._endpoint.exchange(
+                "POST",
+                "/v1/device/results",
+                headers={**self._headers(), "Content-Type": "application/json"},
+                body=body,
+            )
+        )
 
     def _word(self, path: str, etag: str, kind: type[T]) -> FleetWord[T]:
         answer = self._ask(path, {"If-None-Match": etag} if etag else {})

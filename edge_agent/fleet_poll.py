@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from edge_agent.errors import FleetError
+from edge_agent.errors import FleetAnswerError, FleetError
 from edge_agent.fleet_client import FleetWord
+from protocol.messages.commands import CommandResult, Commands
 
-__all__ = ["FleetPoll"]
+__all__ = ["CommandRoad", "FleetPoll"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_NEVER_TAKEN: Final = frozenset({400, 404, 413, 422})
+"""Answers to a result that will be the same next time: an older fleet, or one that reads it otherwise."""
+_MOST_RESULTS: Final = 16
+"""That wait to be told; as many commands may be outstanding."""
 
 
 class FleetPoll(Generic[T]):
@@ -100,3 +107,43 @@ class FleetPoll(Generic[T]):
                 return
             if was_told or self._is_needed():
                 self.ask_once()
+
+
+class CommandRoad(FleetPoll[Commands]):
+    """Commands and their results over HTTPS alone. A result that is told here lies in the outbox as well: hearing it twice changes nothing.
+
+    Args:
+        ask, every_s, is_needed, wake: as `FleetPoll`.
+        send: `FleetClient.tell_result`; may block for its own timeout.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str], FleetWord[Commands]],
+        *,
+        send: Callable[[CommandResult], None],
+        every_s: float,
+        is_needed: Callable[[], bool],
+        wake: Callable[[], None],
+    ) -> None:
+        self._send = send
+        self._results: deque[CommandResult] = deque(maxlen=_MOST_RESULTS)
+        super().__init__(ask, name="commands", every_s=every_s, is_needed=is_needed, wake=wake)
+
+    def tell(self, result: CommandResult) -> None:
+        """Say it soon, where no broker carries it; returns at once."""
+        if self._is_needed():
+            self._results.append(result)
+            self.ask_soon()
+
+    def ask_once(self) -> None:
+        """See `FleetPoll.ask_once`; what is to be told goes first, and waits for the next time where it does not get through."""
+        while self._results:
+            try:
+                self._send(self._results[0])
+            except Exception as error:  # noqa: BLE001 - as in `FleetPoll.ask_once`
+                log.info("result_not_told number=%d error=%s", self._results[0].number, error)
+                if not (isinstance(error, FleetAnswerError) and error.status in _NEVER_TAKEN):
+                    break
+            self._results.popleft()
+        super().ask_once()

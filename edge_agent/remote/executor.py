@@ -174,6 +174,7 @@ class Executor:
                 self._begin_next()
         posts, self._to_tell = self._to_tell, []
         self._posted += posts
+        self._hearing.tell(posts)
         return posts
 
     def take_recovered(self) -> list[DriftVerdict]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edge_agent.remote.allowance import Allowance
-from protocol.messages.commands import Commands
+from protocol.messages.commands import CommandResult, Commands
 
 __all__ = ["MAX_LEAP", "Hearing", "OwnWord"]
 
@@ -41,6 +41,9 @@ class OwnWord(Protocol):
 
     def take(self) -> Commands | None:
         """The newest word not taken yet."""
+
+    def tell(self, result: CommandResult) -> None:
+        """Say what became of a command where no broker carries it; returns at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,12 @@ class Hearing:
                 )
             elif self._heard is None or message.counter >= self._heard.counter:
                 self._heard = message
+
+    def tell(self, results: Sequence[CommandResult]) -> None:
+        """These go into the outbox; where no broker carries it, the fleet is told over HTTPS."""
+        if self._own is not None:
+            for result in results:
+                self._own.tell(result)
 
     def next_word(self, known: int) -> Commands | None:
         """The word to obey now, if there is one; `known` as above."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fleet.api.dependencies import Services, get_services
+from fleet.api.dependencies import Services, get_services, require_device
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_row_cursor
 from fleet.device_commands import (
     Given,
@@ -21,20 +21,29 @@ from fleet.device_commands import (
     check_reachable,
     find_command,
     give_commands,
+    note_results,
 )
 from fleet.device_query import device_filter
 from fleet.errors import ConflictError, NotFoundError
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.limits import MAX_INTEGER
+from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 from service.access import require
+from service.json_bodies import json_body
 from service.roles import Caller, Role
 
 __all__ = ["SelectedBy", "chosen_by", "find_device", "router"]
 
 router = APIRouter(prefix="/v1", tags=["commands"])
 
+_RESULT: Final = {
+    "number": 92000001,
+    "action": "recommission",
+    "status": "DONE",
+    "reason": "a scale of 240 windows",
+}
 WEEK_S: Final = 7 * 86400.0
 Action = Literal["reactivate", "recommission", "diagnose", "retry-parked"]
 Number = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
@@ -268,6 +277,19 @@ def cancel(
     services.publisher.announce([device_id], Kind.COMMANDS)
     services.metrics.commands.labels(view.action, view.status.value).inc()
     return view
+
+
+@router.post("/device/results", tags=["for devices"], status_code=204)
+def hear_result(
+    result: Annotated[CommandResult, Depends(json_body(CommandResult, example=_RESULT))],
+    caller: Annotated[Caller, Depends(require_device)],
+    services: Annotated[Services, Depends(get_services)],
+) -> None:
+    """What became of a command of the calling device: the same content as its MQTT message. Said again, it changes nothing."""
+    with services.database.write() as session:
+        changed = note_results(session, [(caller.name, result)], services.now())
+    services.metrics.count_commands(changed)
+    services.publisher.announce([caller.name], Kind.COMMANDS)
 
 
 def _announce(services: Services, devices: Sequence[str], action: str) -> None:

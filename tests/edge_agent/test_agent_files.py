@@ -8,12 +8,14 @@ import pytest
 from waiting import wait_until
 
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
-from edge_agent.errors import FleetUnreachableError, NotEnrolledError, NotReadyError
+from edge_agent.errors import FleetAnswerError, FleetUnreachableError, NotEnrolledError, NotReadyError
 from edge_agent.fleet_client import FleetWord
-from edge_agent.fleet_poll import FleetPoll
+from edge_agent.fleet_poll import CommandRoad, FleetPoll
 from edge_agent.learner.enrolled_files import read_active_bundle
 from edge_agent.score_log import HEADER, ScoreLog
 from edge_agent.settings import StatePaths
+from protocol.messages.commands import CommandResult
+from protocol.messages.kinds import CommandStatus
 from protocol.messages.payloads import DesiredState
 
 pytestmark = pytest.mark.edge
@@ -116,3 +118,45 @@ def test_a_learner_that_meets_a_damaged_journal_leaves_it_to_the_agent(tmp_path:
         read_active_bundle(paths, ())
     assert paths.install_journal.read_bytes() == b"half of a jour"
     assert not list(tmp_path.glob("*.damaged"))
+
+
+def test_results_go_over_https_where_no_broker_carries_them_and_wait_where_nothing_does() -> None:
+    said: list[int] = []
+    errors: list[Exception] = [
+        FleetUnreachableError("nobody answers"),
+        FleetAnswerError("its database is away", status=503),
+        FleetAnswerError("it does not want this one", status=422),
+    ]
+
+    def send(result: CommandResult) -> None:
+        if errors:
+            raise errors.pop(0)
+        said.append(result.number)
+
+    is_away = [True]
+    road = CommandRoad(
+        lambda etag: FleetWord(state=None, etag=etag, is_unchanged=True),
+        send=send,
+        every_s=3600.0,
+        is_needed=lambda: is_away[0],
+        wake=lambda: None,
+    )
+    results = [CommandResult(number=n, action="diagnose", status=CommandStatus.DONE) for n in range(1, 40)]
+    road.close()
+    wait_until(lambda: not road._thread.is_alive(), "its thread to end")
+    for result in results[:3]:
+        road.tell(result)
+    for _ in range(2):
+        road.ask_once()
+        assert said == [], "the road is broken: all wait"
+    road.ask_once()
+    assert said == [2, 3], "one that the fleet refuses holds nobody up"
+    is_away[0] = False
+    road.tell(results[3])
+    road.ask_once()
+    assert said == [2, 3], "the broker carries it"
+    is_away[0] = True
+    for result in results:
+        road.tell(result)
+    road.ask_once()
+    assert len(said) == 2 + 16, "bounded; the others lie in the outbox"

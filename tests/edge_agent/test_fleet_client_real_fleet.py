@@ -24,7 +24,8 @@ from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.trial import TrialLimits
 from edge_agent.settings import FleetSettings, Settings
-from protocol.messages.kinds import InstallStatus
+from protocol.messages.commands import CommandResult
+from protocol.messages.kinds import CommandStatus, InstallStatus
 from protocol.messages.payloads import DesiredState
 
 pytestmark = pytest.mark.slow
@@ -153,6 +154,15 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         assert word.state is not None
         assert [command.number for command in word.state.outstanding] == [asked["number"]]
         assert client.commands(word.etag).is_unchanged
+        (command,) = word.state.outstanding
+        done = CommandResult(
+            number=command.number, action="diagnose", status=CommandStatus.DONE, report="YnVuZGxl"
+        )
+        for _ in range(2):
+            client.tell_result(done)
+        told = client.commands(word.etag).state
+        assert told is not None
+        assert told.outstanding == ()
 
         fleet.call(admin, f"/v1/devices/{enrolled.device}:revoke")
         with pytest.raises(FleetDeniedError, match=r"the fleet answered 40[13]"):

@@ -52,6 +52,7 @@ class OwnFleet:
     def __init__(self) -> None:
         self.answers = self.failures = self.asked = 0
         self.word: Commands | None = None
+        self.told: list[CommandResult] = []
 
     def ask_soon(self) -> None:
         self.asked += 1
@@ -59,6 +60,9 @@ class OwnFleet:
     def take(self) -> Commands | None:
         word, self.word = self.word, None
         return word
+
+    def tell(self, result: CommandResult) -> None:
+        self.told.append(result)
 
     def say(self, word: Commands | None) -> None:
         """What it answers; None: nothing new."""
@@ -417,7 +421,7 @@ def test_a_fleet_that_cannot_be_asked_leaves_the_brokers_word_within_its_bounds(
 def test_the_fleets_own_word_needs_no_broker(device: Device) -> None:
     own = device.ask_itself()
     own.say(Commands(counter=2**40, settings={INTERVAL: 60.0}, outstanding=(order(2**40),)))
-    assert said(device.turn()) == [(2**40, "DONE", "")]
+    assert said(device.turn()) == [(2**40, "DONE", "")] == said(own.told)
     assert device.in_force(INTERVAL) == (60.0, SettingSource.FLEET, False)
     own.say(Commands(counter=2**40 - 1, settings={}))
     device.turn()

@@ -10,7 +10,14 @@ import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, Told, enrol_directly, health
 
-from fleet.device_commands import KEPT_FINISHED, KEPT_REPORTS, expire_commands, words_for
+from fleet.device_commands import (
+    KEPT_FINISHED,
+    KEPT_REPORTS,
+    Order,
+    expire_commands,
+    give_commands,
+    words_for,
+)
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.batch_result import BatchResult
 from fleet.ingest.store import EventStore
@@ -210,8 +217,12 @@ def test_a_bundle_comes_whole_to_operators_alone_and_the_last_few_are_kept(
 
 
 def test_a_device_of_many_commands_keeps_the_last_hundred(fleet: Fleet, device: Machine) -> None:
-    for until_s in range(KEPT_FINISHED + 5):
-        fleet.call("POST", f"/v1/devices/{device.name}/normal", Role.OPERATOR, json={"until_s": until_s})
+    with fleet.database.write() as session:
+        for until_s in range(KEPT_FINISHED + 5):
+            order = Order(
+                action=CommandAction.ACCEPT_AS_NORMAL, expires_at=NOW, arguments={"until_s": until_s}
+            )
+            give_commands(session, [device.name], order, actor="a", now=NOW)
     listed = fleet.call("GET", f"/v1/devices/{device.name}/commands?limit=1000").json()["items"]
     assert len(listed) == KEPT_FINISHED + 1
     assert listed[0]["status"] == "WAITING"
@@ -258,8 +269,17 @@ def test_a_device_without_mqtt_gets_the_same_word_and_little_when_it_has_it(
     assert msgspec.json.decode(got.content, type=Commands) == word(fleet, device.name)
     known = {"If-None-Match": got.headers["etag"]}
     assert fleet.call("GET", "/v1/device/commands", token, headers=known).status_code == 304
-    give(fleet, device.name, "diagnose")
+    number = give(fleet, device.name, "diagnose").json()["number"]
     assert fleet.call("GET", "/v1/device/commands", token, headers=known).status_code == 200
+    done = {"number": number, "action": "diagnose", "status": "DONE", "report": "YnVuZGxl"}
+    for _ in range(2):
+        assert fleet.call("POST", "/v1/device/results", token, json=done).status_code == 204
+    assert (show(fleet, device.name, number)["status"], show(fleet, device.name, number)["report_bytes"]) == (
+        "DONE",
+        6,
+    )
+    is_problem(fleet.call("POST", "/v1/device/results", token, json=done | {"number": 0}), 422, "number")
+    is_problem(fleet.call("POST", "/v1/device/results", Role.ADMIN, json=done), 403, "for devices")
 
 
 def set_(fleet: Fleet, name: str, **settings: float) -> Any:
