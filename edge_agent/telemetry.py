@@ -180,7 +180,8 @@ class Telemetry:
                 commands.append(data)
             elif isinstance(data, TrainingInvitation):
                 invitations.append(data)
-        self._outbox.acknowledge(acks, clock_s)
+        for ack in acks:
+            self._acknowledge(ack, clock_s)
         self._counters.outbox_refused += self._outbox.refused - self._refused
         self._refused = self._outbox.refused
         if (polled := self._polled()) is not None:
@@ -190,6 +191,12 @@ class Telemetry:
             commands=tuple(commands),
             invitations=tuple(invitations),
         )
+
+    def _acknowledge(self, ack: Ack, clock_s: float) -> None:
+        try:
+            self._outbox.acknowledge([ack], clock_s)
+        except Exception as error:  # noqa: BLE001 - one that nobody thought of keeps nothing else from being heard
+            self._refuse(device_topic(self._identity.tenant, self._identity.device, Kind.ACK), error)
 
     def _hear_outcomes(self, clock_s: float) -> None:
         self._clock_s = clock_s
@@ -237,17 +244,22 @@ class Telemetry:
         )
 
     def _decoded(self, message: Message, kind: Kind | None) -> Payload | None:
-        try:
-            if kind is None:
-                raise MalformedMessageError("this device did not subscribe to that topic")
-            return decode(message.payload, kind).data
-        except MessageError as error:
-            self._counters.malformed_downlinks += 1
-            told = message.topic, str(error)
-            if told not in self._told and len(self._told) < _MOST_TOLD:
-                self._told.add(told)
-                log.warning("downlink_refused topic=%s error=%s", message.topic[:120], error)
+        if kind is None:
+            self._refuse(message.topic, MalformedMessageError("this device did not subscribe to that topic"))
             return None
+        try:
+            return decode(message.payload, kind).data
+        except Exception as error:  # noqa: BLE001 - from outside comes anything; the next message is another one
+            self._refuse(message.topic, error)
+            return None
+
+    def _refuse(self, topic: str, error: Exception) -> None:
+        self._counters.malformed_downlinks += 1
+        said = str(error) if isinstance(error, MessageError) else f"{type(error).__name__}: {error}"
+        told = topic, said
+        if told not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(told)
+            log.warning("downlink_refused topic=%s error=%s", topic[:120], said)
 
 
 def subscriptions(identity: Identity) -> tuple[str, ...]:

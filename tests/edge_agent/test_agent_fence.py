@@ -18,6 +18,7 @@ from edge_agent.link import Message
 from protocol.errors import MalformedMessageError
 from protocol.limits import MAX_INTEGER
 from protocol.messages.commands import Command, Commands
+from protocol.messages.envelope import decode
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import (
     Ack,
@@ -268,6 +269,35 @@ def test_no_message_ends_the_loop(world: World) -> None:
     assert world.counters.stage_failures == 0
     world.watch(faulty(20))
     assert world.counters.anomalies == 1
+
+
+def test_a_message_that_breaks_us_in_a_new_way_keeps_no_other_from_being_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that cannot be decoded, one that the outbox chokes on, and a desired release between them."""
+
+    def decode_or_break(payload: bytes, kind: Kind) -> object:
+        if b"deep" in payload:
+            raise RecursionError("deeper than anybody thought")
+        return decode(payload, kind)
+
+    def choke(acks: list[Ack], clock_s: float) -> int:
+        if acks[0].boots[0].boot_id == "poison":
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        heard.extend(acks)
+        return 0
+
+    heard: list[Ack] = []
+    monkeypatch.setattr("edge_agent.telemetry.decode", decode_or_break)
+    monkeypatch.setattr(world.outbox, "acknowledge", choke)
+    world.link.arrived.append(Message(topic="fedge/v1/demo/pump-07/desired", payload=b"deep"))
+    for boot in ("poison", "b1"):
+        world.arrive(Kind.ACK, Ack(boots=(BootAck(boot_id=boot, ranges=((1, 1),)),)))
+    world.arrive(Kind.DESIRED, DESIRED)
+    world.turn()
+    assert world.installation.asked == [DESIRED]
+    assert [ack.boots[0].boot_id for ack in heard] == ["b1"]
+    assert (world.counters.malformed_downlinks, world.counters.stage_failures) == (2, 0)
 
 
 YEAR_S = 365.25 * 86400
