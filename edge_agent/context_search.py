@@ -59,6 +59,10 @@ class Search:
         )
 
 
+_CONFIRMED: Final = 3
+"""Windows in a row at another time, after which that is the time."""
+
+
 class ContextSearch:
     """Of one device. One thread.
 
@@ -81,14 +85,21 @@ class ContextSearch:
     ) -> None:
         self._memory, self._rows, self._most_rows, self._wall = memory, rows, most_rows, wall
         self._cycles_s = NATURAL_CYCLES_S if period_s is None else (period_s,)
-        self._step_back_s = min(self._cycles_s) * _STEP_BACK
+        self._step_back_s, self._step_ahead_s = min(self._cycles_s) * _STEP_BACK, max(self._cycles_s)
+        self._jumped = 0
         self._latest_s = max(rows.newest(1).machine_s.tolist(), default=float("-inf"))
 
     def is_new_clock(self, machine_s: float) -> bool:
-        """Has the machine's clock begun anew with this window?"""
-        is_new = machine_s < self._latest_s - self._step_back_s
-        self._latest_s = machine_s
-        return is_new
+        """Has the machine's clock begun anew? A window or two at another time are a slip of it; a machine may rest for long."""
+        step_s = machine_s - self._latest_s
+        if -self._step_back_s <= step_s <= self._step_ahead_s:  # nearly always
+            self._latest_s, self._jumped = machine_s, 0
+            return False
+        self._jumped += 1
+        if self._jumped < _CONFIRMED:
+            return False
+        self._latest_s, self._jumped = machine_s, 0
+        return step_s < 0
 
     def find(self, kept: BufferedRows, unit: NDArray[np.floating]) -> Healthy:
         """Look for a context of the newest rows, given what one step of theirs is (F,); they come as if it had not seen them."""
@@ -119,10 +130,11 @@ class ContextSearch:
 
     def has_more_periods(self) -> bool:
         """Are there twice as many whole periods as when a profile was looked for last?"""
-        cycles = self._cycles()
+        wanted = 2 * self._memory.remembered.periods_tried
+        cycles = self._cycles() if self._rows.span_s >= wanted * min(self._cycles_s) else None
         if cycles is None:
             return False
-        return max(len(p.whole) for p in cycles.periods) >= 2 * self._memory.remembered.periods_tried
+        return max(len(p.whole) for p in cycles.periods) >= wanted
 
     def lose(self, context: Context | None, why: str) -> bool:
         """Rows so far speak of no cycle any more; returns whether that takes a profile from the `context` in force."""
@@ -139,6 +151,8 @@ class ContextSearch:
 
     def _cycles(self) -> Cycles | None:
         """Those of which enough periods were seen; None: none is."""
+        if self._rows.span_s < min(fewest_periods(length) * length for length in self._cycles_s):
+            return None
         since_s = self._memory.remembered.cycle_since_s
         cycles = self._rows.cycles(self._cycles_s, since_s, most=self._most_rows)
         known = tuple(p for p in cycles.periods if len(p.whole) >= fewest_periods(p.period_s))

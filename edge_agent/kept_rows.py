@@ -163,6 +163,12 @@ class KeptRows:
         """The last rows (≤ count, F) that may be learnt, with their time."""
         return self._stores.buffer.newest(count)
 
+    @property
+    def span_s(self) -> float:
+        """From the first row that may be learnt to the last, by the machine's clock, which may have begun anew; -inf without any."""
+        newest = max(self._stores.buffer.newest(1).machine_s.tolist(), default=float("-inf"))
+        return newest - self._stores.buffer.oldest_machine_s()
+
     def cycles(self, lengths_s: Sequence[float], since_wall_s: float, *, most: int) -> Cycles:
         """What the rows that may be learnt show of cycles of these lengths, on the clock that has run since then.
 
@@ -195,7 +201,7 @@ class KeptRows:
         """Segments, the newest first; the latest row is of this clock in any case."""
         is_any = False
         for part in self._stores.buffer.parts():
-            if len(meant := part.where(part.wall_s >= since_wall_s)):
+            if len(meant := part.where((part.wall_s >= since_wall_s) & np.isfinite(part.machine_s))):
                 is_any = True
                 yield meant
         if not is_any:

@@ -170,6 +170,14 @@ class SampleBuffer:
             if found is not None and len(found):
                 yield _as_rows(found, self._features)
 
+    def oldest_machine_s(self) -> float:
+        """The time of the first row, by its machine's clock; infinite without one on disk."""
+        for path in _segments(self._directory):
+            found = _read_segment(path, self._columns)
+            if found is not None and len(found):
+                return float(found["machine_s"][0])
+        return float("inf")
+
     def clear(self) -> None:
         """Forget every row; what a disk that cannot be written keeps, stays."""
         self._pending.clear()

@@ -106,7 +106,8 @@ class Periods:
         return np.array_split(ages, min(len(ages), _MOST_FOLDS)) if len(ages) else []
 
     def _ages(self, machine_s: Floats) -> NDArray[np.intp]:
-        return np.floor((self.newest_s - machine_s) / self.period_s).astype(np.intp)
+        ages = np.floor((self.newest_s - machine_s) / self.period_s)
+        return np.clip(ages, -1, _MOST_PERIODS).astype(np.intp)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,13 +171,13 @@ class Profile:
 
 
 class ProfileGuard:
-    """Watches whether a profile still says something, in constant memory."""
+    """Watches whether a profile still says something, in constant memory: of each period of which most hours were seen."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
-        self._seen = self._expected = 0.0
         self._until_s: float | None = None
         self._faded = 0
+        self._begin()
 
     def note(self, row: Float, expected: Float, machine_s: float) -> bool:
         """One window (F,), not yet without what was `expected` (F,); True once the profile has faded."""
@@ -184,13 +185,17 @@ class ProfileGuard:
             self._until_s = machine_s + self._period_s
         self._seen += float(row.dot(expected))
         self._expected += float(expected.dot(expected))
-        if machine_s < self._until_s:
+        self._hours |= 1 << int(machine_s % self._period_s / self._period_s * _BINS)
+        if machine_s < self._until_s or self._hours.bit_count() < _FILLED * _BINS:
             return False
-        is_faded = self._seen < _FADED * self._expected
-        self._faded = self._faded + 1 if is_faded else 0
-        self._seen = self._expected = 0.0
+        self._faded = self._faded + 1 if self._seen < _FADED * self._expected else 0
         self._until_s = machine_s + self._period_s
+        self._begin()
         return self._faded >= _FADED_PERIODS
+
+    def _begin(self) -> None:
+        self._seen = self._expected = 0.0
+        self._hours = 0
 
 
 def _mean_course(courses: Floats) -> Floats:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from test_agent_pipeline import Device
 
 from edge_agent.detector_file import read_context
 from edge_agent.judgement import Judged, Unjudged
-from edge_agent.settings import DetectionSettings
+from edge_agent.settings import DetectionSettings, StatePaths
 from models.detection.context import Context
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
@@ -140,11 +142,11 @@ def test_a_clock_that_begins_anew_ends_the_profile_at_once_and_a_week_on_it_find
     device = resumed(cycling, tmp_path, prior)
     device.index = 0
     device._wall_begins_s += 12 * DAY  # the wall's clock goes on
-    judged = device.watch(noise(1, 4) + course(30, 1))
-    assert isinstance(judged[0], Judged)
+    judged = device.watch(noise(3, 4) + course(30, 3))
+    assert isinstance(judged[-1], Judged)
     assert context_of(device) is None
     assert any("began anew" in problem for problem in device.pipeline.problems())
-    device.watch(noise(16 * DAY, 5) + course(31, 16 * DAY))
+    device.watch(noise(16 * DAY, 5) + course(33, 16 * DAY))
     context = context_of(device)
     assert context is not None
     assert context.profile is not None
@@ -152,6 +154,41 @@ def test_a_clock_that_begins_anew_ends_the_profile_at_once_and_a_week_on_it_find
     at = course(30, DAY)[:, 0]
     expected = context.profile.expected_rows(np.arange(1, DAY + 1, dtype=np.float64))[:, 0]
     assert np.corrcoef(at, expected)[0, 1] > 0.98
+
+
+def test_a_slip_of_the_clock_ends_nothing(cycling: Path, tmp_path: Path, prior: FleetPrior) -> None:
+    device = resumed(cycling, tmp_path, prior)
+    at = device.index
+    for slip in (-500_000, 10_000_000, 10_000_000):
+        device.index = at + slip
+        device.watch(noise(1, 8))
+        device.index = at = at + 1
+        device.watch(noise(1, 9) + course(at, 1))
+        at = device.index
+    assert context_of(device) is not None
+    assert device.pipeline.problems() == []
+
+
+def test_a_detector_whose_context_is_damaged_is_fitted_anew(
+    cycling: Path, tmp_path: Path, prior: FleetPrior, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = json.loads(StatePaths(cycling).detector.read_text())
+    context = whole["context"]
+    damages = ({"table": "AAAA"}, {"spread": ""}, {"period_s": -1.0}, {"centres": context["table"]})
+    for number, damage in enumerate(damages):
+        paths = StatePaths(tmp_path / str(number))
+        shutil.copytree(cycling, paths.root)
+        content = json.dumps(whole | {"context": context | damage}).encode()
+        paths.detector.write_bytes(content)
+        known = json.loads(paths.detection.read_text())
+        paths.detection.write_text(json.dumps(known | {"detector_sha256": sha256(content).hexdigest()}))
+        caplog.clear()
+        device = Device(paths.root, SETTINGS)
+        device.adopt(prior=prior)
+        assert "detector_refused" in caplog.text
+        found = context_of(device)
+        assert found is not None
+        assert found.profile is not None
 
 
 def test_a_machine_without_a_course_pays_nothing(tmp_path: Path, prior: FleetPrior) -> None:

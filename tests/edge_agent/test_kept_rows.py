@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.kept_rows import KeptRows, RowStores, open_stores
 from edge_agent.settings import BufferSettings, StatePaths
+from models.detection.profile import Periods
 from models.features import passthrough_spec
 from models.thresholds import AlarmState, Opened
 
@@ -176,3 +177,34 @@ def test_an_acceptance_that_dies_before_it_removes_anything_leaves_each_waiting_
     assert world.waiting == [2, 3, 4, 4], "written again, and nothing removed"
     again = world.restart(accepting_until_s=1003.0)
     assert (again.learnt, again.waiting) == ([1, 2, 3], [4])
+
+
+def test_cycles_are_summed_over_all_rows_of_this_clock_and_some_from_all_over_are_given_back(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    world.keep("." * 3000)
+    world.stores.buffer.flush()
+    cycles = world.rows.cycles((100.0, 1000.0), 0.0, most=100)
+    of_all = world.stores.buffer.newest()
+    for periods in cycles.periods:
+        naive = Periods(periods.period_s, 3000.0, 2)
+        naive.add(of_all.rows, of_all.machine_s)
+        assert periods.whole == naive.whole
+        np.testing.assert_allclose(periods.courses(), naive.courses())
+    assert 50 <= len(cycles.rows) <= 130
+    assert (np.diff(cycles.rows.machine_s) > 0).all()
+    assert cycles.rows.machine_s[0] < 200
+    assert world.rows.span_s == 2999
+    later = world.rows.cycles((100.0,), 1000.0 + 2500.0, most=100)  # the wall's clock
+    assert later.periods[0].whole == [0, 1, 2, 3, 4]
+    assert later.rows.machine_s.min() == 2500
+
+
+def test_rows_that_were_set_aside_and_accepted_late_are_of_the_same_clock(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.keep("." * 400 + "A" * 100 + "." * 500)
+    assert world.rows.accept(5000.0) == 100
+    (periods,) = world.rows.cycles((100.0,), 0.0, most=1000).periods
+    assert periods.whole == list(range(10))
+    assert World(tmp_path / "empty").rows.span_s == -np.inf
