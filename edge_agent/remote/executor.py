@@ -116,12 +116,8 @@ class Executor:
         self._refusals = Allowance(burst=64, every_s=10.0, monotonic=monotonic)
         self._waiting: deque[Command] = deque()
         self._posted: list[CommandResult] = []
-        # What the process before knew to be over may not have reached the outbox.
-        self._to_tell = [
-            begun.result
-            for begun in self._journal.under_way
-            if begun.result is not None and begun.result.status.is_final
-        ]
+        # What the process before knew may not have reached the outbox.
+        self._to_tell = [begun.result for begun in self._journal.under_way if begun.result is not None]
         self._told_s: dict[int, float] = {}
         self._save_at_s = self._try_at_s = float("-inf")
         self._recovered: list[DriftVerdict] = []

@@ -1,6 +1,7 @@
-"""What a device does while its disk is watched: `python device_crashes.py ROOT device|installation|privacy` (see `fault_laboratory`).
+"""What a device does while its disk is watched: `python device_crashes.py ROOT commands|device|installation|privacy` (see `fault_laboratory`).
 
-Each says with `note` what it has promised by then: ``sent ID EPISODE``, ``acked ID``, ``asked VERSION VERDICT``, ``ended RELEASE``, ``answered N``.
+Each says with `note` what it has promised by then: ``sent ID EPISODE``, ``acked ID``, ``asked VERSION VERDICT``, ``ended RELEASE``, ``answered N``,
+``deed N``, ``told N STATUS``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import agent_loop_world
 import agent_world
+import commands_world
 import installation_world
+from commands_world import order
 from fake_link import FakeLink
 from fault_laboratory.machine_faults import note
 
 from edge_agent.link import EventKey, Message
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.remote.executor import Outcome
 from protocol.messages.envelope import decode
-from protocol.messages.kinds import Kind
+from protocol.messages.kinds import CommandStatus, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, BootAck
 from protocol.privacy_cost import PrivacyCost
 from runtime.durable_files import private_directory
@@ -95,5 +99,27 @@ def answer(root: Path) -> None:
                 note(f"answered {life}.{number}")
 
 
+WORDS = [
+    order(number, action) for number, action in enumerate(("recommission", "diagnose", "recommission"), 5)
+]
+
+
+def obey(root: Path) -> None:
+    """Commands of the fleet: one that takes its time, one that is over at once, one more, and a restart between."""
+    for life in range(2):
+        device = commands_world.Device(root)
+        device.note = note
+        for deed in device.deeds.values():
+            deed.note = note
+        slow = device.deeds["recommission"]
+        slow.outcome = Outcome(status=CommandStatus.IN_PROGRESS)
+        device.hear(*WORDS[: 2 + life], health__every_s=60.0 + life)
+        device.turn()
+        slow.later = CommandStatus.DONE
+        device.turn()
+
+
 if __name__ == "__main__":
-    {"device": watch, "installation": install, "privacy": answer}[sys.argv[2]](Path(sys.argv[1]))
+    {"commands": obey, "device": watch, "installation": install, "privacy": answer}[sys.argv[2]](
+        Path(sys.argv[1])
+    )

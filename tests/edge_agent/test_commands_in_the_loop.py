@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from agent_loop_world import World, world
 from agent_world import healthy
-from test_fleet_commands_obeyed import BUDGET, EVENT, INTERVAL, order
+from commands_world import BUDGET, EVENT, INTERVAL, order
 
 from edge_agent.remote.actions import Reactivate
 from edge_agent.remote.diagnosis import MAX_BUNDLE_BYTES, Diagnosis, redacted

@@ -6,14 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 import agent_world
+import commands_world
 import pytest
 from agent_loop_world import World
-from device_crashes import LIFE_LIMITS, ROUND, told
+from device_crashes import LIFE_LIMITS, ROUND, WORDS, told
 from fault_laboratory.crash_states import record_crashes
 from installation_world import Device, make_bundle
 
 from edge_agent.privacy.budget import DeviceBudget
-from protocol.messages.kinds import InstallStatus, InstallStep
+from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).with_name("device_crashes.py")
@@ -77,3 +78,29 @@ def test_no_answer_leaves_uncharged_whatever_write_the_privacy_account_dies_at(
             assert answered <= budget.spending().participations <= answered + 1, str(state)
             budget.charge("run-2", "train.fit 1", ROUND, now_s=1.8e9)
     crashes.show(capsys, at_least=40)
+
+
+def test_a_command_is_done_at_most_once_and_its_end_is_told_whatever_write_a_device_dies_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashes = record_crashes(tmp_path, PROGRAM, "commands")
+    for state in crashes.states():
+        deeds = Counter(map(int, state.said("deed")))
+        before = [(int(number), status) for number, status in map(str.split, state.said("told"))]
+        lines: list[str] = []
+        with state.on_disk() as folder:
+            device = commands_world.Device(folder)
+            for deed in device.deeds.values():
+                deed.note = lines.append
+            device.deeds["recommission"].later = CommandStatus.DONE
+            device.deeds["recommission"].later = CommandStatus.DONE
+            device.hear(*WORDS)
+            after = [(result.number, result.status.value) for result in device.turn(12)]
+        deeds += Counter(int(line.split()[1]) for line in lines)
+        for word in WORDS:
+            number, is_repeatable = word.number, word.action == "diagnose"
+            assert deeds[number] <= 1 + is_repeatable, f"{state}: {number} was done {deeds[number]} times"
+            ends = [status for one, status in before + after if one == number and status != "IN_PROGRESS"]
+            assert ends, f"{state}: nobody hears what became of {number}"
+            assert ends[:1] != ["DONE"] or deeds[number], f"{state}: {number} is said to be done and was not"
+    crashes.show(capsys, at_least=20)
