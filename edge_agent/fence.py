@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from edge_agent.errors import RestartNeededError
@@ -36,14 +35,12 @@ GIVE_UP_S: Final = 900.0
 _LONGEST: Final = 200
 
 
-@dataclass
 class _Failing:
     """A stage that fails: since when, how often, when it is tried again, and as what."""
 
-    since_s: float
-    times: int
-    retry_s: float
-    what: str
+    def __init__(self, now_s: float, what: str) -> None:
+        self.since_s = self.retry_s = now_s
+        self.times, self.what = 0, what
 
 
 class Fence:
@@ -111,7 +108,7 @@ class Fence:
         what = f"{type(error).__name__}: {error}"[:_LONGEST]
         failing = self._failing.get(stage)
         if failing is None:
-            failing = self._failing[stage] = _Failing(since_s=now_s, times=0, retry_s=now_s, what=what)
+            failing = self._failing[stage] = _Failing(now_s, what)
             # Where, in one line: the first failure is the one that tells, and a log is not for stacks.
             place = traceback.extract_tb(error.__traceback__)[-1:]
             at = f"{place[0].filename.rpartition('/')[2]}:{place[0].lineno}" if place else "?"

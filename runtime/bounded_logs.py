@@ -15,7 +15,6 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TextIO
 
 __all__ = ["BoundedLog", "LogBudget", "UnblockedHandler", "log_to_stderr"]
@@ -35,11 +34,11 @@ _DECIDED: Final = "_log_budget"
 """A record passes the filters of several handlers, and is counted once."""
 
 
-@dataclass
 class _Kind:
-    left: float
-    filled_s: float
-    more: int = 0
+    """What is left of one kind's budget, as of when, and how many more there were."""
+
+    def __init__(self, left: float, filled_s: float) -> None:
+        self.left, self.filled_s, self.more = left, filled_s, 0
 
 
 class LogBudget:
