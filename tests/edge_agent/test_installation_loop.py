@@ -13,7 +13,9 @@ from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.journal import Baseline
 from edge_agent.installation.trial import TrialLimits
-from protocol.messages.kinds import InstallStatus, InstallStep
+from edge_agent.remote.actions import Reactivate
+from protocol.messages.commands import Command
+from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep, RefusalCode
 
 pytestmark = pytest.mark.edge
 
@@ -139,6 +141,68 @@ def test_a_deferral_is_told_even_where_the_verdict_has_come_before_the_loop_asks
     device.installer._inbox.wait(120.0)
     device.installer.poll()
     assert [report.status for report in device.watch()] == [InstallStatus.DEFERRED, InstallStatus.SUCCEEDED]
+
+
+# --- what runs, activated once more ------------------------------------------------------------------------------------------------
+
+
+def reactivating(device: Device) -> Reactivate:
+    return Reactivate(device.installer, monotonic=lambda: 0.0)
+
+
+COMMAND = Command(number=7, action="reactivate", expires_at=2e9)
+
+
+def test_a_sham_swaps_the_same_bundle_in_again_and_tries_it_and_the_command_is_done_with_it(
+    device: Device,
+) -> None:
+    action = reactivating(device)
+    assert action.begin(COMMAND).code is RefusalCode.NOT_READY, "nothing runs"
+    device.install(1)
+    swaps = generation(device)
+    assert action.begin(COMMAND).status is CommandStatus.IN_PROGRESS
+    device.work()
+    active = device.installer.active()
+    assert active is not None
+    assert (active.release, active.is_trial, active.generation) == ("pump/1", True, swaps + 1)
+    assert action.look(COMMAND).status is CommandStatus.IN_PROGRESS
+    [report] = device.watch()
+    assert (report.execution, report.status) == ("command-7", InstallStatus.SUCCEEDED)
+    assert (generation(device), device.release) == (swaps + 1, "pump/1")
+    assert action.look(COMMAND).status is CommandStatus.DONE
+
+
+def test_a_sham_that_fails_its_trial_swaps_in_what_was_there_and_says_so(device: Device) -> None:
+    device.install(1)
+    device.install(2)
+    action, swaps = reactivating(device), generation(device)
+    action.begin(COMMAND)
+    device.work()
+    [report] = device.watch(1, error="no")
+    assert (report.status, device.release, generation(device)) == (
+        InstallStatus.ROLLED_BACK,
+        "pump/2",
+        swaps + 2,
+    )
+    active = device.installer.active()
+    assert active is not None
+    assert not active.is_trial
+    told = action.look(COMMAND)
+    assert (told.status, told.reason) == (CommandStatus.FAILED, "ROLLED_BACK window 1: no")
+
+
+@pytest.mark.parametrize("end", ["crash", "restart"])
+def test_a_sham_goes_on_after_a_kill_and_a_new_release_takes_its_place(device: Device, end: str) -> None:
+    device.install(1)
+    action = reactivating(device)
+    action.begin(COMMAND)
+    device.work()
+    getattr(device, end)()
+    assert device.installer.step() is InstallStep.TRIAL
+    device.submit(device.fleet.offer(make_bundle(2), 2))
+    assert ("command-7", InstallStatus.CANCELED) in [(r.execution, r.status) for r in device.reports]
+    assert device.release == "pump/2"
+    assert reactivating(device).begin(COMMAND).code is RefusalCode.NOT_READY, "a release is being installed"
 
 
 # --- the worker ------------------------------------------------------------------------------------------------------------------
