@@ -96,7 +96,7 @@ class OwnNormal:
         self.judge: Judge | None = None
         self._realised = Realised()
         self._search = ContextSearch(memory, rows, settings.period_s, most_rows=MOST_ROWS, wall=wall)
-        self.fitter = Fitter(rows, scale, self._search)
+        self.fitter = Fitter(memory, rows, scale, self._search)
         self._unknown = UnknownRegimes(memory, len(sensors.watched))
         self._note_accepted()
 

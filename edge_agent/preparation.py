@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from edge_agent.commissioning import Commissioning
 from edge_agent.context_file import fingerprint_of_context
 from edge_agent.context_search import ContextSearch, Search
+from edge_agent.detection_memory import DetectionMemory
 from edge_agent.fitting import MOST_ROWS, Fit, RunningRelease, fit_judge, fit_monitor, network_judge
 from edge_agent.judges import NetworkJudge
 from edge_agent.kept_rows import KeptRows
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 _OLD_SHARE: Final = 0.125
 """Of the rows that were fitted on: when so many windows have come since, what is fitted anew is another."""
+_MANY_ROWS: Final = 1000
+"""To fit on fewer takes a tenth of a second."""
 _TIMED: Final = 5
 
 
@@ -75,15 +78,27 @@ class Fitter:
     """Fits on the rows of one device. One thread, but for what `prepare` begins.
 
     Args:
+        memory: knows the judge of the release that was committed last.
         rows: that may be learnt.
         scale: in which they are.
         search: finds their context.
     """
 
-    def __init__(self, rows: KeptRows, scale: Commissioning, search: ContextSearch) -> None:
-        self._rows, self._scale, self._search = rows, scale, search
+    def __init__(
+        self, memory: DetectionMemory, rows: KeptRows, scale: Commissioning, search: ContextSearch
+    ) -> None:
+        self._memory, self._rows, self._scale, self._search = memory, rows, scale, search
         self._prepared: Prepared | None = None
         self._age_windows = 0
+
+    def takes_long(self, bundle_sha256: str) -> bool:
+        """Would windows wait for it to commit this release now?"""
+        is_ready = self._prepared is not None and self._prepared.bundle_sha256 == bundle_sha256
+        return self._rows.learnable > _MANY_ROWS and not is_ready
+
+    def knows(self, bundle_sha256: str) -> bool:
+        """Is its judge remembered from when it was committed?"""
+        return self._memory.remembered.bundle_sha256 == bundle_sha256
 
     def prepare(self, bundle: ModelBundle, settings: DetectionSettings, drift: DriftSettings) -> Preparation:
         """Begin to make a release ready."""

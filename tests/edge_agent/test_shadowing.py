@@ -12,6 +12,7 @@ from agent_world import FEATURES, TRUSTED, faulty, healthy, make_bundle
 from detection_fleets import machines
 from waiting import wait_until
 
+from edge_agent import preparation
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.comparison import ShadowLimits, Tally, share_at_least
 from edge_agent.installation.journal import BundleRef
@@ -19,7 +20,7 @@ from models.bundles import read_bundle
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
 from protocol.bundle import open_bundle
-from protocol.messages.kinds import ShadowOutcome
+from protocol.messages.kinds import AgentState, ShadowOutcome
 from protocol.messages.payloads import AnomalyEvent, ShadowReport
 
 __all__ = ["world"]  # the fixture
@@ -306,3 +307,52 @@ def test_what_was_prepared_for_other_rows_is_not_taken_up(world: World) -> None:
     one_by_one(world, healthy(1, 7))
     assert world.pipeline.normal.judge is not None
     assert world.pipeline.normal.judge.threshold != prepared.fit.judge.threshold
+
+
+@pytest.fixture
+def slow_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device that has learnt thousands of windows."""
+    monkeypatch.setattr(preparation, "_MANY_ROWS", 100)
+
+
+def make_ready(world: World) -> None:
+    """Wait for the thread, as windows do not."""
+    begun = world.agent._model._preparation
+    assert begun is not None
+    wait_until(lambda: begun.done or begun.error, "the fit")
+
+
+@pytest.mark.usefixtures("slow_fits")
+def test_going_back_to_an_older_release_judges_at_once_and_is_learnt_beside_the_loop(world: World) -> None:
+    commissioned(world)
+    first = world.pipeline._memory.remembered.bundle_sha256
+    world.installation.give(2, is_trial=False, generation=2)
+    one_by_one(world, healthy(5, 3))
+    assert world.vitals.state is AgentState.WATCHING
+    assert world.vitals.release == "pump/2"
+    judge = world.pipeline.normal.judge
+    assert world.pipeline._memory.remembered.bundle_sha256 == first, "a kill now begins it again"
+    make_ready(world)
+    one_by_one(world, healthy(1, 4))
+    assert world.pipeline._memory.remembered.bundle_sha256 not in {first, ""}
+    assert world.pipeline.normal.judge is not judge
+    one_by_one(world, healthy(5, 5))
+    assert world.agent._model._preparation is None
+
+
+@pytest.mark.usefixtures("slow_fits")
+def test_a_trial_that_was_not_prepared_commits_when_it_is(world: World) -> None:
+    commissioned(world)
+    world.installation.give(2, is_trial=True, generation=2)
+    one_by_one(world, healthy(5, 3))
+    world.installation.give(2, is_trial=False, generation=2)
+    one_by_one(world, healthy(1, 4))
+    make_ready(world)
+    one_by_one(world, healthy(1, 5))
+    sha256 = world.pipeline._memory.remembered.bundle_sha256
+    active = world.installation.active()
+    assert active is not None
+    assert sha256 == active.bundle.sha256
+    world.installation.now = None
+    one_by_one(world, healthy(1, 6))
+    assert world.agent._model._preparation is None, "of a release that is gone nothing is prepared"
