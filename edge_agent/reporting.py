@@ -20,7 +20,7 @@ from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import Settings
-from edge_agent.status import Status, save_counters, write_status
+from edge_agent.status import ParkedEvent, Status, save_counters, write_status
 from edge_agent.telemetry import Identity, Telemetry
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import AgentState, InstallStep
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _COUNTERS_EVERY_S = 5.0
 """What a kill -9 may cost of the counters."""
+_PARKED_SHOWN = 8
 _MEMORY_EVERY_S = 10.0
 """smaps_rollup walks all mappings: a millisecond, so not every second."""
 
@@ -190,6 +191,15 @@ class StatusReporter:
             drift_shapes=self._pipeline.normal.drift.shapes(),
             settings=self._executor.settings,
             commands=self._executor.lines,
+            parked=tuple(
+                ParkedEvent(
+                    kind=parked.kind,
+                    created_s=parked.created_s,
+                    payload_bytes=parked.payload_bytes,
+                    reason=parked.reason,
+                )
+                for parked in self._outbox.parked[:_PARKED_SHOWN]
+            ),
             problems=self._problems(vitals),
         )
 

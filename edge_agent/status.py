@@ -19,9 +19,26 @@ from protocol.messages.payloads import Health, SensorShape
 from runtime.durable_files import read_bytes, write_durably, write_quickly
 from runtime.errors import StorageError
 
-__all__ = ["Status", "load_counters", "read_status", "save_counters", "status_document", "write_status"]
+__all__ = [
+    "ParkedEvent",
+    "Status",
+    "load_counters",
+    "read_status",
+    "save_counters",
+    "status_document",
+    "write_status",
+]
 
 log = logging.getLogger(__name__)
+
+
+class ParkedEvent(Struct, frozen=True, kw_only=True):
+    """An event that waits for a person or another version of the agent; made at Unix seconds."""
+
+    kind: str
+    created_s: float
+    payload_bytes: int
+    reason: str
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -30,7 +47,8 @@ class Status(Struct, frozen=True, kw_only=True):
     `written_boot_s` is the same moment in seconds since the start of the device that `kernel_boot` names, and
     `process_started` when the process was started, in the kernel's ticks: neither can be set. `clock_is_set` says whether
     the date is known.
-    `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `problems` what needs a person.
+    `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `parked` the newest events
+    that ended connections, `problems` what needs a person.
     `settings` are those that a fleet may change, as they are; `commands` says what the fleet asked for, and what became of it.
     """
 
@@ -64,6 +82,7 @@ class Status(Struct, frozen=True, kw_only=True):
     drift_shapes: tuple[SensorShape, ...] = ()
     settings: tuple[SettingInForce, ...] = ()
     commands: tuple[str, ...] = ()
+    parked: tuple[ParkedEvent, ...] = ()
     problems: tuple[str, ...] = ()
 
 

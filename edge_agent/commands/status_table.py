@@ -55,7 +55,14 @@ def print_status(status: Status, sight: ProcessSight) -> None:
         ("memory", f"{health.memory_pss_bytes / 1e6:.1f} MB"),
         ("telemetry", f"{health.telemetry_bytes / 1e3:.1f} kB sent, {saved:.2%} of raw streaming saved"),
         ("training, updates", f"{health.training_bytes / 1e3:.1f} kB, {health.update_bytes / 1e3:.1f} kB"),
-        ("outbox", f"{health.outbox_events} waiting, {health.outbox_evicted} given up"),
+        (
+            "outbox",
+            f"{health.outbox_events} waiting, {health.outbox_evicted} given up, {health.outbox_refused} refused by the fleet",
+        ),
+        *(
+            ("parked", f"{parked.kind}, {parked.payload_bytes} bytes: {parked.reason}")
+            for parked in status.parked
+        ),
         ("clock", "set" if status.clock_is_set else "not known to be set: no time service keeps it"),
         ("broker", "connected" if status.broker_connected else "not connected"),
         ("learner", status.learner),
