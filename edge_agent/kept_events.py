@@ -192,10 +192,13 @@ class KeptEvents:
     def forget(self, keys: Sequence[EventKey]) -> int:
         """The fleet has them. Where the disk does not let them go they are not sent again, and deleted later."""
         before, gone = len(self), set(keys)
+        in_memory = {event.key for event in self._unsaved} & gone
         self._unsaved = deque(event for event in self._unsaved if event.key not in gone)
         if self._log_bytes <= _LOG_BYTES and self._write(lambda: self._store.delete(keys)):
             return before - len(self)
-        for key in keys:
+        for key in in_memory:
+            self._forget_sending(key)
+        for key in gone - in_memory:
             self._note_confirmed(key)
         return len(keys)
 
@@ -304,9 +307,9 @@ class KeptEvents:
             if self._is_damaged:
                 set_aside(self._path, f"damaged-{int(now.wall_s)}")
             store = _opened(self._path, now)
-            store.sending.copy(old.sending)
             for entry in old.entries():
                 store.insert([entry], is_durable=False)
+            store.sending.copy(old.sending)
             for name in _NOTES:
                 if value := self.about(name):
                     store.note(name, value)

@@ -46,8 +46,8 @@ class SendingNotes:
         return found is not None
 
     def count(self) -> int:
-        """Events that were sent and wait for the fleet's word."""
-        return int(self._db.execute("SELECT count(*) FROM temp.sending").fetchone()[0])
+        """Events that a connection took and that wait for the fleet's word."""
+        return int(self._db.execute("SELECT count(*) FROM temp.sending WHERE attempts >= 0").fetchone()[0])
 
     def taken(self, key: EventKey) -> int:
         """How often the broker has taken this event."""
@@ -82,9 +82,13 @@ class SendingNotes:
         )
 
     def copy(self, older: SendingNotes) -> None:
-        """Take over what is known about sending from the file before."""
+        """Take over what is known about sending from the file before, as far as its events are here."""
         rows = older._db.execute("SELECT boot_id, sequence, attempts, taken, due_s FROM temp.sending")
         self._db.executemany("INSERT OR IGNORE INTO temp.sending VALUES (?, ?, ?, ?, ?)", rows)
+        self._db.execute(
+            "DELETE FROM temp.sending WHERE NOT EXISTS (SELECT 1 FROM main.events e"
+            " WHERE e.boot_id = sending.boot_id AND e.sequence = sending.sequence)"
+        )
 
     def forget(self, key: EventKey) -> None:
         """The event has not left after all."""

@@ -55,6 +55,7 @@ def test_a_disk_that_refuses_keeps_events_in_memory_and_saves_them_later(tmp_pat
     assert sent[0] == 101, "anomalies first"
     assert outbox.acknowledge([ack((1, 1000))], 0.1) == len(sent)
     assert len(outbox) == 256 - len(sent)
+    assert len(sequences(outbox, 0.2)) == len(sent), "the next ones follow"
     _heal(outbox)
     outbox.put([event(400, anomaly())], now=moment())
     assert not outbox.is_failing
@@ -116,6 +117,8 @@ def test_a_database_that_is_damaged_in_the_middle_of_a_run_is_begun_anew_with_wh
         outbox.put([event(1000 + second, anomaly())], now=moment(float(second)))
         for entry in send(outbox, float(second)):
             outbox.acknowledge([ack((entry.sequence, entry.sequence))], float(second))
+    waiting = [e.sequence for e in outbox._kept._store.entries()]
+    assert [n for n in waiting if n >= 1000] == [], "what came after the damage was delivered"
     assert "outbox_begun_anew reason=damaged" in caplog.text
     assert not outbox.is_failing
     assert list(tmp_path.glob(f"{FILE}.damaged-*"))
