@@ -187,7 +187,9 @@ def _build(
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
-    executor = _executor(commands, in_force, pipeline, installer, diagnosis, outbox, clock, own_word)
+    executor = _executor(
+        settings, commands, in_force, pipeline, installer, diagnosis, outbox, clock, own_word
+    )
     hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(
         identity,
@@ -224,6 +226,7 @@ def _build(
 
 
 def _executor(
+    own: Settings,
     file: CommandFile,
     in_force: SettingsInForce,
     pipeline: Pipeline,
@@ -233,10 +236,13 @@ def _executor(
     clock: TrustedClock,
     own_word: CommandRoad | None,
 ) -> Executor:
-    remote, monotonic = in_force.effective.remote, time.monotonic
+    remote, monotonic = own.remote, time.monotonic
 
     def apply(settings: Settings) -> dict[str, str]:
-        refused = pipeline.set_budget(settings.detection.budget)
+        budget = settings.detection.budget
+        refused = pipeline.set_budget(budget) or (
+            pipeline.normal.unheard if budget != own.detection.budget else ""
+        )
         return {name: refused for name in PLACES if refused and ".budget." in name}
 
     return Executor(

@@ -224,14 +224,16 @@ class OwnNormal:
             self._realised.go_on(is_shown=promise.is_shown)
         return False
 
+    @property
+    def unheard(self) -> str:
+        """A sentence where most values alone can open no alarm under the budget in force, else empty."""
+        return self.judge.unheard if isinstance(self.judge, MixtureJudge) else ""
+
     def set_budget(self, budget: AlarmBudget, release: RunningRelease | None) -> str:
-        """Keep another budget from the next window on, with nothing forgotten but what was counted against the promise before.
+        """Keep another budget from the next window on; nothing is forgotten but what was counted against the promise before.
 
-        The threshold moves along the curve that was kept; another shortest event is another detector, fitted on the rows that
-        may be learnt.
-
-        Returns:
-            Why not, in a sentence: most values could open no alarm any more. Then all stays as it was.
+        The threshold moves along the curve that was kept; another shortest event is another detector of the rows that are kept.
+        Returns why not, in a sentence, where most values could open no alarm any more: then all stays as it was.
         """
         before, judge = self.settings, self.judge
         if budget == before.budget:
@@ -239,10 +241,8 @@ class OwnNormal:
         self.settings = replace(before, budget=budget)
         if release is None or not isinstance(judge, MixtureJudge):
             return ""  # a network promises nothing, and what is fitted later keeps this budget
-        if budget.shortest_event_windows == before.budget.shortest_event_windows:
-            renewed: Judge = judge.with_budget(budget)
-        else:
-            renewed = self._fit(release, finds_context=False).judge
+        is_same = budget.shortest_event_windows == before.budget.shortest_event_windows
+        renewed = judge.with_budget(budget) if is_same else self._fit(release, finds_context=False).judge
         if isinstance(renewed, MixtureJudge) and renewed.unheard and not judge.unheard:
             self.settings = before
             return renewed.unheard

@@ -53,7 +53,8 @@ KEPT_FINISHED: Final = 100
 KEPT_REPORTS: Final = 5
 """Bundles of a device that are kept whole: each may have 80 kB."""
 EXPIRED_AT_ONCE: Final = 500
-AT_ONCE: Final = 5000
+AT_ONCE: Final = 500
+"""Devices in one transaction: a tenth of a second, in which no event is stored."""
 OUTSTANDING: Final = (CommandStatus.WAITING, CommandStatus.IN_PROGRESS)
 
 
@@ -290,7 +291,7 @@ def words_for(session: Session, devices: Iterable[str]) -> dict[str, Commands]:
 
 
 def batched(devices: Sequence[str]) -> Iterator[Sequence[str]]:
-    """As many at a time as a statement may name on either database."""
+    """As many at a time as a transaction should hold, and a statement may name on either database."""
     for start in range(0, len(devices), AT_ONCE):
         yield devices[start : start + AT_ONCE]
 

@@ -44,7 +44,7 @@ _SAVE_AGAIN_S: Final = 5.0
 _TELL_AGAIN_S: Final = 600.0
 """A fleet that still lists a command after so long has not got its result."""
 _TRY_AGAIN_S: Final = 3600.0
-"""Settings that could not be met: what the device has learnt since may carry them."""
+"""Settings are looked at again: what the device has learnt since may carry one that could not be met, or carry one no more."""
 _MOST_TRIES: Final = 2
 
 
@@ -119,7 +119,7 @@ class Executor:
         # What the process before knew may not have reached the outbox.
         self._to_tell = [begun.result for begun in self._journal.under_way if begun.result is not None]
         self._told_s: dict[int, float] = {}
-        self._save_at_s = self._try_at_s = float("-inf")
+        self._save_at_s, self._try_at_s = float("-inf"), monotonic() + _TRY_AGAIN_S
         self._recovered: list[DriftVerdict] = []
 
     @property
@@ -160,7 +160,7 @@ class Executor:
         now_s = self._monotonic()
         if (word := self._hearing.next_word(self._journal.counter)) is not None:
             self._take_up(word)
-        elif self._journal.unmet and now_s >= self._try_at_s:
+        elif self._journal.settings and now_s >= self._try_at_s:
             self._set(self._journal.settings, self._journal.counter)
         self._look()
         if now_s >= self._save_at_s:
@@ -221,7 +221,9 @@ class Executor:
                 )
                 or "all as agent.toml says",
             )
-        self._write(settings=dict(wishes), counter=counter, unmet=dict(unmet))
+        journal = self._journal
+        if (journal.settings, journal.counter, journal.unmet) != (wishes, counter, unmet):
+            self._write(settings=dict(wishes), counter=counter, unmet=dict(unmet))
 
     def _tell_again(self, command: Command) -> None:
         number = command.number

@@ -8,6 +8,7 @@ others are obeyed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,8 @@ from protocol.messages.commands import SettingInForce, Value
 from protocol.messages.kinds import SettingSource
 
 __all__ = ["PLACES", "SettingsInForce", "judge_settings", "with_fleet_settings"]
+
+log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ PLACES: Final[Mapping[str, _Place]] = {
 }
 """Of each of `FLEET_SETTINGS`."""
 
+_MOST_UNKNOWN: Final = 8
 _PINNED: Final = "this device's own agent.toml keeps it ([remote] settings)"
 _UNKNOWN: Final = "this agent knows no such setting that a fleet may change"
 _DEFAULTS: Final = {
@@ -85,7 +89,8 @@ def judge_settings(
             found.append(SettingInForce(name=name, value=own, source=source, refused=refused[:200]))
         else:
             found.append(SettingInForce(name=name, value=float(wish), source=SettingSource.FLEET))
-    unknown = [name for name in wishes if name not in PLACES]
+    # Each is told with every health message: a broker that makes names up must not make those large.
+    unknown = [name for name in wishes if name not in PLACES][:_MOST_UNKNOWN]
     found += [
         SettingInForce(name=name, value=None, source=SettingSource.DEFAULT, refused=_UNKNOWN)
         for name in unknown
@@ -136,7 +141,12 @@ class SettingsInForce:
         unmet: Mapping[str, str] = {}
         told = judge_settings(self._own, wishes)
         effective = with_fleet_settings(self._own, told)
-        if refused := apply(effective):
+        try:
+            refused = apply(effective)
+        except Exception as error:  # noqa: BLE001 - whatever a wish does to us, what was in force stays so
+            log.error("settings_not_applied error=%r", error)  # noqa: TRY400 - one line
+            refused = dict.fromkeys(PLACES, f"it could not be put in force: {type(error).__name__}")
+        if refused:
             # A setting that cannot be met goes back to the file's, and with it those it was judged together with.
             unmet = {name: reason for name, reason in refused.items() if name in wishes}
             told = judge_settings(self._own, wishes, unmet)

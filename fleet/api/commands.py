@@ -197,18 +197,21 @@ def give_many(
 ) -> CommandsGiven:
     """Tell many devices: those a query selects now. Ask with `dry_run` first.
 
-    Devices that have one of its kind outstanding are held back and named; the others are told.
+    Devices that have one of its kind outstanding are held back and named; the others are told, 500 at a time: should the
+    service end in between, the same ``Idempotency-Key`` goes on where it was.
     """
     now = services.now()
     order = asked.order(now, caller, idempotency_key)
     total = Given(numbers={}, held_back={}, is_new=False)
-    with services.database.read() if asked.dry_run else services.database.write() as session:
-        for some in batched(chosen_by(session, asked.query)):
+    with services.database.read() as session:
+        chosen = chosen_by(session, asked.query)
+    for some in batched(chosen):
+        with services.database.read() if asked.dry_run else services.database.write() as session:
             given = give_commands(session, some, order, actor=caller.actor, now=now, dry_run=asked.dry_run)
-            total.numbers.update(given.numbers)
-            total.held_back.update(given.held_back)
-    if not asked.dry_run:
-        _announce(services, list(total.numbers), asked.action)
+        total.numbers.update(given.numbers)
+        total.held_back.update(given.held_back)
+        if not asked.dry_run:
+            _announce(services, list(given.numbers), asked.action)
     return CommandsGiven(
         action=asked.action, dry_run=asked.dry_run, commands=total.numbers, held_back=total.held_back
     )

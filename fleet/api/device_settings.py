@@ -149,18 +149,20 @@ def set_many(
     caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
     services: Annotated[Services, Depends(get_services)],
 ) -> SettingsGiven:
-    """Make these all that the fleet sets on many devices: those a query selects now. Ask with `dry_run` first."""
+    """Make these all that the fleet sets on many devices: those a query selects now, 500 at a time. Ask with `dry_run` first."""
     _check(services, asked.settings)
     now, changed = services.now(), []
-    with services.database.read() if asked.dry_run else services.database.write() as session:
+    with services.database.read() as session:
         chosen = chosen_by(session, asked.query)
-        for some in batched(chosen):
-            if asked.dry_run:
+    for some in batched(chosen):
+        if asked.dry_run:
+            with services.database.read() as session:
                 changed += _differing(session, some, asked.settings)
-            else:
-                changed += write_settings(session, some, asked.settings, actor=caller.actor, now=now)
-    if not asked.dry_run:
-        services.publisher.announce(changed, Kind.COMMANDS)
+            continue
+        with services.database.write() as session:
+            differing = write_settings(session, some, asked.settings, actor=caller.actor, now=now)
+        services.publisher.announce(differing, Kind.COMMANDS)
+        changed += differing
     return SettingsGiven(
         dry_run=asked.dry_run,
         devices=changed,

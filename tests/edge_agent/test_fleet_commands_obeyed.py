@@ -11,7 +11,7 @@ from edge_agent.remote.executor import Outcome, refuse
 from edge_agent.remote.fleet_settings import PLACES
 from edge_agent.remote.hearing import MAX_LEAP
 from edge_agent.remote.journal import CommandFile
-from edge_agent.settings import load_agent_settings
+from edge_agent.settings import Settings, load_agent_settings
 from protocol.fleet_settings import FLEET_SETTINGS
 from protocol.messages.commands import Command, Commands, Value
 from protocol.messages.kinds import CommandStatus, RefusalCode, SettingSource
@@ -260,6 +260,9 @@ def test_a_budget_that_would_make_it_deaf_is_put_off_and_tried_again_when_it_has
     assert device.applied[-1].detection.budget.alarms_per_1000_windows == 1.0
     device.start()
     assert device.in_force(BUDGET) == (1.0, SettingSource.DEFAULT, True), "also after a restart"
+    device.hear(counter=1, detection__budget__alarms_per_1000_windows=0.001)
+    device.turn()
+    assert device.in_force(BUDGET)[2], "and whoever says it again"
     device.deaf = {}
     device.now_s += 3601.0
     device.turn()
@@ -302,3 +305,24 @@ def test_the_fleets_own_word_needs_no_broker(device: Device) -> None:
     own.say(Commands(counter=2**40 - 1, settings={}))
     device.turn()
     assert device.in_force(INTERVAL) == (60.0, SettingSource.FLEET, False), "older than what was obeyed"
+
+
+def test_a_wish_that_breaks_what_it_is_put_into_is_refused_and_what_was_in_force_stays(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(settings: Settings) -> dict[str, str]:
+        if settings.health.every_s == 60.0:
+            raise RuntimeError("nobody thought of that")
+        return {}
+
+    monkeypatch.setattr(device.executor, "_apply", broken)
+    device.hear(order(5), health__every_s=60.0)
+    assert said(device.turn()) == [(5, "DONE", "")]
+    value, source, is_refused = device.in_force(INTERVAL)
+    assert (value, source, is_refused) == (30.0, SettingSource.DEFAULT, True)
+
+
+def test_names_without_end_do_not_make_every_health_message_large(device: Device) -> None:
+    device.executor.hear([Commands(counter=1, settings={f"made-up-{n}": 1.0 for n in range(32)})])
+    device.turn()
+    assert len(device.executor.noteworthy_settings) == 8
