@@ -38,7 +38,7 @@ from msgspec import Struct
 from models.architecture import Architecture
 from protocol.names import DeviceId
 from protocol.questions import ASSESS, REFIT_KINDS, answer_layout, fit_layout
-from protocol.secure_answers import make_encoding
+from protocol.secure_answers import exact_word_bits, make_encoding
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.graph import Cohort
@@ -171,18 +171,20 @@ def refit_bytes() -> None:
                 tensor_count=architecture.tensor_count,
                 feature_count=features,
             )
+            most = TrainingSettings().maximum_examples
             terms = SumTerms(
                 run_id="r",
                 question=kind,
                 round_number=1,
                 devices=1000,
+                word_bits=exact_word_bits(layout, devices=1000, maximum_examples=most),
                 norm_limit=10.0,
-                maximum_examples=TrainingSettings().maximum_examples,
+                maximum_examples=most,
             )
             sent = packed_bytes(make_encoding(layout, terms).word_count, terms.word_bits)
-            total += sent if kind in REFIT_KINDS else 0
+            total += sent
             show(f"upload_{kind.partition('.')[2]}_f{features}", sent, "B")
-        show(f"upload_prior_f{features}", total, "B", bound=40_000, target=target)
+        show(f"upload_refit_f{features}", total, "B", bound=40_000, target=target)
 
 
 # --- whole rounds of ours -----------------------------------------------------------------------------------------------

@@ -14,10 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AGES", "FEATURE_GRID", "LEVELS", "RANGE_GRID", "SCORE_GRID", "Grid"]
+__all__ = ["AGES", "FEATURE_GRID", "LEVELS", "RANGE_GRID", "SCORE_GRID", "SQUARED", "Grid"]
 
 LEVELS: Final = 10.0 ** (np.arange(-48, 161) / 32)
 """Levels (209,) of the statistic of `models.detection`, from .03 to 100,000."""
+
+SQUARED: Final = 4
+"""At every fourth level it is summed how much devices differ in what they counted."""
 
 AGES: Final = (16, 64, 256, 1024)
 """Windows that a detector was fitted on; a device belongs to the largest that it has reached."""

@@ -1,6 +1,6 @@
 """Which parts an answer has whose sums become a fleet's prior, and how long each is (`models.detection` says what they mean).
 
-Of F features: ``evaluate.scale`` has 4·F + 1 entries, ``evaluate.covariance`` F·(F + 1) + 4, ``evaluate.curve`` 2,517.
+Of F features: ``evaluate.scale`` has 4·F + 1 entries, ``evaluate.covariance`` F·(F + 1) + 4, ``evaluate.curve`` 1,893.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from protocol.errors import QuestionError
-from protocol.grids import AGES, LEVELS
+from protocol.grids import AGES, LEVELS, SQUARED
 
 __all__ = ["MOST_MIXED_FEATURES", "covariance_sizes", "curve_sizes", "scale_sizes"]
 
@@ -49,5 +49,6 @@ def curve_sizes() -> dict[str, int]:
     sizes = {"examples": 1}
     for age in AGES:
         sizes |= {f"age_devices_{age}": 1, f"age_windows_{age}": 1}
-        sizes |= dict.fromkeys((f"openings_{age}", f"in_alarm_{age}", f"openings_squares_{age}"), len(LEVELS))
+        sizes |= dict.fromkeys((f"openings_{age}", f"in_alarm_{age}"), len(LEVELS))
+        sizes[f"openings_squares_{age}"] = len(LEVELS[::SQUARED])
     return sizes

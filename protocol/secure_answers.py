@@ -40,6 +40,7 @@ from protocol.privacy_cost import RoundNoise, noise_of
 from protocol.questions import AnswerLayout
 from protocol.secure_sum.fixed_point import FixedPointCodec, PartBound
 from protocol.secure_sum.keys import RandomBytes
+from protocol.secure_sum.masks import MAX_WORD_BITS
 from protocol.sum_terms import NoiseTerms, SumTerms
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "AnswerEncoding",
     "ExactEncoding",
     "NoisedEncoding",
+    "exact_word_bits",
     "make_encoding",
     "part_bound",
     "suggested_clip",
@@ -285,6 +287,20 @@ def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
     return math.sqrt(len(layout.sizes) - 1)
 
 
+def exact_word_bits(layout: AnswerLayout, *, devices: int, maximum_examples: int) -> int:
+    """How large the words of a sum without noise are: a count of all devices' examples fits one.
+
+    Where a part is as fine as its word allows (an update, correlations), all are of 32 bits.
+
+    Raises:
+        QuestionError: as `part_bound`.
+    """
+    bounds = [part_bound(name, maximum_examples=maximum_examples) for name in layout.sizes]
+    if any(bound.resolution is None for bound in bounds):
+        return MAX_WORD_BITS
+    return min((devices * maximum_examples).bit_length() + 1, MAX_WORD_BITS)
+
+
 def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> PartBound:
     """How large an entry of a part may be on one device, and in which steps it is written where nothing is noised.
 
@@ -306,7 +322,8 @@ def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> 
         "correlation": PartBound(bound=1.0),
         "wander": PartBound(bound=WANDER_LIMIT),
         **dict.fromkeys(("spread_squares", "spread_error"), PartBound(bound=1.0, resolution=1e-6)),
-        **{f"openings_squares_{age}": PartBound(bound=n, resolution=1e-5) for age in AGES},
+        # Of C openings in N windows: an alarm takes six, or is the only one in a stretch of four.
+        **{f"openings_squares_{age}": PartBound(bound=n / 16, resolution=1e-4) for age in AGES},
         **dict.fromkeys(
             ("scale_devices", "spread_devices", *(f"age_devices_{age}" for age in AGES)),
             PartBound(bound=1.0, resolution=1.0),

@@ -139,13 +139,14 @@ class SimulatedMachines:
 class RecordedBearings:
     """Twelve of the seventeen PRONOSTIA bearings as devices; reference recordings come from the other five.
 
-    Life is cut into: healthy (the first 15 %, on whose beginning the device is commissioned), changed (15-25 %), settled
+    Life is cut into: healthy (the first 120 snapshots, what the device is commissioned on), changed (15-25 %), settled
     (25-50 %, unseen by any training), broken (last 5 %). Rows come at half the pace of simulated machines: a part that is played
     again and again holds nothing out from a detector that has learnt it, which then promises too much. Where the cut between changed and settled lies matters: the
     more of its own life a device has trained on, the less the others add (`benchmarks/detection_recipe.py`). Source: Nectoux et al., PRONOSTIA, IEEE PHM 2012. The file is the user's; nothing of it is copied.
     """
 
     HEALTHY, CHANGED, SETTLED, BROKEN = (0.0, 0.15), (0.15, 0.25), (0.25, 0.50), (0.95, 1.0)
+    COMMISSIONING_ROWS = 120
     PACE = 0.5
     SNAPSHOT_BYTES = 2 * 2560 * 4
     """Two accelerometers, 2560 float32 samples each: what one row of features was computed from."""
@@ -225,6 +226,8 @@ class RecordedBearings:
 
     def _bounds(self, index: int, part: tuple[float, float]) -> tuple[int, int]:
         length = len(self._rows[self._devices[index]])
+        if part == self.HEALTHY:
+            return 0, min(self.COMMISSIONING_ROWS, int(part[1] * length))
         last = max(int(part[1] * length), 10)
         return min(int(part[0] * length), last - 10), last
 

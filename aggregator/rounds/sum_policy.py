@@ -1,7 +1,7 @@
 """How a family's secure rounds are run, and the terms that follow for one of them.
 
-Pure values: settings in, terms out. Without noise the words have 32 bits and the sum is exact; with noise the family's
-`bits`, one vote per device, and noise for at least the quorum.
+Pure values: settings in, terms out. Without noise the sum is exact, in words as small as its counts allow; with noise they have
+the family's `bits`, one vote per device, and noise for at least the quorum.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from msgspec import Meta, Struct
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
 from aggregator.privacy.settings import PrivacySettings
 from protocol.questions import FIT, AnswerLayout, Kind
-from protocol.secure_answers import suggested_clip
+from protocol.secure_answers import exact_word_bits, suggested_clip
 from protocol.secure_sum.server_role import ServerPolicy
 from protocol.sum_terms import NoiseTerms, SumTerms
 
 __all__ = ["SecureSumSettings", "SumPolicy"]
-
-EXACT_BITS = 32
-"""Words of a sum without noise: the finest fixed point there is."""
 
 
 class SecureSumSettings(Struct, frozen=True, kw_only=True):
@@ -113,7 +110,9 @@ class SumPolicy:
             question=kind,
             round_number=number,
             devices=devices,
-            word_bits=EXACT_BITS if noise is None else noise.bits,
+            word_bits=noise.bits
+            if noise is not None
+            else exact_word_bits(layout, devices=devices, maximum_examples=self.maximum_examples),
             norm_limit=self.norm_limit if noise is None else noise.clip,
             maximum_examples=self.maximum_examples,
             noise=terms,

@@ -20,6 +20,7 @@ from models.detection.openings import AGES, LEVELS, Openings, OpeningsSums
 from models.detection.scale import ScalePrior, ScaleSums
 from models.detection.spread import SpreadSums
 from models.errors import LayoutError
+from protocol.grids import SQUARED
 from protocol.secure_answers import LOG_LIMIT
 
 __all__ = [
@@ -120,7 +121,7 @@ def curve_parts(counts: Mapping[int, Openings]) -> dict[str, Floats]:
             f"age_windows_{age}": np.array([one.windows if one else 0.0]),
             f"openings_{age}": one.openings if one else nothing,
             f"in_alarm_{age}": one.in_alarm if one else nothing,
-            f"openings_squares_{age}": one.squares if one else nothing,
+            f"openings_squares_{age}": one.squares if one else nothing[::SQUARED],
         }
     return parts
 

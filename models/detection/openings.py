@@ -27,7 +27,7 @@ from models.detection.poisson import poisson_interval
 from models.detection.spread import SpreadPrior
 from models.detection.sums import Sums, total
 from models.detection.time_scales import averages_for
-from protocol.grids import AGES, LEVELS
+from protocol.grids import AGES, LEVELS, SQUARED
 
 __all__ = [
     "AGES",
@@ -151,7 +151,7 @@ def age_of(windows: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpeningsSums(Sums):
-    """What `devices` of one age add up over all their `windows`: counts (209,), and C²/N (209,), which tells how much devices differ."""
+    """What `devices` of one age add up over all their `windows`: counts (209,), and C²/N at every fourth level (53,), by which they differ."""
 
     devices: float
     windows: float
@@ -167,7 +167,7 @@ class OpeningsSums(Sums):
             windows=counts.windows,
             openings=counts.openings,
             in_alarm=counts.in_alarm,
-            squares=counts.openings**2 / max(counts.windows, 1.0),
+            squares=counts.openings[::SQUARED] ** 2 / max(counts.windows, 1.0),
         )
 
 
@@ -250,9 +250,10 @@ class Curve:
 def _alikeness(sums: OpeningsSums, level: int) -> float:
     """Shape a of the gamma distribution that devices' rates come from, by moments: large where all devices open alike.
 
-    E Σ (C − mN)²/N = D·m + m²·ΣN/a, of which one device's worth goes into estimating m.
+    E Σ (C − mN)²/N = D·m + m²·ΣN/a, of which one device's worth goes into estimating m. By the next level below whose squares are known.
     """
-    rate = float(sums.openings[level]) / max(sums.windows, 1.0)
+    known = level // SQUARED
+    rate = float(sums.openings[known * SQUARED]) / max(sums.windows, 1.0)
     explained = rate * rate * sums.windows
-    extra = float(sums.squares[level]) - explained - (sums.devices - 1.0) * rate
+    extra = float(sums.squares[known]) - explained - (sums.devices - 1.0) * rate
     return min(explained / extra, LARGEST_ALIKENESS) if extra > 0 and explained > 0 else LARGEST_ALIKENESS

@@ -4,7 +4,8 @@ Every entry of an answer belongs to a named part with a stated bound; the same l
 and b-bit words a device may use integers up to M = floor((2^(b-1) - 1) / n): then no sum of n of them can leave the centred
 range, whatever the devices measured. A part is scaled so that its bound meets M and rounded stochastically (unbiased), or,
 where its entries must add up exactly (counts), written with a given resolution in as many digits of base 2M + 1 as it takes.
-Digits add up separately; the sum of the parts is read from the sums of the digits.
+Digits add up separately; the sum of the parts is read from the sums of the digits. Of entries so small that the sums of several
+fit one word (one device is at most 1 in a bin), as many share it: they are places of a number of base 2nm + 1, m the largest of one.
 
 Not here: clipping to a norm and noise (`protocol.privacy`), masks (`masks`).
 
@@ -60,13 +61,18 @@ _CHUNK: Final = 1 << 15
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """One part: entries [start, start + size) of the answer, words [word_start, + digits · size), lowest digits first."""
+    """One part: entries [start, start + size) of the answer in the `words` from `word_start` on.
+
+    Either `digits` words an entry, lowest first, or `shared` entries a word, places of base `base`, lowest first.
+    """
 
     name: str
     start: int
     size: int
     word_start: int
     digits: int
+    shared: int
+    base: int
     bound: float
     step: float
     largest: int
@@ -77,7 +83,8 @@ class _Part:
 
     @property
     def words(self) -> slice:
-        return slice(self.word_start, self.word_start + self.digits * self.size)
+        count = -(-self.size // self.shared) if self.shared > 1 else self.digits * self.size
+        return slice(self.word_start, self.word_start + count)
 
 
 def largest_integer(word_bits: int, devices: int) -> int:
@@ -143,7 +150,7 @@ class FixedPointCodec:
 
     @property
     def word_count(self) -> int:
-        """How many words an answer takes; at least `layout.total`."""
+        """How many words an answer takes."""
         return self._word_count
 
     @property
@@ -172,6 +179,10 @@ class FixedPointCodec:
         for part in self._parts:
             entries, part_coins = values[part.entries], coins[part.entries]
             _check_range(part, entries)
+            if part.shared > 1:
+                places = _round_stochastically(entries, part, part_coins)
+                words[part.words] = _together(places, part).astype(np.uint32)
+                continue
             digits = words[part.words].reshape(part.digits, part.size)
             for first in range(0, part.size, _CHUNK):
                 chunk = slice(first, first + _CHUNK)
@@ -194,7 +205,11 @@ class FixedPointCodec:
             raise FixedPointError(f"a sum must have shape ({self._word_count},), got {words.shape}")
         answer = np.empty(self._total)
         for part in self._parts:
-            digits = center_words(words[part.words], self._word_bits).reshape(part.digits, part.size)
+            centred = center_words(words[part.words], self._word_bits)
+            if part.shared > 1:
+                np.multiply(_apart(centred, part), part.step, out=answer[part.entries])
+                continue
+            digits = centred.reshape(part.digits, part.size)
             total = digits[-1].copy()
             for place in range(part.digits - 2, -1, -1):
                 total *= self._base
@@ -217,12 +232,17 @@ class FixedPointCodec:
         digits = 1
         while (self._base**digits - 1) // 2 < largest:
             digits += 1
+        base, shared = 2 * largest * self._devices + 1, 1
+        while digits == 1 and shared < size and base ** (shared + 1) < 1 << self._word_bits:
+            shared += 1
         return _Part(
             name=name,
             start=start,
             size=size,
             word_start=word_start,
             digits=digits,
+            shared=shared,
+            base=base,
             bound=limit.bound,
             step=step,
             largest=largest,
@@ -232,6 +252,23 @@ class FixedPointCodec:
         if answer.shape != (self._total,):
             raise FixedPointError(f"an answer must have shape ({self._total},), got {answer.shape}")
         return answer
+
+
+def _together(values: NDArray[np.int64], part: _Part) -> NDArray[np.int64]:
+    """Entries (size,) as places of as many words as it takes; the last may have places left over."""
+    padded = np.zeros((part.words.stop - part.words.start) * part.shared, np.int64)
+    padded[: part.size] = values
+    return np.asarray(padded.reshape(-1, part.shared) @ part.base ** np.arange(part.shared))
+
+
+def _apart(words: NDArray[np.int64], part: _Part) -> NDArray[np.int64]:
+    """The sums of the entries (size,) from centred sums of words."""
+    places, rest, most = np.empty((len(words), part.shared), np.int64), words, part.base // 2
+    for place in range(part.shared):
+        above = (rest + most) // part.base
+        places[:, place] = rest - above * part.base
+        rest = above
+    return places.reshape(-1)[: part.size]
 
 
 def _check_range(part: _Part, entries: NDArray[np.floating]) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import QuestionError
-from protocol.questions import FIT, AnswerLayout, assess_layout, fit_layout
-from protocol.secure_answers import make_encoding
+from protocol.questions import FIT, AnswerLayout, answer_layout, assess_layout, fit_layout
+from protocol.secure_answers import exact_word_bits, make_encoding
 from protocol.sum_terms import SumTerms, decode_terms, encode_terms, hash_arrays, hash_question
 
 pytestmark = pytest.mark.edge
@@ -83,7 +83,9 @@ def test_not_a_number_is_refused() -> None:
 
 
 def test_every_part_of_an_assessment_has_a_bound_and_an_unknown_part_none() -> None:
-    assert make_encoding(assess_layout(3, 4), TERMS).word_count >= assess_layout(3, 4).total
+    layout = assess_layout(3, 4)
+    ranges = layout.sizes["range_low"] + layout.sizes["range_high"]
+    assert make_encoding(layout, TERMS).word_count < layout.total - ranges / 2, "ranges share words"
     with pytest.raises(QuestionError, match="'surprise'"):
         make_encoding(AnswerLayout({"examples": 1, "surprise": 2}), TERMS)
 
@@ -109,3 +111,19 @@ def test_hashes_tell_apart_whatever_differs() -> None:
     a, b = np.zeros(2, np.float32), np.ones(2, np.float32)
     assert hash_arrays({"x": a, "y": b}) == hash_arrays({"y": b, "x": a})
     assert len({hash_arrays({"x": a, "y": b}), hash_arrays({"x": b, "y": a}), hash_arrays({"x": a})}) == 3
+
+
+def test_words_are_as_small_as_the_counts_of_all_devices_allow_and_never_smaller() -> None:
+    layout = answer_layout("evaluate.curve", parameter_count=1, tensor_count=1, feature_count=4)
+    bits = exact_word_bits(layout, devices=1000, maximum_examples=4096)
+    terms = msgspec.structs.replace(TERMS, devices=1000, maximum_examples=4096, word_bits=bits)
+    assert bits == 23
+    encoding = make_encoding(layout, terms)
+    most = np.full(layout.total, 256.0)
+    words = [encoding.encode(most, os.urandom) for _ in range(3)]
+    total = encoding.decode(1000 * words[0], 1000)  # as many devices, all at the same numbers
+    whole = layout.unpack(total)
+    assert (whole["openings_64"] == 256_000).all()
+    assert encoding.word_count < 1.3 * layout.total
+    with_update = answer_layout("train.fit", parameter_count=3, tensor_count=1, feature_count=4)
+    assert exact_word_bits(with_update, devices=3, maximum_examples=16) == 32

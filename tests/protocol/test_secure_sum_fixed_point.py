@@ -66,6 +66,28 @@ def test_the_sum_of_answers_comes_back_within_one_step_per_device(data: st.DataO
     assert np.array_equal(total[5:], exact[5:])
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    bits=st.integers(8, 32),
+    devices=st.integers(1, 40),
+    most=st.integers(1, 3),
+    size=st.integers(1, 11),
+    seed=st.integers(0, 2**32),
+)
+def test_entries_that_share_a_word_come_back_each_by_itself(
+    bits: int, devices: int, most: int, size: int, seed: int
+) -> None:
+    """Counts of one bin or two a device, all of them at either end as well; as many share a word as their sums allow."""
+    codec = one_part(float(most), size=size, bits=bits, devices=devices, step=1.0)
+    rng = np.random.default_rng(seed)
+    for draw in (rng.integers(-most, most + 1, (devices, size)), np.full((devices, size), most)):
+        for answers in (draw, -draw):
+            words = [codec.encode(answer.astype(float), rng.bytes) for answer in answers]
+            np.testing.assert_array_equal(codec.decode(modular_sum(words, bits)), answers.sum(axis=0))
+    fitting = int(bits * np.log(2) / np.log(2 * most * devices + 1) + 1e-9)
+    assert codec.word_count <= max(-(-size // max(fitting - 1, 1)), size if fitting <= 1 else 1)
+
+
 @pytest.mark.parametrize(
     ("bits", "devices"), [(20, 1), (20, 100), (20, 7919), (32, 10_000), (8, 127), (2, 1)]
 )
