@@ -32,15 +32,19 @@ from edge_agent.detection_memory import DetectionMemory
 from edge_agent.fitting import MOST_ROWS
 from edge_agent.judgement import Judged
 from edge_agent.kept_rows import open_stores
+from edge_agent.live_context import LiveContext
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.port import SourceWindow
 from models import reference_model
 from models.architecture import Architecture, initial_parameters
+from models.detection.context import Context, Timed, fit_context
 from models.detection.detector import fit_detector
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
+from models.detection.profile import Profile
 from models.detection.promise import AlarmBudget
+from models.detection.regimes import Regimes
 from models.export import export_int8_model, isolated
 from models.features import passthrough_spec
 from models.int8_model import Int8Model
@@ -158,6 +162,26 @@ def measure_mixture(rows: np.ndarray, repeats: int) -> None:
     score, both = best_us(repeats, lambda: detector.score(row), lambda: scales.update(*detector.score(row)))
     report("Detector.score", score, "us", "bound of the whole window", BOUND_US)
     report("Detector.score and TimeScales.update", both, "us", "bound of the whole window", BOUND_US)
+    measure_context(rows, repeats)
+
+
+def measure_context(rows: np.ndarray, repeats: int) -> None:
+    """What a window costs more with a profile and three regimes, and what it costs to look for them and find none."""
+    features = rows.shape[1]
+    started = time.perf_counter()
+    fit_context(Timed(rows, np.arange(len(rows), dtype=np.float64)))
+    report("looking for regimes, 1200 windows", time.perf_counter() - started, "s", "bound", 1.0)
+    table = np.random.default_rng(0).normal(size=(24, features)).astype(np.float32)
+    context = Context(
+        spread=np.ones(features, np.float32),
+        profile=Profile(period_s=86_400.0, table=table, until_s=0.0),
+        regimes=Regimes(centres=table[:3], projection=table[:8], places=table[:3, :8]),
+    )
+    row, times = rows[0], iter(range(10**9))
+    for name, shown in (("none", None), ("a profile and three regimes", context)):
+        live = LiveContext(shown)
+        (value,) = best_us(repeats, lambda live=live: live.see(row, 60.0 * next(times)))
+        report(f"context of a window, {name}", value, "us", "bound of the whole window", BOUND_US)
 
 
 def measure_windows(judge: str, prior: FleetPrior | None, repeats: int) -> None:

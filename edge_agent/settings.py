@@ -121,7 +121,8 @@ class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     commissioning_longest_windows: Annotated[int, Meta(ge=20, le=1_000_000)] | None = None
     """Where commissioning ends even if the estimates have not settled; the scale is then provisional. None: four times the fewest."""
     period_s: Annotated[float, Meta(gt=0)] | None = None
-    """A cycle that the machine repeats (a shift, a day), on its own clock: commissioning sees at least one whole."""
+    """A cycle that the machine repeats (a shift, a day), on its own clock: commissioning and the drift reference see at least one whole, and
+    its course is learnt; without it a day and a week are looked for."""
     budget: AlarmBudget = AlarmBudget()
     """How many false alarms are allowed; where a release is judged by the mixture, everything else follows from it."""
     opens_after_windows: Annotated[int, Meta(ge=1, le=100)] = 2
