@@ -277,9 +277,11 @@ def test_a_fault_in_an_unknown_regime_is_an_anomaly_of_its_own(resting: Device) 
 
 def test_what_creeps_is_told_before_it_can_be_a_regime(resting: Device) -> None:
     """Drift settles below the threshold first; that is no level from which an anomaly would not be one."""
-    creep = np.linspace(0, 1, 1200)[:, None] * np.array([9, 0, 0, 0, 0, 0])
-    judged = resting.watch((noise(1200, 30) + creep).astype(np.float32))
-    assert opened(judged) == 1
+    creep = np.linspace(0, 1, 2400)[:, None] * np.array([6, 0, 0, 0, 0, 0])
+    judged = resting.watch((noise(2400, 30) + creep).astype(np.float32))
+    first = next(i for i, j in enumerate(judged) if isinstance(j, Judged) and isinstance(j.alarm, Opened))
+    assert creep[first, 0] < 3.2, "as soon as without a drift before it"
+    assert opened(judged) <= 2, "and once more on its way on"
     assert resting.pipeline.alarm_is_open
 
 

@@ -20,6 +20,7 @@ from edge_agent.learner.flower_internals import (
     RecordDict,
 )
 from edge_agent.learner.local_learner import LocalLearner
+from edge_agent.learner.prior_answers import answer_prior
 from models.architecture import Architecture
 from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector
@@ -237,6 +238,19 @@ def test_no_more_held_out_windows_are_graded_than_the_question_takes() -> None:
         7,
         7,
     )
+
+
+def test_a_fleet_is_told_of_rows_as_the_detector_sees_them() -> None:
+    rng = np.random.default_rng(0)
+    kept = np.cumsum(rng.normal(size=(400, 3)), axis=0).astype(np.float32)
+    seen, unit = np.diff(kept, axis=0, prepend=0).astype(np.float32), np.full(3, 2.0)
+    asked = CovarianceQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    prior = {"scale_log_variance": np.zeros(3, np.float32), "scale_freedom": np.zeros(3, np.float32)}
+    learner = LocalLearner(MeanModel(), kept, maximum_examples=300, unit=unit, seen=seen)
+    told = learner.layout_of(COVARIANCE).unpack(learner.answer(asked, prior))
+    expected, of_kept = (answer_prior(asked, prior, rows[-300:], unit) for rows in (seen, kept))
+    np.testing.assert_allclose(told["correlation"], expected["correlation"], rtol=1e-3)
+    assert not np.allclose(told["correlation"], of_kept["correlation"], rtol=0.1)
 
 
 def test_how_the_values_of_wide_windows_vary_together_is_refused_before_it_is_added_up() -> None:
