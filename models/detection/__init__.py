@@ -2,8 +2,8 @@
 
 ::
 
-    rows in own scale ─► out of the hour's course and of their regime, where that pays            (.context, .profile, .regimes)
-                       ├─► scale      deviations, shrunk towards the fleet's          (models.detection.scale)
+    rows in own scale ─► context    the hour's course and the regime taken out, if that pays  (.context, .profile, .regimes)
+           └───────────┬─► scale      deviations, shrunk towards the fleet's          (models.detection.scale)
                        ├─► spread     correlations and wander, mixed with the fleet's   (.spread)
                        ├─► experts    three ridges in one quadratic form              (.experts)
                        ├─► time       2 of 3 windows, and averages over 4 and 16      (.time_scales)
