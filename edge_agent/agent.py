@@ -238,6 +238,7 @@ class Agent:
                 score=judged.score,
                 threshold=judged.threshold,
                 release=release,
+                episode=judged.episode,
             )
 
     def _unjudged(self, unjudged: Unjudged) -> None:

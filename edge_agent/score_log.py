@@ -13,7 +13,7 @@ __all__ = ["ScoreLog"]
 
 log = logging.getLogger(__name__)
 
-HEADER: Final = "wall_s,machine_s,score,threshold,over,release\n"
+HEADER: Final = "wall_s,machine_s,score,threshold,over,release,episode\n"
 
 
 class ScoreLog:
@@ -24,11 +24,22 @@ class ScoreLog:
         self._rows: list[str] = []
         self._is_on = True
 
-    def add(self, *, wall_s: float, machine_s: float, score: float, threshold: float, release: str) -> None:
-        """Note one window; times in seconds."""
+    def add(
+        self,
+        *,
+        wall_s: float,
+        machine_s: float,
+        score: float,
+        threshold: float,
+        release: str,
+        episode: str = "",
+    ) -> None:
+        """Note one window; times in seconds; `episode` is the name of the anomaly that opened with it, if one did."""
         if self._is_on:
             over = int(not score <= threshold)
-            self._rows.append(f"{wall_s:.3f},{machine_s:.3f},{score:.6g},{threshold:.6g},{over},{release}\n")
+            self._rows.append(
+                f"{wall_s:.3f},{machine_s:.3f},{score:.6g},{threshold:.6g},{over},{release},{episode}\n"
+            )
 
     def flush(self) -> None:
         """Append the rows to the file."""

@@ -256,7 +256,7 @@ class _ScoreLog:
         self._offset += len(complete)
         for line in complete.decode().splitlines():
             cells = line.split(",")
-            if len(cells) == 6 and cells[0] != "wall_s":
+            if len(cells) == 7 and cells[0] != "wall_s":
                 over = float(cells[4] in {"1", "True", "true"})
                 version = float(cells[5].rpartition("/")[2] or 0)
                 self._rows.append(

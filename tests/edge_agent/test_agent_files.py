@@ -22,13 +22,13 @@ pytestmark = pytest.mark.edge
 
 
 def test_the_score_log_appends_over_restarts_with_one_header(tmp_path: Path) -> None:
-    for score in (1.5, 3.0):
+    for score, episode in ((1.5, ""), (3.0, "ep")):
         log = ScoreLog(tmp_path / "scores.csv")
-        log.add(wall_s=1.0, machine_s=2.0, score=score, threshold=2.0, release="pump/1")
+        log.add(wall_s=1.0, machine_s=2.0, score=score, threshold=2.0, release="pump/1", episode=episode)
         log.flush()
         log.flush()
     assert (tmp_path / "scores.csv").read_text() == (
-        HEADER + "1.000,2.000,1.5,2,0,pump/1\n1.000,2.000,3,2,1,pump/1\n"
+        HEADER + "1.000,2.000,1.5,2,0,pump/1,\n1.000,2.000,3,2,1,pump/1,ep\n"
     )
 
 

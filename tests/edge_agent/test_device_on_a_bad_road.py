@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Final
 import numpy as np
 import pytest
 from agent_broker import ListeningFleet, agents_broker
-from agent_world import faulty, healthy, make_bundle, running_agent, write_device
+from agent_world import faulty, health_of_status, healthy, make_bundle, running_agent, write_device
 from fault_laboratory.road import Cut, Message, Packet, Road
 from mosquitto_broker import MosquittoBroker
 from waiting import died, wait_until
@@ -52,8 +51,9 @@ def device(folder: Path, road: Road) -> Path:
 
 def opened_on(config: Path) -> int:
     """How many anomalies the device itself says it opened."""
-    log = config.parent / "agent.log"
-    return len(re.findall("anomaly_opened", log.read_text(errors="replace"))) if log.exists() else 0
+    count = health_of_status(config).get("anomalies", 0)
+    assert isinstance(count, int)
+    return count
 
 
 class Fault:

@@ -129,7 +129,7 @@ static int opened(int folder, const char *path, int flags, mode_t mode) {
         int empties = (flags & O_TRUNC) && was_there && before.st_size > 0;
         if (!(makes || empties) || may(makes ? CREATE : TRUNCATE)) fd = syscall(SYS_openat, folder, path, flags, mode);
         if (fd >= 0) {
-            if (fd < MOST_DESCRIPTORS) tracked[fd] = 1;
+            if (fd < MOST_DESCRIPTORS) tracked[fd] = is_ours(path_of(fd, real)); /* a link may lead out of the folder */
             if (makes) tell(CREATE, path_of(fd, real), "", inode_of(fd), 0, NULL, 0);
             if (empties) tell(TRUNCATE, path_of(fd, real), "", inode_of(fd), 0, NULL, 0);
         }

@@ -16,6 +16,7 @@ import select
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -89,6 +90,9 @@ class Road:
         is_mqtt: whether it knows messages.
         rule: see `Rule`; may be replaced while messages travel.
         is_open: False: nobody gets through.
+        listen: the port that devices dial; 0 picks one.
+        connections: how many were made.
+        bytes_up, bytes_down: what was carried; `sent` says of which kind of message, upwards.
     """
 
     port: int
@@ -101,6 +105,7 @@ class Road:
     connections: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    sent: Counter[str] = field(default_factory=Counter)
     _lines: set[socket.socket] = field(default_factory=set)
 
     def __enter__(self) -> Self:
@@ -186,16 +191,17 @@ class Road:
         """What the rule makes of a message; False where it ends the connection."""
         try:
             for part in self.rule(message):
-                self._count(len(part), message.from_device)
+                self._count(message, len(part))
                 target.sendall(part)
         except Cut as cut:
             target.sendall(cut.first)
             return False
         return True
 
-    def _count(self, size: int, from_device: bool) -> None:
-        if from_device:
+    def _count(self, message: Message, size: int) -> None:
+        if message.from_device:
             self.bytes_up += size
+            self.sent[message.topic.rpartition("/")[2] or message.packet.name] += size
         else:
             self.bytes_down += size
 

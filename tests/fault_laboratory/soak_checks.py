@@ -23,12 +23,16 @@ _PAGE: Final = 100
 
 @dataclass(kw_only=True)
 class Verdict:
-    """What was counted, and each invariant that does not hold in one sentence."""
+    """What was counted, and each invariant that does not hold in one sentence.
+
+    `bytes_per_hour_away` is of the device that sent most while its fleet was away, `sent_away` what that was, by kind of message.
+    """
 
     opened: int = 0
     stored: int = 0
     largest_pss: int = 0
     bytes_per_hour_away: float = 0.0
+    sent_away: dict[str, int] = field(default_factory=dict)
     recovery_s: float = 0.0
     violations: list[str] = field(default_factory=list)
 
@@ -51,7 +55,7 @@ def judge(world: SoakWorld, version: int, verdict: Verdict) -> None:
     say = verdict.violations.append
     stored = stored_anomalies(world)
     for device in world.devices:
-        opened = device.opened(world.log_of(device))
+        opened = device.opened()
         verdict.opened += len(opened)
         verdict.stored += len(stored[device.name])
         _judge_anomalies(device, opened, stored[device.name], verdict)
@@ -60,7 +64,9 @@ def judge(world: SoakWorld, version: int, verdict: Verdict) -> None:
     if verdict.largest_pss > MOST_PSS_BYTES:
         say(f"an agent took {verdict.largest_pss / 1e6:.1f} MB, more than {MOST_PSS_BYTES / 1e6:.0f} MB")
     if verdict.bytes_per_hour_away > MOST_BYTES_PER_HOUR:
-        say(f"a device whose fleet is away sent {verdict.bytes_per_hour_away / 1e6:.2f} MB an hour")
+        say(
+            f"a device whose fleet is away sent {verdict.bytes_per_hour_away / 1e6:.2f} MB an hour: {verdict.sent_away}"
+        )
     if verdict.recovery_s > MOST_RECOVERY_S:
         say(f"it took {verdict.recovery_s:.0f} s after the fleet's return until it had everything")
 
@@ -97,7 +103,7 @@ def _judge_device(world: SoakWorld, device: SoakDevice, version: int, verdict: V
         say(f"{device.name}: runs {release}")
     if problems := status.get("problems"):
         say(f"{device.name}: all is mended, and it still says {problems}")
-    seen = world.fleet.get(f"/v1/devices/{device.name}") or {}
+    seen = world.seen(device)
     if not seen.get("online") or seen.get("release") != release:
         say(
             f"{device.name}: runs {release}; the fleet says online {seen.get('online')}, {seen.get('release')}"

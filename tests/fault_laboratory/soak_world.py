@@ -11,7 +11,6 @@ Everything is started as in `simulations.world`; what differs stands in each age
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import tomllib
 from collections.abc import Callable
@@ -45,7 +44,6 @@ WINDOWS_PER_S: Final = 10.0
 CALM_ROWS, FAULTY_ROWS = 2000, 400
 THRESHOLD: Final = 20.0
 """No calm row scores 10, each faulty one 50: what opens is what we did to the machine."""
-_OPENED: Final = re.compile(r"anomaly_opened episode=(\w+)")
 
 
 @dataclass
@@ -72,9 +70,10 @@ class SoakDevice:
         rows = [CALM_ROWS, CALM_ROWS + FAULTY_ROWS] if is_faulty else [0, CALM_ROWS]
         write_quickly(self.directory / "machine.json", json.dumps({"rows": rows, "loop": True}).encode())
 
-    def opened(self, log: Path) -> list[str]:
-        """The episodes that the device opened, in order, as its own log says."""
-        return _OPENED.findall(log.read_text(errors="replace"))
+    def opened(self) -> list[str]:
+        """The episodes that the device opened, in order, as its own score log says; that lies outside the disk that refuses."""
+        rows = (line.split(",") for line in (self.directory / "scores.csv").read_text().splitlines()[1:])
+        return [row[6] for row in rows if len(row) == 7 and row[6]]
 
     def status(self) -> dict[str, Any]:
         """status.json, or nothing where it cannot be read just now."""
@@ -164,6 +163,10 @@ class SoakWorld:
         self.fleet.post(f"/v1/rollouts/{made['id']}:start")
         return str(made["id"])
 
+    def seen(self, device: SoakDevice) -> dict[str, Any]:
+        """The device as the fleet shows it; nothing while the fleet is away."""
+        return self.fleet.get(f"/v1/devices/{device.name}") or {}
+
     def sample_memory(self) -> int:
         """The largest proportional set size of an agent just now, bytes; also kept with each device."""
         for device in self.devices:
@@ -173,10 +176,6 @@ class SoakWorld:
                     device.largest_pss, memory_pss_bytes(Path(f"/proc/{pid}/smaps_rollup"))
                 )
         return max(device.largest_pss for device in self.devices)
-
-    def log_of(self, device: SoakDevice) -> Path:
-        """Where the agent's words are."""
-        return self.world.directory / "logs" / f"{device.process}.log"
 
     def _prepare(self, name: str) -> SoakDevice:
         world, directory = self.world, self.world.device_directory(name)
@@ -203,7 +202,7 @@ class SoakWorld:
             "reference_windows": 60,
             "personal_threshold": False,
         }
-        table["debug"] = {"score_log": False}
+        table["debug"] = {"score_log": True}
         table["source"] = {
             "kind": "replay",
             "path": str(world.directory / "rows.npz"),
@@ -215,6 +214,8 @@ class SoakWorld:
         }
         config.write_bytes(tomli_w.dumps(table).encode())
         device.be_faulty(False)
+        (directory / "scores.csv").touch()
+        (directory / "state" / "scores.csv").symlink_to(directory / "scores.csv")
         return device
 
     def _start(self, device: SoakDevice) -> None:
