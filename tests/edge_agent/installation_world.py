@@ -178,7 +178,7 @@ class Device:
         store, record = BundleStore(self.root / "bundles"), WindowRecord()
         tools = InstallTools(
             store=store,
-            source=self.fleet,
+            source=self.overrides.get("source", self.fleet),  # type: ignore[arg-type]  # a port
             probe=self.overrides.get("probe", self.probe),  # type: ignore[arg-type]  # a port
             keys=KEYS,
             requirements=REQUIREMENTS,
