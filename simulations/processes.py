@@ -183,12 +183,12 @@ class Supervisor:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def hold(self, name: str) -> None:
-        """Stop one process kindly and keep it stopped until `resume`."""
+    def hold(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End one process by a signal, kindly or not, and keep it ended until `resume`."""
         process = self.processes[name]
         process.is_held = True
         if process.popen is not None and process.popen.poll() is None:
-            process.popen.terminate()
+            process.popen.send_signal(number)
             process.popen.wait()
 
     def resume(self, name: str) -> None:

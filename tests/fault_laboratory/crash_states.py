@@ -26,36 +26,23 @@ import hashlib
 import os
 import random
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 from fault_laboratory.machine_faults import ChangeKind, MachineFaults
+from fault_laboratory.recorded_disk import Change, RecordedDisk, Snapshot, apply_write, read_changes, replay
 
-__all__ = ["Change", "CrashState", "Crashes", "record_crashes", "run_under_faults"]
+__all__ = ["CrashState", "Crashes", "record_crashes", "run_under_faults"]
 
 ROOT: Final = Path(__file__).parents[2]
-_HEAD: Final = struct.Struct("=IIIIQqQ")
 MODELS: Final = ("killed", "cut", "names", "data", "some")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change as faults.c wrote it down; `path` and `other` are below the root, without it."""
-
-    kind: ChangeKind
-    path: str
-    other: str
-    inode: int
-    offset: int
-    content: bytes
 
 
 @dataclass(frozen=True)
@@ -90,113 +77,11 @@ class CrashState:
         return f"{self.model} after change {self.boundary}"
 
 
-@dataclass
-class _File:
-    now: bytearray = field(default_factory=bytearray)
-    durable: bytes = b""
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list)
-
-    def write(self, offset: int, content: bytes | None) -> None:
-        self.pending.append((offset, content))
-        _apply(self.now, offset, content)
-
-    def sync(self) -> None:
-        self.durable, self.pending = bytes(self.now), []
-
-    def some(self, draw: random.Random) -> bytes:
-        content = bytearray(self.durable)
-        for offset, part in self.pending:
-            if draw.random() < 0.5:
-                _apply(content, offset, part)
-        return bytes(content)
-
-
-@dataclass
-class _Folder:
-    now: dict[str, _File | _Folder] = field(default_factory=dict)
-    durable: dict[str, _File | _Folder] = field(default_factory=dict)
-
-
-def _apply(content: bytearray, offset: int, part: bytes | None) -> None:
-    if part is None:
-        del content[offset:]
-        content.extend(bytes(offset - len(content)))
-        return
-    content.extend(bytes(max(0, offset - len(content))))
-    content[offset : offset + len(part)] = part
-
-
-class _Disk:
-    """The folder while its changes are replayed."""
-
-    def __init__(self) -> None:
-        self.root = _Folder()
-        self.inodes: dict[int, _File] = {}
-
-    def find(self, path: str) -> tuple[_Folder, str]:
-        *parents, name = path.split("/")
-        folder = self.root
-        for parent in parents:
-            inner = folder.now[parent]
-            assert isinstance(inner, _Folder), path
-            folder = inner
-        return folder, name
-
-    def replay(self, change: Change) -> None:
-        if not change.path:
-            if change.kind is ChangeKind.SYNC:
-                self.root.durable = dict(self.root.now)
-            return
-        folder, name = self.find(change.path)
-        match change.kind:
-            case ChangeKind.CREATE:
-                folder.now[name] = self.inodes[change.inode] = _File()
-            case ChangeKind.MAKE_DIRECTORY:
-                folder.now[name] = _Folder()
-            case ChangeKind.WRITE:
-                self.inodes[change.inode].write(change.offset, change.content)
-            case ChangeKind.TRUNCATE:
-                self.inodes[change.inode].write(change.offset, None)
-            case ChangeKind.SYNC if isinstance(inner := folder.now.get(name), _Folder):
-                inner.durable = dict(inner.now)
-            case ChangeKind.SYNC:
-                self.inodes[change.inode].sync()
-            case ChangeKind.UNLINK | ChangeKind.REMOVE_DIRECTORY:
-                del folder.now[name]
-            case ChangeKind.LINK | ChangeKind.RENAME:
-                to, new = self.find(change.other)
-                to.now[new] = folder.now[name]
-                if change.kind is ChangeKind.RENAME:
-                    del folder.now[name]
-            case ChangeKind.NOTE:
-                raise AssertionError("a note changes nothing")
-
-    def seen(self, model: str, draw: random.Random) -> tuple[dict[str, bytes], list[str]]:
-        """Files and folders as `model` leaves them."""
-        files: dict[str, bytes] = {}
-        folders: list[str] = []
-
-        def walk(folder: _Folder, path: str) -> None:
-            folders.append(path)
-            is_now = model in {"killed", "names"} or (model == "some" and draw.random() < 0.5)
-            for name, inner in sorted((folder.now if is_now else folder.durable).items()):
-                below = f"{path}/{name}" if path else name
-                if isinstance(inner, _Folder):
-                    walk(inner, below)
-                elif model == "some":
-                    files[below] = inner.some(draw)
-                else:
-                    files[below] = bytes(inner.now) if model in {"killed", "data"} else inner.durable
-
-        walk(self.root, "")
-        return files, folders
-
-
 class Crashes:
     """The boundaries of one recorded run; `states` gives what is to be looked at and counts it."""
 
-    def __init__(self, name: str, changes: list[Change]) -> None:
-        self.name, self.changes = name, changes
+    def __init__(self, name: str, changes: list[Change], start: Snapshot = ()) -> None:
+        self.name, self.changes, self._start = name, changes, start
         self.boundaries = sum(change.kind is not ChangeKind.NOTE for change in changes)
         self.looked_at = 0
 
@@ -205,7 +90,7 @@ class Crashes:
 
         Kills and cuts at every boundary; the other worlds at every `others_every`-th.
         """
-        disk, told, seen = _Disk(), (), set[bytes]()
+        disk, told, seen = RecordedDisk(self._start), (), set[bytes]()
         number = 0
         for change in (None, *self.changes):
             if change is not None and change.kind is ChangeKind.NOTE:
@@ -222,11 +107,11 @@ class Crashes:
                 found = disk.seen(model, random.Random(number))
                 yield from self._new(number, model, told, *found, seen=seen)
 
-    def _torn(self, disk: _Disk, change: Change, half: bytes) -> tuple[dict[str, bytes], list[str]]:
+    def _torn(self, disk: RecordedDisk, change: Change, half: bytes) -> tuple[dict[str, bytes], list[str]]:
         files, folders = disk.seen("killed", random.Random(0))
         if change.path in files:
             content = bytearray(files[change.path])
-            _apply(content, change.offset, half)
+            apply_write(content, change.offset, half)
             files[change.path] = bytes(content)
         return files, folders
 
@@ -266,8 +151,9 @@ class Crashes:
 def record_crashes(folder: Path, program: Path, *arguments: str) -> Crashes:
     """Run ``python PROGRAM ROOT ARGUMENTS`` to its end in a new folder `folder`/root, and write down its changes."""
     faults, _ = run_under_faults(folder, program, *arguments, is_recorded=True)
-    name = " ".join([program.stem, *arguments])
-    return Crashes(name, list(_read(faults.trace.read_bytes(), str(faults.root))))
+    changes = read_changes(faults)
+    replay(changes).require_equal(faults.root)
+    return Crashes(" ".join([program.stem, *arguments]), changes)
 
 
 def run_under_faults(
@@ -289,27 +175,5 @@ def run_under_faults(
     return faults, done.stdout
 
 
-def _read(trace: bytes, root: str) -> Iterator[Change]:
-    at = 0
-    while at < len(trace):
-        kind, path, other, _, inode, offset, length = _HEAD.unpack_from(trace, at)
-        names, at = at + _HEAD.size, at + _HEAD.size + path + other
-        carries = kind in {ChangeKind.WRITE, ChangeKind.NOTE}
-        yield Change(
-            kind=ChangeKind(kind),
-            path=_below(trace[names : names + path].decode(), root),
-            other=_below(trace[names + path : at].decode(), root),
-            inode=inode,
-            offset=offset,
-            content=trace[at : at + length] if carries else b"",
-        )
-        at += length if carries else 0
-
-
 def _after(word: str, lines: Iterable[str]) -> list[str]:
     return [line.removeprefix(word).strip() for line in lines if line.split()[0] == word]
-
-
-def _below(path: str, root: str) -> str:
-    """Without the root, and without what the kernel adds to the name of an open file that was removed."""
-    return path.removesuffix(" (deleted)").removeprefix(root).lstrip("/")

@@ -31,7 +31,7 @@ __all__ = ["main"]
 
 AWAY_BEFORE_S: Final = 30.0
 """What waited is offered once more before a device grows quiet."""
-AWAY_S: Final = 60.0
+AWAY_S: Final = 90.0
 LOOK_EVERY_S: Final = 0.1
 SETTLE_S: Final = 75.0
 """Seconds of a quiet machine after which what is not at the fleet counts as lost."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ EVERY_S: Final = 1.2
 FAULT_EVERY_S: Final = 8.0
 """Between two faults of one machine, on average; each lasts a second or two."""
 ROLLOUT_EVERY_S: Final = 40.0
+RETRY_S: Final = 2.0
 
 
 @dataclass(order=True)
@@ -45,7 +47,8 @@ class Chaos:
         self._faults_s = {device.name: 0.0 for device in world.devices}
         self._healed_s = {device.name: float("-inf") for device in world.devices}
         self._kinds: tuple[tuple[Callable[[float], None], float], ...] = (
-            (self._kill_agent, 6),
+            (self._kill_agent, 4),
+            (self._cut_power, 3),
             (self._cut_road, 6),
             (self._close_road, 3),
             (self._spoil_road, 4),
@@ -67,9 +70,8 @@ class Chaos:
                 device.be_faulty(True)
                 self._undo(now_s + 1.0 + self._draw.random(), lambda one=device: one.be_faulty(False))
         if now_s >= self._rollout_s:
-            if self._rollout_s:
-                self._next_version()
-            self._rollout_s = now_s + ROLLOUT_EVERY_S
+            is_due = self._rollout_s > 0
+            self._rollout_s = now_s + (RETRY_S if is_due and not self._next_version() else ROLLOUT_EVERY_S)
         if now_s >= self._next_s:
             self._next_s = now_s + self._draw.uniform(0.5, 1.5) * EVERY_S
             kinds, weights = zip(*self._kinds, strict=True)
@@ -91,17 +93,27 @@ class Chaos:
         return self._draw.choice(self._world.devices)
 
     def _kill_agent(self, now_s: float) -> None:
+        if (device := self._mortal(now_s)) is not None:
+            self._world.supervisor.kill(device.process)
+            device.kills += 1
+            self.done["agents killed"] += 1
+
+    def _cut_power(self, now_s: float) -> None:
+        """What was not fsynced is gone, in one of the ways in which it can be."""
+        if (device := self._mortal(now_s)) is not None:
+            supervisor = self._world.supervisor
+            supervisor.hold(device.process, signal.SIGKILL)
+            device.lose_power(self._draw.choice(("cut", "names", "data", "some")), self._draw)
+            supervisor.resume(device.process)
+            device.kills += 1
+            self.done["power cuts"] += 1
+
+    def _mortal(self, now_s: float) -> SoakDevice | None:
+        """A device whose agent runs, and has nothing in memory that its disk refused to take."""
         device = self._device()
         has_settled = now_s - self._healed_s[device.name] > 2 * HEALTH_EVERY_S
-        if (
-            device.is_disk_bad
-            or not has_settled
-            or self._world.supervisor.processes[device.process].pid is None
-        ):
-            return
-        self._world.supervisor.kill(device.process)
-        device.kills += 1
-        self.done["agents killed"] += 1
+        is_running = self._world.supervisor.processes[device.process].pid is not None
+        return device if is_running and has_settled and not device.is_disk_bad else None
 
     def _cut_road(self, _now_s: float) -> None:
         cut = self._world.devices if self._draw.random() < 0.2 else [self._device()]
@@ -177,12 +189,14 @@ class Chaos:
             self._undo(now_s + self._draw.uniform(3, 10), lambda: supervisor.resume("fleet"))
         self.done["fleet ended"] += 1
 
-    def _next_version(self) -> None:
-        if self._world.fleet.is_up():
-            self._world.publish(self.version + 1)
-            self.version += 1
-            self._world.roll_out(self.version)
-            self.done["rollouts"] += 1
+    def _next_version(self) -> bool:
+        if not self._world.fleet.is_up():
+            return False
+        self._world.publish(self.version + 1)
+        self.version += 1
+        self._world.roll_out(self.version)
+        self.done["rollouts"] += 1
+        return True
 
 
 def _as_it_is(message: Message) -> list[bytes]:

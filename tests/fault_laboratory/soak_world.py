@@ -5,12 +5,14 @@
     agent ─── MQTT road ───► Mosquitto ◄─── fleet        each agent's disk and clock are in our hand (`MachineFaults`)
       └────── HTTPS road ─────────────────► fleet        each machine's rows are, too (the control file of its replay)
 
-Everything is started as in `simulations.world`; what differs stands in each agent.toml: addresses, rows, and a quick health.
+Everything is started as in `simulations.world`; what differs stands in each agent.toml: addresses and rows.
 """
 
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import ssl
 import tomllib
 from collections.abc import Callable
@@ -24,6 +26,7 @@ import numpy as np
 import tomli_w
 from agent_world import FAMILY, NAMES, RELEASE_KEY, faulty, healthy, make_bundle
 from fault_laboratory.machine_faults import MachineFaults
+from fault_laboratory.recorded_disk import Snapshot, read_changes, replay, take_snapshot
 from fault_laboratory.road import Road
 
 from aggregator.release_keys import create_key_files
@@ -39,7 +42,8 @@ from simulations.world import AGENT_WAVE, World
 
 __all__ = ["HEALTH_EVERY_S", "SoakDevice", "SoakWorld"]
 
-HEALTH_EVERY_S: Final = 10.0
+HEALTH_EVERY_S: Final = 30.0
+"""As on a device that is told nothing else: what a silent fleet costs depends on it."""
 WINDOWS_PER_S: Final = 10.0
 CALM_ROWS, FAULTY_ROWS = 2000, 400
 THRESHOLD: Final = 20.0
@@ -59,11 +63,32 @@ class SoakDevice:
     is_disk_bad: bool = False
     kills: int = 0
     largest_pss: int = 0
+    start: Snapshot = ()
 
     @property
     def process(self) -> str:
         """What the supervisor calls its agent."""
         return f"agent-{self.name}"
+
+    def begin_record(self) -> None:
+        """What is on the disk now counts as written down; changes are recorded from here on."""
+        self.start = take_snapshot(self.faults.root)
+        self.faults.trace.write_bytes(b"")
+
+    def lose_power(self, model: str, draw: random.Random) -> None:
+        """Leave of the state what a power cut leaves (`RecordedDisk`); the agent must have ended."""
+        files, folders = replay(read_changes(self.faults), self.start).seen(model, draw)
+        for path in self.faults.root.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not path.is_symlink():
+                path.unlink()
+        for name in folders:
+            (self.faults.root / name).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (self.faults.root / name).write_bytes(content)
+            (self.faults.root / name).chmod(0o600)
+        self.begin_record()
 
     def be_faulty(self, is_faulty: bool) -> None:
         """Turn the machine that it watches."""
@@ -221,8 +246,9 @@ class SoakWorld:
     def _start(self, device: SoakDevice) -> None:
         config = str(device.directory / "agent.toml")
         self.supervisor.run(device.process, "edge_agent", "enrol", "--config", config)
+        device.begin_record()
         environment = {
-            **device.faults.environment(),
+            **device.faults.environment(is_recorded=True),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }

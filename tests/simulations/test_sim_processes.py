@@ -39,6 +39,16 @@ def test_a_killed_process_comes_back_under_a_new_pid(tmp_path: Path, sleeper: st
         assert process.exit_codes == [-signal.SIGKILL]
 
 
+def test_a_held_process_stays_away_until_it_is_resumed(tmp_path: Path, sleeper: str) -> None:
+    with Supervisor(tmp_path / "logs") as supervisor:
+        process = supervisor.start("one", sleeper)
+        supervisor.hold("one", signal.SIGKILL)
+        assert supervisor.tick() == []
+        assert (process.pid, process.restarts) == (None, 0)
+        supervisor.resume("one")
+        assert process.pid is not None
+
+
 def test_everything_is_stopped_at_the_end_even_after_an_error(tmp_path: Path, sleeper: str) -> None:
     pids = []
     with pytest.raises(RuntimeError), Supervisor(tmp_path / "logs") as supervisor:  # noqa: PT012 - the block is the subject
