@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import httpx
 from fault_laboratory.road import Cut, Message, Packet
 from fault_laboratory.soak_world import HEALTH_EVERY_S, SoakDevice, SoakWorld
 
@@ -190,11 +191,16 @@ class Chaos:
         self.done["fleet ended"] += 1
 
     def _next_version(self) -> bool:
-        if not self._world.fleet.is_up():
+        if not self._world.is_rollout_over():
             return False
-        self._world.publish(self.version + 1)
+        try:
+            self._world.publish(self.version + 1, tries=1)
+            self._world.roll_out(self.version + 1, tries=1)
+        except (
+            httpx.HTTPError
+        ):  # the fleet has just been ended: what it did of this is done, the rest comes later
+            return False
         self.version += 1
-        self._world.roll_out(self.version)
         self.done["rollouts"] += 1
         return True
 

@@ -131,6 +131,7 @@ class SoakWorld:
             directory, scenario, machines, self.supervisor, mosquitto=choose_broker(BrokerChoice.MOSQUITTO)
         )
         self.devices: list[SoakDevice] = []
+        self.rollout = ""
         self.fleet = ServiceClient(
             self.world.addresses.fleet, self.world.certificates.ca, self.world.token_file("admin")
         )
@@ -173,12 +174,14 @@ class SoakWorld:
             patience_s=180.0,
         )
 
-    def publish(self, version: int) -> None:
-        """Publish a good version; each has other bytes."""
-        self.fleet.post("/v1/releases", content=make_bundle(version, threshold=THRESHOLD + version / 1000))
+    def publish(self, version: int, *, tries: int = 20) -> None:
+        """Publish a good version; each has other bytes. Publishing it twice is no error."""
+        self.fleet.post(
+            "/v1/releases", content=make_bundle(version, threshold=THRESHOLD + version / 1000), tries=tries
+        )
 
-    def roll_out(self, version: int) -> str:
-        """Give a version to every device, in two groups; returns the rollout's id."""
+    def roll_out(self, version: int, *, tries: int = 20) -> None:
+        """Give a version to every device, in two groups."""
         release = release_id(FAMILY, version)
         groups = [
             {"name": "half", "percentage": 50, "soak_s": 1},
@@ -186,9 +189,14 @@ class SoakWorld:
         ]
         body = {"name": release, "release": release, "target_query": f"family=={FAMILY}", "groups": groups}
         body["success"] = {"threshold_pct": 100}
-        made = self.fleet.post("/v1/rollouts", body=body)
-        self.fleet.post(f"/v1/rollouts/{made['id']}:start")
-        return str(made["id"])
+        made = self.fleet.post("/v1/rollouts", body=body, tries=tries)
+        self.rollout = str(made["id"])
+        self.fleet.post(f"/v1/rollouts/{self.rollout}:start", tries=tries)
+
+    def is_rollout_over(self) -> bool:
+        """Whether the last one is at its end; False while the fleet does not say."""
+        view = self.fleet.get(f"/v1/rollouts/{self.rollout}") or {}
+        return view.get("state") in {"COMPLETED", "CANCELED", "ROLLED_BACK", "READY", "DRAFT"}
 
     def seen(self, device: SoakDevice) -> dict[str, Any]:
         """The device as the fleet shows it; nothing while the fleet is away."""
