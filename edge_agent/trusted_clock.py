@@ -99,7 +99,10 @@ class TrustedClock:
         kept = _load(file)
         self._floor_s, self._floor_boot_s = _within(kept.trusted_s), self._boot()
         is_same_start = bool(kept.boot) and kept.boot == self.kernel_boot
-        self._offset_s = kept.offset_s if is_same_start else None
+        offset_s = kept.offset_s if is_same_start else None
+        if offset_s is not None and not MADE_AFTER_S <= offset_s + self._floor_boot_s <= LATEST_S:
+            offset_s = None
+        self._offset_s = offset_s
         self._seen_offset_s: float | None = None
         self._seen_boot_s = self._floor_boot_s
         self._stood_since_s = float("-inf")

@@ -156,7 +156,18 @@ def test_a_signed_date_says_that_it_cannot_be_earlier_and_no_impossible_one_is_b
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"trusted_s": 1e308}', b'{"trusted_s": "x"}', b"[" * 10_000]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"trusted_s": 1e308}',
+        b'{"trusted_s": "x"}',
+        b'{"trusted_s": 0, "boot": "k1", "offset_s": 1e300}',
+        b'{"trusted_s": -1e300, "boot": "k1", "offset_s": -1e300}',
+        b"[" * 10_000,
+    ],
 )
 def test_a_damaged_file_is_no_reason_not_to_know_the_time(file: Path, content: bytes) -> None:
     file.write_bytes(content)
