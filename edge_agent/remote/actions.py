@@ -137,7 +137,7 @@ class AcceptAsNormal(Action):
     ) -> None:
         self._pipeline, self._wall = pipeline, wall
         # Each may fit another judge, a quarter of a second.
-        self.allowance = Allowance(burst=10, every_s=10.0, monotonic=monotonic)
+        self.allowance = Allowance(burst=20, every_s=5.0, monotonic=monotonic)
 
     def begin(self, command: Command) -> Outcome:
         """See `Action.begin`."""

@@ -65,7 +65,7 @@ class Hearing:
 
     def __init__(self, own: OwnWord | None, *, monotonic: Callable[[], float]) -> None:
         self._own = own
-        self._allowance = Allowance(burst=20, every_s=10.0, monotonic=monotonic)
+        self._allowance = Allowance(burst=20, every_s=5.0, monotonic=monotonic)
         self._heard: Commands | None = None
         self._hint: _Hint | None = None
         self._last_own: Commands | None = None

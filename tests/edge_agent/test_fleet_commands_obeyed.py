@@ -161,7 +161,7 @@ def test_words_without_end_cost_few_deeds_few_answers_and_few_writes(device: Dev
         writes, before = writes + (after != before), after
     assert device.deeds["diagnose"].done <= 3 + 10
     assert len(results) <= 64 + 50 + 13
-    assert writes <= 2 * (20 + 50) + 3 * 13, "two for each word that is heard, three for each deed"
+    assert writes <= 2 * (20 + 100) + 3 * 13, "two for each word that is heard, three for each deed"
 
 
 def test_a_disk_that_refuses_lets_no_command_begin_and_the_agent_go_on(
