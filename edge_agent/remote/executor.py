@@ -200,7 +200,8 @@ class Executor:
         if message.counter > journal.counter:
             self._set(message.settings, message.counter)
         self._waiting.clear()
-        for command in sorted(message.outstanding, key=lambda command: command.number):
+        by_number = {command.number: command for command in message.outstanding}
+        for _, command in sorted(by_number.items()):
             if command.number > message.counter:
                 log.warning("command_refused number=%d: above its message's counter", command.number)
             elif command.number > journal.number:

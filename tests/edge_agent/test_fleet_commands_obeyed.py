@@ -34,6 +34,12 @@ def test_a_command_is_obeyed_once_however_often_it_comes_and_whoever_restarts(de
     assert device.deeds["recommission"].done == 1
 
 
+def test_a_number_that_stands_twice_in_a_word_is_one_command(device: Device) -> None:
+    device.hear(order(5), order(5, "diagnose"), order(5), counter=9)
+    assert len(device.turn(8)) == 1
+    assert sum(deed.done for deed in device.deeds.values()) == 1
+
+
 def test_an_old_word_after_a_newer_one_is_none(device: Device) -> None:
     device.hear(order(7), health__every_s=60.0)
     device.turn()

@@ -84,6 +84,8 @@ def test_a_command_waits_for_its_device_and_ends_with_its_word(fleet: Fleet, dev
     assert show(fleet, device.name, number)["status"] == "IN_PROGRESS"
     assert fleet.call("GET", f"/v1/devices/{device.name}").json()["outstanding_commands"] == 1
     answer(fleet, device, number, "DONE", reason="a scale of 120 windows")
+    counted = 'fedge_fleet_commands_total{action="recommission",status="WAITING"}'
+    assert counted in fleet.call("GET", "/metrics").text
     assert word(fleet, device.name).outstanding == ()
     for late in ("IN_PROGRESS", "REFUSED", "FAILED"):
         answer(fleet, device, number, late)
