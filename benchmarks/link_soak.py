@@ -50,9 +50,9 @@ from waiting import wait_until  # noqa: E402 - as above
 from protocol.messages.envelope import Event, decode, encode  # noqa: E402 - as above
 from protocol.messages.kinds import Kind  # noqa: E402 - as above
 from protocol.messages.payloads import Ack, BootAck  # noqa: E402 - as above
-from protocol.topics import device_topic, parse_device_topic, uplink_filter  # noqa: E402 - as above
+from protocol.topics import UPLINK_KINDS, device_topic, parse_device_topic, uplink_filter  # noqa: E402 - as above
 
-UPLINKS = (Kind.BIRTH, Kind.DEATH, Kind.ANOMALY, Kind.DRIFT, Kind.HEALTH, Kind.REPORT)
+UPLINKS = tuple(sorted(UPLINK_KINDS))
 SHORTEST_S, LONGEST_S = 1.0, 5.0
 ENDINGS = ("closed its connection.", "disconnected: protocol error.")
 """Mosquitto's words for a connection that was cut: it read the end, or was just writing (EPROTO of OpenSSL)."""

@@ -76,7 +76,7 @@ class ListeningFleet:
     def _acknowledge(self, event: Event) -> None:
         ack = Ack(boots=(BootAck(boot_id=event.boot_id, ranges=((event.sequence, event.sequence),)),))
         answer = Event(source="fleet", boot_id="fleet", sequence=1, time=1.8e9, data=ack)
-        self._client.publish(device_topic(TENANT, DEVICE, Kind.ACK), encode(answer), qos=1)
+        self._client.publish(device_topic(TENANT, event.source, Kind.ACK), encode(answer), qos=1)
 
 
 _UPLINKS = (
