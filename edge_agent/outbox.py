@@ -263,6 +263,9 @@ class Outbox:
 
     def _one_alone(self, clock_s: float) -> list[OutboxEntry]:
         """The next event, alone; those that are suspected to end connections last."""
+        for key in self._suspects.keys():  # noqa: SIM118 - not a dict; a copy, because some are forgotten
+            if self._kept.entry(key) is None:
+                self._suspects.forget(key)
         candidates = [*self._next(clock_s, 1, 1), *self._kept.overdue(clock_s, len(self._suspects) + 1)]
         order = sorted(
             candidates, key=lambda event: (event.key in self._suspects, self._suspects.strikes(event.key))

@@ -32,6 +32,10 @@ class Suspects:
         """While there are any, one event at a time is sent."""
         return len(self._strikes)
 
+    def keys(self) -> list[EventKey]:
+        """All of them."""
+        return list(self._strikes)
+
     def strikes(self, key: EventKey) -> int:
         """How often it was alone under way when a connection ended."""
         return self._strikes.get(key, 0)

@@ -61,6 +61,11 @@ STEPS: Final = (
         "link-soak", "four agents against Mosquitto over TLS lose no connection", ("benchmarks/link_soak.py",)
     ),
     Step(
+        "fleet-away",
+        "a device whose fleet is away sends less than a megabyte an hour, is back within a minute, and stays below 60 MB",
+        ("benchmarks/fleet_away.py",),
+    ),
+    Step(
         "soak",
         "ten minutes of kills, cuts, clock steps and bad disks on twelve devices lose and double nothing",
         ("tests/soak.py", "--seconds", "600", "--devices", "12"),

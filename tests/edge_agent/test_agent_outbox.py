@@ -192,6 +192,15 @@ def test_a_silent_fleet_gets_knocks_and_its_return_makes_everything_due(tmp_path
     assert len(outbox) == 0
 
 
+def test_after_a_long_silence_nothing_waits_for_the_pause_that_had_grown(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, anomaly()), event(2, health())], now=moment())
+    often = sum(entry.sequence == 1 for second in range(7200) for entry in send(outbox, float(second)))
+    assert 5 < often < 12, "sent again and again, after pauses that grew beyond an hour"
+    outbox.acknowledge([ack((2, 2))], 7200.0)
+    assert sequences(outbox, 7201.0) == [1]
+
+
 def test_with_nothing_small_left_the_first_event_of_the_start_is_the_knock(tmp_path: Path) -> None:
     outbox = open_outbox(tmp_path)
     outbox.put([event(1, health())], now=moment())
@@ -280,7 +289,7 @@ def _aged(outbox: Outbox, at: object) -> list[int]:
 
 def test_age_is_taken_from_the_clock_that_nobody_can_set(tmp_path: Path) -> None:
     outbox = open_outbox(tmp_path, maximum_age_s=3600.0)
-    slow = moment(0.0, wall_s=1_700_000_000.0, is_set=False)
+    slow = moment(0.0, wall_s=1_700_000_000.0)
     outbox.put([event(1, Death(reason=DeathReason.SHUTDOWN), made=slow)], now=slow)
     # The clock steps by years right before the broker appears: the event is ten minutes old.
     assert _aged(outbox, moment(600.0)) == [1]
@@ -392,6 +401,17 @@ def test_a_network_that_ends_every_connection_makes_no_event_guilty(tmp_path: Pa
     assert _broker_that_ends_with(outbox, 0, turns=100) == []
     assert outbox.parked == []
     assert all(len(e.payload) > 30_000 for e in outbox._kept._store.entries())
+
+
+def test_a_suspect_that_is_gone_slows_nobody_down(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, health()), event(2, health())], now=moment())
+    send(outbox, 0.0, fates=(Fate.LEFT,))
+    _hear_lost(outbox, 0.0)
+    outbox._kept.forget([("b1", 1), ("b1", 2)])  # as a bound does
+    outbox.put([event(i, anomaly()) for i in range(3, 9)], now=moment())
+    assert len(sequences(outbox, 0.1)) == 1
+    assert len(sequences(outbox, 0.2)) == 5
 
 
 def test_parked_events_are_bounded_and_the_anomalies_among_them_stay_longest(tmp_path: Path) -> None:

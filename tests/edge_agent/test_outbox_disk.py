@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -138,6 +139,21 @@ def test_a_file_that_is_deleted_under_the_agent_is_written_anew_with_all_that_wa
     assert _on_disk(tmp_path) == [1, 2, 3, 4]
     assert "outbox_begun_anew reason=removed events=3" in caplog.text
     assert sequences(outbox, 2.0) == [4], "what was sent is remembered"
+
+
+def test_a_folder_that_is_gone_is_said_until_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    outbox = open_outbox(folder)
+    outbox.put([event(1, anomaly())], now=moment())
+    shutil.rmtree(folder)
+    for second in range(1, 30):
+        outbox.put([event(1 + second, anomaly())], now=moment(float(second)))
+        assert outbox.is_failing
+    folder.mkdir()
+    outbox.put([event(99, anomaly())], now=moment(60.0))
+    assert not outbox.is_failing
+    assert _on_disk(folder) == [*range(1, 31), 99]
 
 
 def test_a_disk_that_takes_no_database_leaves_an_outbox_in_memory_until_it_does(
