@@ -78,7 +78,7 @@ def download(
     limits: DownloadLimits,
     patience: Patience,
     on_progress: Callable[[float], None],
-) -> bool:
+) -> int | None:
     """Fetch what is missing of a bundle.
 
     Args:
@@ -90,18 +90,19 @@ def download(
         on_progress: called with the share fetched, in [0, 1].
 
     Returns:
-        True when all promised bytes are on disk, False when interrupted.
+        In how many pieces, when all promised bytes are on disk; None when interrupted.
 
     Raises:
         InstallTimeoutError: the deadline passed.
         InstallFailedError: the fleet says no, or the disk is full.
         ReleaseRefusedError: the fleet sends more bytes than were promised.
     """
-    started, fruitless = patience.now(), 0
+    started, fruitless, pieces = patience.now(), 0, 0
     while not patience.is_interrupted():
         have = store.part_bytes(desired.bundle_sha256)
         if have == desired.bundle_bytes:
-            return True
+            return pieces
+        pieces += 1
         try:
             _fetch(desired, source, store, patience=patience, on_progress=on_progress)
             trouble = "the connection ended early"
@@ -125,7 +126,7 @@ def download(
             fruitless, first_s=limits.first_wait_s, maximum_s=limits.longest_wait_s, draw=patience.jitter()
         )
         patience.wait(min(pause_s, limits.deadline_s - spent_s))
-    return False
+    return None
 
 
 def _fetch(
@@ -140,16 +141,18 @@ def _fetch(
     offset = have if have < desired.bundle_bytes else 0  # a part that is too long is not ours
     with (
         source.bundle(desired.bundle_path, offset=offset) as stream,
-        store.append(desired.bundle_sha256, offset=stream.offset) as part,
+        store.append(desired.bundle_sha256, offset=offset) as part,
     ):
         received = stream.offset
         for chunk in stream.chunks:
+            # Who ignores the wish to resume sends again what is here: a road that breaks early takes nothing away.
+            known = min(len(chunk), max(0, offset - received))
             received += len(chunk)
             if received > desired.bundle_bytes:
                 raise ReleaseRefusedError(
                     f"the fleet sends more than the {desired.bundle_bytes} bytes it promised for {desired.release}"
                 )
-            part.write(chunk)
+            part.write(chunk[known:])
             on_progress(received / desired.bundle_bytes)
             if patience.is_interrupted():
                 return

@@ -195,7 +195,7 @@ class Effects:
         )
         was_resumed = store.part_bytes(desired.bundle_sha256) > 0
 
-        def fetch() -> bool:
+        def fetch() -> int | None:
             return download(
                 desired,
                 source,
@@ -205,17 +205,16 @@ class Effects:
                 on_progress=on_progress,
             )
 
-        is_complete = fetch()
-        if (
-            is_complete
-            and was_resumed
-            and not has_hash(store.read_part(desired.bundle_sha256), desired.bundle_sha256)
-        ):
-            # The first half may come from before a power cut; only a download from byte 0 says what the fleet has.
+        pieces = fetch()
+        if pieces is None:
+            return False
+        is_pieced = was_resumed or pieces > 1
+        if is_pieced and not has_hash(store.read_part(desired.bundle_sha256), desired.bundle_sha256):
+            # A piece may come from before a power cut or a change; only a download from byte 0 says what the fleet has.
             log.warning("resumed_download_damaged release=%s", desired.release)
             store.discard_part(desired.bundle_sha256)
-            return fetch()
-        return is_complete
+            return fetch() is not None
+        return True
 
     def _verify(self, desired: DesiredState) -> None:
         store, sha256 = self._tools.store, desired.bundle_sha256

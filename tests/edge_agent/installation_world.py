@@ -109,6 +109,7 @@ class FleetInMemory:
     on_chunk: Callable[[], None] = lambda: None
     wanted: DesiredState | None = None
     is_away: bool = False
+    ignores_ranges: bool = False
     questions: int = 0
 
     def ask(self) -> DesiredState | None:
@@ -128,6 +129,7 @@ class FleetInMemory:
         self.requests.append((path, offset))
         if self.is_away:
             raise FleetUnreachableError("the fleet refused the connection")
+        offset = 0 if self.ignores_ranges else offset
         yield BundleStream(offset=offset, chunks=self._chunks(self.bundles[path][offset:]))
 
     def _chunks(self, content: bytes) -> Iterator[bytes]:

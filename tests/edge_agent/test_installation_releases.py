@@ -175,6 +175,45 @@ def test_a_broken_connection_is_resumed_where_it_broke(device: Device) -> None:
     assert device.release == "pump/1"
 
 
+def test_a_road_that_breaks_at_every_chunk_brings_each_byte_once(device: Device) -> None:
+    desired = device.fleet.offer(make_bundle(1), 1)
+    device.fleet.chunk_bytes = 1000
+    device.fleet.break_after = [1000] * 200
+    device.submit(desired)
+    offsets = [offset for _, offset in device.fleet.requests]
+    assert offsets == list(range(0, desired.bundle_bytes, 1000))
+    assert device.release == "pump/1"
+
+
+def test_a_server_that_ignores_ranges_takes_nothing_away_that_was_fetched(device: Device) -> None:
+    desired = device.fleet.offer(make_bundle(1), 1)
+    device.fleet.ignores_ranges = True
+    device.fleet.chunk_bytes = 1000
+    device.fleet.break_after = [3000, 1000, 2000, 5000, 1000, 4000]
+    shares: list[float] = []
+    device.fleet.on_chunk = lambda: shares.append(
+        device.installer._tools.store.part_bytes(desired.bundle_sha256) / desired.bundle_bytes
+    )
+    device.submit(desired)
+    assert shares == sorted(shares), "it only grows"
+    assert device.release == "pump/1"
+
+
+@pytest.mark.parametrize("ignores_ranges", [False, True])
+def test_content_that_changed_while_the_road_was_broken_is_fetched_from_the_start(
+    device: Device, ignores_ranges: bool
+) -> None:
+    desired = device.fleet.offer(make_bundle(1), 1)
+    content = device.fleet.bundles[desired.bundle_path]
+    device.fleet.ignores_ranges = ignores_ranges
+    device.fleet.bundles[desired.bundle_path] = b"\x00" * len(content)
+    device.fleet.break_after = [8192]
+    device.fleet.on_chunk = lambda: device.fleet.bundles.update({desired.bundle_path: content})
+    device.submit(desired)
+    assert device.fleet.requests[-1][1] == 0
+    assert device.release == "pump/1"
+
+
 def test_a_download_that_never_ends_times_out(device: Device) -> None:
     desired = device.fleet.offer(make_bundle(1), 1)
     device.fleet.bundles[desired.bundle_path] = make_bundle(1)[:5000]
