@@ -27,6 +27,7 @@ from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDele
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import RestartNeededError
+from edge_agent.fetch_conditions import FetchConditions
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.fleet_poll import CommandRoad, FleetPoll
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
@@ -129,7 +130,9 @@ def _build(
     counters = load_counters(paths.counters)
     fleet = _fleet_client(settings, enrolled.device, clock)
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
-    installer = _installer(settings, source, fleet, CountedBundles(fleet, counters), choice)
+    fetching = FetchConditions(settings.installation, lambda: counters.update_bytes, clock.boot_s)
+    bundles = CountedBundles(fleet, counters)
+    installer = _installer(settings, source, fleet, bundles, fetching, choice)
     stack.callback(installer.close)
     announce_start(paths.status, process)  # not before: another agent may have the directory
     if (active := installer.active()) is not None:
@@ -289,6 +292,7 @@ def _installer(
     source: Source,
     fleet: FleetClient | None,
     bundles: CountedBundles,
+    fetching: FetchConditions,
     choice: DelegateChoice,
 ) -> Installer:
     paths, keys = settings.paths, load_release_keys(settings.release_keys)
@@ -299,6 +303,7 @@ def _installer(
         requirements=Requirements(family=settings.family, features=source.spec),
         source=bundles,
         ask_fleet=None if fleet is None else lambda: fleet.desired().state,
+        hindrance=fetching.hindrance,
         probe=ProbeWithDelegate(ChildProbe(keys), choice, keys),
     )
 

@@ -193,6 +193,17 @@ class BufferSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """For windows of alarms and drift, kept apart until a person calls them normal; the oldest go first."""
 
 
+class InstallationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a release is fetched; what is on the device already never waits."""
+
+    maximum_temperature_c: Annotated[float, Meta(ge=0, le=150)] = 85.0
+    """Beyond it a board is in trouble already; probing a model would add to it."""
+    require_power: bool = False
+    """Fetch on mains only, where the device can tell."""
+    bytes_per_day: Positive | None = None
+    """Of releases, on a metered link; None: as many as it takes. What was begun is brought to its end."""
+
+
 class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When this device lends itself to a training run."""
 
@@ -316,6 +327,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inference: InferenceSettings = InferenceSettings()
     outbox: OutboxSettings = OutboxSettings()
     buffer: BufferSettings = BufferSettings()
+    installation: InstallationSettings = InstallationSettings()
     learner: LearnerSettings = LearnerSettings()
     privacy: PrivacySettings = PrivacySettings()
     health: HealthSettings = HealthSettings()

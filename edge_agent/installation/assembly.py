@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.installation.acceptance import Requirements
@@ -27,6 +28,7 @@ def open_installer(
     requirements: Requirements,
     source: BundleSource,
     ask_fleet: AskFleet | None = None,
+    hindrance: Callable[[int], str] = lambda _: "",
     limits: InstallLimits | None = None,
     probe: ModelProbe | None = None,
 ) -> Installer:
@@ -39,6 +41,7 @@ def open_installer(
         requirements: what this device can run.
         source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
         ask_fleet: what the fleet itself wants; None: whoever submits is believed.
+        hindrance: why so many bytes are not fetched now, or empty.
         limits: of download and trial.
         probe: how models are tried out; default a child process.
 
@@ -55,6 +58,7 @@ def open_installer(
         baseline=record.baseline,
         free_bytes=store.free_bytes,
         ask_fleet=ask_fleet,
+        hindrance=hindrance,
     )
     return Installer(
         journal_file=JournalFile(journal_file),

@@ -30,6 +30,7 @@ from edge_agent.installation.events import (
     Event,
     FallBack,
     FellBack,
+    FetchWaits,
     Opened,
     Probe,
     Probed,
@@ -57,6 +58,9 @@ __all__ = ["Effects", "InstallLimits", "InstallTools"]
 
 log: Final = logging.getLogger(__name__)
 
+ASK_AGAIN_S: Final = 60.0
+"""How often it is looked whether it is the time to fetch by now."""
+
 
 class InstallLimits(Struct, frozen=True, kw_only=True):
     """Every limit of an installation, by the part that keeps it (the probe is given its own)."""
@@ -78,6 +82,7 @@ class InstallTools:
         requirements: what this device can run.
         baseline: how detection goes at present.
         free_bytes: disk space left.
+        hindrance: why so many bytes are not fetched now, in a sentence, or empty.
         ask_fleet: what the fleet itself wants, over HTTPS; None where nobody can be asked.
     """
 
@@ -88,6 +93,7 @@ class InstallTools:
     requirements: Requirements
     baseline: Callable[[], Baseline | None]
     free_bytes: Callable[[], int]
+    hindrance: Callable[[int], str] = lambda _: ""
     ask_fleet: AskFleet | None = None
 
 
@@ -148,8 +154,7 @@ class Effects:
             case Check(desired=desired):
                 event = self._check(desired)
             case Download():
-                if self._download(effect, patience, on_progress):
-                    event = Downloaded()
+                event = self._download(effect, patience, on_progress)
             case Verify(desired=desired):
                 self._verify(desired)
                 event = Verified()
@@ -186,14 +191,22 @@ class Effects:
             check_space(missing, tools.free_bytes(), tools.requirements)
         return Checked(is_on_disk=is_on_disk)
 
-    def _download(self, effect: Download, patience: Patience, on_progress: Callable[[float], None]) -> bool:
+    def _download(
+        self, effect: Download, patience: Patience, on_progress: Callable[[float], None]
+    ) -> Downloaded | FetchWaits | None:
         store, desired = self._tools.store, effect.desired
+        fetched = store.part_bytes(desired.bundle_sha256)
+        hindrance = self._tools.hindrance(max(0, desired.bundle_bytes - fetched))
+        if hindrance and effect.is_deferred:
+            patience.wait(ASK_AGAIN_S)
+        if hindrance:
+            return None if patience.is_interrupted() else FetchWaits(reason=hindrance)
         source = (
             self._tools.source
             if effect.is_confirmed
             else _Confirming(self._tools.source, effect, self._wishes)
         )
-        was_resumed = store.part_bytes(desired.bundle_sha256) > 0
+        was_resumed = fetched > 0
 
         def fetch() -> int | None:
             return download(
@@ -207,14 +220,14 @@ class Effects:
 
         pieces = fetch()
         if pieces is None:
-            return False
+            return None
         is_pieced = was_resumed or pieces > 1
         if is_pieced and not has_hash(store.read_part(desired.bundle_sha256), desired.bundle_sha256):
             # A piece may come from before a power cut or a change; only a download from byte 0 says what the fleet has.
             log.warning("resumed_download_damaged release=%s", desired.release)
             store.discard_part(desired.bundle_sha256)
-            return fetch() is not None
-        return True
+            return None if fetch() is None else Downloaded()
+        return Downloaded()
 
     def _verify(self, desired: DesiredState) -> None:
         store, sha256 = self._tools.store, desired.bundle_sha256

@@ -25,6 +25,7 @@ __all__ = [
     "Event",
     "FallBack",
     "FellBack",
+    "FetchWaits",
     "Opened",
     "Probe",
     "Probed",
@@ -72,6 +73,13 @@ class Checked:
 @dataclass(frozen=True, kw_only=True)
 class Downloaded:
     """All bytes are on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchWaits:
+    """It is not the time to fetch; `reason` is a sentence."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +176,7 @@ Event = (
     | Closing
     | Checked
     | Downloaded
+    | FetchWaits
     | Verified
     | Staged
     | Probed
@@ -192,10 +201,14 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """Fetch what is missing of the bundle, after the fleet confirmed that it wants it (where it has not: `is_confirmed`)."""
+    """Fetch what is missing of the bundle, after the fleet confirmed that it wants it (where it has not: `is_confirmed`).
+
+    `is_deferred`: it has been said that it is not the time for it.
+    """
 
     desired: DesiredState
     is_confirmed: bool = False
+    is_deferred: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ point is met by `Restarted` with a journal that says which work was begun.
                  └── already on disk ─────┘             │         └ nothing runs ────────┘ │            │
                                                         └── proven here ──────────────────►┴───────────►┘
     any step before TRIAL ─► REJECTED | FAILED | TIMED_OUT | CANCELED (a newer request)
-    SHADOWING, TRIAL ─► the same, deferred (no window can be judged): it neither fails nor passes by waiting
+    DOWNLOADING, SHADOWING, TRIAL ─► the same, deferred (no time to fetch, no window to judge): it neither fails nor passes by waiting
     Reactivate ─► ACTIVATING ─► TRIAL: what runs is activated once more, and tried although it is proven
     TRIAL ─► ROLLING_BACK ─► ROLLED_BACK | INCONSISTENT (nothing on disk can be run)
 
@@ -34,6 +34,7 @@ from edge_agent.installation.events import (
     Effect,
     Event,
     FellBack,
+    FetchWaits,
     Opened,
     Probed,
     Prune,
@@ -229,6 +230,7 @@ def _under_way(
     attempt: Attempt,
     event: Checked
     | Downloaded
+    | FetchWaits
     | Verified
     | Staged
     | Probed
@@ -244,8 +246,8 @@ def _under_way(
         case InstallStep.CHECKING, Checked(is_on_disk=is_on_disk):
             step = InstallStep.VERIFYING if is_on_disk else InstallStep.DOWNLOADING
             decision = _enter(journal, attempt, step)
-        case InstallStep.DOWNLOADING, Downloaded():
-            decision = _enter(journal, attempt, InstallStep.VERIFYING)
+        case InstallStep.DOWNLOADING, Downloaded() | FetchWaits():
+            decision = _fetched(journal, attempt, event)
         case InstallStep.VERIFYING, Verified():
             counter = max(journal.highest_counter, attempt.desired.counter)
             decision = _enter(replace(journal, highest_counter=counter), attempt, InstallStep.STAGED)
@@ -269,6 +271,13 @@ def _under_way(
         case _:
             pass  # the result of work that a newer request has made void
     return decision
+
+
+def _fetched(journal: Journal, attempt: Attempt, event: Downloaded | FetchWaits) -> Decision:
+    if isinstance(event, Downloaded):
+        return _enter(journal, attempt, InstallStep.VERIFYING)
+    waits = _defer(journal, attempt, event.reason)
+    return Decision(journal=waits.journal, effect=work_of(waits.journal), reports=waits.reports)
 
 
 def _probed(journal: Journal, attempt: Attempt) -> Decision:

@@ -28,7 +28,9 @@ def work_of(journal: Journal) -> Effect | None:
     desired, bundle = attempt.desired, attempt.bundle
     works: dict[InstallStep, Effect] = {
         InstallStep.CHECKING: Check(desired=desired),
-        InstallStep.DOWNLOADING: Download(desired=desired, is_confirmed=attempt.is_confirmed),
+        InstallStep.DOWNLOADING: Download(
+            desired=desired, is_confirmed=attempt.is_confirmed, is_deferred=attempt.is_deferred
+        ),
         InstallStep.VERIFYING: Verify(desired=desired),
         InstallStep.STAGED: Proceed(),
         InstallStep.PROBING: Probe(bundle=bundle),
@@ -44,7 +46,7 @@ def progress(journal: Journal) -> tuple[InstallReport, ...]:
     attempt = journal.attempt
     if attempt is None:
         return ()
-    may_wait = attempt.step in {InstallStep.SHADOWING, InstallStep.TRIAL}
+    may_wait = attempt.step in {InstallStep.DOWNLOADING, InstallStep.SHADOWING, InstallStep.TRIAL}
     status = InstallStatus.DEFERRED if attempt.is_deferred and may_wait else InstallStatus.IN_PROGRESS
     return (journal.report(attempt.desired, attempt.step, status, reason=attempt.reason),)
 

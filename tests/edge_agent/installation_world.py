@@ -171,6 +171,7 @@ class Device:
         self.fleet = FleetInMemory()
         self.probe = TrustingProbe()
         self.free_bytes = 10**9
+        self.hindrance = ""
         self.overrides = overrides
         self.reports: list[InstallReport] = []
         self.beside: ShadowReport | str | None = ShadowReport(outcome=ShadowOutcome.PASSED, note="as told")
@@ -186,6 +187,7 @@ class Device:
             requirements=REQUIREMENTS,
             baseline=record.baseline,
             free_bytes=lambda: self.free_bytes,
+            hindrance=lambda missing: self.hindrance,
             ask_fleet=self.fleet.ask if self.overrides.get("asks") else None,
         )
         return Installer(

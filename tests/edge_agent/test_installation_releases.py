@@ -20,8 +20,11 @@ from installation_world import (
 )
 from msgspec.structs import replace
 
+from edge_agent.fetch_conditions import FetchConditions
 from edge_agent.installation.active import read_active
 from edge_agent.installation.probe import ChildProbe, ProbeLimits
+from edge_agent.readiness import Conditions
+from edge_agent.settings import InstallationSettings
 from models.bundles import make_golden_vectors
 from models.int8_model import Int8Model
 from protocol.manifest import FeatureSpec
@@ -212,6 +215,75 @@ def test_content_that_changed_while_the_road_was_broken_is_fetched_from_the_star
     device.submit(desired)
     assert device.fleet.requests[-1][1] == 0
     assert device.release == "pump/1"
+
+
+def test_a_device_that_is_hot_waits_says_so_once_and_goes_on_by_itself(device: Device) -> None:
+    device.install(1)
+    device.install(2)
+    desired = device.fleet.offer(make_bundle(3), 3)
+    device.hindrance = "it is 91 °C hot, the limit is 85 °C"
+    device.installer.submit(desired)
+    inbox, asked = device.installer._inbox, len(device.fleet.requests)
+    waits = list[float]()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        inbox.time_s += seconds
+        if len(waits) == 5:
+            device.hindrance = ""
+
+    inbox.wait = wait  # type: ignore[method-assign]  # the device cools down
+    device.installer.run_pending()
+    [waiting, _] = device.work()[:2]
+    assert (waiting.step, waiting.status, waiting.reason) == (
+        InstallStep.DOWNLOADING,
+        InstallStatus.DEFERRED,
+        "it is 91 °C hot, the limit is 85 °C",
+    )
+    assert waits == [60.0] * 5
+    assert len(device.fleet.requests) == asked + 1
+    device.watch()
+    assert device.release == "pump/3"
+
+
+def test_a_device_that_waits_is_interrupted_by_a_release_that_lies_on_it(device: Device) -> None:
+    device.install(1)
+    device.install(2)
+    device.hindrance = "it runs on battery"
+    device.installer.submit(device.fleet.offer(make_bundle(3), 3))
+    inbox = device.installer._inbox
+    back = device.fleet.offer(make_bundle(1), 1, counter=4)
+    inbox.wait = lambda seconds: device.installer.submit(back)  # type: ignore[method-assign]  # a newer word comes
+    reports = device.work()
+    assert [r.status for r in reports if r.execution == "e3"] == [
+        InstallStatus.DEFERRED,
+        InstallStatus.CANCELED,
+    ]
+    assert device.release == "pump/1"
+
+
+def test_a_days_share_of_a_metered_link_is_kept_but_for_a_release_that_is_larger(device: Device) -> None:
+    now, fetched = [0.0], [500]
+    link = FetchConditions(
+        InstallationSettings(bytes_per_day=1000, require_power=True, maximum_temperature_c=80.0),
+        lambda: fetched[0],
+        lambda: now[0],
+        lambda: Conditions(temperature_c=70.0, on_mains=True),
+    )
+    assert link.hindrance(5000) == "", "or it would never come"
+    fetched[0] += 700
+    assert link.hindrance(300) == ""
+    assert link.hindrance(301) == "700 of today's 1000 bytes for releases are used, and 301 are missing"
+    now[0] += 86_400.0
+    assert link.hindrance(301) == ""
+    for conditions, words in (
+        (Conditions(temperature_c=80.5), "it is 80.5 °C hot, the limit is 80 °C"),
+        (Conditions(on_mains=False), "it runs on battery (installation.require_power = true)"),
+        (Conditions(), ""),
+    ):
+        settings = InstallationSettings(maximum_temperature_c=80.0, require_power=True)
+        told = FetchConditions(settings, lambda: 0, lambda: 0.0, lambda found=conditions: found)  # type: ignore[misc]  # bound now
+        assert told.hindrance(1) == words
 
 
 def test_a_download_that_never_ends_times_out(device: Device) -> None:
