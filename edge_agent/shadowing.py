@@ -73,6 +73,8 @@ class Shadowing:
         self._candidate: ActiveRelease | None = None
         self._run: _Run | None = None
         self._latest: Judged | None = None
+        self._since_s = 0.0
+        self._has_said = self._is_over = False
 
     def see(self, judged: Judged) -> None:
         """The champion has judged a window."""
@@ -88,49 +90,49 @@ class Shadowing:
         """
         candidate = self._installation.candidate()
         if candidate is not self._candidate:
-            self._begin(candidate, clock_s)
+            self._candidate, self._run, self._latest = candidate, None, None
+            self._since_s, self._has_said, self._is_over = clock_s, False, False
+        if self._candidate is None or self._is_over:
+            return
         if self._run is None:
+            self._begin(self._candidate, clock_s)
             return
         latest, self._latest = self._latest, None
         told = self._run.turn(latest, clock_s, slack_s)
         if told is not None:
             self._tell(told)
 
-    def _begin(self, candidate: ActiveRelease | None, clock_s: float) -> None:
-        self._candidate, self._run, self._latest = candidate, None, None
-        if candidate is None:
-            return
-        pipeline = self._pipeline
-        champion = self._installation.active()
-        if champion is None or not pipeline.is_watching:
-            why = (
-                "no release judges here"
-                if pipeline.is_commissioned
-                else "this machine's scale is not known yet"
-            )
-            self._tell(
-                ShadowReport(
-                    outcome=ShadowOutcome.SKIPPED, note=f"{why}: there is nothing to compare it with"
-                )
+    def _begin(self, candidate: ActiveRelease, clock_s: float) -> None:
+        """Begin as soon as there is somebody to compare it with: while a device commissions, nobody judges."""
+        pipeline, champion = self._pipeline, self._installation.active()
+        waited_s, limits = clock_s - self._since_s, self._limits
+        if champion is not None and pipeline.is_watching:
+            normal, sensors = pipeline.normal, len(candidate.bundle.manifest.features.names)
+            self._run = _Run(
+                Tally(champion.release, candidate.release, limits, sensors),
+                pipeline,
+                normal.fitter.prepare(candidate.bundle, normal.settings, normal.drift.settings),
+                limits,
+                self._timer,
+                clock_s,
             )
             return
-        normal = pipeline.normal
-        sensors = len(candidate.bundle.manifest.features.names)
-        self._run = _Run(
-            Tally(champion.release, candidate.release, self._limits, sensors),
-            pipeline,
-            normal.fitter.prepare(candidate.bundle, normal.settings, normal.drift.settings),
-            self._limits,
-            self._timer,
-            clock_s,
+        why = (
+            "no release judges here" if pipeline.is_commissioned else "this machine's scale is not known yet"
         )
+        if champion is None or waited_s >= limits.give_up_after_s:
+            note = f"{why}: there is nothing to compare it with"
+            self._tell(ShadowReport(outcome=ShadowOutcome.SKIPPED, note=note))
+        elif waited_s >= limits.deferred_after_s and not self._has_said:
+            self._has_said = True
+            self._tell(f"{why}: the comparison with the release that runs waits")
 
     def _tell(self, told: ShadowReport | str) -> None:
         if self._candidate is None:
             return
         self._installation.on_shadow(self._candidate.ref.sha256, told)
         if isinstance(told, ShadowReport):
-            self._run = None
+            self._run, self._is_over = None, True
             log.info(
                 "shadowing_ended release=%s outcome=%s %s",
                 self._candidate.release,

@@ -118,8 +118,9 @@ def commissioned(world: World, prior: FleetPrior | None = None) -> World:
     return world
 
 
-def put_beside(world: World, release: ActiveRelease) -> None:
+def put_beside(world: World, release: ActiveRelease | None) -> None:
     """Give the loop a candidate, and wait until it is ready."""
+    assert release is not None
     world.installation.beside = release
     world.turn()
     run = world.agent._shadowing._run
@@ -184,10 +185,30 @@ def test_a_candidate_whose_model_cannot_be_opened_is_refused_at_once(world: Worl
     assert "pump/2 cannot judge here: " in report.note
 
 
-def test_a_device_that_knows_no_scale_yet_has_nothing_to_compare(world: World) -> None:
+def test_a_device_that_knows_no_scale_yet_compares_as_soon_as_it_does(world: World) -> None:
+    world.installation.give(1, is_trial=False, generation=1)
+    world.watch(healthy(20))
+    put_beside(world, candidate(threshold=1e-6))
+    world.now_s += 121.0
+    world.turn()
+    assert (
+        told(world)
+        == "this machine's scale is not known yet: the comparison with the release that runs waits"
+    )
+    world.watch(healthy(100, 3))
+    put_beside(world, world.installation.beside)
+    one_by_one(world, healthy(30, 5))
+    report = told(world)
+    assert isinstance(report, ShadowReport)
+    assert (report.outcome, report.windows) == (ShadowOutcome.REFUSED, 30), "no release slips in meanwhile"
+
+
+def test_a_device_whose_scale_does_not_come_is_not_waited_for_longer_than_an_hour(world: World) -> None:
     world.installation.give(1, is_trial=False, generation=1)
     world.watch(healthy(20))
     put_beside(world, candidate())
+    world.now_s += 3600.0
+    world.turn()
     report = told(world)
     assert isinstance(report, ShadowReport)
     assert (report.outcome, report.windows) == (ShadowOutcome.SKIPPED, 0)
