@@ -55,10 +55,11 @@ T = TypeVar("T")
 
 
 class UnknownRegime(Struct, frozen=True, kw_only=True):
-    """A `level` (F,) of rows as they are judged, and when the machine came to it first, Unix seconds."""
+    """A `level` (F,) of rows as they are judged, since when the machine has come to it, and when it did last, Unix seconds."""
 
     level: tuple[float, ...]
     since_s: float
+    last_s: float = 0.0
 
 
 class Remembered(Struct, frozen=True, kw_only=True):

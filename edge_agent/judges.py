@@ -120,7 +120,7 @@ class MixtureJudge:
     """A detector that was fitted on this device's rows.
 
     `unheard` is a sentence for people where most values alone can open no alarm, else empty. At `unknown_levels` (k, F) of the
-    machine an anomaly neither opens nor ends, unless it is one from there, too (`edge_agent.unknown_regimes`).
+    machine an anomaly neither opens nor ends, unless it is one from there, too (`edge_agent.unknown_regimes`); `which_unknown` it was last.
     Drift sees scores in multiples of the typical one: with every fit a score has another unit, and that is no drift.
     """
 
@@ -133,6 +133,7 @@ class MixtureJudge:
         self.context, self.see = context, self._live.see
         self.unknown_levels: Float | None = None
         self.beside: tuple[Float, float] | None = None
+        self.which_unknown = 0
         self.detector, self.promise = detector, promise
         self.threshold = PersonalThreshold(
             value=promise.threshold, wanted=promise.threshold, fitted_on=promise.fitted_on
@@ -180,8 +181,12 @@ class MixtureJudge:
         is_there = lasting(*least) < lasting(*scores) and (
             self.beside is not None or self.may_alarm(scores[0] * self._per_typical)
         )
-        self.beside = (offsets[found.index(least)], least[0] * self._per_typical) if is_there else None
-        return least if is_there else scores
+        if not is_there:
+            self.beside = None
+            return scores
+        self.which_unknown = found.index(least)
+        self.beside = offsets[self.which_unknown], least[0] * self._per_typical
+        return least
 
     def may_alarm(self, score: float) -> bool:
         """See `Judge.may_alarm`."""

@@ -200,7 +200,7 @@ class OwnNormal:
     def note(self, alarm_windows: int) -> None:
         """A window was judged; so many windows the alarm has that it is in, 0 outside one."""
         self.fitter.grow_older()
-        if not self.is_in_unknown_regime:  # of which nothing was promised: it is one finding
+        if not self._unknown.visit(self.judge, self._wall):  # of one nothing was promised: it is one finding
             self._realised.note(alarm_windows, self._rules)
 
     def keep_promise(self, release: RunningRelease) -> bool:

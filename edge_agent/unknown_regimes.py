@@ -4,7 +4,8 @@
     windows at that level ─► the anomaly stays open, and none opens ─► set aside, until a person calls them normal
 
 A window belongs to an unknown regime if it would be judged an anomaly and is less of one from there. What goes wrong *in* an unknown
-regime still opens an anomaly: it is over the threshold from there, too. Nothing is registered that no anomaly was
+regime still opens an anomaly: it is over the threshold from there, too. What nobody has seen for a week and a day is forgotten, and
+told again. Nothing is registered that no anomaly was
 opened for, so that what creeps is told before it can be a level. A person's word, or another scale, ends it: then the regime is
 known, or means nothing.
 
@@ -15,10 +16,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edge_agent.detection_memory import DetectionMemory, UnknownRegime
@@ -31,6 +34,10 @@ log = logging.getLogger(__name__)
 Float = NDArray[np.float32]
 
 _MOST: Final = 4
+_FORGOTTEN_S: Final = 8 * 86_400.0
+"""A week and a day without a visit: what comes back after that is told again. It may be the fault that was mended."""
+_NOTED_S: Final = 3600.0
+"""How often a visit is written down: a machine may come and go."""
 _AVERAGED: Final = 32
 """Windows that a level is the mean of, roughly: half of those that drift takes to call it one."""
 
@@ -68,8 +75,22 @@ class UnknownRegimes:
             self._is_told = True
             since_s = self._memory.remembered.drift_since_s
             log.warning("unknown_regime since_s=%.0f", since_s)
-            found = UnknownRegime(level=tuple(self._mean.tolist()), since_s=since_s)
+            found = UnknownRegime(level=tuple(self._mean.tolist()), since_s=since_s, last_s=since_s)
             self._use((*self._known, found)[-_MOST:], judge)
+
+    def visit(self, judge: Judge | None, wall: Callable[[], float]) -> bool:
+        """Is the machine at one of them now? `wall` is asked for Unix seconds then."""
+        if not isinstance(judge, MixtureJudge) or judge.beside is None:
+            return False
+        which, now_s = judge.which_unknown, wall()
+        before, one, after = self._known[:which], self._known[which], self._known[which + 1 :]
+        away_s = now_s - one.last_s
+        if away_s > _FORGOTTEN_S:
+            log.warning("unknown_regime_again after_s=%.0f", away_s)
+            self._use((*before, *after), judge)
+        elif away_s > _NOTED_S:
+            self._use((*before, replace(one, last_s=now_s), *after), judge)
+        return True
 
     def leave(self) -> None:
         """The machine moves: on from where it was, or home."""

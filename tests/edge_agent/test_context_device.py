@@ -259,6 +259,18 @@ def test_an_unknown_regime_is_one_finding_however_often_the_machine_comes_to_it(
     assert (learnt @ OTHER > 0.5 * OTHER @ OTHER).mean() < 0.02, "its windows wait for a person"
 
 
+def test_what_comes_back_after_a_week_is_told_again(resting: Device) -> None:
+    device = resting
+    told = [opened(device.watch(noise(200, 10) + OTHER)), opened(device.watch(noise(200, 20)))]
+    for visit, days in enumerate((6, 6, 9)):  # each visit counts, and not the first
+        device._wall_begins_s += days * 86_400
+        device.pipeline.save()
+        device = _restarted(device, wall_begins_s=device._wall_begins_s)
+        told.append(opened(device.watch(noise(150, 11 + visit) + OTHER)))
+        told.append(opened(device.watch(noise(200, 21 + visit))))
+    assert told == [1, 0, 0, 0, 0, 0, 1, 0]
+
+
 def test_an_anomaly_stays_open_in_an_unknown_regime_and_ends_at_home(resting: Device) -> None:
     resting.watch(noise(200, 10) + OTHER)
     assert resting.pipeline.alarm_is_open
@@ -317,8 +329,9 @@ def test_a_promise_is_not_broken_by_one_unknown_regime(resting: Device) -> None:
     assert after.realised.windows - before < 60
 
 
-def _restarted(device: Device) -> Device:
+def _restarted(device: Device, wall_begins_s: float = 1_800_000_000.0) -> Device:
     again = device.restart()
+    again._wall_begins_s = wall_begins_s
     again.adopt(prior=_prior_of(device))
     return again
 
