@@ -7,6 +7,7 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from agent_world import FEATURES, SPEC
@@ -15,7 +16,9 @@ from test_agent_pipeline import Device
 
 from edge_agent.detector_file import read_context
 from edge_agent.judgement import Judged, Unjudged
-from edge_agent.settings import DetectionSettings, StatePaths
+from edge_agent.learner.__main__ import _as_judged
+from edge_agent.settings import DetectionSettings, Settings, StatePaths
+from edge_agent.sources.settings import SimulatedSettings
 from models.detection.context import Context
 from models.detection.prior import FleetPrior, fleet_prior
 from models.detection.promise import AlarmBudget
@@ -220,6 +223,50 @@ def test_what_a_fleet_is_told_is_of_the_rows_that_are_judged(
         np.testing.assert_allclose(judge.see(row, float(when)), seen, atol=1e-5)
     assert read_context(device.paths.detector.read_bytes(), "of other columns", FEATURES) is None
     assert read_context(b"{}", SPEC.fingerprint, FEATURES) is None
+
+
+def test_the_learner_tells_of_rows_in_the_context_that_is_in_force(
+    cycling: Path, tmp_path: Path, prior: FleetPrior
+) -> None:
+    device = resumed(cycling, tmp_path, prior)
+    kept, judge = device.buffer.newest(), device.pipeline.normal.judge
+    settings = Settings(
+        state_dir=tmp_path,
+        tenant="t",
+        family="f",
+        hardware="h",
+        source=SimulatedSettings(),
+        release_keys=(Path("key.pem"),),
+    )
+    told = _as_judged(settings, SPEC, kept)
+    assert told is not None
+    assert judge is not None
+    assert judge.context is not None
+    seen = [
+        judge.see(row, float(when)) for row, when in zip(kept.rows[-60:], kept.machine_s[-60:], strict=True)
+    ]
+    np.testing.assert_allclose(told.seen[-60:], seen, atol=1e-5)
+    np.testing.assert_allclose(told.unit, device.pipeline.commissioning.units * judge.context.spread)
+    settings.paths.detector.unlink()
+    plain = _as_judged(settings, SPEC, kept)
+    assert plain is not None
+    np.testing.assert_array_equal(plain.seen, kept.rows)
+
+
+def test_a_drift_reference_spans_a_cycle_that_somebody_has_named(tmp_path: Path, prior: FleetPrior) -> None:
+    """Else a device that learnt from the last two hours would be in drift for the rest of each day."""
+    day = 300
+    named = msgspec.structs.replace(SETTINGS, commissioning_windows=day, period_s=float(day))
+    for directory, settings, most in (("named", named, 0), ("unnamed", _unnamed(named), 1)):
+        at = 2 * np.pi * np.arange(4 * day) / day
+        rows = noise(4 * day, 3) + np.outer(np.sin(at), [2, -2, 2, 0, 0, 0]).astype(np.float32)
+        device = started(tmp_path / directory, rows[:day], prior, settings)
+        reported_ = reported(device.watch(rows[day:]))
+        assert (reported_ > 0) == bool(most), directory
+
+
+def _unnamed(settings: DetectionSettings) -> DetectionSettings:
+    return msgspec.structs.replace(settings, period_s=None, commissioning_longest_windows=300)
 
 
 # --- regimes ----------------------------------------------------------------------------------------------------------
