@@ -6,7 +6,9 @@ so is put in order as well as can be:
 * a device that **counts anew** (its counter was lost) uses a number that another boot of it had, or enrolled again and
   starts below: a new era begins, and every boot of it is later than those of the eras before;
 * an **older agent** tells no number: its boot follows the last one known when it is first heard by its birth, or when the
-  device's clock says so, and stands before all others until then.
+  device's clock says so, and stands before all others until then;
+* whatever it counts, a boot that **speaks alone** is the present one: a memory that was restored from an older copy uses
+  numbers of starts that were never heard, and a device whose disk refuses knows no number.
 """
 
 from __future__ import annotations
@@ -15,21 +17,27 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import Final
 
+import structlog
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from fleet.storage.boot_tables import Boot, Position
 from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
-from protocol.messages.payloads import Birth
+from protocol.messages.payloads import Birth, Health
 
 __all__ = ["BootBook", "BootKey", "last_boot", "position_of"]
+
+_log = structlog.get_logger()
 
 BEFORE_ALL: Final = -1
 """The era of boots of which nothing says that they are later than any other."""
 
 HEARD_EVERY_S: Final = 60.0
 """How exactly it is written down when a boot was last heard: not at each message."""
+
+ALONE_S: Final = 600.0
+"""A boot that tells its health for so long, and not a word of the one that should be later, is no straggler."""
 
 BootKey = tuple[str, str]
 
@@ -96,18 +104,34 @@ class BootBook:
         return boot
 
     def hear(self, boot: Boot, device: Device, event: Event, received_at: float) -> None:
-        """Note that a boot speaks, and put one of an older agent in its place once its clock tells that."""
+        """Note that a boot speaks, and put it in its place once its clock, or the silence of all others, tells that."""
         if received_at - boot.last_received > HEARD_EVERY_S:
             boot.last_received = received_at
         if isinstance(event.data, Birth):
             boot.hardware, boot.agent_version = event.data.hardware, event.data.agent_version
-        if boot.number or device.boot_id in {boot.boot_id, None} or event.time <= device.heard_sent_at:
+        if device.boot_id == boot.boot_id:
+            return
+        if isinstance(event.data, Health) and received_at - boot.first_received > ALONE_S:
+            self._follow_if_alone(boot, device)
+        if boot.number or device.boot_id is None or event.time <= device.heard_sent_at:
             return
         self._session.flush()
         last = self._last(device)
         if last is not None and last is not boot and _is_later(device, last, event):
             self._follow(boot, last)
             self._session.flush()
+
+    def _follow_if_alone(self, boot: Boot, device: Device) -> None:
+        self._session.flush()
+        last = self._last(device)
+        if last is None or last is boot or last.last_received >= boot.first_received:
+            return
+        if boot.number:
+            boot.era, boot.counted, boot.turn = last.era + 1, boot.number, 0
+        else:
+            self._follow(boot, last)
+        self._session.flush()
+        _log.warning("boot_followed_though_older", device=device.id, boot=boot.boot_id, number=boot.number)
 
     def _last(self, device: Device) -> Boot | None:
         stored = last_boot(self._session, device.id)

@@ -285,3 +285,49 @@ def test_a_farewell_holds_whatever_of_before_it_comes_after_it(database: Databas
     with database.read() as session:
         device = session.get_one(Device, "press-1")
         assert (device.online, device.agent_state) == (True, "blind")
+
+
+@pytest.mark.parametrize("number", [0, 31], ids=["cannot count, clock behind", "restored, its starts since never heard"])
+def test_a_boot_that_speaks_alone_is_followed_though_its_number_says_that_it_is_older(
+    database: Database, number: int
+) -> None:
+    machine = Machine(name="press-1")
+    enrol_directly(database, machine)
+    store = EventStore(database, TENANT, FleetMetrics())
+
+    def say(data: Payload, received_at: float, at: float = NOW) -> None:
+        store.store([arrival_at(machine.event(data, at=at), received_at)])
+
+    def state() -> str | None:
+        with database.read() as session:
+            return session.get_one(Device, "press-1").agent_state
+
+    for one in (30, 57):
+        machine.restart(f"old-{one}", one)
+        say(birth("0.1"), NOW)
+        say(health(), NOW)
+    machine.restart("present", number)
+    say(birth("0.1"), NOW + 3600, at=5.0)
+    for minute in range(60, 72):
+        say(health(state=AgentState.BLIND), NOW + 60 * minute, at=60.0 * minute)
+    assert state() == "blind"
+    machine.restart("next", number + 1 if number else 0)
+    say(birth("0.1"), NOW + 5000, at=7.0)
+    if not number:
+        say(health(), NOW + 5000)
+        say(health(), NOW + 6000)
+    say(health(), NOW + 6001)
+    assert state() == "watching"
+
+
+def test_health_out_of_an_outbox_is_not_taken_for_the_present_while_the_last_start_is_heard(
+    database: Database,
+) -> None:
+    machine = Machine(name="press-1")
+    machine.restart("old", 3)
+    old = [arrival_at(machine.event(health(state=AgentState.BLIND)), NOW + 60 * n) for n in range(30)]
+    machine.restart("new", 4)
+    new = [arrival_at(machine.event(health()), NOW + 60 * n) for n in range(0, 30, 5)]
+    both = sorted(new + old, key=lambda one: one.received_at)
+    seen = play(database, machine, [[one] for one in both])
+    assert (seen["boot_id"], seen["agent_state"]) == ("new", "watching")
