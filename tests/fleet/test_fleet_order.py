@@ -287,7 +287,9 @@ def test_a_farewell_holds_whatever_of_before_it_comes_after_it(database: Databas
         assert (device.online, device.agent_state) == (True, "blind")
 
 
-@pytest.mark.parametrize("number", [0, 31], ids=["cannot count, clock behind", "restored, its starts since never heard"])
+@pytest.mark.parametrize(
+    "number", [0, 31], ids=["cannot count, clock behind", "restored, its starts since never heard"]
+)
 def test_a_boot_that_speaks_alone_is_followed_though_its_number_says_that_it_is_older(
     database: Database, number: int
 ) -> None:
