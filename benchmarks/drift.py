@@ -1,12 +1,13 @@
 """How soon is a change found, at equal run length between false alarms? Ours beside ADWIN, Page-Hinkley, KSWIN and PSI.
 
-    python benchmarks/drift.py [promise|delays|commissioning|skab|cost|all] [--quick] [--out DIR]
+    python benchmarks/drift.py [promise|trade-off|delays|commissioning|skab|cost|all] [--quick] [--out DIR]
 
 `delays`: eight kinds of change, three distributions, without and with autocorrelation, each detector held to the same ARL0
 in the same world (`drift_lab/curves.py`); ours also as shipped, with the ARL0 it then really has. `commissioning`: what
 is left of that with a reference of a few hundred windows, without and with the replay. `skab`: change points of a real
 pump. `promise`: is the run length kept on healthy rows of real machines, which share of the time are they in drift, and is a
-shift found (`drift_lab/promise.py`)? Both need FEDGE_DATA (default ../shared/data) and skip what is absent. `cost`: time
+shift found (`drift_lab/promise.py`)? `trade-off`: what of power and of time in drift the allowance for what wanders costs and
+saves on recorded rows. These need FEDGE_DATA (default ../shared/data) and skip what is absent. `cost`: time
 per sample, bytes of state.
 
 One JSON line a figure on stdout, with the half width of its 95 % interval; figures as SVG in DIR; progress on stderr.
@@ -41,7 +42,7 @@ from drift_lab.curves import (
 )
 from drift_lab.figures import draw_delays, draw_skab
 from drift_lab.ours import OurDetectors
-from drift_lab.promise import PLANS, PROMISED, SHIFT_STDS, WITHIN, measure_promise
+from drift_lab.promise import ALLOWED, PLANS, PROMISED, SHIFT_STDS, WITHIN, measure_promise
 from drift_lab.rivals import AdwinLives, KswinLives, PageHinkleyLives, PsiLives
 from drift_lab.skab import RATES_PER_HOUR, measure_skab, share_found_at
 from drift_lab.worlds import CHANGES
@@ -248,6 +249,26 @@ def report_promise(*, is_quick: bool) -> None:
         progress(f"promise: {whole}")
 
 
+def report_trade_off() -> None:
+    """On recorded rows share of time in drift and power exclude each other: how, as less and less is allowed for what wanders."""
+    folder = Path(os.environ.get("FEDGE_DATA", "../shared/data"))
+    for name, order, seeds in PLANS:
+        if order != "recorded" or name == "cmapss" or not (folder / name).is_dir():
+            continue
+        for allowed in ALLOWED:
+            found = measure_promise(folder, name, order, seeds=seeds, allowed=allowed)
+            hits, tries = found.power[SHIFT_STDS]
+            tell(
+                f"trade-off, {allowed:.0%} of the allowance: {name}, {order}",
+                hits / max(tries, 1),
+                f"share of {SHIFT_STDS:g} deviations found",
+                in_drift=found.drifted / found.windows,
+                away=found.away / found.windows,
+                windows_per_report=found.windows / max(found.reports, 1),
+            )
+        progress(f"trade-off: {name}, {order}")
+
+
 def report_skab(*, is_quick: bool, out: Path | None) -> None:
     """Change points of the pump."""
     folder = Path(os.environ.get("FEDGE_DATA", "../shared/data")) / "skab"
@@ -279,7 +300,7 @@ def report_skab(*, is_quick: bool, out: Path | None) -> None:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parts = ("promise", "delays", "commissioning", "skab", "cost")
+    parts = ("promise", "trade-off", "delays", "commissioning", "skab", "cost")
     parser.add_argument("part", nargs="?", choices=(*parts, "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="a minute or two instead of twenty")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the figures there")
@@ -290,6 +311,8 @@ def main() -> None:
             tell(**figure)
     if "promise" in chosen:
         report_promise(is_quick=arguments.quick)
+    if "trade-off" in chosen:
+        report_trade_off()
     if "delays" in chosen:
         measure_delays(is_quick=arguments.quick, out=arguments.out)
     if "commissioning" in chosen:

@@ -207,8 +207,8 @@ def _unheard(detector: Detector) -> str:
     if 2 * count <= features:
         return ""
     return (
-        f"{count} of {features} values could stay at the end of their scale, alone, and open no alarm: so few windows were learnt"
-        " for so small a budget; it gets better as they double, or with a larger [detection.budget]"
+        f"{count} of {features} values, each alone at the end of its scale, open no alarm: learn longer, or allow more"
+        " ([detection.budget])"
     )
 
 

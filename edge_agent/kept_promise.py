@@ -94,6 +94,12 @@ class KeptPromise:
         return self.realised.broken + (not self.is_kept)
 
     @property
+    def came(self) -> str:
+        """What came, in a few words: health says it again and again."""
+        realised = self.realised
+        return f"{realised.alarms} in {realised.windows:,} windows, at most {self.promised_per_1000:g} in 1,000 promised"
+
+    @property
     def text(self) -> str:
         """The promise and what came of it, in one sentence for people."""
         realised = self.realised

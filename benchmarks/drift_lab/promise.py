@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +30,17 @@ from models.drift.reference import DriftReference
 from models.drift.replay import fit_calibrated_reference
 from models.standardiser import CLIP, fit_standardiser
 
-__all__ = ["PLANS", "PROMISED", "SHIFT_STDS", "WITHIN", "Life", "Outcome", "lives", "measure_promise"]
+__all__ = [
+    "ALLOWED",
+    "PLANS",
+    "PROMISED",
+    "SHIFT_STDS",
+    "WITHIN",
+    "Life",
+    "Outcome",
+    "lives",
+    "measure_promise",
+]
 
 REFERENCE_ROWS: Final = {"skab": 2000, "pronostia": 500, "cmapss": 60, "smd": 5000}
 DAY_ROWS: Final = 1440
@@ -48,6 +59,8 @@ PLANS: Final = (
     ("smd", "recorded", 1),
     ("cmapss", "recorded", 1),
 )
+ALLOWED: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the allowance for what wanders, by which share of time in drift is traded for power."""
 _TRIES: Final = {"skab": 80, "pronostia": 10, "smd": 10, "cmapss": 1}
 _SEEDS_OF_POWER: Final = 2
 _BEFORE_SHIFT: Final = 300
@@ -80,14 +93,14 @@ class Outcome:
     power: dict[float, tuple[int, int]]
 
 
-def measure_promise(folder: Path, name: str, order: str, *, seeds: int) -> Outcome:
-    """All lives of one data set in one order, each of `seeds` times."""
+def measure_promise(folder: Path, name: str, order: str, *, seeds: int, allowed: float = 1.0) -> Outcome:
+    """All lives of one data set in one order, each of `seeds` times, with so much of the allowance for what wanders."""
     windows = reports = drifted = away = 0
     power = dict.fromkeys(SHIFTS, (0, 0))
     rng = np.random.default_rng(1)
     for seed in range(seeds):
         for life in lives(folder, name, order, seed=seed):
-            watched = prepare(life, DriftSettings(run_length=PROMISED))
+            watched = prepare(life, DriftSettings(run_length=PROMISED), allowed=allowed)
             monitor = DriftMonitor(watched.reference, watched.settings)
             for row, score in zip(watched.rows, watched.scores.tolist(), strict=True):
                 monitor.update(row, score)
@@ -151,12 +164,15 @@ class Watched:
     scores: Float
 
 
-def prepare(life: Life, settings: DriftSettings) -> Watched:
-    """Learn a life's normal, as a device does."""
+def prepare(life: Life, settings: DriftSettings, *, allowed: float = 1.0) -> Watched:
+    """Learn a life's normal, as a device does; of its wander and swing a share is `allowed` for."""
     scale = fit_standardiser(life.rows[: life.reference])
     x = scale.apply(life.rows)
     scores = (x.astype(np.float64) ** 2).mean(axis=1)
     reference = fit_calibrated_reference(x[: life.reference], scores[: life.reference], settings)
+    if allowed != 1.0:
+        wander, swing = (tuple(allowed * each for each in of) for of in (reference.wander, reference.swing))
+        reference = msgspec.structs.replace(reference, wander=wander, swing=swing)
     return Watched(
         reference=reference, settings=settings, rows=x[life.reference :], scores=scores[life.reference :]
     )
