@@ -225,39 +225,36 @@ def list_boots(
     device_id: str,
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
+    limit: Limit = 100,
 ) -> list[BootView]:
-    """The starts of a device in their order, and where events of each are missing.
+    """The latest starts of a device in their order, and where events of each are missing.
 
     Those are on their way, or were evicted from its outbox before they could be sent.
     """
-    stored = (
-        select(
-            EventRange.boot_id,
-            func.min(EventRange.first).label("first"),
-            func.max(EventRange.last).label("last"),
-            func.sum(EventRange.last - EventRange.first + 1).label("held"),
-        )
-        .where(EventRange.device == device_id)
-        .group_by(EventRange.boot_id)
-        .subquery()
-    )
-    rows = (
-        select(Boot, stored.c.first, stored.c.last, stored.c.held)
-        .join(stored, stored.c.boot_id == Boot.boot_id)
-        .where(Boot.device == device_id)
-        .order_by(Boot.era, Boot.counted, Boot.turn)
-    )
+    places = (Boot.era.desc(), Boot.counted.desc(), Boot.turn.desc())
+    latest = select(Boot).where(Boot.device == device_id).order_by(*places).limit(limit)
     with services.database.read() as session:
-        return [
+        boots = session.scalars(latest).all()[::-1]
+        held = func.sum(EventRange.last - EventRange.first + 1)
+        stored = (
+            select(EventRange.boot_id, func.min(EventRange.first), func.max(EventRange.last), held)
+            .where(EventRange.device == device_id, EventRange.boot_id.in_([boot.boot_id for boot in boots]))
+            .group_by(EventRange.boot_id)
+        )
+        spans = {boot_id: (first, last, int(many)) for boot_id, first, last, many in session.execute(stored)}
+    views = []
+    for boot in boots:
+        first, last, many = spans.get(boot.boot_id, (0, 0, 1))
+        views.append(
             BootView(
                 **{name: getattr(boot, name) for name in _OF_A_BOOT},
                 number=boot.number or None,
                 first=first,
                 last=last,
-                missing=last - first + 1 - int(held) + boot.given_up,
+                missing=last - first + 1 - many + boot.given_up,
             )
-            for boot, first, last, held in session.execute(rows).tuples()
-        ]
+        )
+    return views
 
 
 @router.post("/devices/{device_id}:revoke")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.ingest.boots import BootKey
 from fleet.ingest.judging import Refusal
@@ -23,7 +23,7 @@ class BatchResult:
     stored: new events by kind.
     duplicates: events that had been stored before.
     refusals: messages that were not taken for what they are.
-    postponed: messages of boots that began too fast one after the other; not acknowledged, so they come again.
+    postponed: messages, by device, of boots that began too fast one after the other; not acknowledged, so they come again.
     commanded: devices whose commands or counter changed by what they said: their word is to be published again.
     """
 
@@ -31,7 +31,7 @@ class BatchResult:
     stored: Mapping[Kind, int]
     duplicates: int
     refusals: Sequence[Refusal]
-    postponed: int = 0
+    postponed: Mapping[str, int] = field(default_factory=dict)
     commanded: frozenset[str] = frozenset()
 
 
@@ -60,6 +60,6 @@ def join_results(one: BatchResult, other: BatchResult) -> BatchResult:
         stored=Counter(one.stored) + Counter(other.stored),
         duplicates=one.duplicates + other.duplicates,
         refusals=[*one.refusals, *other.refusals],
-        postponed=one.postponed + other.postponed,
+        postponed=Counter(one.postponed) + Counter(other.postponed),
         commanded=one.commanded | other.commanded,
     )

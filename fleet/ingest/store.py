@@ -8,7 +8,7 @@ thread, or on several, also of several processes: the writing transaction is wha
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -74,7 +74,7 @@ class _Batch:
     touched: dict[BootKey, set[int]] = field(default_factory=lambda: defaultdict(set))
     stored: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
     duplicates: int = 0
-    postponed: int = 0
+    postponed: Counter[str] = field(default_factory=Counter)
     results: list[tuple[str, CommandResult]] = field(default_factory=list)
     obeyed: dict[str, int] = field(default_factory=dict)
 
@@ -237,7 +237,7 @@ class EventStore:
             return
         if boot is None:
             if not arrival.retained and not self._boots.take(device.id, 1.0, arrival.received_at):
-                batch.postponed += 1
+                batch.postponed[device.id] += 1
                 return
             boot = batch.boots.begin(device, event, arrival.received_at)
         batch.touched[key].add(event.sequence)
@@ -316,7 +316,7 @@ class EventStore:
         for kind, count in batch.stored.items():
             self._metrics.stored.labels(kind.value).inc(count)
         self._metrics.duplicates.inc(batch.duplicates)
-        self._metrics.limited.labels("boots").inc(batch.postponed)
+        self._metrics.limited.labels("boots").inc(batch.postponed.total())
         self._metrics.batch_events.observe(size)
         self._metrics.batch_seconds.observe(seconds)
 

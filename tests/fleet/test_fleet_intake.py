@@ -12,7 +12,7 @@ import pytest
 from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
@@ -27,6 +27,7 @@ from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import MqttSettings
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database
+from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Device
 
 
@@ -59,7 +60,7 @@ class SlowStore:
 
 
 def run_intake(
-    store: SlowStore, story: Callable[[Intake], None], stored: int, **settings: Any
+    store: SlowStore, story: Callable[[Intake], None], stored: int, *, limited: int = 0, **settings: Any
 ) -> FleetMetrics:
     metrics = FleetMetrics()
 
@@ -71,7 +72,7 @@ def run_intake(
         intake = Intake(store, Outgoing(), metrics, chosen, wake_rollouts=lambda: None)
         task = asyncio.create_task(intake.run())
         story(intake)
-        while store.stored < stored:
+        while store.stored < stored or store.limited.total() < limited:
             await asyncio.sleep(0.01)
         task.cancel()
 
@@ -145,7 +146,9 @@ def test_a_device_that_sends_too_fast_is_limited_counted_and_named_and_the_other
             intake.offer(message)
         intake.offer(messages("calm", 1)[0])
 
-    metrics = run_intake(store, story, 11, queued_events=1000, device_burst_events=10, device_events_per_s=1)
+    metrics = run_intake(
+        store, story, 11, limited=40, queued_events=1000, device_burst_events=10, device_events_per_s=1
+    )
     stored = Counter(arrival.topic.split("/")[3] for batch in store.batches for arrival in batch)
     assert stored == {"flood": 10, "calm": 1}
     assert store.limited == {"flood": 40}
@@ -162,7 +165,7 @@ def test_bytes_are_limited_too() -> None:
         for message in sent:
             intake.offer(message)
 
-    run_intake(store, story, 3, device_burst_bytes=burst, device_bytes_per_s=1.0)
+    run_intake(store, story, 3, limited=6, device_burst_bytes=burst, device_bytes_per_s=1.0)
     assert (store.stored, store.limited) == (3, {"flood": 6})
 
 
@@ -237,3 +240,22 @@ def test_who_was_limited_stands_in_its_view_and_in_the_audit_log(database: Datab
         lines = session.scalars(select(AuditEntry).where(AuditEntry.action == "device_limited")).all()
     assert (row.limited_at, row.limited_messages) == (NOW + 60, 42)
     assert [(line.subject, line.detail["messages"]) for line in lines] == [("flood", 40), ("flood", 2)]
+
+
+def test_a_device_that_begins_ever_new_boots_costs_few_rows_and_is_still_heard(database: Database) -> None:
+    machine = Machine(name="loops")
+    enrol_directly(database, machine)
+    store = EventStore(database, TENANT, FleetMetrics())
+
+    def start(number: int, at: float) -> BatchResult:
+        machine.restart(f"boot-{number}", number)
+        return store.store([machine.arrival(anomaly(), at=at)])
+
+    first = [start(number, NOW) for number in range(1, 131)]
+    assert sum(len(one.acks) for one in first) == 100
+    assert all(one.postponed == {"loops": 1} and not one.acks for one in first[100:])
+    assert start(200, NOW + 31).acks  # one more after half a minute
+    again = store.store([machine.arrival(anomaly(), sequence=2, at=NOW + 32)])
+    assert again.acks  # a boot that is known is not new
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Boot)) == 101
