@@ -81,6 +81,7 @@ class Diagnosis:
             "status": lambda: _json_file(paths.status),
             "counters": lambda: _json_file(paths.counters),
             "install": lambda: _json_file(paths.install_journal),
+            "commands": lambda: _json_file(paths.commands),
             "disk": lambda: _disk(self._settings.state_dir),
             "memory": _memory,
         }
