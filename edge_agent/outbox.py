@@ -213,18 +213,21 @@ class Outbox:
             How many events left the outbox.
         """
         claimed: dict[str, list[tuple[int, int]]] = {}
+        refusals: list[tuple[int, int]] = []
         confirmed: list[EventKey] = []
         for ack in acks:
             for boot in ack.boots:
                 claimed.setdefault(boot.boot_id, []).extend(boot.ranges)
             for refused in ack.refused:
+                if self._card is not None and refused.boot_id == self._card.boot_id:
+                    refusals.append((refused.sequence, refused.sequence))
                 if self._kept.sent_within(refused.boot_id, refused.sequence, refused.sequence):
                     confirmed.append((refused.boot_id, refused.sequence))
                     self._note_refusal(refused.reason)
         for boot_id, ranges in claimed.items():
             for first, last in _merged(ranges):
                 confirmed += self._kept.sent_within(boot_id, first, last)
-        if not confirmed and not self._names_card(claimed):
+        if not confirmed and not self._names_card(claimed, refusals):
             return 0
         if self._pace.confirmed(confirmed, clock_s):
             log.info("fleet_answers_again events=%d", len(self))
@@ -335,11 +338,12 @@ class Outbox:
             log.warning("event_refused reason=%s", reason)
         self._last_refusal = reason
 
-    def _names_card(self, claimed: dict[str, list[tuple[int, int]]]) -> bool:
+    def _names_card(self, claimed: dict[str, list[tuple[int, int]]], refusals: list[tuple[int, int]]) -> bool:
+        """Does the fleet answer the knock that says nothing new, be it with a refusal?"""
         if self._card is None or not self._is_card_known:
             return False
         boot_id, sequence = self._card.key
-        return any(first <= sequence <= last for first, last in claimed.get(boot_id, ()))
+        return any(first <= sequence <= last for first, last in (*claimed.get(boot_id, ()), *refusals))
 
     def _pause_s(self, taken_before: int) -> float:
         first_s = self._settings.resend_s

@@ -213,6 +213,19 @@ def test_with_nothing_small_left_the_first_event_of_the_start_is_the_knock(tmp_p
     assert sequences(outbox, 12.2) == [2, 3], "its confirmation ends the silence"
 
 
+def test_a_refusal_is_an_answer_too(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, health()), event(2, anomaly(WINDOW))], now=moment())
+    send(outbox)
+    outbox.acknowledge([refusal(1, "unknown device")], 0.1)
+    outbox.put([event(3, anomaly(WINDOW))], now=moment())
+    send(outbox, 1.0)
+    assert sequences(outbox, 12.0) == [1], "the knock"
+    assert outbox._pace.is_silent(12.0)
+    outbox.acknowledge([refusal(1, "unknown device")], 12.1)
+    assert not outbox._pace.is_silent(12.2)
+
+
 def test_a_new_connection_does_not_end_a_silence(tmp_path: Path) -> None:
     outbox = open_outbox(tmp_path)
     outbox.put([event(i, anomaly(WINDOW)) for i in range(1, 20)], now=moment())
