@@ -24,12 +24,14 @@ T = TypeVar("T")
 
 _NEVER_TAKEN: Final = frozenset({400, 404, 413, 422})
 """Answers to a result that will be the same next time: an older fleet, or one that reads it otherwise."""
+AT_LEAST_EVERY_S: Final = 3600.0
+"""A broker that delivers may hold a word back, or have lost it: it is an hour late then, and no more."""
 _MOST_RESULTS: Final = 16
 """That wait to be told; as many commands may be outstanding."""
 
 
 class FleetPoll(Generic[T]):
-    """Polls every `every_s` seconds while `is_needed()`, and when it is told to.
+    """Polls every `every_s` seconds while `is_needed()`, and when it is told to; once an hour in any case.
 
     Attributes:
         answers: how often the fleet answered, unchanged or not.
@@ -100,12 +102,15 @@ class FleetPoll(Generic[T]):
         self._ringing.set()
 
     def _run(self) -> None:
+        unasked_s = 0.0
         while True:
             was_told = self._ringing.wait(self._every_s)
             self._ringing.clear()
+            unasked_s += self._every_s
             if self._is_stopping:
                 return
-            if was_told or self._is_needed():
+            if was_told or self._is_needed() or unasked_s >= AT_LEAST_EVERY_S:
+                unasked_s = 0.0
                 self.ask_once()
 
 

@@ -21,10 +21,13 @@ from protocol.messages.kinds import InstallStatus
 from protocol.messages.payloads import DesiredState
 from protocol.names import split_release_id
 
-__all__ = ["Novelty", "Requirements", "check_fit", "check_request", "check_space", "novelty"]
+__all__ = ["LEARNT_BYTES", "Novelty", "Requirements", "check_fit", "check_request", "check_space", "novelty"]
 
 RESERVE_BYTES: Final = 4 * 1024 * 1024
 """Disk space that installing never uses: the outbox and the journal must be able to write."""
+
+LEARNT_BYTES: Final = 1024 * 1024
+"""What a device writes down of a release when it commits it: detector and drift reference, the old beside the new, at 128 sensors."""
 
 FARTHEST_JUMP: Final = 1 << 32
 """How far a counter may lead the one before it: fleets count seconds, and this is 136 years of them."""
@@ -101,14 +104,14 @@ def check_request(desired: DesiredState, requirements: Requirements) -> None:
 
 
 def check_space(needed_bytes: int, free_bytes: int, requirements: Requirements) -> None:
-    """Refuse to fill the disk.
+    """Refuse to fill the disk. A bundle is not unpacked; `needed_bytes` is what is missing of it, and what is learnt of it.
 
     Raises:
         InstallFailedError: the bundle would eat into the reserve; free space and ask again.
     """
     if needed_bytes + requirements.reserve_bytes > free_bytes:
         raise InstallFailedError(
-            f"not enough disk space: the bundle needs {needed_bytes} bytes and {requirements.reserve_bytes} stay reserved, but {free_bytes} are free"
+            f"not enough disk space: the release needs {needed_bytes} bytes and {requirements.reserve_bytes} stay reserved, but {free_bytes} are free"
         )
 
 

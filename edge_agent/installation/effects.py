@@ -16,7 +16,13 @@ from msgspec import Struct, field
 
 from edge_agent.errors import InstallTimeoutError, ReleaseRefusedError
 from edge_agent.fleet_client import BundleStream
-from edge_agent.installation.acceptance import Requirements, check_fit, check_request, check_space
+from edge_agent.installation.acceptance import (
+    LEARNT_BYTES,
+    Requirements,
+    check_fit,
+    check_request,
+    check_space,
+)
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.comparison import ShadowLimits
 from edge_agent.installation.download import BundleSource, DownloadLimits, Patience, download
@@ -188,7 +194,7 @@ class Effects:
         is_on_disk = tools.store.has_intact(sha256)
         if not is_on_disk:
             missing = max(0, desired.bundle_bytes - tools.store.part_bytes(sha256))
-            check_space(missing, tools.free_bytes(), tools.requirements)
+            check_space(missing + LEARNT_BYTES, tools.free_bytes(), tools.requirements)
         return Checked(is_on_disk=is_on_disk)
 
     def _download(

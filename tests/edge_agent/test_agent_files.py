@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from waiting import wait_until
 
+from edge_agent import fleet_poll
 from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
 from edge_agent.errors import FleetAnswerError, FleetUnreachableError, NotEnrolledError, NotReadyError
 from edge_agent.fleet_client import FleetWord
@@ -160,3 +162,19 @@ def test_results_go_over_https_where_no_broker_carries_them_and_wait_where_nothi
         road.tell(result)
     road.ask_once()
     assert len(said) == 2 + 16, "bounded; the others lie in the outbox"
+
+
+def test_a_broker_that_holds_words_back_delays_them_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_poll, "AT_LEAST_EVERY_S", 0.05)
+    asked = threading.Event()
+
+    def ask(etag: str) -> FleetWord[str]:
+        asked.set()
+        return FleetWord(state=None, etag=etag, is_unchanged=True)
+
+    poll = FleetPoll(ask, name="x", every_s=0.01, is_needed=lambda: False, wake=lambda: None)
+    try:
+        wait_until(asked.is_set, "a question that nobody needed")
+        wait_until(lambda: poll.answers >= 2, "and another one")
+    finally:
+        poll.close()

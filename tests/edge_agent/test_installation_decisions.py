@@ -164,7 +164,7 @@ def test_a_probe_that_always_takes_the_device_down_is_given_up() -> None:
 def test_space_is_refused_at_the_last_byte_of_the_reserve() -> None:
     check_space(100, 100 + REQUIREMENTS.reserve_bytes, REQUIREMENTS)
     with pytest.raises(
-        InstallFailedError, match="the bundle needs 101 bytes and 1000 stay reserved, but 1100 are free"
+        InstallFailedError, match="the release needs 101 bytes and 1000 stay reserved, but 1100 are free"
     ):
         check_space(101, 100 + REQUIREMENTS.reserve_bytes, REQUIREMENTS)
 
