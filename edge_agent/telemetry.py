@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from edge_agent.enrolled import Enrolled
 from edge_agent.health import Counters
 from edge_agent.link import Link, Message
 from edge_agent.outbox import Outbox
@@ -56,6 +57,17 @@ class Identity:
     family: str
     boot_id: str
     boot_number: int = 0
+
+    @classmethod
+    def of(cls, enrolled: Enrolled, family: str, *, boot_id: str, boot_number: int) -> Identity:
+        """The identity that an enrolment gives, in one start of the agent."""
+        return cls(
+            tenant=enrolled.tenant,
+            device=enrolled.device,
+            family=family,
+            boot_id=boot_id,
+            boot_number=boot_number,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
