@@ -146,8 +146,12 @@ def _build(
         paths.outbox, settings.outbox, now=moment_of(clock), owner=owner_of(paths.device_key, enrolled)
     )
     stack.callback(outbox.close)
-    number = next_boot_number(paths.boot, outbox, counters.starts)
-    identity = Identity.of(enrolled, settings.family, boot_id=secrets.token_hex(8), boot_number=number)
+    identity = Identity.of(
+        enrolled,
+        settings.family,
+        boot_id=secrets.token_hex(8),
+        boot_number=next_boot_number(paths.boot, outbox, counters.starts),
+    )
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
