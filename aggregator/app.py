@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +51,7 @@ from protocol.bundle import TrustedKeys
 from protocol.names import FamilyName
 from runtime.errors import SettingsError
 from service.addresses import split_endpoint
+from service.background import end_tasks
 from service.broker_account import BrokerAccount
 from service.listening import bind, check_certificate
 
@@ -216,9 +217,7 @@ async def serve(aggregator: Aggregator) -> None:
         )
         await server.serve(sockets=[listener])
         await asyncio.to_thread(aggregator.scheduler.stop)
-        board.cancel()
-        with suppress(asyncio.CancelledError):
-            await board
+        await end_tasks([board])
     finally:
         listener.close()
         await asyncio.to_thread(aggregator.flower.stop)

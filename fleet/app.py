@@ -60,6 +60,7 @@ from fleet.storage.base import Database
 from runtime.errors import SettingsError
 from service.addresses import split_endpoint
 from service.application import create_application
+from service.background import end_tasks
 from service.broker_account import BrokerAccount
 from service.event_source import EventSource
 from service.listening import bind, check_certificate
@@ -157,9 +158,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         try:
             yield
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await end_tasks(running)
 
     app = create_application(
         title="Fedge fleet",

@@ -26,6 +26,8 @@ __all__ = ["Supervisor", "WorldProcess"]
 RESTART_DELAY_S: Final = 0.5
 MAXIMUM_RESTARTS: Final = 10
 STOP_GRACE_S: Final = 8.0
+HOLD_WITHIN_S: Final = 90.0
+"""What ends by itself ends within seconds, on a machine that is ten times slower too."""
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -184,12 +186,24 @@ class Supervisor:
         return pid
 
     def hold(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """End one process by a signal, kindly or not, and keep it ended until `resume`."""
+        """End one process by a signal, kindly or not, and keep it ended until `resume`.
+
+        Raises:
+            ProcessFailedError: it does not end within `HOLD_WITHIN_S`, and is killed.
+        """
         process = self.processes[name]
         process.is_held = True
-        if process.popen is not None and process.popen.poll() is None:
-            process.popen.send_signal(number)
+        if process.popen is None or process.popen.poll() is not None:
+            return
+        process.popen.send_signal(number)
+        try:
+            process.popen.wait(HOLD_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
             process.popen.wait()
+            raise ProcessFailedError(
+                f"{name} did not end within {HOLD_WITHIN_S:.0f} s of {number.name}; its last words: {process.last_words()}"
+            ) from None
 
     def resume(self, name: str) -> None:
         """Start a held process again, at once."""
