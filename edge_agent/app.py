@@ -262,7 +262,7 @@ def _executor(
         settings=in_force,
         apply=apply,
         monotonic=monotonic,
-        known_wall=lambda: clock.wall_s() if clock.is_set else None,
+        known_wall=clock.known_s,
         own_word=own_word,
     )
 
@@ -310,11 +310,7 @@ def _installer(
 def _fleet_client(settings: Settings, device: str, clock: TrustedClock) -> FleetClient | None:
     if settings.fleet is None:
         return None
-    endpoint = FleetEndpoint(
-        url=settings.fleet.url,
-        ca_file=settings.fleet.ca_file,
-        now=lambda: clock.wall_s() if clock.is_set else None,
-    )
+    endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file, now=clock.known_s)
     key = load_device_key(settings.paths.device_key)
     return FleetClient(endpoint=endpoint, device=device, key=key, clock=clock.wall_s, hear=clock.hear)
 

@@ -134,6 +134,12 @@ class TrustedClock:
             self._look()
             return self._offset_s is not None
 
+    def known_s(self) -> float | None:
+        """`wall_s` where it is known to be right, else None."""
+        with self._lock:
+            wall_s = self._look()
+            return wall_s if self._offset_s is not None else None
+
     def hear(self, signed_at_s: float) -> None:
         """Something that was signed by whom this device trusts was made then: it cannot be earlier now.
 
