@@ -155,8 +155,7 @@ def _build(
     link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
     if link is not None:
         stack.callback(link.close, FAREWELL_S)
-    desired = _desired_poll(fleet, settings, link, waking.set, stack)
-    own_word = _command_road(fleet, settings, link, waking.set, stack)
+    desired, own_word = _roads(fleet, settings, link, waking.set, stack)
     commands = CommandFile(paths.commands)
     in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
     pipeline = Pipeline(
@@ -330,44 +329,26 @@ def _link(
     )
 
 
-def _desired_poll(
+def _roads(
     fleet: FleetClient | None,
     settings: Settings,
     link: MqttLink | None,
     wake: Callable[[], None],
     stack: ExitStack,
-) -> FleetPoll[DesiredState] | None:
+) -> tuple[FleetPoll[DesiredState] | None, CommandRoad | None]:
+    """What the fleet is asked over HTTPS: what to run, and what to do and be; nothing where there is none to ask."""
     if fleet is None or settings.fleet is None:
-        return None
-    poll = FleetPoll(
-        fleet.desired, name="desired", every_s=settings.fleet.poll_s, is_needed=_is_away(link), wake=wake
-    )
-    stack.callback(poll.close)
-    return poll
+        return None, None
 
+    def is_away() -> bool:
+        return link is None or not link.is_connected
 
-def _command_road(
-    fleet: FleetClient | None,
-    settings: Settings,
-    link: MqttLink | None,
-    wake: Callable[[], None],
-    stack: ExitStack,
-) -> CommandRoad | None:
-    if fleet is None or settings.fleet is None:
-        return None
-    road = CommandRoad(
-        fleet.commands,
-        send=fleet.tell_result,
-        every_s=settings.fleet.poll_s,
-        is_needed=_is_away(link),
-        wake=wake,
-    )
+    every_s = settings.fleet.poll_s
+    desired = FleetPoll(fleet.desired, name="desired", every_s=every_s, is_needed=is_away, wake=wake)
+    stack.callback(desired.close)
+    road = CommandRoad(fleet.commands, send=fleet.tell_result, every_s=every_s, is_needed=is_away, wake=wake)
     stack.callback(road.close)
-    return road
-
-
-def _is_away(link: MqttLink | None) -> Callable[[], bool]:
-    return lambda: link is None or not link.is_connected
+    return desired, road
 
 
 def _offer(settings: Settings, installer: Installer, buffer: SampleBuffer) -> Device:
