@@ -37,7 +37,6 @@ from models.thresholds import Opened
 from models.training_model import TrainingModel
 from protocol.bundle import VerifiedBundle, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
-from protocol.messages.payloads import DesiredState
 from protocol.names import release_id
 from protocol.training import TrainingSettings
 
@@ -199,17 +198,9 @@ def test_the_device_learns_from_the_rows_it_kept(device: Device) -> None:
 
 def test_the_release_fits_sources_of_the_same_windows_and_no_others() -> None:
     manifest = verified().manifest
-    desired = DesiredState(
-        execution="e",
-        release=release_id(FAMILY, 1),
-        counter=1,
-        bundle_path="/v1/releases/pump/1/bundle",
-        bundle_sha256="0" * 64,
-        bundle_bytes=1,
-    )
 
     def fits(features: FeatureSpec) -> None:
-        check_fit(manifest, desired, Requirements(family=FAMILY, features=features))
+        check_fit(manifest, release_id(FAMILY, 1), Requirements(family=FAMILY, features=features))
 
     fits(SPEC)
     with pytest.raises(ReleaseRefusedError, match="window_samples 12 there, 24 here"):

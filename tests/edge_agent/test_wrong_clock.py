@@ -23,8 +23,6 @@ from edge_agent.trusted_clock import TrustedClock
 from protocol.errors import TokenError
 from protocol.identity import verify_token
 
-pytestmark = pytest.mark.edge
-
 KEY = ec.generate_private_key(ec.SECP256R1())
 YEARS_S = 365.25 * 86_400
 EXPIRED = {"begins_days": -10, "valid_days": -1}
