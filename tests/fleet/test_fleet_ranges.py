@@ -91,6 +91,8 @@ def test_what_comes_late_into_a_gap_that_was_closed_is_stored_and_no_longer_coun
     again = store.store([*messages(machine, [2, 3, 4]), machine.arrival(closed("e"), sequence=6)])
     assert (again.duplicates, sum(again.stored.values())) == (4, 0)
     assert given_up() == (11, 29)
+    # it joins the closed gaps and what is above them; of those only what came is told
+    assert sequences_of(store.store(messages(machine, [30])).acks.values()) == {30, 31}
 
 
 def test_of_a_boot_with_many_ranges_only_those_are_read_that_a_batch_touches(
