@@ -62,6 +62,9 @@ class Search:
 _CONFIRMED: Final = 3
 """Windows in a row at another time, after which that is the time."""
 
+_LONGEST_PAUSE: Final = 4
+"""Periods between two looks at how many there are."""
+
 
 class ContextSearch:
     """Of one device. One thread.
@@ -87,6 +90,7 @@ class ContextSearch:
         self._cycles_s = NATURAL_CYCLES_S if period_s is None else (period_s,)
         self._step_back_s, self._step_ahead_s = min(self._cycles_s) * _STEP_BACK, max(self._cycles_s)
         self._jumped = 0
+        self._look_again_s, self._pause_s = float("-inf"), min(self._cycles_s)
         self._latest_s = max(rows.newest(1).machine_s.tolist(), default=float("-inf"))
 
     def is_new_clock(self, machine_s: float) -> bool:
@@ -130,6 +134,10 @@ class ContextSearch:
 
     def has_more_periods(self) -> bool:
         """Are there twice as many whole periods as when a profile was looked for last?"""
+        if self._latest_s < self._look_again_s:
+            return False  # nearly always: rows have to be read for it
+        self._look_again_s = self._latest_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE * min(self._cycles_s))
         wanted = 2 * self._memory.remembered.periods_tried
         cycles = self._cycles() if self._rows.span_s >= wanted * min(self._cycles_s) else None
         if cycles is None:
@@ -140,6 +148,7 @@ class ContextSearch:
         """Rows so far speak of no cycle any more; returns whether that takes a profile from the `context` in force."""
         is_used = context is not None and context.profile is not None
         now_s = self._wall()
+        self._look_again_s, self._pause_s = float("-inf"), min(self._cycles_s)
         log.warning("cycle_lost why=%s was_used=%s", why, is_used)
         said = f"no profile of the machine's cycle since {told_since(now_s)}: {why}" if is_used else ""
         self._memory.remember(cycle_since_s=now_s, periods_tried=0, profile_lost=said)
