@@ -205,6 +205,11 @@ class EventStore:
                 count -= 1
                 yield _entry(row)
 
+    def offer_again(self, key: EventKey) -> None:
+        """The event has not left after all: it is one that was never sent, and looked for from the start."""
+        self.sending.forget(key)
+        self._unsent_from = {True: 0, False: 0}
+
     def overdue(self, clock_s: float, count: int) -> Iterator[OutboxEntry]:
         """Up to `count` events that were sent and are due again, those that were sent least often first."""
         rows = self._db.execute(

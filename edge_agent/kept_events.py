@@ -263,7 +263,7 @@ class KeptEvents:
         self._try(lambda: self._store.sending.confirm(key), None)
 
     def _forget_sending(self, key: EventKey) -> None:
-        self._try(lambda: self._store.sending.forget(key), None)
+        self._try(lambda: self._store.offer_again(key), None)
 
     def _evict_beyond_bound(self) -> None:
         """After the new events are in: the least important go, whether they are old or new."""

@@ -7,7 +7,7 @@
                   └─► listed, looked at ─► replayed through the same judging, after an upgrade or a mend ─► stored
                                        └─► dropped
 
-Bounded per device and in all: the oldest make room, and are counted. Only devices that are enrolled have any; what
+Bounded per device and in all: health makes room first, anomalies and their ends last, of each the oldest, and they are counted. Only devices that are enrolled have any; what
 strangers send is counted and forgotten.
 """
 
@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import case, delete, func, select, tuple_
+from sqlalchemy import case, delete, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from fleet.ingest.judging import Arrival, Refusal
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device
 from protocol.limits import MAX_PAYLOAD_BYTES
+from protocol.messages.kinds import Kind
 
 __all__ = ["Kept", "arrival_of", "keep"]
 
@@ -39,6 +40,14 @@ MOST_BYTES: Final = 256 * 1024 * 1024
 
 BEGINNING_BYTES: Final = 4096
 """What is kept of a payload that is larger than a message may be."""
+
+
+_RANK: Final = case(
+    (DeadLetter.topic.endswith(f"/{Kind.HEALTH.value}"), 0),
+    (or_(*(DeadLetter.topic.endswith(f"/{kind.value}") for kind in (Kind.ANOMALY, Kind.CLOSED))), 2),
+    else_=1,
+)
+"""A device that is told that a letter is kept has forgotten it: what it says every minute must push no anomaly out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +126,7 @@ def _letter(refusal: Refusal, digest: str, times: int) -> DeadLetter:
 def _make_room(
     session: Session, devices: Mapping[str, Device], device: str | None, most: int, most_bytes: int
 ) -> int:
-    """Drop the oldest letters, of one device or of all, until they are within the bounds; gives how many."""
+    """Drop the least and oldest letters, of one device or of all, until they are within the bounds; gives how many."""
     mine = DeadLetter.device == device if device is not None else DeadLetter.id.is_not(None)
     kept_bytes = case(
         (DeadLetter.size_bytes > MAX_PAYLOAD_BYTES, BEGINNING_BYTES), else_=DeadLetter.size_bytes
@@ -127,8 +136,8 @@ def _make_room(
     gone: list[int] = []
     losers: Counter[str] = Counter()
     if letters > most or size > most_bytes:
-        oldest = select(DeadLetter.id, DeadLetter.device, kept_bytes).where(mine)
-        for number, owner, own in session.execute(oldest.order_by(DeadLetter.id)):
+        least = select(DeadLetter.id, DeadLetter.device, kept_bytes).where(mine)
+        for number, owner, own in session.execute(least.order_by(_RANK, DeadLetter.id)):
             if letters <= most and size <= most_bytes:
                 break
             letters, size = letters - 1, size - own

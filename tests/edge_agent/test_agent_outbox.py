@@ -449,3 +449,13 @@ def test_an_event_of_a_kind_that_this_version_does_not_know_is_parked_until_one_
     older = open_outbox(tmp_path)
     assert sequences(older) == [1]
     assert [p.kind for p in older.parked] == ["telepathy"]
+
+
+def test_an_anomaly_that_a_connection_took_and_never_sent_is_offered_again_at_once(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(i, anomaly()) for i in (1, 2)], now=moment())
+    send(outbox, fates=())
+    outbox.put([event(3, anomaly())], now=moment(1.0))
+    send(outbox, 1.0, fates=())  # those before are on a connection
+    outbox.hear(Outcome(fate=Fate.UNSENT, keys=(("b1", 1), ("b1", 2), ("b1", 3))), 2.0)
+    assert sequences(outbox, 2.0) == [1, 2, 3]

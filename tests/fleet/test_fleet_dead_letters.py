@@ -201,6 +201,24 @@ def test_letters_are_bounded_for_each_device_and_in_all_and_the_oldest_make_room
     assert dropped == {"one": 7, "other": 1}
 
 
+def test_health_that_cannot_be_taken_pushes_no_anomaly_out(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "MOST_OF_A_DEVICE", 5)
+    monkeypatch.setattr(dead_letters, "MOST", 8)
+    press, saw = Machine(name="press-1"), Machine(name="saw-1")
+    store = store_of(database)
+    for machine in (press, saw):
+        enrol_directly(database, machine)
+        store.store([of_a_newer_agent(machine.arrival(anomaly(score=one))) for one in (1.0, 2.0)])
+        for uptime_s in range(20):
+            store.store([of_a_newer_agent(machine.arrival(health(uptime_s=uptime_s)))])
+    with database.read() as session:
+        kept = session.scalars(select(DeadLetter.topic).order_by(DeadLetter.id)).all()
+    assert len(kept) == 8
+    assert sum(topic.endswith("/anomaly") for topic in kept) == 4
+
+
 def test_large_letters_are_bounded_by_their_bytes(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
