@@ -208,11 +208,11 @@ def test_health_that_cannot_be_taken_pushes_no_anomaly_out(
     monkeypatch.setattr(dead_letters, "MOST", 8)
     press, saw = Machine(name="press-1"), Machine(name="saw-1")
     store = store_of(database)
-    for machine in (press, saw):
-        enrol_directly(database, machine)
-        store.store([of_a_newer_agent(machine.arrival(anomaly(score=one))) for one in (1.0, 2.0)])
+    for one in (press, saw):
+        enrol_directly(database, one)
+        store.store([of_a_newer_agent(one.arrival(anomaly(score=score))) for score in (1.0, 2.0)])
         for uptime_s in range(20):
-            store.store([of_a_newer_agent(machine.arrival(health(uptime_s=uptime_s)))])
+            store.store([of_a_newer_agent(one.arrival(health(uptime_s=uptime_s)))])
     with database.read() as session:
         kept = session.scalars(select(DeadLetter.topic).order_by(DeadLetter.id)).all()
     assert len(kept) == 8
