@@ -64,8 +64,9 @@ _UNACKNOWLEDGED: Final = 20
 """Messages that the broker has not acknowledged; the receive window of most brokers, and paho's own."""
 _UNACKNOWLEDGED_BYTES: Final = 64 * 1024
 """The same in bytes, or one message: what a slow network carries between two pings."""
-_STALL_S: Final = 180.0
-"""A message that the broker does not acknowledge for this long ends the connection: 128 KB at 10 kbit/s take 105 s."""
+_STALL_S: Final = 30.0
+_SLOWEST_BYTES_PER_S: Final = 1000.0
+"""A message that the broker does not acknowledge for so long, and the time that its bytes take at 8 kbit/s, ends the connection."""
 _READ_PER_S: Final = 1000
 """Packets: a broker that never stops talking must not take the processor from the detection."""
 _LOOK_EVERY_MS: Final = 1000
@@ -299,8 +300,8 @@ class MqttLink:
         if not self.is_connected and now_s - began_s > _WELCOME_S:
             raise BrokerMisbehavesError(f"the broker has not answered a greeting for {_WELCOME_S:g} s")
         oldest = next(iter(self._in_flight.values()), None)
-        if oldest is not None and now_s - oldest[2] > _STALL_S:
-            raise TimeoutError(f"the broker has not acknowledged a message for {_STALL_S:g} s")
+        if oldest is not None and now_s - oldest[2] > _STALL_S + oldest[1] / _SLOWEST_BYTES_PER_S:
+            raise TimeoutError(f"the broker has not acknowledged a message for {now_s - oldest[2]:.0f} s")
 
     def _listen(self, client: BoundedClient) -> None:
         """Subscribe to what this device listens to, and again to what it was deaf to for long enough."""

@@ -232,6 +232,7 @@ class Outbox:
         if self._pace.confirmed(confirmed, clock_s):
             log.info("fleet_answers_again events=%d", len(self))
             self._kept.make_due(clock_s)
+        self._held.difference_update(confirmed)
         for key in confirmed:
             self._suspects.forget(key)
             self._learn_limit(key, clock_s, of_fleet=True)

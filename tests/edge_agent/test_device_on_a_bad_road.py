@@ -125,9 +125,10 @@ def test_every_anomaly_arrives_once_whatever_happens_to_any_message(
         (config.parent / "machine.json").write_text(json.dumps({"rows": [0, 100], "loop": True}))
         wait_until(
             lambda: (
-                not status_of(config).get("alarm_open") and len(fleet.of(Kind.CLOSED)) == opened_on(config)
+                not status_of(config).get("alarm_open")
+                and len(fleet.of(Kind.CLOSED)) == len(fleet.of(Kind.ANOMALY)) == opened_on(config)
             ),
-            "the end of every anomaly at the fleet, and the machine to be calm",
+            "every anomaly and its end at the fleet, and the machine to be calm",
             unless=lambda: died(agent, tmp_path / "d" / "agent.log"),
         )
     events = [event.data for event in fleet.of(Kind.ANOMALY)]
