@@ -140,14 +140,13 @@ class RecordedBearings:
     """Twelve of the seventeen PRONOSTIA bearings as devices; reference recordings come from the other five.
 
     Life is cut into: healthy (the first 120 snapshots, what the device is commissioned on), changed (15-25 %), settled
-    (25-50 %, unseen by any training), broken (last 5 %). Rows come at half the pace of simulated machines: a part that is played
-    again and again holds nothing out from a detector that has learnt it, which then promises too much. Where the cut between changed and settled lies matters: the
+    (25-50 %, unseen by any training), broken (last 5 %). A part that is played again and again holds nothing out from a detector
+    that has learnt it, which then promises too much: what a device learns here depends on how often its parts were played. Where the cut between changed and settled lies matters: the
     more of its own life a device has trained on, the less the others add (`benchmarks/detection_recipe.py`). Source: Nectoux et al., PRONOSTIA, IEEE PHM 2012. The file is the user's; nothing of it is copied.
     """
 
     HEALTHY, CHANGED, SETTLED, BROKEN = (0.0, 0.15), (0.15, 0.25), (0.25, 0.50), (0.95, 1.0)
     COMMISSIONING_ROWS = 120
-    PACE = 0.5
     SNAPSHOT_BYTES = 2 * 2560 * 4
     """Two accelerometers, 2560 float32 samples each: what one row of features was computed from."""
 
@@ -192,7 +191,7 @@ class RecordedBearings:
             "rows": list(self._bounds(index, self.HEALTHY)),
             "row_every_s": self._settings.snapshot_every_s,
             "raw_bytes_per_row": self.SNAPSHOT_BYTES,
-            "speed": self.PACE * self._settings.speed,
+            "speed": self._settings.speed,
             "loop": True,
             "control_file": str(control_file),
         }
