@@ -62,7 +62,7 @@ def observe(
     """
     place = [*position]
     if not retained and not isinstance(event.data, Death):
-        device.last_seen = max(device.last_seen or 0.0, received_at)
+        device.last_seen = received_at  # not the latest one: our clock may have been ahead
         device.online = device.online or device.heard.get(Thing.FAREWELL, []) < place
     if _is_news(device, Thing.LAST, place):
         device.boot_id, device.heard_sent_at = event.boot_id, max(device.heard_sent_at, event.time)

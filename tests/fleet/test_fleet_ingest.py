@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -374,3 +375,30 @@ def test_an_event_with_the_topic_of_another_kind_is_refused(store: EventStore, m
         received_at=NOW,
     )  # fmt: skip - one line of fields
     assert [r.reason for r in store.store([wrong]).refusals] == [RefusalReason.MALFORMED]
+
+
+def test_a_device_that_falls_silent_goes_offline_though_the_clock_of_the_fleet_was_ahead_for_a_while(
+    database: Database,
+) -> None:
+    quiet, loud = Machine(name="quiet-1"), Machine(name="loud-1")
+    enrol_directly(database, quiet, loud)
+    store = EventStore(database, TENANT, FleetMetrics())
+
+    def hear(machine: Machine, received_at: float) -> None:
+        plain = machine.arrival(health())
+        store.store([replace(plain, received_at=received_at)])
+
+    hear(quiet, NOW + 1e7)
+    hear(loud, NOW + 1e7)
+    hear(loud, NOW)
+    Housekeeping(
+        database,
+        FleetMetrics(),
+        offline_after_s=90,
+        health_history_s=1e6,
+        now=lambda: NOW + 1,
+        publisher=Told(),
+    ).tidy()
+    with database.read() as session:
+        assert [session.get_one(Device, one.name).online for one in (quiet, loud)] == [False, True]
+        assert session.get_one(Device, "loud-1").last_seen == NOW
