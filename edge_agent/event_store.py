@@ -303,8 +303,8 @@ class EventStore:
         if superseded:
             self.delete(superseded)
 
-    def park(self, key: EventKey, reason: str, version: str, *, at_most: int, most_bytes: int) -> None:
-        """Set an event apart; the oldest parked ones go where there are too many."""
+    def park(self, key: EventKey, reason: str, version: str, *, at_most: int, most_bytes: int) -> int:
+        """Set an event apart; the oldest parked ones go where there are too many. Returns how many went."""
         with self._transaction(is_durable=True):
             self._db.execute(
                 f"INSERT OR REPLACE INTO parked ({_COLUMNS}, rank, reason, version)"
@@ -312,7 +312,7 @@ class EventStore:
                 (reason, version, *key),
             )
             self._db.execute("DELETE FROM events WHERE boot_id = ? AND sequence = ?", key)
-            size = 0
+            size = gone = 0
             rows = self._db.execute(
                 "SELECT id, length(payload) FROM parked ORDER BY rank DESC, id DESC"
             ).fetchall()
@@ -320,6 +320,8 @@ class EventStore:
                 size += payload_bytes
                 if n and (n >= at_most or size > most_bytes):
                     self._db.execute("DELETE FROM parked WHERE id = ?", (identifier,))
+                    gone += 1
+        return gone
 
     def park_unknown(self, version: str) -> None:
         """Set apart what a later version put here, of kinds that this one does not know."""

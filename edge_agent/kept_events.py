@@ -209,9 +209,13 @@ class KeptEvents:
 
     def park(self, key: EventKey, reason: str, version: str) -> None:
         """Set an event apart, until another version of the agent or a person has it tried again."""
-        self._write(
-            lambda: self._store.park(key, reason, version, at_most=_MOST_PARKED, most_bytes=_PARKED_BYTES)
-        )
+
+        def park() -> None:
+            gone = self._store.park(key, reason, version, at_most=_MOST_PARKED, most_bytes=_PARKED_BYTES)
+            if gone:
+                self._count_evicted(gone, "too many are parked")
+
+        self._write(park)
         self.parked = self._try(self._store.parked, self.parked)
 
     def retry_parked(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from outbox_world import ack, anomaly, event, health, moment, open_outbox, refusal, send, sequences
 
+from edge_agent.kept_events import KeptEvents
 from edge_agent.link import Fate, Outcome
 from edge_agent.outbox import Outbox
 from edge_agent.pace import KNOCK_BYTES
@@ -459,3 +460,14 @@ def test_an_anomaly_that_a_connection_took_and_never_sent_is_offered_again_at_on
     send(outbox, 1.0, fates=())  # those before are on a connection
     outbox.hear(Outcome(fate=Fate.UNSENT, keys=(("b1", 1), ("b1", 2), ("b1", 3))), 2.0)
     assert sequences(outbox, 2.0) == [1, 2, 3]
+
+
+def test_parked_events_that_make_room_for_others_are_counted_as_given_up(tmp_path: Path) -> None:
+    kept = KeptEvents.open(
+        tmp_path / "outbox.sqlite", OutboxSettings(), now=moment(), owner=None, version="1"
+    )
+    kept.put([event(n, anomaly()) for n in range(1, 71)], moment(), 0.0)
+    for n in range(1, 71):
+        kept.park(("b1", n), "it ends connections", "1")
+    assert (len(kept.parked), kept.evicted) == (64, 6)
+    kept.close()
