@@ -227,7 +227,7 @@ class _Run:
             latencies_us=(latest.latency_us, taken_s * 1e6),
         )
         champion = self._pipeline.normal.judge
-        if latest.is_over or champion is None:
+        if latest.is_over or champion is None or self._is_champion_provisional:
             return
         shift = self._disturbed(latest.seen) - latest.seen
         self._probes += 1
@@ -237,6 +237,12 @@ class _Run:
             is_seen = not champion.probe(_shifted(latest.seen, shift)) <= champion.threshold.value
         also_seen = not _asked(lambda: judge.probe(_shifted(seen, shift))) <= judge.threshold.value
         self._tally.add_probe(champion_sees=is_seen, candidate_sees=also_seen)
+
+    @property
+    def _is_champion_provisional(self) -> bool:
+        """Is the champion's level one that this device's windows do not support? It sees more because it promises less."""
+        kept = self._pipeline.normal.promise
+        return kept is not None and kept.promise.is_provisional
 
     def _disturbed(self, row: Float) -> Float:
         disturbed: Float = disturb_each(row[None, :], sensors=self._tally.sensors, first=self._probes)[0]

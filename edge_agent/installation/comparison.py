@@ -7,7 +7,8 @@ ever in charge:
 * it **fails**: a window that the champion judged, it cannot. One is enough, as one would end its trial;
 * it is **deafening**: of the windows that are calm to the champion it calls more than a tenth anomalies. A device may promise one
   false alarm in a thousand windows; where one in ten is over the threshold an alarm is hardly ever closed, and nobody listens;
-* it is **blind**: of the plain disturbances that the champion sees it misses more than half.
+* it is **blind**: of the plain disturbances that the champion sees it misses more than half. A champion whose own promise is
+  provisional is no measure of that: its level may be low only because few windows support a higher one.
 
 Both limits must be exceeded with certainty: the exact one-sided 99.9 % bound (Clopper and Pearson) of what was counted lies beyond
 them, so that of a thousand candidates that are just at the limit one is refused by chance. With 30 windows that is 10 of them, or 16 of

@@ -318,6 +318,19 @@ def test_a_mixture_beside_a_network_is_compared_and_its_fit_is_taken_up_without_
     assert world.pipeline.normal.fitter._prepared is None
 
 
+def test_what_a_champion_sees_whose_promise_is_provisional_is_no_measure_of_blindness(
+    world: World, prior: FleetPrior
+) -> None:
+    put_beside(commissioned(world, prior), candidate(threshold=1e9))
+    kept = world.pipeline.normal.promise
+    assert kept is not None
+    assert kept.promise.is_provisional
+    one_by_one(world, healthy(30, 5))
+    report = told(world)
+    assert isinstance(report, ShadowReport)
+    assert (report.outcome, report.probes) == (ShadowOutcome.PASSED, 0)
+
+
 def test_what_was_prepared_for_other_rows_is_not_taken_up(world: World) -> None:
     put_beside(commissioned(world), candidate())
     one_by_one(world, healthy(30, 5))
