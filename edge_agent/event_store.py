@@ -205,6 +205,14 @@ class EventStore:
                 count -= 1
                 yield _entry(row)
 
+    def newest_unsent(self) -> OutboxEntry | None:
+        """The newest anomaly, or end of one, that has not left yet."""
+        row = self._db.execute(
+            f"SELECT {_COLUMNS} FROM events WHERE rank = ? AND NOT {_WAS_SENT} ORDER BY id DESC LIMIT 1",
+            (ANOMALY_RANK,),
+        ).fetchone()
+        return _entry(row) if row else None
+
     def offer_again(self, key: EventKey) -> None:
         """The event has not left after all: it is one that was never sent, and looked for from the start."""
         self.sending.forget(key)

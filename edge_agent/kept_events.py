@@ -135,6 +135,10 @@ class KeptEvents:
         if count > len(in_memory):
             yield from self._read(lambda: self._store.never_sent(count - len(in_memory), most_bytes))
 
+    def newest_unsent(self) -> OutboxEntry | None:
+        """The newest anomaly on disk that has not left yet."""
+        return self._try(self._store.newest_unsent, None)
+
     def overdue(self, clock_s: float, count: int) -> Iterator[OutboxEntry]:
         """Up to `count` events that were sent and are due again, those that were sent least often first."""
         if count > 0:

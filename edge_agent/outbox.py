@@ -44,6 +44,8 @@ _WITHOUT_WINDOW: Final = 3
 """Sent so often with its raw window, while the fleet confirmed others: some brokers acknowledge what is too large and drop it."""
 _OFTEN: Final = 5
 """Sent so often without a word of the fleet, while it confirmed others: a person should know."""
+_OLD_NEWS_S: Final = 60.0
+"""A year's backlog takes minutes on a slow road: what happens now does not wait behind it."""
 _LIMIT_BELIEVED_S: Final = 86400.0
 """How long a message that ended connections tells how large others may be: a broker is reconfigured now and then."""
 
@@ -255,12 +257,18 @@ class Outbox:
         self._kept.close()
 
     def _next(self, clock_s: float, count: int, room_bytes: int) -> list[OutboxEntry]:
-        """Never sent first, then what is due again, as far as there is room."""
+        """Never sent first, then what is due again, as far as there is room; of a long backlog the newest leads."""
         chosen: list[OutboxEntry] = []
         for find in (self._kept.never_sent, lambda n: self._kept.overdue(clock_s, n)):
             for entry in find(count - len(chosen)):
                 if len(chosen) >= count or room_bytes <= 0:
                     return chosen
+                newest = self._kept.newest_unsent() if not chosen and count > 1 else None
+                if newest is not None and _is_old_news(entry, newest):
+                    chosen.append(newest)
+                    room_bytes -= len(newest.payload)
+                if entry in chosen or room_bytes <= 0:
+                    continue
                 chosen.append(entry)
                 room_bytes -= len(entry.payload)
         return chosen
@@ -362,3 +370,8 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((first, last))
     return merged
+
+
+def _is_old_news(entry: OutboxEntry, newest: OutboxEntry) -> bool:
+    old, new = entry.made, newest.made
+    return old.kernel_boot != new.kernel_boot or new.boot_s - old.boot_s > _OLD_NEWS_S

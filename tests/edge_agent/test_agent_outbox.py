@@ -471,3 +471,17 @@ def test_parked_events_that_make_room_for_others_are_counted_as_given_up(tmp_pat
         kept.park(("b1", n), "it ends connections", "1")
     assert (len(kept.parked), kept.evicted) == (64, 6)
     kept.close()
+
+
+def test_what_happens_now_does_not_wait_behind_a_long_backlog(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path, in_flight=4)
+    outbox.put([event(n, anomaly()) for n in range(1, 21)], now=moment())
+    later = moment(3600.0)
+    outbox.put([event(n, anomaly(), made=later) for n in (21, 22)], now=later)
+    order: list[int] = []
+    while len(outbox):
+        sent = sequences(outbox, 3600.0 + len(order))
+        order += sent
+        outbox.acknowledge([ack(*((n, n) for n in sent))], 3600.0 + len(order))
+    assert order[:8] == [22, 1, 2, 3, 21, 4, 5, 6]
+    assert sorted(order) == list(range(1, 23))
