@@ -1,8 +1,7 @@
 """A device whose disk refuses: `python device_refusals.py ROOT watch|install EVERY`, one life for each errno and each EVERY-th change.
 
 A commissioned device starts, sees a fault and its end, or installs a release; from change N on its disk refuses once, or until
-it is healed. Each life ends with a line ``OUTCOME errno=… from=… count=…: what was wrong, or fine``;
-``volatile`` where the disk refused so early that the outbox lives in memory until the next start.
+it is healed. Each life ends with a line ``OUTCOME errno=… from=… count=…: what was wrong, or fine``.
 """
 
 from __future__ import annotations
@@ -84,8 +83,6 @@ def watch_once(folder: Path, faults: MachineFaults, complaints: Complaints) -> s
     opened = {about for _, about in map(told, world.link.sent) if about != "-"}
     if len(opened) != 2:
         return f"said {sorted(opened)}: not one opening and its end"
-    if world.outbox.is_volatile:
-        return "volatile"
     after = World(folder, "b3")
     after.watch(agent_world.healthy(2, seed=4))
     resent = {about for _, about in map(told, after.link.sent)}
