@@ -92,6 +92,7 @@ class EventStore:
         # No implicit transactions: notes about sending stay in memory, and must not wait for the file.
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=_BUSY_S)
         self._unsent_from = {True: 0, False: 0}
+        self._version = 0
         try:
             self._prepare()
             self._inode = _inode(path) if path is not None else None
@@ -139,16 +140,16 @@ class EventStore:
             return 0
 
     def size(self) -> tuple[int, int]:
-        """Events, and the bytes of their payloads."""
+        """Events, and the bytes of their payloads; counted anew where another process changed them (`take_over`)."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._db.execute(
+                "UPDATE temp.totals SET (events, bytes) = (SELECT count(*), coalesce(sum(length(payload)), 0) FROM main.events)"
+            )
+            self._unsent_from = {True: 0, False: 0}
         events, size = self._db.execute("SELECT events, bytes FROM temp.totals").fetchone()
         return int(events), int(size)
-
-    def count_again(self) -> None:
-        """Another process may have put events back (`take_parked`)."""
-        self._db.execute(
-            "UPDATE temp.totals SET (events, bytes) = (SELECT count(*), coalesce(sum(length(payload)), 0) FROM main.events)"
-        )
-        self._unsent_from = {True: 0, False: 0}
 
     def about(self, name: str) -> str:
         """What was noted under `name`; empty where nothing was."""

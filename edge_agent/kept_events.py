@@ -296,7 +296,6 @@ class KeptEvents:
         if self._log_bytes > _LOG_BYTES:
             return
         self._try(self._store.delete_confirmed, None)
-        self._try(self._store.count_again, None)
         self.parked = self._try(self._store.parked, self.parked)
         aged = self._try(lambda: self._store.evict_aged(now, self._settings.maximum_age_s), 0)
         if aged:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from outbox_world import ack, anomaly, event, health, moment, open_outbox, refusal, send, sequences
 
+from edge_agent.event_store import EventStore
 from edge_agent.kept_events import KeptEvents
 from edge_agent.link import Fate, Outcome
 from edge_agent.outbox import Outbox
@@ -485,3 +486,16 @@ def test_what_happens_now_does_not_wait_behind_a_long_backlog(tmp_path: Path) ->
         outbox.acknowledge([ack(*((n, n) for n in sent))], 3600.0 + len(order))
     assert order[:8] == [22, 1, 2, 3, 21, 4, 5, 6]
     assert sorted(order) == list(range(1, 23))
+
+
+def test_what_another_process_puts_into_the_outbox_is_offered_at_once_and_counted(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, health())], now=moment())
+    other = EventStore(tmp_path / "outbox.sqlite")
+    other.insert([event(n, anomaly(), boot="before") for n in range(1, 6)], is_durable=True)
+    other.close()
+    assert len(outbox) == 6
+    assert len(sequences(outbox)) == 6
+    assert outbox.acknowledge([ack((1, 5), boot="before"), ack((1, 1))], 0.1) == 6
+    assert len(outbox) == 0
+
