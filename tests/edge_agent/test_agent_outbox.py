@@ -498,4 +498,3 @@ def test_what_another_process_puts_into_the_outbox_is_offered_at_once_and_counte
     assert len(sequences(outbox)) == 6
     assert outbox.acknowledge([ack((1, 5), boot="before"), ack((1, 1))], 0.1) == 6
     assert len(outbox) == 0
-
