@@ -7,8 +7,9 @@
                   └─► listed, looked at ─► replayed through the same judging, after an upgrade or a mend ─► stored
                                        └─► dropped
 
-Bounded per device and in all: health makes room first, anomalies and their ends last, of each the oldest, and they are counted. Only devices that are enrolled have any; what
-strangers send is counted and forgotten.
+Bounded per device and in all: health makes room first, the oldest of it, and that is counted. An anomaly or its end never makes
+room for another one: where there is none, the device is not told and keeps it until a person has looked. Only devices that
+are enrolled have letters; what strangers send is counted and forgotten.
 """
 
 from __future__ import annotations
@@ -42,20 +43,25 @@ BEGINNING_BYTES: Final = 4096
 """What is kept of a payload that is larger than a message may be."""
 
 
-_RANK: Final = case(
-    (DeadLetter.topic.endswith(f"/{Kind.HEALTH.value}"), 0),
-    (or_(*(DeadLetter.topic.endswith(f"/{kind.value}") for kind in (Kind.ANOMALY, Kind.CLOSED))), 2),
-    else_=1,
+_PRECIOUS: Final = tuple(f"/{kind.value}" for kind in (Kind.ANOMALY, Kind.CLOSED))
+_IS_PRECIOUS: Final = or_(*(DeadLetter.topic.endswith(ending) for ending in _PRECIOUS))
+_ORDER: Final = (
+    case((DeadLetter.topic.endswith(f"/{Kind.HEALTH.value}"), 0), (_IS_PRECIOUS, 2), else_=1),
+    case((_IS_PRECIOUS, -DeadLetter.id), else_=DeadLetter.id),
 )
-"""A device that is told that a letter is kept has forgotten it: what it says every minute must push no anomaly out."""
+"""Who makes room first. A device that is told that a letter is kept has forgotten it: what it says every minute must push no anomaly out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What became of refused messages: `fresh` by reason were not known before; `dropped` older ones made room."""
+    """What became of refused messages: `fresh` by reason were not known before; `dropped` ones made room.
+
+    `settled` are those that their devices may forget: all but the anomalies for which there was no room.
+    """
 
     fresh: Mapping[str, int]
     dropped: int
+    settled: Sequence[Refusal]
 
 
 def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Refusal]) -> Kept:
@@ -67,7 +73,7 @@ def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Ref
         refusals: what was refused and why.
     """
     if not refusals:
-        return Kept(fresh={}, dropped=0)
+        return Kept(fresh={}, dropped=0, settled=())
     digests = {_digest(refusal.arrival): refusal for refusal in refusals}
     identity = tuple_(DeadLetter.device, DeadLetter.sha256)
     keys = [(refusal.device, digest) for digest, refusal in digests.items()]
@@ -85,13 +91,21 @@ def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Ref
             letter.times += times[digest]
             letter.last_received = max(letter.last_received, refusal.arrival.received_at)
             letter.reason, letter.message = refusal.reason.value, _text(refusal.message, 500)
-    dropped = 0
+    gone: list[tuple[str, str]] = []
     if fresh:
         session.flush()
         for name in sorted({refusal.device for refusal in refusals}):
-            dropped += _make_room(session, devices, name, MOST_OF_A_DEVICE, MOST_BYTES_OF_A_DEVICE)
-        dropped += _make_room(session, devices, None, MOST, MOST_BYTES)
-    return Kept(fresh=fresh, dropped=dropped)
+            gone += _make_room(session, name, MOST_OF_A_DEVICE, MOST_BYTES_OF_A_DEVICE)
+        gone += _make_room(session, None, MOST, MOST_BYTES)
+    homeless = {digest for _, digest in gone if _is_precious(digests.get(digest))}
+    dropped = Counter(owner for owner, digest in gone if digest not in homeless)
+    for owner, count in dropped.items():
+        row = devices.get(owner) or session.get_one(Device, owner)
+        row.dead_letters_dropped += count
+    for digest in homeless:
+        fresh[digests[digest].reason.value] -= 1
+    settled = [refusal for refusal in refusals if _digest(refusal.arrival) not in homeless]
+    return Kept(fresh=+fresh, dropped=dropped.total(), settled=settled)
 
 
 def arrival_of(letter: DeadLetter) -> Arrival | None:
@@ -123,31 +137,31 @@ def _letter(refusal: Refusal, digest: str, times: int) -> DeadLetter:
     )
 
 
-def _make_room(
-    session: Session, devices: Mapping[str, Device], device: str | None, most: int, most_bytes: int
-) -> int:
-    """Drop the least and oldest letters, of one device or of all, until they are within the bounds; gives how many."""
+def _make_room(session: Session, device: str | None, most: int, most_bytes: int) -> list[tuple[str, str]]:
+    """Drop letters of one device or of all until they are within the bounds; gives whose they were and their digests."""
     mine = DeadLetter.device == device if device is not None else DeadLetter.id.is_not(None)
     kept_bytes = case(
         (DeadLetter.size_bytes > MAX_PAYLOAD_BYTES, BEGINNING_BYTES), else_=DeadLetter.size_bytes
     )
     held = select(func.count(), func.coalesce(func.sum(kept_bytes), 0)).where(mine)
     letters, size = session.execute(held).one()
+    if letters <= most and size <= most_bytes:
+        return []
     gone: list[int] = []
-    losers: Counter[str] = Counter()
-    if letters > most or size > most_bytes:
-        least = select(DeadLetter.id, DeadLetter.device, kept_bytes).where(mine)
-        for number, owner, own in session.execute(least.order_by(_RANK, DeadLetter.id)):
-            if letters <= most and size <= most_bytes:
-                break
-            letters, size = letters - 1, size - own
-            gone.append(number)
-            losers[owner] += 1
-        session.execute(delete(DeadLetter).where(DeadLetter.id.in_(gone)))
-    for owner, count in losers.items():
-        row = devices.get(owner) or session.get_one(Device, owner)
-        row.dead_letters_dropped += count
-    return len(gone)
+    lost: list[tuple[str, str]] = []
+    least = select(DeadLetter.id, DeadLetter.device, DeadLetter.sha256, kept_bytes).where(mine)
+    for number, owner, digest, own in session.execute(least.order_by(*_ORDER)):
+        if letters <= most and size <= most_bytes:
+            break
+        letters, size = letters - 1, size - own
+        gone.append(number)
+        lost.append((owner, digest))
+    session.execute(delete(DeadLetter).where(DeadLetter.id.in_(gone)))
+    return lost
+
+
+def _is_precious(refusal: Refusal | None) -> bool:
+    return refusal is not None and refusal.arrival.topic.endswith(_PRECIOUS)
 
 
 def _digest(arrival: Arrival) -> str:

@@ -279,7 +279,7 @@ class EventStore:
         ]
         kept = keep(session, devices, mine)
         told: dict[str, list[RefusedEvent]] = defaultdict(list)
-        for one in mine:
+        for one in kept.settled:
             if one.identity is not None:
                 boot_id, sequence = one.identity
                 told[one.device].append(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from fleet.ingest import dead_letters
 from fleet.ingest.judging import Arrival, RefusalReason
@@ -23,7 +23,7 @@ from fleet.storage.event_tables import Anomaly
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import encode
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import RefusedEvent
+from protocol.messages.payloads import Ack, RefusedEvent
 from protocol.topics import device_topic
 from service.roles import Role
 
@@ -188,17 +188,51 @@ def test_letters_are_bounded_for_each_device_and_in_all_and_the_oldest_make_room
     one, other = Machine(name="one"), Machine(name="other")
     enrol_directly(database, one, other)
     store = store_of(database)
-    store.store([of_a_newer_agent(other.arrival(anomaly())) for _ in range(4)])
+    store.store([of_a_newer_agent(other.arrival(health())) for _ in range(4)])
     for _ in range(3):
-        store.store([of_a_newer_agent(one.arrival(anomaly())) for _ in range(4)])
+        store.store([of_a_newer_agent(one.arrival(health())) for _ in range(4)])
+    assert held(database) == [
+        *(("other", n) for n in (2, 3, 4)),
+        *(("one", n) for n in (8, 9, 10, 11, 12)),
+    ]
     with database.read() as session:
-        held = select(DeadLetter.device, DeadLetter.sequence).order_by(DeadLetter.id)
-        assert session.execute(held).tuples().all() == [
-            *(("other", n) for n in (2, 3, 4)),
-            *(("one", n) for n in (8, 9, 10, 11, 12)),
-        ]
         dropped = dict(session.execute(select(Device.id, Device.dead_letters_dropped)).tuples().all())
     assert dropped == {"one": 7, "other": 1}
+
+
+def test_a_device_is_not_told_to_forget_an_anomaly_for_which_there_is_no_room(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "MOST_OF_A_DEVICE", 5)
+    monkeypatch.setattr(dead_letters, "MOST", 8)
+    one, other = Machine(name="one"), Machine(name="other")
+    enrol_directly(database, one, other)
+    store = store_of(database)
+    sent = [of_a_newer_agent(one.arrival(anomaly())) for _ in range(7)]
+    told = [
+        event.sequence
+        for part in (sent[:4], sent[4:])
+        for event in store.store(part).acks.get("one", Ack(boots=())).refused
+    ]
+    assert told == [1, 2, 3, 4, 5]
+    assert held(database) == [("one", n) for n in told]
+    result = store.store([of_a_newer_agent(other.arrival(anomaly())) for _ in range(4)])
+    assert [event.sequence for event in result.acks["other"].refused] == [1, 2, 3], (
+        "the room of all is bounded"
+    )
+    with database.write() as session:
+        assert set(session.scalars(select(Device.dead_letters_dropped))) == {0}, (
+            "none that was told of is lost"
+        )
+        session.execute(delete(DeadLetter).where(DeadLetter.sequence < 3))
+    told = [event.sequence for event in store.store(sent[5:]).acks["one"].refused]
+    assert told == [6, 7], "what comes again finds the room that a person made"
+
+
+def held(database: Database) -> list[tuple[str, int | None]]:
+    with database.read() as session:
+        letters = select(DeadLetter.device, DeadLetter.sequence).order_by(DeadLetter.id)
+        return list(session.execute(letters).tuples().all())
 
 
 def test_health_that_cannot_be_taken_pushes_no_anomaly_out(
