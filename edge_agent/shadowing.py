@@ -48,7 +48,9 @@ _SPARE: Final = 4.0
 _PLAINER: Final = np.float32(3.0)
 _NO_WINDOWS: Final = "no window could be judged"
 _BUSY_WINDOWS: Final = 20
-"""Windows without time for a second judge that show that there will be none."""
+"""Windows in a row without time for a second judge that show that there will be none."""
+_EASING: Final = 0.9
+"""With each window the cost is forgotten by so much: a judgement that something interrupted must not be the measure for ever."""
 
 
 class Shadowing:
@@ -163,6 +165,7 @@ class _Run:
         self._judge: Judge | None = None
         self._cost_s = 0.0
         self._probes = 0
+        self._busy = self._unlike = 0
         self._has_said = False
         self._in_the_way = _NO_WINDOWS
 
@@ -172,10 +175,11 @@ class _Run:
         try:
             if latest is not None and self._has_time(latest, slack_s):
                 self._compare(latest, self._judge)
-                self._compared_s, self._in_the_way = clock_s, _NO_WINDOWS
+                self._compared_s, self._in_the_way, self._busy = clock_s, _NO_WINDOWS, 0
         except _CandidateError as error:
             return self._tally.failed(str(error))
-        return self._end(clock_s - self._started_s) or self._wait(clock_s - self._compared_s)
+        silent_s = clock_s - self._compared_s
+        return self._end(clock_s - self._started_s, silent_s) or self._wait(silent_s)
 
     def _take_up(self, clock_s: float) -> ShadowReport | None:
         """Wait until the candidate is ready."""
@@ -188,12 +192,15 @@ class _Run:
             error = f"it was not ready within {self._limits.ready_within_s:.0f} s"
         return self._tally.failed(error) if error else None
 
-    def _end(self, waited_s: float) -> ShadowReport | None:
+    def _end(self, waited_s: float, silent_s: float) -> ShadowReport | None:
         limits, tally = self._limits, self._tally
-        if tally.is_full or waited_s >= limits.give_up_after_s:
-            return tally.verdict()
-        if not tally.windows and tally.skipped >= _BUSY_WINDOWS and waited_s >= limits.busy_after_s:
-            return tally.gave_up("this device has no time for a second judge between windows")
+        if (
+            tally.is_full
+            or waited_s >= limits.give_up_after_s
+            or self._unlike >= limits.unlike_windows
+            or (self._busy >= _BUSY_WINDOWS and silent_s >= limits.busy_after_s)
+        ):
+            return tally.verdict(self._in_the_way)
         return None
 
     def _wait(self, silent_s: float) -> str | None:
@@ -206,9 +213,12 @@ class _Run:
         """Is the window calm, and is there time to judge it twice more?"""
         if not latest.is_calm:
             self._in_the_way = "an anomaly or a drift goes on"
+            self._unlike += 1
             return False
         if slack_s < _SPARE * self._cost_s:
             self._tally.skipped += 1
+            self._busy += 1
+            self._cost_s *= _EASING
             self._in_the_way = "there is no time for a second judge"
             return False
         return True
@@ -219,7 +229,7 @@ class _Run:
         seen = judge.see(latest.row, latest.machine_s)
         statistic = _asked(lambda: judge.judge(seen)[0])
         taken_s = self._timer() - started
-        self._cost_s = max(taken_s, 0.9 * self._cost_s)
+        self._cost_s = max(taken_s, _EASING * self._cost_s)
         is_over = not statistic <= judge.threshold.value
         self._tally.add(
             scores=(latest.score, statistic),

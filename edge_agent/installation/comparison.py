@@ -50,6 +50,7 @@ class ShadowLimits(Struct, frozen=True, kw_only=True):
         give_up_after_s: then the installation goes on without a verdict: what it would end may be the very fault of the
             release that runs, and the trial and the fleet's gate come after.
         busy_after_s: windows came all this time, and none left time for a second judge: none will.
+        unlike_windows: of an anomaly or a drift. What lasts so long is no passing event, and the candidate may be what ends it.
         ready_within_s: a candidate that is not fitted by then will not be.
     """
 
@@ -60,6 +61,7 @@ class ShadowLimits(Struct, frozen=True, kw_only=True):
     deferred_after_s: float = 120.0
     give_up_after_s: float = 3600.0
     busy_after_s: float = 60.0
+    unlike_windows: int = 60
     ready_within_s: float = 300.0
 
 
@@ -101,8 +103,8 @@ class Tally:
         """The verdict on a candidate that could not judge a window, or could not be made ready."""
         return self._report(ShadowOutcome.REFUSED, f"{self._candidate} cannot judge here: {why}", errors=1)
 
-    def verdict(self) -> ShadowReport:
-        """The verdict on what was counted."""
+    def verdict(self, in_the_way: str = "") -> ShadowReport:
+        """The verdict on what was counted; `in_the_way` says why it is no more."""
         limits = self._limits
         calm, extra = int(self._over[0].sum()), int(self._over[0, 1])
         seen, lost = int(self._seen[1].sum()), int(self._seen[1, 0])
@@ -120,14 +122,11 @@ class Tally:
                 f" {limits.lost_share:.0%} are allowed",
             )
         if not self.is_full:
-            return self.gave_up(f"only {self.windows} of {limits.windows} windows could be compared")
+            few = f"only {self.windows} of {limits.windows} windows could be compared"
+            return self._report(ShadowOutcome.INCONCLUSIVE, f"{few}: {in_the_way}" if in_the_way else few)
         return self._report(
             ShadowOutcome.PASSED, f"{self.windows} windows judged by both, and no absurd difference"
         )
-
-    def gave_up(self, why: str) -> ShadowReport:
-        """No verdict: neither for nor against it."""
-        return self._report(ShadowOutcome.INCONCLUSIVE, why)
 
     def _report(self, outcome: ShadowOutcome, note: str, *, errors: int = 0) -> ShadowReport:
         over, seen, calm = self._over, self._seen, int(self._over[0].sum())

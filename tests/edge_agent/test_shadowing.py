@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,8 +237,44 @@ def test_a_device_that_never_has_time_goes_on_after_a_minute(world: World) -> No
     report = told(world)
     assert isinstance(report, ShadowReport)
     assert (report.outcome, report.windows) == (ShadowOutcome.INCONCLUSIVE, 0)
-    assert report.note == "this device has no time for a second judge between windows"
+    assert report.note == "only 0 of 30 windows could be compared: there is no time for a second judge"
     assert report.skipped >= 20
+
+
+def test_a_judgement_that_was_interrupted_once_is_not_the_measure_for_ever(world: World) -> None:
+    put_beside(commissioned(world), candidate())
+    one_by_one(world, healthy(1, 5))
+    run = world.agent._shadowing._run
+    assert run is not None
+    run._cost_s = 10.0
+    calm = SimpleNamespace(is_calm=True)
+    refused = [not run._has_time(calm, 1.0) for _ in range(100)]  # type: ignore[arg-type] # all that is looked at
+    assert 10 < sum(refused) < 50
+    assert not refused[-1]
+
+
+def test_a_device_that_has_no_time_any_more_goes_on_with_what_it_has(world: World) -> None:
+    put_beside(commissioned(world), candidate())
+    one_by_one(world, healthy(5, 5))
+    for seed in range(700):
+        world.source.rows = list(healthy(3, seed))
+        world.turn()
+        if world.installation.shadows:
+            break
+    report = told(world)
+    assert isinstance(report, ShadowReport)
+    assert (report.outcome, report.windows) == (ShadowOutcome.INCONCLUSIVE, 5)
+
+
+def test_what_lasts_for_sixty_windows_may_end_by_the_candidate(world: World) -> None:
+    commissioned(world)
+    one_by_one(world, faulty(5))
+    put_beside(world, candidate())
+    one_by_one(world, faulty(61, 2))
+    report = told(world)
+    assert isinstance(report, ShadowReport)
+    assert report.outcome is ShadowOutcome.INCONCLUSIVE
+    assert report.note.endswith("an anomaly or a drift goes on")
 
 
 def test_while_an_anomaly_goes_on_nothing_is_compared_and_the_fleet_is_told_why(world: World) -> None:
