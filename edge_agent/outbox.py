@@ -29,6 +29,7 @@ from edge_agent.outbox_entry import Moment, OutboxEntry
 from edge_agent.outbox_owner import Owner
 from edge_agent.pace import KNOCK_BYTES, Pace
 from edge_agent.settings import OutboxSettings
+from edge_agent.size_limit import SizeLimit
 from edge_agent.suspects import STRIKES, Suspects
 from edge_agent.version import AGENT_VERSION
 from protocol.limits import MAX_INTEGER
@@ -42,12 +43,12 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S: Final = 3600.0
 _WITHOUT_WINDOW: Final = 3
 """Sent so often with its raw window, while the fleet confirmed others: some brokers acknowledge what is too large and drop it."""
+_SIZES: Final = 512
+"""Events whose size is remembered until the fleet has confirmed them; of older ones it tells nothing."""
 _OFTEN: Final = 5
 """Sent so often without a word of the fleet, while it confirmed others: a person should know."""
 _OLD_NEWS_S: Final = 60.0
 """A year's backlog takes minutes on a slow road: what happens now does not wait behind it."""
-_LIMIT_BELIEVED_S: Final = 86400.0
-"""How long a message that ended connections tells how large others may be: a broker is reconfigured now and then."""
 
 
 class Outbox:
@@ -63,7 +64,8 @@ class Outbox:
         self._card: OutboxEntry | None = None
         self._is_card_known = False
         self._lightened: dict[EventKey, tuple[int, bool]] = {}
-        self._limit_bytes, self._limit_until_s = 0, 0.0
+        self._limit = SizeLimit()
+        self._sent_bytes: dict[EventKey, int] = {}
         self._clock_s = float("-inf")
         self._last_refusal = ""
         self.refused = 0
@@ -121,7 +123,7 @@ class Outbox:
 
     def problems(self) -> tuple[str, ...]:
         """What a person should know of the events themselves."""
-        limit = self._limit_bytes if self._clock_s < self._limit_until_s else 0
+        limit = self._limit.present(self._clock_s)
         first = self.parked[0] if self.parked else None
         others, often = self._kept.of_others, self._kept.taken_often(_OFTEN)
         found = (
@@ -184,6 +186,9 @@ class Outbox:
         """The link took `entry`: the connection has it, and it is not sent over it again."""
         self._pace.handed_over(entry.key, len(entry.payload), clock_s)
         self._held.add(entry.key)
+        self._sent_bytes[entry.key] = len(entry.payload)
+        if len(self._sent_bytes) > _SIZES:
+            del self._sent_bytes[next(iter(self._sent_bytes))]
         if self._kept.entry(entry.key) is not None:
             self._kept.hand_over(entry.key)
 
@@ -237,6 +242,7 @@ class Outbox:
         self._held.difference_update(confirmed)
         for key in confirmed:
             self._suspects.forget(key)
+            self._limit.confirm(self._sent_bytes.pop(key, 0), clock_s)
             self._learn_limit(key, clock_s, of_fleet=True)
         return self._kept.forget(confirmed)
 
@@ -295,7 +301,7 @@ class Outbox:
     def _light_enough(self, entry: OutboxEntry, clock_s: float) -> OutboxEntry:
         """The event, without its raw window where that is known, or suspected, to be too large for the broker."""
         size = len(entry.payload)
-        if self._limit_bytes and clock_s < self._limit_until_s and size >= self._limit_bytes:
+        if self._limit.forbids(size, clock_s):
             return self._lighten(entry) or entry
         if self._kept.taken(entry.key) < _WITHOUT_WINDOW or self._pace.is_silent(clock_s):
             return entry
@@ -312,7 +318,7 @@ class Outbox:
         """An event got through that did not with its raw window: others of that size will not, either."""
         size, needs_fleet = self._lightened.get(key, (0, False))
         if size and needs_fleet is of_fleet:
-            self._limit_bytes, self._limit_until_s = size, clock_s + _LIMIT_BELIEVED_S
+            self._limit.suspect(size, clock_s)
         if size and of_fleet | (needs_fleet is of_fleet):
             del self._lightened[key]
 

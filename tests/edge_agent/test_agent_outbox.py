@@ -15,6 +15,7 @@ from edge_agent.link import Fate, Outcome
 from edge_agent.outbox import Outbox
 from edge_agent.pace import KNOCK_BYTES
 from edge_agent.settings import OutboxSettings
+from edge_agent.size_limit import SizeLimit
 from protocol.limits import MAX_INTEGER
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import DeathReason, Kind
@@ -372,6 +373,36 @@ def test_an_event_that_ends_connections_is_found_and_goes_without_its_window(
     (light,) = send(outbox, 70.0)
     assert isinstance(data := decode(light.payload).data, AnomalyEvent)
     assert (data.window, data.window_shape, data.score) == ("", (), 2.0)
+
+
+def test_no_limit_is_believed_below_what_the_fleet_has_confirmed_nor_for_ever() -> None:
+    limit = SizeLimit()
+    limit.suspect(506, 0.0)
+    assert limit.forbids(506, 3599.0)
+    assert not limit.forbids(505, 0.0)
+    assert not limit.forbids(506, 3600.0), "it is tried anew"
+    limit.suspect(506, 3700.0)
+    assert limit.present(3700.0 + 7199.0) == 506, "told again it is believed for longer"
+    limit.confirm(600, 4000.0)
+    assert limit.present(4000.0) == 0, "one of that size was stored: it was the road"
+    limit.suspect(506, 4100.0)
+    assert limit.present(4100.0) == 0
+    limit.suspect(601, 4200.0)
+    assert limit.present(4200.0) == 601
+    limit.suspect(506, 7700.0)
+    assert limit.present(7700.0) == 506, "a broker may have been given a lower one since"
+
+
+def test_a_bad_road_is_not_taken_for_a_brokers_limit_once_a_larger_event_is_stored(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, anomaly(WINDOW)), event(2, anomaly())], now=moment())
+    _broker_that_ends_with(outbox, 20_000)
+    assert "no message of" in outbox.problems()[0]
+    outbox.put([event(3, anomaly(episode="e" * 60, window=WINDOW))], now=moment(3700.0))
+    (heavy,) = send(outbox, 3700.0)
+    assert len(heavy.payload) > 20_000, "tried anew"
+    outbox.acknowledge([ack((3, 3))], 3701.0)
+    assert outbox.problems() == ()
 
 
 def test_an_event_that_ends_connections_whatever_is_left_out_is_parked_and_said(tmp_path: Path) -> None:
