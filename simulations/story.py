@@ -325,7 +325,9 @@ class Story:
         self._looked_at = self.observer.clock()
         if self._calls_normal and self._looked_at - self._called_at >= CALL_NORMAL_EVERY_S:
             self._called_at = self._looked_at
-            query = {"query": f"family=={self.world.scenario.family.name}"}
+            # Only where there is something to accept: each device answers, and what it says is counted.
+            family = self.world.scenario.family.name
+            query = {"query": f"family=={family} and (set_aside_windows=gt=0 or drifted==true)"}
             # Once only: the fleet may be dead this moment, and it is this loop that starts it again.
             with suppress(httpx.TransportError, OSError):
                 self.observer.fleet.post("/v1/devices:accept-normal", body=query, tries=1)
