@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import wait_until
 
+from edge_agent import pinned_tls
 from edge_agent.bounded_client import BoundedClient
 from edge_agent.enrolled import MqttAccess
 from edge_agent.mqtt_link import MqttLink
@@ -56,13 +56,13 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
             seen.note(f"client.{name}")
             return super().__getattribute__(name)
 
-    class WatchedSocket(ssl.SSLSocket):
+    class WatchedSocket(pinned_tls._DatedSocket):
         def __getattribute__(self, name: str) -> Any:
             seen.note(f"socket.{name}")
             return super().__getattribute__(name)
 
     monkeypatch.setattr("edge_agent.mqtt_link.BoundedClient", WatchedClient)
-    monkeypatch.setattr(ssl.SSLContext, "sslsocket_class", WatchedSocket)
+    monkeypatch.setattr(pinned_tls._PinnedContext, "sslsocket_class", WatchedSocket)
     return seen
 
 
@@ -96,7 +96,6 @@ class Fleet:
         self._client = PLAIN_CLIENT(CallbackAPIVersion.VERSION2, client_id="fleet")
         self._client.username_pw_set("fleet", FLEET_PASSWORD)
         context = broker.client_tls()
-        context.sslsocket_class = ssl.SSLSocket
         self._client.tls_set_context(context)
         self._client.on_message = self._on_message
         self._client.on_connect = lambda c, *_: c.subscribe("fedge/v1/demo/+/+", 1)
