@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from edge_agent.kept_promise import KeptPromise
@@ -206,50 +207,52 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
     """Lay everything out as the protocol's Health; `clock_s` is on the clock of `vitals.started_clock_s`."""
     counters, interval, latencies = vitals.counters, vitals.interval, vitals.latencies
     judged = interval.judged
-    return Health(
-        state=vitals.state,
-        release=vitals.release,
-        uptime_s=round(clock_s - vitals.started_clock_s, 1),
-        windows=counters.windows,
-        windows_over_threshold=counters.windows_over_threshold,
-        anomalies=counters.anomalies,
-        interval_s=round(max(0.0, clock_s - interval.started_s), 2),
-        interval_windows=interval.windows,
-        interval_judged=judged,
-        anomaly_rate=_brief(interval.over / judged) if judged else 0.0,
-        score_mean=_brief(interval.score_sum / judged) if judged else 0.0,
-        drift_score=_brief(readings.drift_score),
-        drifted=readings.drifted,
-        drift_severity=None if readings.drift_severity is None else _brief(readings.drift_severity),
-        machine_time_s=round(counters.machine_time_s, 1),
-        inference_p50_us=round(latencies.quantile(0.5), 1),
-        inference_p99_us=round(latencies.quantile(0.99), 1),
-        memory_pss_bytes=readings.memory_pss_bytes,
-        raw_bytes=counters.raw_bytes,
-        telemetry_bytes=counters.telemetry_bytes,
-        training_bytes=counters.training_bytes,
-        update_bytes=counters.update_bytes,
-        outbox_events=readings.outbox_events,
-        outbox_evicted=counters.outbox_evicted,
-        outbox_refused=counters.outbox_refused,
-        outbox_parked=readings.outbox_parked,
-        buffered_windows=readings.buffered_windows,
-        training_run=readings.training_run,
-        install_step=readings.install_step,
-        unjudged_windows=counters.unjudged_windows,
-        restarts=counters.restarts,
-        crashes=counters.crashes,
-        stage_failures=counters.stage_failures,
-        missing=tuple(name[:_LONGEST_NAME] for name in readings.missing[:_MOST_MISSING]),
-        sight=None if readings.sight is None else _brief(readings.sight),
-        commissioned_share=_brief(readings.commissioned_share),
-        is_provisional=readings.is_provisional,
-        clipped_share=_brief(readings.clipped_share),
-        set_aside_windows=readings.set_aside_windows,
-        obeyed=readings.obeyed,
-        settings=readings.settings,
-        **_promised(readings.promise),
-        problems=tuple(problem[:_LONGEST_PROBLEM] for problem in readings.problems[:_MOST_PROBLEMS]),
+    return _without_defaults(
+        Health(
+            state=vitals.state,
+            release=vitals.release,
+            uptime_s=round(clock_s - vitals.started_clock_s, 1),
+            windows=counters.windows,
+            windows_over_threshold=counters.windows_over_threshold,
+            anomalies=counters.anomalies,
+            interval_s=round(max(0.0, clock_s - interval.started_s), 2),
+            interval_windows=interval.windows,
+            interval_judged=judged,
+            anomaly_rate=_brief(interval.over / judged) if judged else 0.0,
+            score_mean=_brief(interval.score_sum / judged) if judged else 0.0,
+            drift_score=_brief(readings.drift_score),
+            drifted=readings.drifted,
+            drift_severity=None if readings.drift_severity is None else _brief(readings.drift_severity),
+            machine_time_s=round(counters.machine_time_s, 1),
+            inference_p50_us=round(latencies.quantile(0.5), 1),
+            inference_p99_us=round(latencies.quantile(0.99), 1),
+            memory_pss_bytes=readings.memory_pss_bytes,
+            raw_bytes=counters.raw_bytes,
+            telemetry_bytes=counters.telemetry_bytes,
+            training_bytes=counters.training_bytes,
+            update_bytes=counters.update_bytes,
+            outbox_events=readings.outbox_events,
+            outbox_evicted=counters.outbox_evicted,
+            outbox_refused=counters.outbox_refused,
+            outbox_parked=readings.outbox_parked,
+            buffered_windows=readings.buffered_windows,
+            training_run=readings.training_run,
+            install_step=readings.install_step,
+            unjudged_windows=counters.unjudged_windows,
+            restarts=counters.restarts,
+            crashes=counters.crashes,
+            stage_failures=counters.stage_failures,
+            missing=tuple(name[:_LONGEST_NAME] for name in readings.missing[:_MOST_MISSING]),
+            sight=None if readings.sight is None else _brief(readings.sight),
+            commissioned_share=_brief(readings.commissioned_share),
+            is_provisional=readings.is_provisional,
+            clipped_share=_brief(readings.clipped_share),
+            set_aside_windows=readings.set_aside_windows,
+            obeyed=readings.obeyed,
+            settings=readings.settings,
+            **_promised(readings.promise),
+            problems=tuple(problem[:_LONGEST_PROBLEM] for problem in readings.problems[:_MOST_PROBLEMS]),
+        )
     )
 
 
@@ -269,6 +272,19 @@ def _promised(kept: KeptPromise | None) -> dict[str, Any]:
         "realised_high_per_1000": None if high is None else _brief(high),
         "time_in_alarm_share": _brief(realised.in_alarm / max(realised.windows, 1)),
     }
+
+
+_DEFAULTS: Final = {
+    field.name: field.default
+    for field in msgspec.structs.fields(Health)
+    if field.default is not msgspec.NODEFAULT
+}
+
+
+def _without_defaults(health: Health) -> Health:
+    """The same, with the very objects that are the defaults: msgspec leaves out what *is* one, not what equals one."""
+    same = {name: default for name, default in _DEFAULTS.items() if getattr(health, name) == default}
+    return msgspec.structs.replace(health, **same)
 
 
 def _brief(value: float) -> float:

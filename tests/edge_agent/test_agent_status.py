@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from agent_loop_world import CONFIG, World
 
@@ -74,3 +75,22 @@ def test_no_name_or_sentence_is_too_long_for_a_health_message(
     )
     health = health_of(fresh.vitals, readings, 1.0)
     assert decode(encode(Event(source="a", boot_id="b", sequence=1, time=1.0, data=health))).data == health
+
+
+def test_a_figure_that_is_its_default_does_not_travel_with_every_health_message(fresh: World) -> None:
+    readings = Readings(
+        drift_score=0.0,
+        drifted=False,
+        outbox_events=0,
+        buffered_windows=0,
+        training_run=None,
+        install_step=InstallStep.IDLE,
+        memory_pss_bytes=7,
+    )
+    health = health_of(fresh.vitals, readings, 1.0)
+    told = msgspec.to_builtins(health)
+    assert told["memory_pss_bytes"] == 7
+    assert {"anomaly_rate", "score_mean", "drift_score", "clipped_share", "commissioned_share"}.isdisjoint(
+        told
+    )
+    assert "interval_judged" in told, "without it the fleet takes the sender for an older agent"
