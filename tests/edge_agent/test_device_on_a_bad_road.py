@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from protocol.messages.payloads import AnomalyClosed, AnomalyEvent
 pytestmark = pytest.mark.slow
 MESSAGES: Final = range(1, 9)
 """Of a connection, in each direction: greetings, subscription, birth, the first events, acknowledgements."""
+DELAY_S: Final = 3.0
+"""For which a message is held: longer than what the devices here send again after, `resend_s`."""
 
 
 @pytest.fixture
@@ -80,6 +83,9 @@ class Fault:
                 raise Cut(content[: len(content) // 2])
             case "lost":
                 return []
+            case "delayed":
+                threading.Event().wait(DELAY_S)
+                return [content]
             case "doubled":
                 return [content, content]
             case "reordered":
@@ -99,7 +105,7 @@ def faults(kinds: tuple[str, ...], numbers: range) -> list[Fault]:
 
 
 QUICK: Final = faults(("cut", "truncated", "lost"), range(2, 9, 3))
-ALL: Final = faults(("cut", "truncated", "lost", "doubled", "reordered", "garbled"), MESSAGES)
+ALL: Final = faults(("cut", "truncated", "lost", "delayed", "doubled", "reordered", "garbled"), MESSAGES)
 
 
 @pytest.mark.parametrize("tried", [QUICK, pytest.param(ALL, marks=pytest.mark.long)], ids=["some", "all"])
