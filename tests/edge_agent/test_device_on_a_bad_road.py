@@ -85,16 +85,16 @@ class Fault:
                 return []
             case "delayed":
                 threading.Event().wait(DELAY_S)
-                return [content]
             case "doubled":
                 return [content, content]
             case "reordered":
                 self._held = [content]
                 return []
             case "garbled":
-                return [bytes(byte ^ 0xA5 for byte in content)]
+                content = bytes(byte ^ 0xA5 for byte in content)
             case other:
                 raise AssertionError(other)
+        return [content]
 
     def __str__(self) -> str:
         return f"{self.kind} message {self.number} {'up' if self.from_device else 'down'}"
