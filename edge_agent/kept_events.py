@@ -16,7 +16,6 @@ import logging
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -334,7 +333,7 @@ class KeptEvents:
     def _read(self, source: Callable[[], Iterator[OutboxEntry]]) -> Iterator[OutboxEntry]:
         try:
             with contextlib.closing(source()) as entries:  # type: ignore[type-var] # a generator, which has close()
-                yield from islice(entries, None)
+                yield from entries
         except sqlite3.Error as error:
             self._failed(error)
 

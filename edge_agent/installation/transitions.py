@@ -225,22 +225,7 @@ def _fell_back(journal: Journal, fell: FellBack) -> Decision:
     return Decision(journal=journal, effect=Prune(), reports=(*reports, *progress(journal)))
 
 
-def _under_way(
-    journal: Journal,
-    attempt: Attempt,
-    event: Checked
-    | Downloaded
-    | FetchWaits
-    | Verified
-    | Staged
-    | Probed
-    | Shadowed
-    | ShadowWaits
-    | Opened
-    | TrialEnded
-    | TrialSilent
-    | Stopped,
-) -> Decision:
+def _under_way(journal: Journal, attempt: Attempt, event: Event) -> Decision:
     decision = Decision(journal=journal)
     match attempt.step, event:
         case InstallStep.CHECKING, Checked(is_on_disk=is_on_disk):

@@ -127,10 +127,18 @@ def _execution(command: Command) -> str:
     return f"command-{command.number}"
 
 
-class AcceptAsNormal(Action):
-    """Windows set aside up to `until_s` (Unix seconds) are normal, says a person: they may be learnt."""
+class _AtOnce(Action):
+    """What is over when it has begun, and may be done twice."""
 
     is_repeatable = True
+
+    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
+        """See `Action.look`."""
+        return Outcome(status=_DONE)
+
+
+class AcceptAsNormal(_AtOnce):
+    """Windows set aside up to `until_s` (Unix seconds) are normal, says a person: they may be learnt."""
 
     def __init__(
         self, pipeline: Pipeline, *, wall: Callable[[], float], monotonic: Callable[[], float]
@@ -152,15 +160,9 @@ class AcceptAsNormal(Action):
         moved = before - self._pipeline.set_aside_windows
         return Outcome(status=_DONE, reason=f"{moved} windows may be learnt", recovered=recovered)
 
-    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
-        """See `Action.look`; it is over at once."""
-        return Outcome(status=_DONE)
 
-
-class Diagnose(Action):
+class Diagnose(_AtOnce):
     """Send a bounded bundle of log, state and settings, without secrets and without windows."""
-
-    is_repeatable = True
 
     def __init__(self, make_bundle: Callable[[], tuple[str, str]], *, monotonic: Callable[[], float]) -> None:
         """Args: `make_bundle` gives the bundle as base64, and a sentence about it."""
@@ -174,15 +176,9 @@ class Diagnose(Action):
         report, about = self._make_bundle()
         return Outcome(status=_DONE, reason=about, report=report)
 
-    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
-        """See `Action.look`; it is over at once."""
-        return Outcome(status=_DONE)
 
-
-class RetryParked(Action):
+class RetryParked(_AtOnce):
     """Offer events again that were parked because connections to the broker ended with them."""
-
-    is_repeatable = True
 
     def __init__(self, retry: Callable[[], int], *, monotonic: Callable[[], float]) -> None:
         """Args: `retry` puts them back and says how many there were."""
@@ -195,10 +191,6 @@ class RetryParked(Action):
         if unknown := _unknown(command):
             return unknown
         return Outcome(status=_DONE, reason=f"{self._retry()} parked events are offered again")
-
-    def look(self, command: Command) -> Outcome:  # noqa: ARG002 - there is one of it at most
-        """See `Action.look`; it is over at once."""
-        return Outcome(status=_DONE)
 
 
 def _unknown(command: Command, *known: str) -> Outcome | None:

@@ -69,7 +69,7 @@ class Diagnosis:
     def make(self) -> tuple[str, str]:
         """The bundle as base64, and a sentence about it."""
         content, cut = self.bundle()
-        about = f"{len(content)} bytes{f'; cut: {chr(59).join(cut)}' if cut else ''}"
+        about = "; ".join([f"{len(content)} bytes", *(f"cut: {what}" for what in cut)])
         return base64.b64encode(content).decode(), about
 
     def bundle(self) -> tuple[bytes, list[str]]:

@@ -33,7 +33,7 @@ from edge_agent.remote.hearing import Hearing, OwnWord
 from edge_agent.remote.journal import KEPT_RESULTS, Begun, CommandFile, CommandJournal
 from edge_agent.settings import Settings
 from models.drift.monitor import DriftVerdict
-from protocol.messages.commands import Command, CommandResult, Commands, SettingInForce
+from protocol.messages.commands import Command, CommandResult, Commands, SettingInForce, Value
 from protocol.messages.kinds import CommandStatus, RefusalCode
 
 __all__ = ["Action", "Executor", "Outcome", "refuse"]
@@ -90,6 +90,7 @@ class Executor:
         actions: by name; what is not among them is unknown here.
         allowed: the actions that agent.toml lets a fleet ask for.
         settings: which are in force.
+        apply: makes settings effective, see `SettingsInForce.obey`.
         monotonic: seconds.
         known_wall: Unix seconds where the date is known, else None: then nothing expires here.
         own_word: where the fleet can be asked itself; None: the broker's word is all there is.
@@ -209,10 +210,10 @@ class Executor:
             elif all(begun.command.number != command.number for begun in journal.under_way):
                 self._tell_again(command)
 
-    def _set(self, wishes: Mapping[str, object], counter: int) -> None:
+    def _set(self, wishes: Mapping[str, Value], counter: int) -> None:
         before = self._settings.told
         self._try_at_s = self._monotonic() + _TRY_AGAIN_S
-        unmet = self._settings.obey(wishes, self._apply)  # type: ignore[arg-type] # values as the journal and the wire have them
+        unmet = self._settings.obey(wishes, self._apply)
         if self._settings.told != before:
             log.info(
                 "settings_in_force %s",
