@@ -67,5 +67,5 @@ class ClipWatch:
         listed = ", ".join(names[i] for i in worst[:_NAMED]) + (" and others" if len(far) > _NAMED else "")
         return (
             f"{listed} at the end of the scale in up to {self._shares[worst[0]]:.0%} of recent windows: a fault, or "
-            "commissioning saw one regime only; if the machine is well, fedge-agent recommission"
+            "commissioning saw one regime only; if the machine is well, fedge-agent recommission --config agent.toml"
         )

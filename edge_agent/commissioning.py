@@ -141,7 +141,7 @@ class Commissioning:
             if self.standardiser.unseen:
                 names = _named([self._sensors.names[i] for i in self.standardiser.unseen])
                 found.append(
-                    f"{names} delivered nothing in commissioning: mend, then fedge-agent recommission"
+                    f"{names} delivered nothing in commissioning: mend, then fedge-agent recommission --config agent.toml"
                 )
             if self.standardiser.unscaled:
                 names = _named([self._sensors.names[i] for i in self.standardiser.unscaled])

@@ -48,12 +48,12 @@ def load_enrolled(path: Path) -> Enrolled:
     """
     content = read_bytes(path)
     if content is None:
-        raise NotEnrolledError(f"there is no {path}: run `fedge-agent enrol --config …` once")
+        raise NotEnrolledError(f"there is no {path}: run `fedge-agent enrol --config agent.toml` once")
     try:
         return msgspec.json.decode(content, type=Enrolled)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotEnrolledError(
-            f"{path} is damaged ({error}): run `fedge-agent enrol --config …` again"
+            f"{path} is damaged ({error}): run `fedge-agent enrol --config agent.toml` again"
         ) from None
 
 
@@ -65,7 +65,7 @@ def load_device_key(path: Path) -> EllipticCurvePrivateKey:
     """
     content = read_bytes(path)
     if content is None:
-        raise NotEnrolledError(f"there is no {path}: run `fedge-agent enrol --config …` once")
+        raise NotEnrolledError(f"there is no {path}: run `fedge-agent enrol --config agent.toml` once")
     try:
         return load_private_key(content)
     except IdentityError as error:

@@ -35,11 +35,11 @@ def broken_promise(promise: KeptPromise | None, *, is_investigating: bool) -> st
     if promise is None:
         return ""
     if not promise.is_kept:
-        return f"more alarms than promised ({promise.came}); if they were false, fedge-agent recommission"
+        return f"more alarms than promised ({promise.came}); if they were false, fedge-agent recommission --config agent.toml"
     if promise.broken:
         return (
             f"{promise.broken} promises about false alarms were not kept before this device learnt anew (since then {promise.came}); if"
-            " they were false, fedge-agent recommission"
+            " they were false, fedge-agent recommission --config agent.toml"
         )
     if promise.horizon_left == 0 and is_investigating:
         return "what was promised of false alarms held until the drift: mend the machine, or call it normal"

@@ -129,7 +129,7 @@ class Outbox:
         found = (
             (
                 others,
-                f"events of another identity of this device were set aside in {', '.join(p.name for p in others)}; `fedge-agent take-over-events` has them delivered under this one, or delete them",
+                f"events of another identity of this device were set aside in {', '.join(p.name for p in others)}; `fedge-agent take-over-events --config agent.toml` has them delivered under this one, or delete them",
             ),
             (
                 self.refused,
@@ -137,7 +137,7 @@ class Outbox:
             ),
             (
                 first,
-                f"{len(self.parked)} events are parked ({first.kind if first else ''}: {first.reason if first else ''}); `fedge-agent retry-parked` offers them again",
+                f"{len(self.parked)} events are parked ({first.kind if first else ''}: {first.reason if first else ''}); `fedge-agent retry-parked --config agent.toml` offers them again",
             ),
             (
                 limit,
