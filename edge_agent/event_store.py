@@ -64,6 +64,8 @@ END;
 _WAS_SENT: Final = (
     "EXISTS (SELECT 1 FROM temp.sending s WHERE s.boot_id = events.boot_id AND s.sequence = events.sequence)"
 )
+_KINDS: Final = tuple(kind.value for kind in Kind)
+_IS_KNOWN: Final = f"kind IN ({', '.join('?' * len(_KINDS))})"
 _ADDED: Final = {"is_set": "INTEGER", "kernel_boot": "TEXT", "boot_s": "REAL"}
 """Columns that files of older versions lack."""
 
@@ -222,8 +224,7 @@ class EventStore:
     def overdue(self, clock_s: float, count: int) -> Iterator[OutboxEntry]:
         """Up to `count` events that were sent and are due again, those that were sent least often first."""
         rows = self._db.execute(
-            f"SELECT {', '.join(f'events.{c.strip()}' for c in _COLUMNS.split(','))} FROM temp.sending s CROSS JOIN events"
-            " ON events.boot_id = s.boot_id AND events.sequence = s.sequence"
+            f"SELECT {_COLUMNS} FROM temp.sending s CROSS JOIN events USING (boot_id, sequence)"
             " WHERE s.due_s <= ? ORDER BY s.taken, s.due_s, events.id LIMIT ?",
             (clock_s, count),
         )
@@ -315,12 +316,7 @@ class EventStore:
     def park(self, key: EventKey, reason: str, version: str, *, at_most: int, most_bytes: int) -> int:
         """Set an event apart; the oldest parked ones go where there are too many. Returns how many went."""
         with self._transaction(is_durable=True):
-            self._db.execute(
-                f"INSERT OR REPLACE INTO parked ({_COLUMNS}, rank, reason, version)"
-                f" SELECT {_COLUMNS}, rank, ?, ? FROM events WHERE boot_id = ? AND sequence = ?",
-                (reason, version, *key),
-            )
-            self._db.execute("DELETE FROM events WHERE boot_id = ? AND sequence = ?", key)
+            self._set_apart("boot_id = ? AND sequence = ?", key, reason, version)
             size = gone = 0
             rows = self._db.execute(
                 "SELECT id, length(payload) FROM parked ORDER BY rank DESC, id DESC"
@@ -334,14 +330,17 @@ class EventStore:
 
     def park_unknown(self, version: str) -> None:
         """Set apart what a later version put here, of kinds that this one does not know."""
-        names = [kind.value for kind in Kind]
-        unknown = f"FROM events WHERE kind NOT IN ({', '.join('?' * len(names))})"
+        reason = "this version of the agent does not know its kind"
         with self._transaction(is_durable=True):
-            self._db.execute(
-                f"INSERT OR REPLACE INTO parked ({_COLUMNS}, rank, reason, version) SELECT {_COLUMNS}, rank, ?, ? {unknown}",
-                ("this version of the agent does not know its kind", version, *names),
-            )
-            self._db.execute(f"DELETE {unknown}", names)
+            self._set_apart(f"NOT {_IS_KNOWN}", _KINDS, reason, version)
+
+    def _set_apart(self, which: str, values: Sequence[object], reason: str, version: str) -> None:
+        self._db.execute(
+            f"INSERT OR REPLACE INTO parked ({_COLUMNS}, rank, reason, version)"
+            f" SELECT {_COLUMNS}, rank, ?, ? FROM events WHERE {which}",
+            (reason, version, *values),
+        )
+        self._db.execute(f"DELETE FROM events WHERE {which}", values)
 
     def parked(self) -> list[Parked]:
         """What was set apart, newest first."""
@@ -353,13 +352,14 @@ class EventStore:
         ]
 
     def take_parked(self, *, not_of_version: str = "") -> int:
-        """Put back what was parked, by other versions than this one if one is given; returns how many."""
+        """Put back what was parked and is of a known kind, by other versions than this one if one is given; returns how many."""
+        found, values = f"FROM parked WHERE {_IS_KNOWN} AND version <> ?", (*_KINDS, not_of_version)
         with self._transaction(is_durable=True):
             self._db.execute(
-                f"INSERT OR IGNORE INTO events ({_COLUMNS}, rank) SELECT {_COLUMNS}, rank FROM parked WHERE version <> ? ORDER BY id",
-                (not_of_version,),
+                f"INSERT OR IGNORE INTO events ({_COLUMNS}, rank) SELECT {_COLUMNS}, rank {found} ORDER BY id",
+                values,
             )
-            return self._db.execute("DELETE FROM parked WHERE version <> ?", (not_of_version,)).rowcount
+            return self._db.execute(f"DELETE {found}", values).rowcount
 
     def _write(self, statement: str, rows: Iterable[Sequence[object]], *, is_durable: bool) -> None:
         with self._transaction(is_durable=is_durable):

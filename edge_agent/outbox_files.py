@@ -34,5 +34,11 @@ def aside_files(path: Path, sort: str) -> list[Path]:
     """The databases that were set aside for this sort of reason, oldest first."""
     return sorted(
         (p for p in path.parent.glob(f"{path.name}.{sort}-*") if not p.name.endswith(("-wal", "-shm"))),
-        key=lambda p: p.stat().st_mtime,
+        key=_made_s,
     )
+
+
+def _made_s(path: Path) -> float:
+    with contextlib.suppress(FileNotFoundError):  # a person has it taken over, or deletes it, just now
+        return path.stat().st_mtime
+    return 0.0

@@ -20,6 +20,7 @@ from edge_agent.errors import NotEnrolledError
 from edge_agent.event_store import EventStore
 from edge_agent.outbox_entry import OutboxEntry
 from edge_agent.outbox_files import set_aside
+from edge_agent.version import AGENT_VERSION
 from protocol.errors import MessageError
 from protocol.identity import fingerprint
 from protocol.messages.envelope import decode, encode
@@ -70,8 +71,8 @@ def claim(store: EventStore, path: Path, owner: Owner, now_s: float) -> EventSto
         name = re.sub(r"[^A-Za-z0-9._-]", "_", before.device)[:64]
         aside = set_aside(path, f"{SORT}-{name}-{int(now_s)}")
         log.warning(
-            "outbox_set_aside events=%d of=%s file=%s: this device is %s now; `fedge-agent take-over-events` has them delivered under"
-            " its new name",
+            "outbox_set_aside events=%d of=%s file=%s: this device is %s now; `fedge-agent take-over-events"
+            " --config agent.toml` has them delivered under its new name",
             count,
             before.device,
             aside.name,
@@ -93,7 +94,7 @@ def take_over(path: Path, aside: Path, owner: Owner) -> int:
 
     Raises:
         sqlite3.Error: a file is damaged or the disk refuses; nothing is lost then, and it may be tried again.
-        ValueError: the events are of another tenant.
+        ValueError: the events are of another tenant, or some of them of kinds that only a later version knows.
     """
     old = EventStore(aside)
     try:
@@ -102,7 +103,12 @@ def take_over(path: Path, aside: Path, owner: Owner) -> int:
             raise ValueError(
                 f"{aside.name} holds events of tenant {before.tenant!r}, and this device is of {owner.tenant!r}"
             )
+        old.park_unknown(AGENT_VERSION)
         old.take_parked()
+        if left := old.parked():
+            raise ValueError(
+                f"{aside.name} holds {len(left)} events of kinds that this version does not know, {left[0].kind!r} among them; update it first"
+            )
         renamed = [entry for found in old.entries() if (entry := _renamed(found, owner.device)) is not None]
     finally:
         old.close()

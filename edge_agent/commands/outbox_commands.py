@@ -5,8 +5,12 @@ Both write into the outbox's file, whether the agent runs or not; one that runs 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from edge_agent.enrolled import load_enrolled
 from edge_agent.event_store import EventStore
@@ -30,18 +34,10 @@ def retry_parked(settings: Settings) -> str:
     path = settings.paths.outbox
     if not path.exists():
         raise StorageError(f"there is no {path}; has the agent been started with this configuration?")
-    for attempt in range(_ATTEMPTS):
-        try:
-            store = EventStore(path)
-            try:
-                return f"{store.take_parked()} parked events are offered again"
-            finally:
-                store.close()
-        except sqlite3.Error as error:
-            if attempt == _ATTEMPTS - 1:
-                raise StorageError(f"{path} cannot be written: {error}") from None
-            time.sleep(_PAUSE_S)  # the agent writes just now
-    raise AssertionError
+    try:
+        return f"{_patiently(lambda: _take_parked(path))} parked events are offered again"
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} cannot be written: {error}") from None
 
 
 def take_over_events(settings: Settings) -> str:
@@ -58,7 +54,21 @@ def take_over_events(settings: Settings) -> str:
     count = 0
     for aside in files:
         try:
-            count += take_over(paths.outbox, aside, owner)
+            count += _patiently(partial(take_over, paths.outbox, aside, owner))
         except (sqlite3.Error, ValueError) as error:
             raise StorageError(f"{aside} was not taken over: {error}") from None
     return f"{count} events of {len(files)} outboxes that were set aside are delivered as {owner.device} from now on"
+
+
+def _take_parked(path: Path) -> int:
+    with contextlib.closing(EventStore(path)) as store:
+        return store.take_parked()
+
+
+def _patiently(work: Callable[[], int]) -> int:
+    """Do it as soon as the agent, which may be writing just now, lets us; raises sqlite3.Error where it never does."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(sqlite3.OperationalError):
+            return work()
+        time.sleep(_PAUSE_S)
+    return work()

@@ -482,6 +482,10 @@ def test_an_event_of_a_kind_that_this_version_does_not_know_is_parked_until_one_
     older = open_outbox(tmp_path)
     assert sequences(older) == [1]
     assert [p.kind for p in older.parked] == ["telepathy"]
+    assert older.retry_parked() == 0, "a person's word does not make it known"
+    assert [p.kind for p in older.parked] == ["telepathy"]
+    older.put([event(3, anomaly())], now=moment())
+    assert sequences(older, 0.1) == [3]
 
 
 def test_an_anomaly_that_a_connection_took_and_never_sent_is_offered_again_at_once(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from outbox_world import ack, anomaly, event, health, moment, open_outbox, send, sequences
 
 from edge_agent.boot_number import next_boot_number
+from edge_agent.commands.outbox_commands import retry_parked, take_over_events
 from edge_agent.outbox import Outbox
 from edge_agent.outbox_owner import Owner, take_over
-from edge_agent.settings import OutboxSettings
+from edge_agent.settings import OutboxSettings, load_agent_settings
 from protocol.messages.envelope import decode
 
 pytestmark = pytest.mark.edge
@@ -324,6 +327,58 @@ def test_a_person_has_the_events_of_the_former_name_delivered_under_the_new_one(
         [f"pump-08/b1/{i}" for i in range(1, 46)] + ["pump-08/b2/1", "pump-08/b2/2"]
     )
     assert after.problems() == ()
+
+
+def test_of_a_former_name_nothing_is_lost_that_only_a_later_version_knows(tmp_path: Path) -> None:
+    before = _open_as(tmp_path, OWNER)
+    before.put([event(1, anomaly()), event(2, anomaly())], now=moment())
+    before._kept._store._db.execute("UPDATE events SET kind = 'telepathy' WHERE sequence = 2")
+    before.close()
+    renamed = Owner(tenant="demo", device="pump-08", fingerprint="bb")
+    _open_as(tmp_path, renamed).close()
+    (aside,) = tmp_path.glob(f"{FILE}.of-*")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match="1 events of kinds that this version does not know, 'telepathy'"
+        ):
+            take_over(tmp_path / FILE, aside, renamed)
+    assert aside.exists()
+    assert _on_disk(tmp_path) == []
+
+
+def test_a_file_set_aside_that_is_taken_away_just_now_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / f"{FILE}.of-pump-07-1").symlink_to(tmp_path / "gone")  # it is listed, and cannot be looked at
+    outbox = open_outbox(tmp_path)
+    outbox.put([event(1, anomaly())], now=moment(61.0))
+    assert _on_disk(tmp_path) == [1]
+
+
+def test_a_persons_commands_wait_for_an_agent_that_writes_just_now(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        'state_dir = "."\ntenant = "demo"\nfamily = "f"\nhardware = "h"\nrelease_keys = ["k"]\n[source]\nkind = "simulated"\n'
+    )
+    access = {"username": "pump-08", "password": "secret"}
+    (tmp_path / "enrolment.json").write_text(
+        json.dumps({"device": "pump-08", "tenant": "demo", "mqtt": access})
+    )
+    settings = load_agent_settings(config)
+    before = _open_as(tmp_path, OWNER)
+    before.put([event(1, anomaly(), source="pump-07")], now=moment())
+    before.close()
+    after = _open_as(tmp_path, Owner(tenant="demo", device="pump-08", fingerprint="bb"))
+    after.put([event(1, anomaly(), boot="b2", source="pump-08")], now=moment())
+    after._kept.park(("b2", 1), "why", "1")
+    after.close()
+    for command, said in ((retry_parked, "1 parked events"), (take_over_events, "1 events of 1 outboxes")):
+        writer = sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)
+        writer.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.4, lambda db=writer: db.execute("COMMIT"))
+        release.start()
+        assert command(settings).startswith(said)
+        release.join()
+        writer.close()
+    assert _on_disk(tmp_path) == [1, 1]
 
 
 def test_starts_are_counted_and_any_record_of_them_may_be_lost_or_damaged(tmp_path: Path) -> None:
