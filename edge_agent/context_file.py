@@ -10,13 +10,11 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.detection.context import Context
-from models.detection.profile import Profile
+from models.detection.profile import MOST_BINS, Profile
 from models.detection.regimes import Regimes
 from models.errors import InputError
 
 __all__ = ["ContextFile", "fingerprint_of_context", "pack_context", "unpack_context"]
-
-_MOST_BINS = 168
 
 
 class ContextFile(Struct, frozen=True, kw_only=True):
@@ -57,7 +55,7 @@ def unpack_context(file: ContextFile | None, features: int) -> Context | None:
     profile = regimes = None
     if file.table:
         table = _unpacked(file.table, features)
-        if not (0 < file.period_s < np.inf and np.isfinite(file.until_s)) or len(table) > _MOST_BINS:
+        if not (0 < file.period_s < np.inf and np.isfinite(file.until_s)) or len(table) > MOST_BINS:
             raise InputError("a profile of no period")
         profile = Profile(period_s=file.period_s, table=table, until_s=file.until_s)
     if file.centres:

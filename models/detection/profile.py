@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Periods", "Profile", "ProfileGuard", "fewest_periods"]
+__all__ = ["MOST_BINS", "Periods", "Profile", "ProfileGuard", "fewest_periods"]
 
 Float = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ _MOST_PERIODS: Final = 64
 """The newest: what a cycle was like in last year's season is no help."""
 _MOST_FOLDS: Final = 16
 _BINS: Final = 24
-_MOST_BINS: Final = 168
+MOST_BINS: Final = 168
 """An hour of a week; of a shorter period a 24th."""
 _FILLED: Final = 0.75
 """Of its bins; of less than that a period has no mean of its own."""
@@ -64,7 +64,7 @@ class Periods:
 
     def __init__(self, period_s: float, newest_s: float, features: int) -> None:
         self.period_s, self.newest_s = period_s, newest_s
-        self.bins: Final = int(np.clip(period_s / 3600.0, _BINS, _MOST_BINS))
+        self.bins: Final = int(np.clip(period_s / 3600.0, _BINS, MOST_BINS))
         self._sums: dict[int, Floats] = {}
         self._counts: dict[int, Floats] = {}
         self._features = features
@@ -181,7 +181,8 @@ class ProfileGuard:
 
     def note(self, row: Float, expected: Float, machine_s: float) -> bool:
         """One window (F,), not yet without what was `expected` (F,); True once the profile has faded."""
-        if self._until_s is None:
+        # A window whose clock slipped ahead must not put the end off for good.
+        if self._until_s is None or self._until_s - machine_s > self._period_s:
             self._until_s = machine_s + self._period_s
         self._seen += float(row.dot(expected))
         self._expected += float(expected.dot(expected))

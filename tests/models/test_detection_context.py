@@ -129,6 +129,16 @@ def test_the_guard_ends_a_course_that_has_gone_or_is_another_within_three_days()
         assert 144 < faded.index(True) <= 3 * 144
 
 
+def test_a_slip_of_the_clock_does_not_deafen_the_guard() -> None:
+    when = clock(6 * 144)
+    when[[0, 200]] += 1000 * DAY_S
+    expected = course(when).astype(np.float32)
+    guard = ProfileGuard(DAY_S)
+    rows = remembering(len(when), 4).astype(np.float32)
+    faded = [guard.note(*each) for each in zip(rows, expected, when.tolist(), strict=True)]
+    assert 144 < faded.index(True) <= 4 * 144
+
+
 # --- regimes ----------------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +185,7 @@ def _orders() -> list[tuple[int, int, int]]:
 def test_what_a_person_calls_normal_needs_one_visit() -> None:
     rows = np.r_[remembering(900, 4), remembering(100, 5) + np.where(np.arange(F) % 2, 4, -4)]
     assert fit_regimes(rows) is None
-    regimes = fit_regimes(rows, fewest_visits=1)
+    regimes = fit_regimes(rows, is_vouched=True)
     assert regimes is not None
     assert len(regimes.centres) == 2
 
@@ -208,7 +218,10 @@ def test_a_row_is_seen_alone_as_it_is_seen_among_others() -> None:
     assert context.profile is not None
     assert context.regimes is not None
     together = context.seen_rows(rows[:200], when[:200])
-    alone = np.array([context.seen(row, float(t)) for row, t in zip(rows[:200], when[:200], strict=True)])
+    expected = context.profile.expected
+    alone = np.array(
+        [context.seen(row, expected(float(t))) for row, t in zip(rows[:200], when[:200], strict=True)]
+    )
     np.testing.assert_allclose(alone, together, atol=1e-4)
 
 
