@@ -22,7 +22,6 @@ from edge_agent.sample_buffer import BufferedRows
 from edge_agent.unknown_regimes import told_since
 from models.detection.context import Context, Timed, fit_context
 from models.detection.profile import Periods, fewest_periods
-from models.detection.regimes import FEWEST_VISITS
 
 __all__ = ["ContextSearch", "Search"]
 
@@ -34,6 +33,12 @@ NATURAL_CYCLES_S: Final = (86_400.0, 604_800.0)
 _STEP_BACK: Final = 1 / 24
 """Of the shortest cycle, that a clock may be set back by: a profile knows no smaller part of it."""
 
+_CONFIRMED: Final = 3
+"""Windows in a row at another time, after which that is the time."""
+
+_LONGEST_PAUSE: Final = 4
+"""Periods between two looks at how many there are."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
@@ -43,12 +48,12 @@ class Search:
     unit: NDArray[np.floating]
     periods: tuple[Periods, ...]
     spread_out: Timed | None
-    fewest_visits: int
+    is_vouched: bool
 
     def run(self) -> Healthy:
         """See `ContextSearch.find`."""
         timed = Timed(self.kept.rows, self.kept.machine_s)
-        context = fit_context(timed, self.periods, self.spread_out, fewest_visits=self.fewest_visits)
+        context = fit_context(timed, self.periods, self.spread_out, is_vouched=self.is_vouched)
         if context is None:
             return Healthy(kept=self.kept, seen=self.kept.rows, unit=self.unit)
         return Healthy(
@@ -57,13 +62,6 @@ class Search:
             unit=self.unit * context.spread,
             context=context,
         )
-
-
-_CONFIRMED: Final = 3
-"""Windows in a row at another time, after which that is the time."""
-
-_LONGEST_PAUSE: Final = 4
-"""Periods between two looks at how many there are."""
 
 
 class ContextSearch:
@@ -120,8 +118,7 @@ class ContextSearch:
             unit=unit,
             periods=cycles.periods if cycles is not None else (),
             spread_out=Timed(cycles.rows.rows, cycles.rows.machine_s) if cycles is not None else None,
-            # Of what a person has called normal, one visit is enough.
-            fewest_visits=1 if self._memory.remembered.is_vouched else FEWEST_VISITS,
+            is_vouched=self._memory.remembered.is_vouched,
         )
 
     def note(self, search: Search, context: Context | None) -> None:

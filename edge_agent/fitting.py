@@ -43,7 +43,7 @@ Float = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 MOST_ROWS: Final = 4096
-"""The newest that a detector is fitted on: .25 s of one core at 46 sensors here, and no window is judged meanwhile."""
+"""The newest that a detector is fitted on: some .5 s of one core at 46 sensors; at a horizon no window is judged meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,14 +42,12 @@ class LiveContext:
         context = self.context
         if context is None:
             return row
+        expected = None
         if context.profile is not None and self._guard is not None:
             expected = context.profile.expected(machine_s)
             if self._guard.note(row, expected, machine_s):
                 self.is_lost = True
-            row = row - expected
-        if context.regimes is not None:
-            row = row - context.regimes.centres[context.regimes.nearest(row)]
-        return row / context.spread
+        return context.seen(row, expected)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

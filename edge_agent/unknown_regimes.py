@@ -4,10 +4,9 @@
     windows at that level ─► the anomaly stays open, and none opens ─► set aside, until a person calls them normal
 
 A window belongs to an unknown regime if it would be judged an anomaly and is less of one from there. What goes wrong *in* an unknown
-regime still opens an anomaly: it is over the threshold from there, too. What nobody has seen for a week and a day is forgotten, and
-told again. Nothing is registered that no anomaly was
-opened for, so that what creeps is told before it can be a level. A person's word, or another scale, ends it: then the regime is
-known, or means nothing.
+regime still opens an anomaly: it is over the threshold from there, too. What nobody has seen for a week and a day is forgotten,
+and told again. Nothing is registered that no anomaly was opened for, so that what creeps is told before it can be a level. A
+person's word, or another scale, ends it: then the regime is known, or means nothing.
 
 Invariants: a bounded number of levels; none is ever made of a window with a gap.
 """

@@ -25,9 +25,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detection.experts import FEWEST_WINDOWS, FOLDS, fit_form
+from models.detection.experts import FEWEST_WINDOWS, FOLDS, fit_form, hardly_exceeded
 from models.detection.profile import Periods, Profile
-from models.detection.regimes import FEWEST_VISITS, Regimes, fit_regimes
+from models.detection.regimes import Regimes, fit_regimes
 
 __all__ = ["Context", "Timed", "fit_context"]
 
@@ -63,10 +63,10 @@ class Context:
     profile: Profile | None = None
     regimes: Regimes | None = None
 
-    def seen(self, row: Float, machine_s: float) -> Float:
-        """A standardised row (F,) without what was to be expected at that time of the machine's clock, in units of the rest."""
-        if self.profile is not None:
-            row = row - self.profile.expected(machine_s)
+    def seen(self, row: Float, expected: Float | None) -> Float:
+        """A standardised row (F,) without what the profile, if there is one, `expected` (F,), and its regime; in units of the rest."""
+        if expected is not None:
+            row = row - expected
         if self.regimes is not None:
             row = row - self.regimes.centres[self.regimes.nearest(row)]
         return row / self.spread
@@ -78,7 +78,7 @@ class Context:
         return self.profile.expected_rows(machine_s)
 
     def seen_rows(self, rows: Float, machine_s: Floats) -> Float:
-        """`seen` of rows (n, F) at times (n,)."""
+        """`seen` of rows (n, F) at times (n,) of the machine's clock."""
         rows = rows - self.profile_rows(machine_s)
         if self.regimes is not None:
             rows = rows - self.regimes.centres[self.regimes.nearest_of(rows)]
@@ -107,7 +107,7 @@ def fit_context(
     cycles: Sequence[Periods] = (),
     spread_out: Timed | None = None,
     *,
-    fewest_visits: int = FEWEST_VISITS,
+    is_vouched: bool = False,
 ) -> Context | None:
     """Find out whether this machine has a cycle or several regimes that are worth knowing; None, as nearly always: neither.
 
@@ -115,18 +115,17 @@ def fit_context(
         newest: the rows that a detector is fitted on, one window after the other.
         cycles: candidates for a profile.
         spread_out: some of the rows that are in `cycles`, from all over them; by default the newest.
-        fewest_visits: as of `fit_regimes`.
+        is_vouched: as of `fit_regimes`; then regimes need not make anything sharper.
     """
     if len(newest.rows) < FEWEST_WINDOWS:
         return None
     context = _fit_profile(spread_out or newest, cycles)
     rows = newest.rows if context is None else newest.rows - context.profile_rows(newest.machine_s)
-    regimes = fit_regimes(rows, fewest_visits=fewest_visits)
+    regimes = fit_regimes(rows, is_vouched=is_vouched)
     if regimes is None:
         return context
     left = rows - regimes.held_out(rows)
     spread = _spread(left, rows)
-    is_vouched = fewest_visits == 1  # a person knows them, whether or not they are the sharper for it
     if not is_vouched and _sharpened(rows, left, spread, np.arange(len(rows)) * FOLDS // len(rows)) <= 0:
         return context
     if context is None:
@@ -174,7 +173,7 @@ def _sharpness(rows: Float, unit: Float, folds: NDArray[np.integer]) -> tuple[fl
     """The first term, and the level of each fold (K,) that holds windows enough."""
     form = fit_form(rows, None, averages=())
     levels = [
-        np.sort(scores)[-max(len(scores) // 1000, 1)]
+        hardly_exceeded(scores)
         for fold in np.unique(folds[folds >= 0])
         if len(scores := form.held_out[folds == fold]) >= FEWEST_WINDOWS
     ]

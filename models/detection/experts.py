@@ -30,7 +30,15 @@ from models.detection.spread import FEWEST_ROWS, Spread, SpreadPrior, mixed
 from models.detection.time_scales import TimeScales, averages_for, on_time_scales
 from models.errors import InputError
 
-__all__ = ["FEWEST_WINDOWS", "FOLDS", "Form", "fit_form", "held_out_statistics"]
+__all__ = [
+    "FEWEST_WINDOWS",
+    "FOLDS",
+    "Form",
+    "fit_form",
+    "hardly_exceeded",
+    "held_out_statistics",
+    "rare_level",
+]
 
 Floats = NDArray[np.float64]
 
@@ -157,9 +165,13 @@ def rare_level(scores: NDArray[np.floating], smallest: float) -> float:
     The mean over fifths of the largest in each, or of one in a thousand: as deep as the windows allow, and steadier than the few
     largest of all, which may be of one bad hour. A machine that is louder in one fifth than in others has the level of neither.
     """
-    fifths = [np.sort(part) for part in np.array_split(scores, FOLDS)]
-    highest = [part[-max(int(_RARE * len(part)), 1)] for part in fifths]
+    highest = [hardly_exceeded(part) for part in np.array_split(scores, FOLDS)]
     return max(float(np.mean(highest)), smallest)
+
+
+def hardly_exceeded(scores: NDArray[np.floating]) -> float:
+    """The largest of scores (n,), n ≥ 1, or of one in a thousand of them."""
+    return float(np.sort(scores)[-max(int(_RARE * len(scores)), 1)])
 
 
 class _Experts(NamedTuple):

@@ -189,9 +189,8 @@ class Curve:
     def of(cls, sums: OpeningsSums) -> Curve:
         """What follows from the sum over devices of one age, over at least one window."""
         windows = max(sums.windows, 1.0)
-        if (
-            not sums.openings.any()
-        ):  # nothing moved: no opinion on levels that healthy windows are expected to reach
+        if not sums.openings.any():
+            # Nothing moved: no opinion on levels that healthy windows are expected to reach.
             certain = np.where(LEVELS <= 1.0, windows, 0.0)
             sums = replace(sums, openings=certain, in_alarm=certain)
         rate = np.maximum.accumulate(sums.openings[::-1] / windows)[::-1]

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from models.detection.experts import FOLDS
 
-__all__ = ["FEWEST_VISITS", "Regimes", "fit_regimes"]
+__all__ = ["Regimes", "fit_regimes"]
 
 Float = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-FEWEST_VISITS: Final = 3
+_FEWEST_VISITS: Final = 3
 _VISIT_WINDOWS: Final = 3
 """What is shorter is an excursion."""
 _MOST_REGIMES: Final = 6
@@ -89,27 +89,26 @@ class _Mixture(NamedTuple):
     root: Floats
 
 
-def fit_regimes(rows: NDArray[np.floating], *, fewest_visits: int = FEWEST_VISITS) -> Regimes | None:
+def fit_regimes(rows: NDArray[np.floating], *, is_vouched: bool = False) -> Regimes | None:
     """The regimes of healthy rows (n, F) in the order of time; None for one, as nearly always.
 
     Args:
         rows: standardised.
-        fewest_visits: how often a machine must have come to a regime; 1 where a person says that all of this is normal.
+        is_vouched: a person says that all of this is normal; one visit to a regime is enough then, however small its share.
     """
     x = np.asarray(rows, np.float64)
     if len(x) < 2 * FOLDS * _FEWEST_WINDOWS:
         return None
     projection = _components(x)
     y = (x - x.mean(axis=0)) @ projection.T
-    is_vouched = fewest_visits == 1
     # Of what was visited once, a fifth in the order of time knows nothing; a person does.
     numbers = np.arange(len(y))
     fifths = [numbers[i::FOLDS] for i in range(FOLDS)] if is_vouched else np.array_split(numbers, FOLDS)
-    best = _fit(y, 1)
+    best: _Mixture | None = None
     likelihood = _held_out(y, fifths, 1)
     count = 1
     for k in range(2, _MOST_REGIMES + 1):
-        candidate = _sound(y, k, fewest_visits)
+        candidate = _sound(y, k, is_vouched=is_vouched)
         found = len(candidate.places)
         if found <= count:
             if k - count >= _TRIED_BEYOND:
@@ -119,7 +118,7 @@ def fit_regimes(rows: NDArray[np.floating], *, fewest_visits: int = FEWEST_VISIT
         error = gain.std(ddof=1) / np.sqrt(FOLDS)
         if gain.mean() > max(_CERTAIN_ERRORS * error, _LEAST_GAIN * x.shape[1]):
             best, count, likelihood = candidate, found, likelihood + gain
-    if count == 1:
+    if best is None:
         return None
     nearest = _responsibilities(y, best).argmax(axis=1)
     root = best.root @ projection
@@ -139,34 +138,34 @@ def _components(x: Floats) -> Floats:
     return np.asarray(vectors[:, :count].T)
 
 
-def _sound(y: Floats, k: int, fewest_visits: int) -> _Mixture:
+def _sound(y: Floats, k: int, *, is_vouched: bool) -> _Mixture:
     """At most k regimes of rows (n, q), each of which is one; the worst offender goes, and the others are fitted anew."""
     mixture = _fit(y, k)
     while len(mixture.places) > 1:
-        offender = _offender(y, mixture, fewest_visits)
+        offender = _offender(y, mixture, is_vouched=is_vouched)
         if offender is None:
             break
         mixture = _iterated(y, np.delete(mixture.places, offender, axis=0))
     return mixture
 
 
-def _offender(y: Floats, mixture: _Mixture, fewest_visits: int) -> int | None:
+def _offender(y: Floats, mixture: _Mixture, *, is_vouched: bool) -> int | None:
     """The regime that is none, if there is one."""
     posterior = _responsibilities(y, mixture)
     nearest = posterior.argmax(axis=1)
     counts = np.bincount(nearest, minlength=len(mixture.places))
-    least = 0.0 if fewest_visits == 1 else _LEAST_SHARE
+    least = 0.0 if is_vouched else _LEAST_SHARE
     if counts.min() < max(least * len(y), _FEWEST_WINDOWS):
         return int(counts.argmin())
     visits = _visits(nearest, len(counts))
-    if visits.min() < fewest_visits:
+    if visits.min() < (1 if is_vouched else _FEWEST_VISITS):
         return int(visits.argmin())
     whitened = mixture.places @ mixture.root.T
     apart = np.square(whitened[:, None] - whitened).sum(axis=2)
     np.fill_diagonal(apart, np.inf)
     doubt = np.array([1 - posterior[nearest == j, j].mean() for j in range(len(counts))])
     if apart.min() < _SEPARATION:
-        return min(np.unravel_index(int(apart.argmin()), apart.shape), key=lambda j: counts[j]).__index__()
+        return int(min(np.unravel_index(int(apart.argmin()), apart.shape), key=lambda j: counts[j]))
     return int(doubt.argmax()) if doubt.max() > _UNCERTAINTY else None
 
 
