@@ -13,6 +13,7 @@ from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import Ack, AnomalyEvent, BootAck, Health, Payload, RefusedEvent
 
 NOW = 1_800_000_000.0
+WINDOW = "A" * 30_000
 
 
 def moment(

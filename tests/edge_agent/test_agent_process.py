@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from agent_broker import ListeningFleet, agents_broker
-from agent_world import (
-    ARCHITECTURE,
-    DEVICE,
-    FAMILY,
-    ROOT,
-    TENANT,
-    faulty,
-    health_of_status,
-    healthy,
-    make_bundle,
-    running_agent,
-    status_of,
-    write_device,
-)
-from command_line import run_command
+from agent_broker import ListeningFleet
+from agent_process_world import INVITATION, RESEND, alarming_device, broker
+from agent_world import ARCHITECTURE, DEVICE, FAMILY, TENANT, health_of_status, running_agent, status_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -44,40 +25,8 @@ from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, Birth, Death, TrainingInvitation
 from protocol.topics import device_topic, training_topic
 
+__all__ = ["broker"]  # the fixture
 pytestmark = pytest.mark.slow
-
-RESEND = "[outbox]\nresend_s = 0.5\n"
-INVITATION = TrainingInvitation(
-    run_id="run-1",
-    family=FAMILY,
-    base_release="pump/1",
-    layout_sha256="0" * 64,
-    flower_address="127.0.0.1:1",
-    issued_at=0.0,
-    expires_at=4e9,
-)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[MosquittoBroker]:
-    made = agents_broker(tmp_path)
-    yield made
-    made.stop()
-
-
-def _device(directory: Path, broker: MosquittoBroker, extra: str = RESEND) -> Path:
-    # 70 healthy windows for the scale, then a fault of 20 windows in every 100: anomalies come steadily.
-    quiet = healthy(70, 9) * 0.5
-    rows = np.concatenate([healthy(100), *([faulty(20), quiet] * 3)])
-    return write_device(
-        directory,
-        rows=rows,
-        speed=100.0,
-        mqtt_url=broker.url,
-        mqtt_ca=broker.ca_file,
-        bundle=make_bundle(),
-        extra=extra,
-    )
 
 
 def _stored_anomalies(config: Path) -> set[str]:
@@ -101,7 +50,7 @@ def _ends(fleet: ListeningFleet) -> list[str]:
 def test_kill_9_without_a_broker_loses_no_anomaly_and_no_end_of_one(
     tmp_path: Path, broker: MosquittoBroker
 ) -> None:
-    config = _device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker)
     with running_agent(config) as agent:
         wait_until(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
         # The count is ahead of the outbox for a moment; what opened in between is in the detection's memory.
@@ -139,7 +88,7 @@ def test_lost_acknowledgements_mean_repetition_and_no_loss_and_duplicated_ones_n
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker, acknowledges=False)
-    config = _device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker)
     try:
         with running_agent(config):
             wait_until(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
@@ -156,7 +105,7 @@ def test_lost_acknowledgements_mean_repetition_and_no_loss_and_duplicated_ones_n
 def test_a_broker_that_dies_and_returns_costs_no_event(tmp_path: Path, broker: MosquittoBroker) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
-    config = _device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker)
     try:
         with running_agent(config) as agent:
             wait_until(lambda: len(fleet.of(Kind.ANOMALY)) >= 1, "an anomaly")
@@ -178,7 +127,7 @@ def test_poison_on_every_downlink_is_counted_and_the_agent_goes_on(
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
-    config = _device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker)
     poison = [b"{", b"\x00\xff\xfe", b"[" * 5000, b"null", b'{"specversion":"9"}', b"x" * 140_000]
     try:
         with running_agent(config) as agent:
@@ -204,7 +153,7 @@ def test_birth_death_and_the_last_will_tell_when_a_device_comes_and_goes(
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
-    config = _device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker)
     try:
         with running_agent(config) as agent:
             wait_until(lambda: len(fleet.of(Kind.BIRTH)) == 1, "the birth")
@@ -232,7 +181,7 @@ def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
-    config = _device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker)
     try:
         with running_agent(config):
             fleet.tell(Kind.TRAINING, INVITATION)
@@ -249,7 +198,7 @@ def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watche
     broker.start()
     fleet = ListeningFleet(broker)
     (tmp_path / "ca.pem").write_text(_ca_certificate())
-    config = _device(tmp_path, broker, RESEND + '[flower]\nca_file = "ca.pem"\n')
+    config = alarming_device(tmp_path, broker, RESEND + '[flower]\nca_file = "ca.pem"\n')
     invitation = TrainingInvitation(
         run_id="run-1",
         family=FAMILY,
@@ -305,220 +254,3 @@ def _ca_certificate() -> str:
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edge_agent", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_commands_answer_people_and_programs(tmp_path: Path, broker: MosquittoBroker) -> None:
-    config = _device(tmp_path, broker)
-    assert (
-        "is fine: family pump, 6 features"
-        in run_command("edge_agent", "check-config", "--config", str(config)).stdout
-    )
-    before = run_command("edge_agent", "status", "--config", str(config))
-    assert (before.returncode, "has the agent been started" in before.stderr) == (2, True)
-    with running_agent(config):
-        wait_until(lambda: health_of_status(config).get("windows", 0) > 70, "some windows")  # type: ignore[operator] # a number
-        told = run_command("edge_agent", "status", "--config", str(config), "--json")
-        assert told.returncode == 0
-        found = json.loads(told.stdout)
-        assert (found["running"], found["device"], found["health"]["release"]) == (True, DEVICE, "pump/1")
-        assert found["process"] == "runs"
-        shown = run_command("edge_agent", "status", "--config", str(config))
-        assert shown.returncode == 0
-        assert "pump/1" in shown.stdout
-        second = _command("run", "--config", str(config))
-        assert second.returncode == 2
-        assert "in use by another agent" in second.stderr
-        assert "Traceback" not in second.stderr
-
-
-DRIVER = """
-import time
-from pathlib import Path
-import numpy as np
-from edge_agent.sources.pacing import Pace
-from edge_agent.sources.port import SourceWindow
-from models.features import passthrough_spec
-
-HERE = Path(__file__).parent
-made = 0
-
-class Driver:
-    spec = passthrough_spec([f"feature-{i}" for i in range(6)])
-
-    def __init__(self):
-        global made
-        made += 1
-        self.number, self.pace, self.index = made, Pace(period_s=1.0, speed=100.0), 0
-        self.draw = np.random.default_rng(made)
-
-    @property
-    def next_due_s(self):
-        return self.pace.next_due_s
-
-    def next_window(self, now):
-        while (HERE / "blocked").exists() and self.number == 1:
-            time.sleep(0.01)
-        if (HERE / "leak").exists():
-            self.kept = [*getattr(self, "kept", []), *(open(__file__) for _ in range(50))]
-        if not self.pace.take(now):
-            return None
-        self.index += 1
-        row = self.draw.normal(size=(1, 6)).astype(np.float32)
-        return SourceWindow(samples=row, observed_at_s=float(self.index), index=self.index - 1)
-
-    def close(self):
-        raise SystemExit("I never close")
-
-def make(*, speed):
-    return Driver()
-"""
-
-
-def _plugged(config: Path, *lines: str) -> Path:
-    """The device with a plug-in for a source."""
-    text = config.read_text()
-    start, end = text.index("[source]"), text.index("[detection]")
-    source = "\n".join(["[source]", 'kind = "plugin"', 'factory = "driver_of_a_test:make"', *lines, ""])
-    config.write_text(text[:start] + source + text[end:])
-    (config.parent / "driver_of_a_test.py").write_text(DRIVER)
-    return config
-
-
-def _windows(config: Path) -> int:
-    found = health_of_status(config).get("windows", 0)
-    assert isinstance(found, int)
-    return found
-
-
-def test_a_driver_that_blocks_is_named_here_and_in_the_fleet_replaced_and_holds_up_nothing_else(
-    tmp_path: Path, broker: MosquittoBroker
-) -> None:
-    broker.start()
-    fleet = ListeningFleet(broker)
-    config = _plugged(_device(tmp_path, broker), "answers_within_s = 4.0")
-    said = "no windows come: the source driver_of_a_test:make has not answered for "
-    try:
-        with running_agent(config) as agent:
-            wait_until(lambda: _windows(config) > 70, "windows")
-            (tmp_path / "blocked").touch()
-            wait_until(lambda: said in str(status_of(config)["problems"]), "the driver's name in the status")
-            fleet.tell(Kind.TRAINING, INVITATION)
-            wait_until(
-                lambda: any(said in str(e.data.problems) for e in fleet.of(Kind.HEALTH)),  # type: ignore[union-attr] # of health
-                "the driver's name in the fleet",
-            )
-            wait_until(
-                lambda: "no [flower] table" in str(status_of(config).get("learner")), "an answer meanwhile"
-            )
-            log = tmp_path / "agent.log"
-            wait_until(
-                lambda: "source_restarted source=driver_of_a_test:make" in log.read_text(), "its successor"
-            )
-            before = _windows(config)
-            wait_until(lambda: _windows(config) > before + 20, "windows of its successor")
-            wait_until(lambda: said not in str(status_of(config)["problems"]), "no problem any more")
-            assert (tmp_path / "blocked").exists(), "the first one is blocked still"
-            agent.terminate()
-            assert agent.wait() == 0
-    finally:
-        fleet.close()
-
-
-def test_a_driver_that_leaks_files_is_started_anew_before_there_are_none(
-    tmp_path: Path, broker: MosquittoBroker
-) -> None:
-    config = _plugged(_device(tmp_path, broker))
-    with running_agent(config) as agent:
-        wait_until(lambda: _windows(config) > 70, "windows")
-        (tmp_path / "leak").touch()
-        wait_until(lambda: agent.poll() is not None, "its end")
-        assert agent.returncode == 75
-    log = (tmp_path / "agent.log").read_text()
-    assert "files are open: something leaks, a driver perhaps" in log
-    (tmp_path / "leak").unlink()
-    with running_agent(config):
-        before = _windows(config)
-        wait_until(lambda: _windows(config) > before, "windows again")
-        assert health_of_status(config)["crashes"] == 0, "it had said goodbye"
-
-
-def test_status_looks_at_the_process_and_not_at_a_date(tmp_path: Path, broker: MosquittoBroker) -> None:
-    config = _device(tmp_path, broker)
-    status_file = tmp_path / "state" / "status.json"
-
-    def status(**changes: float) -> tuple[int, str]:
-        if changes:
-            status_file.write_text(json.dumps(status_of(config) | changes))
-        done = run_command("edge_agent", "status", "--config", str(config))
-        return done.returncode, done.stdout
-
-    with running_agent(config) as agent:
-        wait_until(lambda: health_of_status(config).get("windows", 0) > 0, "a window")  # type: ignore[operator] # a number
-        agent.send_signal(signal.SIGSTOP)
-        assert status(written_at_s=0.0)[0] == 0, "whatever date it is"
-        written = status_of(config)["written_boot_s"]
-        assert isinstance(written, float)
-        code, told = status(written_boot_s=written - 60)
-        assert (code, "hangs: process" in told) == (3, True)
-        agent.send_signal(signal.SIGKILL)
-        agent.wait()
-        code, told = status(written_boot_s=written)
-        assert (code, "not running" in told) == (1, True), "at once"
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (("run", "--config", "/nowhere/agent.toml"), "cannot read /nowhere/agent.toml"),
-        (("status",), "Missing option '--config'"),
-        (("fly",), "No such command 'fly'"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(words: tuple[str, ...], expected: str) -> None:
-    done = _command(*words)
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [
-        ("state/enrolment.json", "run `fedge-agent enrol"),
-        ("release.pub.pem", "is not a public key file"),
-        ("rows.npz", "rows.npz"),
-    ],
-)
-def test_a_device_that_is_not_set_up_is_told_what_is_missing(
-    tmp_path: Path, broker: MosquittoBroker, spoil: str, expected: str
-) -> None:
-    config = _device(tmp_path, broker)
-    (tmp_path / spoil).unlink()
-    done = _command("run", "--config", str(config))
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_the_resident_process_imports_nothing_for_people() -> None:
-    heavy = ("typer", "rich", "httpx", "asyncio", "click", "flwr", "tensorflow", "pydantic", "requests")
-    script = f"import sys, edge_agent.app\nprint([m for m in {heavy!r} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
-
-
-def test_the_version_is_that_of_the_distribution() -> None:
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert pyproject["project"]["version"] == AGENT_VERSION

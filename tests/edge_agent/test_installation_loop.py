@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from installation_world import KEYS, REQUIREMENTS, Device, FleetInMemory, TrustingProbe, make_bundle
+from installation_world import KEYS, REQUIREMENTS, Device, FleetInMemory, TrustingProbe, device, make_bundle
 from waiting import wait_until
 
 from edge_agent.installation.assembly import open_installer
@@ -17,12 +17,8 @@ from edge_agent.remote.actions import Reactivate
 from protocol.messages.commands import Command
 from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep, RefusalCode
 
+__all__ = ["device"]  # the fixture
 pytestmark = pytest.mark.edge
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Device:
-    return Device(tmp_path)
 
 
 def generation(device: Device) -> int:
