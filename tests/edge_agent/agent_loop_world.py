@@ -18,6 +18,7 @@ from edge_agent.errors import SourceError
 from edge_agent.health import Interval, LatencyReservoir, Vitals
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.journal import BundleRef
+from edge_agent.judgement import Judged, Unjudged
 from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.link import Message
@@ -299,3 +300,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def judged(judgements: list[Judged | Unjudged]) -> list[Judged]:
+    return [j for j in judgements if isinstance(j, Judged)]
