@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_signing_gate import candidate_of, sums_of
+from signing_gate_world import candidate_of, sums_of
 
 from aggregator.rounds.assessment import tensor_ranges
 from aggregator.rounds.gate import GateSettings, check_int8

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from test_signing_gate import judged, linear, machine
+from signing_gate_world import judged, linear, machine
 
 from aggregator.errors import GateRefusedError
 from aggregator.family_file import FamilySpec
