@@ -9,45 +9,36 @@ from __future__ import annotations
 import gzip
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paho.mqtt.client as paho
 import pytest
-from agent_broker import FLEET_PASSWORD, agents_broker
-from agent_world import DEVICE, TENANT, faulty, healthy, make_bundle, running_agent, status_of, write_device
+from agent_broker import FLEET_PASSWORD
+from agent_process_world import broker
+from agent_world import DEVICE, faulty, healthy, make_bundle, running_agent, status_of, write_device
 from command_line import run_command
 from free_ports import free_port
 from mosquitto_broker import MosquittoBroker
-from waiting import died, wait_until
+from site_world import Site
+from waiting import wait_until
 
-from edge_agent.enrolled import load_device_key
-from fleet.migrations.upgrade import open_storage
-from fleet.settings import load_fleet_settings
-from fleet.storage.device_tables import Device
-from protocol.identity import fingerprint, public_key_pem
 from protocol.messages.commands import Command, Commands
-from protocol.messages.envelope import Event, encode
-from protocol.messages.kinds import Kind
-from protocol.topics import device_topic
 
+__all__ = ["broker"]  # the fixture
 pytestmark = pytest.mark.long
 
 BUDGET = "detection.budget.alarms_per_1000_windows"
 EXTRA = f'[outbox]\nresend_s = 1.0\n[remote]\nsettings = ["{BUDGET}"]\n'
 
 
-class Site:
-    """A folder with a broker, a fleet beside it and a device that both know."""
+class CommandedSite(Site):
+    """A machine that runs through chosen rows, and a person at the fleet's command line."""
 
     def __init__(self, folder: Path, broker: MosquittoBroker) -> None:
-        self.broker, self.folder, self.log = broker, folder, folder / "fleet.log"
-        self.agent = write_device(
+        self.port = free_port()
+        agent = write_device(
             folder / "device",
             rows=np.concatenate([healthy(400), faulty(100)]),
             speed=50.0,
@@ -56,61 +47,13 @@ class Site:
             bundle=make_bundle(),
             extra=EXTRA,
         )
+        super().__init__(folder, broker, agent, port=self.port)
         self.machine([0, 400])
-        (folder / "fleet.password").write_text(f"{FLEET_PASSWORD}\n")
-        self.config, self.port = folder / "fleet.toml", free_port()
-        self.config.write_text(
-            f'listen = "127.0.0.1:{self.port}"\ndata_dir = "data"\ntenant = "{TENANT}"\n'
-            'release_keys = ["device/release.pub.pem"]\n'
-            f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\npassword_file = "fleet.password"\n'
-            'accounts = "none"\nreconnect_s = 0.1\n'
-        )
-        self._enrol()
-        token = run_command(
-            "fleet", "tokens", "create", "--role", "admin", "--name", "a", "--config", str(self.config)
-        )
-        (folder / "admin.token").write_text(token.stdout.split()[-1])
-
-    def _enrol(self) -> None:
-        settings = load_fleet_settings(self.config)
-        database = open_storage(settings.effective_database_url)
-        key = load_device_key(self.agent.parent / "state" / "device.key").public_key()
-        with database.write() as session:
-            session.add(
-                Device(
-                    id=DEVICE,
-                    fingerprint=fingerprint(key),
-                    public_key=public_key_pem(key).decode(),
-                    hardware="rpi4",
-                    family="pump",
-                    labels={},
-                    enrolled_at=0.0,
-                    broker_password_hash="-",
-                )
-            )
-        database.close()
+        (folder / "admin.token").write_text(self.token("admin"))
 
     def machine(self, rows: list[int]) -> None:
         """Which rows the machine runs through."""
         (self.agent.parent / "machine.json").write_text(json.dumps({"rows": rows, "loop": True}))
-
-    @contextmanager
-    def fleet(self) -> Iterator[None]:
-        with self.log.open("ab") as log:
-            start = self.log.stat().st_size
-            child = subprocess.Popen(
-                [sys.executable, "-m", "fleet", "serve", "--config", str(self.config)], stdout=log, stderr=log
-            )
-        try:
-            wait_until(
-                lambda: '"listening"' in self.log.read_text()[start:],
-                "the fleet to listen",
-                unless=lambda: died(child, self.log),
-            )
-            yield
-        finally:
-            child.kill()
-            child.wait()
 
     def run(self, *words: str) -> str:
         """``fedge-fleet devices …`` as an admin."""
@@ -131,43 +74,27 @@ class Site:
 
         return found
 
-    def say_as_the_broker(self, word: Commands) -> None:
-        """A retained word that is not the fleet's."""
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="eve")
-        client.tls_set_context(self.broker.client_tls())
-        client.username_pw_set("fleet", FLEET_PASSWORD)
-        client.connect("127.0.0.1", self.broker.port)
-        client.loop_start()
-        event = Event(source="fleet", boot_id="eve", sequence=1, time=1.8e9, data=word)
-        client.publish(
-            device_topic(TENANT, DEVICE, Kind.COMMANDS), encode(event), qos=1, retain=True
-        ).wait_for_publish()
-        client.disconnect()
-        client.loop_stop()
-
     def times_in_log(self, words: str) -> int:
-        return (self.agent.parent / "agent.log").read_text().count(words)
+        return self.log_of_agent().count(words)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    broker = agents_broker(tmp_path)
+def site(tmp_path: Path, broker: MosquittoBroker) -> CommandedSite:
     broker.start()
-    yield Site(tmp_path, broker)
-    broker.stop()
+    return CommandedSite(tmp_path, broker)
 
 
-def is_watching(site: Site) -> bool:
+def is_watching(site: CommandedSite) -> bool:
     status = status_of(site.agent)
     return bool(status.get("commissioned") and status.get("broker_connected"))
 
 
-def set_aside(site: Site) -> int:
+def set_aside(site: CommandedSite) -> int:
     health = status_of(site.agent).get("health")
     return int(health["set_aside_windows"]) if isinstance(health, dict) else 0
 
 
-def test_each_command_is_done_once_over_kills_replays_and_a_fleet_that_is_away(site: Site) -> None:
+def test_each_command_is_done_once_over_kills_replays_and_a_fleet_that_is_away(site: CommandedSite) -> None:
     with site.fleet(), running_agent(site.agent):
         wait_until(lambda: is_watching(site), "the device to watch")
 

@@ -3,123 +3,51 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import paho.mqtt.client as paho
 import pytest
-from agent_broker import FLEET_PASSWORD, agents_broker
-from agent_world import (
-    DEVICE,
-    RELEASE_KEY,
-    TENANT,
-    healthy,
-    make_bundle,
-    running_agent,
-    status_of,
-    write_device,
-)
-from command_line import run_command
+from agent_process_world import broker
+from agent_world import RELEASE_KEY, healthy, make_bundle, running_agent, status_of, write_device
 from cryptography.hazmat.primitives import serialization
 from free_ports import free_port
 from https_world import make_certificate
 from installation_world import ask
 from mosquitto_broker import MosquittoBroker
-from waiting import died, wait_until
+from site_world import Site
+from waiting import wait_until
 
-from edge_agent.enrolled import load_device_key
 from edge_agent.fleet_client import FleetEndpoint
-from fleet.migrations.upgrade import open_storage
-from fleet.settings import load_fleet_settings
-from fleet.storage.device_tables import Device
-from protocol.identity import fingerprint, public_key_pem
 from protocol.limits import MAX_INTEGER
-from protocol.messages.envelope import Event, encode
-from protocol.messages.kinds import Kind
-from protocol.messages.payloads import DesiredState
-from protocol.topics import device_topic
 
+__all__ = ["broker"]  # the fixture
 pytestmark = pytest.mark.long
 
 
-class Site:
-    """A broker, a fleet with HTTPS beside it, and a device with a factory bundle that both know."""
+class RolloutSite(Site):
+    """A device with a factory bundle, and the fleet's API over HTTPS."""
 
     def __init__(self, folder: Path, broker: MosquittoBroker) -> None:
-        self.broker, self.folder, self.log = broker, folder, folder / "fleet.log"
         port, (ca, _, _) = free_port(), make_certificate(folder)
-        self.url = f"https://127.0.0.1:{port}"
-        self.agent = write_device(
+        url = f"https://127.0.0.1:{port}"
+        agent = write_device(
             folder / "device",
             rows=healthy(2000),
             speed=20.0,
             mqtt_url=broker.url,
             mqtt_ca=broker.ca_file,
             bundle=make_bundle(1),
-            extra=f'[fleet]\nurl = "{self.url}"\nca_file = "{ca}"\n',
+            extra=f'[fleet]\nurl = "{url}"\nca_file = "{ca}"\n',
         )
-        (folder / "fleet.password").write_text(f"{FLEET_PASSWORD}\n")
-        self.config, self.endpoint = folder / "fleet.toml", FleetEndpoint(url=self.url, ca_file=ca)
-        self.config.write_text(
-            f'listen = "127.0.0.1:{port}"\ntls_cert = "tls.pem"\ntls_key = "tls.key"\ndata_dir = "data"\n'
-            f'tenant = "{TENANT}"\nrelease_keys = ["device/release.pub.pem"]\n'
-            f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\npassword_file = "fleet.password"\n'
-            'accounts = "none"\nreconnect_s = 0.1\n'
-        )
-        self._enrol()
-        made = {
-            role: run_command(
-                "fleet", "tokens", "create", "--role", role, "--name", role, "--config", str(self.config)
-            )
-            for role in ("admin", "publisher")
-        }
-        self._tokens = {role: done.stdout.split()[-1] for role, done in made.items()}
-
-    def _enrol(self) -> None:
-        database = open_storage(load_fleet_settings(self.config).effective_database_url)
-        key = load_device_key(self.agent.parent / "state" / "device.key").public_key()
-        with database.write() as session:
-            session.add(
-                Device(
-                    id=DEVICE,
-                    fingerprint=fingerprint(key),
-                    public_key=public_key_pem(key).decode(),
-                    hardware="rpi4",
-                    family="pump",
-                    labels={},
-                    enrolled_at=0.0,
-                    broker_password_hash="-",
-                )
-            )
-        database.close()
-
-    @contextmanager
-    def fleet(self) -> Iterator[None]:
-        with self.log.open("ab") as log:
-            start = self.log.stat().st_size
-            child = subprocess.Popen(
-                [sys.executable, "-m", "fleet", "serve", "--config", str(self.config)], stdout=log, stderr=log
-            )
-        try:
-            wait_until(
-                lambda: '"listening"' in self.log.read_text()[start:],
-                "the fleet to listen",
-                unless=lambda: died(child, self.log),
-            )
-            yield
-        finally:
-            child.kill()
-            child.wait()
+        super().__init__(folder, broker, agent, port=port, tls='tls_cert = "tls.pem"\ntls_key = "tls.key"\n')
+        self._endpoint = FleetEndpoint(url=url, ca_file=ca)
+        self._tokens = {role: self.token(role) for role in ("admin", "publisher")}
 
     def call(self, role: str, method: str, path: str, body: bytes | None = None) -> Any:
         headers = {"Authorization": f"Bearer {self._tokens[role]}", "Content-Type": "application/json"}
-        answer = self.endpoint.exchange(method, path, headers=headers, body=body)
+        answer = self._endpoint.exchange(method, path, headers=headers, body=body)
         return msgspec.json.decode(answer.body or b"{}")
 
     def roll_out(self, version: int, threshold: float = 4.0) -> str:
@@ -135,48 +63,30 @@ class Site:
         found: dict[str, Any] = one
         return found
 
-    def say_as_the_broker(self, desired: DesiredState) -> None:
-        """A retained word that is not the fleet's."""
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="eve")
-        client.tls_set_context(self.broker.client_tls())
-        client.username_pw_set("fleet", FLEET_PASSWORD)
-        client.connect("127.0.0.1", self.broker.port)
-        client.loop_start()
-        event = Event(source="fleet", boot_id="eve", sequence=1, time=1.8e9, data=desired)
-        topic = device_topic(TENANT, DEVICE, Kind.DESIRED)
-        client.publish(topic, encode(event), qos=1, retain=True).wait_for_publish()
-        client.disconnect()
-        client.loop_stop()
-
-    def log_of_agent(self) -> str:
-        return (self.agent.parent / "agent.log").read_text()
-
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    broker = agents_broker(tmp_path)
+def site(tmp_path: Path, broker: MosquittoBroker) -> RolloutSite:
     broker.start()
-    yield Site(tmp_path, broker)
-    broker.stop()
+    return RolloutSite(tmp_path, broker)
 
 
-def release_of(site: Site) -> str:
+def release_of(site: RolloutSite) -> str:
     health = status_of(site.agent).get("health", {})
     assert isinstance(health, dict)
     return str(health.get("release"))
 
 
-def is_watching(site: Site) -> bool:
+def is_watching(site: RolloutSite) -> bool:
     return bool(status_of(site.agent).get("commissioned"))
 
 
-def ended(site: Site, rollout: str) -> dict[str, Any] | None:
+def ended(site: RolloutSite, rollout: str) -> dict[str, Any] | None:
     one = site.execution(rollout)
     return None if one["shadow"] is None or one["state"] in {"QUEUED", "IN_PROGRESS", "DEFERRED"} else one
 
 
 def test_whatever_a_hostile_broker_sends_the_fleets_next_release_gets_through_and_no_other(
-    site: Site,
+    site: RolloutSite,
 ) -> None:
     pem = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert (site.agent.parent / "release.pub.pem").read_bytes() == RELEASE_KEY.public_key().public_bytes(*pem)
@@ -209,7 +119,7 @@ def test_whatever_a_hostile_broker_sends_the_fleets_next_release_gets_through_an
 
 
 def test_an_absurd_release_is_refused_on_the_device_before_it_was_ever_active_and_the_fleet_shows_why(
-    site: Site,
+    site: RolloutSite,
 ) -> None:
     with site.fleet(), running_agent(site.agent):
         wait_until(lambda: is_watching(site), "the device to watch")
@@ -226,7 +136,7 @@ def test_an_absurd_release_is_refused_on_the_device_before_it_was_ever_active_an
         assert site.log_of_agent().count("release_adopted") == 2, "as the factory's, and as what judges"
 
 
-def test_offline_with_a_damaged_bundle_and_journal_the_factorys_bundle_watches(site: Site) -> None:
+def test_offline_with_a_damaged_bundle_and_journal_the_factorys_bundle_watches(site: RolloutSite) -> None:
     site.broker.stop()
     state = site.agent.parent / "state"
     with running_agent(site.agent) as child:
