@@ -47,10 +47,9 @@ from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess, announce_start, started_ticks
 from edge_agent.readiness import Device, read_conditions, refusal
 from edge_agent.release_keys import load_release_keys
-from edge_agent.remote.actions import AcceptAsNormal, Diagnose, Reactivate, Recommission, RetryParked
+from edge_agent.remote.assembly import make_executor
 from edge_agent.remote.diagnosis import Diagnosis
-from edge_agent.remote.executor import Executor
-from edge_agent.remote.fleet_settings import PLACES, SettingsInForce
+from edge_agent.remote.fleet_settings import SettingsInForce
 from edge_agent.remote.journal import CommandFile
 from edge_agent.remote.log_ring import LogRing
 from edge_agent.reporting import StatusReporter
@@ -64,7 +63,7 @@ from edge_agent.stop_signals import StopSignals
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
 from edge_agent.version import AGENT_VERSION
-from protocol.messages.kinds import CommandAction, InstallStep
+from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth, DesiredState
 from runtime.bounded_logs import log_to_stderr
 from runtime.durable_files import private_directory
@@ -188,8 +187,16 @@ def _build(
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
     diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
-    executor = _executor(
-        settings, commands, in_force, pipeline, installer, diagnosis, outbox, clock, own_word
+    executor = make_executor(
+        settings,
+        commands,
+        in_force,
+        pipeline=pipeline,
+        installer=installer,
+        diagnosis=diagnosis,
+        outbox=outbox,
+        clock=clock,
+        own_word=own_word,
     )
     hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(
@@ -224,46 +231,6 @@ def _build(
     )
     installer.start(wake=waking.set)
     return agent
-
-
-def _executor(
-    own: Settings,
-    file: CommandFile,
-    in_force: SettingsInForce,
-    pipeline: Pipeline,
-    installer: Installer,
-    diagnosis: Diagnosis,
-    outbox: Outbox,
-    clock: TrustedClock,
-    own_word: CommandRoad | None,
-) -> Executor:
-    remote, monotonic = own.remote, time.monotonic
-
-    def apply(settings: Settings) -> dict[str, str]:
-        budget = settings.detection.budget
-        refused = pipeline.set_budget(budget) or (
-            pipeline.normal.unheard if budget != own.detection.budget else ""
-        )
-        return {name: refused for name in PLACES if refused and ".budget." in name}
-
-    return Executor(
-        file,
-        actions={
-            CommandAction.REACTIVATE: Reactivate(installer, monotonic=monotonic),
-            CommandAction.RECOMMISSION: Recommission(
-                pipeline, allows_afresh=remote.afresh, monotonic=monotonic
-            ),
-            CommandAction.ACCEPT_AS_NORMAL: AcceptAsNormal(pipeline, wall=clock.wall_s, monotonic=monotonic),
-            CommandAction.DIAGNOSE: Diagnose(diagnosis.make, monotonic=monotonic),
-            CommandAction.RETRY_PARKED: RetryParked(outbox.retry_parked, monotonic=monotonic),
-        },
-        allowed=remote.commands,
-        settings=in_force,
-        apply=apply,
-        monotonic=monotonic,
-        known_wall=clock.known_s,
-        own_word=own_word,
-    )
 
 
 def _vitals(counters: Counters, wall_s: float, blind_after_windows: int) -> Vitals:

@@ -28,13 +28,11 @@ class DownlinkQueue:
         self._lock = threading.Lock()
         self._waiting: deque[Message] = deque()
         self._bytes = dict.fromkeys(topics, 0)
-        self.dropped = 0
 
     def put(self, message: Message) -> None:
         """Keep a message; the oldest of its topic go where they would be too many."""
         with self._lock:
             if message.topic not in self._bytes:
-                self.dropped += 1
                 return
             self._waiting.append(message)
             self._bytes[message.topic] += _size(message)
@@ -44,7 +42,6 @@ class DownlinkQueue:
                     break
                 self._waiting.remove(oldest)
                 self._bytes[message.topic] -= _size(oldest)
-                self.dropped += 1
 
     def take(self) -> list[Message]:
         """Everything that waits, oldest first."""

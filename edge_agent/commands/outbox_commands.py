@@ -44,7 +44,7 @@ def take_over_events(settings: Settings) -> str:
     """Have events of this machine's former identity delivered under its present one; returns a sentence for who asked.
 
     Raises:
-        StorageError: a file cannot be read or written, or holds events of another tenant.
+        StorageError: a file cannot be read or written, or holds events of another tenant, or of a later version.
         NotEnrolledError: this device has no identity.
     """
     paths = settings.paths
