@@ -164,7 +164,10 @@ def test_a_source_that_gives_other_features_cannot_feed_the_release(ours: dict, 
 
 
 def test_a_device_without_a_description_of_its_own_takes_the_releases() -> None:
-    check_fit(MANIFEST, "pump/2", replace(REQUIREMENTS, features=None))
+    manifest = replace(MANIFEST, features=replace(FEATURES, names=("p", "q", "r", "s")))
+    with pytest.raises(ReleaseRefusedError):
+        check_fit(manifest, "pump/2", REQUIREMENTS)
+    check_fit(manifest, "pump/2", replace(REQUIREMENTS, features=None))
 
 
 # --- what wakes the worker, and what a device begins with ------------------------------------------------------------------------
