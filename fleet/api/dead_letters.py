@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, RowId, RowView, newest_first, read_page
+from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, RowId, RowView, newest_first, read_page
 from fleet.errors import BadRequestError, NotFoundError
 from fleet.ingest.judging import RefusalReason
 from fleet.ingest.replay import drop, replay, select_letters, which
@@ -77,7 +77,11 @@ class DeadLetterSummary(BaseModel):
 
 
 class Chosen(BaseModel):
-    """Letters of a device, for a reason, or both; none of the two only with `all`: every letter."""
+    """Letters of a device, for a reason, or both; none of the two only with `all`: every letter.
+
+    `after`: only those with a greater id. Who asks for `more` names the greatest id of the answer before, so that letters
+    which are refused again do not come first for ever.
+    """
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"example": {"device": "press-7", "reason": "version"}}
@@ -85,6 +89,7 @@ class Chosen(BaseModel):
     device: str | None = Field(default=None, max_length=64)
     reason: RefusalReason | None = None
     all: bool = False
+    after: Annotated[int, Field(ge=0, le=MAXIMUM_ROW_ID)] = 0
 
 
 class ReplayView(BaseModel):
@@ -146,7 +151,7 @@ def show_dead_letter(
     with services.database.read() as session:
         letter = session.get(DeadLetter, letter_id, options=[undefer(DeadLetter.payload)])
         if letter is None:
-            raise NotFoundError(f"there is no dead letter {letter_id}; list them with GET /v1/dead-letters")
+            raise _unknown(letter_id)
         view = DeadLetterView.model_validate(letter)
         payload = base64.b64encode(letter.payload).decode()
     return DeadLetterWithPayload(**view.model_dump(), payload=payload)
@@ -159,7 +164,10 @@ def replay_dead_letter(
     services: Annotated[Services, Depends(get_services)],
 ) -> ReplayView:
     """Judge one letter again: stored, and the letter gone; or refused, and it stays with the reason of now."""
-    return _replay(services, [letter_id], caller, more=False)
+    done = _replay(services, [letter_id], caller, more=False)
+    if not done.stored and not done.refused:
+        raise _unknown(letter_id)
+    return done
 
 
 @router.post("/dead-letters:replay")
@@ -180,8 +188,10 @@ def drop_dead_letter(
     services: Annotated[Services, Depends(get_services)],
 ) -> DropView:
     """Drop one letter for good."""
-    drop(services.database, [letter_id], actor=caller.actor, now=services.now())
-    return DropView(dropped=[letter_id], more=False)
+    dropped = drop(services.database, [letter_id], actor=caller.actor, now=services.now())
+    if not dropped:
+        raise _unknown(letter_id)
+    return DropView(dropped=dropped, more=False)
 
 
 @router.post("/dead-letters:drop")
@@ -192,8 +202,8 @@ def drop_dead_letters(
 ) -> DropView:
     """Drop letters for good, the oldest first."""
     letters, more = _choose(services, chosen)
-    drop(services.database, letters, actor=caller.actor, now=services.now())
-    return DropView(dropped=letters, more=more)
+    dropped = drop(services.database, letters, actor=caller.actor, now=services.now())
+    return DropView(dropped=dropped, more=more)
 
 
 def _choose(services: Services, chosen: Chosen) -> tuple[list[int], bool]:
@@ -201,7 +211,7 @@ def _choose(services: Services, chosen: Chosen) -> tuple[list[int], bool]:
         raise BadRequestError(
             'which letters? Give a "device", a "reason" or both; or "all": true, and neither of them'
         )
-    found = select_letters(services.database, which(chosen.device, chosen.reason), AT_ONCE + 1)
+    found = select_letters(services.database, which(chosen.device, chosen.reason), chosen.after, AT_ONCE + 1)
     return found[:AT_ONCE], len(found) > AT_ONCE
 
 
@@ -210,3 +220,7 @@ def _replay(services: Services, letters: list[int], caller: Caller, *, more: boo
     if done.stored:
         services.wake_rollouts()
     return ReplayView(stored=list(done.stored), refused=list(done.refused), more=more)
+
+
+def _unknown(letter_id: int) -> NotFoundError:
+    return NotFoundError(f"there is no dead letter {letter_id}; list them with GET /v1/dead-letters")

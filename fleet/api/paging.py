@@ -21,6 +21,7 @@ from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.event_tables import Anomaly, DriftRecord
 
 __all__ = [
+    "MAXIMUM_ROW_ID",
     "Cursor",
     "Limit",
     "Page",

@@ -9,6 +9,7 @@ import typer
 
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, show_time
+from service.client import ApiClient
 from service.errors import ClientError
 
 __all__ = ["dead_letters"]
@@ -83,12 +84,13 @@ def dead_letters_replay(
     all_of_them: AllOption = False,
 ) -> None:
     """Judge letters again, after an upgrade of the fleet or a mend; those that are refused again stay."""
+    path, chosen = _chosen("replay", letter, device, reason, all_of_them=all_of_them)
     with connect(url, ca, token_file) as client:
-        done = client.post(*_chosen("replay", letter, device, reason, all_of_them=all_of_them))
+        done = _carry_out(client, path, chosen)
     if as_json:
         print_json(done)
-        return
-    print(f"{len(done['stored'])} stored, {len(done['refused'])} refused again{_more(done)}")
+    else:
+        print(f"{len(done['stored'])} stored, {len(done['refused'])} refused again")
 
 
 @dead_letters.command("drop")
@@ -104,12 +106,13 @@ def dead_letters_drop(
     all_of_them: AllOption = False,
 ) -> None:
     """Drop letters for good."""
+    path, chosen = _chosen("drop", letter, device, reason, all_of_them=all_of_them)
     with connect(url, ca, token_file) as client:
-        done = client.post(*_chosen("drop", letter, device, reason, all_of_them=all_of_them))
+        done = _carry_out(client, path, chosen)
     if as_json:
         print_json(done)
-        return
-    print(f"{len(done['dropped'])} dropped{_more(done)}")
+    else:
+        print(f"{len(done['dropped'])} dropped")
 
 
 def _chosen(
@@ -124,5 +127,14 @@ def _chosen(
     return f"/v1/dead-letters:{verb}", {"device": device, "reason": reason, "all": all_of_them}
 
 
-def _more(done: dict[str, Any]) -> str:
-    return "; there are more: say it again" if done["more"] else ""
+def _carry_out(client: ApiClient, path: str, chosen: dict[str, Any] | None) -> dict[str, list[int]]:
+    """Ask until there are no more: one call takes some hundred letters. Gives the ids by what became of them."""
+    done: dict[str, list[int]] = {}
+    after, more = 0, True
+    while more:
+        answer = client.post(path, chosen and chosen | {"after": after})
+        more = answer.pop("more")
+        for fate, letters in answer.items():
+            done.setdefault(fate, []).extend(letters)
+            after = max([after, *letters])
+    return done

@@ -7,9 +7,9 @@
                   └─► listed, looked at ─► replayed through the same judging, after an upgrade or a mend ─► stored
                                        └─► dropped
 
-Bounded per device and in all: health makes room first, the oldest of it, and that is counted. An anomaly or its end never makes
-room for another one: where there is none, the device is not told and keeps it until a person has looked. Only devices that
-are enrolled have letters; what strangers send is counted and forgotten.
+Bounded per device and in all: health makes room first, then what else is no anomaly, of each the oldest, and they are
+counted. An anomaly or its end never makes room for another one: where there is none, the device is not told and keeps it
+until a person has looked. Only devices that are enrolled have letters; what strangers send is counted and forgotten.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ MOST_BYTES: Final = 256 * 1024 * 1024
 BEGINNING_BYTES: Final = 4096
 """What is kept of a payload that is larger than a message may be."""
 
-
 _PRECIOUS: Final = tuple(f"/{kind.value}" for kind in (Kind.ANOMALY, Kind.CLOSED))
 _IS_PRECIOUS: Final = or_(*(DeadLetter.topic.endswith(ending) for ending in _PRECIOUS))
 _ORDER: Final = (
     case((DeadLetter.topic.endswith(f"/{Kind.HEALTH.value}"), 0), (_IS_PRECIOUS, 2), else_=1),
     case((_IS_PRECIOUS, -DeadLetter.id), else_=DeadLetter.id),
 )
-"""Who makes room first. A device that is told that a letter is kept has forgotten it: what it says every minute must push no anomaly out."""
+"""Who makes room first. A device that is told that a letter is kept has forgotten it: what it says every minute must push no
+anomaly out, and no later anomaly an earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +74,24 @@ def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Ref
     """
     if not refusals:
         return Kept(fresh={}, dropped=0, settled=())
-    digests = {_digest(refusal.arrival): refusal for refusal in refusals}
+    digested = [(_digest(refusal.arrival), refusal) for refusal in refusals]
+    digests = dict(digested)
     identity = tuple_(DeadLetter.device, DeadLetter.sha256)
     keys = [(refusal.device, digest) for digest, refusal in digests.items()]
     known = {
         letter.sha256: letter for letter in session.scalars(select(DeadLetter).where(identity.in_(keys)))
     }
-    times = Counter(_digest(refusal.arrival) for refusal in refusals if not refusal.arrival.retained)
-    fresh: Counter[str] = Counter()
+    times = Counter(digest for digest, refusal in digested if not refusal.arrival.retained)
     for digest, refusal in digests.items():
         letter = known.get(digest)
         if letter is None:
             session.add(_letter(refusal, digest, times[digest]))
-            fresh[refusal.reason.value] += 1
         else:
             letter.times += times[digest]
             letter.last_received = max(letter.last_received, refusal.arrival.received_at)
             letter.reason, letter.message = refusal.reason.value, _text(refusal.message, 500)
     gone: list[tuple[str, str]] = []
-    if fresh:
+    if len(known) < len(digests):
         session.flush()
         for name in sorted({refusal.device for refusal in refusals}):
             gone += _make_room(session, name, MOST_OF_A_DEVICE, MOST_BYTES_OF_A_DEVICE)
@@ -102,10 +101,11 @@ def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Ref
     for owner, count in dropped.items():
         row = devices.get(owner) or session.get_one(Device, owner)
         row.dead_letters_dropped += count
-    for digest in homeless:
-        fresh[digests[digest].reason.value] -= 1
-    settled = [refusal for refusal in refusals if _digest(refusal.arrival) not in homeless]
-    return Kept(fresh=+fresh, dropped=dropped.total(), settled=settled)
+    return Kept(
+        fresh=Counter(digests[digest].reason.value for digest in digests.keys() - known.keys() - homeless),
+        dropped=dropped.total(),
+        settled=[refusal for digest, refusal in digested if digest not in homeless],
+    )
 
 
 def arrival_of(letter: DeadLetter) -> Arrival | None:

@@ -1,7 +1,8 @@
 """What people do with dead letters: have them judged once more, or drop them. Each is a line of the audit log.
 
 A letter goes only when its message is on disk as what it claims to be; killed between the two, the service finds it
-stored already the next time. A letter that is refused again stays, with the reason of that time.
+stored already the next time. A letter that is refused again stays, with the reason of that time. One that is gone when its
+turn comes, because it made room or somebody else was faster, is passed over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from sqlalchemy import ColumnElement, and_, select, true
 from sqlalchemy.orm import undefer
 
 from fleet import audit
-from fleet.errors import NotFoundError
 from fleet.ingest.dead_letters import arrival_of
 from fleet.ingest.store import EventStore
 from fleet.storage.base import Database
@@ -38,27 +38,24 @@ def which(device: str | None, reason: str | None) -> ColumnElement[bool]:
     )
 
 
-def select_letters(database: Database, wanted: ColumnElement[bool], most: int) -> list[int]:
-    """The ids of the oldest letters for which `wanted` holds, at most so many."""
+def select_letters(database: Database, wanted: ColumnElement[bool], after: int, most: int) -> list[int]:
+    """The ids of the oldest letters for which `wanted` holds, greater than `after`, at most so many."""
+    chosen = select(DeadLetter.id).where(wanted, DeadLetter.id > after).order_by(DeadLetter.id).limit(most)
     with database.read() as session:
-        return list(session.scalars(select(DeadLetter.id).where(wanted).order_by(DeadLetter.id).limit(most)))
+        return list(session.scalars(chosen))
 
 
 def replay(
     database: Database, store: EventStore, letters: Sequence[int], *, actor: str, now: float
 ) -> Replayed:
-    """Judge and store these letters as if they came again; what they say counts from when they first came.
-
-    Raises:
-        NotFoundError: there is no such letter (any more); those before it are done.
-    """
+    """Judge and store these letters as if they came again; what they say counts from when they first came."""
     stored, refused = [], []
     for number in letters:
         with database.read() as session:
             letter = session.get(DeadLetter, number, options=[undefer(DeadLetter.payload)])
             arrival = None if letter is None else arrival_of(letter)
         if letter is None:
-            raise _unknown(number)
+            continue
         if arrival is None or store.store([arrival]).refusals:
             refused.append(number)
         else:
@@ -67,11 +64,13 @@ def replay(
     return Replayed(stored=tuple(stored), refused=tuple(refused))
 
 
-def drop(database: Database, letters: Sequence[int], *, actor: str, now: float) -> None:
-    """Drop letters for good; raises NotFoundError for one that is not there."""
-    for number in letters:
-        if not _remove(database, number, actor=actor, action="dead_letter_dropped", now=now):
-            raise _unknown(number)
+def drop(database: Database, letters: Sequence[int], *, actor: str, now: float) -> list[int]:
+    """Drop letters for good; returns those that were there."""
+    return [
+        number
+        for number in letters
+        if _remove(database, number, actor=actor, action="dead_letter_dropped", now=now)
+    ]
 
 
 def _remove(database: Database, number: int, *, actor: str, action: str, now: float) -> bool:
@@ -93,7 +92,3 @@ def _remove(database: Database, number: int, *, actor: str, action: str, now: fl
         )
         session.delete(letter)
     return True
-
-
-def _unknown(number: int) -> NotFoundError:
-    return NotFoundError(f"there is no dead letter {number}; list them with GET /v1/dead-letters")

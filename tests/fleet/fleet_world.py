@@ -139,6 +139,16 @@ def arrival(event: Event, *, retained: bool = False) -> Arrival:
     )
 
 
+def of_a_newer_agent(message: Arrival) -> Arrival:
+    """The same message in a version that this fleet does not speak yet."""
+    return Arrival(
+        topic=message.topic,
+        payload=message.payload.replace(b".v1", b".v2"),
+        retained=message.retained,
+        received_at=message.received_at,
+    )
+
+
 def anomaly(**changes: Any) -> AnomalyEvent:
     fields: dict[str, Any] = {
         "release": "motor/1",

@@ -8,11 +8,21 @@ from collections.abc import Callable
 import httpx
 import pytest
 from fleet_api_world import Fleet, fleet, machine
-from fleet_world import NOW, TENANT, Machine, anomaly, bundle, closed, enrol_directly, health
+from fleet_world import (
+    NOW,
+    TENANT,
+    Machine,
+    anomaly,
+    bundle,
+    closed,
+    enrol_directly,
+    health,
+    of_a_newer_agent,
+)
 from typer.testing import CliRunner
 
 from fleet.cli import app
-from fleet.commands import devices, orders, resources, verdicts
+from fleet.commands import dead_letters, devices, orders, resources, verdicts
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from protocol.messages.kinds import AgentState
@@ -34,7 +44,7 @@ def run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Run:
         http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
         return ApiClient(http, service="fleet")
 
-    for module in (devices, orders, resources, verdicts):
+    for module in (dead_letters, devices, orders, resources, verdicts):
         monkeypatch.setattr(module, "connect", connect)
 
     def run(*arguments: str) -> str:
@@ -178,3 +188,21 @@ def test_devices_are_told_and_set_by_one_and_by_query_and_mistakes_are_one_line(
     ]:
         with pytest.raises(ClientError, match=said):
             run("devices", *words)
+
+
+def test_letters_are_replayed_and_dropped_to_the_last_however_many_one_call_takes(
+    fleet: Fleet, machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.api.dead_letters.AT_ONCE", 2)
+    enrol_directly(fleet.database, machine)
+    sent = [of_a_newer_agent(machine.arrival(anomaly())) for _ in range(5)]
+    EventStore(fleet.database, TENANT, FleetMetrics()).store(sent)
+    assert (
+        run("dead-letters", "replay", "--device", machine.name).splitlines()[-1]
+        == "0 stored, 5 refused again"
+    )
+    first = json.loads(run("dead-letters", "list", "--device", machine.name, "--json"))[-1]["id"]
+    assert json.loads(run("dead-letters", "drop", str(first), "--json")) == {"dropped": [first]}
+    assert run("dead-letters", "drop", "--device", machine.name) == "4 dropped\n"
+    with pytest.raises(ClientError, match="Name one, or give --device"):
+        run("dead-letters", "drop", "--all", "--device", machine.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health
+from fleet_world import NOW, TENANT, Machine, anomaly, arrival, enrol_directly, health, of_a_newer_agent
 from sqlalchemy import delete, func, select, text, update
 
 from fleet.ingest import dead_letters
@@ -38,16 +38,6 @@ def enrolled(fleet: Fleet, machine: Machine) -> Machine:
 
 def store_of(database: Database) -> EventStore:
     return EventStore(database, TENANT, FleetMetrics())
-
-
-def of_a_newer_agent(message: Arrival) -> Arrival:
-    """The same message in a version that this fleet does not speak yet."""
-    return Arrival(
-        topic=message.topic,
-        payload=message.payload.replace(b".v1", b".v2"),
-        retained=message.retained,
-        received_at=message.received_at,
-    )
 
 
 def letters(fleet: Fleet, machine: Machine) -> list[dict[str, Any]]:
@@ -157,6 +147,31 @@ def test_letters_are_chosen_by_device_and_reason_and_dropped(fleet: Fleet, enrol
     assert len(dropped["dropped"]) == 1
     assert [one["reason"] for one in letters(fleet, enrolled)] == ["wrong_source"]
     assert len(letters(fleet, other)) == 1
+
+
+def test_every_letter_has_its_turn_though_those_before_it_are_refused_again(
+    fleet: Fleet, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.api.dead_letters.AT_ONCE", 2)
+    sent = [enrolled.arrival(anomaly()) for _ in range(5)]
+    store_of(fleet.database).store([of_a_newer_agent(one) for one in sent])
+    numbers = sorted(one["id"] for one in letters(fleet, enrolled))
+    asked: dict[str, Any] = {"device": enrolled.name}
+    first = fleet.call("POST", "/v1/dead-letters:replay", Role.OPERATOR, json=asked).json()
+    assert first == {"stored": [], "refused": numbers[:2], "more": True}
+    asked["after"] = numbers[1]
+    then = fleet.call("POST", "/v1/dead-letters:replay", Role.OPERATOR, json=asked).json()
+    assert then == {"stored": [], "refused": numbers[2:4], "more": True}
+    with fleet.database.write() as session:
+        session.execute(delete(DeadLetter).where(DeadLetter.id == numbers[2]))
+    monkeypatch.setattr(
+        "fleet.api.dead_letters.select_letters", lambda *_: numbers[2:4]
+    )  # it made room when it had been chosen
+    then = fleet.call("POST", "/v1/dead-letters:replay", Role.OPERATOR, json=asked).json()
+    assert then == {"stored": [], "refused": [numbers[3]], "more": False}
+    dropped = fleet.call("POST", "/v1/dead-letters:drop", Role.OPERATOR, json=asked).json()
+    assert dropped == {"dropped": [numbers[3]], "more": False}
+    is_problem(fleet.call("POST", f"/v1/dead-letters/{numbers[3]}:drop", Role.OPERATOR), 404, str(numbers[3]))
 
 
 def test_strangers_and_revoked_devices_fill_neither_the_letters_nor_the_audit_log(database: Database) -> None:
