@@ -157,6 +157,17 @@ def test_a_conflict_is_over_when_there_was_no_sign_for_long_and_who_lives_is_fol
     assert (stage.device().boot_id, stage.device().release) == ("boot-a", "motor/3")
 
 
+def test_a_conflict_that_a_clock_of_ours_saw_in_the_future_does_not_last_until_then(stage: Stage) -> None:
+    one, other = pair()
+    stage.now += 1e7
+    for _ in range(3):
+        stage.say(one, health())
+        stage.say(other, health())
+    assert stage.conflict() is not None
+    stage.keep_house(-1e7)
+    assert stage.conflict() is None
+
+
 def test_a_memory_that_was_restored_from_a_copy_is_one_device(stage: Stage) -> None:
     one, other = pair()
     stage.say(one, born("rpi4"), health(), anomaly())
