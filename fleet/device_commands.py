@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from fleet import audit
@@ -41,9 +41,12 @@ __all__ = [
     "check_reachable",
     "expire_commands",
     "find_command",
+    "find_device",
     "give_commands",
+    "is_due",
     "note_obeyed",
     "note_results",
+    "read_words",
     "step_counter",
     "words_for",
 ]
@@ -70,11 +73,11 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Who got the command under which number, who was left out and why, and whether anything is new."""
+    """Who has the command under which number, who was left out and why, and how many had not been given it before."""
 
     numbers: dict[str, int]
     held_back: dict[str, str]
-    is_new: bool
+    new: int
 
 
 def give_commands(
@@ -89,7 +92,7 @@ def give_commands(
     """
     outstanding = _outstanding(session, devices, order.action)
     known = _asked_before(session, devices, order)
-    words = _words(session, devices)
+    words = read_words(session, devices)
     numbers, held_back = dict(known), {}
     for device in devices:
         if device in known:
@@ -106,7 +109,7 @@ def give_commands(
         numbers[device] = _give(session, device, words.get(device), order, earlier, actor=actor, now=now)
     if not dry_run:
         _prune(session, devices)
-    return Given(numbers=numbers, held_back=held_back, is_new=len(numbers) > len(known))
+    return Given(numbers=numbers, held_back=held_back, new=len(numbers) - len(known))
 
 
 def _give(
@@ -186,13 +189,15 @@ def find_command(session: Session, device: str, number: int) -> CommandRecord:
     return record
 
 
+def is_due(now: float) -> ColumnElement[bool]:
+    """That a command has waited for its device until it expired."""
+    return (CommandRecord.status == CommandStatus.WAITING) & (CommandRecord.expires_at <= now)
+
+
 def expire_commands(session: Session, now: float) -> list[str]:
     """End commands that no device has answered in time; returns whose word has changed."""
-    due = select(CommandRecord).where(
-        CommandRecord.status == CommandStatus.WAITING, CommandRecord.expires_at <= now
-    )
-    records = session.scalars(due.limit(EXPIRED_AT_ONCE)).all()
-    words = _words(session, {record.device for record in records})
+    records = session.scalars(select(CommandRecord).where(is_due(now)).limit(EXPIRED_AT_ONCE)).all()
+    words = read_words(session, {record.device for record in records})
     for record in records:
         _end(record, CommandStatus.EXPIRED, "the device has not answered in time", now)
     for device, word in words.items():
@@ -262,7 +267,7 @@ def _keep_report(session: Session, record: CommandRecord, report: str) -> None:
 
 def note_obeyed(session: Session, obeyed: Mapping[str, int], now: float) -> set[str]:
     """Lift the counters of devices that have obeyed a greater one (`obeyed`: of each, by its health); returns which."""
-    words = _words(session, [device for device, counter in obeyed.items() if counter])
+    words = read_words(session, [device for device, counter in obeyed.items() if counter])
     behind = [device for device, word in words.items() if obeyed[device] > word.counter]
     behind += [device for device, counter in obeyed.items() if counter and device not in words]
     for device in behind:
@@ -273,7 +278,7 @@ def note_obeyed(session: Session, obeyed: Mapping[str, int], now: float) -> set[
 
 def words_for(session: Session, devices: Iterable[str]) -> dict[str, Commands]:
     """The word to each of `devices` that has one."""
-    words = _words(session, list(devices))
+    words = read_words(session, list(devices))
     outstanding: dict[str, list[Command]] = {device: [] for device in words}
     rows = (
         select(CommandRecord)
@@ -296,20 +301,28 @@ def batched(devices: Sequence[str]) -> Iterator[Sequence[str]]:
         yield devices[start : start + AT_ONCE]
 
 
-def check_reachable(session: Session, device: str) -> None:
-    """Raises NotFoundError where there is no such device, ConflictError where it was shut out."""
+def find_device(session: Session, device: str) -> Device:
+    """A device; raises NotFoundError."""
     row = session.get(Device, device)
     if row is None:
         raise NotFoundError(f"there is no device {device[:80]!r}")
+    return row
+
+
+def check_reachable(session: Session, device: str) -> Device:
+    """A device that can be told something; raises as `find_device`, and ConflictError where it was shut out."""
+    row = find_device(session, device)
     if row.state == DeviceState.REVOKED:
         raise ConflictError(f"device {device!r} is revoked: nobody can tell it anything")
+    return row
 
 
 def _end(record: CommandRecord, status: CommandStatus, reason: str, now: float) -> None:
     record.status, record.reason, record.changed_at = status, reason, now
 
 
-def _words(session: Session, devices: Iterable[str]) -> dict[str, DeviceCommands]:
+def read_words(session: Session, devices: Iterable[str]) -> dict[str, DeviceCommands]:
+    """The rows of those of `devices` that were ever told something."""
     rows = session.scalars(select(DeviceCommands).where(DeviceCommands.device.in_(list(devices))))
     return {row.device: row for row in rows}
 

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.device_commands import step_counter
+from fleet.device_commands import read_words, step_counter
 from fleet.errors import UnacceptableError
 from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Device
@@ -67,8 +66,7 @@ def write_settings(
     session: Session, devices: Sequence[str], settings: Mapping[str, float], *, actor: str, now: float
 ) -> list[str]:
     """Make `settings` all that the fleet asks of each of `devices`; returns those for which that is a change."""
-    rows = session.scalars(select(DeviceCommands).where(DeviceCommands.device.in_(devices)))
-    words = {row.device: row for row in rows}
+    words = read_words(session, devices)
     changed = []
     for device in devices:
         word = words.get(device)

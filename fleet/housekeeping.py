@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.desired import DesiredPublisher
-from fleet.device_commands import expire_commands
+from fleet.device_commands import expire_commands, is_due
 from fleet.ingest.clones import end_conflicts, is_over
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database, why_not_stored
@@ -23,7 +23,7 @@ from fleet.storage.command_tables import CommandRecord
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import HealthRecord
-from protocol.messages.kinds import AgentState, CommandStatus, Kind
+from protocol.messages.kinds import AgentState, Kind
 
 __all__ = ["Housekeeping"]
 
@@ -106,12 +106,9 @@ class Housekeeping:
                 end_conflicts(session, now)
 
     def _expire_commands(self, now: float) -> None:
-        due = select(CommandRecord.number).where(
-            CommandRecord.status == CommandStatus.WAITING, CommandRecord.expires_at <= now
-        )
         with self._database.read() as session:
-            is_due = session.scalar(due.limit(1)) is not None
-        if is_due:
+            has_due = session.scalar(select(CommandRecord.number).where(is_due(now)).limit(1)) is not None
+        if has_due:
             with self._database.write() as session:
                 devices = expire_commands(session, now)
             self._publisher.announce(devices, Kind.COMMANDS)

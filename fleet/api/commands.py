@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 from fastapi import APIRouter, Depends, Header, Path, Response
@@ -20,6 +19,7 @@ from fleet.device_commands import (
     cancel_command,
     check_reachable,
     find_command,
+    find_device,
     give_commands,
     note_results,
 )
@@ -34,7 +34,7 @@ from service.access import require
 from service.json_bodies import json_body
 from service.roles import Caller, Role
 
-__all__ = ["SelectedBy", "chosen_by", "find_device", "router"]
+__all__ = ["SelectedBy", "chosen_by", "router"]
 
 router = APIRouter(prefix="/v1", tags=["commands"])
 
@@ -181,9 +181,8 @@ def give_one(
             raise ConflictError(given.held_back[device_id])
         session.flush()
         view = CommandView.model_validate(find_command(session, device_id, given.numbers[device_id]))
-    if given.is_new:
-        _announce(services, [device_id], asked.action)
-    else:
+    _announce(services, given, asked.action)
+    if not given.new:
         response.status_code = 200
     return view
 
@@ -202,7 +201,7 @@ def give_many(
     """
     now = services.now()
     order = asked.order(now, caller, idempotency_key)
-    total = Given(numbers={}, held_back={}, is_new=False)
+    total = Given(numbers={}, held_back={}, new=0)
     with services.database.read() as session:
         chosen = chosen_by(session, asked.query)
     for some in batched(chosen):
@@ -211,7 +210,7 @@ def give_many(
         total.numbers.update(given.numbers)
         total.held_back.update(given.held_back)
         if not asked.dry_run:
-            _announce(services, list(given.numbers), asked.action)
+            _announce(services, given, asked.action)
     return CommandsGiven(
         action=asked.action, dry_run=asked.dry_run, commands=total.numbers, held_back=total.held_back
     )
@@ -295,20 +294,12 @@ def hear_result(
     services.publisher.announce([caller.name], Kind.COMMANDS)
 
 
-def _announce(services: Services, devices: Sequence[str], action: str) -> None:
-    services.publisher.announce(devices, Kind.COMMANDS)
-    services.metrics.commands.labels(action, CommandStatus.WAITING.value).inc(len(devices))
+def _announce(services: Services, given: Given, action: str) -> None:
+    services.publisher.announce(given.numbers, Kind.COMMANDS)
+    services.metrics.commands.labels(action, CommandStatus.WAITING.value).inc(given.new)
 
 
 def chosen_by(session: Session, query: str) -> list[str]:
     """The enrolled devices that a query selects, by id."""
     enrolled = device_filter(query) & (Device.state == DeviceState.ENROLLED)
     return list(session.scalars(select(Device.id).where(enrolled).order_by(Device.id)))
-
-
-def find_device(session: Session, device_id: str) -> Device:
-    """A device; raises NotFoundError."""
-    device = session.get(Device, device_id)
-    if device is None:
-        raise NotFoundError(f"there is no device {device_id[:80]!r}")
-    return device

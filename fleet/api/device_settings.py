@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from fleet.api.commands import SelectedBy, chosen_by, find_device
+from fleet.api.commands import SelectedBy, chosen_by
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
-from fleet.device_commands import batched, check_reachable
+from fleet.device_commands import batched, check_reachable, find_device
 from fleet.device_query import device_filter
 from fleet.device_settings import check_settings, settings_state, write_settings
 from fleet.storage.command_tables import DeviceCommands
@@ -116,10 +115,10 @@ def set_one(
     """
     _check(services, asked.settings)
     with services.database.write() as session:
-        check_reachable(session, device_id)
+        device = check_reachable(session, device_id)
         changed = write_settings(session, [device_id], asked.settings, actor=caller.actor, now=services.now())
         session.flush()
-        view = _settings_view(find_device(session, device_id), session.get(DeviceCommands, device_id))
+        view = _settings_view(device, session.get(DeviceCommands, device_id))
     services.publisher.announce(changed, Kind.COMMANDS)
     return view
 
@@ -151,29 +150,22 @@ def set_many(
 ) -> SettingsGiven:
     """Make these all that the fleet sets on many devices: those a query selects now, 500 at a time. Ask with `dry_run` first."""
     _check(services, asked.settings)
-    now, changed = services.now(), []
+    now = services.now()
+    changed: dict[str, None] = {}
     with services.database.read() as session:
         chosen = chosen_by(session, asked.query)
     for some in batched(chosen):
-        if asked.dry_run:
-            with services.database.read() as session:
-                changed += _differing(session, some, asked.settings)
-            continue
-        with services.database.write() as session:
+        # what is written in a `read` is discarded
+        with services.database.read() if asked.dry_run else services.database.write() as session:
             differing = write_settings(session, some, asked.settings, actor=caller.actor, now=now)
-        services.publisher.announce(differing, Kind.COMMANDS)
-        changed += differing
+        if not asked.dry_run:
+            services.publisher.announce(differing, Kind.COMMANDS)
+        changed |= dict.fromkeys(differing)
     return SettingsGiven(
         dry_run=asked.dry_run,
-        devices=changed,
-        unchanged=[name for name in chosen if name not in set(changed)],
+        devices=list(changed),
+        unchanged=[name for name in chosen if name not in changed],
     )
-
-
-def _differing(session: Session, devices: Sequence[str], settings: Mapping[str, float]) -> list[str]:
-    rows = session.scalars(select(DeviceCommands).where(DeviceCommands.device.in_(devices)))
-    known = {row.device: row.settings for row in rows}
-    return [name for name in devices if known.get(name, {}) != dict(settings)]
 
 
 def _check(services: Services, settings: Mapping[str, float]) -> None:

@@ -19,7 +19,7 @@ from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
-from fleet.storage.boot_tables import Boot, EventRange, IdentityConflict
+from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from protocol.identity import compressed_key, load_public_key
@@ -231,8 +231,7 @@ def list_boots(
 
     Those are on their way, or were evicted from its outbox before they could be sent.
     """
-    places = (Boot.era.desc(), Boot.counted.desc(), Boot.turn.desc())
-    latest = select(Boot).where(Boot.device == device_id).order_by(*places).limit(limit)
+    latest = select(Boot).where(Boot.device == device_id).order_by(*LATEST_FIRST).limit(limit)
     with services.database.read() as session:
         boots = session.scalars(latest).all()[::-1]
         held = func.sum(EventRange.last - EventRange.first + 1)

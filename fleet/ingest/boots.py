@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from fleet.storage.boot_tables import Boot, Position
+from fleet.storage.boot_tables import LATEST_FIRST, Boot, Position
 from fleet.storage.device_tables import Device
 from protocol.messages.envelope import Event
 from protocol.messages.payloads import Birth, Health
@@ -49,8 +49,8 @@ def position_of(boot: Boot, sequence: int) -> Position:
 
 def last_boot(session: Session, device: str) -> Boot | None:
     """The boot of a device that comes after all others."""
-    places = (Boot.era.desc(), Boot.counted.desc(), Boot.turn.desc())
-    return session.scalars(select(Boot).where(Boot.device == device).order_by(*places).limit(1)).first()
+    latest = select(Boot).where(Boot.device == device).order_by(*LATEST_FIRST)
+    return session.scalars(latest.limit(1)).first()
 
 
 class BootBook:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, Select, String, func
 from sqlalchemy.orm import Mapped, mapped_column
@@ -13,7 +13,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from fleet.storage.base import Base
 from fleet.storage.event_tables import Received
 
-__all__ = ["Boot", "EventRange", "IdentityConflict", "Position", "position_columns", "with_boots"]
+__all__ = [
+    "LATEST_FIRST",
+    "Boot",
+    "EventRange",
+    "IdentityConflict",
+    "Position",
+    "position_columns",
+    "with_boots",
+]
 
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
@@ -44,6 +52,10 @@ class Boot(Base):
     range_count: Mapped[int] = mapped_column(default=0)
     closed_to: Mapped[int] = mapped_column(BigInteger, default=0)
     given_up: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+LATEST_FIRST: Final = (Boot.era.desc(), Boot.counted.desc(), Boot.turn.desc())
+"""The order of the boots of a device, from the last one back."""
 
 
 class EventRange(Base):

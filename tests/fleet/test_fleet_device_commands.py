@@ -125,8 +125,15 @@ def test_the_same_key_is_the_same_command_once_whoever_repeats_it(fleet: Fleet, 
     is_problem(give(fleet, device.name, "diagnose", key="k"), 409, "Idempotency-Key")
     many = {"query": f"id=={device.name}", "action": "recommission"}
     headers = {"Idempotency-Key": "k"}
+    before = counted_as_waiting(fleet)
     given = fleet.call("POST", MANY, Role.OPERATOR, json=many, headers=headers).json()
     assert given["commands"] == {device.name: first.json()["number"]}
+    assert counted_as_waiting(fleet) == before, "what is said again is counted once"
+
+
+def counted_as_waiting(fleet: Fleet) -> list[str]:
+    lines = fleet.call("GET", "/metrics").text.splitlines()
+    return [one for one in lines if one.startswith("fedge_fleet_commands_total") and "WAITING" in one]
 
 
 def test_only_operators_command_and_only_what_is_on_the_list(fleet: Fleet, device: Machine) -> None:
