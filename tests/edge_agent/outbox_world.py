@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from edge_agent.link import Fate, Outcome
@@ -14,6 +15,7 @@ from protocol.messages.payloads import Ack, AnomalyEvent, BootAck, Health, Paylo
 
 NOW = 1_800_000_000.0
 WINDOW = "A" * 30_000
+FILE = "outbox.sqlite"
 
 
 def moment(
@@ -77,3 +79,12 @@ def send(
 def sequences(outbox: Outbox, clock_s: float = 0.0) -> list[int]:
     """What `send` sent."""
     return [entry.sequence for entry in send(outbox, clock_s)]
+
+
+def on_disk(folder: Path) -> list[int]:
+    """Sequences of what the file itself holds."""
+    db = sqlite3.connect(folder / FILE)
+    try:
+        return [n for (n,) in db.execute("SELECT sequence FROM events ORDER BY sequence")]
+    finally:
+        db.close()
