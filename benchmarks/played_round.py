@@ -19,6 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from flower_secagg_device import Stopwatch
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from protocol.names import DeviceId
 from protocol.questions import fit_layout
@@ -45,11 +46,17 @@ MessageT = TypeVar("MessageT", bound=Struct)
 class EndlessBudget:
     """A budget that is never spent; what a device persists about it is no part of these figures."""
 
-    def objection(self, announcement: Announcement) -> str | None:
-        """Nothing is ever spent."""
+    def check(self, announcement: Announcement) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
 
-    def spend(self, announcement: Announcement) -> None:
-        """Nothing to record."""
+    def check_cohort(self, announcement: Announcement, cohort: frozenset[DeviceId]) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
+
+    def charge(self, announcement: Announcement) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
+
+    def reveal(self, announcement: Announcement, survivors: frozenset[DeviceId]) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
 
 
 @dataclass(kw_only=True)
@@ -123,9 +130,7 @@ class Round:
             words = player.watch.time(lambda: self._codec.encode(self._answer, os.urandom))
             expected += words
             answer = player.answer(
-                lambda delivery, role=player.role, words=words: role.mask(
-                    delivery, model_hash=bytes(32), config_hash=bytes(32), words=words
-                ),
+                lambda delivery, role=player.role, words=words: self._masked(role, delivery, words),
                 self._sent(deliveries, name),
                 ShareDelivery,
             )
@@ -149,6 +154,11 @@ class Round:
     def server_ms(self) -> float:
         """What the server spends."""
         return self._server_watch.ms
+
+    @staticmethod
+    def _masked(role: DeviceRole, delivery: ShareDelivery, words: NDArray[np.uint32]) -> MaskedInput:
+        role.accept(delivery, model_hash=bytes(32), config_hash=bytes(32))
+        return role.mask(words)
 
     def _keep_one_cohort(self, role: DeviceRole) -> None:
         """Let all devices of this process hold the same list of devices: 10 000 lists of 10 000 would not fit in memory."""

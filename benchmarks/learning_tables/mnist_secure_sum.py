@@ -37,11 +37,17 @@ HASH = bytes(32)
 class _EndlessBudget:
     """A device that may take part in every round: nothing is counted here."""
 
-    def objection(self, announcement: Announcement) -> str | None:
-        """Nothing is ever spent."""
+    def check(self, announcement: Announcement) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
 
-    def spend(self, announcement: Announcement) -> None:
-        """Nothing to record."""
+    def check_cohort(self, announcement: Announcement, cohort: frozenset[DeviceId]) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
+
+    def charge(self, announcement: Announcement) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
+
+    def reveal(self, announcement: Announcement, survivors: frozenset[DeviceId]) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
 
 
 def secure_total(words: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint32]:
@@ -79,7 +85,8 @@ def secure_total(words: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint32]:
     deliveries = server.close_sharing()
     for (name, role), own in zip(roles.items(), words, strict=True):
         delivery = decode(encode(deliveries[name]), ShareDelivery)
-        masked = encode(role.mask(delivery, model_hash=HASH, config_hash=HASH, words=own))
+        role.accept(delivery, model_hash=HASH, config_hash=HASH)
+        masked = encode(role.mask(own))
         server.accept_masked_input(name, decode(masked, MaskedInput))
     requests = server.close_masking()
     for name, role in roles.items():

@@ -2,7 +2,7 @@
 
 ::
 
-    advertise ─► share ─► train, encode, charge, mask ─► [confirm] ─► unmask        secrets of one attempt, in memory only
+    advertise ─► share ─► check, charge, train, encode, mask ─► [confirm] ─► unmask      secrets of one attempt, in memory only
 
 Ties together the role of `protocol.secure_sum` (what may be said), the encoding of `protocol.secure_answers` (what the words
 mean), the fleet's roster (who the others are) and this device's own privacy account (how often, how much). A new
@@ -24,7 +24,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from edge_agent.errors import PrivacyRefusedError, QuestionRefusedError, TrainingDivergedError
+from edge_agent.errors import QuestionRefusedError, TrainingDivergedError
 from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
 from protocol.names import DeviceId
 from protocol.privacy_cost import RoundNoise, planned_cost
@@ -40,7 +40,7 @@ from protocol.questions import (
 from protocol.secure_answers import AnswerEncoding, make_encoding
 from protocol.secure_sum import messages
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole
-from protocol.secure_sum.errors import BudgetSpentError, StageOrderError
+from protocol.secure_sum.errors import StageOrderError
 from protocol.secure_sum.keys import RandomBytes
 from protocol.sum_terms import SumTerms, decode_terms, hash_arrays, hash_question
 
@@ -147,13 +147,8 @@ class SumParticipant:
         question = decode_question(question_text)
         _check_question(question, attempt.terms)
         config_hash, model_hash = hash_question(question_text, attempt.terms_text), hash_arrays(arrays)
-        # Compared before training: minutes of work for a round that would be refused afterwards help nobody.
-        if (config_hash, model_hash) != (attempt.announcement.config_hash, attempt.announcement.model_hash):
-            self.forget()
-            raise QuestionRefusedError(
-                "the question or the model is not the one that was announced for this round; a server that shows devices"
-                " different models would learn what distinguishes them"
-            )
+        # Checked and charged before this device's data are touched: no refusal depends on them, and none of them is given for free.
+        attempt.role.accept(delivery, model_hash=model_hash, config_hash=config_hash)
         try:
             answer = self._answer(question, arrays)
         except TrainingDivergedError as diverged:
@@ -161,8 +156,7 @@ class SumParticipant:
             _log.warning("training_diverged_adds_nothing run=%s reason=%s", question.run_id, diverged)
             answer = np.zeros(self._layout_of(attempt.terms.question).total, np.float32)
         words = attempt.encoding.encode(answer, self._random_bytes)
-        masked = attempt.role.mask(delivery, model_hash=model_hash, config_hash=config_hash, words=words)
-        return messages.encode(masked)
+        return messages.encode(attempt.role.mask(words))
 
     def confirm(self, message: bytes) -> bytes:
         """Between 3 and 4, in rounds that compare survivors; returns a SurvivorConfirmation."""
@@ -207,7 +201,7 @@ class SumParticipant:
 
 
 class _RoundAccount:
-    """Implements `device_role.Budget` with this device's own account, for one attempt."""
+    """Implements `protocol.secure_sum.budget.Budget` with this device's own account, for one attempt."""
 
     def __init__(
         self, budget: DeviceBudget, terms: SumTerms, noise: RoundNoise, now: Callable[[], float]
@@ -220,25 +214,24 @@ class _RoundAccount:
             delta=1e-6 if terms.noise is None else terms.noise.delta,
         )
 
-    def objection(self, announcement: messages.Announcement) -> str | None:  # noqa: ARG002 - the port's; the terms say it all
-        """Why this device may not take part, or None."""
-        try:
-            self._budget.check(self._cost, self._announced)
-        except PrivacyRefusedError as refusal:
-            return str(refusal)
-        return None
+    def check(self, announcement: messages.Announcement) -> None:  # noqa: ARG002 - the port's; the terms say it all
+        """See `protocol.secure_sum.budget.Budget`."""
+        self._budget.check(self._cost, self._announced)
 
-    def spend(self, announcement: messages.Announcement) -> None:
-        """Charge the attempt, durably."""
+    def check_cohort(self, announcement: messages.Announcement, cohort: frozenset[DeviceId]) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
+
+    def charge(self, announcement: messages.Announcement) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
         name = f"{self._terms.question} {self._terms.round_number} {announcement.session}"
-        try:
-            self._budget.charge(
-                self._terms.run_id, name, self._cost, now_s=self._now(), announced=self._announced
-            )
-        except PrivacyRefusedError as refusal:
-            raise BudgetSpentError(str(refusal)) from None
+        self._budget.charge(
+            self._terms.run_id, name, self._cost, now_s=self._now(), announced=self._announced
+        )
         if math.isinf(self._cost.rho):
             _log.debug("noiseless_answer_charged run=%s", self._terms.run_id)
+
+    def reveal(self, announcement: messages.Announcement, survivors: frozenset[DeviceId]) -> None:
+        """See `protocol.secure_sum.budget.Budget`."""
 
 
 def _check_question(question: Question, terms: SumTerms) -> None:

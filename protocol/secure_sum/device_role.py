@@ -2,12 +2,15 @@
 
 ::
 
-    advertise ─► share_keys ─► mask ─► [confirm] ─► unmask          one instance, one round, each stage once
-        └───────────┴───────────┴─────────┴───────────┴──► any refusal wipes the round's secrets
+    advertise ─► share_keys ─► accept, charged ─► mask ─► [confirm] ─► unmask, recorded     one instance, one round, each once
+        └───────────┴──────────────┴───────────────┴──────────┴───────────┴──► any refusal wipes the round's secrets
 
 Pure: no I/O, clock or hidden randomness. One instance serves one attempt at one round; a retry takes a new one, so that
 every secret is fresh. The device trusts the roster of identity keys it was handed (the fleet's, not the aggregator's) and
 its own policy; everything the server says is checked against these two (`device_rules`). Secrets live in `round_secrets`.
+
+`accept` and `mask` are two steps of one stage, with the device's data between them: whatever the server sent is checked, and
+the answer charged durably, before data are touched. So a refusal says nothing of them, and nothing is learned for free.
 
 Not here: clipping, fixed point and noise (what the words mean), the road to the server.
 
@@ -21,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,6 +32,7 @@ from numpy.typing import NDArray
 
 from protocol.names import DeviceId
 from protocol.secure_sum.advertisements import sign_advertisement
+from protocol.secure_sum.budget import Budget
 from protocol.secure_sum.device_rules import (
     DevicePolicy,
     check_announced,
@@ -37,11 +41,11 @@ from protocol.secure_sum.device_rules import (
     check_seals,
     check_sharers,
     check_survivors,
+    check_words,
     sign_survivors,
 )
 from protocol.secure_sum.errors import (
     AnnouncementMismatchError,
-    BudgetSpentError,
     RepeatedStageError,
     SplitViewError,
     StageOrderError,
@@ -63,21 +67,7 @@ from protocol.secure_sum.messages import (
 )
 from protocol.secure_sum.round_secrets import RoundSecrets
 
-__all__ = ["Budget", "DevicePolicy", "DeviceRole", "DeviceStage"]
-
-
-class Budget(Protocol):
-    """What the device may still give. Its state must survive restarts; see `edge_agent.privacy`."""
-
-    def objection(self, announcement: Announcement) -> str | None:
-        """Why the device may not take part in this round (what is spent, the limit, what would help), or None."""
-
-    def spend(self, announcement: Announcement) -> None:
-        """Record one participation, durably, before it returns: called right before the masked input is handed out.
-
-        Raises:
-            BudgetSpentError: it may not be spent after all; nothing leaves the device.
-        """
+__all__ = ["DevicePolicy", "DeviceRole", "DeviceStage"]
 
 
 class DeviceStage(StrEnum):
@@ -86,6 +76,7 @@ class DeviceStage(StrEnum):
     NEW = "new"
     ADVERTISED = "advertised"
     SHARED = "shared"
+    ACCEPTED = "accepted"
     MASKED = "masked"
     CONFIRMED = "confirmed"
     REVEALED = "revealed"
@@ -125,7 +116,7 @@ class DeviceRole:
         identity_key: this device's long-lived P-256 key.
         roster: identity public keys of every device that may take part, from the fleet (not from the server of the sum).
         policy: the device's floors.
-        budget: asked before anything is given.
+        budget: asked before anything is given; what it refuses with is passed on.
         random_bytes: the operating system's generator outside of tests.
     """
 
@@ -164,12 +155,11 @@ class DeviceRole:
         """Stage 1: make the round's secrets and sign their public keys.
 
         Raises:
-            BudgetSpentError: participations or ε are spent.
             SplitViewError: the policy requires compared survivors and the round does not compare them.
             RepeatedStageError: this instance has already advertised.
         """
         with self._completing(DeviceStage.ADVERTISED):
-            self._check_budget(announcement)
+            self._budget.check(announcement)
             if self._policy.requires_confirmation and not announcement.requires_confirmation:
                 raise SplitViewError(
                     "this device takes part only where survivors are compared; announce the round with requires_confirmation"
@@ -203,6 +193,7 @@ class DeviceRole:
                 roster=self._roster,
                 policy=self._policy,
             )
+            self._budget.check_cohort(begun.announcement, frozenset(cohort.ids))
             self._cohort = _Settled(cohort=cohort, neighbours=frozenset(neighbours))
             begun.secrets.agree(neighbours)
             return SealedShares(
@@ -211,27 +202,24 @@ class DeviceRole:
                 seals=begun.secrets.share(cohort),
             )
 
-    def mask(
-        self, delivery: ShareDelivery, *, model_hash: bytes, config_hash: bytes, words: NDArray[np.uint32]
-    ) -> MaskedInput:
-        """Stage 3: hide `words` under the masks shared with every neighbour that shared its secrets.
+    def accept(self, delivery: ShareDelivery, *, model_hash: bytes, config_hash: bytes) -> None:
+        """Stage 3, before the device's data are touched: check what was delivered, then charge the answer.
 
         A seal that does not open counts as not having its shares; the mask is applied all the same, as the others do.
 
         Args:
             delivery: the neighbours' sealed shares.
-            model_hash: SHA-256 of the model this device really answered with.
-            config_hash: SHA-256 of the question it really answered.
-            words: uint32 (word_count,), each meant modulo 2^word_bits (`fixed_point`); not changed.
+            model_hash: SHA-256 of the arrays that came with the question.
+            config_hash: SHA-256 of the question and its terms.
 
         Raises:
-            AnnouncementMismatchError: model or question are not the announced ones, or another number of words.
+            AnnouncementMismatchError: model or question are not the announced ones.
             TooFewSurvivorsError: fewer than max(threshold, floor) devices shared.
-            BudgetSpentError, SurvivorMismatchError, RepeatedStageError, StageOrderError: see the errors.
+            SurvivorMismatchError, RepeatedStageError, StageOrderError: see the errors.
         """
-        with self._completing(DeviceStage.MASKED):
+        with self._completing(DeviceStage.ACCEPTED):
             begun, settled = self._begun(delivery), self._settled()
-            check_announced(begun.announcement, model_hash=model_hash, config_hash=config_hash, words=words)
+            check_announced(begun.announcement, model_hash=model_hash, config_hash=config_hash)
             settled.sharers = check_sharers(
                 delivery.sharers, cohort=settled.cohort, device=self._device, policy=self._policy
             )
@@ -241,14 +229,30 @@ class DeviceRole:
                 sharers=settled.sharers,
             )
             self._unreadable = begun.secrets.hold(settled.cohort, delivery.seals)
+            # Last, so that a refused round costs nothing; before data are touched, so that nothing is ever answered for free.
+            self._budget.charge(begun.announcement)
+
+    def mask(self, words: NDArray[np.uint32]) -> MaskedInput:
+        """Stage 3, once the answer is there: hide `words` under the masks shared with every neighbour that shared its secrets.
+
+        Args:
+            words: uint32 (word_count,), each meant modulo 2^word_bits (`fixed_point`); not changed.
+
+        Raises:
+            AnnouncementMismatchError: another number of words than was announced.
+            RepeatedStageError, StageOrderError: see the errors.
+        """
+        with self._completing(DeviceStage.MASKED):
+            if self._round is None:
+                raise StageOrderError("this device has not advertised keys for any round yet")
+            begun, settled = self._round, self._settled()
+            check_words(begun.announcement, words)
             masked = np.array(words, np.uint32, order="C")
             self._hide(masked, begun, settled)
             begun.secrets.wipe_own()
             packed = pack_words(masked, begun.announcement.word_bits)
-            # Last, so that a refused round costs nothing; before anything leaves, so that a crash never gives for free.
-            self._check_budget(begun.announcement)
-            self._budget.spend(begun.announcement)
-            return MaskedInput(session=delivery.session, round_number=delivery.round_number, words=packed)
+            announced = begun.announcement
+            return MaskedInput(session=announced.session, round_number=announced.round_number, words=packed)
 
     def confirm(self, survivors: SurvivorList) -> SurvivorConfirmation:
         """Between 3 and 4, only where survivors are compared: sign the list this device was shown.
@@ -296,6 +300,8 @@ class DeviceRole:
             )
             if begun.announcement.requires_confirmation:
                 self._check_compared(request, settled)
+            # Before a share leaves, so that a crash never opens a second sum.
+            self._budget.reveal(begun.announcement, survivors)
             revealed = self._reveal(request, begun.secrets, survivors, dropped)
             begun.secrets.wipe()
             return revealed
@@ -370,11 +376,6 @@ class DeviceRole:
         if not self._cohort:
             raise StageOrderError("this device has not been shown its cohort yet")
         return self._cohort
-
-    def _check_budget(self, announcement: Announcement) -> None:
-        objection = self._budget.objection(announcement)
-        if objection is not None:
-            raise BudgetSpentError(objection)
 
     def _check_compared(self, request: UnmaskRequest, settled: _Settled) -> None:
         if request.survivors != settled.confirmed:

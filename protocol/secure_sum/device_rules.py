@@ -55,6 +55,7 @@ __all__ = [
     "check_seals",
     "check_sharers",
     "check_survivors",
+    "check_words",
     "named",
     "sign_survivors",
     "verify_survivors",
@@ -103,13 +104,11 @@ class DevicePolicy:
             raise ValueError("a device offers at least one mask generator")
 
 
-def check_announced(
-    announcement: Announcement, *, model_hash: bytes, config_hash: bytes, words: NDArray[np.uint32]
-) -> None:
-    """Pass if the device answered the very question, for the very model, that was announced, in as many words.
+def check_announced(announcement: Announcement, *, model_hash: bytes, config_hash: bytes) -> None:
+    """Pass if the question at hand is the very one, for the very model, that was announced.
 
     Raises:
-        AnnouncementMismatchError: it did not; names what differs.
+        AnnouncementMismatchError: it is not; names what differs.
     """
     for what, at_hand, announced in (
         ("model", model_hash, announcement.model_hash),
@@ -120,6 +119,10 @@ def check_announced(
                 f"the {what} at hand has hash {at_hand.hex()[:16]}…, the announced one {announced.hex()[:16]}…; answer only what was "
                 "announced"
             )
+
+
+def check_words(announcement: Announcement, words: NDArray[np.uint32]) -> None:
+    """Pass if the answer has as many words as were announced; raises AnnouncementMismatchError."""
     if words.shape != (announcement.word_count,) or words.dtype != np.uint32:
         raise AnnouncementMismatchError(
             f"the words have shape {words.shape} and type {words.dtype}; {announcement.word_count} words of uint32 were announced"

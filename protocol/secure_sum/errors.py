@@ -16,8 +16,7 @@
     │   ├── AdvertisementError           forged, replayed, reflected, or for another round or announcement
     │   ├── GraphMismatchError           not the neighbours that the cohort's hash gives
     │   ├── AnnouncementMismatchError    the model or configuration is not the one announced, or the message is of another round
-    │   ├── SplitViewError               too few neighbours signed the same list of survivors
-    │   └── BudgetSpentError             participations or privacy budget are spent
+    │   └── SplitViewError               too few neighbours signed the same list of survivors
     ├── RejectedContributionError    the SERVER leaves one device out; the round goes on without it
     ├── VoidRoundError               the server: too few devices are left; nothing is unmasked, retry with fresh secrets
     ├── SumMessageError              the sender must mend a message: malformed, too large, or of another stage
@@ -37,7 +36,6 @@ __all__ = [
     "AdvertisementError",
     "AnnouncementMismatchError",
     "BothListsError",
-    "BudgetSpentError",
     "CohortTooSmallError",
     "FixedPointError",
     "GraphMismatchError",
@@ -120,10 +118,6 @@ class AnnouncementMismatchError(RefusedRoundError):
 
 class SplitViewError(RefusedRoundError):
     """Too few neighbours confirm the same survivors; the server may have told others something else."""
-
-
-class BudgetSpentError(RefusedRoundError):
-    """The device has given as often, or as much, as it may."""
 
 
 class RejectedContributionError(SecureSumError):

@@ -129,7 +129,7 @@ def test_device_shown_another_model_refuses_before_it_trains(tmp_path: Path) -> 
     w = World(tmp_path, 5)
     other = {"parameters": np.zeros(world.PARAMETERS, np.float32)}
     w.bend = lambda request: replace(request, arrays=other) if request.question else request
-    with pytest.raises(QuorumMissedError, match="not the one that was announced"):
+    with pytest.raises(QuorumMissedError, match="answer only what was announced"):
         collect(w)
     assert all(device.asked == [] for device in w.devices.values())
     assert all(device.budget.spending().participations == 0 for device in w.devices.values())
@@ -157,7 +157,7 @@ def test_device_charges_its_account_before_its_answer_leaves_and_refuses_when_it
     w = World(tmp_path, 5, limits=ChargeLimits(maximum_participations=1))
     collect(w)
     assert {d.budget.spending().participations for d in w.devices.values()} == {1}
-    with pytest.raises(QuorumMissedError, match="BudgetSpentError") as missed:
+    with pytest.raises(QuorumMissedError, match="ParticipationsSpentError") as missed:
         collect(w)
     assert "1 are allowed" in missed.value.report.refused[0].reason
 
@@ -166,7 +166,7 @@ def test_cap_announced_by_the_aggregator_is_enforced_by_the_device(tmp_path: Pat
     privacy = PrivacySettings(budget=FamilyBudget(maximum_participations=1))
     w = World(tmp_path, 5, policy=replace(world.POLICY, privacy=privacy))
     collect(w)
-    with pytest.raises(QuorumMissedError, match="BudgetSpentError"):
+    with pytest.raises(QuorumMissedError, match="ParticipationsSpentError"):
         collect(w)
 
 

@@ -138,7 +138,7 @@ def test_budget_stops_the_round_before_a_device_is_asked(tmp_path: Path) -> None
 
 def test_devices_own_epsilon_limit_refuses_a_round_without_noise(tmp_path: Path) -> None:
     w = World(tmp_path, 5, limits=ChargeLimits(maximum_epsilon=3.0))
-    with pytest.raises(QuorumMissedError, match="BudgetSpentError"):
+    with pytest.raises(QuorumMissedError, match="NoiseRequiredError"):
         collect(w, quorum=3)
     assert all(device.asked == [] for device in w.devices.values())
 

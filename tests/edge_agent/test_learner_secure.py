@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_agent.errors import FleetUnreachableError, QuestionRefusedError
+from edge_agent.errors import FleetUnreachableError, NoiseRequiredError, QuestionRefusedError
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.family_roster import FamilyRoster
 from edge_agent.learner.flower_internals import ConfigRecord, Context, Message, RecordDict
@@ -20,7 +20,7 @@ from protocol.names import DeviceId
 from protocol.questions import FIT, FitQuestion, encode_question, fit_layout
 from protocol.secure_sum import messages
 from protocol.secure_sum.device_role import DevicePolicy
-from protocol.secure_sum.errors import BudgetSpentError, StageOrderError
+from protocol.secure_sum.errors import StageOrderError
 from protocol.sum_terms import SumTerms, encode_terms, hash_arrays, hash_question
 from protocol.training import TrainingSettings
 
@@ -112,7 +112,7 @@ def test_stage_of_a_session_that_was_left_is_refused(tmp_path: Path) -> None:
 
 def test_owner_who_wants_noise_declines_an_exact_sum_before_any_training(tmp_path: Path) -> None:
     side = participant(tmp_path, ChargeLimits(require_noise=True))
-    with pytest.raises(BudgetSpentError, match="noise"):
+    with pytest.raises(NoiseRequiredError, match="noise"):
         side.advertise(announcement(words_of_the_layout()), encode_terms(TERMS))
 
 

@@ -45,11 +45,17 @@ class OpenPurse:
     def __init__(self) -> None:
         self.spent = 0
 
-    def objection(self, announcement: Announcement) -> str | None:
-        return None
+    def check(self, announcement: Announcement) -> None:
+        pass
 
-    def spend(self, announcement: Announcement) -> None:
+    def check_cohort(self, announcement: Announcement, cohort: frozenset[DeviceId]) -> None:
+        pass
+
+    def charge(self, announcement: Announcement) -> None:
         self.spent += 1
+
+    def reveal(self, announcement: Announcement, survivors: frozenset[DeviceId]) -> None:
+        pass
 
 
 def identity_of(device: str) -> ec.EllipticCurvePrivateKey:
@@ -130,9 +136,8 @@ class Rehearsal:
         for device, delivery in self._arriving("mask", ShareDelivery):
 
             def masked(message: ShareDelivery, device: DeviceId = device) -> MaskedInput:
-                return self.roles[device].mask(
-                    message, model_hash=MODEL, config_hash=CONFIG, words=self.vectors[device]
-                )
+                self.roles[device].accept(message, model_hash=MODEL, config_hash=CONFIG)
+                return self.roles[device].mask(self.vectors[device])
 
             self._answer(device, masked, delivery, MaskedInput, self.server.accept_masked_input)
         self.to_devices = dict(self.server.close_masking())

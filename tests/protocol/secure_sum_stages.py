@@ -71,9 +71,10 @@ def masked(**changes: Any) -> Rehearsal:
 
 def mask(played: Rehearsal, message: Any = None, **changes: Any) -> MaskedInput:
     """What the device in question answers to a delivery: the one it was sent, unless another is given."""
-    arguments = {"model_hash": MODEL, "config_hash": CONFIG, "words": played.vectors[ME]} | changes
-    answer: MaskedInput = played.roles[ME].mask(message or played.to_devices[ME], **arguments)
-    return answer
+    words = changes.pop("words", played.vectors[ME])
+    hashes = {"model_hash": MODEL, "config_hash": CONFIG} | changes
+    played.roles[ME].accept(message or played.to_devices[ME], **hashes)
+    return played.roles[ME].mask(words)
 
 
 def edited(message: Any, **changes: Any) -> Any:

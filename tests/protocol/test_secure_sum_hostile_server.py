@@ -110,9 +110,8 @@ class LyingServer:
         return {device: self.played.roles[device].unmask(request) for device in self.holders}
 
     def _mask(self, device: DeviceId, delivery: Any) -> Any:
-        return self.played.roles[device].mask(
-            delivery, model_hash=MODEL, config_hash=CONFIG, words=self.played.vectors[device]
-        )
+        self.played.roles[device].accept(delivery, model_hash=MODEL, config_hash=CONFIG)
+        return self.played.roles[device].mask(self.played.vectors[device])
 
     def _secret_of(self, owner: DeviceId, revealed: dict[DeviceId, Any]) -> bytes:
         shares = {
@@ -192,7 +191,5 @@ def test_a_neighbour_s_seal_delivered_twice_or_in_another_s_name_is_refused_and_
         *rest,
     )
     role = played.roles[VICTIM]
-    role.mask(
-        msgspec.structs.replace(delivery, seals=swapped), model_hash=MODEL, config_hash=CONFIG, words=VECTOR
-    )
+    role.accept(msgspec.structs.replace(delivery, seals=swapped), model_hash=MODEL, config_hash=CONFIG)
     assert set(role.unreadable) == {first.peer, second.peer}

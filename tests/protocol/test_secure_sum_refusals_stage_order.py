@@ -60,7 +60,7 @@ def test_a_skipped_stage_is_refused() -> None:
         fresh.unmask(request)
     played = advertised()
     with pytest.raises(
-        StageOrderError, match="'masked' was requested after 'advertised'; it comes after 'shared'"
+        StageOrderError, match="'accepted' was requested after 'advertised'; it comes after 'shared'"
     ):
         mask(played, delivery)
     assert_forgotten(played.roles[ME])

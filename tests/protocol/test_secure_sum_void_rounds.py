@@ -107,6 +107,4 @@ def test_a_device_alone_refuses_where_the_server_forgot_to_void() -> None:
     with pytest.raises(
         TooFewSurvivorsError, match="2 of 5 devices shared their keys; this device goes on from 3"
     ):
-        played.roles[device_ids(5)[0]].mask(
-            alone, model_hash=MODEL, config_hash=CONFIG, words=played.vectors[device_ids(5)[0]]
-        )
+        played.roles[device_ids(5)[0]].accept(alone, model_hash=MODEL, config_hash=CONFIG)

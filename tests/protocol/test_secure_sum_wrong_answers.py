@@ -161,9 +161,8 @@ def test_masked_words_of_another_length_are_rejected() -> None:
     played.advertise()
     played.share()
     first = device_ids(3)[0]
-    masked = played.roles[first].mask(
-        played.to_devices[first], model_hash=MODEL, config_hash=CONFIG, words=played.vectors[first]
-    )
+    played.roles[first].accept(played.to_devices[first], model_hash=MODEL, config_hash=CONFIG)
+    masked = played.roles[first].mask(played.vectors[first])
     with pytest.raises(RejectedContributionError, match="masked input of 'd00000' does not fit"):
         played.server.accept_masked_input(first, msgspec.structs.replace(masked, words=masked.words + b"!"))
     assert not played.server._total.any()
