@@ -62,8 +62,8 @@ class RoundNoise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `noise_multiplier` is the planned z: central noise over `clip` (both in the units of the update). `sensitivity` is Δ2,
     the largest L2 norm of one device's rounded vector; `local_noise` the standard deviation that one device adds to each of
     `dimension` coordinates; `noise_shares` is n_eff: how many honest devices' noise makes the planned noise.
-    `colluders` devices may know their own noise and subtract it. `is_exact` (XNoise): surplus noise was taken out again, so
-    the noise is that of `noise_shares` + `colluders` devices however many survive. `clip_bit_noise` is the central standard deviation
+    `colluders` devices may know their own noise and subtract it. `is_exact` is false in every ledger there is and will stay so:
+    what could take noise out of a sum again never served a round. `clip_bit_noise` is the central standard deviation
     added to the number of devices whose update was within the clip, in devices, where that number is a sum of its own; None where the
     clip is fixed, and where the bits are a coordinate of the vector (`protocol.secure_answers`): `sensitivity` has them then.
     """
@@ -87,6 +87,10 @@ class RoundNoise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"mechanism {self.mechanism!r} needs clip, sensitivity and local_noise, got {self.clip}, "
                 f"{self.sensitivity}, {self.local_noise}; a sum without noise has mechanism 'none'"
             )
+        if self.is_exact:
+            raise ValueError(
+                "is_exact is false in every round that was ever asked; nothing takes noise out of a sum"
+            )
 
 
 def noise_of(parameters: PrivacyParameters, *, clip_bit_noise: float | None = None) -> RoundNoise:
@@ -102,7 +106,6 @@ def noise_of(parameters: PrivacyParameters, *, clip_bit_noise: float | None = No
         local_noise=parameters.local_lattice_std,
         noise_shares=parameters.effective_cohort,
         colluders=parameters.colluders,
-        is_exact=parameters.noise is NoiseKind.EXACT_SKELLAM,
         clip_bit_noise=clip_bit_noise,
     )
 
@@ -114,7 +117,7 @@ def realised_multiplier(noise: RoundNoise, survivors: int) -> float:
     """
     if noise.local_noise is None or noise.sensitivity is None:
         return 0.0
-    return math.sqrt(_honest_shares(noise, survivors)) * noise.local_noise / noise.sensitivity
+    return math.sqrt(max(survivors - noise.colluders, 0)) * noise.local_noise / noise.sensitivity
 
 
 def round_cost(noise: RoundNoise, survivors: int) -> PrivacyCost:
@@ -158,14 +161,6 @@ def epsilon(cost: PrivacyCost, delta: float) -> float:
     )
 
 
-def _honest_shares(noise: RoundNoise, survivors: int) -> float:
-    """How many devices' noise is in the sum and unknown to colluders; a fraction where surplus was taken out."""
-    honest = max(survivors - noise.colluders, 0)
-    fewest = noise.noise_shares + noise.colluders
-    # Each survivor keeps an even part of a variance that does not depend on the dropouts.
-    return fewest * honest / survivors if noise.is_exact and survivors > fewest else float(honest)
-
-
 def _sum_gap(local_noise: float, parts: int) -> float:
     """τ: how far, per coordinate, a sum of discrete Gaussians is from one discrete Gaussian (Theorem 1)."""
     return 10.0 * sum(math.exp(-2 * math.pi**2 * local_noise**2 * j / (j + 1)) for j in range(1, parts))
@@ -189,5 +184,5 @@ def _clip_bit_cost(noise: RoundNoise, survivors: int) -> PrivacyCost:
         return PrivacyCost(rho=0.0)
     # A bit is counted as ±1/2, so one device moves the sum by 1/2: ρ = (1/2)²/2σ² (Theorem 1 of arXiv:1905.03871).
     return PrivacyCost(
-        rho=0.125 * noise.noise_shares / (noise.clip_bit_noise**2 * _honest_shares(noise, survivors))
+        rho=0.125 * noise.noise_shares / (noise.clip_bit_noise**2 * (survivors - noise.colluders))
     )

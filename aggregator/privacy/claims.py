@@ -111,7 +111,6 @@ def _mechanisms(seen: Sequence[HeldRound]) -> str:
     names = sorted(
         {
             f"{noise.mechanism} in {noise.bits}-bit words"
-            + (", exact under dropout" if noise.is_exact else "")
             if noise.mechanism != "none"
             else f"no noise in {noise.bits}-bit words"
             for noise in (held.opened.noise for held in seen)

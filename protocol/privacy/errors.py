@@ -6,7 +6,7 @@
     ├── ParameterError             the operator must change a setting; the message names it and a value that would do
     │   └── WordTooNarrowError     the cohort's noisy sum does not fit the words at any scale
     ├── UpdateError                the device's own update is not a finite vector of the agreed length
-    ├── SeedError                  noise seeds missing, surplus or of another length
+    ├── SeedError                  a stream's key of another length
     ├── SumError                   the sum is not one of the agreed words and length
     └── UnderNoisedError           fewer survivors than planned: the round is void, nothing may be released
 """
@@ -43,7 +43,7 @@ class UpdateError(PrivacyError):
 
 
 class SeedError(PrivacyError):
-    """Noise seeds do not fit the plan of `protocol.privacy.exact_noise`."""
+    """The key of a random stream does not have the bytes it must have."""
 
 
 class SumError(PrivacyError):

@@ -1,7 +1,7 @@
 """Distributed differential privacy in two calls: `encode` on a device, `decode` on the sum.
 
     device    update ─► clip ─► (rotate) ─► times s ─► round within Δ2 ─► + integer noise ─► mod 2^b ─► secure sum
-    server    sum mod 2^b ─► (subtract surplus) ─► centre ─► divide by s ─► (unrotate) ─► divide by survivors
+    server    sum mod 2^b ─► centre ─► divide by s ─► (unrotate) ─► divide by survivors
 
 No device's vector is private by itself: only the sum carries enough noise, which is why it must travel under masks
 (`protocol.secure_sum`). Nothing here counts ε; `PrivacyParameters.realised` is what an accountant needs.
@@ -12,22 +12,19 @@ Aggregation", arXiv:2102.06387v4, Algorithms 1 and 2; Skellam noise after arXiv:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.privacy.clipping import clip_to_ball
 from protocol.privacy.discrete_gaussian import draw_discrete_gaussian
-from protocol.privacy.errors import SeedError, SumError, UnderNoisedError, UpdateError
-from protocol.privacy.exact_noise import component_variances, grow_noise, surplus_noise
+from protocol.privacy.errors import SumError, UnderNoisedError, UpdateError
 from protocol.privacy.parameters import NoiseKind, PrivacyParameters
 from protocol.privacy.randomness import RandomBytes, RandomStream
 from protocol.privacy.rotation import rotate, unrotate
 from protocol.privacy.rounding import round_within
 from protocol.privacy.skellam import draw_skellam
 
-__all__ = ["PrivacyParameters", "decode", "encode", "remove_surplus", "round_update"]
+__all__ = ["PrivacyParameters", "decode", "encode", "round_update"]
 
 
 def encode(
@@ -36,7 +33,6 @@ def encode(
     random_bytes: RandomBytes,
     *,
     rotation_seed: bytes = b"",
-    noise_seeds: Sequence[bytes] | None = None,
 ) -> NDArray[np.uint32]:
     """One device's contribution to the sum, shape (parameters.vector_length,), words in [0, 2^bits).
 
@@ -45,15 +41,13 @@ def encode(
         parameters: agreed by all.
         random_bytes: `os.urandom` in production.
         rotation_seed: public and equal for all devices of the round; best new each round.
-        noise_seeds: for EXACT_SKELLAM alone, from `exact_noise.draw_seeds(parameters.maximum_dropouts, random_bytes)`.
 
     Raises:
         UpdateError: the update is not finite or has another number of entries.
-        SeedError: seeds are missing for EXACT_SKELLAM or given for another kind.
     """
     stream = RandomStream.fresh(random_bytes)
     steps = round_update(update, parameters, stream, rotation_seed=rotation_seed)
-    steps += _noise(parameters, stream, noise_seeds)
+    steps += _noise(parameters, stream)
     return (steps & _mask(parameters)).astype(np.uint32)
 
 
@@ -75,29 +69,6 @@ def round_update(
     if parameters.is_rotated:
         x = rotate(x, rotation_seed)
     return round_within(x * parameters.scale, parameters.norm_bound, stream)
-
-
-def remove_surplus(
-    total: NDArray[np.unsignedinteger],
-    parameters: PrivacyParameters,
-    revealed: Sequence[Sequence[bytes]],
-) -> NDArray[np.uint32]:
-    """The sum of an EXACT_SKELLAM round less its surplus noise; `revealed` holds each survivor's revealed seeds.
-
-    Without this step the sum is only noisier than planned, never less private.
-
-    Raises:
-        SeedError: another kind of noise, or a survivor revealed too many or too few seeds.
-        SumError: the sum has another length or words.
-        UnderNoisedError: fewer survivors than planned.
-    """
-    if parameters.noise is not NoiseKind.EXACT_SKELLAM:
-        raise SeedError(f"noise {parameters.noise.value!r} has no surplus to remove")
-    survivors = len(revealed)
-    _require_enough(parameters, survivors)
-    variances = _component_variances(parameters)
-    surplus = surplus_noise(revealed, variances, parameters.cohort - survivors, parameters.vector_length)
-    return ((_words(total, parameters) - surplus) & _mask(parameters)).astype(np.uint32)
 
 
 def decode(
@@ -132,24 +103,11 @@ def decode(
     return unrotate(mean, rotation_seed, parameters.dimension) if parameters.is_rotated else mean
 
 
-def _noise(
-    parameters: PrivacyParameters, stream: RandomStream, seeds: Sequence[bytes] | None
-) -> NDArray[np.int64]:
-    if (seeds is not None) is not (parameters.noise is NoiseKind.EXACT_SKELLAM):
-        raise SeedError(
-            f"noise {parameters.noise.value!r} takes {'no' if seeds is not None else 'its'} seeds: "
-            f"only {NoiseKind.EXACT_SKELLAM.value!r} is grown from seeds"
-        )
+def _noise(parameters: PrivacyParameters, stream: RandomStream) -> NDArray[np.int64]:
     length, std = parameters.vector_length, parameters.local_lattice_std
-    if seeds is not None:
-        return grow_noise(seeds, _component_variances(parameters), length)
     if parameters.noise is NoiseKind.SKELLAM:
         return draw_skellam(length, std * std, stream)
     return draw_discrete_gaussian(length, std, stream)
-
-
-def _component_variances(parameters: PrivacyParameters) -> tuple[float, ...]:
-    return component_variances(parameters.exact_variance, parameters.cohort, parameters.maximum_dropouts)
 
 
 def _require_enough(parameters: PrivacyParameters, survivors: int) -> None:

@@ -43,11 +43,10 @@ _TOLERATED_INFLATION: Final = 1.01
 
 
 class NoiseKind(StrEnum):
-    """Which integers a device adds. EXACT_SKELLAM needs seeds and `exact_noise`; the others only randomness."""
+    """Which integers a device adds."""
 
     DISCRETE_GAUSSIAN = "discrete-gaussian"
     SKELLAM = "skellam"
-    EXACT_SKELLAM = "exact-skellam"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +161,6 @@ class PrivacyParameters:
     def realised(self, survivors: int) -> RealisedNoise:
         """The noise in a sum over `survivors` devices, of which `colluders` are taken to be against us.
 
-        For EXACT_SKELLAM the surplus is taken to be removed.
-
         Raises:
             ParameterError: `survivors` is more than the cohort, or leaves nobody honest.
         """
@@ -173,20 +170,12 @@ class PrivacyParameters:
                 f"survivors must be in {self.colluders + 1}..{self.cohort} ({self.colluders} of them may collude), got {survivors}"
             )
         std = self.local_lattice_std * math.sqrt(honest)
-        if self.noise is NoiseKind.EXACT_SKELLAM and survivors >= self.minimum_survivors:
-            # Each survivor keeps its share of a sum whose variance does not depend on the dropouts.
-            std = math.sqrt(self.exact_variance * honest / survivors)
         return RealisedNoise(
             survivors=survivors,
             lattice_std=std,
             multiplier=std / self.norm_bound,
             is_as_planned=survivors >= self.minimum_survivors,
         )
-
-    @property
-    def exact_variance(self) -> float:
-        """σ²: variance of the whole sum under EXACT_SKELLAM, in squared lattice steps, with colluders' shares on top."""
-        return self.local_lattice_std**2 * self.minimum_survivors
 
     def _fitting_scale(self) -> float:
         return self._flat_scale() if self.is_rotated else self._spiked_scale()

@@ -2,7 +2,7 @@
 
 It is not a general generator: it hands out exactly the two shapes the mechanism needs, and never repeats itself,
 because a key is used for one stream only. The same key gives the same stream on every machine (words are
-little-endian by definition), which `protocol.privacy.exact_noise` relies on and tests enjoy.
+little-endian by definition), which tests enjoy.
 
 Source: NIST SP 800-38A, section 6.5; Mironov, "On significance of the least significant bits for differential
 privacy", CCS 2012, on why noise must not come from a statistical generator.

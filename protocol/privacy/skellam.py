@@ -1,7 +1,6 @@
 """Skellam noise: the difference of two independent Poisson variables of equal mean.
 
-Unlike the discrete Gaussian it is closed under sums: shares of it add up to exactly the planned distribution, and a
-share can be split into components that are removed again (`protocol.privacy.exact_noise`).
+Unlike the discrete Gaussian it is closed under sums: shares of it add up to exactly the planned distribution.
 
 Source: Agarwal, Kairouz, Liu, "The Skellam Mechanism for Differentially Private Federated Learning",
 arXiv:2110.04995v1, Definition 3.1: P(X = k) = e^{-μ} I_k(μ), variance μ, I_k the modified Bessel function.

@@ -36,7 +36,7 @@ GOLDEN = Path(__file__).parent / "golden" / "privacy_claims.txt"
 COHORT = devices(12)
 NOISE = gaussian(1.2, cohort=12, dropouts=3, colluders=1)
 COARSE = gaussian(0.8, cohort=12, dropouts=2, bits=16, clip=0.5)
-SKELLAM = msgspec.structs.replace(NOISE, mechanism="skellam", is_exact=True)
+SKELLAM = msgspec.structs.replace(NOISE, mechanism="skellam")
 STORIES: dict[str, tuple[tuple[RoundNoise, ...], Sampling, FamilyBudget | None]] = {
     "everybody": ((NOISE, NOISE), fixed(12, 12), FamilyBudget(delta=1e-5, maximum_participations=8)),
     "drawn in secret": ((NOISE, COARSE), fixed(12, 40), None),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 from privacy_world import FAMILY, devices, gaussian, poisson, round_id
 
@@ -76,14 +78,7 @@ def test_a_changed_ledger_is_refused_and_says_where(tmp_path: Path, statement: s
 
 
 def test_an_entry_of_another_build_is_refused(tmp_path: Path) -> None:
-    import hashlib
-
-    Ledger(tmp_path / "l").close()
-    db = sqlite3.connect(tmp_path / "l")
-    body = b'{"type":"something_new"}'
-    with db:
-        db.execute("INSERT INTO entries VALUES (1, ?, ?)", (body, hashlib.sha256(GENESIS + body).digest()))
-    db.close()
+    with_body(tmp_path / "l", b'{"type":"something_new"}')
     with pytest.raises(LedgerDamagedError, match=r"entry 1 .* cannot be read by this build"):
         Ledger(tmp_path / "l")
 
@@ -122,3 +117,36 @@ def test_an_entry_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert db.execute("PRAGMA synchronous").fetchone() == (2,), "FULL: every commit is fsynced"
     assert db.isolation_level is None, "no transaction is left open behind our back"
+
+
+WRITTEN = (  # by the build of 2026-11, byte for byte
+    b'{"type":"round_opened","id":{"run":"run-1","question":"train.fit","number":1,"attempt":1},"family":"motor","at":1.0,"noise":'
+    b'{"mechanism":"discrete-gaussian","bits":20,"dimension":1000,"clip":1.0,"noise_multiplier":1.0,"sensitivity":40.0,'
+    b'"local_noise":10.0,"noise_shares":16,"colluders":0,"is_exact":%s,"clip_bit_noise":null},'
+    b'"sampling":{"type":"fixed","size":2,"population":2,"is_secret":false},"cohort":["device-000","device-001"]}'
+)
+
+
+def with_body(path: Path, body: bytes) -> str:
+    """A ledger of one entry that an older build wrote; its digest in hex."""
+    Ledger(path).close()
+    digest = hashlib.sha256(GENESIS + body).digest()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("INSERT INTO entries VALUES (1, ?, ?)", (body, digest))
+    db.close()
+    return digest.hex()
+
+
+def test_a_ledger_that_says_its_noise_was_not_exact_is_read_and_keeps_its_digest(tmp_path: Path) -> None:
+    digest = with_body(tmp_path / "l", WRITTEN % b"false")
+    ledger = Ledger(tmp_path / "l")
+    assert (ledger.head.entries, ledger.head.sha256) == (1, digest)
+    (entry,) = ledger.entries
+    assert msgspec.json.encode(entry) == WRITTEN % b"false"
+
+
+def test_a_ledger_that_says_noise_was_taken_out_again_is_refused(tmp_path: Path) -> None:
+    with_body(tmp_path / "l", WRITTEN % b"true")
+    with pytest.raises(LedgerDamagedError, match=r"entry 1 .* is_exact is false in every round"):
+        Ledger(tmp_path / "l")

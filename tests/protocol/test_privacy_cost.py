@@ -53,13 +53,6 @@ def test_a_noised_question_without_its_noise_is_refused_by_what_is_missing(
         (9, {"colluders": 5}, 4.0),  # they know their own noise and subtract it
         (5, {"colluders": 5}, 0.0),
         (3, {"colluders": 5}, 0.0),
-        (
-            10,
-            {"noise_shares": 4, "colluders": 1, "is_exact": True},
-            4.5,
-        ),  # 5 of noise, of which 9 in 10 are honest
-        (5, {"noise_shares": 4, "colluders": 1, "is_exact": True}, 4.0),
-        (4, {"noise_shares": 4, "colluders": 1, "is_exact": True}, 3.0),
         (10, {"noise_shares": 4, "colluders": 1}, 9.0),
     ],
 )

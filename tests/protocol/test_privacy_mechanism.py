@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from privacy_oracles import seeded_bytes
 
-from protocol.privacy.errors import SeedError, SumError, UnderNoisedError, UpdateError
-from protocol.privacy.mechanism import PrivacyParameters, decode, encode, remove_surplus
+from protocol.privacy.errors import SumError, UnderNoisedError, UpdateError
+from protocol.privacy.mechanism import PrivacyParameters, decode, encode
 from protocol.privacy.parameters import NoiseKind
 
 pytestmark = pytest.mark.edge
@@ -127,13 +126,3 @@ def test_a_sum_that_is_not_of_the_agreed_words_is_refused() -> None:
         decode(np.full(4, 1 << 20, np.uint32), parameters, survivors=10)
     with pytest.raises(SumError, match="int64"):
         decode(np.zeros(4, np.int64), parameters, survivors=10)  # type: ignore[arg-type]  # on purpose
-
-
-def test_seeds_belong_to_exact_noise_alone() -> None:
-    parameters = PrivacyParameters(dimension=4, clip=1.0, noise_multiplier=1.0, cohort=10)
-    with pytest.raises(SeedError, match="takes no seeds"):
-        encode(np.zeros(4), parameters, os.urandom, noise_seeds=[bytes(32)])
-    with pytest.raises(SeedError, match="takes its seeds"):
-        encode(np.zeros(4), replace(parameters, noise=NoiseKind.EXACT_SKELLAM), os.urandom)
-    with pytest.raises(SeedError, match="no surplus to remove"):
-        remove_surplus(np.zeros(4, np.uint32), parameters, [[]] * 10)

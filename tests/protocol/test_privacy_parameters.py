@@ -101,15 +101,6 @@ def test_each_dropout_below_the_plan_leaves_more_noise_and_beyond_it_less() -> N
     assert parameters.realised(79).multiplier < parameters.realised_multiplier
 
 
-def test_exact_noise_depends_on_dropouts_only_through_colluders() -> None:
-    honest = PrivacyParameters(**GOOD, maximum_dropouts=20, noise=NoiseKind.EXACT_SKELLAM)
-    assert {round(honest.realised(s).lattice_std, 6) for s in range(80, 101)} == {
-        round(honest.realised(80).lattice_std, 6)
-    }
-    wary = PrivacyParameters(**GOOD, maximum_dropouts=20, colluders=5, noise=NoiseKind.EXACT_SKELLAM)
-    assert min(wary.realised(s).multiplier for s in range(80, 101)) == pytest.approx(wary.realised_multiplier)
-
-
 def test_words_too_narrow_for_the_cohort_are_refused_with_what_would_do() -> None:
     with pytest.raises(WordTooNarrowError) as caught:
         PrivacyParameters(**GOOD, bits=5)
