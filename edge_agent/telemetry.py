@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from edge_agent.enrolled import Enrolled
 from edge_agent.health import Counters
@@ -187,7 +188,8 @@ class Telemetry:
             if isinstance(data, Ack):
                 acks.append(data)
             elif isinstance(data, DesiredState):
-                desired.append(data)
+                # a person's approval is the fleet's word over HTTPS; whoever writes to the broker may claim one
+                desired.append(replace(data, is_approved=False))
             elif isinstance(data, Commands):
                 commands.append(data)
             elif isinstance(data, TrainingInvitation):

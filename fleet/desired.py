@@ -32,8 +32,8 @@ class DesiredPublisher(Protocol):
         """
 
 
-def desired_state(row: Desired) -> DesiredState:
-    """The message for a row."""
+def desired_state(row: Desired, *, is_approved: bool = False) -> DesiredState:
+    """The message for a row. `is_approved` goes over HTTPS alone: no device believes it of a broker."""
     return DesiredState(
         execution=row.execution,
         release=row.release,
@@ -41,6 +41,7 @@ def desired_state(row: Desired) -> DesiredState:
         bundle_path=row.bundle_path,
         bundle_sha256=row.bundle_sha256,
         bundle_bytes=row.bundle_bytes,
+        is_approved=is_approved,
     )
 
 

@@ -26,11 +26,11 @@ from models.bundles import read_bundle
 from models.errors import ModelError
 from protocol.bundle import TrustedKeys, VerifiedBundle, open_bundle
 from protocol.errors import BundleError, TopicError
-from protocol.names import MAX_RELEASE_VERSION, release_id
+from protocol.names import MAX_RELEASE_VERSION, release_id, split_release_id
 from runtime.durable_files import private_directory, write_durably
 from runtime.errors import SettingsError, StorageError
 
-__all__ = ["ReleaseStore", "bundle_path", "count_devices", "find_release", "load_release_keys"]
+__all__ = ["ReleaseStore", "bundle_path", "count_devices", "find_release", "is_approved", "load_release_keys"]
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -64,6 +64,12 @@ def find_release(session: Session, family: str, version: int) -> Release:
     if release is None:
         raise NotFoundError(f"there is no release {family}/{version}")
     return release
+
+
+def is_approved(session: Session, release: str) -> bool:
+    """Whether a person approved a rollout of `release`, and nobody took the release back since."""
+    record = find_release(session, *split_release_id(release))
+    return record.approved_at is not None and record.withdrawn_at is None
 
 
 def count_devices(session: Session, families: Collection[str]) -> dict[str, int]:
@@ -134,6 +140,10 @@ class ReleaseStore:
                 manifest=msgspec.to_builtins(manifest),
                 published_by=actor,
                 published_at=now,
+                approved_at=None,
+                approved_by=None,
+                withdrawn_at=None,
+                withdrawn_reason=None,
             )
             session.add(release)
             audit.record(

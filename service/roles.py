@@ -42,6 +42,11 @@ class Caller:
         """How an audit log names this caller."""
         return f"device:{self.name}" if self.role is None else f"{self.role.value}:{self.name}"
 
+    @property
+    def is_person(self) -> bool:
+        """Whether people hold such a token: an operator's or an admin's, not a program's and not a device's."""
+        return self.role in {Role.OPERATOR, Role.ADMIN}
+
 
 def allows(role: Role, *wanted: Role) -> bool:
     """Whether a token of `role` may do what any of the `wanted` roles may.

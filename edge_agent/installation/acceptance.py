@@ -66,7 +66,7 @@ def novelty(journal: Journal, desired: DesiredState, *, is_confirmed: bool = Fal
     The counter decides, not the version: a rollback is old content under a new counter. What the fleet itself
     confirmed just now (`edge_agent.installation.wishes`) is no replay, whatever the counters say.
     """
-    if journal.attempt is not None and journal.attempt.desired == desired:
+    if journal.attempt is not None and journal.attempt.desired.asks_the_same(desired):
         return Novelty.RUNNING
     outcome = journal.outcome_of(desired.execution)
     if outcome is None or outcome.counter != desired.counter or outcome.release != desired.release:

@@ -174,7 +174,8 @@ class Journal(Struct, frozen=True, kw_only=True):
         self, desired: DesiredState, step: InstallStep, status: InstallStatus, *, reason: str = ""
     ) -> InstallReport:
         """The report that says `step` of `desired` to the fleet, with the release that is active now."""
-        attempt = self.attempt if self.attempt is not None and self.attempt.desired == desired else None
+        mine = self.attempt is not None and self.attempt.desired.asks_the_same(desired)
+        attempt = self.attempt if mine else None
         return InstallReport(
             execution=desired.execution,
             release=desired.release,

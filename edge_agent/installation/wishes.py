@@ -74,9 +74,9 @@ class Wishes:
             )
             self._hold()
             return hint
-        if wanted == desired:
+        if wanted is not None and wanted.asks_the_same(desired):
             self._hold_s = 0.0
-            return Asked(desired=desired, is_confirmed=True)
+            return Asked(desired=wanted, is_confirmed=True)
         self._refuted(desired, wanted, journal)
         if wanted is None or novelty(journal, wanted) is Novelty.ANSWERED:
             return None
@@ -97,7 +97,7 @@ class Wishes:
             raise
         except FedgeError as error:
             raise FleetUnreachableError(f"the fleet did not say whether it wants this: {error}") from None
-        if wanted == desired:
+        if desired.asks_the_same(wanted):
             return
         if wanted is not None:
             self._inbox.put(Asked(desired=wanted, is_confirmed=True))

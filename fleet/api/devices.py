@@ -19,6 +19,7 @@ from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
 from fleet.errors import NotFoundError
+from fleet.releases import is_approved
 from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device, DeviceState
@@ -329,12 +330,17 @@ def read_desired(
     services: Annotated[Services, Depends(get_services)],
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """What the calling device shall run: the same content as its retained MQTT message, for networks without MQTT."""
+    """What the calling device shall run: the content of its retained MQTT message, and what only the fleet itself may say.
+
+    `is_approved`: a person approved a rollout of this release, and it was not withdrawn since. The retained message
+    never says so, whatever is true.
+    """
     with services.database.read() as session:
         row = session.get(Desired, caller.name)
+        approved = row is not None and is_approved(session, row.release)
     if row is None:
         return Response(status_code=204)
-    return unless_unchanged(msgspec.json.encode(desired_state(row)), if_none_match)
+    return unless_unchanged(msgspec.json.encode(desired_state(row, is_approved=approved)), if_none_match)
 
 
 @router.get(

@@ -34,6 +34,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 class ReleaseView(BaseModel):
     """A release's record. `manifest.provenance` says which training run made it and what it was judged by.
 
+    `approved_by` is the person who first approved a rollout of it, None where nobody did or only a publisher's token.
     `desired_devices` is how many devices shall run it now. Of those that are not withdrawn, the one with the most (of
     equals the newest) is what training builds upon and is judged against.
     """
@@ -51,6 +52,8 @@ class ReleaseView(BaseModel):
                 "published_by": "publisher:aggregator",
                 "published_at": 1767225600.0,
                 "desired_devices": 12,
+                "approved_at": 1767229200.0,
+                "approved_by": "operator:alice",
                 "withdrawn_at": None,
                 "withdrawn_reason": None,
                 "manifest": {"format": 1, "family": "rotating-machine", "version": 2},
@@ -68,6 +71,8 @@ class ReleaseView(BaseModel):
     published_by: str
     published_at: float
     desired_devices: int
+    approved_at: float | None
+    approved_by: str | None
     withdrawn_at: float | None
     withdrawn_reason: str | None
     manifest: dict[str, Any]

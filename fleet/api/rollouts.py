@@ -171,8 +171,6 @@ def carry_out(
     What follows at once (the first group gets the release, every device goes back) has happened when this answers. 409
     names the present state and the verbs that it obeys, or the rollout that still has one of the devices.
     """
-    carry_out_verb(
-        services.database, services.publisher, rollout_id, verb, actor=caller.actor, now=services.now()
-    )
+    carry_out_verb(services.database, services.publisher, rollout_id, verb, caller=caller, now=services.now())
     services.wake_rollouts()
     return _view(services, rollout_id)

@@ -45,6 +45,7 @@ def releases_list(
             "rounds": lambda r: r["provenance"]["rounds"],
             "learnt from": lambda r: r["provenance"]["participants"],
             "runs on": lambda r: r["desired_devices"],
+            "approved": lambda r: r["approved_by"],
             "withdrawn": lambda r: r["withdrawn_reason"],
         },
         as_json=as_json,

@@ -32,6 +32,7 @@ from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId, split_release_id
+from service.roles import Caller
 
 __all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout", "withdraw_release"]
 
@@ -164,11 +165,18 @@ def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targe
 
 
 def carry_out_verb(
-    database: Database, publisher: DesiredPublisher, rollout_id: str, verb: Verb, *, actor: str, now: float
+    database: Database,
+    publisher: DesiredPublisher,
+    rollout_id: str,
+    verb: Verb,
+    *,
+    caller: Caller,
+    now: float,
 ) -> None:
-    """Do what a person asks of a rollout, and all that follows at once.
+    """Do what `caller` asks of a rollout, and all that follows at once.
 
-    The devices whose desired state changed are announced after the commit, so a device can only be early or late,
+    Whoever holds a token of the aggregator may approve a rollout, but only a person's word approves the release: devices
+    move their anchor by it (docs/decisions/0028). The devices whose desired state changed are announced after the commit, so a device can only be early or late,
     never wrong.
 
     Raises:
@@ -183,18 +191,34 @@ def carry_out_verb(
             _check_releases(session, rollout.plan)
         observations = observe(session, rollout, now)
         decision = carry_out(
-            rollout, verb, actor=actor, creator=record.created_by, observations=observations, now=now
+            rollout, verb, actor=caller.actor, creator=record.created_by, observations=observations, now=now
         )
         devices = write_decision(session, decision)
+        if verb is Verb.APPROVE and caller.is_person:
+            _approve(session, rollout, caller.actor, now)
         audit.record(
             session,
             at=now,
-            actor=actor,
+            actor=caller.actor,
             action="rollout_" + verb.value.replace("-", "_"),
             subject=rollout_id,
             devices=len(devices),
         )
     publisher.announce(devices)
+
+
+def _approve(session: Session, rollout: Rollout, actor: str, now: float) -> None:
+    release = find_release(session, *split_release_id(rollout.plan.release))
+    if release.approved_at is None:
+        release.approved_at, release.approved_by = now, actor
+    audit.record(
+        session,
+        at=now,
+        actor=actor,
+        action="release_approved",
+        subject=rollout.plan.release,
+        rollout=rollout.id,
+    )  # fmt: skip - one line of fields
 
 
 def withdraw_release(

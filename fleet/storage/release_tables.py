@@ -15,6 +15,7 @@ __all__ = ["Release"]
 class Release(Base):
     """One release of a model family. `manifest` holds its provenance.
 
+    `approved_at` is set when a person approved a rollout of it, the first time; a publisher's token is no person.
     `withdrawn_at` is set when a rollout undid it, or a person took it back: nobody builds upon it, and another rollout
     of it needs `force`.
     """
@@ -29,5 +30,7 @@ class Release(Base):
     manifest: Mapped[dict[str, Any]]
     published_by: Mapped[str] = mapped_column(String(200))
     published_at: Mapped[float]
+    approved_at: Mapped[float | None]
+    approved_by: Mapped[str | None] = mapped_column(String(200))
     withdrawn_at: Mapped[float | None]
     withdrawn_reason: Mapped[str | None]

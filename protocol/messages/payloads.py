@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from protocol.limits import MAX_RANGES, MAX_REFUSED, MAX_SETTINGS
 from protocol.messages.commands import CommandResult, Commands, SettingInForce
@@ -271,10 +272,12 @@ class InstallReport(Struct, frozen=True, kw_only=True):
     shadow: ShadowReport | UnsetType = UNSET
 
 
-class DesiredState(Struct, frozen=True, kw_only=True):
+class DesiredState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a device shall run. Retained; `counter` only ever grows, so an old one can be told and refused.
 
-    A rollback is the old content under a new counter. `bundle_path` is relative to the fleet's base URL.
+    A rollback is the old content under a new counter. `bundle_path` is relative to the fleet's base URL. `is_approved`:
+    a person approved a rollout of this release. Only the fleet's own answer over HTTPS says so; the retained message
+    never does, and a device believes it of no broker.
     """
 
     execution: Name
@@ -283,6 +286,11 @@ class DesiredState(Struct, frozen=True, kw_only=True):
     bundle_path: Annotated[str, Meta(pattern="^/v1/", max_length=300)]
     bundle_sha256: Sha256
     bundle_bytes: Positive
+    is_approved: bool = False
+
+    def asks_the_same(self, other: DesiredState | None) -> bool:
+        """Whether `other` asks for the same bytes under the same counter, whatever either says of an approval."""
+        return other is not None and replace(self, is_approved=other.is_approved) == other
 
 
 class BootAck(Struct, frozen=True, kw_only=True):

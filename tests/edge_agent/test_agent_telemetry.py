@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake_link import FakeLink
+from msgspec.structs import replace
 
 from edge_agent.health import (
     Counters,
@@ -120,6 +121,11 @@ DESIRED = DesiredState(
     bundle_sha256="0" * 64,
     bundle_bytes=1,
 )
+
+
+def test_an_approval_that_a_broker_claims_is_not_believed(telemetry: Telemetry, link: Link) -> None:
+    link.arrive(DESIRED_TOPIC, replace(DESIRED, is_approved=True))
+    assert telemetry.receive(0.0).desired == (DESIRED,)
 
 
 def test_events_are_numbered_from_one_and_stay_until_the_fleet_has_them(

@@ -166,6 +166,23 @@ def test_an_old_wish_that_the_broker_brings_late_is_no_forgery(device: Device) -
     assert (device.release, device.installer.problems()) == ("pump/2", [])
 
 
+def test_a_wish_that_a_person_approved_is_the_same_wish_as_the_brokers_word_of_it(device: Device) -> None:
+    hint = want(device, 3, counter=103)
+    device.fleet.wanted = replace(hint, is_approved=True)
+    requests = len(device.fleet.requests)
+    device.submit(hint)
+    device.submit(hint)
+    device.submit(device.fleet.wanted)
+    device.watch()
+    assert device.release == "pump/3"
+    assert len(device.fleet.requests) - requests == 1, "begun once, and not held back as a forgery"
+    assert device.installer.problems() == []
+    device.fleet.wanted = hint
+    assert [report.status for report in device.submit(hint)] == [InstallStatus.SUCCEEDED], (
+        "it has been answered"
+    )
+
+
 def test_a_flood_of_forged_requests_neither_stops_a_download_nor_floods_the_fleet(device: Device) -> None:
     wish = want(device, 3, counter=103)
     device.fleet.chunk_bytes = 512

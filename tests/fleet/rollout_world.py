@@ -18,6 +18,7 @@ from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep, Kind
+from service.roles import Caller, Role
 
 FAMILY = "pump"
 PLAN: dict[str, Any] = {
@@ -63,9 +64,11 @@ class RolloutWorld:
                         sha256=f"{version:064x}",
                         size_bytes=100 + version,
                         signed_by="test",
-                        manifest={},
+                        manifest={"provenance": {}},
                         published_by="test",
                         published_at=self.now,
+                        approved_at=None,
+                        approved_by=None,
                         withdrawn_at=None,
                         withdrawn_reason=None,
                     )
@@ -85,7 +88,9 @@ class RolloutWorld:
         return rollout_id
 
     def say(self, rollout_id: str, verb: Verb, actor: str = "operator:ann") -> None:
-        carry_out_verb(self.database, self.publisher, rollout_id, verb, actor=actor, now=self.now)
+        role, _, name = actor.partition(":")
+        caller = Caller(name=name, role=Role(role))
+        carry_out_verb(self.database, self.publisher, rollout_id, verb, caller=caller, now=self.now)
 
     def started(self, **changes: Any) -> str:
         rollout_id = self.create(**changes)
