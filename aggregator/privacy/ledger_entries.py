@@ -67,16 +67,22 @@ class Outcome(StrEnum):
 
 
 class RoundId(Struct, frozen=True, kw_only=True, order=True):
-    """Names one attempt of one question: `question` is ``train.fit`` or ``evaluate.assess``; both numbers count from 1."""
+    """Names one attempt of one question: `question` is ``train.fit`` or ``evaluate.assess``; both numbers count from 1.
+
+    Of an attempt in several groups each has its own sum, and its own entries: `group` counts them from 1. 0: the cohort was one.
+    """
 
     run: RunId
     question: str
     number: Positive
     attempt: Positive
+    group: Count = 0
 
     def __str__(self) -> str:
         """For people: ``run-7 train.fit 3.1``."""
-        return f"{self.run} {self.question} {self.number}.{self.attempt}"
+        return f"{self.run} {self.question} {self.number}.{self.attempt}" + (
+            f" group {self.group}" if self.group else ""
+        )
 
 
 class RunPlanned(Struct, frozen=True, kw_only=True, tag="run_planned"):

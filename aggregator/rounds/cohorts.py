@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
 from protocol.names import DeviceId
 
-__all__ = ["Cohort", "CohortSettings", "select_cohort"]
+__all__ = ["Cohort", "CohortSettings", "Group", "select_cohort"]
 
 
 class CohortSettings(Struct, frozen=True, kw_only=True):
@@ -41,22 +41,44 @@ class CohortSettings(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group:
+    """Devices that add up among themselves; their sum is none below `quorum`, and not waited for beyond `enough` (None: everybody)."""
+
+    devices: tuple[DeviceId, ...]
+    quorum: int
+    enough: int | None = None
+
+    @property
+    def target(self) -> int:
+        """Answers that are waited for."""
+        return len(self.devices) if self.enough is None else min(self.enough, len(self.devices))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cohort:
     """Who is asked, and how many answers count.
 
     The round closes at `enough` answers (None: waits for everyone or the deadline) and is void below `quorum`. `sampling` says
-    how the cohort was drawn, for the privacy ledger; None: everybody who was there is in it.
+    how the cohort was drawn, for the privacy ledger; None: everybody who was there is in it. A secure round may be asked in `groups`,
+    which together are the `devices`; it is void where fewer than `fewest_groups` give a sum.
     """
 
     devices: tuple[DeviceId, ...]
     enough: int | None = None
     quorum: int
     sampling: Sampling | None = None
+    groups: tuple[Group, ...] = ()
+    fewest_groups: int = 1
 
     @property
     def target(self) -> int:
         """Answers that close the round."""
         return len(self.devices) if self.enough is None else min(self.enough, len(self.devices))
+
+    @property
+    def parts(self) -> tuple[Group, ...]:
+        """The groups; the whole cohort where it is not asked in groups."""
+        return self.groups or (Group(devices=self.devices, quorum=self.quorum, enough=self.enough),)
 
 
 def select_cohort(online: Iterable[DeviceId], settings: CohortSettings, rng: np.random.Generator) -> Cohort:

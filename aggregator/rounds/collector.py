@@ -16,7 +16,7 @@ Not a policy of who takes part, and no arithmetic on the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -41,13 +41,15 @@ class CohortQuestion:
     """One question as it is put to a cohort.
 
     `arrays` are the named flat float32 vectors that go with it, `layout` is the answer's, and `admission` the rule that each
-    single answer must pass wherever somebody can look at it.
+    single answer must pass wherever somebody can look at it. Where a cohort's groups are asked different things, `variants` are their
+    questions and arrays, in the order of the groups.
     """
 
     question: Question
     arrays: Mapping[str, NDArray[np.float32]]
     layout: AnswerLayout
     admission: Admission
+    variants: Sequence[tuple[Question, Mapping[str, NDArray[np.float32]]]] = ()
 
 
 class Collector(Protocol):

@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError, RoundError
 from aggregator.rounds.cohort_link import Content, DeviceReply
-from aggregator.rounds.runs import RefusedDevice
+from aggregator.rounds.runs import GroupRecord, RefusedDevice
 from protocol.names import DeviceId
 from protocol.secure_sum.errors import SecureSumError
 
-__all__ = ["CohortReport", "CohortSum", "CohortTally", "QuorumMissedError", "RoundCanceledError"]
+__all__ = [
+    "CohortReport",
+    "CohortSum",
+    "CohortTally",
+    "GroupSum",
+    "QuorumMissedError",
+    "RoundCanceledError",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,8 @@ class CohortReport:
 
     `participants` are in the sum. `refused` answered something that was not admitted, or reported a failure. `lost` did
     not answer by the deadline or went offline. `spared` were asked but not waited for, as enough others had answered.
-    `seconds` is the round's wall time; `seconds_in_training` the largest figure of the participants.
+    `seconds` is the round's wall time; `seconds_in_training` the largest figure of the participants. `groups` are those of a round that
+    was asked in groups.
     """
 
     participants: tuple[DeviceId, ...] = ()
@@ -32,13 +40,26 @@ class CohortReport:
     spared: tuple[DeviceId, ...] = ()
     seconds: float = 0.0
     seconds_in_training: float = 0.0
+    groups: tuple[GroupRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSum:
+    """The sum of one group over exactly `participants`, float64 (layout.total,)."""
+
+    participants: tuple[DeviceId, ...]
+    total: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CohortSum(CohortReport):
-    """The sum over `participants`, float64, in the question's answer layout: the only thing a server step sees."""
+    """The sum over `participants`, float64, in the question's answer layout: the only thing a server step sees.
+
+    Of several groups it is what their sums say together (`aggregator.rounds.combining`); `sums` are theirs, of those that are used.
+    """
 
     total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    sums: tuple[GroupSum, ...] = ()
 
 
 class CohortTally:
@@ -77,7 +98,9 @@ class CohortTally:
         """These were not waited for."""
         self._spared.extend(device for device in devices if device not in self._spared)
 
-    def report(self, participants: Iterable[DeviceId], seconds: float) -> CohortReport:
+    def report(
+        self, participants: Iterable[DeviceId], seconds: float, *, groups: tuple[GroupRecord, ...] = ()
+    ) -> CohortReport:
         """The round's report; whoever is in the sum is a participant whatever happened later."""
         inside = tuple(participants)
         refused = {d: r for d, r in self._refused.items() if d not in inside}
@@ -90,6 +113,7 @@ class CohortTally:
             spared=spared,
             seconds=seconds,
             seconds_in_training=self._seconds_in_training,
+            groups=groups,
         )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "FINAL_STATES",
     "WITH_DEVICES",
     "Check",
+    "GroupRecord",
     "RefitRecord",
     "RefusedDevice",
     "RoundRecord",
@@ -68,6 +69,14 @@ class RefusedDevice(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class GroupRecord(Struct, frozen=True, kw_only=True):
+    """One group of a secure round: who was asked and who is in its sum. `left_out` says why that is not used; empty where it is."""
+
+    devices: tuple[DeviceId, ...]
+    participants: tuple[DeviceId, ...] = ()
+    left_out: str = ""
+
+
 class RoundRecord(Struct, frozen=True, kw_only=True):
     """One question to one cohort: a round of training, or of what follows it.
 
@@ -76,6 +85,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
     example over the participants, before and after local training (assessment: champion and candidate; else none).
     `seconds_in_training` is the slowest participant's own figure, so `seconds` - `seconds_in_training` is overhead.
+    `groups` are those of a round that was asked in groups, each a secure sum of its own; `participants` are of the groups that are used.
     """
 
     kind: str
@@ -92,6 +102,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     examples: int = 0
     loss_before: float | None = None
     loss_after: float | None = None
+    groups: tuple[GroupRecord, ...] = ()
     is_void: bool = False
     note: str = ""
 

@@ -5,9 +5,10 @@ It does not know what the messages mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from aggregator.rounds.cohort_link import Ticket
 from aggregator.rounds.reports import CohortTally, RoundCanceledError
 from aggregator.rounds.stage_link import StageLink, StageRequest
 from protocol.names import DeviceId
@@ -43,20 +44,20 @@ class StagePasser:
 
     def run(
         self,
-        request: StageRequest,
+        requests: Sequence[StageRequest],
         take: Callable[[DeviceId, bytes], None],
         *,
         deadline_s: float,
-        is_enough: Callable[[int], bool],
+        is_enough: Callable[[frozenset[DeviceId]], bool],
         grace_s: float | None = None,
     ) -> None:
         """Send, hear, hand over, until everybody has answered, enough have and the grace is over, or the deadline.
 
         Args:
-            request: of this stage.
+            requests: of this stage, all of one kind; more than one where devices are asked different things.
             take: hands one answer to the role; a SecureSumError leaves that device out.
             deadline_s: seconds from now.
-            is_enough: told how many answers were taken.
+            is_enough: told, after each answer, whose answers are still out.
             grace_s: this stage's own, instead of the round's.
 
         Raises:
@@ -65,22 +66,25 @@ class StagePasser:
         """
         grace = self._grace_s if grace_s is None else grace_s
         started = self._clock()
-        waiting = self._link.send(request, lifetime_s=deadline_s)
-        self._tally.lose(set(request.messages) - set(waiting.values()))
-        taken, closes_at = 0, started + deadline_s
+        waiting: dict[Ticket, DeviceId] = {}
+        for request in requests:
+            sent = self._link.send(request, lifetime_s=deadline_s)
+            self._tally.lose(set(request.messages) - set(sent.values()))
+            waiting |= sent
+        closes_at = started + deadline_s
         has_enough = False
         try:
             while waiting and self._clock() < closes_at:
                 if self._canceled():
                     raise RoundCanceledError(
-                        f"the round was canceled while {len(waiting)} answers to {request.kind} were out",
+                        f"the round was canceled while {len(waiting)} answers to {requests[0].kind} were out",
                         self._tally.report((), 0.0),
                     )
                 left = max(closes_at - self._clock(), 0.0)
                 for reply in self._link.replies(tuple(waiting), wait_s=min(left, LOOK_EVERY_S)):
                     del waiting[reply.ticket]
-                    taken += self._tally.take(reply, take)
-                    if not has_enough and is_enough(taken):
+                    self._tally.take(reply, take)
+                    if not has_enough and is_enough(frozenset(waiting.values())):
                         has_enough = True
                         closes_at = min(closes_at, self._clock() + grace)
         finally:
