@@ -95,6 +95,7 @@ class Journal(Struct, frozen=True, kw_only=True):
         committed: bundles that passed their trial here, newest first.
         factory: the bundle that came with the device, else the first one ever committed; never deleted.
         attempt: the installation under way.
+        approved: the newest bundle of which the fleet said over HTTPS that a person approved it, installed or not.
         outcomes: final reports of the last installations, oldest first.
     """
 
@@ -104,6 +105,7 @@ class Journal(Struct, frozen=True, kw_only=True):
     committed: tuple[BundleRef, ...] = ()
     factory: BundleRef | None = None
     attempt: Attempt | None = None
+    approved: BundleRef | None = None
     outcomes: tuple[InstallReport, ...] = ()
 
     def fallbacks(self) -> tuple[BundleRef, ...]:
@@ -118,7 +120,7 @@ class Journal(Struct, frozen=True, kw_only=True):
 
     def kept(self) -> frozenset[str]:
         """SHA-256 of every bundle that must stay on disk."""
-        refs = [*self.fallbacks(), self.active, self.attempt.bundle if self.attempt else None]
+        refs = [*self.fallbacks(), self.active, self.approved, self.attempt.bundle if self.attempt else None]
         return frozenset(ref.sha256 for ref in refs if ref is not None)
 
     def outcome_of(self, execution: str) -> InstallReport | None:

@@ -53,6 +53,7 @@ from edge_agent.installation.journal import (
     KEPT_OUTCOMES,
     Attempt,
     Baseline,
+    BundleRef,
     Journal,
 )
 from edge_agent.installation.works import fall_back, progress, work_of
@@ -109,6 +110,10 @@ def decide(journal: Journal, event: Event) -> Decision:
 
 def _asked(journal: Journal, asked: Asked) -> Decision:
     desired = asked.desired
+    if desired.is_approved:
+        # The broker's word never says so (`telemetry`); it may come long after the release was installed.
+        approved = BundleRef(release=desired.release, sha256=desired.bundle_sha256)
+        journal = replace(journal, approved=approved)
     match novelty(journal, desired, is_confirmed=asked.is_confirmed):
         case Novelty.RUNNING:
             return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))

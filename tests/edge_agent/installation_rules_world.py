@@ -39,8 +39,12 @@ def shadowed(version: int, outcome: ShadowOutcome = ShadowOutcome.PASSED) -> ev.
 
 def committed(*versions: int) -> Journal:
     """A device that installed these one after the other."""
-    journal = Journal()
-    for counter, version in enumerate(versions, start=1):
+    return committed_after(Journal(), *versions)
+
+
+def committed_after(journal: Journal, *versions: int) -> Journal:
+    """The same device once it has installed these as well."""
+    for counter, version in enumerate(versions, start=journal.highest_counter + 1):
         journal = played(
             journal,
             asked(version, counter),

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from installation_rules_world import ROAD, WORK, asked, at, committed, played, ref, shadowed, wanted
+from installation_rules_world import (
+    ROAD,
+    WORK,
+    asked,
+    at,
+    committed,
+    committed_after,
+    played,
+    ref,
+    shadowed,
+    wanted,
+)
 from msgspec.structs import replace
 
 from edge_agent.installation import events as ev
@@ -263,3 +274,14 @@ def test_a_sham_activates_what_runs_once_more_and_tries_it_like_a_new_release() 
     assert failed.effect == ev.FallBack(bundles=(ref(1),)), "what ran before is the same bundle"
     for journal in (Journal(), at(S.PROBING)):
         assert decide(journal, ev.Reactivate(execution="x")).journal == journal
+
+
+def test_what_a_person_approved_is_remembered_and_kept_on_the_disk_also_after_the_installation() -> None:
+    journal = committed(1, 2)
+    assert journal.approved is None
+    late = ev.Asked(desired=replace(wanted(2, 2), is_approved=True))
+    journal = played(journal, late)
+    assert journal.approved == ref(2), "the same wish as before, answered long ago"
+    later = committed_after(journal, 3, 4, 5)
+    assert later.approved == ref(2)
+    assert ref(2).sha256 in later.kept()
