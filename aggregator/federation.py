@@ -35,9 +35,9 @@ class FlowerSession:
         self._server, self._run, self.collector = server, run, collector
         self._is_open = True
 
-    def joined(self) -> frozenset[DeviceId]:
+    def joined(self) -> Mapping[DeviceId, str]:
         """See `Session.joined`."""
-        return self._server.online_devices()
+        return self._server.joinings()
 
     def close(self, outcome: str) -> None:
         """See `Session.close`."""

@@ -33,7 +33,7 @@ def print_runs(items: Sequence[dict[str, Any]]) -> None:
 
 
 def print_run(run: dict[str, Any]) -> None:
-    """A run in full: state, rounds, who was refused and why, the gate's checks."""
+    """A run in full: state, rounds, who was silent or refused and why, the gate's checks."""
     console = _console()
     console.print(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}", markup=False)
     rounds = Table(
@@ -51,13 +51,19 @@ def print_run(run: dict[str, Any]) -> None:
             entry["note"],
         )
     console.print(rounds)
-    for entry in run.get("rounds", []):
-        for refused in entry["refused"]:
-            console.print(
-                f"round {entry['number']} refused {refused['device']}: {refused['reason']}", markup=False
-            )
+    for name in ("rounds", "refits", "assessments"):
+        for entry in run.get(name, []):
+            _print_absent(console, entry)
     for check in run.get("checks", []):
         console.print(f"{_verdict(check)}  {check['reason']}", markup=False)
+
+
+def _print_absent(console: Console, entry: dict[str, Any]) -> None:
+    stages, title = entry.get("stages", {}), f"{entry['kind']} {entry['number']}.{entry['attempt']}"
+    for device in entry["lost"]:
+        console.print(f"{title}: {device} did not answer {stages.get(device, '')}".rstrip(), markup=False)
+    for refused in entry["refused"]:
+        console.print(f"{title}: refused {refused['device']}: {refused['reason']}", markup=False)
 
 
 def _verdict(check: dict[str, Any]) -> str:

@@ -201,9 +201,15 @@ class FlowerServer:
 
     def online_devices(self) -> frozenset[DeviceId]:
         """Devices of the roster whose learner is connected (its heartbeat is not overdue)."""
-        online = self._state.get_node_info(statuses=["online"])
-        devices = (self._roster.device_of_node(node.node_id) for node in online)
-        return frozenset(device for device in devices if device is not None)
+        return frozenset(self.joinings())
+
+    def joinings(self) -> dict[DeviceId, str]:
+        """When each of `online_devices` joined, as Flower writes it: a learner that was restarted has another stamp."""
+        return {
+            device: node.last_activated_at
+            for node in self._state.get_node_info(statuses=["online"])
+            if (device := self._roster.device_of_node(node.node_id)) is not None
+        }
 
     def start_run(self) -> FlowerRun:
         """Open a Flower run; it stays open until `finish_run`, `stop`, or this process is gone for a minute."""

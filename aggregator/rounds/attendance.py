@@ -7,16 +7,18 @@ run that resumes after a kill simply makes a new one; it takes both down when it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.ports import Federation, InvitationBoard, Member, Session
-from aggregator.rounds.reports import CohortReport, CohortSum, RoundCanceledError
-from aggregator.rounds.runs import TrainingRun
+from aggregator.rounds.reports import CohortReport, CohortSum, QuorumMissedError, RoundCanceledError
+from aggregator.rounds.runs import RoundRecord, TrainingRun
+from aggregator.rounds.silence import Silence, SilentDevices
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 
@@ -48,6 +50,7 @@ class Attendance:
         members: the family's devices by the fleet.
         flower_address: what devices are told to dial.
         is_canceled: whether somebody asked for the run to end.
+        earlier: the family's rounds of late, oldest first, of whose silent devices this run shall know.
     """
 
     def __init__(
@@ -61,12 +64,16 @@ class Attendance:
         flower_address: str,
         pacing: Pacing,
         is_canceled: Callable[[], bool],
+        earlier: Iterable[RoundRecord] = (),
     ) -> None:
         self._run, self._policy, self._board, self._pacing = run, policy, board, pacing
         self._is_canceled = is_canceled
         self._roster = {member.device: member.public_key for member in members}
         self._wanted = _wanted_devices(policy, sum(member.is_online for member in members))
         self._has_gathered = False
+        self._silent = SilentDevices(chain(earlier, run.log))
+        self._left_out: dict[DeviceId, Silence] = {}
+        self._asked = 0
         self._session: Session = federation.open(run.id, self._roster, policy)
         now = pacing.now()
         board.post(
@@ -96,7 +103,8 @@ class Attendance:
         """Wait for devices and return who is there, possibly fewer than the quorum.
 
         The first time it waits for everyone wanted, for a settled quorum, or for the join timeout; later only until
-        the quorum stands, because who left may never return.
+        the quorum stands, because who left may never return. Who was silent of late does not count
+        (`aggregator.rounds.silence`); where only such devices are missing, the wait is short: they are there already.
 
         Raises:
             RoundCanceledError: the run or the service is ending.
@@ -106,22 +114,47 @@ class Attendance:
         joined: frozenset[DeviceId] = frozenset()
         while True:
             self._raise_if_ending()
-            now, seen = pacing.now(), self._session.joined() & self._roster.keys()
+            now = pacing.now()
+            there = {d: stamp for d, stamp in self._session.joined().items() if d in self._roster}
+            self._left_out = self._silent.left_out(there, now)
+            seen = frozenset(there) - self._left_out.keys()
             if seen - joined:
                 changed = now
             joined = seen
             has_quorum = len(joined) >= policy.cohort.minimum_devices
-            is_settled = has_quorum and (self._has_gathered or now - changed >= policy.rounds.join_settle_s)
-            if len(joined) >= self._wanted or is_settled or now - started >= policy.rounds.join_timeout_s:
-                self._has_gathered = has_quorum
+            is_quiet = now - changed >= policy.rounds.join_settle_s
+            is_settled = has_quorum and (self._has_gathered or is_quiet)
+            is_vain = self._has_gathered and is_quiet and len(there) >= policy.cohort.minimum_devices
+            is_late = now - started >= policy.rounds.join_timeout_s
+            wanted = max(self._wanted - len(self._left_out), policy.cohort.minimum_devices)
+            if len(joined) >= wanted or is_settled or is_vain or is_late:
+                self._has_gathered, self._asked = has_quorum, len(joined)
                 return joined
             pacing.sleep(LOOK_EVERY_S)
 
     def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
         """Put a question to a cohort within the family's deadline; raises as `Collector.collect` does."""
-        return self._session.collector.collect(
-            asked, cohort, deadline_s=self._policy.rounds.deadline_s, canceled=self._is_ending
-        )
+        try:
+            answer = self._session.collector.collect(
+                asked, cohort, deadline_s=self._policy.rounds.deadline_s, canceled=self._is_ending
+            )
+        except QuorumMissedError as missed:
+            self._note(missed.report)
+            raise
+        self._note(answer)
+        return answer
+
+    @property
+    def shortage(self) -> str:
+        """Why there was no quorum when devices were last gathered, where silent ones are why; else empty."""
+        fewest = self._policy.cohort.minimum_devices
+        if not self._left_out or self._asked >= fewest or self._asked + len(self._left_out) < fewest:
+            return ""
+        who = "; ".join(silence.words(device) for device, silence in sorted(self._left_out.items()))
+        return f"{self._asked} devices can be asked, the quorum is {fewest}: {who}"
+
+    def _note(self, report: CohortReport) -> None:
+        self._silent.note(report, at=self._pacing.now(), joinings=self._session.joined())
 
     def _is_ending(self) -> bool:
         return self._is_canceled() or self._pacing.is_stopping()

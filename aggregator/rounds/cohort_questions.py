@@ -96,7 +96,7 @@ def ask_cohort(
         FlowerRunEndedError: the session broke; open another and try again.
     """
     try:
-        _require_quorum(cohort)
+        _require_quorum(cohort, attendance.shortage)
         answer = attendance.ask(asked, cohort)
     except QuorumMissedError as missed:
         void = _record(run, words, cohort, missed.report, started_at)
@@ -147,10 +147,10 @@ def log_round(run: TrainingRun, record: RoundRecord) -> None:
         _log.warning("answer_refused", run=run.id, device=refused.device, reason=refused.reason)
 
 
-def _require_quorum(cohort: Cohort) -> None:
+def _require_quorum(cohort: Cohort, shortage: str) -> None:
     if len(cohort.devices) < cohort.quorum:
         raise QuorumMissedError(
-            f"{len(cohort.devices)} devices have joined, the quorum is {cohort.quorum}",
+            shortage or f"{len(cohort.devices)} devices have joined, the quorum is {cohort.quorum}",
             CohortReport(lost=()),
         )
 
@@ -170,4 +170,5 @@ def _record(
         refused=report.refused,
         lost=report.lost,
         spared=report.spared,
+        stages=dict(report.stages),
     )

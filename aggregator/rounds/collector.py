@@ -28,7 +28,7 @@ from aggregator.rounds.cohort_link import CohortLink
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.reports import CohortSum, CohortTally, QuorumMissedError, RoundCanceledError
 from protocol.names import DeviceId
-from protocol.questions import AnswerLayout, Question
+from protocol.questions import AnswerLayout, Question, kind_of
 
 __all__ = ["CohortQuestion", "Collector", "PlainCollector"]
 
@@ -109,6 +109,7 @@ class PlainCollector:
             np.add(total, vector, out=total)
             participants.append(device)
 
+        tally.begin(kind_of(asked.question))
         waiting = self._link.ask(cohort.devices, asked.question, asked.arrays, lifetime_s=deadline_s)
         tally.lose(set(cohort.devices) - set(waiting.values()))
         target = cohort.target

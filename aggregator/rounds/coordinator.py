@@ -153,12 +153,14 @@ class Coordinator:
         )
         if reason := why_no_work(run, policy, bundle):
             return self._journal.end(run, RunState.FAILED, reason)
-        joined = self._attend(run, policy).gather()
+        attendance = self._attend(run, policy)
+        joined = attendance.gather()
         if len(joined) < policy.cohort.minimum_devices:
             return self._journal.end(
                 run,
                 RunState.FAILED,
-                f"{len(joined)} devices joined within {policy.rounds.join_timeout_s:g} s, the quorum is {policy.cohort.minimum_devices}",
+                attendance.shortage
+                or f"{len(joined)} devices joined within {policy.rounds.join_timeout_s:g} s, the quorum is {policy.cohort.minimum_devices}",
             )
         if policy.secure_sum.enabled and self._accounts is not None:
             planned = planned_questions(run, policy, bundle, joined)
@@ -301,6 +303,9 @@ class Coordinator:
         why = _BROKEN if record is None else record.note
         _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
         run = msgspec.structs.replace(run, log=log, attempts=attempts, privacy=self._claim(run, policy))
+        if self._attendance is not None and (shortage := self._attendance.shortage):
+            # Another attempt would wait for the same devices, which are there and do not answer.
+            return self._journal.end(run, RunState.FAILED, f"too few devices answer: {shortage}")
         if attempts >= policy.rounds.attempts:
             return self._journal.end(
                 run, RunState.FAILED, f"{attempts} attempts in a row gave no round; the last: {why}"
@@ -319,6 +324,7 @@ class Coordinator:
                 flower_address=self._flower_address,
                 pacing=self._pacing,
                 is_canceled=lambda: self._journal.store.is_cancel_requested(run.id),
+                earlier=self._journal.earlier_rounds(run),
             )
         return self._attendance
 

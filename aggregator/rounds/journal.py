@@ -21,7 +21,8 @@ from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.ports import ReleaseFleet
 from aggregator.rounds.reports import CohortReport, RoundCanceledError
 from aggregator.rounds.run_store import RunStore
-from aggregator.rounds.runs import RunState, TrainingRun
+from aggregator.rounds.runs import RoundRecord, RunState, TrainingRun
+from aggregator.rounds.silence import LONGEST_PAUSE_S
 from aggregator.rounds.training import ModelState
 from models.bundles import ModelBundle
 from protocol.bundle import TrustedKeys
@@ -67,6 +68,12 @@ class RunJournal:
     def __init__(self, store: RunStore, trusted: TrustedKeys, pacing: Pacing, patience_s: float) -> None:
         self.store, self._trusted, self._pacing, self._patience_s = store, trusted, pacing, patience_s
         self._champion: tuple[RunId, ModelBundle] | None = None
+
+    def earlier_rounds(self, run: TrainingRun) -> list[RoundRecord]:
+        """The rounds of the family's runs before this one that are not too old to tell who is silent, oldest first."""
+        before = self._pacing.now() - LONGEST_PAUSE_S
+        runs = [other for other in self.store.recent(family=run.family) if other.id != run.id]
+        return [record for other in reversed(runs) for record in other.log if record.started_at >= before]
 
     def patiently(self, call: Callable[[], T], run: TrainingRun) -> T:
         """Call until the fleet answers.

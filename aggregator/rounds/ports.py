@@ -57,8 +57,8 @@ class Session(Protocol):
     def collector(self) -> Collector:
         """Asks them, and adds up."""
 
-    def joined(self) -> frozenset[DeviceId]:
-        """Who is connected now."""
+    def joined(self) -> Mapping[DeviceId, str]:
+        """Who is connected now, each with the stamp of its joining: another stamp is another joining."""
 
     def close(self, outcome: str) -> None:
         """Tell those who ask that the run is over; closing twice is no error."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,14 +30,15 @@ class CohortReport:
 
     `participants` are in the sum. `refused` answered something that was not admitted, or reported a failure. `lost` did
     not answer by the deadline or went offline. `spared` were asked but not waited for, as enough others had answered.
-    `seconds` is the round's wall time; `seconds_in_training` the largest figure of the participants. `groups` are those of a round that
-    was asked in groups.
+    `stages` says at which stage each of the refused and the lost failed. `seconds` is the round's wall time;
+    `seconds_in_training` the largest figure of the participants. `groups` are those of a round that was asked in groups.
     """
 
     participants: tuple[DeviceId, ...] = ()
     refused: tuple[RefusedDevice, ...] = ()
     lost: tuple[DeviceId, ...] = ()
     spared: tuple[DeviceId, ...] = ()
+    stages: Mapping[DeviceId, str] = field(default_factory=dict)
     seconds: float = 0.0
     seconds_in_training: float = 0.0
     groups: tuple[GroupRecord, ...] = ()
@@ -70,7 +71,12 @@ class CohortTally:
         self._refused: dict[DeviceId, str] = {}
         self._lost: list[DeviceId] = []
         self._spared: list[DeviceId] = []
+        self._stage, self._stages = "", dict[DeviceId, str]()
         self._seconds_in_training = 0.0
+
+    def begin(self, stage: str) -> None:
+        """From now on devices fail at `stage`."""
+        self._stage = stage
 
     def take(self, reply: DeviceReply[Content], accept: Callable[[DeviceId, Content], None]) -> bool:
         """Hand a reply's content to `accept`, which may refuse it (AnswerRefusedError, SecureSumError); whether it was taken."""
@@ -78,25 +84,32 @@ class CohortTally:
             if reply.lost:
                 self.lose([reply.device])
             else:
-                self._refused.setdefault(reply.device, reply.failure)
+                self._refuse(reply.device, reply.failure)
             return False
         try:
             accept(reply.device, reply.content)
         except (AnswerRefusedError, SecureSumError) as refusal:
             # Of a protocol's many refusals the name says most.
             name = f"{type(refusal).__name__}: " if isinstance(refusal, SecureSumError) else ""
-            self._refused.setdefault(reply.device, f"{name}{refusal}")
+            self._refuse(reply.device, f"{name}{refusal}")
             return False
         self._seconds_in_training = max(self._seconds_in_training, reply.seconds_in_training)
         return True
 
     def lose(self, devices: Iterable[DeviceId]) -> None:
         """Nothing was heard of these in time."""
-        self._lost.extend(device for device in devices if device not in self._lost)
+        new = [device for device in devices if device not in self._lost]
+        self._lost.extend(new)
+        for device in new:
+            self._stages.setdefault(device, self._stage)
 
     def spare(self, devices: Iterable[DeviceId]) -> None:
         """These were not waited for."""
         self._spared.extend(device for device in devices if device not in self._spared)
+
+    def _refuse(self, device: DeviceId, reason: str) -> None:
+        self._refused.setdefault(device, reason)
+        self._stages.setdefault(device, self._stage)
 
     def report(
         self, participants: Iterable[DeviceId], seconds: float, *, groups: tuple[GroupRecord, ...] = ()
@@ -106,11 +119,13 @@ class CohortTally:
         refused = {d: r for d, r in self._refused.items() if d not in inside}
         spared = tuple(d for d in self._spared if d not in inside and d not in refused)
         heard = {*inside, *refused, *spared}
+        lost = tuple(device for device in self._devices if device not in heard and device in self._lost)
         return CohortReport(
             participants=inside,
             refused=tuple(RefusedDevice(device=device, reason=reason) for device, reason in refused.items()),
-            lost=tuple(device for device in self._devices if device not in heard and device in self._lost),
+            lost=lost,
             spared=spared,
+            stages={device: self._stages[device] for device in (*refused, *lost)},
             seconds=seconds,
             seconds_in_training=self._seconds_in_training,
             groups=groups,

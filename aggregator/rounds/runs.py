@@ -84,6 +84,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
 
     `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
     example over the participants, before and after local training (assessment: champion and candidate; else none).
+    `stages` says at which stage each of the refused and the lost failed.
     `seconds_in_training` is the slowest participant's own figure, so `seconds` - `seconds_in_training` is overhead.
     `groups` are those of a round that was asked in groups, each a secure sum of its own; `participants` are of the groups that are used.
     """
@@ -99,6 +100,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     refused: tuple[RefusedDevice, ...]
     lost: tuple[DeviceId, ...]
     spared: tuple[DeviceId, ...]
+    stages: dict[DeviceId, str] = {}
     examples: int = 0
     loss_before: float | None = None
     loss_after: float | None = None

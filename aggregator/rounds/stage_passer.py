@@ -65,6 +65,7 @@ class StagePasser:
             FlowerRunEndedError: the transport's run is over.
         """
         grace = self._grace_s if grace_s is None else grace_s
+        self._tally.begin(requests[0].kind)
         started = self._clock()
         waiting: dict[Ticket, DeviceId] = {}
         for request in requests:

@@ -166,8 +166,8 @@ class InProcessSession:
     def collector(self) -> Collector:
         return PlainCollector(self.link)
 
-    def joined(self) -> frozenset[DeviceId]:
-        return self.present
+    def joined(self) -> Mapping[DeviceId, str]:
+        return dict.fromkeys(self.present, "joined")
 
     def close(self, outcome: str) -> None:
         self.outcomes.append(outcome)

@@ -27,8 +27,8 @@ class Session:
     def __init__(self, world: World) -> None:
         self.world, self.outcome = world, ""
 
-    def joined(self) -> frozenset[DeviceId]:
-        return frozenset(DeviceId(d) for d, at in self.world.joins.items() if at <= self.world.now)
+    def joined(self) -> Mapping[DeviceId, str]:
+        return {DeviceId(d): str(at) for d, at in self.world.joins.items() if at <= self.world.now}
 
     def close(self, outcome: str) -> None:
         self.outcome = outcome
