@@ -139,9 +139,9 @@ class Attendance:
                 asked, cohort, deadline_s=self._policy.rounds.deadline_s, canceled=self._is_ending
             )
         except QuorumMissedError as missed:
-            self._note(missed.report)
+            self._note(missed.report, cohort)
             raise
-        self._note(answer)
+        self._note(answer, cohort)
         return answer
 
     @property
@@ -153,8 +153,9 @@ class Attendance:
         who = "; ".join(silence.words(device) for device, silence in sorted(self._left_out.items()))
         return f"{self._asked} devices can be asked, the quorum is {fewest}: {who}"
 
-    def _note(self, report: CohortReport) -> None:
-        self._silent.note(report, at=self._pacing.now(), joinings=self._session.joined())
+    def _note(self, report: CohortReport, cohort: Cohort) -> None:
+        joinings = self._session.joined()
+        self._silent.note(report, asked=len(cohort.devices), at=self._pacing.now(), joinings=joinings)
 
     def _is_ending(self) -> bool:
         return self._is_canceled() or self._pacing.is_stopping()

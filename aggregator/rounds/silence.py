@@ -1,8 +1,9 @@
 """Who holds rounds up is left out of the next draws for a while: the memory of silent devices.
 
-A device is silent where no answer to a stage came in time. One that fails by name where others have already paid (its
-masked input, or later) holds the round up as well, but its neighbours can bring an honest device there by what they send
-it: it is left out only when that happens twice in a row.
+A device is silent where no answer to a stage came in time. Where nobody was heard it was our own road and nobody's
+silence. Two more are left out only when it happens twice in a row: who was lost with more than half of the cohort, because
+that may be a road, and who fails by name where others have already paid (at its masked input, or later), because its
+neighbours can bring an honest device there by what they send it.
 
 Read from the runs' own records, so it survives a kill and goes from run to run. A place in a sum wipes it out. After the
 first silence a device that joins anew (its learner was restarted, its network is back) is asked at once; from the second in
@@ -48,7 +49,7 @@ class _Report(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
-    """One device's: at which `stage` it failed last, how often in a row (a failure by name counts half), when (Unix seconds).
+    """One device's: at which `stage` it failed last, how often in a row (a doubtful one counts half), when (Unix seconds).
 
     `joining` is the stamp of the session that it was in, None where the service was started since.
     """
@@ -60,7 +61,7 @@ class Silence:
 
     @property
     def pause_s(self) -> float:
-        """How long it is left out; 0 for a first failure by name."""
+        """How long it is left out; 0 for a first one that is doubtful."""
         if self.strikes < 1:
             return 0.0
         return float(min(FIRST_PAUSE_S * 2.0 ** (math.floor(self.strikes) - 1), LONGEST_PAUSE_S))
@@ -89,11 +90,14 @@ class SilentDevices:
     def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
         self._silences: dict[DeviceId, Silence] = {}
         for record in records:
-            self.note(record, at=record.started_at + record.seconds)
+            self.note(record, asked=record.asked, at=record.started_at + record.seconds)
 
-    def note(self, report: _Report, *, at: float, joinings: Mapping[DeviceId, str] | None = None) -> None:
-        """Remember what a round says, which ended at Unix second `at`; `joinings` as of now."""
-        strikes = dict.fromkeys(report.lost, 1.0)
+    def note(
+        self, report: _Report, *, asked: int, at: float, joinings: Mapping[DeviceId, str] | None = None
+    ) -> None:
+        """Remember what a round of `asked` devices says, which ended at Unix second `at`; `joinings` as of now."""
+        silent = report.lost if len(report.lost) < asked else ()
+        strikes = dict.fromkeys(silent, 1.0 if 2 * len(silent) <= asked else 0.5)
         for refused in report.refused:
             if (report.stages.get(refused.device) or SumStage.ADVERTISE.value) not in _CHEAP:
                 strikes.setdefault(refused.device, 0.5)
