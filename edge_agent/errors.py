@@ -23,13 +23,9 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
     ├── LearnerError             a training run goes on without this device; inference is not touched
     │   ├── NotReadyError             this device: no active model, too few windows, or the invitation is for another
     │   ├── QuestionRefusedError      the aggregator: a question that does not fit this device's model
+    │   │   ├── PrivacyRefusedError       the owner's limits: this answer would give more than the device may give
     │   │   └── TrainingDivergedError     the learning rate: too high for this device's windows, at a 64th too
     │   ├── PlainAnswerRefusedError   the aggregator asks for an answer without a secure sum
-    │   ├── PrivacyRefusedError       the owner's limits: this answer would give more than the device may give
-    │   │   ├── ParticipationsSpentError  it has taken part as often as it may
-    │   │   ├── EpsilonSpentError         its privacy budget would be exceeded
-    │   │   ├── NoiseRequiredError        it takes part with noise only, and the round has none
-    │   │   └── AlreadyGivenError         this very attempt was answered before; nothing is given twice
     │   ├── AggregatorUnreachableError  the road: refused, reset, silent, or the aggregator is restarting; try again later
     │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or finds its clock wrong
     │   └── AggregatorAnswerError     the aggregator answered something else than asked; drop this one message
@@ -38,15 +34,14 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
 
 from __future__ import annotations
 
+from protocol.refusals import RefusalCode
 from runtime.errors import FedgeError
 
 __all__ = [
     "AggregatorAnswerError",
     "AggregatorRefusedError",
     "AggregatorUnreachableError",
-    "AlreadyGivenError",
     "EdgeAgentError",
-    "EpsilonSpentError",
     "FleetAnswerError",
     "FleetConflictError",
     "FleetDeniedError",
@@ -58,10 +53,8 @@ __all__ = [
     "InstallTimeoutError",
     "InstallationError",
     "LearnerError",
-    "NoiseRequiredError",
     "NotEnrolledError",
     "NotReadyError",
-    "ParticipationsSpentError",
     "PlainAnswerRefusedError",
     "PrivacyRefusedError",
     "QuestionRefusedError",
@@ -167,24 +160,16 @@ class PlainAnswerRefusedError(LearnerError):
     """An answer in plain is asked for; this device's owner allows answers under a secure sum only."""
 
 
-class PrivacyRefusedError(LearnerError):
-    """This answer does not leave the device; its message is what the aggregator is told."""
+class PrivacyRefusedError(QuestionRefusedError):
+    """The owner's limits: this answer does not leave the device.
 
+    Attributes:
+        code: all that the aggregator is told; the words stay here.
+    """
 
-class ParticipationsSpentError(PrivacyRefusedError):
-    """The device has given as many answers as its owner, or the run, allows."""
-
-
-class EpsilonSpentError(PrivacyRefusedError):
-    """With this answer the device's ε would exceed its budget."""
-
-
-class NoiseRequiredError(PrivacyRefusedError):
-    """The owner allows noised sums only and this one has no noise."""
-
-
-class AlreadyGivenError(PrivacyRefusedError):
-    """An answer to this attempt has left before: a second one could be compared with it."""
+    def __init__(self, code: RefusalCode, words: str) -> None:
+        super().__init__(words)
+        self.code = code
 
 
 class AggregatorUnreachableError(LearnerError):

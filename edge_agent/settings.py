@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
 
-from edge_agent.privacy.budget import ChargeLimits
+from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.sources.settings import Seconds, SourceSettings
 from models.detection.openings import AlarmRules
 from models.detection.promise import AlarmBudget
@@ -229,11 +229,8 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Demand that devices sign and compare who is in the sum, against an aggregator that tells them different stories."""
 
 
-class PrivacySettings(ChargeLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What this device gives to training at most, over its whole life; enforced here, whatever an aggregator asks."""
-
-    maximum_participations: Positive = 10_000
-    """Ten answers a week for twenty years fit; a server that asks without end does not."""
+class PrivacySettings(OwnerLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this device gives to training at most, and how narrow and how often it may be asked; whatever an aggregator asks."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -301,6 +298,7 @@ class StatePaths:
         self.counters = root / "counters.json"
         self.score_log = root / "scores.csv"
         self.privacy = root / "privacy.sqlite"
+        self.snapshot = root / "snapshot"
         self.learner = root / "learner"
         self.learner_stats = root / "learner_stats.json"
         self.invitation = root / "learner" / "invitation.json"

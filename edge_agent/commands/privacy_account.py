@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edge_agent.privacy.budget import DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
 from edge_agent.settings import Settings
 
 __all__ = ["account_of", "print_account"]
@@ -26,7 +26,7 @@ def account_of(settings: Settings) -> dict[str, Any]:
     given: dict[str, Any] = {"participations": 0, "noiseless": 0, "epsilon": 0.0, "noised_epsilon": 0.0}
     last_at_s = None
     if path.exists():
-        with DeviceBudget(path, limits) as budget:
+        with DeviceAccount(path, limits) as budget:
             spent = budget.spending()
         last_at_s = spent.last_at_s
         given = {

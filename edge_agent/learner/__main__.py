@@ -196,7 +196,7 @@ def _sum_participant(
     from edge_agent.fleet_client import FleetClient, FleetEndpoint
     from edge_agent.learner.family_roster import FamilyRoster
     from edge_agent.learner.sum_participant import SumParticipant
-    from edge_agent.privacy.budget import DeviceBudget
+    from edge_agent.privacy.account import DeviceAccount
     from protocol.secure_sum.device_role import DevicePolicy
 
     assert settings.fleet is not None  # noqa: S101 - for the type checker; the caller asked
@@ -212,7 +212,7 @@ def _sum_participant(
             requires_confirmation=settings.learner.requires_confirmation,
             split_view_safe=settings.learner.split_view_safe or settings.learner.requires_confirmation,
         ),
-        budget=DeviceBudget(settings.paths.privacy, settings.privacy),
+        budget=DeviceAccount(settings.paths.privacy, settings.privacy, snapshots=settings.paths.snapshot),
         layout_of=learner.layout_of,
         answer=learner.answer,
         settle=learner.settle,

@@ -15,7 +15,6 @@ Not here: the answer itself (`local_learner`), the road (`participation`, `clien
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -25,9 +24,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from edge_agent.errors import QuestionRefusedError, TrainingDivergedError
-from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.privacy.account import AskedSum, DeviceAccount
+from edge_agent.privacy.limits import ChargeLimits
 from protocol.names import DeviceId
-from protocol.privacy_cost import RoundNoise, planned_cost
+from protocol.privacy_cost import RoundNoise
 from protocol.questions import (
     TRAINING_KINDS,
     AnswerLayout,
@@ -93,7 +93,7 @@ class SumParticipant:
         identity_key: ec.EllipticCurvePrivateKey,
         roster: RosterSource,
         policy: DevicePolicy,
-        budget: DeviceBudget,
+        budget: DeviceAccount,
         layout_of: Callable[[Kind], AnswerLayout],
         answer: Answerer,
         settle: Callable[[], None] = lambda: None,
@@ -204,34 +204,40 @@ class _RoundAccount:
     """Implements `protocol.secure_sum.budget.Budget` with this device's own account, for one attempt."""
 
     def __init__(
-        self, budget: DeviceBudget, terms: SumTerms, noise: RoundNoise, now: Callable[[], float]
+        self, budget: DeviceAccount, terms: SumTerms, noise: RoundNoise, now: Callable[[], float]
     ) -> None:
-        self._budget, self._terms, self._now = budget, terms, now
-        self._cost = planned_cost(noise)
+        self._budget, self._terms, self._noise, self._now = budget, terms, noise, now
         self._announced = ChargeLimits(
             maximum_participations=terms.maximum_participations,
             maximum_epsilon=terms.maximum_epsilon,
             delta=1e-6 if terms.noise is None else terms.noise.delta,
         )
 
-    def check(self, announcement: messages.Announcement) -> None:  # noqa: ARG002 - the port's; the terms say it all
+    def check(self, announcement: messages.Announcement) -> None:
         """See `protocol.secure_sum.budget.Budget`."""
-        self._budget.check(self._cost, self._announced)
+        self._budget.check(self._asked(announcement))
 
     def check_cohort(self, announcement: messages.Announcement, cohort: frozenset[DeviceId]) -> None:
         """See `protocol.secure_sum.budget.Budget`."""
+        self._budget.check_cohort(self._asked(announcement), cohort)
 
     def charge(self, announcement: messages.Announcement) -> None:
         """See `protocol.secure_sum.budget.Budget`."""
-        name = f"{self._terms.question} {self._terms.round_number} {announcement.session}"
-        self._budget.charge(
-            self._terms.run_id, name, self._cost, now_s=self._now(), announced=self._announced
-        )
-        if math.isinf(self._cost.rho):
-            _log.debug("noiseless_answer_charged run=%s", self._terms.run_id)
+        self._budget.charge(self._asked(announcement), now_s=self._now())
 
     def reveal(self, announcement: messages.Announcement, survivors: frozenset[DeviceId]) -> None:
         """See `protocol.secure_sum.budget.Budget`."""
+        self._budget.reveal(self._asked(announcement), survivors)
+
+    def _asked(self, announcement: messages.Announcement) -> AskedSum:
+        return AskedSum(
+            kind=self._terms.question,
+            run=self._terms.run_id,
+            round_number=self._terms.round_number,
+            session=announcement.session,
+            noise=self._noise,
+            announced=self._announced,
+        )
 
 
 def _check_question(question: Question, terms: SumTerms) -> None:

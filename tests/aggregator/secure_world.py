@@ -17,7 +17,8 @@ from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.stage_link import StageRequest
 from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from edge_agent.learner.sum_participant import SumParticipant
-from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
+from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId, FamilyName
 from protocol.questions import AnswerLayout, AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.device_role import DevicePolicy
@@ -30,7 +31,11 @@ FIT_LAYOUT, ASSESS_LAYOUT = fit_layout(PARAMETERS), assess_layout(TENSORS, FEATU
 QUESTION = FitQuestion(run_id="run-1", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
 ASSESSMENT = AssessQuestion(run_id="run-1", layout_sha256="0" * 64)
 ARRAYS = {"parameters": np.arange(PARAMETERS, dtype=np.float32)}
-NO_LIMITS, NO_BUDGET, FLOORS = ChargeLimits(), FamilyBudget(), DevicePolicy()
+NO_BUDGET, FLOORS = FamilyBudget(), DevicePolicy()
+# As many rounds as a test wants, over whoever answers.
+NO_LIMITS = OwnerLimits(
+    answers_per_day=10_000, fits_per_snapshot=10_000, fixed_companions=False, fewest_exchanged=1
+)
 POLICY = SumPolicy(
     norm_limit=10.0, maximum_examples=1000, stages=SecureSumSettings(stage_deadline_s=2.0, grace_s=0.0)
 )
@@ -57,7 +62,7 @@ class Device:
 
     id: DeviceId
     key: ec.EllipticCurvePrivateKey
-    budget: DeviceBudget
+    budget: DeviceAccount
     answer: np.ndarray
     asked: list[Question] = field(default_factory=list)
     side: SumParticipant | None = None
@@ -82,7 +87,7 @@ class World:
         count: int,
         *,
         policy: SumPolicy = POLICY,
-        limits: ChargeLimits = NO_LIMITS,
+        limits: OwnerLimits = NO_LIMITS,
         budget: FamilyBudget = NO_BUDGET,
         floors: DevicePolicy = FLOORS,
         answers: Callable[[int], np.ndarray] | None = None,
@@ -95,7 +100,7 @@ class World:
             device = Device(
                 id=name,
                 key=ec.derive_private_key(1000 + index, ec.SECP256R1()),
-                budget=DeviceBudget(directory / f"{name}.sqlite", limits),
+                budget=DeviceAccount(directory / f"{name}.sqlite", limits),
                 answer=(answers or update)(index),
             )
             self.devices[name] = device

@@ -39,7 +39,8 @@ from waiting import AMPLE_S, wait_until
 
 from aggregator import app
 from aggregator.cli import cli
-from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
+from edge_agent.privacy.limits import OwnerLimits
 from models.bundles import read_bundle
 from protocol.bundle import TrustedKeys, open_bundle, peek_manifest
 from protocol.messages.envelope import decode
@@ -167,7 +168,7 @@ def test_drift_starts_a_run_that_survives_kill_9_and_ends_with_a_release_and_its
         assert manifest.provenance.privacy is not None
         assert manifest.provenance.privacy.rounds.used >= 4
         # What each device has given stands in its own account, whatever the aggregator remembers.
-        account = DeviceBudget(devices[0].paths.privacy, ChargeLimits())
+        account = DeviceAccount(devices[0].paths.privacy, OwnerLimits())
         assert account.spending().participations >= 4
         account.close()
         prior = read_bundle(

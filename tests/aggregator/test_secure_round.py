@@ -18,7 +18,7 @@ from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.reports import CohortSum, QuorumMissedError, RoundCanceledError
-from edge_agent.privacy.budget import ChargeLimits
+from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
 from protocol.questions import FIT
 from protocol.secure_sum.device_role import DevicePolicy
@@ -154,10 +154,10 @@ def test_devices_with_a_higher_floor_refuse_a_small_cohort_by_name(tmp_path: Pat
 def test_device_charges_its_account_before_its_answer_leaves_and_refuses_when_it_is_spent(
     tmp_path: Path,
 ) -> None:
-    w = World(tmp_path, 5, limits=ChargeLimits(maximum_participations=1))
+    w = World(tmp_path, 5, limits=OwnerLimits(maximum_participations=1))
     collect(w)
     assert {d.budget.spending().participations for d in w.devices.values()} == {1}
-    with pytest.raises(QuorumMissedError, match="ParticipationsSpentError") as missed:
+    with pytest.raises(QuorumMissedError, match="PrivacyRefusedError") as missed:
         collect(w)
     assert "1 are allowed" in missed.value.report.refused[0].reason
 
@@ -166,7 +166,7 @@ def test_cap_announced_by_the_aggregator_is_enforced_by_the_device(tmp_path: Pat
     privacy = PrivacySettings(budget=FamilyBudget(maximum_participations=1))
     w = World(tmp_path, 5, policy=replace(world.POLICY, privacy=privacy))
     collect(w)
-    with pytest.raises(QuorumMissedError, match="ParticipationsSpentError"):
+    with pytest.raises(QuorumMissedError, match="PrivacyRefusedError"):
         collect(w)
 
 

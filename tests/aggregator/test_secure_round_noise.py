@@ -20,7 +20,7 @@ from aggregator.rounds.cohorts import Cohort, CohortSettings, select_cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.reports import CohortSum, QuorumMissedError
 from aggregator.rounds.sum_policy import SumPolicy
-from edge_agent.privacy.budget import ChargeLimits
+from edge_agent.privacy.limits import OwnerLimits
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.names import DeviceId
 from protocol.privacy_cost import epsilon, planned_cost
@@ -137,8 +137,8 @@ def test_budget_stops_the_round_before_a_device_is_asked(tmp_path: Path) -> None
 
 
 def test_devices_own_epsilon_limit_refuses_a_round_without_noise(tmp_path: Path) -> None:
-    w = World(tmp_path, 5, limits=ChargeLimits(maximum_epsilon=3.0))
-    with pytest.raises(QuorumMissedError, match="NoiseRequiredError"):
+    w = World(tmp_path, 5, limits=OwnerLimits(maximum_epsilon=3.0))
+    with pytest.raises(QuorumMissedError, match="PrivacyRefusedError"):
         collect(w, quorum=3)
     assert all(device.asked == [] for device in w.devices.values())
 

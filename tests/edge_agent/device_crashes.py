@@ -16,18 +16,18 @@ import installation_world
 from commands_world import order
 from fake_link import FakeLink
 from fault_laboratory.machine_faults import note
+from privacy_world import ALL, asked, devices, noise
 
 from edge_agent.link import EventKey, Message
-from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
+from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.remote.executor import Outcome
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import CommandStatus, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, BootAck
-from protocol.privacy_cost import PrivacyCost
 from runtime.durable_files import private_directory
 
-LIFE_LIMITS = ChargeLimits(maximum_epsilon=50.0)
-ROUND = PrivacyCost(rho=0.05, xi=0.0)
+LIFE_LIMITS = OwnerLimits(maximum_epsilon=50.0)
 
 
 def told(payload: bytes) -> tuple[str, str]:
@@ -93,9 +93,11 @@ def install(root: Path) -> None:
 def answer(root: Path) -> None:
     """Answers to rounds of training; each is charged, and then leaves the device."""
     for life in range(3):
-        with DeviceBudget(root / "privacy.sqlite", LIFE_LIMITS) as budget:
+        with DeviceAccount(root / "privacy.sqlite", LIFE_LIMITS) as budget:
             for number in range(4):
-                budget.charge("run-1", f"train.fit {life}.{number}", ROUND, now_s=1.8e9)
+                question = asked(session=f"{life}.{number}", noise=noise(4.0))
+                budget.check_cohort(question, devices(ALL))
+                budget.charge(question, now_s=1.8e9)
                 note(f"answered {life}.{number}")
 
 

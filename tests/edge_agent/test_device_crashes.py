@@ -10,11 +10,12 @@ import agent_world
 import commands_world
 import pytest
 from agent_loop_world import World
-from device_crashes import LIFE_LIMITS, ROUND, WORDS, told
+from device_crashes import LIFE_LIMITS, WORDS, told
 from fault_laboratory.crash_states import record_crashes
 from installation_world import Device, make_bundle
+from privacy_world import asked, noise
 
-from edge_agent.privacy.budget import DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
 from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep
 
 pytestmark = pytest.mark.slow
@@ -75,10 +76,10 @@ def test_no_answer_leaves_uncharged_whatever_write_the_privacy_account_dies_at(
 ) -> None:
     crashes = record_crashes(tmp_path, PROGRAM, "privacy")
     for state in crashes.states():
-        with state.on_disk() as folder, DeviceBudget(folder / "privacy.sqlite", LIFE_LIMITS) as budget:
+        with state.on_disk() as folder, DeviceAccount(folder / "privacy.sqlite", LIFE_LIMITS) as budget:
             answered = len(state.said("answered"))
             assert answered <= budget.spending().participations <= answered + 1, str(state)
-            budget.charge("run-2", "train.fit 1", ROUND, now_s=1.8e9)
+            budget.check(asked(run="run-2", noise=noise(4.0)))
     crashes.show(capsys, at_least=100)
 
 

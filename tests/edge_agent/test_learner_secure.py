@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_agent.errors import FleetUnreachableError, NoiseRequiredError, QuestionRefusedError
+from edge_agent.errors import FleetUnreachableError, PrivacyRefusedError, QuestionRefusedError
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.family_roster import FamilyRoster
 from edge_agent.learner.flower_internals import ConfigRecord, Context, Message, RecordDict
 from edge_agent.learner.sum_participant import SumParticipant
-from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
+from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
 from protocol.questions import FIT, FitQuestion, encode_question, fit_layout
 from protocol.secure_sum import messages
@@ -47,13 +48,13 @@ def random_bytes() -> Callable[[int], bytes]:
     return lambda size: hashlib.shake_256(str(next(count)).encode()).digest(size)
 
 
-def participant(path: Path, limits: ChargeLimits = ChargeLimits()) -> SumParticipant:  # noqa: B008 - an immutable value
+def participant(path: Path, limits: OwnerLimits = OwnerLimits()) -> SumParticipant:  # noqa: B008 - an immutable value
     return SumParticipant(
         DeviceId("a"),
         identity_key=KEY,
         roster=Known(),
         policy=DevicePolicy(),
-        budget=DeviceBudget(path / "privacy.sqlite", limits),
+        budget=DeviceAccount(path / "privacy.sqlite", limits),
         layout_of=lambda _: LAYOUT,
         answer=lambda _question, _arrays: np.ones(LAYOUT.total, np.float32),
         random_bytes=random_bytes(),
@@ -111,8 +112,8 @@ def test_stage_of_a_session_that_was_left_is_refused(tmp_path: Path) -> None:
 
 
 def test_owner_who_wants_noise_declines_an_exact_sum_before_any_training(tmp_path: Path) -> None:
-    side = participant(tmp_path, ChargeLimits(require_noise=True))
-    with pytest.raises(NoiseRequiredError, match="noise"):
+    side = participant(tmp_path, OwnerLimits(require_noise=True))
+    with pytest.raises(PrivacyRefusedError, match="noise"):
         side.advertise(announcement(words_of_the_layout()), encode_terms(TERMS))
 
 
