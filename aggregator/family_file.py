@@ -18,6 +18,7 @@ from protocol.errors import TopicError
 from protocol.manifest import ConvolutionSpec, FeatureSpec
 from protocol.names import check_name
 from protocol.refit_sizes import MOST_MIXED_FEATURES
+from protocol.training import TrainingSettings
 from runtime.settings import read_settings
 
 __all__ = ["FamilySpec", "load_spec"]
@@ -76,6 +77,8 @@ class FeaturesSection(Struct, frozen=True, kw_only=True):
 class FamilySpec(Struct, frozen=True, kw_only=True):
     """family.toml. `commissioning_rows` of each recording fit that machine's standardiser.
 
+    `training` says how version 1 is trained here, `profile` how devices train from it on: the ``[family.training]`` of aggregator.toml.
+
     `detector` says what judges on a device: ``mixture``, the fleet's prior and the device's own windows, or ``network``, the model.
     Left out, it is the mixture for a dense autoencoder of up to 128 features.
 
@@ -88,6 +91,7 @@ class FamilySpec(Struct, frozen=True, kw_only=True):
     features: FeaturesSection
     detector: Literal["mixture", "network"] | None = None
     training: TrainingSection = TrainingSection()
+    profile: TrainingSettings = TrainingSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     int8: Int8Settings = Int8Settings()
     commissioning_rows: Annotated[int, Meta(ge=2)] = 120

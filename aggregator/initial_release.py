@@ -233,6 +233,7 @@ def _candidate(
             },
         ),
         created_at=created_at,
+        training=spec.profile.settled(),
         int8=spec.int8,
         probes=typical_windows(
             architecture, trained.parameters, assessment, np.random.default_rng([spec.seed, version])

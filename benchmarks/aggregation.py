@@ -34,7 +34,6 @@ from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.questions import FitQuestion, Question, fit_layout
-from protocol.training import TrainingSettings
 
 ROUND_OVERHEAD_TARGET_S = 2.0
 
@@ -94,22 +93,17 @@ def measure_round(parameters: int, devices: int, repeats: int) -> None:
     rng, layout = np.random.default_rng(0), fit_layout(parameters)
     weights = rng.normal(size=parameters).astype(np.float32)
     updates = [rng.normal(scale=0.01, size=parameters).astype(np.float32) for _ in range(devices)]
-    examples = rng.integers(50, 500, devices)
     answers = {
         DeviceId(f"d{i}"): layout.pack(
             {
-                "weighted_update": float(n) * update,
-                "examples": np.array([float(n)]),
-                "loss_before": np.array([2.0 * n]),
-                "loss_after": np.array([1.0 * n]),
+                "update": update,
+                "votes": np.array([1.0]),
             }
         )
-        for i, (n, update) in enumerate(zip(examples, updates, strict=True))
+        for i, update in enumerate(updates)
     }
     collector = PlainCollector(MemoryLink(answers))
-    question = FitQuestion(
-        run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings(learning_rate=1.0)
-    )
+    question = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, profile_sha256="0" * 64)
 
     def collect() -> NDArray[np.float64]:
         return collector.collect(
@@ -117,7 +111,7 @@ def measure_round(parameters: int, devices: int, repeats: int) -> None:
                 question=question,
                 arrays={"parameters": weights},
                 layout=layout,
-                admission=admit_update(norm_limit=1e9, maximum_examples=100_000),
+                admission=admit_update(norm_limit=1e9),
             ),
             Cohort(devices=tuple(answers), quorum=devices),
             deadline_s=60.0,
@@ -125,13 +119,11 @@ def measure_round(parameters: int, devices: int, repeats: int) -> None:
 
     def step() -> NDArray[np.float32]:
         parts = layout.unpack(collect())
-        return FedAvg().step(
-            np.zeros((0, parameters)), weights, parts["weighted_update"] / parts["examples"][0]
-        )[1]
+        return FedAvg().step(np.zeros((0, parameters)), weights, parts["update"] / parts["votes"][0])[1]
 
     records = [
-        RecordDict({"arrays": ArrayRecord([weights + update]), "metrics": MetricRecord({"n": int(n)})})
-        for n, update in zip(examples, updates, strict=True)
+        RecordDict({"arrays": ArrayRecord([weights + update]), "metrics": MetricRecord({"n": 1})})
+        for update in updates
     ]
     theirs = aggregate_arrayrecords(records, "n").to_numpy_ndarrays()[0]
     assert np.allclose(step(), theirs, atol=1e-4), "both must give the same model"

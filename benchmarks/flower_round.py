@@ -25,7 +25,6 @@ from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion, PlainCollector
 from models.architecture import initial_parameters
 from protocol.questions import FitQuestion, fit_layout
-from protocol.training import TrainingSettings
 
 
 def main() -> None:
@@ -64,7 +63,7 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int) -> dict[str, flo
                     run_id="benchmark",
                     round_number=number,
                     layout_sha256=world.ARCHITECTURE.layout_sha256,
-                    training=TrainingSettings(epochs=1, learning_rate=0.01),
+                    profile_sha256=world.PROFILE.sha256,
                 )
                 before = time.process_time()
                 result = collector.collect(

@@ -88,8 +88,6 @@ def foreign_state(paths: StatePaths, columns: FeatureSpec) -> tuple[list[Path], 
     fine = {None, "", columns.fingerprint}
     folders = (paths.buffer, paths.set_aside, paths.commissioning)
     foreign += [folder for folder in folders if fingerprint_of(folder) not in fine]
-    if foreign and paths.control_variate.exists():
-        foreign.append(paths.control_variate)
     return foreign, difference or "they have another fingerprint"
 
 

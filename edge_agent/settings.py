@@ -302,7 +302,6 @@ class StatePaths:
         self.learner = root / "learner"
         self.learner_stats = root / "learner_stats.json"
         self.invitation = root / "learner" / "invitation.json"
-        self.control_variate = root / "learner" / "control_variate"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -139,6 +139,11 @@ def read_bundle(verified: VerifiedBundle) -> ModelBundle:
         parameters = require_finite(architecture, np.frombuffer(files["parameters.f32"], "<f4"))
     except (LayoutError, ValueError) as error:  # ValueError: a length that is no multiple of four
         raise BundleContentError(f"{name} has a wrong layout: {error}") from None
+    if manifest.training is not None and not manifest.training.is_settled:
+        raise BundleContentError(
+            f"the training profile of {name} says trust_radius = {manifest.training.trust_radius} and"
+            f" update_norm = {manifest.training.update_norm}; a release says both"
+        )
     if manifest.features.feature_count != architecture.feature_count:
         raise BundleContentError(
             f"{name} names {manifest.features.feature_count} features, its model takes {architecture.feature_count}"

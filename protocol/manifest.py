@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 
 from protocol.names import ReleaseId, release_id
 from protocol.privacy_claim import PrivacyClaim
+from protocol.training import TrainingSettings
 
 __all__ = [
     "ConvolutionSpec",
@@ -133,7 +134,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     `created_at` is Unix seconds. `files` is the complete list; a bundle with more or fewer is refused. `detector` says what judges
     a window: the model of the release, or ``mixture``, what each device makes of the fleet's prior and its own windows. Devices
-    older than that refuse the file the prior is in, as they must.
+    older than that refuse the file the prior is in, as they must. `training` is the training profile; without one no device trains.
     """
 
     format: Literal[1] = 1
@@ -144,6 +145,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     features: FeatureSpec
     threshold: ThresholdSpec
     detector: Literal["mixture", "network"] = "network"
+    training: TrainingSettings | None = None
     files: tuple[FileEntry, ...]
     provenance: Provenance = field(default_factory=Provenance)
 

@@ -1,16 +1,18 @@
 """What the aggregator asks in a Flower round, and the one vector a device answers with.
 
-Every answer is a flat float32 vector whose entries ADD UP over devices: a device multiplies by its own example
-count, the server divides the sum. So the server needs nothing but sums, and a secure sum can stand where the plain
-one stands without a change on either side.
+Every answer is a flat float32 vector whose entries ADD UP over devices: a mean travels as a sum and what to divide it by. So the
+server needs nothing but sums, and a secure sum can stand where the plain one stands without a change on either side.
+
+A question names a run, a round and what it is about; its arrays come along. How narrowly a device looks at its windows (which count,
+how many, how it trains, how it shuffles) is the signed profile's and the device's own: a server that could choose it could ask about
+one window.
 
     question                 arrays sent                answer (all entries add up)
-    ``train.fit``            parameters                 n·(w' - w), n, n·loss before, n·loss after
-    ``train.scaffold``       parameters, control        the same, and n·η·(c_i' - c_i)
+    ``train.fit``            parameters                 w' - w, and one vote
     ``evaluate.scale``                                  how much each sensor varies, as logarithms that add up
     ``evaluate.covariance``  scale prior                correlations and wander (upper triangles), and how uncertain they are
     ``evaluate.curve``       scale prior, those sums    openings and windows in alarm at each level, for detectors of each age
-    ``evaluate.assess``      candidate, champion        n, losses, histograms of scores and of probes' scores, tensor ranges, feature counts
+    ``evaluate.assess``      candidate                  n, losses, histograms of scores and of probes' scores, tensor ranges, feature counts
 
 A kind is also the Flower message type, and it alone fixes the layout of the answer, so that a device can plan its masked words
 before it is shown the question.
@@ -33,7 +35,6 @@ from numpy.typing import NDArray
 from protocol.errors import QuestionError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.refit_sizes import covariance_sizes, curve_sizes, scale_sizes
-from protocol.training import TrainingSettings
 
 __all__ = [
     "ASSESS",
@@ -42,7 +43,6 @@ __all__ = [
     "FIT",
     "KINDS",
     "REFIT_KINDS",
-    "SCAFFOLD",
     "SCALE",
     "TRAINING_KINDS",
     "WHOLE_MESSAGES_HEADER",
@@ -60,12 +60,10 @@ __all__ = [
     "encode_question",
     "fit_layout",
     "kind_of",
-    "scaffold_layout",
 ]
 
 Kind = Literal[
     "train.fit",
-    "train.scaffold",
     "evaluate.assess",
     "evaluate.scale",
     "evaluate.covariance",
@@ -73,19 +71,18 @@ Kind = Literal[
 ]
 
 FIT: Final = "train.fit"
-SCAFFOLD: Final = "train.scaffold"
 ASSESS: Final = "evaluate.assess"
 SCALE: Final = "evaluate.scale"
 COVARIANCE: Final = "evaluate.covariance"
 CURVE: Final = "evaluate.curve"
 
-TRAINING_KINDS: Final = frozenset({FIT, SCAFFOLD})
+TRAINING_KINDS: Final = frozenset({FIT})
 """Kinds whose answer is an update."""
 
 REFIT_KINDS: Final[tuple[Kind, ...]] = (SCALE, COVARIANCE, CURVE)
 """The questions whose sums become a fleet's prior, in the order in which each needs what came of the one before."""
 
-KINDS: Final[tuple[Kind, ...]] = (FIT, SCAFFOLD, ASSESS, *REFIT_KINDS)
+KINDS: Final[tuple[Kind, ...]] = (FIT, ASSESS, *REFIT_KINDS)
 
 WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""
@@ -94,28 +91,24 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class FitQuestion(Struct, frozen=True, kw_only=True, tag="fit"):
-    """Train from `parameters` on your own windows and answer with the weighted update.
+    """Train from `parameters` on your own windows, as the profile says, and answer with the update.
 
-    `training` says how, and is handed whole to the training loop. `round_number` counts from 1. `seed` shuffles batches. Devices
-    refuse a `layout_sha256` that is not the one of the model they run. With SCAFFOLD the array `control` comes along, and
-    `control_limit` bounds the norm of learning rate × change of the device's control variate. An update that missed its own
-    round enters a later one as far as `training` lets it.
+    `round_number` counts from 1. Devices refuse a `layout_sha256` or `profile_sha256` that is not the one of their release. An update
+    that missed its own round enters a later one as far as the profile lets it.
     """
 
     run_id: str
     round_number: Positive
     layout_sha256: str
-    training: TrainingSettings
-    seed: int = 0
-    control_limit: Annotated[float, Meta(gt=0)] | None = None
+    profile_sha256: str
 
 
 class ScaleQuestion(Struct, frozen=True, kw_only=True, tag="scale"):
-    """Say how much each sensor varies in its own units, by the newest `maximum_examples` healthy windows."""
+    """Say how much each sensor varies in its own units."""
 
     run_id: str
     layout_sha256: str
-    maximum_examples: Positive = 100_000
+    profile_sha256: str
 
 
 class CovarianceQuestion(Struct, frozen=True, kw_only=True, tag="covariance"):
@@ -126,7 +119,7 @@ class CovarianceQuestion(Struct, frozen=True, kw_only=True, tag="covariance"):
 
     run_id: str
     layout_sha256: str
-    maximum_examples: Positive = 100_000
+    profile_sha256: str
 
 
 class CurveQuestion(Struct, frozen=True, kw_only=True, tag="curve"):
@@ -138,22 +131,21 @@ class CurveQuestion(Struct, frozen=True, kw_only=True, tag="curve"):
 
     run_id: str
     layout_sha256: str
+    profile_sha256: str
     devices: Positive
     squares: Annotated[float, Meta(ge=0)]
     error: Annotated[float, Meta(ge=0)]
-    maximum_examples: Positive = 100_000
 
 
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):
-    """Score held-out windows with `candidate` and `champion`, as they are and slightly disturbed; count scores and features.
+    """Score held-out windows with `candidate` and your own release, as they are and slightly disturbed; count scores and features.
 
     The candidate's scores and tensor ranges of all windows, trained on or not, are counted besides, for the threshold and for int8.
-    Of either kind, and of both together, the newest `maximum_examples`.
     """
 
     run_id: str
     layout_sha256: str
-    maximum_examples: Positive = 100_000
+    profile_sha256: str
 
 
 Question = FitQuestion | ScaleQuestion | CovarianceQuestion | CurveQuestion | AssessQuestion
@@ -161,6 +153,7 @@ _decoder: Final = msgspec.json.Decoder(Question)
 
 
 _KIND_OF: Final[Mapping[type, Kind]] = {
+    FitQuestion: FIT,
     ScaleQuestion: SCALE,
     CovarianceQuestion: COVARIANCE,
     CurveQuestion: CURVE,
@@ -170,8 +163,6 @@ _KIND_OF: Final[Mapping[type, Kind]] = {
 
 def kind_of(question: Question) -> Kind:
     """What a question is called on the wire, in terms and in the privacy ledger."""
-    if isinstance(question, FitQuestion):
-        return SCAFFOLD if question.training.method == "scaffold" else FIT
     return _KIND_OF[type(question)]
 
 
@@ -194,9 +185,9 @@ class AnswerLayout:
     """Which named vector lies where in the flat answer. `sizes` is ordered.
 
     >>> layout = fit_layout(parameter_count=2)
-    >>> one = {"weighted_update": np.array([3.0, 6.0]), "examples": 3, "loss_before": 3, "loss_after": 1.5}
+    >>> one = {"update": np.array([1.0, 2.0]), "votes": 1}
     >>> both = layout.unpack(layout.pack(one) + layout.pack(one))
-    >>> both["weighted_update"] / both["examples"]
+    >>> both["update"] / both["votes"]
     array([1., 2.])
     """
 
@@ -231,17 +222,17 @@ class AnswerLayout:
 
 
 def fit_layout(parameter_count: int) -> AnswerLayout:
-    """Layout of the answer to ``train.fit``; `weighted_update` is n·(w' - w)."""
-    return AnswerLayout(
-        {"weighted_update": parameter_count, "examples": 1, "loss_before": 1, "loss_after": 1}
-    )
+    """Layout of the answer to ``train.fit``; `update` is w' - w.
+
+    One vote a device, however many windows it has, and no loss: a device that trained says 1, one whose training failed adds nothing.
+    """
+    return AnswerLayout({"update": parameter_count, "votes": 1})
 
 
 def answer_layout(kind: Kind, *, parameter_count: int, tensor_count: int, feature_count: int) -> AnswerLayout:
     """Layout of the answer to a question of `kind` about a model of these sizes; raises QuestionError for an unknown kind."""
     layouts: Mapping[Kind, Callable[[], AnswerLayout]] = {
         FIT: lambda: fit_layout(parameter_count),
-        SCAFFOLD: lambda: scaffold_layout(parameter_count),
         SCALE: lambda: AnswerLayout(scale_sizes(feature_count)),
         COVARIANCE: lambda: AnswerLayout(covariance_sizes(feature_count)),
         CURVE: lambda: AnswerLayout(curve_sizes()),
@@ -250,14 +241,6 @@ def answer_layout(kind: Kind, *, parameter_count: int, tensor_count: int, featur
     if kind not in layouts:
         raise QuestionError(f"no question is called {kind!r}; known are {', '.join(KINDS)}")
     return layouts[kind]()
-
-
-def scaffold_layout(parameter_count: int) -> AnswerLayout:
-    """Layout of the answer to ``train.scaffold``: that of ``train.fit`` and `weighted_control`, n·η·(c_i' - c_i).
-
-    The control variate travels as a move of one step (learning rate × gradient), so that what bounds an update bounds it too.
-    """
-    return AnswerLayout({**fit_layout(parameter_count).sizes, "weighted_control": parameter_count})
 
 
 def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:

@@ -7,8 +7,8 @@
 
 Exact: counts add up exactly, everything else to better than 1e-3 of a unit; nothing about differential privacy is
 claimed. Noised: every part of the answer is under the noise, so nothing of a device is released without it. Then a device counts
-once however many examples it has (its share of a sum must be bounded by one constant), so ``examples`` counts devices, which
-the server knows anyway, and histograms hold devices' shares.
+once however many examples it has (its share of a sum must be bounded by one constant), so ``examples`` and ``votes`` count devices,
+which the server knows anyway, and histograms hold devices' shares.
 
 Where the terms ask for clip bits, the vector gets one coordinate more: +1/2 if the device's update was within its clip, -1/2 if not,
 times a weight w. One noise σ = z·T hides a vector of norm T² = C² + (w/2)²; so the updates (norm C) have the multiplier z_Δ = σ/C, the bits
@@ -74,9 +74,6 @@ WANDER_LIMIT: Final = 1.5 * FEATURE_LIMIT**2
 NOISED_LOSS_LIMIT: Final = 10.0
 """Under noise a loss is worth only as much sensitivity as it needs; healthy models lie far below."""
 
-LOSS_SHARE: Final = 0.1
-"""Norm that each loss gets of the clip of an update: enough to see a trend, 1 % of the noise budget."""
-
 
 class AnswerEncoding(Protocol):
     """One answer's way into words and back."""
@@ -140,11 +137,8 @@ class ExactEncoding:
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """See `AnswerEncoding`."""
         parts = self._layout.unpack(answer)
-        # A device with more examples than count weighs as much as count: its whole update shrinks, not its count alone.
-        examples = min(float(parts["examples"][0]), float(self._terms.maximum_examples))
-        # A control variate travels as the move of one step, and no honest step is longer than all of them may be.
-        for name in {"weighted_update", "weighted_control"} & parts.keys():
-            parts[name] = _within(parts[name], self._terms.norm_limit * max(examples, 0.0))
+        if "update" in parts:
+            parts["update"] = _within(parts["update"], self._terms.norm_limit)
         flat = np.concatenate([parts[name] for name in self._layout.sizes])
         return self._codec.encode(self._codec.clip(flat), random_bytes)
 
@@ -159,9 +153,7 @@ class NoisedEncoding:
     def __init__(self, layout: AnswerLayout, terms: SumTerms, noise: NoiseTerms) -> None:
         self._layout, self._noise = layout, noise
         self._bit = None if noise.clip_bit_noise is msgspec.UNSET else _ClipBit.of(layout, noise)
-        # What is left of the clip for everything but the bit.
-        norm = noise.clip if self._bit is None else self._bit.others_clip
-        self._weights = {name: _weight(name, layout, norm) for name in layout.sizes if name != "examples"}
+        self._weights = {name: _weight(name, layout) for name in layout.sizes if name not in _DEVICES}
         self._parameters = PrivacyParameters(
             dimension=sum(layout.sizes[name] for name in self._weights) + (self._bit is not None),
             clip=noise.clip,
@@ -182,7 +174,7 @@ class NoisedEncoding:
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """See `AnswerEncoding`."""
         parts = self._layout.unpack(answer)
-        examples = max(float(parts["examples"][0]), 1.0)
+        examples = max(float(parts["examples"][0]), 1.0) if "examples" in parts else 1.0
         scaled = []
         for name, weight in self._weights.items():
             share = parts[name] if name in _PER_DEVICE else parts[name] / examples
@@ -191,11 +183,11 @@ class NoisedEncoding:
                 share = parts[name] / max(float(parts[name].sum()), 1.0)
             if name in _LOSSES:
                 share = np.clip(share, 0.0, NOISED_LOSS_LIMIT)
-            if self._bit is not None and name == "weighted_update":
+            if self._bit is not None and name == "update":
                 # Alone, before the rest: an update that is too long must not shrink the bit that says so.
-                is_within = float(np.linalg.norm(share)) <= self._bit.update_clip
+                is_within = float(np.linalg.norm(share)) <= self._bit.others_clip
                 bit = np.array([self._bit.weight * (0.5 if is_within else -0.5)])
-                share = _within(share, self._bit.update_clip)
+                share = _within(share, self._bit.others_clip)
             scaled.append(share * weight)
         if self._bit is not None:
             scaled.append(bit)
@@ -203,9 +195,10 @@ class NoisedEncoding:
         return encode(vector, self._parameters, random_bytes, rotation_seed=self._seed)
 
     def decode(self, words: NDArray[np.uint32], participants: int) -> Float:
-        """See `AnswerEncoding`. ``examples`` is the number of participants; the noise stays in."""
+        """See `AnswerEncoding`. ``examples`` or ``votes`` is the number of participants; the noise stays in."""
         mean = decode(words, self._parameters, survivors=participants, rotation_seed=self._seed)
-        parts, at = {"examples": np.array([participants], np.float64)}, 0
+        parts: dict[str, Float] = dict.fromkeys(_DEVICES, np.array([participants], np.float64))
+        at = 0
         for name, weight in self._weights.items():
             size = self._layout.sizes[name]
             parts[name] = mean[at : at + size] * (participants / weight)
@@ -235,8 +228,10 @@ class NoisedEncoding:
         return bytes.fromhex(self._noise.rotation_seed)
 
 
-_LOSSES: Final = frozenset({"loss_before", "loss_after", "candidate_loss", "champion_loss"})
-_PER_DEVICE: Final = frozenset({"range_low", "range_high"})
+_DEVICES: Final = frozenset({"examples", "votes"})
+"""What counts devices under noise, where each has one vote; the server knows it anyway."""
+_LOSSES: Final = frozenset({"candidate_loss", "champion_loss"})
+_PER_DEVICE: Final = frozenset({"range_low", "range_high", "update"})
 _PER_WINDOW_COUNTS: Final = frozenset(
     {
         "candidate_scores",
@@ -255,15 +250,14 @@ _COUNTS: Final = _PER_WINDOW_COUNTS | {"examples", "feature_counts"}
 
 @dataclass(frozen=True, kw_only=True)
 class _ClipBit:
-    """How the clip of a whole answer is divided: ±`weight`/2 for the bit, `others_clip` for the rest, `update_clip` of it for the update."""
+    """How the clip of a whole answer is divided: ±`weight`/2 for the bit, `others_clip` for the update."""
 
     weight: float
     others_clip: float
-    update_clip: float
 
     @classmethod
     def of(cls, layout: AnswerLayout, noise: NoiseTerms) -> _ClipBit:
-        if noise.clip_bit_noise is msgspec.UNSET or "weighted_update" not in layout.sizes:
+        if noise.clip_bit_noise is msgspec.UNSET or "update" not in layout.sizes:
             raise QuestionError(
                 f"clip bits are for answers with an update, this one has {', '.join(layout.sizes)}: ask without clip_bit_noise"
             )
@@ -275,15 +269,13 @@ class _ClipBit:
                 f" {noise.noise_multiplier / 2:g}, half the noise_multiplier"
             )
         others = noise.clip * math.sqrt(1 - part**2)
-        return cls(
-            weight=2 * part * noise.clip, others_clip=others, update_clip=others / suggested_clip(layout, 1.0)
-        )
+        return cls(weight=2 * part * noise.clip, others_clip=others)
 
 
 def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:
-    """The norm of a whole scaled answer: for an update its clip with both losses beside it, for an assessment that of its twelve parts."""
-    if "weighted_update" in layout.sizes:
-        return update_clip * math.sqrt(1 + 2 * LOSS_SHARE**2)
+    """The norm of a whole scaled answer: for an update its clip, for an assessment that of its twelve parts."""
+    if "update" in layout.sizes:
+        return update_clip
     return math.sqrt(len(layout.sizes) - 1)
 
 
@@ -313,8 +305,8 @@ def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> 
     """
     n = float(maximum_examples)
     bounds = {
-        "weighted_update": PartBound(bound=n * norm_limit),
-        "weighted_control": PartBound(bound=n * norm_limit),
+        "update": PartBound(bound=norm_limit),
+        "votes": PartBound(bound=1.0, resolution=1.0),
         "scale_logs": PartBound(bound=LOG_LIMIT, resolution=1e-5),
         "scale_squares": PartBound(bound=LOG_LIMIT**2, resolution=1e-4),
         # The trigamma function at half a degree of freedom is π²/2.
@@ -339,14 +331,11 @@ def part_bound(name: str, *, maximum_examples: int, norm_limit: float = 1.0) -> 
     return bounds[name]
 
 
-def _weight(name: str, layout: AnswerLayout, norm: float) -> float:
-    """What a part is multiplied with, so that each part's norm is at most 1 (an update's: its own clip, so that all have `norm`)."""
+def _weight(name: str, layout: AnswerLayout) -> float:
+    """What a part is multiplied with, so that each part's norm is at most 1; an update has its own clip."""
     if name in _LOSSES:
-        share = 1.0
-        if "weighted_update" in layout.sizes:
-            share = LOSS_SHARE * norm / math.sqrt(1 + 2 * LOSS_SHARE**2)
-        return share / NOISED_LOSS_LIMIT
-    if name == "weighted_update" or name in _PER_WINDOW_COUNTS:
+        return 1.0 / NOISED_LOSS_LIMIT
+    if name == "update" or name in _PER_WINDOW_COUNTS:
         return 1.0
     size = layout.sizes[name]
     features = layout.sizes.get("feature_sum", 1)

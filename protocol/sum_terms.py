@@ -78,8 +78,8 @@ class NoiseTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class SumTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every device of a round does with its answer before it masks it.
 
-    `devices` is the largest number of answers that can be in the sum. `norm_limit` bounds the L2 norm of one device's mean update,
-    `maximum_examples` its weight; the device clips to both itself, because nobody else can see its answer.
+    `devices` is the largest number of answers that can be in the sum. `norm_limit` bounds the L2 norm of one device's update,
+    `maximum_examples` its counts; the device clips to both itself, because nobody else can see its answer.
     Without `noise` the sum is exact and says nothing about differential privacy. `maximum_participations` and
     `maximum_epsilon` are the run's caps; a device enforces the stricter of these and its owner's.
     """

@@ -1,38 +1,45 @@
-"""How one device trains: the settings that a family's file holds, a round's question carries, and the training loops of `models` take.
+"""How one device trains: the settings that a family's file holds, a signed release carries, and the training loops of `models` take.
 
 One struct all the way, so that a hyperparameter is written, checked and named in one place::
 
-    [family.training] ─► TrainingSettings ─► FitQuestion.training ─► edge_agent.learner ─► models.local_training.fit
-                                                                                      └─► models.private_training.fit_privately
+    [family.training] ─► TrainingSettings ─► Manifest.training, signed ─► edge_agent.learner ─► models.local_training.fit
+                                                 │                                          └─► models.private_training.fit_privately
+                                                 └ its SHA-256 is in each question
 
-A device refuses a setting that it does not know: training otherwise than it was asked to would be worse than not training.
+In a release it is the **training profile**: whoever asks a device chooses run, round and arrays, and nothing of how narrowly the
+device looks at its windows. A device trains by the profile of a release that a person approved, and by no other.
 Values are checked when they are read and when a struct is made by hand; what also depends on a family's other settings (noise on
 the sums, the baseline) is the aggregator's to check.
 
 Sources:
     FedAvg: McMahan et al., 2017, arXiv:1602.05629v4, Algorithm 1 (ClientUpdate).
     FedProx: Li et al., 2020, arXiv:1812.06127v5, Eq. (2), for the proximal term.
-    SCAFFOLD: Karimireddy et al., 2020, arXiv:1910.06378v4, Algorithm 1.
     DP-SGD: Abadi et al., 2016, arXiv:1607.00133v2, Algorithm 1.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-__all__ = ["MAXIMUM_EPOCHS", "ExamplePrivacy", "Optimizer", "TrainingMethod", "TrainingSettings"]
+__all__ = ["DEFAULT_TRUST_RADIUS", "MAXIMUM_EPOCHS", "ExamplePrivacy", "Optimizer", "TrainingSettings"]
 
 Optimizer = Literal["sgd", "adam"]
-TrainingMethod = Literal["plain", "scaffold"]
 Count = Annotated[int, Meta(ge=1)]
 Above = Annotated[float, Meta(gt=0)]
 
 MAXIMUM_EPOCHS: Final = 1000
 """No question may keep a device busy without end."""
+
+DEFAULT_TRUST_RADIUS: Final = 0.5
+"""Of a release whose issuer had no reference data to measure it on. On PRONOSTIA no unit isolates a window nearer than .73."""
+
+_UPDATE_SHARE: Final = 0.2
+"""Of the trust radius: five rounds in which all devices pull one way reach its edge."""
 
 
 class ExamplePrivacy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,12 +78,14 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         optimizer: it starts anew with each round. Adam has β = (0.9, 0.999) and ε = 1e-8.
         momentum: SGD's, in [0, 1); 0 is plain descent.
         proximal: FedProx' μ ≥ 0, the pull towards the parameters that training started from; 0 is none.
-        gradient_clip: longest gradient of a step in L2 norm, > 0, the pull included and a SCAFFOLD correction not; None is no limit.
-        method: ``scaffold`` corrects gradients by control variates, and the answer carries their change.
+        gradient_clip: longest gradient of a step in L2 norm, > 0, the pull included; None is no limit.
         maximum_examples: how many windows, the newest, count at most, ≥ 1; a device may have a lower limit of its own.
         example_privacy: DP-SGD in place of plain steps; None is none.
         maximum_staleness: rounds that an update may come late, ≥ 0; 0 drops what misses its own round.
         staleness_exponent: a late update counts (1 + rounds late)^-exponent, ≥ 0.
+        trust_radius: how far, in L2 norm, parameters that a device is shown may lie from those of the approved release, > 0: beyond it a
+            unit can be made that answers for one window alone. In a family's file None: that of the release so far, which its issuer measured.
+        update_norm: longest update of one device in L2 norm, > 0; devices clip to it. None: a fifth of the trust radius.
 
     Raises:
         ValueError: a value out of its range, or settings that do not go together; the message says which to leave out.
@@ -95,11 +104,12 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     proximal: Annotated[float, Meta(ge=0)] = 0.0
     gradient_clip: Above | None = None
-    method: TrainingMethod = "plain"
     maximum_examples: Count = 10_000
     example_privacy: ExamplePrivacy | None = None
     maximum_staleness: Annotated[int, Meta(ge=0)] = 4
     staleness_exponent: Annotated[float, Meta(ge=0)] = 0.5
+    trust_radius: Above | None = None
+    update_norm: Above | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no training can follow."""
@@ -108,22 +118,30 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(
                 f"momentum = {self.momentum:g} is for the optimizer sgd; adam has its own: leave momentum out"
             )
-        other_steps = {
-            'optimizer = "adam"': self.optimizer == "adam",
-            "momentum": self.momentum > 0,
-            "gradient_clip": self.gradient_clip is not None,
-            "proximal": self.proximal > 0,
-        }
-        found = [key for key, is_set in other_steps.items() if is_set]
-        if self.method == "scaffold" and found:
-            raise ValueError(
-                'method = "scaffold" reads the mean gradient off plain steps, so it does not go with '
-                f'{", ".join(found)}: leave that out, or set method = "plain"'
-            )
         if self.example_privacy is not None and self.gradient_clip is not None:
             raise ValueError(
                 "example_privacy clips each window's gradient to its own clip_norm: leave gradient_clip out"
             )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it says everything that a profile has to."""
+        return self.trust_radius is not None and self.update_norm is not None
+
+    @property
+    def sha256(self) -> str:
+        """Names the profile: SHA-256 over everything here."""
+        return hashlib.sha256(b"fedge/training-profile/v1" + msgspec.json.encode(self)).hexdigest()
+
+    def settled(self, trust_radius: float = DEFAULT_TRUST_RADIUS) -> TrainingSettings:
+        """The same with a trust radius (its own, else this one) and an update norm: a profile.
+
+        >>> TrainingSettings().settled(0.5).update_norm
+        0.1
+        """
+        radius = self.trust_radius or trust_radius
+        norm = self.update_norm or _UPDATE_SHARE * radius
+        return msgspec.structs.replace(self, trust_radius=radius, update_norm=norm)
 
 
 def _require_ranges(settings: Struct) -> None:

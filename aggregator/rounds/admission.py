@@ -34,7 +34,7 @@ WHOLE_COUNT_TOLERANCE: Final = 0.5
 _SIGNED: Final = frozenset({"scale_logs", "correlation", "wander"})
 
 MAXIMUM_EXAMPLES: Final = 100_000
-"""The default of `FitQuestion.maximum_examples`: one device may not outweigh a fleet by claiming more."""
+"""The default: one device may not outweigh a fleet by claiming more."""
 
 
 def check_answer(
@@ -68,30 +68,22 @@ def check_answer(
     return parts
 
 
-def admit_update(*, norm_limit: float, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
-    """The rule for ``train.fit`` and ``train.scaffold``: 1 … `maximum_examples` examples and an update of at most `norm_limit`.
-
-    The norm is the L2 norm of (n·(w' - w)) / n, the device's move in parameter space, so that a device with many
-    examples is measured like one with few.
-    """
+def admit_update(*, norm_limit: float) -> Admission:
+    """The rule for ``train.fit``: one vote, or none with an update of zeros, and an update of at most `norm_limit` in L2 norm."""
     if not norm_limit > 0 or not np.isfinite(norm_limit):
         raise ValueError(f"norm_limit {norm_limit} must be a positive number")
 
     def rule(parts: Mapping[str, NDArray[np.float64]]) -> None:
-        examples = _admit_examples(parts, maximum_examples)
-        norm = float(np.linalg.norm(parts["weighted_update"])) / examples
-        if norm > norm_limit:
-            raise AnswerRefusedError(f"update has norm {norm:.4g}; the limit is {norm_limit:.4g}")
-        if "weighted_control" in parts:
-            step = float(np.linalg.norm(parts["weighted_control"])) / examples
-            # A float32 rounding above the limit that the device itself clips to is no lie.
-            if step > norm_limit * (1 + 1e-5):
-                raise AnswerRefusedError(
-                    f"control variate moves by a step of norm {step:.4g}; the limit is {norm_limit:.4g}"
-                )
-        for name in ("loss_before", "loss_after"):
-            if parts[name][0] < 0:
-                raise AnswerRefusedError(f"{name} is {parts[name][0]:.4g}; a summed loss is 0 or more")
+        votes, norm = float(parts["votes"][0]), float(np.linalg.norm(parts["update"]))
+        if votes not in {0.0, 1.0}:
+            raise AnswerRefusedError(
+                f"votes is {votes:.6g}; a device has one, or none where it did not train"
+            )
+        # A float32 rounding above the limit that the device itself clips to is no lie.
+        if norm > norm_limit * votes * (1 + 1e-5):
+            raise AnswerRefusedError(
+                f"update has norm {norm:.4g} at {votes:g} votes; the limit is {norm_limit:.4g} a vote"
+            )
 
     return rule
 

@@ -40,7 +40,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordWords:
-    """How the run's record speaks of a question: its `kind`, and which two parts of the answer are its `losses`, if any are."""
+    """How the run's record speaks of a question: its `kind`, and which two parts of the answer are its `losses`, if it tells any."""
 
     kind: str
     losses: tuple[str, str] | None = None
@@ -104,7 +104,7 @@ def ask_cohort(
             record=msgspec.structs.replace(void, is_void=True, note=f"void: {missed}"), total=None
         )
     parts = asked.layout.unpack(answer.total)
-    n = float(parts["examples"][0])
+    n = float(parts["examples" if "examples" in parts else "votes"][0])
     record = msgspec.structs.replace(_record(run, words, cohort, answer, started_at), examples=round(n))
     if words.losses is not None and n > 0:
         before, after = (float(parts[name][0]) / n for name in words.losses)

@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
-import numpy as np
 import structlog
 
 from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
@@ -35,7 +34,6 @@ from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import (
     ASSESSMENT,
     CHAMPION,
-    CONTROL,
     MOMENTS,
     PARAMETERS,
     RunJournal,
@@ -63,6 +61,7 @@ __all__ = ["Coordinator"]
 
 Outcome = TypeVar("Outcome")
 
+_AFTER_JOINING: Final = WITH_DEVICES - {RunState.INVITING}
 _BROKEN: Final = "the Flower session broke"
 _log = structlog.get_logger()
 
@@ -133,6 +132,9 @@ class Coordinator:
                     RunState.FAILED,
                     f"family {run.family!r} is no longer in the settings; put it back or start anew",
                 )
+            if run.state in _AFTER_JOINING:
+                # Devices train by the profile that is signed into their release, not by what the file says meanwhile.
+                policy = policy.following(self._journal.champion(run).manifest.training)
             return self._steps[run.state](run, policy)
         except RoundCanceledError:
             return run  # the loop finds out who is ending: the run or the service
@@ -153,6 +155,7 @@ class Coordinator:
         )
         if reason := why_no_work(run, policy, bundle):
             return self._journal.end(run, RunState.FAILED, reason)
+        policy = policy.following(bundle.manifest.training)
         attendance = self._attend(run, policy)
         joined = attendance.gather()
         if len(joined) < policy.cohort.minimum_devices:
@@ -173,7 +176,6 @@ class Coordinator:
                 CHAMPION: content,
                 PARAMETERS: parameters.tobytes(),
                 MOMENTS: _optimizer(policy).init(parameters).tobytes(),
-                CONTROL: np.zeros(parameters.size).tobytes(),
             },
         )
 
@@ -202,7 +204,6 @@ class Coordinator:
             {
                 PARAMETERS: outcome.model.parameters.tobytes(),
                 MOMENTS: outcome.model.moments.tobytes(),
-                CONTROL: outcome.model.control.tobytes(),
             },
         )
 
@@ -217,7 +218,6 @@ class Coordinator:
                 policy,
                 architecture=bundle.architecture,
                 model=model,
-                champion=bundle.parameters,
                 attendance=self._attend(run, policy),
                 started_at=self._pacing.now(),
             ),

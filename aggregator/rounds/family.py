@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from aggregator.errors import PrivacyPlanError
@@ -31,7 +32,7 @@ SMALLEST_SUM: Final = 3
 
 
 class FamilySettings(Struct, frozen=True, kw_only=True):
-    """One family; `training` is handed to the devices whole, `rollout` to the fleet.
+    """One family; `training` goes whole into its next release, by which devices then train, `rollout` to the fleet.
 
     `detector` says what judges in the next release, ``mixture`` or ``network``; None: what judges now.
 
@@ -65,7 +66,7 @@ answers; raise it, or set secure_sum.enabled = false
             check_name(self.name, "name")
         except TopicError as error:
             raise ValueError(str(error)) from None
-        conflict = _sum_conflict(self) or _training_conflict(self)
+        conflict = _sum_conflict(self)
         if conflict is not None:
             raise ValueError(conflict)
 
@@ -74,11 +75,15 @@ answers; raise it, or set secure_sum.enabled = false
         """Whether sums of whole windows may be asked for: they drown in noise, and would tell what example-level privacy hides."""
         return self.privacy.noise is None and self.training.example_privacy is None
 
+    def following(self, profile: TrainingSettings | None) -> FamilySettings:
+        """The same family, trained as the profile of the release says that its devices run; None: as the file says."""
+        return self if profile is None else msgspec.structs.replace(self, training=profile)
+
     @property
     def sum_policy(self) -> SumPolicy:
         """How secure rounds of this family are run."""
         return SumPolicy(
-            norm_limit=self.rounds.norm_limit,
+            norm_limit=self.training.settled().update_norm or 0.0,
             maximum_examples=self.training.maximum_examples,
             stages=self.secure_sum,
             privacy=self.privacy,
@@ -104,14 +109,4 @@ def _sum_conflict(family: FamilySettings) -> str | None:
             update_noise_multiplier(noise.noise_multiplier, clip_bit_noise(quorum))
         except PrivacyPlanError as error:
             return f"privacy.noise: {error} (cohort.minimum_devices = {quorum})"
-    return None
-
-
-def _training_conflict(family: FamilySettings) -> str | None:
-    """Why a way of training does not go with the rest of the family, and what to change; None where it does."""
-    if family.privacy.noise is not None and family.training.method == "scaffold":
-        return (
-            'training.method = "scaffold" doubles what a device gives, and privacy.noise bounds one update: set'
-            ' method = "plain" (rounds.server_optimizer and training.proximal go with noise)'
-        )
     return None

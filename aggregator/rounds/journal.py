@@ -34,7 +34,6 @@ __all__ = [
     "ASSESSMENT",
     "BUNDLE",
     "CHAMPION",
-    "CONTROL",
     "MOMENTS",
     "PARAMETERS",
     "RunJournal",
@@ -43,7 +42,6 @@ __all__ = [
 CHAMPION: Final = "champion"
 PARAMETERS: Final = "parameters"
 MOMENTS: Final = "moments"
-CONTROL: Final = "control"
 ASSESSMENT: Final = "assessment"
 BUNDLE: Final = "bundle"
 
@@ -113,10 +111,7 @@ class RunJournal:
         """The global model after the last finished round."""
         parameters = np.frombuffer(self.store.artifact(run.id, PARAMETERS), np.float32).copy()
         moments = self.store.vector(run.id, MOMENTS).reshape(-1, parameters.size)
-        control = self._vector_or_none(run, CONTROL)
-        if control is None:  # a run that an older build began
-            control = np.zeros(parameters.size)
-        return ModelState(parameters=parameters, moments=moments, control=control)
+        return ModelState(parameters=parameters, moments=moments)
 
     def refit_sums(self, run: TrainingRun) -> dict[Kind, NDArray[np.float64]]:
         """What of the fleet's prior is summed so far."""

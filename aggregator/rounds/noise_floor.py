@@ -33,9 +33,7 @@ _HISTOGRAMS: Final = frozenset(
         "feature_counts",
     }
 )
-_NOT_NEGATIVE: Final = frozenset(
-    {"loss_before", "loss_after", "candidate_loss", "champion_loss", "feature_squares"}
-)
+_NOT_NEGATIVE: Final = frozenset({"candidate_loss", "champion_loss", "feature_squares"})
 
 
 def drop_noise_floor(

@@ -19,7 +19,6 @@ from protocol.questions import (
     ASSESS,
     FIT,
     REFIT_KINDS,
-    SCAFFOLD,
     TRAINING_KINDS,
     Kind,
     answer_layout,
@@ -39,7 +38,7 @@ def planned_questions(
         ProtocolError: noise that no words can carry; says what to change.
     """
     asked: dict[Kind, int] = {
-        SCAFFOLD if policy.training.method == "scaffold" else FIT: run.rounds,
+        FIT: run.rounds,
         ASSESS: 1,
     }
     if refits(policy, champion):

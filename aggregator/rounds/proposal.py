@@ -29,6 +29,7 @@ from models.bundles import ModelBundle
 from models.detection.prior import FleetPrior
 from protocol.grids import SCORE_GRID
 from protocol.manifest import Provenance, ThresholdSpec
+from protocol.training import DEFAULT_TRUST_RADIUS, TrainingSettings
 
 __all__ = ["for_mixture", "make_candidate", "propose_threshold", "sights", "with_evaluation"]
 
@@ -111,12 +112,21 @@ def make_candidate(
             privacy=run.privacy,
         ),
         created_at=created_at,
+        training=_next_profile(policy.training, champion.manifest.training),
         training_model=champion.training_model,
         int8=policy.int8,
         probes=typical_windows(
             champion.architecture, parameters, assessment, np.random.default_rng([run.seed, version])
         ).astype(np.float32),
     )
+
+
+def _next_profile(wanted: TrainingSettings, now: TrainingSettings | None) -> TrainingSettings:
+    """The profile of the next release: what the family's file says, and where it leaves a bound open the one of the release so far."""
+    if now is None:
+        return wanted.settled()
+    norm = wanted.update_norm if wanted.trust_radius or wanted.update_norm else now.update_norm
+    return msgspec.structs.replace(wanted, update_norm=norm).settled(now.trust_radius or DEFAULT_TRUST_RADIUS)
 
 
 def for_mixture(candidate: Candidate, prior: FleetPrior | None) -> Candidate:

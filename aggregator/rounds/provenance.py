@@ -44,7 +44,7 @@ def _attempts_at_training(run: TrainingRun) -> int:
 
 
 def describe_method(run: TrainingRun, policy: FamilySettings) -> str:
-    """The method in one line, for people: ``fedavg, scaffold, sgd, 2 local epochs, secure sum``."""
+    """The method in one line, for people: ``fedavg, proximal 0.1, sgd, 2 local epochs, secure sum``."""
     made = _training(policy) if run.rounds else ["network of the champion"]
     made.append(
         "secure sum" if policy.secure_sum.enabled else "no secure sum: the aggregator saw every update"
@@ -55,8 +55,6 @@ def describe_method(run: TrainingRun, policy: FamilySettings) -> str:
 def _training(policy: FamilySettings) -> list[str]:
     made: list[str] = [policy.rounds.server_optimizer]
     training, private = policy.training, policy.training.example_privacy
-    if training.method != "plain":
-        made.append(training.method)
     if training.proximal:
         made.append(f"proximal {training.proximal:g}")
     made.append(training.optimizer + (f" with momentum {training.momentum:g}" if training.momentum else ""))

@@ -66,6 +66,11 @@ def refits(policy: FamilySettings, champion: ModelBundle) -> bool:
 def why_no_work(run: TrainingRun, policy: FamilySettings, champion: ModelBundle) -> str | None:
     """Why a run has nothing to do, or cannot do it; None where it has."""
     release, model = champion.manifest.release, champion.architecture
+    if champion.manifest.training is None:
+        return (
+            f"{release} carries no training profile, so its devices cannot be asked; publish a first release made by this version"
+            " (`fedge-aggregator initial-release`) and roll it out"
+        )
     if policy.detector == "mixture" and not can_mix(model):
         return (
             f'detector = "mixture" is for dense autoencoders of up to {MOST_MIXED_FEATURES} features, {release} is a {model.kind} of'
@@ -148,13 +153,14 @@ def _question(
     about = {
         "run_id": run.id,
         "layout_sha256": architecture.layout_sha256,
+        "profile_sha256": policy.training.sha256,
     }
-    most, features = policy.training.maximum_examples, architecture.feature_count
+    features = architecture.feature_count
     if kind == SCALE:
-        return ScaleQuestion(**about, maximum_examples=most), {}
+        return ScaleQuestion(**about), {}
     arrays = scale_arrays(_scale(sums, features))
     if kind == COVARIANCE:
-        return CovarianceQuestion(**about, maximum_examples=most), arrays
+        return CovarianceQuestion(**about), arrays
     spread = _spread(sums, features)
     parts = spread_parts(spread)
     arrays |= {name: parts[name].astype(np.float32) for name in ("correlation", "wander")}
@@ -163,7 +169,6 @@ def _question(
         devices=round(spread.devices),
         squares=spread.squares,
         error=spread.error,
-        maximum_examples=most,
     )
     return question, arrays
 

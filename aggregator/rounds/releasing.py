@@ -104,7 +104,8 @@ class Releasing:
             created_at=self._pacing.now(),
             git_revision=self._git_revision,
         )
-        candidate = proposal.for_mixture(with_method(candidate, run, policy), self._prior(run, policy))
+        followed = policy.following(self._journal.champion(run).manifest.training)
+        candidate = proposal.for_mixture(with_method(candidate, run, followed), self._prior(run, policy))
         int8_model = self._exporter.int8_model(candidate)
         report = compare_int8(candidate, int8_model, self._journal.assessment(run), seed=run.seed)
         _log.info("int8_compared", run=run.id, **report.evaluation())

@@ -23,13 +23,10 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
         count: rounds of a run. 0: nothing is trained, the fleet's prior is made anew (of a family that judges by one).
         attempts: so many void rounds in a row end the run.
         deadline_s: then a round goes on with who has answered.
-        minimum_windows: fewest windows to join with. An update counts for as many windows as it was trained on, so few do no harm; where
-            noise gives each device one vote, ask for more.
+        minimum_windows: fewest windows to join with; each device has one vote, so ask for enough to learn from.
         join_timeout_s: longest wait for devices.
         join_settle_s: wait for more once the quorum is there.
         join_spread_s: arrivals are spread over this time.
-        norm_limit: L2 norm of one device's mean update: devices clip to it in a secure sum; in plain, larger ones are refused
-            by name.
         server_optimizer: what moves the model by the mean update (`aggregator.rounds.optimizers`).
         server_learning_rate: None takes the optimiser's own.
     """
@@ -41,6 +38,5 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
     join_timeout_s: Seconds = 120.0
     join_settle_s: Seconds = 15.0
     join_spread_s: Annotated[float, Meta(ge=0)] = 0.0
-    norm_limit: Above = 10.0
     server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: Above | None = None

@@ -83,7 +83,8 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     `kind` is ``fit``, ``scale``, ``covariance``, ``curve`` or ``assess``.
 
     `number` counts from 1, `attempt` too: a void round is tried again under the same number. Losses are means per
-    example over the participants, before and after local training (assessment: champion and candidate; else none).
+    held-out window over the participants of an assessment, of the champion and of the candidate; else there are none. `examples` are windows,
+    of a round of training the devices that trained.
     `stages` says at which stage each of the refused and the lost failed.
     `seconds_in_training` is the slowest participant's own figure, so `seconds` - `seconds_in_training` is overhead.
     `groups` are those of a round that was asked in groups, each a secure sum of its own; `participants` are of the groups that are used.
@@ -194,8 +195,8 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
 
     @property
     def examples(self) -> int:
-        """Windows behind the last round that was finished; without one, those behind the prior."""
-        for kind in ("fit", "curve"):
+        """Windows that were counted behind the release: for the prior, or else in the assessment."""
+        for kind in ("curve", "assess"):
             if found := [entry.examples for entry in self.log if entry.kind == kind and not entry.is_void]:
                 return found[-1]
         return 0

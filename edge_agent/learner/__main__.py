@@ -105,10 +105,15 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         raise NotReadyError(
             f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
         )
+    profile = bundle.manifest.training
+    if profile is None:
+        raise NotReadyError(
+            f"{bundle.manifest.release} carries no training profile: its issuer did not say how devices may be asked to train;"
+            " install a release that does"
+        )
     key = load_device_key(settings.paths.device_key)
 
     from edge_agent.learner.client_app import client_app
-    from edge_agent.learner.control_variates import VariateFile
     from edge_agent.learner.flower_client import FlowerClient
     from edge_agent.learner.learner_stats import StatsFile
     from edge_agent.learner.local_learner import LocalLearner
@@ -122,8 +127,9 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     learner = LocalLearner(
         model,
         kept.rows,
+        profile=profile,
+        champion=bundle.parameters,
         maximum_examples=settings.learner.maximum_examples,
-        variates=VariateFile(settings.paths.control_variate, columns=columns.fingerprint),
         unit=healthy.unit if healthy is not None else None,
         seen=healthy.seen if healthy is not None else None,
     )

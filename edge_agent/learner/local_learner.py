@@ -6,7 +6,7 @@
                   │ kept until `settle` says that it is in a sum; asked in a later round while it is not, the device
                   └ answers with it again, discounted: training that is slower than a round is not lost
 
-Given the model, the rows and the questions so far: no network, no clock, no file but the control variate's. Every fifth row is held out:
+Given the model, the rows, the profile and the questions so far: no network, no clock, no file. Every fifth row is held out:
 training never sees it, and grading sees nothing else, so a device does not grade a model on what it taught it. (Only the
 threshold, whose tail needs many windows, is read from all of them; and the fleet's prior, which crosses fits itself,
 `prior_answers`.) The split is by position in a snapshot taken at the start, the same in
@@ -18,7 +18,6 @@ only place where an update can wait is here, before it is masked. In plain it wo
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Final, assert_never
@@ -27,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import NotReadyError, QuestionRefusedError, TrainingDivergedError
-from edge_agent.learner.control_variates import ControlVariates, VariateInMemory
 from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
 from edge_agent.learner.prior_answers import answer_prior
 from models.architecture import require_finite
@@ -46,13 +44,11 @@ from protocol.questions import (
     answer_layout,
     kind_of,
 )
-from runtime.errors import StorageError
+from protocol.training import TrainingSettings
 
 __all__ = ["LocalLearner"]
 
 Float = NDArray[np.float32]
-
-_log: Final = logging.getLogger(__name__)
 
 HOLD_OUT_EVERY: Final = 5
 """One row in five is for grading: 20 %, and never fewer than one of `MINIMUM_ROWS`."""
@@ -68,9 +64,10 @@ class LocalLearner:
 
     Args:
         model: the training model of the active bundle.
+        profile: how this device trains.
+        champion: parameters (P,) of the release that is installed: what an assessment compares with.
         rows: standardised windows, shape (n, F), oldest first.
-        maximum_examples: this device's own limit, beside the question's.
-        variates: where the control variate lies; none is kept beyond this object by default.
+        maximum_examples: this device's own limit, beside the profile's.
         random_bytes: of example-level privacy.
         unit: what one step of `seen` is in each sensor's own units (F,); None: no part in a fleet's prior.
         seen: the same rows as this device's detector sees them, out of their context (`models.detection.context`); default: as they are.
@@ -84,8 +81,9 @@ class LocalLearner:
         model: LearningModel,
         rows: Float,
         *,
+        profile: TrainingSettings,
+        champion: Float,
         maximum_examples: int,
-        variates: ControlVariates | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
         unit: NDArray[np.floating] | None = None,
         seen: Float | None = None,
@@ -95,12 +93,13 @@ class LocalLearner:
             raise NotReadyError(
                 f"the sample buffer gives rows of shape {rows.shape}; training needs at least ({MINIMUM_ROWS}, {features})"
             )
-        rows = rows[-maximum_examples:]
+        most = min(maximum_examples, profile.maximum_examples)
+        rows = rows[-most:]
         held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
         self._model, self._unit = model, unit
-        self._seen = rows if seen is None else seen[-maximum_examples:]
+        self._profile, self._champion = profile, champion
+        self._seen = rows if seen is None else seen[-most:]
         self._training, self._held_out = rows[~held_out], rows[held_out]
-        self._variates = variates or VariateInMemory()
         self._random_bytes = random_bytes
         self._waiting: LocalUpdate | None = None
 
@@ -120,27 +119,18 @@ class LocalLearner:
         )
 
     def settle(self) -> None:
-        """The last update was taken for a sum: keep the control variate that belongs to it, and train anew when asked again."""
-        settled, self._waiting = self._waiting, None
-        if settled is None or settled.variate is None:
-            return
-        question = settled.question
-        try:
-            self._variates.keep(question.run_id, question.layout_sha256, settled.variate)
-        except StorageError as error:
-            # Others wait for what this device says next; a variate one round old costs less than a round.
-            _log.warning("control_variate_lost %s", error)
+        """The last update was taken for a sum: train anew when asked again."""
+        self._waiting = None
 
     def answer(self, question: Question, arrays: Mapping[str, Float]) -> Float:
         """The flat answer vector to a question.
 
         Args:
             question: what is asked.
-            arrays: flat vectors (P,): "parameters" to train from, with "control" for SCAFFOLD;
-                "candidate" and "champion" for an assessment. What goes with a question about the prior is `models.detection.answers`'.
+            arrays: flat vectors (P,): "parameters" to train from, "candidate" for an assessment. What goes with a question about the prior is `models.detection.answers`'.
 
         Raises:
-            QuestionRefusedError: another layout, an array missing or unusable, or a question that
+            QuestionRefusedError: another layout or profile, an array missing or unusable, or a question that
                 this device has nothing for. The aggregator is told in these words.
             TrainingDivergedError: a training that left what a model can be, whatever its step.
         """
@@ -148,6 +138,10 @@ class LocalLearner:
         if question.layout_sha256 != architecture.layout_sha256:
             raise QuestionRefusedError(
                 f"the question is about layout {question.layout_sha256[:12]}…, this device runs {architecture.layout_sha256[:12]}…"
+            )
+        if question.profile_sha256 != self._profile.sha256:
+            raise QuestionRefusedError(
+                f"the question goes by training profile {question.profile_sha256[:12]}…, this device by {self._profile.sha256[:12]}…"
             )
         layout = self.layout_of(kind_of(question))
         parts, words = self._answer(question, arrays)
@@ -171,13 +165,13 @@ class LocalLearner:
                 parts = answer_prior(question, arrays, self._seen, self._unit)
                 return parts, "this device's windows do not add up to a finite part of a prior"
             case AssessQuestion():
-                candidate, champion = self._vector(arrays, "candidate"), self._vector(arrays, "champion")
-                held_out = self._held_out[-question.maximum_examples :]
-                room = question.maximum_examples - len(held_out)
-                trained_on = self._training[-room:] if room else None
-                sensors = self._model.architecture.layers[0]
                 parts = assess(
-                    self._model, candidate, champion, held_out, trained_on=trained_on, sensors=sensors
+                    self._model,
+                    self._vector(arrays, "candidate"),
+                    self._champion,
+                    self._held_out,
+                    trained_on=self._training,
+                    sensors=self._model.architecture.layers[0],
                 )
                 return parts, "the candidate's scores are not finite on this device's data"
             case _:
@@ -185,21 +179,16 @@ class LocalLearner:
 
     def _fit(self, question: FitQuestion, arrays: Mapping[str, Float]) -> LocalUpdate:
         parameters = self._vector(arrays, "parameters")
-        control = self._vector(arrays, "control") if question.training.method == "scaffold" else None
-        if self._waiting is not None and _may_enter(self._waiting.question, question):
-            return discounted(self._waiting, question)
+        if self._waiting is not None and self._may_enter(self._waiting.question, question):
+            return discounted(self._waiting, question, self._profile)
         self._waiting = None
-        variate = None
-        if control is not None:
-            variate = self._variates.load(question.run_id, question.layout_sha256, control.size)
         try:
             self._waiting = train_update(
                 self._model,
-                self._training[-question.training.maximum_examples :],
+                self._training,
                 question,
                 parameters,
-                control=control,
-                variate=variate,
+                self._profile,
                 random_bytes=self._random_bytes,
             )
         except ParameterError:
@@ -215,13 +204,7 @@ class LocalLearner:
         except LayoutError as error:
             raise QuestionRefusedError(f"array {name!r} cannot be used: {error}") from None
 
-
-def _may_enter(trained: FitQuestion, asked: FitQuestion) -> bool:
-    """Whether an update that was trained for one question may answer another: later in the same run, by the same method, not too late."""
-    late = asked.round_number - trained.round_number
-    return (
-        0 < late <= asked.training.maximum_staleness
-        and (trained.run_id, trained.layout_sha256) == (asked.run_id, asked.layout_sha256)
-        and trained.training.method == asked.training.method
-        and trained.training.example_privacy == asked.training.example_privacy
-    )
+    def _may_enter(self, trained: FitQuestion, asked: FitQuestion) -> bool:
+        """Whether an update that was trained for one question may answer another: later in the same run, not too late."""
+        late = asked.round_number - trained.round_number
+        return 0 < late <= self._profile.maximum_staleness and trained.run_id == asked.run_id

@@ -62,7 +62,6 @@ def answer_prior(
     Raises:
         QuestionRefusedError: arrays that are none of this question.
     """
-    rows = rows[-question.maximum_examples :]
     rows = rows[np.isfinite(rows).all(axis=1)]
     if unit is None or not len(rows):
         # Whoever leaves here may cost the whole cohort its round; zeros add nothing to a sum.

@@ -22,6 +22,7 @@ from models.export.isolated import export_training_model
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
+from protocol.training import TrainingSettings
 
 __all__ = ["ReleaseContent", "build_release"]
 
@@ -42,6 +43,7 @@ class ReleaseContent:
         reference: what the fleet calls normal.
         created_at: Unix seconds.
         provenance: where the release comes from.
+        training: the training profile, by which its devices may be asked; None: they may not.
         prior: what the fleet knows together; with one, devices judge by the mixture, without one by the model.
         training_model: a finished training model (it depends on the architecture alone); by default built in a child process,
             which costs TensorFlow and seconds, and kept for the next call.
@@ -58,6 +60,7 @@ class ReleaseContent:
     reference: FleetReference
     created_at: float
     provenance: Provenance = field(default_factory=Provenance)
+    training: TrainingSettings | None = None
     prior: FleetPrior | None = None
     training_model: bytes | None = None
 
@@ -105,6 +108,7 @@ def build_release(
         features=content.features,
         threshold=content.threshold,
         detector="network" if content.prior is None else "mixture",
+        training=content.training,
         files=entries_for(files),
         provenance=content.provenance,
     )

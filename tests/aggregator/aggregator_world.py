@@ -51,7 +51,9 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = TrustedKeys([KEY.public_key()])
 POLICY = FamilySettings(
     name=FAMILY,
-    training=TrainingSettings(epochs=3, batch_size=16, learning_rate=0.3),
+    training=TrainingSettings(
+        epochs=3, batch_size=16, learning_rate=0.3, trust_radius=50.0, update_norm=10.0
+    ),
     rounds=RoundSettings(count=3, attempts=2, deadline_s=5.0, join_timeout_s=5.0, join_settle_s=1.0),
     cohort=CohortSettings(minimum_devices=2, over_selection=1.0),
     secure_sum=SecureSumSettings(enabled=False),
@@ -65,7 +67,9 @@ def trainer() -> TrainingModel:
 
 
 @cache
-def first_bundle(version: int = 1, *, is_mixture: bool = False) -> bytes:
+def first_bundle(
+    version: int = 1, *, is_mixture: bool = False, training: TrainingSettings | None = None
+) -> bytes:
     rng = np.random.default_rng(0)
     content = ReleaseContent(
         architecture=ARCHITECTURE,
@@ -78,6 +82,7 @@ def first_bundle(version: int = 1, *, is_mixture: bool = False) -> bytes:
         family=FAMILY,
         version=version,
         created_at=0.0,
+        training=training or POLICY.training,
         prior=fleet_prior([(rows_of(i), unit_of(i)) for i in range(20, 23)], AlarmRules())
         if is_mixture
         else None,
@@ -107,7 +112,9 @@ class InProcessLink:
 
     devices: Sequence[DeviceId]
     spoil: Callable[[DeviceId, Question, NDArray[np.float32]], NDArray[np.float32] | None]
+    profile: TrainingSettings = POLICY.training
     asked: list[tuple[Question, tuple[DeviceId, ...]]] = field(default_factory=list)
+    sent: list[tuple[Question, Mapping[str, NDArray[np.float32]]]] = field(default_factory=list)
     is_broken: bool = False
     learners: dict[DeviceId, LocalLearner] = field(default_factory=dict)
 
@@ -123,6 +130,7 @@ class InProcessLink:
             self.is_broken = False
             raise FlowerRunEndedError("the Flower run is over")
         self.asked.append((question, tuple(devices)))
+        self.sent.append((question, arrays))
         self._question, self._arrays = question, arrays
         return {Ticket(f"{len(self.asked)}-{device}"): device for device in devices}
 
@@ -148,8 +156,11 @@ class InProcessLink:
             learner = self.learners[device] = LocalLearner(
                 trainer(),
                 rows_of(self.devices.index(device)),
+                profile=self.profile,
+                champion=initial_parameters(ARCHITECTURE, 1),
                 maximum_examples=1000,
                 unit=unit_of(self.devices.index(device)),
+                random_bytes=bytes,
             )
         vector = learner.answer(self._question, self._arrays)
         learner.settle()
@@ -270,8 +281,10 @@ class World:
         self.devices = tuple(DeviceId(f"pump{i}") for i in range(devices))
         self.policy, self.clock, self.path = policy, Clock(), directory / "runs.sqlite"
         self.store = RunStore(self.path)
+        profile = policy.training.settled(50.0)
         self.fleet, self.board = FleetInMemory(self.devices), BoardInMemory()
-        self.link = InProcessLink(self.devices, lambda _device, _question, vector: vector)
+        self.fleet.bundles[1] = first_bundle(training=profile)
+        self.link = InProcessLink(self.devices, lambda _device, _question, vector: vector, profile)
         self.session = InProcessSession(self.link, frozenset(self.devices))
         self.federation = InProcessFederation(self.session)
         self.exporter: Exporter = SigningExporter(KEY)

@@ -17,7 +17,6 @@ from aggregator.rounds.collector import CohortQuestion, PlainCollector
 from aggregator.rounds.reports import CohortSum
 from models.architecture import initial_parameters
 from protocol.questions import FitQuestion, fit_layout
-from protocol.training import TrainingSettings
 
 PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
 LAYOUT = fit_layout(len(PARAMETERS))
@@ -53,16 +52,14 @@ def fit(round_number: int = 1, layout: str = world.ARCHITECTURE.layout_sha256) -
         run_id="run-1",
         round_number=round_number,
         layout_sha256=layout,
-        training=TrainingSettings(epochs=1, batch_size=32, learning_rate=0.05),
+        profile_sha256=world.PROFILE.sha256,
     )
 
 
 def honest(_question: object, _arrays: object) -> np.ndarray:
     parts = {
-        "weighted_update": np.full(len(PARAMETERS), 0.5),
-        "examples": np.array([10.0]),
-        "loss_before": np.array([2.0]),
-        "loss_after": np.array([1.0]),
+        "update": np.full(len(PARAMETERS), 0.05),
+        "votes": np.array([1.0]),
     }
     return LAYOUT.pack(parts)
 

@@ -50,8 +50,10 @@ from protocol.identity import compressed_key, private_key_pem, public_key_pem
 from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
+from protocol.training import TrainingSettings
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+PROFILE = TrainingSettings(epochs=1, batch_size=32, learning_rate=0.05, trust_radius=50.0, update_norm=10.0)
 COLUMNS = FeatureSpec(kind="passthrough", names=tuple("abcdef"))
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 RUN_LEARNER = Path(__file__).with_name("run_learner_without_server_packages.py")
@@ -99,6 +101,7 @@ def build_bundle() -> bytes:
         family="press",
         version=1,
         created_at=1.0,
+        training=PROFILE,
     )
     return build_release(content, signing_key=RELEASE_KEY)
 

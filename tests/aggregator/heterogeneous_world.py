@@ -25,7 +25,6 @@ from aggregator.rounds.reports import CohortSum
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.sum_policy import SecureSumSettings
 from aggregator.rounds.training import ModelState, train_round
-from edge_agent.learner.control_variates import VariateFile
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture
 from models.training_model import TrainingModel
@@ -36,7 +35,9 @@ WEIGHTS = 2
 RUN = RunId("run-1")
 POLICY = FamilySettings(
     name=FamilyName("press"),
-    training=TrainingSettings(epochs=20, batch_size=1000, learning_rate=0.1),
+    training=TrainingSettings(
+        epochs=20, batch_size=1000, learning_rate=0.1, trust_radius=100.0, update_norm=20.0
+    ),
     secure_sum=SecureSumSettings(enabled=False),
     cohort=CohortSettings(minimum_devices=2),
 )
@@ -97,10 +98,15 @@ def optimum_of(devices: int) -> NDArray[np.float64]:
     return np.asarray(np.linalg.lstsq(rows[:, :2], rows[:, 2], rcond=None)[0])
 
 
-def learner_of(device: int, variate: Path | None = None) -> LocalLearner:
+def learner_of(device: int) -> LocalLearner:
     model = cast("TrainingModel", LinearModel())
-    variates = None if variate is None else VariateFile(variate)
-    return LocalLearner(model, rows_of(device), maximum_examples=1000, variates=variates)
+    return LocalLearner(
+        model,
+        rows_of(device),
+        profile=POLICY.training,
+        champion=np.zeros(WEIGHTS, np.float32),
+        maximum_examples=1000,
+    )
 
 
 class PlainDevices:
@@ -123,16 +129,15 @@ class PlainDevices:
 
 
 class SecureDevices(secure_world.World):
-    """The same devices behind real masks: real roles, real collector, variates in files."""
+    """The same devices behind real masks: real roles, real collector."""
 
     def __init__(self, directory: Path, count: int) -> None:
-        self.directory, self.learners = directory, dict[DeviceId, LocalLearner]()
+        self.learners = dict[DeviceId, LocalLearner]()
         super().__init__(directory, count)
 
     def start(self, name: DeviceId) -> None:
-        """(Re)start a device's learner: what it knew is gone, but for its files."""
-        index = int(name.rpartition("-")[2])
-        learner = self.learners[name] = learner_of(index, self.directory / f"{name}.variate")
+        """(Re)start a device's learner: what it knew is gone."""
+        learner = self.learners[name] = learner_of(int(name.rpartition("-")[2]))
         self.devices[name].side = self.participant(
             name, layout_of=learner.layout_of, answer=learner.answer, settle=learner.settle
         )
@@ -150,10 +155,11 @@ class Fleet:
     def __init__(self, devices: PlainDevices | SecureDevices, **changes: object) -> None:
         self.attendance = cast("Attendance", devices)
         self.policy = changed(POLICY, **changes)
+        for learner in devices.learners.values():
+            learner._profile = self.policy.training
         self.model = ModelState(
             parameters=np.zeros(WEIGHTS, np.float32),
             moments=np.zeros((0, WEIGHTS)),
-            control=np.zeros(WEIGHTS),
         )
         self.run = TrainingRun(
             id=RUN, family=POLICY.name, trigger="person", reason="", requested_by="", rounds=1000,

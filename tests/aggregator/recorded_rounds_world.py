@@ -46,7 +46,6 @@ from protocol.names import DeviceId, FamilyName
 from protocol.questions import AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.masks import MaskGenerator, expand_mask, pack_words, unpack_words
 from protocol.secure_sum.unmasking import Unmasking
-from protocol.training import TrainingSettings
 
 HIDDEN = 3400
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, HIDDEN, 6))
@@ -116,7 +115,7 @@ ROUNDS: list[tuple[Question, dict[str, NDArray[np.float32]]]] = [
             run_id="run-1",
             round_number=number,
             layout_sha256=ARCHITECTURE.layout_sha256,
-            training=TrainingSettings(epochs=1, batch_size=256, learning_rate=0.05),
+            profile_sha256=world.PROFILE.sha256,
         ),
         {"parameters": parameters},
     )
@@ -125,8 +124,10 @@ ROUNDS: list[tuple[Question, dict[str, NDArray[np.float32]]]] = [
 ROUNDS.insert(
     ASSESSMENT,
     (
-        AssessQuestion(run_id="run-1", layout_sha256=ARCHITECTURE.layout_sha256),
-        {"candidate": PARAMETERS, "champion": initial_parameters(ARCHITECTURE, 4)},
+        AssessQuestion(
+            run_id="run-1", layout_sha256=ARCHITECTURE.layout_sha256, profile_sha256=world.PROFILE.sha256
+        ),
+        {"candidate": PARAMETERS},
     ),
 )
 
@@ -261,20 +262,20 @@ def secrets_of(seen: Seen, device: DeviceId, number: int) -> list[NDArray[Any]]:
     vectors: list[NDArray[Any]] = [answer, answer.astype(np.float64), seen.words[device]]
     if number != ASSESSMENT:
         parts = FIT_LAYOUT.unpack(answer)
-        update = parts["weighted_update"] / parts["examples"]
+        update = parts["update"]
         vectors += [update.astype(np.float32), (PARAMETERS + update).astype(np.float32)]
     return vectors
 
 
 def scalars_of(seen: Seen, device: DeviceId, number: int) -> dict[str, float]:
-    """Its count, its losses summed and per example, and the fixed point of the large ones."""
-    layout = ASSESS_LAYOUT if number == ASSESSMENT else FIT_LAYOUT
-    parts = layout.unpack(seen.answers[device])
+    """Its count, its losses summed and per example, and the fixed point of the large ones; an update has none of these."""
+    if number != ASSESSMENT:
+        return {}
+    parts = ASSESS_LAYOUT.unpack(seen.answers[device])
     count = float(parts["examples"][0])
-    losses = {name: float(parts[name][0]) for name in parts if name.endswith("loss") or "loss_" in name}
+    losses = {name: float(parts[name][0]) for name in parts if name.endswith("loss")}
     means = {f"mean {name}": value / count for name, value in losses.items()}
-    near = seen.words[device][:8] if number == ASSESSMENT else seen.words[device][-8:]
-    words = {f"word {i}": float(word) for i, word in enumerate(near) if word > 1 << 16}
+    words = {f"word {i}": float(word) for i, word in enumerate(seen.words[device][:8]) if word > 1 << 16}
     return {"examples": count, **losses, **means, **words}
 
 

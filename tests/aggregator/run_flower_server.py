@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from flower_world import PROFILE
+
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
@@ -13,7 +15,6 @@ from aggregator.rounds.reports import QuorumMissedError
 from models.architecture import Architecture, initial_parameters
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, fit_layout
-from protocol.training import TrainingSettings
 
 
 def main(data: Path, port: int, cert: Path, key: Path) -> None:
@@ -32,7 +33,7 @@ def main(data: Path, port: int, cert: Path, key: Path) -> None:
                 run_id="r",
                 round_number=1,
                 layout_sha256=architecture.layout_sha256,
-                training=TrainingSettings(epochs=1, batch_size=32, learning_rate=0.01),
+                profile_sha256=PROFILE.sha256,
             )
             try:
                 result = collector.collect(

@@ -27,9 +27,10 @@ from protocol.training import TrainingSettings
 
 PARAMETERS, TENSORS, FEATURES = 5, 3, 2
 FAMILY = FamilyName("press")
+PROFILE = TrainingSettings(trust_radius=50.0, update_norm=10.0)
 FIT_LAYOUT, ASSESS_LAYOUT = fit_layout(PARAMETERS), assess_layout(TENSORS, FEATURES)
-QUESTION = FitQuestion(run_id="run-1", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
-ASSESSMENT = AssessQuestion(run_id="run-1", layout_sha256="0" * 64)
+QUESTION = FitQuestion(run_id="run-1", round_number=1, layout_sha256="0" * 64, profile_sha256=PROFILE.sha256)
+ASSESSMENT = AssessQuestion(run_id="run-1", layout_sha256="0" * 64, profile_sha256=PROFILE.sha256)
 ARRAYS = {"parameters": np.arange(PARAMETERS, dtype=np.float32)}
 NO_BUDGET, FLOORS = FamilyBudget(), DevicePolicy()
 # As many rounds as a test wants, over whoever answers.
@@ -216,13 +217,5 @@ class World:
 
 
 def update(index: int) -> np.ndarray:
-    """10 + index examples, a move of 0.01·index in every direction."""
-    n = 10.0 + index
-    return FIT_LAYOUT.pack(
-        {
-            "weighted_update": np.full(PARAMETERS, n * 0.01 * index),
-            "examples": np.array([n]),
-            "loss_before": np.array([n * 0.5]),
-            "loss_after": np.array([n * 0.25]),
-        }
-    )
+    """A move of 0.01·index in every direction, and one vote."""
+    return FIT_LAYOUT.pack({"update": np.full(PARAMETERS, 0.01 * index), "votes": np.array([1.0])})

@@ -10,7 +10,6 @@ import pytest
 
 from aggregator.errors import AnswerRefusedError
 from aggregator.rounds.admission import (
-    MAXIMUM_EXAMPLES,
     Admission,
     admit_assessment,
     admit_update,
@@ -21,7 +20,6 @@ from protocol.questions import (
     AnswerLayout,
     assess_layout,
     fit_layout,
-    scaffold_layout,
 )
 
 
@@ -41,55 +39,23 @@ def check(layout: AnswerLayout, parts: Mapping[str, Any], admission: Admission) 
 
 
 UPDATE = fit_layout(4)
-MOVE = admit_update(norm_limit=2.0, maximum_examples=50)
-GOOD = {
-    "examples": 10,
-    "weighted_update": [12.0, 16.0],
-    "loss_before": 0.0,
-    "loss_after": 3.0,
-}  # a move of norm 2
+MOVE = admit_update(norm_limit=2.0)
+GOOD = {"update": [1.2, 1.6], "votes": 1.0}  # of norm 2
 
 
-def test_one_device_may_not_outweigh_a_fleet_with_more_than_a_hundred_thousand_examples() -> None:
-    assert MAXIMUM_EXAMPLES == 100_000
-    rule = admit_update(norm_limit=1.0)
-    check(UPDATE, {"examples": 100_000}, rule)
-    with pytest.raises(AnswerRefusedError, match=r"claims 100001 examples; valid is 1 to 100000"):
-        check(UPDATE, {"examples": 100_001}, rule)
+@pytest.mark.parametrize("votes", [-159.0, -1.0, 0.5, 2.0, 4096.0])
+def test_a_device_has_one_vote(votes: float) -> None:
+    with pytest.raises(AnswerRefusedError, match=f"votes is {votes:g}; a device has one"):
+        check(UPDATE, {"votes": votes}, MOVE)
 
 
-@pytest.mark.parametrize("examples", [0.0, 0.5, 51.0, -1.0])
-def test_examples_are_between_one_and_what_the_question_allows(examples: float) -> None:
-    for allowed in (1.0, 50.0):
-        check(UPDATE, {"examples": allowed}, MOVE)
-    with pytest.raises(AnswerRefusedError, match=f"claims {examples:g} examples; valid is 1 to 50"):
-        check(UPDATE, {"examples": examples}, MOVE)
-
-
-def test_an_update_moves_at_most_the_norm_limit_for_each_example() -> None:
+def test_an_update_moves_at_most_the_norm_limit_and_without_a_vote_not_at_all() -> None:
     check(UPDATE, GOOD, MOVE)
-    with pytest.raises(AnswerRefusedError, match=r"update has norm 2\.001; the limit is 2"):
-        check(UPDATE, {**GOOD, "weighted_update": [12.006, 16.008]}, MOVE)
-    with pytest.raises(AnswerRefusedError, match=r"update has norm 2\.222"):
-        check(UPDATE, {**GOOD, "examples": 9}, MOVE)
-
-
-@pytest.mark.parametrize("name", ["loss_before", "loss_after"])
-def test_a_loss_is_not_negative(name: str) -> None:
-    with pytest.raises(AnswerRefusedError, match=rf"{name} is -0\.5; a summed loss is 0 or more"):
-        check(UPDATE, {**GOOD, name: -0.5}, MOVE)
-
-
-def test_a_control_variate_moves_as_far_as_an_update_but_for_rounding() -> None:
-    layout = scaffold_layout(4)
-    for step in (20.0, 20.0001):
-        check(layout, {**GOOD, "weighted_control": [step]}, MOVE)
-    with pytest.raises(
-        AnswerRefusedError, match=r"control variate moves by a step of norm 2\.1; the limit is 2"
-    ):
-        check(layout, {**GOOD, "weighted_control": [21.0]}, MOVE)
-    with pytest.raises(AnswerRefusedError, match="control variate"):
-        check(layout, {**GOOD, "weighted_control": [20.001]}, MOVE)
+    check(UPDATE, {"votes": 0.0}, MOVE)
+    with pytest.raises(AnswerRefusedError, match=r"update has norm 2\.001 at 1 votes; the limit is 2"):
+        check(UPDATE, {**GOOD, "update": [1.2006, 1.6008]}, MOVE)
+    with pytest.raises(AnswerRefusedError, match="at 0 votes"):
+        check(UPDATE, {**GOOD, "votes": 0.0}, MOVE)
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, np.inf, np.nan])
@@ -100,17 +66,17 @@ def test_a_limit_that_limits_nothing_is_a_mistake_of_ours(limit: float) -> None:
 
 def test_an_answer_of_another_shape_or_type_or_with_numbers_that_are_none_is_refused_by_what_it_is() -> None:
     vector = answer(UPDATE, GOOD)
-    assert check_answer(UPDATE, vector, MOVE)["examples"].tolist() == [10.0]
-    with pytest.raises(AnswerRefusedError, match=r"shape \(6,\); the question asks for \(7,\)"):
+    assert check_answer(UPDATE, vector, MOVE)["votes"].tolist() == [1.0]
+    with pytest.raises(AnswerRefusedError, match=r"shape \(4,\); the question asks for \(5,\)"):
         check_answer(UPDATE, vector[:-1], MOVE)
     with pytest.raises(AnswerRefusedError, match="is float64; the question asks for float32"):
         check_answer(UPDATE, vector.astype(np.float64), MOVE)
-    for at, part in ((0, "weighted_update"), (3, "weighted_update"), (4, "examples"), (6, "loss_after")):
+    for at, part in ((0, "update"), (3, "update"), (4, "votes")):
         spoiled = vector.copy()
-        spoiled[at], spoiled[6] = np.nan, np.inf
-        count = len({at, 6})
+        spoiled[at], spoiled[4] = np.nan, np.inf
+        count = len({at, 4})
         with pytest.raises(
-            AnswerRefusedError, match=rf"holds {count} NaN or infinite entries of 7, the first in '{part}'"
+            AnswerRefusedError, match=rf"holds {count} NaN or infinite entries of 5, the first in '{part}'"
         ):
             check_answer(UPDATE, spoiled, MOVE)
 

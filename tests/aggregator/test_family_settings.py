@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aggregator_world import ARCHITECTURE, FAMILY, POLICY, World
+from aggregator_world import ARCHITECTURE, FAMILY, POLICY, TRUSTED, World
 from family_changes import changed, family
 from msgspec import ValidationError, structs
 
@@ -15,8 +15,8 @@ from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.provenance import describe_method, with_method
 from aggregator.rounds.runs import RoundRecord
 from models.drift.reference import fit_reference
+from protocol.bundle import open_bundle
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
-from protocol.questions import FitQuestion
 from protocol.training import ExamplePrivacy, TrainingSettings
 
 CANDIDATE = Candidate(
@@ -33,7 +33,6 @@ CANDIDATE = Candidate(
     created_at=0.0,
 )
 PRIVATE = {"example_privacy": {"noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 20}}
-SCAFFOLD = {"method": "scaffold"}
 NOISE = {"noise": {"noise_multiplier": 1.0}}
 DELTA = {"budget": {"delta": 1e-5}}
 
@@ -42,7 +41,7 @@ DELTA = {"budget": {"delta": 1e-5}}
     ("changes", "words"),
     [
         ({"training": {"optimizer": "adam", "momentum": 0.9}}, "adam has its own: leave momentum out"),
-        ({"training": SCAFFOLD, "privacy": NOISE}, 'bounds one update: set method = "plain"'),
+        ({"training": {"method": "scaffold"}}, "unknown field `method`"),
         ({"training": {"epoch": 3}}, "unknown field `epoch`"),
         ({"int8": {"edge_tpu": True}}, "needs weight_scales = 'per-tensor'"),
     ],
@@ -55,7 +54,7 @@ def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"training": SCAFFOLD, "rounds": {"server_optimizer": "fedadam"}},
+        {"training": {"trust_radius": 0.7}, "rounds": {"server_optimizer": "fedadam"}},
         {"privacy": NOISE, "training": {"proximal": 0.1, "momentum": 0.9, **PRIVATE}},
     ],
 )
@@ -69,25 +68,18 @@ def test_sums_of_whole_windows_are_asked_for_unless_they_are_noised_or_windows_a
     assert not family(training=PRIVATE).sums_are_exact
 
 
-def asked(directory: Path, **changes: object) -> FitQuestion:
-    world = World(directory, policy=changed(POLICY, rounds__count=1, **changes))
+def test_devices_train_by_the_profile_of_their_release_and_the_next_one_has_the_familys(
+    tmp_path: Path,
+) -> None:
+    wanted = TrainingSettings(batch_size=16, learning_rate=0.3, momentum=0.5, proximal=0.25)
+    world = World(tmp_path, policy=changed(POLICY, rounds__count=1))
+    world.policy = changed(world.policy, training=wanted)
     world.run()
-    question = world.link.asked[0][0]
-    assert isinstance(question, FitQuestion)
-    return question
-
-
-def test_what_a_family_sets_reaches_its_devices(tmp_path: Path) -> None:
-    settings = TrainingSettings(
-        batch_size=16, learning_rate=0.3, momentum=0.5, gradient_clip=2.0, proximal=0.25
-    )
-    question = asked(tmp_path / "a", training=settings)
-    assert (question.training, question.control_limit) == (settings, None)
-    private = asked(tmp_path / "b", training=family(training={**SCAFFOLD, **PRIVATE}).training)
-    assert private.training.example_privacy == ExamplePrivacy(
-        clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, steps=20
-    )
-    assert private.control_limit == POLICY.rounds.norm_limit
+    assert {question.profile_sha256 for question, _ in world.link.asked} == {POLICY.training.sha256}
+    profile = open_bundle(world.fleet.bundles[2], TRUSTED).manifest.training
+    # What the file leaves open is as it was.
+    bounds = {"trust_radius": POLICY.training.trust_radius, "update_norm": POLICY.training.update_norm}
+    assert profile == structs.replace(wanted, **bounds)
 
 
 def test_a_release_says_what_one_window_of_a_device_paid(tmp_path: Path) -> None:
@@ -120,8 +112,7 @@ def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
 
 def test_a_release_says_in_one_line_how_it_was_made(tmp_path: Path) -> None:
     run = World(tmp_path).add_run()
-    scaffold = family(training=SCAFFOLD)
-    assert describe_method(run, scaffold) == "fedavg, scaffold, sgd, 2 local epochs, secure sum"
+    assert describe_method(run, family()) == "fedavg, sgd, 2 local epochs, secure sum"
     private = family(training={"momentum": 0.9, "proximal": 0.1, **PRIVATE})
     assert describe_method(run, private) == (
         "fedavg, proximal 0.1, sgd with momentum 0.9, 20 local steps of DP-SGD (noise 1, sampling rate 0.1), secure sum"

@@ -16,21 +16,13 @@ from aggregator.rounds.reports import CohortSum, QuorumMissedError, RoundCancele
 from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, Question, assess_layout, fit_layout
-from protocol.training import TrainingSettings
 
 LAYOUT = fit_layout(4)
-QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
+QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, profile_sha256="1" * 64)
 
 
-def update(move: float = 0.1, examples: float = 10.0, *, loss: float = 1.0) -> np.ndarray:
-    return LAYOUT.pack(
-        {
-            "weighted_update": np.full(4, move * examples),
-            "examples": np.array([examples]),
-            "loss_before": np.array([loss]),
-            "loss_after": np.array([loss]),
-        }
-    )
+def update(move: float = 0.1, votes: float = 1.0) -> np.ndarray:
+    return LAYOUT.pack({"update": np.full(4, move), "votes": np.array([votes])})
 
 
 WITHIN_ONE = admit_update(norm_limit=1.0)
@@ -160,20 +152,15 @@ def test_impossible_figures_are_refused(limits: dict[str, object], words: str) -
     [
         (np.zeros(3, np.float32), r"shape \(3,\)"),
         (np.zeros(LAYOUT.total), "float64"),
-        (np.full(LAYOUT.total, np.inf, np.float32), "7 NaN or infinite"),
-        (update(move=1.0), r"norm 2; the limit is 1"),
-        (update(examples=0.0), "claims 0 examples"),
-        (update(move=0.0, examples=1e6), r"claims 1e\+06 examples"),
-        (update(loss=-1.0), "loss_before is -1"),
+        (np.full(LAYOUT.total, np.inf, np.float32), "5 NaN or infinite"),
+        (update(move=1.0), r"norm 2 at 1 votes; the limit is 1"),
+        (update(votes=0.0), "norm 0.2 at 0 votes"),
+        (update(move=0.0, votes=1e6), r"votes is 1e\+06"),
     ],
 )
 def test_bad_update_is_refused_with_its_value_and_what_is_valid(vector: np.ndarray, words: str) -> None:
     with pytest.raises(AnswerRefusedError, match=words):
         check_answer(LAYOUT, vector, admit_update(norm_limit=1.0))
-
-
-def test_norm_limit_is_per_example() -> None:
-    check_answer(LAYOUT, update(move=0.49, examples=1000.0), admit_update(norm_limit=1.0))
 
 
 def test_assessment_must_count_each_example_once() -> None:

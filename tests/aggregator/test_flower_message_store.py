@@ -21,9 +21,8 @@ from edge_agent.learner.flower_internals import set_message_id
 from protocol.identity import public_key_pem
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion
-from protocol.training import TrainingSettings
 
-QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
+QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, profile_sha256="1" * 64)
 DEVICE = DeviceId("press-0")
 
 

@@ -32,7 +32,7 @@ from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.signing_gate import REQUIRED
 from aggregator.rounds.sum_policy import SecureSumSettings
 from edge_agent.learner.local_learner import LocalLearner
-from models.architecture import Architecture
+from models.architecture import Architecture, initial_parameters
 from models.bundles import ModelBundle
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
@@ -207,7 +207,15 @@ def sums_of(devices: int) -> dict[Kind, NDArray[np.float64]]:
     from aggregator.rounds.refit import _question
 
     learners = [
-        LocalLearner(trainer(), rows_of(i), maximum_examples=1000, unit=unit_of(i)) for i in range(devices)
+        LocalLearner(
+            trainer(),
+            rows_of(i),
+            profile=POLICY.training,
+            champion=initial_parameters(ARCHITECTURE, 1),
+            maximum_examples=1000,
+            unit=unit_of(i),
+        )
+        for i in range(devices)
     ]
     run = msgspec.convert(
         dict.fromkeys(("id", "family", "trigger", "reason", "requested_by"), "r")

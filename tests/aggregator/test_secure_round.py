@@ -53,7 +53,7 @@ def test_sum_is_the_plain_sum_to_the_fixed_points_step(tmp_path: Path) -> None:
     assert result.participants == tuple(sorted(w.devices))
     expected = naive_sum(range(5))
     np.testing.assert_allclose(result.total, expected, atol=1e-3)
-    assert FIT_LAYOUT.unpack(result.total)["examples"] == FIT_LAYOUT.unpack(expected)["examples"]
+    assert FIT_LAYOUT.unpack(result.total)["votes"] == FIT_LAYOUT.unpack(expected)["votes"]
     assert result.seconds_in_training == 0.5
     assert outcomes(w) == [Outcome.USED]
 
@@ -173,7 +173,7 @@ def test_cap_announced_by_the_aggregator_is_enforced_by_the_device(tmp_path: Pat
 def test_update_beyond_the_norm_is_clipped_by_the_device_itself(tmp_path: Path) -> None:
     w = World(tmp_path, 3, policy=replace(world.POLICY, norm_limit=1.0), answers=lambda _: update(1000))
     parts = FIT_LAYOUT.unpack(collect(w).total)
-    move = parts["weighted_update"] / parts["examples"]
+    move = parts["update"] / parts["votes"]
     assert np.linalg.norm(move) == pytest.approx(1.0, rel=1e-3)
 
 

@@ -41,14 +41,8 @@ def policy(noise: NoiseSettings) -> SumPolicy:
 
 
 def update_of_norm(norm: float) -> np.ndarray:
-    n = 10.0
     return FIT_LAYOUT.pack(
-        {
-            "weighted_update": np.full(PARAMETERS, n * norm / math.sqrt(PARAMETERS)),
-            "examples": np.array([n]),
-            "loss_before": np.array([n * 0.5]),
-            "loss_after": np.array([n * 0.25]),
-        }
+        {"update": np.full(PARAMETERS, norm / math.sqrt(PARAMETERS)), "votes": np.array([1.0])}
     )
 
 
@@ -150,15 +144,14 @@ def test_updates_have_the_multiplier_of_the_paper_and_their_whole_clip() -> None
     encoding = make_encoding(FIT_LAYOUT, told)
     assert isinstance(encoding, NoisedEncoding)
     wanted = update_noise_multiplier(NOISE.noise_multiplier, clip_bit_noise(COUNT))
-    others = NOISE.clip * math.sqrt(1.02)
-    assert encoding.noise_std("weighted_update") == pytest.approx(wanted * others)
+    assert encoding.noise_std("update") == pytest.approx(wanted * NOISE.clip)
     quiet = make_encoding(FIT_LAYOUT, terms(structs.replace(NOISE, noise_multiplier=1e-6), devices=COUNT))
     words = quiet.encode(update_of_norm(NOISE.clip * 0.999), world.SeededBytes("x"))
     total = np.zeros(quiet.word_count, np.uint32)
     for _ in range(COUNT):
         total += words
     parts = FIT_LAYOUT.unpack(quiet.decode(total & np.uint32((1 << quiet.word_bits) - 1), COUNT))
-    assert np.linalg.norm(parts["weighted_update"]) / COUNT == pytest.approx(NOISE.clip * 0.999, rel=1e-3)
+    assert np.linalg.norm(parts["update"]) / COUNT == pytest.approx(NOISE.clip * 0.999, rel=1e-3)
 
 
 def test_both_accounts_charge_the_bits_beside_the_updates(tmp_path: Path) -> None:
@@ -182,13 +175,13 @@ def test_without_the_setting_terms_and_words_are_what_they_were(tmp_path: Path) 
     text = encode_terms(told)
     assert text == (
         '{"run_id":"run-1","question":"train.fit","round_number":1,"devices":6,"word_bits":20,"norm_limit":0.2,'
-        '"maximum_examples":1000,"noise":{"mechanism":"discrete-gaussian","clip":0.20199009876724158,'
+        '"maximum_examples":1000,"noise":{"mechanism":"discrete-gaussian","clip":0.2,'
         '"noise_multiplier":0.1,"maximum_dropouts":0,"colluders":0,"rotation_seed":"' + "0" * 32 + '",'
         '"delta":0.00001},"maximum_participations":null,"maximum_epsilon":null}'
     )
     encoding = make_encoding(FIT_LAYOUT, decode_terms(text))
     assert isinstance(encoding, NoisedEncoding)
-    assert encoding.noise.dimension == PARAMETERS + 2
+    assert encoding.noise.dimension == PARAMETERS
     assert encoding.clip_bits(np.zeros(encoding.word_count, np.uint32), COUNT) is None
     w = World(tmp_path, COUNT, policy=policy(FIXED))
     collect(w)

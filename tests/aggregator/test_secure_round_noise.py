@@ -58,10 +58,10 @@ def test_noised_sum_counts_each_device_once_and_is_as_noisy_as_planned(
     moves = []
     for _ in range(40):
         parts = FIT_LAYOUT.unpack(collect(w, quorum=6).total)
-        assert parts["examples"] == [6]
-        moves.extend(parts["weighted_update"])
-    # Σ of 0.01·index over six devices, none of which reaches the clip; noise z·c' with the losses' share of the clip.
-    planned = NOISE.noise_multiplier * NOISE.clip * math.sqrt(1.02)
+        assert parts["votes"] == [6]
+        moves.extend(parts["update"])
+    # Σ of 0.01·index over six devices, none of which reaches the clip; noise z·c.
+    planned = NOISE.noise_multiplier * NOISE.clip
     assert np.mean(moves) == pytest.approx(0.15, abs=5 * planned / math.sqrt(len(moves)))
     assert np.std(moves) == pytest.approx(planned, rel=0.2)
 

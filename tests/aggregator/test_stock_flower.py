@@ -218,7 +218,7 @@ def test_stock_superlink_and_supernodes_carry_a_secure_round_whose_sum_is_the_pl
     plain = np.sum([device.answer for device in world.devices.values()], axis=0, dtype=np.float64)
     np.testing.assert_allclose(outcome.total, plain, atol=1e-3)
     total = np.asarray(outcome.total)
-    assert secure_world.FIT_LAYOUT.unpack(total)["examples"] == [10 + 11 + 12]
+    assert secure_world.FIT_LAYOUT.unpack(total)["votes"] == [3]
     # Four stages, each through every device's own SuperNode, once.
     expected = [(stage, name) for stage in ("advertise", "mask", "share_keys", "unmask") for name in cohort]
     assert sorted(sides.stages) == sorted((stage, DeviceId(name)) for stage, name in expected)

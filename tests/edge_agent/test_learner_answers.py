@@ -74,55 +74,62 @@ def rows(n: int) -> np.ndarray:
     return np.arange(3 * n, dtype=np.float32).reshape(n, 3) / (3 * n)
 
 
-def fit(layout_sha256: str = ARCHITECTURE.layout_sha256, **changes: object) -> FitQuestion:
-    training = TrainingSettings(**{"epochs": 1, "batch_size": 100, "learning_rate": 0.5, **changes})
-    return FitQuestion(run_id="r", round_number=1, layout_sha256=layout_sha256, training=training)
+PROFILE = TrainingSettings(epochs=1, batch_size=100, learning_rate=0.5).settled()
+ZEROS = np.zeros(P, np.float32)
 
 
-def test_fit_answers_n_times_the_update_and_never_sees_a_held_out_row() -> None:
+def fit(layout_sha256: str = ARCHITECTURE.layout_sha256, profile: TrainingSettings = PROFILE) -> FitQuestion:
+    return FitQuestion(run_id="r", round_number=1, layout_sha256=layout_sha256, profile_sha256=profile.sha256)
+
+
+def learner_of(
+    data: np.ndarray, model: MeanModel | None = None, *, profile: TrainingSettings = PROFILE, **others: object
+) -> LocalLearner:
+    fields = {"champion": ZEROS, "maximum_examples": 100, **others}
+    return LocalLearner(model or MeanModel(), data, profile=profile, **fields)  # type: ignore[arg-type]  # by name, each of its own type
+
+
+def test_fit_answers_the_update_with_one_vote_and_never_sees_a_held_out_row() -> None:
     model, data = MeanModel(), rows(10)
-    learner = LocalLearner(model, data, maximum_examples=100)
-    parts = fit_layout(P).unpack(learner.answer(fit(), {"parameters": np.ones(P, np.float32)}))
-    assert parts["examples"] == [8]
-    np.testing.assert_array_equal(parts["weighted_update"], np.full(P, 4.0))
+    answer = learner_of(data, model).answer(fit(), {"parameters": np.ones(P, np.float32)})
+    parts = fit_layout(P).unpack(answer)
+    assert parts["votes"] == [1]
+    np.testing.assert_array_equal(parts["update"], np.full(P, 0.5))
     seen = {tuple(row) for batch in model.seen for row in batch}
     assert seen == {tuple(row) for i, row in enumerate(data) if i % 5 != 4}
 
 
-def test_assess_sees_the_held_out_rows_alone_but_for_the_threshold() -> None:
-    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
-    question = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
-    answer = learner.answer(
-        question, {"candidate": np.zeros(P, np.float32), "champion": np.ones(P, np.float32)}
+def test_assess_sees_the_held_out_rows_alone_but_for_the_threshold_and_compares_with_the_installed_release() -> (
+    None
+):
+    learner = learner_of(rows(10), champion=np.ones(P, np.float32))
+    question = AssessQuestion(
+        run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, profile_sha256=PROFILE.sha256
     )
-    parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(answer)
+    parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(learner.answer(question, {"candidate": ZEROS}))
     assert (parts["examples"], parts["candidate_loss"], parts["champion_loss"]) == ([2], [2], [4])
     np.testing.assert_allclose(parts["feature_sum"], rows(10)[4::5].sum(axis=0), rtol=1e-6)
     assert (parts["candidate_scores"].sum(), parts["threshold_scores"].sum()) == (2, 10)
 
 
-@pytest.mark.parametrize(("limit", "counted"), [(100, 10), (7, 7), (1, 1)])
-def test_the_threshold_counts_the_newest_windows_up_to_the_questions_limit(limit: int, counted: int) -> None:
-    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
-    question = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=limit)
-    flat = np.zeros(P, np.float32)
-    answer = learner.answer(question, {"candidate": flat, "champion": flat})
-    assert assess_layout(ARCHITECTURE.tensor_count, 3).unpack(answer)["threshold_scores"].sum() == counted
-
-
-def test_question_limits_examples_to_the_newest() -> None:
+@pytest.mark.parametrize(("own", "profiles"), [(50, 10_000), (4096, 50)])
+def test_the_newest_windows_count_as_far_as_the_owner_and_the_profile_go(own: int, profiles: int) -> None:
     model = MeanModel()
-    LocalLearner(model, rows(100), maximum_examples=50).answer(
-        fit(maximum_examples=7), {"parameters": np.zeros(P, np.float32)}
+    profile = TrainingSettings(
+        epochs=1, batch_size=100, learning_rate=0.5, maximum_examples=profiles
+    ).settled()
+    learner_of(rows(100), model, profile=profile, maximum_examples=own).answer(
+        fit(profile=profile), {"parameters": ZEROS}
     )
-    assert sum(len(batch) for batch in model.seen) == 7
-    assert min(row[0] for batch in model.seen for row in batch) > 0.9
+    assert sum(len(batch) for batch in model.seen) == 40
+    assert min(row[0] for batch in model.seen for row in batch) == 0.5
 
 
 @pytest.mark.parametrize(
     ("question", "arrays", "words"),
     [
         (fit(layout_sha256="0" * 64), {"parameters": np.zeros(P)}, "layout 000000000000"),
+        (fit(profile=TrainingSettings().settled()), {"parameters": np.zeros(P)}, "training profile"),
         (fit(), {}, "lacks the array 'parameters'"),
         (fit(), {"parameters": np.zeros(P - 1)}, "shape"),
         (fit(), {"parameters": np.full(P, np.nan)}, "not finite"),
@@ -131,16 +138,16 @@ def test_question_limits_examples_to_the_newest() -> None:
 def test_unfit_question_is_refused_in_words(
     question: FitQuestion, arrays: Mapping[str, np.ndarray], words: str
 ) -> None:
-    learner = LocalLearner(MeanModel(), rows(10), maximum_examples=100)
+    learner = learner_of(rows(10))
     with pytest.raises(QuestionRefusedError, match=words):
         learner.answer(question, {k: v.astype(np.float32) for k, v in arrays.items()})
 
 
 def test_too_few_or_foreign_rows_are_not_ready() -> None:
     with pytest.raises(NotReadyError, match=r"\(4, 3\)"):
-        LocalLearner(MeanModel(), rows(4), maximum_examples=100)
+        learner_of(rows(4))
     with pytest.raises(NotReadyError, match=r"\(10, 2\)"):
-        LocalLearner(MeanModel(), np.zeros((10, 2), np.float32), maximum_examples=100)
+        learner_of(np.zeros((10, 2), np.float32))
 
 
 def ask(content: RecordDict, kind: str = FIT) -> Message:
@@ -227,26 +234,15 @@ def test_message_without_a_known_question_gets_an_error_reply(content: RecordDic
         assert reply.error.reason
 
 
-def test_no_more_held_out_windows_are_graded_than_the_question_takes() -> None:
-    learner = LocalLearner(MeanModel(), np.zeros((60, 3), np.float32), maximum_examples=100)
-    asked = AssessQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, maximum_examples=7)
-    vector = np.zeros(P, np.float32)
-    graded = learner.answer(asked, {"candidate": vector, "champion": vector})
-    parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(graded)
-    assert (parts["examples"][0], parts["candidate_scores"].sum(), parts["threshold_scores"].sum()) == (
-        7,
-        7,
-        7,
-    )
-
-
 def test_a_fleet_is_told_of_rows_as_the_detector_sees_them() -> None:
     rng = np.random.default_rng(0)
     kept = np.cumsum(rng.normal(size=(400, 3)), axis=0).astype(np.float32)
     seen, unit = np.diff(kept, axis=0, prepend=0).astype(np.float32), np.full(3, 2.0)
-    asked = CovarianceQuestion(run_id="r", layout_sha256=ARCHITECTURE.layout_sha256)
+    asked = CovarianceQuestion(
+        run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, profile_sha256=PROFILE.sha256
+    )
     prior = {"scale_log_variance": np.zeros(3, np.float32), "scale_freedom": np.zeros(3, np.float32)}
-    learner = LocalLearner(MeanModel(), kept, maximum_examples=300, unit=unit, seen=seen)
+    learner = learner_of(kept, maximum_examples=300, unit=unit, seen=seen)
     told = learner.layout_of(COVARIANCE).unpack(learner.answer(asked, prior))
     expected, of_kept = (answer_prior(asked, prior, rows[-300:], unit) for rows in (seen, kept))
     np.testing.assert_allclose(told["correlation"], expected["correlation"], rtol=1e-3)
@@ -257,9 +253,11 @@ def test_how_the_values_of_wide_windows_vary_together_is_refused_before_it_is_ad
     class Wide(MeanModel):
         architecture = Architecture(kind="dense-autoencoder", layers=(129, 2, 129))
 
-    learner = LocalLearner(Wide(), np.zeros((60, 129), np.float32), maximum_examples=100, unit=np.ones(129))
+    learner = learner_of(np.zeros((60, 129), np.float32), Wide(), unit=np.ones(129))
     with pytest.raises(QuestionError, match="how 129 features vary together is not asked"):
         learner.layout_of(COVARIANCE)
-    asked = CovarianceQuestion(run_id="r", layout_sha256=Wide.architecture.layout_sha256)
+    asked = CovarianceQuestion(
+        run_id="r", layout_sha256=Wide.architecture.layout_sha256, profile_sha256=PROFILE.sha256
+    )
     with pytest.raises(QuestionError, match="how 129 features vary together is not asked"):
         learner.answer(asked, {})

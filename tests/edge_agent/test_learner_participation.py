@@ -18,11 +18,10 @@ from edge_agent.learner.learner_stats import LearnerState, LearnerStats, Traffic
 from edge_agent.learner.participation import Participation, Patience
 from protocol.messages.payloads import TrainingInvitation
 from protocol.questions import FIT, FitQuestion, encode_question
-from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 
-QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, training=TrainingSettings())
+QUESTION = FitQuestion(run_id="r", round_number=1, layout_sha256="0" * 64, profile_sha256="1" * 64)
 
 
 def question() -> Message:

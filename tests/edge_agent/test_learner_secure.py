@@ -23,14 +23,13 @@ from protocol.secure_sum import messages
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.secure_sum.errors import StageOrderError
 from protocol.sum_terms import SumTerms, encode_terms, hash_arrays, hash_question
-from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
 
 LAYOUT = fit_layout(4)
 ARRAYS = {"parameters": np.zeros(4, np.float32)}
 QUESTION = encode_question(
-    FitQuestion(run_id="run-1", round_number=2, layout_sha256="0" * 64, training=TrainingSettings())
+    FitQuestion(run_id="run-1", round_number=2, layout_sha256="0" * 64, profile_sha256="1" * 64)
 )
 TERMS = SumTerms(
     run_id="run-1", question=FIT, round_number=2, devices=3, norm_limit=1.0, maximum_examples=100

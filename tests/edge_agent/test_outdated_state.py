@@ -14,7 +14,6 @@ from edge_agent.detection_memory import DetectionMemory, Progress, Remembered
 from edge_agent.errors import NotReadyError
 from edge_agent.kept_rows import open_stores
 from edge_agent.learner.__main__ import _rows as rows_to_learn
-from edge_agent.learner.control_variates import VariateFile
 from edge_agent.outdated_state import foreign_state, set_outdated_aside
 from edge_agent.settings import BufferSettings, StatePaths, load_agent_settings
 from models.columns import describe_difference
@@ -39,7 +38,6 @@ EVERYTHING = {
     "buffer",
     "set_aside",
     "commissioning",
-    "control_variate",
 }
 
 
@@ -56,9 +54,6 @@ def learn(root: Path, columns: FeatureSpec = SPEC) -> StatePaths:
     for store in (stores.buffer, stores.set_aside, stores.gathered):
         store.append(np.zeros(3, np.float32), 1.0, 1.0)
     stores.close()
-    VariateFile(paths.control_variate, columns=columns.fingerprint).keep(
-        "r", "a" * 64, np.ones(2, np.float32)
-    )
     return paths
 
 
@@ -107,8 +102,6 @@ def test_files_that_could_not_be_moved_are_used_by_nobody(tmp_path: Path, source
     assert memory.load_drift(source.names, DriftSettings())[0] is None
     stores = open_stores(paths, source, BufferSettings())
     assert [len(store) for store in (stores.buffer, stores.set_aside, stores.gathered)] == [0, 0, 0]
-    variate = VariateFile(paths.control_variate, columns=source.fingerprint)
-    assert variate.load("r", "a" * 64, 2).tolist() == [0, 0]
 
 
 def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path: Path) -> None:

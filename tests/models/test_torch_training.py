@@ -174,15 +174,24 @@ def test_importing_the_learner_loads_no_pytorch() -> None:
 
 
 def test_the_runtime_of_a_learner_is_chosen_by_name_and_answers_a_round_alike() -> None:
+    profile = at_rate(0.02, batch_size=16, optimizer="adam", proximal=0.1).settled()
     question = FitQuestion(
         run_id="r",
         round_number=1,
         layout_sha256=AUTOENCODER.layout_sha256,
-        training=at_rate(0.02, batch_size=16, optimizer="adam", proximal=0.1),
+        profile_sha256=profile.sha256,
     )
+    start = parameters("autoencoder")
     answers = []
     for runtime in ("torch", "litert"):
         model = open_learning_model(training_bytes("autoencoder"), AUTOENCODER, runtime)
-        learner = LocalLearner(model, windows("autoencoder", 60), maximum_examples=60)
-        answers.append(learner.answer(question, {"parameters": parameters("autoencoder")}))
+        learner = LocalLearner(
+            model,
+            windows("autoencoder", 60),
+            profile=profile,
+            champion=start,
+            maximum_examples=60,
+            random_bytes=bytes,
+        )
+        answers.append(learner.answer(question, {"parameters": start}))
     np.testing.assert_allclose(answers[0], answers[1], atol=2e-5 * np.abs(answers[1]).max())

@@ -20,7 +20,6 @@ from protocol.questions import (
     FIT,
     KINDS,
     REFIT_KINDS,
-    SCAFFOLD,
     AnswerLayout,
     AssessQuestion,
     CovarianceQuestion,
@@ -71,13 +70,11 @@ def parts_of(layout: AnswerLayout, device: int) -> dict[str, np.ndarray]:
     parts = {}
     for number, (name, size) in enumerate(layout.sizes.items()):
         numbers = np.array([(5 * i + 3 * number + device) % 7 for i in range(size)], np.float64)
-        parts[name] = (
-            far * steps * numbers * examples / 16 if "update" in name or "control" in name else numbers * far
-        )
+        parts[name] = far * steps * numbers / 16 if name == "update" else numbers * far
         if "loss" in name:
             parts[name] = far * numbers * examples
-    parts["examples"] = np.array([examples * far])
-    return parts
+    count = {"votes": 1.0} if "votes" in parts else {"examples": examples * far}
+    return parts | {name: np.array([value]) for name, value in count.items()}
 
 
 def digest(values: np.ndarray) -> str:
@@ -87,7 +84,7 @@ def digest(values: np.ndarray) -> str:
 def golden_lines() -> Iterator[str]:
     for kind, layout in LAYOUTS.items():
         yield f"{kind}: {dict(layout.sizes)} {suggested_clip(layout, 3.0):.7g}"
-        noises = NOISES if kind in {FIT, SCAFFOLD} else {"gaussian": NOISE}
+        noises = NOISES if kind == FIT else {"gaussian": NOISE}
         for name, noise in {"exact": None, **noises}.items():
             terms = msgspec.structs.replace(TERMS, question=kind, noise=noise, word_bits=BITS.get(name, 20))
             try:
@@ -105,7 +102,11 @@ def golden_lines() -> Iterator[str]:
             yield f"    {' '.join(f'{value:.7g}' if isinstance(value, float) else str(value) for value in noised)}"
             decoded = layout.unpack(encoding.decode(total.astype(np.uint32), 5))
             for part, values in decoded.items():
-                std = f" ± {encoding.noise_std(part):.6g}" if noise and part != "examples" else ""
+                std = (
+                    f" ± {encoding.noise_std(part):.6g}"
+                    if noise and part not in {"examples", "votes"}
+                    else ""
+                )
                 yield f"    {part}: {' '.join(f'{value:.6g}' for value in values[:7])} Σ {values.sum():.6g}{std}"
             if (
                 isinstance(encoding, NoisedEncoding)
@@ -121,25 +122,21 @@ def test_answers_of_fixed_numbers_are_the_ones_that_were_written_down() -> None:
 
 
 def test_each_question_has_its_own_kind_and_reads_back() -> None:
-    plain, scaffold = (
-        FitQuestion(run_id="r", round_number=1, layout_sha256="x", training=TrainingSettings(method=method))
-        for method in ("plain", "scaffold")
-    )
+    about = {"run_id": "r", "layout_sha256": "x", "profile_sha256": "y"}
     questions = [
-        plain,
-        scaffold,
-        AssessQuestion(run_id="r", layout_sha256="x"),
-        ScaleQuestion(run_id="r", layout_sha256="x"),
-        CovarianceQuestion(run_id="r", layout_sha256="x"),
-        CurveQuestion(run_id="r", layout_sha256="x", devices=3, squares=0.5, error=0.25),
+        FitQuestion(**about, round_number=1),
+        AssessQuestion(**about),
+        ScaleQuestion(**about),
+        CovarianceQuestion(**about),
+        CurveQuestion(**about, devices=3, squares=0.5, error=0.25),
     ]
     assert tuple(kind_of(question) for question in questions) == KINDS
     assert [decode_question(encode_question(question)) for question in questions] == questions
-    first, later = KINDS[:3], KINDS[3:]
-    assert first == ("train.fit", "train.scaffold", "evaluate.assess")
+    first, later = KINDS[:2], KINDS[2:]
+    assert first == ("train.fit", "evaluate.assess")
     assert later == ("evaluate.scale", "evaluate.covariance", "evaluate.curve")
     with pytest.raises(
-        QuestionError, match=r"no question is called 'train.lora'; known are train.fit, train.scaffold"
+        QuestionError, match=r"no question is called 'train.lora'; known are train.fit, evaluate.assess"
     ):
         answer_layout("train.lora", parameter_count=1, tensor_count=1, feature_count=1)  # type: ignore[arg-type]
 
@@ -154,23 +151,14 @@ def decoded(answer: dict[str, list[float]], *, devices: int = 1) -> dict[str, np
     return layout.unpack(encoding.decode(total, devices))
 
 
-def test_a_device_weighs_at_most_its_examples_and_moves_at_most_the_norm_limit_each() -> None:
-    long = {
-        "weighted_update": [1e4] + [0.0] * 6,
-        "examples": [1000.0],
-        "loss_before": [1.0],
-        "loss_after": [1e9],
-    }
+def test_a_device_has_one_vote_and_moves_at_most_the_norm_limit() -> None:
+    long = {"update": [1e4] + [0.0] * 6, "votes": [1000.0]}
     found = decoded(long, devices=5)
-    assert found["examples"] == [5 * 300.0]
-    assert found["weighted_update"][0] == pytest.approx(5 * 300 * 2.0, rel=1e-6)
-    # A mean loss of 10,000 is the most that anybody can say.
-    assert found["loss_after"][0] == pytest.approx(5 * 300 * 1e4)
-    assert found["loss_before"][0] == pytest.approx(5.0, abs=5e-4)
-    short = {**long, "weighted_update": [0.0, 30.0, 0, 0, 0, 0, 0], "examples": [15.0]}
-    assert decoded(short)["weighted_update"][1] == pytest.approx(30.0, abs=1e-4)
-    assert decoded({**short, "examples": [10.0]})["weighted_update"][1] == pytest.approx(20.0, abs=1e-4)
-    assert decoded({**short, "examples": [-5.0]})["weighted_update"][1] == pytest.approx(0.0, abs=1e-4)
+    assert found["votes"] == [5.0]
+    assert found["update"][0] == pytest.approx(5 * 2.0, rel=1e-6)
+    short = {"update": [0.0, 1.5, 0, 0, 0, 0, 0], "votes": [-5.0]}
+    assert decoded(short)["update"][1] == pytest.approx(1.5, abs=1e-6)
+    assert decoded(short)["votes"] == [-1.0]
 
 
 def test_terms_may_have_4096_characters_and_devices_16384() -> None:
@@ -195,7 +183,7 @@ def test_a_clip_bit_must_leave_something_of_the_clip(bit_noise: float, words: st
 
 
 def test_a_part_of_a_known_answer_that_noise_has_no_weight_for_is_refused() -> None:
-    for kind in (SCAFFOLD, *REFIT_KINDS):
+    for kind in REFIT_KINDS:
         with pytest.raises(ProtocolError, match="no weight is known"):
             make_encoding(LAYOUTS[kind], msgspec.structs.replace(TERMS, noise=NOISE, word_bits=20))
 
@@ -221,7 +209,7 @@ def test_fewer_participants_than_the_noise_was_planned_for_are_not_read() -> Non
         {"maximum_staleness": 0},
         {"staleness_exponent": 0.0},
         {"batch_size": 1, "maximum_examples": 1},
-        {"method": "scaffold"},
+        {"update_norm": 1e-6, "trust_radius": 1e6},
         {"optimizer": "adam"},
     ],
 )
@@ -246,9 +234,8 @@ def test_a_training_at_the_edge_of_its_ranges_is_done(edge: dict) -> None:
         ({"maximum_staleness": -1}, "maximum_staleness = -1"),
         ({"staleness_exponent": -0.5}, "staleness_exponent = -0.5"),
         ({"optimizer": "adam", "momentum": 0.5}, "momentum = 0.5 is for the optimizer sgd"),
-        ({"method": "scaffold", "optimizer": "adam"}, 'does not go with optimizer = "adam"'),
-        ({"method": "scaffold", "momentum": 0.5, "proximal": 0.1}, "does not go with momentum, proximal"),
-        ({"method": "scaffold", "gradient_clip": 1.0}, "does not go with gradient_clip"),
+        ({"update_norm": 0.0}, "update_norm = 0.0"),
+        ({"trust_radius": math.inf}, "trust_radius = inf must be a finite number"),
     ],
 )
 def test_a_training_that_nobody_can_do_is_refused_by_name_and_value(wrong: dict, words: str) -> None:

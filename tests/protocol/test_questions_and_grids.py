@@ -17,21 +17,20 @@ from protocol.questions import (
     encode_question,
     fit_layout,
 )
-from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
-FIT = FitQuestion(
-    run_id="r", round_number=1, layout_sha256="x", training=TrainingSettings(learning_rate=0.1), seed=3
+FIT = FitQuestion(run_id="r", round_number=1, layout_sha256="x", profile_sha256="1" * 64)
+
+
+@pytest.mark.parametrize(
+    "question", [FIT, AssessQuestion(run_id="r", layout_sha256="x", profile_sha256="1" * 64)]
 )
-
-
-@pytest.mark.parametrize("question", [FIT, AssessQuestion(run_id="r", layout_sha256="x")])
 def test_a_question_reads_back(question: FitQuestion | AssessQuestion) -> None:
     assert decode_question(encode_question(question)) == question
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"type":"steal"}', encode_question(FIT).replace("0.1", "-1"), "[1"]
+    "text", ["", "{}", '{"type":"steal"}', encode_question(FIT).replace("profile_sha256", "profile"), "[1"]
 )
 def test_a_question_this_build_does_not_know_is_refused(text: str) -> None:
     with pytest.raises(QuestionError):
@@ -42,30 +41,23 @@ def test_answers_of_several_devices_add_up_entry_by_entry() -> None:
     layout = fit_layout(3)
     one = layout.pack(
         {
-            "weighted_update": np.ones(3),
-            "examples": np.array([4.0]),
-            "loss_before": np.ones(1),
-            "loss_after": np.ones(1),
+            "update": np.ones(3),
+            "votes": np.array([1.0]),
         }
     )
     total = layout.unpack(one.astype(np.float64) * 2)
-    assert total["examples"] == [8.0]
-    assert total["weighted_update"].tolist() == [2.0, 2.0, 2.0]
+    assert total["votes"] == [2.0]
+    assert total["update"].tolist() == [2.0, 2.0, 2.0]
 
 
 def test_an_answer_with_a_missing_or_misshapen_part_is_refused() -> None:
     layout = fit_layout(3)
-    parts = {
-        "weighted_update": np.ones(3),
-        "examples": np.ones(1),
-        "loss_before": np.ones(1),
-        "loss_after": np.ones(1),
-    }
+    parts = {"update": np.ones(3), "votes": np.ones(1)}
     with pytest.raises(QuestionError, match="needs exactly"):
-        layout.pack({k: v for k, v in parts.items() if k != "examples"})
+        layout.pack({k: v for k, v in parts.items() if k != "votes"})
     with pytest.raises(QuestionError, match="must have 3 entries, got 2"):
-        layout.pack(parts | {"weighted_update": np.ones(2)})
-    with pytest.raises(QuestionError, match=r"shape \(6,\), got \(5,\)"):
+        layout.pack(parts | {"update": np.ones(2)})
+    with pytest.raises(QuestionError, match=r"shape \(4,\), got \(5,\)"):
         layout.unpack(np.ones(5))
 
 

@@ -21,15 +21,8 @@ LAYOUT = fit_layout(6)
 TERMS = SumTerms(run_id="r", question=FIT, round_number=1, devices=8, norm_limit=2.0, maximum_examples=500)
 
 
-def answer(move: list[float], examples: int, loss: float) -> np.ndarray:
-    return LAYOUT.pack(
-        {
-            "weighted_update": np.array(move) * examples,
-            "examples": np.array([examples], np.float64),
-            "loss_before": np.array([loss * examples]),
-            "loss_after": np.array([loss * examples / 2]),
-        }
-    )
+def answer(move: list[float], votes: float = 1.0) -> np.ndarray:
+    return LAYOUT.pack({"update": np.array(move), "votes": np.array([votes])})
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,8 +30,7 @@ def answer(move: list[float], examples: int, loss: float) -> np.ndarray:
     st.lists(
         st.tuples(
             st.lists(st.floats(-0.75, 0.75, width=32), min_size=6, max_size=6),
-            st.integers(1, 500),
-            st.floats(0, 100, width=32),
+            st.sampled_from([0.0, 1.0]),
         ),
         min_size=1,
         max_size=8,
@@ -53,32 +45,31 @@ def test_sum_of_words_modulo_their_size_is_the_sum_of_answers(devices: list[tupl
         words += encoding.encode(vector, os.urandom)
         expected += vector
     total = encoding.decode(words, len(devices))
-    # A step of the update is 8 · 2 · 500 / 2^31; a loss is written in steps of 1e-4; examples are exact.
-    np.testing.assert_allclose(total, expected, atol=1e-3, rtol=1e-6)
-    assert LAYOUT.unpack(total)["examples"][0] == LAYOUT.unpack(expected)["examples"][0]
+    # A step of the update is 8 · 2 / 2^31; votes are exact.
+    np.testing.assert_allclose(total, expected, atol=1e-6, rtol=1e-6)
+    assert LAYOUT.unpack(total)["votes"][0] == LAYOUT.unpack(expected)["votes"][0]
 
 
 def test_the_largest_answers_of_all_devices_do_not_overflow() -> None:
     encoding = make_encoding(LAYOUT, TERMS)
-    extreme = answer([1e6, 0, 0, 0, 0, 0], 500, 1e6)
+    extreme = answer([1e6, 0, 0, 0, 0, 0], 500)
     words = np.sum([encoding.encode(extreme, os.urandom) for _ in range(8)], axis=0, dtype=np.uint32)
     parts = LAYOUT.unpack(encoding.decode(words, 8))
-    assert parts["weighted_update"][0] == pytest.approx(8 * 500 * 2.0, rel=1e-6)
-    assert parts["examples"][0] == 4000
+    assert parts["update"][0] == pytest.approx(8 * 2.0, rel=1e-6)
+    assert parts["votes"][0] == 8
 
 
-def test_device_with_more_examples_than_count_weighs_as_much_as_counts() -> None:
+def test_a_device_has_one_vote_and_moves_at_most_the_norm_limit() -> None:
     encoding = make_encoding(LAYOUT, TERMS)
-    words = encoding.encode(answer([9.0] * 6, 5000, 1.0), os.urandom)
-    parts = LAYOUT.unpack(encoding.decode(words, 1))
-    move = parts["weighted_update"] / parts["examples"]
-    assert np.linalg.norm(move) == pytest.approx(2.0, rel=1e-6)
+    parts = LAYOUT.unpack(encoding.decode(encoding.encode(answer([9.0] * 6, 5000), os.urandom), 1))
+    assert np.linalg.norm(parts["update"]) == pytest.approx(2.0, rel=1e-6)
+    assert parts["votes"] == [1]
 
 
 def test_not_a_number_is_refused() -> None:
-    bad = answer([0.0] * 6, 10, 1.0)
+    bad = answer([0.0] * 6)
     bad[2] = np.nan
-    with pytest.raises(Exception, match="weighted_update"):
+    with pytest.raises(Exception, match="update"):
         make_encoding(LAYOUT, TERMS).encode(bad, os.urandom)
 
 

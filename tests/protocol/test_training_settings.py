@@ -7,8 +7,6 @@ import math
 import msgspec
 import pytest
 
-from protocol.errors import QuestionError
-from protocol.questions import FitQuestion, decode_question, encode_question
 from protocol.training import ExamplePrivacy, TrainingSettings
 
 pytestmark = pytest.mark.edge
@@ -24,17 +22,12 @@ REFUSED = [
     ({"momentum": -0.1}, ">= 0"),
     ({"proximal": -0.1}, ">= 0"),
     ({"gradient_clip": 0.0}, "> 0"),
-    ({"method": "feddyn"}, "feddyn"),
+    ({"trust_radius": 0.0}, "> 0"),
+    ({"update_norm": -1.0}, "> 0"),
     ({"maximum_examples": 0}, ">= 1"),
     ({"maximum_staleness": -1}, ">= 0"),
     ({"staleness_exponent": -0.5}, ">= 0"),
     ({"optimizer": "adam", "momentum": 0.9}, "adam has its own: leave momentum out"),
-    ({"method": "scaffold", "proximal": 0.1}, "does not go with proximal"),
-    ({"method": "scaffold", "momentum": 0.5}, "does not go with momentum"),
-    (
-        {"method": "scaffold", "optimizer": "adam", "gradient_clip": 1.0},
-        r'does not go with optimizer = "adam", gradient_clip: leave that out, or set method = "plain"',
-    ),
 ]
 REFUSED_PRIVATE = [
     ({"clip_norm": 0.0}, "> 0"),
@@ -47,9 +40,9 @@ REFUSED_PRIVATE = [
 ]
 
 
-def asked(training: dict[str, object]) -> str:
-    fields = {"type": "fit", "run_id": "r", "round_number": 2, "layout_sha256": "x", "training": training}
-    return msgspec.json.encode(fields).decode()
+def read(training: dict[str, object]) -> TrainingSettings:
+    """As it comes in a manifest, or in a file."""
+    return msgspec.json.decode(msgspec.json.encode(training), type=TrainingSettings)
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED)
@@ -58,8 +51,8 @@ def test_a_setting_out_of_range_is_refused_by_hand_and_on_the_wire(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         TrainingSettings(**changes)
-    with pytest.raises(QuestionError, match=words):
-        decode_question(asked(changes))
+    with pytest.raises(msgspec.ValidationError, match=words):
+        read(changes)
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED_PRIVATE)
@@ -68,8 +61,8 @@ def test_example_privacy_out_of_range_is_refused_by_hand_and_on_the_wire(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         ExamplePrivacy(**{**PRIVATE, **changes})
-    with pytest.raises(QuestionError, match=words):
-        decode_question(asked({"example_privacy": {**PRIVATE, **changes}}))
+    with pytest.raises(msgspec.ValidationError, match=words):
+        read({"example_privacy": {**PRIVATE, **changes}})
 
 
 @pytest.mark.parametrize(
@@ -89,27 +82,36 @@ def test_clipping_every_window_leaves_no_room_for_clipping_their_sum() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "scaffold", "example_privacy": ExamplePrivacy(**PRIVATE)},
+        {"example_privacy": ExamplePrivacy(**PRIVATE)},
         {"example_privacy": ExamplePrivacy(**PRIVATE), "proximal": 0.1, "optimizer": "adam"},
         {"momentum": 0.9, "gradient_clip": 2.0, "proximal": 0.25},
         {"learning_rate": 1},
     ],
 )
-def test_the_others_go_together_and_read_back_with_their_question(changes: dict[str, object]) -> None:
-    question = FitQuestion(
-        run_id="r", round_number=1, layout_sha256="x", training=TrainingSettings(**changes)
-    )
-    assert decode_question(encode_question(question)) == question
+def test_the_others_go_together_read_back_and_have_a_name_of_their_own(changes: dict[str, object]) -> None:
+    settings = TrainingSettings(**changes)
+    assert read(msgspec.to_builtins(settings)) == settings
+    assert settings.sha256 != TrainingSettings().sha256
+
+
+def test_a_profile_says_both_bounds_and_keeps_what_was_said() -> None:
+    assert not TrainingSettings(trust_radius=0.4).is_settled
+    made = TrainingSettings().settled(0.4)
+    assert (made.trust_radius, made.update_norm) == (0.4, pytest.approx(0.08))
+    own = TrainingSettings(trust_radius=2.0, update_norm=0.3).settled(0.4)
+    assert (own.trust_radius, own.update_norm) == (2.0, 0.3)
+    assert made.is_settled
+    assert made.settled(9.0) == made
 
 
 @pytest.mark.parametrize("training", [{"momentun": 0.9}, {"example_privacy": {**PRIVATE, "delta": 1e-5}}])
 def test_a_setting_that_this_build_does_not_know_is_refused_and_not_left_out(
     training: dict[str, object],
 ) -> None:
-    with pytest.raises(QuestionError, match="unknown field"):
-        decode_question(asked(training))
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        read(training)
 
 
 def test_an_example_privacy_that_lacks_its_noise_is_refused() -> None:
-    with pytest.raises(QuestionError, match="noise_multiplier"):
-        decode_question(asked({"example_privacy": {"sampling_rate": 0.5, "steps": 1}}))
+    with pytest.raises(msgspec.ValidationError, match="noise_multiplier"):
+        read({"example_privacy": {"sampling_rate": 0.5, "steps": 1}})

@@ -1,4 +1,4 @@
-"""SCAFFOLD, and the first question about the prior, with real learner processes over the real Flower server, under masks."""
+"""The first question about the prior, with real learner processes over the real Flower server, under masks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,13 @@ from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
-from aggregator.rounds.training import next_control
-from edge_agent.learner.control_variates import VariateFile
-from models.architecture import initial_parameters
 from protocol.names import FamilyName
-from protocol.questions import FitQuestion, Question, ScaleQuestion
-from protocol.training import TrainingSettings
+from protocol.questions import Question, ScaleQuestion
 
 pytestmark = pytest.mark.slow
 
 ARCHITECTURE = world.ARCHITECTURE
 LAYOUT_SHA256 = ARCHITECTURE.layout_sha256
-PARAMETERS = initial_parameters(ARCHITECTURE, 3)
 RUN = "run-1"
 
 
@@ -52,16 +47,6 @@ def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
     with FlowerServer(settings) as running:
         yield running
-
-
-def scaffold(number: int) -> FitQuestion:
-    return FitQuestion(
-        run_id=RUN,
-        round_number=number,
-        layout_sha256=LAYOUT_SHA256,
-        training=TrainingSettings(epochs=1, method="scaffold"),
-        control_limit=10.0,
-    )
 
 
 def ask(
@@ -95,37 +80,17 @@ def ask(
     return total, layout.unpack(total)
 
 
-def variates(cohort: list[world.Device]) -> NDArray[np.float32]:
-    """What each device's file holds, (devices, P)."""
-    files = [
-        VariateFile(device.paths.control_variate, columns=world.COLUMNS.fingerprint) for device in cohort
-    ]
-    return np.stack([file.load(RUN, LAYOUT_SHA256, PARAMETERS.size) for file in files])
-
-
-def test_scaffold_and_a_part_of_the_prior_go_through_masks_and_the_variate_outlives_its_learner(
+def test_a_part_of_the_prior_goes_through_masks(
     tmp_path: Path, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
 ) -> None:
     bundle = world.build_bundle()
     cohort = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(3)]
     server.sync_roster({device.id: device.public_key for device in cohort})
     run, accounts = server.start_run(), PrivacyAccounts(tmp_path / "privacy.sqlite", {}, now=time.time)
-    control = np.zeros(PARAMETERS.size)
-    for number in (1, 2):
-        # The second round has new learner processes: what they know of the first one is in their files.
-        with world.learners(cohort, server.port):
-            wait_until(lambda: len(server.online_devices()) == 3, "all online")
-            arrays = {"parameters": PARAMETERS, "control": control.astype(np.float32)}
-            _, parts = ask(server, run, cohort, accounts, scaffold(number), arrays)
-            control = next_control(control, parts, share=1.0, learning_rate=0.05)
-            assert np.linalg.norm(control) > 0
-            np.testing.assert_allclose(control, variates(cohort).mean(axis=0), atol=1e-4)
-            if number == 2:
-                asked = ScaleQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256)
-                _, scale = ask(server, run, cohort, accounts, asked, {})
-    assert all(
-        (device.paths.learner / "control_variate").stat().st_mode & 0o777 == 0o600 for device in cohort
-    )
+    with world.learners(cohort, server.port):
+        wait_until(lambda: len(server.online_devices()) == 3, "all online")
+        asked = ScaleQuestion(run_id=RUN, layout_sha256=LAYOUT_SHA256, profile_sha256=world.PROFILE.sha256)
+        _, scale = ask(server, run, cohort, accounts, asked, {})
     # Each learner process read the scale of its device: deviations of 1 to 6, and windows that are nearly independent.
     np.testing.assert_array_equal(scale["scale_devices"], 3.0)
     np.testing.assert_allclose(scale["scale_logs"] / 3, 2 * np.log(np.arange(1, 7)), atol=0.1)
