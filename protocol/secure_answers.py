@@ -174,6 +174,7 @@ class NoisedEncoding:
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """See `AnswerEncoding`."""
         parts = self._layout.unpack(answer)
+        # An update is a device's own already; everything else is of its windows.
         examples = max(float(parts["examples"][0]), 1.0) if "examples" in parts else 1.0
         scaled = []
         for name, weight in self._weights.items():
@@ -231,7 +232,7 @@ class NoisedEncoding:
 _DEVICES: Final = frozenset({"examples", "votes"})
 """What counts devices under noise, where each has one vote; the server knows it anyway."""
 _LOSSES: Final = frozenset({"candidate_loss", "champion_loss"})
-_PER_DEVICE: Final = frozenset({"range_low", "range_high", "update"})
+_PER_DEVICE: Final = frozenset({"range_low", "range_high"})
 _PER_WINDOW_COUNTS: Final = frozenset(
     {
         "candidate_scores",

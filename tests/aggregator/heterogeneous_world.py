@@ -112,6 +112,8 @@ def learner_of(device: int) -> LocalLearner:
 class PlainDevices:
     """Implements what `train_round` needs of an `Attendance`; answers are added up in the open."""
 
+    shortage = ""
+
     def __init__(self, count: int) -> None:
         self.learners = {DeviceId(f"press-{i:03d}"): learner_of(i) for i in range(count)}
 
@@ -130,6 +132,8 @@ class PlainDevices:
 
 class SecureDevices(secure_world.World):
     """The same devices behind real masks: real roles, real collector."""
+
+    shortage = ""
 
     def __init__(self, directory: Path, count: int) -> None:
         self.learners = dict[DeviceId, LocalLearner]()
