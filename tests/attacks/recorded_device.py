@@ -1,0 +1,303 @@
+"""A device whose every word to its aggregator is kept: the real learner, the real roles, the real account, the real client app.
+
+Nothing about it is left to chance, so that two devices which differ in one window can be compared byte by byte: random bytes come from
+a seed of the device and the question, ECDSA signs deterministically, and time is the work that the model does. So a reply that is
+late because of what is in a window is a difference like any other.
+
+Between the app and the road stands the real `Participation`: what it does with an exception is part of what leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Metadata
+from flwr.app.message import make_message
+from numpy.typing import NDArray
+from training_models import training_model
+
+from edge_agent.learner.client_app import client_app
+from edge_agent.learner.flower_internals import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from edge_agent.learner.learner_stats import Traffic
+from edge_agent.learner.local_learner import LocalLearner
+from edge_agent.learner.participation import Participation
+from edge_agent.learner.sum_participant import SumParticipant
+from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from models.architecture import Architecture
+from models.training_model import TrainingModel
+from protocol.messages.payloads import TrainingInvitation
+from protocol.names import DeviceId
+from protocol.secure_sum import messages
+from protocol.secure_sum.device_role import DevicePolicy
+from protocol.secure_sum.errors import SumMessageError
+
+Float = NDArray[np.float32]
+Left = tuple[Any, ...]
+"""One thing that left a device, in a form that can be compared."""
+
+ARCHITECTURE: Final = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
+FEATURES: Final = ARCHITECTURE.feature_count
+STARTED_S: Final = 1_800_000_000.0
+
+
+class SeededBytes:
+    """What the operating system's generator is on a device; begins anew, from a seed of its own, with each question."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.begin("start")
+
+    def begin(self, question: str) -> None:
+        self._seed, self._count = f"{self._device}/{question}".encode(), 0
+
+    def __call__(self, count: int) -> bytes:
+        self._count += 1
+        return hashlib.shake_256(self._seed + self._count.to_bytes(8, "big")).digest(count)
+
+
+class DeterministicKey:
+    """A P-256 key whose signatures are a function of what is signed (RFC 6979)."""
+
+    def __init__(self, secret: int) -> None:
+        self._key = ec.derive_private_key(secret, ec.SECP256R1())
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._key.public_key()
+
+    def sign(self, data: bytes, _: object) -> bytes:
+        return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+
+
+class Work:
+    """Time as the work that was done in it: a second a window that the model has looked at, and what was slept."""
+
+    def __init__(self) -> None:
+        self.done_s = 0.0
+
+    def __call__(self) -> float:
+        return self.done_s
+
+
+class WorkingModel:
+    """The real training model, whose steps take time."""
+
+    def __init__(self, work: Work) -> None:
+        self._model, self._work = _model(), work
+        self.architecture = self._model.architecture
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._model, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._work.done_s += len(arguments[0]) / 1024 if arguments and name != "restore" else 0.0
+            return method(*arguments, **options)
+
+        return call
+
+
+@dataclass
+class RecordedRoad:
+    """Implements `FlowerRoad`; keeps what the device says over it."""
+
+    said: list[Left] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
+    replies: list[Message] = field(default_factory=list)
+
+    def activate(self) -> None:
+        self.said.append(("activate",))
+
+    def heartbeat(self) -> None:
+        self.said.append(("heartbeat",))
+
+    def deactivate(self) -> None:
+        self.said.append(("deactivate",))
+
+    def pull(self) -> Message | None:
+        return None
+
+    def reply(self, message: Message, seconds: float) -> None:
+        self.said.append((*left_of(message), f"in {seconds:.6f} s"))
+        self.replies.append(message)
+
+
+class RecordedDevice:
+    """One device, and what left it.
+
+    Args:
+        name: its id.
+        key: its identity.
+        roster: the fleet's word.
+        rows: standardised windows (n, F).
+        unit: what one standardised step is (F,).
+        folder: for the account.
+        limits: the owner's.
+        floors: the owner's.
+    """
+
+    def __init__(
+        self,
+        name: DeviceId,
+        *,
+        key: DeterministicKey,
+        roster: Mapping[DeviceId, ec.EllipticCurvePublicKey],
+        rows: Float,
+        unit: NDArray[np.float64],
+        folder: Path,
+        limits: ChargeLimits,
+        floors: DevicePolicy,
+    ) -> None:
+        self.name, self.random_bytes, self.work = name, SeededBytes(name), Work()
+        self.public_key = key.public_key()
+        self.road = RecordedRoad()
+        self._folder = folder / name
+        self._folder.mkdir(parents=True)
+        self.budget = DeviceBudget(self._folder / "privacy.sqlite", limits)
+        self.learner = LocalLearner(
+            WorkingModel(self.work),
+            rows,
+            maximum_examples=10_000,
+            random_bytes=self.random_bytes,
+            unit=unit,
+        )
+        self.sums = SumParticipant(
+            name,
+            identity_key=key,  # type: ignore[arg-type]  # signs and shows its public half, as a key does
+            roster=_Roster(roster),
+            policy=floors,
+            budget=self.budget,
+            layout_of=self.learner.layout_of,
+            answer=self.learner.answer,
+            settle=self.learner.settle,
+            random_bytes=self.random_bytes,
+            now=lambda: STARTED_S,
+        )
+        self._participation = Participation(
+            self.road,
+            client_app(None, self.sums, clock=self.work),
+            TrainingInvitation(
+                run_id="run-1",
+                family="pump",
+                base_release="pump/1",
+                layout_sha256=ARCHITECTURE.layout_sha256,
+                issued_at=STARTED_S,
+                flower_address="localhost:1",
+                minimum_windows=1,
+                expires_at=STARTED_S + 1e6,
+            ),
+            now=lambda: STARTED_S,
+            clock=self.work,
+            stop=threading.Event(),
+            show=lambda _: None,
+            draw=lambda: 0.5,
+            settle=self.learner.settle,
+        )
+
+    def hear(self, kind: str, content: RecordDict) -> Message:
+        """Hand the device one message of the aggregator; returns its reply, which is kept."""
+        charges = self._account()
+        self._participation._answer(_message(kind, content))
+        if charged := sorted(self._account() - charges):
+            self.road.said.append(("charged", kind, *charged))
+        return self.road.replies[-1]
+
+    def close(self) -> None:
+        self.sums.forget()
+        self.budget.close()
+
+    def _account(self) -> frozenset[str]:
+        """Every row of every file of the account: what a difference of two of these shows is what one message has cost."""
+        rows = set()
+        for file in sorted(self._folder.glob("*.sqlite")):
+            with sqlite3.connect(file) as db:
+                tables = [
+                    name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+                ]
+                for table in tables:
+                    rows |= {f"{file.name} {table} {row!r}" for row in db.execute(f"SELECT * FROM {table}")}  # noqa: S608 - names that this very file holds
+        return frozenset(rows)
+
+
+def left_of(message: Message) -> Left:
+    """What of a reply can be seen; of a masked input only session, round and length, for its words are uniform."""
+    kind = message.metadata.message_type
+    if message.has_error():
+        return ("refused", kind, message.error.code, message.error.reason)
+    parts: list[Any] = []
+    for name, record in sorted(message.content.items()):
+        if isinstance(record, ArrayRecord):
+            parts.append((name, *((key, array.data) for key, array in record.items())))
+        else:
+            parts.append((name, *((key, _seen(value)) for key, value in sorted(record.items()))))
+    return ("answered", kind, *parts)
+
+
+def masked_words(message: Message) -> bytes | None:
+    """The words of a reply that is a masked input."""
+    if message.has_error() or "sum" not in message.content.config_records:
+        return None
+    try:
+        return messages.decode(message.content.config_records["sum"]["message"], messages.MaskedInput).words
+    except SumMessageError:
+        return None
+
+
+def content_of(
+    message: bytes,
+    *,
+    terms: str | None = None,
+    question: str | None = None,
+    arrays: Mapping[str, Float] | None = None,
+) -> RecordDict:
+    """A message of the aggregator as Flower carries it."""
+    records: dict[str, Any] = {
+        "sum": ConfigRecord({"message": message} | ({"terms": terms} if terms else {}))
+    }
+    if question is not None:
+        records["question"] = ConfigRecord({"json": question})
+        records["arrays"] = ArrayRecord({name: Array(vector) for name, vector in (arrays or {}).items()})
+    return RecordDict(records)
+
+
+class _Roster:
+    def __init__(self, keys: Mapping[DeviceId, ec.EllipticCurvePublicKey]) -> None:
+        self._keys = keys
+
+    def keys(self, _: frozenset[DeviceId]) -> Mapping[DeviceId, ec.EllipticCurvePublicKey]:
+        return self._keys
+
+
+def _seen(value: Any) -> Any:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        masked = messages.decode(value, messages.MaskedInput)
+    except SumMessageError:
+        return value
+    return ("masked", masked.session, masked.round_number, len(masked.words))
+
+
+def _message(kind: str, content: RecordDict) -> Message:
+    metadata = Metadata(
+        run_id=1, message_id="m", src_node_id=1, dst_node_id=2, reply_to_message_id="", group_id="",
+        created_at=4e9, ttl=60.0, message_type=kind,
+    )  # fmt: skip
+    return make_message(metadata=metadata, content=content)
+
+
+_CACHED: dict[str, TrainingModel] = {}
+
+
+def _model() -> TrainingModel:
+    """One LiteRT model for all devices; its state is overwritten by every question."""
+    if not _CACHED:
+        _CACHED["model"] = TrainingModel(training_model(ARCHITECTURE), ARCHITECTURE)
+    return _CACHED["model"]

@@ -1,0 +1,186 @@
+"""The differential recorder: what does an aggregator see that tells two devices apart which differ in one window?
+
+::
+
+    questions ─┬─► world one:   devices 0, 1, 2, (3)    ─┐
+               └─► world other: the same, but one window ─┴─► all that left: equal, or a `Difference`
+
+Everything that a device says on the aggregator's road is compared, in its order: replies, refusals, codes and words, sizes, the time that
+they took as work (`recorded_device`), and what each message added to the accounts. Of a masked input only session, round and length:
+its words are uniform, which `masked` keeps for a test of that.
+
+Source: the idea is that of differential testing of information flow (two runs that differ in the secret alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from informed_questions import InformedQuestions, Pair
+from lying_rounds import Aggregator, Asked
+from recorded_device import FEATURES, DeterministicKey, Float, Left, RecordedDevice, masked_words
+
+from edge_agent.privacy.budget import ChargeLimits
+from protocol.names import DeviceId
+from protocol.secure_sum.device_role import DevicePolicy
+
+NAMES: Final = tuple(DeviceId(f"pump-{index}") for index in range(4))
+VICTIM: Final = NAMES[0]
+WINDOWS: Final = 40
+QUESTIONS_A_WORLD: Final = 12
+"""Then both worlds begin anew, so that one difference does not show in all that follows."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one question left behind in the two worlds: the first thing of each that is not the same."""
+
+    asked: Asked
+    device: DeviceId
+    one: Left | None
+    other: Left | None
+
+    def __str__(self) -> str:
+        return f"{self.asked.session} {self.asked.kind} lie={self.asked.lie!r} {self.device}:\n  {str(self.one)[:300]}\n  {str(self.other)[:300]}"
+
+
+@dataclass
+class Found:
+    """What came of many questions."""
+
+    questions: int = 0
+    sums: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    refusals: dict[str, int] = field(default_factory=dict)
+    masked: list[bytes] = field(default_factory=list)
+
+
+class World:
+    """Devices with fixed keys, seeds and windows, in one of two states of the world."""
+
+    def __init__(
+        self, folder: Path, rows: Float, unit: np.ndarray, *, limits: ChargeLimits, floors: DevicePolicy
+    ) -> None:
+        keys = {name: DeterministicKey(1000 + at) for at, name in enumerate(NAMES)}
+        roster = {name: key.public_key() for name, key in keys.items()}
+        self.devices: Mapping[DeviceId, RecordedDevice] = {
+            name: RecordedDevice(
+                name,
+                key=keys[name],
+                roster=roster,
+                rows=rows if name == VICTIM else windows(at),
+                unit=unit,
+                folder=folder,
+                limits=limits,
+                floors=floors,
+            )
+            for at, name in enumerate(NAMES)
+        }
+        self._aggregator = Aggregator(self.devices, VICTIM)
+
+    def play(self, asked: Asked) -> tuple[dict[DeviceId, list[Left]], bool]:
+        """Ask; returns what each device said and whether there was a sum."""
+        before = {}
+        for name, device in self.devices.items():
+            device.random_bytes.begin(asked.session)
+            device.work.done_s = 0.0
+            before[name] = len(device.road.said)
+        is_sum = self._aggregator.play(asked)
+        return {name: device.road.said[before[name] :] for name, device in self.devices.items()}, is_sum
+
+    def close(self) -> None:
+        for device in self.devices.values():
+            device.close()
+
+
+def windows(seed: int, count: int = WINDOWS) -> Float:
+    """Standardised windows of a machine: two causes and some noise."""
+    rng = np.random.default_rng([seed, 7])
+    basis = np.random.default_rng(99).normal(size=(2, FEATURES))
+    return (rng.normal(size=(count, 2)) @ basis + 0.3 * rng.normal(size=(count, FEATURES))).astype(np.float32)
+
+
+def pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """Windows in every place that matters (newest, held out, trained on, oldest), against another, a jump, an end of the scale, a gap."""
+    while True:
+        rows = windows(int(rng.integers(1000)))
+        at = int(
+            rng.choice([WINDOWS - 1, WINDOWS - 1, WINDOWS - 2, WINDOWS - 6, 0, 4, int(rng.integers(WINDOWS))])
+        )
+        other = windows(int(rng.integers(1000, 2000)), 1)[0] * np.float32(rng.choice([0.0, 1.0, 1.0, 2.0]))
+        match int(rng.integers(6)):
+            case 0:
+                other = np.clip(other * 100, -8, 8).astype(np.float32)
+            case 1:
+                other = rows[at].copy()
+                other[int(rng.integers(FEATURES))] += np.float32(rng.choice([1e-3, 0.1, 1.0]))
+            case 2:
+                other = other.copy()
+                other[int(rng.integers(FEATURES))] = np.nan
+            case _:
+                pass
+        if rng.random() < 0.7:
+            # Far from the others, so that a gate can tell it from all of them.
+            rows[at] *= np.float32(rng.choice([2, 4]))
+        yield Pair(rows, at, other, np.exp(0.3 * rng.normal(size=FEATURES)))
+
+
+def compare(
+    folder: Path,
+    questions: int,
+    *,
+    seed: int,
+    limits: ChargeLimits = ChargeLimits(),  # noqa: B008 - an immutable value
+    floors: DevicePolicy = DevicePolicy(),  # noqa: B008 - immutable values
+) -> Found:
+    """Ask so many questions of both worlds, and say where they differ."""
+    rng = np.random.default_rng([seed, 11])
+    found = Found()
+    for episode, pair in enumerate(pairs(rng)):
+        if found.questions >= questions:
+            break
+        asker = InformedQuestions(pair, rng, f"{seed}-{episode}")
+        both = [
+            World(folder / f"{seed}-{episode}-{side}", rows, pair.unit, limits=limits, floors=floors)
+            for side, rows in enumerate(pair.world)
+        ]
+        for _ in range(min(QUESTIONS_A_WORLD, questions - found.questions)):
+            asked = asker.next()
+            (one, is_sum), (other, _) = (world.play(asked) for world in both)
+            found.questions += 1
+            found.sums += is_sum
+            _note_refusals(found, one)
+            if (difference := _first_difference(asked, one, other)) is not None:
+                # All that follows may differ because of it: both worlds begin anew.
+                found.differences.append(difference)
+                break
+        for world in both:
+            found.masked += [
+                words
+                for reply in world.devices[VICTIM].road.replies
+                if (words := masked_words(reply)) is not None
+            ]
+            world.close()
+    return found
+
+
+def _first_difference(
+    asked: Asked, one: Mapping[DeviceId, list[Left]], other: Mapping[DeviceId, list[Left]]
+) -> Difference | None:
+    """Of the victim first: what the others say may differ because they are told of it."""
+    for name, said in one.items():
+        for here, there in zip_longest(said, other[name]):
+            if here != there:
+                return Difference(asked, name, here, there)
+    return None
+
+
+def _note_refusals(found: Found, said: Mapping[DeviceId, list[Left]]) -> None:
+    for left in (left for each in said.values() for left in each if left[0] == "refused"):
+        reason = str(left[3])
+        found.refusals[reason] = found.refusals.get(reason, 0) + 1
