@@ -31,7 +31,10 @@ from edge_agent.learner.learner_stats import Traffic
 from edge_agent.learner.local_learner import LocalLearner
 from edge_agent.learner.participation import Participation
 from edge_agent.learner.sum_participant import SumParticipant
-from edge_agent.privacy.budget import ChargeLimits, DeviceBudget
+from edge_agent.privacy.account import DeviceAccount
+from edge_agent.privacy.elapsed import Moment
+from edge_agent.privacy.limits import OwnerLimits
+from edge_agent.sample_buffer import BufferedRows
 from models.architecture import Architecture
 from models.training_model import TrainingModel
 from protocol.messages.payloads import TrainingInvitation
@@ -152,7 +155,7 @@ class RecordedDevice:
         rows: Float,
         unit: NDArray[np.float64],
         folder: Path,
-        limits: ChargeLimits,
+        limits: OwnerLimits,
         floors: DevicePolicy,
     ) -> None:
         self.name, self.random_bytes, self.work = name, SeededBytes(name), Work()
@@ -160,10 +163,17 @@ class RecordedDevice:
         self.road = RecordedRoad()
         self._folder = folder / name
         self._folder.mkdir(parents=True)
-        self.budget = DeviceBudget(self._folder / "privacy.sqlite", limits)
+        self.account = DeviceAccount(
+            self._folder / "privacy.sqlite",
+            limits,
+            clock=lambda: Moment(boot="boot", uptime_s=STARTED_S, wall_s=STARTED_S),
+            snapshots=self._folder / "snapshots",
+        )
+        times = np.arange(len(rows), dtype=np.float64)
+        kept = self.account.take_snapshot("0" * 64, BufferedRows(machine_s=times, wall_s=times, rows=rows))
         self.learner = LocalLearner(
             WorkingModel(self.work),
-            rows,
+            kept.rows,
             maximum_examples=10_000,
             random_bytes=self.random_bytes,
             unit=unit,
@@ -173,7 +183,7 @@ class RecordedDevice:
             identity_key=key,  # type: ignore[arg-type]  # signs and shows its public half, as a key does
             roster=_Roster(roster),
             policy=floors,
-            budget=self.budget,
+            budget=self.account,
             layout_of=self.learner.layout_of,
             answer=self.learner.answer,
             settle=self.learner.settle,
@@ -211,7 +221,7 @@ class RecordedDevice:
 
     def close(self) -> None:
         self.sums.forget()
-        self.budget.close()
+        self.account.close()
 
     def _account(self) -> frozenset[str]:
         """Every row of every file of the account: what a difference of two of these shows is what one message has cost."""

@@ -9,7 +9,7 @@ import pytest
 from informed_questions import InformedQuestions, Pair
 from two_worlds import World, compare, windows
 
-from edge_agent.privacy.budget import ChargeLimits
+from edge_agent.privacy.limits import OwnerLimits
 from protocol.secure_sum.device_role import DevicePolicy
 
 pytestmark = pytest.mark.edge
@@ -21,7 +21,7 @@ def test_worlds_that_do_not_differ_are_seen_alike(tmp_path: Path) -> None:
     pair = Pair(rows, 39, rows[39].copy(), np.ones(6))
     asker = InformedQuestions(pair, np.random.default_rng(3), "same")
     both = [
-        World(tmp_path / str(side), one, pair.unit, limits=ChargeLimits(), floors=DevicePolicy())
+        World(tmp_path / str(side), one, pair.unit, limits=OwnerLimits(), floors=DevicePolicy())
         for side, one in enumerate(pair.world)
     ]
     for _ in range(30):

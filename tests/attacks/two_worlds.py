@@ -25,7 +25,7 @@ from informed_questions import InformedQuestions, Pair
 from lying_rounds import Aggregator, Asked
 from recorded_device import FEATURES, DeterministicKey, Float, Left, RecordedDevice, masked_words
 
-from edge_agent.privacy.budget import ChargeLimits
+from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
 from protocol.secure_sum.device_role import DevicePolicy
 
@@ -64,7 +64,7 @@ class World:
     """Devices with fixed keys, seeds and windows, in one of two states of the world."""
 
     def __init__(
-        self, folder: Path, rows: Float, unit: np.ndarray, *, limits: ChargeLimits, floors: DevicePolicy
+        self, folder: Path, rows: Float, unit: np.ndarray, *, limits: OwnerLimits, floors: DevicePolicy
     ) -> None:
         keys = {name: DeterministicKey(1000 + at) for at, name in enumerate(NAMES)}
         roster = {name: key.public_key() for name, key in keys.items()}
@@ -135,7 +135,7 @@ def compare(
     questions: int,
     *,
     seed: int,
-    limits: ChargeLimits = ChargeLimits(),  # noqa: B008 - an immutable value
+    limits: OwnerLimits = OwnerLimits(),  # noqa: B008 - an immutable value
     floors: DevicePolicy = DevicePolicy(),  # noqa: B008 - immutable values
 ) -> Found:
     """Ask so many questions of both worlds, and say where they differ."""
