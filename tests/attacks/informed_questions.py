@@ -26,11 +26,11 @@ from protocol.questions import (
     ASSESS,
     FIT,
     KINDS,
-    SCAFFOLD,
     answer_layout,
 )
 from protocol.secure_answers import make_encoding
 from protocol.sum_terms import decode_terms
+from protocol.training import TrainingSettings
 
 SIZES = {
     "parameter_count": ARCHITECTURE.parameter_count,
@@ -60,8 +60,8 @@ class Pair:
 class InformedQuestions:
     """One question after the other about a `pair`, decided by `rng`; sessions begin with `name`."""
 
-    def __init__(self, pair: Pair, rng: np.random.Generator, name: str) -> None:
-        self._pair, self._rng, self._name, self._count = pair, rng, name, 0
+    def __init__(self, pair: Pair, profile: TrainingSettings, rng: np.random.Generator, name: str) -> None:
+        self._pair, self._profile, self._rng, self._name, self._count = pair, profile, rng, name, 0
         one, other = pair.world
         rest = np.delete(one, pair.at, axis=0)
         self._gates = [
@@ -107,12 +107,10 @@ class InformedQuestions:
         arrays: dict[str, Float]
         numbers: dict[str, Any] = {}
         match kind:
-            case "train.fit" | "train.scaffold":
+            case "train.fit":
                 arrays = {"parameters": self._model()}
-                if kind == SCAFFOLD:
-                    arrays["control"] = self._vector(ARCHITECTURE.parameter_count)
             case "evaluate.assess":
-                arrays = {"candidate": self._model(), "champion": self._model()}
+                arrays = {"candidate": self._model()}
             case "evaluate.scale":
                 arrays = {}
             case "evaluate.covariance":
@@ -206,62 +204,35 @@ class InformedQuestions:
     def _question(self, kind: str, numbers: dict[str, Any]) -> str:
         rng = self._rng
         content: dict[str, Any] = {
-            "type": kind.partition(".")[2].replace("scaffold", "fit"),
+            "type": kind.partition(".")[2],
             "run_id": "run-1",
             "layout_sha256": ARCHITECTURE.layout_sha256,
+            "profile_sha256": self._profile.sha256,
             **numbers,
         }
-        n = len(self._pair.rows)
-        few = int(
-            rng.choice([1, 2, 5, n // 5, 1, n - self._pair.at, max(n - self._pair.at - 1, 1), n, 100_000])
-        )
-        if kind in {FIT, SCAFFOLD}:
-            content |= {
-                "round_number": 1,
-                "seed": int(rng.integers(3)),
-                "training": self._training(kind, few),
-            }
-        else:
-            content["maximum_examples"] = few
+        if kind == FIT:
+            content["round_number"] = 1
+        if rng.random() < 0.1:
+            # What a server could choose before the profile was signed.
+            content |= {"maximum_examples": 1, "seed": 1, "training": {"epochs": 1, "learning_rate": 1e6}}
         if rng.random() < 0.05:
-            content[str(rng.choice(["layout_sha256", "run_id", "more"]))] = "0" * 64
+            content[str(rng.choice(["layout_sha256", "profile_sha256", "run_id"]))] = "0" * 64
         text = msgspec.json.encode(content).decode()
         return text[: int(rng.integers(len(text)))] if rng.random() < 0.02 else text
-
-    def _training(self, kind: str, few: int) -> dict[str, Any]:
-        rng = self._rng
-        training: dict[str, Any] = {
-            "epochs": int(rng.integers(1, 3)),
-            "batch_size": int(rng.choice([1, 7, 32, 1000])),
-            "learning_rate": float(rng.choice([1e-9, 1e-3, 0.05, 0.5, 10.0, 1e6])),
-            "maximum_examples": few,
-        }
-        if kind == SCAFFOLD:
-            return training | {"method": "scaffold"}
-        match int(rng.integers(5)):
-            case 0:
-                training |= {"momentum": 0.9}
-            case 1:
-                training |= {"proximal": float(rng.choice([0.1, 1e6]))}
-            case 2:
-                training |= {"optimizer": "adam"}
-            case 3:
-                training |= {"gradient_clip": float(rng.choice([1e-30, 1.0]))}
-            case _:
-                pass
-        return training
 
     def _terms(self, kind: str) -> str:
         rng = self._rng
         n = len(self._pair.rows)
+        most = self._profile.maximum_examples
         terms: dict[str, Any] = {
             "run_id": "run-1",
             "question": kind,
             "round_number": 1,
             "devices": int(rng.choice([3, 3, 3, 4, 1000])),
             "word_bits": 32,
-            "norm_limit": float(rng.choice([1e-30, 1e-3, 1.0, 1.0, 10.0, 1e30])),
-            "maximum_examples": int(rng.choice([1, n, 1000, 1000, 100_000])),
+            "norm_limit": float(self._profile.update_norm or 1.0)
+            * float(rng.choice([1e-30, 1.0, 1.0, 1.0, 1.0, 1e30])),
+            "maximum_examples": int(rng.choice([1, n, most, most, most, most])),
         }
         if rng.random() < (0.3 if kind in {FIT, ASSESS} else 0.03):
             terms["noise"] = {

@@ -35,13 +35,14 @@ from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.elapsed import Moment
 from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.sample_buffer import BufferedRows
-from models.architecture import Architecture
+from models.architecture import Architecture, initial_parameters
 from models.training_model import TrainingModel
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 from protocol.secure_sum import messages
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.secure_sum.errors import SumMessageError
+from protocol.training import TrainingSettings
 
 Float = NDArray[np.float32]
 Left = tuple[Any, ...]
@@ -49,6 +50,8 @@ Left = tuple[Any, ...]
 
 ARCHITECTURE: Final = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
 FEATURES: Final = ARCHITECTURE.feature_count
+CHAMPION: Final = initial_parameters(ARCHITECTURE, 1)
+"""Of the approved release, which is the one that runs."""
 STARTED_S: Final = 1_800_000_000.0
 
 
@@ -144,6 +147,7 @@ class RecordedDevice:
         folder: for the account.
         limits: the owner's.
         floors: the owner's.
+        profile: how the approved release is trained.
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class RecordedDevice:
         folder: Path,
         limits: OwnerLimits,
         floors: DevicePolicy,
+        profile: TrainingSettings,
     ) -> None:
         self.name, self.random_bytes, self.work = name, SeededBytes(name), Work()
         self.public_key = key.public_key()
@@ -174,6 +179,8 @@ class RecordedDevice:
         self.learner = LocalLearner(
             WorkingModel(self.work),
             kept.rows,
+            profile=profile,
+            champion=CHAMPION,
             maximum_examples=10_000,
             random_bytes=self.random_bytes,
             unit=unit,

@@ -7,10 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from informed_questions import InformedQuestions, Pair
-from two_worlds import World, compare, windows
-
-from edge_agent.privacy.limits import OwnerLimits
-from protocol.secure_sum.device_role import DevicePolicy
+from two_worlds import PROFILE, World, compare, windows
 
 pytestmark = pytest.mark.edge
 
@@ -19,11 +16,8 @@ def test_worlds_that_do_not_differ_are_seen_alike(tmp_path: Path) -> None:
     """Otherwise every difference could be the recorder's own."""
     rows = windows(5)
     pair = Pair(rows, 39, rows[39].copy(), np.ones(6))
-    asker = InformedQuestions(pair, np.random.default_rng(3), "same")
-    both = [
-        World(tmp_path / str(side), one, pair.unit, limits=OwnerLimits(), floors=DevicePolicy())
-        for side, one in enumerate(pair.world)
-    ]
+    asker = InformedQuestions(pair, PROFILE, np.random.default_rng(3), "same")
+    both = [World(tmp_path / str(side), one, pair.unit) for side, one in enumerate(pair.world)]
     for _ in range(30):
         asked = asker.next()
         (one, _), (other, _) = (world.play(asked) for world in both)

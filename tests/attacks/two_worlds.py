@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from informed_questions import InformedQuestions, Pair
@@ -28,10 +28,21 @@ from recorded_device import FEATURES, DeterministicKey, Float, Left, RecordedDev
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
 from protocol.secure_sum.device_role import DevicePolicy
+from protocol.training import ExamplePrivacy, TrainingSettings
 
 NAMES: Final = tuple(DeviceId(f"pump-{index}") for index in range(4))
 VICTIM: Final = NAMES[0]
 WINDOWS: Final = 40
+FLOORS: Final = DevicePolicy()
+PROFILE: Final = TrainingSettings(epochs=2, batch_size=8).settled()
+OPEN: Final = OwnerLimits(
+    answers_per_day=10_000,
+    attempts_per_reveal=10_000,
+    fits_per_snapshot=10_000,
+    fixed_companions=False,
+    fewest_exchanged=1,
+)
+"""As often as a test wants, over whoever it wants."""
 QUESTIONS_A_WORLD: Final = 12
 """Then both worlds begin anew, so that one difference does not show in all that follows."""
 
@@ -64,7 +75,14 @@ class World:
     """Devices with fixed keys, seeds and windows, in one of two states of the world."""
 
     def __init__(
-        self, folder: Path, rows: Float, unit: np.ndarray, *, limits: OwnerLimits, floors: DevicePolicy
+        self,
+        folder: Path,
+        rows: Float,
+        unit: np.ndarray,
+        *,
+        profile: TrainingSettings = PROFILE,
+        limits: OwnerLimits = OPEN,
+        floors: DevicePolicy = FLOORS,
     ) -> None:
         keys = {name: DeterministicKey(1000 + at) for at, name in enumerate(NAMES)}
         roster = {name: key.public_key() for name, key in keys.items()}
@@ -78,6 +96,7 @@ class World:
                 folder=folder,
                 limits=limits,
                 floors=floors,
+                profile=profile,
             )
             for at, name in enumerate(NAMES)
         }
@@ -130,13 +149,36 @@ def pairs(rng: np.random.Generator) -> Iterator[Pair]:
         yield Pair(rows, at, other, np.exp(0.3 * rng.normal(size=FEATURES)))
 
 
+def profile_of(rng: np.random.Generator) -> TrainingSettings:
+    """How an approved release may be trained, with steps that diverge among them."""
+    settings: dict[str, Any] = {
+        "epochs": int(rng.integers(1, 3)),
+        "batch_size": int(rng.choice([1, 7, 32, 1000])),
+        "learning_rate": float(rng.choice([1e-9, 1e-3, 0.05, 0.05, 0.5, 10.0, 1e6])),
+        "maximum_examples": int(rng.choice([WINDOWS, 1000, 10_000])),
+    }
+    match int(rng.integers(6)):
+        case 0:
+            settings["momentum"] = 0.9
+        case 1:
+            settings["proximal"] = float(rng.choice([0.1, 1e6]))
+        case 2:
+            settings["optimizer"] = "adam"
+        case 3:
+            settings["gradient_clip"] = float(rng.choice([1e-30, 1.0]))
+        case 4:
+            settings["example_privacy"] = ExamplePrivacy(noise_multiplier=1.0, sampling_rate=0.2, steps=4)
+        case _:
+            pass
+    return TrainingSettings(**settings).settled(float(rng.choice([1e-3, 0.5, 1e9])))
+
+
 def compare(
     folder: Path,
     questions: int,
     *,
     seed: int,
-    limits: OwnerLimits = OwnerLimits(),  # noqa: B008 - an immutable value
-    floors: DevicePolicy = DevicePolicy(),  # noqa: B008 - immutable values
+    limits: OwnerLimits = OPEN,
 ) -> Found:
     """Ask so many questions of both worlds, and say where they differ."""
     rng = np.random.default_rng([seed, 11])
@@ -144,9 +186,10 @@ def compare(
     for episode, pair in enumerate(pairs(rng)):
         if found.questions >= questions:
             break
-        asker = InformedQuestions(pair, rng, f"{seed}-{episode}")
+        profile = profile_of(rng)
+        asker = InformedQuestions(pair, profile, rng, f"{seed}-{episode}")
         both = [
-            World(folder / f"{seed}-{episode}-{side}", rows, pair.unit, limits=limits, floors=floors)
+            World(folder / f"{seed}-{episode}-{side}", rows, pair.unit, profile=profile, limits=limits)
             for side, rows in enumerate(pair.world)
         ]
         for _ in range(min(QUESTIONS_A_WORLD, questions - found.questions)):
