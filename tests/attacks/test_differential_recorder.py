@@ -27,7 +27,7 @@ def test_worlds_that_do_not_differ_are_seen_alike(tmp_path: Path) -> None:
         world.close()
 
 
-@pytest.mark.xfail(strict=True, reason="refusals still depend on data")
+@pytest.mark.xfail(strict=False, reason="until refusals are codes and answers masked zeros (learner)")
 def test_nothing_that_leaves_tells_two_windows_apart(tmp_path: Path) -> None:
     found = compare(tmp_path, 300, seed=1)
     assert not found.differences, "\n".join(map(str, found.differences))
