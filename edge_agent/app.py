@@ -142,7 +142,11 @@ def _build(
     stores = open_stores(paths, source.spec, settings.buffer)
     stack.callback(stores.close)
     outbox = Outbox.open(
-        paths.outbox, settings.outbox, now=moment_of(clock), owner=owner_of(paths.device_key, enrolled)
+        paths.outbox,
+        settings.outbox,
+        now=moment_of(clock),
+        owner=owner_of(paths.device_key, enrolled),
+        withholds_windows=not settings.privacy.send_windows,
     )
     stack.callback(outbox.close)
     identity = Identity.of(

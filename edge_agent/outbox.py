@@ -28,11 +28,12 @@ from edge_agent.link import EventKey, Fate, Outcome
 from edge_agent.outbox_entry import Moment, OutboxEntry
 from edge_agent.outbox_owner import Owner
 from edge_agent.pace import KNOCK_BYTES, Pace
+from edge_agent.sending_notes import merged_ranges
 from edge_agent.settings import OutboxSettings
 from edge_agent.size_limit import SizeLimit
 from edge_agent.suspects import STRIKES, Suspects
 from edge_agent.version import AGENT_VERSION
-from protocol.limits import MAX_INTEGER
+from protocol.errors import MessageError
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack
 
@@ -54,8 +55,16 @@ _OLD_NEWS_S: Final = 60.0
 class Outbox:
     """The queue. Create with `Outbox.open`; `clock_s` arguments are monotonic seconds."""
 
-    def __init__(self, kept: KeptEvents, settings: OutboxSettings, draw: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        kept: KeptEvents,
+        settings: OutboxSettings,
+        draw: Callable[[], float],
+        *,
+        withholds_windows: bool = False,
+    ) -> None:
         self._kept = kept
+        self._withholds_windows = withholds_windows
         self._settings = settings
         self._draw = draw
         self._pace = Pace(settings)
@@ -80,6 +89,7 @@ class Outbox:
         owner: Owner | None = None,
         version: str = AGENT_VERSION,
         draw: Callable[[], float] = random.random,
+        withholds_windows: bool = False,
     ) -> Outbox:
         """Open or create the outbox; never fails, because watching must not depend on it.
 
@@ -90,8 +100,10 @@ class Outbox:
             owner: whose events these are; those of another identity are set aside.
             version: of this agent; what another one parked is offered again.
             draw: uniform in [0, 1), for the jitter.
+            withholds_windows: the owner lets no raw window leave, also none that waits here since before.
         """
-        return cls(KeptEvents.open(path, settings, now=now, owner=owner, version=version), settings, draw)
+        kept = KeptEvents.open(path, settings, now=now, owner=owner, version=version)
+        return cls(kept, settings, draw, withholds_windows=withholds_windows)
 
     @property
     def is_volatile(self) -> bool:
@@ -159,7 +171,7 @@ class Outbox:
 
         Never raises for a failing disk: the events wait in memory (see `is_failing`).
         """
-        fresh = list(events)
+        fresh = self._withhold(events)
         if self._card is None:
             # What says nothing new if it is sent again: a knock for when nothing small waits.
             self._card = next((event for event in fresh if len(event.payload) <= KNOCK_BYTES), None)
@@ -180,7 +192,7 @@ class Outbox:
             chosen = self._one_alone(clock_s)
         else:
             chosen = self._next(clock_s, *self._pace.room(clock_s))
-        return [self._light_enough(entry, clock_s) for entry in chosen]
+        return [self._light_enough(entry, clock_s) for entry in self._withhold(chosen)]
 
     def handed_over(self, entry: OutboxEntry, clock_s: float) -> None:
         """The link took `entry`: the connection has it, and it is not sent over it again."""
@@ -232,7 +244,7 @@ class Outbox:
                     confirmed.append((refused.boot_id, refused.sequence))
                     self._note_refusal(refused.reason)
         for boot_id, ranges in claimed.items():
-            for first, last in _merged(ranges):
+            for first, last in merged_ranges(ranges):
                 confirmed += self._kept.sent_within(boot_id, first, last)
         if not confirmed and not self._names_card(claimed, refusals):
             return 0
@@ -314,6 +326,21 @@ class Outbox:
         )
         return bare
 
+    def _withhold(self, entries: Iterable[OutboxEntry]) -> list[OutboxEntry]:
+        """Without windows where none may leave, also those from before the owner's word; what cannot be read is parked."""
+        if not self._withholds_windows:
+            return list(entries)
+        bare = []
+        for entry in entries:
+            try:
+                bare.append(entry.withheld())
+            except MessageError as error:
+                self._park(entry, f"no window may leave, and whether one is in it cannot be read: {error}")
+                continue
+            if bare[-1] is not entry and self._kept.entry(entry.key) is not None:
+                self._kept.replace(bare[-1])
+        return bare
+
     def _learn_limit(self, key: EventKey, clock_s: float, *, of_fleet: bool) -> None:
         """An event got through that did not with its raw window: others of that size will not, either."""
         size, needs_fleet = self._lightened.get(key, (0, False))
@@ -343,9 +370,11 @@ class Outbox:
             )
             return
         self._lightened.pop(key, None)
-        reason = f"{STRIKES} connections ended while it alone was under way, {size} bytes"
-        log.error("event_parked boot=%s sequence=%d kind=%s reason=%s", *key, entry.kind.value, reason)
-        self._kept.park(key, reason, AGENT_VERSION)
+        self._park(entry, f"{STRIKES} connections ended while it alone was under way, {size} bytes")
+
+    def _park(self, entry: OutboxEntry, reason: str) -> None:
+        log.error("event_parked boot=%s sequence=%d kind=%s reason=%s", *entry.key, entry.kind.value, reason)
+        self._kept.park(entry.key, reason, AGENT_VERSION)
 
     def _note_refusal(self, reason: str) -> None:
         self.refused += 1
@@ -364,18 +393,6 @@ class Outbox:
         first_s = self._settings.resend_s
         pause_s = min(max(_LONGEST_PAUSE_S, first_s), first_s * 2.0 ** min(taken_before, 32))
         return pause_s * (1.0 + self._draw() / 2)
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same numbers, as far as events can have them, in ranges that do not overlap: each event is looked at once."""
-    merged: list[tuple[int, int]] = []
-    possible = ((max(1, first), min(last, MAX_INTEGER)) for first, last in ranges)
-    for first, last in sorted(r for r in possible if r[0] <= r[1]):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = merged[-1][0], max(last, merged[-1][1])
-        else:
-            merged.append((first, last))
-    return merged
 
 
 def _is_old_news(entry: OutboxEntry, newest: OutboxEntry) -> bool:

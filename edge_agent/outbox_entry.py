@@ -80,7 +80,22 @@ class OutboxEntry:
             event = decode(self.payload, Kind.ANOMALY)
             if not isinstance(event.data, AnomalyEvent) or not event.data.window:
                 return None
-            bare = msgspec.structs.replace(event.data, window="", window_shape=())
-            return replace(self, payload=encode(msgspec.structs.replace(event, data=bare)))
+            return replace(
+                self, payload=encode(msgspec.structs.replace(event, data=event.data.without_window()))
+            )
         except MessageError:
             return None
+
+    def withheld(self) -> OutboxEntry:
+        """The event as it may leave a device whose owner lets no window leave.
+
+        Raises:
+            MessageError: the anomaly cannot be read, so nobody knows whether a window is in it; it must not leave.
+        """
+        if self.kind is not Kind.ANOMALY:
+            return self
+        event = decode(self.payload, Kind.ANOMALY)
+        if not isinstance(event.data, AnomalyEvent) or event.data.window_withheld is True:
+            return self
+        bare = event.data.without_window(is_withheld=True)
+        return replace(self, payload=encode(msgspec.structs.replace(event, data=bare)))

@@ -23,6 +23,7 @@ from edge_agent.settings import Settings
 from edge_agent.status import ParkedEvent, Status, save_counters, write_status
 from edge_agent.telemetry import Identity, Telemetry
 from edge_agent.version import AGENT_VERSION
+from edge_agent.window_texts import without_windows
 from protocol.messages.kinds import AgentState, InstallStep
 from protocol.messages.payloads import Health, Payload
 from runtime.errors import StorageError
@@ -189,6 +190,7 @@ class StatusReporter:
             delegate=self._delegate(),
             promise=promise.text if promise is not None else "",
             drift_shapes=self._pipeline.normal.drift.shapes(),
+            sends_windows=self._settings.privacy.send_windows,
             settings=self._executor.settings,
             commands=self._executor.lines,
             parked=tuple(
@@ -236,7 +238,7 @@ class StatusReporter:
             (self._outbox.is_volatile, "the outbox is in memory only: is the disk full or read-only?"),
             (self._outbox.is_failing, "the outbox cannot be written: is the disk full?"),
         )
-        return (
+        found = (
             *(text for is_so, text in urgent if is_so),
             *vitals.stage_problems,
             *self._pipeline.problems(),
@@ -244,3 +246,5 @@ class StatusReporter:
             *(text for is_so, text in later if is_so),
             *self._telemetry.problems(),
         )
+        # a driver's error may quote what it could not read
+        return tuple(without_windows(text) for text in found)

@@ -7,11 +7,13 @@ events, at 50 bytes an event. A row belongs to an event that a connection took; 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from edge_agent.link import EventKey
+from protocol.limits import MAX_INTEGER
 
-__all__ = ["NEVER_S", "SendingNotes"]
+__all__ = ["NEVER_S", "SendingNotes", "merged_ranges"]
 
 NEVER_S: Final = 9e18
 """Due at: never. For what the connection still has, and what the fleet has though the disk does not let us delete it."""
@@ -113,3 +115,15 @@ class SendingNotes:
             (boot_id, first, last),
         )
         return [(str(b), int(s)) for b, s in rows]
+
+
+def merged_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same sequences, as far as events can have them, in ranges that do not overlap: each event is looked at once."""
+    merged: list[tuple[int, int]] = []
+    possible = ((max(1, first), min(last, MAX_INTEGER)) for first, last in ranges)
+    for first, last in sorted(r for r in possible if r[0] <= r[1]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return merged

@@ -230,7 +230,10 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class PrivacySettings(OwnerLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What this device gives to training at most, and how narrow and how often it may be asked; whatever an aggregator asks."""
+    """What the owner lets out: windows of anomalies, and what training learns. Nobody far away can change any of it."""
+
+    send_windows: bool = True
+    """Whether an anomaly takes along the raw window that opened it. False: no raw window leaves this device."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -49,6 +49,7 @@ class Status(Struct, frozen=True, kw_only=True):
     the date is known.
     `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `parked` the newest events
     that ended connections, `problems` what needs a person.
+    `sends_windows`: whether the owner lets an anomaly take its raw window along.
     `settings` are those that a fleet may change, as they are; `commands` says what the fleet asked for, and what became of it.
     """
 
@@ -80,6 +81,7 @@ class Status(Struct, frozen=True, kw_only=True):
     delegate: str = ""
     promise: str = ""
     drift_shapes: tuple[SensorShape, ...] = ()
+    sends_windows: bool = True
     settings: tuple[SettingInForce, ...] = ()
     commands: tuple[str, ...] = ()
     parked: tuple[ParkedEvent, ...] = ()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from edge_agent.enrolled import Enrolled
@@ -245,7 +244,7 @@ class Telemetry:
                 and isinstance(payload, AnomalyEvent)
                 and payload.window
             ):
-                return self._entry(msgspec.structs.replace(payload, window="", window_shape=()), now)
+                return self._entry(payload.without_window(), now)
             log.error("event_not_sent error=%s", error)  # noqa: TRY400 - one line; the number came from a sensor
             return None
         self._sequence += 1

@@ -63,6 +63,11 @@ def print_status(status: Status, sight: ProcessSight) -> None:
             ("parked", f"{parked.kind}, {parked.payload_bytes} bytes: {parked.reason}")
             for parked in status.parked
         ),
+        *(
+            ()
+            if status.sends_windows
+            else (("raw windows", "none leaves: withheld by the owner ([privacy] send_windows = false)"),)
+        ),
         ("clock", "set" if status.clock_is_set else "not known to be set: no time service keeps it"),
         ("broker", "connected" if status.broker_connected else "not connected"),
         ("learner", status.learner),

@@ -1,8 +1,9 @@
 """The bundle that `diagnose` sends: what a person would have looked at on the device, as gzip-compressed JSON.
 
 Log lines, state, settings, versions, disk and memory. Never a secret: what looks like one is left out, and so is every
-text that is known to be one. Never a window: a list of more than a few numbers is left out, whoever put it there. What
-does not fit is cut, the oldest log lines first, and `cut` in the bundle says what.
+text that is known to be one. Never a window: a list of more than a few numbers is left out, whoever put it there, and so
+are numbers in a row within a text (`edge_agent.window_texts`). What does not fit is cut, the oldest log lines first, and
+`cut` in the bundle says what.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edge_agent.health import memory_pss_bytes
 from edge_agent.remote.log_ring import LogRing
 from edge_agent.settings import Settings
 from edge_agent.version import AGENT_VERSION
+from edge_agent.window_texts import LEFT_OUT, without_windows
 from protocol.limits import MAX_REPORT_CHARS
 from runtime.durable_files import read_bytes
 
@@ -34,7 +36,6 @@ MAX_BUNDLE_BYTES: Final = MAX_REPORT_CHARS // 4 * 3
 _MOST_NUMBERS: Final = 12
 """In a list: the averages and counts of our state files are fewer, a window's samples are more."""
 _LONGEST_TEXT: Final = 2000
-_LEFT_OUT: Final = "(left out)"
 _SECRET_KEY: Final = re.compile(
     r"pass(word|phrase)?$|passwd|secret|token$|credential|api_?key|private|^key$", re.IGNORECASE
 )
@@ -97,7 +98,7 @@ class Diagnosis:
         for name in sorted(document, key=lambda name: -len(json.dumps(document[name]))):
             if len(content) <= MAX_BUNDLE_BYTES:
                 break
-            document[name] = _LEFT_OUT
+            document[name] = LEFT_OUT
             cut.append(f"all of {name}")
             content = _packed(document, kept, cut)
         return content, cut
@@ -109,23 +110,24 @@ def redacted(value: Any, secrets: Iterable[str] = ()) -> Any:
         return _clean(value, secrets)
     if isinstance(value, Mapping):
         return {
-            _clean(str(key), secrets): _LEFT_OUT
+            _clean(str(key), secrets): LEFT_OUT
             if isinstance(part, str | bytes) and part and _SECRET_KEY.search(str(key))
             else redacted(part, secrets)
             for key, part in value.items()
         }
     if isinstance(value, list | tuple):
         if len(value) > _MOST_NUMBERS and any(isinstance(part, int | float | list | tuple) for part in value):
-            return f"{_LEFT_OUT[:-1]}: {len(value)} values)"
+            return f"{LEFT_OUT[:-1]}: {len(value)} values)"
         return [redacted(part, secrets) for part in value]
     return value
 
 
 def _clean(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
-        text = text.replace(secret, _LEFT_OUT)
+        text = text.replace(secret, LEFT_OUT)
     for pattern in _SECRET_TEXT:
-        text = pattern.sub(_LEFT_OUT, text)
+        text = pattern.sub(LEFT_OUT, text)
+    text = without_windows(text)
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"
 
 

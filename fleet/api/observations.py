@@ -61,7 +61,8 @@ class AnomalyView(ReportView):
     """An anomaly. `sent_at` is the device's clock, `received_at` ours, `observed_at_s` the machine's.
 
     `end` is null while it lasts, or until the end has arrived. `episode` is the device's name for it; where that is null
-    too, the agent is one that never tells of an end.
+    too, the agent is one that never tells of an end. `window_withheld`: the owner of the device lets no raw window leave
+    it, and nobody can change that from here.
     """
 
     episode: str | None
@@ -73,6 +74,7 @@ class AnomalyView(ReportView):
     observed_at_s: float
     contributors: list[str]
     window_shape: list[int]
+    window_withheld: bool | None
 
 
 class AnomalyWithWindow(AnomalyView):
@@ -161,7 +163,7 @@ def show_anomaly(
     _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> AnomalyWithWindow:
-    """One anomaly with the raw window that made it: the only raw data that ever leaves a device."""
+    """One anomaly with the raw window that made it, the only raw data that ever leaves a device; null where its owner withholds it."""
     with services.database.read() as session:
         row = session.get(Anomaly, anomaly_id)
         if row is None:

@@ -140,9 +140,16 @@ def anomalies(
             "lasted": _show_end,
             "peak": lambda r: r["end"] and show_number(r["end"]["peak_score"]),
             "contributors": lambda r: " ".join(r["contributors"]),
+            "window": lambda r: (
+                "withheld by its owner" if r["window_withheld"] else _show_shape(r["window_shape"])
+            ),
         },
         as_json=as_json,
     )
+
+
+def _show_shape(shape: list[int]) -> str | None:
+    return " x ".join(map(str, shape)) or None
 
 
 def _show_end(anomaly: dict[str, Any]) -> str | None:

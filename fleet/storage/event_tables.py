@@ -43,6 +43,7 @@ class Received:
 class Anomaly(Received, Base):
     """An anomaly a device published. `window` is raw little-endian float32 of `window_shape`, or absent.
 
+    `window_withheld`: the device's owner lets none leave; None where that was not said.
     `episode` is None from agents that tell of no end; `end` is None while it lasts, or until its end has arrived.
     """
 
@@ -62,6 +63,7 @@ class Anomaly(Received, Base):
     contributors: Mapped[list[str]]
     window: Mapped[bytes | None] = mapped_column(LargeBinary)
     window_shape: Mapped[list[Any]]
+    window_withheld: Mapped[bool | None]
     episode: Mapped[str | None] = mapped_column(String(64))
     # joined by what the device calls it: either may arrive first
     end: Mapped[AnomalyEnd | None] = relationship(

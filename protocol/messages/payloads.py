@@ -68,6 +68,7 @@ class AnomalyEvent(Struct, frozen=True, kw_only=True):
     `window` is base64 of the raw window, little-endian float32, shape (`window_shape`); absent where it would not
     fit a payload. `observed_at_s` is the machine's own clock (recording or simulated time), seconds. `episode` names
     this anomaly among all of its device, for `AnomalyClosed`; empty from agents that never told of an end.
+    `window_withheld`: the device's owner lets no window leave (``[privacy] send_windows = false``).
     """
 
     release: Name
@@ -80,6 +81,13 @@ class AnomalyEvent(Struct, frozen=True, kw_only=True):
     window: str = ""
     window_shape: tuple[int, ...] = ()
     episode: Annotated[str, Meta(max_length=64)] = ""
+    window_withheld: bool | UnsetType = UNSET
+
+    def without_window(self, *, is_withheld: bool = False) -> AnomalyEvent:
+        """The same without its raw window; `is_withheld`: by its owner's word."""
+        return replace(
+            self, window="", window_shape=(), window_withheld=True if is_withheld else self.window_withheld
+        )
 
 
 class AnomalyClosed(Struct, frozen=True, kw_only=True):

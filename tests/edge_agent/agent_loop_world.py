@@ -153,13 +153,13 @@ class Buffer(SampleBuffer):
 
 
 class World:
-    """One agent whose every outside is here. Time passes 0.1 s a turn; `boot_id` tells starts apart; the wall's clock is off by `wall_offset_s`."""
+    """One agent whose every outside is here. Time passes 0.1 s a turn; `boot_id` tells starts apart, `more` is added to agent.toml; the wall's clock is off by `wall_offset_s`."""
 
-    def __init__(self, directory: Path, boot_id: str = "b1") -> None:
+    def __init__(self, directory: Path, boot_id: str = "b1", *, more: str = "") -> None:
         identity = dataclasses.replace(IDENTITY, boot_id=boot_id)
         config = directory / "agent.toml"
-        if not config.exists() or config.read_text() != CONFIG:
-            config.write_text(CONFIG)
+        if not config.exists() or config.read_text() != CONFIG + more:
+            config.write_text(CONFIG + more)
         settings = load_agent_settings(directory / "agent.toml")
         settings.state_dir.mkdir(exist_ok=True)
         self.paths = settings.paths
@@ -174,7 +174,12 @@ class World:
         self.source, self.installation, self.link = FakeSource(), FakeInstallation(), FakeLink()
         self.installation.give(1, is_trial=False, generation=1)
         self.counters = load_counters(self.paths.counters)
-        self.outbox = Outbox.open(self.paths.outbox, settings.outbox, now=self._now())
+        self.outbox = Outbox.open(
+            self.paths.outbox,
+            settings.outbox,
+            now=self._now(),
+            withholds_windows=not settings.privacy.send_windows,
+        )
         self.buffer = Buffer(self.paths.buffer, SPEC, 1 << 20)
         others = open_stores(self.paths, SPEC, settings.buffer)
         self.polled: DesiredState | None = None

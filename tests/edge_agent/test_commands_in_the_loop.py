@@ -125,7 +125,7 @@ def test_a_bundle_fits_one_message_whatever_the_log_says_and_tells_what_was_cut(
     ring = LogRing(maximum_chars=1 << 20)
     noise = random.Random(1)
     for number in range(3000):
-        line = base64.b64encode(noise.randbytes(300)).decode()
+        line = " ".join(base64.b64encode(noise.randbytes(36)).decode() for _ in range(8))
         ring.handle(logging.LogRecord("a", 30, "", 0, f"{number} {line}", None, None))
     assert ring.dropped > 0
     content, cut = Diagnosis(load_agent_settings(tmp_path / "agent.toml"), ring, secrets=[]).bundle()
