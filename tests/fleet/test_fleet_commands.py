@@ -102,7 +102,7 @@ def test_a_false_alarm_is_judged_and_then_accepted_as_normal(
 ) -> None:
     enrol_directly(fleet.database, machine)
     said = [
-        anomaly(episode="e"),
+        anomaly(episode="e", window_withheld=True),
         anomaly(episode="f"),
         closed("e"),
         health(set_aside_windows=12, interval_judged=1),
@@ -113,6 +113,8 @@ def test_a_false_alarm_is_judged_and_then_accepted_as_normal(
     shown = run("anomalies", "--device", machine.name)
     assert "20 s, 9 windows (calm)" in shown
     assert "open" in shown
+    assert shown.count("withheld by its owner") == 1
+    assert {one["episode"]: one["window_withheld"] for one in listed} == {"e": True, "f": None}
     (ended,) = json.loads(run("anomalies", "--device", machine.name, "--ended", "--json"))
     (lasts,) = json.loads(run("anomalies", "--device", machine.name, "--open", "--json"))
     assert (ended["episode"], lasts["episode"]) == ("e", "f")

@@ -102,6 +102,7 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "privacy.maximum_epsilon": (0.5, 2),
     "privacy.delta": (1e-9, 0.01),
     "privacy.require_noise": (False, True),
+    "privacy.send_windows": (True, False),
     "privacy.minimum_noise_multiplier": (0.1, 4),
     "privacy.colluding_share": (0, 0.9),
     "privacy.minimum_windows": (5, 64),
