@@ -178,7 +178,12 @@ def _build(
         paths,
         start=lambda: start_learner(settings.config_file, paths),
         refusal=lambda invitation, now_s: refusal(
-            invitation, _offer(settings, installer, stores.buffer), read_conditions(), settings.learner, now_s
+            invitation,
+            _offer(settings, installer, stores.buffer),
+            read_conditions(),
+            settings.learner,
+            now_s,
+            minimum_windows=settings.privacy.minimum_windows,
         ),
         draw=random.random,
     )

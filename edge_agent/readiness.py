@@ -42,6 +42,8 @@ def refusal(
     conditions: Conditions,
     settings: LearnerSettings,
     now_s: float,
+    *,
+    minimum_windows: int,
 ) -> str | None:
     """Why this device does not join now, in one line; None where it is ready.
 
@@ -51,8 +53,9 @@ def refusal(
         conditions: of the hardware.
         settings: this device's own limits.
         now_s: Unix seconds.
+        minimum_windows: fewest that this device's owner has answers made from.
     """
-    needed = max(settings.minimum_windows, invitation.minimum_windows)
+    needed = max(minimum_windows, invitation.minimum_windows)
     limit = settings.maximum_temperature_c
     checks = (
         (settings.enabled, "learning is switched off (learner.enabled = false)"),
@@ -71,8 +74,8 @@ def refusal(
         (
             device.buffered_windows >= needed,
             (
-                f"{device.buffered_windows} windows are buffered, {needed} are needed ({settings.minimum_windows} by"
-                f" learner.minimum_windows here, {invitation.minimum_windows} by rounds.minimum_windows of the family)"
+                f"{device.buffered_windows} windows are buffered, {needed} are needed ({minimum_windows} by"
+                f" privacy.minimum_windows here, {invitation.minimum_windows} by rounds.minimum_windows of the family)"
             ),
         ),
         (

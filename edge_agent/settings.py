@@ -210,9 +210,6 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     enabled: bool = True
     runtime: Literal["litert", "torch"] = "litert"
     """What trains: PyTorch needs the extra `torch`, and LiteRT detects all the same."""
-    minimum_windows: Positive = 5
-    """Four to train on and one to judge by; the family asks for as many more as it wants. A device weighs in a sum what it has, so few
-    windows do no harm there, and a machine that has few has most to gain from the fleet's threshold."""
     maximum_temperature_c: Annotated[float, Meta(ge=0, le=150)] = 80.0
     """A Raspberry Pi throttles at 80 °C; inference comes first."""
     require_power: bool = False

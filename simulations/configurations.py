@@ -85,6 +85,7 @@ def agent_table(
         "flower": {"ca_file": "../../pki/ca.pem"},
         "source": source,
         "detection": _as_toml(scenario.detection),
+        "privacy": _as_toml(scenario.privacy),
         "health": {"every_s": scenario.health_every_s},
         "debug": {"score_log": True},
     }

@@ -3,7 +3,7 @@
 A scenario says only what the story adds. How a device detects and how the family learns are the tables of agent.toml and
 aggregator.toml themselves, read into the structs that the agent and the aggregator read them into::
 
-    [detection]                  edge_agent.settings.DetectionSettings
+    [detection], [privacy]       edge_agent.settings.DetectionSettings, PrivacySettings
     [family], [family.rounds] …  aggregator.rounds.family.FamilySettings
     [machines], [rollout]        here
 
@@ -23,7 +23,7 @@ from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.gate import GateSettings
 from aggregator.rounds.round_settings import RoundSettings
 from aggregator.triggers import TriggerSettings
-from edge_agent.settings import DetectionSettings
+from edge_agent.settings import DetectionSettings, PrivacySettings
 from protocol.training import TrainingSettings
 from runtime.errors import SettingsError
 from runtime.settings import read_settings
@@ -48,6 +48,18 @@ FAMILY: Final = FamilySettings(
     trigger=TriggerSettings(drift_share=0.5, within_s=600.0),
 )
 """The demo's family: five rounds of its network, and a prior made anew."""
+
+
+IMPATIENT: Final = PrivacySettings(
+    snapshot_windows=1,
+    snapshot_every_s=1.0,
+    attempts_per_reveal=10,
+    answers_per_day=1000,
+    fixed_companions=False,
+    fewest_exchanged=1,
+)
+"""A fleet whose weeks pass in minutes, and whose devices are killed on purpose: its invented machines have no secrets. The figures of
+agent.toml's own ``[privacy]`` are those for real ones."""
 
 
 class MachineSettings(Struct, frozen=True, kw_only=True):
@@ -110,6 +122,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
         offline_after_s: silence after which the fleet counts a device as offline.
         patience_s: longest wait without anything new.
         detection: as in agent.toml.
+        privacy: as in agent.toml; here impatient, unlike a real device's.
         family: as a ``[[family]]`` of aggregator.toml; its rollout is the story's.
     """
 
@@ -128,6 +141,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     patience_s: Seconds = 120.0
     machines: MachineSettings = MachineSettings()
     detection: DetectionSettings = DetectionSettings()
+    privacy: PrivacySettings = IMPATIENT
     family: FamilySettings = FAMILY
     rollout: RolloutSettings = RolloutSettings()
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.sum_participant import SumParticipant
     from edge_agent.live_context import Healthy
+    from edge_agent.privacy.account import DeviceAccount
     from edge_agent.sample_buffer import BufferedRows
     from models.bundles import ModelBundle
     from models.learning_runtimes import LearningModel
@@ -118,10 +119,12 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.learner.learner_stats import StatsFile
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.participation import Participation
+    from edge_agent.privacy.account import DeviceAccount
 
     model = _model(bundle, settings)
     columns = bundle.manifest.features
-    kept = _rows(settings, invitation, columns)
+    account = DeviceAccount(settings.paths.privacy, settings.privacy, snapshots=settings.paths.snapshot)
+    kept = _rows(settings, account, invitation, columns)
     _compare(bundle, model, kept.rows[-COMPARED_WINDOWS:])
     healthy = _as_judged(settings, columns, kept)
     learner = LocalLearner(
@@ -133,7 +136,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         unit=healthy.unit if healthy is not None else None,
         seen=healthy.seen if healthy is not None else None,
     )
-    sums = _sum_participant(settings, key, learner) if settings.fleet else None
+    sums = _sum_participant(settings, key, learner, account) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
     client = FlowerClient(invitation.flower_address, settings.flower.ca_file, key, now=time.time)
     stats = StatsFile(settings.paths.learner_stats)
@@ -154,6 +157,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     finally:
         if sums is not None:
             sums.forget()
+        account.close()
         client.close()
     if not joined and not stop.is_set():
         return _end(
@@ -196,13 +200,12 @@ def _compare(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float32
 
 
 def _sum_participant(
-    settings: Settings, key: ec.EllipticCurvePrivateKey, learner: LocalLearner
+    settings: Settings, key: ec.EllipticCurvePrivateKey, learner: LocalLearner, account: DeviceAccount
 ) -> SumParticipant:
     from edge_agent.enrolled import load_enrolled
     from edge_agent.fleet_client import FleetClient, FleetEndpoint
     from edge_agent.learner.family_roster import FamilyRoster
     from edge_agent.learner.sum_participant import SumParticipant
-    from edge_agent.privacy.account import DeviceAccount
     from protocol.secure_sum.device_role import DevicePolicy
 
     assert settings.fleet is not None  # noqa: S101 - for the type checker; the caller asked
@@ -218,7 +221,7 @@ def _sum_participant(
             requires_confirmation=settings.learner.requires_confirmation,
             split_view_safe=settings.learner.split_view_safe or settings.learner.requires_confirmation,
         ),
-        budget=DeviceAccount(settings.paths.privacy, settings.privacy, snapshots=settings.paths.snapshot),
+        budget=account,
         layout_of=learner.layout_of,
         answer=learner.answer,
         settle=learner.settle,
@@ -227,18 +230,25 @@ def _sum_participant(
     )
 
 
-def _rows(settings: Settings, invitation: TrainingInvitation, columns: FeatureSpec) -> BufferedRows:
-    """The newest windows of the release's own columns: what was buffered of others, nothing is taught of."""
+def _rows(
+    settings: Settings, account: DeviceAccount, invitation: TrainingInvitation, columns: FeatureSpec
+) -> BufferedRows:
+    """The snapshot of windows of the release's own columns: what was buffered of others, nothing is taught of."""
+    from edge_agent.detection_memory import read_scale
+    from edge_agent.privacy.snapshots import content_of
     from edge_agent.sample_buffer import fingerprint_of, read_rows
 
-    rows = read_rows(settings.paths.buffer, columns, newest=settings.learner.maximum_examples)
-    if not len(rows) and fingerprint_of(settings.paths.buffer):
+    buffered = read_rows(settings.paths.buffer, columns, newest=settings.learner.maximum_examples)
+    if not len(buffered) and fingerprint_of(settings.paths.buffer):
         raise NotReadyError(
             "the buffered windows have other columns than the release; install one made for them"
         )
-    needed = max(settings.learner.minimum_windows, invitation.minimum_windows)
-    if len(rows) < needed:
-        raise NotReadyError(f"{len(rows)} windows are buffered, run {invitation.run_id} asks for {needed}")
+    scale = read_scale(settings.paths.standardiser, columns)
+    rows = account.take_snapshot(content_of(columns, scale), buffered)
+    if len(rows) < invitation.minimum_windows:
+        raise NotReadyError(
+            f"the snapshot that this device answers from holds {len(rows)} windows, run {invitation.run_id} asks for {invitation.minimum_windows}"
+        )
     return rows
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from edge_agent.privacy.elapsed import DAY_S, Clock, Moment, passed_s, system_mo
 from edge_agent.privacy.limits import ChargeLimits, OwnerLimits
 from edge_agent.privacy.query_policy import Standing, check_attempt, check_day, check_devices
 from edge_agent.privacy.snapshots import (
+    Content,
     Snapshot,
     new_share,
     newest_snapshot,
@@ -118,11 +120,11 @@ class DeviceAccount:
         """Close the file; nothing is pending."""
         self._file.close()
 
-    def take_snapshot(self, columns: str, buffered: BufferedRows) -> BufferedRows:
+    def take_snapshot(self, content: Content, buffered: BufferedRows) -> BufferedRows:
         """The rows that this device answers from, until it is closed: a copy that is there, or a new one where that is due.
 
         Args:
-            columns: fingerprint of the release's columns.
+            content: what the values of a row are.
             buffered: the newest rows of the buffer.
 
         Raises:
@@ -135,7 +137,7 @@ class DeviceAccount:
             rows = renew_snapshot(
                 db,
                 self._folder,
-                columns,
+                content,
                 buffered,
                 limits=self._limits,
                 elapsed_s=self._pass_time(db),
@@ -175,7 +177,7 @@ class DeviceAccount:
             rho, xi = (noise.cost.rho, noise.cost.xi) if noise.is_noised else (0.0, 0.0)
             number = db.execute(
                 "INSERT INTO charges (run, round, at, rho, xi, noised) VALUES (?, ?, ?, ?, ?, ?)",
-                (asked.run, asked.name, now_s, rho, xi, noise.is_noised),
+                (asked.run, asked.name, now_s if math.isfinite(now_s) else 0.0, rho, xi, noise.is_noised),
             ).lastrowid
             snapshot = newest_snapshot(db)
             db.execute(

@@ -29,6 +29,12 @@ class Moment:
     uptime_s: float
     wall_s: float
 
+    def __post_init__(self) -> None:
+        """What is no number is no time."""
+        for name in ("uptime_s", "wall_s"):
+            if not math.isfinite(getattr(self, name)):
+                object.__setattr__(self, name, 0.0)
+
 
 Clock = Callable[[], Moment]
 
@@ -41,9 +47,6 @@ def system_moment() -> Moment:
 def passed_s(before: Moment, now: Moment) -> float:
     """Seconds from `before` to `now` that certainly passed, or that a restart is believed for; never negative."""
     up_s = now.uptime_s - before.uptime_s
-    if now.boot == before.boot and up_s >= 0:
-        return up_s if math.isfinite(up_s) else 0.0
-    if now.boot == before.boot and now.boot:
-        return 0.0  # a kernel's clock does not go back: this is no clock
-    off_s = max(now.uptime_s, now.wall_s - before.wall_s, 0.0)
-    return min(off_s, DAY_S) if math.isfinite(off_s) else 0.0
+    if now.boot == before.boot and (up_s >= 0 or now.boot):
+        return max(up_s, 0.0)  # a kernel's clock does not go back: one that did is no clock
+    return min(max(now.uptime_s, now.wall_s - before.wall_s, 0.0), DAY_S)

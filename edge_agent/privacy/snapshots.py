@@ -4,7 +4,7 @@
 
     buffer ─► which windows are new? ─► due: >= 32 new, >= 24 h since the last allowance began ─► copy ─► recorded in the account
                      │                    └─ no ─► the copy that is there
-                     └─ other columns (a new release): a copy of those, on what is left of the same allowance
+                     └─ other columns (a new release), or a new scale: a copy of those, on what is left of the same allowance
 
 The copy is written, fsynced and renamed before the account records it, within one transaction of the account: a kill leaves the old copy, or
 the new one, and never a new allowance without its windows. A window is known again by its two times, so that rows which are scaled
@@ -22,22 +22,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import NotReadyError
 from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.sample_buffer import BufferedRows
+from models.standardiser import Standardiser
+from protocol.manifest import FeatureSpec
 from runtime.durable_files import private_directory, write_durably
 from runtime.errors import StorageError
 
-__all__ = ["Snapshot", "new_share", "newest_snapshot", "remove_others", "renew_snapshot"]
+__all__ = [
+    "Content",
+    "Snapshot",
+    "content_of",
+    "new_share",
+    "newest_snapshot",
+    "remove_others",
+    "renew_snapshot",
+]
 
 _log: Final = logging.getLogger(__name__)
-_HEAD: Final = struct.Struct("<8s32sII")
+_HEAD: Final = struct.Struct("<8sII")
 _MAGIC: Final = b"FEDGESN1"
 _KNOWN: Final = np.dtype([("machine_s", "<f8"), ("wall_s", "<f8"), ("serial", "<i8")])
 """A window by its times, and its place among all that were ever in a snapshot; -1: older than the snapshots that knew it."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What rows are made of: the fingerprint of their `columns`, and of the `scale` they are in."""
+
+    columns: str
+    scale: str
+
+    def __str__(self) -> str:
+        """As it is recorded."""
+        return f"{self.columns}:{self.scale}"
+
+
+def content_of(columns: FeatureSpec, scale: Standardiser | None) -> Content:
+    """What rows of these columns are, in the scale that this device has now."""
+    values = b"" if scale is None else msgspec.json.encode((scale.mean, scale.std))
+    return Content(columns=columns.fingerprint, scale=hashlib.sha256(values).hexdigest()[:32])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +78,7 @@ class Snapshot:
 
     number: int = 0
     allowance: int = 0
-    columns: str = ""
+    content: str = ""
     sha256: str = ""
     rows: int = 0
     end: int = 0
@@ -60,21 +89,21 @@ class Snapshot:
 def newest_snapshot(db: sqlite3.Connection) -> Snapshot:
     """The present one; number 0, on which everything counts, before the first."""
     found = db.execute(
-        "SELECT s.number, s.allowance, s.columns, s.sha256, s.rows, s.end, s.at, a.elapsed_s FROM snapshots AS s "
+        "SELECT s.number, s.allowance, s.content, s.sha256, s.rows, s.end, s.at, a.elapsed_s FROM snapshots AS s "
         "JOIN snapshots AS a ON a.number = s.allowance ORDER BY s.number DESC LIMIT 1"
     ).fetchone()
     if found is None:
         return Snapshot()
-    number, allowance, columns, sha256, rows, end, at_s, began_s = found
+    number, allowance, content, sha256, rows, end, at_s, began_s = found
     return Snapshot(
-        number=number, allowance=allowance, columns=columns, sha256=sha256, rows=rows, end=end, at_s=at_s, began_s=began_s
+        number=number, allowance=allowance, content=content, sha256=sha256, rows=rows, end=end, at_s=at_s, began_s=began_s
     )  # fmt: skip
 
 
 def renew_snapshot(
     db: sqlite3.Connection,
     folder: Path,
-    columns: str,
+    content: Content,
     buffered: BufferedRows,
     *,
     limits: OwnerLimits,
@@ -86,7 +115,7 @@ def renew_snapshot(
     Args:
         db: the account, being written.
         folder: where copies lie, for them alone.
-        columns: fingerprint of what the values of a row are.
+        content: what the values of a row are.
         buffered: the rows that a new copy would hold.
         limits: the owner's.
         elapsed_s: now, by the device's own count of time.
@@ -97,12 +126,12 @@ def renew_snapshot(
         StorageError: the disk refuses a first copy, or one for other columns. Where only a renewal fails the old one stays in use.
     """
     last = newest_snapshot(db)
-    known = _known(db, columns)
+    known = _known(db, content.columns)
     serials = _serials(buffered, known, last.end)
     new = int(np.count_nonzero(serials >= last.end))
     enough = len(known) == 0 or new >= limits.snapshot_windows
     is_due = not last.number or (enough and elapsed_s - last.began_s >= limits.snapshot_every_s)
-    rows = _read(folder, last) if last.columns == columns else None
+    rows = _read(folder, last) if last.content == str(content) else None
     if rows is not None and not is_due:
         return rows
     if len(buffered) < limits.minimum_windows:
@@ -111,12 +140,12 @@ def renew_snapshot(
         raise NotReadyError(
             f"{len(buffered)} windows are buffered; this device answers from {limits.minimum_windows} or more (privacy.minimum_windows)"
         )
-    if last.columns == columns and rows is None and not is_due:
+    if last.content == str(content) and rows is None and not is_due:
         _log.warning(
             "snapshot_lost number=%d; another copy takes its place, on the same allowance", last.number
         )
     try:
-        sha256 = _write(folder, columns, buffered)
+        sha256 = _write(folder, buffered)
     except StorageError as error:
         if rows is None:
             raise
@@ -124,12 +153,12 @@ def renew_snapshot(
         return rows
     number = last.number + 1
     db.execute(
-        "INSERT INTO snapshots (number, allowance, columns, sha256, rows, end, at, elapsed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (number, number if is_due else last.allowance, columns, sha256, len(buffered), last.end + new, now_s, elapsed_s),
+        "INSERT INTO snapshots (number, allowance, content, sha256, rows, end, at, elapsed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (number, number if is_due else last.allowance, str(content), sha256, len(buffered), last.end + new, now_s, elapsed_s),
     )  # fmt: skip
     records = np.empty(len(buffered), _KNOWN)
     records["machine_s"], records["wall_s"], records["serial"] = buffered.machine_s, buffered.wall_s, serials
-    db.execute("REPLACE INTO windows (columns, known) VALUES (?, ?)", (columns, records.tobytes()))
+    db.execute("REPLACE INTO windows (columns, known) VALUES (?, ?)", (content.columns, records.tobytes()))
     return buffered
 
 
@@ -145,7 +174,7 @@ def remove_others(folder: Path, kept: Snapshot) -> None:
 
 def new_share(db: sqlite3.Connection, present: Snapshot) -> Callable[[int], float]:
     """Given how many windows had been seen when an older snapshot was taken: the share of the present one's that are new since; 0 without one."""
-    serials = np.sort(_known(db, present.columns)["serial"])
+    serials = np.sort(_known(db, present.content.partition(":")[0])["serial"])
     count = max(1, len(serials))
     return lambda end: (len(serials) - int(np.searchsorted(serials, end))) / count
 
@@ -174,10 +203,10 @@ def _name(sha256: str) -> str:
     return f"snapshot-{sha256[:32]}.rows"
 
 
-def _write(folder: Path, columns: str, rows: BufferedRows) -> str:
+def _write(folder: Path, rows: BufferedRows) -> str:
     content = b"".join(
         (
-            _HEAD.pack(_MAGIC, bytes.fromhex(columns), len(rows), rows.rows.shape[1]),
+            _HEAD.pack(_MAGIC, *rows.rows.shape),
             rows.machine_s.astype("<f8").tobytes(),
             rows.wall_s.astype("<f8").tobytes(),
             rows.rows.astype("<f4").tobytes(),
@@ -196,7 +225,7 @@ def _read(folder: Path, snapshot: Snapshot) -> BufferedRows | None:
         return None
     if hashlib.sha256(content).hexdigest() != snapshot.sha256:
         return None
-    _, _, count, features = _HEAD.unpack_from(content)
+    _, count, features = _HEAD.unpack_from(content)
     times_at, rows_at = _HEAD.size + 8 * count, _HEAD.size + 16 * count
     return BufferedRows(
         machine_s=np.frombuffer(content, "<f8", count, _HEAD.size).astype(np.float64),

@@ -11,6 +11,7 @@ import numpy as np
 from edge_agent.privacy.account import AskedSum, DeviceAccount
 from edge_agent.privacy.elapsed import Moment
 from edge_agent.privacy.limits import ChargeLimits, OwnerLimits
+from edge_agent.privacy.snapshots import Content
 from edge_agent.sample_buffer import BufferedRows
 from protocol.names import DeviceId
 from protocol.privacy_cost import RoundNoise
@@ -18,7 +19,7 @@ from protocol.questions import FIT, Kind
 
 DAY_S = 86_400.0
 BARE = RoundNoise(mechanism="none")
-COLUMNS = "ab" * 32
+CONTENT = Content(columns="ab" * 32, scale="1")
 ALL = "abcd"
 _numbers = itertools.count()
 
@@ -110,9 +111,9 @@ class Owned:
             rows=np.stack([times, -times], axis=1).astype(np.float32), machine_s=times, wall_s=1.8e9 + times
         )
 
-    def snapshot(self, columns: str = COLUMNS) -> BufferedRows:
+    def snapshot(self, content: Content = CONTENT) -> BufferedRows:
         """The rows a learner that starts now answers from."""
-        return self.account.take_snapshot(columns, self.buffered())
+        return self.account.take_snapshot(content, self.buffered())
 
     def mask(self, question: AskedSum, cohort: Iterable[str] = ALL) -> AskedSum:
         """Up to the masked answer."""

@@ -259,9 +259,12 @@ READY = Device(
 
 
 def test_a_cool_powered_taught_device_is_ready() -> None:
-    assert refusal(invitation(), READY, Conditions(), LearnerSettings(), 0.0) is None
+    assert refusal(invitation(), READY, Conditions(), LearnerSettings(), 0.0, minimum_windows=32) is None
     warm = Conditions(temperature_c=79.0, on_mains=True)
-    assert refusal(invitation(), READY, warm, LearnerSettings(require_power=True), 0.0) is None
+    assert (
+        refusal(invitation(), READY, warm, LearnerSettings(require_power=True), 0.0, minimum_windows=32)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_a_cool_powered_taught_device_is_ready() -> None:
             Conditions(),
             LearnerSettings(),
             {},
-            "63 windows are buffered, 64 are needed (5 by learner.minimum_windows here, 64",
+            "63 windows are buffered, 64 are needed (32 by privacy.minimum_windows here, 64",
         ),
         ({}, Conditions(), LearnerSettings(), {"minimum_windows": 501}, "501 are needed"),
         ({}, Conditions(temperature_c=91.0), LearnerSettings(), {}, "91.0 °C"),
@@ -299,6 +302,7 @@ def test_each_reason_not_to_train_is_one_line(
         conditions,
         settings,
         0.0,  # type: ignore[arg-type] # of the table
+        minimum_windows=32,
     )
     assert reason is not None
     assert expected in reason
@@ -310,13 +314,15 @@ def test_an_invitation_is_good_until_the_second_in_which_it_expires_and_limits_a
     def reason(now_s: float = 0.0, *, windows: int = 500, celsius: float | None = None) -> str | None:
         device = dataclasses.replace(READY, buffered_windows=windows)
         asked = invitation(expires_at=1000.0, minimum_windows=64)
-        return refusal(asked, device, Conditions(temperature_c=celsius), LearnerSettings(), now_s)
+        return refusal(
+            asked, device, Conditions(temperature_c=celsius), LearnerSettings(), now_s, minimum_windows=32
+        )
 
     assert reason(999.9) is None
     for late in (1000.0, 1000.1, 1e9):
         assert reason(late) == "the invitation to run run-1 has expired"
     assert reason(windows=64) is None
-    assert (reason(windows=63) or "").startswith("63 windows are buffered, 64 are needed (5 by")
+    assert (reason(windows=63) or "").startswith("63 windows are buffered, 64 are needed (32 by")
     # A Raspberry Pi throttles at 80 °C, and inference comes first.
     assert reason(celsius=80.0) is None
     assert reason(celsius=80.1) == "it is 80.1 °C hot, the limit is 80.0 °C"

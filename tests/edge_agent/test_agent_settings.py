@@ -46,7 +46,7 @@ def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
         + "[detection]\ncommissioning_windows = 120\nopens_after_windows = 2\n"
         + "[outbox]\nmaximum_bytes = 16777216\nmaximum_age_s = 604800\n"
         + "[buffer]\nmaximum_bytes = 8388608\n"
-        + "[learner]\nenabled = true\nminimum_windows = 64\nmaximum_temperature_c = 80\nrequire_power = false\n"
+        + "[learner]\nenabled = true\nmaximum_temperature_c = 80\nrequire_power = false\n"
         + "[health]\nevery_s = 30\n[debug]\nscore_log = false\n",
     )
     assert settings.mqtt is not None

@@ -15,6 +15,7 @@ from edge_agent.errors import NotReadyError
 from edge_agent.kept_rows import open_stores
 from edge_agent.learner.__main__ import _rows as rows_to_learn
 from edge_agent.outdated_state import foreign_state, set_outdated_aside
+from edge_agent.privacy.account import DeviceAccount
 from edge_agent.settings import BufferSettings, StatePaths, load_agent_settings
 from models.columns import describe_difference
 from models.drift.monitor import DriftMonitor, DriftSettings
@@ -108,7 +109,7 @@ def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path:
     config = tmp_path / "agent.toml"
     config.write_text(
         'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
-        '[source]\nkind = "simulated"\n[learner]\nminimum_windows = 1\n'
+        '[source]\nkind = "simulated"\n[privacy]\nminimum_windows = 5\n'
     )
     settings = load_agent_settings(config)
     learn(settings.state_dir)
@@ -122,9 +123,15 @@ def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path:
         expires_at=1,
         minimum_windows=1,
     )
-    assert len(rows_to_learn(settings, invitation, SPEC)) == 1
-    with pytest.raises(NotReadyError, match="other columns than the release"):
-        rows_to_learn(settings, invitation, SWAPPED)
+    with DeviceAccount(
+        settings.paths.privacy, settings.privacy, snapshots=settings.paths.snapshot
+    ) as account:
+        with pytest.raises(
+            NotReadyError, match=r"1 windows are buffered; this device answers from 5 or more"
+        ):
+            rows_to_learn(settings, account, invitation, SPEC)
+        with pytest.raises(NotReadyError, match="other columns than the release"):
+            rows_to_learn(settings, account, invitation, SWAPPED)
 
 
 def test_a_disk_that_moves_nothing_is_told_and_stops_nothing(

@@ -90,7 +90,6 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "installation.bytes_per_day": (1, 2),
     "learner.enabled": (True, False),
     "learner.runtime": ("litert", "torch"),
-    "learner.minimum_windows": (1, 2),
     "learner.maximum_temperature_c": (0, 150),
     "learner.require_power": (False, True),
     "learner.maximum_examples": (1, 2),

@@ -37,12 +37,15 @@ def test_the_aggregator_reads_the_very_family_that_the_scenario_holds(tmp_path: 
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_each_agent_reads_the_very_detection_that_the_scenario_holds(tmp_path: Path, name: str) -> None:
+def test_each_agent_reads_the_very_detection_and_privacy_that_the_scenario_holds(
+    tmp_path: Path, name: str
+) -> None:
     scenario = load_scenario(name)
     world = prepared(tmp_path, scenario)
     for index, device in enumerate(world.devices):
         settings = load_agent_settings(world.device_directory(device) / "agent.toml", {})
         assert settings.detection == scenario.detection
+        assert settings.privacy == scenario.privacy
         assert (settings.device, settings.hardware) == (
             device,
             scenario.hardware[index % len(scenario.hardware)],
