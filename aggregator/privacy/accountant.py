@@ -3,7 +3,7 @@
 * **ε_server**: the server knows who took part, so sampling hides nobody. Per device the costs of the sums it is in add up;
   the device with the largest ε counts. Adjacency: one device's contributions are there, or nothing is in their place.
 * **ε_release**: an outsider does not know who took part. Cohorts drawn by secret, independent coins (Poisson) amplify, under the
-  same adjacency. Cohorts of fixed size, drawn in secret, do so only under replacement of one device by another, which doubles
+  same adjacency, as far as they came about by coins alone (`aggregator.privacy.poisson_draws`). Cohorts of fixed size, drawn in secret, do so only under replacement of one device by another, which doubles
   what it can change: half the multiplier. Never a Poisson figure for a cohort that was not Poisson-sampled.
   An outsider sees less than the server, so the figure without amplification holds too and the smaller one counts.
 
@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.privacy.dp_library import dp
-from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
+from aggregator.privacy.ledger_entries import FixedCohort
+from aggregator.privacy.poisson_draws import CoinDraw
 from protocol.privacy_cost import ORDERS, PrivacyCost
 
 __all__ = [
@@ -53,10 +54,13 @@ _GRAIN: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class UsedSum:
-    """A sum that outsiders may have seen something of; `is_gaussian` where the amplification theorems apply."""
+    """A sum that outsiders may have seen something of; `is_gaussian` where the amplification theorems apply.
+
+    `cost` is that of a device of which an outsider knows that it took part.
+    """
 
     cost: PrivacyCost
-    sampling: Sampling
+    sampling: CoinDraw | FixedCohort
     is_gaussian: bool
 
 
@@ -96,7 +100,7 @@ def release_epsilon(sums: Iterable[UsedSum], costs: DeviceCosts, delta: float) -
 
 def is_poisson(sums: Iterable[UsedSum]) -> bool:
     """Whether every sum's cohort was Poisson-sampled: then the adjacency is presence or absence, otherwise replacement."""
-    return all(isinstance(one.sampling, PoissonCohort) for one in sums)
+    return all(isinstance(one.sampling, CoinDraw) for one in sums)
 
 
 def idealised_server_epsilon(inverse_squares: float, delta: float) -> float:
@@ -158,31 +162,43 @@ def _amplified(sums: tuple[UsedSum, ...], delta: float) -> float:
     return float(dp().rdp.compute_epsilon(ORDERS, curve, delta)[0])
 
 
+def _curve(sampling: CoinDraw | FixedCohort, multiplier: float, *, poisson: bool) -> NDArray[np.float64]:
+    """Rényi divergence of one round at each of `ORDERS`."""
+    if not poisson:
+        return _fixed_curve(sampling, multiplier / 2)
+    assert isinstance(sampling, CoinDraw)  # noqa: S101 - narrows the type; `is_poisson` has just said so
+    by_coin = _poisson_curve(sampling.rate, multiplier)
+    if not sampling.forced:
+        return by_coin
+    above = np.array(ORDERS) - 1.0
+    forced = np.array(ORDERS) / (2 * multiplier**2)
+    # log of (1 - η)·e^{(α-1)A} + η·e^{(α-1)B}, over α - 1.
+    with np.errstate(divide="ignore"):
+        fair = np.log1p(-sampling.forced) + above * by_coin
+    return np.asarray(np.logaddexp(fair, math.log(sampling.forced) + above * forced) / above, np.float64)
+
+
 @lru_cache(maxsize=4096)
-def _curve(sampling: Sampling, multiplier: float, *, poisson: bool) -> NDArray[np.float64]:
-    """Rényi divergence of one round at each of `ORDERS`; tens of milliseconds, and rounds repeat."""
-    relation = dp().NeighboringRelation
-    accountant = dp().rdp.RdpAccountant(
-        list(ORDERS), relation.ADD_OR_REMOVE_ONE if poisson else relation.REPLACE_ONE
-    )
-    accountant.compose(
-        _poisson_event(sampling, multiplier) if poisson else _fixed_event(sampling, multiplier / 2)
-    )
+def _poisson_curve(rate: float, multiplier: float) -> NDArray[np.float64]:
+    event = dp().PoissonSampledDpEvent(rate, dp().GaussianDpEvent(multiplier))
+    return _curve_of(event, dp().NeighboringRelation.ADD_OR_REMOVE_ONE)
+
+
+@lru_cache(maxsize=4096)
+def _fixed_curve(sampling: CoinDraw | FixedCohort, multiplier: float) -> NDArray[np.float64]:
+    event = dp().GaussianDpEvent(multiplier)
+    # Everybody was asked, the draw was no secret, or coins stand among fixed cohorts: no amplification.
+    if isinstance(sampling, FixedCohort) and sampling.is_secret and sampling.size < sampling.population:
+        event = dp().SampledWithoutReplacementDpEvent(sampling.population, sampling.size, event)
+    return _curve_of(event, dp().NeighboringRelation.REPLACE_ONE)
+
+
+def _curve_of(event: Any, relation: Any) -> NDArray[np.float64]:
+    """Tens of milliseconds, and rounds repeat."""
+    accountant = dp().rdp.RdpAccountant(list(ORDERS), relation)
+    accountant.compose(event)
     # The library hands out ε only; adding curves up ourselves is what keeps a thousand rounds quick.
     return np.asarray(accountant._rdp, np.float64)  # noqa: SLF001 - no public way to the curve in 0.6, which is pinned
-
-
-def _poisson_event(sampling: Sampling, multiplier: float) -> Any:
-    assert isinstance(sampling, PoissonCohort)  # noqa: S101 - narrows the type; `is_poisson` has just said so
-    return dp().PoissonSampledDpEvent(sampling.rate, dp().GaussianDpEvent(multiplier))
-
-
-def _fixed_event(sampling: Sampling, multiplier: float) -> Any:
-    gaussian = dp().GaussianDpEvent(multiplier)
-    if isinstance(sampling, FixedCohort) and sampling.is_secret and sampling.size < sampling.population:
-        return dp().SampledWithoutReplacementDpEvent(sampling.population, sampling.size, gaussian)
-    # Everybody was asked, the draw was no secret, or a Poisson cohort stands among fixed ones: no amplification.
-    return gaussian
 
 
 def _multiplier(cost: PrivacyCost) -> float:

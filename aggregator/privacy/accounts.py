@@ -17,6 +17,7 @@ Thread-safe: one lock around everything; a call costs one fsynced commit and som
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,12 +40,14 @@ from aggregator.privacy.ledger import Ledger
 from aggregator.privacy.ledger_entries import (
     Entry,
     Outcome,
+    PoissonCohort,
     RoundClosed,
     RoundId,
     RoundOpened,
     RunPlanned,
     Sampling,
 )
+from aggregator.privacy.poisson_draws import require_few_voids
 from aggregator.privacy.settings import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_claim import PrivacyClaim
@@ -115,6 +118,7 @@ class PrivacyAccounts:
 
         Raises:
             PrivacyBudgetError: they do not fit; says which parameter to change to what.
+            PrivacyPlanError: most of its Poisson cohorts would be void.
         """
         budget = self.budget(family)
         with self._lock:
@@ -122,6 +126,7 @@ class PrivacyAccounts:
             figure = projected(held, questions, budget)
             if self._history.planned(run) is not None:
                 return figure
+            _require_fair_coins(questions)
             advice = advise(held, questions, budget) if exceeded(figure, budget) else ""
             require_within(figure, budget, f"run {run} of family {family!r}", advice)
             self._record(
@@ -163,7 +168,13 @@ class PrivacyAccounts:
             LedgerError: the ledger cannot be written or holds this attempt already; ask no device.
         """
         entry = RoundOpened(
-            id=round_id, family=family, at=self._now(), noise=noise, sampling=sampling, cohort=tuple(cohort)
+            id=round_id,
+            family=family,
+            at=self._now(),
+            noise=noise,
+            sampling=sampling,
+            cohort=tuple(cohort),
+            salt=secrets.token_hex(16),
         )
         with self._lock:
             self._history.check(entry)
@@ -236,3 +247,11 @@ class PrivacyAccounts:
     def _record(self, entry: Entry) -> None:
         self._ledger.append(entry)
         self._history.add(entry)
+
+
+def _require_fair_coins(questions: Sequence[PlannedQuestion]) -> None:
+    for question in questions:
+        noise, sampling = question.noise, question.sampling
+        if isinstance(sampling, PoissonCohort) and noise.mechanism != "none":
+            quorum = noise.noise_shares + noise.colluders
+            require_few_voids(question.question, sampling.rate, sampling.population, quorum)

@@ -14,8 +14,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from aggregator.errors import PrivacyBudgetError
-from aggregator.privacy.accountant import DeviceCosts, UsedSum, add_up, release_epsilon, server_epsilon
-from aggregator.privacy.figures import Figures, figures, used_sum
+from aggregator.privacy.accountant import DeviceCosts, add_up, release_epsilon, server_epsilon
+from aggregator.privacy.figures import Figures, figures, planned_sum, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import RoundOpened, Sampling
 from aggregator.privacy.settings import FamilyBudget
@@ -41,15 +41,20 @@ def projected(
 ) -> Figures:
     """The family's figures if every planned round is used, at their worst."""
     seen = [one for one in held if one.is_seen_by_server]
-    used = [one for one in seen if one.is_used]
-    planned = [(planned_cost(question.noise), question.rounds) for question in questions]
-    sums = [used_sum(one) for one in used]
-    for question, (cost, rounds) in zip(questions, planned, strict=True):
-        is_gaussian = question.noise.mechanism == "discrete-gaussian"
-        sums += [UsedSum(cost=cost, sampling=question.sampling, is_gaussian=is_gaussian)] * rounds
+    used = [(used_sum(one), one.participants) for one in seen if one.is_used]
+    planned = [(planned_sum(question.noise, question.sampling), question.rounds) for question in questions]
+    towards_server = _at_worst(
+        [(one.cost, one.participants) for one in seen],
+        [(planned_cost(question.noise), question.rounds) for question in questions],
+        budget,
+    )
+    towards_outsiders = _at_worst(
+        [(one.cost, there) for one, there in used], [(one.cost, rounds) for one, rounds in planned], budget
+    )
+    sums = [one for one, _ in used] + [one for one, rounds in planned for _ in range(rounds)]
     return Figures(
-        server=server_epsilon(_at_worst(seen, planned, budget), budget.delta),
-        release=release_epsilon(sums, _at_worst(used, planned, budget), budget.delta),
+        server=server_epsilon(towards_server, budget.delta),
+        release=release_epsilon(sums, towards_outsiders, budget.delta),
     )
 
 
@@ -103,11 +108,16 @@ def admit_round(held: Sequence[HeldRound], opened: RoundOpened, budget: FamilyBu
 
 
 def _at_worst(
-    held: Sequence[HeldRound], planned: Sequence[tuple[PrivacyCost, int]], budget: FamilyBudget
+    held: Sequence[tuple[PrivacyCost, Sequence[Hashable]]],
+    planned: Sequence[tuple[PrivacyCost, int]],
+    budget: FamilyBudget,
 ) -> DeviceCosts:
-    """Per device what it will have given when the plan is carried out, as far as its cap allows; dearest rounds first."""
-    totals = add_up((one.cost, one.participants) for one in held)
-    times: Counter[Hashable] = Counter(device for one in held for device in one.participants)
+    """Per device what it will have given when the plan is carried out, as far as its cap allows; dearest rounds first.
+
+    `held` are (cost, participants) of the past, `planned` (cost, rounds) of what is to come.
+    """
+    totals = add_up(held)
+    times: Counter[Hashable] = Counter(device for _, there in held for device in there)
     dearest = sorted(planned, key=lambda pair: (-pair[0].rho, -pair[0].xi))
     worst: dict[Hashable, PrivacyCost] = {}
     for device, total in [*totals.items(), (NEWCOMER, PrivacyCost(rho=0.0))]:

@@ -12,7 +12,7 @@ from aggregator.privacy.accountant import (
     idealised_server_epsilon,
     is_poisson,
 )
-from aggregator.privacy.figures import figures, used_sum
+from aggregator.privacy.figures import hides_sizes, told_figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger import LedgerHead
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
@@ -43,7 +43,8 @@ def make_claim(
     seen = [held for held in rounds if held.is_seen_by_server]
     noised = [held for held in seen if held.multiplier]
     of_run = [held for held in rounds if held.opened.id.run == run]
-    total, own, only_noised = (figures(part, budget.delta) for part in (rounds, of_run, noised))
+    cap = budget.maximum_participations
+    total, own, only_noised = (told_figures(part, budget.delta, cap) for part in (rounds, of_run, noised))
     times = Counter(device for held in seen for device in held.participants)
     used = [held for held in seen if held.is_used]
     poisson = is_poisson(used_sum(held) for held in used)

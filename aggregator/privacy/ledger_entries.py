@@ -32,10 +32,15 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class PoissonCohort(Struct, frozen=True, kw_only=True, tag="poisson"):
-    """Every device of `population` was in with probability `rate`, independently, and nobody outside knows who was."""
+    """Every device of `population` was in with probability `rate`, independently, and nobody outside knows who was.
+
+    Draws of more than `largest` were drawn again, and their sums carry the noise of `largest` devices whoever is in them, so that nobody
+    outside can tell how many were (`aggregator.privacy.poisson_draws`). None: of an older build, which hid no sizes.
+    """
 
     rate: Annotated[float, Meta(gt=0, le=1)]
     population: Positive
+    largest: Positive | None = None
 
 
 class FixedCohort(Struct, frozen=True, kw_only=True, tag="fixed"):
@@ -98,7 +103,10 @@ class RunPlanned(Struct, frozen=True, kw_only=True, tag="run_planned"):
 
 
 class RoundOpened(Struct, frozen=True, kw_only=True, tag="round_opened"):
-    """Devices are about to be asked for their masked inputs. From here on the round counts until it is closed as void."""
+    """Devices are about to be asked for their masked inputs. From here on the round counts until it is closed as void.
+
+    `salt` is random: a release tells the chain's digest, and whoever guesses who was asked must not be able to try the guess on it.
+    """
 
     id: RoundId
     family: FamilyName
@@ -106,6 +114,7 @@ class RoundOpened(Struct, frozen=True, kw_only=True, tag="round_opened"):
     noise: RoundNoise
     sampling: Sampling
     cohort: tuple[DeviceId, ...]
+    salt: str = ""
 
 
 class RoundClosed(Struct, frozen=True, kw_only=True, tag="round_closed"):

@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
+from aggregator.privacy.poisson_draws import largest_draw
 from protocol.names import DeviceId
 
 __all__ = ["Cohort", "CohortSettings", "Group", "select_cohort"]
@@ -111,12 +112,19 @@ def select_cohort(online: Iterable[DeviceId], settings: CohortSettings, rng: np.
 def _poisson_cohort(
     candidates: Sequence[DeviceId], settings: CohortSettings, rng: np.random.Generator
 ) -> Cohort:
-    """No over-selection and no closing early: who is in must not depend on who else is, nor on who is fast."""
-    coins = rng.random(len(candidates)) < settings.fraction
+    """No over-selection and no closing early: who is in must not depend on who else is, nor on who is fast.
+
+    What is larger than the sums of the round may be is drawn again (`aggregator.privacy.poisson_draws`); one draw in a hundred is.
+    """
+    rate, count, quorum = settings.fraction, len(candidates), settings.minimum_devices
+    largest = max(largest_draw(rate, count, quorum), 1)
+    coins = rng.random(count) < rate
+    while int(coins.sum()) > largest:
+        coins = rng.random(count) < rate
     devices = tuple(device for device, is_in in zip(candidates, coins, strict=True) if is_in)
     return Cohort(
         devices=devices,
         enough=max(len(devices), settings.minimum_devices),
         quorum=settings.minimum_devices,
-        sampling=PoissonCohort(rate=settings.fraction, population=len(candidates)) if candidates else None,
+        sampling=PoissonCohort(rate=rate, population=count, largest=largest) if candidates else None,
     )

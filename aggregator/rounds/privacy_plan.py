@@ -10,6 +10,7 @@ import math
 
 from aggregator.privacy.budget import PlannedQuestion
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
+from aggregator.privacy.poisson_draws import largest_draw
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.refit import refits
 from aggregator.rounds.runs import TrainingRun
@@ -54,7 +55,7 @@ def planned_questions(
             feature_count=architecture.feature_count,
         )
         sampling = _sampling(policy, kind, len(joined))
-        size = sampling.size if isinstance(sampling, FixedCohort) else sampling.population
+        size = sampling.size if isinstance(sampling, FixedCohort) else sampling.largest or sampling.population
         terms = policy.sum_policy.terms(
             run_id=run.id,
             kind=kind,
@@ -71,7 +72,9 @@ def planned_questions(
 
 def _sampling(policy: FamilySettings, kind: str, joined: int) -> Sampling:
     if policy.cohort.sampling == "poisson":
-        return PoissonCohort(rate=policy.cohort.fraction, population=joined)
+        rate = policy.cohort.fraction
+        largest = largest_draw(rate, joined, policy.cohort.minimum_devices)
+        return PoissonCohort(rate=rate, population=joined, largest=largest)
     fraction = policy.cohort.fraction if kind in TRAINING_KINDS else 1.0
     goal = max(math.ceil(fraction * joined), policy.cohort.minimum_devices)
     size = min(math.ceil(goal * policy.cohort.over_selection), joined)
