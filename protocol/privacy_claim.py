@@ -7,14 +7,27 @@ a statement, not a proof: the ledger's digest in it is what an auditor compares 
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-__all__ = ["PrivacyClaim", "PrivacyFigure", "RoundTally"]
+__all__ = ["Mode", "PrivacyClaim", "PrivacyFigure", "RoundTally"]
 
 Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=1000)]
+
+
+class Mode(StrEnum):
+    """How the rounds of a family are run.
+
+    ROBUST: sums without noise, of groups of 4 to 7 whose median moves the model; of one group where there are few devices. PRIVATE: one noised
+    sum of the whole cohort. PLAIN: no masks, the aggregator sees each answer.
+    """
+
+    ROBUST = "robust"
+    PRIVATE = "private"
+    PLAIN = "plain"
 
 
 class PrivacyFigure(Struct, frozen=True, kw_only=True):
@@ -38,15 +51,16 @@ class RoundTally(Struct, frozen=True, kw_only=True):
     """How the family's rounds ended.
 
     `used`: the sum went on into a model. `withheld`: it was unmasked, yet not used. `open`: begun and never closed, e.g. by a
-    power cut; counted as if used. `dropouts` devices were asked and are in no sum, at most `worst_dropouts` in one round.
+    power cut; counted as if used. `dropouts` devices were asked and are in no sum, at most `worst_dropouts` in one round; None where a figure
+    rests on nobody knowing how many were in a sum.
     """
 
     used: Count = field(name="released")  # its name in every claim that is signed already
     void: Count
     withheld: Count
     open: Count
-    dropouts: Count
-    worst_dropouts: Count
+    dropouts: Count | None
+    worst_dropouts: Count | None
 
 
 class PrivacyClaim(Struct, frozen=True, kw_only=True):
@@ -54,7 +68,12 @@ class PrivacyClaim(Struct, frozen=True, kw_only=True):
 
     `noise_multiplier` is the lowest realised one (0: a sum without noise). `maximum_participations` is the cap that
     devices enforce themselves, `participations` the most any device has taken part so far. `ledger_sha256` is the last
-    digest of the ledger's chain after `ledger_entries` entries.
+    digest of the ledger's chain after `ledger_entries` entries. Where nobody may know how many were in a sum, `devices` are those that were drawn
+    from and `participations` those of a device that was always drawn.
+
+    `mode` says how rounds were run, `quorum` of how few devices a sum may have been unmasked, `groups` of how few sums a step of the model
+    was made. `curious` is what an aggregator learns that follows the protocol, `lying` what one learns that does not, `poisoner` what a
+    device that lies can do. All None or empty in a release of a build that did not say it.
     """
 
     format: Literal[1] = 1
@@ -77,3 +96,9 @@ class PrivacyClaim(Struct, frozen=True, kw_only=True):
     not_covered: tuple[Text, ...]
     ledger_entries: Count
     ledger_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    mode: Mode | None = None
+    quorum: Count | None = None
+    groups: Count | None = None
+    curious: Text = ""
+    lying: Text = ""
+    poisoner: Text = ""

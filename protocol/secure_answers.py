@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
 from protocol.grids import AGES, FEATURE_GRID, RANGE_GRID
-from protocol.privacy.mechanism import PrivacyParameters, decode, encode
+from protocol.privacy.mechanism import PrivacyParameters, add_missing_noise, decode, encode
 from protocol.privacy.parameters import NoiseKind
 from protocol.privacy_cost import RoundNoise, noise_of
 from protocol.questions import AnswerLayout
@@ -205,6 +205,12 @@ class NoisedEncoding:
             parts[name] = mean[at : at + size] * (participants / weight)
             at += size
         return np.concatenate([parts[name] for name in self._layout.sizes])
+
+    def add_missing_noise(
+        self, words: NDArray[np.uint32], participants: int, random_bytes: RandomBytes
+    ) -> NDArray[np.uint32]:
+        """The words of a sum with the noise of all devices of the terms in them, of which `participants` added theirs."""
+        return add_missing_noise(words, self._parameters, random_bytes, survivors=participants)
 
     def clip_bits(self, words: NDArray[np.uint32], participants: int) -> float | None:
         """Noisy number of `participants` whose update was within the clip, from the words of `decode`; None where nobody was asked.

@@ -19,8 +19,7 @@ def explain(claim: PrivacyClaim, title: str) -> str:
         "",
         "What is protected",
         f"  The unit is the {claim.unit}.",
-        "  Samples never leave a device. What leaves is an answer under masks that cancel only in the sum of a whole cohort,",
-        "  so the aggregator learns sums and never one device's answer.",
+        *_learned(claim),
         "",
         "What the sums themselves may still give away",
         *_figure("The aggregator itself (epsilon_server)", claim.server, claim),
@@ -39,6 +38,19 @@ def explain(claim: PrivacyClaim, title: str) -> str:
         *(f"  - {_sentence(item)}" for item in claim.not_covered),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _learned(claim: PrivacyClaim) -> list[str]:
+    if claim.mode is None:
+        return [
+            "  Which way its rounds were run the claim does not say: it is of an older build, or there were none."
+        ]
+    return [
+        f"  Its rounds were run in mode {claim.mode.value!r}.",
+        f"    An aggregator that follows the protocol learns {_sentence(claim.curious, keep=True)}",
+        f"    One that lies learns {_sentence(claim.lying, keep=True)}",
+        f"    Poisoned answers: {_sentence(claim.poisoner, keep=True)}",
+    ]
 
 
 def _figure(heading: str, figure: PrivacyFigure, claim: PrivacyClaim) -> list[str]:
@@ -88,17 +100,23 @@ def _participation(claim: PrivacyClaim) -> str:
         if claim.maximum_participations is None
         else f"each device stops by itself after {claim.maximum_participations}"
     )
+    if claim.rounds.dropouts is None:
+        return f"{claim.devices} devices were drawn from, each at most {claim.participations} times; {cap}."
     return f"{claim.devices} devices gave answers, one of them at most {claim.participations} times; {cap}."
 
 
 def _rounds(claim: PrivacyClaim) -> str:
     r = claim.rounds
-    text = (
-        f"{r.used} used, {r.void} void (nothing was unmasked), {r.withheld} withheld (unmasked, not used); "
-        f"{r.dropouts} answers missing through dropouts, at most {r.worst_dropouts} in one round."
+    missing = (
+        "how many answers were missing is not said, for it would tell who was drawn."
+        if r.dropouts is None
+        else f"{r.dropouts} answers missing through dropouts, at most {r.worst_dropouts} in one round."
     )
+    text = f"{r.used} used, {r.void} void (nothing was unmasked), {r.withheld} withheld (unmasked, not used); {missing}"
+    if claim.quorum is not None:
+        text += f" No sum was unmasked of fewer than {claim.quorum} devices."
     return f"{text} {r.open} never closed, counted as used." if r.open else text
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+def _sentence(text: str, *, keep: bool = False) -> str:
+    return f"{text if keep else text[:1].upper() + text[1:]}."

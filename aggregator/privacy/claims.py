@@ -16,14 +16,16 @@ from aggregator.privacy.figures import hides_sizes, told_figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger import LedgerHead
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
+from aggregator.privacy.modes import fewest_groups, lowest_quorum, mode_of, who_learns_what
 from aggregator.privacy.settings import FamilyBudget
 from protocol.names import RunId
 from protocol.privacy_claim import PrivacyClaim, PrivacyFigure, RoundTally
+from protocol.privacy_cost import realised_multiplier
 
 __all__ = ["make_claim"]
 
 SERVER = "the aggregator: it knows who takes part and sees every unmasked sum, follows the protocol's messages, and may pool with the colluders named"
-OUTSIDER = "whoever sees released models and their claims, and neither the aggregator's memory nor its list of who took part"
+OUTSIDER = "whoever sees released models and their claims, and which rounds were void, and neither the aggregator's memory nor its list of who took part"
 PRESENCE = "one device's contributions are there, or zero stands in their place"
 REPLACEMENT = "one device's contributions are replaced by any others"
 NOT_COVERED = (
@@ -47,6 +49,17 @@ def make_claim(
     total, own, only_noised = (told_figures(part, budget.delta, cap) for part in (rounds, of_run, noised))
     times = Counter(device for held in seen for device in held.participants)
     used = [held for held in seen if held.is_used]
+    hidden = any(hides_sizes(held.opened.sampling) for held in seen)
+    mode, quorum, groups = mode_of(seen), lowest_quorum(seen), fewest_groups(seen)
+    multiplier = min((_told_multiplier(held) for held in seen), default=0.0)
+    colluders = max((held.opened.noise.colluders for held in noised), default=0)
+    learned = (
+        None
+        if mode is None
+        else who_learns_what(
+            mode, quorum=quorum or 0, multiplier=multiplier, colluders=colluders, groups=groups or 1
+        )
+    )
     poisson = is_poisson(used_sum(held) for held in used)
     name = accountant_name()
     return PrivacyClaim(
@@ -57,7 +70,7 @@ def make_claim(
             epsilon=_finite(total.server),
             run_epsilon=_finite(own.server),
             noised_epsilon=_finite(only_noised.server),
-            idealised_epsilon=_finite(_idealised_server(seen, budget.delta)),
+            idealised_epsilon=_finite(_idealised_server(seen, budget, hidden=hidden)),
         ),
         release=PrivacyFigure(
             adversary=OUTSIDER,
@@ -72,39 +85,60 @@ def make_claim(
         mechanism=_mechanisms(seen),
         bits=max((held.opened.noise.bits for held in seen), default=0),
         clip=max((held.opened.noise.clip for held in noised if held.opened.noise.clip), default=None),
-        noise_multiplier=min((held.multiplier for held in seen), default=0.0),
+        noise_multiplier=multiplier,
         sampling="; ".join(sorted({_sampling(held.opened.sampling) for held in seen})) or "no round yet",
         sampling_enforced_by=_enforcement(used, poisson=poisson),
         maximum_participations=budget.maximum_participations,
-        participations=max(times.values(), default=0),
-        devices=len(times),
-        colluders=max((held.opened.noise.colluders for held in noised), default=0),
-        rounds=_tally(rounds),
+        participations=min(len(seen), cap or len(seen)) if hidden else max(times.values(), default=0),
+        devices=max(held.opened.sampling.population for held in seen) if hidden else len(times),
+        colluders=colluders,
+        rounds=_tally(rounds, hidden=hidden),
         noiseless_questions=tuple(sorted({held.opened.id.question for held in seen if not held.multiplier})),
         not_covered=_not_covered(rounds, seen, budget),
         ledger_entries=head.entries,
         ledger_sha256=head.sha256,
+        mode=mode,
+        quorum=quorum,
+        groups=groups,
+        curious=learned.curious if learned else "",
+        lying=learned.lying if learned else "",
+        poisoner=learned.poisoner if learned else "",
     )
+
+
+def _told_multiplier(held: HeldRound) -> float:
+    """The realised one; where its size is hidden that of the fewest, unless a sum that was withheld had even less."""
+    if not hides_sizes(held.opened.sampling):
+        return held.multiplier
+    noise = held.opened.noise
+    return min(held.multiplier, realised_multiplier(noise, noise.noise_shares + noise.colluders))
 
 
 def _finite(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
 
 
-def _idealised_server(seen: Sequence[HeldRound], delta: float) -> float:
+def _idealised_server(seen: Sequence[HeldRound], budget: FamilyBudget, *, hidden: bool) -> float:
     # Σ z⁻² over a device's rounds decides; the largest sum is looked for first, as each ε takes milliseconds.
-    squares: dict[str, float] = {}
-    for held in seen:
+    multipliers = [_told_multiplier(held) for held in seen]
+    costs = [multiplier**-2 if multiplier else math.inf for multiplier in multipliers]
+    if hidden:
+        dearest = sum(sorted(costs, reverse=True)[: budget.maximum_participations])
+        return idealised_server_epsilon(dearest, budget.delta)
+    totals: dict[str, float] = {}
+    for held, cost in zip(seen, costs, strict=True):
         for device in held.participants:
-            squares[device] = squares.get(device, 0.0) + (
-                held.multiplier**-2 if held.multiplier else math.inf
-            )
-    return idealised_server_epsilon(max(squares.values(), default=0.0), delta)
+            totals[device] = totals.get(device, 0.0) + cost
+    return idealised_server_epsilon(max(totals.values(), default=0.0), budget.delta)
 
 
 def _idealised_release(used: Sequence[HeldRound], delta: float) -> float:
+    """By the rate alone: what fair coins would cost."""
     rates = [held.opened.sampling.rate for held in used if isinstance(held.opened.sampling, PoissonCohort)]
-    lowest = min((held.multiplier for held in used), default=0.0)
+    lowest = min(
+        (1 / math.sqrt(2 * cost.rho) for cost in (used_sum(held).cost for held in used) if cost.rho),
+        default=0.0,
+    )
     return idealised_release_epsilon(max(rates, default=1.0), lowest, len(used), delta)
 
 
@@ -123,7 +157,10 @@ def _mechanisms(seen: Sequence[HeldRound]) -> str:
 def _sampling(sampling: Sampling) -> str:
     match sampling:
         case PoissonCohort():
-            return f"Poisson, each of {sampling.population} devices with probability {sampling.rate:g}"
+            drawn = f"Poisson, each of {sampling.population} devices with probability {sampling.rate:g}"
+            if sampling.largest is None:
+                return f"{drawn}; how many were in a sum can be told from the release"
+            return f"{drawn}, again where more than {sampling.largest} were; every sum carries the noise of {sampling.largest} devices, so that none tells how many are in it"
         case FixedCohort() if sampling.size == sampling.population:
             return f"everybody who was there ({sampling.population} devices)"
         case FixedCohort():
@@ -139,7 +176,7 @@ def _enforcement(used: Sequence[HeldRound], *, poisson: bool) -> str:
     return "no figure rests on secret sampling; each device counts and caps its own participations"
 
 
-def _tally(rounds: Sequence[HeldRound]) -> RoundTally:
+def _tally(rounds: Sequence[HeldRound], *, hidden: bool) -> RoundTally:
     ends = Counter(held.closed.outcome for held in rounds if held.closed is not None)
     dropouts = [held.dropouts for held in rounds if held.closed is not None and held.is_seen_by_server]
     return RoundTally(
@@ -147,8 +184,8 @@ def _tally(rounds: Sequence[HeldRound]) -> RoundTally:
         void=ends[Outcome.VOID],
         withheld=ends[Outcome.WITHHELD],
         open=sum(held.is_open for held in rounds),
-        dropouts=sum(dropouts),
-        worst_dropouts=max(dropouts, default=0),
+        dropouts=None if hidden else sum(dropouts),
+        worst_dropouts=None if hidden else max(dropouts, default=0),
     )
 
 
@@ -164,6 +201,10 @@ def _not_covered(
     if populations and budget.delta * min(populations) >= 1:
         found.append(
             f"a delta of {budget.delta:g} is no smaller than one over the {min(populations)} devices: choose a smaller one"
+        )
+    if any(hides_sizes(held.opened.sampling) for held in rounds):
+        found.append(
+            "who was drawn, from the time that rounds took: a round waits for the slowest device that is in it"
         )
     if budget.maximum_participations is None:
         found.append("rounds to come: no cap on participations is set, so each further round adds to epsilon")

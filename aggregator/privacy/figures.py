@@ -48,7 +48,7 @@ def told_figures(rounds: Sequence[HeldRound], delta: float, cap: int | None) -> 
         return figures(rounds, delta)
     used = [used_sum(held) for held in seen if held.is_used]
     return Figures(
-        server=server_epsilon(_in_all((planned_cost(held.opened.noise) for held in seen), cap), delta),
+        server=server_epsilon(_in_all((_planned_or_worse(held) for held in seen), cap), delta),
         release=release_epsilon(used, _in_all((one.cost for one in used), cap), delta),
     )
 
@@ -92,6 +92,12 @@ def _sum(noise: RoundNoise, sampling: Sampling, cost: PrivacyCost, *, size: int,
     )
     # Towards outsiders the noise of those who are missing is there as well: the aggregator added it.
     return UsedSum(cost=round_cost(noise, sampling.largest), sampling=coins, is_gaussian=is_gaussian)
+
+
+def _planned_or_worse(held: HeldRound) -> PrivacyCost:
+    """That of the fewest, which hides how many there were; of a sum that was withheld for want of noise, its own."""
+    planned = planned_cost(held.opened.noise)
+    return planned if planned.rho >= held.cost.rho else held.cost
 
 
 def _in_all(costs: Iterable[PrivacyCost], cap: int | None) -> DeviceCosts:

@@ -52,6 +52,14 @@ class HeldRound:
         """Devices that were asked and are in no sum."""
         return len(self.opened.cohort) - len(self.participants)
 
+    @property
+    def quorum(self) -> int:
+        """Fewest devices of which this sum may have been unmasked: the noise's plan, or without noise those who are in it."""
+        noise = self.opened.noise
+        if noise.mechanism != "none" and (self.closed is None or self.closed.outcome is Outcome.USED):
+            return noise.noise_shares + noise.colluders
+        return len(self.participants)
+
     @cached_property
     def multiplier(self) -> float:
         """Realised noise multiplier; 0 without noise."""

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampling
-from aggregator.privacy.poisson_draws import largest_draw
+from aggregator.privacy.poisson_draws import largest_draw, nominal_size
 from protocol.names import DeviceId
 
 __all__ = ["Cohort", "CohortSettings", "Group", "select_cohort"]
@@ -75,6 +75,24 @@ class Cohort:
     def target(self) -> int:
         """Answers that close the round."""
         return len(self.devices) if self.enough is None else min(self.enough, len(self.devices))
+
+    @property
+    def largest(self) -> int:
+        """Devices that its terms are made for: its own, or those of the largest draw where nobody outside may learn how many were drawn."""
+        own = max(len(group.devices) for group in self.parts)
+        return own if self._hidden is None else max(self._hidden.largest or 0, own)
+
+    @property
+    def taken_as(self) -> int | None:
+        """The size that its sum is read as being of, where its own is hidden."""
+        if self._hidden is None:
+            return None
+        return nominal_size(self._hidden.rate, self._hidden.population, self.quorum, self.largest)
+
+    @property
+    def _hidden(self) -> PoissonCohort | None:
+        sampling = self.sampling
+        return sampling if isinstance(sampling, PoissonCohort) and sampling.largest else None
 
     @property
     def parts(self) -> tuple[Group, ...]:

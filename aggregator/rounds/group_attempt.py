@@ -23,6 +23,7 @@ from protocol.names import DeviceId
 from protocol.questions import AnswerLayout
 from protocol.secure_answers import AnswerEncoding, NoisedEncoding
 from protocol.secure_sum import messages
+from protocol.secure_sum.keys import RandomBytes
 from protocol.secure_sum.server_role import SecureSum, ServerRole
 
 __all__ = ["GroupAttempt"]
@@ -34,6 +35,8 @@ class GroupAttempt:
 
     `question`, `terms` and `arrays` are what its devices are asked; `role` adds up; `round_id` names it in the ledger. `taken` counts
     the answers of the present stage. `survivors` are set as soon as anybody is asked to unmask; `result` and `clip_bits` at the end.
+    `taken_as` is the size that a noised sum is read as being of, with the noise of all devices of the terms, where nobody outside may
+    learn its own (`aggregator.privacy.poisson_draws`); None: its own.
     """
 
     group: Group
@@ -45,6 +48,8 @@ class GroupAttempt:
     announcement: messages.Announcement
     role: ServerRole
     round_id: RoundId
+    random_bytes: RandomBytes
+    taken_as: int | None = None
     taken: int = 0
     survivors: tuple[DeviceId, ...] = ()
     masked: list[DeviceId] = field(default_factory=list)
@@ -98,9 +103,12 @@ class GroupAttempt:
             return
         with self.failing():
             self.found = found = self.role.finish()
-            count = len(found.participants)
-            total = self.encoding.decode(found.words, count)
+            words, count = found.words, len(found.participants)
+            if self.taken_as is not None and isinstance(self.encoding, NoisedEncoding):
+                words = self.encoding.add_missing_noise(words, count, self.random_bytes)
+                count = self.taken_as
+            total = self.encoding.decode(words, count)
             if isinstance(self.encoding, NoisedEncoding):
-                self.clip_bits = self.encoding.clip_bits(found.words, count)
+                self.clip_bits = self.encoding.clip_bits(words, count)
                 total = drop_noise_floor(total, self.layout, self.encoding)
             self.result = GroupSum(participants=found.participants, total=total)

@@ -158,7 +158,7 @@ class SecureCollector:
             kind=kind,
             number=number,
             layout=asked.layout,
-            devices=max(len(group.devices) for group in parts),
+            devices=cohort.largest,
             quorum=min(group.quorum for group in parts),
             rotation_seed=self._random_bytes(16).hex(),
         )
@@ -193,6 +193,8 @@ class SecureCollector:
                     announcement=announcement,
                     role=role,
                     round_id=structs.replace(first, group=index + 1 if cohort.groups else 0),
+                    random_bytes=self._random_bytes,
+                    taken_as=cohort.taken_as,
                 )
             )
         return attempts
@@ -249,7 +251,7 @@ class SecureCollector:
             Outcome.USED,
             participants=inside,
             clip_bits=group.clip_bits,
-            next_clip=_next_clip(policy, group.clip_bits, len(inside)),
+            next_clip=_next_clip(policy, group.clip_bits, group.taken_as or len(inside)),
         )
         for liar in group.found.liars if group.found else ():
             _log.warning("false_share_revealed", device=liar, round=str(group.round_id))

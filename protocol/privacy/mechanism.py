@@ -24,7 +24,7 @@ from protocol.privacy.rotation import rotate, unrotate
 from protocol.privacy.rounding import round_within
 from protocol.privacy.skellam import draw_skellam
 
-__all__ = ["PrivacyParameters", "decode", "encode", "round_update"]
+__all__ = ["PrivacyParameters", "add_missing_noise", "decode", "encode", "round_update"]
 
 
 def encode(
@@ -69,6 +69,26 @@ def round_update(
     if parameters.is_rotated:
         x = rotate(x, rotation_seed)
     return round_within(x * parameters.scale, parameters.norm_bound, stream)
+
+
+def add_missing_noise(
+    total: NDArray[np.unsignedinteger],
+    parameters: PrivacyParameters,
+    random_bytes: RandomBytes,
+    *,
+    survivors: int,
+) -> NDArray[np.uint32]:
+    """The sum with as much noise as if all of `parameters.cohort` were in it, so that nobody can tell from it how many are.
+
+    Whoever adds it knows it: against the server it protects nobody.
+
+    Raises:
+        SumError: the sum has another length or words.
+    """
+    stream, words = RandomStream.fresh(random_bytes), _words(total, parameters)
+    for _ in range(parameters.cohort - survivors):
+        words += _noise(parameters, stream)
+    return (words & _mask(parameters)).astype(np.uint32)
 
 
 def decode(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aggregator.privacy.accounts import PlannedQuestion, PrivacyAccounts
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, RoundId, Sampling
+from aggregator.privacy.poisson_draws import largest_draw
 from aggregator.privacy.settings import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy.parameters import PrivacyParameters
@@ -25,8 +26,9 @@ def gaussian(z: float = 1.0, *, cohort: int = 100, dropouts: int = 0, **changes:
     return noise_of(PrivacyParameters(maximum_dropouts=dropouts, **asked))  # type: ignore[arg-type]
 
 
-def poisson(rate: float = 0.1, population: int = 1000) -> PoissonCohort:
-    return PoissonCohort(rate=rate, population=population)
+def poisson(rate: float = 0.1, population: int = 1000, *, quorum: int = 1) -> PoissonCohort:
+    largest = largest_draw(rate, population, quorum)
+    return PoissonCohort(rate=rate, population=population, largest=largest)
 
 
 def fixed(size: int = 100, population: int = 1000, *, is_secret: bool = True) -> FixedCohort:

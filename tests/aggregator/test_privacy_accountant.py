@@ -12,7 +12,7 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from privacy_world import fixed, gaussian, poisson
+from privacy_world import fixed, gaussian
 from scipy import special
 
 from aggregator.errors import PrivacyPlanError
@@ -26,7 +26,8 @@ from aggregator.privacy.accountant import (
     server_epsilon,
 )
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
-from aggregator.privacy.ledger_entries import Sampling
+from aggregator.privacy.ledger_entries import FixedCohort
+from aggregator.privacy.poisson_draws import CoinDraw
 from protocol.privacy.parameters import NoiseKind, PrivacyParameters
 from protocol.privacy_cost import (
     ORDERS,
@@ -41,9 +42,10 @@ from protocol.privacy_cost import (
 
 DELTA = 1e-4
 UNIT = PrivacyCost(rho=0.5)  # one round at z = 1
+COINS = CoinDraw(rate=0.1)
 
 
-def sums(count: int, sampling: Sampling, cost: PrivacyCost = UNIT) -> list[UsedSum]:
+def sums(count: int, sampling: CoinDraw | FixedCohort, cost: PrivacyCost = UNIT) -> list[UsedSum]:
     return [UsedSum(cost=cost, sampling=sampling, is_gaussian=True)] * count
 
 
@@ -51,9 +53,7 @@ def sums(count: int, sampling: Sampling, cost: PrivacyCost = UNIT) -> list[UsedS
 
 
 def test_a_hundred_poisson_rounds_cost_6_82_by_renyi_orders() -> None:
-    assert release_epsilon(sums(100, poisson()), {"d": UNIT.times(100)}, DELTA) == pytest.approx(
-        6.82, abs=0.005
-    )
+    assert release_epsilon(sums(100, COINS), {"d": UNIT.times(100)}, DELTA) == pytest.approx(6.82, abs=0.005)
 
 
 def test_a_hundred_poisson_rounds_cost_5_97_idealised() -> None:
@@ -181,7 +181,7 @@ ROUNDS = st.lists(
     st.tuples(
         COSTS,
         st.sets(st.integers(0, 5), min_size=1),
-        st.sampled_from([poisson(0.05, 6), poisson(0.2, 6), fixed(6, 6)]),
+        st.sampled_from([CoinDraw(rate=0.05), CoinDraw(rate=0.2, forced=0.01), fixed(6, 6)]),
     ),
     min_size=1,
     max_size=6,
@@ -190,7 +190,7 @@ ROUNDS = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(rounds=ROUNDS)
-def test_epsilon_never_decreases(rounds: list[tuple[PrivacyCost, set[int], Sampling]]) -> None:
+def test_epsilon_never_decreases(rounds: list[tuple[PrivacyCost, set[int], CoinDraw | FixedCohort]]) -> None:
     before = (0.0, 0.0)
     for count in range(len(rounds) + 1):
         part = rounds[:count]
@@ -203,13 +203,13 @@ def test_epsilon_never_decreases(rounds: list[tuple[PrivacyCost, set[int], Sampl
 
 def test_an_outsider_never_learns_more_than_the_server() -> None:
     rare = {"d": UNIT.times(2)}
-    assert release_epsilon(sums(100, poisson()), rare, DELTA) == server_epsilon(rare, DELTA) < 6.8
+    assert release_epsilon(sums(100, COINS), rare, DELTA) == server_epsilon(rare, DELTA) < 6.8
 
 
 def test_a_fixed_cohort_never_gets_a_poisson_figure() -> None:
     everybody = {"d": UNIT.times(100)}
-    secret = release_epsilon(sums(100, poisson()), everybody, DELTA)
-    mixed = release_epsilon([*sums(99, poisson()), *sums(1, fixed())], everybody, DELTA)
+    secret = release_epsilon(sums(100, COINS), everybody, DELTA)
+    mixed = release_epsilon([*sums(99, COINS), *sums(1, fixed())], everybody, DELTA)
     without_coins = release_epsilon(sums(100, fixed()), everybody, DELTA)
     assert secret < 7
     assert 81 < without_coins < mixed
@@ -228,7 +228,7 @@ def test_a_fixed_cohort_that_can_be_guessed_is_not_amplified() -> None:
 
 
 def test_skellam_noise_gets_no_gaussian_amplification() -> None:
-    seen = [UsedSum(cost=UNIT, sampling=poisson(), is_gaussian=False)] * 5
+    seen = [UsedSum(cost=UNIT, sampling=COINS, is_gaussian=False)] * 5
     costs = {"d": UNIT.times(5)}
     assert release_epsilon(seen, costs, DELTA) == server_epsilon(costs, DELTA)
 
@@ -237,7 +237,7 @@ def test_one_sum_without_noise_makes_both_figures_unlimited() -> None:
     bare = PrivacyCost(rho=math.inf)
     costs = add_up([(UNIT, ["a", "b"]), (bare, ["b"])])
     assert math.isinf(server_epsilon(costs, DELTA))
-    assert math.isinf(release_epsilon([*sums(1, poisson()), *sums(1, poisson(), bare)], costs, DELTA))
+    assert math.isinf(release_epsilon([*sums(1, COINS), *sums(1, COINS, bare)], costs, DELTA))
 
 
 def test_no_round_costs_nothing() -> None:

@@ -89,7 +89,10 @@ def test_only_poisson_sampling_gives_a_small_figure_under_presence_or_absence(tm
     assert secret.release.epsilon is not None
     assert known.release.epsilon is not None
     assert secret.release.epsilon < known.release.epsilon
-    assert secret.server.epsilon == known.server.epsilon, "sampling hides nobody from the server"
+    assert secret.server.epsilon is not None
+    assert known.server.epsilon is not None
+    # Sampling hides nobody from the server; which device was drawn most often is not said, so the figure is of one that was always.
+    assert secret.server.epsilon >= known.server.epsilon
     assert "replaced" in known.release.adjacency
     assert "replaced" not in secret.release.adjacency
     assert "no figure rests on secret sampling" in known.sampling_enforced_by

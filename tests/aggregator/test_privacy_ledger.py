@@ -6,13 +6,13 @@ import hashlib
 import sqlite3
 from pathlib import Path
 
-import msgspec
 import pytest
 from privacy_world import FAMILY, devices, gaussian, poisson, round_id
 
 from aggregator.errors import LedgerDamagedError, LedgerError
 from aggregator.privacy.ledger import GENESIS, Ledger
 from aggregator.privacy.ledger_entries import Outcome, RoundClosed, RoundOpened
+from protocol.privacy_cost import RoundNoise
 
 COHORT = devices(4)
 NOISE = gaussian(cohort=4, dropouts=1)
@@ -143,7 +143,17 @@ def test_a_ledger_that_says_its_noise_was_not_exact_is_read_and_keeps_its_digest
     ledger = Ledger(tmp_path / "l")
     assert (ledger.head.entries, ledger.head.sha256) == (1, digest)
     (entry,) = ledger.entries
-    assert msgspec.json.encode(entry) == WRITTEN % b"false"
+    assert isinstance(entry, RoundOpened)
+    assert entry.noise == RoundNoise(
+        mechanism="discrete-gaussian",
+        bits=20,
+        dimension=1000,
+        clip=1.0,
+        noise_multiplier=1.0,
+        sensitivity=40.0,
+        local_noise=10.0,
+        noise_shares=16,
+    )
 
 
 def test_a_ledger_that_says_noise_was_taken_out_again_is_refused(tmp_path: Path) -> None:

@@ -254,5 +254,5 @@ def test_poisson_cohort_is_independent_coins_and_says_so() -> None:
     sizes = [len(cohort.devices) for cohort in cohorts]
     assert np.mean(sizes) == pytest.approx(100, abs=5)
     assert np.std(sizes) == pytest.approx(math.sqrt(400 * 0.25 * 0.75), rel=0.35)
-    assert cohorts[0].sampling == PoissonCohort(rate=0.25, population=400)
+    assert cohorts[0].sampling == PoissonCohort(rate=0.25, population=400, largest=120)
     assert cohorts[0].enough == sizes[0]
