@@ -90,7 +90,7 @@ def make_candidate(
             training_run=run.id,
             trigger=run.trigger,
             rounds=run.finished_rounds,
-            participants=len(run.participants),
+            participants=_told_participants(run),
             examples=run.examples,
             parent=run.base_release,
             algorithm=f"{policy.rounds.server_optimizer}, {policy.training.epochs} local epochs, "
@@ -127,6 +127,13 @@ def _next_profile(wanted: TrainingSettings, now: TrainingSettings | None) -> Tra
         return wanted.settled()
     norm = wanted.update_norm if wanted.trust_radius or wanted.update_norm else now.update_norm
     return msgspec.structs.replace(wanted, update_norm=norm).settled(now.trust_radius or DEFAULT_TRUST_RADIUS)
+
+
+def _told_participants(run: TrainingRun) -> int:
+    """How many took part; where nobody may know it, how many were drawn from."""
+    claim = run.privacy
+    hides_sizes = claim is not None and claim.rounds.dropouts is None
+    return claim.devices if claim is not None and hides_sizes else len(run.participants)
 
 
 def for_mixture(candidate: Candidate, prior: FleetPrior | None) -> Candidate:

@@ -100,8 +100,9 @@ def train_round(
         note = "void: no device's training gave an update; they all diverged: lower training.learning_rate"
         void = msgspec.structs.replace(answer.record, is_void=True, note=note)
         return RoundOutcome(record=void, model=model, total=None)
-    # By the participants, who are known, and not by the votes, which one of them may lie about.
-    mean_update = parts["update"] / len(answer.record.participants)
+    # By the participants, who are known, and not by the votes, which one of them may lie about; by nobody's number where it is hidden.
+    hidden = None if policy.privacy.noise is None else cohort.taken_as
+    mean_update = parts["update"] / (hidden or len(answer.record.participants))
     step = optimizer.step(model.moments, model.parameters, mean_update)
     try:
         require_bounded(architecture, step.parameters)

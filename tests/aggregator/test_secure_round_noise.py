@@ -256,3 +256,27 @@ def test_poisson_cohort_is_independent_coins_and_says_so() -> None:
     assert np.std(sizes) == pytest.approx(math.sqrt(400 * 0.25 * 0.75), rel=0.35)
     assert cohorts[0].sampling == PoissonCohort(rate=0.25, population=400, largest=120)
     assert cohorts[0].enough == sizes[0]
+
+
+def test_a_sum_of_coins_has_the_same_size_and_noise_whoever_was_drawn(tmp_path: Path) -> None:
+    """What an outsider could tell sizes from: the votes, the lattice, the spread of the noise, the clip that follows."""
+    hidden = PoissonCohort(rate=0.6, population=10, largest=9)
+    policy, told = with_noise(structs.replace(NOISE, clip=0.5)), {}
+    for size in (3, 7):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        w = World(folder, size, policy=policy)
+        found = [collect(w, quorum=3, sampling=hidden) for _ in range(40)]
+        votes = {float(FIT_LAYOUT.unpack(one.total)["votes"][0]) for one in found}
+        moves = np.array([FIT_LAYOUT.unpack(one.total)["update"] for one in found])
+        noise = w.accounts.rounds(world.FAMILY)[0].opened.noise
+        told[size] = (votes, noise, float(np.std(moves - moves.mean(axis=0))))
+        assert all(len(one.participants) == size for one in found)
+    (votes, noise, spread), (other_votes, other_noise, other_spread) = told[3], told[7]
+    assert votes == other_votes == {6.0}
+    assert noise == other_noise, "the same words, the same lattice, the same share of noise on each device"
+    # z·c planned for the quorum of 3, times the root of 9 devices' noise over 3.
+    assert (spread, other_spread) == (
+        pytest.approx(0.5 * 3**0.5, rel=0.15),
+        pytest.approx(0.5 * 3**0.5, rel=0.15),
+    )
