@@ -17,7 +17,6 @@ cannot know. So the device's figure is never below the aggregator's. The rules a
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -27,20 +26,21 @@ from typing import Final, Self
 
 from edge_agent.errors import PrivacyRefusedError
 from edge_agent.privacy.account_file import AccountFile
+from edge_agent.privacy.answered import answers_since, record_reveal, standing_of
 from edge_agent.privacy.charges import (
     Spending,
     is_protected,
     offered,
     read_spending,
     refuse_excess,
+    revealed_cost,
 )
 from edge_agent.privacy.elapsed import DAY_S, Clock, Moment, passed_s, system_moment
 from edge_agent.privacy.limits import ChargeLimits, OwnerLimits
-from edge_agent.privacy.query_policy import Standing, check_attempt, check_day, check_devices
+from edge_agent.privacy.query_policy import check_attempt, check_day, check_devices
 from edge_agent.privacy.snapshots import (
     Content,
     Snapshot,
-    new_share,
     newest_snapshot,
     remove_others,
     renew_snapshot,
@@ -201,11 +201,11 @@ class DeviceAccount:
             if not is_exempt:
                 snapshot = newest_snapshot(db)
                 _refuse_old(answered_from, snapshot)
-                standing = self._standing(db, asked.kind, snapshot)
+                standing = standing_of(db, asked.kind, snapshot, self._limits)
                 # The attempt itself is among those that were counted; what is left to ask is whether it may be the one revealed.
                 check_attempt(standing, self._limits, is_counted=True)
                 check_devices(standing, survivors, self._limits)
-            db.execute("INSERT INTO reveals (number, survivors) VALUES (?, ?)", (number, _encode(survivors)))
+            record_reveal(db, number, survivors, revealed_cost(asked.noise, len(survivors)))
             self._pass_time(db)
 
     def refuse(self, code: RefusalCode, words: str) -> None:
@@ -235,46 +235,23 @@ class DeviceAccount:
             )
         spent, noise = read_spending(db, self._limits), offered(asked.noise, self._limits)
         refuse_excess(noise, spent, self._limits, asked.announced)
-        check_day(self._answers_within_a_day(db), self._limits)
+        check_day(answers_since(db, self._elapsed(db)[1] - DAY_S), self._limits)
         snapshot = newest_snapshot(db)
         if self._answers_from is not None:
             _refuse_old(self._answers_from, snapshot)
         is_exempt = is_protected(noise, spent, self._limits)
         if not is_exempt:
-            check_attempt(self._standing(db, asked.kind, snapshot), self._limits)
+            check_attempt(standing_of(db, asked.kind, snapshot, self._limits), self._limits)
         return is_exempt
 
     def _check_devices(self, db: sqlite3.Connection, asked: AskedSum, cohort: frozenset[DeviceId]) -> bool:
         is_exempt = self._check(db, asked)
         _refuse_unnoised(asked.noise, cohort)
         if not is_exempt:
-            check_devices(self._standing(db, asked.kind, newest_snapshot(db)), cohort, self._limits)
+            check_devices(
+                standing_of(db, asked.kind, newest_snapshot(db), self._limits), cohort, self._limits
+            )
         return is_exempt
-
-    def _standing(self, db: sqlite3.Connection, kind: Kind, snapshot: Snapshot) -> Standing:
-        attempts = db.execute(
-            "SELECT count(*) FROM answers WHERE kind = ? AND allowance = ? AND NOT exempt",
-            (kind, snapshot.allowance),
-        ).fetchone()[0]
-        revealed, earlier = [], []
-        share = new_share(db, snapshot)
-        # Newest first: once enough is new since one sum, as much is new since all that are older.
-        for survivors, allowance, end in db.execute(
-            "SELECT r.survivors, a.allowance, coalesce(s.end, 0) FROM reveals AS r JOIN answers AS a USING (number) "
-            "LEFT JOIN snapshots AS s ON s.number = a.snapshot WHERE a.kind = ? AND NOT a.exempt ORDER BY r.number DESC",
-            (kind,),
-        ):
-            if allowance == snapshot.allowance:
-                revealed.append(_decode(survivors))
-            elif share(end) < self._limits.renewed_share:
-                earlier.append(_decode(survivors))
-            else:
-                break
-        return Standing(kind=kind, attempts=attempts, revealed=tuple(revealed), earlier=tuple(earlier))
-
-    def _answers_within_a_day(self, db: sqlite3.Connection) -> int:
-        since_s = self._elapsed(db)[1] - DAY_S
-        return int(db.execute("SELECT count(*) FROM answers WHERE elapsed_s > ?", (since_s,)).fetchone()[0])
 
     def _elapsed(self, db: sqlite3.Connection) -> tuple[Moment, float]:
         now = self._clock()
@@ -318,11 +295,3 @@ def _refuse_old(answered_from: int, present: Snapshot) -> None:
             RefusalCode.SNAPSHOT,
             f"this learner answers from snapshot {answered_from}, another one of this device took snapshot {present.number}; this one must end",
         )
-
-
-def _encode(devices: frozenset[DeviceId]) -> str:
-    return json.dumps(sorted(devices))
-
-
-def _decode(devices: str) -> frozenset[DeviceId]:
-    return frozenset(map(DeviceId, json.loads(devices)))

@@ -4,7 +4,7 @@
 
     charges    every answer that was masked, and what it costs          append only; the table that older agents wrote
     answers    of which kind it was, from which snapshot                append only, one for each charge since there are snapshots
-    reveals    over which devices its sum was opened by this device     append only
+    reveals    over which devices this device opened its sum, at which cost (none without noise)     append only
     snapshots  when windows were copied, and whose allowance they use   append only
     windows    which windows the newest snapshot of some columns holds
     elapsed    time that has passed, and when it was last looked at     one row
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS answers (
     exempt INTEGER NOT NULL, elapsed_s REAL NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reveals (
-    number INTEGER PRIMARY KEY REFERENCES answers (number), survivors TEXT NOT NULL
+    number INTEGER PRIMARY KEY REFERENCES answers (number), survivors TEXT NOT NULL, rho REAL, xi REAL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS windows (columns TEXT PRIMARY KEY, known BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS elapsed (

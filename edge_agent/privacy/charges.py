@@ -18,7 +18,15 @@ from edge_agent.privacy.limits import IMPLIED_EPSILON, ChargeLimits, OwnerLimits
 from protocol.privacy_cost import PrivacyCost, RoundNoise, epsilon, realised_multiplier, round_cost
 from protocol.refusals import RefusalCode
 
-__all__ = ["NoiseOffered", "Spending", "is_protected", "offered", "read_spending", "refuse_excess"]
+__all__ = [
+    "NoiseOffered",
+    "Spending",
+    "is_protected",
+    "offered",
+    "read_spending",
+    "refuse_excess",
+    "revealed_cost",
+]
 
 _ROUNDING: Final = 1.01
 """Rounding widens the sensitivity by at most 1 % (`protocol.privacy.parameters`): a multiplier of 1 that is planned is .99 at least."""
@@ -57,9 +65,18 @@ def offered(noise: RoundNoise, limits: OwnerLimits) -> NoiseOffered:
     """What devices really get of a round's noise: with the fewest survivors that they unmask for, colluders' shares left out."""
     fewest = noise.noise_shares + noise.colluders
     against = max(noise.colluders, math.floor(limits.colluding_share * fewest))
-    believed = msgspec.structs.replace(noise, colluders=against)
+    return _left_of(msgspec.structs.replace(noise, colluders=against), fewest)
+
+
+def revealed_cost(noise: RoundNoise, survivors: int) -> PrivacyCost | None:
+    """What a sum over just so many devices costs, as the aggregator has to count it; None without noise."""
+    found = _left_of(noise, survivors)
+    return found.cost if found.is_noised else None
+
+
+def _left_of(noise: RoundNoise, survivors: int) -> NoiseOffered:
     try:
-        multiplier, cost = realised_multiplier(believed, fewest), round_cost(believed, fewest)
+        multiplier, cost = realised_multiplier(noise, survivors), round_cost(noise, survivors)
     except (ArithmeticError, ValueError):  # figures beyond what floats hold describe no noise
         multiplier, cost = 0.0, PrivacyCost(rho=math.inf)
     # NaN fails the comparison too: a cost that cannot be read must not pass as a small one.

@@ -1,6 +1,7 @@
 """What a device does while its disk is watched: `python device_crashes.py ROOT commands|device|installation|privacy` (see `fault_laboratory`).
 
-Each says with `note` what it has promised by then: ``sent ID EPISODE``, ``acked ID``, ``asked VERSION VERDICT``, ``ended RELEASE``, ``answered N``,
+Each says with `note` what it has promised by then: ``sent ID EPISODE``, ``acked ID``, ``asked VERSION VERDICT``, ``ended RELEASE``, ``began DAY``,
+``windows NEWEST``, ``answered KIND``, ``revealed KIND DAY MECHANISM``,
 ``deed N``, ``told N STATUS``.
 """
 
@@ -16,18 +17,15 @@ import installation_world
 from commands_world import order
 from fake_link import FakeLink
 from fault_laboratory.machine_faults import note
-from privacy_world import ALL, asked, devices, noise
+from privacy_world import ALL, BARE, Owned, asked, devices, noise
 
 from edge_agent.link import EventKey, Message
-from edge_agent.privacy.account import DeviceAccount
-from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.remote.executor import Outcome
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import CommandStatus, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, BootAck
+from protocol.questions import FIT, SCALE
 from runtime.durable_files import private_directory
-
-LIFE_LIMITS = OwnerLimits(maximum_epsilon=50.0)
 
 
 def told(payload: bytes) -> tuple[str, str]:
@@ -91,14 +89,17 @@ def install(root: Path) -> None:
 
 
 def answer(root: Path) -> None:
-    """Answers to rounds of training; each is charged, and then leaves the device."""
-    for life in range(3):
-        with DeviceAccount(root / "privacy.sqlite", LIFE_LIMITS) as budget:
-            for number in range(4):
-                question = asked(session=f"{life}.{number}", noise=noise(4.0))
-                budget.check_cohort(question, devices(ALL))
-                budget.charge(question, now_s=1.8e9)
-                note(f"answered {life}.{number}")
+    """Three days of answers from a snapshot of each; each is charged, leaves the device, and is revealed."""
+    for day in (3, 4, 5):
+        note(f"began {day}")
+        device = Owned(root, day=day)
+        note(f"windows {device.snapshot().machine_s[-1]:.0f}")
+        for kind, how in ((SCALE, BARE), (FIT, BARE), (FIT, BARE), (FIT, noise(4.0))):
+            question = device.mask(asked(kind, noise=how))
+            note(f"answered {kind}")
+            device.account.reveal(question, devices(ALL))
+            note(f"revealed {kind} {day} {how.mechanism}")
+        device.account.close()
 
 
 WORDS = [

@@ -1,4 +1,4 @@
-"""A device whose disk refuses: `python device_refusals.py ROOT watch|install EVERY`, one life for each errno and each EVERY-th change.
+"""A device whose disk refuses: `python device_refusals.py ROOT watch|install|answer EVERY`, one life for each errno and each EVERY-th change.
 
 A commissioned device starts, sees a fault and its end, or installs a release; from change N on its disk refuses once, or until
 it is healed. Each life ends with a line ``OUTCOME errno=… from=… count=…: what was wrong, or fine``.
@@ -6,11 +6,13 @@ it is healed. Each life ends with a line ``OUTCOME errno=… from=… count=…:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +21,13 @@ from agent_loop_world import World
 from device_crashes import told
 from fault_laboratory.machine_faults import FOR_EVER, MachineFaults
 from installation_world import Device, make_bundle
+from privacy_world import ALL, Owned, asked, devices
 
+from edge_agent.errors import PrivacyRefusedError
 from protocol.messages.kinds import InstallStatus
+from protocol.questions import FIT, SCALE
 from runtime.durable_files import private_directory
-from runtime.errors import FedgeError
+from runtime.errors import FedgeError, StorageError
 
 FAULTY, CALM = 4, 8
 HEALTH_EVERY_S = 10.0
@@ -130,6 +135,55 @@ def install_once(folder: Path, faults: MachineFaults, complaints: Complaints) ->
     return "fine"
 
 
+def answer_first(folder: Path) -> None:
+    """A device that has answered for a day."""
+    folder.mkdir()
+    device = Owned(folder, day=1)
+    device.snapshot()
+    device.answer(asked(SCALE))
+    device.account.close()
+
+
+def answer_once(folder: Path, faults: MachineFaults, complaints: Complaints) -> str:
+    """The next day: what left the device while its disk refused is on record once it is healed, and is not asked again."""
+    left, newest = list[str](), None
+    try:
+        device = Owned(folder, day=2)
+        newest = device.snapshot().machine_s[-1]
+        for kind in (SCALE, FIT, FIT):
+            question = device.mask(asked(kind))
+            left.append(f"answered {kind}")
+            device.account.reveal(question, devices(ALL))
+            left.append(f"revealed {kind}")
+    except (StorageError, PrivacyRefusedError) as error:
+        complaints.lines.append(str(error))
+    if newest is not None:
+        device.account.close()
+    faults.heal()
+    after = Owned(folder, day=2)
+    stored = [
+        f"answered {kind}"
+        for (kind,) in after.account._file._db.execute("SELECT kind FROM answers WHERE number > 1")
+    ] + [
+        f"revealed {kind}"
+        for (kind,) in after.account._file._db.execute(
+            "SELECT kind FROM reveals JOIN answers USING (number) WHERE number > 1"
+        )
+    ]
+    if missing := Counter(left) - Counter(stored):
+        return f"{dict(missing)} left the device and is not on record"
+    again = after.snapshot().machine_s[-1]
+    if left and again < newest:
+        return f"answers were given from window {newest}, and now from {again}"
+    if f"revealed {SCALE}" in left and again == newest:
+        with contextlib.suppress(PrivacyRefusedError):
+            after.account.check(asked(SCALE))
+            return "a question was asked twice of one snapshot"
+    after.answer(asked(FIT))
+    after.account.close()
+    return "fine"
+
+
 class Complaints(logging.Handler):
     """What a person would read."""
 
@@ -143,5 +197,9 @@ class Complaints(logging.Handler):
 
 
 if __name__ == "__main__":
-    parts = {"watch": (commission, watch_once), "install": (install_first, install_once)}
+    parts = {
+        "watch": (commission, watch_once),
+        "install": (install_first, install_once),
+        "answer": (answer_first, answer_once),
+    }
     live(Path(sys.argv[1]), int(sys.argv[3]), *parts[sys.argv[2]])

@@ -21,6 +21,7 @@ DAY_S = 86_400.0
 BARE = RoundNoise(mechanism="none")
 CONTENT = Content(columns="ab" * 32, scale="1")
 ALL = "abcd"
+WINDOWS_A_DAY = 60
 _numbers = itertools.count()
 
 
@@ -85,12 +86,14 @@ class Owned:
     Args:
         folder: of its state.
         limits: of its owner.
+        day: when it is, and how many windows have come by then.
     """
 
-    def __init__(self, folder: Path, limits: OwnerLimits = OwnerLimits()) -> None:  # noqa: B008 - an immutable value
+    def __init__(self, folder: Path, limits: OwnerLimits = OwnerLimits(), *, day: int = 0) -> None:  # noqa: B008 - an immutable value
         self.folder, self.limits, self.clock = folder, limits, Clock()
-        self.windows = 0
-        self.first = 0
+        self.first = self.windows = 0
+        self.clock.pass_s(day * DAY_S)
+        self.watch(day * WINDOWS_A_DAY)
         self.open()
 
     def open(self) -> DeviceAccount:

@@ -10,13 +10,14 @@ import agent_world
 import commands_world
 import pytest
 from agent_loop_world import World
-from device_crashes import LIFE_LIMITS, WORDS, told
+from device_crashes import WORDS, told
 from fault_laboratory.crash_states import record_crashes
 from installation_world import Device, make_bundle
-from privacy_world import asked, noise
+from privacy_world import WINDOWS_A_DAY, Owned, asked, devices
 
-from edge_agent.privacy.account import DeviceAccount
+from edge_agent.errors import PrivacyRefusedError
 from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep
+from protocol.questions import FIT, SCALE
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).with_name("device_crashes.py")
@@ -71,16 +72,33 @@ def test_something_verified_runs_whatever_write_an_installation_dies_at(
     crashes.show(capsys, at_least=250)
 
 
-def test_no_answer_leaves_uncharged_whatever_write_the_privacy_account_dies_at(
+def test_nothing_leaves_uncharged_or_twice_whatever_write_the_privacy_account_dies_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crashes = record_crashes(tmp_path, PROGRAM, "privacy")
     for state in crashes.states():
-        with state.on_disk() as folder, DeviceAccount(folder / "privacy.sqlite", LIFE_LIMITS) as budget:
-            answered = len(state.said("answered"))
-            assert answered <= budget.spending().participations <= answered + 1, str(state)
-            budget.check(asked(run="run-2", noise=noise(4.0)))
-    crashes.show(capsys, at_least=100)
+        began, answered, revealed = (state.said(word) for word in ("began", "answered", "revealed"))
+        day = began[-1] if began else "3"
+        with state.on_disk() as folder:
+            device = Owned(folder, day=int(day))
+            db = device.account._file._db
+            for what, table in ((answered, "charges"), (answered, "answers"), (revealed, "reveals")):
+                stored = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - a name from above
+                assert len(what) <= stored <= len(what) + 1, f"{state}: {table}"
+            # It goes on: from the windows of its day, and with nothing that it revealed from them already.
+            assert device.snapshot().machine_s[-1] == int(day) * WINDOWS_A_DAY - 1, str(state)
+            if f"evaluate.scale {day} none" in revealed:
+                with pytest.raises(PrivacyRefusedError, match="revealed 1 times"):
+                    device.account.check(asked(SCALE))
+            if f"train.fit {day} none" in revealed:
+                with pytest.raises(PrivacyRefusedError, match="a, b, c, d only"):
+                    device.account.check_cohort(asked(FIT), devices("abc"))
+            if len(began) > 1 and f"evaluate.scale {int(day) - 1} none" in revealed:
+                with pytest.raises(PrivacyRefusedError, match=r"much the same windows|revealed 1 times"):
+                    device.account.check_cohort(asked(SCALE), devices("abc"))
+            device.answer(asked(FIT))
+            device.account.close()
+    crashes.show(capsys, at_least=150)
 
 
 def test_a_command_is_done_at_most_once_and_its_end_is_told_whatever_write_a_device_dies_at(

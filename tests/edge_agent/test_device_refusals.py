@@ -37,3 +37,12 @@ def test_a_disk_that_refuses_any_change_of_an_installation_stops_neither_the_dev
     found = lives(tmp_path, "install", every, capsys)
     assert [line for line in found if not line.endswith(": fine")] == []
     assert len(found) >= 200 // every
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+def test_a_disk_that_refuses_any_change_lets_no_answer_leave_without_its_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], every: int
+) -> None:
+    found = lives(tmp_path, "answer", every, capsys)
+    assert [line for line in found if not line.endswith(": fine")] == []
+    assert len(found) >= 400 // every
