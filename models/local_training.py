@@ -189,15 +189,17 @@ def assess(
     champion: Floats,
     x: Floats,
     *,
+    quantile: float,
     trained_on: Floats | None = None,
     sensors: int | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """The parts of an ``evaluate.assess`` answer for held-out windows x (n, F), by `protocol.questions.assess_layout`.
 
-    Ranges are those of the candidate: they calibrate its int8 model. The model ends up holding the candidate. Healthy windows that
-    were `trained_on` (m, F) count for the threshold and the ranges, beside the held-out ones, and for nothing else: a tail of one
-    window in a thousand cannot be read from a fifth of what a device has, and no more can an extreme. The candidate has seen them, which
-    makes the threshold a little too low; `docs/learning.md` has by how much. `sensors` is how many a window's samples are of, by default F.
+    Ranges are those of the candidate: they calibrate its int8 model. The model ends up holding the candidate. For a threshold the device
+    has one vote, the `quantile` of the candidate's scores of all its healthy windows. Those that were `trained_on` (m, F) count for the
+    vote and the ranges, beside the held-out ones, and for nothing else: a tail of one window in a thousand cannot be read from a fifth
+    of what a device has, and no more can an extreme. The candidate has seen them, which makes the vote a little too low;
+    `docs/learning.md` has by how much. `sensors` is how many a window's samples are of, by default F.
 
     Raises:
         InputError: no windows, or one that is not finite.
@@ -215,10 +217,10 @@ def assess(
     candidate_scores = model.infer(windows)[1].astype(np.float64)
     candidate_probe_scores = model.infer(probes)[1]
     low, high = model.ranges(windows)
-    threshold_scores = SCORE_GRID.count(candidate_scores)
+    healthy_scores = candidate_scores
     if trained_on is not None:
         others = np.ascontiguousarray(trained_on, np.float32)
-        threshold_scores += SCORE_GRID.count(model.infer(others)[1])
+        healthy_scores = np.concatenate([healthy_scores, model.infer(others)[1]])
         low, high = (
             pick(side, other)
             for pick, side, other in zip(
@@ -234,7 +236,7 @@ def assess(
         "champion_scores": SCORE_GRID.count(champion_scores),
         "candidate_probe_scores": SCORE_GRID.count(candidate_probe_scores),
         "champion_probe_scores": SCORE_GRID.count(champion_probe_scores),
-        "threshold_scores": threshold_scores,
+        "threshold_votes": SCORE_GRID.count(np.quantile(healthy_scores, [quantile])),
         "range_low": np.concatenate([RANGE_GRID.count(low[t : t + 1]) for t in range(len(low))]),
         "range_high": np.concatenate([RANGE_GRID.count(high[t : t + 1]) for t in range(len(high))]),
         "feature_counts": np.concatenate([FEATURE_GRID.count(column) for column in exact.T]),

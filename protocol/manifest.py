@@ -98,7 +98,8 @@ class FeatureSpec(Struct, frozen=True, kw_only=True):
 class ThresholdSpec(Struct, frozen=True, kw_only=True):
     """The score above which a window counts as anomalous, and how it was found.
 
-    `score` is the `quantile` of `fitted_on` healthy scores × `margin`. A device may move it to its own healthy
+    `score` is what three of four of `fitted_on` devices need at most, by the `quantile` of their own healthy scores, × `margin`, and no more
+    than half above or a third below that of the release before. A device may move it to its own healthy
     quantile, but only within [`personal_minimum`, `personal_maximum`] × `score`.
     """
 

@@ -248,8 +248,8 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
 
     `tensor_count` is the number of activation tensors of the model (its input first). `range_low[t]` counts one
     in the RANGE_GRID bin of tensor t's minimum, `range_high` likewise its maximum; `feature_counts` is
-    (feature, FEATURE_GRID bin); losses are n·mean score. All count the n held-out windows, but `threshold_scores` and the ranges, for
-    which every healthy window counts, those too that the candidate was trained on. `*_probe_scores` count each held-out window once more,
+    (feature, FEATURE_GRID bin); losses are n·mean score. All count the n held-out windows, but `threshold_votes` and the ranges: there a
+    device has one vote, by all its healthy windows, those too that the candidate was trained on. `*_probe_scores` count each held-out window once more,
     slightly disturbed (`models.sight`): what of them lies above a threshold that only the sum will tell is the sight.
 
     Older builds know no probes: their answers are shorter and are refused by their length.
@@ -263,7 +263,7 @@ def assess_layout(tensor_count: int, feature_count: int) -> AnswerLayout:
             "champion_scores": SCORE_GRID.bins,
             "candidate_probe_scores": SCORE_GRID.bins,
             "champion_probe_scores": SCORE_GRID.bins,
-            "threshold_scores": SCORE_GRID.bins,
+            "threshold_votes": SCORE_GRID.bins,
             "range_low": tensor_count * RANGE_GRID.bins,
             "range_high": tensor_count * RANGE_GRID.bins,
             "feature_counts": feature_count * FEATURE_GRID.bins,

@@ -179,9 +179,6 @@ class NoisedEncoding:
         scaled = []
         for name, weight in self._weights.items():
             share = parts[name] if name in _PER_DEVICE else parts[name] / examples
-            if name == "threshold_scores":
-                # It counts more windows than `examples`; still one device, one vote.
-                share = parts[name] / max(float(parts[name].sum()), 1.0)
             if name in _LOSSES:
                 share = np.clip(share, 0.0, NOISED_LOSS_LIMIT)
             if self._bit is not None and name == "update":
@@ -238,14 +235,13 @@ class NoisedEncoding:
 _DEVICES: Final = frozenset({"examples", "votes"})
 """What counts devices under noise, where each has one vote; the server knows it anyway."""
 _LOSSES: Final = frozenset({"candidate_loss", "champion_loss"})
-_PER_DEVICE: Final = frozenset({"range_low", "range_high"})
+_PER_DEVICE: Final = frozenset({"range_low", "range_high", "threshold_votes"})
 _PER_WINDOW_COUNTS: Final = frozenset(
     {
         "candidate_scores",
         "champion_scores",
         "candidate_probe_scores",
         "champion_probe_scores",
-        "threshold_scores",
     }
 )
 # At its own age a device counts each window once; ages are so far apart that where it plays being younger it counts fewer.
@@ -342,7 +338,7 @@ def _weight(name: str, layout: AnswerLayout) -> float:
     """What a part is multiplied with, so that each part's norm is at most 1; an update has its own clip."""
     if name in _LOSSES:
         return 1.0 / NOISED_LOSS_LIMIT
-    if name == "update" or name in _PER_WINDOW_COUNTS:
+    if name in {"update", "threshold_votes"} or name in _PER_WINDOW_COUNTS:
         return 1.0
     size = layout.sizes[name]
     features = layout.sizes.get("feature_sum", 1)

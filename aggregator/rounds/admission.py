@@ -112,13 +112,10 @@ def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
             "champion_probe_scores",
         ):
             _admit_counts(parts, name, examples)
-        counted = float(parts["threshold_scores"].sum())
-        if (
-            parts["threshold_scores"] < 0
-        ).any() or not examples - WHOLE_COUNT_TOLERANCE <= counted <= maximum_examples:
+        votes = parts["threshold_votes"]
+        if (votes < 0).any() or abs(votes.sum() - 1.0) > WHOLE_COUNT_TOLERANCE:
             raise AnswerRefusedError(
-                f"threshold_scores counts {counted:.6g} scores; it must count the {examples:.6g} held-out windows and"
-                f" no more than {maximum_examples} in all, none of them negative"
+                f"threshold_votes holds {votes.sum():.6g} votes, the least {votes.min():.4g}; a device has one"
             )
 
     return rule

@@ -53,8 +53,18 @@ machines were seen, it only costs: on 17 bearings the squared error is .0032 ins
 .009 ± .011 (`python benchmarks/quantization.py ranges`)."""
 
 
+CONTENT_SHARE: Final = 0.75
+"""Of the devices, whose votes are at most the threshold: a quarter of them may lie, and the others keep one of their own."""
+
+MOST_MOVED: Final = 1.5
+"""Times the champion's threshold, or a part of it: further away no release goes, whatever the devices say. Liars who are more than a
+quarter reach it, and no more (`python benchmarks/poisoning.py`)."""
+
+
 class ThresholdSettings(Struct, frozen=True, kw_only=True):
-    """``[family.threshold]``: the alarm threshold is a quantile of the fleet's healthy scores times a margin.
+    """``[family.threshold]``: the alarm threshold is what three of four devices need, each the quantile of its own scores, times a margin.
+
+    A device votes by the quantile of the release that it runs; another takes effect with the release after the next.
 
     `personal_minimum` is how far below it a device may go, as a share of it, where its own healthy scores are lower. At 1, the default, it
     may only go above: a few hundred quiet windows do not show that a tail is short (docs/learning.md has the figures).
@@ -69,8 +79,8 @@ class ThresholdSettings(Struct, frozen=True, kw_only=True):
 class Assessment:
     """The evaluation of a cohort.
 
-    Losses are means per held-out window. Histograms count held-out windows per SCORE_GRID bin, `threshold_scores` all healthy ones, and
-    `*_probe_scores` the held-out ones slightly disturbed. `range_low`, `range_high` count
+    Losses are means per held-out window. Histograms count held-out windows per SCORE_GRID bin, and `*_probe_scores` the held-out ones
+    slightly disturbed. `threshold_votes` counts devices by their own healthy quantile; `range_low`, `range_high` count
     devices, shape (tensors, RANGE_GRID bins); `feature_counts` counts windows, shape (features, FEATURE_GRID bins);
     `feature_sum`, `feature_squares` have shape (features,).
     """
@@ -82,7 +92,7 @@ class Assessment:
     champion_scores: NDArray[np.float64]
     candidate_probe_scores: NDArray[np.float64]
     champion_probe_scores: NDArray[np.float64]
-    threshold_scores: NDArray[np.float64]
+    threshold_votes: NDArray[np.float64]
     range_low: NDArray[np.float64]
     range_high: NDArray[np.float64]
     feature_counts: NDArray[np.float64]
@@ -110,7 +120,7 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
         champion_scores=parts["champion_scores"],
         candidate_probe_scores=parts["candidate_probe_scores"],
         champion_probe_scores=parts["champion_probe_scores"],
-        threshold_scores=parts["threshold_scores"],
+        threshold_votes=parts["threshold_votes"],
         range_low=parts["range_low"].reshape(tensors, RANGE_GRID.bins),
         range_high=parts["range_high"].reshape(tensors, RANGE_GRID.bins),
         feature_counts=parts["feature_counts"].reshape(features, FEATURE_GRID.bins),
@@ -119,20 +129,30 @@ def read_assessment(total: NDArray[np.floating], *, tensors: int, features: int)
     )
 
 
-def fit_threshold(assessment: Assessment, settings: ThresholdSettings) -> ThresholdSpec:
-    """The alarm threshold of the candidate.
+def fit_threshold(
+    assessment: Assessment, settings: ThresholdSettings, champion: ThresholdSpec | None = None
+) -> ThresholdSpec:
+    """The alarm threshold of the candidate: what three of four devices need at most, in reach of the `champion`'s.
 
-    All healthy windows count, not the held-out fifth alone, of which the quantile would leave one or none above.
+    A device has one vote, the quantile of its own healthy scores. In a histogram of all windows one device decides over the tail, and a
+    liar among them makes all others deaf. Where no vote stands out of the noise, the champion's threshold goes on.
 
     Raises:
-        SumError: the score histogram is empty.
+        SumError: nobody voted, and there is no champion.
     """
-    counts = assessment.threshold_scores
-    fitted_on = round(float(counts.sum()))
-    if fitted_on < 1:
-        raise SumError("no device counted a score; a threshold cannot be fitted")
+    votes = assessment.threshold_votes
+    fitted_on = round(float(votes.sum()))
+    if fitted_on < 1 and champion is None:
+        raise SumError("no device voted for a threshold; it cannot be fitted")
+    score = (
+        SCORE_GRID.quantile(votes, CONTENT_SHARE) * settings.margin
+        if fitted_on >= 1 or champion is None
+        else champion.score
+    )
+    if champion is not None:
+        score = min(max(score, champion.score / MOST_MOVED), champion.score * MOST_MOVED)
     return ThresholdSpec(
-        score=SCORE_GRID.quantile(counts, settings.quantile) * settings.margin,
+        score=score,
         quantile=settings.quantile,
         margin=settings.margin,
         fitted_on=fitted_on,

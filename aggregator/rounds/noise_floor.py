@@ -27,7 +27,7 @@ _HISTOGRAMS: Final = frozenset(
         "champion_scores",
         "candidate_probe_scores",
         "champion_probe_scores",
-        "threshold_scores",
+        "threshold_votes",
         "range_low",
         "range_high",
         "feature_counts",

@@ -34,9 +34,11 @@ from protocol.training import DEFAULT_TRUST_RADIUS, TrainingSettings
 __all__ = ["for_mixture", "make_candidate", "propose_threshold", "sights", "with_evaluation"]
 
 
-def propose_threshold(assessment: Assessment, settings: ThresholdSettings) -> tuple[ThresholdSpec, float]:
-    """The candidate's threshold, and the share of held-out windows that would be above it."""
-    threshold = fit_threshold(assessment, settings)
+def propose_threshold(
+    assessment: Assessment, settings: ThresholdSettings, champion: ThresholdSpec | None
+) -> tuple[ThresholdSpec, float]:
+    """The candidate's threshold, in reach of the champion's, and the share of held-out windows that would be above it."""
+    threshold = fit_threshold(assessment, settings, champion)
     return threshold, alarm_rate(assessment.candidate_scores, threshold.score)
 
 
@@ -73,7 +75,7 @@ def make_candidate(
     Raises:
         SumError: the devices' sums lack a range or a score.
     """
-    threshold, rate = propose_threshold(assessment, policy.threshold)
+    threshold, rate = propose_threshold(assessment, policy.threshold, champion.manifest.threshold)
     sight, champion_sight = sights(assessment, threshold, champion.manifest.threshold)
     low, high = tensor_ranges(assessment)
     return Candidate(
