@@ -11,7 +11,7 @@ It needs no server. The assessment runs through the same code as the fleet's sum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,9 +39,11 @@ from models.local_training import assess
 from models.sensors import SensorView
 from models.sight import sight
 from models.training_model import TrainingModel
+from models.trust_radius import SUPPORT, Isolation, least_isolation
 from protocol.manifest import FeatureSpec, Provenance
 from protocol.names import FamilyName
-from protocol.questions import assess_layout
+from protocol.questions import HOLD_OUT_EVERY, assess_layout
+from protocol.training import TrainingSettings
 from runtime.errors import SettingsError
 
 __all__ = [
@@ -49,9 +51,6 @@ __all__ = [
     "standardise_machines",
     "train_release",
 ]
-
-HOLD_OUT_EVERY: Final = 5
-"""Every 5th window judges and none of them trains: what the learners on the devices do, too."""
 
 MOST_PROBED: Final = 4000
 """Held-out windows that the sight is measured on: enough for two percentage points, in a fraction of a second."""
@@ -73,6 +72,8 @@ class InitialRelease:
     sight: float
     detector: str
     method: str
+    trust_radius: float
+    isolation_distance: float
     warnings: tuple[str, ...]
 
 
@@ -124,31 +125,31 @@ def train_release(
     architecture = spec.model.architecture()
     recordings = standardise_machines(machines, spec.features.spec(), spec.commissioning_rows)
     rows = np.concatenate([found for found, _ in recordings])
-    held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
+    held_out = _held_out(rows)
     progress("building the training model", 0.0)
     try:
         model = TrainingModel(export_training_model(architecture), architecture)
         trained = train_centrally(
             model, rows[~held_out], rows[held_out], spec.training, seed=spec.seed, progress=progress
         )
-        parts = assess(
-            model,
+        assessment = _assess_machines(
+            model, trained.parameters, [found for found, _ in recordings], spec.threshold.quantile
+        )
+        isolation = least_isolation(
+            architecture,
             trained.parameters,
-            trained.parameters,
-            rows[held_out],
-            trained_on=rows[~held_out],
-            sensors=architecture.layers[0],
+            rows,
+            seed=spec.seed,
+            progress=lambda share: progress("measuring the trust radius", share),
         )
     except ModelError as error:
         raise ExportFailedError(f"version {version} of {spec.family} cannot be trained: {error}") from error
-    layout = assess_layout(architecture.tensor_count, architecture.feature_count)
-    assessment = read_assessment(
-        layout.pack(parts), tensors=architecture.tensor_count, features=architecture.feature_count
-    )
     progress("quantising and judging", 0.0)
     candidate = _candidate(
         spec, trained, assessment, machines=len(machines), created_at=created_at, version=version
     )
+    profile = spec.profile.settled(isolation.trust_radius)
+    candidate = replace(candidate, training=profile)
     if spec.is_mixture:
         candidate = replace(candidate, prior=prior_of(recordings))
     int8_model = exporter.int8_model(candidate)
@@ -180,7 +181,9 @@ def train_release(
             check_prior(candidate.prior),
             check_mixture_sight(*found, accepts_blind=accepts_blind),
         )
-    said |= {"sight": seen} | ({"accepted_blind": 1.0} if accepts_blind else {})
+    checks = (*checks, check_trust_radius(profile, isolation))
+    said |= {"sight": seen, "isolation_distance": isolation.distance}
+    said |= {"accepted_blind": 1.0} if accepts_blind else {}
     candidate = with_evaluation(candidate, {**report.evaluation(), **said})
     return InitialRelease(
         content=exporter.release(clear(candidate, int8_model, checks)),
@@ -195,7 +198,65 @@ def train_release(
         sight=seen,
         detector="network" if candidate.prior is None else "mixture",
         method=trained.method,
+        trust_radius=profile.trust_radius or 0.0,
+        isolation_distance=isolation.distance,
         warnings=warnings_of(checks),
+    )
+
+
+def _held_out(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
+
+
+def _assess_machines(
+    model: TrainingModel,
+    parameters: NDArray[np.float32],
+    machines: Sequence[NDArray[np.float32]],
+    quantile: float,
+) -> Assessment:
+    """The sum of the machines' answers, each a device with its own vote; of those that have a window to hold out.
+
+    The split is within all rows, as the training's was.
+    """
+    architecture = model.architecture
+    layout = assess_layout(architecture.tensor_count, architecture.feature_count)
+    total, ends = np.zeros(layout.total), np.cumsum([len(rows) for rows in machines])
+    for rows, is_held_out in zip(
+        machines, np.split(_held_out(np.concatenate(machines)), ends[:-1]), strict=True
+    ):
+        if is_held_out.any():
+            trained_on = rows[~is_held_out]
+            parts = assess(
+                model,
+                parameters,
+                parameters,
+                rows[is_held_out],
+                quantile=quantile,
+                trained_on=trained_on if len(trained_on) else None,
+                sensors=architecture.layers[0],
+            )
+            total += layout.pack(parts)
+    return read_assessment(total, tensors=architecture.tensor_count, features=architecture.feature_count)
+
+
+def check_trust_radius(profile: TrainingSettings, isolation: Isolation) -> Check:
+    """Whether devices may be taken as far as the profile says: a warning where the reference speaks against it, never a refusal."""
+    radius, measured = profile.trust_radius or 0.0, isolation.trust_radius
+    said = (
+        f"training stays within {radius:.3g} of this release; from {isolation.distance:.3g} on a unit can be made to see one of"
+        f" {isolation.windows} reference windows alone"
+    )
+    if isolation.weak:
+        said += f"; {isolation.weak} units that see fewer than {SUPPORT} of them learn on no device that finds the same"
+    if radius > measured:
+        said += f". profile.trust_radius is above {measured:.3g}, a quarter of that distance: leave it out, or set it lower"
+    return Check(
+        name="trust_radius",
+        value=radius,
+        limit=measured,
+        is_passed=True,
+        is_warning=radius > measured,
+        reason=said,
     )
 
 
@@ -210,7 +271,7 @@ def _candidate(
 ) -> Candidate:
     architecture = spec.model.architecture()
     low, high = tensor_ranges(assessment)
-    threshold, rate = propose_threshold(assessment, spec.threshold)
+    threshold, rate = propose_threshold(assessment, spec.threshold, None)
     return Candidate(
         family=FamilyName(spec.family),
         version=version,
@@ -233,7 +294,6 @@ def _candidate(
             },
         ),
         created_at=created_at,
-        training=spec.profile.settled(),
         int8=spec.int8,
         probes=typical_windows(
             architecture, trained.parameters, assessment, np.random.default_rng([spec.seed, version])

@@ -1,4 +1,4 @@
-"""How far a model may be moved before one of its units can be made to see a single window: no training may take it so far.
+"""How far a model may be moved before one of its units can be made to see a single window: no training may take it near that.
 
 A first-layer unit v = (w, b) fires for a window x where w·x + b > 0. If it fires for one window alone, the change of its weights over
 that of its bias is this window, through any sum::
@@ -31,13 +31,19 @@ from numpy.typing import NDArray
 from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import InputError
 
-__all__ = ["SUPPORT", "Isolation", "first_layer_inputs", "least_isolation"]
+__all__ = ["SUPPORT", "TRUSTED_SHARE", "Isolation", "first_layer_inputs", "least_isolation"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 SUPPORT: Final = 8
 """Windows that a unit must fire for before a device lets it learn from them."""
+
+TRUSTED_SHARE: Final = 0.25
+"""Of the least distance, for the trust radius. Up to half of it the narrowest unit that could be made on PRONOSTIA sees a third of all
+windows, at nine tenths one in thirty; and other machines' windows are isolated a little sooner. But within half of it a third of poisoners
+still cost .03 to .05 of average precision, within a quarter .02, and what honest devices learn is found there as well
+(`python benchmarks/poisoning.py radius`)."""
 
 MOST_WINDOWS: Final = 2000
 MOST_UNITS: Final = 64
@@ -47,6 +53,7 @@ _USUAL_WIDTH: Final = 128
 """Values that a unit reads; of wider units' windows fewer are looked at, for the work grows with both."""
 
 _TOLERANCE: Final = 1e-10
+_SMALLEST: Final = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,11 @@ class Isolation:
     windows: int
     units: int
     weak: int
+
+    @property
+    def trust_radius(self) -> float:
+        """How far from the release training may take a model, L2 over all parameters."""
+        return max(TRUSTED_SHARE * self.distance, _SMALLEST)
 
 
 def least_isolation(

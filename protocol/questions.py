@@ -41,6 +41,7 @@ __all__ = [
     "COVARIANCE",
     "CURVE",
     "FIT",
+    "HOLD_OUT_EVERY",
     "KINDS",
     "REFIT_KINDS",
     "SCALE",
@@ -83,6 +84,9 @@ REFIT_KINDS: Final[tuple[Kind, ...]] = (SCALE, COVARIANCE, CURVE)
 """The questions whose sums become a fleet's prior, in the order in which each needs what came of the one before."""
 
 KINDS: Final[tuple[Kind, ...]] = (FIT, ASSESS, *REFIT_KINDS)
+
+HOLD_OUT_EVERY: Final = 5
+"""One window in five is for grading, and none of them trains: 20 %, on devices and at the issuer."""
 
 WHOLE_MESSAGES_HEADER: Final = "fedge-whole-messages"
 """HTTP header of a device that takes, and sends, a Flower message with its content inside instead of as a tree of objects."""

@@ -113,9 +113,9 @@ def admit_assessment(*, maximum_examples: int = MAXIMUM_EXAMPLES) -> Admission:
         ):
             _admit_counts(parts, name, examples)
         votes = parts["threshold_votes"]
-        if (votes < 0).any() or abs(votes.sum() - 1.0) > WHOLE_COUNT_TOLERANCE:
+        if votes.sum() != 1.0 or votes.max() != 1.0 or votes.min() < 0.0:
             raise AnswerRefusedError(
-                f"threshold_votes holds {votes.sum():.6g} votes, the least {votes.min():.4g}; a device has one"
+                f"threshold_votes holds {votes.sum():.6g} votes, from {votes.min():.4g} to {votes.max():.4g}; a device has one"
             )
 
     return rule

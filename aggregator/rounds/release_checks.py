@@ -26,6 +26,7 @@ from models.errors import ModelError
 from models.int8_model import Int8Model
 from models.standardiser import CLIP
 from protocol.manifest import FeatureSpec, ThresholdSpec
+from protocol.questions import HOLD_OUT_EVERY
 
 __all__ = [
     "MOST_SIGHT_LOST",
@@ -91,7 +92,7 @@ def check_sums(
         machines: rows of each machine beyond its commissioning; None where nobody may know (a fleet).
         losses: before and after training, for the sentence.
     """
-    windows = round(float(assessment.threshold_scores.sum()))
+    windows = HOLD_OUT_EVERY * assessment.examples
     checks = (
         _check_clipped(assessment, features),
         _check_rows(windows, architecture, threshold.quantile, machines or {}),

@@ -12,6 +12,7 @@ import structlog
 
 from aggregator.errors import FleetRefusedError
 from aggregator.rounds import champion, proposal
+from aggregator.rounds.assessment import alarm_rate
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.gate import check_candidate, check_int8, failed_reasons
@@ -50,15 +51,17 @@ class Releasing:
     def judge(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         """GATED: compare the candidate with the champion."""
         assessment = self._journal.assessment(run)
-        threshold, rate = proposal.propose_threshold(assessment, policy.threshold)
+        base = self._journal.champion(run)
+        reach = base.manifest.threshold
+        threshold, rate = proposal.propose_threshold(assessment, policy.threshold, reach)
         checks = check_candidate(
             policy.gate,
             candidate_loss=assessment.candidate_loss,
             champion_loss=assessment.champion_loss,
             alarm_rate=rate,
+            champion_alarm_rate=alarm_rate(assessment.champion_scores, reach.score),
             threshold=threshold.score,
         )
-        base = self._journal.champion(run)
         prior = self._prior(run, policy)
         found = proposal.sights(assessment, threshold, base.manifest.threshold)
         clipped, rows, learned = check_sums(

@@ -98,7 +98,7 @@ def _assessed(task: Task, model: TrainingModel, parameters: Rows) -> Assessment:
     tensors, features = task.architecture.tensor_count, task.architecture.feature_count
     layout = assess_layout(tensors, features)
     total = np.sum(
-        [layout.pack(assess(model, parameters, parameters, rows)) for rows in task.devices],
+        [layout.pack(assess(model, parameters, parameters, rows, quantile=0.999)) for rows in task.devices],
         axis=0,
         dtype=np.float64,
     )

@@ -132,6 +132,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         kept.rows,
         profile=profile,
         champion=bundle.parameters,
+        quantile=bundle.manifest.threshold.quantile,
         maximum_examples=settings.learner.maximum_examples,
         unit=healthy.unit if healthy is not None else None,
         seen=healthy.seen if healthy is not None else None,

@@ -33,6 +33,7 @@ from models.errors import LayoutError, ParameterError
 from models.learning_runtimes import LearningModel
 from models.local_training import assess
 from protocol.questions import (
+    HOLD_OUT_EVERY,
     AnswerLayout,
     AssessQuestion,
     CovarianceQuestion,
@@ -50,9 +51,6 @@ __all__ = ["LocalLearner"]
 
 Float = NDArray[np.float32]
 
-HOLD_OUT_EVERY: Final = 5
-"""One row in five is for grading: 20 %, and never fewer than one of `MINIMUM_ROWS`."""
-
 MINIMUM_ROWS: Final = HOLD_OUT_EVERY
 """Fewer rows leave one of the two halves empty."""
 
@@ -66,6 +64,7 @@ class LocalLearner:
         model: the training model of the active bundle.
         profile: how this device trains.
         champion: parameters (P,) of the release that is installed: what an assessment compares with.
+        quantile: of this device's healthy scores, its vote for a threshold: that of the installed release.
         rows: standardised windows, shape (n, F), oldest first.
         maximum_examples: this device's own limit, beside the profile's.
         random_bytes: of example-level privacy.
@@ -84,6 +83,7 @@ class LocalLearner:
         profile: TrainingSettings,
         champion: Float,
         maximum_examples: int,
+        quantile: float = 0.999,
         random_bytes: Callable[[int], bytes] = os.urandom,
         unit: NDArray[np.floating] | None = None,
         seen: Float | None = None,
@@ -97,7 +97,7 @@ class LocalLearner:
         rows = rows[-most:]
         held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
         self._model, self._unit = model, unit
-        self._profile, self._champion = profile, champion
+        self._profile, self._champion, self._quantile = profile, champion, quantile
         self._seen = rows if seen is None else seen[-most:]
         self._training, self._held_out = rows[~held_out], rows[held_out]
         self._random_bytes = random_bytes
@@ -170,6 +170,7 @@ class LocalLearner:
                     self._vector(arrays, "candidate"),
                     self._champion,
                     self._held_out,
+                    quantile=self._quantile,
                     trained_on=self._training,
                     sensors=self._model.architecture.layers[0],
                 )

@@ -56,7 +56,9 @@ def machine(rows: int, seed: int = 0, *, noise: float = 0.1) -> np.ndarray:
 
 def sums_of(parameters: np.ndarray, x: np.ndarray, architecture: Architecture = ARCHITECTURE) -> Assessment:
     held_out = np.arange(len(x)) % 5 == 4
-    parts = assess(FloatModel(architecture), parameters, parameters, x[held_out], trained_on=x[~held_out])  # type: ignore[arg-type]
+    parts = assess(
+        FloatModel(architecture), parameters, parameters, x[held_out], trained_on=x[~held_out], quantile=0.999
+    )  # type: ignore[arg-type]
     layout = assess_layout(architecture.tensor_count, architecture.feature_count)
     return read_assessment(
         layout.pack(parts), tensors=architecture.tensor_count, features=architecture.feature_count

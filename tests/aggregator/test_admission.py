@@ -88,14 +88,14 @@ JUDGED = {
     "champion_scores": 8,
     "candidate_probe_scores": [2, 6],
     "champion_probe_scores": 8,
-    "threshold_scores": [8, 4],
+    "threshold_votes": 1,
 }
 WINDOWS = admit_assessment(maximum_examples=20)
 
 
 def test_an_assessment_counts_each_held_out_window_and_its_probe_once_for_either_model() -> None:
     check(ASSESS, JUDGED, WINDOWS)
-    for name in JUDGED.keys() - {"examples", "threshold_scores"}:
+    for name in JUDGED.keys() - {"examples", "threshold_votes"}:
         for off in (7.5, 8.5):
             check(ASSESS, {**JUDGED, name: off}, WINDOWS)  # counts travel as float32 and are rounded
         for off in (7.25, 8.75):
@@ -115,16 +115,10 @@ def test_the_shorter_answer_of_a_build_that_knows_no_probes_is_refused_by_its_le
         check_answer(ASSESS, np.ones(older, np.float32), WINDOWS)
 
 
-def test_the_threshold_counts_at_least_the_held_out_windows_and_at_most_what_was_asked_for() -> None:
-    for counted in (7.5, 8, 20):
-        check(ASSESS, {**JUDGED, "threshold_scores": counted}, WINDOWS)
-    for counted in (7.25, 20.5):
-        with pytest.raises(
-            AnswerRefusedError, match=f"threshold_scores counts {counted} scores; .* more than 20"
-        ):
-            check(ASSESS, {**JUDGED, "threshold_scores": counted}, WINDOWS)
-    with pytest.raises(AnswerRefusedError, match="none of them negative"):
-        check(ASSESS, {**JUDGED, "threshold_scores": [10, -1]}, WINDOWS)
+@pytest.mark.parametrize("votes", [0, 2, 0.5, [0.5, 0.5], [2, -1]])
+def test_a_device_has_one_whole_vote_for_the_threshold(votes: object) -> None:
+    with pytest.raises(AnswerRefusedError, match=r"threshold_votes holds .* a device has one"):
+        check(ASSESS, {**JUDGED, "threshold_votes": votes}, WINDOWS)
 
 
 @pytest.mark.parametrize(

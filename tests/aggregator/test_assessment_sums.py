@@ -29,12 +29,17 @@ from models.thresholds import personal_threshold
 from protocol.grids import SCORE_GRID
 from protocol.questions import assess_layout
 
+QUANTILE = 0.99
+
 
 def assessment_of_fleet(devices: int = 3) -> tuple[Assessment, np.ndarray, np.ndarray]:
     candidate, champion = initial_parameters(ARCHITECTURE, 1), initial_parameters(ARCHITECTURE, 2)
     layout = assess_layout(ARCHITECTURE.tensor_count, 6)
     rows = [rows_of(i) for i in range(devices)]
-    total = sum(layout.pack(assess(trainer(), candidate, champion, x)).astype(np.float64) for x in rows)
+    total = sum(
+        layout.pack(assess(trainer(), candidate, champion, x, quantile=QUANTILE)).astype(np.float64)
+        for x in rows
+    )
     everything = np.concatenate(rows)
     trainer().restore(candidate)
     scores = trainer().infer(everything)[1]
@@ -64,19 +69,45 @@ def test_sums_that_count_nothing_or_are_not_finite_give_no_reference() -> None:
             reference_from_sums(replace(assessment, **changes))
 
 
-def test_the_federated_threshold_is_the_pooled_quantile_within_the_grids_step() -> None:
-    assessment, _, scores = assessment_of_fleet()
-    threshold = fit_threshold(assessment, ThresholdSettings(quantile=0.99, margin=1.1))
-    assert threshold.score == pytest.approx(1.1 * np.quantile(scores, 0.99), rel=0.1)
-    assert threshold.fitted_on == len(scores)
+def test_the_threshold_is_what_three_of_four_devices_need_within_the_grids_step() -> None:
+    assessment, _, scores = assessment_of_fleet(devices=8)
+    own = np.quantile(scores.reshape(8, -1), QUANTILE, axis=1)
+    threshold = fit_threshold(assessment, ThresholdSettings(quantile=QUANTILE, margin=1.1))
+    assert threshold.score == pytest.approx(1.1 * np.quantile(own, 0.75), rel=0.1)
+    assert (threshold.fitted_on, threshold.quantile) == (8, QUANTILE)
 
 
-def test_the_threshold_is_read_from_all_healthy_windows_and_the_gate_from_those_held_out() -> None:
+def voting(*thresholds: float) -> Assessment:
+    return replace(assessment_of_fleet()[0], threshold_votes=SCORE_GRID.count(np.array(thresholds)))
+
+
+@pytest.mark.parametrize("lie", [1e-5, 1e5])
+def test_a_quarter_of_liars_moves_the_threshold_among_what_the_others_need(lie: float) -> None:
+    honest = np.linspace(1.0, 2.0, 12)
+    found = fit_threshold(voting(*honest, lie, lie, lie), ThresholdSettings(margin=1.0))
+    assert 1.0 <= found.score <= 2.1
+
+
+@pytest.mark.parametrize(("lie", "times"), [(1e5, 1.5), (1e-5, 1 / 1.5)])
+def test_no_number_of_liars_moves_the_threshold_further_than_by_half_from_the_champions(
+    lie: float, times: float
+) -> None:
+    champion = fit_threshold(voting(1.0), ThresholdSettings())
+    found = fit_threshold(voting(*[lie] * 10), ThresholdSettings(), champion)
+    assert found.score == pytest.approx(times * champion.score)
+
+
+def test_where_no_vote_stands_out_of_the_noise_the_champions_threshold_goes_on() -> None:
+    champion = fit_threshold(voting(1.0), ThresholdSettings())
+    assert fit_threshold(voting(), ThresholdSettings(), champion).score == champion.score
+    with pytest.raises(SumError, match="no device voted"):
+        fit_threshold(voting(), ThresholdSettings())
+
+
+def test_the_alarm_rate_is_that_of_the_windows_held_out() -> None:
     assessment, _, scores = assessment_of_fleet()
-    more = replace(assessment, threshold_scores=SCORE_GRID.count(np.concatenate([scores, 3 * scores])))
-    threshold, rate = propose_threshold(more, ThresholdSettings(quantile=0.75, margin=1.0))
-    assert threshold.score == pytest.approx(np.quantile(np.concatenate([scores, 3 * scores]), 0.75), rel=0.1)
-    assert threshold.fitted_on == 2 * len(scores)
+    found = replace(assessment, threshold_votes=SCORE_GRID.count(np.quantile(scores, [0.75])))
+    threshold, rate = propose_threshold(found, ThresholdSettings(margin=1.0), None)
     assert rate == pytest.approx(np.mean(scores > threshold.score), abs=0.05)
 
 
@@ -86,7 +117,7 @@ def test_the_threshold_is_read_from_all_healthy_windows_and_the_gate_from_those_
 def test_the_family_says_how_far_a_device_may_lower_the_threshold(
     settings: ThresholdSettings, share: float
 ) -> None:
-    threshold, _ = propose_threshold(assessment_of_fleet()[0], settings)
+    threshold, _ = propose_threshold(assessment_of_fleet()[0], settings, None)
     assert threshold.personal_minimum == share
     assert personal_threshold(threshold, np.full(200, 1e-6)).value == pytest.approx(share * threshold.score)
 

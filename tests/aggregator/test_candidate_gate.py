@@ -67,6 +67,25 @@ def test_the_gain_is_relative_to_the_champion_and_one_without_loss_cannot_be_imp
     assert ("is enough" in check.reason) is passed
 
 
+@pytest.mark.parametrize(
+    ("rate", "champions", "passed"),
+    [(0.02, 0.04, True), (0.02, 0.039, False), (0.01, 0.0, True), (0.6, 1.0, False)],
+)
+def test_after_a_champion_that_alarms_too_often_one_that_halves_its_alarms_is_let_pass(
+    rate: float, champions: float, passed: bool
+) -> None:
+    _, check = check_candidate(
+        GateSettings(),
+        candidate_loss=1.0,
+        champion_loss=1.0,
+        alarm_rate=rate,
+        champion_alarm_rate=champions,
+        threshold=2.0,
+    )
+    assert check.is_passed is passed
+    assert ("halves the champion's" in check.reason) is (passed and rate > 0.01)
+
+
 def test_a_check_keeps_what_was_measured_and_against_what() -> None:
     int8, _ = check_int8(EXACT, int8_of(0.25))
     assert (int8.value, int8.limit) == (0.25, 0.5)

@@ -55,7 +55,7 @@ def assessed(architecture: Architecture, parameters: np.ndarray, x: np.ndarray) 
         champion_scores=SCORE_GRID.count(score),
         candidate_probe_scores=SCORE_GRID.count(score),
         champion_probe_scores=SCORE_GRID.count(score),
-        threshold_scores=SCORE_GRID.count(score),
+        threshold_votes=SCORE_GRID.count(np.quantile(score, [0.999])),
         range_low=np.stack([RANGE_GRID.count(low[t : t + 1]) for t in tensors]),
         range_high=np.stack([RANGE_GRID.count(high[t : t + 1]) for t in tensors]),
         feature_counts=np.stack([FEATURE_GRID.count(column) for column in x.T]),

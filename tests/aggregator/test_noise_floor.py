@@ -26,7 +26,7 @@ def test_what_cannot_be_told_from_noise_counts_as_nothing() -> None:
         "champion_scores",
         "candidate_probe_scores",
         "champion_probe_scores",
-        "threshold_scores",
+        "threshold_votes",
         "range_low",
         "range_high",
         "feature_counts",

@@ -184,8 +184,7 @@ def assessment(_: int) -> np.ndarray:
             "champion_scores": one(SCORE_GRID, 120, n),
             "candidate_probe_scores": one(SCORE_GRID, 140, n),
             "champion_probe_scores": one(SCORE_GRID, 150, n),
-            # All healthy windows, five times those held out.
-            "threshold_scores": one(SCORE_GRID, 100, 5 * n),
+            "threshold_votes": one(SCORE_GRID, 100, 1),
             "range_low": np.concatenate([one(RANGE_GRID, 40, 1)] * world.TENSORS),
             "range_high": np.concatenate([one(RANGE_GRID, 250, 1)] * world.TENSORS),
             "feature_counts": np.concatenate([one(FEATURE_GRID, 30, n)] * world.FEATURES),
@@ -217,7 +216,7 @@ def test_assessment_comes_through_with_its_histograms(tmp_path: Path, is_noised:
     for name, at, value in (
         ("candidate_scores", 100, 6),
         ("champion_probe_scores", 150, 6),
-        ("threshold_scores", 100, 6),
+        ("threshold_votes", 100, 6),
         ("range_low", 40, 6),
         ("feature_counts", 30, 6),
     ):

@@ -109,7 +109,7 @@ def test_assess_sees_the_held_out_rows_alone_but_for_the_threshold_and_compares_
     parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(learner.answer(question, {"candidate": ZEROS}))
     assert (parts["examples"], parts["candidate_loss"], parts["champion_loss"]) == ([2], [2], [4])
     np.testing.assert_allclose(parts["feature_sum"], rows(10)[4::5].sum(axis=0), rtol=1e-6)
-    assert (parts["candidate_scores"].sum(), parts["threshold_scores"].sum()) == (2, 10)
+    assert (parts["candidate_scores"].sum(), parts["threshold_votes"].sum()) == (2, 1)
 
 
 @pytest.mark.parametrize(("own", "profiles"), [(50, 10_000), (4096, 50)])

@@ -197,5 +197,5 @@ def test_a_device_of_fourteen_windows_answers_every_question() -> None:
     asked = AssessQuestion(**about)
     parts = few.layout_of(kind_of(asked)).unpack(few.answer(asked, {"candidate": START}))
     assert parts["examples"] == 2
-    # What it has most to gain from, the fleet's threshold, counts all it has.
-    assert parts["threshold_scores"].sum() == 14
+    # For what it has most to gain from, the fleet's threshold, it has a vote like all others.
+    assert parts["threshold_votes"].sum() == 1

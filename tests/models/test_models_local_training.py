@@ -133,35 +133,40 @@ def test_a_window_that_is_not_finite_is_named() -> None:
     with pytest.raises(InputError, match="window 13 of 70"):
         fit_sample("autoencoder", x=x)
     with pytest.raises(InputError, match="window 13 of 70"):
-        assess(model_of("autoencoder"), parameters("autoencoder"), parameters("autoencoder"), x)
+        assess(
+            model_of("autoencoder"), parameters("autoencoder"), parameters("autoencoder"), x, quantile=0.999
+        )
 
 
-def test_threshold_and_ranges_count_windows_that_were_trained_on_and_nothing_else_does() -> None:
+@pytest.mark.parametrize("quantile", [0.5, 0.999])
+def test_the_vote_and_the_ranges_count_windows_that_were_trained_on_and_nothing_else_does(
+    quantile: float,
+) -> None:
     held_out, trained_on = windows("autoencoder", 50), windows("autoencoder", 200)[50:]
     model, flat = model_of("autoencoder"), parameters("autoencoder")
-    alone = assess(model, flat, flat, held_out)
-    parts = assess(model, flat, flat, held_out, trained_on=trained_on)
+    alone = assess(model, flat, flat, held_out, quantile=quantile)
+    parts = assess(model, flat, flat, held_out, trained_on=trained_on, quantile=quantile)
     scores = reference_model.infer(AUTOENCODER, flat, np.concatenate([held_out, trained_on]))[1]
-    np.testing.assert_allclose(
-        np.cumsum(parts["threshold_scores"]), np.cumsum(SCORE_GRID.count(scores)), atol=1
+    np.testing.assert_array_equal(parts["threshold_votes"], SCORE_GRID.count(np.quantile(scores, [quantile])))
+    np.testing.assert_array_equal(
+        alone["threshold_votes"], SCORE_GRID.count(np.quantile(scores[:50], [quantile]))
     )
-    np.testing.assert_array_equal(alone["threshold_scores"], alone["candidate_scores"])
     low, high = reference_model.ranges(AUTOENCODER, flat, np.concatenate([held_out, trained_on]))
     for name, extremes in (("range_low", low), ("range_high", high)):
         np.testing.assert_array_equal(
             parts[name], np.concatenate([RANGE_GRID.count(one) for one in extremes[:, None]])
         )
-    for name in parts.keys() - {"threshold_scores", "range_low", "range_high"}:
+    for name in parts.keys() - {"threshold_votes", "range_low", "range_high"}:
         np.testing.assert_array_equal(parts[name], alone[name])
     trained_on[7, 1] = np.inf
     with pytest.raises(InputError, match="window 7 of 150"):
-        assess(model, flat, flat, held_out, trained_on=trained_on)
+        assess(model, flat, flat, held_out, trained_on=trained_on, quantile=0.999)
 
 
 def test_an_assessment_fits_the_protocols_layout_and_says_what_the_oracle_says() -> None:
     x, champion = windows("autoencoder", 50), parameters("autoencoder")
     candidate = champion * np.float32(0.9)
-    parts = assess(model_of("autoencoder"), candidate, champion, x)
+    parts = assess(model_of("autoencoder"), candidate, champion, x, quantile=0.999)
     layout = assess_layout(AUTOENCODER.tensor_count, AUTOENCODER.feature_count)
     parts = layout.unpack(layout.pack(parts))
     candidate_scores = reference_model.infer(AUTOENCODER, candidate, x)[1]
