@@ -294,7 +294,7 @@ def _sentence(figures: dict[str, Any]) -> str:
     return (
         f"{figures['release']} from {figures['windows']} windows of {figures['machines']} machines: loss "
         f"{figures['loss_before']:.4g} → {figures['loss_after']:.4g}, held out {figures['held_out_loss']:.4g} ({figures['method']}); "
-        f"{figures['detector']}; threshold {figures['threshold']:.4g}; sight {figures['sight']:.0%}; int8 error {figures['int8_error']:.2g};"
+        f"{figures['detector']}; trust radius {figures['trust_radius']:.3g}; threshold {figures['threshold']:.4g}; sight {figures['sight']:.0%}; int8 error {figures['int8_error']:.2g};"
         f" {figures['bytes']} bytes in {figures['file']}"
     )
 

@@ -11,6 +11,7 @@ from aggregator_world import FAMILY, POLICY, TRUSTED, Killed, World, first_bundl
 from family_changes import changed
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError, RunConflictError
+from aggregator.rounds import assessment
 from aggregator.rounds.runs import RunState
 from models.bundles import read_bundle
 from models.int8_model import Int8Model
@@ -373,9 +374,15 @@ def test_a_sum_that_ruins_the_model_is_refused_when_it_is_admitted(tmp_path: Pat
 
 
 def test_a_candidate_that_never_alarms_is_rejected_and_one_that_sees_says_so_in_its_release(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deaf = World(tmp_path / "deaf", policy=changed(POLICY, threshold__margin=1000.0)).run()
+    deafening = changed(POLICY, threshold__margin=1000.0)
+    # Usually it cannot go that far: no threshold leaves the reach of the one before.
+    run = World(tmp_path / "in reach", policy=deafening).run()
+    assert run.threshold == pytest.approx(1.5 * 3.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(assessment, "MOST_MOVED", 1e6)
+        deaf = World(tmp_path / "deaf", policy=deafening).run()
     assert deaf.state is RunState.REJECTED_BY_GATE
     (sight,) = (check for check in deaf.checks if check.name == "sight")
     assert (sight.value, sight.is_passed) == (0.0, False)

@@ -22,6 +22,7 @@ from models.features import passthrough_spec, vibration_spec
 from models.int8_model import Int8Model
 from models.standardiser import fit_standardiser
 from protocol.bundle import TrustedKeys, open_bundle
+from protocol.training import TrainingSettings
 from runtime.errors import SettingsError, StorageError
 from service.errors import UnauthenticatedError
 from service.roles import Caller, Role
@@ -160,8 +161,10 @@ def recordings(path: Path, machines: int = 3, rows: int = 200) -> Path:
     return path
 
 
-def initial_release(tmp_path: Path, *more: str) -> None:
-    (tmp_path / "family.toml").write_text(SPEC)
+def initial_release(tmp_path: Path, *more: str, more_spec: str = "") -> None:
+    (tmp_path / "family.toml").write_text(f"{SPEC}\n{more_spec}")
+    for old in ("release.key", "release.pub.pem"):
+        (tmp_path / old).unlink(missing_ok=True)
     create_key_files(tmp_path / "release.key", Ed25519PrivateKey.generate())
     cli(
         [
@@ -178,7 +181,9 @@ def test_version_1_is_a_signed_bundle_whose_int8_model_knows_normal_from_broken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     initial_release(tmp_path)
-    assert "pump/1 from 600 windows of 3 machines" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pump/1 from 600 windows of 3 machines" in said
+    assert "trust radius 0." in said
     trusted = TrustedKeys([read_public_key(tmp_path / "release.pub.pem", "release_keys")])
     bundle = read_bundle(open_bundle((tmp_path / "v1.fedge").read_bytes(), trusted))
     model = Int8Model(bundle.int8_model)
@@ -189,13 +194,37 @@ def test_version_1_is_a_signed_bundle_whose_int8_model_knows_normal_from_broken(
     own = (9 + rng.normal(size=(300, 2)) @ basis + 0.1 * rng.normal(size=(300, 6))).astype(np.float32)
     standard = fit_standardiser(own[:100]).apply(own)
     threshold = bundle.manifest.threshold.score
-    # All windows count for it, and a device may not go below it.
-    assert bundle.manifest.threshold.fitted_on == 600
+    # Each machine has a vote on it, and a device may not go below it.
+    assert bundle.manifest.threshold.fitted_on == 3
     assert bundle.manifest.threshold.personal_minimum == 1.0
     healthy = np.array([model.infer_and_score(row)[1] for row in standard])
     broken = np.array([model.infer_and_score(row)[1] for row in rng.permuted(standard, axis=0)])
     assert np.mean(healthy > threshold) <= 0.02
     assert np.median(broken) > 10 * np.median(healthy)
+    # How far devices may be taken was measured on the same windows, and is signed.
+    profile, distance = bundle.manifest.training, bundle.manifest.provenance.evaluation["isolation_distance"]
+    assert profile == TrainingSettings(trust_radius=distance / 4, update_norm=distance / 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "warns"), [(0.1, False), (20.0, True)])
+def test_a_trust_radius_of_the_familys_own_stands_and_a_person_is_told_where_it_is_too_large(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: float, warns: bool
+) -> None:
+    initial_release(tmp_path, "--json")
+    measured = json.loads(capsys.readouterr().out)["trust_radius"]
+    own = times * measured
+    initial_release(tmp_path, more_spec=f"[profile]\ntrust_radius = {own}\nepochs = 3")
+    bundle = read_bundle(
+        open_bundle(
+            (tmp_path / "v1.fedge").read_bytes(),
+            TrustedKeys([read_public_key(tmp_path / "release.pub.pem", "k")]),
+        )
+    )
+    assert bundle.manifest.training == TrainingSettings(epochs=3).settled(own)
+    warning = "profile.trust_radius is above" in capsys.readouterr().err
+    assert warning is warns
+    assert any("profile.trust_radius" in said for said in bundle.manifest.provenance.warnings) is warns
 
 
 def test_the_same_recordings_give_the_same_model(tmp_path: Path) -> None:
