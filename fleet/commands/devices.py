@@ -91,6 +91,33 @@ def devices_revoke(
         print_json(client.post(f"/v1/devices/{device}:revoke"))
 
 
+@devices.command("erase")
+def devices_erase(
+    device: str,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Remove everything a device ever sent, for good; the audit log keeps who did it, when, and how many rows."""
+    with connect(url, ca, token_file) as client:
+        state = client.get(f"/v1/devices/{device}")["state"]
+        goes_on = (
+            "It is enrolled, so what it sends from now on is stored (revoke it first if nothing more shall come)."
+            if state == "enrolled"
+            else "It is revoked: only what keeps it out stays."
+        )
+        if not yes and not typer.confirm(f"Erase everything that {device} ever sent? {goes_on}"):
+            raise ClientError("nothing was erased")
+        done = client.post(f"/v1/devices/{device}:erase", {"confirm": device})
+    if as_json:
+        print_json(done)
+        return
+    found = ", ".join(f"{count} of {table}" for table, count in done["rows"].items()) or "nothing was there"
+    print(f"erased: {device} ({found}). {goes_on}")
+
+
 @devices.command("accept-normal")
 def devices_accept_normal(
     device: Annotated[str | None, typer.Argument(help="One device; or give --query")] = None,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +94,16 @@ class Database:
         ):
             yield session
 
+    def forget_deleted(self) -> None:
+        """Have the disk forget what was deleted and committed, as far as the database does so at once.
+
+        SQLite has overwritten it in its file, and empties its log here (a reader that is busy may keep it a little longer).
+        PostgreSQL overwrites at its next VACUUM.
+        """
+        if self.engine.dialect.name == "sqlite":
+            with self._write_lock, closing(self.engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Return every connection."""
         self.engine.dispose()
@@ -152,7 +162,13 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # the driver must not begin transactions by itself: `_begin_sqlite` decides between BEGIN and BEGIN IMMEDIATE
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "case_sensitive_like=ON"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "case_sensitive_like=ON",
+        "secure_delete=ON",  # what is erased is overwritten, and not only no longer found
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -1,0 +1,69 @@
+"""``POST /v1/devices/{id}:erase``: everything that a device ever sent is removed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.api.dependencies import Services, get_services
+from fleet.erasure import erase_device
+from fleet.errors import UnacceptableError
+from fleet.storage.device_tables import Device, DeviceState
+from protocol.messages.kinds import Kind
+from service.access import require
+from service.roles import Caller, Role
+
+__all__ = ["Erasure", "router"]
+
+router = APIRouter(prefix="/v1", tags=["devices"])
+
+
+class Erasure(BaseModel):
+    """What was removed: rows by table (or emptied, where the fleet's own record stays), and whether the device goes on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "device": "press-1",
+                "state": "enrolled",
+                "rows": {"anomalies": 3, "health_reports": 2880},
+            }
+        }
+    )
+    device: str
+    state: DeviceState
+    rows: dict[str, int]
+
+
+class ErasureAsked(BaseModel):
+    """`confirm` repeats the device's id: nothing brings back what is erased."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"confirm": "press-1"}})
+    confirm: str = Field(max_length=64)
+
+
+@router.post("/devices/{device_id}:erase")
+def erase(
+    device_id: str,
+    asked: ErasureAsked,
+    caller: Annotated[Caller, Depends(require(Role.ADMIN))],
+    services: Annotated[Services, Depends(get_services)],
+) -> Erasure:
+    """Remove everything the device ever sent, for good; the audit log says who did it, when, and how many rows of what.
+
+    A device that is enrolled goes on, and what it sends from now on is stored: revoke it first if nothing more shall come.
+    Of a revoked device only what keeps it out stays. 422 where `confirm` is not its id. Once more removes what has come
+    since.
+    """
+    if asked.confirm != device_id:
+        raise UnacceptableError(f"confirm is {asked.confirm!r}; to erase {device_id!r} it must be that id")
+    with services.database.write() as session:
+        rows = erase_device(session, device_id, actor=caller.actor, now=services.now())
+        state = session.get_one(Device, device_id).state
+    services.database.forget_deleted()
+    if state == DeviceState.REVOKED:
+        for kind in (Kind.DESIRED, Kind.COMMANDS):
+            services.publisher.announce([device_id], kind)
+    return Erasure(device=device_id, state=state, rows=rows)
