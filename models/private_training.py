@@ -14,8 +14,8 @@ The noise. A float Gaussian added to a float sum gives away low bits of that sum
 to a lattice and the noise is an integer, so what leaves is an integer of a noisy lattice, and everything after is
 arithmetic on it. Rounding may lengthen a difference of sums by one step an entry, √P in all; the noise is made wider by that
 and by `FLOAT_SLACK`, so its multiplier is kept and not idealised. At integer Rényi orders the discrete Gaussian costs no more
-than the continuous one, sampled or not. Each drawn integer is within 1e-14 of its distribution
-(`protocol.privacy.integer_tables`): a strict claim adds steps·P·1e-14 to its δ.
+than the continuous one, sampled or not. Each drawn integer is within 2^-298 of its distribution
+(`protocol.privacy.integer_tables`), which every δ has room for.
 
 Invariants: a batch is divided by its expected size, so its real size stays secret; an empty batch is a step along noise alone;
 no parameters, a forger's either, make a window count for more than the clip and its slack.

@@ -25,6 +25,7 @@ from protocol.privacy.parameters import NoiseKind, PrivacyParameters
 
 __all__ = [
     "ORDERS",
+    "SAMPLER_DELTA",
     "PrivacyCost",
     "RoundNoise",
     "epsilon",
@@ -33,6 +34,9 @@ __all__ = [
     "realised_multiplier",
     "round_cost",
 ]
+
+SAMPLER_DELTA: Final = 2.0**-50
+"""Taken off every δ: what noise as it is drawn may add to it, over a family's whole life (`protocol.privacy.integer_tables`)."""
 
 ORDERS: Final[tuple[int, ...]] = (*range(2, 129), 256, 512)
 """Rényi orders at which costs are turned into ε; integers, because the lattice bounds hold there."""
@@ -142,7 +146,7 @@ def planned_cost(noise: RoundNoise) -> PrivacyCost:
 
 
 def epsilon(cost: PrivacyCost, delta: float) -> float:
-    """ε of (ε, δ)-DP for a total cost: the smallest over `ORDERS`; infinite where a sum had no noise.
+    """ε of (ε, δ)-DP for a total cost: the smallest over `ORDERS`; infinite where a sum had no noise, or δ is below `SAMPLER_DELTA`.
 
     Raises:
         ValueError: `delta` is not between 0 and 1.
@@ -151,11 +155,14 @@ def epsilon(cost: PrivacyCost, delta: float) -> float:
         raise ValueError(f"delta must be between 0 and 1, got {delta}")
     if cost.rho == 0 and cost.xi == 0:
         return 0.0
+    left = delta - SAMPLER_DELTA
+    if left <= 0:
+        return math.inf
     # Proposition 12 of arXiv:2004.00010: ε = R(α) + log(1 - 1/α) - log(δα)/(α - 1).
     return max(
         0.0,
         min(
-            cost.xi + cost.rho * order + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+            cost.xi + cost.rho * order + math.log1p(-1 / order) - math.log(left * order) / (order - 1)
             for order in ORDERS
         ),
     )

@@ -8,6 +8,7 @@
   An outsider sees less than the server, so the figure without amplification holds too and the smaller one counts.
 
 Everything goes through dp-accounting's Rényi accountant at integer orders, where the bounds of the discrete mechanisms hold.
+What the sampler of the noise is off by is taken off δ first.
 Noise may depend on earlier releases (adaptive clipping, realised survivors): Rényi costs add up all the same.
 
 Sources: Mironov, Talwar, Zhang, "Rényi Differential Privacy of the Sampled Gaussian Mechanism", 2019, arXiv:1908.10530;
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from aggregator.privacy.dp_library import dp
 from aggregator.privacy.ledger_entries import FixedCohort
 from aggregator.privacy.poisson_draws import CoinDraw
-from protocol.privacy_cost import ORDERS, PrivacyCost
+from protocol.privacy_cost import ORDERS, SAMPLER_DELTA, PrivacyCost
 
 __all__ = [
     "DeviceCosts",
@@ -138,7 +139,12 @@ def _concentrated_epsilon(cost: PrivacyCost, delta: float) -> float:
     if math.isinf(cost.rho) or math.isinf(cost.xi):
         return math.inf
     accountant = dp().rdp.RdpAccountant(list(ORDERS))
-    return float(accountant.compose(dp().ZCDpEvent(cost.rho, cost.xi)).get_epsilon(delta))
+    left = delta - SAMPLER_DELTA
+    return (
+        float(accountant.compose(dp().ZCDpEvent(cost.rho, cost.xi)).get_epsilon(left))
+        if left > 0
+        else math.inf
+    )
 
 
 def _replaced(cost: PrivacyCost) -> PrivacyCost:
@@ -159,7 +165,8 @@ def _amplified(sums: tuple[UsedSum, ...], delta: float) -> float:
     curve = np.full(len(ORDERS), xi)
     for (sampling, multiplier), count in groups.items():
         curve += count * _curve(sampling, multiplier, poisson=poisson)
-    return float(dp().rdp.compute_epsilon(ORDERS, curve, delta)[0])
+    left = delta - SAMPLER_DELTA
+    return float(dp().rdp.compute_epsilon(ORDERS, curve, left)[0]) if left > 0 else math.inf
 
 
 def _curve(sampling: CoinDraw | FixedCohort, multiplier: float, *, poisson: bool) -> NDArray[np.float64]:

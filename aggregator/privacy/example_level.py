@@ -16,12 +16,13 @@ Using FFT", 2020, arXiv:1906.03049v2.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from aggregator.privacy.dp_library import dp
-from protocol.privacy_cost import ORDERS
+from protocol.privacy_cost import ORDERS, SAMPLER_DELTA
 from protocol.training import ExamplePrivacy
 
 __all__ = ["example_epsilon", "idealised_example_epsilon"]
@@ -33,7 +34,7 @@ def example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
     Raises:
         ValueError: `delta` is not between 0 and 1.
     """
-    return _epsilon(dp().rdp.RdpAccountant(list(ORDERS)), rounds, delta)
+    return _epsilon(dp().rdp.RdpAccountant(list(ORDERS)), rounds, delta, sampler=SAMPLER_DELTA)
 
 
 def idealised_example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) -> float:
@@ -41,12 +42,14 @@ def idealised_example_epsilon(rounds: Iterable[ExamplePrivacy], delta: float) ->
     return _epsilon(dp().pld.PLDAccountant(), rounds, delta)
 
 
-def _epsilon(accountant: Any, rounds: Iterable[ExamplePrivacy], delta: float) -> float:
+def _epsilon(
+    accountant: Any, rounds: Iterable[ExamplePrivacy], delta: float, *, sampler: float = 0.0
+) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"delta must be between 0 and 1, got {delta}")
     for one, times in Counter(rounds).items():
         accountant.compose(_event(one), times)
-    return float(accountant.get_epsilon(delta))
+    return float(accountant.get_epsilon(delta - sampler)) if delta > sampler else math.inf
 
 
 def _event(one: ExamplePrivacy) -> Any:

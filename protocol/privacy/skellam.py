@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from protocol.privacy.discrete_gaussian import MAX_STD
 from protocol.privacy.errors import ParameterError
-from protocol.privacy.integer_tables import IntegerTable, tabulate
+from protocol.privacy.integer_tables import TAIL_BITS, IntegerTable, tabulate
 from protocol.privacy.randomness import RandomStream
 
 __all__ = ["draw_skellam", "skellam_table"]
 
-_START_BITS: Final = 128
+_START_BITS: Final = 400
 
 
 def draw_skellam(count: int, variance: float, stream: RandomStream) -> NDArray[np.int64]:
@@ -34,23 +34,28 @@ def draw_skellam(count: int, variance: float, stream: RandomStream) -> NDArray[n
     return skellam_table(variance).draw(count, stream)
 
 
-@functools.lru_cache(maxsize=4)  # a round uses one variance; a table costs up to 0.4 s
+@functools.lru_cache(maxsize=4)  # a round uses one variance; a table costs up to 1.5 s
 def skellam_table(variance: float) -> IntegerTable:
     """The sampling table for `variance`; raises ParameterError as `draw_skellam`."""
     if not 0.0 < variance <= MAX_STD**2:
         raise ParameterError(f"the noise's lattice variance must be in (0, {MAX_STD**2:g}], got {variance:g}")
-    largest = _quantile_bound(variance, 66 * math.log(2))
+    return tabulate(functools.partial(_weights, variance))
+
+
+def _weights(variance: float) -> list[int]:
+    """I_k(μ) times a constant for k = 0, 1, ..."""
+    largest = _quantile_bound(variance, (TAIL_BITS + 2) * math.log(2))
     # Miller's algorithm: started far outside with any value, I_{k-1} = I_{k+1} + (2k/μ) I_k converges to the true
     # ratios on the way in (Abramowitz & Stegun, 9.12, example 1). Integers keep all digits.
     numerator, denominator = variance.as_integer_ratio()
     above, here = 0, 1 << _START_BITS
-    start = _quantile_bound(variance, 200 * math.log(2)) + 2
+    start = _quantile_bound(variance, 3 * TAIL_BITS * math.log(2)) + 2
     weights = [0] * (start + 1)
     weights[start] = here
     for k in range(start, 0, -1):
         above, here = here, above + 2 * k * denominator * here // numerator
         weights[k - 1] = here
-    return tabulate(weights[: largest + 1])
+    return weights[: largest + 1]
 
 
 def _quantile_bound(variance: float, log_probability: float) -> int:

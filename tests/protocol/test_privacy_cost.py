@@ -140,3 +140,13 @@ def test_nothing_given_costs_nothing_and_a_little_is_never_negative() -> None:
 def test_a_delta_lies_strictly_between_0_and_1(delta: float) -> None:
     with pytest.raises(ValueError, match="delta must be between 0 and 1"):
         epsilon(PrivacyCost(rho=0.0), delta)
+
+
+def test_the_sampler_takes_its_share_of_every_delta() -> None:
+    cost = PrivacyCost(rho=0.5)
+    assert epsilon(cost, 2.0**-50) == math.inf
+    assert epsilon(cost, 2.0**-49) == pytest.approx(
+        min(0.5 * a + math.log1p(-1 / a) - math.log(2.0**-50 * a) / (a - 1) for a in ORDERS), rel=1e-12
+    )
+    # 2^50 samples, each at most 2^-298 from its definition, wherever a figure means anything at all.
+    assert 2.0**50 * 2.0**-298 * (1 + math.exp(136)) < 2.0**-50

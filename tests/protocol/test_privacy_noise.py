@@ -112,12 +112,45 @@ def test_skellam_tables_are_the_bessel_series_to_the_last_bit_but_one(variance: 
 def test_what_lies_beyond_a_table_is_less_likely_than_its_distance_bound_says() -> None:
     for variance in (0.01, 1.0, 300.0, 1e6):
         table = skellam_table(variance)
-        largest = len(table.thresholds)
+        largest = len(list(table.weights())) - 1
         # Chernoff with t = asinh(k/μ), written as the moment generating function defines it.
         t = math.asinh((largest + 1) / variance)
         beyond = 2 * math.exp(variance * (math.cosh(t) - 1) - t * (largest + 1))
-        assert beyond < 2.0**-63
-        assert table.distance_bound < 1e-12
+        assert beyond < 2.0**-320
+        assert table.distance_bound < 2.0**-298
+
+
+class Spelled:
+    """A stream of words that a test chooses."""
+
+    def __init__(self, *words: int) -> None:
+        self.left = list(words)
+
+    def words(self, count: int) -> np.ndarray:
+        taken, self.left = self.left[:count], self.left[count:]
+        return np.array(taken, np.uint64)
+
+
+@pytest.mark.parametrize("magnitude", [0, 1, 17, 90])
+def test_a_word_on_a_threshold_is_settled_by_256_more_bits(magnitude: int) -> None:
+    table = gaussian_table(25.0)
+    cumulative = list(accumulate(2 * w if k else w for k, w in enumerate(table.weights())))
+    edge = (cumulative[magnitude] << 319) // cumulative[-1]
+    leading, rest = edge >> 256, edge & ((1 << 256) - 1)
+    assert leading == int(table.thresholds[magnitude])
+
+    def drawn(more: int) -> int:
+        words = [more >> shift & (2**64 - 1) for shift in (192, 128, 64, 0)]
+        return int(table.draw(1, Spelled(leading << 1, *words))[0])  # type: ignore[arg-type] # as a stream is used
+
+    assert drawn(rest - 1) == magnitude
+    assert drawn(rest + 1) == magnitude + 1
+
+
+def test_a_word_beyond_all_thresholds_is_no_sample_of_the_table_alone() -> None:
+    top = [2**64 - 1] * 5
+    assert abs(int(gaussian_table(25.0).draw(1, Spelled(*top))[0])) > 25 * 20  # type: ignore[arg-type] # as above
+    assert abs(int(gaussian_table(25.0).draw(1, Spelled(2**64 - 3, *top[:4]))[0])) < 25 * 9.5  # type: ignore[arg-type] # as above
 
 
 def test_the_stream_is_continued_not_repeated() -> None:
