@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from fault_laboratory.machine_faults import note
 from fault_laboratory.sqlite_contents import contents_digest
-from privacy_world import FAMILY, accounts_at, devices, gaussian, poisson, round_id
+from ledger_world import FAMILY, accounts_at, devices, gaussian, poisson, round_id
 
 from aggregator.privacy.ledger_entries import Outcome
 from aggregator.rounds.run_store import RunStore

@@ -8,7 +8,7 @@ import pytest
 from aggregator_crashes import COHORT, NOISE
 from fault_laboratory.crash_states import record_crashes
 from fault_laboratory.sqlite_contents import contents_digest
-from privacy_world import FAMILY, accounts_at, play, poisson
+from ledger_world import FAMILY, accounts_at, play, poisson
 
 from aggregator.rounds.run_store import RunStore
 from protocol.names import RunId

@@ -11,8 +11,8 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledger_world import fixed, gaussian
 from numpy.typing import NDArray
-from privacy_world import fixed, gaussian
 from scipy import special
 
 from aggregator.errors import PrivacyPlanError

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec import structs
-from privacy_world import (
+from ledger_world import (
     FAMILY,
     SILENT,
     accounts_at,
@@ -21,6 +20,7 @@ from privacy_world import (
     question,
     round_id,
 )
+from msgspec import structs
 
 from aggregator.errors import LedgerError, PrivacyBudgetError
 from aggregator.privacy.accounts import PlannedQuestion

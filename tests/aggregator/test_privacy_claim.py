@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from privacy_world import (
+from ledger_world import (
     FAMILY,
     SILENT,
     accounts_at,

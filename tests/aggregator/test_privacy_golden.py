@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from privacy_world import (
+from ledger_world import (
     FAMILY,
     SILENT,
     accounts_at,

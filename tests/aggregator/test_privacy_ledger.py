@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from privacy_world import FAMILY, devices, gaussian, poisson, round_id
+from ledger_world import FAMILY, devices, gaussian, poisson, round_id
 
 from aggregator.errors import LedgerDamagedError, LedgerError
 from aggregator.privacy.ledger import GENESIS, Ledger

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from ledger_world import FAMILY, accounts_at, devices, gaussian, play, poisson, question
 from poisson_oracles import hockey_stick, laws_by_enumeration, pld_epsilon, renyi
-from privacy_world import FAMILY, accounts_at, devices, gaussian, play, poisson, question
 from scipy import stats
 
 from aggregator.errors import PrivacyPlanError
