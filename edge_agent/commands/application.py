@@ -66,16 +66,31 @@ def status(
 
 @application.command()
 def privacy(
-    config: Config, as_json: Annotated[bool, typer.Option("--json", help="JSON instead of words")] = False
+    config: Config,
+    release: Annotated[
+        Path | None,
+        typer.Option("--release", help="a .fedge file: does its signed claim agree with this account?"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of words")] = False,
 ) -> int:
-    """Show what this device has given to training runs, and what it may still give."""
-    from edge_agent.commands.privacy_account import account_of, print_account
+    """Show what this device has given to training runs, and what it may still give; exit status 1 where a release says otherwise."""
+    from edge_agent.commands import privacy_account
+    from edge_agent.privacy.release_check import Verdict
 
-    account = account_of(load_agent_settings(config))
+    settings = load_agent_settings(config)
+    if release is not None:
+        manifest, findings = privacy_account.release_findings(settings, release)
+        if as_json:
+            told = [{"verdict": finding.verdict.value, "words": finding.words} for finding in findings]
+            print(json.dumps({"release": manifest.release, "findings": told}))
+        else:
+            privacy_account.print_findings(manifest, findings)
+        return int(any(finding.verdict is Verdict.DIFFERS for finding in findings))
+    account = privacy_account.account_of(settings)
     if as_json:
         print(json.dumps(account))
     else:
-        print_account(account)
+        privacy_account.print_account(account)
     return 0
 
 

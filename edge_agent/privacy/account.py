@@ -38,6 +38,7 @@ from edge_agent.privacy.charges import (
 from edge_agent.privacy.elapsed import DAY_S, Clock, Moment, passed_s, system_moment
 from edge_agent.privacy.limits import ChargeLimits, OwnerLimits
 from edge_agent.privacy.query_policy import check_attempt, check_day, check_devices
+from edge_agent.privacy.review import Given, Review, given_so_far, review_of
 from edge_agent.privacy.snapshots import (
     Content,
     Snapshot,
@@ -223,6 +224,16 @@ class DeviceAccount:
         """What this device has given so far; raises StorageError where the file cannot be read."""
         with self._file.reading() as db:
             return read_spending(db, self._limits)
+
+    def review(self) -> Review:
+        """How the query policy stands now, for the owner; raises StorageError where the file cannot be read."""
+        with self._file.reading() as db:
+            return review_of(db, self._limits, self._elapsed(db)[1])
+
+    def given(self) -> tuple[Given, ...]:
+        """Every charge and what became of it; raises StorageError where the file cannot be read."""
+        with self._file.reading() as db:
+            return given_so_far(db)
 
     def _check(self, db: sqlite3.Connection, asked: AskedSum) -> bool:
         """Whether the attempt is exempt from the query policy; raises where it is refused whatever its cohort."""

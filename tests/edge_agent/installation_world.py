@@ -28,7 +28,7 @@ from models.bundles import GoldenVectors, bundle_files, make_golden_vectors
 from models.drift.reference import DriftReference
 from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, pack_bundle
-from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
+from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
 from protocol.messages.kinds import ShadowOutcome
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
@@ -55,6 +55,7 @@ def make_bundle(
     golden: GoldenVectors | None = None,
     architecture: Architecture = ARCHITECTURE,
     family: str = "pump",
+    training_run: str | None = None,
 ) -> bytes:
     """A signed bundle of the small autoencoder; its threshold depends on `version`, so each has other bytes."""
     detector = int8_model or MODELS.joinpath("healthy.int8.tflite").read_bytes()
@@ -80,6 +81,7 @@ def make_bundle(
         features=features,
         threshold=ThresholdSpec(score=0.5 + version, quantile=0.99, margin=1.1, fitted_on=100),
         files=entries_for(files),
+        provenance=Provenance(training_run=training_run),
     )
     return pack_bundle(manifest, files, key)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from pathlib import Path
@@ -11,7 +10,6 @@ import msgspec
 import pytest
 from privacy_world import ALL, BARE, Owned, asked, devices, noise
 
-from edge_agent.cli import main
 from edge_agent.errors import PrivacyRefusedError
 from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.charges import offered
@@ -293,82 +291,3 @@ def test_two_processes_share_one_budget(tmp_path: Path) -> None:
     give(orphan, 1, start=1)
     with refused(RefusalCode.BUDGET, "2 are allowed"):
         give(learner, 1, start=2)
-
-
-# --- fedge-agent privacy
-
-
-def config_in(folder: Path, privacy: str = "") -> Path:
-    config = folder / "agent.toml"
-    config.write_text(
-        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["r.pem"]\n'
-        f'[source]\nkind = "simulated"\n[privacy]\n{privacy}\n'
-    )
-    (folder / "state").mkdir()
-    return config
-
-
-def test_the_command_shows_a_device_that_never_took_part(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["privacy", "--config", str(config_in(tmp_path)), "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["participations"] == 0
-    assert shown["epsilon"] == 0
-    assert shown["maximum_participations"] == 10_000
-    assert not (tmp_path / "state" / "privacy.sqlite").exists(), "looking makes no account"
-
-
-def test_the_command_shows_what_was_given_and_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = config_in(tmp_path, "maximum_participations = 50\nmaximum_epsilon = 3.0\ndelta = 1e-5")
-    with account(tmp_path / "state") as budget:
-        give(budget, 4)
-    assert main(["privacy", "--config", str(config), "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["epsilon"] == pytest.approx(epsilon(COST.times(4), 1e-5))
-    assert (shown["maximum_epsilon"], shown["noiseless"], shown["last_at_s"]) == (3.0, 0, 103.0)
-    assert main(["privacy", "--config", str(config)]) == 0
-    words = capsys.readouterr().out
-    assert "4, 46 more are allowed" in words
-    assert "1970-01-01 00:01 UTC" in words
-
-
-def test_the_command_says_unlimited_after_an_answer_without_noise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = config_in(tmp_path)
-    with account(tmp_path / "state") as budget:
-        give(budget, 1, BARE)
-    main(["privacy", "--config", str(config), "--json"])
-    assert json.loads(capsys.readouterr().out)["epsilon"] is None
-    main(["privacy", "--config", str(config)])
-    words = capsys.readouterr().out
-    assert "unlimited" in words
-    assert "require_noise = true in [privacy]" in " ".join(words.split())
-
-
-def test_the_command_tells_of_a_damaged_account_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = config_in(tmp_path)
-    (tmp_path / "state" / "privacy.sqlite").write_bytes(b"damaged" * 1000)
-    assert main(["privacy", "--config", str(config)]) == 2
-    assert "the privacy account" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("maximum_epsilon = 0.0", "privacy.maximum_epsilon = 0.0 is not valid"),
-        ("maximum_epsilon = inf", "maximum_epsilon = inf is not valid"),
-        ("minimum_noise_multiplier = 1e-9", "privacy.minimum_noise_multiplier = 1e-09 is not valid"),
-        ("delta = 0.9", "privacy.delta = 0.9 is not valid"),
-    ],
-)
-def test_a_limit_of_nothing_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, words: str
-) -> None:
-    assert main(["privacy", "--config", str(config_in(tmp_path, setting))]) == 2
-    assert words in capsys.readouterr().err
