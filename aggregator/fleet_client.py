@@ -168,6 +168,7 @@ def _release(record: Mapping[str, Any]) -> ReleaseRecord:
         version=version,
         is_withdrawn=record.get("withdrawn_at") is not None,
         desired_devices=devices if isinstance(devices, int) else 0,
+        is_approved=record.get("approved_at") is not None,
     )
 
 

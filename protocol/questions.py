@@ -130,7 +130,8 @@ class CurveQuestion(Struct, frozen=True, kw_only=True, tag="curve"):
     """Count how often detectors of each age would have alarmed at each level, on windows they were not fitted on.
 
     Arrays as of a `CovarianceQuestion`, and the sums of its answers: `correlation` and `wander` as upper triangles, the others here.
-    It is for devices that are in those sums, `devices` of them, and for nobody else: each takes itself out before it counts.
+    It is for devices that are in those sums, `devices` of them, and for nobody else: each takes itself out before it counts. Where a fleet
+    is asked in groups the sums are those of the others (`holds_own` is false), and there is nothing to take out.
     """
 
     run_id: str
@@ -139,6 +140,7 @@ class CurveQuestion(Struct, frozen=True, kw_only=True, tag="curve"):
     devices: Positive
     squares: Annotated[float, Meta(ge=0)]
     error: Annotated[float, Meta(ge=0)]
+    holds_own: bool = True
 
 
 class AssessQuestion(Struct, frozen=True, kw_only=True, tag="assess"):

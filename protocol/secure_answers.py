@@ -10,28 +10,27 @@ claimed. Noised: every part of the answer is under the noise, so nothing of a de
 once however many examples it has (its share of a sum must be bounded by one constant), so ``examples`` and ``votes`` count devices,
 which the server knows anyway, and histograms hold devices' shares.
 
-Where the terms ask for clip bits, the vector gets one coordinate more: +1/2 if the device's update was within its clip, -1/2 if not,
-times a weight w. One noise σ = z·T hides a vector of norm T² = C² + (w/2)²; so the updates (norm C) have the multiplier z_Δ = σ/C, the bits
-the noise σ_b = σ/w, and z⁻² = z_Δ⁻² + (2σ_b)⁻² holds by construction: both together cost what z says, counted once.
+Where the terms ask for clip bits, the vector gets one coordinate more (`protocol.clip_bits`).
 
 Invariants: both ends build the same encoding from the same layout and terms; no sum of `terms.devices` answers overflows.
 
 Not here: masks and dropouts (`protocol.secure_sum`), what ε it costs (`protocol.privacy_cost`, the aggregator's desk).
 
-Source: Kairouz, Liu, Steinke, arXiv:2102.06387v4, for the noised encoding (`protocol.privacy.mechanism`);
-Andrew et al., arXiv:1905.03871v5, Theorem 1, for clip bits.
+Source: Kairouz, Liu, Steinke, arXiv:2102.06387v4, for the noised encoding (`protocol.privacy.mechanism`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.clip_bits import ClipBit
 from protocol.errors import QuestionError
 from protocol.grids import AGES, FEATURE_GRID, RANGE_GRID
 from protocol.privacy.mechanism import PrivacyParameters, add_missing_noise, decode, encode
@@ -48,6 +47,7 @@ __all__ = [
     "AnswerEncoding",
     "ExactEncoding",
     "NoisedEncoding",
+    "Precision",
     "exact_word_bits",
     "make_encoding",
     "part_bound",
@@ -75,6 +75,20 @@ NOISED_LOSS_LIMIT: Final = 10.0
 """Under noise a loss is worth only as much sensitivity as it needs; healthy models lie far below."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """What is known of a decoded sum before anybody looks at it: what devices clip to, and how far entries may be off.
+
+    `steps` of the parts that are rounded, for each device; `noise_stds` of each entry of the sum at the planned dropouts, empty without
+    noise. Under noise a device counts for one window.
+    """
+
+    norm_limit: float
+    maximum_examples: int
+    steps: Mapping[str, float] = field(default_factory=dict)
+    noise_stds: Mapping[str, float] = field(default_factory=dict)
+
+
 class AnswerEncoding(Protocol):
     """One answer's way into words and back."""
 
@@ -89,6 +103,10 @@ class AnswerEncoding(Protocol):
     @property
     def noise(self) -> RoundNoise:
         """The noise that the sum will carry, for both accounts; mechanism ``none`` where it is exact."""
+
+    @property
+    def precision(self) -> Precision:
+        """How exact the decoded sum is."""
 
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """The device's side: clip and write a flat answer (layout.total,) as words (word_count,).
@@ -134,6 +152,15 @@ class ExactEncoding:
         """See `AnswerEncoding`."""
         return RoundNoise(mechanism="none", bits=self._terms.word_bits, dimension=self._layout.total)
 
+    @property
+    def precision(self) -> Precision:
+        """See `AnswerEncoding`."""
+        return Precision(
+            norm_limit=self._terms.norm_limit,
+            maximum_examples=self._terms.maximum_examples,
+            steps=self._codec.steps,
+        )
+
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """See `AnswerEncoding`."""
         parts = self._layout.unpack(answer)
@@ -152,7 +179,7 @@ class NoisedEncoding:
 
     def __init__(self, layout: AnswerLayout, terms: SumTerms, noise: NoiseTerms) -> None:
         self._layout, self._noise = layout, noise
-        self._bit = None if noise.clip_bit_noise is msgspec.UNSET else _ClipBit.of(layout, noise)
+        self._bit = None if noise.clip_bit_noise is msgspec.UNSET else ClipBit.of(layout, noise)
         self._weights = {name: _weight(name, layout) for name in layout.sizes if name not in _DEVICES}
         self._parameters = PrivacyParameters(
             dimension=sum(layout.sizes[name] for name in self._weights) + (self._bit is not None),
@@ -170,6 +197,12 @@ class NoisedEncoding:
     def noise(self) -> RoundNoise:
         """See `AnswerEncoding`."""
         return noise_of(self._parameters)
+
+    @property
+    def precision(self) -> Precision:
+        """See `AnswerEncoding`."""
+        stds = {name: self.noise_std(name) for name in self._weights}
+        return Precision(norm_limit=self._noise.clip, maximum_examples=1, noise_stds=stds)
 
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:
         """See `AnswerEncoding`."""
@@ -249,30 +282,6 @@ _OF_EACH_AGE: Final = frozenset(
     f"{name}_{age}" for name in ("age_windows", "openings", "in_alarm") for age in AGES
 )
 _COUNTS: Final = _PER_WINDOW_COUNTS | {"examples", "feature_counts"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ClipBit:
-    """How the clip of a whole answer is divided: ±`weight`/2 for the bit, `others_clip` for the update."""
-
-    weight: float
-    others_clip: float
-
-    @classmethod
-    def of(cls, layout: AnswerLayout, noise: NoiseTerms) -> _ClipBit:
-        if noise.clip_bit_noise is msgspec.UNSET or "update" not in layout.sizes:
-            raise QuestionError(
-                f"clip bits are for answers with an update, this one has {', '.join(layout.sizes)}: ask without clip_bit_noise"
-            )
-        # The bit's part of the norm, (w/2)/T.
-        part = noise.noise_multiplier / (2 * noise.clip_bit_noise)
-        if part >= 1:
-            raise QuestionError(
-                f"clip_bit_noise {noise.clip_bit_noise:g} leaves nothing of the clip for the update: it must be above"
-                f" {noise.noise_multiplier / 2:g}, half the noise_multiplier"
-            )
-        others = noise.clip * math.sqrt(1 - part**2)
-        return cls(weight=2 * part * noise.clip, others_clip=others)
 
 
 def suggested_clip(layout: AnswerLayout, update_clip: float) -> float:

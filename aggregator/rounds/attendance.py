@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from aggregator.privacy.history import HeldRound
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
@@ -51,6 +52,7 @@ class Attendance:
         flower_address: what devices are told to dial.
         is_canceled: whether somebody asked for the run to end.
         earlier: the family's rounds of late, oldest first, of whose silent devices this run shall know.
+        answered: what the ledger holds of the family's rounds, now.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Attendance:
         pacing: Pacing,
         is_canceled: Callable[[], bool],
         earlier: Iterable[RoundRecord] = (),
+        answered: Callable[[], Iterable[HeldRound]] = tuple,
     ) -> None:
         self._run, self._policy, self._board, self._pacing = run, policy, board, pacing
-        self._is_canceled = is_canceled
+        self._is_canceled, self.answered = is_canceled, answered
         self._roster = {member.device: member.public_key for member in members}
         self._wanted = _wanted_devices(policy, sum(member.is_online for member in members))
         self._has_gathered = False
@@ -131,6 +134,11 @@ class Attendance:
                 self._has_gathered, self._asked = has_quorum, len(joined)
                 return joined
             pacing.sleep(LOOK_EVERY_S)
+
+    def present(self) -> frozenset[DeviceId]:
+        """Who is there at this moment and was not silent of late."""
+        there = {d: stamp for d, stamp in self._session.joined().items() if d in self._roster}
+        return frozenset(there) - self._silent.left_out(there, self._pacing.now()).keys()
 
     def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
         """Put a question to a cohort within the family's deadline; raises as `Collector.collect` does."""

@@ -11,15 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
 from aggregator.errors import ChampionError
 from aggregator.rounds.ports import ReleaseFleet, ReleaseRecord
+from aggregator.rounds.trust_region import anchor_release
 from models.bundles import ModelBundle, read_bundle
 from models.errors import ModelError
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.errors import ProtocolError
 from protocol.names import FamilyName
 
-__all__ = ["choose_champion", "fetch_champion", "next_version", "read_champion"]
+__all__ = ["choose_champion", "fetch_anchor", "fetch_champion", "next_version", "read_champion"]
+
+_log = structlog.get_logger()
 
 
 def choose_champion(releases: Iterable[ReleaseRecord]) -> ReleaseRecord | None:
@@ -56,6 +63,27 @@ def fetch_champion(
             f"the fleet hands out {bundle.manifest.release!r} as {chosen.release!r}; its store is damaged"
         )
     return content, bundle
+
+
+def fetch_anchor(fleet: ReleaseFleet, champion: ModelBundle, trusted: TrustedKeys) -> NDArray[np.float32]:
+    """Parameters (P,) of the release that devices of the champion hold on to, by `trust_region.anchor_release`.
+
+    The champion's own where there is no other, or none that could be read: the champion was trained within reach of it.
+
+    Raises:
+        FleetError: it could not be fetched.
+    """
+    manifest = champion.manifest
+    found = anchor_release(fleet.releases(FamilyName(manifest.family)), manifest.release)
+    if found is None:
+        return champion.parameters
+    try:
+        anchor = read_champion(fleet.bundle(FamilyName(manifest.family), found.version), trusted)
+    except ChampionError as error:
+        _log.warning("anchor_unreadable", release=found.release, reason=str(error))
+        return champion.parameters
+    is_same = anchor.architecture.layout_sha256 == champion.architecture.layout_sha256
+    return anchor.parameters if is_same else champion.parameters
 
 
 def read_champion(content: bytes, trusted: TrustedKeys) -> ModelBundle:

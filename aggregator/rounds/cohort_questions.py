@@ -6,7 +6,9 @@ the answer says so in its record and has no sum. Nothing here is persisted.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -18,11 +20,12 @@ from aggregator.rounds.attendance import Attendance
 from aggregator.rounds.cohorts import Cohort, select_cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
-from aggregator.rounds.reports import CohortReport, QuorumMissedError
+from aggregator.rounds.reports import CohortReport, GroupSum, QuorumMissedError
+from aggregator.rounds.run_groups import is_grouped, next_cohort
 from aggregator.rounds.runs import RoundRecord, TrainingRun
 from models.architecture import Architecture
 from protocol.names import DeviceId
-from protocol.questions import AnswerLayout, Question, answer_layout, kind_of
+from protocol.questions import TRAINING_KINDS, AnswerLayout, Kind, Question, answer_layout, kind_of
 
 __all__ = [
     "CohortAnswer",
@@ -37,6 +40,8 @@ __all__ = [
 
 _log = structlog.get_logger()
 
+Variant = tuple[Question, Mapping[str, NDArray[np.float32]]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordWords:
@@ -48,10 +53,11 @@ class RecordWords:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CohortAnswer:
-    """What came of it: the sum, float64 in the answer's layout, or None where the round is void."""
+    """What came of it: the sum, float64 in the answer's layout, or None where the round is void; and the groups' own, where it was in groups."""
 
     record: RoundRecord
     total: NDArray[np.float64] | None
+    sums: tuple[GroupSum, ...] = ()
 
 
 def layout_for(architecture: Architecture, question: Question) -> AnswerLayout:
@@ -65,15 +71,23 @@ def layout_for(architecture: Architecture, question: Question) -> AnswerLayout:
 
 
 def draw_cohort(
+    run: TrainingRun,
     attendance: Attendance,
     policy: FamilySettings,
-    fraction: float,
+    kind: Kind,
     rng: np.random.Generator,
     *,
     among: frozenset[DeviceId] | None = None,
 ) -> Cohort:
-    """Draw `fraction` of those who are there (and `among` these), as the family samples its devices; raises RoundCanceledError."""
-    how = msgspec.structs.replace(policy.cohort, fraction=fraction)
+    """Whom to ask of those who are there (and `among` these): the run's groups, or a draw as the family samples; raises RoundCanceledError.
+
+    Training asks `cohort.fraction` of them, other questions everybody; under Poisson sampling these are sampled as well: an ε that counts
+    on it must hold for every sum.
+    """
+    if is_grouped(policy):
+        return next_cohort(run, policy, kind, attendance.gather(), attendance.answered())
+    is_drawn = kind in TRAINING_KINDS or policy.cohort.sampling == "poisson"
+    how = msgspec.structs.replace(policy.cohort, fraction=policy.cohort.fraction if is_drawn else 1.0)
     # Coins that somebody could toss again (the seed is in the run's record) would not keep secret who was drawn.
     coins = np.random.default_rng(secrets.randbits(128)) if how.sampling == "poisson" else rng
     there = attendance.gather()
@@ -109,7 +123,7 @@ def ask_cohort(
     if words.losses is not None and n > 0:
         before, after = (float(parts[name][0]) / n for name in words.losses)
         record = msgspec.structs.replace(record, loss_before=before, loss_after=after)
-    return CohortAnswer(record=record, total=answer.total)
+    return CohortAnswer(record=record, total=answer.total, sums=answer.sums)
 
 
 def ask_everybody(
@@ -121,12 +135,17 @@ def ask_everybody(
     *,
     started_at: float,
     among: frozenset[DeviceId] | None = None,
+    vary: Callable[[frozenset[DeviceId]], Variant] | None = None,
 ) -> CohortAnswer:
-    """Put a question that follows the training to everybody who is there, of those `among` whom it is for; raises as `ask_cohort`."""
+    """Put a question that follows the training to everybody who is there, of those `among` whom it is for; raises as `ask_cohort`.
+
+    `vary` says what a group of these devices is asked instead, where a cohort is asked in several.
+    """
     rng = np.random.default_rng([run.seed, run.finished_rounds + 1, run.attempts])
-    # Under Poisson sampling these questions are sampled as well: an ε that counts on it must hold for every sum.
-    is_poisson = policy.cohort.sampling == "poisson"
-    cohort = draw_cohort(attendance, policy, policy.cohort.fraction if is_poisson else 1.0, rng, among=among)
+    cohort = draw_cohort(run, attendance, policy, kind_of(asked.question), rng, among=among)
+    if vary is not None and len(cohort.groups) > 1:
+        variants = tuple(vary(frozenset(group.devices)) for group in cohort.groups)
+        asked = dataclasses.replace(asked, variants=variants)
     return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
 
 
@@ -145,9 +164,18 @@ def log_round(run: TrainingRun, record: RoundRecord) -> None:
     )
     for refused in record.refused:
         _log.warning("answer_refused", run=run.id, device=refused.device, reason=refused.reason)
+    for group in record.groups:
+        if group.left_out:
+            _log.warning("group_left_out", run=run.id, devices=group.devices, reason=group.left_out)
 
 
 def _require_quorum(cohort: Cohort, shortage: str) -> None:
+    if len(cohort.groups) < cohort.fewest_groups and cohort.sampling is not None and cohort.fewest_groups > 1:
+        raise QuorumMissedError(
+            f"{len(cohort.groups)} groups can be asked, it takes {cohort.fewest_groups}: a group that has answered together sits out while"
+            " one of it is away",
+            CohortReport(lost=()),
+        )
     if len(cohort.devices) < cohort.quorum:
         raise QuorumMissedError(
             shortage or f"{len(cohort.devices)} devices have joined, the quorum is {cohort.quorum}",
@@ -171,4 +199,5 @@ def _record(
         lost=report.lost,
         spared=report.spared,
         stages=dict(report.stages),
+        groups=report.groups,
     )

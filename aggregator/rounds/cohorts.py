@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -21,16 +21,22 @@ from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampli
 from aggregator.privacy.poisson_draws import largest_draw, nominal_size
 from protocol.names import DeviceId
 
-__all__ = ["Cohort", "CohortSettings", "Group", "select_cohort"]
+__all__ = ["SMALLEST_SUM", "Cohort", "CohortSettings", "Group", "select_cohort"]
+
+SMALLEST_SUM: Final = 3
+"""Devices refuse smaller ones by themselves (`protocol.secure_sum.device_role.DevicePolicy`)."""
 
 
 class CohortSettings(Struct, frozen=True, kw_only=True):
     """``[family.cohort]``: who is asked in a round.
 
     Attributes:
-        fraction: of the devices that are there; never fewer than the quorum.
-        over_selection: so many times as many are asked as are waited for, so that slow devices hold nobody up.
+        fraction: of the devices that are there; never fewer than the quorum. Of groups, those that train; at least three of them.
+        over_selection: so many times as many are asked as are waited for, so that slow devices hold nobody up. Not of groups, whose
+            devices answer together or not at all.
         minimum_devices: the quorum; fewer answers make a round void.
+        group_devices: sums without noise are taken in groups of so many devices, and up to three more, from three times as many devices
+            on. Ask for more where owners' own floors (``privacy.minimum_cohort``) are higher.
         sampling: ``poisson`` draws each device with probability `fraction`, independently of all others and from the operating
             system's randomness: only then does ε of a release profit from devices that were not drawn.
     """
@@ -38,6 +44,7 @@ class CohortSettings(Struct, frozen=True, kw_only=True):
     fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     over_selection: Annotated[float, Meta(ge=1)] = 1.2
     minimum_devices: Annotated[int, Meta(ge=1)] = 3
+    group_devices: Annotated[int, Meta(ge=4, le=100)] = 4
     sampling: Literal["fixed", "poisson"] = "fixed"
 
 

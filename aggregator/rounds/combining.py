@@ -1,17 +1,211 @@
-"""What the sums of several groups say together."""
+"""What the sums of several groups say together: the median of the groups, so that one that a liar is in does not lead.
+
+::
+
+    groups' sums ─► per-device means of each ─► median over groups ─► × devices ─► one total, which is read as any sum is
+
+A device has one vote in its group's mean, and a group one in the median. What later arithmetic reads as a sum is made one again. So a
+total of one group is that group's sum, and nothing behind this knows how many there were.
+
+    train.fit            the update, entry by entry
+    evaluate.scale       mean and scatter of each sensor's logarithm; scatter is that within groups, which says the same of all devices
+    evaluate.covariance  correlations and wander, entry by entry, and back to the nearest matrices that are covariances; scatter within groups
+    evaluate.curve       each group's curve, level by level: rare openings are few in one group, and the median of counts would be none
+    evaluate.assess      losses and moments by the median; histograms add up, no group for more than twice as many windows as the usual
+
+What is known in fewer than half of the groups is taken as not known: a median of the few is a liar's to choose.
+
+Sources: Yin, Chen, Ramchandran, Bartlett, "Byzantine-Robust Distributed Learning", ICML 2018, arXiv:1803.01498v2 (coordinate-wise
+median); Nemirovsky, Yudin, 1983 (median of means); Wilson, Hilferty, 1931, for the median of a variance's estimate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.rounds.reports import GroupSum
+from models.detection.answers import read_curve
+from models.detection.openings import AGES, LEVELS, Curve, OpeningsSums
+from protocol.grids import SQUARED
+from protocol.questions import ASSESS, COVARIANCE, CURVE, FIT, SCALE, AnswerLayout, Kind
 
 __all__ = ["combine"]
 
+Floats = NDArray[np.float64]
+Parts = Mapping[str, Floats]
 
-def combine(sums: Sequence[GroupSum]) -> NDArray[np.float64]:
-    """One total, in the layout of the groups' own."""
-    return np.asarray(np.sum([found.total for found in sums], axis=0), np.float64)
+_LARGEST_WEIGHT: Final = 2.0
+"""Times the usual number of windows a device that a group counts for: honest groups of four seldom have more."""
+
+_ONE_VOTE: Final = frozenset({"range_low", "range_high", "threshold_votes"})
+"""Histograms of ``evaluate.assess`` in which each device is counted once."""
+
+
+def combine(kind: Kind, layout: AnswerLayout, sums: Sequence[GroupSum]) -> Floats:
+    """One total, float64 (layout.total,), of the sums of at least one group."""
+    if len(sums) == 1:
+        return sums[0].total
+    groups = [layout.unpack(found.total) for found in sums]
+    devices = np.array([len(found.participants) for found in sums], np.float64)
+    added: Parts = {name: np.sum([group[name] for group in groups], axis=0) for name in layout.sizes}
+    together = {**added, **_BY_KIND[kind](groups, devices)}
+    return np.concatenate([together[name] for name in layout.sizes])
+
+
+def _fit(groups: Sequence[Parts], devices: Floats) -> Parts:
+    means = [group["update"] / count for group, count in zip(groups, devices, strict=True)]
+    return {"update": devices.sum() * np.median(means, axis=0)}
+
+
+def _scale(groups: Sequence[Parts], _devices: Floats) -> Parts:
+    names = ("scale_devices", "scale_logs", "scale_squares", "scale_uncertainty")
+    knowing, logs, squares, uncertainty = (np.array([group[name] for group in groups]) for name in names)
+    one = np.maximum(knowing, 1.0)
+    mean = _median(logs / one, knowing >= 1)
+    within = np.maximum(squares - logs**2 / one, 0.0) / np.maximum(knowing - 1.0, 1.0)
+    # The estimate of a variance by k + 1 devices is chi-squared: its median lies below its mean.
+    freedom = np.maximum(np.median(knowing, axis=0) - 1.0, 1.0)
+    scatter = _median(within, knowing >= 2) / (1.0 - 2.0 / (9.0 * freedom)) ** 3
+    is_known = _is_common(knowing >= 1) & _is_common(knowing >= 2)
+    count = np.where(is_known, knowing.sum(axis=0), 0.0)
+    return {
+        "scale_devices": count,
+        "scale_logs": count * mean,
+        "scale_squares": count * mean**2 + np.maximum(count - 1.0, 0.0) * scatter,
+        "scale_uncertainty": count * _median(uncertainty / one, knowing >= 1),
+    }
+
+
+def _covariance(groups: Sequence[Parts], _devices: Floats) -> Parts:
+    knowing = np.array([float(group["spread_devices"][0]) for group in groups])
+    if not _is_common(knowing >= 2):
+        return {name: np.zeros_like(values) for name, values in groups[0].items() if name != "examples"}
+    used = [(group, count) for group, count in zip(groups, knowing, strict=True) if count >= 2]
+    count = float(sum(held for _, held in used))
+    means = {
+        name: [group[name] / held for group, held in used]
+        for name in ("correlation", "wander", "spread_error")
+    }
+    correlation = _as_correlation(np.median(means["correlation"], axis=0))
+    wander = _as_covariance(np.median(means["wander"], axis=0))
+    scatter = np.median(
+        [
+            (float(group["spread_squares"][0]) - held * _mean_square(group["correlation"] / held))
+            / (held - 1.0)
+            for group, held in used
+        ]
+    )
+    squares = count * _mean_square(correlation) + (count - 1.0) * max(float(scatter), 0.0)
+    return {
+        "spread_devices": np.array([count]),
+        "correlation": count * correlation,
+        "wander": count * wander,
+        "spread_squares": np.array([squares]),
+        "spread_error": count * np.median(means["spread_error"], axis=0),
+    }
+
+
+def _curve(groups: Sequence[Parts], _devices: Floats) -> Parts:
+    read = [read_curve(group) for group in groups]
+    parts: dict[str, Floats] = {}
+    for age in AGES:
+        counted = [found[age] for found in read if age in found]
+        made = _one_age(counted) if 2 * len(counted) >= len(groups) and counted else None
+        nothing = np.zeros(len(LEVELS))
+        parts |= {
+            f"age_devices_{age}": np.array([made.devices if made else 0.0]),
+            f"age_windows_{age}": np.array([made.windows if made else 0.0]),
+            f"openings_{age}": made.openings if made else nothing,
+            f"in_alarm_{age}": made.in_alarm if made else nothing,
+            f"openings_squares_{age}": made.squares if made else nothing[::SQUARED],
+        }
+    return parts
+
+
+def _one_age(counted: Sequence[OpeningsSums]) -> OpeningsSums:
+    devices = float(sum(group.devices for group in counted))
+    windows = devices * float(np.median([group.windows / group.devices for group in counted]))
+    curves = [Curve.of(group) for group in counted]
+    rate = np.median([curve.rate for curve in curves], axis=0)
+    share = np.median([curve.share for curve in curves], axis=0)
+    # By how much devices of a group differ, beyond chance: E Σ (C − mN)²/N = D·m + m²·ΣN/a (`models.detection.openings`).
+    differing = []
+    for group in counted:
+        seen = group.openings[::SQUARED] / group.windows
+        chance = seen**2 * group.windows + (group.devices - 1.0) * seen
+        differing.append(np.maximum(group.squares - chance, 0.0) / group.windows)
+    known = rate[::SQUARED]
+    squares = known**2 * windows + (devices - 1.0) * known + windows * np.median(differing, axis=0)
+    return OpeningsSums(
+        devices=devices, windows=windows, openings=windows * rate, in_alarm=windows * share, squares=squares
+    )
+
+
+def _assess(groups: Sequence[Parts], devices: Floats) -> Parts:
+    examples = np.array([float(group["examples"][0]) for group in groups])
+    usual = float(np.median(examples / devices))
+    weights = np.minimum(_LARGEST_WEIGHT * usual * devices / np.maximum(examples, 1.0), 1.0)
+    together = {
+        name: np.sum([weight * group[name] for weight, group in zip(weights, groups, strict=True)], axis=0)
+        for name in groups[0]
+        if name not in _ONE_VOTE
+    }
+    for name in ("candidate_loss", "champion_loss", "feature_sum", "feature_squares"):
+        means = [group[name] / max(held, 1.0) for group, held in zip(groups, examples, strict=True)]
+        together[name] = together["examples"] * np.median(means, axis=0)
+    return together
+
+
+_BY_KIND: Final[Mapping[Kind, Callable[[Sequence[Parts], Floats], Parts]]] = {
+    FIT: _fit,
+    SCALE: _scale,
+    COVARIANCE: _covariance,
+    CURVE: _curve,
+    ASSESS: _assess,
+}
+
+
+def _is_common(knows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether at least half of the groups (G, ...) know."""
+    return np.asarray(2 * knows.sum(axis=0) >= len(knows))
+
+
+def _median(values: Floats, knows: NDArray[np.bool_]) -> Floats:
+    """Median over the groups (G, F) that know; 0 where none does."""
+    columns = zip(values.T, knows.T, strict=True)
+    return np.array([np.median(column[mask]) if mask.any() else 0.0 for column, mask in columns])
+
+
+def _mean_square(triangle: Floats) -> float:
+    """Of a symmetric matrix whose upper triangle this is, row by row."""
+    return float(np.square(_square(triangle)).mean())
+
+
+def _square(triangle: Floats) -> Floats:
+    size = (int(np.sqrt(8 * len(triangle) + 1)) - 1) // 2
+    matrix = np.zeros((size, size))
+    matrix[np.triu_indices(size)] = triangle
+    return matrix + np.triu(matrix, 1).T
+
+
+def _as_covariance(triangle: Floats) -> Floats:
+    """The nearest triangle that is a covariance's: medians of covariances may have slightly negative variances in some direction."""
+    matrix = _square(triangle)
+    values, vectors = np.linalg.eigh(matrix)
+    if values[0] >= 0:
+        return triangle
+    lifted = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return np.asarray(lifted[np.triu_indices(len(lifted))])
+
+
+def _as_correlation(triangle: Floats) -> Floats:
+    """The same with ones on the diagonal."""
+    matrix = _square(_as_covariance(triangle))
+    scale = np.sqrt(np.maximum(np.diagonal(matrix), 1e-12))
+    matrix = np.clip(matrix / np.outer(scale, scale), -1.0, 1.0)
+    np.fill_diagonal(matrix, 1.0)
+    return np.asarray(matrix[np.triu_indices(len(matrix))])

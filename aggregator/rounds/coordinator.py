@@ -24,16 +24,20 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
+import numpy as np
 import structlog
 
 from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
 from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.privacy.history import HeldRound
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.cohort_questions import CohortAnswer, log_round
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import (
+    ANCHOR,
     ASSESSMENT,
     CHAMPION,
+    GROUPS,
     MOMENTS,
     PARAMETERS,
     RunJournal,
@@ -44,6 +48,7 @@ from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.refit import ask_next, record_of, refits, why_no_work
 from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.reports import RoundCanceledError
+from aggregator.rounds.run_groups import is_grouped, mode_of, protection, with_groups
 from aggregator.rounds.runs import (
     WITH_DEVICES,
     RefitRecord,
@@ -54,8 +59,9 @@ from aggregator.rounds.runs import (
 from aggregator.rounds.training import assess_candidate, train_round
 from models.bundles import ModelBundle
 from protocol.errors import ProtocolError
+from protocol.names import DeviceId
 from protocol.privacy_claim import PrivacyClaim
-from protocol.questions import REFIT_KINDS
+from protocol.questions import COVARIANCE, REFIT_KINDS
 
 __all__ = ["Coordinator"]
 
@@ -165,6 +171,8 @@ class Coordinator:
                 attendance.shortage
                 or f"{len(joined)} devices joined within {policy.rounds.join_timeout_s:g} s, the quorum is {policy.cohort.minimum_devices}",
             )
+        run = msgspec.structs.replace(run, mode=mode_of(policy))
+        run = self._grouped(run, policy, joined)
         if policy.secure_sum.enabled and self._accounts is not None:
             planned = planned_questions(run, policy, bundle, joined)
             self._accounts.plan_run(run.id, run.family, planned)
@@ -174,6 +182,7 @@ class Coordinator:
             f"{len(joined)} devices have joined",
             {
                 CHAMPION: content,
+                ANCHOR: self._journal.anchor(run, self._fleet, bundle).tobytes(),
                 PARAMETERS: parameters.tobytes(),
                 MOMENTS: _optimizer(policy).init(parameters).tobytes(),
             },
@@ -181,6 +190,7 @@ class Coordinator:
 
     def _train(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         bundle, model = self._journal.champion(run), self._journal.model(run)
+        run = self._grouped(run, policy)
         outcome = self._try_round(
             run,
             lambda: train_round(
@@ -189,6 +199,7 @@ class Coordinator:
                 _optimizer(policy),
                 architecture=bundle.architecture,
                 model=model,
+                anchors=self._journal.anchors(run),
                 attendance=self._attend(run, policy),
                 started_at=self._pacing.now(),
             ),
@@ -211,6 +222,7 @@ class Coordinator:
         bundle, model = self._journal.champion(run), self._journal.model(run)
         if run.refit is None and refits(policy, bundle):
             return self._refit(run, policy, bundle)
+        run = self._grouped(run, policy)
         outcome = self._try_round(
             run,
             lambda: assess_candidate(
@@ -233,12 +245,18 @@ class Coordinator:
 
     def _refit(self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle) -> TrainingRun:
         """One of three steps before the assessment, each a question whose sum is kept; the last makes the fleet's prior."""
-        sums = self._journal.refit_sums(run)
+        sums, run = self._journal.refit_sums(run), self._grouped(run, policy)
         try:
             found = self._try_round(
                 run,
                 lambda: ask_next(
-                    run, policy, sums, bundle, self._attend(run, policy), started_at=self._pacing.now()
+                    run,
+                    policy,
+                    sums,
+                    bundle,
+                    self._attend(run, policy),
+                    started_at=self._pacing.now(),
+                    spreads=self._journal.group_sums(run, COVARIANCE),
                 ),
             )
             kind, asked = found or ("", None)
@@ -250,8 +268,11 @@ class Coordinator:
                 run = msgspec.structs.replace(run, refit=made)
         except SumError as error:
             return self._keep_prior(run, bundle, str(error))
+        made_of = (
+            {f"{kind} {GROUPS}": np.stack([one.total for one in asked.sums]).tobytes()} if asked.sums else {}
+        )
         return self._journal.commit(
-            run, run.state, f"{kind} is summed over the fleet", {kind: asked.total.tobytes()}
+            run, run.state, f"{kind} is summed over the fleet", {kind: asked.total.tobytes(), **made_of}
         )
 
     def _keep_prior(self, run: TrainingRun, bundle: ModelBundle, why: str) -> TrainingRun:
@@ -325,8 +346,21 @@ class Coordinator:
                 pacing=self._pacing,
                 is_canceled=lambda: self._journal.store.is_cancel_requested(run.id),
                 earlier=self._journal.earlier_rounds(run),
+                answered=lambda: self._held_rounds(run),
             )
         return self._attendance
+
+    def _held_rounds(self, run: TrainingRun) -> tuple[HeldRound, ...]:
+        return () if self._accounts is None else self._accounts.rounds(run.family)
+
+    def _grouped(
+        self, run: TrainingRun, policy: FamilySettings, joined: frozenset[DeviceId] | None = None
+    ) -> TrainingRun:
+        """The run with the groups that its next question is put to; after a void attempt those that may answer now."""
+        if is_grouped(policy) and (joined is not None or run.attempts or not run.groups):
+            there = self._attend(run, policy).present() if joined is None else joined
+            run = with_groups(run, policy, there, self._held_rounds(run))
+        return msgspec.structs.replace(run, protection=protection(run, policy))
 
     def _dismiss(self, run: TrainingRun) -> None:
         attendance, self._attendance = self._attendance, None

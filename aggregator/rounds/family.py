@@ -6,7 +6,7 @@ refused in one sentence that says what to change.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +15,7 @@ from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.adaptive_clipping import clip_bit_noise, update_noise_multiplier
 from aggregator.privacy.settings import PrivacySettings
 from aggregator.rounds.assessment import ThresholdSettings
-from aggregator.rounds.cohorts import CohortSettings
+from aggregator.rounds.cohorts import SMALLEST_SUM, CohortSettings
 from aggregator.rounds.gate import GateSettings
 from aggregator.rounds.int8_settings import Int8Settings
 from aggregator.rounds.round_settings import RoundSettings
@@ -26,9 +26,6 @@ from protocol.names import check_name
 from protocol.training import TrainingSettings
 
 __all__ = ["FamilySettings"]
-
-SMALLEST_SUM: Final = 3
-"""Devices refuse smaller ones by themselves (`protocol.secure_sum.device_role.DevicePolicy`)."""
 
 
 class FamilySettings(Struct, frozen=True, kw_only=True):

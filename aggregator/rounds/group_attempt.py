@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.errors import AnswerRefusedError
 from aggregator.privacy.ledger_entries import RoundId
 from aggregator.rounds.cohorts import Group
 from aggregator.rounds.noise_floor import drop_noise_floor
 from aggregator.rounds.reports import GroupSum
 from aggregator.rounds.runs import GroupRecord
+from aggregator.rounds.sum_checks import check_sum
 from protocol.errors import ProtocolError
 from protocol.names import DeviceId
-from protocol.questions import AnswerLayout
+from protocol.questions import AnswerLayout, Kind
 from protocol.secure_answers import AnswerEncoding, NoisedEncoding
 from protocol.secure_sum import messages
 from protocol.secure_sum.keys import RandomBytes
@@ -40,6 +42,7 @@ class GroupAttempt:
     """
 
     group: Group
+    kind: Kind
     question: str
     terms: str
     arrays: Mapping[str, NDArray[np.float32]]
@@ -74,7 +77,8 @@ class GroupAttempt:
     def record(self) -> GroupRecord:
         """For the run's record."""
         inside = self.found.participants if self.found else ()
-        why = "" if self.failure is None else f"{type(self.failure).__name__}: {self.failure}"
+        name = "" if isinstance(self.failure, AnswerRefusedError) else f"{type(self.failure).__name__}: "
+        why = "" if self.failure is None else f"{name}{self.failure}"
         return GroupRecord(devices=self.group.devices, participants=inside, left_out=why)
 
     @contextmanager
@@ -82,7 +86,7 @@ class GroupAttempt:
         """What ends this group in here does not end the others."""
         try:
             yield
-        except ProtocolError as failure:
+        except (ProtocolError, AnswerRefusedError) as failure:
             self.failure = failure
 
     def is_settled(self, waiting: frozenset[DeviceId]) -> bool:
@@ -108,6 +112,7 @@ class GroupAttempt:
                 words = self.encoding.add_missing_noise(words, count, self.random_bytes)
                 count = self.taken_as
             total = self.encoding.decode(words, count)
+            check_sum(self.kind, self.layout.unpack(total), count, self.encoding.precision)
             if isinstance(self.encoding, NoisedEncoding):
                 self.clip_bits = self.encoding.clip_bits(words, count)
                 total = drop_noise_floor(total, self.layout, self.encoding)

@@ -19,7 +19,7 @@ from aggregator.rounds import champion
 from aggregator.rounds.assessment import Assessment, read_assessment
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.ports import ReleaseFleet
-from aggregator.rounds.reports import CohortReport, RoundCanceledError
+from aggregator.rounds.reports import CohortReport, GroupSum, RoundCanceledError
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RoundRecord, RunState, TrainingRun
 from aggregator.rounds.silence import LONGEST_PAUSE_S
@@ -31,9 +31,11 @@ from protocol.questions import REFIT_KINDS, Kind
 from runtime.backoff import backoff_s
 
 __all__ = [
+    "ANCHOR",
     "ASSESSMENT",
     "BUNDLE",
     "CHAMPION",
+    "GROUPS",
     "MOMENTS",
     "PARAMETERS",
     "RunJournal",
@@ -43,11 +45,15 @@ CHAMPION: Final = "champion"
 PARAMETERS: Final = "parameters"
 MOMENTS: Final = "moments"
 ASSESSMENT: Final = "assessment"
+ANCHOR: Final = "anchor"
 BUNDLE: Final = "bundle"
 
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 10.0
 """Bounds of the pauses between attempts to reach the fleet."""
+
+GROUPS: Final = "groups"
+"""What follows a question's name in that of the artifact with its groups' sums, one after the other."""
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -112,6 +118,33 @@ class RunJournal:
         parameters = np.frombuffer(self.store.artifact(run.id, PARAMETERS), np.float32).copy()
         moments = self.store.vector(run.id, MOMENTS).reshape(-1, parameters.size)
         return ModelState(parameters=parameters, moments=moments)
+
+    def anchor(self, run: TrainingRun, fleet: ReleaseFleet, bundle: ModelBundle) -> NDArray[np.float32]:
+        """What devices hold on to; raises as `champion.fetch_anchor` and `patiently`."""
+        return self.patiently(lambda: champion.fetch_anchor(fleet, bundle, self._trusted), run)
+
+    def anchors(self, run: TrainingRun) -> NDArray[np.float64]:
+        """The parameters (2, P) within reach of which the run's model stays: the release it started from, and its anchor."""
+        base = self.champion(run).parameters.astype(np.float64)
+        try:
+            held = np.frombuffer(self.store.artifact(run.id, ANCHOR), np.float32).astype(np.float64)
+        except UnknownRunError:  # a run that an older build began
+            held = base
+        return np.stack([base, held])
+
+    def group_sums(self, run: TrainingRun, kind: Kind) -> tuple[GroupSum, ...]:
+        """The sums of the groups that are in the last sum of `kind`; none where that was of one cohort."""
+        flat = self._vector_or_none(run, f"{kind} {GROUPS}")
+        name = kind.partition(".")[2]
+        rounds = [entry for entry in run.log if entry.kind == name and not entry.is_void]
+        if flat is None or not rounds:
+            return ()
+        used = [group for group in rounds[-1].groups if not group.left_out]
+        totals = flat.reshape(len(used), -1)
+        return tuple(
+            GroupSum(participants=group.participants, total=total)
+            for group, total in zip(used, totals, strict=True)
+        )
 
     def refit_sums(self, run: TrainingRun) -> dict[Kind, NDArray[np.float64]]:
         """What of the fleet's prior is summed so far."""

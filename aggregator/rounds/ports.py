@@ -41,13 +41,15 @@ class Member:
 class ReleaseRecord:
     """A release as the fleet lists it; a withdrawn one keeps its version but is nobody's champion.
 
-    `desired_devices` is how many devices shall run it now; 0 from a fleet that does not say.
+    `desired_devices` is how many devices shall run it now; 0 from a fleet that does not say. `is_approved`: a person approved a rollout
+    of it, so that devices have made it their anchor (`trust_region`).
     """
 
     release: str
     version: int
     is_withdrawn: bool = False
     desired_devices: int = 0
+    is_approved: bool = False
 
 
 class Session(Protocol):

@@ -6,24 +6,33 @@
                                                                     └─ asked of those alone who are in that sum
 
 Each device takes itself out of the sum of the second before it counts for the third. So the third is for devices that
-are in it: who is not would take out what was never put in.
+are in it: who is not would take out what was never put in. A fleet in groups needs neither: each group is told what the others know.
 
 Pure, but for `ask_next`, which asks; `coordinator` commits after each. Not here: what becomes of the prior (`releasing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import SumError
 from aggregator.rounds.admission import admit_prior_part
 from aggregator.rounds.attendance import Attendance
-from aggregator.rounds.cohort_questions import CohortAnswer, RecordWords, ask_everybody, layout_for
+from aggregator.rounds.cohort_questions import (
+    CohortAnswer,
+    RecordWords,
+    Variant,
+    ask_everybody,
+    layout_for,
+)
 from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.combining import combine
 from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.reports import GroupSum
 from aggregator.rounds.runs import RefitRecord, TrainingRun
 from models.architecture import Architecture
 from models.bundles import ModelBundle
@@ -94,8 +103,12 @@ def ask_next(
     attendance: Attendance,
     *,
     started_at: float,
+    spreads: Sequence[GroupSum] = (),
 ) -> tuple[Kind, CohortAnswer]:
-    """Put the first question whose sum is not there yet to everybody whom it is for; raises as `ask_cohort`, and SumError."""
+    """Put the first question whose sum is not there yet to everybody whom it is for; raises as `ask_cohort`, and SumError.
+
+    `spreads` are the groups' sums of the covariances, where those were asked in groups.
+    """
     kind = next(kind for kind in REFIT_KINDS if kind not in sums)
     architecture = champion.architecture
     question, arrays = _question(kind, run, policy, sums, architecture)
@@ -103,12 +116,15 @@ def ask_next(
         question=question,
         arrays=arrays,
         layout=layout_for(architecture, question),
-        admission=admit_prior_part(maximum_examples=policy.training.maximum_examples),
+        admission=admit_prior_part(kind, maximum_examples=policy.training.maximum_examples),
     )
     words = RecordWords(kind=kind.partition(".")[2])
-    answer = ask_everybody(
-        run, policy, attendance, asked, words, started_at=started_at, among=_among(run, kind)
-    )
+    if kind == CURVE and len(spreads) > 1:
+        answer = _ask_groups(run, policy, attendance, asked, words, spreads, started_at=started_at)
+    else:
+        answer = ask_everybody(
+            run, policy, attendance, asked, words, started_at=started_at, among=_among(run, kind)
+        )
     return kind, answer
 
 
@@ -165,12 +181,48 @@ def _question(
     parts = spread_parts(spread)
     arrays |= {name: parts[name].astype(np.float32) for name in ("correlation", "wander")}
     question = CurveQuestion(
-        **about,
+        run_id=run.id,
+        layout_sha256=architecture.layout_sha256,
+        profile_sha256=policy.training.sha256,
         devices=round(spread.devices),
         squares=spread.squares,
         error=spread.error,
     )
     return question, arrays
+
+
+def _ask_groups(
+    run: TrainingRun,
+    policy: FamilySettings,
+    attendance: Attendance,
+    asked: CohortQuestion,
+    words: RecordWords,
+    spreads: Sequence[GroupSum],
+    *,
+    started_at: float,
+) -> CohortAnswer:
+    """The curve of a fleet in groups: each is judged by what the others know together, and nobody has to take itself out."""
+    features = len(asked.arrays["scale_freedom"])
+
+    def of_others(devices: frozenset[DeviceId]) -> Variant:
+        others = [found for found in spreads if not devices & frozenset(found.participants)]
+        known = combine(COVARIANCE, answer_layout(COVARIANCE, **_sizes(features)), others)
+        spread = _spread({COVARIANCE: known}, features)
+        parts = spread_parts(spread)
+        arrays = dict(asked.arrays) | {
+            name: parts[name].astype(np.float32) for name in ("correlation", "wander")
+        }
+        question = msgspec.structs.replace(
+            asked.question,
+            devices=round(spread.devices),
+            squares=spread.squares,
+            error=spread.error,
+            holds_own=False,
+        )
+        return question, arrays
+
+    fixed = msgspec.structs.replace(run, groups=tuple(found.participants for found in spreads))
+    return ask_everybody(fixed, policy, attendance, asked, words, started_at=started_at, vary=of_others)
 
 
 def _among(run: TrainingRun, kind: Kind) -> frozenset[DeviceId] | None:
@@ -201,4 +253,9 @@ def _spread(sums: Sums, features: int) -> SpreadSums:
 def _parts(kind: Kind, sums: Sums, features: int) -> dict[str, NDArray[np.float64]]:
     if not np.isfinite(sums[kind]).all():
         raise SumError(f"the sum of {kind} is not finite")
-    return answer_layout(kind, parameter_count=1, tensor_count=1, feature_count=features).unpack(sums[kind])
+    return answer_layout(kind, **_sizes(features)).unpack(sums[kind])
+
+
+def _sizes(features: int) -> dict[str, int]:
+    """Of layouts that depend on the features alone."""
+    return {"parameter_count": 1, "tensor_count": 1, "feature_count": features}

@@ -145,7 +145,8 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
     `trigger` is ``person``, ``drift``, ``precision`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
-    is where it is.  `refit` says what became of the
+    is where it is. `mode` is ``robust`` (secure sums in `groups`, which are the same for all its questions), ``private`` (with noise) or
+    ``plain``, and `protection` what that means for poisoners. `refit` says what became of the
     fleet's prior, where devices judge by one. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
     claim after the last question; None before the first and for families in plain.
     """
@@ -161,6 +162,9 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     updated_at: float
     ended_at: float | None = None
     seed: int = 0
+    mode: str = ""
+    protection: str = ""
+    groups: tuple[tuple[DeviceId, ...], ...] = ()
     finished_rounds: int = 0
     attempts: int = 0
     log: tuple[RoundRecord, ...] = ()

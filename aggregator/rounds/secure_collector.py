@@ -138,7 +138,7 @@ class SecureCollector:
         sums = tuple(group.result for group in groups if group.result is not None)
         inside = sorted(device for group in sums for device in group.participants)
         report = tally.report(inside, self._clock() - started, groups=_records(groups, cohort))
-        total = combine(sums)
+        total = combine(kind_of(asked.question), asked.layout, sums)
         return CohortSum(**vars(report), total=total, sums=sums)
 
     def _policy_of_now(self) -> SumPolicy:
@@ -185,6 +185,7 @@ class SecureCollector:
             attempts.append(
                 GroupAttempt(
                     group=group,
+                    kind=kind,
                     question=question_text,
                     terms=terms_text,
                     arrays=arrays,
@@ -192,7 +193,7 @@ class SecureCollector:
                     encoding=encoding,
                     announcement=announcement,
                     role=role,
-                    round_id=structs.replace(first, group=index + 1 if cohort.groups else 0),
+                    round_id=structs.replace(first, group=index + 1 if len(parts) > 1 else 0),
                     random_bytes=self._random_bytes,
                     taken_as=cohort.taken_as,
                 )
@@ -288,7 +289,7 @@ def _void_words(groups: Groups, report: CohortReport, cohort: Cohort) -> str:
     failed = [group for group in groups if group.failure is not None]
     reasons = "; ".join(f"{refusal.device}: {refusal.reason}" for refusal in report.refused[:3])
     tally = f"{len(report.refused)} refused, {len(report.lost)} lost)" + (f"; {reasons}" if reasons else "")
-    if not cohort.groups:
+    if len(groups) == 1:
         why = "".join(group.record.left_out for group in failed)
         return f"the secure sum of {len(cohort.devices)} devices came to nothing, nothing of it was used ({why}; {tally}"
     why = "; ".join(f"{group.name}: {group.record.left_out}" for group in failed[:3])

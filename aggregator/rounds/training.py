@@ -2,7 +2,7 @@
 
 ::
 
-    w_k ──► FitQuestion ──► cohort ──► Σ (w'-w), one vote a device ──► mean update ──► server optimiser ──► w_{k+1}
+    w_k ──► FitQuestion ──► cohort ──► Σ (w'-w), one vote a device ──► mean update ──► server optimiser ──► trust region ──► w_{k+1}
 
 A round below its quorum is void: the model stays, the record says so, and the caller tries again within its bound. Nothing
 here is persisted; `coordinator` does that with what is returned.
@@ -31,9 +31,10 @@ from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.optimizers import ServerOptimizer
 from aggregator.rounds.runs import TrainingRun
+from aggregator.rounds.trust_region import project
 from models.architecture import Architecture, require_bounded
 from models.errors import LayoutError
-from protocol.questions import AssessQuestion, FitQuestion
+from protocol.questions import FIT, AssessQuestion, FitQuestion
 
 __all__ = ["ModelState", "RoundOutcome", "assess_candidate", "train_round"]
 
@@ -63,10 +64,11 @@ def train_round(
     *,
     architecture: Architecture,
     model: ModelState,
+    anchors: NDArray[np.float64],
     attendance: Attendance,
     started_at: float,
 ) -> RoundOutcome:
-    """Ask a cohort to train from `model` and take one server step.
+    """Ask a cohort to train from `model` and take one server step, which stays in the region that devices trust around `anchors` (k, P).
 
     Raises:
         RoundCanceledError: the run or the service is ending; nothing happened.
@@ -76,7 +78,7 @@ def train_round(
     number = run.finished_rounds + 1
     # Seeded by run, round and attempt: a resumed run draws the same cohort, a repeated round another one.
     rng = np.random.default_rng([run.seed, number, run.attempts])
-    cohort = draw_cohort(attendance, policy, policy.cohort.fraction, rng)
+    cohort = draw_cohort(run, attendance, policy, FIT, rng)
     question = FitQuestion(
         run_id=run.id,
         round_number=number,
@@ -104,13 +106,16 @@ def train_round(
     hidden = None if policy.privacy.noise is None else cohort.taken_as
     mean_update = parts["update"] / (hidden or len(answer.record.participants))
     step = optimizer.step(model.moments, model.parameters, mean_update)
+    radius = policy.training.settled().trust_radius or 0.0
     try:
+        # Before it is drawn back: what is not a number cannot be.
         require_bounded(architecture, step.parameters)
+        parameters = project(step.parameters, anchors, radius)
     except LayoutError as error:
         raise SumError(f"the step of round {number} ruins the model: {error}") from None
     return RoundOutcome(
         record=answer.record,
-        model=ModelState(parameters=step.parameters, moments=step.state),
+        model=ModelState(parameters=parameters, moments=step.state),
         total=answer.total,
     )
 

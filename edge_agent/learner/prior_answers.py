@@ -108,7 +108,7 @@ def _others(
         "spread_error": np.array([question.error]),
     }
     total = read_spread({**arrays, **figures}, len(own.correlation))
-    others = total - own
+    others = total - own if question.holds_own else total
     if others.devices < 1:
         return None
     prior = SpreadPrior.of(others)

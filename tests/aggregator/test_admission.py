@@ -43,18 +43,20 @@ MOVE = admit_update(norm_limit=2.0)
 GOOD = {"update": [1.2, 1.6], "votes": 1.0}  # of norm 2
 
 
-@pytest.mark.parametrize("votes", [-159.0, -1.0, 0.5, 2.0, 4096.0])
+@pytest.mark.parametrize("votes", [-159.0, -1.0, 2.0, 4096.0])
 def test_a_device_has_one_vote(votes: float) -> None:
-    with pytest.raises(AnswerRefusedError, match=f"votes is {votes:g}; a device has one"):
+    with pytest.raises(AnswerRefusedError, match=f"votes: {votes:g} votes of 1 devices; each has one"):
         check(UPDATE, {"votes": votes}, MOVE)
 
 
 def test_an_update_moves_at_most_the_norm_limit_and_without_a_vote_not_at_all() -> None:
     check(UPDATE, GOOD, MOVE)
     check(UPDATE, {"votes": 0.0}, MOVE)
-    with pytest.raises(AnswerRefusedError, match=r"update has norm 2\.001 at 1 votes; the limit is 2"):
+    with pytest.raises(
+        AnswerRefusedError, match=r"norm: the updates' sum has norm 2\.001; 1 votes of 2 reach 2"
+    ):
         check(UPDATE, {**GOOD, "update": [1.2006, 1.6008]}, MOVE)
-    with pytest.raises(AnswerRefusedError, match="at 0 votes"):
+    with pytest.raises(AnswerRefusedError, match="0 votes of 2 reach 0"):
         check(UPDATE, {**GOOD, "votes": 0.0}, MOVE)
 
 
@@ -81,51 +83,10 @@ def test_an_answer_of_another_shape_or_type_or_with_numbers_that_are_none_is_ref
             check_answer(UPDATE, spoiled, MOVE)
 
 
-ASSESS = assess_layout(tensor_count=2, feature_count=3)
-JUDGED = {
-    "examples": 8,
-    "candidate_scores": [3, 5],
-    "champion_scores": 8,
-    "candidate_probe_scores": [2, 6],
-    "champion_probe_scores": 8,
-    "threshold_votes": 1,
-}
-WINDOWS = admit_assessment(maximum_examples=20)
-
-
-def test_an_assessment_counts_each_held_out_window_and_its_probe_once_for_either_model() -> None:
-    check(ASSESS, JUDGED, WINDOWS)
-    for name in JUDGED.keys() - {"examples", "threshold_votes"}:
-        for off in (7.5, 8.5):
-            check(ASSESS, {**JUDGED, name: off}, WINDOWS)  # counts travel as float32 and are rounded
-        for off in (7.25, 8.75):
-            with pytest.raises(
-                AnswerRefusedError, match=f"{name} counts {off} scores; it must count each of the 8"
-            ):
-                check(ASSESS, {**JUDGED, name: off}, WINDOWS)
-        with pytest.raises(AnswerRefusedError, match=f"{name} counts 8 scores"):
-            check(ASSESS, {**JUDGED, name: [9, -1]}, WINDOWS)
-
-
 def test_the_shorter_answer_of_a_build_that_knows_no_probes_is_refused_by_its_length() -> None:
-    older = ASSESS.total - 2 * SCORE_GRID.bins
+    layout = assess_layout(tensor_count=2, feature_count=3)
+    older = layout.total - 2 * SCORE_GRID.bins
     with pytest.raises(
-        AnswerRefusedError, match=rf"shape \({older},\); the question asks for \({ASSESS.total},\)"
+        AnswerRefusedError, match=rf"shape \({older},\); the question asks for \({layout.total},\)"
     ):
-        check_answer(ASSESS, np.ones(older, np.float32), WINDOWS)
-
-
-@pytest.mark.parametrize("votes", [0, 2, 0.5, [0.5, 0.5], [2, -1]])
-def test_a_device_has_one_whole_vote_for_the_threshold(votes: object) -> None:
-    with pytest.raises(AnswerRefusedError, match=r"threshold_votes holds .* a device has one"):
-        check(ASSESS, {**JUDGED, "threshold_votes": votes}, WINDOWS)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["candidate_loss", "champion_loss", "range_low", "range_high", "feature_counts", "feature_squares"],
-)
-def test_what_is_counted_or_squared_is_not_negative_but_a_sum_of_features_may_be(name: str) -> None:
-    check(ASSESS, {**JUDGED, name: 2.0, "feature_sum": -5.0}, WINDOWS)
-    with pytest.raises(AnswerRefusedError, match=rf"{name} has the negative entry -2; valid is 0 or more"):
-        check(ASSESS, {**JUDGED, name: -2.0}, WINDOWS)
+        check_answer(layout, np.ones(older, np.float32), admit_assessment())

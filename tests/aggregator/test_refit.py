@@ -253,7 +253,7 @@ def test_sums_that_no_fleet_can_have_given_are_refused_in_words(kind: Kind) -> N
 
 
 def test_an_answer_beyond_what_a_device_can_measure_is_refused_by_the_name_of_its_part() -> None:
-    sums, rule = sums_of(1), admit_prior_part(maximum_examples=1000)
+    sums = sums_of(1)
     for kind, part, value in (
         (SCALE, "scale_logs", -101.0),
         (SCALE, "scale_devices", 2.0),
@@ -263,6 +263,7 @@ def test_an_answer_beyond_what_a_device_can_measure_is_refused_by_the_name_of_it
         (CURVE, "in_alarm_64", -1.0),
     ):
         layout = answer_layout(kind, parameter_count=1, tensor_count=1, feature_count=6)
+        rule = admit_prior_part(kind, maximum_examples=1000)
         honest = sums[kind].astype(np.float32)
         check_answer(layout, honest, rule)
         parts = layout.unpack(honest)

@@ -180,15 +180,15 @@ def assessment(_: int) -> np.ndarray:
             "examples": np.array([n]),
             "candidate_loss": np.array([n * 0.5]),
             "champion_loss": np.array([n * 0.7]),
-            "candidate_scores": one(SCORE_GRID, 100, n),
-            "champion_scores": one(SCORE_GRID, 120, n),
+            "candidate_scores": SCORE_GRID.count(np.full(20, 0.5)),
+            "champion_scores": SCORE_GRID.count(np.full(20, 0.7)),
             "candidate_probe_scores": one(SCORE_GRID, 140, n),
             "champion_probe_scores": one(SCORE_GRID, 150, n),
             "threshold_votes": one(SCORE_GRID, 100, 1),
             "range_low": np.concatenate([one(RANGE_GRID, 40, 1)] * world.TENSORS),
             "range_high": np.concatenate([one(RANGE_GRID, 250, 1)] * world.TENSORS),
             "feature_counts": np.concatenate([one(FEATURE_GRID, 30, n)] * world.FEATURES),
-            "feature_sum": np.full(world.FEATURES, n * 0.1),
+            "feature_sum": np.full(world.FEATURES, n * FEATURE_GRID.edges[30]),
             "feature_squares": np.full(world.FEATURES, n * 1.0),
         }
     )
@@ -210,11 +210,11 @@ def test_assessment_comes_through_with_its_histograms(tmp_path: Path, is_noised:
     parts = ASSESS_LAYOUT.unpack(total.total)
     if not is_noised:
         np.testing.assert_allclose(total.total, 6 * assessment(0).astype(np.float64), atol=1e-2)
-        assert parts["candidate_scores"][100] == 120.0
+        assert parts["champion_probe_scores"][150] == 120.0
         return
     assert parts["examples"] == [6]
     for name, at, value in (
-        ("candidate_scores", 100, 6),
+        ("candidate_probe_scores", 140, 6),
         ("champion_probe_scores", 150, 6),
         ("threshold_votes", 100, 6),
         ("range_low", 40, 6),

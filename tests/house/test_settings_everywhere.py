@@ -274,6 +274,7 @@ FAMILY: dict[str, Any] = {
     "cohort.fraction": 0.7,
     "cohort.over_selection": 1.7,
     "cohort.minimum_devices": 7,
+    "cohort.group_devices": 7,
     "cohort.sampling": "poisson",
     "secure_sum.enabled": False,
     "secure_sum.stage_deadline_s": 7.5,

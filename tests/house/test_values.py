@@ -32,6 +32,7 @@ PACKAGES = (
 )
 # What counts up while it runs is no value.
 STATES = {
+    "aggregator.rounds.group_attempt.GroupAttempt",
     "models.drift.bins._Bin",
     "protocol.secure_sum.device_role._Begun",
     "protocol.secure_sum.device_role._Settled",
