@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aggregator_world
 import pytest
+from aggregator_world import TRUSTED
 from family_changes import changed
 from rich.console import Console
 from test_secure_runs import SECURE, SecureWorld
@@ -14,6 +15,7 @@ from test_secure_runs import SECURE, SecureWorld
 from aggregator import run_tables
 from aggregator.api.run_view import run_view
 from aggregator.privacy.ledger_entries import Outcome
+from aggregator.rounds.journal import RunJournal
 from aggregator.rounds.reports import CohortReport
 from aggregator.rounds.runs import RefusedDevice, RunState
 from aggregator.rounds.silence import FIRST_PAUSE_S, LONGEST_PAUSE_S, SilentDevices
@@ -118,18 +120,16 @@ def test_the_memory_goes_from_run_to_run_and_over_a_kill_and_fades(tmp_path: Pat
     world.masked.spoil = stopped_at(SumStage.SHARE.value, SILENT)
     assert world.run().state is RunState.COMPLETED
     world.reopen()
+    world.session.present = frozenset(world.devices[1:])
     again = world.coordinator().advance(world.add_run("run-2").id)
-    assert [record.asked for record in again.log] == [3, 3, 3, 3]
-    world.clock.now_s += FIRST_PAUSE_S + 10
-    later = world.coordinator().advance(world.add_run("run-3").id)
-    assert [record.asked for record in later.log] == [4, 3, 3, 3], "asked once more, and silent again"
-    world.clock.now_s += FIRST_PAUSE_S + 10
-    world.masked.spoil = lambda _kind, _device, message: message
-    still = world.coordinator().advance(world.add_run("run-4").id)
-    assert [record.asked for record in still.log] == [3, 3, 3, 3], "the second pause is twice as long"
-    world.clock.now_s += FIRST_PAUSE_S + 10
-    back = world.coordinator().advance(world.add_run("run-5").id)
-    assert [record.asked for record in back.log] == [4, 4, 4, 4]
+    assert again.state is RunState.FAILED
+    assert again.detail.startswith(
+        "2 devices can be asked, the quorum is 3: press-003 did not answer query.share_keys"
+    )
+    known = RunJournal(world.store, TRUSTED, world.clock.pacing, 30.0).earlier_rounds(again)
+    memory = SilentDevices(known)
+    assert set(memory.left_out(HERE, world.clock.now())) == {SILENT}
+    assert memory.left_out(HERE, world.clock.now() + FIRST_PAUSE_S + 10) == {}
 
 
 def lost(*devices: DeviceId) -> CohortReport:
