@@ -19,14 +19,11 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import aiomqtt
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
@@ -36,6 +33,7 @@ from aggregator.exporter import SigningExporter
 from aggregator.federation import FlowerFederation
 from aggregator.fleet_client import FleetClient
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from aggregator.identity import open_identity
 from aggregator.invitations import MqttInvitationBoard
 from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.release_keys import read_private_key, read_public_key
@@ -53,9 +51,14 @@ from runtime.errors import SettingsError
 from service.addresses import split_endpoint
 from service.background import end_tasks
 from service.broker_account import BrokerAccount
+from service.connections import ConnectionBook
+from service.https_server import HttpsServer
 from service.listening import bind, check_certificate
 
 __all__ = ["Aggregator", "build_aggregator", "serve"]
+
+CONNECTIONS_OF_OPERATOR: Final = 64
+"""Of one token: commands, a dashboard, whatever gathers metrics."""
 
 START_PATIENCE_S: Final = 15.0
 """How long fleet and broker may take to come up beside us before the start fails."""
@@ -81,14 +84,6 @@ class Aggregator:
     privacy: PrivacyAccounts
 
 
-class _Server(uvicorn.Server):
-    """uvicorn raises the signals it caught once more when it is done; here `serve` owns the signals."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def build_aggregator(settings: Settings) -> Aggregator:
     """Read keys and secrets, open the database, build every adapter; nothing listens or connects yet.
 
@@ -101,10 +96,12 @@ def build_aggregator(settings: Settings) -> Aggregator:
         [signing_key.public_key(), *(read_public_key(path, "release_keys") for path in settings.release_keys)]
     )
     fleet = FleetClient(settings.fleet)
+    identity = open_identity(settings.data_dir)
     boot_id = os.urandom(8).hex()
     account = BrokerAccount(settings.mqtt, client_id=f"fedge-aggregator-{boot_id}", draw=_chance.random)
     board = MqttInvitationBoard(
         account,
+        identity,
         tenant=settings.tenant,
         families=settings.families,
         boot_id=boot_id,
@@ -122,7 +119,8 @@ def build_aggregator(settings: Settings) -> Aggregator:
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
             data_dir=settings.data_dir / "flower",
-        )
+        ),
+        identity,
     )
     privacy = PrivacyAccounts(
         settings.data_dir / LEDGER_FILE,
@@ -181,18 +179,11 @@ async def serve(aggregator: Aggregator) -> None:
     """
     check_certificate(aggregator.settings.tls_cert, aggregator.settings.tls_key)
     listener = bind(split_endpoint(aggregator.settings.listen))
-    server = _Server(
-        uvicorn.Config(
-            aggregator.api,
-            ssl_certfile=aggregator.settings.tls_cert,
-            ssl_keyfile=aggregator.settings.tls_key,
-            log_config=None,
-            access_log=False,
-            ws="none",
-            lifespan="off",
-            timeout_graceful_shutdown=2,
-            server_header=False,
-        )
+    server = HttpsServer(
+        aggregator.api,
+        aggregator.settings.tls_cert,
+        aggregator.settings.tls_key,
+        ConnectionBook(of_caller=CONNECTIONS_OF_OPERATOR),
     )
     loop, ending = asyncio.get_running_loop(), threading.Event()
 

@@ -88,6 +88,26 @@ def check_config(config: Config) -> None:
 
 @cli.command()
 @_one_line_errors()
+def identity(
+    config: Config,
+    out: Annotated[Path | None, typer.Option("--out", help="write it there instead of printing it")] = None,
+) -> None:
+    """Print the public key that devices pin as flower.aggregator_key; makes the key where there is none yet."""
+    from aggregator.identity import open_identity
+    from aggregator.settings import load_aggregator_settings
+    from protocol.identity import fingerprint, public_key_pem
+    from runtime.durable_files import write_durably
+
+    public = open_identity(load_aggregator_settings(config).data_dir).public_key()
+    if out is None:
+        print(public_key_pem(public).decode(), end="")
+        return
+    write_durably(out, public_key_pem(public))
+    print(f"{out}: SHA-256 {fingerprint(public)}; devices name this file as flower.aggregator_key")
+
+
+@cli.command()
+@_one_line_errors()
 def train(
     family: Annotated[str, typer.Option("--family", help="a family that aggregator.toml configures")],
     url: Url,

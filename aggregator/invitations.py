@@ -1,4 +1,4 @@
-"""The invitation board over MQTT: what shall stand retained on each family's training topic, and a task that makes it so.
+"""The invitation board over MQTT, under the aggregator's signature: what shall stand retained on each family's training topic, and a task that makes it so.
 
 `post` and `clear` may be called from any thread; they change what shall stand and return. `run` connects, publishes ALL
 families anew (an embedded broker forgets, and a run may have ended while it was away), then every change, and starts over
@@ -14,7 +14,9 @@ from functools import partial
 from typing import Final
 
 import aiomqtt
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from protocol.invitations import sign_invitation
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import FamilyName
 from protocol.topics import training_topic
@@ -31,6 +33,7 @@ class MqttInvitationBoard:
 
     Args:
         account: ours at the broker.
+        identity: signs invitations.
         tenant: first level of the topics.
         families: whose topics are cleared while nothing is posted.
         boot_id: of this process, for event ids.
@@ -40,13 +43,14 @@ class MqttInvitationBoard:
     def __init__(
         self,
         account: BrokerAccount,
+        identity: ec.EllipticCurvePrivateKey,
         *,
         tenant: str,
         families: Iterable[str],
         boot_id: str,
         now: Callable[[], float],
     ) -> None:
-        self._account = account
+        self._account, self._identity = account, identity
         self._tenant = tenant
         self._messages = EventSource(SOURCE, boot_id=boot_id, now=now)
         self._lock = threading.Lock()
@@ -57,7 +61,7 @@ class MqttInvitationBoard:
 
     def post(self, invitation: TrainingInvitation) -> None:
         """See `InvitationBoard.post`."""
-        self._set(invitation.family, invitation)
+        self._set(invitation.family, sign_invitation(invitation, self._identity))
 
     def clear(self, family: FamilyName) -> None:
         """See `InvitationBoard.clear`."""

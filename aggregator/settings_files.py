@@ -6,6 +6,7 @@ Opens no connection, binds no port and writes nothing; `app` finds the same mist
 from __future__ import annotations
 
 from aggregator.fleet_client import FleetClient
+from aggregator.identity import check_identity
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.settings import Settings
 from service.broker_account import BrokerAccount
@@ -23,6 +24,7 @@ def check_files(settings: Settings) -> None:
     read_private_key(settings.signing_key, "signing_key")
     for path in settings.release_keys:
         read_public_key(path, "release_keys")
+    check_identity(settings.data_dir)
     check_certificate(settings.tls_cert, settings.tls_key)
     BrokerAccount(settings.mqtt, client_id="", draw=lambda: 0.0)
     FleetClient(settings.fleet).close()

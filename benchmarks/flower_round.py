@@ -16,8 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "aggregator"))
 import flower_world as world
+from waiting import wait_until
 
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
@@ -47,15 +49,13 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int) -> dict[str, flo
     parameters = initial_parameters(world.ARCHITECTURE, 3)
     layout = fit_layout(len(parameters))
     beyond, processor = [], []
-    with FlowerServer(settings) as server:
+    with FlowerServer(settings, world.IDENTITY) as server:
         server.sync_roster({device.id: device.public_key for device in cohort})
         run = server.start_run()
         collector = PlainCollector(server.link(run))
         started = time.monotonic()
         with world.learners(cohort, server.port) as children:
-            world.wait_until(
-                lambda: len(server.online_devices()) == count, "all learners online", seconds=120
-            )
+            wait_until(lambda: len(server.online_devices()) == count, "all learners online")
             online_s = time.monotonic() - started
             start_cpu = [_processor_seconds(child.pid) for child in children.values()]
             for number in range(1, rounds + 1):

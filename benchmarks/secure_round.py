@@ -56,7 +56,7 @@ def measure(root: Path, bundle: bytes, count: int, rounds: int, *, compares: boo
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=root / "aggregator")
     parameters = initial_parameters(world.ARCHITECTURE, 3)
     beyond, whole, processor, participants = [], [], [], 0
-    with world.FamilyFleet().serving(tls) as fleet, FlowerServer(settings) as server:
+    with world.FamilyFleet().serving(tls) as fleet, FlowerServer(settings, world.IDENTITY) as server:
         cohort = [
             world.make_device(root, f"device-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(count)
         ]

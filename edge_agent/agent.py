@@ -301,10 +301,7 @@ class Agent:
         self._send(clock_s)
 
     def _invite(self, invitation: TrainingInvitation | None, wall_s: float) -> None:
-        if invitation is not None and wall_s >= invitation.expires_at:
-            log.info("invitation_ignored run=%s reason=expired", invitation.run_id)
-        else:
-            self._learner.invite(invitation, wall_s)
+        self._learner.invite(invitation, wall_s)
 
     def _obey(self, messages: tuple[Commands, ...]) -> None:
         self._executor.hear(messages)

@@ -21,6 +21,7 @@ from typing import Final
 
 from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
+from edge_agent.aggregator_trust import distrust
 from edge_agent.boot_number import next_boot_number
 from edge_agent.counted_bundles import CountedBundles
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
@@ -177,12 +178,12 @@ def _build(
     learner = LearnerSupervisor(
         paths,
         start=lambda: start_learner(settings.config_file, paths),
-        refusal=lambda invitation, now_s: refusal(
+        distrust=distrust(settings),
+        refusal=lambda invitation, _now_s: refusal(
             invitation,
-            _offer(settings, installer, stores.buffer),
+            _offer(installer, stores.buffer),
             read_conditions(),
             settings.learner,
-            now_s,
             minimum_windows=settings.privacy.minimum_windows,
         ),
         draw=random.random,
@@ -327,14 +328,12 @@ def _roads(
     return desired, road
 
 
-def _offer(settings: Settings, installer: Installer, buffer: SampleBuffer) -> Device:
+def _offer(installer: Installer, buffer: SampleBuffer) -> Device:
     active = installer.active()
     return Device(
-        family=settings.family,
         layout_sha256=active.bundle.manifest.model.layout_sha256 if active is not None else None,
         buffered_windows=len(buffer),
         is_installing=installer.step() is not InstallStep.IDLE,
-        can_reach_aggregator=settings.flower is not None,
     )
 
 
@@ -347,7 +346,7 @@ def _birth(settings: Settings) -> Birth:
         capabilities=(
             "detect",
             "install",
-            *(("learn",) if settings.learner.enabled and settings.flower else ()),
+            *(("learn",) if settings.learner.enabled and settings.can_train else ()),
         ),
         labels=settings.labels,
     )

@@ -27,7 +27,7 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
     │   │   └── TrainingDivergedError     the learning rate: too high for this device's windows, at a 64th too
     │   ├── PlainAnswerRefusedError   the aggregator asks for an answer without a secure sum
     │   ├── AggregatorUnreachableError  the road: refused, reset, silent, or the aggregator is restarting; try again later
-    │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or finds its clock wrong
+    │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or another answers than the pinned one
     │   └── AggregatorAnswerError     the aggregator answered something else than asked; drop this one message
     └── NotEnrolledError         the device has no identity yet: `fedge-agent enrol`
 """
@@ -177,7 +177,7 @@ class AggregatorUnreachableError(LearnerError):
 
 
 class AggregatorRefusedError(LearnerError):
-    """The device's key is not in the aggregator's roster, or its clock is more than five minutes off."""
+    """The device's key is not in the aggregator's roster, or whoever answers is not the aggregator whose key is pinned here."""
 
 
 class AggregatorAnswerError(LearnerError):

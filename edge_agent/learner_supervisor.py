@@ -28,6 +28,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from edge_agent.aggregator_trust import Distrust
+from edge_agent.ended_invitations import EndedInvitations
 from edge_agent.learner.learner_stats import LearnerStats
 from edge_agent.settings import StatePaths
 from protocol.messages.payloads import TrainingInvitation
@@ -72,6 +74,7 @@ class LearnerSupervisor:
         paths: StatePaths,
         *,
         start: Callable[[], Child],
+        distrust: Distrust,
         refusal: Callable[[TrainingInvitation, float], str | None],
         draw: Callable[[], float],
     ) -> None:
@@ -80,12 +83,15 @@ class LearnerSupervisor:
         Args:
             paths: where invitation, stats and pid live.
             start: starts the child, which reads `paths.invitation`.
+            distrust: whether an invitation is the aggregator's, and for this device.
             refusal: the readiness check: (invitation, Unix seconds) → reason, or None.
             draw: uniform in [0, 1): spreads a fleet's arrival and its returns.
         """
         self._paths = paths
         self._start = start
+        self._distrust = distrust
         self._refusal = refusal
+        self._ended = EndedInvitations(paths.ended_invitations)
         self._draw = draw
         self._invitation: TrainingInvitation | None = None
         self._child: Child | None = None
@@ -109,12 +115,19 @@ class LearnerSupervisor:
     def invite(self, invitation: TrainingInvitation | None, now_s: float) -> None:
         """Take the retained invitation as it is now; None: it was cleared, the run is over.
 
-        A repeated invitation changes nothing; another run replaces the one before.
+        A repeated invitation changes nothing; another run replaces the one before. One that is not the aggregator's, or has
+        ended here before, changes nothing either.
         """
-        if self._invitation is not None and (
-            invitation is None or invitation.run_id != self._invitation.run_id
-        ):
-            self._stop(now_s, "the run was closed")
+        reason = None if invitation is None else self._unheard(invitation, now_s)
+        if invitation is not None and reason is not None:
+            log.warning("invitation_ignored run=%r reason=%s", invitation.run_id[:80], reason)
+            if self._invitation is None:
+                self.note = reason
+            return
+        if self._invitation is not None and invitation != self._invitation:
+            self._ended.add(self._invitation)
+            if invitation is None or invitation.run_id != self._invitation.run_id:
+                self._stop(now_s, "the run was closed")
         if invitation is None:
             self._invitation, self.note = None, "no training run is open"
             return
@@ -123,6 +136,14 @@ class LearnerSupervisor:
         if not is_repeat:
             self._crashes = 0
             self._not_before_s = now_s + self._draw() * invitation.spread_s
+
+    def _unheard(self, invitation: TrainingInvitation, now_s: float) -> str | None:
+        """Why this invitation is as if it had not come."""
+        if (reason := self._distrust(invitation, now_s)) is not None:
+            return reason
+        if invitation in self._ended:
+            return f"the invitation to run {invitation.run_id} has ended here before"
+        return None
 
     def tick(self, now_s: float) -> int:
         """Do what is due at `now_s` (Unix seconds).

@@ -27,13 +27,11 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What this device would bring to a run: its family, the layout of its committed model (None: no model), rows."""
+    """What this device would bring to a run: the layout of its committed model (None: no model), rows."""
 
-    family: str
     layout_sha256: str | None
     buffered_windows: int
     is_installing: bool
-    can_reach_aggregator: bool
 
 
 def refusal(
@@ -41,30 +39,22 @@ def refusal(
     device: Device,
     conditions: Conditions,
     settings: LearnerSettings,
-    now_s: float,
     *,
     minimum_windows: int,
 ) -> str | None:
     """Why this device does not join now, in one line; None where it is ready.
 
     Args:
-        invitation: what is asked.
+        invitation: what is asked, by the aggregator and of this family (`aggregator_trust`).
         device: what is there.
         conditions: of the hardware.
         settings: this device's own limits.
-        now_s: Unix seconds.
         minimum_windows: fewest that this device's owner has answers made from.
     """
     needed = max(minimum_windows, invitation.minimum_windows)
     limit = settings.maximum_temperature_c
     checks = (
         (settings.enabled, "learning is switched off (learner.enabled = false)"),
-        (device.can_reach_aggregator, "agent.toml has no [flower] table, so no aggregator is trusted"),
-        (now_s < invitation.expires_at, f"the invitation to run {invitation.run_id} has expired"),
-        (
-            invitation.family == device.family,
-            f"the run trains family {invitation.family!r}, this device is of {device.family!r}",
-        ),
         (device.layout_sha256 is not None, "no model is active yet"),
         (
             device.layout_sha256 == invitation.layout_sha256,

@@ -21,7 +21,7 @@ from models.detection.openings import AlarmRules
 from models.detection.promise import AlarmBudget
 from protocol.errors import TopicError
 from protocol.names import check_name
-from runtime.settings import load_settings
+from runtime.settings import Paths, load_settings
 
 __all__ = [
     "PREFIX",
@@ -108,9 +108,14 @@ class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class FlowerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Training runs: the CA under which the aggregator's Flower address is trusted."""
+    """Training runs: who the aggregator is. A file without `aggregator_key` is read, and this device does not train (`aggregator_trust`)."""
 
     ca_file: Path
+    """Of the CA that has signed the aggregator's certificate."""
+    aggregator_key: Paths | None = None
+    """What `fedge-aggregator identity` prints (PEM); two while the aggregator changes its key."""
+    host: Text | None = None
+    """The only host that an invitation may lead to; without it any that the aggregator signs for."""
 
 
 class DetectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -302,6 +307,7 @@ class StatePaths:
         self.learner = root / "learner"
         self.learner_stats = root / "learner_stats.json"
         self.invitation = root / "learner" / "invitation.json"
+        self.ended_invitations = root / "learner" / "ended_invitations.json"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -340,6 +346,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     check_name(name, what)
                 except TopicError as error:
                     raise ValueError(str(error)) from None
+
+    @property
+    def can_train(self) -> bool:
+        """Whether the file says whom to train with."""
+        return self.flower is not None and self.flower.aggregator_key is not None
 
     @property
     def paths(self) -> StatePaths:

@@ -13,7 +13,8 @@
     │   ├── BundleIntegrityError     content differs from what the manifest promises
     │   └── UntrustedBundleError     signature wrong, or made by a key this device does not trust
     ├── IdentityError                the caller is not who it says
-    │   └── TokenError               a device token is malformed, expired or not signed by its key
+    │   ├── TokenError               a device token is malformed, expired or not signed by its key
+    │   └── InvitationError          an invitation to training is not the pinned aggregator's, or not for this device now
     └── QuestionError                a round question or answer that does not fit `protocol.questions`
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "BundleFormatError",
     "BundleIntegrityError",
     "IdentityError",
+    "InvitationError",
     "MalformedMessageError",
     "MessageError",
     "MessageTooLargeError",
@@ -82,6 +84,10 @@ class IdentityError(ProtocolError):
 
 class TokenError(IdentityError):
     """A device token is malformed, expired, or signed by another key."""
+
+
+class InvitationError(IdentityError):
+    """An invitation to training that this device does not follow: forged, changed, for others, over, or leading elsewhere."""
 
 
 class QuestionError(ProtocolError):

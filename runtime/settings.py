@@ -27,10 +27,17 @@ from msgspec import Struct
 from runtime.errors import SettingsError
 from runtime.key_paths import KeyPath, dotted
 
-__all__ = ["CONFIG_FILE", "check_document", "load_settings", "read_settings"]
+__all__ = ["CONFIG_FILE", "Paths", "check_document", "load_settings", "read_settings"]
 
 CONFIG_FILE: Final = "config_file"
 """A struct's field of this name is no key: the loader fills in the absolute path of the file."""
+
+
+class Paths(tuple[Path, ...]):
+    """A setting that is one path, or a list of paths: of keys, of which there are two while one takes the other's place."""
+
+    __slots__ = ()
+
 
 _SERVICE_LINK: Final = re.compile(
     r"\w+_SERVICE_(HOST|PORT(_\w+)?)|\w+_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
@@ -150,7 +157,7 @@ def _overlay(document: dict[str, Any], kind: object, key: str, name: str, text: 
                 raise SettingsError(
                     f"{name}: {dotted((*path, part))} is no table, so nothing can be set inside it"
                 )
-    table[parts[-1]] = text if _takes_text(kind) else _toml_value(name, dotted(tuple(parts)), text)
+    table[parts[-1]] = text if _takes_text(kind, text) else _toml_value(name, dotted(tuple(parts)), text)
     return tuple(parts)
 
 
@@ -192,7 +199,11 @@ def _unknown(key: str, path: KeyPath, valid: set[str]) -> str:
 def _path(wanted: type, value: object, folder: Path) -> object:
     if wanted is Path and isinstance(value, str) and value:
         return folder / value
-    raise TypeError(f"expected a path (text), got {value!r}")
+    texts = [value] if isinstance(value, str) else value
+    if wanted is Paths and isinstance(texts, list) and texts and all(t and isinstance(t, str) for t in texts):
+        return Paths(folder / text for text in texts)
+    expected = "a path (text)" if wanted is Path else "a path (text), or a list of paths"
+    raise TypeError(f"expected {expected}, got {value!r}")
 
 
 def _members(kind: object) -> list[Any]:
@@ -240,9 +251,10 @@ def _holds_tables_in_a_list(kind: object) -> bool:
     )
 
 
-def _takes_text(kind: object) -> bool:
+def _takes_text(kind: object, text: str) -> bool:
     return any(
         m is str
+        or (m is Paths and not text.startswith("["))
         or (isinstance(m, type) and issubclass(m, (Path, str)))
         or (get_origin(m) is Literal and all(isinstance(choice, str) for choice in get_args(m)))
         for m in _members(kind)

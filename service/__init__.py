@@ -4,7 +4,8 @@
 
     fleet.app ──────┐                       ┌─► problems     errors as RFC 9457 problem documents
                     ├─► application ────────┼─► body_limit   a body is bounded in bytes and in time
-    aggregator.app ─┘    (one FastAPI app)  └─► access ─► tokens, roles   who calls, and may they
+    aggregator.app ─┤    (one FastAPI app)  └─► access, token_first ─► tokens, roles   who calls, and may they
+                    └─► https_server ─► connections   nobody holds a door open
 
 It runs in the cloud only: `edge_agent` and `models` never import it.
 """

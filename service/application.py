@@ -13,6 +13,7 @@ from service.access import TokenHolders, require
 from service.body_limit import BodyLimit
 from service.problems import PROBLEM_RESPONSES, StatusTable, install_problems
 from service.roles import Caller, Role
+from service.token_first import TokenFirst
 
 __all__ = ["create_application"]
 
@@ -27,6 +28,7 @@ def create_application(
     statuses: StatusTable,
     maximum_body_bytes: int,
     uploads: frozenset[str] = frozenset(),
+    open_paths: frozenset[str] | None = None,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """An app without routes of its own but ``/metrics`` and ``/v1/openapi.json``, both for viewers.
@@ -37,6 +39,7 @@ def create_application(
         registry: what ``/metrics`` shows.
         statuses: which of the service's errors is which HTTP status.
         maximum_body_bytes: of any request but an upload.
+        open_paths: the only paths that do not need an operator's token, where all others do; it is then looked at before a body is read.
         uploads: paths whose endpoints read the body themselves, in parts and with a limit of their own.
         lifespan: what runs while the app does.
     """
@@ -51,6 +54,8 @@ def create_application(
     )
     app.state.tokens = tokens
     app.add_middleware(BodyLimit, maximum_bytes=maximum_body_bytes, uploads=uploads)
+    if open_paths is not None:
+        app.add_middleware(TokenFirst, tokens=tokens, open_paths=open_paths)
     install_problems(app, statuses)
 
     @app.get("/metrics", tags=["operations"], response_class=Response)

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from service.addresses import split_endpoint
 from simulations.addresses import Addresses
 from simulations.orders import rollout_body, rollout_groups
 from simulations.scenario import Scenario
@@ -82,7 +83,11 @@ def agent_table(
             "claim_token_file": "../claim.token",
         },
         "mqtt": {"url": addresses.broker_url, "ca_file": "../../pki/ca.pem"},
-        "flower": {"ca_file": "../../pki/ca.pem"},
+        "flower": {
+            "ca_file": "../../pki/ca.pem",
+            "aggregator_key": "../../pki/aggregator.pub.pem",
+            "host": split_endpoint(addresses.flower).host,
+        },
         "source": source,
         "detection": _as_toml(scenario.detection),
         "privacy": _as_toml(scenario.privacy),

@@ -25,7 +25,9 @@ import numpy as np
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from aggregator.identity import open_identity
 from aggregator.release_keys import create_key_files
+from protocol.identity import public_key_pem
 from runtime.durable_files import write_quickly
 from simulations.addresses import pick_addresses
 from simulations.certificates import Certificates, create_certificates
@@ -111,6 +113,10 @@ class World:
         create_key_files(self.release_key, Ed25519PrivateKey.generate())
         for name in ("broker", "fleet", "aggregator"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
+        identity = open_identity(self.directory / "aggregator" / "data")
+        write_quickly(
+            self.certificates.directory / "aggregator.pub.pem", public_key_pem(identity.public_key())
+        )
         for service in ("fleet", "aggregator"):
             _write_secret(self.directory / service / "mqtt.password", secrets.token_urlsafe(24).encode())
         _write_toml(

@@ -41,6 +41,7 @@ def create_api(
         registry=registry,
         statuses=STATUSES,
         maximum_body_bytes=MAXIMUM_BODY_BYTES,
+        open_paths=frozenset({"/healthz"}),
     )
     api.state.scheduler = scheduler
     api.include_router(router)

@@ -1,175 +1,221 @@
-"""What a device reaches: Flower's Fleet API, ``/v1/fleet/*``, and not one route more.
+"""What a device reaches: five paths of Flower's Fleet API, ``/v1/fleet/*``, and nothing else.
 
 ::
 
-    TLS ─► error translation ─► body limit ─► protobuf ─► node signature ─► roster ─┬─► messages, objects: `message_store`
-                                                                                    └─► the rest: Flower's own handlers
+    TLS ─► head ─► `door`: who? ─► path: how much may come? ─► body, in time ─► SHA-256 as signed ─► fields counted ─► protobuf
+           └── 401 to strangers       └── 404, 411, 413, 415      └── 408           └── 401            └── 400
 
-No Control API (it starts runs with uploaded code), no Runtime API (it hands out task tokens), no FAB: this app cannot be
-asked for them because it does not have them. Four things are added to Flower's own checks:
+Of Flower it has the messages, and the nodes and runs of its database; not its app, its protobuf requests and its authentication,
+which reads and parses a body before it asks who sends it. No Control API (it starts runs with uploaded code), no Runtime API (it
+hands out task tokens): this app cannot be asked for them because it does not have them.
 
-* A key that is not in the roster (now) is refused, also where Flower still knows its node.
-* A reply must come from the node that signs the request; Flower checks only that the node was asked.
-* A device that was killed may activate again at once, and messages come from memory, not from Flower's database (`message_store`).
-* ``pull-messages`` is held until a question for that node exists, at most `hold_s`: devices hear at once and
-  twelve of them cost twelve requests a second instead of 120. Stock SuperNodes only see a slow answer.
+``pull-messages`` is held until a question for that node exists, at most `hold_s`: devices hear at once and twelve of
+them cost twelve requests a second instead of 120.
 """
 
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections import Counter
+from http import HTTPStatus
 from typing import Final
 
-from fastapi import FastAPI, HTTPException, Request, Response
+import structlog
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from aggregator.flower import flower_internals
+from aggregator.flower.door import Door, RefusalError, StrangerError, Visitor, target_of
 from aggregator.flower.message_store import MessageStore
 from aggregator.flower.notifier import Notifier
-from aggregator.flower.roster import Roster
-from protocol.questions import WHOLE_MESSAGES_HEADER
-from service.body_limit import BodyLimit
+from protocol.errors import MessageError
+from protocol.signed_requests import ANSWER_HEADER
+from protocol.wire_bounds import check_wire
+from service.https_server import transfer_time_s
 
-__all__ = ["fleet_app"]
+__all__ = ["FleetApp"]
 
-BODY_TIME_S: Final = 120.0
-"""How long a whole body may take: 4 MB, an update of a million parameters, at 300 kbit/s."""
+PREFIX: Final = "/v1/fleet/"
 
-CallNext = Callable[[Request], Awaitable[Response]]
+HEARTBEAT_S: Final = 10.0
+"""The shortest Flower allows: who is silent for twice this is given up."""
+
+REQUESTS_AT_ONCE: Final = 4
+"""Of one device: a pull, a heartbeat, an answer, and one whose connection broke."""
+
+_log = structlog.get_logger()
 
 
-def fleet_app(
-    linkstate_factory: flower_internals.LinkStateFactory,
-    keys: Roster,
-    notifier: Notifier,
-    messages: MessageStore,
-    *,
-    maximum_request_bytes: int,
-    hold_s: float,
-) -> FastAPI:
-    """Build the app.
+class FleetApp:
+    """The ASGI app.
 
     Args:
-        linkstate_factory: Flower's, over the one database.
-        keys: who is let in.
+        door: knows who is there.
+        state: Flower's, over the one database.
         notifier: told when questions and answers are stored.
         messages: open questions and their replies.
-        maximum_request_bytes: larger bodies are refused unread.
-        hold_s: longest time a pull is held open; well under a client's read timeout (stock SuperNode: 30 s).
+        hold_s: longest time a pull is held open; well under a device's read timeout.
     """
-    guard = _Guard(keys, notifier, messages, linkstate_factory.state(), hold_s)
-    app = FastAPI(
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        middleware=[
-            Middleware(BaseHTTPMiddleware, dispatch=flower_internals.http_error_translator),
-            Middleware(
-                ExceptionMiddleware
-            ),  # the body limit's refusals are Starlette's, which Flower does not know
-            Middleware(BodyLimit, maximum_bytes=maximum_request_bytes, body_time_s=BODY_TIME_S),
-            Middleware(flower_internals.ProtobufTranslationMiddleware),
-            Middleware(flower_internals.NodeAuthMiddleware),
-            Middleware(BaseHTTPMiddleware, dispatch=guard),
-        ],
-    )
-    app.state.linkstate_factory = linkstate_factory
-    app.state.enable_supernode_auth = True
-    app.state.fleet_event_log_plugin = None
-    app.state.artifact_provider = None
-    app.state.superlink_lifespan = None
-    app.include_router(flower_internals.fleet_router)
-    return app
-
-
-class _Guard:
-    """Runs behind Flower's signature check: what it reads from the request is signed for."""
 
     def __init__(
         self,
-        keys: Roster,
+        door: Door,
+        state: flower_internals.LinkState,
         notifier: Notifier,
         messages: MessageStore,
-        state: flower_internals.LinkState,
+        *,
         hold_s: float,
     ) -> None:
-        self._keys, self._notifier, self._messages, self._state = keys, notifier, messages, state
+        self._door, self._state, self._notifier, self._messages = door, state, notifier, messages
         self._hold_s = hold_s
-        # Nearly every handler writes, and SQLite has one writer: threads that meet at its lock sleep and try again,
+        self._open: Counter[str] = Counter()
+        # Nearly every call writes, and SQLite has one writer: threads that meet at its lock sleep and try again,
         # up to 0.1 s at a time. One after the other none of them sleeps.
         self._turn = asyncio.Lock()
 
-    async def __call__(self, request: Request, call_next: CallNext) -> Response:
-        message = getattr(request.state, "protobuf_request", None)
-        if message is None:
-            # Nothing of the Fleet API: the router answers 404, and Flower's check has not run for it.
-            return await call_next(request)
-        key = b64decode(request.headers[flower_internals.FLEET_HTTP_PUBLIC_KEY_HEADER])
-        if self._keys.device_of_key(key) is None:
-            raise HTTPException(status_code=401, detail="This device key is not in the aggregator's roster")
-        if isinstance(message, flower_internals.ActivateNodeRequest):
-            # A learner that was killed is online for Flower until its heartbeat is overdue, and would be refused.
-            # The signature proves that this is the same device; its former self is gone.
-            node_id = await run_in_threadpool(self._sign_off, key)
-            self._notifier.dismiss(node_id)
-        response = await self._from_message_store(request, message)
-        if response is None:
-            async with self._turn:
-                return await call_next(request)
-        request.state.protobuf_response = response
-        return Response()  # Flower's translation layer makes the body from the state
-
-    async def _from_message_store(self, request: Request, message: object) -> object | None:
-        """What is answered to a request about messages; None for every other request."""
-        match message:
-            case flower_internals.PullMessagesRequest():
-                return await self._give_question(request, message.node.node_id)
-            case flower_internals.PullObjectRequest():
-                content = self._messages.take_object(message.run_id, message.object_id)
-                is_there = content is not None
-                return flower_internals.PullObjectResponse(
-                    object_found=is_there, object_available=is_there, object_content=content or b""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            visitor = self._door.know(dict(scope))
+        except StrangerError as error:
+            await Response(f"{error}", HTTPStatus.UNAUTHORIZED, {"connection": "close"})(scope, receive, send)
+            return
+        device = visitor.member.device
+        self._open[device] += 1
+        try:
+            status, body = HTTPStatus.OK, await self._answer(visitor, scope, receive)
+        except RefusalError as refusal:
+            status, body = refusal.status, refusal.body
+            if not refusal.is_step:
+                _log.info(
+                    "request_refused", device=device, path=scope["path"][:80], reason=str(refusal)[:200]
                 )
-            case flower_internals.PushMessagesRequest():
-                return self._take_reply(message)
-            case flower_internals.PushObjectRequest():
-                is_stored = self._messages.accept_object(
-                    message.node.node_id, message.session_id, message.object_id, message.object_content
-                )
-                self._notifier.notify_asker()
-                return flower_internals.PushObjectResponse(stored=is_stored)
-            case flower_internals.ConfirmMessageReceivedRequest():
-                return flower_internals.ConfirmMessageReceivedResponse()
-            case _:
-                return None
+        finally:
+            self._open[device] -= 1
+            if not self._open[device]:
+                del self._open[device]
+        signature = self._door.signature(visitor, status, body)
+        await Response(body, status, {ANSWER_HEADER: signature})(scope, receive, send)
 
-    async def _give_question(self, request: Request, node_id: int) -> object:
-        may_pull = await self._notifier.wait_for_question(node_id, self._hold_s)
-        if not may_pull or await request.is_disconnected():
-            # Pulling marks a question as delivered; nobody would hear it here.
-            return flower_internals.PullMessagesResponse()
-        return self._messages.next_question(node_id, is_whole=WHOLE_MESSAGES_HEADER in request.headers)
-
-    def _take_reply(self, message: flower_internals.PushMessagesRequest) -> object:
-        if len(message.messages_list) != 1 or len(message.message_object_trees) > 1:
-            raise HTTPException(
-                status_code=400, detail="A reply is exactly one message, whole or with its object tree"
+    async def _answer(self, visitor: Visitor, scope: Scope, receive: Receive) -> bytes:
+        self._door.admit(visitor, dict(scope))
+        if self._open[visitor.member.device] > REQUESTS_AT_ONCE:
+            raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, "the device has too many requests open; wait")
+        node_id, path = visitor.member.node_id, target_of(dict(scope))
+        action = path.removeprefix(PREFIX) if scope["method"] == "POST" and path.startswith(PREFIX) else ""
+        if action == "push-messages":
+            content = await _body(visitor, receive, self._messages.largest_reply(node_id))
+            return self._take_reply(node_id, content)
+        if action not in {"activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages"}:
+            raise RefusalError(
+                HTTPStatus.NOT_FOUND, "there is nothing here but the paths of Flower's Fleet API"
             )
-        stub, node_id = message.messages_list[0], message.node.node_id
-        if stub.metadata.src_node_id != node_id:
-            raise HTTPException(status_code=403, detail="A reply must come from the node that signs it")
-        response = self._messages.accept_reply(
-            node_id, stub, message.message_object_trees, message.ByteSize()
-        )
-        self._notifier.notify_asker()
-        return response
+        await _body(visitor, receive, 0)
+        if action == "pull-messages":
+            return await self._give_question(node_id, receive)
+        return await self._mark(action, node_id)
 
-    def _sign_off(self, key: bytes) -> int:
-        node_id = self._state.get_node_id_by_public_key(key) or 0
-        self._state.deactivate_node(node_id)
-        return node_id
+    async def _mark(self, action: str, node_id: int) -> bytes:
+        """Say to Flower's database that a node is there, or leaves."""
+        async with self._turn:
+            match action:
+                case "activate-node":
+                    # A learner that was killed is online for Flower until its heartbeat is overdue, and would be refused.
+                    # The signature proves that this is the same device; its former self is gone.
+                    await run_in_threadpool(self._state.deactivate_node, node_id)
+                    self._notifier.dismiss(node_id)
+                    is_known = await run_in_threadpool(self._state.activate_node, node_id, HEARTBEAT_S)
+                case "send-node-heartbeat":
+                    is_known = await run_in_threadpool(
+                        self._state.acknowledge_node_heartbeat, node_id, HEARTBEAT_S
+                    )
+                case _:
+                    await run_in_threadpool(self._state.deactivate_node, node_id)
+                    is_known = True
+        if not is_known:
+            raise RefusalError(
+                HTTPStatus.PRECONDITION_FAILED, "this aggregator does not know the device (yet)"
+            )
+        return b""
+
+    async def _give_question(self, node_id: int, receive: Receive) -> bytes:
+        asked = asyncio.ensure_future(self._notifier.wait_for_question(node_id, self._hold_s))
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+            # Taking a question marks it as delivered; nobody would hear it on a connection that is gone.
+            may_pull = not gone.done() and asked.result()
+        finally:
+            asked.cancel()
+            gone.cancel()
+        question = self._messages.next_question(node_id) if may_pull else None
+        return b"" if question is None else bytes(question.SerializeToString())
+
+    def _take_reply(self, node_id: int, content: bytes) -> bytes:
+        try:
+            check_wire(content, flower_internals.MessageProto)
+            reply = flower_internals.MessageProto.FromString(content)
+        except (MessageError, DecodeError) as error:
+            raise RefusalError(HTTPStatus.BAD_REQUEST, f"not an answer: {error}"[:200]) from None
+        if reply.metadata.src_node_id != node_id:
+            raise RefusalError(HTTPStatus.FORBIDDEN, "a reply must come from the node that signs it")
+        if not self._messages.accept_reply(node_id, reply, len(content)):
+            raise RefusalError(
+                HTTPStatus.GONE, "nobody waits for this answer any more: its question is closed"
+            )
+        self._notifier.notify_asker()
+        return b""
+
+
+async def _body(visitor: Visitor, receive: Receive, most: int) -> bytes:
+    """The body that the head has signed for, at most `most` bytes of it.
+
+    Raises:
+        RefusalError: it is longer, encoded, of unknown length, late, cut off, or another one.
+    """
+    headers = visitor.headers
+    if headers.get("content-encoding", ["identity"]) != ["identity"]:
+        raise RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body is sent as it is, without an encoding")
+    lengths = headers.get("content-length", ["0"])
+    if "transfer-encoding" in headers or len(lengths) != 1 or not _is_length(lengths[0]):
+        raise RefusalError(
+            HTTPStatus.LENGTH_REQUIRED, "a request says in one Content-Length how long its body is"
+        )
+    length = int(lengths[0])
+    if length > most:
+        raise RefusalError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {most} bytes are expected of this device here, now"
+        )
+    parts, received, is_whole = [], 0, False
+    try:
+        async with asyncio.timeout(transfer_time_s(length)):
+            while not is_whole:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise RefusalError(HTTPStatus.BAD_REQUEST, "the body was cut off")
+                parts.append(message.get("body", b""))
+                received += len(parts[-1])
+                is_whole = not message.get("more_body", False)
+    except TimeoutError:
+        raise RefusalError(
+            HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time; send it again"
+        ) from None
+    content = b"".join(parts)
+    if received != length or hashlib.sha256(content).hexdigest() != visitor.request.claims.body_sha256:
+        raise RefusalError(HTTPStatus.UNAUTHORIZED, "the body is not the one that the device has signed")
+    return content
+
+
+def _is_length(text: str) -> bool:
+    # A number too long to be a length is not even parsed.
+    return text.isascii() and text.isdecimal() and len(text) < 16
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

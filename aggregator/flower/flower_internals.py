@@ -34,8 +34,7 @@ if (_installed := metadata.version("flwr")) != FLOWER_VERSION:
     )
 
 try:
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
-    from flwr.app.message import remove_content_from_message
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
     from flwr.common.constant import (
         NOOP_ACCOUNT_NAME,
         NOOP_FLWR_AID,
@@ -45,74 +44,33 @@ try:
         SubStatus,
     )
     from flwr.common.serde import message_from_proto, message_to_proto
-    from flwr.proto.fleet_pb2 import (
-        ActivateNodeRequest,
-        PullMessagesRequest,
-        PullMessagesResponse,
-        PushMessagesRequest,
-        PushMessagesResponse,
-    )
-    from flwr.proto.message_pb2 import (
-        ConfirmMessageReceivedRequest,
-        ConfirmMessageReceivedResponse,
-        PullObjectRequest,
-        PullObjectResponse,
-        PushObjectRequest,
-        PushObjectResponse,
-    )
-    from flwr.server.superlink.linkstate import LinkState, LinkStateFactory, SqlLinkState
-    from flwr.serverapp import Grid
-    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
-    from flwr.supercore.error import http_error_translator
-    from flwr.supercore.inflatable.inflatable_object import (
-        get_all_nested_objects,
-        get_object_tree,
-        iterate_object_tree,
-        no_object_id_recompute,
-    )
-    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-    from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+    from flwr.proto.message_pb2 import Message as MessageProto
+    from flwr.server.superlink.linkstate import LinkState, SqlLinkState
+    from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+    from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
-    from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
-    from flwr.superlink.routers.fleet.router import router as fleet_router
 except ImportError as error:
     raise FlowerVersionError(
         f"Flower {FLOWER_VERSION} as installed lacks what the server needs ({error}): pip install --force-reinstall flwr=={FLOWER_VERSION}"
     ) from error
 
 __all__ = [
-    "FLEET_HTTP_PUBLIC_KEY_HEADER",
     "FLOWER_VERSION",
     "NOOP_ACCOUNT_NAME",
     "NOOP_FEDERATION_ID",
     "NOOP_FLWR_AID",
     "SUPERLINK_NODE_ID",
-    "ActivateNodeRequest",
     "Array",
     "ArrayRecord",
     "ConfigRecord",
-    "ConfirmMessageReceivedRequest",
-    "ConfirmMessageReceivedResponse",
     "Error",
     "ErrorCode",
-    "Grid",
     "LinkState",
-    "LinkStateFactory",
     "Message",
-    "Metadata",
+    "MessageProto",
     "MetricRecord",
-    "NodeAuthMiddleware",
-    "ProtobufTranslationMiddleware",
-    "PullMessagesRequest",
-    "PullMessagesResponse",
-    "PullObjectRequest",
-    "PullObjectResponse",
-    "PushMessagesRequest",
-    "PushMessagesResponse",
-    "PushObjectRequest",
-    "PushObjectResponse",
     "RecordDict",
     "Run",
     "SqlLinkState",
@@ -121,19 +79,11 @@ __all__ = [
     "TaskIdentity",
     "TaskType",
     "address_message",
-    "fleet_router",
-    "get_all_nested_objects",
     "get_federation_manager",
-    "get_object_tree",
     "get_objectstore_linkstate_factories",
-    "http_error_translator",
-    "inflate_object_from_contents",
-    "iterate_object_tree",
     "message_from_proto",
     "message_to_proto",
     "no_object_id_recompute",
-    "remove_content_from_message",
-    "replace_metadata",
 ]
 
 _logger = logging.getLogger("flwr")
@@ -148,9 +98,3 @@ def address_message(message: Message, run: Run) -> None:
     # Identity first: the message's id is a hash over it.
     private.update(_run_id=run.run_id, _src_node_id=SUPERLINK_NODE_ID, _src_task_id=run.primary_task_id)
     private["_message_id"] = message.object_id
-
-
-def replace_metadata(message: Message, metadata: Metadata) -> Message:
-    """The same message under `metadata` that were checked, in place of what its sender wrote into the object."""
-    message.__dict__["_metadata"] = metadata
-    return message

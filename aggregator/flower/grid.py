@@ -59,8 +59,8 @@ class LocalGrid:
         TaskIdentity.run_id, TaskIdentity.node_id = run.run_id, SUPERLINK_NODE_ID
         TaskIdentity.task_id = run.primary_task_id or 0
 
-    def ask(self, messages: Sequence[Message]) -> list[str]:
-        """Leave messages for their nodes; returns message ids in order.
+    def ask(self, messages: Sequence[Message], *, reply_bytes: int) -> list[str]:
+        """Leave messages for their nodes, which answer within `reply_bytes`; returns message ids in order.
 
         Raises:
             FlowerRunEndedError: the run takes no messages any more.
@@ -72,7 +72,7 @@ class LocalGrid:
         with no_object_id_recompute():
             for message in messages:
                 address_message(message, self._run)
-        self._messages.post(messages)
+        self._messages.post(messages, reply_bytes=reply_bytes)
         self._notifier.notify_nodes(message.metadata.dst_node_id for message in messages)
         return [message.metadata.message_id for message in messages]
 

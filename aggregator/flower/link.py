@@ -39,6 +39,9 @@ Content = TypeVar("Content")
 MAXIMUM_REASON_CHARS: Final = 300
 """A device's own words about its failure end up in logs and on a dashboard."""
 
+ENVELOPE_BYTES: Final = 16 * 1024
+"""Flower's names and numbers around an answer, or the words of a refusal; ours take one thousand."""
+
 _LOST_CODES: Final = {
     ErrorCode.NODE_UNAVAILABLE,
     ErrorCode.MESSAGE_UNAVAILABLE,
@@ -90,12 +93,14 @@ class FlowerLink(ABC, Generic[Content]):
             self._asked.pop(ticket, None)
 
     def _post(
-        self, contents: Mapping[DeviceId, RecordDict], kind: str, lifetime_s: float
+        self, contents: Mapping[DeviceId, RecordDict], kind: str, lifetime_s: float, reply_bytes: int
     ) -> dict[Ticket, DeviceId]:
-        """Send each device that has a node its message of type `kind`."""
+        """Send each device that has a node its message of type `kind`; it answers within `reply_bytes`."""
         reachable = {d: node for d in contents if (node := self._roster.node_of(d)) is not None}
         messages = [Message(contents[d], node, kind, ttl=lifetime_s) for d, node in reachable.items()]
-        asked = dict(zip(map(Ticket, self._grid.ask(messages)), reachable, strict=True))
+        asked = dict(
+            zip(map(Ticket, self._grid.ask(messages, reply_bytes=reply_bytes)), reachable, strict=True)
+        )
         self._asked.update(asked)
         return asked
 
@@ -132,10 +137,12 @@ class FlowerCohortLink(FlowerLink[NDArray[np.float32]]):
         arrays: Mapping[str, NDArray[np.float32]],
         *,
         lifetime_s: float,
+        answer_size: int,
     ) -> dict[Ticket, DeviceId]:
         """See `CohortLink.ask`."""
         content = RecordDict({**question_records(encode_question(question), arrays)})
-        return self._post(dict.fromkeys(devices, content), kind_of(question), lifetime_s)
+        reply_bytes = ENVELOPE_BYTES + 4 * answer_size
+        return self._post(dict.fromkeys(devices, content), kind_of(question), lifetime_s, reply_bytes)
 
     def _read(self, records: RecordDict) -> NDArray[np.float32]:
         try:

@@ -2,7 +2,7 @@
 
 The caller decides who is in (it reads the fleet's list); Flower only ever sees keys that were put here. Flower
 forbids registering a key again once its node was deleted, so nodes are never deleted: a device that leaves keeps its node and loses
-its place here, and `device_of_key` is asked on every request (`fleet_app`).
+its place here, and `find` is asked on every request (`door`).
 
 Invariants: one key belongs to one device and the reverse; the file is the whole roster, replaced atomically.
 """
@@ -11,18 +11,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregator.errors import RosterError
 from protocol.errors import ProtocolError
-from protocol.identity import load_public_key, public_key_pem
+from protocol.identity import fingerprint, load_public_key, public_key_pem
 from protocol.names import DeviceId, check_name
 from runtime.durable_files import write_durably
 from runtime.errors import StorageError
 
-__all__ = ["Roster"]
+__all__ = ["Member", "Roster"]
+
+REMEDY: Final = "remove it and it is written anew from the fleet's list"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A device that is let in: its key, and its node in Flower's database."""
+
+    device: DeviceId
+    key: ec.EllipticCurvePublicKey
+    node_id: int
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +63,10 @@ class Roster:
     def __init__(self, path: Path, node_of_key: Callable[[bytes], int]) -> None:
         self._path, self._node_of_key = path, node_of_key
         self._lock = threading.Lock()
-        self._publish(_read(path).devices)
+        try:
+            self._publish(_read(path).devices)
+        except ProtocolError as error:
+            raise RosterError(f"roster file {path} cannot be read: {error}; {REMEDY}") from None
 
     def sync(self, public_keys: Mapping[DeviceId, bytes]) -> None:
         """Make exactly these devices the roster, durably.
@@ -67,9 +84,9 @@ class Roster:
                 self._keep(after)
                 self._publish(after)
 
-    def device_of_key(self, public_key: bytes) -> DeviceId | None:
-        """The device whose key this is (PEM as Flower sends it), or None for a stranger."""
-        return self._device_of_key.get(public_key.strip())
+    def find(self, key_fingerprint: str) -> Member | None:
+        """Whose key has this fingerprint; None for a stranger's."""
+        return self._members.get(key_fingerprint)
 
     def device_of_node(self, node_id: int) -> DeviceId | None:
         """The device behind a Flower node, or None where it is no longer in the roster."""
@@ -102,7 +119,12 @@ class Roster:
     def _publish(self, entries: Mapping[str, _Entry]) -> None:
         # Whole dictionaries are swapped, so that requests read without a lock.
         self._entries = dict(entries)
-        self._device_of_key = {e.public_key.encode().strip(): DeviceId(d) for d, e in entries.items()}
+        self._members = {
+            fingerprint(key := load_public_key(entry.public_key.encode())): Member(
+                device=DeviceId(device), key=key, node_id=entry.node_id
+            )
+            for device, entry in entries.items()
+        }
         self._device_of_node = {e.node_id: DeviceId(d) for d, e in entries.items()}
 
 
@@ -121,6 +143,4 @@ def _read(path: Path) -> _RosterFile:
     except FileNotFoundError:
         return _RosterFile()
     except (OSError, msgspec.DecodeError) as error:
-        raise RosterError(
-            f"roster file {path} cannot be read: {error}; remove it and it is written anew from the fleet's list"
-        ) from None
+        raise RosterError(f"roster file {path} cannot be read: {error}; {REMEDY}") from None

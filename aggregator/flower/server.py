@@ -2,7 +2,7 @@
 
 ::
 
-    with FlowerServer(settings) as server:
+    with FlowerServer(settings, identity) as server:
         server.sync_roster({"press-1": pem, ...})
         run = server.start_run()
         collector = PlainCollector(server.link(run))
@@ -19,6 +19,8 @@ one that keeps runs alive; every method may be called from any thread.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import threading
 import time
@@ -29,11 +31,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregator.errors import FlowerListenError, FlowerRunEndedError, FlowerServerError, RosterError
 from aggregator.flower import flower_internals
-from aggregator.flower.fleet_app import fleet_app
+from aggregator.flower.door import Door
+from aggregator.flower.fleet_app import FleetApp
 from aggregator.flower.grid import LocalGrid
 from aggregator.flower.link import FlowerCohortLink
 from aggregator.flower.message_store import MessageStore
@@ -41,14 +44,20 @@ from aggregator.flower.notifier import Notifier
 from aggregator.flower.roster import Roster
 from aggregator.flower.stage_link import FlowerStageLink
 from protocol.names import DeviceId
+from protocol.signed_requests import StepCounter
 from service.addresses import Endpoint
+from service.connections import ConnectionBook
 from service.errors import StartError
+from service.https_server import HttpsServer
 from service.listening import bind, check_certificate
 
 __all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
 
 RUN_HEARTBEAT_S: Final = 15.0
 """Flower ends a run whose heartbeat is 60 s late; a quarter of that forgives a busy machine."""
+
+CONNECTIONS_OF_DEVICE: Final = 8
+"""A learner has two; those of one that was killed stay for a while."""
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 5.0
@@ -59,7 +68,7 @@ class FlowerServerSettings:
     """Where the Fleet API listens and where it keeps its state.
 
     `port` 0 takes a free one. `tls_cert` holds the chain, leaf first. `data_dir` gets ``flower.sqlite`` and ``roster.json``.
-    `maximum_request_bytes`: 64 MiB holds an update of 16 million parameters. `hold_s`: how long a device's pull is held.
+    `hold_s`: how long a device's pull is held.
     """
 
     host: str = "127.0.0.1"
@@ -67,7 +76,6 @@ class FlowerServerSettings:
     tls_cert: Path
     tls_key: Path
     data_dir: Path
-    maximum_request_bytes: int = 64 * 1024 * 1024
     hold_s: float = 1.0
 
 
@@ -100,14 +108,15 @@ class FlowerServer:
 
     Args:
         settings: where to listen, where to keep state; `data_dir` is created.
+        identity: the aggregator's key, which devices have pinned.
 
     Raises:
         FlowerServerError: the database cannot be opened.
         RosterError: the roster file cannot be read.
     """
 
-    def __init__(self, settings: FlowerServerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: FlowerServerSettings, identity: ec.EllipticCurvePrivateKey) -> None:
+        self._settings, self._identity = settings, identity
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = settings.data_dir / "flower.sqlite"
         try:
@@ -121,14 +130,15 @@ class FlowerServer:
             raise FlowerServerError(
                 f"Flower opened {database} as {type(state).__name__}; expected its SQL state"
             )
-        self._factory, self._state = factory, state
-        self._notifier, self._messages = Notifier(), MessageStore(settings.maximum_request_bytes)
+        self._state = state
+        self._notifier, self._messages = Notifier(), MessageStore()
         self._roster = Roster(settings.data_dir / "roster.json", self._node_of_key)
         self._runs: dict[int, FlowerRun] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.port = settings.port
-        self._uvicorn: uvicorn.Server | None = None
+        self.connections = ConnectionBook(of_caller=CONNECTIONS_OF_DEVICE)
+        self._server: HttpsServer | None = None
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -144,33 +154,21 @@ class FlowerServer:
             raise FlowerListenError(f"the Fleet API (flower_listen): {error}") from None
         self.port = listener.getsockname()[1]
         self._finish_stale_runs()
-        app = fleet_app(
-            self._factory,
-            self._roster,
+        # A session of its own for each start: what was signed for the one before is void.
+        steps = StepCounter(os.urandom(16).hex(), now=time.time)
+        app = FleetApp(
+            Door(self._roster, self._identity, steps),
+            self._state,
             self._notifier,
             self._messages,
-            maximum_request_bytes=self._settings.maximum_request_bytes,
             hold_s=self._settings.hold_s,
         )
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                ssl_certfile=self._settings.tls_cert,
-                ssl_keyfile=self._settings.tls_key,
-                log_config=None,
-                access_log=False,
-                ws="none",
-                lifespan="off",
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=2,
-                server_header=False,
-            )
-        )
+        self._server = HttpsServer(app, self._settings.tls_cert, self._settings.tls_key, self.connections)
         self._stopping.clear()
         self._spawn("flower-fleet-api", lambda: self._serve(listener))
         self._spawn("flower-run-heartbeat", self._keep_runs_alive)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._uvicorn.started:
+        while not self._server.started:
             if not self._threads[0].is_alive() or time.monotonic() > deadline:
                 self.stop()
                 raise FlowerListenError(f"the Fleet API did not start on {self._settings.host}:{self.port}")
@@ -179,8 +177,8 @@ class FlowerServer:
     def stop(self) -> None:
         """Stop listening. Runs that are still open are finished as stopped; devices wait and come back."""
         self._stopping.set()
-        if self._uvicorn is not None:
-            self._uvicorn.should_exit = True
+        if self._server is not None:
+            self._server.should_exit = True
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
         self._threads.clear()
@@ -304,8 +302,8 @@ class FlowerServer:
                 self._state.cleanup_run(info.run_id)
 
     def _serve(self, listener: socket.socket) -> None:
-        if self._uvicorn is not None:
-            self._uvicorn.run(sockets=[listener])
+        if self._server is not None:
+            asyncio.run(self._server.serve(sockets=[listener]))
 
     def _keep_runs_alive(self) -> None:
         while not self._stopping.wait(RUN_HEARTBEAT_S):

@@ -30,7 +30,7 @@ class FlowerStageLink(FlowerLink[bytes]):
             if request.terms:
                 stage["terms"] = request.terms
             contents[device] = RecordDict({**shared, "sum": stage})
-        return self._post(contents, request.kind, lifetime_s)
+        return self._post(contents, request.kind, lifetime_s, request.reply_bytes)
 
     def _read(self, records: RecordDict) -> bytes:
         configs = records.config_records

@@ -60,8 +60,16 @@ class CohortLink(DeviceLink[NDArray[np.float32]], Protocol):
         arrays: Mapping[str, NDArray[np.float32]],
         *,
         lifetime_s: float,
+        answer_size: int,
     ) -> dict[Ticket, DeviceId]:
         """Put the question to each device; devices missing from the result could not be asked.
+
+        Args:
+            devices: who is asked.
+            question: what.
+            arrays: the vectors that go with it.
+            lifetime_s: how long an answer is waited for.
+            answer_size: entries of an answer; nobody may send more.
 
         Raises:
             FlowerRunEndedError: the run takes no more questions.

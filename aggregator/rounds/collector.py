@@ -110,7 +110,13 @@ class PlainCollector:
             participants.append(device)
 
         tally.begin(kind_of(asked.question))
-        waiting = self._link.ask(cohort.devices, asked.question, asked.arrays, lifetime_s=deadline_s)
+        waiting = self._link.ask(
+            cohort.devices,
+            asked.question,
+            asked.arrays,
+            lifetime_s=deadline_s,
+            answer_size=asked.layout.total,
+        )
         tally.lose(set(cohort.devices) - set(waiting.values()))
         target = cohort.target
         try:

@@ -53,8 +53,16 @@ class GroupStages:
 
     def ask(self, kind: Kind, *, deadline_s: float) -> None:
         """The stage in which devices work: the question goes out, masked answers come back."""
+        # Groups of different sizes may have words of different lengths.
+        bits = max(g.announcement.word_bits * g.announcement.word_count for g in self._groups)
         requests = [
-            StageRequest(kind=kind, messages=sent, question=group.question, arrays=group.arrays)
+            StageRequest(
+                kind=kind,
+                messages=sent,
+                question=group.question,
+                arrays=group.arrays,
+                vector_bytes=bits // 8 + 1,
+            )
             for group, sent in self._bundled(lambda group: (group.question, id(group.arrays)))
         ]
 

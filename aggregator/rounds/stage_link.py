@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,12 @@ from protocol.names import DeviceId
 
 __all__ = ["StageLink", "StageRequest"]
 
+MESSAGE_BYTES: Final = 16 * 1024
+"""Of a message without vector and shares: names, a signature, Flower's envelope; ours have one or two thousand."""
+
+NEIGHBOUR_BYTES: Final = 512
+"""Two sealed shares, or two open ones, with the neighbour's name."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StageRequest:
@@ -25,6 +31,7 @@ class StageRequest:
 
     `kind` is a `protocol.sum_terms.SumStage` or, for the masked input, the question's own. `messages` is the role's message
     for each device; `terms`, `question` and `arrays` are the same for all and empty where the stage has none.
+    `vector_bytes` of a masked vector come back.
     """
 
     kind: str
@@ -32,6 +39,12 @@ class StageRequest:
     terms: str = ""
     question: str = ""
     arrays: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    vector_bytes: int = 0
+
+    @property
+    def reply_bytes(self) -> int:
+        """What a device needs at most for its message: a vector, or something for each of its neighbours."""
+        return MESSAGE_BYTES + NEIGHBOUR_BYTES * len(self.messages) + self.vector_bytes
 
 
 class StageLink(DeviceLink[bytes], Protocol):

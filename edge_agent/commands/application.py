@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edge_agent.aggregator_trust import AggregatorTrust
 from edge_agent.app import run as run_agent
 from edge_agent.commands.status_table import print_status
 from edge_agent.fleet_client import FleetEndpoint
@@ -146,6 +147,7 @@ def check_config(config: Config) -> int:
         pinned_context(settings.mqtt.ca_file, "mqtt.ca_file")
     if settings.flower is not None:
         pinned_context(settings.flower.ca_file, "flower.ca_file")
+        AggregatorTrust(settings)
     if found := misfits(settings.paths, source.spec, keys):
         for misfit in found:
             print(f"{config}: {misfit}")

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Final
 
 from edge_agent.errors import AggregatorRefusedError, NotEnrolledError, NotReadyError
 from edge_agent.settings import Settings, load_agent_settings
+from protocol.errors import InvitationError
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 from runtime.bounded_logs import log_to_stderr
-from runtime.errors import FedgeError, SettingsError
+from runtime.errors import FedgeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(options.config, options.invitation, stop)
     except _DismissedError:
         return ENDED
-    except (NotReadyError, NotEnrolledError) as error:
+    except (NotReadyError, NotEnrolledError, InvitationError) as error:
         return _end(NOT_READY, f"not ready: {error}")
     except AggregatorRefusedError as error:
         return _end(REFUSED, f"refused by the aggregator: {error}")
@@ -92,15 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     # What costs nothing is checked before Flower and LiteRT are imported: a device that is not ready says so in 0.1 s.
+    from edge_agent.aggregator_trust import AggregatorTrust
     from edge_agent.enrolled import load_device_key
     from edge_agent.learner.enrolled_files import read_active_bundle, read_invitation
 
     settings = load_agent_settings(config)
     invitation = read_invitation(invitation_file)
-    if settings.flower is None:
-        raise SettingsError(f"{config} has no [flower] table; training needs flower.ca_file")
-    if time.time() >= invitation.expires_at:
-        raise NotReadyError(f"the invitation to run {invitation.run_id} has expired")
+    trust = AggregatorTrust(settings)
+    assert settings.flower is not None  # noqa: S101 - for the type checker; without it there is no trust
+    aggregator_key = trust.signer(invitation, time.time())
     bundle = read_active_bundle(settings.paths, settings.release_keys)
     if bundle.architecture.layout_sha256 != invitation.layout_sha256:
         raise NotReadyError(
@@ -120,6 +121,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.participation import Participation
     from edge_agent.privacy.account import DeviceAccount
+    from protocol.signed_requests import RequestSigner
 
     model = _model(bundle, settings)
     columns = bundle.manifest.features
@@ -139,7 +141,11 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     )
     sums = _sum_participant(settings, key, learner, account) if settings.fleet else None
     plain = learner.answer if settings.learner.plain_answers else None
-    client = FlowerClient(invitation.flower_address, settings.flower.ca_file, key, now=time.time)
+    client = FlowerClient(
+        invitation.flower_address,
+        settings.flower.ca_file,
+        RequestSigner(key, aggregator_key, clock=time.monotonic),
+    )
     stats = StatsFile(settings.paths.learner_stats)
     participation = Participation(
         client,

@@ -2,7 +2,7 @@
 
 Flower's own device connection (`flwr.supernode.fleet_http_connection`) needs FastAPI for the name of one status
 code, and its package is installed here without its server's dependencies. So the wire is spoken by our `flower_client` over Flower's
-protobuf messages, and this module imports the messages, the object (de)composition and `ClientApp`, which load
+protobuf messages, and this module imports the messages and `ClientApp`, which load
 without SQLAlchemy, FastAPI, pydantic, starlette, uvicorn and alembic. See docs/decisions/0002.
 
 Importing has side effects by necessity: telemetry and the update check are switched off before Flower reads its environment, and its
@@ -36,48 +36,14 @@ try:
         Context,
         Error,
         Message,
-        Metadata,
         MetricRecord,
         RecordDict,
     )
-    from flwr.app.message import remove_content_from_message
     from flwr.clientapp import ClientApp
-    from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode
+    from flwr.common.constant import ErrorCode
     from flwr.common.serde import message_from_proto, message_to_proto
-    from flwr.proto.fleet_pb2 import (
-        ActivateNodeRequest,
-        ActivateNodeResponse,
-        DeactivateNodeRequest,
-        DeactivateNodeResponse,
-        PullMessagesRequest,
-        PullMessagesResponse,
-        PushMessagesRequest,
-        PushMessagesResponse,
-    )
-    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
-    from flwr.proto.message_pb2 import (
-        ObjectTree,
-        PullObjectRequest,
-        PullObjectResponse,
-        PushObjectRequest,
-        PushObjectResponse,
-    )
-    from flwr.proto.node_pb2 import Node
-    from flwr.supercore.constant import (
-        FLEET_HTTP_PUBLIC_KEY_HEADER,
-        FLEET_HTTP_SIGNATURE_HEADER,
-        FLWR_COMPONENT_NAME_METADATA_KEY,
-        FLWR_PACKAGE_NAME_METADATA_KEY,
-        FLWR_PACKAGE_VERSION_METADATA_KEY,
-    )
-    from flwr.supercore.inflatable.inflatable_object import (
-        get_all_nested_objects,
-        get_object_tree,
-        iterate_object_tree,
-        no_object_id_recompute,
-    )
-    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-    from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+    from flwr.proto.message_pb2 import Message as MessageProto
+    from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
     from flwr.supercore.version import package_version
 except ImportError as error:
     raise LearnerError(
@@ -90,50 +56,21 @@ if package_version != FLOWER_VERSION:
     )
 
 __all__ = [
-    "FLEET_HTTP_PUBLIC_KEY_HEADER",
-    "FLEET_HTTP_SIGNATURE_HEADER",
     "FLOWER_VERSION",
-    "FLWR_COMPONENT_NAME_METADATA_KEY",
-    "FLWR_PACKAGE_NAME_METADATA_KEY",
-    "FLWR_PACKAGE_VERSION_METADATA_KEY",
-    "PROTOBUF_MEDIA_TYPE",
-    "TIMESTAMP_HEADER",
-    "ActivateNodeRequest",
-    "ActivateNodeResponse",
     "Array",
     "ArrayRecord",
     "ClientApp",
     "ConfigRecord",
     "Context",
-    "DeactivateNodeRequest",
-    "DeactivateNodeResponse",
     "Error",
     "ErrorCode",
     "Message",
-    "Metadata",
+    "MessageProto",
     "MetricRecord",
-    "Node",
-    "ObjectTree",
-    "PullMessagesRequest",
-    "PullMessagesResponse",
-    "PullObjectRequest",
-    "PullObjectResponse",
-    "PushMessagesRequest",
-    "PushMessagesResponse",
-    "PushObjectRequest",
-    "PushObjectResponse",
     "RecordDict",
-    "SendNodeHeartbeatRequest",
-    "SendNodeHeartbeatResponse",
-    "get_all_nested_objects",
-    "get_object_tree",
-    "inflate_object_from_contents",
-    "iterate_object_tree",
     "message_from_proto",
     "message_to_proto",
     "no_object_id_recompute",
-    "remove_content_from_message",
-    "replace_metadata",
     "set_message_id",
 ]
 
@@ -146,9 +83,3 @@ _logger.setLevel(logging.ERROR)
 def set_message_id(message: Message) -> None:
     """Give `message` the id that Flower derives from its content; Flower's setter refuses outside of its own processes."""
     message.metadata.__dict__["_message_id"] = message.object_id
-
-
-def replace_metadata(message: Message, metadata: Metadata) -> Message:
-    """The same message under the `metadata` of the transport, in place of what the object says about itself."""
-    message.__dict__["_metadata"] = metadata
-    return message

@@ -49,7 +49,7 @@ class FlowerRoad(Protocol):
 
     def pull(self) -> Message | None: ...  # noqa: D102 - see FlowerClient
 
-    def reply(self, message: Message, seconds: float) -> None: ...  # noqa: D102 - see FlowerClient
+    def reply(self, message: Message) -> None: ...  # noqa: D102 - see FlowerClient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,6 @@ class Participation:
 
     def _answer(self, message: Message) -> None:
         self._report(LearnerState.ANSWERING)
-        started = self._clock()
         context = Context(
             run_id=message.metadata.run_id,
             node_id=message.metadata.dst_node_id,
@@ -156,9 +155,8 @@ class Participation:
                 ),
                 reply_to=message,
             )
-        seconds = self._clock() - started
         try:
-            self._persist(lambda: self._road.reply(reply, seconds))
+            self._persist(lambda: self._road.reply(reply))
         except AggregatorAnswerError as error:
             _log.info("answer_dropped %s", error)
             return

@@ -323,11 +323,12 @@ class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: Annotated[tuple[RefusedEvent, ...], Meta(max_length=MAX_REFUSED)] = ()
 
 
-class TrainingInvitation(Struct, frozen=True, kw_only=True):
+class TrainingInvitation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A training run is open. Retained until it ends; ignored after `expires_at` (Unix seconds).
 
     `flower_address` is ``host:port`` of the Flower Fleet API (TLS). Devices of `family` whose readiness check
     agrees join; they wait a random part of `spread_s` first, so that a fleet does not arrive at once.
+    `signature` is the aggregator's, over all the rest (`protocol.invitations`): the broker may be anybody's.
     """
 
     run_id: Name
@@ -339,6 +340,7 @@ class TrainingInvitation(Struct, frozen=True, kw_only=True):
     expires_at: float
     minimum_windows: Count = 64
     spread_s: float = 0.0
+    signature: Annotated[str, Meta(max_length=128)] = ""
 
 
 Payload = (

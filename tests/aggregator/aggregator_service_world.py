@@ -24,11 +24,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from flower_world import Tls
+from flower_world import IDENTITY, Tls
 from free_ports import free_port
 from waiting import AMPLE_S, wait_until
 
+from aggregator.identity import IDENTITY_FILE
 from protocol.bundle import peek_manifest
+from protocol.identity import private_key_pem
+from runtime.durable_files import write_durably
 
 TOKEN = "fo_test"
 ROOT = Path(__file__).parents[2]
@@ -179,6 +182,8 @@ def write_config(
 ) -> Path:
     """aggregator.toml for family ``press``; `family` is appended to its section."""
     (directory / "fleet.token").write_text(TOKEN)
+    (directory / "data").mkdir(exist_ok=True)
+    write_durably(directory / "data" / IDENTITY_FILE, private_key_pem(IDENTITY), mode=0o600)
     keys = {
         "listen": f"127.0.0.1:{free_port()}",
         "flower_listen": f"127.0.0.1:{free_port()}",

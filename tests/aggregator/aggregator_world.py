@@ -125,6 +125,7 @@ class InProcessLink:
         arrays: Mapping[str, NDArray[np.float32]],
         *,
         lifetime_s: float,
+        answer_size: int,
     ) -> dict[Ticket, DeviceId]:
         if self.is_broken:
             self.is_broken = False

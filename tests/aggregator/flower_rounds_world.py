@@ -36,7 +36,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> world.Tls:
 @pytest.fixture
 def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
-    with FlowerServer(settings) as running:
+    with FlowerServer(settings, world.IDENTITY) as running:
         yield running
 
 

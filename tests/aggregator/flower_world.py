@@ -47,15 +47,19 @@ from models.drift.reference import fit_reference
 from models.standardiser import Standardiser
 from protocol.bundle import TrustedKeys
 from protocol.identity import compressed_key, private_key_pem, public_key_pem
+from protocol.invitations import sign_invitation
 from protocol.manifest import FeatureSpec, ThresholdSpec
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
+from protocol.signed_requests import RequestSigner
 from protocol.training import TrainingSettings
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
 PROFILE = TrainingSettings(epochs=1, batch_size=32, learning_rate=0.05, trust_radius=50.0, update_norm=10.0)
 COLUMNS = FeatureSpec(kind="passthrough", names=tuple("abcdef"))
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+IDENTITY = ec.derive_private_key(0x5EED, ec.SECP256R1())
+"""The aggregator's."""
 RUN_LEARNER = Path(__file__).with_name("run_learner_without_server_packages.py")
 
 
@@ -188,9 +192,11 @@ def make_device(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
+    (device.directory / "aggregator.pub.pem").write_bytes(public_key_pem(IDENTITY.public_key()))
     (device.directory / "agent.toml").write_text(
         'state_dir = "state"\ntenant = "demo"\nfamily = "press"\nhardware = "rpi4"\n'
-        f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\n[source]\nkind = "simulated"\n'
+        f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\naggregator_key = "aggregator.pub.pem"\n'
+        '[source]\nkind = "simulated"\n'
         + ("[learner]\nplain_answers = true\n" if fleet is None else fleet.table(tls))
     )
     if fleet is not None:
@@ -213,8 +219,8 @@ def make_device(
 
 
 def invitation_to(port: int, *, seconds: float = AMPLE_S, layout: str | None = None) -> TrainingInvitation:
-    """To join run-1 at an aggregator on this machine."""
-    return TrainingInvitation(
+    """To join run-1 at an aggregator on this machine, signed by it."""
+    invitation = TrainingInvitation(
         run_id="run-1",
         family="press",
         base_release="press/1",
@@ -223,6 +229,20 @@ def invitation_to(port: int, *, seconds: float = AMPLE_S, layout: str | None = N
         issued_at=time.time(),
         expires_at=time.time() + seconds,
         minimum_windows=64,
+    )
+    return sign_invitation(invitation, IDENTITY)
+
+
+def connect(
+    port: int,
+    tls: Tls,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    aggregator: ec.EllipticCurvePrivateKey = IDENTITY,
+) -> FlowerClient:
+    """A device's connection to the aggregator on this machine."""
+    return FlowerClient(
+        f"127.0.0.1:{port}", tls.ca, RequestSigner(key, aggregator.public_key(), clock=time.monotonic)
     )
 
 
@@ -302,7 +322,7 @@ def _certificate(
 def answering_device(device: Device, port: int, tls: Tls, answer: Answerer) -> Iterator[threading.Event]:
     """A real connection of a device that answers whatever `answer` says, in a thread; set the event to end it."""
     stop = threading.Event()
-    client = FlowerClient(f"127.0.0.1:{port}", tls.ca, device.key, now=time.time)
+    client = connect(port, tls, device.key)
     participation = Participation(
         client,
         client_app(answer, clock=time.monotonic),

@@ -158,7 +158,7 @@ def play(root: Path, recorder: Recorder, seeds: dict[DeviceId, bytes]) -> Record
     tls, bundle = world.make_tls(root), world.build_bundle()
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=root / "aggregator")
     samples = {}
-    with world.FamilyFleet().serving(tls) as fleet, FlowerServer(settings) as server:
+    with world.FamilyFleet().serving(tls) as fleet, FlowerServer(settings, world.IDENTITY) as server:
         devices = {}
         for index, name in enumerate(HONEST + MUTANTS):
             device = world.make_device(root, name, bundle, tls, rows=0, fleet=fleet)

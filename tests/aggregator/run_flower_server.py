@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from flower_world import PROFILE
+from flower_world import IDENTITY, PROFILE
 
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.rounds.admission import admit_update
@@ -22,7 +22,7 @@ def main(data: Path, port: int, cert: Path, key: Path) -> None:
     parameters = initial_parameters(architecture, 3)
     layout = fit_layout(len(parameters))
     settings = FlowerServerSettings(port=port, tls_cert=cert, tls_key=key, data_dir=data)
-    with FlowerServer(settings) as server:
+    with FlowerServer(settings, IDENTITY) as server:
         server.sync_roster({DeviceId(path.stem): path.read_bytes() for path in (data / "keys").glob("*.pem")})
         collector = PlainCollector(server.link(server.start_run()))
         while True:

@@ -142,9 +142,13 @@ def test_a_second_run_of_a_family_is_a_conflict(service: Service) -> None:
     assert "already training in run 'run-1'" in str(problem["detail"])
 
 
-def test_a_body_without_bounds_is_refused_before_the_token_is_looked_at(service: Service) -> None:
+def test_a_body_without_bounds_is_refused_to_operators_and_one_without_a_token_to_everybody(
+    service: Service,
+) -> None:
+    headers = service.headers[Role.OPERATOR]
     for content in (b"x" * (MAXIMUM_BODY_BYTES + 1), iter([b"x" * 1000] * (MAXIMUM_BODY_BYTES // 1000 + 1))):
-        assert service.http.post("/v1/training-runs", content=content).status_code == 413
+        assert service.http.post("/v1/training-runs", content=content, headers=headers).status_code == 413
+    assert service.http.post("/v1/training-runs", content=b"x").status_code == 401
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import flower_world as world
@@ -20,7 +19,6 @@ from waiting import AMPLE_S, slowness, wait_until
 from aggregator.flower.server import FlowerServer
 from aggregator.rounds.reports import QuorumMissedError
 from edge_agent.errors import AggregatorAnswerError
-from edge_agent.learner.flower_client import FlowerClient
 from edge_agent.learner.flower_internals import Message, RecordDict
 
 pytestmark = pytest.mark.slow
@@ -57,7 +55,7 @@ def test_a_device_hears_that_nobody_waits_for_its_late_answer(
     server: FlowerServer, devices: list[world.Device], tls: world.Tls
 ) -> None:
     run = server.start_run()
-    client = FlowerClient(f"127.0.0.1:{server.port}", tls.ca, devices[0].key, now=time.time)
+    client = world.connect(server.port, tls, devices[0].key)
     client.activate()
     pulled: list[Message] = []
 
@@ -72,7 +70,7 @@ def test_a_device_hears_that_nobody_waits_for_its_late_answer(
     puller.join()
     try:
         with pytest.raises(AggregatorAnswerError, match="nobody waits"):
-            client.reply(Message(RecordDict(), reply_to=pulled[0]), 1.0)
+            client.reply(Message(RecordDict(), reply_to=pulled[0]))
     finally:
         client.close()
 
@@ -81,7 +79,7 @@ def test_device_that_goes_offline_is_lost_at_once(
     server: FlowerServer, devices: list[world.Device], tls: world.Tls
 ) -> None:
     run = server.start_run()
-    client = FlowerClient(f"127.0.0.1:{server.port}", tls.ca, devices[0].key, now=time.time)
+    client = world.connect(server.port, tls, devices[0].key)
     client.activate()
     leaver = threading.Timer(0.5, client.deactivate)
     leaver.start()
@@ -135,7 +133,12 @@ def test_learners_wait_for_a_killed_aggregator_and_go_on_with_it(
                 str(tls.cert),
                 str(tls.key),
             ],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(
+                    map(str, (Path(__file__).parents[2], Path(__file__).parents[1]))
+                ),
+            },
         )
 
     def rounds() -> list[list[str]]:

@@ -43,6 +43,7 @@ class FakeLink:
         arrays: Mapping[str, np.ndarray],
         *,
         lifetime_s: float,
+        answer_size: int,
     ) -> dict[Ticket, DeviceId]:
         return {Ticket(f"t-{device}"): device for device in devices if device in self.script}
 

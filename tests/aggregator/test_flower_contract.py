@@ -12,7 +12,6 @@ import inspect
 import re
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -43,31 +42,13 @@ def test_every_place_that_installs_flower_names_this_version(file: str) -> None:
     assert set(named) == {server_side.FLOWER_VERSION}
 
 
-def test_fleet_router_has_exactly_the_known_routes() -> None:
-    assert sorted(route.path for route in server_side.fleet_router.routes) == [
-        f"/v1/fleet/{name}"
-        for name in (
-            "activate-node",
-            "confirm-message-received",
-            "deactivate-node",
-            "get-fab",
-            "get-run",
-            "pull-messages",
-            "pull-object",
-            "push-messages",
-            "push-object",
-            "register-node",
-            "send-node-heartbeat",
-            "unregister-node",
-        )
-    ]
-
-
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
         ("create_node", ["owner_aid", "owner_name", "public_key", "heartbeat_interval"]),
+        ("activate_node", ["node_id", "heartbeat_interval"]),
         ("deactivate_node", ["node_id"]),
+        ("acknowledge_node_heartbeat", ["node_id", "heartbeat_interval"]),
         ("get_node_id_by_public_key", ["public_key"]),
         ("get_node_info", ["node_ids", "owner_aids", "statuses"]),
         ("claim_task", ["task_id"]),
@@ -83,15 +64,8 @@ def test_link_state_still_takes_what_the_grid_gives(method: str, parameters: lis
     assert found[: len(parameters)] == parameters
 
 
-def test_wire_names_are_the_ones_that_were_read_in_the_source() -> None:
-    assert device_side.PROTOBUF_MEDIA_TYPE == "application/protobuf"
-    assert device_side.FLEET_HTTP_PUBLIC_KEY_HEADER == "flwr-public-key"
-    assert device_side.FLEET_HTTP_SIGNATURE_HEADER == "flwr-signature"
-    assert device_side.TIMESTAMP_HEADER == "flwr-timestamp"
-
-
 def test_message_protobuf_still_has_room_for_the_content_itself() -> None:
-    proto = server_side.PushMessagesRequest().messages_list.add()
+    proto = server_side.MessageProto()
     proto.metadata.message_type = "query"
     proto.content.SetInParent()
     assert proto.HasField("content")
@@ -126,22 +100,6 @@ def test_devices_answer_has_the_id_of_its_content_on_the_wire(message: server_si
     answer = device_side.Message(device_side.RecordDict(), reply_to=message)
     device_side.set_message_id(answer)
     assert device_side.message_to_proto(answer).metadata.message_id == answer.object_id != ""
-
-
-@pytest.mark.parametrize("side", [server_side, device_side], ids=["server", "device"])
-def test_replaced_metadata_are_those_that_go_on_the_wire(
-    side: ModuleType, message: server_side.Message
-) -> None:
-    other = server_side.Message(server_side.RecordDict(), 6, "train", ttl=60.0)
-    moved = side.replace_metadata(message, other.metadata)
-    assert moved.content.config_records.keys() == {"question"}
-    assert side.message_to_proto(moved).metadata.dst_node_id == 6
-
-
-def test_registration_over_the_network_stays_forbidden() -> None:
-    from flwr.superlink.servicer.fleet import fleet_handlers  # only to read what the guard relies on
-
-    assert "FLEET_SUPERNODE_REGISTRATION_DISABLED" in inspect.getsource(fleet_handlers.register_node)
 
 
 def test_flower_is_imported_and_written_into_in_the_adapters_alone() -> None:

@@ -49,7 +49,7 @@ def fleet(tls: world.Tls) -> Iterator[world.FamilyFleet]:
 @pytest.fixture
 def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
     settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
-    with FlowerServer(settings) as running:
+    with FlowerServer(settings, world.IDENTITY) as running:
         yield running
 
 

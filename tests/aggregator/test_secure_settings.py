@@ -81,7 +81,7 @@ def test_session_in_plain_is_logged_as_a_warning_and_a_secure_one_is_not(tmp_pat
     settings = FlowerServerSettings(
         tls_cert=tmp_path / "unused", tls_key=tmp_path / "unused", data_dir=tmp_path / "flower"
     )
-    federation = FlowerFederation(FlowerServer(settings), accounts)
+    federation = FlowerFederation(FlowerServer(settings, ec.generate_private_key(ec.SECP256R1())), accounts)
     roster = {DeviceId("a"): public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key())}
     with capture_logs() as logs:
         secure = federation.open(RunId("r1"), roster, family(FAMILY))

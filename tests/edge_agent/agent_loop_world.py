@@ -184,7 +184,11 @@ class World:
         others = open_stores(self.paths, SPEC, settings.buffer)
         self.polled: DesiredState | None = None
         self.learner = LearnerSupervisor(
-            self.paths, start=self._no_learner, refusal=lambda _i, _n: "not in this test", draw=lambda: 0.0
+            self.paths,
+            start=self._no_learner,
+            distrust=lambda asked, now: None if now < asked.expires_at else "it has expired",
+            refusal=lambda _i, _n: "not in this test",
+            draw=lambda: 0.0,
         )
         self.vitals = Vitals(
             counters=self.counters,

@@ -119,7 +119,7 @@ def test_an_invitation_is_considered_and_an_expired_one_ignored(world: World) ->
     )
     world.arrive(Kind.TRAINING, msgspec.structs.replace(invitation, expires_at=1.0))
     world.turn()
-    assert world.learner.note == "no training run is open"
+    assert world.learner.note == "it has expired"
     world.arrive(Kind.TRAINING, invitation)
     world.now_s += 1
     world.turn()

@@ -21,6 +21,8 @@ from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
 
 from edge_agent.version import AGENT_VERSION
+from protocol.identity import public_key_pem
+from protocol.invitations import sign_invitation
 from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, Birth, Death, TrainingInvitation
 from protocol.topics import device_topic, training_topic
@@ -198,7 +200,10 @@ def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watche
     broker.start()
     fleet = ListeningFleet(broker)
     (tmp_path / "ca.pem").write_text(_ca_certificate())
-    config = alarming_device(tmp_path, broker, RESEND + '[flower]\nca_file = "ca.pem"\n')
+    identity = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "aggregator.pub.pem").write_bytes(public_key_pem(identity.public_key()))
+    flower = '[flower]\nca_file = "ca.pem"\naggregator_key = "aggregator.pub.pem"\n'
+    config = alarming_device(tmp_path, broker, RESEND + flower)
     invitation = TrainingInvitation(
         run_id="run-1",
         family=FAMILY,
@@ -215,7 +220,7 @@ def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watche
 
     try:
         with running_agent(config) as agent:
-            fleet.tell(Kind.TRAINING, invitation)
+            fleet.tell(Kind.TRAINING, sign_invitation(invitation, identity))
             wait_until(lambda: learner_pid() is not None, "the learner")
             first = learner_pid()
             assert first is not None

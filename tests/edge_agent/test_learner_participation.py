@@ -74,7 +74,7 @@ class FakeRoad:
     def pull(self) -> Message | None:
         return self._next("pull")
 
-    def reply(self, message: Message, seconds: float) -> None:
+    def reply(self, message: Message) -> None:
         self._next("reply")
         self.replies.append(message)
 

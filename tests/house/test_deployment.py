@@ -24,6 +24,7 @@ BROKER_LOG = "/var/log/mosquitto/mosquitto.log"
 BROUGHT = {
     "ca.pem": "/srv/checkout/pki/ca.pem",
     "release.pub.pem": "/etc/fedge/release.pub.pem",
+    "aggregator.pub.pem": "/srv/checkout/aggregator.pub.pem",
     "claim.token": "/srv/checkout/claim.token",
 }
 

@@ -63,6 +63,8 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "mqtt.keepalive_s": (2, 1200),
     "mqtt.reconnect_max_s": (0.5, 2),
     "flower.ca_file": ("a.pem", "b.pem"),
+    "flower.aggregator_key": (["a.pem"], ["b.pem", "/c.pem"]),
+    "flower.host": ("a", "b.example"),
     "detection.commissioning_windows": (20, 100_000),
     "detection.commissioning_longest_windows": (20, 1_000_000),
     "detection.period_s": (0.5, 86_400),

@@ -126,6 +126,7 @@ EXAMPLES: dict[Kind, Payload] = {
         flower_address="127.0.0.1:9092",
         issued_at=1.0,
         expires_at=61.0,
+        signature="c2lnbmF0dXJl",
     ),
 }
 

@@ -36,3 +36,20 @@ def test_no_module_keeps_its_events_to_itself_and_all_speak_in_one_form() -> Non
     assert not [module for module, is_heard in heard.items() if not is_heard]
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [("said", "info"), ("said too", "warning")]
+
+
+FORGED = """
+import logging, structlog, sys
+from service.logs import configure_logging
+configure_logging(as_json=sys.argv[1] == "json")
+evil = "run-1\\n2026-01-01 [info     ] run_completed\\r\\x1b[2K\\u2028x"
+structlog.get_logger().info("run_started", run_id=evil, reason=evil)
+logging.getLogger("foreign").warning("run %s", evil)
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "plain"])
+def test_a_name_with_line_breaks_in_it_forges_no_line(form: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FORGED, form], capture_output=True, text=True, check=True)
+    assert len(done.stderr.rstrip("\n").split("\n")) == 2, done.stderr
+    assert not {"\r", "\x1b", "\u2028"} & set(done.stderr)
