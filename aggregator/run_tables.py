@@ -33,9 +33,11 @@ def print_runs(items: Sequence[dict[str, Any]]) -> None:
 
 
 def print_run(run: dict[str, Any]) -> None:
-    """A run in full: state, rounds, who was silent or refused and why, the gate's checks."""
+    """A run in full: state, rounds, who was silent, refused or in a group that was left out, and why, the gate's checks."""
     console = _console()
     console.print(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}", markup=False)
+    if run.get("mode"):
+        console.print(f"mode {run['mode']}: {run['protection']}", markup=False)
     rounds = Table(
         "round", "devices", "lost", "seconds", "training", "loss before", "after", "note", box=None
     )
@@ -64,6 +66,11 @@ def _print_absent(console: Console, entry: dict[str, Any]) -> None:
         console.print(f"{title}: {device} did not answer {stages.get(device, '')}".rstrip(), markup=False)
     for refused in entry["refused"]:
         console.print(f"{title}: refused {refused['device']}: {refused['reason']}", markup=False)
+    for group in entry.get("groups", []):
+        if group["left_out"]:
+            console.print(
+                f"{title}: left out {', '.join(group['devices'])}: {group['left_out']}", markup=False
+            )
 
 
 def _verdict(check: dict[str, Any]) -> str:

@@ -44,6 +44,9 @@ def run_view(run: TrainingRun) -> dict[str, Any]:
     return {
         **run_summary(run),
         "layout_sha256": run.layout_sha256,
+        "mode": run.mode,
+        "protection": run.protection,
+        "groups": [list(group) for group in run.groups],
         "rounds": [_round_view(record) for record in run.log if record.kind == "fit"],
         "refits": [
             _round_view(record) for record in run.log if record.kind in {"scale", "covariance", "curve"}

@@ -106,9 +106,9 @@ def deal(
     standing = _standing(devices, memory, size)
     best: tuple[Set, ...] = ()
     for pulled in range(min(len(standing), _MOST_PULLED) + 1):
-        for _ in range(_TRIES):
-            dealt = _dealt(devices, standing, pulled, memory, rng, size)
-            if _placed(dealt) > _placed(best):
+        for attempt in range(_TRIES):
+            dealt = _dealt(devices, standing, pulled, memory, rng, size, fewer=attempt >= _TRIES // 2)
+            if (_placed(dealt), len(dealt)) > (_placed(best), len(best)):
                 best = dealt
             if _placed(best) == len(devices):
                 return _sorted(best)
@@ -165,8 +165,10 @@ def _dealt(
     memory: Memory,
     rng: np.random.Generator,
     size: int,
+    *,
+    fewer: bool,
 ) -> tuple[Set, ...]:
-    """One try: `pulled` of the standing groups, and everybody who is in none, are dealt anew."""
+    """One try: `pulled` of the standing groups, and everybody who is in none, are dealt anew, into as many groups as can be or `fewer`."""
     taken = set(rng.choice(len(standing), pulled, replace=False).tolist()) if pulled else set()
     kept = [group for index, group in enumerate(standing) if index not in taken]
     inside = frozenset[DeviceId]().union(*kept)
@@ -174,7 +176,7 @@ def _dealt(
     most, fewest = len(pool) // size, -(-len(pool) // (size + _MOST_MORE))
     if most < max(fewest, 1):
         return tuple(kept)
-    count = most if rng.random() < 0.5 else int(rng.integers(max(fewest, 1), most + 1))
+    count = int(rng.integers(max(fewest, 1), most + 1)) if fewer else most
     order = rng.permutation(len(pool))
     new = [frozenset(pool[i] for i in part) for part in np.array_split(order, count)]
     return (*kept, *(group for group in new if memory.allows(group)))
