@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import secure_world as world
-from secure_world import World, update
+from lies import Lie, add, lying, wreck
+from secure_world import FIT_LAYOUT, PARAMETERS, World, update
 from test_secure_round import ASKED, swallow
 
 from aggregator.privacy.ledger_entries import Outcome
@@ -79,3 +80,50 @@ def test_with_fewer_than_half_of_the_groups_the_round_is_void_and_names_them(tmp
     # The third group's sum was seen, and is not used.
     assert outcomes(w) == {1: Outcome.VOID, 2: Outcome.VOID, 3: Outcome.WITHHELD}
     assert missed.value.report.participants == ()
+
+
+@pytest.mark.parametrize(
+    ("attack", "lie", "rule"),
+    [
+        ("no example and a chosen update", add(votes=-1, update=9.0), "norm"),
+        ("-159 votes", add(votes=-159), "votes"),
+        ("4,096 counts", add(votes=4096, update=4096.0), "votes"),
+        ("sign flip times ten", add(update=-10.0), "norm"),
+        ("explode", add(update=4.9 * PARAMETERS**0.5), "norm"),
+        ("+6 and -5 votes in a group of four", add(votes=0, update=11.0), "norm"),
+        ("any words", wreck, ""),
+    ],
+)
+def test_one_liar_of_twelve_costs_its_group_alone(tmp_path: Path, attack: str, lie: Lie, rule: str) -> None:
+    w = World(tmp_path, 12)
+    w.spoil = lying({DeviceId("press-005"): lie})
+    result = collect(w)
+    assert [bool(group.left_out) for group in result.groups] == [False, True, False], attack
+    assert result.groups[1].left_out.startswith(rule)
+    assert len(result.participants) == 8
+    expected = np.median(
+        [np.mean([update(i)[:PARAMETERS] for i in group], axis=0) for group in (range(4), range(8, 12))],
+        axis=0,
+    )
+    np.testing.assert_allclose(FIT_LAYOUT.unpack(result.total)["update"], 8 * expected, atol=1e-5)
+    # It was seen, and is not used.
+    assert outcomes(w) == {1: Outcome.USED, 2: Outcome.WITHHELD, 3: Outcome.USED}
+
+
+def test_a_liar_inside_the_clip_passes_the_rules_and_moves_the_median_little(tmp_path: Path) -> None:
+    w = World(tmp_path, 12)
+    w.spoil = lying({DeviceId("press-005"): add(update=1.0)})
+    result = collect(w)
+    assert [group.left_out for group in result.groups] == ["", "", ""]
+    means = [np.mean([update(i)[:PARAMETERS] for i in range(at, at + 4)], axis=0) for at in (0, 4, 8)]
+    moved = FIT_LAYOUT.unpack(result.total)["update"] / 12
+    assert (moved >= np.min(means, axis=0) - 1e-5).all()
+    assert (moved <= np.max(means, axis=0) + 1e-5).all()
+
+
+def test_with_liars_in_half_of_the_groups_nothing_is_used_and_each_rule_is_named(tmp_path: Path) -> None:
+    w = World(tmp_path, 12)
+    w.spoil = lying(dict.fromkeys((DeviceId("press-001"), DeviceId("press-005")), add(votes=-159)))
+    with pytest.raises(QuorumMissedError, match=r"1 of 3 groups .*votes: -155 .*votes: -155"):
+        collect(w)
+    assert outcomes(w) == dict.fromkeys((1, 2, 3), Outcome.WITHHELD)

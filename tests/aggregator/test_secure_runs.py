@@ -36,11 +36,11 @@ SECURE = changed(POLICY, secure_sum__enabled=True, cohort__minimum_devices=3)
 
 
 class MaskedDevices(secure_world.World):
-    """Four pumps that answer with the real learner, under masks only."""
+    """Four pumps, or more, that answer with the real learner, under masks only."""
 
-    def __init__(self, directory: Path, profile: TrainingSettings) -> None:
+    def __init__(self, directory: Path, profile: TrainingSettings, count: int = 4) -> None:
         self.learners, self.profile = dict[DeviceId, LocalLearner](), profile
-        super().__init__(directory, 4, policy=secure_world.POLICY)
+        super().__init__(directory, count, policy=secure_world.POLICY)
         self.accounts.close()
         self.accounts = PrivacyAccounts(
             directory / "pumps.sqlite",
@@ -87,9 +87,9 @@ class SecureSession(InProcessSession):
 class SecureWorld(aggregator_world.World):
     """The coordinator's world over masked devices."""
 
-    def __init__(self, directory: Path, policy: FamilySettings) -> None:
+    def __init__(self, directory: Path, policy: FamilySettings, devices: int = 4) -> None:
         super().__init__(directory, policy=policy)
-        self.masked = MaskedDevices(directory, self.link.profile)
+        self.masked = MaskedDevices(directory, self.link.profile, devices)
         self.devices = tuple(self.masked.devices)
         self.fleet.devices = self.devices
         self.session = SecureSession(self.link, frozenset(self.devices))

@@ -1,0 +1,114 @@
+"""Whole runs of twelve devices, one of whom, or more, lie: real roles and learners; a liar's masked words are any words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from family_changes import changed
+from lies import add, lying, wreck
+from test_secure_runs import SECURE, SecureWorld
+
+from aggregator.rounds.runs import RoundRecord, RunState, TrainingRun
+from protocol.names import DeviceId
+from protocol.questions import ASSESS
+from protocol.sum_terms import SumStage
+
+
+def world_of(tmp_path: Path, **settings: object) -> SecureWorld:
+    return SecureWorld(tmp_path, changed(SECURE, **{"rounds__count": 1, **settings}), devices=12)
+
+
+def of_kind(run: TrainingRun, kind: str) -> list[RoundRecord]:
+    return [record for record in run.log if record.kind == kind]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    run = world_of(tmp_path_factory.mktemp("clean")).run()
+    assert run.state is RunState.COMPLETED, run.detail
+    return run
+
+
+def test_honest_devices_are_in_three_groups_and_none_is_left_out(clean: TrainingRun) -> None:
+    assert [len(group) for group in clean.groups] == [4, 4, 4]
+    assert (clean.mode, clean.protection[:26]) == ("robust", "the median of 3 groups out")
+    assert [[group.left_out for group in record.groups] for record in clean.log] == [["", "", ""]] * 2
+    assert clean.candidate_loss is not None
+    assert clean.champion_loss is not None
+    assert clean.candidate_loss < clean.champion_loss
+
+
+def test_a_run_with_a_liar_is_released_without_its_group_and_as_good(
+    tmp_path: Path, clean: TrainingRun
+) -> None:
+    world = world_of(tmp_path)
+    liar = DeviceId("press-005")
+    world.masked.spoil = lying({liar: add(update=-10.0)})
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    (record,) = of_kind(run, "fit")
+    (left_out,) = [group for group in record.groups if group.left_out]
+    assert liar in left_out.devices
+    assert left_out.left_out.startswith("norm: ")
+    assert len(record.participants) == 8
+    assert not set(left_out.devices) & run.participants
+    assert clean.candidate_loss is not None
+    assert run.candidate_loss == pytest.approx(clean.candidate_loss, rel=0.15)
+
+
+def test_with_liars_in_most_groups_the_run_is_stopped_and_says_why(
+    tmp_path: Path, clean: TrainingRun
+) -> None:
+    world = world_of(tmp_path)
+    # Where they are dealt to is known: a run's seed deals.
+    liars = [group[0] for group in clean.groups[:2]]
+    world.masked.spoil = lying(dict.fromkeys(liars, add(votes=-159)))
+    run = world.run()
+    assert run.state is RunState.FAILED
+    assert "1 of 3 groups gave a sum that can be used, it takes 2" in run.detail
+    assert run.detail.count("votes: -15") == 2
+    assert run.release is None
+
+
+def test_a_liar_in_the_assessment_is_left_out_of_what_the_gate_sees(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    world.masked.spoil = lying({DeviceId("press-005"): wreck}, kind=ASSESS)
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    (record,) = of_kind(run, "assess")
+    assert [DeviceId("press-005") in group.devices for group in record.groups if group.left_out] == [True]
+
+
+def test_a_group_that_goes_silent_sits_out_while_the_others_train(tmp_path: Path, clean: TrainingRun) -> None:
+    world = world_of(tmp_path, rounds__count=3)
+    silent = clean.groups[1][2]
+    rounds = []
+
+    def spoil(stage: str, device: DeviceId, content: bytes) -> bytes | None:
+        if stage == SumStage.ADVERTISE and device == "press-000":
+            rounds.append(stage)
+        return None if device == silent and len(rounds) == 2 else content
+
+    world.masked.spoil = spoil
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    first, second, third = of_kind(run, "fit")
+    assert len(first.participants) == 12
+    assert len(second.participants) == 8
+    assert silent in second.lost
+    # It is left out of the draws for a while, and its companions would answer with nobody else.
+    assert len(third.participants) == 8
+    assert run.groups == clean.groups
+
+
+def test_a_run_goes_on_with_its_groups_after_a_kill(tmp_path: Path, clean: TrainingRun) -> None:
+    world = world_of(tmp_path)
+    coordinator, run = world.coordinator(), world.add_run()
+    run = coordinator._take_step(run)
+    run = coordinator._take_step(run)
+    world.reopen()
+    again = world.coordinator().advance(run.id)
+    assert again.state is RunState.COMPLETED, again.detail
+    assert again.groups == run.groups
+    assert all({group.devices for group in record.groups} == set(run.groups) for record in again.log)
