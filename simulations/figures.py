@@ -78,7 +78,8 @@ class Figures:
         devices_per_round: mean participants.
         loss_champion, loss_candidate: of the run's evaluation on held-out windows.
         int8_error: mean squared difference to the float model over the mean square of its output.
-        epsilon_server, epsilon_release, delta: the run's privacy claim.
+        privacy_mode: of the run's privacy claim, with what it says to a curious aggregator, a lying one, and of a poisoner.
+        epsilon_server, epsilon_release, delta: of the same claim.
         seconds_training_run: from the decision to the published release.
         seconds_to_roll_out: version 2, from canary to everywhere.
         seconds_to_recover: version 3, from its rollout's start until every device runs version 2 again.
@@ -120,6 +121,10 @@ class Figures:
     loss_champion: float | None
     loss_candidate: float | None
     int8_error: float | None
+    privacy_mode: str
+    privacy_curious: str
+    privacy_lying: str
+    privacy_poisoner: str
     epsilon_server: float | None
     epsilon_release: float | None
     delta: float | None
@@ -178,6 +183,10 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         loss_champion=training.evaluation.get("champion_loss"),
         loss_candidate=training.evaluation.get("candidate_loss"),
         int8_error=training.evaluation.get("int8_error"),
+        privacy_mode=_said(training, "mode") or "no claim",
+        privacy_curious=_said(training, "curious"),
+        privacy_lying=_said(training, "lying"),
+        privacy_poisoner=_said(training, "poisoner"),
         epsilon_server=_claimed(training, "server"),
         epsilon_release=_claimed(training, "release"),
         delta=_number(training.privacy, "delta") or None,
@@ -265,6 +274,10 @@ def _claimed(training: TrainingSeen, whom: str) -> float | None:
     figure = training.privacy.get(whom)
     value = figure.get("epsilon") if isinstance(figure, dict) else None
     return float(value) if isinstance(value, int | float) else None
+
+
+def _said(training: TrainingSeen, what: str) -> str:
+    return str(training.privacy.get(what) or "")
 
 
 def _secure_sums(training: TrainingSeen) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from runtime.durable_files import write_durably
 from simulations.figures import Figures
 from simulations.record import Record, RolloutSeen
-from simulations.summary import summary_rows
+from simulations.summary import claim_sentences, summary_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
@@ -65,7 +65,10 @@ def write_report(path: Path, record: Record, figures: Figures) -> None:
     """Write the self-contained HTML report."""
     rows = "\n".join(
         f'<tr><td>{html.escape(a.strip())}</td><td class="value">{html.escape(b)}</td><td class="remark">{html.escape(c)}</td></tr>'
-        for a, b, c in summary_rows(figures)
+        for a, b, c in (
+            *summary_rows(figures),
+            *((who, "", f"{said}.") for who, said in claim_sentences(figures)),
+        )
     )
     story = "\n".join(
         f"<tr><td>{c.letter}</td><td>{html.escape(c.title)}</td><td class='value'>{c.ended_s - c.began_s:.1f} s</td>"

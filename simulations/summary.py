@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from simulations.figures import AlarmRate, Figures, Promised
 
-__all__ = ["draw_summary", "summary_rows"]
+__all__ = ["claim_sentences", "draw_summary", "summary_rows"]
 
 WIDE_COLUMNS: Final = 120
 """From here on figures and remarks fit side by side."""
@@ -85,10 +85,13 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
             _number(f.int8_error),
             "mean squared difference ÷ mean square of the output",
         ),
+        ("privacy mode", f.privacy_mode, _privacy_remark(f)),
         (
             "privacy ε: aggregator / who sees the release",
             f"{_epsilon(f.epsilon_server)} / {_epsilon(f.epsilon_release)}",
-            _privacy_remark(f),
+            f"δ = {f.delta or 0:g}"
+            if f.epsilon_server is not None
+            else "without noise no number limits what sums say",
         ),
         ("time to roll out", _seconds(f.seconds_to_roll_out), "canary → quarter → all"),
         (
@@ -107,6 +110,16 @@ def summary_rows(figures: Figures) -> list[tuple[str, str, str]]:
     return rows
 
 
+def claim_sentences(f: Figures) -> list[tuple[str, str]]:
+    """What the release's claim says, sentence by sentence: (of whom, what); nothing where there is no claim."""
+    said = (
+        ("A curious aggregator learns", f.privacy_curious),
+        ("A lying one learns", f.privacy_lying),
+        ("Poisoned answers", f.privacy_poisoner),
+    )
+    return [(who, sentence) for who, sentence in said if sentence]
+
+
 def draw_summary(figures: Figures, title: str, width: int) -> RenderableType:
     """A panel for a terminal of `width` columns; a narrow one has each remark below its figure."""
     is_wide = width >= WIDE_COLUMNS
@@ -120,7 +133,12 @@ def draw_summary(figures: Figures, title: str, width: int) -> RenderableType:
             table.add_row(what, value, Text(remark, "dim"))
         else:
             table.add_row(Text.assemble(what, (f"\n{remark}" if remark else "", "dim")), value)
-    return Panel(table, title=f"[bold]Fedge[/] · {title} · figures of this run", border_style="green")
+    claim = [
+        Text.assemble((f" {who}: ", "bold"), (f"{said}.", "dim")) for who, said in claim_sentences(figures)
+    ]
+    return Panel(
+        Group(table, *claim), title=f"[bold]Fedge[/] · {title} · figures of this run", border_style="green"
+    )
 
 
 def _epsilon(value: float | None) -> str:
@@ -129,11 +147,8 @@ def _epsilon(value: float | None) -> str:
 
 def _privacy_remark(f: Figures) -> str:
     if not f.secure_sums:
-        return "no secure sum: the aggregator saw each device's update"
-    masked = f"{f.secure_sums} sums under masks, no single update was seen"
-    if f.epsilon_server is None:
-        return f"{masked}; without noise, so no differential privacy"
-    return f"{masked}; δ = {f.delta or 0:g}"
+        return "no secure sum: the aggregator saw each device's answer"
+    return f"{f.secure_sums} sums under masks, no single answer was seen"
 
 
 def _against(promised: Promised) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from aggregator.privacy.modes import who_learns_what
+from protocol.privacy_claim import Mode
 from simulations.figures import compute_figures
 from simulations.picture import draw_picture, is_worth_a_picture, take_picture
 from simulations.record import (
@@ -207,35 +211,66 @@ def test_a_report_of_a_story_that_broke_off_is_written_all_the_same(tmp_path: Pa
     assert "&lt;no broker&gt;" in (tmp_path / "r.html").read_text()
 
 
-def test_last_screen_names_both_epsilons_or_says_that_nothing_limits_them(record: Record) -> None:
-    def shown(privacy: dict[str, object]) -> tuple[str, str]:
-        run = next(iter(record.trainings.values()))
-        run.privacy = privacy
-        rows = {what: (value, remark) for what, value, remark in summary_rows(compute_figures(record))}
-        return rows["privacy ε: aggregator / who sees the release"]
-
-    tally = {"released": 3}
-    noised = {
-        "server": {"epsilon": 7.51},
-        "release": {"epsilon": 3.2},
+def claim_of(mode: Mode, *, epsilon: float | None) -> dict[str, object]:
+    """What the aggregator's API gives of a claim, with its own sentences."""
+    learned = who_learns_what(mode, quorum=4, multiplier=1.0, colluders=0, groups=3)
+    return {
+        "server": {"epsilon": epsilon},
+        "release": {"epsilon": epsilon},
         "delta": 1e-5,
-        "rounds": tally,
+        "rounds": {"released": 3},
+        "mode": mode.value,
+        **asdict(learned),
     }
-    assert shown(noised) == ("7.51 / 3.2", "3 sums under masks, no single update was seen; δ = 1e-05")
-    exact = {"server": {"epsilon": None}, "release": {"epsilon": None}, "delta": 1e-5, "rounds": tally}
-    value, remark = shown(exact)
-    assert value == "unlimited / unlimited"
-    assert "no differential privacy" in remark
-    assert "saw each device's update" in shown({})[1]
+
+
+def rows_with(record: Record, privacy: dict[str, object]) -> dict[str, tuple[str, str]]:
+    next(iter(record.trainings.values())).privacy = privacy
+    return {what.strip(): (value, remark) for what, value, remark in summary_rows(compute_figures(record))}
+
+
+def test_last_screen_names_both_epsilons_or_says_that_nothing_limits_them(record: Record) -> None:
+    row = "privacy ε: aggregator / who sees the release"
+    assert rows_with(record, claim_of(Mode.PRIVATE, epsilon=7.51))[row] == ("7.51 / 7.51", "δ = 1e-05")
+    assert rows_with(record, claim_of(Mode.ROBUST, epsilon=None))[row] == (
+        "unlimited / unlimited",
+        "without noise no number limits what sums say",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [Mode.ROBUST, Mode.PRIVATE])
+def test_last_screen_says_the_mode_and_the_very_sentences_of_the_claim(
+    record: Record, mode: Mode, tmp_path: Path
+) -> None:
+    claim = claim_of(mode, epsilon=None)
+    rows = rows_with(record, claim)
+    assert rows["privacy mode"] == (mode.value, "3 sums under masks, no single answer was seen")
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(draw_summary(compute_figures(record), record.title, 140))
+    shown = " ".join(console.export_text().replace("│", " ").split())
+    write_report(tmp_path / "r.html", record, compute_figures(record))
+    page = html.unescape((tmp_path / "r.html").read_text())
+    for what in ("curious", "lying", "poisoner"):
+        assert str(claim[what]) in shown
+        assert str(claim[what]) in page
+
+
+def test_last_screen_of_a_run_without_masks_says_so(record: Record) -> None:
+    assert rows_with(record, {})["privacy mode"] == (
+        "no claim",
+        "no secure sum: the aggregator saw each device's answer",
+    )
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_last_screen_fits_its_terminal(record: Record, width: int) -> None:
+    next(iter(record.trainings.values())).privacy = claim_of(Mode.ROBUST, epsilon=None)
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(draw_summary(compute_figures(record), record.title, width))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= width
-    assert len(lines) < 50
+    assert len(lines) < 56
     assert any("bad release" in line for line in lines)
 
 
