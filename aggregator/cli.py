@@ -191,6 +191,24 @@ def privacy(
     )
 
 
+@cli.command("verify-release")
+@_one_line_errors()
+def verify_release(
+    bundle: Annotated[Path, typer.Argument(help="a .fedge bundle")],
+    release_key: Annotated[Path, typer.Option("--release-key", help="public key that signed it, PEM")],
+    ledger: Annotated[
+        Path, typer.Option("--ledger", help="privacy.sqlite of the aggregator, or a copy of it")
+    ],
+) -> None:
+    """Work out from the ledger what a release claims of privacy, statement by statement; exit status 1 where one does not agree."""
+    from aggregator.commands.verification import verified_release
+
+    found = verified_release(bundle, release_key, ledger)
+    print(found.text)
+    if not found.agrees:
+        raise typer.Exit(1)
+
+
 @cli.command()
 @_one_line_errors()
 def release(

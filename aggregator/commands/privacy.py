@@ -18,11 +18,19 @@ from aggregator.release_keys import public_key_path, read_public_key
 from aggregator.settings import load_aggregator_settings
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.errors import BundleError
+from protocol.manifest import Manifest
 from protocol.names import FamilyName
 from protocol.privacy_claim import PrivacyClaim
 from runtime.errors import SettingsError
 
-__all__ = ["ShownClaim", "claim_of_family", "claim_of_release", "require_in_ledger", "shown_claim"]
+__all__ = [
+    "ShownClaim",
+    "claim_of_family",
+    "claim_of_release",
+    "claimed_manifest",
+    "require_in_ledger",
+    "shown_claim",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +89,13 @@ def claim_of_family(data_dir: Path, family: str) -> ShownClaim:
 
 
 def claim_of_release(bundle: Path, release_key: Path) -> ShownClaim:
-    """The claim that was signed into a release.
+    """The claim that was signed into a release; raises as `claimed_manifest`."""
+    manifest, claim = claimed_manifest(bundle, release_key)
+    return ShownClaim(title=f"release {manifest.release}", claim=claim)
+
+
+def claimed_manifest(bundle: Path, release_key: Path) -> tuple[Manifest, PrivacyClaim]:
+    """A release's manifest and the claim in it.
 
     Raises:
         SettingsError: the file or key cannot be read, the signature is not this key's, or the release carries no claim.
@@ -97,7 +111,7 @@ def claim_of_release(bundle: Path, release_key: Path) -> ShownClaim:
         raise SettingsError(
             f"release {manifest.release} carries no privacy claim; releases made from recordings (initial-release) learned from no device"
         )
-    return ShownClaim(title=f"release {manifest.release}", claim=manifest.provenance.privacy)
+    return manifest, manifest.provenance.privacy
 
 
 def require_in_ledger(claim: PrivacyClaim, data_dir: Path) -> None:

@@ -134,7 +134,11 @@ def _chained(previous: bytes, body: bytes) -> bytes:
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if read_only:
-        return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        # Where nobody writes, nothing is laid beside the file either: an auditor's copy may be on a disk that takes no writes.
+        log = path.with_name(f"{path.name}-wal")
+        is_still = not log.exists() or not log.stat().st_size
+        how = "mode=ro&immutable=1" if is_still else "mode=ro"
+        return sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, isolation_level=None)
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)

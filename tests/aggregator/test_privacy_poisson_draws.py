@@ -26,7 +26,7 @@ from aggregator.privacy.poisson_draws import (
 from protocol.names import RunId
 from protocol.privacy_cost import ORDERS, PrivacyCost
 
-X = np.linspace(-40, 40, 16001)
+X = np.linspace(-30, 30, 4001)
 OTHERS = {
     "nobody else has anything": (0.0,) * 7,
     "all pull the same way": (1.0,) * 7,
@@ -40,8 +40,8 @@ def bound(draw: CoinDraw, z: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize(("quorum", "largest"), [(1, 8), (2, 8), (3, 5), (4, 8)])
-@pytest.mark.parametrize("z", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize(("quorum", "largest"), [(1, 8), (3, 5), (4, 8)])
+@pytest.mark.parametrize("z", [0.7, 2.0])
 def test_no_true_divergence_of_a_sum_that_came_about_exceeds_its_account(
     others: tuple[float, ...], quorum: int, largest: int, z: float
 ) -> None:
