@@ -22,9 +22,9 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
     │       └── FleetConflictError   409: the device is enrolled with another key
     ├── LearnerError             a training run goes on without this device; inference is not touched
     │   ├── NotReadyError             this device: no active model, too few windows, or the invitation is for another
-    │   ├── QuestionRefusedError      the aggregator: a question that does not fit this device's model
-    │   │   ├── PrivacyRefusedError       the owner's limits: this answer would give more than the device may give
-    │   │   └── TrainingDivergedError     the learning rate: too high for this device's windows, at a 64th too
+    │   ├── QuestionRefusedError      the aggregator: a question that this device does not answer; only its code crosses
+    │   │   └── PrivacyRefusedError       the owner's limits: this answer would give more than the device may give
+    │   ├── TrainingDivergedError     the learning rate: too high for this device's windows; it adds zeros, and halves its next step
     │   ├── PlainAnswerRefusedError   the aggregator asks for an answer without a secure sum
     │   ├── AggregatorUnreachableError  the road: refused, reset, silent, or the aggregator is restarting; try again later
     │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or another answers than the pinned one
@@ -149,19 +149,7 @@ class NotReadyError(LearnerError):
 
 
 class QuestionRefusedError(LearnerError):
-    """A round's question that this device does not answer; its message is what the aggregator is told."""
-
-
-class TrainingDivergedError(QuestionRefusedError):
-    """Training here left what a model can be, however small the step; in plain the answer is a refusal, in a secure sum it is nothing."""
-
-
-class PlainAnswerRefusedError(LearnerError):
-    """An answer in plain is asked for; this device's owner allows answers under a secure sum only."""
-
-
-class PrivacyRefusedError(QuestionRefusedError):
-    """The owner's limits: this answer does not leave the device.
+    """A round's question that this device does not answer, decided before its data were touched.
 
     Attributes:
         code: all that the aggregator is told; the words stay here.
@@ -170,6 +158,18 @@ class PrivacyRefusedError(QuestionRefusedError):
     def __init__(self, code: RefusalCode, words: str) -> None:
         super().__init__(words)
         self.code = code
+
+
+class TrainingDivergedError(LearnerError):
+    """Training here left what a model can be; in a secure sum that is zeros, in plain FAILED."""
+
+
+class PlainAnswerRefusedError(LearnerError):
+    """An answer in plain is asked for; this device's owner allows answers under a secure sum only."""
+
+
+class PrivacyRefusedError(QuestionRefusedError):
+    """The owner's limits: this answer does not leave the device."""
 
 
 class AggregatorUnreachableError(LearnerError):

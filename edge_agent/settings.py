@@ -305,6 +305,7 @@ class StatePaths:
         self.privacy = root / "privacy.sqlite"
         self.snapshot = root / "snapshot"
         self.learner = root / "learner"
+        self.anchor = root / "anchor"
         self.learner_stats = root / "learner_stats.json"
         self.invitation = root / "learner" / "invitation.json"
         self.ended_invitations = root / "learner" / "ended_invitations.json"

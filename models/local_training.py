@@ -4,7 +4,6 @@ Pure given the model, the windows, the settings and the random generator; it kno
 learner of the edge agent calls it, and so do benchmarks and simulations.
 
     train.fit         w ── epochs x shuffled batches of SGD or Adam, pulled to w by the proximal term ──► w'
-                      └ diverged: once more from w with half the step, `HALVINGS` times at most
     evaluate.assess   x ── candidate and champion ──► counts that add up over devices (protocol.questions)
 """
 
@@ -15,7 +14,6 @@ import zlib
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +29,6 @@ __all__ = [
     "Trainable",
     "assess",
     "fit",
-    "fit_safely",
     "mean_loss",
     "require_clip",
     "require_optimizer",
@@ -39,9 +36,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.floating]
-
-HALVINGS: Final = 6
-"""So often the step is halved before a training is given up: to a 64th, below which nothing is learned in a round anyway."""
 
 _RUINED: Final = 10.0
 """Times the loss that it began with, and that of answering nothing: a training that ends above both has diverged, finite or not."""
@@ -123,9 +117,7 @@ def fit(
             batch_labels = None if labels is None else labels[chosen]
             is_sound = math.isfinite(model.train(windows[chosen], settings, labels=batch_labels)) and is_sound
             steps += 1
-        # The epochs that are left would not bring it back.
-        if not is_sound:
-            break
+    # Not ended early where it cannot come back: how long a training takes must not tell what it was made of.
     trained = model.save()
     loss_after = mean_loss(model, windows, labels)
     # Written positively, so that NaN fails. The loss too: fused multiply-adds (aarch64) keep parameters just below overflow where x86
@@ -147,35 +139,6 @@ def fit(
         steps=steps,
         learning_rate=settings.learning_rate,
     )
-
-
-def fit_safely(
-    model: Trainable,
-    parameters: Floats,
-    x: Floats,
-    settings: TrainingSettings,
-    *,
-    seed: list[int],
-    labels: Floats | None = None,
-    correction: Floats | None = None,
-) -> FitResult:
-    """`fit`, once more from the start with half the learning rate where it diverged; what it ended with is in the result.
-
-    Deterministic from `seed`, which shuffles every attempt alike. Not for private training: each attempt would cost anew.
-
-    Raises:
-        InputError, LayoutError: as `fit`.
-        ParameterError: it diverged at a 64th of the learning rate too.
-    """
-    for halvings in range(HALVINGS + 1):
-        tried = msgspec.structs.replace(settings, learning_rate=settings.learning_rate / 2**halvings)
-        try:
-            rng = np.random.default_rng(seed)
-            return fit(model, parameters, x, tried, rng=rng, labels=labels, correction=correction)
-        except ParameterError:
-            if halvings == HALVINGS:
-                raise
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _idle_loss(windows: NDArray[np.float32], labels: Floats | None) -> float:

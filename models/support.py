@@ -1,18 +1,20 @@
-"""How many windows stand behind each entry of a model's gradient: what only a few of them move would say what they are.
+"""Which entries of an update have enough windows behind them: what only a few of them move would say what they are.
 
-    entry p     g_p(n) = ∂ loss(window n) / ∂ w_p            support = (Σ|g_p|)² / Σ g_p²      from 1, one window, to n, all alike
+    unit j of a layer      its signal on window n,  s_j(n) = |∂ loss(n) / ∂ (its sum)|        0 where it does not fire, or nothing follows
+    what a unit is fed     a_i(n) = |its input i on window n|
+    W_ij may move          if s_j and a_i each have at least `FEWEST_WINDOWS` windows, worth at least `FEWEST_EFFECTIVE` alike ones
 
-For ΔW/Δb of a unit that one window switches on *is* that window, however many steps were taken. The same happens one layer
-further in, where a broad unit feeds only what one window switches on, and at the output, where a row of ΔW is what is missing of the
-window. So entries are counted and not units: a gate anywhere on the way makes the gradients of all windows but one vanish, and the
-support says so. Soft gates count too: a window that weighs ten times as much as each of thirty others leaves a support below 16.
+For ΔW/Δb of a unit that one window switches on *is* that window, however many steps were taken; at the output, the row of ΔW of a unit
+that one window switches on is what is missing of it. Signals and not only firing are counted: a unit that fires for all, but feeds
+only what one window switches on, has that window's gradient alone. And their worth, (Σs)²/Σs², not only their number: a window
+that outweighs all others together leaves less than four. Of what passes, no window is more than half.
 
-A convolutional unit is the same unit at each position of a window; what it does anywhere in a window is that window's part.
+A convolutional unit is one unit at all its positions: what it does anywhere in a window is that window's.
 
-Not seen: sums over many units whose supports are broad, but whose differences are not. Against these stands the distance to a model
-that a person approved, and that nobody but the device knows which windows it has used.
+Not seen: sums over several units with broad support whose differences are not. Against these stand the distance to a model that a
+person approved, and that nobody but the device knows which windows it used.
 
-Source: the effective number of observations, L. Kish, "Survey Sampling", 1965, chapter 11.
+Source: L. Kish, "Survey Sampling", 1965, chapter 11, for the effective number.
 """
 
 from __future__ import annotations
@@ -26,17 +28,21 @@ from models.architecture import Architecture, split_parameters
 from models.convolution import Layer
 from models.errors import LayoutError
 
-__all__ = ["gradient_support"]
+__all__ = ["FEWEST_EFFECTIVE", "FEWEST_WINDOWS", "supported_entries"]
 
 Floats = NDArray[np.floating]
 Float = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
-_CHUNK_ENTRIES: Final = 1_000_000
-"""Gradient entries held at once: 8 MB."""
+FEWEST_WINDOWS: Final = 8
+FEWEST_EFFECTIVE: Final = 4.0
+
+_CHUNK_VALUES: Final = 1_000_000
+"""Values of one activation tensor held at once: 8 MB."""
 
 
-def gradient_support(architecture: Architecture, flat: Floats, x: Floats) -> Float:
-    """Effective number of windows behind each parameter's gradient (P,), 0 where no window has any, or one has none that is finite.
+def supported_entries(architecture: Architecture, flat: Floats, x: Floats) -> Bools:
+    """Whether each parameter (P,) may move by a gradient that is taken at `flat` on these windows.
 
     Args:
         architecture: of an autoencoder; classifiers are not trained on devices, which have no labels.
@@ -52,53 +58,67 @@ def gradient_support(architecture: Architecture, flat: Floats, x: Floats) -> Flo
             f" {architecture.kind} and {x.shape}"
         )
     parts = split_parameters(architecture, np.asarray(flat, np.float64))
-    total, squares = np.zeros(architecture.parameter_count), np.zeros(architecture.parameter_count)
-    rows = max(1, _CHUNK_ENTRIES // architecture.parameter_count)
+    largest = max(layer.positions * max(layer.inputs, layer.outputs) for layer in architecture.geometry)
+    rows = max(1, _CHUNK_VALUES // largest)
+    fed = [_Tally(layer.inputs) for layer in architecture.geometry]
+    signalled = [_Tally(layer.outputs) for layer in architecture.geometry]
     with np.errstate(all="ignore"):
         for at in range(0, len(x), rows):
-            gradients = np.abs(_gradients(architecture, parts, np.asarray(x[at : at + rows], np.float64)))
-            total += gradients.sum(axis=0)
-            squares += np.square(gradients, out=gradients).sum(axis=0)
-        support = total * total / squares
-    # NaN where nothing moved, and where something overflowed: nobody stands behind either.
-    return np.where(np.isfinite(support), support, 0.0)
+            _tally(architecture, parts, np.asarray(x[at : at + rows], np.float64), fed, signalled)
+        found: list[Bools] = []
+        for layer, inputs, outputs in zip(architecture.geometry, fed, signalled, strict=True):
+            moves = outputs.is_broad()
+            pairs = np.logical_and.outer(np.tile(inputs.is_broad(), layer.taps), moves)
+            found += [pairs.ravel(), moves]
+    return np.concatenate(found)
 
 
-def _gradients(architecture: Architecture, parts: list[Floats], x: Float) -> Float:
-    """Each window's own gradient (B, P), up to a common factor."""
-    geometry = architecture.geometry
-    inputs, blocks = x, []
+class _Tally:
+    """For each of so many units: windows in which it takes part, and how much."""
+
+    def __init__(self, units: int) -> None:
+        self._count, self._total, self._squares = np.zeros(units), np.zeros(units), np.zeros(units)
+
+    def add(self, values: Float) -> None:
+        """Of windows (B, positions, units)."""
+        magnitudes = np.abs(values).sum(axis=1)
+        self._count += (magnitudes > 0).sum(axis=0)
+        self._total += magnitudes.sum(axis=0)
+        self._squares += np.square(magnitudes).sum(axis=0)
+
+    def is_broad(self) -> Bools:
+        """NaN, where nothing moved or something overflowed, is not."""
+        effective = self._total * self._total / self._squares
+        return np.asarray((self._count >= FEWEST_WINDOWS) & (effective >= FEWEST_EFFECTIVE))
+
+
+def _tally(
+    architecture: Architecture, parts: list[Floats], x: Float, fed: list[_Tally], signalled: list[_Tally]
+) -> None:
+    geometry, inputs = architecture.geometry, [x]
     for i, layer in enumerate(geometry):
-        blocks.append(_blocks(layer, inputs))
-        sums = blocks[-1] @ parts[2 * i].reshape(layer.matrix_shape) + parts[2 * i + 1]
-        inputs = (sums if i == len(geometry) - 1 else np.maximum(sums, 0.0)).reshape(len(x), -1)
-    signal = inputs - x
-    found: list[Float] = []
+        blocks = inputs[i].reshape(len(x), layer.positions, layer.inputs)
+        fed[i].add(blocks)
+        sums = _spread_out(layer, blocks) @ parts[2 * i].reshape(layer.matrix_shape) + parts[2 * i + 1]
+        is_last = i == len(geometry) - 1
+        inputs.append((sums if is_last else np.maximum(sums, 0.0)).reshape(len(x), -1))
+    signal = inputs[-1] - x
     for i, layer in reversed(list(enumerate(geometry))):
         delta = signal.reshape(len(x), layer.positions, layer.outputs)
-        weights = np.matmul(blocks[i].transpose(0, 2, 1), delta)
-        found += [delta.sum(axis=1), weights.reshape(len(x), -1)]
+        signalled[i].add(delta)
         if i:
-            signal = _inputs_signal(layer, delta, parts[2 * i]) * (_centre(layer, blocks[i]) > 0)
-    return np.concatenate(found[::-1], axis=1)
+            signal = _gathered(layer, delta, parts[2 * i]) * (inputs[i] > 0)
 
 
-def _blocks(layer: Layer, inputs: Float) -> Float:
+def _spread_out(layer: Layer, blocks: Float) -> Float:
     """What enters each position (B, positions, taps · inputs), zeros beyond both ends."""
-    blocks = inputs.reshape(len(inputs), layer.positions, layer.inputs)
     if layer.taps == 1:
         return blocks
     padded = np.pad(blocks, ((0, 0), (layer.reach, layer.reach), (0, 0)))
     return np.concatenate([padded[:, j : j + layer.positions] for j in range(layer.taps)], axis=2)
 
 
-def _centre(layer: Layer, blocks: Float) -> Float:
-    """The layer's input again (B, positions · inputs): the middle tap."""
-    at = layer.reach * layer.inputs
-    return blocks[:, :, at : at + layer.inputs].reshape(len(blocks), -1)
-
-
-def _inputs_signal(layer: Layer, delta: Float, weight: Floats) -> Float:
+def _gathered(layer: Layer, delta: Float, weight: Floats) -> Float:
     """∂ loss / ∂ the layer's input (B, positions · inputs)."""
     taps = weight.reshape(layer.taps, layer.inputs, layer.outputs)
     padded = np.zeros((len(delta), layer.positions + 2 * layer.reach, layer.inputs))

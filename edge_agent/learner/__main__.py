@@ -95,7 +95,9 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     # What costs nothing is checked before Flower and LiteRT are imported: a device that is not ready says so in 0.1 s.
     from edge_agent.aggregator_trust import AggregatorTrust
     from edge_agent.enrolled import load_device_key
+    from edge_agent.learner.anchor import read_anchor, require_trained_near
     from edge_agent.learner.enrolled_files import read_active_bundle, read_invitation
+    from edge_agent.release_keys import load_release_keys
 
     settings = load_agent_settings(config)
     invitation = read_invitation(invitation_file)
@@ -107,12 +109,8 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         raise NotReadyError(
             f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
         )
-    profile = bundle.manifest.training
-    if profile is None:
-        raise NotReadyError(
-            f"{bundle.manifest.release} carries no training profile: its issuer did not say how devices may be asked to train;"
-            " install a release that does"
-        )
+    anchor = read_anchor(settings.paths, load_release_keys(settings.release_keys))
+    require_trained_near(anchor, bundle)
     key = load_device_key(settings.paths.device_key)
 
     from edge_agent.learner.client_app import client_app
@@ -120,6 +118,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.learner.learner_stats import StatsFile
     from edge_agent.learner.local_learner import LocalLearner
     from edge_agent.learner.participation import Participation
+    from edge_agent.learner.time_grid import TimeGrid
     from edge_agent.privacy.account import DeviceAccount
     from protocol.signed_requests import RequestSigner
 
@@ -132,7 +131,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     learner = LocalLearner(
         model,
         kept.rows,
-        profile=profile,
+        anchor=anchor,
         champion=bundle.parameters,
         quantile=bundle.manifest.threshold.quantile,
         maximum_examples=settings.learner.maximum_examples,
@@ -140,7 +139,9 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         seen=healthy.seen if healthy is not None else None,
     )
     sums = _sum_participant(settings, key, learner, account) if settings.fleet else None
-    plain = learner.answer if settings.learner.plain_answers else None
+    plain = learner if settings.learner.plain_answers else None
+    # A process that is dismissed does not wait for its grid.
+    grid = TimeGrid(time.monotonic, stop.wait)
     client = FlowerClient(
         invitation.flower_address,
         settings.flower.ca_file,
@@ -149,7 +150,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     stats = StatsFile(settings.paths.learner_stats)
     participation = Participation(
         client,
-        client_app(plain, sums, clock=time.monotonic),
+        client_app(plain, sums, grid=grid, told=account.refuse),
         invitation,
         now=time.time,
         clock=time.monotonic,
@@ -229,9 +230,7 @@ def _sum_participant(
             split_view_safe=settings.learner.split_view_safe or settings.learner.requires_confirmation,
         ),
         budget=account,
-        layout_of=learner.layout_of,
-        answer=learner.answer,
-        settle=learner.settle,
+        learner=learner,
         random_bytes=os.urandom,
         now=time.time,
     )

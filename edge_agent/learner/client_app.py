@@ -1,26 +1,29 @@
 """The learner as a Flower ClientApp: messages in, messages out.
 
-Nothing here knows the wire, so the same app also runs under a stock SuperNode. A question that is refused becomes a
-Flower error reply with the reason in words; the learner goes on.
+Nothing here knows the wire, so the same app also runs under a stock SuperNode. A question that is refused becomes a Flower error reply
+with one of twelve codes (`protocol.refusals`); so does whatever else goes wrong, and the learner goes on. Of errors nothing but the code
+travels, neither words nor names: they may hold figures of this device's windows. Answers, and refusals in their stead, leave on a
+grid of times (`time_grid`).
 
     secure sum (`protocol.sum_terms`)
     query.advertise, .share_keys, .confirm, .unmask:  ConfigRecord "sum" {"message"}  →  ConfigRecord "sum" {"message"}
     `protocol.questions.KINDS`:  "sum" + ConfigRecord "question" + ArrayRecord "arrays"
-                              →  ConfigRecord "sum" {"message"} + MetricRecord "work" {"seconds"}
+                              →  ConfigRecord "sum" {"message"}
     in plain, only where this device's owner allows it
     `protocol.questions.KINDS`:  ConfigRecord "question" + ArrayRecord "arrays"
-                              →  ArrayRecord "answer" {"vector"} + MetricRecord "work" {"seconds"}
+                              →  ArrayRecord "answer" {"vector"}
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import FleetError, LearnerError, PlainAnswerRefusedError, QuestionRefusedError
+from edge_agent.errors import PlainAnswerRefusedError, QuestionRefusedError
 from edge_agent.learner.flower_internals import (
     Array,
     ArrayRecord,
@@ -30,24 +33,32 @@ from edge_agent.learner.flower_internals import (
     Error,
     ErrorCode,
     Message,
-    MetricRecord,
     RecordDict,
 )
-from models.errors import ModelError
+from edge_agent.learner.refusals import code_of
+from edge_agent.learner.time_grid import TimeGrid
 from protocol.errors import ProtocolError
 from protocol.flat_vectors import decode_vector
 from protocol.questions import KINDS, Question, decode_question
+from protocol.refusals import RefusalCode, write_refusal
 from protocol.sum_terms import SumStage
-from runtime.errors import StorageError
 
-__all__ = ["Answerer", "SumSide", "client_app"]
+__all__ = ["PlainSide", "SumSide", "client_app"]
 
-Answerer = Callable[[Question, Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]
+_log: Final = logging.getLogger(__name__)
 
 MAXIMUM_ARRAYS: Final = 8
-"""No question carries more than a contest's five."""
+"""No question carries more than the four of a curve's."""
 
-_REFUSALS: Final = (LearnerError, FleetError, StorageError, ProtocolError, ModelError)
+
+class PlainSide(Protocol):
+    """Answers in plain: `edge_agent.learner.local_learner.LocalLearner`, which documents both."""
+
+    def check(self, question: Question, arrays: Mapping[str, NDArray[np.float32]]) -> None: ...  # noqa: D102 - see LocalLearner
+
+    def answer(  # noqa: D102 - see LocalLearner
+        self, question: Question, arrays: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]: ...
 
 
 class SumSide(Protocol):
@@ -67,32 +78,40 @@ class SumSide(Protocol):
 
 
 def client_app(
-    plain: Answerer | None, sums: SumSide | None = None, *, clock: Callable[[], float]
+    plain: PlainSide | None,
+    sums: SumSide | None = None,
+    *,
+    grid: TimeGrid,
+    told: Callable[[RefusalCode, str], None] = lambda _code, _words: None,
 ) -> ClientApp:
     """Make the app.
 
     Args:
-        plain: answers in plain, `LocalLearner.answer`; None where this device answers under masks only.
+        plain: answers in plain; None where this device answers under masks only.
         sums: answers under masks.
-        clock: monotonic seconds, to say how long an answer took.
+        grid: when answers leave.
+        told: hears of each refusal, in words, which stay on this device.
     """
     app = ClientApp()
 
     def answer(message: Message, _: Context) -> Message:
-        started = clock()
-        try:
-            content = _answer(message.content, plain, sums)
-        except _REFUSALS as refusal:
-            return _refused(message, refusal)
-        content["work"] = MetricRecord({"seconds": clock() - started})
-        return Message(content, reply_to=message)
+        with grid.on_time(message.metadata.message_type):
+            return _reply(message, lambda: _answer(message.content, plain, sums))
 
     def stage(message: Message, _: Context) -> Message:
+        return _reply(message, lambda: _pass_stage(message, sums))
+
+    def _reply(message: Message, answering: Callable[[], RecordDict]) -> Message:
         try:
-            content = _pass_stage(message, sums)
-        except _REFUSALS as refusal:
-            return _refused(message, refusal)
-        return Message(content, reply_to=message)
+            return Message(answering(), reply_to=message)
+        except Exception as failure:  # noqa: BLE001 - what is not caught here crosses in words
+            code, words = code_of(failure), str(failure)
+            if not isinstance(failure, QuestionRefusedError):
+                words = f"{type(failure).__name__}: {words}"
+            _log.warning("question_refused kind=%s code=%s %s", message.metadata.message_type, code, words)
+            told(code, words)
+            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, write_refusal(code))
+            return Message(error, reply_to=message)
 
     for kind in KINDS:
         category, _, action = kind.partition(".")
@@ -102,7 +121,7 @@ def client_app(
     return app
 
 
-def _answer(content: RecordDict, plain: Answerer | None, sums: SumSide | None) -> RecordDict:
+def _answer(content: RecordDict, plain: PlainSide | None, sums: SumSide | None) -> RecordDict:
     text, arrays = _read_question(content)
     if "sum" in content.config_records:
         return _sum_record(_required(sums).mask(_sum_message(content), text, arrays))
@@ -111,7 +130,10 @@ def _answer(content: RecordDict, plain: Answerer | None, sums: SumSide | None) -
             "the aggregator asks for an answer in plain; this device answers under a secure sum only"
             " (learner.plain_answers = true in agent.toml would allow it)"
         )
-    return RecordDict({"answer": ArrayRecord({"vector": Array(plain(decode_question(text), arrays))})})
+    question = decode_question(text)
+    plain.check(question, arrays)
+    with np.errstate(all="ignore"):
+        return RecordDict({"answer": ArrayRecord({"vector": Array(plain.answer(question, arrays))})})
 
 
 def _pass_stage(message: Message, sums: SumSide | None) -> RecordDict:
@@ -120,7 +142,9 @@ def _pass_stage(message: Message, sums: SumSide | None) -> RecordDict:
         case SumStage.ADVERTISE:
             terms = message.content.config_records["sum"].get("terms")
             if not isinstance(terms, str):
-                raise QuestionRefusedError("the first stage of a secure sum carries no terms")
+                raise QuestionRefusedError(
+                    RefusalCode.NOT_ASKED, "the first stage of a secure sum carries no terms"
+                )
             return _sum_record(side.advertise(content, terms))
         case SumStage.SHARE:
             return _sum_record(side.share_keys(content))
@@ -133,15 +157,10 @@ def _pass_stage(message: Message, sums: SumSide | None) -> RecordDict:
 def _required(sums: SumSide | None) -> SumSide:
     if sums is None:
         raise QuestionRefusedError(
-            "this device takes no part in secure sums: it has no fleet to get the roster from"
+            RefusalCode.ROSTER,
+            "this device takes no part in secure sums: it has no fleet to get the roster from",
         )
     return sums
-
-
-def _refused(message: Message, refusal: Exception) -> Message:
-    # The name of the error is part of the protocol's vocabulary: an operator looks it up.
-    words = str(refusal) if type(refusal) is QuestionRefusedError else f"{type(refusal).__name__}: {refusal}"
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, words), reply_to=message)
 
 
 def _sum_record(message: bytes) -> RecordDict:
@@ -152,19 +171,27 @@ def _sum_message(content: RecordDict) -> bytes:
     configs = content.config_records
     message = configs["sum"].get("message") if "sum" in configs else None
     if not isinstance(message, bytes):
-        raise QuestionRefusedError("the message holds no config record 'sum' with the bytes 'message'")
+        raise QuestionRefusedError(
+            RefusalCode.NOT_ASKED, "the message holds no config record 'sum' with the bytes 'message'"
+        )
     return message
 
 
 def _read_question(content: RecordDict) -> tuple[str, dict[str, NDArray[np.float32]]]:
-    """The question's text and its arrays; raises ProtocolError or QuestionRefusedError for anything else."""
+    """The question's text and its arrays; raises QuestionRefusedError for anything else."""
     configs, records = content.config_records, content.array_records
     text = configs["question"].get("json") if "question" in configs else None
     if not isinstance(text, str):
-        raise QuestionRefusedError("the message holds no config record 'question' with the text 'json'")
+        raise QuestionRefusedError(
+            RefusalCode.NOT_ASKED, "the message holds no config record 'question' with the text 'json'"
+        )
     arrays = records["arrays"] if "arrays" in records else ArrayRecord()
     if len(arrays) > MAXIMUM_ARRAYS:
         raise QuestionRefusedError(
-            f"the question carries {len(arrays)} arrays; at most {MAXIMUM_ARRAYS} are read"
+            RefusalCode.ARRAYS,
+            f"the question carries {len(arrays)} arrays; at most {MAXIMUM_ARRAYS} are read",
         )
-    return text, {name: decode_vector(array.data) for name, array in arrays.items()}
+    try:
+        return text, {name: decode_vector(array.data) for name, array in arrays.items()}
+    except ProtocolError as error:
+        raise QuestionRefusedError(RefusalCode.ARRAYS, f"an array cannot be read: {error}") from None

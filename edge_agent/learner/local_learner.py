@@ -26,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import NotReadyError, QuestionRefusedError, TrainingDivergedError
-from edge_agent.learner.local_update import LocalUpdate, discounted, train_update
+from edge_agent.learner.anchor import Anchor
+from edge_agent.learner.local_update import HALVINGS, LocalUpdate, Supports, discounted, train_update
 from edge_agent.learner.prior_answers import answer_prior
-from models.architecture import require_finite
-from models.errors import LayoutError, ParameterError
+from edge_agent.learner.question_checks import check_question
+from models.errors import ParameterError
 from models.learning_runtimes import LearningModel
 from models.local_training import assess
+from models.support import supported_entries
 from protocol.questions import (
     HOLD_OUT_EVERY,
     AnswerLayout,
@@ -45,7 +47,8 @@ from protocol.questions import (
     answer_layout,
     kind_of,
 )
-from protocol.training import TrainingSettings
+from protocol.refusals import RefusalCode
+from protocol.sum_terms import SumTerms
 
 __all__ = ["LocalLearner"]
 
@@ -54,25 +57,25 @@ Float = NDArray[np.float32]
 MINIMUM_ROWS: Final = HOLD_OUT_EVERY
 """Fewer rows leave one of the two halves empty."""
 
-_DIVERGED: Final = "training diverged; the learning rate may be too high for this device's data"
-
 
 class LocalLearner:
     """Answers questions with one model and one snapshot of rows.
 
     Args:
         model: the training model of the active bundle.
-        profile: how this device trains.
+        anchor: the approved release: how this device trains, and near to what.
         champion: parameters (P,) of the release that is installed: what an assessment compares with.
         quantile: of this device's healthy scores, its vote for a threshold: that of the installed release.
         rows: standardised windows, shape (n, F), oldest first.
         maximum_examples: this device's own limit, beside the profile's.
-        random_bytes: of example-level privacy.
+        random_bytes: shuffles, halves, and the noise of example-level privacy.
         unit: what one step of `seen` is in each sensor's own units (F,); None: no part in a fleet's prior.
+        supports: which entries of an update may move; another one for models that are no `Architecture`, in tests.
         seen: the same rows as this device's detector sees them, out of their context (`models.detection.context`); default: as they are.
 
     Raises:
-        NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's.
+        NotReadyError: fewer than `MINIMUM_ROWS` rows, or rows of another width than the model's, or no training profile. What the
+            rows hold has no part in it; such as are not finite are left out of every answer.
     """
 
     def __init__(
@@ -80,28 +83,33 @@ class LocalLearner:
         model: LearningModel,
         rows: Float,
         *,
-        profile: TrainingSettings,
+        anchor: Anchor,
         champion: Float,
         maximum_examples: int,
         quantile: float = 0.999,
         random_bytes: Callable[[int], bytes] = os.urandom,
         unit: NDArray[np.floating] | None = None,
         seen: Float | None = None,
+        supports: Supports = supported_entries,
     ) -> None:
         features = model.architecture.feature_count
         if rows.ndim != 2 or rows.shape[1] != features or len(rows) < MINIMUM_ROWS:
             raise NotReadyError(
                 f"the sample buffer gives rows of shape {rows.shape}; training needs at least ({MINIMUM_ROWS}, {features})"
             )
-        most = min(maximum_examples, profile.maximum_examples)
+        if anchor.profile is None:
+            raise NotReadyError(f"{anchor.release} carries no training profile; nothing is asked about it")
+        most = min(maximum_examples, anchor.profile.maximum_examples)
         rows = rows[-most:]
         held_out = np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
         self._model, self._unit = model, unit
-        self._profile, self._champion, self._quantile = profile, champion, quantile
+        self._anchor, self._profile, self._champion = anchor, anchor.profile, champion
+        self._quantile = quantile
         self._seen = rows if seen is None else seen[-most:]
-        self._training, self._held_out = rows[~held_out], rows[held_out]
-        self._random_bytes = random_bytes
+        self._training, self._held_out = _finite(rows[~held_out]), _finite(rows[held_out])
+        self._random_bytes, self._supports = random_bytes, supports
         self._waiting: LocalUpdate | None = None
+        self._halvings = 0
 
     def layout_of(self, kind: Kind) -> AnswerLayout:
         """Layout of this device's answers to questions of `kind`.
@@ -122,64 +130,74 @@ class LocalLearner:
         """The last update was taken for a sum: train anew when asked again."""
         self._waiting = None
 
+    def check_terms(self, terms: SumTerms) -> None:
+        """Pass if a sum's terms bound answers as the profile does: others would clip all of an answer but what is looked for.
+
+        Raises:
+            QuestionRefusedError: TERMS.
+        """
+        profile = self._profile
+        for what, asked, own in (
+            (
+                "norm_limit",
+                terms.norm_limit if terms.noise is None else profile.update_norm,
+                profile.update_norm,
+            ),
+            ("maximum_examples", terms.maximum_examples, profile.maximum_examples),
+        ):
+            if asked != own:
+                raise QuestionRefusedError(
+                    RefusalCode.TERMS,
+                    f"terms with {what} {asked}; the profile of {self._anchor.release} has {own}",
+                )
+
+    def check(self, question: Question, arrays: Mapping[str, Float]) -> None:
+        """Pass if this device answers such a question, whatever its data are: see `question_checks`.
+
+        Raises:
+            QuestionRefusedError: PROFILE or ARRAYS.
+        """
+        features = self._model.architecture.feature_count
+        check_question(question, arrays, self._anchor, features=features)
+
     def answer(self, question: Question, arrays: Mapping[str, Float]) -> Float:
-        """The flat answer vector to a question.
+        """The flat answer vector to a question that `check` has passed.
 
         Args:
             question: what is asked.
-            arrays: flat vectors (P,): "parameters" to train from, "candidate" for an assessment. What goes with a question about the prior is `models.detection.answers`'.
+            arrays: flat vectors (P,): "parameters" to train from, "candidate" for an assessment. What goes with a question about the
+                prior is `models.detection.answers`'.
 
         Raises:
-            QuestionRefusedError: another layout or profile, an array missing or unusable, or a question that
-                this device has nothing for. The aggregator is told in these words.
-            TrainingDivergedError: a training that left what a model can be, whatever its step.
+            TrainingDivergedError: a training that left what a model can be; the next one takes half the step.
+            ModelError: windows of which there is no such answer, or one that is not finite. No failure may show where the aggregator
+                looks: it depends on the data.
         """
-        architecture = self._model.architecture
-        if question.layout_sha256 != architecture.layout_sha256:
-            raise QuestionRefusedError(
-                f"the question is about layout {question.layout_sha256[:12]}…, this device runs {architecture.layout_sha256[:12]}…"
-            )
-        if question.profile_sha256 != self._profile.sha256:
-            raise QuestionRefusedError(
-                f"the question goes by training profile {question.profile_sha256[:12]}…, this device by {self._profile.sha256[:12]}…"
-            )
-        layout = self.layout_of(kind_of(question))
-        parts, words = self._answer(question, arrays)
-        vector = layout.pack(parts)
+        vector = self.layout_of(kind_of(question)).pack(self._answer(question, arrays))
         if not np.isfinite(vector).all():
-            raise (
-                TrainingDivergedError(words)
-                if isinstance(question, FitQuestion)
-                else QuestionRefusedError(words)
-            )
+            raise ParameterError(f"the answer to {kind_of(question)} is not finite on this device's windows")
         return vector
 
-    def _answer(
-        self, question: Question, arrays: Mapping[str, Float]
-    ) -> tuple[Mapping[str, NDArray[np.float64]], str]:
-        """The parts of the answer, and what to say should they not be finite."""
+    def _answer(self, question: Question, arrays: Mapping[str, Float]) -> Mapping[str, NDArray[np.float64]]:
         match question:
             case FitQuestion():
-                return self._fit(question, arrays).parts, _DIVERGED
+                return self._fit(question, arrays["parameters"]).parts
             case ScaleQuestion() | CovarianceQuestion() | CurveQuestion():
-                parts = answer_prior(question, arrays, self._seen, self._unit)
-                return parts, "this device's windows do not add up to a finite part of a prior"
+                return answer_prior(question, arrays, self._seen, self._unit)
             case AssessQuestion():
-                parts = assess(
+                return assess(
                     self._model,
-                    self._vector(arrays, "candidate"),
+                    arrays["candidate"],
                     self._champion,
                     self._held_out,
                     quantile=self._quantile,
                     trained_on=self._training,
                     sensors=self._model.architecture.layers[0],
                 )
-                return parts, "the candidate's scores are not finite on this device's data"
             case _:
                 assert_never(question)
 
-    def _fit(self, question: FitQuestion, arrays: Mapping[str, Float]) -> LocalUpdate:
-        parameters = self._vector(arrays, "parameters")
+    def _fit(self, question: FitQuestion, parameters: Float) -> LocalUpdate:
         if self._waiting is not None and self._may_enter(self._waiting.question, question):
             return discounted(self._waiting, question, self._profile)
         self._waiting = None
@@ -190,22 +208,21 @@ class LocalLearner:
                 question,
                 parameters,
                 self._profile,
+                supports=self._supports,
+                halvings=self._halvings,
                 random_bytes=self._random_bytes,
             )
-        except ParameterError:
-            # Its words hold numbers that come from this device's windows; a refusal travels outside of every sum.
-            raise TrainingDivergedError(_DIVERGED) from None
+        except ParameterError as error:
+            # One attempt a round, whatever comes of it: a second one would take as long again, and the time would say so.
+            self._halvings = min(self._halvings + 1, HALVINGS)
+            raise TrainingDivergedError(f"{error}; the next round begins with half the step") from None
         return self._waiting
-
-    def _vector(self, arrays: Mapping[str, Float], name: str) -> Float:
-        if name not in arrays:
-            raise QuestionRefusedError(f"the question lacks the array {name!r}; it has {sorted(arrays)[:8]}")
-        try:
-            return require_finite(self._model.architecture, arrays[name])
-        except LayoutError as error:
-            raise QuestionRefusedError(f"array {name!r} cannot be used: {error}") from None
 
     def _may_enter(self, trained: FitQuestion, asked: FitQuestion) -> bool:
         """Whether an update that was trained for one question may answer another: later in the same run, not too late."""
         late = asked.round_number - trained.round_number
         return 0 < late <= self._profile.maximum_staleness and trained.run_id == asked.run_id
+
+
+def _finite(rows: Float) -> Float:
+    return rows[np.isfinite(rows).all(axis=1)]

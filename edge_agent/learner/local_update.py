@@ -2,7 +2,12 @@
 
 ::
 
-    question, w ─► train ─► w' ─► w' - w, one vote         parts that add up over devices
+    question, w ─► train on a random half ─► w' ─► w' - w, without what few windows moved, clipped ─► the update, one vote
+
+Which half, and in which order, only this device knows: what the server chose it could subtract. An entry of the update that too
+few windows stand behind, at w or at w', is zero: it would say what they are (`models.support`).
+
+One attempt, of as many steps as the profile says, whatever the windows do: the time it takes says nothing about them.
 
 Pure given the model, the windows and the random bytes; nothing is kept here.
 
@@ -16,19 +21,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.architecture import Architecture
 from models.learning_runtimes import LearningModel
-from models.local_training import fit_safely
+from models.local_training import fit
 from models.private_training import fit_privately
 from protocol.questions import FitQuestion
 from protocol.training import TrainingSettings
 
-__all__ = ["LocalUpdate", "discounted", "train_update"]
+__all__ = ["HALVINGS", "LocalUpdate", "Supports", "discounted", "train_update"]
 
 Float = NDArray[np.float32]
+Supports = Callable[[Architecture, Float, Float], NDArray[np.bool_]]
+"""`models.support.supported_entries`."""
+
+HALVINGS: Final = 6
+"""So often a step is halved, once a round, before it stays: at a 64th nothing is learned in a round anyway."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +59,8 @@ def train_update(
     parameters: Float,
     settings: TrainingSettings,
     *,
+    supports: Supports,
+    halvings: int,
     random_bytes: Callable[[int], bytes],
 ) -> LocalUpdate:
     """Train from `parameters` (P,) on windows x (n, F) as the profile says.
@@ -56,21 +71,42 @@ def train_update(
         question: which round.
         parameters: the global model.
         settings: the profile.
-        random_bytes: shuffles, and batches and noise of example-level privacy; the operating system's generator outside of tests. What
-            the server chose it could subtract.
+        supports: which entries may move by a gradient that is taken at given parameters on given windows.
+        halvings: how often the step was halved in earlier rounds; not for example-level privacy, which accounts for every look.
+        random_bytes: halves, shuffles, and batches and noise of example-level privacy; the operating system's generator outside of tests.
 
     Raises:
-        ModelError: windows that cannot be trained on, or a training that diverged whatever its step.
+        ModelError: windows that cannot be trained on, or a training that diverged.
     """
     if settings.example_privacy is None:
-        # A step that suits the fleet may be too long for one machine; the fleet shall not lose it for that.
-        seed = [int.from_bytes(random_bytes(8), "big")]
-        result = fit_safely(model, parameters, x, settings, seed=seed)
+        slower = msgspec.structs.replace(settings, learning_rate=settings.learning_rate / 2**halvings)
+        update = _supported_update(model, x, parameters, slower, supports, random_bytes)
     else:
-        result = fit_privately(model, parameters, x, settings, random_bytes=random_bytes)
-    # The difference is taken in float64: w' and w are close.
-    update = result.parameters.astype(np.float64) - parameters
+        # The noise hides every window already, and what was left out for its support would be a second look, which nobody accounted for.
+        trained = fit_privately(model, parameters, x, settings, random_bytes=random_bytes).parameters
+        update = trained.astype(np.float64) - parameters
+    norm = float(np.linalg.norm(update))
+    if settings.update_norm is not None and norm > settings.update_norm:
+        update *= settings.update_norm / norm
     return LocalUpdate(question=question, parts={"update": update, "votes": np.array([1.0])})
+
+
+def _supported_update(
+    model: LearningModel,
+    x: Float,
+    parameters: Float,
+    settings: TrainingSettings,
+    supports: Supports,
+    random_bytes: Callable[[int], bytes],
+) -> NDArray[np.float64]:
+    """The move w' - w (P,) of a training on a random half of the windows; zero where too few of them are behind it."""
+    rng = np.random.default_rng(int.from_bytes(random_bytes(16), "big"))
+    half = x[rng.permutation(len(x))[: (len(x) + 1) // 2]]
+    trained = fit(model, parameters, half, settings, rng=rng).parameters
+    # At both ends: what is broad at first may have become narrow, and the other way round.
+    before, after = (supports(model.architecture, w, half) for w in (parameters, trained))
+    # The difference is taken in float64: w' and w are close.
+    return np.where(before & after, trained.astype(np.float64) - parameters, 0.0)
 
 
 def discounted(update: LocalUpdate, question: FitQuestion, settings: TrainingSettings) -> LocalUpdate:

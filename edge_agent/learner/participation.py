@@ -23,6 +23,7 @@ from edge_agent.learner.flower_internals import ClientApp, Context, Error, Error
 from edge_agent.learner.learner_stats import LearnerState, LearnerStats, Traffic
 from protocol.messages.payloads import TrainingInvitation
 from protocol.questions import TRAINING_KINDS
+from protocol.refusals import RefusalCode, write_refusal
 from runtime.backoff import backoff_s
 
 __all__ = ["FlowerRoad", "Participation", "Patience"]
@@ -146,15 +147,10 @@ class Participation:
         )
         try:
             reply = self._app(message, context)
-        except Exception as error:  # noqa: BLE001 - a question must not end the learner; the aggregator hears what broke
+        except Exception:  # noqa: BLE001 - a question must not end the learner, and the aggregator hears no more than that it failed
             _log.exception("question_failed")
-            reply = Message(
-                Error(
-                    ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
-                    f"the device failed: {type(error).__name__}: {error}"[:300],
-                ),
-                reply_to=message,
-            )
+            failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, write_refusal(RefusalCode.FAILED))
+            reply = Message(failed, reply_to=message)
         try:
             self._persist(lambda: self._road.reply(reply))
         except AggregatorAnswerError as error:

@@ -19,7 +19,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError
 from models.detection.answers import (
     curve_parts,
     read_scale_prior,
@@ -31,7 +30,6 @@ from models.detection.openings import AlarmRules, age_counts
 from models.detection.prior import rescaled
 from models.detection.scale import ScaleEvidence, ScaleSums
 from models.detection.spread import FEWEST_ROWS, Spread, SpreadPrior, SpreadSums
-from models.errors import LayoutError
 from protocol.questions import CovarianceQuestion, CurveQuestion, ScaleQuestion
 
 __all__ = ["PriorQuestion", "answer_prior"]
@@ -60,7 +58,7 @@ def answer_prior(
         unit: what one of them is in each sensor's own units (F,); None where the device has no scale: it adds nothing.
 
     Raises:
-        QuestionRefusedError: arrays that are none of this question.
+        LayoutError: arrays that are none of this question; `question_checks` has seen to it that they are.
     """
     rows = rows[np.isfinite(rows).all(axis=1)]
     if unit is None or not len(rows):
@@ -73,22 +71,19 @@ def answer_prior(
     examples = {"examples": np.array([float(len(rows))])}
     if isinstance(question, ScaleQuestion):
         return examples | scale_parts(ScaleSums.of(evidence))
-    try:
-        scaled = rescaled(rows, evidence, unit, read_scale_prior(arrays, rows.shape[1]))[0]
-        own = _own_spread(scaled)
-        if isinstance(question, CovarianceQuestion):
-            return examples | spread_parts(own)
-        others = _others(question, arrays, own)
-    except LayoutError as error:
-        raise QuestionRefusedError(
-            f"the question about the fleet's prior cannot be answered: {error}"
-        ) from None
+    scaled = rescaled(rows, evidence, unit, read_scale_prior(arrays, rows.shape[1]))[0]
+    own = _own_spread(scaled)
+    if isinstance(question, CovarianceQuestion):
+        return examples | spread_parts(own)
+    others = _others(question, arrays, own)
+    # Counted in any case: whether sums can have held this device's part depends on its data, and how long an answer takes must not.
+    counts = age_counts(scaled, others, AlarmRules())
     if others is None and question.devices > own.devices:
         _log.warning(
             "prior_answer_left_out run=%s: the fleet's sums do not contain this device", question.run_id
         )
-        return examples | curve_parts({})
-    return examples | curve_parts(age_counts(scaled, others, AlarmRules()))
+        counts = {}
+    return examples | curve_parts(counts)
 
 
 def _own_spread(scaled: NDArray[np.float64]) -> SpreadSums:

@@ -9,13 +9,18 @@ mean), the fleet's roster (who the others are) and this device's own privacy acc
 attempt makes everything anew and wipes what was left of the last one; a learner that is killed forgets its part and the round
 goes on without it.
 
+The order is the promise. Until the charge nothing is looked at but messages, the approved release and the account: a refusal says
+nothing of this device's data. From the charge on there are no refusals: whatever goes wrong adds zeros to the sum, under the same
+masks, in as many words. So what the aggregator sees of an answer never depends on the data it was made of.
+
 Not here: the answer itself (`local_learner`), the road (`participation`, `client_app`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -23,9 +28,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError, TrainingDivergedError
+from edge_agent.errors import QuestionRefusedError
 from edge_agent.privacy.account import AskedSum, DeviceAccount
 from edge_agent.privacy.limits import ChargeLimits
+from protocol.errors import ProtocolError
 from protocol.names import DeviceId
 from protocol.privacy_cost import RoundNoise
 from protocol.questions import (
@@ -37,6 +43,7 @@ from protocol.questions import (
     decode_question,
     kind_of,
 )
+from protocol.refusals import RefusalCode
 from protocol.secure_answers import AnswerEncoding, make_encoding
 from protocol.secure_sum import messages
 from protocol.secure_sum.device_role import DevicePolicy, DeviceRole
@@ -44,11 +51,25 @@ from protocol.secure_sum.errors import StageOrderError
 from protocol.secure_sum.keys import RandomBytes
 from protocol.sum_terms import SumTerms, decode_terms, hash_arrays, hash_question
 
-__all__ = ["RosterSource", "SumParticipant"]
+__all__ = ["Answerer", "RosterSource", "SumParticipant"]
 
 _log: Final = logging.getLogger(__name__)
 
-Answerer = Callable[[Question, Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]
+Float = NDArray[np.float32]
+
+
+class Answerer(Protocol):
+    """What is answered: `edge_agent.learner.local_learner.LocalLearner`, which documents each."""
+
+    def layout_of(self, kind: Kind) -> AnswerLayout: ...  # noqa: D102 - see LocalLearner
+
+    def check_terms(self, terms: SumTerms) -> None: ...  # noqa: D102 - see LocalLearner
+
+    def check(self, question: Question, arrays: Mapping[str, Float]) -> None: ...  # noqa: D102 - see LocalLearner
+
+    def answer(self, question: Question, arrays: Mapping[str, Float]) -> Float: ...  # noqa: D102 - see LocalLearner
+
+    def settle(self) -> None: ...  # noqa: D102 - see LocalLearner
 
 
 class RosterSource(Protocol):
@@ -79,9 +100,7 @@ class SumParticipant:
         roster: who the others are.
         policy: this device's floors.
         budget: this device's own account.
-        layout_of: the answer's layout for each kind of question, `LocalLearner.layout_of`.
-        answer: `LocalLearner.answer`.
-        settle: told when an update of this device is being unmasked, so that it is in the sum: `LocalLearner.settle`.
+        learner: what is answered; told when an update of this device is being unmasked, so that it is in the sum.
         random_bytes: the operating system's generator outside of tests.
         now: Unix seconds.
     """
@@ -94,14 +113,12 @@ class SumParticipant:
         roster: RosterSource,
         policy: DevicePolicy,
         budget: DeviceAccount,
-        layout_of: Callable[[Kind], AnswerLayout],
-        answer: Answerer,
-        settle: Callable[[], None] = lambda: None,
+        learner: Answerer,
         random_bytes: RandomBytes,
         now: Callable[[], float],
     ) -> None:
         self._device, self._key, self._roster, self._policy = device, identity_key, roster, policy
-        self._budget, self._layout_of, self._answer, self._settle = budget, layout_of, answer, settle
+        self._budget, self._learner = budget, learner
         self._random_bytes, self._now = random_bytes, now
         self._attempt: _Attempt | None = None
 
@@ -109,16 +126,16 @@ class SumParticipant:
         """Stage 1: look at the terms, ask the account, make the attempt's keys; returns an Advertisement.
 
         Raises:
-            ProtocolError: a refusal, by name and in words.
+            FedgeError: a refusal (`edge_agent.learner.refusals`); so does every stage, and the attempt is over.
         """
         self.forget()
         announcement = messages.decode(message, messages.Announcement)
-        terms = decode_terms(terms_text)
-        encoding = make_encoding(self._layout_of(terms.question), terms)
+        terms, encoding = self._read_terms(terms_text)
         if (encoding.word_bits, encoding.word_count) != (announcement.word_bits, announcement.word_count):
             raise QuestionRefusedError(
+                RefusalCode.TERMS,
                 f"the round announces {announcement.word_count} words of {announcement.word_bits} bits; under its terms this device's"
-                f" answer has {encoding.word_count} of {encoding.word_bits}: the models or the builds differ"
+                f" answer has {encoding.word_count} of {encoding.word_bits}: the models or the builds differ",
             )
         role = DeviceRole(
             self._device,
@@ -135,44 +152,40 @@ class SumParticipant:
     def share_keys(self, message: bytes) -> bytes:
         """Stage 2: check the cohort against the fleet's roster and leave shares with the neighbours; returns SealedShares."""
         book = messages.decode(message, messages.CohortBook)
-        attempt = self._of(book.session)
-        # A device that enrolled after this learner started is in no roster read before; the fleet is asked once more.
-        self._roster.keys(frozenset(map(DeviceId, book.cohort)))
-        return messages.encode(attempt.role.share_keys(book))
+        with self._attempted(book.session) as attempt:
+            # A device that enrolled after this learner started is in no roster read before; the fleet is asked once more.
+            self._roster.keys(frozenset(map(DeviceId, book.cohort)))
+            return messages.encode(attempt.role.share_keys(book))
 
-    def mask(self, message: bytes, question_text: str, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
-        """Stage 3: answer the question, charge this device's account, mask; returns a MaskedInput."""
+    def mask(self, message: bytes, question_text: str, arrays: Mapping[str, Float]) -> bytes:
+        """Stage 3: check everything, charge this device's account, answer the question, mask; returns a MaskedInput."""
         delivery = messages.decode(message, messages.ShareDelivery)
-        attempt = self._of(delivery.session)
-        question = decode_question(question_text)
-        _check_question(question, attempt.terms)
-        config_hash, model_hash = hash_question(question_text, attempt.terms_text), hash_arrays(arrays)
-        # Checked and charged before this device's data are touched: no refusal depends on them, and none of them is given for free.
-        attempt.role.accept(delivery, model_hash=model_hash, config_hash=config_hash)
-        try:
-            answer = self._answer(question, arrays)
-        except TrainingDivergedError as diverged:
-            # Whoever leaves here may cost the whole cohort its round; zeros add nothing to a sum, not even an example.
-            _log.warning("training_diverged_adds_nothing run=%s reason=%s", question.run_id, diverged)
-            answer = np.zeros(self._layout_of(attempt.terms.question).total, np.float32)
-        words = attempt.encoding.encode(answer, self._random_bytes)
-        return messages.encode(attempt.role.mask(words))
+        with self._attempted(delivery.session) as attempt:
+            question = decode_question(question_text)
+            _check_announced(question, attempt.terms)
+            self._learner.check(question, arrays)
+            config_hash, model_hash = hash_question(question_text, attempt.terms_text), hash_arrays(arrays)
+            attempt.role.accept(delivery, model_hash=model_hash, config_hash=config_hash)
+            # Charged. From here on this device's data are at work, and nothing of them may decide what the aggregator sees.
+            words = self._words(attempt, question, arrays)
+            return messages.encode(attempt.role.mask(words))
 
     def confirm(self, message: bytes) -> bytes:
         """Between 3 and 4, in rounds that compare survivors; returns a SurvivorConfirmation."""
         survivors = messages.decode(message, messages.SurvivorList)
-        return messages.encode(self._of(survivors.session).role.confirm(survivors))
+        with self._attempted(survivors.session) as attempt:
+            return messages.encode(attempt.role.confirm(survivors))
 
     def unmask(self, message: bytes) -> bytes:
         """Stage 4: reveal shares, then forget the attempt; returns RevealedShares."""
         request = messages.decode(message, messages.UnmaskRequest)
-        attempt = self._of(request.session)
-        revealed = attempt.role.unmask(request)
+        with self._attempted(request.session) as attempt:
+            revealed = attempt.role.unmask(request)
         self._attempt = None
         # Whoever is asked for shares has its masked answer in the sum. Not everybody in it is asked in time, so `participation` settles
         # when the answer is taken; this is for roads that cannot tell.
         if attempt.terms.question in TRAINING_KINDS:
-            self._settle()
+            self._learner.settle()
         return messages.encode(revealed)
 
     def forget(self) -> None:
@@ -180,6 +193,38 @@ class SumParticipant:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.role.leave()
+
+    def _read_terms(self, text: str) -> tuple[SumTerms, AnswerEncoding]:
+        try:
+            terms = decode_terms(text)
+            self._learner.check_terms(terms)
+            return terms, make_encoding(self._learner.layout_of(terms.question), terms)
+        except ProtocolError as error:
+            raise QuestionRefusedError(RefusalCode.TERMS, f"the terms cannot be met: {error}") from None
+
+    def _words(
+        self, attempt: _Attempt, question: Question, arrays: Mapping[str, Float]
+    ) -> NDArray[np.uint32]:
+        """The answer as words; zeros, which add nothing to a sum, not even a vote, where there is none for whatever reason."""
+        try:
+            # What overflows on the way is not finite in the end, or does not matter.
+            with np.errstate(all="ignore"):
+                answer = self._learner.answer(question, arrays)
+                return attempt.encoding.encode(answer, self._random_bytes)
+        except Exception as error:  # noqa: BLE001 - a road on which failures travelled would say which data fail
+            _log.warning("answer_adds_nothing run=%s %s: %s", question.run_id, type(error).__name__, error)
+        zeros = np.zeros(self._learner.layout_of(attempt.terms.question).total, np.float32)
+        return attempt.encoding.encode(zeros, self._random_bytes)
+
+    @contextmanager
+    def _attempted(self, session: str) -> Iterator[_Attempt]:
+        """The attempt of this session; whatever is refused within ends it."""
+        attempt = self._of(session)
+        try:
+            yield attempt
+        except BaseException:
+            self.forget()
+            raise
 
     def _policy_for(self, terms: SumTerms) -> DevicePolicy:
         """The floors of a round: under noise, as many survivors as the charge was computed for.
@@ -240,11 +285,12 @@ class _RoundAccount:
         )
 
 
-def _check_question(question: Question, terms: SumTerms) -> None:
+def _check_announced(question: Question, terms: SumTerms) -> None:
     kind = kind_of(question)
     number = question.round_number if isinstance(question, FitQuestion) else terms.round_number
     if (kind, question.run_id, number) != (terms.question, terms.run_id, terms.round_number):
         raise QuestionRefusedError(
+            RefusalCode.TERMS,
             f"the terms were for {terms.question} {terms.round_number} of run {terms.run_id!r}, the question is {kind} {number}"
-            f" of run {question.run_id!r}"
+            f" of run {question.run_id!r}",
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answerers import anchor
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
@@ -157,7 +158,7 @@ class InProcessLink:
             learner = self.learners[device] = LocalLearner(
                 trainer(),
                 rows_of(self.devices.index(device)),
-                profile=self.profile,
+                anchor=anchor(ARCHITECTURE.layout_sha256, initial_parameters(ARCHITECTURE, 1), self.profile),
                 champion=initial_parameters(ARCHITECTURE, 1),
                 maximum_examples=1000,
                 unit=unit_of(self.devices.index(device)),

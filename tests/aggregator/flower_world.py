@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from answerers import NO_GRID, Answering, Answers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -37,7 +38,7 @@ from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.verification import verify
-from edge_agent.learner.client_app import Answerer, client_app
+from edge_agent.learner.client_app import client_app
 from edge_agent.learner.flower_client import FlowerClient
 from edge_agent.learner.participation import Participation
 from edge_agent.sample_buffer import SampleBuffer
@@ -319,13 +320,13 @@ def _certificate(
 
 
 @contextlib.contextmanager
-def answering_device(device: Device, port: int, tls: Tls, answer: Answerer) -> Iterator[threading.Event]:
+def answering_device(device: Device, port: int, tls: Tls, answer: Answering) -> Iterator[threading.Event]:
     """A real connection of a device that answers whatever `answer` says, in a thread; set the event to end it."""
     stop = threading.Event()
     client = connect(port, tls, device.key)
     participation = Participation(
         client,
-        client_app(answer, clock=time.monotonic),
+        client_app(Answers(answer), grid=NO_GRID),
         invitation_to(port),
         now=time.time,
         clock=time.monotonic,

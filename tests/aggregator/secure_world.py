@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from answerers import Answers
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregator.privacy.accounts import PrivacyAccounts
@@ -16,11 +17,13 @@ from aggregator.rounds.cohort_link import DeviceReply, Ticket
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.stage_link import StageRequest
 from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
-from edge_agent.learner.sum_participant import SumParticipant
+from edge_agent.learner.refusals import code_of
+from edge_agent.learner.sum_participant import Answerer, SumParticipant
 from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId, FamilyName
 from protocol.questions import AnswerLayout, AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
+from protocol.refusals import write_refusal
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.sum_terms import SumStage
 from protocol.training import TrainingSettings
@@ -123,15 +126,12 @@ class World:
             device.asked.append(question)
             return device.answer
 
-        device.side = self.participant(name, layout_of=layout_of, answer=answer)
+        device.side = self.participant(name, Answers(answer, layout_of))
 
     def participant(
         self,
         name: DeviceId,
-        *,
-        layout_of: Callable[[str], AnswerLayout],
-        answer: Callable[[Question, Mapping[str, np.ndarray]], np.ndarray],
-        settle: Callable[[], None] = lambda: None,
+        learner: Answerer,
     ) -> SumParticipant:
         """The device's real side of a secure round, as new."""
         device = self.devices[name]
@@ -141,9 +141,7 @@ class World:
             roster=self.roster,
             policy=self.floors,
             budget=device.budget,
-            layout_of=layout_of,
-            answer=answer,
-            settle=settle,
+            learner=learner,
             random_bytes=SeededBytes(f"{name} {self.now}"),
             now=lambda: self.now,
         )
@@ -182,7 +180,7 @@ class World:
                 message = self._answer(request, self.devices[device])
             except Exception as refusal:  # noqa: BLE001 - a device's failure, as Flower would carry it
                 is_silent = False
-                words = f"{type(refusal).__name__}: {refusal}"
+                words = write_refusal(code_of(refusal))
                 replies.append(DeviceReply(ticket=ticket, device=device, failure=words))
                 continue
             bent = self.spoil(request.kind, device, message)

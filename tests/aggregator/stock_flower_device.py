@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Client, Connection, Listener
 
 import numpy as np
+from answerers import NO_GRID
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError
 from edge_agent.learner.client_app import SumSide, client_app
 from protocol.names import DeviceId
 
@@ -28,7 +27,7 @@ STAGES = frozenset({"advertise", "share_keys", "mask", "confirm", "unmask"})
 
 def device_app() -> ClientApp:
     """The learner's app for the device that this SuperNode's environment names."""
-    return client_app(None, _RemoteSide(), clock=time.monotonic)
+    return client_app(None, _RemoteSide(), grid=NO_GRID)
 
 
 class _RemoteSide:
@@ -54,9 +53,9 @@ class _RemoteSide:
         address = ("127.0.0.1", int(os.environ[PORT]))
         with Client(address, authkey=bytes.fromhex(os.environ[KEY])) as road:
             road.send((os.environ[DEVICE], stage, arguments))
-            answer, refusal = road.recv()
-        if refusal:
-            raise QuestionRefusedError(refusal)
+            answer, failure = road.recv()
+        if failure is not None:
+            raise failure
         assert isinstance(answer, bytes)
         return answer
 
@@ -98,6 +97,6 @@ class SumSides:
         assert stage in STAGES
         self.stages.append((stage, device))
         try:
-            road.send((getattr(self._sides[device], stage)(*arguments), ""))
-        except Exception as refusal:  # noqa: BLE001 - travels in words, as in the learner
-            road.send((None, f"{type(refusal).__name__}: {refusal}"))
+            road.send((getattr(self._sides[device], stage)(*arguments), None))
+        except Exception as failure:  # noqa: BLE001 - what becomes of it is the app's business
+            road.send((None, failure))

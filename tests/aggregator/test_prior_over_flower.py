@@ -63,7 +63,7 @@ def ask(
         roster={device.id: device.key.public_key() for device in cohort},
         policy=SumPolicy(
             norm_limit=10.0,
-            maximum_examples=1000,
+            maximum_examples=world.PROFILE.maximum_examples,
             stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
         ),
         accounts=accounts,

@@ -19,6 +19,7 @@ from aggregator_world import (
     trainer,
     unit_of,
 )
+from answerers import anchor
 from family_changes import changed
 from numpy.typing import NDArray
 
@@ -210,7 +211,7 @@ def sums_of(devices: int) -> dict[Kind, NDArray[np.float64]]:
         LocalLearner(
             trainer(),
             rows_of(i),
-            profile=POLICY.training,
+            anchor=anchor(ARCHITECTURE.layout_sha256, initial_parameters(ARCHITECTURE, 1), POLICY.training),
             champion=initial_parameters(ARCHITECTURE, 1),
             maximum_examples=1000,
             unit=unit_of(i),

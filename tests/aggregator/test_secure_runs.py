@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import aggregator_world
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import secure_world
 from aggregator_world import ARCHITECTURE, POLICY, TRUSTED, InProcessSession, Killed
+from answerers import Answers, anchor
 from family_changes import changed
 from numpy.typing import NDArray
 
@@ -40,7 +42,12 @@ class MaskedDevices(secure_world.World):
 
     def __init__(self, directory: Path, profile: TrainingSettings, count: int = 4) -> None:
         self.learners, self.profile = dict[DeviceId, LocalLearner](), profile
-        super().__init__(directory, count, policy=secure_world.POLICY)
+        policy = replace(
+            secure_world.POLICY,
+            norm_limit=profile.settled().update_norm or 0.0,
+            maximum_examples=profile.maximum_examples,
+        )
+        super().__init__(directory, count, policy=policy)
         self.accounts.close()
         self.accounts = PrivacyAccounts(
             directory / "pumps.sqlite",
@@ -53,14 +60,12 @@ class MaskedDevices(secure_world.World):
         learner = self.learners[name] = LocalLearner(
             aggregator_world.trainer(),
             aggregator_world.rows_of(index),
-            profile=self.profile,
+            anchor=anchor(ARCHITECTURE.layout_sha256, initial_parameters(ARCHITECTURE, 1), self.profile),
             champion=initial_parameters(ARCHITECTURE, 1),
             maximum_examples=1000,
             unit=aggregator_world.unit_of(index),
         )
-        self.devices[name].side = self.participant(
-            name, layout_of=learner.layout_of, answer=learner.answer, settle=learner.settle
-        )
+        self.devices[name].side = self.participant(name, learner)
 
     def collector(self) -> SecureCollector:
         return SecureCollector(
@@ -194,7 +199,7 @@ def test_a_device_whose_training_diverges_costs_neither_its_round_nor_the_run(tm
 
     side = world.masked.devices[name].side
     assert side is not None
-    side._answer = diverge
+    side._learner = Answers(diverge, sick.layout_of)
     run = world.run()
     check_release(world, run)
     for entry in run.log:
@@ -212,7 +217,7 @@ def test_a_round_in_which_everybodys_training_diverges_is_void_and_says_what_to_
     world = SecureWorld(tmp_path, SECURE)
     for device in world.masked.devices.values():
         assert device.side is not None
-        device.side._answer = diverge
+        device.side._learner = Answers(diverge, device.side._learner.layout_of)
     run = world.run()
     assert run.state is RunState.FAILED
     assert (

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from answerers import anchor
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Metadata
@@ -31,6 +32,7 @@ from edge_agent.learner.learner_stats import Traffic
 from edge_agent.learner.local_learner import LocalLearner
 from edge_agent.learner.participation import Participation
 from edge_agent.learner.sum_participant import SumParticipant
+from edge_agent.learner.time_grid import TimeGrid
 from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.elapsed import Moment
 from edge_agent.privacy.limits import OwnerLimits
@@ -91,6 +93,9 @@ class Work:
 
     def __call__(self) -> float:
         return self.done_s
+
+    def sleep(self, seconds: float) -> None:
+        self.done_s += seconds
 
 
 class WorkingModel:
@@ -179,7 +184,7 @@ class RecordedDevice:
         self.learner = LocalLearner(
             WorkingModel(self.work),
             kept.rows,
-            profile=profile,
+            anchor=anchor(ARCHITECTURE.layout_sha256, CHAMPION, profile),
             champion=CHAMPION,
             maximum_examples=10_000,
             random_bytes=self.random_bytes,
@@ -191,15 +196,13 @@ class RecordedDevice:
             roster=_Roster(roster),
             policy=floors,
             budget=self.account,
-            layout_of=self.learner.layout_of,
-            answer=self.learner.answer,
-            settle=self.learner.settle,
+            learner=self.learner,
             random_bytes=self.random_bytes,
             now=lambda: STARTED_S,
         )
         self._participation = Participation(
             self.road,
-            client_app(None, self.sums, clock=self.work),
+            client_app(None, self.sums, grid=TimeGrid(self.work, self.work.sleep)),
             TrainingInvitation(
                 run_id="run-1",
                 family="pump",

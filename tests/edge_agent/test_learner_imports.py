@@ -38,7 +38,7 @@ def test_whole_learner_loads_without_the_packages_of_flowers_server() -> None:
         "import edge_agent.learner.__main__, edge_agent.learner.enrolled_files, edge_agent.learner.participation\n"
         "import edge_agent.learner.client_app, edge_agent.learner.flower_client, edge_agent.learner.local_learner\n"
         "import models.litert\n"
-        "app = edge_agent.learner.client_app.client_app(lambda q, a: None, clock=lambda: 0.0)\n"
+        "app = edge_agent.learner.client_app.client_app(None, grid=None)\n"
         "print(sorted(m for m in sys.modules if m.partition('.')[0] in blocked))"
     )
     assert done.returncode == 0, done.stderr

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from answerers import anchor
 from numpy.typing import NDArray
 
 from edge_agent.errors import TrainingDivergedError
 from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters
-from models.errors import ParameterError
 from models.local_training import fit
 from models.private_training import fit_privately
+from models.support import supported_entries
 from models.training_model import TrainingModel
 from protocol.questions import (
     AssessQuestion,
@@ -29,10 +31,8 @@ pytestmark = pytest.mark.edge
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
 P = ARCHITECTURE.parameter_count
-MODEL = TrainingModel(
-    (Path(__file__).parents[1] / "models" / "golden" / "autoencoder.training.tflite").read_bytes(),
-    ARCHITECTURE,
-)
+CONTENT = (Path(__file__).parents[1] / "models" / "golden" / "autoencoder.training.tflite").read_bytes()
+MODEL = TrainingModel(CONTENT, ARCHITECTURE)
 ROWS = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
 TRAINING = ROWS[np.arange(60) % 5 != 4]
 START = initial_parameters(ARCHITECTURE, 1)
@@ -54,11 +54,13 @@ def question(number: int = 1, run_id: str = "r", **changes: object) -> FitQuesti
     )
 
 
-def learner(rows: NDArray[np.float32] = ROWS, seed: int = 0, **changes: object) -> LocalLearner:
+def learner(
+    rows: NDArray[np.float32] = ROWS, seed: int = 0, model: TrainingModel | None = None, **changes: object
+) -> LocalLearner:
     return LocalLearner(
-        MODEL,
+        model or MODEL,
         rows,
-        profile=settings(**changes),
+        anchor=anchor(ARCHITECTURE.layout_sha256, START, settings(**changes)),
         champion=START,
         maximum_examples=100,
         random_bytes=seeded(seed),
@@ -76,9 +78,18 @@ def update_of(
     return fit_layout(P).unpack(made.answer(asked, {"parameters": start}))["update"]
 
 
-def shuffles(seed: int = 0) -> np.random.Generator:
-    """The generator that a device of this seed trains by first."""
-    return np.random.default_rng([int.from_bytes(seeded(seed)(8), "big")])
+def expected_update(**changes: object) -> NDArray[np.float64]:
+    """What a device of seed 0 answers first, worked out from its parts: a half, a training, what is supported at both ends, the clip."""
+    how = settings(**changes)
+    rng = np.random.default_rng(int.from_bytes(seeded()(16), "big"))
+    half = TRAINING[rng.permutation(48)[:24]]
+    trained = fit(MODEL, START, half, how, rng=rng).parameters
+    both = supported_entries(ARCHITECTURE, START, half) & supported_entries(ARCHITECTURE, trained, half)
+    return clipped(np.where(both, trained.astype(np.float64) - START, 0.0))
+
+
+def clipped(update: NDArray[np.float64]) -> NDArray[np.float64]:
+    return update * min(1.0, (settings().update_norm or 0.0) / float(np.linalg.norm(update)))
 
 
 @pytest.mark.parametrize(
@@ -87,10 +98,16 @@ def shuffles(seed: int = 0) -> np.random.Generator:
     ids=["adam", "momentum", "gradient clip", "proximal"],
 )
 def test_the_profile_decides_how_steps_are_taken(how: dict[str, object]) -> None:
-    expected = fit(MODEL, START, TRAINING, settings(**how), rng=shuffles()).parameters
     got = update_of(learner(**how), question(**how))
-    np.testing.assert_allclose(got, expected.astype(np.float64) - START, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, expected_update(**how), rtol=1e-4, atol=1e-6)
+    assert got.any()
     assert np.abs(got - update_of(learner(), question())).max() > 2e-4
+
+
+def test_no_update_is_longer_than_the_profiles_norm() -> None:
+    assert np.linalg.norm(
+        update_of(learner(learning_rate=0.5), question(learning_rate=0.5))
+    ) == pytest.approx(0.1)
 
 
 def test_two_devices_shuffle_differently_whatever_the_question_says() -> None:
@@ -104,7 +121,7 @@ def test_example_privacy_trains_with_noise() -> None:
     expected = fit_privately(
         MODEL, START, TRAINING, settings(example_privacy=privacy), random_bytes=seeded()
     ).parameters
-    np.testing.assert_allclose(got, expected.astype(np.float64) - START, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, clipped(expected.astype(np.float64) - START), rtol=1e-4, atol=1e-5)
     assert np.abs(update_of(learner(seed=1, example_privacy=privacy), asked) - got).max() > 2e-3
 
 
@@ -135,7 +152,8 @@ def test_otherwise_the_device_trains_anew_from_what_it_is_shown(asked: FitQuesti
     if settles:
         device.settle()
     far = START + np.float32(0.1)
-    assert np.abs(update_of(device, asked, far) / first - 1).min() > 1e-3
+    moved = first != 0
+    assert np.abs(update_of(device, asked, far)[moved] / first[moved] - 1).min() > 1e-4
 
 
 def test_an_update_ages_until_it_is_taken() -> None:
@@ -150,45 +168,55 @@ def test_an_update_ages_until_it_is_taken() -> None:
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["plain", "private"])
-def test_a_training_that_diverged_tells_no_number_of_this_device(private: bool) -> None:
-    # Weights so large that the loss overflows and the parameters do not: the largest of those depends on the windows.
-    start, told = START.copy(), set()
+def test_a_training_that_diverges_says_so_and_answers_nothing(private: bool) -> None:
+    start = START.copy()
     start[-30:-6] = 1e20
     privacy = ExamplePrivacy(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.5, steps=2)
     how = {"epochs": 1, "batch_size": 100, "example_privacy": privacy if private else None}
-    for seed in range(2):
-        rows = np.random.default_rng(seed).normal(size=(60, 6)).astype(np.float32)
-        with pytest.raises(TrainingDivergedError) as refused:
-            learner(rows, **how).answer(question(**how), {"parameters": start})
-        told.add(str(refused.value))
-    assert told == {"training diverged; the learning rate may be too high for this device's data"}
+    with pytest.raises(TrainingDivergedError):
+        learner(**how).answer(question(**how), {"parameters": start})
 
 
-def test_a_step_too_long_for_this_device_is_halved_until_it_learns() -> None:
-    # On these windows 0.1 learns and 200 diverges; a fleet shall not lose a device over that.
+def test_a_step_too_long_for_this_device_is_halved_from_round_to_round_until_it_learns() -> None:
+    # On these windows 0.1 learns and 200 diverges; a fleet shall not lose a device over that. Each round it tries once: how often it
+    # tried in one would show in how long that took.
     how = {"learning_rate": 200.0, "epochs": 2}
-    update = update_of(learner(**how), question(**how))
-    halved = next(
-        rate
-        for rate in (200.0 / 2**k for k in range(7))
-        if not _diverges(settings(learning_rate=rate, epochs=2))
-    )
-    assert halved < 200.0
-    expected = fit(MODEL, START, TRAINING, settings(learning_rate=halved, epochs=2), rng=shuffles())
-    np.testing.assert_allclose(update, expected.parameters.astype(np.float64) - START, rtol=1e-5, atol=1e-6)
+    device, lost = learner(**how), 0
+    for number in range(1, 8):
+        try:
+            update = update_of(device, question(number, **how))
+        except TrainingDivergedError:
+            lost += 1
+            continue
+        break
+    assert 0 < lost < 7
+    assert update.any()
 
 
-def _diverges(how: TrainingSettings) -> bool:
-    try:
-        fit(MODEL, START, TRAINING, how, rng=shuffles())
-    except ParameterError:
-        return True
-    return False
+def test_a_training_takes_as_many_steps_where_it_diverges_as_where_it_learns() -> None:
+    class Counting(TrainingModel):
+        steps = 0
+
+        def train(self, *arguments: object, **options: object) -> float:
+            self.steps += 1
+            return super().train(*arguments, **options)  # type: ignore[arg-type]  # passed on
+
+    taken = []
+    for rate in (0.1, 1e6):
+        model = Counting(CONTENT, ARCHITECTURE)
+        how = {"learning_rate": rate, "epochs": 3}
+        device = learner(model=model, **how)
+        for number in (1, 2):
+            with contextlib.suppress(TrainingDivergedError):
+                device.answer(question(number, **how), {"parameters": START})
+                device.settle()
+        taken.append(model.steps)
+    assert taken[0] == taken[1] == 2 * 3 * 3
 
 
 def test_a_device_of_fourteen_windows_answers_every_question() -> None:
     few = learner(ROWS[:14])
-    assert update_of(few, question()).any()
+    assert not update_of(few, question()).any(), "its half of 12 would say too much of each"
     about = {
         "run_id": "r",
         "layout_sha256": ARCHITECTURE.layout_sha256,

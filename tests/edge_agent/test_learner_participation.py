@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from answerers import NO_GRID, Answers
 from flwr.app import Metadata
 from flwr.app.message import make_message
 
@@ -97,7 +98,7 @@ def take_part(
     stop, shown = Stop(), list[LearnerStats]()
     participation = Participation(
         road,
-        app or client_app(answer or (lambda *_: np.zeros(2, np.float32)), clock=lambda: 0.0),
+        app or client_app(Answers(answer or (lambda *_: np.zeros(2, np.float32))), grid=NO_GRID),
         TrainingInvitation(
             run_id="r",
             family="f",
@@ -178,9 +179,7 @@ def test_answer_that_breaks_becomes_an_error_reply_and_the_learner_goes_on() -> 
         raise ZeroDivisionError("no rows")
 
     _, shown, _ = take_part(road, answer=broken)
-    assert [reply.error.reason for reply in road.replies] == [
-        "the device failed: ZeroDivisionError: no rows"
-    ] * 2
+    assert [reply.error.reason for reply in road.replies] == ["refused: FAILED"] * 2
     assert (shown[-1].rounds, shown[-1].refused) == (0, 2)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answerers import NO_GRID, Answers
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_agent.errors import FleetUnreachableError, PrivacyRefusedError, QuestionRefusedError
@@ -19,6 +20,7 @@ from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
 from protocol.questions import FIT, FitQuestion, encode_question, fit_layout
+from protocol.refusals import RefusalCode, read_refusal
 from protocol.secure_sum import messages
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.secure_sum.errors import StageOrderError
@@ -54,8 +56,7 @@ def participant(path: Path, limits: OwnerLimits = OwnerLimits()) -> SumParticipa
         roster=Known(),
         policy=DevicePolicy(),
         budget=DeviceAccount(path / "privacy.sqlite", limits),
-        layout_of=lambda _: LAYOUT,
-        answer=lambda _question, _arrays: np.ones(LAYOUT.total, np.float32),
+        learner=Answers(lambda _question, _arrays: np.ones(LAYOUT.total, np.float32), lambda _: LAYOUT),
         random_bytes=random_bytes(),
         now=lambda: 0.0,
     )
@@ -131,11 +132,9 @@ def ask(app: object, kind: str, content: RecordDict) -> Message:
 
 def test_answer_in_plain_is_refused_unless_the_owner_allows_it() -> None:
     question = RecordDict({"question": ConfigRecord({"json": QUESTION})})
-    reply = ask(client_app(None, clock=lambda: 0.0), FIT, question)
-    assert reply.error.reason.startswith(
-        "PlainAnswerRefusedError: the aggregator asks for an answer in plain"
-    )
-    allowed = client_app(lambda *_: np.ones(7, np.float32), clock=lambda: 0.0)
+    reply = ask(client_app(None, grid=NO_GRID), FIT, question)
+    assert reply.error.reason == "refused: PLAIN"
+    allowed = client_app(Answers(lambda *_: np.ones(7, np.float32)), grid=NO_GRID)
     assert ask(allowed, FIT, question).has_content()
 
 
@@ -150,9 +149,10 @@ def test_answer_in_plain_is_refused_unless_the_owner_allows_it() -> None:
     ],
 )
 def test_malformed_stage_ends_in_a_named_refusal(tmp_path: Path, content: dict[str, object]) -> None:
-    app = client_app(None, participant(tmp_path), clock=lambda: 0.0)
+    app = client_app(None, participant(tmp_path), grid=NO_GRID)
     for kind in ("query.advertise", "query.share_keys", "query.confirm", "query.unmask"):
-        assert ask(app, kind, RecordDict({"sum": ConfigRecord(content)})).has_error()
+        reply = ask(app, kind, RecordDict({"sum": ConfigRecord(content)}))
+        assert read_refusal(reply.error.reason) in {RefusalCode.NOT_ASKED, RefusalCode.TERMS}
 
 
 def test_roster_is_asked_again_for_a_stranger_but_not_without_end() -> None:

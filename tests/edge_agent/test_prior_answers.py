@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.errors import QuestionRefusedError
 from edge_agent.learner.prior_answers import PriorQuestion, answer_prior
 from models.detection.answers import (
     curve_parts,
@@ -243,26 +242,6 @@ def test_young_devices_and_rows_with_gaps_add_what_they_have() -> None:
     whole = answer_prior(*ask(SCALE, None, None), gaps, unit)
     assert whole["examples"] == 220
     assert np.isfinite(whole["scale_logs"]).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"scale_freedom": None}, "'scale_freedom' is missing"),
-        ({"scale_freedom": np.full(F, -1.0)}, "freedoms of at least 0"),
-        ({"scale_log_variance": np.full(F, 500.0)}, r"within ±110"),
-        ({"scale_log_variance": np.full(F, np.nan)}, "must be .* and finite"),
-        ({"scale_log_variance": np.zeros(F + 1)}, r"must be \(7,\)"),
-        ({"wander": np.zeros(3)}, r"'wander' must be \(28,\)"),
-    ],
-)
-def test_a_question_whose_arrays_are_none_is_refused_in_words(change: dict, words: str) -> None:
-    scale = ScaleSums.of(ScaleEvidence.of(*FLEET[0]))
-    spread = SpreadSums.of(Spread.of(FLEET[0][0]))
-    question, arrays = ask(CURVE, scale + scale, spread + spread)
-    spoilt = {name: value for name, value in {**arrays, **change}.items() if value is not None}
-    with pytest.raises(QuestionRefusedError, match=words):
-        answer_prior(question, spoilt, *FLEET[0])
 
 
 def test_a_device_without_a_scale_adds_nothing_and_costs_nobody_a_round() -> None:

@@ -70,8 +70,8 @@ def test_a_proximal_term_keeps_the_update_short() -> None:
     assert pulled < 0.5 * free
 
 
-def test_training_that_diverges_is_refused_without_the_epochs_that_are_left() -> None:
-    with pytest.raises(ParameterError, match=r"diverged after (5|10) steps"):
+def test_training_that_diverges_is_refused_after_as_many_steps_as_any_other_takes() -> None:
+    with pytest.raises(ParameterError, match="diverged after 150 steps"):
         fit_sample("autoencoder", learning_rate=1e6, epochs=30)
 
 

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from answerers import anchor
 from model_samples import ARCHITECTURES, AUTOENCODER, at_rate, labels, parameters, training_bytes, windows
 
 from edge_agent.learner.local_learner import LocalLearner
@@ -188,7 +189,7 @@ def test_the_runtime_of_a_learner_is_chosen_by_name_and_answers_a_round_alike() 
         learner = LocalLearner(
             model,
             windows("autoencoder", 60),
-            profile=profile,
+            anchor=anchor(AUTOENCODER.layout_sha256, start, profile),
             champion=start,
             maximum_examples=60,
             random_bytes=bytes,
