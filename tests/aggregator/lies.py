@@ -36,15 +36,13 @@ def lying(liars: Mapping[DeviceId, Lie], kind: str = FIT) -> Callable[[str, Devi
     return spoil
 
 
-def add(votes: int = 0, update: float = 0.0, at: int | None = None) -> Lie:
-    """So many votes, and so many times the longest update in one entry, or in all of them together."""
+def add(votes: int = 0, update: float = 0.0) -> Lie:
+    """So many votes, and so many times the longest update, in all entries together."""
 
     def lie(words: np.ndarray) -> None:
         words[-1:] += np.uint32(votes % 2**32)
         parameters = len(words) - 1
-        each = update if at is not None else update / np.sqrt(parameters)
-        where = slice(0, parameters) if at is None else slice(at, at + 1)
-        words[where] += np.uint32(round(each * UNIT) % 2**32)
+        words[:-1] += np.uint32(round(update / np.sqrt(parameters) * UNIT) % 2**32)
 
     return lie
 
