@@ -130,6 +130,16 @@ def take_over_events(config: Config) -> int:
     return 0
 
 
+@application.command("trust-release")
+def trust_release(config: Config) -> int:
+    """Let training stay near the release that runs here, by the word of this device's owner; see docs/privacy.md."""
+    from edge_agent.learner.anchor import trust_active_release
+
+    settings = load_agent_settings(config)
+    print(trust_active_release(settings.paths, load_release_keys(settings.release_keys)))
+    return 0
+
+
 @application.command("check-config")
 def check_config(config: Config) -> int:
     """Check agent.toml and every file it names, and whether state and release fit the source; nothing is started."""
