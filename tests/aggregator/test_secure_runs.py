@@ -16,6 +16,8 @@ from family_changes import changed
 from numpy.typing import NDArray
 
 from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.privacy.ledger import Ledger
+from aggregator.privacy.verification import verify
 from aggregator.rounds.coordinator import Coordinator
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import MOMENTS
@@ -30,6 +32,7 @@ from models.detection.openings import AlarmRules
 from models.detection.prior import fleet_prior
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
+from protocol.manifest import Manifest
 from protocol.names import DeviceId
 from protocol.questions import FitQuestion, Question
 from protocol.training import TrainingSettings
@@ -49,8 +52,9 @@ class MaskedDevices(secure_world.World):
         )
         super().__init__(directory, count, policy=policy)
         self.accounts.close()
+        self.ledger = directory / "pumps.sqlite"
         self.accounts = PrivacyAccounts(
-            directory / "pumps.sqlite",
+            self.ledger,
             {aggregator_world.FAMILY: secure_world.NO_BUDGET},
             now=lambda: self.now,
         )
@@ -114,6 +118,16 @@ def check_release(world: SecureWorld, run: TrainingRun) -> None:
     assert bundle.architecture == ARCHITECTURE
     assert all(check.is_passed for check in run.checks)
     assert [entry.kind for entry in run.log][-2:] == ["fit", "assess"]
+    check_claim(world, bundle.manifest)
+
+
+def check_claim(world: SecureWorld, manifest: Manifest) -> None:
+    """What the release claims is what its ledger holds."""
+    claim = manifest.provenance.privacy
+    assert claim is not None
+    ledger = Ledger(world.masked.ledger, read_only=True)
+    findings = verify(manifest, claim, ledger.entries, ledger.digest_after(claim.ledger_entries))
+    assert not [str(finding) for finding in findings if not finding.agrees]
 
 
 def test_fedadam_learns_through_secure_rounds_passes_the_gate_and_is_released(tmp_path: Path) -> None:
