@@ -74,7 +74,8 @@ class StockGrid:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
-    def ask(self, messages: Sequence[Message]) -> list[str]:
+    def ask(self, messages: Sequence[Message], *, reply_bytes: int) -> list[str]:
+        assert reply_bytes > 0
         ids = list(self._grid.push_messages(messages))
         assert all(ids), "the SuperLink took not every message"
         return ids

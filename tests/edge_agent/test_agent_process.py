@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 from agent_broker import ListeningFleet
 from agent_process_world import INVITATION, RESEND, alarming_device, broker
@@ -239,6 +240,69 @@ def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watche
             wait_until(lambda: not Path(f"/proc/{last}").exists(), "the end of training with the run")
             assert agent.poll() is None
         assert "learner_crashed run=run-1 status=-9" in (tmp_path / "agent.log").read_text()
+    finally:
+        fleet.close()
+
+
+def test_forged_and_replayed_invitations_over_mqtt_start_no_learner_and_do_not_end_one(
+    tmp_path: Path, broker: MosquittoBroker
+) -> None:
+    broker.start()
+    fleet = ListeningFleet(broker)
+    identity, stranger = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (tmp_path / "ca.pem").write_text(_ca_certificate())
+    (tmp_path / "aggregator.pub.pem").write_bytes(public_key_pem(identity.public_key()))
+    flower = '[flower]\nca_file = "ca.pem"\naggregator_key = "aggregator.pub.pem"\nhost = "127.0.0.1"\n'
+    config = alarming_device(tmp_path, broker, RESEND + flower)
+    honest = TrainingInvitation(
+        run_id="run-1",
+        family=FAMILY,
+        base_release="pump/1",
+        layout_sha256=ARCHITECTURE.layout_sha256,
+        flower_address=f"127.0.0.1:{free_port()}",
+        issued_at=0.0,
+        expires_at=4e9,
+    )
+
+    def changed(run_id: str, **changes: object) -> TrainingInvitation:
+        return msgspec.structs.replace(honest, run_id=run_id, **changes)
+
+    attacks = {
+        "unsigned": changed("unsigned"),
+        "by-a-stranger": sign_invitation(changed("by-a-stranger"), stranger),
+        "led-elsewhere": changed("led-elsewhere", signature=sign_invitation(honest, identity).signature),
+        "another-host": sign_invitation(changed("another-host", flower_address="10.0.0.1:9092"), identity),
+        "another-family": sign_invitation(changed("another-family", family="fan"), identity),
+        "too-late": sign_invitation(changed("too-late", expires_at=1.0), identity),
+    }
+
+    def log() -> str:
+        return (tmp_path / "agent.log").read_text()
+
+    def learner_pid() -> object:
+        return status_of(config).get("learner_pid")
+
+    def tell_and_see_ignored(name: str) -> None:
+        fleet.tell(Kind.TRAINING, attacks[name])
+        wait_until(lambda: f"invitation_ignored run={name!r}" in log(), f"{name} to be ignored")
+
+    try:
+        with running_agent(config):
+            wait_until(lambda: fleet.of(Kind.BIRTH), "the device")
+            for name in ("unsigned", "by-a-stranger", "led-elsewhere"):
+                tell_and_see_ignored(name)
+            assert "learner_started" not in log()
+            fleet.tell(Kind.TRAINING, sign_invitation(honest, identity))
+            wait_until(lambda: learner_pid() is not None, "the learner")
+            pid = learner_pid()
+            for name in ("another-host", "another-family", "too-late"):
+                tell_and_see_ignored(name)
+            assert learner_pid() == pid
+            fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
+            wait_until(lambda: learner_pid() is None, "the end of training with the run")
+            fleet.tell(Kind.TRAINING, sign_invitation(honest, identity))
+            wait_until(lambda: "has ended here before" in log(), "the copy to be ignored")
+            assert log().count("learner_started") == 1
     finally:
         fleet.close()
 
