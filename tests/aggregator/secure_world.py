@@ -183,6 +183,8 @@ class World:
                 words = write_refusal(code_of(refusal))
                 replies.append(DeviceReply(ticket=ticket, device=device, failure=words))
                 continue
+            # The door takes no more, and Flower's envelope lies around it.
+            assert len(message) + 4096 <= request.reply_bytes
             bent = self.spoil(request.kind, device, message)
             if bent is not None:
                 is_silent = False

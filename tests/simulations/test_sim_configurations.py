@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from aggregator.settings import load_aggregator_settings
+from edge_agent.aggregator_trust import AggregatorTrust
 from edge_agent.settings import load_agent_settings
 from fleet.settings import load_fleet_settings
 from simulations.machines import SimulatedMachines
@@ -53,6 +54,7 @@ def test_each_agent_reads_the_very_detection_and_privacy_that_the_scenario_holds
         assert settings.mqtt is not None
         assert settings.mqtt.url == world.addresses.broker_url
         assert settings.mqtt.tls
+        AggregatorTrust(settings)
 
 
 @pytest.mark.parametrize(("mosquitto", "kept"), [(MOSQUITTO, "dynamic-security"), (None, "password-file")])
