@@ -92,7 +92,11 @@ def test_three_with_a_silent_one_end_at_once_and_say_who_was_silent_and_where(
     assert world.clock.now() - 1000.0 <= 4 * SECURE.rounds.join_settle_s, "nobody waits for the join timeout"
     # Before the masked inputs nothing has left anybody; with them something has, also from the one that was not heard.
     assert charged(world) == [int(stage in {FIT, SumStage.UNMASK})] * 3
-    assert outcomes(world) == [Outcome.WITHHELD if stage == SumStage.UNMASK else Outcome.VOID]
+    is_opened = stage == SumStage.UNMASK
+    assert outcomes(world) == [Outcome.WITHHELD if is_opened else Outcome.VOID]
+    (held,) = world.masked.accounts.rounds(aggregator_world.FAMILY)
+    assert held.closed is not None
+    assert held.closed.participants == (tuple(sorted(world.devices)) if is_opened else ())
     shown = Console(record=True, width=240)
     monkeypatch.setattr(run_tables, "_console", lambda: shown)
     run_tables.print_run(run_view(run))

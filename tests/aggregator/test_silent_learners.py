@@ -71,6 +71,7 @@ class Site:
         wait_s = 2.0 * slowness()
         self.policy = family(
             FAMILY,
+            training=world.PROFILE,
             cohort={"minimum_devices": 3, "over_selection": 1.0},
             secure_sum={"stage_deadline_s": wait_s, "grace_s": 0.5},
             rounds={"deadline_s": wait_s, "join_timeout_s": 60.0, "join_settle_s": 0.2},
