@@ -185,6 +185,7 @@ class Fleet:
                 architecture=ARCHITECTURE,
                 model=self.model,
                 attendance=self.attendance,
+                anchors=np.zeros((1, WEIGHTS)),
                 started_at=0.0,
             )
             assert outcome.total is not None, outcome.record.note

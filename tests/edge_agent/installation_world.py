@@ -31,6 +31,7 @@ from protocol.bundle import TrustedKeys, entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
 from protocol.messages.kinds import ShadowOutcome
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
+from protocol.training import TrainingSettings
 
 MODELS = Path(__file__).parent / "installation_models"
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -56,6 +57,7 @@ def make_bundle(
     architecture: Architecture = ARCHITECTURE,
     family: str = "pump",
     training_run: str | None = None,
+    training: TrainingSettings | None = None,
 ) -> bytes:
     """A signed bundle of the small autoencoder; its threshold depends on `version`, so each has other bytes."""
     detector = int8_model or MODELS.joinpath("healthy.int8.tflite").read_bytes()
@@ -79,6 +81,7 @@ def make_bundle(
         created_at=1000.0 + version,
         model=architecture.to_manifest(),
         features=features,
+        training=training,
         threshold=ThresholdSpec(score=0.5 + version, quantile=0.99, margin=1.1, fitted_on=100),
         files=entries_for(files),
         provenance=Provenance(training_run=training_run),
@@ -236,9 +239,12 @@ class Device:
             self.installer.on_window(None if error else 0.1, latency_us, error)
         return self.work()
 
-    def install(self, version: int, counter: int | None = None) -> list[InstallReport]:
+    def install(
+        self, version: int, counter: int | None = None, content: bytes | None = None
+    ) -> list[InstallReport]:
         """Bring a good version all the way to COMMITTED."""
-        return self.submit(self.fleet.offer(make_bundle(version), version, counter)) + self.watch()
+        offered = self.fleet.offer(content or make_bundle(version), version, counter)
+        return self.submit(offered) + self.watch()
 
     @property
     def release(self) -> str | None:
