@@ -38,8 +38,9 @@ from models.int8_model import Int8Model
 from models.local_training import assess
 from models.sensors import SensorView
 from models.sight import sight
+from models.support import FEWEST_WINDOWS
 from models.training_model import TrainingModel
-from models.trust_radius import SUPPORT, Isolation, least_isolation
+from models.trust_radius import Isolation, least_isolation
 from protocol.manifest import FeatureSpec, Provenance
 from protocol.names import FamilyName
 from protocol.questions import HOLD_OUT_EVERY, assess_layout
@@ -247,7 +248,7 @@ def check_trust_radius(profile: TrainingSettings, isolation: Isolation) -> Check
         f" {isolation.windows} reference windows alone"
     )
     if isolation.weak:
-        said += f"; {isolation.weak} units that see fewer than {SUPPORT} of them learn on no device that finds the same"
+        said += f"; {isolation.weak} units that see fewer than {FEWEST_WINDOWS} of them learn on no device that finds the same"
     if radius > measured:
         said += f". profile.trust_radius is above {measured:.3g}, a quarter of that distance: leave it out, or set it lower"
     return Check(

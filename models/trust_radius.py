@@ -13,7 +13,7 @@ costs 1 and at most F + 1 programmes, however many windows there are. Of many wi
 sooner, so the radius errs to the safe side.
 
 Not here: units that fire for next to no window of the reference. No distance keeps them from isolating one; what they learn is
-held back by each device (`SUPPORT`).
+held back by each device (`models.support`).
 
 Source: C. L. Lawson and R. J. Hanson, "Solving Least Squares Problems" (1974), chapter 23: algorithms NNLS and LDP.
 """
@@ -30,14 +30,12 @@ from numpy.typing import NDArray
 
 from models.architecture import Architecture, require_finite, split_parameters
 from models.errors import InputError
+from models.support import FEWEST_WINDOWS
 
-__all__ = ["SUPPORT", "TRUSTED_SHARE", "Isolation", "first_layer_inputs", "least_isolation"]
+__all__ = ["TRUSTED_SHARE", "Isolation", "first_layer_inputs", "least_isolation"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-SUPPORT: Final = 8
-"""Windows that a unit must fire for before a device lets it learn from them."""
 
 TRUSTED_SHARE: Final = 0.25
 """Of the least distance, for the trust radius. Up to half of it the narrowest unit that could be made on PRONOSTIA sees a third of all
@@ -60,7 +58,7 @@ _SMALLEST: Final = 1e-6
 class Isolation:
     """The least `distance` (L2, of one unit's weights and bias) at which a unit sees one of `windows` different windows alone.
 
-    `units` were looked at; `weak` ones fire for fewer than `SUPPORT` windows and were not. Where no unit can isolate, because no ReLU
+    `units` were looked at; `weak` ones fire for fewer than `FEWEST_WINDOWS` windows and were not. Where no unit can isolate, because no ReLU
     follows, the distance is that of the whole model to nothing.
     """
 
@@ -105,12 +103,16 @@ def least_isolation(
     units = np.vstack([weights.reshape(-1, len(bias)), bias]).T
     fires = (z @ units.T > 0).sum(axis=0)
     # Short ones first: no unit is farther from seeing nothing than it is long.
-    looked_at = [u for u in np.argsort(np.linalg.norm(units, axis=1)) if fires[u] >= SUPPORT][:MOST_UNITS]
+    looked_at = [u for u in np.argsort(np.linalg.norm(units, axis=1)) if fires[u] >= FEWEST_WINDOWS][
+        :MOST_UNITS
+    ]
     gram = z @ z.T
     for done, u in enumerate(looked_at):
         progress(done / len(looked_at))
         least = min(least, _isolation_of(gram, z @ units[u]))
-    return Isolation(distance=least, windows=len(z), units=len(looked_at), weak=int((fires < SUPPORT).sum()))
+    return Isolation(
+        distance=least, windows=len(z), units=len(looked_at), weak=int((fires < FEWEST_WINDOWS).sum())
+    )
 
 
 def first_layer_inputs(architecture: Architecture, windows: NDArray[np.floating], *, seed: int) -> Floats:
@@ -127,7 +129,7 @@ def first_layer_inputs(architecture: Architecture, windows: NDArray[np.floating]
     rng = np.random.default_rng(seed)
     layer = architecture.geometry[0]
     read = layer.taps * layer.inputs
-    most = max(MOST_WINDOWS * _USUAL_WIDTH // max(_USUAL_WIDTH, read), SUPPORT)
+    most = max(MOST_WINDOWS * _USUAL_WIDTH // max(_USUAL_WIDTH, read), FEWEST_WINDOWS)
     x = _sample(x, most, rng)
     if architecture.convolution is not None:
         blocks = x.reshape(len(x), layer.positions, layer.inputs)

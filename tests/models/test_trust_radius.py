@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from models import trust_radius
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
 from models.errors import InputError
+from models.support import FEWEST_WINDOWS
 from models.trust_radius import first_layer_inputs, least_isolation
 from protocol.manifest import ConvolutionSpec
 
@@ -47,7 +48,7 @@ def test_the_distance_is_the_least_of_one_programme_for_each_unit_and_window(see
     windows, flat = rng.normal(size=(30, 3 + seed)), initial_parameters(architecture, seed)
     found = least_isolation(architecture, flat, windows, seed=0)
     z = first_layer_inputs(architecture, windows, seed=0)
-    strong = [unit for unit in units_of(architecture, flat) if (z @ unit > 0).sum() >= trust_radius.SUPPORT]
+    strong = [unit for unit in units_of(architecture, flat) if (z @ unit > 0).sum() >= FEWEST_WINDOWS]
     assert (found.units, found.weak, found.windows) == (len(strong), 4 - len(strong), 30)
     one_by_one = [isolated(z, unit, i) for unit in strong for i in range(30)]
     distance, moved = min(one_by_one, key=lambda pair: pair[0])
@@ -62,7 +63,7 @@ def test_within_the_radius_no_step_that_was_tried_isolates_a_window() -> None:
     found = least_isolation(architecture, flat, windows, seed=0)
     z = first_layer_inputs(architecture, windows, seed=0)
     for unit in units_of(architecture, flat):
-        if (z @ unit > 0).sum() < trust_radius.SUPPORT:
+        if (z @ unit > 0).sum() < FEWEST_WINDOWS:
             continue
         moves = rng.normal(size=(2000, 7))
         moves *= 0.999 * found.distance / np.linalg.norm(moves, axis=1, keepdims=True)
