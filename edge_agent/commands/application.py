@@ -112,16 +112,6 @@ def recommission(
     return 0
 
 
-@application.command("trust-release")
-def trust_release(config: Config) -> int:
-    """Let this device be trained near the release that it runs: what a person's approval at the fleet does for all devices."""
-    from edge_agent.learner.anchor import trust_active_release
-
-    settings = load_agent_settings(config)
-    print(trust_active_release(settings.paths, load_release_keys(settings.release_keys)))
-    return 0
-
-
 @application.command("retry-parked")
 def retry_parked(config: Config) -> int:
     """Offer events again that were parked because connections to the broker ended with them."""
