@@ -128,8 +128,12 @@ def ask_next(
     return kind, answer
 
 
-def prior_from(sums: Sums, features: int, *, minimum_devices: int) -> FleetPrior:
-    """The prior that three sums make. What fewer than `minimum_devices` know is no fleet's word: a curve of theirs is left out.
+def prior_from(
+    sums: Sums, features: int, *, minimum_devices: int, champion: FleetPrior | None = None
+) -> FleetPrior:
+    """The prior that three sums make, its curves in reach of the `champion`'s.
+
+    What fewer than `minimum_devices` know is no fleet's word: a curve of theirs is left out.
 
     Raises:
         SumError: sums that no fleet can have given, or too few devices.
@@ -143,11 +147,13 @@ def prior_from(sums: Sums, features: int, *, minimum_devices: int) -> FleetPrior
             f"{spread.devices:g} devices knew how their sensors vary together and at most {oldest:g} of an age counted openings; a prior is"
             f" of at least {minimum_devices} (cohort.minimum_devices)"
         )
+    made = {age: Curve.of(counts) for age, counts in curves.items()}
+    before = {} if champion is None else champion.curves
     return FleetPrior(
         devices=round(spread.devices),
         scale=_scale(sums, features),
         spread=SpreadPrior.of(spread),
-        curves={age: Curve.of(counts) for age, counts in curves.items()},
+        curves={age: one.in_reach_of(before[age]) if age in before else one for age, one in made.items()},
     )
 
 

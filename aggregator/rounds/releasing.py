@@ -135,7 +135,8 @@ class Releasing:
         if not is_mixture(policy, base) or run.refit is None or not run.refit.devices:
             return base.prior if is_mixture(policy, base) else None
         sums, features = self._journal.refit_sums(run), base.architecture.feature_count
-        return prior_from(sums, features, minimum_devices=policy.cohort.minimum_devices)
+        fewest = policy.cohort.minimum_devices
+        return prior_from(sums, features, minimum_devices=fewest, champion=base.prior)
 
     def publish(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         """PUBLISHING: hand the release to the fleet and start its rollout, if the family has a template."""

@@ -55,6 +55,8 @@ _SAME_LENGTH: Final = 5.0
 """Openings that the opinion is worth that rare alarms last as long as those at the last level that was counted."""
 _CONTRADICTED: Final = 10.0
 """Times as often as the fleet says: no fleet of machines that differ this much knows anything of one of them."""
+_REACH: Final = 6
+"""Levels, a factor of 1.54: as far as a network's threshold moves from one release to the next (`python benchmarks/poisoning.py mixture`)."""
 LARGEST_ALIKENESS: Final = 25.0
 """However alike devices were, the fleet's word is worth no more than as many openings of the device's own: it may be the odd one."""
 
@@ -213,6 +215,22 @@ class Curve:
             share=np.where(beyond, max(float(share[last]), 1e-12) * shorter * tail, share),
             windows=windows,
             alikeness=_alikeness(sums, last),
+        )
+
+    def in_reach_of(self, before: Curve) -> Curve:
+        """The same, but at no level more than `before` had `_REACH` levels lower: so a threshold rises by half at most.
+
+        Devices that say they alarm all the time would make all others deaf. That they never do deafens nobody, and each device finds it
+        out by its own counts (`with_own`).
+        """
+        return replace(
+            self,
+            rate=np.minimum(
+                self.rate, np.concatenate([np.repeat(before.rate[0], _REACH), before.rate[:-_REACH]])
+            ),
+            share=np.minimum(
+                self.share, np.concatenate([np.repeat(before.share[0], _REACH), before.share[:-_REACH]])
+            ),
         )
 
     def with_own(self, own: Openings | None) -> Curve:

@@ -37,6 +37,7 @@ from models.architecture import Architecture, initial_parameters
 from models.bundles import ModelBundle
 from models.detection.openings import AlarmRules
 from models.detection.prior import FleetPrior, fleet_prior
+from models.detection.promise import AlarmBudget, make_promise
 from protocol.questions import (
     COVARIANCE,
     CURVE,
@@ -294,3 +295,29 @@ def test_where_sums_are_noised_nobody_is_asked_and_the_champions_prior_goes_on(t
     failed = world.coordinator().advance(run.id)
     assert failed.state is RunState.FAILED
     assert 'detector = "mixture" needs a prior; pump/1 has none' in failed.detail
+
+
+def test_liars_who_always_alarm_deafen_nobody_by_more_than_half_and_who_never_do_change_nothing() -> None:
+    layout = answer_layout(CURVE, parameter_count=1, tensor_count=1, feature_count=6)
+    sums = sums_of(4)
+    champion = prior_from(sums, 6, minimum_devices=3)
+
+    def threshold(share: float, before: FleetPrior | None) -> float:
+        parts = layout.unpack(sums[CURVE])
+        for age in champion.curves:
+            windows = float(parts[f"age_windows_{age}"][0])
+            parts[f"openings_{age}"] = np.full_like(parts[f"openings_{age}"], share * windows)
+            parts[f"in_alarm_{age}"] = np.full_like(parts[f"in_alarm_{age}"], share * windows)
+        lying = {**sums, CURVE: np.concatenate(list(parts.values()))}
+        curves = prior_from(lying, 6, minimum_devices=3, champion=before).curves
+        return max(make_promise(curve, AlarmBudget(), fitted_on=0).threshold for curve in curves.values())
+
+    usual = max(
+        make_promise(curve, AlarmBudget(), fitted_on=0).threshold for curve in champion.curves.values()
+    )
+    assert threshold(0.25, None) > 100 * usual
+    assert usual < threshold(0.25, champion) <= 1.6 * usual
+    assert threshold(0.0, champion) == threshold(0.0, None)
+    honest = prior_from(sums, 6, minimum_devices=3, champion=champion)
+    for age, curve in champion.curves.items():
+        np.testing.assert_array_equal(honest.curves[age].rate, curve.rate)
