@@ -17,7 +17,6 @@ from aggregator.rounds.ports import ReleaseRecord
 from aggregator.rounds.runs import RunState
 from aggregator.rounds.trust_region import anchor_release, project
 
-
 TIGHT = changed(POLICY, training__trust_radius=0.5, training__update_norm=0.1)
 
 
