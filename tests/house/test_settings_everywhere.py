@@ -315,6 +315,7 @@ FAMILY: dict[str, Any] = {
 }
 
 NEEDED_BESIDE: dict[str, dict[str, Any]] = {
+    "cohort.sampling": {"privacy.noise.noise_multiplier": 0.7},
     "training.example_privacy.": {
         "training.example_privacy.noise_multiplier": 1.0,
         "training.example_privacy.sampling_rate": 0.1,
