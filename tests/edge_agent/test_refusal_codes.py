@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from answerers import NO_GRID, Answers
@@ -137,3 +139,11 @@ def test_answers_and_refusals_of_a_question_leave_on_the_grid_and_other_stages_a
     for stage in SumStage:
         ask(app, stage, RecordDict({"sum": ConfigRecord({"message": b"m", "terms": "{}"})}))
     assert len(slept) == 2, "nothing of a stage depends on data"
+
+
+@pytest.mark.parametrize("answers", [Answers(lambda *_: np.ones(3, np.float32)), None])
+def test_a_reply_is_made_when_it_leaves_for_it_carries_the_time_of_that(answers: Answers | None) -> None:
+    left_s: list[float] = []
+    app = client_app(answers, grid=TimeGrid(lambda: 0.0, lambda _: left_s.append(time.time())))
+    reply = ask(app, FIT, QUESTION)
+    assert reply.metadata.created_at >= left_s[0]
