@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -157,12 +156,12 @@ class DeviceAccount:
 
     def check(self, asked: AskedSum) -> None:
         """At the advertisement: refuse what `charge` would refuse, and charge nothing."""
-        with self._telling(), self._file.reading() as db:
+        with self._file.reading() as db:
             self._check(db, asked)
 
     def check_cohort(self, asked: AskedSum, cohort: frozenset[DeviceId]) -> None:
         """Before shares of keys are left with others: refuse a cohort whose sum this device would not reveal."""
-        with self._telling(), self._file.reading() as db:
+        with self._file.reading() as db:
             self._check_devices(db, asked, cohort)
         self._cohort = asked.session, cohort
 
@@ -173,7 +172,7 @@ class DeviceAccount:
             asked: the attempt; `check_cohort` was called for it.
             now_s: Unix seconds, for the record only; no limit depends on a clock that can be set.
         """
-        with self._telling(), self._file.writing() as db:
+        with self._file.writing() as db:
             if self._cohort is None or self._cohort[0] != asked.session:
                 raise PrivacyRefusedError(
                     RefusalCode.ORDER, f"no cohort was checked for {asked.name!r} of run {asked.run!r}"
@@ -193,7 +192,7 @@ class DeviceAccount:
 
     def reveal(self, asked: AskedSum, survivors: frozenset[DeviceId]) -> None:
         """Before a share leaves: over whom a sum of this attempt is opened; durable on return."""
-        with self._telling(), self._file.writing() as db:
+        with self._file.writing() as db:
             found = db.execute(
                 "SELECT a.number, a.cover, a.snapshot, r.number FROM charges AS c JOIN answers AS a USING (number) "
                 "LEFT JOIN reveals AS r USING (number) WHERE c.run = ? AND c.round = ?",
@@ -216,7 +215,7 @@ class DeviceAccount:
             self._pass_time(db)
 
     def refuse(self, code: RefusalCode, words: str) -> None:
-        """Write down a refusal, also one that was decided elsewhere, for the owner; a disk that refuses changes nothing."""
+        """Write down why a question was declined, here or elsewhere, for the owner; a disk that refuses changes nothing."""
         now = self._clock()
         if now.uptime_s - self._told_s >= _REFUSALS_EVERY_S:
             self._told_s = now.uptime_s
@@ -291,14 +290,6 @@ class DeviceAccount:
             (now.boot, now.uptime_s, now.wall_s, elapsed_s),
         )
         return elapsed_s
-
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except PrivacyRefusedError as refusal:
-            self.refuse(refusal.code, str(refusal))
-            raise
 
 
 def _refuse_unnoised(noise: RoundNoise, devices: frozenset[DeviceId]) -> None:

@@ -106,19 +106,16 @@ def test_nothing_is_revealed_that_was_not_charged_and_nothing_charged_whose_coho
 
 def test_who_asks_without_end_does_not_wear_out_the_card(tmp_path: Path) -> None:
     d = device(tmp_path)
-    d.answer(asked(SCALE))
     db = d.account._file._db
     before = db.total_changes
     for number in range(200):
-        with refused(RefusalCode.SNAPSHOT):
-            d.account.check(asked(SCALE, run=f"run-{number}"))
-    with refused(RefusalCode.ORDER):
-        d.account.reveal(asked(FIT), devices(ALL))
+        d.account.refuse(RefusalCode.SNAPSHOT, f"question {number}")
+    d.account.refuse(RefusalCode.ORDER, "the last one")
     assert db.total_changes - before <= 2
     d.account.close()
     refusal = d.open().review().refused
     assert refusal is not None
-    assert refusal.code == "ORDER", "the last one is told all the same"
+    assert (refusal.code, refusal.words) == ("ORDER", "the last one"), "it is told all the same"
 
 
 def test_two_learners_at_once_share_one_allowance(tmp_path: Path) -> None:
