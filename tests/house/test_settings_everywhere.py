@@ -91,6 +91,7 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "installation.require_power": (False, True),
     "installation.bytes_per_day": (1, 2),
     "learner.enabled": (True, False),
+    "learner.minimum_windows": (1, 2),
     "learner.runtime": ("litert", "torch"),
     "learner.maximum_temperature_c": (0, 150),
     "learner.require_power": (False, True),
