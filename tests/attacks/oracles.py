@@ -137,7 +137,7 @@ def _again(*arguments: Any, **options: Any) -> Any:
 @contextmanager
 def losses_are_in_the_reply() -> Iterator[None]:
     """A loss of this device's windows stands beside the masked answer."""
-    with _beside(lambda learner: float(np.square(learner._training).mean())):
+    with _beside(lambda learner: float(np.square(learner._seen).mean())):
         yield
 
 

@@ -41,6 +41,7 @@ from edge_agent.learner.time_grid import TimeGrid
 from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.elapsed import Moment
 from edge_agent.privacy.limits import OwnerLimits
+from edge_agent.privacy.snapshots import Content
 from edge_agent.sample_buffer import BufferedRows
 from models.architecture import Architecture, initial_parameters
 from models.detection.openings import age_counts
@@ -162,8 +163,8 @@ class RecordedRoad:
     def pull(self) -> Message | None:
         return None
 
-    def reply(self, message: Message, seconds: float) -> None:
-        self.said.append((*left_of(message), f"said {seconds:.6f} s", f"after {self.work():.6f} s"))
+    def reply(self, message: Message) -> None:
+        self.said.append((*left_of(message), f"after {self.work():.6f} s"))
         self.replies.append(message)
 
 
@@ -236,7 +237,7 @@ class RecordedDevice:
         )
         times = np.arange(len(self._rows), dtype=np.float64)
         kept = self.account.take_snapshot(
-            "0" * 64, BufferedRows(machine_s=times, wall_s=times, rows=self._rows)
+            Content("0" * 64, "0" * 64), BufferedRows(machine_s=times, wall_s=times, rows=self._rows)
         )
         self.learner = LocalLearner(
             WorkingModel(self.work),
@@ -259,7 +260,7 @@ class RecordedDevice:
         )
         self._participation = Participation(
             self.road,
-            client_app(None, self.sums, grid=self._grid, told=self.sums.note),
+            client_app(None, self.sums, grid=self._grid, told=self.account.refuse),
             TrainingInvitation(
                 run_id="run-1",
                 family="pump",

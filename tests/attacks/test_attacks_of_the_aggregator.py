@@ -8,7 +8,6 @@ attacks, row 2b is run without its defences, too.
 from __future__ import annotations
 
 from pathlib import Path
-from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from recorded_device import ARCHITECTURE, CHAMPION, FEATURES
 from two_worlds import PROFILE, World, windows, without_parameter_limits
 
-from edge_agent.learner import local_update
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.sum_terms import NoiseTerms
 
@@ -103,10 +101,9 @@ def test_row_2b_the_attack_reads_windows_where_nothing_is_defended(epochs: int, 
     profile = msgspec.structs.replace(PROFILE, epochs=epochs, update_norm=1e3)
     world = World(folder, windows(5), UNIT, profile=profile)
     everything = np.ones(ARCHITECTURE.parameter_count, bool)
-    with (
-        without_parameter_limits(),
-        patch.object(local_update, "supported_entries", lambda *_: everything),
-    ):
+    for device in world.devices.values():
+        device.learner._supports = lambda *_: everything
+    with without_parameter_limits():
         read = read_by_crafting(Attacker(world, profile), radius=np.inf)
     # Half of the windows are left out of each training, by the device's own dice.
     assert read >= 6
@@ -140,7 +137,7 @@ def test_row_2b_crafted_parameters_beyond_the_trust_region_are_refused_for_nothi
     world.close()
 
 
-@pytest.mark.parametrize("rounds", [1, 5])
+@pytest.mark.parametrize("rounds", [1, 3])
 def test_row_2b_no_window_is_read_by_what_the_trust_region_lets_pass(rounds: int, folder: Path) -> None:
     """Asked as often as the attacker likes: without the policy's count of rounds, so that it is the region and the support that hold."""
     radius = radius_of(np.vstack([windows(seed) for seed in (20, 21, 22)]))
