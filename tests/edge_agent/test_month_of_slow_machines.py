@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from privacy_world import DAY_S, Owned, asked
 
-from aggregator.rounds.groups import Memory, deal, may_ask
+from aggregator.rounds.groups import FEWEST_EXCHANGED, Memory, deal, may_ask
 from edge_agent.errors import PrivacyRefusedError
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
@@ -147,3 +147,7 @@ def test_nine_of_ten_questions_are_answered_over_a_month_of_daily_refits(
             end=" ",
         )
     assert share >= 0.9
+
+
+def test_the_aggregators_rule_is_that_of_owners_who_changed_nothing() -> None:
+    assert OwnerLimits().fewest_exchanged == FEWEST_EXCHANGED
