@@ -20,7 +20,7 @@ Invariants:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -47,7 +47,7 @@ from aggregator.rounds.ports import Exporter, Federation, InvitationBoard, Relea
 from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.refit import ask_next, record_of, refits, why_no_work
 from aggregator.rounds.releasing import Releasing
-from aggregator.rounds.reports import RoundCanceledError
+from aggregator.rounds.reports import GroupSum, RoundCanceledError
 from aggregator.rounds.run_groups import is_grouped, mode_of, protection, with_groups
 from aggregator.rounds.runs import (
     WITH_DEVICES,
@@ -61,7 +61,7 @@ from models.bundles import ModelBundle
 from protocol.errors import ProtocolError
 from protocol.names import DeviceId
 from protocol.privacy_claim import PrivacyClaim
-from protocol.questions import COVARIANCE, REFIT_KINDS
+from protocol.questions import ASSESS, COVARIANCE, REFIT_KINDS
 
 __all__ = ["Coordinator"]
 
@@ -240,7 +240,7 @@ class Coordinator:
             self._keep(run, policy, outcome.record),
             RunState.GATED,
             "the candidate is evaluated",
-            {ASSESSMENT: outcome.total.tobytes()},
+            {ASSESSMENT: outcome.total.tobytes(), **_of_groups(ASSESS, outcome.sums)},
         )
 
     def _refit(self, run: TrainingRun, policy: FamilySettings, bundle: ModelBundle) -> TrainingRun:
@@ -268,12 +268,8 @@ class Coordinator:
                 run = msgspec.structs.replace(run, refit=made)
         except SumError as error:
             return self._keep_prior(run, bundle, str(error))
-        made_of = (
-            {f"{kind} {GROUPS}": np.stack([one.total for one in asked.sums]).tobytes()} if asked.sums else {}
-        )
-        return self._journal.commit(
-            run, run.state, f"{kind} is summed over the fleet", {kind: asked.total.tobytes(), **made_of}
-        )
+        made_of = {kind: asked.total.tobytes(), **_of_groups(kind, asked.sums)}
+        return self._journal.commit(run, run.state, f"{kind} is summed over the fleet", made_of)
 
     def _keep_prior(self, run: TrainingRun, bundle: ModelBundle, why: str) -> TrainingRun:
         """Go on with the champion's prior, if there is one and anything else to release."""
@@ -366,6 +362,11 @@ class Coordinator:
         attendance, self._attendance = self._attendance, None
         if attendance is not None:
             attendance.close(run.state.value, is_over=run.state not in WITH_DEVICES)
+
+
+def _of_groups(kind: str, sums: Sequence[GroupSum]) -> dict[str, bytes]:
+    """The artifact with the groups' sums of a question that was put to several."""
+    return {f"{kind} {GROUPS}": np.stack([one.total for one in sums]).tobytes()} if len(sums) > 1 else {}
 
 
 def _optimizer(policy: FamilySettings) -> ServerOptimizer:

@@ -31,11 +31,14 @@ class GateSettings(Struct, frozen=True, kw_only=True):
     Attributes:
         minimum_improvement: of the loss, relative to the champion's (0.02 = 2 % lower; negative allows some harm).
         maximum_alarm_rate: share of held-out windows above the proposed threshold; more are let pass where they are half the champion's.
+        judging_share: of a run's groups, those that do not train and alone compare the candidate with the champion: whoever teaches a
+            candidate also likes it best. At least three groups train; where there are no more, all judge.
         maximum_int8_error: mean squared difference of int8 and float outputs over the mean square of the float outputs.
     """
 
     minimum_improvement: float = 0.0
     maximum_alarm_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    judging_share: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     maximum_int8_error: Annotated[float, Meta(gt=0)] = 0.05
 
 
@@ -46,9 +49,10 @@ def check_candidate(
     champion_loss: float,
     alarm_rate: float,
     champion_alarm_rate: float = 0.0,
+    judges: str = "",
     threshold: float,
 ) -> tuple[Check, ...]:
-    """Judge a candidate by the federated evaluation: losses are means per window, rates in [0, 1].
+    """Judge a candidate by the federated evaluation: losses are means per window of the `judges`, rates in [0, 1].
 
     A threshold rises by half from one release to the next, and no more. So a champion that alarms far too often is followed by one
     that alarms less, if not yet rarely.
@@ -58,7 +62,7 @@ def check_candidate(
         most = LESS_ALARMS * champion_alarm_rate
         what += f" (beyond {limits.maximum_alarm_rate:.4g} as far as it halves the champion's {champion_alarm_rate:.4g})"
     return (
-        _check_improvement(limits.minimum_improvement, candidate_loss, champion_loss),
+        _check_improvement(limits.minimum_improvement, candidate_loss, champion_loss, judges),
         _at_most("alarm_rate", alarm_rate, most, f"share of held-out windows {what}"),
     )
 
@@ -88,7 +92,7 @@ def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
     return tuple(check.reason for check in checks if not check.is_passed)
 
 
-def _check_improvement(limit: float, candidate: float, champion: float) -> Check:
+def _check_improvement(limit: float, candidate: float, champion: float, judges: str) -> Check:
     # A champion without loss cannot be improved on; a NaN anywhere must fail, so the comparison is written positively.
     gain = (
         (champion - candidate) / champion if champion > 0 else (0.0 if candidate <= champion else -math.inf)
@@ -100,7 +104,8 @@ def _check_improvement(limit: float, candidate: float, champion: float) -> Check
         value=gain,
         limit=limit,
         is_passed=passed,
-        reason=f"loss {candidate:.4g} against the champion's {champion:.4g}: {gain:+.2%} {verb} (at least {limit:+.2%})",
+        reason=f"loss {candidate:.4g} against the champion's {champion:.4g}: {gain:+.2%} {verb} (at least {limit:+.2%})"
+        + (f", to {judges}" if judges else ""),
     )
 
 

@@ -12,8 +12,9 @@ import structlog
 
 from aggregator.errors import FleetRefusedError
 from aggregator.rounds import champion, proposal
-from aggregator.rounds.assessment import alarm_rate
+from aggregator.rounds.assessment import Assessment, alarm_rate, read_assessment
 from aggregator.rounds.attendance import Pacing
+from aggregator.rounds.combining import combine
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.gate import check_candidate, check_int8, failed_reasons
 from aggregator.rounds.int8_report import compare_int8
@@ -26,6 +27,7 @@ from aggregator.rounds.release_checks import check_int8_model, check_sight, chec
 from aggregator.rounds.runs import Check, RunState, TrainingRun
 from aggregator.rounds.signing_gate import clear
 from models.detection.prior import FleetPrior
+from protocol.questions import ASSESS, assess_layout
 
 __all__ = ["Releasing"]
 
@@ -54,10 +56,12 @@ class Releasing:
         base = self._journal.champion(run)
         reach = base.manifest.threshold
         threshold, rate = proposal.propose_threshold(assessment, policy.threshold, reach)
+        compared, judges = self._judges(run, assessment)
         checks = check_candidate(
             policy.gate,
-            candidate_loss=assessment.candidate_loss,
-            champion_loss=assessment.champion_loss,
+            candidate_loss=compared.candidate_loss,
+            champion_loss=compared.champion_loss,
+            judges=judges,
             alarm_rate=rate,
             champion_alarm_rate=alarm_rate(assessment.champion_scores, reach.score),
             threshold=threshold.score,
@@ -128,6 +132,25 @@ class Releasing:
         return self._journal.commit(
             run, RunState.PUBLISHING, f"release {run.release} is built", {BUNDLE: content}
         )
+
+    def _judges(self, run: TrainingRun, everybody: Assessment) -> tuple[Assessment, str]:
+        """What the devices say that did not train, and how many they are; everybody where all did, or where there is one sum of all."""
+        rounds = [entry for entry in run.log if not entry.is_void]
+        trained = {device for entry in rounds if entry.kind == "fit" for device in entry.participants}
+        architecture = self._journal.champion(run).architecture
+        layout = assess_layout(architecture.tensor_count, architecture.feature_count)
+        sums = [
+            found
+            for found in self._journal.group_sums(run, ASSESS)
+            if not trained & set(found.participants) and layout.unpack(found.total)["examples"][0] >= 1
+        ]
+        asked = sum(len(entry.participants) for entry in rounds if entry.kind == "assess")
+        if not sums:
+            return everybody, f"{asked} devices, on windows that none of them trained on"
+        total = combine(ASSESS, layout, sums)
+        judges = sum(len(found.participants) for found in sums)
+        found = read_assessment(total, tensors=architecture.tensor_count, features=architecture.feature_count)
+        return found, f"{judges} devices of {asked} that did not train"
 
     def _prior(self, run: TrainingRun, policy: FamilySettings) -> FleetPrior | None:
         """What the release carries: the run's own prior, or the champion's; None where the network judges."""

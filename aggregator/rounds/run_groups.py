@@ -112,9 +112,11 @@ def _askable(
 
 
 def _chosen(run: TrainingRun, policy: FamilySettings) -> tuple[tuple[DeviceId, ...], ...]:
-    """The groups that train: `cohort.fraction` of them, the same in each round of the run."""
-    count = math.ceil(policy.cohort.fraction * len(run.groups))
-    order = np.random.default_rng([run.seed, len(run.groups)]).permutation(len(run.groups))
+    """The groups that train, the same in each round of the run: `cohort.fraction` of them, and none that shall judge what it has not taught."""
+    there = len(run.groups)
+    most = there - math.ceil(policy.gate.judging_share * there)
+    count = min(math.ceil(policy.cohort.fraction * there), most)
+    order = np.random.default_rng([run.seed, there]).permutation(there)
     kept = sorted(order[: max(count, FEWEST_GROUPS)].tolist())
     return tuple(run.groups[index] for index in kept)
 

@@ -251,10 +251,9 @@ def _rows(
         )
     scale = read_scale(settings.paths.standardiser, columns)
     rows = account.take_snapshot(content_of(columns, scale), buffered)
-    needed = max(settings.fewest_windows, invitation.minimum_windows)
-    if len(rows) < needed:
+    if len(rows) < invitation.minimum_windows:
         raise NotReadyError(
-            f"the snapshot that this device answers from holds {len(rows)} windows, {needed} are needed for run {invitation.run_id}"
+            f"the snapshot that this device answers from holds {len(rows)} windows, run {invitation.run_id} asks for {invitation.minimum_windows}"
         )
     return rows
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, RoundClosed, RoundId, RoundOpened
 from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.gate import GateSettings
 from aggregator.rounds.groups import FEWEST_EXCHANGED, Memory, deal, may_ask
 from aggregator.rounds.run_groups import next_cohort, protection, with_groups
 from aggregator.rounds.runs import GroupRecord, RefusedDevice, RoundRecord, RunState, TrainingRun
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_cost import RoundNoise
-from protocol.questions import COVARIANCE, FIT, SCALE
+from protocol.questions import ASSESS, COVARIANCE, FIT, SCALE
 
 FAMILY = FamilySettings(name="pump")
 
@@ -223,6 +224,19 @@ def test_a_fraction_trains_in_whole_groups_the_same_in_each_round() -> None:
     later = run_of(groups=run.groups, finished_rounds=2)
     assert next_cohort(later, settings_, FIT, names(40), ()).groups == first.groups
     assert len(next_cohort(run, settings_, SCALE, names(40), ()).groups) == 10
+
+
+@pytest.mark.parametrize(("devices", "training"), [(4, 1), (12, 3), (16, 3), (20, 4), (28, 5)])
+def test_a_fifth_of_the_groups_judges_what_it_has_not_taught_where_three_are_left_to_train(
+    devices: int, training: int
+) -> None:
+    run = with_groups(run_of(), FAMILY, names(devices), ())
+    fit = next_cohort(run, FAMILY, FIT, names(devices), ())
+    assert len(fit.groups) == training
+    assess = next_cohort(run, FAMILY, ASSESS, names(devices), ())
+    assert set(assess.devices) == set(names(devices))
+    everybody = msgspec.structs.replace(FAMILY, gate=GateSettings(judging_share=0.0))
+    assert len(next_cohort(run, everybody, FIT, names(devices), ()).groups) == len(run.groups)
 
 
 @pytest.mark.parametrize(

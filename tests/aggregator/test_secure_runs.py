@@ -32,9 +32,10 @@ from models.detection.openings import AlarmRules
 from models.detection.prior import fleet_prior
 from models.int8_model import Int8Model
 from protocol.bundle import open_bundle
+from protocol.grids import SCORE_GRID
 from protocol.manifest import Manifest
 from protocol.names import DeviceId
-from protocol.questions import FitQuestion, Question
+from protocol.questions import ASSESS, AssessQuestion, FitQuestion, Question
 from protocol.training import TrainingSettings
 
 SECURE = changed(POLICY, secure_sum__enabled=True, cohort__minimum_devices=3)
@@ -220,6 +221,41 @@ def test_a_device_whose_training_diverges_costs_neither_its_round_nor_the_run(tm
         # It stays in the cohort and in its masks; its zeros add nothing, and no example.
         assert len(entry.participants) == 4
         assert entry.examples == {"fit": 3, "assess": 64}[entry.kind]
+
+
+def test_devices_that_did_not_train_alone_compare_the_candidate_with_the_champion(tmp_path: Path) -> None:
+    world = SecureWorld(tmp_path, SECURE, devices=16)
+    flattered = 0
+
+    def flatter(name: DeviceId) -> None:
+        """Whoever trains says that the champion is a hundred times as bad as it is."""
+        learner, side = world.masked.learners[name], world.masked.devices[name].side
+        assert side is not None
+        trains = False
+
+        def answer(question: Question, arrays: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+            nonlocal trains, flattered
+            vector = learner.answer(question, arrays)
+            trains |= isinstance(question, FitQuestion)
+            if isinstance(question, AssessQuestion) and trains:
+                layout = learner.layout_of(ASSESS)
+                parts = layout.unpack(vector)
+                parts["champion_scores"] = SCORE_GRID.count(np.full(int(parts["examples"][0]), 90.0))
+                parts["champion_loss"] = 90.0 * parts["examples"]
+                vector, flattered = layout.pack(parts), flattered + 1
+            return vector
+
+        side._learner = Answers(answer, learner.layout_of)
+
+    for name in world.masked.devices:
+        flatter(name)
+    run = world.run()
+    assert flattered == 12
+    (check,) = (check for check in run.checks if check.name == "improvement")
+    assert check.reason.endswith("to 4 devices of 16 that did not train")
+    assert check.value < 0.9
+    assert run.champion_loss is not None
+    assert run.champion_loss > 50, "what all say together, for the record"
 
 
 def test_a_round_in_which_everybodys_training_diverges_is_void_and_says_what_to_change(

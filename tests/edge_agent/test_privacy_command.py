@@ -122,10 +122,8 @@ def lived(folder: Path) -> Path:
     for number in range(3):
         device.answer(asked(FIT, round_number=number), "abcd")
     device.clock.pass_s(7200.0)
-    with pytest.raises(PrivacyRefusedError) as declined:
+    with pytest.raises(PrivacyRefusedError):
         device.account.check_cohort(asked(FIT), devices("abce"))
-    # As the learner's app does with every refusal (`edge_agent.learner.client_app`).
-    device.account.refuse(declined.value.code, str(declined.value))
     device.account.close()
     return config
 

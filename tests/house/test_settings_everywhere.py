@@ -91,7 +91,6 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "installation.require_power": (False, True),
     "installation.bytes_per_day": (1, 2),
     "learner.enabled": (True, False),
-    "learner.minimum_windows": (1, 2),
     "learner.runtime": ("litert", "torch"),
     "learner.maximum_temperature_c": (0, 150),
     "learner.require_power": (False, True),
@@ -301,6 +300,7 @@ FAMILY: dict[str, Any] = {
     "gate.minimum_improvement": -0.7,
     "gate.maximum_alarm_rate": 0.7,
     "gate.maximum_int8_error": 0.7,
+    "gate.judging_share": 0.7,
     "threshold.quantile": 0.7,
     "threshold.margin": 0.7,
     "threshold.personal_minimum": 0.7,
@@ -316,7 +316,6 @@ FAMILY: dict[str, Any] = {
 }
 
 NEEDED_BESIDE: dict[str, dict[str, Any]] = {
-    "cohort.sampling": {"privacy.noise.noise_multiplier": 0.7},
     "training.example_privacy.": {
         "training.example_privacy.noise_multiplier": 1.0,
         "training.example_privacy.sampling_rate": 0.1,
