@@ -184,7 +184,7 @@ def _build(
             _offer(installer, stores.buffer),
             read_conditions(),
             settings.learner,
-            minimum_windows=settings.privacy.minimum_windows,
+            minimum_windows=settings.fewest_windows,
         ),
         draw=random.random,
     )

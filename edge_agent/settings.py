@@ -215,6 +215,8 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     enabled: bool = True
     runtime: Literal["litert", "torch"] = "litert"
     """What trains: PyTorch needs the extra `torch`, and LiteRT detects all the same."""
+    minimum_windows: Positive | None = None
+    """The former place of `privacy.minimum_windows`; still read, and the larger of both holds."""
     maximum_temperature_c: Annotated[float, Meta(ge=0, le=150)] = 80.0
     """A Raspberry Pi throttles at 80 °C; inference comes first."""
     require_power: bool = False
@@ -352,6 +354,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def can_train(self) -> bool:
         """Whether the file says whom to train with."""
         return self.flower is not None and self.flower.aggregator_key is not None
+
+    @property
+    def fewest_windows(self) -> int:
+        """Windows below which this device does not train."""
+        return max(self.privacy.minimum_windows, self.learner.minimum_windows or 0)
 
     @property
     def paths(self) -> StatePaths:

@@ -3,7 +3,8 @@
 Every table with a column `device`, and every table whose rows hang on such rows, loses the device's rows, unless it is
 named here with what stays and why: a table that is added later is not forgotten. What stays is the fleet's own: that
 the device exists, what the fleet told it to run and do, that it was in a rollout; and, while it is enrolled, which
-numbers of its events have come, so that nothing that was erased can come a second time.
+numbers of its events have come, so that nothing that was erased can come a second time. Lines of the audit log stay;
+those that a device caused lose what they say.
 
 What the device makes from then on is stored as before while it is enrolled; so is what it had made and not delivered
 yet. Of a revoked device only its id and the fingerprint of its key stay, which keep it out.
@@ -111,10 +112,10 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
         rows[table.name] = _run(session, delete(table).where(mine, stays.all_but))
         if stays.emptied:
             rows[table.name] += _run(session, update(table).where(mine).values(**stays.emptied))
-    rows["audit_log"] = _run(
-        session,
-        update(AuditEntry).where(AuditEntry.actor == f"device:{device_id}").values(detail={}),
+    said_by = (AuditEntry.actor == f"device:{device_id}") | (
+        (AuditEntry.actor == "fleet") & (AuditEntry.subject == device_id)
     )
+    rows["audit_log"] = _run(session, update(AuditEntry).where(said_by).values(detail={}))
     rows["sentences"] = sum(_unname(session, column, device_id) for column in _TOLD)
     _empty(device, _LETS_IN if is_enrolled else _KEEPS_OUT)
     rows = {name: count for name, count in sorted(rows.items()) if count}

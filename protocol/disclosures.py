@@ -190,7 +190,7 @@ ANSWER_PARTS: Final[Mapping[str, str]] = {
     "champion_scores": "the same for the release",
     "candidate_probe_scores": "histogram of scores of slightly disturbed windows",
     "champion_probe_scores": "the same for the release",
-    "threshold_scores": "histogram of the candidate's scores of all windows",
+    "threshold_votes": "1 in the bin of the threshold that this device would set by all its windows",
     "range_low": "in which bin a tensor's smallest value lies, one a tensor",
     "range_high": "the same for its largest",
     "feature_counts": "histogram of each feature",

@@ -58,6 +58,11 @@ STEPS: Final = (
         ("-m", "pytest", "-q", "-m", "long", "tests"),
     ),
     Step(
+        "privacy-audit",
+        "guesses prove less than is claimed, voids included, and would notice a wrong account or too little noise",
+        ("tests/aggregator/prove_privacy_audit.py",),
+    ),
+    Step(
         "link-soak", "four agents against Mosquitto over TLS lose no connection", ("benchmarks/link_soak.py",)
     ),
     Step(

@@ -10,7 +10,8 @@ total of one group is that group's sum, and nothing behind this knows how many t
     train.fit            the update, entry by entry
     evaluate.scale       mean and scatter of each sensor's logarithm; scatter is that within groups, which says the same of all devices
     evaluate.covariance  correlations and wander, entry by entry, and back to the nearest matrices that are covariances; scatter within groups
-    evaluate.curve       each group's curve, level by level: rare openings are few in one group, and the median of counts would be none
+    evaluate.curve       counts add up, as far as none has many times what the median of the groups' curves lets expect: rare openings
+                         are few in one group, and the median of counts would be none
     evaluate.assess      losses and moments by the median; histograms add up, no group for more than twice as many windows as the usual
 
 What is known in fewer than half of the groups is taken as not known: a median of the few is a liar's to choose.
@@ -40,6 +41,9 @@ Parts = Mapping[str, Floats]
 
 _LARGEST_WEIGHT: Final = 2.0
 """Times the usual number of windows a device that a group counts for: honest groups of four seldom have more."""
+
+_MOST_TIMES: Final = 3.0
+"""Times the openings that the median of the groups' curves lets expect: of rare openings honest groups have none or several."""
 
 _ONE_VOTE: Final = frozenset({"range_low", "range_high", "threshold_votes"})
 """Histograms of ``evaluate.assess`` in which each device is counted once."""
@@ -127,21 +131,42 @@ def _curve(groups: Sequence[Parts], _devices: Floats) -> Parts:
 
 
 def _one_age(counted: Sequence[OpeningsSums]) -> OpeningsSums:
-    devices = float(sum(group.devices for group in counted))
-    windows = devices * float(np.median([group.windows / group.devices for group in counted]))
-    curves = [Curve.of(group) for group in counted]
-    rate = np.median([curve.rate for curve in curves], axis=0)
-    share = np.median([curve.share for curve in curves], axis=0)
+    """Counts add up, as far as no group has many times what the median of the groups' curves lets expect."""
+    devices = np.array([group.devices for group in counted])
+    windows = _LARGEST_WEIGHT * np.median([group.windows / group.devices for group in counted]) * devices
+    weights = np.minimum(windows / np.array([group.windows for group in counted]), 1.0)
+    # As if each group were the fleet: a curve of few openings leans on what other machines' tails are like.
+    curves = [Curve.of(_times(group, len(counted))) for group in counted]
+    usual = np.median([curve.rate for curve in curves], axis=0), np.median([c.share for c in curves], axis=0)
+    total, openings, in_alarm = 0.0, np.zeros(len(LEVELS)), np.zeros(len(LEVELS))
+    for group, weight in zip(counted, weights, strict=True):
+        total += weight * group.windows
+        openings += weight * np.minimum(group.openings, _MOST_TIMES * usual[0] * group.windows)
+        in_alarm += weight * np.minimum(group.in_alarm, _MOST_TIMES * usual[1] * group.windows)
     # By how much devices of a group differ, beyond chance: E Σ (C − mN)²/N = D·m + m²·ΣN/a (`models.detection.openings`).
     differing = []
     for group in counted:
         seen = group.openings[::SQUARED] / group.windows
         chance = seen**2 * group.windows + (group.devices - 1.0) * seen
         differing.append(np.maximum(group.squares - chance, 0.0) / group.windows)
-    known = rate[::SQUARED]
-    squares = known**2 * windows + (devices - 1.0) * known + windows * np.median(differing, axis=0)
+    known = openings[::SQUARED] / total
+    squares = known**2 * total + (devices.sum() - 1.0) * known + total * np.median(differing, axis=0)
     return OpeningsSums(
-        devices=devices, windows=windows, openings=windows * rate, in_alarm=windows * share, squares=squares
+        devices=float(devices.sum()),
+        windows=float(total),
+        openings=openings,
+        in_alarm=in_alarm,
+        squares=squares,
+    )
+
+
+def _times(counts: OpeningsSums, times: int) -> OpeningsSums:
+    return OpeningsSums(
+        devices=times * counts.devices,
+        windows=times * counts.windows,
+        openings=times * counts.openings,
+        in_alarm=times * counts.in_alarm,
+        squares=times * counts.squares,
     )
 
 

@@ -6,7 +6,7 @@ refused in one sentence that says what to change.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -87,6 +87,12 @@ answers; raise it, or set secure_sum.enabled = false
         )
 
 
+_NOTHING_TO_DRAW_FOR: Final = (
+    'cohort.sampling = "poisson" is for privacy.noise: sums without it are taken in groups that stay the same, and claim no ε that a draw'
+    " could lower; leave it out, or set privacy.noise"
+)
+
+
 def _sum_conflict(family: FamilySettings) -> str | None:
     """Why the sums cannot be made like that; None where they can."""
     quorum, noise, is_secure = family.cohort.minimum_devices, family.privacy.noise, family.secure_sum.enabled
@@ -96,7 +102,8 @@ def _sum_conflict(family: FamilySettings) -> str | None:
             " learn the others' answers; raise it, or set secure_sum.enabled = false"
         )
     if noise is None:
-        return None
+        is_drawn = is_secure and family.cohort.sampling == "poisson"
+        return _NOTHING_TO_DRAW_FOR if is_drawn else None
     if not is_secure:
         return "privacy.noise needs secure_sum.enabled = true: distributed noise protects nobody in plain"
     if noise.colluders >= quorum:

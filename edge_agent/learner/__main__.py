@@ -251,9 +251,10 @@ def _rows(
         )
     scale = read_scale(settings.paths.standardiser, columns)
     rows = account.take_snapshot(content_of(columns, scale), buffered)
-    if len(rows) < invitation.minimum_windows:
+    needed = max(settings.fewest_windows, invitation.minimum_windows)
+    if len(rows) < needed:
         raise NotReadyError(
-            f"the snapshot that this device answers from holds {len(rows)} windows, run {invitation.run_id} asks for {invitation.minimum_windows}"
+            f"the snapshot that this device answers from holds {len(rows)} windows, {needed} are needed for run {invitation.run_id}"
         )
     return rows
 

@@ -96,22 +96,23 @@ def client_app(
 
     def answer(message: Message, _: Context) -> Message:
         with grid.on_time(message.metadata.message_type):
-            return _reply(message, lambda: _answer(message.content, plain, sums))
+            said = _attempt(message, lambda: _answer(message.content, plain, sums))
+        # Only now: a message carries the time at which it was made.
+        return Message(said, reply_to=message)
 
     def stage(message: Message, _: Context) -> Message:
-        return _reply(message, lambda: _pass_stage(message, sums))
+        return Message(_attempt(message, lambda: _pass_stage(message, sums)), reply_to=message)
 
-    def _reply(message: Message, answering: Callable[[], RecordDict]) -> Message:
+    def _attempt(message: Message, answering: Callable[[], RecordDict]) -> RecordDict | Error:
         try:
-            return Message(answering(), reply_to=message)
+            return answering()
         except Exception as failure:  # noqa: BLE001 - what is not caught here crosses in words
             code, words = code_of(failure), str(failure)
             if not isinstance(failure, QuestionRefusedError):
                 words = f"{type(failure).__name__}: {words}"
             _log.warning("question_refused kind=%s code=%s %s", message.metadata.message_type, code, words)
             told(code, words)
-            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, write_refusal(code))
-            return Message(error, reply_to=message)
+            return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, write_refusal(code))
 
     for kind in KINDS:
         category, _, action = kind.partition(".")

@@ -200,7 +200,9 @@ class LocalLearner:
     def _fit(self, question: FitQuestion, parameters: Float) -> LocalUpdate:
         if self._waiting is not None and self._may_enter(self._waiting.question, question):
             return discounted(self._waiting, question, self._profile)
-        self._waiting = None
+        # Zeros wait where training fails: whether a later round is answered at once must not tell that it did.
+        zeros = {"update": np.zeros(parameters.shape), "votes": np.zeros(1)}
+        self._waiting = LocalUpdate(question=question, parts=zeros)
         try:
             self._waiting = train_update(
                 self._model,

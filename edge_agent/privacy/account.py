@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -28,8 +27,9 @@ from edge_agent.errors import PrivacyRefusedError
 from edge_agent.privacy.account_file import AccountFile
 from edge_agent.privacy.answered import answers_since, record_reveal, standing_of
 from edge_agent.privacy.charges import (
+    Cover,
     Spending,
-    is_protected,
+    cover_of,
     offered,
     read_spending,
     refuse_excess,
@@ -55,8 +55,8 @@ from runtime.errors import StorageError
 
 __all__ = ["AskedSum", "DeviceAccount"]
 
-_REFUSALS_EVERY_S: Final = 60.0
-"""The same refusal is written down again no sooner: who asks without end must not wear out the card."""
+_REFUSALS_EVERY_S: Final = 10.0
+"""Refusals are written down no oftener, the last one when the account is closed: who asks without end must not wear out the card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +110,8 @@ class DeviceAccount:
         self._file = AccountFile(path, traces=snapshots is not None and any(snapshots.glob("snapshot-*")))
         self._answers_from: int | None = None
         self._cohort: tuple[str, frozenset[DeviceId]] | None = None
+        self._told_s = -math.inf
+        self._untold: tuple[RefusalCode, str, float] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +120,9 @@ class DeviceAccount:
         self.close()
 
     def close(self) -> None:
-        """Close the file; nothing is pending."""
+        """Close the file; of what counts nothing is pending, of what was declined perhaps the last."""
+        if self._untold is not None:
+            self._write_refusal(*self._untold)
         self._file.close()
 
     def take_snapshot(self, content: Content, buffered: BufferedRows) -> BufferedRows:
@@ -152,12 +156,12 @@ class DeviceAccount:
 
     def check(self, asked: AskedSum) -> None:
         """At the advertisement: refuse what `charge` would refuse, and charge nothing."""
-        with self._telling(), self._file.reading() as db:
+        with self._file.reading() as db:
             self._check(db, asked)
 
     def check_cohort(self, asked: AskedSum, cohort: frozenset[DeviceId]) -> None:
         """Before shares of keys are left with others: refuse a cohort whose sum this device would not reveal."""
-        with self._telling(), self._file.reading() as db:
+        with self._file.reading() as db:
             self._check_devices(db, asked, cohort)
         self._cohort = asked.session, cohort
 
@@ -168,12 +172,12 @@ class DeviceAccount:
             asked: the attempt; `check_cohort` was called for it.
             now_s: Unix seconds, for the record only; no limit depends on a clock that can be set.
         """
-        with self._telling(), self._file.writing() as db:
+        with self._file.writing() as db:
             if self._cohort is None or self._cohort[0] != asked.session:
                 raise PrivacyRefusedError(
                     RefusalCode.ORDER, f"no cohort was checked for {asked.name!r} of run {asked.run!r}"
                 )
-            is_exempt = self._check_devices(db, asked, self._cohort[1])
+            cover = self._check_devices(db, asked, self._cohort[1])
             noise = offered(asked.noise, self._limits)
             rho, xi = (noise.cost.rho, noise.cost.xi) if noise.is_noised else (0.0, 0.0)
             number = db.execute(
@@ -182,43 +186,49 @@ class DeviceAccount:
             ).lastrowid
             snapshot = newest_snapshot(db)
             db.execute(
-                "INSERT INTO answers (number, kind, snapshot, allowance, exempt, elapsed_s) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, asked.kind, snapshot.number, snapshot.allowance, is_exempt, self._pass_time(db)),
+                "INSERT INTO answers (number, kind, snapshot, allowance, cover, elapsed_s) VALUES (?, ?, ?, ?, ?, ?)",
+                (number, asked.kind, snapshot.number, snapshot.allowance, cover, self._pass_time(db)),
             )
 
     def reveal(self, asked: AskedSum, survivors: frozenset[DeviceId]) -> None:
         """Before a share leaves: over whom a sum of this attempt is opened; durable on return."""
-        with self._telling(), self._file.writing() as db:
+        with self._file.writing() as db:
             found = db.execute(
-                "SELECT a.number, a.exempt, a.snapshot, r.number FROM charges AS c JOIN answers AS a USING (number) "
+                "SELECT a.number, a.cover, a.snapshot, r.number FROM charges AS c JOIN answers AS a USING (number) "
                 "LEFT JOIN reveals AS r USING (number) WHERE c.run = ? AND c.round = ?",
                 (asked.run, asked.name),
             ).fetchone()
             if found is None or found[3] is not None:
                 what = "was not charged" if found is None else "was revealed before"
                 raise PrivacyRefusedError(RefusalCode.ORDER, f"{asked.name!r} of run {asked.run!r} {what}")
-            number, is_exempt, answered_from, _ = found
+            number, cover, answered_from, _ = found
             _refuse_unnoised(asked.noise, survivors)
-            if not is_exempt:
+            if cover < Cover.EPSILON:
                 snapshot = newest_snapshot(db)
                 _refuse_old(answered_from, snapshot)
                 standing = standing_of(db, asked.kind, snapshot, self._limits)
                 # The attempt itself is among those that were counted; what is left to ask is whether it may be the one revealed.
                 check_attempt(standing, self._limits, is_counted=True)
-                check_devices(standing, survivors, self._limits)
+                if cover == Cover.NONE:
+                    check_devices(standing, survivors, self._limits)
             record_reveal(db, number, survivors, revealed_cost(asked.noise, len(survivors)))
             self._pass_time(db)
 
     def refuse(self, code: RefusalCode, words: str) -> None:
-        """Write down a refusal that was decided elsewhere, for the owner; a disk that refuses changes nothing."""
-        now_s = self._clock().wall_s
+        """Write down why a question was declined, here or elsewhere, for the owner; a disk that refuses changes nothing."""
+        now = self._clock()
+        if now.uptime_s - self._told_s >= _REFUSALS_EVERY_S:
+            self._told_s = now.uptime_s
+            self._write_refusal(code, words, now.wall_s)
+        else:
+            self._untold = code, words, now.wall_s
+
+    def _write_refusal(self, code: RefusalCode, words: str, at_s: float) -> None:
+        self._untold = None
         with contextlib.suppress(StorageError), self._file.writing() as db:
-            last = db.execute("SELECT at, code, words FROM refusal").fetchone()
-            if last is None or last[1:] != (code.value, words) or abs(now_s - last[0]) >= _REFUSALS_EVERY_S:
-                db.execute(
-                    "REPLACE INTO refusal (id, at, code, words) VALUES (1, ?, ?, ?)",
-                    (now_s, code.value, words),
-                )
+            db.execute(
+                "REPLACE INTO refusal (id, at, code, words) VALUES (1, ?, ?, ?)", (at_s, code.value, words)
+            )
 
     def spending(self) -> Spending:
         """What this device has given so far; raises StorageError where the file cannot be read."""
@@ -235,8 +245,8 @@ class DeviceAccount:
         with self._file.reading() as db:
             return given_so_far(db)
 
-    def _check(self, db: sqlite3.Connection, asked: AskedSum) -> bool:
-        """Whether the attempt is exempt from the query policy; raises where it is refused whatever its cohort."""
+    def _check(self, db: sqlite3.Connection, asked: AskedSum) -> Cover:
+        """How far noise hides this device in the attempt; raises where it is refused whatever its cohort."""
         if db.execute(
             "SELECT 1 FROM charges WHERE run = ? AND round = ?", (asked.run, asked.name)
         ).fetchone():
@@ -250,19 +260,19 @@ class DeviceAccount:
         snapshot = newest_snapshot(db)
         if self._answers_from is not None:
             _refuse_old(self._answers_from, snapshot)
-        is_exempt = is_protected(noise, spent, self._limits)
-        if not is_exempt:
+        cover = cover_of(noise, self._limits)
+        if cover < Cover.EPSILON:
             check_attempt(standing_of(db, asked.kind, snapshot, self._limits), self._limits)
-        return is_exempt
+        return cover
 
-    def _check_devices(self, db: sqlite3.Connection, asked: AskedSum, cohort: frozenset[DeviceId]) -> bool:
-        is_exempt = self._check(db, asked)
+    def _check_devices(self, db: sqlite3.Connection, asked: AskedSum, cohort: frozenset[DeviceId]) -> Cover:
+        cover = self._check(db, asked)
         _refuse_unnoised(asked.noise, cohort)
-        if not is_exempt:
+        if cover is Cover.NONE:
             check_devices(
                 standing_of(db, asked.kind, newest_snapshot(db), self._limits), cohort, self._limits
             )
-        return is_exempt
+        return cover
 
     def _elapsed(self, db: sqlite3.Connection) -> tuple[Moment, float]:
         now = self._clock()
@@ -280,14 +290,6 @@ class DeviceAccount:
             (now.boot, now.uptime_s, now.wall_s, elapsed_s),
         )
         return elapsed_s
-
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except PrivacyRefusedError as refusal:
-            self.refuse(refusal.code, str(refusal))
-            raise
 
 
 def _refuse_unnoised(noise: RoundNoise, devices: frozenset[DeviceId]) -> None:

@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS snapshots (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS answers (
     number INTEGER PRIMARY KEY REFERENCES charges (number), kind TEXT NOT NULL, snapshot INTEGER NOT NULL, allowance INTEGER NOT NULL,
-    exempt INTEGER NOT NULL, elapsed_s REAL NOT NULL
+    cover INTEGER NOT NULL, elapsed_s REAL NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reveals (
     number INTEGER PRIMARY KEY REFERENCES answers (number), survivors TEXT NOT NULL, rho REAL, xi REAL

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+from edge_agent.privacy.charges import Cover
 from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.privacy.query_policy import Standing
 from edge_agent.privacy.snapshots import Snapshot, new_share
@@ -17,26 +18,29 @@ __all__ = ["answers_since", "record_reveal", "standing_of"]
 
 
 def standing_of(db: sqlite3.Connection, kind: Kind, snapshot: Snapshot, limits: OwnerLimits) -> Standing:
-    """What was asked of one kind, as far as it matters for the present snapshot; without who hid behind noise."""
-    attempts = db.execute(
-        "SELECT count(*) FROM answers WHERE kind = ? AND allowance = ? AND NOT exempt",
-        (kind, snapshot.allowance),
-    ).fetchone()[0]
-    revealed, earlier = [], []
+    """What was asked of one kind, as far as it matters for the present snapshot."""
+    attempts, reveals = db.execute(
+        "SELECT count(*), count(r.number) FROM answers AS a LEFT JOIN reveals AS r USING (number) "
+        "WHERE a.kind = ? AND a.allowance = ? AND a.cover < ?",
+        (kind, snapshot.allowance, Cover.EPSILON),
+    ).fetchone()
+    together, earlier = [], []
     share = new_share(db, snapshot)
     # Newest first: once enough is new since one sum, as much is new since all that are older.
     for survivors, allowance, end in db.execute(
         "SELECT r.survivors, a.allowance, coalesce(s.end, 0) FROM reveals AS r JOIN answers AS a USING (number) "
-        "LEFT JOIN snapshots AS s ON s.number = a.snapshot WHERE a.kind = ? AND NOT a.exempt ORDER BY r.number DESC",
-        (kind,),
+        "LEFT JOIN snapshots AS s ON s.number = a.snapshot WHERE a.kind = ? AND a.cover = ? ORDER BY r.number DESC",
+        (kind, Cover.NONE),
     ):
         if allowance == snapshot.allowance:
-            revealed.append(_decode(survivors))
+            together.append(_decode(survivors))
         elif share(end) < limits.renewed_share:
             earlier.append(_decode(survivors))
         else:
             break
-    return Standing(kind=kind, attempts=attempts, revealed=tuple(revealed), earlier=tuple(earlier))
+    return Standing(
+        kind=kind, attempts=attempts, reveals=reveals, together=tuple(together), earlier=tuple(earlier)
+    )
 
 
 def answers_since(db: sqlite3.Connection, elapsed_s: float) -> int:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 import sqlite3
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 import msgspec
 
 from edge_agent.errors import PrivacyRefusedError
-from edge_agent.privacy.limits import IMPLIED_EPSILON, ChargeLimits, OwnerLimits
+from edge_agent.privacy.limits import ChargeLimits, OwnerLimits
 from protocol.privacy_cost import PrivacyCost, RoundNoise, epsilon, realised_multiplier, round_cost
 from protocol.refusals import RefusalCode
 
 __all__ = [
+    "Cover",
     "NoiseOffered",
     "Spending",
-    "is_protected",
+    "cover_of",
     "offered",
     "read_spending",
     "refuse_excess",
@@ -46,6 +48,16 @@ class Spending:
     epsilon: float
     noised_epsilon: float
     last_at_s: float | None
+
+
+class Cover(IntEnum):
+    """How far noise alone hides this device in one sum; `query_policy` says what it is spared then."""
+
+    NONE = 0
+    NOISE = 1
+    """Enough noise, and no ε that would end it: over enough rounds it is averaged away."""
+    EPSILON = 2
+    """Enough noise, within a finite ε over all rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +97,11 @@ def _left_of(noise: RoundNoise, survivors: int) -> NoiseOffered:
     return NoiseOffered(multiplier=multiplier, cost=cost)
 
 
-def is_protected(noise: NoiseOffered, spent: Spending, limits: OwnerLimits) -> bool:
-    """Whether noise alone hides this device: enough in this round, and a finite ε over all of them.
-
-    Without the second, rounds that are noised well one by one are averaged until nothing of the noise is left.
-    """
+def cover_of(noise: NoiseOffered, limits: OwnerLimits) -> Cover:
+    """How far a round's noise hides this device, once `refuse_excess` has let it pass."""
     if not noise.is_noised or not noise.multiplier * _ROUNDING >= limits.minimum_noise_multiplier:
-        return False
-    return epsilon(spent.cost + noise.cost, limits.delta) <= (limits.epsilon_cap or IMPLIED_EPSILON)
+        return Cover.NONE
+    return Cover.NOISE if limits.epsilon_cap is None else Cover.EPSILON
 
 
 def read_spending(db: sqlite3.Connection, limits: OwnerLimits) -> Spending:

@@ -9,7 +9,8 @@ and **allowance** (what one snapshot of the windows may be asked; `edge_agent.pr
   windows are new since;
 * masked answers, revealed or not, are counted: three for each time that may be revealed, forty in a day.
 
-Who hides behind noise (`charges.is_protected`) is bound by the last number alone. Refusals say nothing of windows: these rules see none.
+Noise (`charges.Cover`) spares a sum the rules about devices; within a finite ε of the owner's also all counts but that of the day. Where no ε
+ends it, the counts stay: noise that is asked for often enough is averaged away. Refusals say nothing of windows: these rules see none.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ Devices = frozenset[DeviceId]
 class Standing:
     """What was asked of one kind so far, as far as it still matters.
 
-    `attempts` masked answers and the devices of the sums `revealed` count on the present allowance. `earlier` are the devices of
-    older sums, of those snapshots since which fewer than `renewed_share` of the windows are new.
+    `attempts` are masked answers on the present allowance and `reveals` those that were revealed; who is within an ε does not count. Of
+    sums without noise, `together` are the devices on this allowance, `earlier` those on older ones since which less than `renewed_share` of
+    the windows is new.
     """
 
     kind: Kind
     attempts: int
-    revealed: tuple[Devices, ...]
+    reveals: int
+    together: tuple[Devices, ...]
     earlier: tuple[Devices, ...]
 
 
@@ -61,10 +64,10 @@ def check_attempt(standing: Standing, limits: OwnerLimits, *, is_counted: bool =
     `is_counted`: the attempt in question is among those of the standing.
     """
     reveals = allowed_reveals(standing.kind, limits)
-    if len(standing.revealed) >= reveals:
+    if standing.reveals >= reveals:
         raise PrivacyRefusedError(
             RefusalCode.SNAPSHOT,
-            f"{standing.kind} was revealed {len(standing.revealed)} times from this snapshot of the windows, {reveals} are allowed; {_next(limits)}",
+            f"{standing.kind} was revealed {standing.reveals} times from this snapshot of the windows, {reveals} are allowed; {_next(limits)}",
         )
     attempts = limits.attempts_per_reveal * reveals
     if standing.attempts >= attempts + is_counted:
@@ -83,9 +86,9 @@ def check_devices(standing: Standing, asked: Devices, limits: OwnerLimits) -> No
     """
     older = standing.earlier
     if standing.kind in TRAINING_KINDS and not limits.fixed_companions:
-        older += standing.revealed
+        older += standing.together
     elif standing.kind in TRAINING_KINDS:
-        for companions in standing.revealed:
+        for companions in standing.together:
             if asked != companions:
                 raise PrivacyRefusedError(
                     RefusalCode.COHORT,

@@ -20,7 +20,7 @@ __all__ = ["AskedOfSnapshot", "Given", "Refused", "Review", "given_so_far", "rev
 
 @dataclass(frozen=True, kw_only=True)
 class AskedOfSnapshot:
-    """One kind of question on the present allowance; who hid behind noise is not counted."""
+    """One kind of question on the present allowance; answers within an ε of the owner's are not counted."""
 
     kind: Kind
     answered: int
@@ -73,7 +73,7 @@ def review_of(db: sqlite3.Connection, limits: OwnerLimits, elapsed_s: float) -> 
     snapshot = newest_snapshot(db)
     standings = {kind: standing_of(db, kind, snapshot, limits) for kind in KINDS}
     refusal = db.execute("SELECT at, code, words FROM refusal").fetchone()
-    trained = [sum_ for kind in KINDS if kind in TRAINING_KINDS for sum_ in standings[kind].revealed]
+    trained = [sum_ for kind in KINDS if kind in TRAINING_KINDS for sum_ in standings[kind].together]
     return Review(
         answers_today=answers_since(db, elapsed_s - DAY_S),
         snapshot=snapshot,
@@ -83,7 +83,7 @@ def review_of(db: sqlite3.Connection, limits: OwnerLimits, elapsed_s: float) -> 
                 kind=kind,
                 answered=standing.attempts,
                 answers_allowed=limits.attempts_per_reveal * allowed_reveals(kind, limits),
-                revealed=len(standing.revealed),
+                revealed=standing.reveals,
                 reveals_allowed=allowed_reveals(kind, limits),
             )
             for kind, standing in standings.items()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from aggregator_world import TRUSTED, rows_of, unit_of
 from family_changes import changed
 from lies import add, lying, wreck
 from test_secure_runs import SECURE, SecureWorld
 
 from aggregator.rounds.runs import RoundRecord, RunState, TrainingRun
+from aggregator.rounds.stage_link import StageRequest
+from models.bundles import read_bundle
+from models.detection.openings import AlarmRules
+from models.detection.prior import fleet_prior
+from protocol.bundle import open_bundle
 from protocol.names import DeviceId
-from protocol.questions import ASSESS
+from protocol.questions import ASSESS, COVARIANCE, CURVE, CurveQuestion, decode_question
 from protocol.sum_terms import SumStage
 
 
@@ -112,3 +119,45 @@ def test_a_run_goes_on_with_its_groups_after_a_kill(tmp_path: Path, clean: Train
     assert again.state is RunState.COMPLETED, again.detail
     assert again.groups == run.groups
     assert all({group.devices for group in record.groups} == set(run.groups) for record in again.log)
+
+
+def test_a_prior_is_made_of_groups_each_of_which_is_told_what_the_others_know(tmp_path: Path) -> None:
+    world = world_of(tmp_path, detector="mixture", rounds__count=0)
+    sent: list[StageRequest] = []
+
+    def note(request: StageRequest) -> StageRequest:
+        sent.append(request)
+        return request
+
+    world.masked.bend = note
+    run = world.run()
+    assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
+    assert [entry.kind for entry in run.log] == ["scale", "covariance", "curve", "assess"]
+    assert [[group.left_out for group in entry.groups] for entry in run.log] == [["", "", ""]] * 4
+    curves = [(decode_question(one.question), set(one.messages)) for one in sent if one.kind == CURVE]
+    assert [group for _, group in curves] == [set(group) for group in run.groups]
+    for question, _ in curves:
+        assert isinstance(question, CurveQuestion)
+        assert (question.devices, question.holds_own) == (8, False), "eight of twelve are the others"
+    prior = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED)).prior
+    whole = fleet_prior([(rows_of(i), unit_of(i)) for i in range(12)], AlarmRules())
+    assert prior is not None
+    assert prior.devices == 12
+    assert np.abs(np.log(prior.scale.variance / whole.scale.variance)).max() < 0.5
+    assert np.abs(prior.spread.correlation - whole.spread.correlation).max() < 0.35
+    assert prior.curves.keys() == whole.curves.keys()
+
+
+def test_a_liar_in_the_prior_is_left_out_of_it(tmp_path: Path) -> None:
+    world = world_of(tmp_path, detector="mixture", rounds__count=0)
+    liar = DeviceId("press-005")
+    world.masked.spoil = lying({liar: wreck}, kind=COVARIANCE)
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    (spread,) = of_kind(run, "covariance")
+    (left_out,) = [group for group in spread.groups if group.left_out]
+    assert liar in left_out.devices
+    # The curve is asked of those whose correlations are in the prior.
+    (curve,) = of_kind(run, "curve")
+    assert set(curve.participants) == set(spread.participants)
+    assert len(curve.participants) == 8

@@ -54,12 +54,22 @@ def test_no_true_divergence_of_a_sum_that_came_about_exceeds_its_account(
             assert renyi(p, q, order, X) <= allowed + 1e-7
 
 
-def test_the_rate_alone_does_not_cover_what_a_quorum_forces() -> None:
-    others, shape = (0.0,) * 7, {"rate": 0.1, "quorum": 3, "largest": 8, "std": 1.0, "x": X}
-    real, blank = laws_by_enumeration(others=others, own=1.0, **shape)  # type: ignore[arg-type]
-    naive = bound(CoinDraw(rate=0.1), 1.0)[ORDERS.index(2)]
-    honest = bound(coin_draw(rate=0.1, population=8, largest=8, quorum=3), 1.0)[ORDERS.index(2)]
-    assert naive < renyi(real, blank, 2, X) <= honest
+def test_neither_the_rate_nor_the_mean_rate_covers_what_a_quorum_forces_and_the_account_is_near() -> None:
+    """Decision 0026's example: the others pull the other way."""
+    shape = {"rate": 0.1, "quorum": 3, "largest": 8, "std": 1.0, "x": X}
+    real, blank = laws_by_enumeration(others=(-1.0,) * 7, own=1.0, **shape)  # type: ignore[arg-type]
+    sizes = np.arange(3, 9)
+    came_about = stats.binom.pmf(sizes, 8, 0.1)
+    mean_rate = float(sizes @ came_about / came_about.sum() / 8)
+    draws = (
+        CoinDraw(rate=0.1),
+        CoinDraw(rate=mean_rate),
+        coin_draw(rate=0.1, population=8, largest=8, quorum=3),
+    )
+    by_rate, by_mean_rate, accounted = (bound(draw, 1.0)[ORDERS.index(4)] for draw in draws)
+    true = renyi(real, blank, 4, X)
+    assert (by_mean_rate, true, accounted) == pytest.approx((0.880, 1.612, 1.628), abs=1e-3)
+    assert by_rate < by_mean_rate < true <= accounted
 
 
 GRID = [

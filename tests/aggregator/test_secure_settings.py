@@ -57,6 +57,8 @@ def test_secure_sum_is_the_default_and_has_no_noise() -> None:
         ),
         ({"privacy": {"noise": {"noise_multiplier": 1.0, "colluders": 3}}}, "leaves nobody honest"),
         ({"privacy": {"budget": {"epsilon_server": 3.0}}}, "without noise.noise_multiplier"),
+        ({"cohort": {"sampling": "poisson", "fraction": 0.5}}, "taken in groups that stay the same"),
+        ({"cohort": {"group_devices": 3}}, "group_devices"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], words: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aggregator_world import ARCHITECTURE, FAMILY, TRUSTED, World, first_bundle
+from aggregator_world import ARCHITECTURE, FAMILY, POLICY, TRUSTED, World, first_bundle
 from family_changes import changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +16,8 @@ from aggregator.rounds.journal import ANCHOR
 from aggregator.rounds.ports import ReleaseRecord
 from aggregator.rounds.runs import RunState
 from aggregator.rounds.trust_region import anchor_release, project
+
+TIGHT = changed(POLICY, training__trust_radius=0.5, training__update_norm=0.1)
 
 
 def record(version: int, *, approved: bool = False, withdrawn: bool = False) -> ReleaseRecord:
@@ -67,13 +69,14 @@ def test_devices_hold_on_to_what_a_person_approved_last_or_to_the_first(
 
 
 def test_a_run_learns_the_anchor_from_the_fleet_and_never_leaves_its_ball(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, policy=TIGHT)
     coordinator, run = world.coordinator(), world.add_run()
     run = coordinator._take_step(run)
     held = np.frombuffer(world.store.artifact(run.id, ANCHOR), np.float32)
-    champion = read_champion(first_bundle(), TRUSTED)
+    champion = read_champion(world.fleet.bundles[1], TRUSTED)
     assert np.array_equal(held, champion.parameters)
     radius = champion.manifest.training.trust_radius
+    assert radius == 0.5
     # The approved release lies almost a radius away: what is left of the way is all that the run may go.
     way = np.random.default_rng(0).normal(size=held.size)
     anchor = (champion.parameters + 0.99 * radius * way / np.linalg.norm(way)).astype(np.float32)
@@ -88,16 +91,13 @@ def test_a_run_learns_the_anchor_from_the_fleet_and_never_leaves_its_ball(tmp_pa
 
 @pytest.mark.parametrize("optimizer", ["fedadam", "fedavgm"])
 def test_no_server_optimizer_steps_out_of_it(tmp_path: Path, optimizer: str) -> None:
-    world = World(tmp_path)
-    world.policy = changed(
-        world.policy,
-        rounds__server_optimizer=optimizer,
-        rounds__server_learning_rate=0.5 if optimizer == "fedadam" else 5.0,
+    world = World(
+        tmp_path, policy=changed(TIGHT, rounds__server_optimizer=optimizer, rounds__server_learning_rate=5.0)
     )
     coordinator, run = world.coordinator(), world.add_run()
     while run.state in {RunState.INVITING, RunState.ROUND}:
         run = coordinator._take_step(run)
-    champion = read_champion(first_bundle(), TRUSTED)
+    champion = read_champion(world.fleet.bundles[1], TRUSTED)
     moved = np.linalg.norm(coordinator._journal.model(run).parameters - champion.parameters)
     assert moved == pytest.approx(champion.manifest.training.trust_radius, rel=1e-3)
     coordinator._dismiss(run)

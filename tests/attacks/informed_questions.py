@@ -15,7 +15,7 @@ import numpy as np
 from crafted import GAINS, Float, gated, honest, midpoint_gate, narrow_gate
 from lying_rounds import LIES, Asked
 from numpy.typing import NDArray
-from recorded_device import ARCHITECTURE, FEATURES
+from recorded_device import ARCHITECTURE, CHAMPION, FEATURES
 
 from models.detection.answers import scale_arrays, spread_parts
 from models.detection.prior import rescaled
@@ -48,6 +48,11 @@ class Pair:
     at: int
     other: Float
     unit: NDArray[np.float64]
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether one of the two is no whole window. None such is buffered; one that is there all the same is left out, and no work."""
+        return not np.isfinite(self.other).all()
 
     @property
     def world(self) -> tuple[Float, Float]:
@@ -129,17 +134,26 @@ class InformedQuestions:
         # One gate tells most: a second one that fires in both worlds would drown it.
         count = 1 if rng.random() < 0.8 else 3
         at = rng.choice(len(self._gates), count, replace=False, p=self._weights)
-        return gated(
+        made = gated(
             ARCHITECTURE,
             [self._gates[i] for i in at],
             sharpness=float(rng.choice([1.0, 1.0, 30.0, *GAINS])),
             gain=float(rng.choice([-1.0, 1.0])) * float(rng.choice([*GAINS, 1e19, 1e20, 1e22])),
             base=base if rng.random() < 0.3 else None,
         )
+        if rng.random() < 0.5:
+            return made
+        # As much of it as the trust region lets pass.
+        move = made.astype(np.float64) - CHAMPION
+        radius = self._profile.trust_radius or 1.0
+        return (CHAMPION + move * min(1.0, 0.999 * radius / max(float(np.linalg.norm(move)), 1e-9))).astype(
+            np.float32
+        )
 
     def _vector(self, size: int) -> Float:
         rng = self._rng
-        return (rng.normal(size=size) * float(rng.choice(GAINS))).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return (rng.normal(size=size) * float(rng.choice(GAINS))).astype(np.float32)
 
     def _scale_arrays(self) -> dict[str, Float]:
         rng = self._rng
@@ -231,8 +245,8 @@ class InformedQuestions:
             "devices": int(rng.choice([3, 3, 3, 4, 1000])),
             "word_bits": 32,
             "norm_limit": float(self._profile.update_norm or 1.0)
-            * float(rng.choice([1e-30, 1.0, 1.0, 1.0, 1.0, 1e30])),
-            "maximum_examples": int(rng.choice([1, n, most, most, most, most])),
+            * float(rng.choice([1e-30, 1e30, *[1.0] * 14])),
+            "maximum_examples": int(rng.choice([1, n, *[most] * 14])),
         }
         if rng.random() < (0.3 if kind in {FIT, ASSESS} else 0.03):
             terms["noise"] = {

@@ -20,7 +20,7 @@ from edge_agent.learner.flower_internals import Message, RecordDict
 from protocol.names import DeviceId
 from protocol.secure_sum import messages
 from protocol.secure_sum.errors import SecureSumError
-from protocol.secure_sum.server_role import ServerPolicy, ServerRole
+from protocol.secure_sum.server_role import SecureSum, ServerPolicy, ServerRole
 from protocol.sum_terms import SumStage, hash_arrays, hash_question
 
 Float = NDArray[np.float32]
@@ -189,8 +189,8 @@ class Aggregator:
     victim: DeviceId
     policy: ServerPolicy = field(default_factory=ServerPolicy)
 
-    def play(self, asked: Asked) -> bool:
-        """Ask; returns whether it came to a sum."""
+    def play(self, asked: Asked) -> SecureSum | None:
+        """Ask; returns the sum where it came to one."""
         names = [name for at, name in enumerate(sorted(self.devices)) if at in asked.cohort]
         silent = {name for at, name in enumerate(sorted(self.devices)) if at in asked.silent}
         roster = {name: self.devices[name].public_key for name in names}
@@ -226,10 +226,9 @@ class Aggregator:
             self._stage(
                 asked, SumStage.UNMASK.value, following, messages.RevealedShares, server.accept_revealed
             )
-            server.finish()
+            return server.finish()
         except SecureSumError:
-            return False
-        return True
+            return None
 
     def _stage(
         self, asked: Asked, kind: str, to: Mapping[DeviceId, messages.Message], answer: type, accept: Callable

@@ -1,7 +1,7 @@
 """A device whose every word to its aggregator is kept: the real learner, the real roles, the real account, the real client app.
 
 Nothing about it is left to chance, so that two devices which differ in one window can be compared byte by byte: random bytes come from
-a seed of the device and the question, ECDSA signs deterministically, and time is the work that the model does. So a reply that is
+a seed of the device and the question, ECDSA signs deterministically, and time is the work that is done with windows. So a reply that is
 late because of what is in a window is a difference like any other.
 
 Between the app and the road stands the real `Participation`: what it does with an exception is part of what leaves.
@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
-from answerers import anchor
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Metadata
@@ -26,6 +28,9 @@ from flwr.app.message import make_message
 from numpy.typing import NDArray
 from training_models import training_model
 
+from edge_agent.errors import FleetUnreachableError
+from edge_agent.learner import prior_answers
+from edge_agent.learner.anchor import Anchor
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.flower_internals import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from edge_agent.learner.learner_stats import Traffic
@@ -36,8 +41,11 @@ from edge_agent.learner.time_grid import TimeGrid
 from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.elapsed import Moment
 from edge_agent.privacy.limits import OwnerLimits
+from edge_agent.privacy.snapshots import Content
 from edge_agent.sample_buffer import BufferedRows
 from models.architecture import Architecture, initial_parameters
+from models.detection.openings import age_counts
+from models.detection.prior import rescaled
 from models.training_model import TrainingModel
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
@@ -53,7 +61,7 @@ Left = tuple[Any, ...]
 ARCHITECTURE: Final = Architecture(kind="dense-autoencoder", layers=(6, 4, 6))
 FEATURES: Final = ARCHITECTURE.feature_count
 CHAMPION: Final = initial_parameters(ARCHITECTURE, 1)
-"""Of the approved release, which is the one that runs."""
+"""Of the approved release."""
 STARTED_S: Final = 1_800_000_000.0
 
 
@@ -85,8 +93,12 @@ class DeterministicKey:
         return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
+WINDOWS_A_SECOND: Final = 64.0
+"""A slow machine, on which the grid's first point hides nothing."""
+
+
 class Work:
-    """Time as the work that was done in it: a second a window that the model has looked at, and what was slept."""
+    """Time as the work that was done in it, by windows that were looked at, and what was slept."""
 
     def __init__(self) -> None:
         self.done_s = 0.0
@@ -96,6 +108,18 @@ class Work:
 
     def sleep(self, seconds: float) -> None:
         self.done_s += seconds
+
+    def look_at(self, windows: int) -> None:
+        self.done_s += windows / WINDOWS_A_SECOND
+
+    def working(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of windows whose work is counted like the model's."""
+
+        def call(windows: Any, *arguments: Any) -> Any:
+            self.look_at(len(windows))
+            return function(windows, *arguments)
+
+        return call
 
 
 class WorkingModel:
@@ -109,7 +133,8 @@ class WorkingModel:
         method = getattr(self._model, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            self._work.done_s += len(arguments[0]) / 1024 if arguments and name != "restore" else 0.0
+            if arguments and name != "restore":
+                self._work.look_at(len(arguments[0]))
             return method(*arguments, **options)
 
         return call
@@ -119,9 +144,12 @@ class WorkingModel:
 class RecordedRoad:
     """Implements `FlowerRoad`; keeps what the device says over it."""
 
+    work: Work
     said: list[Left] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     replies: list[Message] = field(default_factory=list)
+    took_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By a real clock, from a message of each type to its reply; not compared, for no two are alike."""
 
     def activate(self) -> None:
         self.said.append(("activate",))
@@ -135,8 +163,8 @@ class RecordedRoad:
     def pull(self) -> Message | None:
         return None
 
-    def reply(self, message: Message, seconds: float) -> None:
-        self.said.append((*left_of(message), f"in {seconds:.6f} s"))
+    def reply(self, message: Message) -> None:
+        self.said.append((*left_of(message), f"after {self.work():.6f} s"))
         self.replies.append(message)
 
 
@@ -153,6 +181,9 @@ class RecordedDevice:
         limits: the owner's.
         floors: the owner's.
         profile: how the approved release is trained.
+        champion: parameters of the release that runs.
+        fleet_is_away: nobody says who the others are.
+        grid: when replies leave; by default one of the time that work takes.
     """
 
     def __init__(
@@ -167,42 +198,69 @@ class RecordedDevice:
         limits: OwnerLimits,
         floors: DevicePolicy,
         profile: TrainingSettings,
+        champion: Float,
+        fleet_is_away: bool = False,
+        grid: TimeGrid | None = None,
     ) -> None:
         self.name, self.random_bytes, self.work = name, SeededBytes(name), Work()
         self.public_key = key.public_key()
-        self.road = RecordedRoad()
+        self.road = RecordedRoad(self.work)
         self._folder = folder / name
         self._folder.mkdir(parents=True)
+        self._limits, self._key, self._roster = limits, key, _Roster(roster, is_away=fleet_is_away)
+        self._unit, self._floors, self._champion = unit, floors, champion
+        self._grid = grid or TimeGrid(self.work, self.work.sleep)
+        self._anchor = Anchor(
+            release="pump/1",
+            layout_sha256=ARCHITECTURE.layout_sha256,
+            columns="0" * 64,
+            profile=profile,
+            values=CHAMPION.astype("<f4").tobytes(),
+        )
+        self._now_s, self._rows = STARTED_S, rows
+        self._start()
+
+    def next_day(self, rows: Float) -> None:
+        """A day later, with these windows more."""
+        self.close()
+        self._now_s += 90_000.0
+        self._rows = np.vstack([self._rows, rows])
+        self._start()
+
+    def _start(self) -> None:
+        moment = Moment(boot="boot", uptime_s=self._now_s, wall_s=self._now_s)
         self.account = DeviceAccount(
             self._folder / "privacy.sqlite",
-            limits,
-            clock=lambda: Moment(boot="boot", uptime_s=STARTED_S, wall_s=STARTED_S),
+            self._limits,
+            clock=lambda: moment,
             snapshots=self._folder / "snapshots",
         )
-        times = np.arange(len(rows), dtype=np.float64)
-        kept = self.account.take_snapshot("0" * 64, BufferedRows(machine_s=times, wall_s=times, rows=rows))
+        times = np.arange(len(self._rows), dtype=np.float64)
+        kept = self.account.take_snapshot(
+            Content("0" * 64, "0" * 64), BufferedRows(machine_s=times, wall_s=times, rows=self._rows)
+        )
         self.learner = LocalLearner(
             WorkingModel(self.work),
             kept.rows,
-            anchor=anchor(ARCHITECTURE.layout_sha256, CHAMPION, profile),
-            champion=CHAMPION,
+            anchor=self._anchor,
+            champion=self._champion,
             maximum_examples=10_000,
             random_bytes=self.random_bytes,
-            unit=unit,
+            unit=self._unit,
         )
         self.sums = SumParticipant(
-            name,
-            identity_key=key,  # type: ignore[arg-type]  # signs and shows its public half, as a key does
-            roster=_Roster(roster),
-            policy=floors,
+            self.name,
+            identity_key=self._key,  # type: ignore[arg-type]  # signs and shows its public half, as a key does
+            roster=self._roster,
+            policy=self._floors,
             budget=self.account,
             learner=self.learner,
             random_bytes=self.random_bytes,
-            now=lambda: STARTED_S,
+            now=lambda: self._now_s,
         )
         self._participation = Participation(
             self.road,
-            client_app(None, self.sums, grid=TimeGrid(self.work, self.work.sleep)),
+            client_app(None, self.sums, grid=self._grid, told=self.account.refuse),
             TrainingInvitation(
                 run_id="run-1",
                 family="pump",
@@ -211,9 +269,9 @@ class RecordedDevice:
                 issued_at=STARTED_S,
                 flower_address="localhost:1",
                 minimum_windows=1,
-                expires_at=STARTED_S + 1e6,
+                expires_at=STARTED_S + 1e9,
             ),
-            now=lambda: STARTED_S,
+            now=lambda: self._now_s,
             clock=self.work,
             stop=threading.Event(),
             show=lambda _: None,
@@ -224,7 +282,13 @@ class RecordedDevice:
     def hear(self, kind: str, content: RecordDict) -> Message:
         """Hand the device one message of the aggregator; returns its reply, which is kept."""
         charges = self._account()
-        self._participation._answer(_message(kind, content))
+        with (
+            patch.object(prior_answers, "age_counts", self.work.working(age_counts)),
+            patch.object(prior_answers, "rescaled", self.work.working(rescaled)),
+        ):
+            started = time.monotonic()
+            self._participation._answer(_message(kind, content))
+            self.road.took_s[kind].append(time.monotonic() - started)
         if charged := sorted(self._account() - charges):
             self.road.said.append(("charged", kind, *charged))
         return self.road.replies[-1]
@@ -234,16 +298,13 @@ class RecordedDevice:
         self.account.close()
 
     def _account(self) -> frozenset[str]:
-        """Every row of every file of the account: what a difference of two of these shows is what one message has cost."""
-        rows = set()
-        for file in sorted(self._folder.glob("*.sqlite")):
-            with sqlite3.connect(file) as db:
-                tables = [
-                    name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-                ]
-                for table in tables:
-                    rows |= {f"{file.name} {table} {row!r}" for row in db.execute(f"SELECT * FROM {table}")}  # noqa: S608 - names that this very file holds
-        return frozenset(rows)
+        """What the account has recorded so far: what a difference of two of these shows is what one message has cost."""
+        with sqlite3.connect(self._folder / "privacy.sqlite") as db:
+            return frozenset(
+                f"{table} {row!r}"
+                for table in ("charges", "answers", "reveals")
+                for row in db.execute(f"SELECT * FROM {table}")  # noqa: S608 - one of these three
+            )
 
 
 def left_of(message: Message) -> Left:
@@ -288,10 +349,12 @@ def content_of(
 
 
 class _Roster:
-    def __init__(self, keys: Mapping[DeviceId, ec.EllipticCurvePublicKey]) -> None:
-        self._keys = keys
+    def __init__(self, keys: Mapping[DeviceId, ec.EllipticCurvePublicKey], *, is_away: bool) -> None:
+        self._keys, self._is_away = keys, is_away
 
     def keys(self, _: frozenset[DeviceId]) -> Mapping[DeviceId, ec.EllipticCurvePublicKey]:
+        if self._is_away:
+            raise FleetUnreachableError("the fleet is away")
         return self._keys
 
 

@@ -14,20 +14,30 @@ Source: the idea is that of differential testing of information flow (two runs t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 from informed_questions import InformedQuestions, Pair
 from lying_rounds import Aggregator, Asked
-from recorded_device import FEATURES, DeterministicKey, Float, Left, RecordedDevice, masked_words
+from recorded_device import CHAMPION, FEATURES, DeterministicKey, Float, Left, RecordedDevice, masked_words
 
+from edge_agent.errors import QuestionRefusedError
+from edge_agent.learner import question_checks
+from edge_agent.learner.anchor import Anchor
+from edge_agent.learner.local_learner import LocalLearner
+from edge_agent.learner.time_grid import TimeGrid
+from edge_agent.privacy import account
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
+from protocol.refusals import RefusalCode
 from protocol.secure_sum.device_role import DevicePolicy
+from protocol.secure_sum.server_role import SecureSum
 from protocol.training import ExamplePrivacy, TrainingSettings
 
 NAMES: Final = tuple(DeviceId(f"pump-{index}") for index in range(4))
@@ -43,6 +53,8 @@ OPEN: Final = OwnerLimits(
     fewest_exchanged=1,
 )
 """As often as a test wants, over whoever it wants."""
+OWNERS: Final = (OPEN, OwnerLimits(), OwnerLimits(require_noise=True))
+"""One who allows all, one who never heard of limits, one who gives noise only."""
 QUESTIONS_A_WORLD: Final = 12
 """Then both worlds begin anew, so that one difference does not show in all that follows."""
 
@@ -83,6 +95,9 @@ class World:
         profile: TrainingSettings = PROFILE,
         limits: OwnerLimits = OPEN,
         floors: DevicePolicy = FLOORS,
+        champion: Float = CHAMPION,
+        fleet_is_away: bool = False,
+        grid: Callable[[], TimeGrid] | None = None,
     ) -> None:
         keys = {name: DeterministicKey(1000 + at) for at, name in enumerate(NAMES)}
         roster = {name: key.public_key() for name, key in keys.items()}
@@ -91,26 +106,34 @@ class World:
                 name,
                 key=keys[name],
                 roster=roster,
-                rows=rows if name == VICTIM else windows(at),
+                rows=rows if name == VICTIM else windows(at, len(rows)),
                 unit=unit,
                 folder=folder,
                 limits=limits,
                 floors=floors,
                 profile=profile,
+                champion=champion,
+                fleet_is_away=fleet_is_away,
+                grid=grid() if grid else None,
             )
             for at, name in enumerate(NAMES)
         }
         self._aggregator = Aggregator(self.devices, VICTIM)
 
-    def play(self, asked: Asked) -> tuple[dict[DeviceId, list[Left]], bool]:
-        """Ask; returns what each device said and whether there was a sum."""
+    def play(self, asked: Asked) -> tuple[dict[DeviceId, list[Left]], SecureSum | None]:
+        """Ask; returns what each device said, and the sum where there was one."""
         before = {}
         for name, device in self.devices.items():
             device.random_bytes.begin(asked.session)
             device.work.done_s = 0.0
             before[name] = len(device.road.said)
-        is_sum = self._aggregator.play(asked)
-        return {name: device.road.said[before[name] :] for name, device in self.devices.items()}, is_sum
+        total = self._aggregator.play(asked)
+        return {name: device.road.said[before[name] :] for name, device in self.devices.items()}, total
+
+    def next_day(self, rows: Float) -> None:
+        """A day passes, and each device has these windows more; its learner begins anew."""
+        for device in self.devices.values():
+            device.next_day(rows)
 
     def close(self) -> None:
         for device in self.devices.values():
@@ -173,52 +196,82 @@ def profile_of(rng: np.random.Generator) -> TrainingSettings:
     return TrainingSettings(**settings).settled(float(rng.choice([1e-3, 0.5, 1e9])))
 
 
+@contextmanager
+def without_parameter_limits() -> Iterator[None]:
+    """Devices that believe any parameters, priors and terms, as often as they are asked: else a recorder mostly sees refusals.
+
+    What is left of the checks is what the code behind them cannot do without: names and shapes.
+    """
+
+    def has_shape(flat: Float, anchor: Anchor, _: float) -> None:
+        if flat.shape != anchor.parameters.shape:
+            raise QuestionRefusedError(RefusalCode.ARRAYS, "another number of parameters")
+
+    with (
+        patch.object(question_checks, "_check_near", has_shape),
+        patch.object(question_checks, "_check_scale", lambda *_: None),
+        patch.object(question_checks, "_check_spread", lambda *_: None),
+        patch.object(LocalLearner, "check_terms", lambda *_: None),
+        patch.object(account, "check_attempt", lambda *_, **__: None),
+    ):
+        yield
+
+
 def compare(
     folder: Path,
     questions: int,
     *,
     seed: int,
-    limits: OwnerLimits = OPEN,
+    until_found: bool = False,
+    limits: OwnerLimits | None = None,
 ) -> Found:
-    """Ask so many questions of both worlds, and say where they differ."""
+    """Ask so many questions of both worlds, and say where they differ; `limits` are the owner's, by default one or another."""
     rng = np.random.default_rng([seed, 11])
     found = Found()
     for episode, pair in enumerate(pairs(rng)):
-        if found.questions >= questions:
+        if found.questions >= questions or (until_found and found.differences):
             break
         profile = profile_of(rng)
+        owner, is_away = OWNERS[int(rng.choice(len(OWNERS), p=(0.8, 0.1, 0.1)))], rng.random() < 0.03
         asker = InformedQuestions(pair, profile, rng, f"{seed}-{episode}")
         both = [
-            World(folder / f"{seed}-{episode}-{side}", rows, pair.unit, profile=profile, limits=limits)
+            World(
+                folder / f"{seed}-{episode}-{side}",
+                rows,
+                pair.unit,
+                profile=profile,
+                limits=limits or owner,
+                fleet_is_away=is_away,
+            )
             for side, rows in enumerate(pair.world)
         ]
         for _ in range(min(QUESTIONS_A_WORLD, questions - found.questions)):
             asked = asker.next()
-            (one, is_sum), (other, _) = (world.play(asked) for world in both)
+            (one, total), (other, _) = (world.play(asked) for world in both)
             found.questions += 1
-            found.sums += is_sum
+            found.sums += total is not None
             _note_refusals(found, one)
-            if (difference := _first_difference(asked, one, other)) is not None:
+            if (difference := _first_difference(asked, one, other, timed=not pair.has_gap)) is not None:
                 # All that follows may differ because of it: both worlds begin anew.
                 found.differences.append(difference)
                 break
+        # Of one world only: where both answer the same, so are their words, by seeds that are the same.
+        for reply in both[0].devices[VICTIM].road.replies:
+            if (words := masked_words(reply)) is not None:
+                found.masked.append(words)
         for world in both:
-            found.masked += [
-                words
-                for reply in world.devices[VICTIM].road.replies
-                if (words := masked_words(reply)) is not None
-            ]
             world.close()
     return found
 
 
 def _first_difference(
-    asked: Asked, one: Mapping[DeviceId, list[Left]], other: Mapping[DeviceId, list[Left]]
+    asked: Asked, one: Mapping[DeviceId, list[Left]], other: Mapping[DeviceId, list[Left]], *, timed: bool
 ) -> Difference | None:
     """Of the victim first: what the others say may differ because they are told of it."""
+    end = None if timed else -1
     for name, said in one.items():
         for here, there in zip_longest(said, other[name]):
-            if here != there:
+            if here is None or there is None or here[:end] != there[:end]:
                 return Difference(asked, name, here, there)
     return None
 

@@ -46,7 +46,7 @@ def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
         + "[detection]\ncommissioning_windows = 120\nopens_after_windows = 2\n"
         + "[outbox]\nmaximum_bytes = 16777216\nmaximum_age_s = 604800\n"
         + "[buffer]\nmaximum_bytes = 8388608\n"
-        + "[learner]\nenabled = true\nmaximum_temperature_c = 80\nrequire_power = false\n"
+        + "[learner]\nenabled = true\nminimum_windows = 64\nmaximum_temperature_c = 80\nrequire_power = false\n"
         + "[health]\nevery_s = 30\n[debug]\nscore_log = false\n",
     )
     assert settings.mqtt is not None
@@ -138,3 +138,19 @@ def test_an_unencrypted_broker_is_accepted_on_loopback(tmp_path: Path, host: str
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*agent.toml: No such file"):
         load_agent_settings(tmp_path / "agent.toml")
+
+
+@pytest.mark.parametrize(
+    ("learner", "privacy", "fewest"), [(None, None, 32), (5, None, 32), (64, None, 64), (64, 100, 100)]
+)
+def test_an_agent_toml_of_before_the_privacy_table_is_still_read(
+    tmp_path: Path, learner: int | None, privacy: int | None, fewest: int
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["r.pem"]\n'
+        '[source]\nkind = "simulated"\n'
+        + (f"[learner]\nminimum_windows = {learner}\n" if learner else "")
+        + (f"[privacy]\nminimum_windows = {privacy}\n" if privacy else "")
+    )
+    assert load_agent_settings(file, {}).fewest_windows == fewest

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from answerers import NO_GRID, Answers, anchor
 
-from edge_agent.errors import NotReadyError
+from edge_agent.errors import NotReadyError, QuestionRefusedError
 from edge_agent.learner.client_app import client_app
 from edge_agent.learner.flower_internals import (
     Array,
@@ -22,6 +22,7 @@ from edge_agent.learner.flower_internals import (
 from edge_agent.learner.local_learner import LocalLearner
 from edge_agent.learner.prior_answers import answer_prior
 from models.architecture import Architecture
+from models.errors import ModelError
 from protocol.errors import QuestionError
 from protocol.flat_vectors import decode_vector
 from protocol.questions import (
@@ -35,6 +36,8 @@ from protocol.questions import (
     encode_question,
     fit_layout,
 )
+from protocol.refusals import RefusalCode
+from protocol.sum_terms import SumTerms
 from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
@@ -133,6 +136,47 @@ def test_the_newest_windows_count_as_far_as_the_owner_and_the_profile_go(own: in
     )
     assert sum(len(batch) for batch in model.seen) == 20
     assert min(row[0] for batch in model.seen for row in batch) >= 0.5
+
+
+def test_windows_that_are_not_finite_are_left_out_of_every_answer_and_decide_nothing_else() -> None:
+    data = rows(40)
+    data[3], data[7, 1], data[9] = np.nan, np.inf, np.nan
+    model = MeanModel()
+    learner = learner_of(data, model)
+    parts = fit_layout(P).unpack(learner.answer(fit(), {"parameters": np.ones(P, np.float32)}))
+    assert parts["votes"] == [1]
+    assert np.isfinite(np.concatenate(model.seen)).all()
+    question = AssessQuestion(
+        run_id="r", layout_sha256=ARCHITECTURE.layout_sha256, profile_sha256=PROFILE.sha256
+    )
+    parts = assess_layout(ARCHITECTURE.tensor_count, 3).unpack(learner.answer(question, {"candidate": ZEROS}))
+    assert parts["examples"] == [7]
+
+
+def test_a_device_whose_windows_are_all_broken_is_as_ready_as_any_and_has_no_answer() -> None:
+    learner = learner_of(np.full((40, 3), np.nan, np.float32))
+    with pytest.raises(ModelError):
+        learner.answer(fit(), {"parameters": ZEROS})
+
+
+def test_windows_that_never_change_are_answered_with() -> None:
+    learner = learner_of(np.full((40, 3), 0.5, np.float32))
+    vector = learner.answer(fit(), {"parameters": np.ones(P, np.float32)})
+    assert np.isfinite(vector).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"norm_limit": 1e-9}, {"norm_limit": 1e9}, {"maximum_examples": 1}, {"maximum_examples": 20_000}],
+)
+def test_terms_that_would_clip_an_answer_to_what_is_looked_for_are_refused(change: dict[str, float]) -> None:
+    learner = learner_of(rows(40))
+    honest = {"norm_limit": PROFILE.update_norm, "maximum_examples": PROFILE.maximum_examples}
+    about = {"run_id": "r", "question": FIT, "round_number": 1, "devices": 3}
+    learner.check_terms(SumTerms(**about, **honest))  # type: ignore[arg-type]  # by name, each of its own type
+    with pytest.raises(QuestionRefusedError) as refused:
+        learner.check_terms(SumTerms(**about, **{**honest, **change}))  # type: ignore[arg-type]  # as above
+    assert refused.value.code is RefusalCode.TERMS
 
 
 def test_too_few_or_foreign_rows_are_not_ready() -> None:

@@ -193,6 +193,16 @@ def test_a_step_too_long_for_this_device_is_halved_from_round_to_round_until_it_
     assert update.any()
 
 
+def test_whether_a_later_round_is_answered_at_once_does_not_tell_that_a_training_failed() -> None:
+    how = {**LATE, "learning_rate": 1e6}
+    device = learner(**how)
+    with pytest.raises(TrainingDivergedError):
+        update_of(device, question(1, **how))
+    parts = fit_layout(P).unpack(device.answer(question(2, **how), {"parameters": START}))
+    assert not parts["update"].any()
+    assert parts["votes"] == [0]
+
+
 def test_a_training_takes_as_many_steps_where_it_diverges_as_where_it_learns() -> None:
     class Counting(TrainingModel):
         steps = 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from edge_agent.learner import prior_answers
 from edge_agent.learner.prior_answers import PriorQuestion, answer_prior
 from models.detection.answers import (
     curve_parts,
@@ -17,7 +20,7 @@ from models.detection.answers import (
     scale_arrays,
     spread_parts,
 )
-from models.detection.openings import AlarmRules, Curve, OpeningsSums, age_counts
+from models.detection.openings import AGES, AlarmRules, Curve, OpeningsSums, age_counts
 from models.detection.prior import rescaled
 from models.detection.promise import AlarmBudget, make_promise
 from models.detection.scale import ScaleEvidence, ScalePrior, ScaleSums
@@ -262,3 +265,25 @@ def test_a_device_without_a_scale_adds_nothing_and_costs_nobody_a_round() -> Non
 def test_how_wide_windows_vary_together_is_not_asked() -> None:
     with pytest.raises(QuestionError, match="how 129 features vary together is not asked; at most 128 are"):
         answer_layout(COVARIANCE, parameter_count=1, tensor_count=1, feature_count=129)
+
+
+def test_openings_are_counted_also_where_the_sums_cannot_hold_this_device_so_that_time_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether they can depends on this device's own correlations: a server could ask for one of them by the time it takes."""
+    counted = []
+
+    def counting(*arguments: Any) -> Any:
+        counted.append(arguments)
+        return age_counts(*arguments)
+
+    monkeypatch.setattr(prior_answers, "age_counts", counting)
+    scale = ScaleSums.of(ScaleEvidence.of(*FLEET[0]))
+    spread = SpreadSums.of(Spread.of(FLEET[0][0]))
+    others = SpreadSums.of(Spread.of(np.random.default_rng(3).normal(size=(60, F))))
+    for sums, is_held in ((spread + spread, True), (others, False)):
+        question, arrays = ask(CURVE, scale + scale, sums)
+        question = replace(question, devices=2)
+        answer = answer_prior(question, arrays, *FLEET[0])
+        assert any(answer[f"age_devices_{age}"].any() for age in AGES) is is_held
+    assert len(counted) == 2

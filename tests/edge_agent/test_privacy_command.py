@@ -122,8 +122,10 @@ def lived(folder: Path) -> Path:
     for number in range(3):
         device.answer(asked(FIT, round_number=number), "abcd")
     device.clock.pass_s(7200.0)
-    with pytest.raises(PrivacyRefusedError):
+    with pytest.raises(PrivacyRefusedError) as declined:
         device.account.check_cohort(asked(FIT), devices("abce"))
+    # As the learner's app does with every refusal (`edge_agent.learner.client_app`).
+    device.account.refuse(declined.value.code, str(declined.value))
     device.account.close()
     return config
 

@@ -104,6 +104,20 @@ def test_nothing_is_revealed_that_was_not_charged_and_nothing_charged_whose_coho
     d.account.reveal(charged, devices(ALL))
 
 
+def test_who_asks_without_end_does_not_wear_out_the_card(tmp_path: Path) -> None:
+    d = device(tmp_path)
+    db = d.account._file._db
+    before = db.total_changes
+    for number in range(200):
+        d.account.refuse(RefusalCode.SNAPSHOT, f"question {number}")
+    d.account.refuse(RefusalCode.ORDER, "the last one")
+    assert db.total_changes - before <= 2
+    d.account.close()
+    refusal = d.open().review().refused
+    assert refusal is not None
+    assert (refusal.code, refusal.words) == ("ORDER", "the last one"), "it is told all the same"
+
+
 def test_two_learners_at_once_share_one_allowance(tmp_path: Path) -> None:
     d = device(tmp_path)
     first, second = d.account, d.open()
@@ -261,36 +275,74 @@ def test_new_windows_add_up_over_snapshots_since_the_sum_in_question(tmp_path: P
 # --- noise
 
 
-def test_who_hides_behind_noise_is_bound_by_epsilon_and_not_by_companions(tmp_path: Path) -> None:
+BUDGETED = OwnerLimits(answers_per_day=10_000, maximum_epsilon=20.0)
+
+
+def test_who_hides_behind_noise_within_an_epsilon_is_bound_by_epsilon_alone(tmp_path: Path) -> None:
+    d = device(tmp_path, BUDGETED)
+    given = 0
+    with refused(RefusalCode.BUDGET, "20 is allowed"):
+        for number in range(1000):
+            for kind in (SCALE, FIT):
+                d.answer(asked(kind, noise=noise(2.0)), "abcd" if number % 2 else "abce")
+                given += 1
+    assert given > 20
+    assert 15 < d.account.spending().epsilon <= 20
+
+
+def test_noise_without_an_epsilon_spares_the_companions_and_not_the_counts(tmp_path: Path) -> None:
     d = device(tmp_path)
-    for cohort in ("abcd", "abce", "abcef"):
-        d.answer(asked(SCALE, noise=noise(6.0)), cohort)
-        d.answer(asked(FIT, noise=noise(6.0)), cohort)
-    d.answer(asked(SCALE), "abcd")
+    for number in range(10):
+        d.answer(asked(FIT, noise=noise(1.0)), "abcd" if number % 2 else "abce")
+    d.answer(asked(SCALE, noise=noise(1.0)), "abcd")
+    for kind, count in ((FIT, 10), (SCALE, 1)):
+        with refused(RefusalCode.SNAPSHOT, f"{kind} was revealed {count} times"):
+            d.account.check(asked(kind, noise=noise(1.0)))
+    renew(d)
+    d.answer(asked(SCALE, noise=noise(1.0)), "abce")
+
+
+def test_noise_below_the_owners_floor_spares_nothing(tmp_path: Path) -> None:
+    d = device(tmp_path, BUDGETED)
+    d.answer(asked(FIT, noise=noise(0.9)), "abcd")
+    with refused(RefusalCode.COHORT):
+        d.account.check_cohort(asked(FIT, noise=noise(0.9)), devices("abce"))
 
 
 @pytest.mark.parametrize("kind", [FIT, SCALE])
 def test_a_noised_question_resets_nothing(tmp_path: Path, kind: Kind) -> None:
     d = device(tmp_path)
-    for _ in range(10 if kind == FIT else 1):
+    for _ in range(9 if kind == FIT else 0):
         d.answer(asked(kind), "abcd")
+    if kind == FIT:
+        d.answer(asked(kind, noise=noise(6.0)), "abef")
+        with refused(RefusalCode.SNAPSHOT, "10 times"):
+            d.account.check(asked(kind))
+        renew(d)
+        with refused(RefusalCode.COHORT, "one over a, b, c, d"):
+            d.account.check_cohort(asked(kind), devices("abc"))
+        return
+    d.answer(asked(kind), "abcd")
+    renew(d)
     d.answer(asked(kind, noise=noise(6.0)), "abef")
-    with refused(RefusalCode.SNAPSHOT):
-        d.account.check(asked(kind))
     renew(d)
     with refused(RefusalCode.COHORT, "one over a, b, c, d"):
         d.account.check_cohort(asked(kind), devices("abc"))
 
 
-def test_noise_that_would_be_averaged_away_frees_from_nothing(tmp_path: Path) -> None:
+def test_an_owner_who_lifts_the_epsilon_gets_no_counts_back(tmp_path: Path) -> None:
     d = device(tmp_path)
-    given = 0
-    with refused(RefusalCode.SNAPSHOT):
-        for _ in range(1000):
-            d.answer(asked(SCALE, noise=noise(1.0)), "abcd")
-            given += 1
-    assert 1 <= given < 5
-    assert d.account.spending().noised_epsilon < 20
+    for _ in range(10):
+        d.answer(asked(FIT), "abcd")
+    d.account.close()
+    d.limits = OwnerLimits(require_noise=True)
+    d.open()
+    d.answer(asked(FIT, noise=noise(6.0)), "abef")
+    d.account.close()
+    d.limits = MANY
+    d.open()
+    with refused(RefusalCode.SNAPSHOT, "10 times"):
+        d.account.check(asked(FIT))
 
 
 # --- snapshots and time

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from test_fleet_commands import run
 from typer.testing import CliRunner
 
+from fleet import audit
 from fleet.api.erasures import Erasure
 from fleet.cli import app
 from fleet.erasure import ERASED, erase_device
@@ -131,6 +132,17 @@ def fill(session: Session) -> None:
                 session.execute(table.insert().values(rows_of(table, device, number)))
 
 
+def note(session: Session, device: str) -> None:
+    """Lines of the audit log that the device caused, and one in which a person speaks of it."""
+    audit.record(
+        session, at=NOW, actor=f"device:{device}", action="message_refused", subject="strangers", message=MARK
+    )
+    audit.record(session, at=NOW, actor="fleet", action="identity_conflict", subject=device, message=MARK)
+    audit.record(
+        session, at=NOW, actor="operator:ann", action="command_given", subject=device, arguments="hers"
+    )
+
+
 def everything(session: Session) -> dict[str, list[dict[str, Any]]]:
     return {
         table.name: [dict(row) for row in session.execute(table.select()).mappings()]
@@ -144,6 +156,8 @@ def marks_of(found: dict[str, list[dict[str, Any]]], device: str) -> list[tuple[
     for table, rows in found.items():
         for row in rows:
             owner = row.get("device", row.get("id") if table == "devices" else device)
+            if table == "audit_log":
+                owner = ID
             if table == "verdicts":
                 owner = ID if row["anomaly"] == 1 else NEIGHBOUR
             for name, value in row.items():
@@ -175,6 +189,7 @@ def test_no_row_of_any_table_holds_anything_that_the_device_sent(
 ) -> None:
     with database.write() as session:
         fill(session)
+        note(session, ID)
         session.get_one(Device, ID).state = state
     with database.read() as session:
         before = everything(session)
@@ -194,6 +209,10 @@ def test_no_row_of_any_table_holds_anything_that_the_device_sent(
         NOW,
         {"rows": rows},
     )
+    assert [line["detail"] for line in after["audit_log"] if line["actor"] == "operator:ann"] == [
+        {"arguments": "hers"}
+    ]
+    assert len(after["audit_log"]) == 4
     kept = {table for table, found in after.items() if any(row.get("device") == ID for row in found)}
     of_rollouts = {"rollout_executions", "rollout_timeline"}
     assert (

@@ -91,6 +91,7 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "installation.require_power": (False, True),
     "installation.bytes_per_day": (1, 2),
     "learner.enabled": (True, False),
+    "learner.minimum_windows": (1, 2),
     "learner.runtime": ("litert", "torch"),
     "learner.maximum_temperature_c": (0, 150),
     "learner.require_power": (False, True),
@@ -316,6 +317,7 @@ FAMILY: dict[str, Any] = {
 }
 
 NEEDED_BESIDE: dict[str, dict[str, Any]] = {
+    "cohort.sampling": {"privacy.noise.noise_multiplier": 0.7},
     "training.example_privacy.": {
         "training.example_privacy.noise_multiplier": 1.0,
         "training.example_privacy.sampling_rate": 0.1,
