@@ -77,6 +77,20 @@ def test_of_four_with_a_silent_one_three_go_on_and_it_holds_up_one_round_only(
         assert [record.asked for record in run.log] == [4, 3, 3, 3]
 
 
+@pytest.mark.parametrize("stage", [SumStage.SHARE.value, FIT])
+def test_of_three_groups_with_a_silent_one_all_go_on_and_later_rounds_wait_for_nobody(
+    tmp_path: Path, stage: str
+) -> None:
+    world = SecureWorld(tmp_path, changed(SECURE, rounds__count=2), devices=12)
+    world.masked.spoil = stopped_at(stage, SILENT)
+    run = world.run()
+    assert not any(record.is_void for record in run.log), run.detail
+    assert [record.asked for record in run.log] == [12, 11, 11]
+    assert [len(record.participants) for record in run.log] == [11, 11, 11]
+    assert run.log[0].stages == {SILENT: stage}
+    assert max(record.seconds for record in run.log[1:]) < 1.0
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_three_with_a_silent_one_end_at_once_and_say_who_was_silent_and_where(
     tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
