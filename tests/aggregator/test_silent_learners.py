@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import flower_world as world
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from aggregator_world import BoardInMemory
 from family_changes import changed, family
 from test_secure_rounds_over_flower import LAYOUT, PARAMETERS, bundle, fleet, question, server, tls
-from waiting import slowness, wait_until
+from waiting import AMPLE_S, wait_until
 
 from aggregator.federation import FlowerFederation
 from aggregator.flower.server import FlowerRun, FlowerServer
@@ -44,18 +45,40 @@ FAMILY = FamilyName("press")
 
 
 class Stopper:
-    """A link under which one process stops just before it would hear of a stage."""
+    """A link under which one process stops just before it would hear of a stage.
 
-    def __init__(self, link: StageLink, stage: str, victim: subprocess.Popen[bytes]) -> None:
-        self._link, self._stage, self._victim = link, stage, victim
+    `clock` is monotonic seconds that jump once everybody else has answered: the deadline is over then, and never before.
+    """
+
+    def __init__(
+        self,
+        link: StageLink,
+        stage: str,
+        victim: DeviceId,
+        children: Mapping[DeviceId, subprocess.Popen[bytes]],
+    ) -> None:
+        self._link, self._stage = link, stage
+        self._victim, self._process = victim, children[victim]
+        self._ahead_s, self._is_stopped = 0.0, False
+        self._waiting: dict[Ticket, DeviceId] = {}
+
+    def clock(self) -> float:
+        return time.monotonic() + self._ahead_s
 
     def send(self, request: StageRequest, *, lifetime_s: float) -> dict[Ticket, DeviceId]:
         if request.kind == self._stage:
-            os.kill(self._victim.pid, signal.SIGSTOP)
-        return self._link.send(request, lifetime_s=lifetime_s)
+            os.kill(self._process.pid, signal.SIGSTOP)
+            self._is_stopped = True
+        self._waiting = self._link.send(request, lifetime_s=lifetime_s)
+        return dict(self._waiting)
 
     def replies(self, tickets: Collection[Ticket], *, wait_s: float) -> list[DeviceReply[bytes]]:
-        return self._link.replies(tickets, wait_s=wait_s)
+        found = self._link.replies(tickets, wait_s=min(wait_s, 0.25))
+        for reply in found:
+            del self._waiting[reply.ticket]
+        if self._is_stopped and set(self._waiting.values()) == {self._victim}:
+            self._ahead_s += 2 * AMPLE_S
+        return found
 
     def withdraw(self, tickets: Collection[Ticket]) -> None:
         self._link.withdraw(tickets)
@@ -68,13 +91,12 @@ class Site:
         self.server, self.cohort = server, cohort
         self.accounts = PrivacyAccounts(folder / "ledger.sqlite", {}, now=time.time)
         self.rounds = 0
-        wait_s = 2.0 * slowness()
         self.policy = family(
             FAMILY,
             training=world.PROFILE,
             cohort={"minimum_devices": 3, "over_selection": 1.0},
-            secure_sum={"stage_deadline_s": wait_s, "grace_s": 0.5},
-            rounds={"deadline_s": wait_s, "join_timeout_s": 60.0, "join_settle_s": 0.2},
+            secure_sum={"stage_deadline_s": AMPLE_S, "grace_s": 0.5},
+            rounds={"deadline_s": AMPLE_S, "join_timeout_s": 60.0, "join_settle_s": 0.2},
         )
 
     @contextmanager
@@ -112,6 +134,8 @@ class Site:
 
     def ask(self, attendance: Attendance, devices: frozenset[DeviceId]) -> CohortReport:
         self.rounds += 1
+        collector: Any = attendance._session.collector
+        collector._clock = collector._link.clock
         asked = CohortQuestion(
             question=question(self.rounds),
             arrays={"parameters": PARAMETERS},
@@ -160,7 +184,7 @@ def test_whichever_stage_a_learner_stops_at_three_go_on_and_draw_without_it_unti
             wait_until(lambda: site.server.online_devices() == everybody, "all online")
 
             def stopping(run: FlowerRun, stage: str = stage) -> Stopper:
-                return Stopper(link(run), stage, children[victim.id])
+                return Stopper(link(run), stage, victim.id, children)
 
             with monkeypatch.context() as patch:
                 patch.setattr(site.server, "stage_link", stopping)
@@ -197,7 +221,7 @@ def test_a_cohort_of_three_is_void_once_and_charges_whoever_sent_a_masked_input(
     site.policy = changed(site.policy, rounds__join_timeout_s=600.0)
     with world.learners(site.cohort, site.server.port) as children:
         monkeypatch.setattr(
-            site.server, "stage_link", lambda run: Stopper(link(run), stage, children[victim.id])
+            site.server, "stage_link", lambda run: Stopper(link(run), stage, victim.id, children)
         )
         with site.attendance() as attendance:
             assert attendance.gather() == everybody
@@ -208,3 +232,4 @@ def test_a_cohort_of_three_is_void_once_and_charges_whoever_sent_a_masked_input(
             assert site.outcomes() == [outcome]
             assert attendance.gather() == everybody - {victim.id}, "and nobody waits ten minutes for it"
             assert f"press-2 did not answer {stage}" in attendance.shortage
+            children[victim.id].kill()
