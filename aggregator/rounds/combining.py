@@ -12,7 +12,8 @@ total of one group is that group's sum, and nothing behind this knows how many t
     evaluate.covariance  correlations and wander, entry by entry, and back to the nearest matrices that are covariances; scatter within groups
     evaluate.curve       counts add up, as far as none has many times what the median of the groups' curves lets expect: rare openings
                          are few in one group, and the median of counts would be none
-    evaluate.assess      losses and moments by the median; histograms add up, no group for more than twice as many windows as the usual
+    evaluate.assess      losses, moments and votes for the threshold by the median; histograms add up, no group for more than twice as many
+                         windows as the usual
 
 What is known in fewer than half of the groups is taken as not known: a median of the few is a liar's to choose.
 
@@ -45,8 +46,8 @@ _LARGEST_WEIGHT: Final = 2.0
 _MOST_TIMES: Final = 3.0
 """Times the openings that the median of the groups' curves lets expect: of rare openings honest groups have none or several."""
 
-_ONE_VOTE: Final = frozenset({"range_low", "range_high", "threshold_votes"})
-"""Histograms of ``evaluate.assess`` in which each device is counted once."""
+_ONE_VOTE: Final = frozenset({"range_low", "range_high"})
+"""Histograms of ``evaluate.assess`` that add up as they are: each device is counted once, and what any has seen is wanted."""
 
 
 def combine(kind: Kind, layout: AnswerLayout, sums: Sequence[GroupSum]) -> Floats:
@@ -182,6 +183,7 @@ def _assess(groups: Sequence[Parts], devices: Floats) -> Parts:
     for name in ("candidate_loss", "champion_loss", "feature_sum", "feature_squares"):
         means = [group[name] / max(held, 1.0) for group, held in zip(groups, examples, strict=True)]
         together[name] = together["examples"] * np.median(means, axis=0)
+    together["threshold_votes"] = _median_histogram([group["threshold_votes"] for group in groups])
     return together
 
 
@@ -192,6 +194,13 @@ _BY_KIND: Final[Mapping[Kind, Callable[[Sequence[Parts], Floats], Parts]]] = {
     CURVE: _curve,
     ASSESS: _assess,
 }
+
+
+def _median_histogram(counts: Sequence[Floats]) -> Floats:
+    """As many counts as in all groups' histograms, so that each quantile is the median of theirs: a liar may hold all votes of its group."""
+    total = float(np.sum(counts))
+    shares = [np.cumsum(one) / one.sum() for one in counts if one.sum() > 0]
+    return np.diff(np.median(shares, axis=0), prepend=0.0) * total if shares else np.asarray(counts[0])
 
 
 def _is_common(knows: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from aggregator.rounds.reports import GroupSum
 from models.detection.answers import read_scale, read_spread
 from models.detection.scale import ScalePrior
 from models.detection.spread import SpreadPrior
+from protocol.grids import SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import ASSESS, COVARIANCE, CURVE, FIT, KINDS, SCALE, Kind
 
@@ -162,3 +163,28 @@ def test_what_one_group_alone_claims_to_know_is_not_known(answers: dict[Kind, li
         participants=groups[0].participants, total=np.concatenate([parts[n] for n in layout.sizes])
     )
     assert together(CURVE, [lie, *groups[1:]])["age_devices_1024"] == 0
+
+
+def test_a_liar_who_holds_all_votes_of_its_group_moves_no_threshold_beyond_what_others_ask_for(
+    answers: dict[Kind, list[np.ndarray]],
+) -> None:
+    layout = layout_of(ASSESS)
+    groups = grouped(ASSESS, answers[ASSESS])[:3]
+    clean = together(ASSESS, groups)["threshold_votes"]
+    pooled = layout.unpack(np.sum([group.total for group in groups], axis=0))["threshold_votes"]
+    assert clean.sum() == pytest.approx(12)
+    own = [SCORE_GRID.quantile(layout.unpack(group.total)["threshold_votes"], 0.75) for group in groups]
+    assert SCORE_GRID.quantile(clean, 0.75) == pytest.approx(np.median(own), rel=0.1)
+    parts = layout.unpack(groups[0].total)
+    parts["threshold_votes"] = np.eye(SCORE_GRID.bins)[-2] * 4
+    lie = GroupSum(
+        participants=groups[0].participants, total=np.concatenate([parts[n] for n in layout.sizes])
+    )
+    lied = together(ASSESS, [lie, *groups[1:]])["threshold_votes"]
+    assert SCORE_GRID.quantile(lied, 0.75) <= max(own[1:]) * 1.01
+    assert (
+        SCORE_GRID.quantile(
+            pooled - layout.unpack(groups[0].total)["threshold_votes"] + parts["threshold_votes"], 0.75
+        )
+        > 1e3
+    )
