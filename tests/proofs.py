@@ -63,6 +63,11 @@ STEPS: Final = (
         ("tests/aggregator/prove_privacy_audit.py",),
     ),
     Step(
+        "differential",
+        "nothing that leaves a device in a training run tells two windows apart, whatever is asked",
+        ("tests/attacks/differential.py", "--questions", "10000"),
+    ),
+    Step(
         "link-soak", "four agents against Mosquitto over TLS lose no connection", ("benchmarks/link_soak.py",)
     ),
     Step(

@@ -26,7 +26,7 @@ from edge_agent.learner.time_grid import TimeGrid
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.long]
 
-PAIRS = 100
+PAIRS = 60
 UNLIKELY = 1e-4
 ROWS = windows(5, 600)
 AT = 599
