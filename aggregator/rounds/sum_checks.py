@@ -108,12 +108,6 @@ def check_sum(kind: Kind, parts: Mapping[str, Floats], devices: int, precision: 
             raise AnswerRefusedError(f"{name}: {complaint}")
 
 
-def _finite(found: _Sum) -> Complaints:
-    for name, values in found.parts.items():
-        if not np.isfinite(values).all():
-            yield f"{name} holds NaN or infinity; valid are finite numbers"
-
-
 def _bounds(found: _Sum) -> Complaints:
     """Entry by entry: nobody adds more than the part's bound."""
     for name, values in found.parts.items():
@@ -320,19 +314,17 @@ def _moments(found: _Sum) -> Complaints:
 
 
 RULES: Final[Mapping[Kind, Mapping[str, Rule]]] = {
-    FIT: {"finite": _finite, "votes": _votes, "norm": _norm, "bounds": _bounds},
-    SCALE: {"finite": _finite, "bounds": _bounds, "counts": _scale_counts, "moments": _scale_moments},
+    FIT: {"votes": _votes, "norm": _norm},
+    SCALE: {"bounds": _bounds, "counts": _scale_counts, "moments": _scale_moments},
     COVARIANCE: {
-        "finite": _finite,
         "bounds": _bounds,
         "counts": _spread_counts,
         "correlations": _correlations,
         "wander": _wander,
         "moments": _spread_moments,
     },
-    CURVE: {"finite": _finite, "bounds": _bounds, "counts": _curve_counts, "openings": _openings},
+    CURVE: {"bounds": _bounds, "counts": _curve_counts, "openings": _openings},
     ASSESS: {
-        "finite": _finite,
         "bounds": _bounds,
         "ranges": _ranges,
         "examples": _examples,

@@ -163,6 +163,18 @@ def test_what_no_devices_can_add_up_to_is_refused_by_its_rule(
     assert refused(kind, group().answers(kind), change).startswith(f"{rule}: ")
 
 
+@pytest.mark.parametrize(
+    ("kind", "examples"), [(SCALE, 2.0), (COVARIANCE, 8 * GROUP - 1.0), (CURVE, 60.0), (ASSESS, 2.0)]
+)
+def test_devices_with_fewer_windows_than_they_need_to_say_anything_are_refused(
+    kind: Kind, examples: float
+) -> None:
+    answers = group().answers(kind)
+    held = layout_of(kind).unpack(decoded(kind, answers))["examples"]
+    words = refused(kind, answers, {"examples": examples - held})
+    assert words.partition(":")[0] in {"counts", "examples"}
+
+
 def test_correlations_that_no_mixture_of_sensors_has_are_refused() -> None:
     """Each entry is possible, all of them together are not."""
     answers = group().answers(COVARIANCE)
