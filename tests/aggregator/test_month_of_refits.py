@@ -18,6 +18,7 @@ from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, RoundClosed, RoundId, RoundOpened
 from aggregator.rounds.cohorts import Cohort, Group
 from aggregator.rounds.family import FamilySettings
+from aggregator.rounds.gate import GateSettings
 from aggregator.rounds.run_groups import next_cohort, with_groups
 from aggregator.rounds.runs import GroupRecord, RefusedDevice, RoundRecord, RunState, TrainingRun
 from edge_agent.errors import PrivacyRefusedError
@@ -29,9 +30,9 @@ from edge_agent.sample_buffer import BufferedRows
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_cost import RoundNoise
 from protocol.questions import ASSESS, FIT, REFIT_KINDS, Kind
-from protocol.refusals import write_refusal
+from protocol.refusals import RefusalCode, write_refusal
 
-FAMILY = FamilySettings(name="pump")
+FAMILY = FamilySettings(name="pump", gate=GateSettings(judging_share=0.0))
 NOISE = RoundNoise(mechanism="none", bits=32, dimension=10)
 ROUNDS, ATTEMPTS = 5, 3
 AWAY, FAILS = 0.03, 0.005
@@ -205,8 +206,10 @@ class Refit:
         )
 
 
-def share_answered(directory: Path, *, devices: int, days: int, seed: int) -> tuple[float, Counter[str]]:
-    """Over so many days, and by what codes devices refused."""
+def share_answered(
+    directory: Path, *, devices: int, days: int, seed: int, forgets_on: int | None = None
+) -> tuple[float, Counter[str]]:
+    """Over so many days, and by what codes devices refused; on one of them the aggregator loses its ledger."""
     rng = np.random.default_rng(seed)
     fleet = Fleet(directory, rng)
     for _ in range(devices):
@@ -214,6 +217,8 @@ def share_answered(directory: Path, *, devices: int, days: int, seed: int) -> tu
     answered = legal = 0
     for fleet.day in range(days):
         fleet.now_s += DAY_S + 60.0
+        if fleet.day == forgets_on:
+            fleet.ledger.clear()
         if fleet.day and rng.random() < 0.15:
             fleet.add()
         if fleet.day and rng.random() < 0.15:
@@ -243,6 +248,12 @@ def share_answered(directory: Path, *, devices: int, days: int, seed: int) -> tu
 
 def test_a_week_of_refits_is_answered_by_devices_that_come_and_go(tmp_path: Path) -> None:
     share, refusals = share_answered(tmp_path, devices=14, days=5, seed=1)
+    assert share >= 0.9, refusals
+
+
+def test_an_aggregator_that_lost_its_ledger_draws_again_until_devices_answer(tmp_path: Path) -> None:
+    share, refusals = share_answered(tmp_path, devices=14, days=5, seed=2, forgets_on=3)
+    assert refusals[RefusalCode.COHORT] > 0, "devices remember what it does not"
     assert share >= 0.9, refusals
 
 
