@@ -152,9 +152,12 @@ def main() -> int:
             print(figure.to_json(), flush=True)
         print(f"[{time.monotonic() - started:.0f} s] {part}", file=sys.stderr)
         print(table(figures, layers))
-        for line in judge(figures, layers[-1]):
-            is_whole &= bool(line["pass"])
+        lines = list(judge(figures, layers[-1]))
+        for line in lines:
             print(json.dumps(line), flush=True)
+        kept = sum(bool(line["pass"]) for line in lines)
+        is_whole &= kept == len(lines)
+        print(f"{part}: {kept} of {len(lines)} attacks cost no more than is demanded")
         if options.plot is not None:
             draw(figures, layers, options.plot.with_stem(f"{options.plot.stem}-{part}"))
     return 0 if is_whole else 1

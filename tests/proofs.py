@@ -80,6 +80,11 @@ STEPS: Final = (
         "ten minutes of kills, cuts, clock steps and bad disks on twelve devices lose and double nothing",
         ("tests/soak.py", "--seconds", "600", "--devices", "12"),
     ),
+    Step(
+        "poisoning",
+        "one poisoner of twelve, or a third of thirty, costs next to nothing, or stops the run (recordings of PRONOSTIA)",
+        ("benchmarks/poisoning.py", "network", "--seeds", "1"),
+    ),
     Step("loaded", "the suite is green while both cores are busy", ("tests/under_load.py",)),
     *(
         Step(
