@@ -28,7 +28,7 @@ class RunMetrics(Collector):
         for (family, state), count in Counter((run.family, run.state.value) for run in runs).items():
             states.add_metric([family, state], count)
         seconds = GaugeMetricFamily(
-            "fedge_round_seconds", "Wall seconds of the last finished round", labels=["family", "part"]
+            "fedge_round_seconds", "Wall seconds of the last finished round", labels=["family"]
         )
         refused = GaugeMetricFamily(
             "fedge_round_refused_devices", "Devices refused in the last round", labels=["family"]
@@ -39,7 +39,6 @@ class RunMetrics(Collector):
                 continue
             seen.add(run.family)
             last = run.log[-1]
-            seconds.add_metric([run.family, "training"], last.seconds_in_training)
-            seconds.add_metric([run.family, "overhead"], max(last.seconds - last.seconds_in_training, 0.0))
+            seconds.add_metric([run.family], last.seconds)
             refused.add_metric([run.family], len(last.refused))
         return [states, seconds, refused]

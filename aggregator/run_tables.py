@@ -38,18 +38,13 @@ def print_run(run: dict[str, Any]) -> None:
     console.print(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}", markup=False)
     if run.get("mode"):
         console.print(f"mode {run['mode']}: {run['protection']}", markup=False)
-    rounds = Table(
-        "round", "devices", "lost", "seconds", "training", "loss before", "after", "note", box=None
-    )
+    rounds = Table("round", "devices", "lost", "seconds", "note", box=None)
     for entry in run.get("rounds", []):
         rounds.add_row(
             f"{entry['number']}.{entry['attempt']}",
             f"{len(entry['participants'])}/{entry['asked']}",
             str(len(entry["lost"])),
             f"{entry['seconds']:.2f}",
-            f"{entry['seconds_in_training']:.2f}",
-            _number(entry["loss_before"]),
-            _number(entry["loss_after"]),
             entry["note"],
         )
     console.print(rounds)

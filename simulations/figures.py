@@ -74,7 +74,7 @@ class Figures:
         inference_p50_us: median device's median; inference_p99_us: worst device's 99th percentile; microseconds.
         agent_memory_mb: proportional set size of the largest agent; with its learner, while a run lasts, the other.
         rounds: that were not void.
-        seconds_per_round, seconds_per_round_beyond_training: mean; the second without what devices spent on training.
+        seconds_per_round: mean, the devices' training included.
         devices_per_round: mean participants.
         loss_champion, loss_candidate: of the run's evaluation on held-out windows.
         int8_error: mean squared difference to the float model over the mean square of its output.
@@ -116,7 +116,6 @@ class Figures:
     agent_and_learner_memory_mb: float
     rounds: int
     seconds_per_round: float | None
-    seconds_per_round_beyond_training: float | None
     devices_per_round: float | None
     loss_champion: float | None
     loss_candidate: float | None
@@ -176,9 +175,6 @@ def compute_figures(record: Record, *, learned_version: int = 2) -> Figures:
         agent_and_learner_memory_mb=record.learning_memory_bytes / 1e6,
         rounds=len(drilled),
         seconds_per_round=_mean(_number(r, "seconds") for r in drilled),
-        seconds_per_round_beyond_training=_mean(
-            _number(r, "seconds") - _number(r, "seconds_in_training") for r in drilled
-        ),
         devices_per_round=_mean(float(_count(r, "participants")) for r in drilled),
         loss_champion=training.evaluation.get("champion_loss"),
         loss_candidate=training.evaluation.get("candidate_loss"),

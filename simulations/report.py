@@ -87,8 +87,8 @@ def write_report(path: Path, record: Record, figures: Figures) -> None:
             _plot_drift(record),
         ),
         (
-            "Model quality per round",
-            "Mean loss on the devices' own windows before and after each round's training.",
+            "Rounds of training",
+            "Devices in the sum of each round, and how long it took. What a single device lost or learnt nobody sees.",
             _plot_rounds(record),
         ),
         ("Rollouts", "When each group of each rollout ran; red is a rollback.", _plot_rollouts(record)),
@@ -169,13 +169,14 @@ def _plot_rounds(record: Record) -> str:
     plot = _new_plot(12, 2.6)
     axis = plot.subplots()
     number = range(1, len(rounds) + 1)
-    for key, label in (("loss_before", "before"), ("loss_after", "after")):
-        values = [r.get(key) for r in rounds]
-        axis.plot(number, [v if isinstance(v, float) else np.nan for v in values], "o-", label=label)
+    axis.bar(number, [len(r.get("participants", ())) for r in rounds], color="C0", alpha=0.5)  # type: ignore[arg-type] # JSON of the API
     axis.set_xticks(list(number))
     axis.set_xlabel("round")
-    axis.set_ylabel("loss")
-    axis.legend()
+    axis.set_ylabel("devices")
+    clock = axis.twinx()
+    clock.plot(number, [float(r.get("seconds", 0.0)) for r in rounds], "o-", color="C1")  # type: ignore[arg-type] # the same
+    clock.set_ylim(bottom=0)
+    clock.set_ylabel("s")
     return _svg(plot)
 
 

@@ -172,13 +172,12 @@ def _training_body(run: TrainingSeen) -> RenderableType:
         _bar(done, run.planned_rounds, 36),
     ]
     for entry in run.rounds[-4:]:
-        joined, loss = entry.get("participants"), entry.get("loss_after")
+        joined = entry.get("participants")
         who = len(joined) if isinstance(joined, list) else joined
         seconds = entry.get("seconds")
         lines.append(
             Text(
                 f"round {entry.get('number', '?')}: {who} devices"
-                + (f", loss {loss:.4f}" if isinstance(loss, float) else "")
                 + (f", {seconds:.1f} s" if isinstance(seconds, float) else "")
             )
         )

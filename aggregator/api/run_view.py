@@ -64,5 +64,4 @@ def run_view(run: TrainingRun) -> dict[str, Any]:
 def _round_view(record: RoundRecord) -> dict[str, Any]:
     view: dict[str, Any] = msgspec.to_builtins(record)
     view["void"] = view.pop("is_void")
-    view["seconds_beyond_training"] = max(record.seconds - record.seconds_in_training, 0.0)
     return view

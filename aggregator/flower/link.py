@@ -20,7 +20,6 @@ from aggregator.flower.flower_internals import (
     ConfigRecord,
     ErrorCode,
     Message,
-    MetricRecord,
     RecordDict,
 )
 from aggregator.flower.grid import LocalGrid
@@ -117,7 +116,6 @@ class FlowerLink(ABC, Generic[Content]):
             ticket=ticket,
             device=device,
             content=content,
-            seconds_in_training=_reported_seconds(message.content.metric_records),
         )
 
     @abstractmethod
@@ -159,11 +157,3 @@ def question_records(
     """An encoded question and its vectors as Flower carries them."""
     vectors = {name: Array(np.ascontiguousarray(vector, np.float32)) for name, vector in arrays.items()}
     return {"question": ConfigRecord({"json": question}), "arrays": ArrayRecord(vectors)}
-
-
-def _reported_seconds(metrics: Mapping[str, MetricRecord]) -> float:
-    """The device's own training time from the optional metric record "work"; 0 where it is absent or absurd."""
-    value = metrics["work"].get("seconds", 0.0) if "work" in metrics else 0.0
-    if isinstance(value, int | float) and np.isfinite(value) and value >= 0:
-        return float(value)
-    return 0.0

@@ -29,7 +29,6 @@ class DeviceReply(Generic[Content]):
     """What came back for one ticket: `content`, or `failure` (a reason in words) where there is none.
 
     `lost` is true where the device never answered (it went offline); then `failure` says so.
-    `seconds_in_training` is the device's own figure, wall seconds, 0 where it gave none; it is a claim, not a fact.
     """
 
     ticket: Ticket
@@ -37,7 +36,6 @@ class DeviceReply(Generic[Content]):
     content: Content | None = None
     failure: str = ""
     lost: bool = False
-    seconds_in_training: float = 0.0
 
 
 class DeviceLink(Protocol[Content]):

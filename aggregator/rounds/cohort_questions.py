@@ -160,7 +160,6 @@ def log_round(run: TrainingRun, record: RoundRecord) -> None:
         refused=len(record.refused),
         lost=len(record.lost),
         seconds=round(record.seconds, 3),
-        seconds_in_training=round(record.seconds_in_training, 3),
     )
     for refused in record.refused:
         _log.warning("answer_refused", run=run.id, device=refused.device, reason=refused.reason)
@@ -192,7 +191,6 @@ def _record(
         attempt=run.attempts + 1,
         started_at=started_at,
         seconds=report.seconds,
-        seconds_in_training=report.seconds_in_training,
         asked=len(cohort.devices),
         participants=report.participants,
         refused=report.refused,

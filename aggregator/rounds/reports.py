@@ -30,8 +30,8 @@ class CohortReport:
 
     `participants` are in the sum. `refused` answered something that was not admitted, or reported a failure. `lost` did
     not answer by the deadline or went offline. `spared` were asked but not waited for, as enough others had answered.
-    `stages` says at which stage each of the refused and the lost failed. `seconds` is the round's wall time;
-    `seconds_in_training` the largest figure of the participants. `groups` are those of a round that was asked in groups.
+    `stages` says at which stage each of the refused and the lost failed. `seconds` is the round's wall time.
+    `groups` are those of a round that was asked in groups.
     """
 
     participants: tuple[DeviceId, ...] = ()
@@ -40,7 +40,6 @@ class CohortReport:
     spared: tuple[DeviceId, ...] = ()
     stages: Mapping[DeviceId, str] = field(default_factory=dict)
     seconds: float = 0.0
-    seconds_in_training: float = 0.0
     groups: tuple[GroupRecord, ...] = ()
 
 
@@ -72,7 +71,6 @@ class CohortTally:
         self._lost: list[DeviceId] = []
         self._spared: list[DeviceId] = []
         self._stage, self._stages = "", dict[DeviceId, str]()
-        self._seconds_in_training = 0.0
 
     def begin(self, stage: str) -> None:
         """From now on devices fail at `stage`."""
@@ -93,7 +91,6 @@ class CohortTally:
             name = f"{type(refusal).__name__}: " if isinstance(refusal, SecureSumError) else ""
             self._refuse(reply.device, f"{name}{refusal}")
             return False
-        self._seconds_in_training = max(self._seconds_in_training, reply.seconds_in_training)
         return True
 
     def lose(self, devices: Iterable[DeviceId]) -> None:
@@ -127,7 +124,6 @@ class CohortTally:
             spared=spared,
             stages={device: self._stages[device] for device in (*refused, *lost)},
             seconds=seconds,
-            seconds_in_training=self._seconds_in_training,
             groups=groups,
         )
 

@@ -86,7 +86,6 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     held-out window over the participants of an assessment, of the champion and of the candidate; else there are none. `examples` are windows,
     of a round of training the devices that trained.
     `stages` says at which stage each of the refused and the lost failed.
-    `seconds_in_training` is the slowest participant's own figure, so `seconds` - `seconds_in_training` is overhead.
     `groups` are those of a round that was asked in groups, each a secure sum of its own; `participants` are of the groups that are used.
     """
 
@@ -95,7 +94,6 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     attempt: int
     started_at: float
     seconds: float
-    seconds_in_training: float
     asked: int
     participants: tuple[DeviceId, ...]
     refused: tuple[RefusedDevice, ...]

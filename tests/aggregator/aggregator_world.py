@@ -144,9 +144,7 @@ class InProcessLink:
             if vector is None:
                 replies.append(DeviceReply(ticket=ticket, device=device, failure="went offline", lost=True))
             else:
-                replies.append(
-                    DeviceReply(ticket=ticket, device=device, content=vector, seconds_in_training=1e-5)
-                )
+                replies.append(DeviceReply(ticket=ticket, device=device, content=vector))
         return replies
 
     def withdraw(self, tickets: Collection[Ticket]) -> None:

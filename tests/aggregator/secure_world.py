@@ -189,9 +189,7 @@ class World:
             if bent is not None:
                 is_silent = False
                 self.seen.append((request.kind, device, bent))
-                replies.append(
-                    DeviceReply(ticket=ticket, device=device, content=bent, seconds_in_training=0.5)
-                )
+                replies.append(DeviceReply(ticket=ticket, device=device, content=bent))
         self.now += wait_s if is_silent else 0.01
         return replies
 

@@ -161,7 +161,6 @@ def test_the_whole_progress_of_a_run_can_be_read(service: Service, tmp_path: Pat
     first = run["rounds"][0]
     assert {
         "seconds",
-        "seconds_in_training",
         "participants",
         "refused",
         "lost",

@@ -98,7 +98,7 @@ def test_a_release_says_what_one_window_of_a_device_paid(tmp_path: Path) -> None
 def test_a_void_attempt_at_a_round_is_paid_for_too(tmp_path: Path) -> None:
     def fit(number: int, attempt: int) -> RoundRecord:
         return RoundRecord(
-            kind="fit", number=number, attempt=attempt, started_at=0.0, seconds=1.0, seconds_in_training=1.0,
+            kind="fit", number=number, attempt=attempt, started_at=0.0, seconds=1.0,
             asked=3, participants=(), refused=(), lost=(), spared=(),
         )  # fmt: skip
 

@@ -66,7 +66,7 @@ class FakeLink:
             return DeviceReply(ticket=ticket, device=device, failure="went offline", lost=True)
         if isinstance(what, str):
             return DeviceReply(ticket=ticket, device=device, failure=what)
-        return DeviceReply(ticket=ticket, device=device, content=what, seconds_in_training=0.5)
+        return DeviceReply(ticket=ticket, device=device, content=what)
 
 
 def collect(
@@ -93,7 +93,6 @@ def test_sum_equals_the_naive_float64_sum_of_what_was_admitted() -> None:
     for vector in answers.values():
         naive = naive + np.asarray(vector, np.float64)
     np.testing.assert_array_equal(result.total, naive)
-    assert result.seconds_in_training == 0.5
 
 
 def test_each_device_ends_in_exactly_one_list() -> None:

@@ -185,7 +185,6 @@ def test_a_runs_groups_are_fixed_while_it_trains_and_dealt_anew_where_an_attempt
         attempt=1,
         started_at=0.0,
         seconds=1.0,
-        seconds_in_training=0.0,
         asked=12,
         participants=(),
         refused=(RefusedDevice(device=run.groups[0][0], reason="refused: COHORT"),),

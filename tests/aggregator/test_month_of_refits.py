@@ -176,7 +176,6 @@ class Refit:
             attempt=1,
             started_at=0.0,
             seconds=0.0,
-            seconds_in_training=0.0,
             asked=len(cohort.devices),
             participants=(),
             refused=tuple(getattr(self, "refused", ())),

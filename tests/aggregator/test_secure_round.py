@@ -55,7 +55,6 @@ def test_sum_is_the_plain_sum_to_the_fixed_points_step(tmp_path: Path) -> None:
     expected = naive_sum(range(5))
     np.testing.assert_allclose(result.total, expected, atol=1e-3)
     assert FIT_LAYOUT.unpack(result.total)["votes"] == FIT_LAYOUT.unpack(expected)["votes"]
-    assert result.seconds_in_training == 0.5
     assert outcomes(w) == [Outcome.USED]
 
 

@@ -94,9 +94,9 @@ def record() -> Record:
                 began_s=30,
                 ended_s=40,
                 rounds=[
-                    {"seconds": 3.0, "seconds_in_training": 2.0, "participants": ["d01", "d02"]},
+                    {"seconds": 3.0, "participants": ["d01", "d02"]},
                     {"seconds": 9.0, "void": True},
-                    {"seconds": 5.0, "seconds_in_training": 3.0, "participants": ["d01"]},
+                    {"seconds": 5.0, "participants": ["d01"]},
                 ],
                 evaluation={"int8_error": 0.01, "champion_loss": 2.0, "candidate_loss": 1.0},
             )
@@ -174,7 +174,6 @@ def test_void_rounds_do_not_count_as_rounds(record: Record) -> None:
     figures = compute_figures(record)
     assert figures.rounds == 2
     assert figures.seconds_per_round == 4.0
-    assert figures.seconds_per_round_beyond_training == 1.5
     assert figures.devices_per_round == 1.5
 
 
