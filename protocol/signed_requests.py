@@ -52,7 +52,7 @@ REQUEST_DOMAIN: Final = "flower-request/v1"
 ANSWER_DOMAIN: Final = "flower-answer/v1"
 
 MAXIMUM_HEADER_CHARS: Final = 1024
-"""Ours have 620."""
+"""Ours have 492."""
 
 WINDOW: Final = 1024
 """How far a request may come after one that was signed later: two threads send, and one waits for an upload."""

@@ -156,8 +156,8 @@ def check_config(config: Config) -> int:
     if settings.mqtt is not None and settings.mqtt.ca_file is not None:
         pinned_context(settings.mqtt.ca_file, "mqtt.ca_file")
     if settings.flower is not None:
-        pinned_context(settings.flower.ca_file, "flower.ca_file")
         AggregatorTrust(settings)
+        pinned_context(settings.flower.ca_file, "flower.ca_file")
     if found := misfits(settings.paths, source.spec, keys):
         for misfit in found:
             print(f"{config}: {misfit}")

@@ -114,6 +114,16 @@ def test_a_device_that_is_not_set_up_is_told_what_is_missing(
     assert "Traceback" not in done.stderr
 
 
+def test_a_check_of_the_configuration_says_that_the_aggregators_key_is_missing_and_how_to_get_it(
+    tmp_path: Path, broker: MosquittoBroker
+) -> None:
+    config = alarming_device(tmp_path, broker, '[flower]\nca_file = "ca.pem"\n')
+    done = run_command("edge_agent", "check-config", "--config", str(config))
+    assert done.returncode == 2
+    assert "no aggregator_key" in done.stderr
+    assert "run `fedge-aggregator identity` where the aggregator runs" in done.stderr
+
+
 def test_the_resident_process_imports_nothing_for_people() -> None:
     heavy = ("typer", "rich", "httpx", "asyncio", "click", "flwr", "tensorflow", "pydantic", "requests")
     script = f"import sys, edge_agent.app\nprint([m for m in {heavy!r} if m in sys.modules])"

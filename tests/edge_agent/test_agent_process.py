@@ -179,16 +179,22 @@ def test_birth_death_and_the_last_will_tell_when_a_device_comes_and_goes(
         fleet.close()
 
 
-def test_an_invitation_is_declined_with_a_reason_while_the_device_is_not_ready(
-    tmp_path: Path, broker: MosquittoBroker
+@pytest.mark.parametrize(
+    ("flower", "reason"),
+    [("", "no [flower] table"), ('[flower]\nca_file = "ca.pem"\n', "run `fedge-aggregator identity` where")],
+    ids=["no table", "no key"],
+)
+def test_an_invitation_is_declined_with_a_reason_and_detection_goes_on_where_no_aggregator_is_trusted(
+    tmp_path: Path, broker: MosquittoBroker, flower: str, reason: str
 ) -> None:
     broker.start()
     fleet = ListeningFleet(broker)
-    config = alarming_device(tmp_path, broker)
+    config = alarming_device(tmp_path, broker, RESEND + flower)
     try:
         with running_agent(config):
             fleet.tell(Kind.TRAINING, INVITATION)
-            wait_until(lambda: "no [flower] table" in str(status_of(config).get("learner")), "the reason")
+            wait_until(lambda: reason in str(status_of(config).get("learner")), "the reason")
+            wait_until(lambda: health_of_status(config).get("anomalies", 0), "an anomaly all the same")
             fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
             wait_until(lambda: status_of(config)["learner"] == "no training run is open", "the clearing")
     finally:
