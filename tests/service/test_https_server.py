@@ -268,6 +268,7 @@ def test_strangers_of_one_address_have_few_places_and_known_callers_have_their_o
         ("2001:db8::1", "2001:db8::2", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
     ],
 )
 def test_addresses_of_one_customer_count_together(first: str, second: str, *, are_one: bool) -> None:
