@@ -9,6 +9,8 @@ Safe to use from two threads (questions on one, heartbeats on the other).
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -36,7 +38,10 @@ MAXIMUM_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """One response: 16 million parameters. Larger ones are refused while they are read."""
 
 REQUEST_TIMEOUT_S: Final = 20.0
-"""Longer than a held pull and a slow uplink together, shorter than the patience of a round."""
+"""Of one step (connecting, a piece of a body, the next bytes of an answer): longer than a held pull and a slow uplink together."""
+
+PIECE_BYTES: Final = 64 * 1024
+"""Two seconds on a link of 300 kbit/s. The kernel holds no more either: what it holds is still to be sent when an answer is waited for."""
 
 FAREWELL_TIMEOUT_S: Final = 2.0
 """Leaving is a courtesy; a learner that was told to end does not wait for it."""
@@ -63,7 +68,11 @@ class FlowerClient:
         # trust_env: neither a proxy nor a CA of the environment may come between device and aggregator.
         self._http = httpx.Client(
             base_url=f"https://{address}",
-            verify=pinned_context(ca_file, "flower.ca_file"),
+            transport=httpx.HTTPTransport(
+                verify=pinned_context(ca_file, "flower.ca_file"),
+                trust_env=False,
+                socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE_BYTES)],
+            ),
             timeout=REQUEST_TIMEOUT_S,
             trust_env=False,
         )
@@ -148,11 +157,17 @@ class FlowerClient:
 
     def _post(self, path: str, request: str, body: bytes, timeout_s: float) -> _Answer:
         content = bytearray()
-        headers = {"accept-encoding": "identity", REQUEST_HEADER: request}
+        headers = {
+            "accept-encoding": "identity",
+            "content-length": str(len(body)),
+            REQUEST_HEADER: request,
+        }
         # Counted before it is known what becomes of it: a request whose response is cut off was sent all the same.
         self.traffic.sent_bytes += len(body)
         try:
-            with self._http.stream("POST", path, content=body, headers=headers, timeout=timeout_s) as answer:
+            with self._http.stream(
+                "POST", path, content=_pieces(body), headers=headers, timeout=timeout_s
+            ) as answer:
                 for chunk in answer.iter_raw():
                     content += chunk
                     if len(content) > MAXIMUM_RESPONSE_BYTES:
@@ -166,6 +181,12 @@ class FlowerClient:
             raise AggregatorUnreachableError(f"{path}: {error or type(error).__name__}") from None
         self.traffic.received_bytes += len(content)
         return _Answer(answer.status_code, bytes(content), answer.headers.get(ANSWER_HEADER, ""))
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    """TLS takes what it is given in one go or times out: four megabytes in twenty seconds are more than a slow link has."""
+    for at in range(0, len(body), PIECE_BYTES):
+        yield body[at : at + PIECE_BYTES]
 
 
 class _Answer(NamedTuple):
