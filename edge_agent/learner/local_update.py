@@ -19,6 +19,7 @@ Sources:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,7 +33,7 @@ from models.learning_runtimes import LearningModel
 from models.local_training import fit
 from models.private_training import fit_privately
 from protocol.questions import FitQuestion
-from protocol.training import TrainingSettings
+from protocol.training import ExamplePrivacy, TrainingSettings
 
 __all__ = ["HALVINGS", "LocalUpdate", "Supports", "discounted", "train_update"]
 
@@ -78,35 +79,31 @@ def train_update(
     Raises:
         ModelError: windows that cannot be trained on, or a training that diverged.
     """
-    if settings.example_privacy is None:
+    private = settings.example_privacy
+    if private is None:
+        rng = np.random.default_rng(int.from_bytes(random_bytes(16), "big"))
+        used = x[rng.permutation(len(x))[: (len(x) + 1) // 2]]
         slower = msgspec.structs.replace(settings, learning_rate=settings.learning_rate / 2**halvings)
-        update = _supported_update(model, x, parameters, slower, supports, random_bytes)
+        trained = fit(model, parameters, used, slower, rng=rng).parameters
     else:
-        # The noise hides every window already, and what was left out for its support would be a second look, which nobody accounted for.
+        used = x
         trained = fit_privately(model, parameters, x, settings, random_bytes=random_bytes).parameters
-        update = trained.astype(np.float64) - parameters
+    # The difference is taken in float64: w' and w are close.
+    update = trained.astype(np.float64) - parameters
+    # Where noise hides every window, what is left out for its support would be a second look that nobody accounted for.
+    if private is None or not _hides_windows(private):
+        # At both ends: what is broad at first may have become narrow, and the other way round.
+        for w in (parameters, trained):
+            update[~supports(model.architecture, w, used)] = 0.0
     norm = float(np.linalg.norm(update))
     if settings.update_norm is not None and norm > settings.update_norm:
         update *= settings.update_norm / norm
     return LocalUpdate(question=question, parts={"update": update, "votes": np.array([1.0])})
 
 
-def _supported_update(
-    model: LearningModel,
-    x: Float,
-    parameters: Float,
-    settings: TrainingSettings,
-    supports: Supports,
-    random_bytes: Callable[[int], bytes],
-) -> NDArray[np.float64]:
-    """The move w' - w (P,) of a training on a random half of the windows; zero where too few of them are behind it."""
-    rng = np.random.default_rng(int.from_bytes(random_bytes(16), "big"))
-    half = x[rng.permutation(len(x))[: (len(x) + 1) // 2]]
-    trained = fit(model, parameters, half, settings, rng=rng).parameters
-    # At both ends: what is broad at first may have become narrow, and the other way round.
-    before, after = (supports(model.architecture, w, half) for w in (parameters, trained))
-    # The difference is taken in float64: w' and w are close.
-    return np.where(before & after, trained.astype(np.float64) - parameters, 0.0)
+def _hides_windows(private: ExamplePrivacy) -> bool:
+    """Whether a window that is the only one to move an entry adds no more to it, over all steps, than the noise of these steps."""
+    return private.sampling_rate * math.sqrt(private.steps) <= private.noise_multiplier
 
 
 def discounted(update: LocalUpdate, question: FitQuestion, settings: TrainingSettings) -> LocalUpdate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from io import BytesIO
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_fit_answers_the_clipped_update_with_one_vote_and_sees_another_half_each
     None
 ):
     model, data = MeanModel(), rows(40)
-    learner = learner_of(data, model, profile=PROFILE)
+    learner = learner_of(data, model, random_bytes=random.Random(1).randbytes)
     seen = []
     for _ in range(12):
         parts = fit_layout(P).unpack(learner.answer(fit(), {"parameters": np.ones(P, np.float32)}))

@@ -125,6 +125,15 @@ def test_example_privacy_trains_with_noise() -> None:
     assert np.abs(update_of(learner(seed=1, example_privacy=privacy), asked) - got).max() > 2e-3
 
 
+def test_noise_too_small_to_hide_a_window_does_not_stand_in_for_support() -> None:
+    """Else a profile with noise of 1e-9 would be the way around it."""
+    few = ROWS[:8]  # of which seven are trained on
+    for noise, steps, hides in ((1.0, 12, True), (1e-9, 12, False), (1.0, 1000, False)):
+        private = ExamplePrivacy(noise_multiplier=noise, sampling_rate=0.25, steps=steps)
+        got = update_of(learner(few, example_privacy=private), question(example_privacy=private))
+        assert bool(got.any()) is hides
+
+
 LATE = {"staleness_exponent": 0.5, "maximum_staleness": 2}
 
 
