@@ -79,8 +79,8 @@ NOISED_LOSS_LIMIT: Final = 10.0
 class Precision:
     """What is known of a decoded sum before anybody looks at it: what devices clip to, and how far entries may be off.
 
-    `steps` of the parts that are rounded, for each device; `noise_stds` of each entry of the sum at the planned dropouts, empty without
-    noise. Under noise a device counts for one window.
+    `steps` of the parts that are rounded, and `noise_stds` of each entry, both for one device: the noise of n is √n times that. Empty
+    without noise; under it a device counts for one window.
     """
 
     norm_limit: float
@@ -201,7 +201,7 @@ class NoisedEncoding:
     @property
     def precision(self) -> Precision:
         """See `AnswerEncoding`."""
-        stds = {name: self.noise_std(name) for name in self._weights}
+        stds = {name: self._parameters.local_std / weight for name, weight in self._weights.items()}
         return Precision(norm_limit=self._noise.clip, maximum_examples=1, noise_stds=stds)
 
     def encode(self, answer: NDArray[np.floating], random_bytes: RandomBytes) -> NDArray[np.uint32]:

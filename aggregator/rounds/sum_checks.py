@@ -83,7 +83,11 @@ class _Sum:
         """By how much a sum of so many entries of a part may be off."""
         step = self.precision.steps.get(name, 0.0)
         rounding = _HALF / 2 if step >= 1.0 else self.devices * entries * step
-        return rounding + _STDS * self.precision.noise_stds.get(name, 0.0) * math.sqrt(entries)
+        return rounding + _STDS * self.noise_std(name) * math.sqrt(entries)
+
+    def noise_std(self, name: str) -> float:
+        """Of each entry: more devices than were planned for bring more noise."""
+        return self.precision.noise_stds.get(name, 0.0) * math.sqrt(self.devices)
 
 
 Complaints = Iterator[str]
@@ -134,7 +138,7 @@ def _norm(found: _Sum) -> Complaints:
     limit = max(found.one("votes"), 0.0) * found.precision.norm_limit
     size = found["update"].size
     rounding = found.devices * found.precision.steps.get("update", 0.0) * math.sqrt(size)
-    noise = found.precision.noise_stds.get("update", 0.0) * (math.sqrt(size) + _STDS)
+    noise = found.noise_std("update") * (math.sqrt(size) + _STDS)
     length = float(np.linalg.norm(found["update"]))
     if length > limit * (1 + _FLOAT32) + rounding + noise:
         yield f"the updates' sum has norm {length:.4g}; {found.one('votes'):g} votes of {found.precision.norm_limit:g} reach {limit:.4g}"
