@@ -165,18 +165,26 @@ def _add_snapshot(table: Table, account: dict[str, Any]) -> None:
     table.add_row(
         "snapshot",
         f"number {snapshot['number']}, {snapshot['windows']} windows, taken {_date(snapshot['taken_at_s'])}; "
-        f"its questions count since {snapshot['allowance_age_s'] / 3600:.1f} h",
+        f"what was asked counts for {_duration(snapshot['allowance_age_s'])} now",
     )
     table.add_row(
         "a new one",
-        f"after {account['snapshot_windows']} new windows and {account['snapshot_every_s'] / 3600:g} h",
+        f"after {account['snapshot_windows']} new windows and {_duration(account['snapshot_every_s'])}",
     )
     for one in snapshot["asked"]:
         table.add_row(
             f"asked of it: {one['kind']}",
             f"answered {one['answered']}, {one['answers_left']} more; revealed {one['revealed']}, {one['reveals_left']} more",
         )
-    table.add_row("summed with", ", ".join(snapshot["companions"]) or "nobody yet, in training")
+    companions = ", ".join(snapshot["companions"]) or "nobody yet"
+    table.add_row("trains with", companions if account["fixed_companions"] else "whoever is there")
+
+
+def _duration(seconds: float) -> str:
+    for unit_s, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def _date(at_s: float | None) -> str:

@@ -107,7 +107,7 @@ def check_devices(standing: Standing, asked: Devices, limits: OwnerLimits) -> No
 
 def _next(limits: OwnerLimits) -> str:
     return (
-        f"a new snapshot is taken after {limits.snapshot_windows} new windows and {limits.snapshot_every_s / 3600:g} h "
+        f"a new snapshot is taken after {limits.snapshot_windows} new windows and {limits.snapshot_every_s / 3600:.3g} h "
         "(privacy.snapshot_windows, privacy.snapshot_every_s)"
     )
 

@@ -63,7 +63,7 @@ def check_release(manifest: Manifest, given: Sequence[Given], family: str) -> li
         _check_noise(claim, before),
         _check_participations(claim, before),
         _check_epsilon(claim, "of this run", claim.server.run_epsilon, of_run),
-        _check_epsilon(claim, "of all runs so far", _noised_epsilon(claim), before),
+        _check_epsilon(claim, "of noised sums, all runs so far", _noised_epsilon(claim), before),
         *_check_quorum(claim, before),
         *_old_answers(before),
     ]

@@ -91,7 +91,7 @@ LIES: dict[str, tuple[bool, Callable[[PrivacyClaim], PrivacyClaim], str]] = {
     "a smaller epsilon": (
         True,
         lambda claim: structs.replace(claim, server=structs.replace(claim.server, noised_epsilon=1.0)),
-        r"epsilon_server of all runs so far: 1 by the release, \d+\.?\d* here",
+        r"epsilon_server of noised sums, all runs so far: 1 by the release, \d+\.?\d* here",
     ),
     "a smaller epsilon of the run": (
         True,
