@@ -35,8 +35,8 @@ Above = Annotated[float, Meta(gt=0)]
 MAXIMUM_EPOCHS: Final = 1000
 """No question may keep a device busy without end."""
 
-DEFAULT_TRUST_RADIUS: Final = 0.5
-"""Of a release whose issuer had no reference data to measure it on. On PRONOSTIA no unit isolates a window nearer than .73."""
+DEFAULT_TRUST_RADIUS: Final = 0.1
+"""Of a release whose issuer had no reference data to measure it on. On PRONOSTIA it would be .08 to .2 (`models.trust_radius`)."""
 
 _UPDATE_SHARE: Final = 0.2
 """Of the trust radius: five rounds in which all devices pull one way reach its edge."""

@@ -42,7 +42,7 @@ RATE = 0.1
 def settings(**changes: object) -> TrainingSettings:
     return TrainingSettings(
         **{"batch_size": 8, "learning_rate": RATE, "maximum_staleness": 0, **changes}
-    ).settled()
+    ).settled(0.5)
 
 
 def question(number: int = 1, run_id: str = "r", **changes: object) -> FitQuestion:
