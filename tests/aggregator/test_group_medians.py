@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from honest_sums import FEATURES, NORM, PARAMETERS, HonestDevices, check, decoded, layout_of
+from honest_sums import FEATURES, NORM, PARAMETERS, TENSORS, HonestDevices, check, decoded, layout_of
 
+from aggregator.errors import AnswerRefusedError, SumError
+from aggregator.rounds.assessment import ThresholdSettings, fit_threshold, read_assessment, tensor_ranges
 from aggregator.rounds.combining import combine
 from aggregator.rounds.refit import prior_from
 from aggregator.rounds.reports import GroupSum
 from models.detection.answers import read_scale, read_spread
+from models.detection.prior import encode_prior
 from models.detection.scale import ScalePrior
 from models.detection.spread import SpreadPrior
 from protocol.grids import SCORE_GRID
@@ -188,3 +192,44 @@ def test_a_liar_who_holds_all_votes_of_its_group_moves_no_threshold_beyond_what_
         )
         > 1e3
     )
+
+
+def _lie(kind: Kind, total: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Something else in about half of the parts."""
+    layout = layout_of(kind)
+    parts = layout.unpack(total)
+    for name, values in parts.items():
+        lies = (
+            np.zeros_like(values),
+            values * rng.choice([0.25, 0.5, 2.0]),
+            values[rng.permutation(len(values))],
+            values + rng.choice([-1.0, 1.0]) * (rng.random(len(values)) < 0.1),
+        )
+        if rng.random() < 0.5:
+            parts[name] = lies[rng.integers(len(lies))]
+    return np.concatenate([parts[name] for name in layout.sizes])
+
+
+def test_whatever_passes_the_rules_can_be_read_even_where_every_group_lies(
+    answers: dict[Kind, list[np.ndarray]],
+) -> None:
+    rng, passed = np.random.default_rng(11), 0
+    honest = {kind: grouped(kind, answers[kind])[:3] for kind in KINDS}
+    for _ in range(40):
+        sums = {}
+        for kind in KINDS:
+            groups = list(honest[kind])
+            for place in range(3):
+                lied = _lie(kind, groups[place].total, rng)
+                with contextlib.suppress(AnswerRefusedError):
+                    check(kind, lied, SIZE)
+                    groups[place] = GroupSum(participants=groups[place].participants, total=lied)
+                    passed += 1
+            sums[kind] = combine(kind, layout_of(kind), groups)
+            assert np.isfinite(sums[kind]).all()
+        with contextlib.suppress(SumError):
+            assert encode_prior(prior_from(sums, FEATURES, minimum_devices=3))
+            assessment = read_assessment(sums[ASSESS], tensors=TENSORS, features=FEATURES)
+            assert np.isfinite(fit_threshold(assessment, ThresholdSettings()).score)
+            assert np.isfinite(tensor_ranges(assessment)).all()
+    assert passed > 40
