@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import flower_world as world
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flower_rounds_world import fit
 
@@ -138,3 +139,15 @@ def serving(
     with FlowerServer(settings, identity) as server:
         server.sync_roster({DEVICE: public_key_pem(KEY.public_key())})
         yield Site(tls, server, identity)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> world.Tls:
+    return world.make_tls(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tls: world.Tls) -> Iterator[Site]:
+    with serving(tmp_path_factory.mktemp("site"), tls) as found:
+        found.fall_in()
+        yield found

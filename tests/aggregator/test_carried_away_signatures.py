@@ -6,13 +6,12 @@ import http.server
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import flower_world as world
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from door_world import DEVICE, KEY, PULL, PUSH, Site, head, serving
+from door_world import DEVICE, KEY, PULL, PUSH, Site, head, serving, site, tls
 
 from edge_agent.errors import AggregatorRefusedError
 from protocol.signed_requests import (
@@ -27,19 +26,8 @@ from protocol.signed_requests import (
     sign_answer,
 )
 
+__all__ = ["site", "tls"]  # the fixtures
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> world.Tls:
-    return world.make_tls(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tls: world.Tls) -> Iterator[Site]:
-    with serving(tmp_path_factory.mktemp("site"), tls) as found:
-        found.fall_in()
-        yield found
 
 
 def test_a_captured_request_replayed_is_refused_and_its_device_goes_on(site: Site) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import flower_world as world
 import numpy as np
 import pytest
-from door_world import DEVICE, KEY, PULL, PUSH, Caller, Site, head, serving
+from door_world import DEVICE, KEY, PULL, PUSH, Caller, Site, head, site, tls
 from flower_rounds_world import fit
 from slow_link import relay
 from waiting import AMPLE_S, wait_until
@@ -19,20 +19,9 @@ from aggregator.flower.message_store import UNASKED_BYTES
 from edge_agent.learner.flower_internals import Array, ArrayRecord, Message, RecordDict
 from service import https_server
 
+__all__ = ["site", "tls"]  # the fixtures
 PARAMETERS = 1_000_000
 LINK_BYTES_PER_S = 300_000 / 8
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> world.Tls:
-    return world.make_tls(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tls: world.Tls) -> Iterator[Site]:
-    with serving(tmp_path_factory.mktemp("site"), tls) as found:
-        found.fall_in()
-        yield found
 
 
 @pytest.fixture(autouse=True)
