@@ -28,8 +28,8 @@ from service.connections import BoundedListener, ConnectionBook
 
 __all__ = ["SLOWEST_BYTES_PER_S", "HttpsServer", "transfer_time_s"]
 
-SLOWEST_BYTES_PER_S: Final = 25_000
-"""200 kbit/s: a device on a link of 300 has a third to spare."""
+SLOWEST_BYTES_PER_S: Final = 16_000
+"""128 kbit/s: less than half of what a device on a link of 300 has. Strangers are not read at all."""
 
 GRACE_S: Final = 10.0
 """For a body of no length: a modem's round trips, and a busy machine."""

@@ -127,7 +127,7 @@ def test_a_device_has_few_connections_and_few_requests_at_once(site: Site) -> No
 def test_a_slow_device_with_a_million_parameters_is_in_time_and_one_that_is_slower_than_any_link_is_not(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A hundred times quicker than in life: 4 MB within the time that a link of 200 kbit/s would need.
+    # A hundred times quicker than in life: 4 MB within the time that a link of 128 kbit/s would need.
     monkeypatch.setattr(https_server, "SLOWEST_BYTES_PER_S", 100 * https_server.SLOWEST_BYTES_PER_S)
     monkeypatch.setattr(https_server, "GRACE_S", 0.1)
     content = bytes(4 * PARAMETERS)
