@@ -21,7 +21,8 @@ from edge_agent.learner.local_learner import LocalLearner
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
 from models.errors import LayoutError
 from models.reference_model import activations, infer, ranges
-from models.support import supported_entries
+from models.support import FEWEST_WINDOWS, supported_entries
+from models.trust_radius import least_isolation
 from protocol.manifest import ConvolutionSpec
 from protocol.questions import FitQuestion, fit_layout
 from protocol.refusals import RefusalCode
@@ -265,6 +266,22 @@ def test_such_parameters_are_not_even_trained_from(attack: Callable[[Parts, Floa
     with pytest.raises(QuestionRefusedError) as refused:
         learner.check(asked, {"parameters": join_parameters(DENSE, parts)})
     assert refused.value.code is RefusalCode.ARRAYS
+
+
+def test_within_the_trust_region_no_unit_of_the_first_layer_is_a_gate_for_a_few_windows() -> None:
+    """So neither an assessment's histogram nor its extremes are one window's: what is graded lies as near as what is trained from."""
+    rows, base = windows(DENSE).astype(np.float64), initial_parameters(DENSE, 1)
+    radius = least_isolation(DENSE, base, rows, seed=1).trust_radius
+    narrowest = len(rows)
+    for attack in (first_layer_gate, bias_gate):
+        for target in range(0, len(rows), 10):
+            parts = [np.array(part, np.float64) for part in split_parameters(DENSE, base)]
+            attack(parts, rows, target)
+            wanted = join_parameters(DENSE, parts).astype(np.float64) - base
+            there = base + wanted * min(1.0, radius / float(np.linalg.norm(wanted)))
+            weights, biases = split_parameters(DENSE, there)[:2]
+            narrowest = min(narrowest, int((rows @ weights + biases > 0).sum(axis=0).min()))
+    assert narrowest >= 4 * FEWEST_WINDOWS
 
 
 def test_a_classifier_which_has_no_labels_here_is_not_trained_at_all() -> None:
