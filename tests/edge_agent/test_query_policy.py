@@ -302,6 +302,19 @@ def test_noise_without_an_epsilon_spares_the_companions_and_not_the_counts(tmp_p
     d.answer(asked(SCALE, noise=noise(1.0)), "abce")
 
 
+@pytest.mark.parametrize("limits", [MANY, BUDGETED])
+def test_sums_with_noise_make_no_companions_for_those_without(tmp_path: Path, limits: OwnerLimits) -> None:
+    d = device(tmp_path, limits)
+    d.answer(asked(FIT, noise=noise(6.0)), "abef")
+    d.account.close()
+    d.limits = MANY
+    d.open()
+    d.answer(asked(FIT), "abcd")
+    renew(d)
+    d.answer(asked(FIT, noise=noise(6.0)), "abce")
+    d.answer(asked(FIT), "abcd")
+
+
 def test_noise_below_the_owners_floor_spares_nothing(tmp_path: Path) -> None:
     d = device(tmp_path, BUDGETED)
     d.answer(asked(FIT, noise=noise(0.9)), "abcd")
