@@ -236,6 +236,11 @@ class NoisedEncoding:
             at += size
         return np.concatenate([parts[name] for name in self._layout.sizes])
 
+    @property
+    def devices(self) -> int:
+        """The most that can be in a sum."""
+        return self._parameters.cohort
+
     def add_missing_noise(
         self, words: NDArray[np.uint32], participants: int, random_bytes: RandomBytes
     ) -> NDArray[np.uint32]:
@@ -256,9 +261,9 @@ class NoisedEncoding:
         return participants * (float(mean[-1]) / self._bit.weight + 0.5)
 
     def noise_std(self, name: str) -> float:
-        """Standard deviation, in the unit of the decoded sum, of each entry of a part at the planned dropouts."""
+        """Largest standard deviation, in the unit of the decoded sum, of each entry of a part: with all devices in it."""
         p = self._parameters
-        return p.local_std * math.sqrt(p.minimum_survivors) / self._weights[name]
+        return p.local_std * math.sqrt(p.cohort) / self._weights[name]
 
     @property
     def _seed(self) -> bytes:

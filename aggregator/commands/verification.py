@@ -12,6 +12,8 @@ from pathlib import Path
 from aggregator.commands.privacy import claimed_manifest
 from aggregator.privacy.ledger import Ledger
 from aggregator.privacy.verification import Finding, verify
+from protocol.privacy_claim import Mode
+from runtime.errors import SettingsError
 
 __all__ = ["VerifiedRelease", "verified_release"]
 
@@ -44,10 +46,16 @@ def verified_release(bundle: Path, release_key: Path, ledger: Path) -> VerifiedR
     """Hold a release against a ledger.
 
     Raises:
-        SettingsError: the file or key cannot be read, the signature is not this key's, or the release carries no claim.
+        SettingsError: the file or key cannot be read, the signature is not this key's, or the release carries no claim, or that of a
+            family in plain.
         LedgerError: there is no ledger, or it is damaged; says at which entry.
     """
     manifest, claim = claimed_manifest(bundle, release_key)
+    if claim.mode is Mode.PLAIN:
+        raise SettingsError(
+            f"{manifest.release} was learned from answers without masks: the aggregator saw each of them, no ledger was kept, and there is"
+            " nothing to verify"
+        )
     held = Ledger(ledger, read_only=True)
     try:
         digest = held.digest_after(claim.ledger_entries)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from protocol.privacy_claim import PrivacyClaim, PrivacyFigure
+from protocol.privacy_claim import Mode, PrivacyClaim, PrivacyFigure
 
 __all__ = ["explain"]
 
@@ -32,7 +32,7 @@ def explain(claim: PrivacyClaim, title: str) -> str:
         f"  Participation: {_participation(claim)}",
         f"  Rounds: {_rounds(claim)}",
         f"  Colluding devices allowed for: {claim.colluders}.",
-        f"  Record: the ledger's first {claim.ledger_entries} entries, whose last digest is {claim.ledger_sha256}.",
+        f"  Record: {_record(claim)}",
         "",
         "What is NOT covered",
         *(f"  - {_sentence(item)}" for item in claim.not_covered),
@@ -56,10 +56,12 @@ def _learned(claim: PrivacyClaim) -> list[str]:
 def _figure(heading: str, figure: PrivacyFigure, claim: PrivacyClaim) -> list[str]:
     lines = [f"  {heading}", f"    Who: {figure.adversary}."]
     if figure.epsilon is None:
-        lines.append(
-            "    No differential privacy: epsilon is unlimited, because sums without noise were unmasked "
-            f"({', '.join(claim.noiseless_questions) or 'see the ledger'})."
+        why = (
+            "answers were sent without masks"
+            if claim.mode is Mode.PLAIN
+            else f"sums without noise were unmasked ({', '.join(claim.noiseless_questions) or 'see the ledger'})"
         )
+        lines.append(f"    No differential privacy: epsilon is unlimited, because {why}.")
         if figure.noised_epsilon:
             lines.append(
                 f"    Setting those sums aside it would be {figure.noised_epsilon:.3g}; that is a comparison, not a promise."
@@ -92,6 +94,12 @@ def _noise(claim: PrivacyClaim) -> str:
     if not claim.noise_multiplier:
         return "at least one sum carried none."
     return f"at least {claim.noise_multiplier:.3g} times what one device can change, in every sum; answers are clipped to {claim.clip:g}."
+
+
+def _record(claim: PrivacyClaim) -> str:
+    if claim.mode is Mode.PLAIN:
+        return "none; a ledger is kept of sums under masks."
+    return f"the ledger's first {claim.ledger_entries} entries, whose last digest is {claim.ledger_sha256}."
 
 
 def _participation(claim: PrivacyClaim) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+from msgspec import structs
 
 from aggregator.privacy.accountant import (
     accountant_name,
@@ -14,15 +16,15 @@ from aggregator.privacy.accountant import (
 )
 from aggregator.privacy.figures import hides_sizes, told_figures, used_sum
 from aggregator.privacy.history import HeldRound
-from aggregator.privacy.ledger import LedgerHead
+from aggregator.privacy.ledger import GENESIS, LedgerHead
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
 from aggregator.privacy.modes import fewest_groups, lowest_quorum, mode_of, who_learns_what
 from aggregator.privacy.settings import FamilyBudget
 from protocol.names import RunId
-from protocol.privacy_claim import PrivacyClaim, PrivacyFigure, RoundTally
+from protocol.privacy_claim import Mode, PrivacyClaim, PrivacyFigure, RoundTally
 from protocol.privacy_cost import realised_multiplier
 
-__all__ = ["make_claim"]
+__all__ = ["make_claim", "plain_claim"]
 
 SERVER = "the aggregator: it knows who takes part and sees every unmasked sum, follows the protocol's messages, and may pool with the colluders named"
 OUTSIDER = "whoever sees released models and their claims, and which rounds were void, and neither the aggregator's memory nor its list of who took part"
@@ -86,7 +88,7 @@ def make_claim(
         bits=max((held.opened.noise.bits for held in seen), default=0),
         clip=max((held.opened.noise.clip for held in noised if held.opened.noise.clip), default=None),
         noise_multiplier=multiplier,
-        sampling="; ".join(sorted({_sampling(held.opened.sampling) for held in seen})) or "no round yet",
+        sampling=_samplings(held.opened.sampling for held in seen),
         sampling_enforced_by=_enforcement(used, poisson=poisson),
         maximum_participations=budget.maximum_participations,
         participations=min(len(seen), cap or len(seen)) if hidden else max(times.values(), default=0),
@@ -103,6 +105,47 @@ def make_claim(
         curious=learned.curious if learned else "",
         lying=learned.lying if learned else "",
         poisoner=learned.poisoner if learned else "",
+    )
+
+
+def plain_claim(*, devices: int, used: int, void: int, delta: float) -> PrivacyClaim:
+    """The claim of a family without masks: the aggregator saw every answer, and there is no ledger to ask.
+
+    Args:
+        devices: that gave answers.
+        used: questions whose answers went on into the model.
+        void: questions that came to nothing.
+        delta: of the family.
+    """
+    nothing = PrivacyFigure(
+        adversary=SERVER, adjacency=PRESENCE, accountant="none", epsilon=None, run_epsilon=None
+    )
+    learned = who_learns_what(Mode.PLAIN, quorum=1, multiplier=0.0, colluders=0, groups=1)
+    return PrivacyClaim(
+        server=nothing,
+        release=structs.replace(nothing, adversary=OUTSIDER),
+        delta=delta,
+        mechanism="none: no masks and no noise",
+        bits=0,
+        clip=None,
+        noise_multiplier=0.0,
+        sampling="not counted",
+        sampling_enforced_by="nobody",
+        maximum_participations=None,
+        participations=used,
+        devices=devices,
+        colluders=0,
+        rounds=RoundTally(used=used, void=void, withheld=0, open=0, dropouts=0, worst_dropouts=0),
+        noiseless_questions=(),
+        not_covered=("anything: the aggregator saw each answer of each device", *NOT_COVERED),
+        ledger_entries=0,
+        ledger_sha256=GENESIS.hex(),
+        mode=Mode.PLAIN,
+        quorum=1,
+        groups=1,
+        curious=learned.curious,
+        lying=learned.lying,
+        poisoner=learned.poisoner,
     )
 
 
@@ -154,18 +197,39 @@ def _mechanisms(seen: Sequence[HeldRound]) -> str:
     return f"secure sum (SecAgg+) with distributed noise: {'; '.join(names)}" if names else "no round yet"
 
 
-def _sampling(sampling: Sampling) -> str:
-    match sampling:
-        case PoissonCohort():
-            drawn = f"Poisson, each of {sampling.population} devices with probability {sampling.rate:g}"
-            if sampling.largest is None:
-                return f"{drawn}; how many were in a sum can be told from the release"
-            return f"{drawn}, again where more than {sampling.largest} were; every sum carries the noise of {sampling.largest} devices, so that none tells how many are in it"
-        case FixedCohort() if sampling.size == sampling.population:
-            return f"everybody who was there ({sampling.population} devices)"
-        case FixedCohort():
-            secrecy = "drawn in secret" if sampling.is_secret else "drawn openly"
-            return f"{sampling.size} of {sampling.population} devices without replacement, {secrecy}"
+def _samplings(samplings: Iterable[Sampling]) -> str:
+    """How cohorts were drawn, a sentence for each way; numbers that went from round to round as a range."""
+    ways: dict[str, list[tuple[float, ...]]] = {}
+    for sampling in samplings:
+        match sampling:
+            case PoissonCohort():
+                way = "Poisson, each of {} devices with probability {}"
+                if sampling.largest is None:
+                    way += "; how many were in a sum can be told from the release"
+                    numbers: tuple[float, ...] = (sampling.population, sampling.rate)
+                else:
+                    way += (
+                        ", again where more than {} were; every sum carries the noise of so many devices, so that none tells how many are"
+                        " in it"
+                    )
+                    numbers = (sampling.population, sampling.rate, sampling.largest)
+            case FixedCohort() if sampling.size == sampling.population:
+                way, numbers = "everybody who was there ({} devices)", (sampling.size,)
+            case FixedCohort():
+                secrecy = "drawn in secret" if sampling.is_secret else "drawn openly"
+                way = f"{{}} of {{}} devices without replacement, {secrecy}"
+                numbers = (sampling.size, sampling.population)
+        ways.setdefault(way, []).append(numbers)
+    sentences = (
+        way.format(*(_from_to(column) for column in zip(*found, strict=True)))
+        for way, found in sorted(ways.items())
+    )
+    return "; ".join(sentences) or "no round yet"
+
+
+def _from_to(values: Collection[float]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 
 
 def _enforcement(used: Sequence[HeldRound], *, poisson: bool) -> str:

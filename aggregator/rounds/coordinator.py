@@ -29,6 +29,7 @@ import structlog
 
 from aggregator.errors import AggregatorError, FlowerRunEndedError, SumError
 from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.privacy.claims import plain_claim
 from aggregator.privacy.history import HeldRound
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.cohort_questions import CohortAnswer, log_round
@@ -297,10 +298,16 @@ class Coordinator:
         claim = self._claim(run, policy)
         return msgspec.structs.replace(run, log=(*run.log, record), attempts=0, privacy=claim)
 
-    def _claim(self, run: TrainingRun, policy: FamilySettings) -> PrivacyClaim | None:
-        """What can be said of the run's privacy now; nothing of a family whose sums are in plain."""
+    def _claim(self, run: TrainingRun, policy: FamilySettings) -> PrivacyClaim:
+        """What can be said of the run's privacy now: by the ledger, or that its answers are in plain."""
         if self._accounts is None or not policy.secure_sum.enabled:
-            return None
+            voids = sum(record.is_void for record in run.log)
+            return plain_claim(
+                devices=len(run.participants),
+                used=len(run.log) - voids,
+                void=voids,
+                delta=policy.privacy.budget.delta,
+            )
         return self._accounts.claim(run.family, run.id)
 
     def _try_round(self, run: TrainingRun, attempt: Callable[[], Outcome]) -> Outcome | None:

@@ -108,11 +108,14 @@ class GroupAttempt:
         with self.failing():
             self.found = found = self.role.finish()
             words, count = found.words, len(found.participants)
+            most = count
             if self.taken_as is not None and isinstance(self.encoding, NoisedEncoding):
                 words = self.encoding.add_missing_noise(words, count, self.random_bytes)
-                count = self.taken_as
+                # Whether it may be a sum must not tell how many are in it either.
+                count, most = self.taken_as, self.encoding.devices
+            total = self.encoding.decode(words, most)
+            check_sum(self.kind, self.layout.unpack(total), most, self.encoding.precision)
             total = self.encoding.decode(words, count)
-            check_sum(self.kind, self.layout.unpack(total), count, self.encoding.precision)
             if isinstance(self.encoding, NoisedEncoding):
                 self.clip_bits = self.encoding.clip_bits(words, count)
                 total = drop_noise_floor(total, self.layout, self.encoding)

@@ -22,18 +22,20 @@ from ledger_world import (
     question,
     round_id,
 )
+from msgspec import structs
 from typer.testing import CliRunner
 
 from aggregator.cli import cli
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.claim_text import explain
+from aggregator.privacy.claims import plain_claim
 from aggregator.privacy.ledger_entries import Outcome
 from aggregator.privacy.settings import FamilyBudget
 from aggregator.release_keys import create_key_files
 from protocol.bundle import entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ModelSpec, Provenance, ThresholdSpec
 from protocol.names import DeviceId, RunId
-from protocol.privacy_claim import PrivacyClaim
+from protocol.privacy_claim import Mode, PrivacyClaim
 
 COHORT = devices(20)
 NOISE = gaussian(1.0, cohort=20, dropouts=4, colluders=2)
@@ -277,3 +279,74 @@ def test_the_ledger_names_devices_and_the_claim_does_not(tmp_path: Path) -> None
     claim = played(tmp_path).claim(FAMILY, RUN)
     assert DeviceId("device-001") in COHORT
     assert b"device-0" not in msgspec.json.encode(claim)
+
+
+# --- claims of other builds, of other ways
+
+
+def test_a_claim_of_a_build_that_knew_no_modes_is_read_and_shown(tmp_path: Path) -> None:
+    claim = played(tmp_path).claim(FAMILY, RUN)
+    told = json.loads(msgspec.json.encode(claim))
+    old = {
+        name: told[name]
+        for name in told
+        if name not in {"mode", "quorum", "groups", "curious", "lying", "poisoner"}
+    }
+    read = msgspec.json.decode(json.dumps(old), type=PrivacyClaim)
+    assert (read.mode, read.quorum, read.groups, read.curious, read.poisoner) == (None, None, None, "", "")
+    assert "Which way its rounds were run the claim does not say" in explain(read, "it")
+
+
+@pytest.mark.parametrize("noise", [NOISE, SILENT])
+def test_a_claim_names_the_mode_and_what_each_attacker_learns(tmp_path: Path, noise: object) -> None:
+    accounts = accounts_at(tmp_path)
+    play(accounts, 1, COHORT, participants=COHORT[:17], noise=noise, sampling=EVERYBODY, run="run-2")  # type: ignore[arg-type]
+    claim = accounts.claim(FAMILY, RUN)
+    assert (claim.mode, claim.quorum, claim.groups) == (
+        (Mode.PRIVATE, 16, 1) if noise is NOISE else (Mode.ROBUST, 17, 1)
+    )
+    assert claim.poisoner.startswith("no protection against a poisoner")
+    words = explain(claim, "it")
+    for sentence in (claim.curious, claim.lying, claim.poisoner):
+        assert f"{sentence}." in words
+    assert ("epsilon_server" in claim.curious) == (noise is NOISE)
+
+
+def test_groups_are_counted_where_the_fewest_made_a_step(tmp_path: Path) -> None:
+    accounts = accounts_at(tmp_path)
+    for number, groups in ((1, 5), (2, 3)):
+        for group in range(groups):
+            name, members = (
+                structs.replace(round_id(number, run="run-2"), group=group + 1),
+                COHORT[4 * group : 4 * group + 4],
+            )
+            accounts.open_round(name, FAMILY, noise=SILENT, sampling=EVERYBODY, cohort=members)
+            accounts.close_round(name, Outcome.USED, participants=members)
+    claim = accounts.claim(FAMILY, RUN)
+    assert (claim.mode, claim.groups, claim.quorum) == (Mode.ROBUST, 3, 4)
+    assert (
+        claim.poisoner
+        == "a device moves the sum of its own group, and the model follows the median of 3 groups or more"
+    )
+    assert "with 3 of a group's 4 devices in its hand" in claim.lying
+
+
+def test_a_claim_in_plain_says_that_the_aggregator_saw_everything() -> None:
+    claim = plain_claim(devices=4, used=6, void=1, delta=1e-6)
+    assert (claim.mode, claim.server.epsilon, claim.release.epsilon) == (Mode.PLAIN, None, None)
+    words = explain(claim, "it")
+    assert "learns every answer of every device, one by one: there are no masks." in words
+    assert "epsilon is unlimited, because answers were sent without masks." in words
+    assert "Record: none; a ledger is kept of sums under masks." in words
+
+
+def test_cohorts_that_went_from_round_to_round_are_told_in_one_sentence_that_fits(tmp_path: Path) -> None:
+    accounts = accounts_at(tmp_path)
+    for number in range(1, 40):
+        drawn = poisson(0.1, 100 + number, quorum=4)
+        play(accounts, number, COHORT, noise=NOISE, sampling=drawn, run="run-2")
+    said = accounts.claim(FAMILY, RUN).sampling
+    assert said.startswith(
+        "Poisson, each of 101 to 139 devices with probability 0.1, again where more than 18 to 23 were;"
+    )
+    assert len(said) < 1000

@@ -16,7 +16,7 @@ from secure_world import ARRAYS, ASSESS_LAYOUT, FIT_LAYOUT, PARAMETERS, QUESTION
 
 from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.adaptive_clipping import AdaptiveClip, clip_bit_noise, update_noise_multiplier
-from aggregator.privacy.ledger_entries import RoundClosed
+from aggregator.privacy.ledger_entries import PoissonCohort, RoundClosed, Sampling
 from aggregator.privacy.settings import FamilyBudget, NoiseSettings, PrivacySettings
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
@@ -46,7 +46,7 @@ def update_of_norm(norm: float) -> np.ndarray:
     )
 
 
-def collect(w: World, *, number: int = 1, quorum: int = COUNT) -> CohortSum:
+def collect(w: World, *, number: int = 1, quorum: int = COUNT, sampling: Sampling | None = None) -> CohortSum:
     return w.collector().collect(
         CohortQuestion(
             question=msgspec.structs.replace(QUESTION, round_number=number),
@@ -54,7 +54,7 @@ def collect(w: World, *, number: int = 1, quorum: int = COUNT) -> CohortSum:
             layout=FIT_LAYOUT,
             admission=admit_update(norm_limit=10.0),
         ),
-        Cohort(devices=tuple(w.devices), quorum=quorum),
+        Cohort(devices=tuple(w.devices), quorum=quorum, sampling=sampling),
         deadline_s=5.0,
     )
 
@@ -250,3 +250,24 @@ def test_settings_turn_into_the_rule() -> None:
 def test_settings_that_cannot_adapt_are_refused_with_what_would(noise: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         family(cohort={"minimum_devices": 5}, privacy={"noise": {"adaptive_clip": True, **noise}})
+
+
+def test_a_clip_that_follows_coins_tells_nobody_how_many_were_drawn(tmp_path: Path) -> None:
+    """All are within the clip, 12 or 16 of them: the clip falls by what the nominal size says, and by nobody's number."""
+    hidden = PoissonCohort(rate=0.5, population=24, largest=18)
+    moves = {}
+    for size in (12, 16):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        w = World(folder, size, policy=policy(structs.replace(NOISE, noise_multiplier=0.02)))
+        for device in w.devices.values():
+            device.answer = update_of_norm(0.01)
+        collect(w, quorum=12, sampling=hidden)
+        (held,) = w.accounts.rounds(world.FAMILY)
+        assert held.closed is not None
+        assert held.closed.clip_bits is not None
+        # ±1/2 of each: half of those who are in it above half of those who were to be expected.
+        assert held.closed.clip_bits == pytest.approx(12 / 2 + size / 2, abs=2.5)
+        moves[size] = held.closed.next_clip
+        assert held.closed.next_clip == pytest.approx(START.next_clip(held.closed.clip_bits, 12), rel=1e-9)
+    assert all(move is not None and move < START.clip for move in moves.values())

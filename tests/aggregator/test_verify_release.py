@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 
 from aggregator.cli import cli
 from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.privacy.claims import plain_claim
 from aggregator.privacy.ledger import GENESIS
 from aggregator.privacy.ledger_entries import Outcome
 from aggregator.privacy.settings import FamilyBudget
@@ -351,3 +352,11 @@ def test_a_ledger_in_which_a_sum_was_used_below_its_quorum_is_found_out(tmp_path
     code, said = verified(release_in(tmp_path, claim), tmp_path / "privacy.sqlite")
     assert code == 1
     assert "5 participants, its noise was planned for 16 or more" in said
+
+
+def test_a_release_in_plain_has_nothing_to_verify(tmp_path: Path) -> None:
+    accounts = played(tmp_path)
+    accounts.close()
+    claim = plain_claim(devices=4, used=6, void=1, delta=1e-6)
+    code, said = verified(release_in(tmp_path, claim), tmp_path / "privacy.sqlite")
+    assert (code, "learned from answers without masks" in said) == (2, True)
