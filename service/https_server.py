@@ -40,7 +40,7 @@ HEAD_BYTES: Final = 16 * 1024
 """Ours have one kilobyte; a token or a cookie of somebody's proxy may be some more."""
 
 LINGER_S: Final = 1.0
-"""How long whoever was refused in the middle of a body may take to read why."""
+"""How long whoever is told that the connection ends may take to read why."""
 
 KEEP_ALIVE_S: Final = 30
 FLUSH_S: Final = 30.0
@@ -153,7 +153,9 @@ class BoundedHttp(H11Protocol):
             step = HEAD_BYTES if self.conn.their_state is h11.IDLE else len(data)
             super().data_received(data[:step])
             data = data[step:]
-        if self.conn.their_state is h11.IDLE:
+        if self.transport.is_closing():
+            self._end_soon()
+        elif self.conn.their_state is h11.IDLE:
             self._expect_head()
         else:
             self._stop_timer("_head_timer")
@@ -161,12 +163,14 @@ class BoundedHttp(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on to the next request; or, where a body was refused, to the end."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._end_soon()
+        elif self.conn.their_state is h11.SEND_BODY:
             # Unread: with every part of it that came the keep-alive would begin anew.
             self._is_refused = True
             self._unset_keepalive_if_required()
             self.flow.pause_reading()
-            self.loop.call_later(LINGER_S, self.transport.abort)
+            self._end_soon()
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             # Half of the next head came with the request before.
             self._expect_head()
@@ -202,6 +206,12 @@ class BoundedHttp(H11Protocol):
     def _expect_head(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def _end_soon(self) -> None:
+        """Whether or not the other side takes part in the end of TLS, for which asyncio would wait as long as for a flush."""
+        self._stop_timer("_head_timer")
+        left_s = self.transport.get_write_buffer_size() / SLOWEST_BYTES_PER_S
+        self.loop.call_later(LINGER_S + left_s, self.transport.abort)
 
     def _stop_timer(self, name: str) -> None:
         timer: asyncio.TimerHandle | None = getattr(self, name)

@@ -167,6 +167,23 @@ def test_whoever_is_refused_in_the_middle_of_a_body_hears_why_and_is_ended_howev
     wait_until(trickle, "its end")
 
 
+@pytest.mark.parametrize(
+    "last", [b"GET /5 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"no http\r\n\r\n"]
+)
+def test_whoever_does_not_hang_up_after_the_last_answer_loses_the_place_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: bytes
+) -> None:
+    monkeypatch.setattr(https_server, "LINGER_S", 0.1)
+    with serving(tmp_path, ConnectionBook(of_caller=2)) as site:
+        caller, begun = site.connect(), time.monotonic()
+        caller.sendall(last)
+        assert status(caller) in {200, 400}
+        wait_until(lambda: len(site.book) == 0, "its place")
+        # asyncio waits so long for the other side's end of TLS.
+        assert time.monotonic() - begun < https_server.FLUSH_S
+        caller.close()
+
+
 def test_an_answer_that_nobody_reads_is_dropped(site: Site) -> None:
     callers = [site.connect() for _ in range(4)]
     for caller in callers:
