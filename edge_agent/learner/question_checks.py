@@ -7,8 +7,8 @@
     parameters      ─► |w| ≤ 32, within the trust radius        ARRAYS     further away a unit answers for one window alone
     a fleet's prior ─► a scale, a covariance that is one        ARRAYS     else one sensor, or one direction, is all that counts
 
-Whether a check passes follows from the question and the approved release alone. So a refusal says nothing about the data, and what
-passes overflows nowhere: |w| ≤ 32 on inputs of at most 8 deviations stays finite through any layers that a manifest may name.
+Whether a check passes follows from the question and the approved release alone, so a refusal says nothing about the data. What passes
+is hardly ever far enough from a sane model to overflow; where it does, the answer is zeros under the same masks (`sum_participant`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check_question(question: Question, arrays: Arrays, anchor: Anchor, *, featur
         QuestionRefusedError: PROFILE or ARRAYS; its words are for this device's own log.
     """
     profile = anchor.profile
-    if profile is None or profile.trust_radius is None:
+    if profile is None or profile.trust_radius is None or profile.update_norm is None:
         raise QuestionRefusedError(
             RefusalCode.PROFILE, f"{anchor.release} carries no training profile: nothing is asked about it"
         )

@@ -212,7 +212,7 @@ class SumParticipant:
                 answer = self._learner.answer(question, arrays)
                 return attempt.encoding.encode(answer, self._random_bytes)
         except Exception as error:  # noqa: BLE001 - a road on which failures travelled would say which data fail
-            _log.warning("answer_adds_nothing run=%s %s: %s", question.run_id, type(error).__name__, error)
+            _log.warning("answer_adds_nothing run=%r %s: %s", question.run_id, type(error).__name__, error)
         zeros = np.zeros(self._learner.layout_of(attempt.terms.question).total, np.float32)
         return attempt.encoding.encode(zeros, self._random_bytes)
 
