@@ -64,7 +64,7 @@ def answer_prior(
     if unit is None or not len(rows):
         # Whoever leaves here may cost the whole cohort its round; zeros add nothing to a sum.
         _log.warning(
-            "prior_answer_left_out run=%s: this device has no scale, or no whole window", question.run_id
+            "prior_answer_left_out run=%r: this device has no scale, or no whole window", question.run_id
         )
         rows, unit = np.zeros((1, rows.shape[1]), np.float32), np.full(rows.shape[1], np.inf)
     evidence = ScaleEvidence.of(rows, unit)
@@ -80,7 +80,7 @@ def answer_prior(
     counts = age_counts(scaled, others, AlarmRules())
     if others is None and question.devices > own.devices:
         _log.warning(
-            "prior_answer_left_out run=%s: the fleet's sums do not contain this device", question.run_id
+            "prior_answer_left_out run=%r: the fleet's sums do not contain this device", question.run_id
         )
         counts = {}
     return examples | curve_parts(counts)
