@@ -51,7 +51,7 @@ _KNOWN: Final = np.dtype([("machine_s", "<f8"), ("wall_s", "<f8"), ("serial", "<
 """A window by its times, and its place among all that were ever in a snapshot; -1: older than the snapshots that knew it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Content:
     """What rows are made of: the fingerprint of their `columns`, and of the `scale` they are in."""
 
