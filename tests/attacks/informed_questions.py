@@ -29,7 +29,7 @@ from protocol.questions import (
     answer_layout,
 )
 from protocol.secure_answers import make_encoding
-from protocol.sum_terms import decode_terms
+from protocol.sum_terms import SumTerms, decode_terms, encode_terms
 from protocol.training import TrainingSettings
 
 SIZES = {
@@ -37,6 +37,8 @@ SIZES = {
     "tensor_count": ARCHITECTURE.tensor_count,
     "feature_count": FEATURES,
 }
+SHARES = (0.35, 0.3, 0.05, 0.12, 0.18)
+"""Of the kinds, in their order: more of those whose arrays are models."""
 ODD = (0.0, -0.0, 1e-45, 1e-38, 1e-9, 1.0, 1e9, 3e38, float("inf"), float("-inf"), float("nan"))
 
 
@@ -74,7 +76,8 @@ class InformedQuestions:
             narrow_gate(other[pair.at], np.vstack([rest, one[pair.at : pair.at + 1]])),
             *(midpoint_gate(one[pair.at], other[pair.at], feature) for feature in range(FEATURES)),
         ]
-        self._weights = np.array([3.0, 3.0] + [1.0] * FEATURES) / (6.0 + FEATURES)
+        self._weights = np.array([6.0, 6.0] + [1.0] * FEATURES) / (12.0 + FEATURES)
+        self._round = 1
         self._last: Asked | None = None
 
     def next(self) -> Asked:
@@ -84,7 +87,7 @@ class InformedQuestions:
         session = f"session-{self._name}-{self._count}"
         if self._last is not None and rng.random() < 0.08:
             return replace(self._last, session=session, lie=self._lie())
-        kind = str(rng.choice(KINDS))
+        kind, self._round = str(rng.choice(KINDS, p=SHARES)), self._round + int(rng.integers(2))
         arrays, numbers = self._content(kind)
         question, terms = self._question(kind, numbers), self._terms(kind)
         bits, words = self._announced(kind, terms)
@@ -96,13 +99,48 @@ class InformedQuestions:
             arrays=arrays,
             word_bits=bits,
             word_count=words,
-            round_number=1,
+            round_number=self._round,
+            is_taken=bool(rng.random() < 0.7),
             cohort=(0, 1, 2, 3) if rng.random() < 0.1 else (0, 1, 2),
             silent=(2,) if rng.random() < 0.08 else (),
             lie=self._lie(),
             requires_confirmation=bool(rng.random() < 0.1),
         )
         return self._last
+
+    def honest(self, kind: str, lie: str) -> Asked:
+        """What an aggregator asks that keeps to everything, but for one lie."""
+        self._count += 1
+        terms = encode_terms(
+            SumTerms(
+                run_id="run-1",
+                question=kind,  # type: ignore[arg-type]  # one of KINDS
+                round_number=self._count,
+                devices=3,
+                norm_limit=self._profile.update_norm or 1.0,
+                maximum_examples=self._profile.maximum_examples,
+            )
+        )
+        about = {
+            "type": kind.partition(".")[2],
+            "run_id": "run-1",
+            "layout_sha256": ARCHITECTURE.layout_sha256,
+            "profile_sha256": self._profile.sha256,
+        }
+        bits, words = self._announced(kind, terms)
+        return Asked(
+            session=f"session-{self._name}-honest-{self._count}",
+            kind=kind,
+            question=msgspec.json.encode(
+                about | ({"round_number": self._count} if kind == FIT else {})
+            ).decode(),
+            terms=terms,
+            arrays={FIT: {"parameters": CHAMPION}, ASSESS: {"candidate": CHAMPION}}.get(kind, {}),
+            word_bits=bits,
+            word_count=words,
+            round_number=self._count,
+            lie=lie,
+        )
 
     def _lie(self) -> str:
         return str(self._rng.choice(list(LIES))) if self._rng.random() < 0.25 else "none"
@@ -225,7 +263,7 @@ class InformedQuestions:
             **numbers,
         }
         if kind == FIT:
-            content["round_number"] = 1
+            content["round_number"] = self._round
         if rng.random() < 0.1:
             # What a server could choose before the profile was signed.
             content |= {"maximum_examples": 1, "seed": 1, "training": {"epochs": 1, "learning_rate": 1e6}}
@@ -241,7 +279,7 @@ class InformedQuestions:
         terms: dict[str, Any] = {
             "run_id": "run-1",
             "question": kind,
-            "round_number": 1,
+            "round_number": self._round,
             "devices": int(rng.choice([3, 3, 3, 4, 1000])),
             "word_bits": 32,
             "norm_limit": float(self._profile.update_norm or 1.0)

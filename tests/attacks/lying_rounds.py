@@ -45,6 +45,7 @@ class Asked:
         silent: which of them fall silent once they have shared their keys.
         lie: the name of what is done to device 0, of `LIES`.
         requires_confirmation: whether survivors are compared.
+        is_taken: whether devices are told that somebody waits for their answers; an update that nobody took enters a later round.
     """
 
     session: str
@@ -59,6 +60,7 @@ class Asked:
     silent: tuple[int, ...] = ()
     lie: str = "none"
     requires_confirmation: bool = False
+    is_taken: bool = True
 
     def announcement(self) -> messages.Announcement:
         return messages.Announcement(

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,7 @@ from flwr.app.message import make_message
 from numpy.typing import NDArray
 from training_models import training_model
 
-from edge_agent.errors import FleetUnreachableError
+from edge_agent.errors import AggregatorAnswerError, FleetUnreachableError
 from edge_agent.learner import prior_answers
 from edge_agent.learner.anchor import Anchor
 from edge_agent.learner.client_app import client_app
@@ -148,6 +149,7 @@ class RecordedRoad:
     said: list[Left] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     replies: list[Message] = field(default_factory=list)
+    is_deaf: bool = False
     took_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """By a real clock, from a message of each type to its reply; not compared, for no two are alike."""
 
@@ -166,6 +168,8 @@ class RecordedRoad:
     def reply(self, message: Message) -> None:
         self.said.append((*left_of(message), f"after {self.work():.6f} s"))
         self.replies.append(message)
+        if self.is_deaf:
+            raise AggregatorAnswerError("nobody waits for this answer any more")
 
 
 class RecordedDevice:
@@ -299,7 +303,7 @@ class RecordedDevice:
 
     def _account(self) -> frozenset[str]:
         """What the account has recorded so far: what a difference of two of these shows is what one message has cost."""
-        with sqlite3.connect(self._folder / "privacy.sqlite") as db:
+        with closing(sqlite3.connect(self._folder / "privacy.sqlite")) as db:
             return frozenset(
                 f"{table} {row!r}"
                 for table in ("charges", "answers", "reveals")

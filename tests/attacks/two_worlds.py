@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import numpy as np
 from informed_questions import InformedQuestions, Pair
-from lying_rounds import Aggregator, Asked
+from lying_rounds import LIES, Aggregator, Asked
 from recorded_device import CHAMPION, FEATURES, DeterministicKey, Float, Left, RecordedDevice, masked_words
 
 from edge_agent.errors import QuestionRefusedError
@@ -35,6 +35,7 @@ from edge_agent.learner.time_grid import TimeGrid
 from edge_agent.privacy import account
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.names import DeviceId
+from protocol.questions import FIT
 from protocol.refusals import RefusalCode
 from protocol.secure_sum.device_role import DevicePolicy
 from protocol.secure_sum.server_role import SecureSum
@@ -126,6 +127,7 @@ class World:
         for name, device in self.devices.items():
             device.random_bytes.begin(asked.session)
             device.work.done_s = 0.0
+            device.road.is_deaf = not asked.is_taken
             before[name] = len(device.road.said)
         total = self._aggregator.play(asked)
         return {name: device.road.said[before[name] :] for name, device in self.devices.items()}, total
@@ -152,7 +154,7 @@ def pairs(rng: np.random.Generator) -> Iterator[Pair]:
     while True:
         rows = windows(int(rng.integers(1000)))
         at = int(
-            rng.choice([WINDOWS - 1, WINDOWS - 1, WINDOWS - 2, WINDOWS - 6, 0, 4, int(rng.integers(WINDOWS))])
+            rng.choice([WINDOWS - 1, WINDOWS - 2, WINDOWS - 2, WINDOWS - 3, 0, 4, int(rng.integers(WINDOWS))])
         )
         other = windows(int(rng.integers(1000, 2000)), 1)[0] * np.float32(rng.choice([0.0, 1.0, 1.0, 2.0]))
         match int(rng.integers(6)):
@@ -179,6 +181,7 @@ def profile_of(rng: np.random.Generator) -> TrainingSettings:
         "batch_size": int(rng.choice([1, 7, 32, 1000])),
         "learning_rate": float(rng.choice([1e-9, 1e-3, 0.05, 0.05, 0.5, 10.0, 1e6])),
         "maximum_examples": int(rng.choice([WINDOWS, 1000, 10_000])),
+        "maximum_staleness": int(rng.choice([0, 0, 4, 100])),
     }
     match int(rng.integers(6)):
         case 0:
@@ -232,7 +235,7 @@ def compare(
         if found.questions >= questions or (until_found and found.differences):
             break
         profile = profile_of(rng)
-        owner, is_away = OWNERS[int(rng.choice(len(OWNERS), p=(0.8, 0.1, 0.1)))], rng.random() < 0.03
+        owner, is_away = OWNERS[int(rng.choice(len(OWNERS), p=(0.8, 0.1, 0.1)))], episode % 16 == 5
         asker = InformedQuestions(pair, profile, rng, f"{seed}-{episode}")
         both = [
             World(
@@ -259,6 +262,33 @@ def compare(
         for reply in both[0].devices[VICTIM].road.replies:
             if (words := masked_words(reply)) is not None:
                 found.masked.append(words)
+        for world in both:
+            world.close()
+    return found
+
+
+def compare_lies(folder: Path) -> Found:
+    """Tell each lie once to devices that would answer, and ask those who want noise, and those whose fleet is away."""
+    rows, found = windows(5), Found()
+    pair = Pair(rows, WINDOWS - 1, 4 * windows(6, 1)[0], np.ones(FEATURES))
+    for name, lies, limits, is_away in (
+        ("open", tuple(LIES), OPEN, False),
+        ("noise", ("none",), OWNERS[2], False),
+        ("away", ("none",), OPEN, True),
+    ):
+        asker = InformedQuestions(pair, PROFILE, np.random.default_rng(1), name)
+        both = [
+            World(folder / f"{name}-{side}", rows, pair.unit, limits=limits, fleet_is_away=is_away)
+            for side, rows in enumerate(pair.world)
+        ]
+        for lie in lies:
+            # Not what a snapshot is asked once: the first lie would be the last.
+            asked = asker.honest(FIT, lie)
+            (one, total), (other, _) = (world.play(asked) for world in both)
+            found.questions, found.sums = found.questions + 1, found.sums + (total is not None)
+            _note_refusals(found, one)
+            if (difference := _first_difference(asked, one, other, timed=True)) is not None:
+                found.differences.append(difference)
         for world in both:
             world.close()
     return found
