@@ -244,7 +244,13 @@ def _rows(
     from edge_agent.privacy.snapshots import content_of
     from edge_agent.sample_buffer import fingerprint_of, read_rows
 
-    buffered = read_rows(settings.paths.buffer, columns, newest=settings.learner.maximum_examples)
+    most = settings.learner.maximum_examples
+    if most < settings.fewest_windows:
+        raise NotReadyError(
+            f"learner.maximum_examples = {most} is less than the {settings.fewest_windows} windows that answers are made from"
+            " (privacy.minimum_windows): raise it"
+        )
+    buffered = read_rows(settings.paths.buffer, columns, newest=max(most, settings.privacy.snapshot_windows))
     if not len(buffered) and fingerprint_of(settings.paths.buffer):
         raise NotReadyError(
             "the buffered windows have other columns than the release; install one made for them"

@@ -16,7 +16,7 @@ from edge_agent.kept_rows import open_stores
 from edge_agent.learner.__main__ import _rows as rows_to_learn
 from edge_agent.outdated_state import foreign_state, set_outdated_aside
 from edge_agent.privacy.account import DeviceAccount
-from edge_agent.settings import BufferSettings, StatePaths, load_agent_settings
+from edge_agent.settings import BufferSettings, LearnerSettings, StatePaths, load_agent_settings
 from models.columns import describe_difference
 from models.drift.monitor import DriftMonitor, DriftSettings
 from models.drift.reference import fit_reference
@@ -132,6 +132,9 @@ def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path:
             rows_to_learn(settings, account, invitation, SPEC)
         with pytest.raises(NotReadyError, match="other columns than the release"):
             rows_to_learn(settings, account, invitation, SWAPPED)
+        narrow = msgspec.structs.replace(settings, learner=LearnerSettings(maximum_examples=4))
+        with pytest.raises(NotReadyError, match=r"maximum_examples = 4 is less than the 5 windows"):
+            rows_to_learn(narrow, account, invitation, SPEC)
 
 
 def test_a_disk_that_moves_nothing_is_told_and_stops_nothing(
