@@ -18,6 +18,7 @@ from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.ports import Federation, InvitationBoard, Member, Session
 from aggregator.rounds.reports import CohortReport, CohortSum, QuorumMissedError, RoundCanceledError
+from aggregator.rounds.run_groups import is_grouped
 from aggregator.rounds.runs import RoundRecord, TrainingRun
 from aggregator.rounds.silence import Silence, SilentDevices
 from protocol.messages.payloads import TrainingInvitation
@@ -174,7 +175,9 @@ class Attendance:
 
 
 def _wanted_devices(policy: FamilySettings, online: int) -> int:
-    share = math.ceil(policy.cohort.fraction * policy.cohort.over_selection * online)
+    # Whoever is not in a group when they are dealt is in none while the run trains.
+    drawn = 1.0 if is_grouped(policy) else policy.cohort.fraction * policy.cohort.over_selection
+    share = math.ceil(drawn * online)
     return max(min(share, online), policy.cohort.minimum_devices)
 
 

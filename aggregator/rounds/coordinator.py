@@ -359,9 +359,13 @@ class Coordinator:
     def _grouped(
         self, run: TrainingRun, policy: FamilySettings, joined: frozenset[DeviceId] | None = None
     ) -> TrainingRun:
-        """The run with the groups that its next question is put to; after a void attempt those that may answer now."""
-        if is_grouped(policy) and (joined is not None or run.attempts or not run.groups):
-            there = self._attend(run, policy).present() if joined is None else joined
+        """The run with the groups that its next question is put to: dealt anew after a void attempt, and for newcomers where training ends."""
+        if not is_grouped(policy):
+            return msgspec.structs.replace(run, protection=protection(run, policy))
+        there = self._attend(run, policy).present() if joined is None else joined
+        has_trained = run.state is RunState.ASSESSING and all(entry.kind == "fit" for entry in run.log)
+        has_newcomers = not there <= {device for group in run.groups for device in group}
+        if joined is not None or run.attempts or not run.groups or (has_trained and has_newcomers):
             run = with_groups(run, policy, there, self._held_rounds(run))
         return msgspec.structs.replace(run, protection=protection(run, policy))
 

@@ -72,7 +72,11 @@ def with_groups(
     size, fewest = policy.cohort.group_devices, policy.cohort.minimum_devices
     groups = deal(joined, memory, rng, size=size, fewest=fewest)
     # Where no group may answer, one that is refused costs nothing.
-    return structs.replace(run, groups=groups or deal(joined, Memory(), rng, size=size, fewest=fewest))
+    groups = groups or deal(joined, Memory(), rng, size=size, fewest=fewest)
+    if len(run.groups) >= FEWEST_GROUPS > len(groups):
+        # Or whoever goes silent would bring a run to do without the median.
+        return run
+    return structs.replace(run, groups=groups)
 
 
 def next_cohort(

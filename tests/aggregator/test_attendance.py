@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from family_changes import family
+from family_changes import changed, family
 
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.family import FamilySettings
@@ -127,6 +127,12 @@ def test_everyone_who_is_wanted_is_enough_at_once() -> None:
     asked = World(dict.fromkeys(("d0", "d1", "d2"), 0.0), fraction=0.5, over_selection=1.2)
     assert asked.gathered() == (3, 0)
     assert World(dict.fromkeys(("d0", "d1"), 0.0), devices=2, over_selection=2.0).gathered() == (2, 0)
+
+
+def test_groups_are_dealt_of_everybody_who_is_online_and_not_of_those_who_came_first() -> None:
+    world = World(dict.fromkeys(("d0", "d1", "d2"), 0.0) | {"d3": 1002.0}, fraction=0.5, minimum_devices=3)
+    world.policy = changed(world.policy, secure_sum__enabled=True)
+    assert world.gathered() == (4, 2)
 
 
 def test_a_quorum_that_nobody_joins_any_more_is_settled() -> None:

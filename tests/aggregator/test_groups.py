@@ -199,6 +199,13 @@ def test_a_runs_groups_are_fixed_while_it_trains_and_dealt_anew_where_an_attempt
     assert sum(map(len, dealt_anew.groups)) == 12
 
 
+def test_a_run_that_has_a_median_does_not_go_on_without_one() -> None:
+    """Two poisoners of twelve: one voids a group, the other one too and then goes silent; eleven would be one group."""
+    run = with_groups(run_of(), FAMILY, names(12), ())
+    later = run_of(groups=run.groups, finished_rounds=3, attempts=1)
+    assert with_groups(later, FAMILY, names(11), ()).groups == run.groups
+
+
 def test_a_question_is_put_to_whole_groups_and_void_below_half_of_them() -> None:
     run = with_groups(run_of(), FAMILY, names(12), ())
     rounds = [held(group, kind=COVARIANCE, number=i) for i, group in enumerate(run.groups, 1)]

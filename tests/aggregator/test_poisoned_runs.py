@@ -109,6 +109,24 @@ def test_a_group_that_goes_silent_sits_out_while_the_others_train(tmp_path: Path
     assert run.groups == clean.groups
 
 
+def test_who_joins_while_others_train_answers_what_follows(tmp_path: Path) -> None:
+    world = SecureWorld(tmp_path, changed(SECURE, rounds__count=1), devices=16)
+    everybody = world.session.present
+    world.session.present = frozenset(sorted(everybody)[:12])
+
+    def join(_stage: str, _device: DeviceId, content: bytes) -> bytes:
+        world.session.present = everybody
+        return content
+
+    world.masked.spoil = join
+    run = world.run()
+    assert run.state is RunState.COMPLETED, run.detail
+    fit, assessed = run.log
+    assert (len(fit.participants), len(assessed.participants)) == (12, 16)
+    # Who trained together answers together.
+    assert {group.devices for group in fit.groups} < {group.devices for group in assessed.groups}
+
+
 def test_a_run_goes_on_with_its_groups_after_a_kill(tmp_path: Path, clean: TrainingRun) -> None:
     world = world_of(tmp_path)
     coordinator, run = world.coordinator(), world.add_run()
