@@ -102,3 +102,8 @@ class PrivacyClaim(Struct, frozen=True, kw_only=True):
     curious: Text = ""
     lying: Text = ""
     poisoner: Text = ""
+
+    @property
+    def hides_sizes(self) -> bool:
+        """Whether a figure rests on nobody knowing how many were in a sum: then no other number of a release may tell it either."""
+        return self.rounds.dropouts is None

@@ -108,7 +108,7 @@ def _participation(claim: PrivacyClaim) -> str:
         if claim.maximum_participations is None
         else f"each device stops by itself after {claim.maximum_participations}"
     )
-    if claim.rounds.dropouts is None:
+    if claim.hides_sizes:
         return f"{claim.devices} devices were drawn from, each at most {claim.participations} times; {cap}."
     return f"{claim.devices} devices gave answers, one of them at most {claim.participations} times; {cap}."
 

@@ -35,6 +35,7 @@ Sources: Mironov, Talwar, Zhang, 2019, arXiv:1908.10530 (A); Balle, Barthe, Gabo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -99,20 +100,31 @@ def require_few_voids(what: str, rate: float, population: int, quorum: int) -> N
     if void <= MOST_VOID:
         return
     found = []
-    rates = [step / 1000 for step in range(math.ceil(1000 * rate), 1001)]
-    if enough := next((r for r in rates if void_share(r, population, quorum) <= MOST_VOID), None):
-        found.append(f"cohort.fraction {enough:g} instead of {rate:g}")
-    quorums = range(quorum - 1, 0, -1)
-    if low := next((m for m in quorums if void_share(rate, population, m) <= MOST_VOID), None):
-        found.append(f"cohort.minimum_devices {low} instead of {quorum}")
-    more = population
-    while void_share(rate, more, quorum) > MOST_VOID:
-        more = math.ceil(more * 1.02) + 1
+    # Each chance falls as the number searched for goes up; a rate of 1 helps if the quorum is there at all.
+    if population >= quorum:
+        step = _first(
+            1000, lambda thousandths: void_share(thousandths / 1000, population, quorum) <= MOST_VOID
+        )
+        found.append(f"cohort.fraction {step / 1000:g} instead of {rate:g}")
+    lower = _first(quorum, lambda fewer: void_share(rate, population, quorum - fewer) <= MOST_VOID)
+    if lower < quorum:
+        found.append(f"cohort.minimum_devices {quorum - lower} instead of {quorum}")
+    most = math.ceil(4 * (quorum + 4) / rate)
+    more = _first(most, lambda devices: void_share(rate, max(devices, 1), quorum) <= MOST_VOID)
     found.append(f"{more} devices instead of {population}")
     raise PrivacyPlanError(
         f"{what}: coins of {rate:g} over {population} devices draw fewer than the quorum of {quorum} {void:.0%} of the time; rounds would be"
         f" void more often than not worth it, and those that come about hide nobody. One of these would do: {'; '.join(found)}"
     )
+
+
+def _first(most: int, does: Callable[[int], bool]) -> int:
+    """The smallest number from 1 to `most` that does, of a property that does not go away again; `most` where none does."""
+    low, high = 1, most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if does(middle) else (middle + 1, high)
+    return low
 
 
 def _at_least(fewest: int, trials: int, rate: float) -> float:

@@ -130,7 +130,7 @@ def _provenance(manifest: Manifest, rounds: Sequence[HeldRound], again: PrivacyC
     )
     steps = {held.opened.id.number for held in own if held.is_used and held.opened.id.question == FIT}
     yield _same("rounds of training", provenance.rounds, len(steps))
-    if again.rounds.dropouts is None:
+    if again.hides_sizes:
         yield _same("devices drawn from", provenance.participants, again.devices)
     else:
         # A sum that was unmasked and then found to be of no use is used in the ledger, and not in the release.

@@ -99,7 +99,10 @@ class Cohort:
     @property
     def _hidden(self) -> PoissonCohort | None:
         sampling = self.sampling
-        return sampling if isinstance(sampling, PoissonCohort) and sampling.largest else None
+        # Sums of groups carry no noise, and without noise nothing is hidden.
+        if self.groups or not isinstance(sampling, PoissonCohort) or sampling.largest is None:
+            return None
+        return sampling
 
     @property
     def parts(self) -> tuple[Group, ...]:

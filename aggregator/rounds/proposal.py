@@ -134,8 +134,7 @@ def _next_profile(wanted: TrainingSettings, now: TrainingSettings | None) -> Tra
 def _told_participants(run: TrainingRun) -> int:
     """How many took part; where nobody may know it, how many were drawn from."""
     claim = run.privacy
-    hides_sizes = claim is not None and claim.rounds.dropouts is None
-    return claim.devices if claim is not None and hides_sizes else len(run.participants)
+    return claim.devices if claim is not None and claim.hides_sizes else len(run.participants)
 
 
 def for_mixture(candidate: Candidate, prior: FleetPrior | None) -> Candidate:

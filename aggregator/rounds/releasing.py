@@ -146,7 +146,8 @@ class Releasing:
         ]
         asked = sum(len(entry.participants) for entry in rounds if entry.kind == "assess")
         if not sums:
-            return everybody, f"{asked} devices, on windows that none of them trained on"
+            told = "the devices drawn" if run.privacy and run.privacy.hides_sizes else f"{asked} devices"
+            return everybody, f"{told}, on windows that none of them trained on"
         total = combine(ASSESS, layout, sums)
         judges = sum(len(found.participants) for found in sums)
         found = read_assessment(total, tensors=architecture.tensor_count, features=architecture.feature_count)
