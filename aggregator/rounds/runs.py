@@ -146,7 +146,7 @@ class TrainingRun(Struct, frozen=True, kw_only=True):
     is where it is. `mode` is ``robust`` (secure sums in `groups`, which are the same for all its questions), ``private`` (with noise) or
     ``plain``, and `protection` what that means for poisoners. `refit` says what became of the
     fleet's prior, where devices judge by one. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
-    claim after the last question; None before the first and for families in plain.
+    claim after the last question; None before the first.
     """
 
     id: RunId

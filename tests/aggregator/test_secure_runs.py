@@ -35,6 +35,7 @@ from protocol.bundle import open_bundle
 from protocol.grids import SCORE_GRID
 from protocol.manifest import Manifest
 from protocol.names import DeviceId
+from protocol.privacy_claim import Mode
 from protocol.questions import ASSESS, AssessQuestion, FitQuestion, Question
 from protocol.training import TrainingSettings
 
@@ -194,10 +195,15 @@ def test_fedadams_moments_follow_the_sums_and_survive_a_kill(tmp_path: Path) -> 
     check_release(world, world.coordinator().advance(run.id))
 
 
-def test_a_family_in_plain_plans_and_claims_nothing(tmp_path: Path) -> None:
+def test_a_family_in_plain_plans_nothing_and_claims_that_the_aggregator_saw_everything(
+    tmp_path: Path,
+) -> None:
     world = SecureWorld(tmp_path, changed(SECURE, secure_sum__enabled=False))
     run = world.run()
-    assert (run.state, run.privacy) == (RunState.COMPLETED, None)
+    assert run.state is RunState.COMPLETED
+    assert run.privacy is not None
+    assert (run.privacy.mode, run.privacy.server.epsilon, run.privacy.ledger_entries) == (Mode.PLAIN, None, 0)
+    assert (run.privacy.devices, run.privacy.rounds.used) == (len(run.participants), len(run.log))
     assert world.masked.accounts._history.planned(run.id) is None
 
 
