@@ -1,13 +1,13 @@
 """Removes what a device ever sent, in one transaction, and says in the audit log how many rows of what.
 
-Every table with a column `device`, and every table whose rows hang on such rows, loses the device's rows, unless it is
-named here with what stays and why: a table that is added later is not forgotten. What stays is the fleet's own: that
+Every table with a column `device` or a key of a device, and every table whose rows hang on such rows, loses them, unless
+it is named here with what stays and why: a table that is added later is not forgotten. What stays is the fleet's own: that
 the device exists, what the fleet told it to run and do, that it was in a rollout; and, while it is enrolled, which
 numbers of its events have come, so that nothing that was erased can come a second time. Lines of the audit log stay;
 those that a device caused lose what they say.
 
 What the device makes from then on is stored as before while it is enrolled; so is what it had made and not delivered
-yet. Of a revoked device only its id and the fingerprint of its key stay, which keep it out.
+yet. Of a revoked device only its id and its key stay, which keep it out.
 
 Not in the database's pages: SQLite overwrites what is deleted (`secure_delete`), PostgreSQL does at its next VACUUM.
 Not in backups, in logs of processes, or in models that learnt from the device.
@@ -129,7 +129,9 @@ def _of_device(table: Table, device_id: str) -> ColumnElement[bool] | None:
         return table.c.device == device_id
     for key in table.foreign_keys:
         parent = key.column.table
-        if parent is not Device.__table__ and (of_parent := _of_device(parent, device_id)) is not None:
+        if parent is Device.__table__:
+            return key.parent == device_id
+        if (of_parent := _of_device(parent, device_id)) is not None:
             return key.parent.in_(select(key.column).where(of_parent))
     return None
 

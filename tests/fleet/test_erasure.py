@@ -103,7 +103,8 @@ def rows_of(table: sa.Table, device: str, number: int) -> dict[str, object]:
     own, row = FLEETS_OWN.get(table.name, frozenset()), dict[str, object]()
     for column in table.columns:
         referred = next(iter(column.foreign_keys), None)
-        if column.name == "device" or (table.name == "devices" and column.name == "id"):
+        is_key = referred is not None and referred.column.table.name == "devices"
+        if column.name == "device" or is_key or (table.name == "devices" and column.name == "id"):
             row[column.name] = device
         elif referred is not None:
             row[column.name] = "ro-1" if referred.column.table.name == "rollouts" else number
@@ -126,7 +127,7 @@ def fill(session: Session) -> None:
         if table.name == "rollouts":
             row = {column.name: own_value(column, "person", 1) for column in table.columns}
             session.execute(table.insert().values(row | {"id": "ro-1"}))
-        holds = table.name == "devices" or "device" in table.c or table.name == "verdicts"
+        holds = table.name in {"devices", "verdicts", "of_tomorrow"} or "device" in table.c
         for number, device in enumerate((ID, NEIGHBOUR), start=1):
             if holds:
                 session.execute(table.insert().values(rows_of(table, device, number)))
@@ -155,7 +156,7 @@ def marks_of(found: dict[str, list[dict[str, Any]]], device: str) -> list[tuple[
     marks = []
     for table, rows in found.items():
         for row in rows:
-            owner = row.get("device", row.get("id") if table == "devices" else device)
+            owner = row.get("device", row.get("machine", row.get("id") if table == "devices" else device))
             if table == "audit_log":
                 owner = ID
             if table == "verdicts":
@@ -175,7 +176,7 @@ def tomorrow(database: Database) -> Iterator[sa.Table]:
         "of_tomorrow",
         METADATA,
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("device", sa.ForeignKey("devices.id"), nullable=False),
+        sa.Column("machine", sa.ForeignKey("devices.id"), nullable=False),
         sa.Column("words", sa.String(64)),
     )
     table.create(database.engine)
