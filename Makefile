@@ -70,7 +70,8 @@ bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 $(PEERS_READY): benchmarks/peers.txt deploy/setup.sh
 	@PYTHON=$(PYTHON) VENV=$(PEERS) bash deploy/setup.sh peers
 
-bench-peers: $(PEERS_READY) ## other people's detectors in benchmarks/detection.py, in an environment of their own (ARGS="skab")
+bench-peers: $(PEERS_READY) ## other people's detectors, and what proofs of inputs would cost, in an environment of their own (ARGS="skab")
+	@$(PEERS)/bin/python benchmarks/input_proofs.py
 	@PYTHONPATH=. $(PEERS)/bin/python benchmarks/detection.py --peers $(ARGS)
 
 prove: $(READY) ## what takes longer than a test may, recorded in docs/proofs.md; goes on where it stopped (ARGS="edge mutants-auth")

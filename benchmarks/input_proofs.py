@@ -1,6 +1,6 @@
 """What it would cost, in Python, to prove that a masked input is within its bounds. One JSON object a figure.
 
-    python benchmarks/input_proofs.py [--quick]          with `rbcl` of benchmarks/peers.txt installed
+    make bench-peers          or python benchmarks/input_proofs.py [--quick], with `rbcl` of benchmarks/peers.txt installed
 
 Ristretto255 through libsodium (`rbcl`), Pedersen commitments C = v·G + r·H, everything made non-interactive by Fiat and Shamir:
 
@@ -25,12 +25,18 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import rbcl
+try:
+    import rbcl
+except ImportError:
+    # `make bench` runs every benchmark, and no machine of the fleet has this peer.
+    print("input_proofs: needs rbcl, which `make bench-peers` installs; nothing is measured", file=sys.stderr)
+    sys.exit(0)
 
 ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 """Of the group."""
