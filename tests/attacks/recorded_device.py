@@ -241,7 +241,7 @@ class RecordedDevice:
         )
         times = np.arange(len(self._rows), dtype=np.float64)
         kept = self.account.take_snapshot(
-            Content("0" * 64, "0" * 64), BufferedRows(machine_s=times, wall_s=times, rows=self._rows)
+            Content(columns="0" * 64, scale="0"), BufferedRows(machine_s=times, wall_s=times, rows=self._rows)
         )
         self.learner = LocalLearner(
             WorkingModel(self.work),
