@@ -295,8 +295,8 @@ class Coordinator:
     def _keep(self, run: TrainingRun, policy: FamilySettings, record: RoundRecord) -> TrainingRun:
         """The run with one more question that gave a sum, and what it has cost; not committed."""
         log_round(run, record)
-        claim = self._claim(run, policy)
-        return msgspec.structs.replace(run, log=(*run.log, record), attempts=0, privacy=claim)
+        run = msgspec.structs.replace(run, log=(*run.log, record), attempts=0)
+        return msgspec.structs.replace(run, privacy=self._claim(run, policy))
 
     def _claim(self, run: TrainingRun, policy: FamilySettings) -> PrivacyClaim:
         """What can be said of the run's privacy now: by the ledger, or that its answers are in plain."""
@@ -326,7 +326,8 @@ class Coordinator:
         log = run.log if record is None else (*run.log, record)
         why = _BROKEN if record is None else record.note
         _log.warning("round_void", run=run.id, attempt=attempts, reason=why)
-        run = msgspec.structs.replace(run, log=log, attempts=attempts, privacy=self._claim(run, policy))
+        run = msgspec.structs.replace(run, log=log, attempts=attempts)
+        run = msgspec.structs.replace(run, privacy=self._claim(run, policy))
         if self._attendance is not None and (shortage := self._attendance.shortage):
             # Another attempt would wait for the same devices, which are there and do not answer.
             return self._journal.end(run, RunState.FAILED, f"too few devices answer: {shortage}")
