@@ -5,7 +5,6 @@ The recorder stands between TLS and the first line of the aggregator's own code,
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.flower import flower_internals
+from protocol.errors import IdentityError
 from protocol.questions import ASSESS, FIT
 from protocol.secure_sum import messages
+from protocol.signed_requests import REQUEST_HEADER, read_request
 
 Windows = NDArray[np.uint64]
 
@@ -32,9 +33,9 @@ TELLING: Final = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """One request: whose key signed it, its path, everything it said beside its body, and the body."""
+    """One request: the fingerprint of the key that it names, its path, everything it said beside its body, and the body."""
 
-    key: bytes
+    key: str
     path: str
     head: bytes
     body: bytes
@@ -69,22 +70,24 @@ class Recorder:
 
     def _keep(self, scope: Any, body: bytes) -> None:
         headers = dict(scope["headers"])
-        key = base64.b64decode(
-            headers.get(flower_internals.FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode(), b"")
-        )
+        try:
+            signed = headers.get(REQUEST_HEADER.encode(), b"").decode("latin-1")
+            key = read_request(signed, scope["method"], scope["path"]).claims.device_key
+        except IdentityError:
+            key = ""
         lines = [scope["path"].encode(), scope["query_string"]]
         lines += [name + b": " + value for name, value in scope["headers"]]
         with self._lock:
             self.requests.append(Recorded(key=key, path=scope["path"], head=b"\n".join(lines), body=body))
 
 
-def masked_words(requests: Iterable[Recorded]) -> dict[bytes, bytes]:
+def masked_words(requests: Iterable[Recorded]) -> dict[str, bytes]:
     """The packed words of each device that sent some, by its key."""
     found = {}
     for request in requests:
         if request.path.endswith("push-messages"):
-            pushed = flower_internals.PushMessagesRequest.FromString(request.body)
-            reply = flower_internals.message_from_proto(pushed.messages_list[0])
+            pushed = flower_internals.MessageProto.FromString(request.body)
+            reply = flower_internals.message_from_proto(pushed)
             if reply.metadata.message_type in {FIT, ASSESS} and not reply.has_error():
                 content = reply.content.config_records["sum"]["message"]
                 found[request.key] = messages.decode(content, messages.MaskedInput).words

@@ -5,6 +5,7 @@ Half of the devices mask as production does; each of the others leaves out somet
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -38,10 +39,12 @@ from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
+from aggregator.rounds.reports import QuorumMissedError
 from aggregator.rounds.secure_collector import SecureCollector
 from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from edge_agent.sample_buffer import SampleBuffer
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
+from protocol.identity import fingerprint
 from protocol.names import DeviceId, FamilyName
 from protocol.questions import AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.masks import MaskGenerator, expand_mask, pack_words, unpack_words
@@ -50,6 +53,9 @@ from protocol.secure_sum.unmasking import Unmasking
 HIDDEN = 3400
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, HIDDEN, 6))
 """Wide: its updates are longer than twice the state of the Mersenne Twister (19 937 bits)."""
+
+PROFILE = msgspec.structs.replace(world.PROFILE, trust_radius=200.0)
+"""So wide that a model whose neurons are all off lies within it: the worst that a device could be shown."""
 
 FIT_LAYOUT = fit_layout(ARCHITECTURE.parameter_count)
 ASSESS_LAYOUT = assess_layout(ARCHITECTURE.tensor_count, ARCHITECTURE.feature_count)
@@ -96,7 +102,7 @@ class Record:
     honest: list[Seen]
     mutant: list[Seen]
     samples: dict[DeviceId, NDArray[np.float32]]
-    keys: dict[DeviceId, bytes]
+    keys: dict[DeviceId, str]
     recorded_bytes: dict[DeviceId, int]
     counted_bytes: dict[DeviceId, int]
 
@@ -104,7 +110,7 @@ class Record:
 def silent_parameters() -> NDArray[np.float32]:
     """A model whose neurons are all off, as a curious aggregator would send it: updates are zeros and masks stand alone."""
     parts = split_parameters(ARCHITECTURE, initial_parameters(ARCHITECTURE, 3))
-    parts[1] = np.full_like(parts[1], -1e4)
+    parts[1] = np.full_like(parts[1], -2.0)
     return join_parameters(ARCHITECTURE, parts)
 
 
@@ -115,7 +121,7 @@ ROUNDS: list[tuple[Question, dict[str, NDArray[np.float32]]]] = [
             run_id="run-1",
             round_number=number,
             layout_sha256=ARCHITECTURE.layout_sha256,
-            profile_sha256=world.PROFILE.sha256,
+            profile_sha256=PROFILE.sha256,
         ),
         {"parameters": parameters},
     )
@@ -125,7 +131,7 @@ ROUNDS.insert(
     ASSESSMENT,
     (
         AssessQuestion(
-            run_id="run-1", layout_sha256=ARCHITECTURE.layout_sha256, profile_sha256=world.PROFILE.sha256
+            run_id="run-1", layout_sha256=ARCHITECTURE.layout_sha256, profile_sha256=PROFILE.sha256
         ),
         {"candidate": PARAMETERS},
     ),
@@ -146,8 +152,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world, "ARCHITECTURE", ARCHITECTURE)
         patch.setattr(world, "RUN_LEARNER", Path(__file__).with_name("run_noting_learner.py"))
+        patch.setattr(world, "PROFILE", PROFILE)
         patch.setattr(
-            aggregator.flower.server, "fleet_app", recorder.around(aggregator.flower.server.fleet_app)
+            aggregator.flower.server, "FleetApp", recorder.around(aggregator.flower.server.FleetApp)
         )
         patch.setattr(Unmasking, "_reconstruct", noting)
         yield play(root, recorder, seeds)
@@ -182,9 +189,9 @@ def play(root: Path, recorder: Recorder, seeds: dict[DeviceId, bytes]) -> Record
         honest=seen[0],
         mutant=seen[1],
         samples=samples,
-        keys={name: device.public_key for name, device in devices.items()},
+        keys={name: key_of(device) for name, device in devices.items()},
         recorded_bytes={
-            name: sum(len(request.body) for request in recorder.requests if request.key == device.public_key)
+            name: sum(len(request.body) for request in recorder.requests if request.key == key_of(device))
             for name, device in devices.items()
         },
         counted_bytes={
@@ -192,6 +199,11 @@ def play(root: Path, recorder: Recorder, seeds: dict[DeviceId, bytes]) -> Record
             for name, device in devices.items()
         },
     )
+
+
+def key_of(device: world.Device) -> str:
+    """What its requests name it by."""
+    return fingerprint(device.key.public_key())
 
 
 def stuck_sensor(device: world.Device, index: int) -> NDArray[np.float32]:
@@ -217,31 +229,35 @@ def see(
     question, arrays = ROUNDS[number]
     seeds.clear()
     before = len(recorder.requests)
-    SecureCollector(
+    collector = SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
         policy=SumPolicy(
             norm_limit=10.0,
-            maximum_examples=2000,
+            maximum_examples=PROFILE.maximum_examples,
             stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
         ),
         accounts=accounts,
         family=FamilyName("press"),
         random_bytes=os.urandom,
-    ).collect(
-        CohortQuestion(
-            question=question,
-            arrays=arrays,
-            layout=FIT_LAYOUT if isinstance(question, FitQuestion) else ASSESS_LAYOUT,
-            admission=admit_update(norm_limit=10.0),
-        ),
-        Cohort(devices=tuple(device.id for device in cohort), quorum=4, enough=4),
-        deadline_s=AMPLE_S,
     )
+    asked = CohortQuestion(
+        question=question,
+        arrays=arrays,
+        layout=FIT_LAYOUT if isinstance(question, FitQuestion) else ASSESS_LAYOUT,
+        admission=admit_update(norm_limit=10.0),
+    )
+    # What devices that mask badly add up to is no sum of anything; it was sent all the same.
+    with contextlib.suppress(QuorumMissedError):
+        collector.collect(
+            asked,
+            Cohort(devices=tuple(device.id for device in cohort), quorum=4, enough=4),
+            deadline_s=AMPLE_S,
+        )
     requests = recorder.requests[before:]
     by_key = masked_words(requests)
     noted = {device.id: np.load(device.directory / f"noted-{number + 1}.npz") for device in cohort}
-    packed = {device.id: by_key[device.public_key] for device in cohort}
+    packed = {device.id: by_key[key_of(device)] for device in cohort}
     # As many bits as fill the bytes that were sent: a sum of counts has smaller words than one of updates.
     bits = 8 * len(packed[cohort[0].id]) // len(noted[cohort[0].id]["words"])
     words = {name: found["words"] & np.uint32((1 << bits) - 1) for name, found in noted.items()}
@@ -279,7 +295,7 @@ def scalars_of(seen: Seen, device: DeviceId, number: int) -> dict[str, float]:
     return {"examples": count, **losses, **means, **words}
 
 
-def scalars_sent(seen: Seen, device: DeviceId, key: bytes, number: int, *, masked: bool) -> list[str]:
+def scalars_sent(seen: Seen, device: DeviceId, key: str, number: int, *, masked: bool) -> list[str]:
     """Which of them the device's own requests hold, with or without its masked words."""
     own = [request for request in seen.requests if request.key == key]
     sent = everything(own, without=() if masked else (seen.packed[device],))
