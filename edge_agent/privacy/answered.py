@@ -24,7 +24,8 @@ def standing_of(db: sqlite3.Connection, kind: Kind, snapshot: Snapshot, limits: 
         "WHERE a.kind = ? AND a.allowance = ? AND a.cover < ?",
         (kind, snapshot.allowance, Cover.EPSILON),
     ).fetchone()
-    together, earlier = [], []
+    together: dict[str, None] = {}
+    earlier: dict[str, None] = {}
     share = new_share(db, snapshot)
     # Newest first: once enough is new since one sum, as much is new since all that are older.
     for survivors, allowance, end in db.execute(
@@ -33,13 +34,17 @@ def standing_of(db: sqlite3.Connection, kind: Kind, snapshot: Snapshot, limits: 
         (kind, Cover.NONE),
     ):
         if allowance == snapshot.allowance:
-            together.append(_decode(survivors))
+            together[survivors] = None
         elif share(end) < limits.renewed_share:
-            earlier.append(_decode(survivors))
+            earlier[survivors] = None
         else:
             break
     return Standing(
-        kind=kind, attempts=attempts, reveals=reveals, together=tuple(together), earlier=tuple(earlier)
+        kind=kind,
+        attempts=attempts,
+        reveals=reveals,
+        together=tuple(map(_decode, together)),
+        earlier=tuple(map(_decode, earlier)),
     )
 
 
