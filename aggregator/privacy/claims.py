@@ -270,6 +270,10 @@ def _not_covered(
         found.append(
             "who was drawn, from the time that rounds took: a round waits for the slowest device that is in it"
         )
+        found.append(
+            "more devices out of reach than the draws found: each that was drawn and did not answer is taken to stand for as many as the"
+            " rate says"
+        )
     if budget.maximum_participations is None:
         found.append("rounds to come: no cap on participations is set, so each further round adds to epsilon")
     return tuple(found)

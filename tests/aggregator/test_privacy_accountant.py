@@ -79,6 +79,17 @@ def test_a_concentrated_cost_of_0_81_is_8_92_at_1e_minus_10() -> None:
     assert epsilon(cost, 1e-10) == pytest.approx(8.92, abs=0.005)
 
 
+@pytest.mark.parametrize("z", [0.5, 1.0, 2.0, 6.0])
+@pytest.mark.parametrize("rounds", [1, 7, 40])
+@pytest.mark.parametrize("delta", [1e-3, 1e-6, 1e-9])
+def test_what_is_claimed_towards_the_server_is_no_less_than_the_exact_figure(
+    z: float, rounds: int, delta: float
+) -> None:
+    claimed = server_epsilon({"d": PrivacyCost(rho=0.5 / z**2).times(rounds)}, delta)
+    exact = idealised_server_epsilon(rounds / z**2, delta)
+    assert exact <= claimed <= 1.35 * exact + 0.35
+
+
 # --- the same account on the device and in the cloud
 
 
