@@ -87,7 +87,8 @@ def test_what_is_claimed_towards_the_server_is_no_less_than_the_exact_figure(
 ) -> None:
     claimed = server_epsilon({"d": PrivacyCost(rho=0.5 / z**2).times(rounds)}, delta)
     exact = idealised_server_epsilon(rounds / z**2, delta)
-    assert exact <= claimed <= 1.35 * exact + 0.35
+    # The orders begin at 2: where a figure says nothing any more it says it more loudly.
+    assert exact <= claimed <= 1.5 * exact + 0.35
 
 
 # --- the same account on the device and in the cloud
