@@ -37,7 +37,7 @@ def account_of(settings: Settings) -> dict[str, Any]:
     limits = settings.privacy
     given: dict[str, Any] = {"participations": 0, "noiseless": 0, "epsilon": 0.0, "noised_epsilon": 0.0}
     last_at_s = review = None
-    if settings.paths.privacy.exists():
+    if _took_part(settings):
         with _opened(settings) as account:
             spent, review = account.spending(), account.review()
         last_at_s = spent.last_at_s
@@ -106,7 +106,7 @@ def release_findings(settings: Settings, file: Path) -> tuple[Manifest, list[Fin
     except BundleError as error:
         raise ReleaseRefusedError(f"{file} claims nothing: {error}") from None
     given: tuple[Given, ...] = ()
-    if settings.paths.privacy.exists():
+    if _took_part(settings):
         with _opened(settings) as account:
             given = account.given()
     return manifest, check_release(manifest, given, settings.family)
@@ -119,6 +119,11 @@ def print_findings(manifest: Manifest, findings: list[Finding]) -> None:
     for finding in findings:
         table.add_row(f"[{_COLOURS[finding.verdict]}]{finding.verdict.value}[/]", finding.words)
     console.print(table)
+
+
+def _took_part(settings: Settings) -> bool:
+    """Whether there is an account, or should be one: looking makes none, and a lost one is told as such."""
+    return settings.paths.privacy.exists() or any(settings.paths.snapshot.glob("snapshot-*"))
 
 
 def _opened(settings: Settings) -> DeviceAccount:

@@ -95,6 +95,15 @@ def test_the_command_tells_of_a_damaged_account_in_one_line(
     assert "the privacy account" in capsys.readouterr().err
 
 
+def test_the_command_tells_of_an_account_that_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = lived(tmp_path)
+    (tmp_path / "state" / "privacy.sqlite").unlink()
+    assert main(["privacy", "--config", str(config)]) == 2
+    assert "it is gone, and the snapshot that it belongs to is still there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
