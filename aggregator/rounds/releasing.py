@@ -136,7 +136,9 @@ class Releasing:
     def _judges(self, run: TrainingRun, everybody: Assessment) -> tuple[Assessment, str]:
         """What the devices say that did not train, and how many they are; everybody where all did, or where there is one sum of all."""
         rounds = [entry for entry in run.log if not entry.is_void]
-        trained = {device for entry in rounds if entry.kind == "fit" for device in entry.participants}
+        # Whoever was asked to train judges nothing: a liar whose group is left out of the training would be the judge.
+        fits = [entry for entry in run.log if entry.kind == "fit"]
+        trained = {device for entry in fits for group in entry.groups for device in group.devices}
         architecture = self._journal.champion(run).architecture
         layout = assess_layout(architecture.tensor_count, architecture.feature_count)
         sums = [
