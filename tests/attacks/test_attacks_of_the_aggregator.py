@@ -137,7 +137,7 @@ def test_row_2b_crafted_parameters_beyond_the_trust_region_are_refused_for_nothi
     world.close()
 
 
-@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("rounds", [1, 2])
 def test_row_2b_no_window_is_read_by_what_the_trust_region_lets_pass(rounds: int, folder: Path) -> None:
     """Asked as often as the attacker likes: without the policy's count of rounds, so that it is the region and the support that hold."""
     radius = radius_of(np.vstack([windows(seed) for seed in (20, 21, 22)]))
@@ -203,10 +203,10 @@ def test_row_3_noise_that_is_none_is_no_noise(folder: Path) -> None:
     "kind", ["evaluate.scale", "evaluate.covariance", "evaluate.curve", "evaluate.assess"]
 )
 def test_no_other_question_reads_a_window(kind: str, folder: Path) -> None:
-    """Priors that let one sensor through, or one direction; narrow selections; cohorts that differ: forty questions, one sum at most."""
+    """Priors that let one sensor through, or one direction; narrow selections; cohorts that differ: two dozen questions, one sum at most."""
     world = World(folder, windows(5), UNIT, limits=DEFAULTS)
     attacker, rng, sums = Attacker(world), np.random.default_rng(4), []
-    for number in range(40):
+    for number in range(24):
         arrays, more = asked_of(kind, rng, number)
         total, _ = attacker.ask(kind, arrays, cohort=(0, 1, 2, 3) if number % 2 else (0, 1, 2), **more)
         if total is not None:

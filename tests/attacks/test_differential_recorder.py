@@ -35,7 +35,7 @@ def test_worlds_that_do_not_differ_are_seen_alike(folder: Path) -> None:
 
 def test_nothing_that_leaves_tells_two_windows_apart_whatever_the_parameters(folder: Path) -> None:
     with without_parameter_limits():
-        found = compare(folder, 150, seed=1)
+        found = compare(folder, 120, seed=1)
     assert not found.differences, "\n".join(map(str, found.differences))
     # Most of them were answered, so it was not refusals that were compared.
     assert found.sums > 0.4 * found.questions
@@ -45,7 +45,7 @@ def test_nothing_that_leaves_tells_two_windows_apart_whatever_the_parameters(fol
 
 
 def test_no_refusal_tells_two_windows_apart_and_every_code_is_reached(folder: Path) -> None:
-    told, asked = compare_lies(folder / "lies"), compare(folder / "asked", 150, seed=3)
+    told, asked = compare_lies(folder / "lies"), compare(folder / "asked", 110, seed=3)
     assert not told.differences + asked.differences, "\n".join(map(str, told.differences + asked.differences))
     assert asked.sums > 15
     assert {read_refusal(words) for words in told.refusals | asked.refusals} == set(RefusalCode)
