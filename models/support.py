@@ -2,12 +2,14 @@
 
     unit j of a layer      its signal on window n,  s_j(n) = |∂ loss(n) / ∂ (its sum)|        0 where it does not fire, or nothing follows
     what a unit is fed     a_i(n) = |its input i on window n|
-    W_ij may move          if s_j and a_i each have at least `FEWEST_WINDOWS` windows, worth at least `FEWEST_EFFECTIVE` alike ones
+    W_ij may move          if s_j and a_i each have at least `FEWEST_WINDOWS` windows, worth at least `fewest_effective` alike ones
 
-For ΔW/Δb of a unit that one window switches on *is* that window, however many steps were taken; at the output, the row of ΔW of a unit
-that one window switches on is what is missing of it. Signals and not only firing are counted: a unit that fires for all, but feeds
-only what one window switches on, has that window's gradient alone. And their worth, (Σs)²/Σs², not only their number: a window
-that outweighs all others together leaves less than four. Of what passes, no window is more than half.
+For ΔW/Δb of a unit that one window switches on *is* that window, however many steps were taken; at the output, the row of ΔW of a
+unit that one window switches on is what is missing of it. Signals and not only firing are counted: a unit that fires for all, but
+feeds only what one window switches on, has that window's gradient alone. And their worth, (Σs)²/Σs², not only their number: else a
+gate that is not quite shut would pass. Of what n others add, each a little and not all to one side, only about √n is left, and an
+attacker knows what windows are like on average. So a window may have no larger share q than leaves it hidden by a quarter of
+itself, (1 - q)/(q √n) ≥ 1/4: of a thousand windows none may have more than a ninth, of thirteen one may have half.
 
 A convolutional unit is one unit at all its positions: what it does anywhere in a window is that window's.
 
@@ -19,6 +21,7 @@ Source: L. Kish, "Survey Sampling", 1965, chapter 11, for the effective number.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -28,17 +31,28 @@ from models.architecture import Architecture, split_parameters
 from models.convolution import Layer
 from models.errors import LayoutError
 
-__all__ = ["FEWEST_EFFECTIVE", "FEWEST_WINDOWS", "supported_entries"]
+__all__ = ["FEWEST_WINDOWS", "fewest_effective", "supported_entries"]
 
 Floats = NDArray[np.floating]
 Float = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FEWEST_WINDOWS: Final = 8
-FEWEST_EFFECTIVE: Final = 4.0
+
+_HIDDEN_BY: Final = 0.25
+_FEWEST_EFFECTIVE: Final = 4.0
 
 _CHUNK_VALUES: Final = 1_000_000
 """Values of one activation tensor held at once: 8 MB."""
+
+
+def fewest_effective(windows: int) -> float:
+    """How many alike windows those that move an entry must be worth, of so many that are trained on.
+
+    >>> [round(fewest_effective(n), 1) for n in (8, 50, 1000)]
+    [4.0, 7.7, 79.3]
+    """
+    return max(_FEWEST_EFFECTIVE, (1.0 + _HIDDEN_BY * math.sqrt(windows)) ** 2)
 
 
 def supported_entries(architecture: Architecture, flat: Floats, x: Floats) -> Bools:
@@ -60,8 +74,9 @@ def supported_entries(architecture: Architecture, flat: Floats, x: Floats) -> Bo
     parts = split_parameters(architecture, np.asarray(flat, np.float64))
     largest = max(layer.positions * max(layer.inputs, layer.outputs) for layer in architecture.geometry)
     rows = max(1, _CHUNK_VALUES // largest)
-    fed = [_Tally(layer.inputs) for layer in architecture.geometry]
-    signalled = [_Tally(layer.outputs) for layer in architecture.geometry]
+    fewest = fewest_effective(len(x))
+    fed = [_Tally(layer.inputs, fewest) for layer in architecture.geometry]
+    signalled = [_Tally(layer.outputs, fewest) for layer in architecture.geometry]
     with np.errstate(all="ignore"):
         for at in range(0, len(x), rows):
             _tally(architecture, parts, np.asarray(x[at : at + rows], np.float64), fed, signalled)
@@ -76,7 +91,8 @@ def supported_entries(architecture: Architecture, flat: Floats, x: Floats) -> Bo
 class _Tally:
     """For each of so many units: windows in which it takes part, and how much."""
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units: int, fewest: float) -> None:
+        self._fewest = fewest
         self._count, self._total, self._squares = np.zeros(units), np.zeros(units), np.zeros(units)
 
     def add(self, values: Float) -> None:
@@ -89,7 +105,7 @@ class _Tally:
     def is_broad(self) -> Bools:
         """NaN, where nothing moved or something overflowed, is not."""
         effective = self._total * self._total / self._squares
-        return np.asarray((self._count >= FEWEST_WINDOWS) & (effective >= FEWEST_EFFECTIVE))
+        return np.asarray((self._count >= FEWEST_WINDOWS) & (effective >= self._fewest))
 
 
 def _tally(
