@@ -278,4 +278,6 @@ def _said(training: TrainingSeen, what: str) -> str:
 
 def _secure_sums(training: TrainingSeen) -> int:
     rounds = training.privacy.get("rounds")
+    if training.privacy.get("mode") == "plain":
+        return 0
     return int(_number(rounds, "released")) if isinstance(rounds, dict) else 0
