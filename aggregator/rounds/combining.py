@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.rounds.reports import GroupSum
-from models.detection.answers import read_curve
+from models.detection.answers import read_curve, square
 from models.detection.openings import AGES, LEVELS, Curve, OpeningsSums
 from protocol.grids import SQUARED
 from protocol.questions import ASSESS, COVARIANCE, CURVE, FIT, SCALE, AnswerLayout, Kind
@@ -216,19 +216,12 @@ def _median(values: Floats, knows: NDArray[np.bool_]) -> Floats:
 
 def _mean_square(triangle: Floats) -> float:
     """Of a symmetric matrix whose upper triangle this is, row by row."""
-    return float(np.square(_square(triangle)).mean())
-
-
-def _square(triangle: Floats) -> Floats:
-    size = (int(np.sqrt(8 * len(triangle) + 1)) - 1) // 2
-    matrix = np.zeros((size, size))
-    matrix[np.triu_indices(size)] = triangle
-    return matrix + np.triu(matrix, 1).T
+    return float(np.square(square(triangle)).mean())
 
 
 def _as_covariance(triangle: Floats) -> Floats:
     """The nearest triangle that is a covariance's: medians of covariances may have slightly negative variances in some direction."""
-    matrix = _square(triangle)
+    matrix = square(triangle)
     values, vectors = np.linalg.eigh(matrix)
     if values[0] >= 0:
         return triangle
@@ -238,7 +231,7 @@ def _as_covariance(triangle: Floats) -> Floats:
 
 def _as_correlation(triangle: Floats) -> Floats:
     """The same with ones on the diagonal."""
-    matrix = _square(_as_covariance(triangle))
+    matrix = square(_as_covariance(triangle))
     scale = np.sqrt(np.maximum(np.diagonal(matrix), 1e-12))
     matrix = np.clip(matrix / np.outer(scale, scale), -1.0, 1.0)
     np.fill_diagonal(matrix, 1.0)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError
+from models.detection.answers import square
 from protocol.grids import AGES, FEATURE_GRID, RANGE_GRID, SCORE_GRID, SQUARED, Grid
 from protocol.questions import ASSESS, COVARIANCE, CURVE, FIT, SCALE, Kind
 from protocol.secure_answers import FEATURE_LIMIT, LOSS_LIMIT, Precision, part_bound
@@ -179,7 +180,7 @@ def _spread_counts(found: _Sum) -> Complaints:
 def _correlations(found: _Sum) -> Complaints:
     """Ones on each device's diagonal, nothing beyond, no negative variance."""
     known, slack = found.one("spread_devices"), found.slack("correlation") + _FLOAT32 * found.devices
-    matrix = _square(found["correlation"])
+    matrix = square(found["correlation"])
     if (np.abs(np.diagonal(matrix) - known) > slack).any():
         yield f"the diagonal goes from {np.diagonal(matrix).min():.6g} to {np.diagonal(matrix).max():.6g}; {known:g} devices add one each"
     if np.abs(matrix).max() > known + slack:
@@ -195,7 +196,7 @@ def _spread_moments(found: _Sum) -> Complaints:
             if np.abs(found[name]).max() > found.slack(name):
                 yield f"{name} is not 0 though no device says how its sensors vary together"
         return
-    least = float(np.square(_square(found["correlation"])).mean()) / known
+    least = float(np.square(square(found["correlation"])).mean()) / known
     slack = found.slack("spread_squares") + 3 * (found.slack("correlation") + _FLOAT32 * found.devices)
     if not least - slack <= squares <= known + slack:
         yield f"mean squares of correlations add up to {squares:.6g}; of these correlations they lie within {least:.6g} and {known:g}"
@@ -204,7 +205,7 @@ def _spread_moments(found: _Sum) -> Complaints:
 
 
 def _wander(found: _Sum) -> Complaints:
-    matrix = _square(found["wander"])
+    matrix = square(found["wander"])
     bound = part_bound("wander", maximum_examples=1).bound
     # Where a device has cut an entry to its bound the matrix need not be a covariance any more.
     if np.abs(matrix).max() >= bound:
@@ -346,10 +347,3 @@ def _within(grid: Grid, counts: Floats, lowest: float, highest: float) -> tuple[
     lower = np.clip(np.concatenate([[lowest], grid.edges]), lowest, highest)
     upper = np.clip(np.concatenate([grid.edges, [highest]]), lowest, highest)
     return float(counts @ lower), float(counts @ upper)
-
-
-def _square(triangle: Floats) -> Floats:
-    size = (math.isqrt(8 * len(triangle) + 1) - 1) // 2
-    matrix = np.zeros((size, size))
-    matrix[np.triu_indices(size)] = triangle
-    return matrix + np.triu(matrix, 1).T

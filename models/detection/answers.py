@@ -10,6 +10,7 @@ make them larger or smaller than float32 holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -32,6 +33,7 @@ __all__ = [
     "scale_arrays",
     "scale_parts",
     "spread_parts",
+    "square",
 ]
 
 Floats = NDArray[np.float64]
@@ -103,11 +105,24 @@ def read_spread(parts: Parts, features: int) -> SpreadSums:
     )
     return SpreadSums(
         devices=devices,
-        correlation=_square(_array(parts, "correlation", size), features),
-        wander=_square(_array(parts, "wander", size), features),
+        correlation=square(_array(parts, "correlation", size)),
+        wander=square(_array(parts, "wander", size)),
         squares=squares,
         error=error,
     )
+
+
+def square(triangle: Floats) -> Floats:
+    """The symmetric matrix (F, F) whose upper triangle this is, row by row.
+
+    >>> square(np.array([1.0, 0.5, 2.0]))
+    array([[1. , 0.5],
+           [0.5, 2. ]])
+    """
+    size = (math.isqrt(8 * len(triangle) + 1) - 1) // 2
+    matrix = np.zeros((size, size))
+    matrix[np.triu_indices(size)] = triangle
+    return matrix + np.triu(matrix, 1).T
 
 
 def curve_parts(counts: Mapping[int, Openings]) -> dict[str, Floats]:
@@ -153,9 +168,3 @@ def _array(arrays: Parts, name: str, size: int) -> Floats:
     if values.shape != (size,) or not np.isfinite(values).all():
         raise LayoutError(f"{name!r} must be ({size},) and finite, got {values.shape}")
     return values
-
-
-def _square(triangle: Floats, size: int) -> Floats:
-    matrix = np.zeros((size, size))
-    matrix[np.triu_indices(size)] = triangle
-    return matrix + np.triu(matrix, 1).T

@@ -108,13 +108,13 @@ def test_a_release_comes_with_how_many_devices_shall_run_it_and_from_an_older_fl
 ) -> None:
     fleet.nonsense = {
         "items": [
-            {"id": "pump/1", "withdrawn_at": None, "desired_devices": 7},
+            {"id": "pump/1", "withdrawn_at": None, "desired_devices": 7, "approved_at": 3.0},
             {"id": "pump/2", "withdrawn_at": 5.0},
         ],
         "next_cursor": None,
     }
     assert client.releases(FAMILY) == [
-        ReleaseRecord(release="pump/1", version=1, desired_devices=7),
+        ReleaseRecord(release="pump/1", version=1, desired_devices=7, is_approved=True),
         ReleaseRecord(release="pump/2", version=2, is_withdrawn=True),
     ]
 
