@@ -31,7 +31,7 @@ TEXTS: Final = frozenset({9, 12})
 """Field types string and bytes."""
 
 
-def check_wire(content: bytes, kind: type[Any], most: int = MAXIMUM_FIELDS) -> None:
+def check_wire(content: bytes | bytearray, kind: type[Any], most: int = MAXIMUM_FIELDS) -> None:
     """Refuse what cannot be a protobuf message of this `kind` with at most `most` fields.
 
     An entry of a packed list counts by its bytes: one byte may be one number.
@@ -51,7 +51,7 @@ class _Field:
     is_text: bool
 
 
-def _walk(content: bytes, at: int, end: int, kind: Any, budget: int, depth: int) -> int:
+def _walk(content: bytes | bytearray, at: int, end: int, kind: Any, budget: int, depth: int) -> int:
     """Step over the message in content[at:end]; returns what is left of the budget."""
     if depth > MAXIMUM_DEPTH:
         raise MalformedMessageError(f"messages are nested deeper than {MAXIMUM_DEPTH}")
@@ -79,7 +79,7 @@ def _walk(content: bytes, at: int, end: int, kind: Any, budget: int, depth: int)
     return budget
 
 
-def _after_number(content: bytes, at: int, end: int, wire: int) -> int:
+def _after_number(content: bytes | bytearray, at: int, end: int, wire: int) -> int:
     match wire:
         case 0:  # of any length
             _, at = _varint(content, at, end)
@@ -94,7 +94,7 @@ def _after_number(content: bytes, at: int, end: int, wire: int) -> int:
     return at
 
 
-def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
+def _varint(content: bytes | bytearray, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -45,6 +47,9 @@ HEARTBEAT_S: Final = 10.0
 
 REQUESTS_AT_ONCE: Final = 4
 """Of one device: a pull, a heartbeat, an answer, and one whose connection broke."""
+
+ANSWERS_AT_ONCE: Final = 2
+"""Of one device, each as large as its question needs: one, and one whose connection broke unnoticed."""
 
 _log = structlog.get_logger()
 
@@ -86,31 +91,39 @@ class FleetApp:
             await Response(f"{error}", HTTPStatus.UNAUTHORIZED, {"connection": "close"})(scope, receive, send)
             return
         device = visitor.member.device
-        self._open[device] += 1
         try:
-            status, body = HTTPStatus.OK, await self._answer(visitor, scope, receive)
+            with self._one_more(device, REQUESTS_AT_ONCE):
+                status, body = HTTPStatus.OK, await self._answer(visitor, scope, receive)
         except RefusalError as refusal:
             status, body = refusal.status, refusal.body
             if not refusal.is_step:
                 _log.info(
                     "request_refused", device=device, path=scope["path"][:80], reason=str(refusal)[:200]
                 )
-        finally:
-            self._open[device] -= 1
-            if not self._open[device]:
-                del self._open[device]
         signature = self._door.signature(visitor, status, body)
         await Response(body, status, {ANSWER_HEADER: signature})(scope, receive, send)
 
+    @contextmanager
+    def _one_more(self, who: str, most: int) -> Iterator[None]:
+        """Count one more of `who`; raises RefusalError where there are too many."""
+        if self._open[who] >= most:
+            raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, "the device has too many requests open; wait")
+        self._open[who] += 1
+        try:
+            yield
+        finally:
+            self._open[who] -= 1
+            if not self._open[who]:
+                del self._open[who]
+
     async def _answer(self, visitor: Visitor, scope: Scope, receive: Receive) -> bytes:
         self._door.admit(visitor, dict(scope))
-        if self._open[visitor.member.device] > REQUESTS_AT_ONCE:
-            raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, "the device has too many requests open; wait")
         node_id, path = visitor.member.node_id, target_of(dict(scope))
         action = path.removeprefix(PREFIX) if scope["method"] == "POST" and path.startswith(PREFIX) else ""
         if action == "push-messages":
-            content = await _body(visitor, receive, self._messages.largest_reply(node_id))
-            return self._take_reply(node_id, content)
+            with self._one_more(f"{visitor.member.device} answers", ANSWERS_AT_ONCE):
+                content = await _body(visitor, receive, self._messages.largest_reply(node_id))
+                return self._take_reply(node_id, content)
         if action not in {"activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages"}:
             raise RefusalError(
                 HTTPStatus.NOT_FOUND, "there is nothing here but the paths of Flower's Fleet API"
@@ -156,10 +169,10 @@ class FleetApp:
         question = self._messages.next_question(node_id) if may_pull else None
         return b"" if question is None else bytes(question.SerializeToString())
 
-    def _take_reply(self, node_id: int, content: bytes) -> bytes:
+    def _take_reply(self, node_id: int, content: bytearray) -> bytes:
         try:
             check_wire(content, flower_internals.MessageProto)
-            reply = flower_internals.MessageProto.FromString(content)
+            reply = flower_internals.MessageProto.FromString(bytes(content))
         except (MessageError, DecodeError) as error:
             raise RefusalError(HTTPStatus.BAD_REQUEST, f"not an answer: {error}"[:200]) from None
         if reply.metadata.src_node_id != node_id:
@@ -172,7 +185,7 @@ class FleetApp:
         return b""
 
 
-async def _body(visitor: Visitor, receive: Receive, most: int) -> bytes:
+async def _body(visitor: Visitor, receive: Receive, most: int) -> bytearray:
     """The body that the head has signed for, at most `most` bytes of it.
 
     Raises:
@@ -191,22 +204,21 @@ async def _body(visitor: Visitor, receive: Receive, most: int) -> bytes:
         raise RefusalError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {most} bytes are expected of this device here, now"
         )
-    parts, received, is_whole = [], 0, False
+    content, is_whole, begun = bytearray(), False, asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(transfer_time_s(length)):
-            while not is_whole:
+        while not is_whole:
+            # By what has come and not by what was promised: whoever stalls is ended as soon, however long the body is.
+            async with asyncio.timeout_at(begun + transfer_time_s(len(content))):
                 message = await receive()
-                if message["type"] != "http.request":
-                    raise RefusalError(HTTPStatus.BAD_REQUEST, "the body was cut off")
-                parts.append(message.get("body", b""))
-                received += len(parts[-1])
-                is_whole = not message.get("more_body", False)
+            if message["type"] != "http.request":
+                raise RefusalError(HTTPStatus.BAD_REQUEST, "the body was cut off")
+            content += message.get("body", b"")
+            is_whole = not message.get("more_body", False)
     except TimeoutError:
         raise RefusalError(
             HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time; send it again"
         ) from None
-    content = b"".join(parts)
-    if received != length or hashlib.sha256(content).hexdigest() != visitor.request.claims.body_sha256:
+    if len(content) != length or hashlib.sha256(content).hexdigest() != visitor.request.claims.body_sha256:
         raise RefusalError(HTTPStatus.UNAUTHORIZED, "the body is not the one that the device has signed")
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -166,6 +167,22 @@ def test_a_bomb_within_the_size_of_an_honest_answer_is_not_parsed(door: Door, ki
     assert grown <= GROWTH_LIMIT
     # Four million bytes come through TLS first, and are hashed.
     assert used_s <= CPU_LIMIT_S + 0.05 * (len(content) > MIB)
+
+
+def test_many_bombs_at_once_cost_no_more_than_two(door: Door) -> None:
+    content = items(4 * ANSWER_SIZE)
+    before = door.peak_bytes()
+    with contextlib.ExitStack() as stack:
+        callers = [stack.enter_context(door.site.caller()) for _ in range(7)]
+        for caller in callers:
+            caller.send(door.site.signed_head(PUSH, content) + content[: MIB // 32])
+        for caller in callers:
+            with contextlib.suppress(OSError):
+                caller.send(content[MIB // 32 :])
+        assert sorted(caller.answer().status for caller in callers) == [400] * 2 + [429] * 5
+    grown = door.peak_bytes() - before
+    print(f"device, seven at once: {grown / MIB:.1f} MiB more")
+    assert grown <= GROWTH_LIMIT
 
 
 def test_what_is_counted_is_what_is_parsed() -> None:
