@@ -231,7 +231,8 @@ def _lines() -> Iterator[str]:
     yield "## In a training run"
     yield ""
     yield "Between an aggregator and a device, over Flower. A device's replies leave on a grid of times. The first column is"
-    yield "the Flower message type. What is masked is uniform words to everybody but the whole cohort together."
+    yield "the Flower message type. What is masked is uniform words to everybody but the whole cohort together. Besides, that"
+    yield "a device joins at all says that it has at least the invitation's `minimum_windows` windows."
     yield ""
     yield from _table(ROUND_ROWS)
     yield ""
