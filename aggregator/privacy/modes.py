@@ -12,10 +12,13 @@ from typing import assert_never
 
 from aggregator.privacy.history import HeldRound
 from protocol.privacy_claim import Mode
+from protocol.secure_sum.planner import PlanRequest, plan
 
 __all__ = ["LearnedBy", "fewest_groups", "lowest_quorum", "mode_of", "who_learns_what"]
 
 FEWEST_FOR_A_MEDIAN = 3
+SMALLEST = 3
+"""Devices of a sum; there is no smaller."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
                 lying=(
                     "the same for questions from the closed list that each device's policy lets through: from training, averages over"
                     " hundreds of windows inside the trust region; of scale, covariance, curve, ranges and assessment each group's exact sum, once"
-                    f" a snapshot; and with {quorum - 1} of a group's {quorum} devices in its hand everything that the last one answers"
+                    f" a snapshot; and with {_opened_by(quorum)}"
                 ),
                 poisoner=alone
                 if groups < FEWEST_FOR_A_MEDIAN
@@ -94,3 +97,15 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
             )
         case _:
             assert_never(mode)
+
+
+def _opened_by(devices: int) -> str:
+    """How many false members read the rest of a group: all but one, by subtraction, or as many as may open its secrets."""
+    others = devices - 1
+    threshold = (
+        plan(PlanRequest(cohort=devices, split_view_safe=True)).threshold if devices >= SMALLEST else others
+    )
+    whom = "the last one" if threshold >= others else "each of the others"
+    return (
+        f"{min(threshold, others)} of a group's {devices} devices in its hand everything that {whom} answers"
+    )

@@ -30,6 +30,7 @@ from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.claim_text import explain
 from aggregator.privacy.claims import plain_claim
 from aggregator.privacy.ledger_entries import Outcome
+from aggregator.privacy.modes import who_learns_what
 from aggregator.privacy.settings import FamilyBudget
 from aggregator.release_keys import create_key_files
 from protocol.bundle import entries_for, pack_bundle
@@ -329,6 +330,22 @@ def test_groups_are_counted_where_the_fewest_made_a_step(tmp_path: Path) -> None
         == "a device moves the sum of its own group, and the model follows the median of 3 groups or more"
     )
     assert "with 3 of a group's 4 devices in its hand" in claim.lying
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        (3, "2 of a group's 3"),
+        (4, "3 of a group's 4"),
+        (6, "5 of a group's 6"),
+        (7, "5 of a group's 7"),
+        (11, "8 of a group's 11"),
+    ],
+)
+def test_as_many_as_may_open_its_secrets_read_the_rest_of_a_group(devices: int, told: str) -> None:
+    lying = who_learns_what(Mode.ROBUST, quorum=devices, multiplier=0.0, colluders=0, groups=1).lying
+    whom = "the last one" if devices <= 6 else "each of the others"
+    assert lying.endswith(f"with {told} devices in its hand everything that {whom} answers")
 
 
 def test_a_claim_in_plain_says_that_the_aggregator_saw_everything() -> None:
