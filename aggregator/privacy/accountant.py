@@ -53,6 +53,10 @@ _GRAIN: Final = 1000
 """Multipliers are rounded down to 1/1000 before sampled rounds are grouped: at worst ε grows by its per mille."""
 
 
+_FAINT: Final = 0.3
+"""Below this multiplier one round is ε = 20 and more, and its loss distribution takes seconds, then minutes: no figure to compare with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UsedSum:
     """A sum that outsiders may have seen something of; `is_gaussian` where the amplification theorems apply.
@@ -117,7 +121,7 @@ def idealised_release_epsilon(rate: float, multiplier: float, rounds: int, delta
     """ε of `rounds` Poisson-sampled continuous Gaussians from privacy loss distributions: what the discrete account is compared with."""
     if not rounds:
         return 0.0
-    if not multiplier:
+    if multiplier < _FAINT:
         return math.inf
     event = dp().SelfComposedDpEvent(
         dp().PoissonSampledDpEvent(rate, dp().GaussianDpEvent(multiplier)), rounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import structs
 
@@ -14,10 +14,11 @@ from aggregator.privacy.accountant import (
     idealised_server_epsilon,
     is_poisson,
 )
+from aggregator.privacy.drawn_text import enforcement, mechanisms, samplings
 from aggregator.privacy.figures import hides_sizes, told_figures, used_sum
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger import GENESIS, LedgerHead
-from aggregator.privacy.ledger_entries import FixedCohort, Outcome, PoissonCohort, Sampling
+from aggregator.privacy.ledger_entries import Outcome, PoissonCohort
 from aggregator.privacy.modes import fewest_groups, lowest_quorum, mode_of, who_learns_what
 from aggregator.privacy.settings import FamilyBudget
 from protocol.names import RunId
@@ -84,12 +85,12 @@ def make_claim(
             idealised_epsilon=_finite(_idealised_release(used, budget.delta)) if poisson else None,
         ),
         delta=budget.delta,
-        mechanism=_mechanisms(seen),
+        mechanism=mechanisms(seen),
         bits=max((held.opened.noise.bits for held in seen), default=0),
         clip=max((held.opened.noise.clip for held in noised if held.opened.noise.clip), default=None),
         noise_multiplier=multiplier,
-        sampling=_samplings(held.opened.sampling for held in seen),
-        sampling_enforced_by=_enforcement(used, poisson=poisson),
+        sampling=samplings(held.opened.sampling for held in seen),
+        sampling_enforced_by=enforcement(used, poisson=poisson),
         maximum_participations=budget.maximum_participations,
         participations=min(len(seen), cap or len(seen)) if hidden else max(times.values(), default=0),
         devices=max(held.opened.sampling.population for held in seen) if hidden else len(times),
@@ -183,61 +184,6 @@ def _idealised_release(used: Sequence[HeldRound], delta: float) -> float:
         default=0.0,
     )
     return idealised_release_epsilon(max(rates, default=1.0), lowest, len(used), delta)
-
-
-def _mechanisms(seen: Sequence[HeldRound]) -> str:
-    names = sorted(
-        {
-            f"{noise.mechanism} in {noise.bits}-bit words"
-            if noise.mechanism != "none"
-            else f"no noise in {noise.bits}-bit words"
-            for noise in (held.opened.noise for held in seen)
-        }
-    )
-    return f"secure sum (SecAgg+) with distributed noise: {'; '.join(names)}" if names else "no round yet"
-
-
-def _samplings(samplings: Iterable[Sampling]) -> str:
-    """How cohorts were drawn, a sentence for each way; numbers that went from round to round as a range."""
-    ways: dict[str, list[tuple[float, ...]]] = {}
-    for sampling in samplings:
-        match sampling:
-            case PoissonCohort():
-                way = "Poisson, each of {} devices with probability {}"
-                if sampling.largest is None:
-                    way += "; how many were in a sum can be told from the release"
-                    numbers: tuple[float, ...] = (sampling.population, sampling.rate)
-                else:
-                    way += (
-                        ", again where more than {} were; every sum carries the noise of so many devices, so that none tells how many are"
-                        " in it"
-                    )
-                    numbers = (sampling.population, sampling.rate, sampling.largest)
-            case FixedCohort() if sampling.size == sampling.population:
-                way, numbers = "everybody who was there ({} devices)", (sampling.size,)
-            case FixedCohort():
-                secrecy = "drawn in secret" if sampling.is_secret else "drawn openly"
-                way = f"{{}} of {{}} devices without replacement, {secrecy}"
-                numbers = (sampling.size, sampling.population)
-        ways.setdefault(way, []).append(numbers)
-    sentences = (
-        way.format(*(_from_to(column) for column in zip(*found, strict=True)))
-        for way, found in sorted(ways.items())
-    )
-    return "; ".join(sentences) or "no round yet"
-
-
-def _from_to(values: Collection[float]) -> str:
-    least, most = min(values), max(values)
-    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
-
-
-def _enforcement(used: Sequence[HeldRound], *, poisson: bool) -> str:
-    samplings = [held.opened.sampling for held in used]
-    drawn = [one for one in samplings if isinstance(one, FixedCohort) and one.size < one.population]
-    if samplings and (poisson or any(one.is_secret for one in drawn)):
-        return "the aggregator draws cohorts and keeps the draw secret, which devices cannot check; epsilon_server does not rest on it"
-    return "no figure rests on secret sampling; each device counts and caps its own participations"
 
 
 def _tally(rounds: Sequence[HeldRound], *, hidden: bool) -> RoundTally:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.ledger import Ledger
+from aggregator.privacy.settings import NoiseSettings
 from aggregator.privacy.verification import verify
 from aggregator.rounds.coordinator import Coordinator
 from aggregator.rounds.family import FamilySettings
@@ -280,3 +281,30 @@ def test_a_round_in_which_everybodys_training_diverges_is_void_and_says_what_to_
         "no device's training gave an update; they all diverged: lower training.learning_rate" in run.detail
     )
     assert run.finished_rounds == 0
+
+
+def test_a_private_run_of_coins_ends_in_a_release_that_tells_no_size_and_agrees_with_its_ledger(
+    tmp_path: Path,
+) -> None:
+    policy = changed(
+        SECURE,
+        cohort__minimum_devices=4,
+        cohort__fraction=0.8,
+        cohort__sampling="poisson",
+        rounds__count=2,
+        privacy__noise=NoiseSettings(noise_multiplier=0.002, clip=10.0),
+        gate__minimum_improvement=-10.0,
+        gate__maximum_alarm_rate=1.0,
+    )
+    world = SecureWorld(tmp_path, policy, devices=8)
+    world.masked.policy = policy.sum_policy
+    run = world.run()
+    held = world.masked.accounts.rounds(aggregator_world.FAMILY)
+    assert {one.opened.sampling.population for one in held} == {8}
+    assert len({one.opened.noise for one in held if one.opened.id.question == "train.fit"}) == 1, run.detail
+    assert run.privacy is not None
+    assert (run.privacy.mode, run.privacy.hides_sizes, run.privacy.devices) == (Mode.PRIVATE, True, 8)
+    assert (run.state, run.release) == (RunState.COMPLETED, "pump/2"), run.detail
+    manifest = read_bundle(open_bundle(world.fleet.bundles[2], TRUSTED)).manifest
+    assert manifest.provenance.participants == 8
+    check_claim(world, manifest)

@@ -64,6 +64,7 @@ AREAS = (
             "tests/protocol/test_privacy_*.py",
             "tests/aggregator/test_privacy_*.py",
             "tests/aggregator/test_example_level.py",
+            "tests/aggregator/test_verify_release.py",
             "tests/edge_agent/test_privacy_account.py",
         ),
     ),
