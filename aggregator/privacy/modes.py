@@ -88,8 +88,8 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
                 ),
                 lying=(
                     "the same for questions from the closed list that each device's policy lets through: from training, averages over"
-                    " hundreds of windows inside the trust region; of scale, covariance, curve, ranges and assessment each group's exact sum, once"
-                    f" a snapshot; and with {_opened_by(quorum)}"
+                    " hundreds of windows inside the trust region; of scale, covariance, curve and assessment each group's exact sum, once"
+                    f" a snapshot of the windows; and with {_opened_by(quorum)}"
                 ),
                 poisoner=alone
                 if groups < FEWEST_FOR_A_MEDIAN
