@@ -42,6 +42,7 @@ from protocol.questions import (
 from protocol.refusals import MEANINGS
 from protocol.secure_answers import part_bound
 from protocol.secure_sum import messages
+from protocol.signed_requests import RequestClaims, Step
 from protocol.sum_terms import SumStage, SumTerms
 
 __all__ = ["ANSWER_PARTS", "FLEET_ROWS", "ROUND_ROWS", "Depends", "Row", "idea_of", "main", "page"]
@@ -149,6 +150,22 @@ ROUND_ROWS: Final[tuple[Row, ...]] = (
         _FREE,
         ("protocol.refusals.read_refusal",),
     ),
+    Row(
+        "the head of each request",
+        _names(RequestClaims),
+        "device",
+        Depends.NOTHING,
+        _FREE,
+        ("aggregator.flower.door.Door.know", "protocol.signed_requests.StepCounter.take"),
+    ),
+    Row(
+        "the head of each request, out of step",
+        _names(Step),
+        "aggregator",
+        Depends.NOTHING,
+        _FREE,
+        ("protocol.signed_requests.RequestSigner.check",),
+    ),
 )
 """Between an aggregator and a device in a training run, in the order of a round."""
 
@@ -159,8 +176,9 @@ def _to_fleet(kind: MessageKind, payload: type[Struct], depends: Depends) -> Row
     return Row(kind, _names(payload), "device", depends, _FREE, _UPLINK)
 
 
-def _to_device(kind: MessageKind, payload: type[Struct], sender: str = "fleet") -> Row:
-    return Row(kind, _names(payload), sender, Depends.NOTHING, _FREE, ("protocol.messages.envelope.decode",))
+def _to_device(kind: MessageKind, payload: type[Struct], sender: str = "fleet", *checks: str) -> Row:
+    decode = "protocol.messages.envelope.decode"
+    return Row(kind, _names(payload), sender, Depends.NOTHING, _FREE, (decode, *checks))
 
 
 FLEET_ROWS: Final[tuple[Row, ...]] = (
@@ -175,7 +193,12 @@ FLEET_ROWS: Final[tuple[Row, ...]] = (
     _to_device(MessageKind.DESIRED, payloads.DesiredState),
     _to_device(MessageKind.COMMANDS, Commands),
     _to_device(MessageKind.ACK, payloads.Ack),
-    _to_device(MessageKind.TRAINING, payloads.TrainingInvitation, "aggregator"),
+    _to_device(
+        MessageKind.TRAINING,
+        payloads.TrainingInvitation,
+        "aggregator",
+        "protocol.invitations.check_invitation",
+    ),
 )
 """Over MQTT, between a device and its fleet; the aggregator reads none of what devices send there."""
 

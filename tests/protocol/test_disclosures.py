@@ -14,6 +14,7 @@ from protocol.disclosures import ANSWER_PARTS, FLEET_ROWS, ROUND_ROWS, Depends, 
 from protocol.messages import kinds, payloads
 from protocol.questions import KINDS, answer_layout
 from protocol.secure_sum import messages
+from protocol.signed_requests import RequestClaims, Step
 from protocol.sum_terms import SumStage
 from protocol.topics import UPLINK_KINDS
 
@@ -30,10 +31,11 @@ def test_page_is_of_this_code() -> None:
 def test_every_stage_and_question_has_a_row_for_each_direction() -> None:
     names = [row.name for row in ROUND_ROWS]
     expected = {*map(str, SumStage), *KINDS}
-    assert {name.removesuffix(", reply") for name in names[:-1]} == expected
-    assert len(names) == 2 * len(expected) + 1
+    # And what goes around them: a refusal, the head of each request, and what is told to whoever is out of step.
+    assert {name.removesuffix(", reply") for name in names[:-3]} == expected
+    assert len(names) == 2 * len(expected) + 3
     told = {tuple(row.content) for row in ROUND_ROWS}
-    for kind in get_args(messages.Message):
+    for kind in (*get_args(messages.Message), RequestClaims, Step):
         wanted = tuple(field.encode_name for field in fields(kind))
         assert any(set(wanted) <= set(content) for content in told), kind
 
