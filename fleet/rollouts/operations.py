@@ -32,6 +32,7 @@ from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId, split_release_id
+from service.errors import ForbiddenError
 from service.roles import Caller
 
 __all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout", "withdraw_release"]
@@ -175,15 +176,20 @@ def carry_out_verb(
 ) -> None:
     """Do what `caller` asks of a rollout, and all that follows at once.
 
-    Whoever holds a token of the aggregator may approve a rollout, but only a person's word approves the release: devices
-    move their anchor by it (docs/decisions/0028). The devices whose desired state changed are announced after the commit, so a device can only be early or late,
+    A person who approves a rollout approves its release as well: devices move their anchor by it (docs/decisions/0028).
+    The devices whose desired state changed are announced after the commit, so a device can only be early or late,
     never wrong.
 
     Raises:
+        ForbiddenError: a program's token wants to approve.
         NotFoundError: there is no such rollout.
         ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices, or its
             release was withdrawn since the rollout was created.
     """
+    if verb is Verb.APPROVE and not caller.is_person:
+        raise ForbiddenError(
+            f"{caller.actor} cannot approve rollout {rollout_id}: a person must, with an operator's or an admin's token"
+        )
     with database.write() as session:
         rollout, record = find_rollout(session, rollout_id)
         if verb is Verb.START:
@@ -194,7 +200,7 @@ def carry_out_verb(
             rollout, verb, actor=caller.actor, creator=record.created_by, observations=observations, now=now
         )
         devices = write_decision(session, decision)
-        if verb is Verb.APPROVE and caller.is_person:
+        if verb is Verb.APPROVE:
             _approve(session, rollout, caller.actor, now)
         audit.record(
             session,

@@ -15,18 +15,20 @@ from databases import Databases
 from fastapi.testclient import TestClient
 from fleet_world import write_release_key
 from rollout_world import PLAN, RolloutWorld
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from fleet.app import build_app
 from fleet.auth.device_tokens import AUDIENCE
 from fleet.auth.operator_tokens import create_token
 from fleet.desired import desired_state
 from fleet.migrations.upgrade import _config, open_storage
+from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.settings import Settings
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.device_tables import Device
 from fleet.storage.release_tables import Release
+from fleet.storage.rollout_tables import RolloutTransition
 from protocol.identity import issue_token, public_key_pem
 from protocol.messages.payloads import DesiredState
 from service.roles import Role
@@ -89,28 +91,30 @@ def site(world: RolloutWorld, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize(
-    ("creator", "approver", "counts"),
-    [
-        ("agg", "ann", True),
-        ("ann", "root", True),
-        ("agg", None, False),
-        ("ann", None, False),
-        ("agg", "agg-2", False),
-        ("ann", "agg", False),
-    ],
+    ("creator", "approver"), [("agg", "ann"), ("ann", "root"), ("agg", None), ("ann", None)]
 )
 def test_only_an_approval_by_a_person_approves_a_release(
-    site: Site, creator: str, approver: str | None, counts: bool
+    site: Site, creator: str, approver: str | None
 ) -> None:
     site.roll_out(creator, approver)
-    assert site.is_approved is counts
+    assert site.is_approved is (approver is not None)
     with site.world.database.read() as session:
         lines = session.scalars(select(AuditEntry).where(AuditEntry.action == "release_approved")).all()
     assert [(line.subject, line.actor.partition(":")[2]) for line in lines] == (
-        [("pump/2", approver)] if counts else []
+        [("pump/2", approver)] if approver else []
     )
     shown = site.api.get("/v1/releases/pump/2", headers=site.bearer("ann")).json()["approved_by"]
-    assert (shown or "").partition(":")[2] == (approver if counts else "")
+    assert (shown or "").partition(":")[2] == (approver or "")
+
+
+@pytest.mark.parametrize("creator", ["agg", "ann"])
+def test_a_programs_token_approves_nothing_also_of_another_programs(site: Site, creator: str) -> None:
+    plan = PLAN | ALL_AT_ONCE | {"require_approval": True}
+    path = f"/v1/rollouts/{site.ask(creator, '/v1/rollouts', plan)['id']}"
+    refused = site.api.post(f"{path}:approve", headers=site.bearer("agg-2"))
+    assert refused.status_code == 403
+    assert "a person must" in refused.json()["detail"]
+    assert site.api.post(f"{path}:start", headers=site.bearer("agg-2")).status_code == 409
 
 
 def test_the_word_for_the_broker_never_says_that_a_person_approved(site: Site) -> None:
@@ -159,8 +163,11 @@ def test_what_people_approved_before_is_known_after_the_upgrade(
 ) -> None:
     with databases.fresh() as url:
         world = RolloutWorld(url, devices=2)
-        world.say(world.create(require_approval=True), Verb.APPROVE, actor=actor)
+        world.say(world.create(require_approval=True), Verb.APPROVE, actor="operator:bob")
         with world.database.write() as session:
+            # fleets of before let a program's token approve, too
+            was_waiting = RolloutTransition.was == RolloutState.WAITING_FOR_APPROVAL
+            session.execute(update(RolloutTransition).where(was_waiting).values(actor=actor))
             command.downgrade(_config(session), "0007")
         world.close()
         database = open_storage(url)

@@ -106,7 +106,7 @@ def test_what_a_run_learnt_waits_for_a_person_with_the_rollout_of_the_example(
     )
     path = f"/v1/rollouts/{made['id']}"
     assert api.post(f"{path}:start", headers=aggregator).status_code == 409
-    assert api.post(f"{path}:approve", headers=aggregator).status_code == 409
+    assert api.post(f"{path}:approve", headers=aggregator).status_code == 403
     assert api.post(f"{path}:approve").json()["waiting_for"] == "a person to start it"
     assert api.post(f"{path}:start").json()["state"] == "RUNNING"
 
