@@ -61,9 +61,10 @@ def hides_sizes(sampling: Sampling) -> bool:
 def used_sum(held: HeldRound) -> UsedSum:
     """A round as the account towards outsiders takes it."""
     opened = held.opened
-    noise, fewest = opened.noise, opened.noise.noise_shares + opened.noise.colluders
-    silent = len(opened.cohort) - (fewest if held.is_open else len(held.participants))
-    return _sum(noise, opened.sampling, held.cost, size=len(opened.cohort), silent=max(silent, 0))
+    # Who will be silent is not known while a round is open, and a run that was planned without silence must not end for fear of it. A sum is
+    # used only after its round was closed.
+    silent = 0 if held.is_open else held.dropouts
+    return _sum(opened.noise, opened.sampling, held.cost, size=len(opened.cohort), silent=silent)
 
 
 def planned_sum(noise: RoundNoise, sampling: Sampling) -> UsedSum:

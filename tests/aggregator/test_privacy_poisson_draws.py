@@ -23,6 +23,7 @@ from aggregator.privacy.poisson_draws import (
     require_few_voids,
     void_share,
 )
+from aggregator.privacy.settings import FamilyBudget
 from protocol.names import RunId
 from protocol.privacy_cost import ORDERS, PrivacyCost
 
@@ -222,8 +223,12 @@ def test_the_size_a_sum_is_taken_to_be_of_is_what_was_to_be_expected() -> None:
 def test_the_plan_of_a_run_is_its_price_when_everybody_answers(tmp_path: object) -> None:
     sampling = poisson(0.2, 200, quorum=25)
     noise = gaussian(1.5, cohort=sampling.largest, dropouts=sampling.largest - 25)  # type: ignore[operator]
-    accounts = accounts_at(tmp_path)  # type: ignore[arg-type]
-    promised = accounts.plan_run(RunId("run-1"), FAMILY, [question(4, noise, sampling)])
+    plan = [question(4, noise, sampling)]
+    unlimited = accounts_at(tmp_path / "a").plan_run(RunId("run-1"), FAMILY, plan)  # type: ignore[operator]
+    # As little as the plan needs: no round of it is refused on the way.
+    budget = FamilyBudget(epsilon_release=unlimited.release, epsilon_server=unlimited.server)
+    accounts = accounts_at(tmp_path / "b", budget)  # type: ignore[operator]
+    promised = accounts.plan_run(RunId("run-1"), FAMILY, plan)
     for number in range(1, 5):
         play(accounts, number, devices(200)[10 * number : 10 * number + 38], noise=noise, sampling=sampling)
     assert figures(accounts.rounds(FAMILY), 1e-6).release <= promised.release * (1 + 1e-12)
