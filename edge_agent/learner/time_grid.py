@@ -1,6 +1,6 @@
 """Replies leave at points of a grid, so that the time an answer took says next to nothing about what it was made of.
 
-    computed in 0.13 s ─► leaves at 0.05 s · 1.2^k, the first point that all of the kind's last answers would have kept
+    computed in 0.13 s ─► leaves at 0.025 s · 1.2^k, the first point that all of the kind's last answers would have kept
 
 The points are set by how long this machine takes for this kind of question, a little ahead: windows that differ change that by
 far less than the distance between two points (training takes the same steps whatever the data do, `local_update`). What remains: an answer
@@ -20,7 +20,7 @@ from typing import Final
 
 __all__ = ["FIRST_S", "TimeGrid"]
 
-FIRST_S: Final = 0.05
+FIRST_S: Final = 0.025
 """Small models answer within it, all of them alike."""
 
 _RATIO: Final = 1.2
@@ -59,7 +59,7 @@ def point_after(seconds: float) -> float:
     """The first point of the grid at or after so many seconds.
 
     >>> [round(point_after(s), 3) for s in (0.0, 0.1, 0.11, 1.0)]
-    [0.05, 0.104, 0.124, 1.109]
+    [0.025, 0.107, 0.129, 1.15]
     """
     point = FIRST_S
     while point < seconds:
