@@ -34,6 +34,7 @@ def anchor(
         layout_sha256=layout_sha256,
         columns=columns,
         profile=profile,
+        graph_sha256="0" * 64,
         values=np.asarray(parameters, "<f4").tobytes(),
     )
 

@@ -349,6 +349,7 @@ class _Run:
                 layout_sha256=self._layout,
                 columns="0" * 64,
                 profile=self.profile,
+                graph_sha256="0" * 64,
                 values=self.release.parameters.astype("<f4").tobytes(),
             ),
             champion=self.release.parameters,

@@ -3,13 +3,15 @@
 ::
 
     first release installed ─┐
-    approved by the fleet ───┼─► anchor: parameters, profile, columns ─► every model asked about lies within `trust_radius` of it
-    trusted by the owner ────┘
+    approved by the fleet ───┼─► anchor: parameters, profile, columns, ─► every model asked about lies within `trust_radius` of it
+    trusted by the owner ────┘           training graph
 
 Whoever runs training also signs releases. Were the anchor the release that runs, two malicious releases would walk anywhere;
 so it moves by a person's word alone: the fleet's, heard over HTTPS (`Journal.approved`), once that release is committed here, or the
-device owner's (``fedge-agent trust-release``). A release with another layout, other columns or another training profile than the
-anchor's can be run, but not trained on, until somebody has approved it.
+device owner's (``fedge-agent trust-release``). A release with another layout, other columns, another training profile or another
+training graph than the anchor's can be run, but not trained on, until somebody has approved it; nor can one that lies too far from it.
+The graph is a program: one that its signer chose could write windows into an update, whatever the parameters are. The same layout
+gives the same graph, so an honest release of this version has it.
 
 Kept in a file of its own, wholly: bundles are pruned, and what was trusted must not be looked up by a name that may be given again.
 A damaged file counts as none, which is never looser: the device begins with its first release again, and with the last approval.
@@ -55,6 +57,7 @@ class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         layout_sha256: its model's layout.
         columns: fingerprint of its features.
         profile: how it lets itself be trained; None: not at all.
+        graph_sha256: of the file that trains and scores (``training.tflite``).
         values: its parameters (P,), little-endian float32.
         approval: the approved bundle that this was made under, or superseded: it does not move the anchor again; empty: none was.
     """
@@ -63,6 +66,7 @@ class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     layout_sha256: str
     columns: str
     profile: TrainingSettings | None
+    graph_sha256: str
     values: bytes
     approval: str = ""
 
@@ -89,6 +93,7 @@ def anchor_of(bundle: ModelBundle, *, approval: str = "") -> Anchor:
         layout_sha256=bundle.architecture.layout_sha256,
         columns=manifest.features.fingerprint,
         profile=manifest.training,
+        graph_sha256=hashlib.sha256(bundle.training_model).hexdigest(),
         values=np.asarray(bundle.parameters, "<f4").tobytes(),
         approval=approval,
     )
@@ -147,7 +152,8 @@ def require_trained_near(anchor: Anchor, bundle: ModelBundle) -> TrainingSetting
     """The profile to train by, where the release that runs may be trained on.
 
     Raises:
-        NotReadyError: it has another layout, other columns or another profile than the anchor, or none has a profile.
+        NotReadyError: it has another layout, other columns, profile or graph than the anchor, or none has a profile; or its parameters lie
+            further from the anchor's than any that are asked about: an assessment shows how it scores this device's windows, too.
     """
     manifest = bundle.manifest
     how = "approve its rollout at the fleet, or run `fedge-agent trust-release` here"
@@ -155,6 +161,7 @@ def require_trained_near(anchor: Anchor, bundle: ModelBundle) -> TrainingSetting
         ("layout", bundle.architecture.layout_sha256, anchor.layout_sha256),
         ("columns", manifest.features.fingerprint, anchor.columns),
         ("training profile", manifest.training, anchor.profile),
+        ("training graph", hashlib.sha256(bundle.training_model).hexdigest(), anchor.graph_sha256),
     ):
         if runs != trusted:
             raise NotReadyError(
@@ -163,6 +170,13 @@ def require_trained_near(anchor: Anchor, bundle: ModelBundle) -> TrainingSetting
     if anchor.profile is None:
         raise NotReadyError(
             f"{manifest.release} carries no training profile, so no device trains on it; publish a release that has one"
+        )
+    away = float(np.linalg.norm(np.asarray(bundle.parameters, np.float64) - anchor.parameters))
+    # Written positively, so that NaN fails.
+    if not away <= (anchor.profile.trust_radius or 0.0):
+        raise NotReadyError(
+            f"{manifest.release} lies {away:.4g} from {anchor.release}, the last release that was approved, whose trust radius is"
+            f" {anchor.profile.trust_radius or 0.0:g}: {how}"
         )
     return anchor.profile
 

@@ -219,6 +219,7 @@ class RecordedDevice:
             layout_sha256=ARCHITECTURE.layout_sha256,
             columns="0" * 64,
             profile=profile,
+            graph_sha256="0" * 64,
             values=CHAMPION.astype("<f4").tobytes(),
         )
         self._now_s, self._rows = STARTED_S, rows

@@ -58,13 +58,15 @@ def make_bundle(
     family: str = "pump",
     training_run: str | None = None,
     training: TrainingSettings | None = None,
+    seed: int | None = None,
+    graph_suffix: bytes = b"",
 ) -> bytes:
     """A signed bundle of the small autoencoder; its threshold depends on `version`, so each has other bytes."""
     detector = int8_model or MODELS.joinpath("healthy.int8.tflite").read_bytes()
     files = bundle_files(
         int8_model=detector,
-        training_model=MODELS.joinpath("training.tflite").read_bytes(),
-        parameters=initial_parameters(ARCHITECTURE, version),
+        training_model=MODELS.joinpath("training.tflite").read_bytes() + graph_suffix,
+        parameters=initial_parameters(ARCHITECTURE, version if seed is None else seed),
         reference=DriftReference(
             edges=tuple(tuple(np.linspace(-1, 1, 9).tolist()) for _ in range(4)),
             mean=(0.0,) * 4,

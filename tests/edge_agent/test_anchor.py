@@ -30,10 +30,24 @@ def device(tmp_path: Path) -> Device:
     return Device(tmp_path)
 
 
-def install(device: Device, version: int, profile: TrainingSettings | None = PROFILE) -> DesiredState:
-    content = make_bundle(version, training=profile)
+def install(
+    device: Device, version: int, profile: TrainingSettings | None = PROFILE, *, seed: int | None = None
+) -> DesiredState:
+    """The parameters of each release are far from those of each other, but for the same `seed`."""
+    content = make_bundle(version, training=profile, seed=seed)
     device.install(version, content=content)
     return device.fleet.offer(content, version)
+
+
+def test_a_release_that_nobody_approved_brings_no_program_that_trains(device: Device) -> None:
+    """Whoever signs releases also chooses the graph that trains: it could write windows into the update."""
+    install(device, 1)
+    content = make_bundle(2, training=PROFILE, seed=1, graph_suffix=b"leaks")
+    device.install(2, content=content)
+    with pytest.raises(NotReadyError, match=r"pump/2 has another training graph than pump/1.*trust-release"):
+        require_trained_near(trusted(device), running(device))
+    approve(device, device.fleet.offer(content, 2))
+    assert require_trained_near(trusted(device), running(device)) == PROFILE
 
 
 def approve(device: Device, desired: DesiredState) -> None:
@@ -64,7 +78,22 @@ def test_the_first_release_is_the_anchor_and_stays_it_over_releases_that_nobody_
     anchor = trusted(device)
     assert (anchor.release, anchor.profile) == ("pump/1", PROFILE)
     np.testing.assert_array_equal(anchor.parameters, initial_parameters(ARCHITECTURE, 1))
-    assert require_trained_near(anchor, running(device)) == PROFILE
+    install(device, 5, seed=1)
+    assert require_trained_near(trusted(device), running(device)) == PROFILE
+
+
+def test_a_release_that_nobody_approved_is_no_window_oracle_as_the_champion_of_an_assessment(
+    device: Device,
+) -> None:
+    """Its signer chooses its parameters, and an assessment answers with their scores of this device's windows."""
+    install(device, 1)
+    crafted = install(device, 2)
+    with pytest.raises(
+        NotReadyError, match=r"pump/2 lies .* from pump/1.*trust radius is 0.1.*trust-release"
+    ):
+        require_trained_near(trusted(device), running(device))
+    approve(device, crafted)
+    assert require_trained_near(trusted(device), running(device)) == PROFILE
 
 
 def test_a_persons_approval_moves_it_also_long_after_the_installation(device: Device) -> None:
@@ -135,6 +164,7 @@ def test_a_damaged_or_lost_anchor_is_the_first_release_again_or_the_last_approva
     [
         ({"layout_sha256": "f" * 64}, "has another layout than pump/1, the last release that was approved"),
         ({"columns": "f" * 64}, "has another columns"),
+        ({"graph_sha256": "f" * 64}, "has another training graph"),
         ({"profile": replace(PROFILE, batch_size=1)}, "has another training profile"),
         ({"profile": None}, "has another training profile"),
     ],
