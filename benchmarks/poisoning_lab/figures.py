@@ -113,7 +113,7 @@ _COLOURS: Final = ("#a03020", "#d09030", "#70a050", "#4878a8", "#303060", "#8080
 
 
 def draw(figures: Sequence[Figure], layers: Sequence[str], path: Path) -> None:
-    """AP under each attack, a panel a fleet, a colour a set of layers; the grey line is the clean run."""
+    """AP (bars) and recall (dots) under each attack, a panel a fleet, a colour a set of layers; the line is the AP of the clean run."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -136,16 +136,19 @@ def draw(figures: Sequence[Figure], layers: Sequence[str], path: Path) -> None:
                 color=_COLOURS[place % len(_COLOURS)],
                 label=layer,
             )
+            recalls = [mean["recall"] for _, mean in at]
+            axis.plot([i + shift for i, _ in at], recalls, "o", color="black", markersize=3)
             for i, mean in at:
                 if mean["released"] < 0.5:
-                    axis.text(i + shift, 0.03, "stopped", rotation=90, ha="center", fontsize=6, color="white")
+                    axis.text(i + shift, 0.1, "stopped", rotation=90, ha="center", fontsize=6, color="white")
         clean = [mean["ap"] for key, mean in found.items() if key[2] == devices and key[4] == "none"]
         axis.axhline(max(clean, default=0.0), color="grey", linewidth=0.8)
         axis.set_title(f"{poisoners} of {devices} devices poison", fontsize=9, loc="left")
-        axis.set_ylabel("average precision", fontsize=8)
+        axis.set_ylabel("AP, and recall as dots", fontsize=8)
         axis.set_ylim(0, 1)
         axis.set_xticks(range(len(attacks)), attacks, rotation=20, ha="right", fontsize=7)
-    axes[0, 0].legend(fontsize=7, ncols=3, loc="lower right")
-    figure.tight_layout()
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, ncols=len(names), loc="upper center")
+    figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -55,8 +55,8 @@ _SAME_LENGTH: Final = 5.0
 """Openings that the opinion is worth that rare alarms last as long as those at the last level that was counted."""
 _CONTRADICTED: Final = 10.0
 """Times as often as the fleet says: no fleet of machines that differ this much knows anything of one of them."""
-_REACH: Final = 6
-"""Levels, a factor of 1.54: as far as a network's threshold moves from one release to the next (`python benchmarks/poisoning.py mixture`)."""
+_REACH: Final = 5
+"""Levels, a factor of 1.43: about as far as a network's threshold moves from one release to the next (`python benchmarks/poisoning.py mixture`)."""
 LARGEST_ALIKENESS: Final = 25.0
 """However alike devices were, the fleet's word is worth no more than as many openings of the device's own: it may be the odd one."""
 
