@@ -12,8 +12,8 @@ total of one group is that group's sum, and nothing behind this knows how many t
     evaluate.covariance  correlations and wander, entry by entry, and back to the nearest matrices that are covariances; scatter within groups
     evaluate.curve       counts add up, as far as none has many times what the median of the groups' curves lets expect: rare openings
                          are few in one group, and the median of counts would be none
-    evaluate.assess      losses, moments and votes for the threshold by the median; histograms add up, no group for more than twice as many
-                         windows as the usual
+    evaluate.assess      losses, moments and votes for the threshold by the median; of histograms each quantile, by the median too; examples
+                         add up, no group for more than twice as many as the usual; ranges add up, none beyond twice the usual group's
 
 What is known in fewer than half of the groups is taken as not known: a median of the few is a liar's to choose.
 
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from aggregator.rounds.reports import GroupSum
 from models.detection.answers import read_curve, square
 from models.detection.openings import AGES, LEVELS, Curve, OpeningsSums
-from protocol.grids import SQUARED
+from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID, SQUARED
 from protocol.questions import ASSESS, COVARIANCE, CURVE, FIT, SCALE, AnswerLayout, Kind
 
 __all__ = ["combine"]
@@ -46,8 +46,18 @@ _LARGEST_WEIGHT: Final = 2.0
 _MOST_TIMES: Final = 3.0
 """Times the openings that the median of the groups' curves lets expect: of rare openings honest groups have none or several."""
 
-_ONE_VOTE: Final = frozenset({"range_low", "range_high"})
-"""Histograms of ``evaluate.assess`` that add up as they are: each device is counted once, and what any has seen is wanted."""
+_MOST_BINS: Final = 8
+"""Of `RANGE_GRID`, a factor of two: so much further than that of the usual group a tensor's range may reach. One device could otherwise make
+the int8 steps of all others a thousand times as coarse; honest groups of four machines hardly differ by as much."""
+
+_HISTOGRAMS: Final = {
+    "candidate_scores": SCORE_GRID.bins,
+    "champion_scores": SCORE_GRID.bins,
+    "candidate_probe_scores": SCORE_GRID.bins,
+    "champion_probe_scores": SCORE_GRID.bins,
+    "feature_counts": FEATURE_GRID.bins,
+}
+"""Of windows, with the bins of each: a group that may count for half of all would refuse every release, or choose what the fleet calls normal."""
 
 
 def combine(kind: Kind, layout: AnswerLayout, sums: Sequence[GroupSum]) -> Floats:
@@ -175,15 +185,18 @@ def _assess(groups: Sequence[Parts], devices: Floats) -> Parts:
     examples = np.array([float(group["examples"][0]) for group in groups])
     usual = float(np.median(examples / devices))
     weights = np.minimum(_LARGEST_WEIGHT * usual * devices / np.maximum(examples, 1.0), 1.0)
-    together = {
-        name: np.sum([weight * group[name] for weight, group in zip(weights, groups, strict=True)], axis=0)
-        for name in groups[0]
-        if name not in _ONE_VOTE
-    }
+    total = float(weights @ examples)
+    together: dict[str, Floats] = {"examples": np.array([total])}
     for name in ("candidate_loss", "champion_loss", "feature_sum", "feature_squares"):
         means = [group[name] / max(held, 1.0) for group, held in zip(groups, examples, strict=True)]
-        together[name] = together["examples"] * np.median(means, axis=0)
-    together["threshold_votes"] = _median_histogram([group["threshold_votes"] for group in groups])
+        together[name] = total * np.median(means, axis=0)
+    for name, bins in _HISTOGRAMS.items():
+        together[name] = total * _median_shares([group[name] for group in groups], bins)
+    votes = [group["threshold_votes"] for group in groups]
+    together["threshold_votes"] = float(np.sum(votes)) * _median_shares(votes, SCORE_GRID.bins)
+    together["range_high"] = _within_reach([group["range_high"] for group in groups])
+    # The lowest are the highest of what is seen the other way round.
+    together["range_low"] = _within_reach([group["range_low"][::-1] for group in groups])[::-1]
     return together
 
 
@@ -196,11 +209,26 @@ _BY_KIND: Final[Mapping[Kind, Callable[[Sequence[Parts], Floats], Parts]]] = {
 }
 
 
-def _median_histogram(counts: Sequence[Floats]) -> Floats:
-    """As many counts as in all groups' histograms, so that each quantile is the median of theirs: a liar may hold all votes of its group."""
-    total = float(np.sum(counts))
-    shares = [np.cumsum(one) / one.sum() for one in counts if one.sum() > 0]
-    return np.diff(np.median(shares, axis=0), prepend=0.0) * total if shares else np.asarray(counts[0])
+def _median_shares(counts: Sequence[Floats], bins: int) -> Floats:
+    """Of histograms one after the other, shares whose each quantile is the median of the groups': a liar may hold all counts of its group."""
+    tables = [one.reshape(-1, bins) for one in counts]
+    shares = [np.cumsum(one, axis=1) / one.sum(axis=1, keepdims=True) for one in tables if one.sum() > 0]
+    if not shares:
+        return np.zeros_like(counts[0])
+    return np.diff(np.median(shares, axis=0), prepend=0.0, axis=1).ravel()
+
+
+def _within_reach(counts: Sequence[Floats]) -> Floats:
+    """Sum of the groups' counts of highest values, tensor by tensor; what lies too far beyond the usual group's is moved to where it may lie."""
+    tables = np.array([one.reshape(-1, RANGE_GRID.bins) for one in counts])
+    total: Floats = tables.sum(axis=0)
+    for tensor, row in enumerate(total):
+        reached = sorted(int(np.flatnonzero(one)[-1]) for one in tables[:, tensor] if one.any())
+        if reached:
+            last = min(reached[len(reached) // 2] + _MOST_BINS, RANGE_GRID.bins - 1)
+            row[last] += row[last + 1 :].sum()
+            row[last + 1 :] = 0.0
+    return total.ravel()
 
 
 def _is_common(knows: NDArray[np.bool_]) -> NDArray[np.bool_]:

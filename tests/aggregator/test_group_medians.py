@@ -7,10 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from honest_sums import FEATURES, NORM, PARAMETERS, TENSORS, HonestDevices, check, decoded, layout_of
+from honest_sums import FEATURES, NORM, PARAMETERS, TENSORS, HonestDevices, Scores, check, decoded, layout_of
 
 from aggregator.errors import AnswerRefusedError, SumError
-from aggregator.rounds.assessment import ThresholdSettings, fit_threshold, read_assessment, tensor_ranges
+from aggregator.rounds.assessment import (
+    Assessment,
+    ThresholdSettings,
+    alarm_rate,
+    fit_threshold,
+    read_assessment,
+    reference_from_sums,
+    tensor_ranges,
+)
 from aggregator.rounds.combining import combine
 from aggregator.rounds.refit import prior_from
 from aggregator.rounds.reports import GroupSum
@@ -18,7 +26,8 @@ from models.detection.answers import read_scale, read_spread
 from models.detection.prior import encode_prior
 from models.detection.scale import ScalePrior
 from models.detection.spread import SpreadPrior
-from protocol.grids import SCORE_GRID
+from models.local_training import assess
+from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.names import DeviceId
 from protocol.questions import ASSESS, COVARIANCE, CURVE, FIT, KINDS, SCALE, Kind
 
@@ -192,6 +201,75 @@ def test_a_liar_who_holds_all_votes_of_its_group_moves_no_threshold_beyond_what_
         )
         > 1e3
     )
+
+
+@pytest.fixture(scope="module")
+def alike() -> list[GroupSum]:
+    """Assessments of three groups of machines of one kind."""
+    rng, layout = np.random.default_rng(5), layout_of(ASSESS)
+    answers = []
+    for _ in range(3 * SIZE):
+        rows = np.clip(rng.normal(size=(int(rng.integers(300, 600)), FEATURES)), -8, 8).astype(np.float32)
+        parts = assess(Scores(), np.ones(1), np.ones(1), rows[::5], quantile=0.999, trained_on=rows)
+        answers.append(layout.pack(parts))
+    return grouped(ASSESS, answers)
+
+
+def assessed(sums: Sequence[GroupSum]) -> Assessment:
+    return read_assessment(combine(ASSESS, layout_of(ASSESS), sums), tensors=TENSORS, features=FEATURES)
+
+
+def lied_by_first(sums: Sequence[GroupSum], **parts: np.ndarray) -> Assessment:
+    """What is read where the first group says this instead, which no rule objects to."""
+    layout = layout_of(ASSESS)
+    said = {**layout.unpack(sums[0].total), **parts}
+    total = np.concatenate([said[name] for name in layout.sizes])
+    check(ASSESS, total, SIZE)
+    return assessed([GroupSum(participants=sums[0].participants, total=total), *sums[1:]])
+
+
+def test_a_liar_who_claims_extremes_makes_int8_of_no_tensor_coarse(
+    alike: list[GroupSum],
+) -> None:
+    lowest, highest = (np.tile(SIZE * np.eye(RANGE_GRID.bins)[bin_], TENSORS) for bin_ in (1, -2))
+    low, high = tensor_ranges(assessed(alike))
+    lied_low, lied_high = tensor_ranges(lied_by_first(alike, range_low=lowest, range_high=highest))
+    assert (lied_high <= 2.01 * high).all()
+    assert (lied_low >= 2.01 * low).all()
+
+
+def test_a_liar_whose_group_alarms_all_the_time_or_never_refuses_no_release(
+    alike: list[GroupSum],
+) -> None:
+    examples = float(layout_of(ASSESS).unpack(alike[0].total)["examples"][0])
+    threshold = SCORE_GRID.quantile(assessed(alike).candidate_scores, 0.999)
+    for bin_ in (5, SCORE_GRID.bins - 2):
+        scores = examples * np.eye(SCORE_GRID.bins)[bin_]
+        loss = examples * SCORE_GRID.edges[[bin_ - 1, bin_]].mean(keepdims=True)
+        lied = lied_by_first(
+            alike, candidate_scores=scores, candidate_probe_scores=scores, candidate_loss=loss
+        )
+        assert alarm_rate(lied.candidate_scores, threshold) < 0.01
+        honest = alarm_rate(assessed(alike).candidate_probe_scores, threshold)
+        assert alarm_rate(lied.candidate_probe_scores, threshold) == pytest.approx(honest, abs=0.05)
+
+
+def test_a_liar_does_not_choose_what_the_fleet_calls_normal(alike: list[GroupSum]) -> None:
+    examples = float(layout_of(ASSESS).unpack(alike[0].total)["examples"][0])
+    edges = FEATURE_GRID.edges
+    counts = np.tile(examples * np.eye(FEATURE_GRID.bins)[-2], FEATURES)
+    value = float(edges[-2:].mean())
+    lied = lied_by_first(
+        alike,
+        feature_counts=counts,
+        feature_sum=np.full(FEATURES, examples * value),
+        feature_squares=np.full(FEATURES, examples * value**2 * 1.01),
+    )
+    for clean, poisoned in zip(
+        reference_from_sums(assessed(alike)).edges, reference_from_sums(lied).edges, strict=True
+    ):
+        assert poisoned[4] < clean[8] + 0.5, "half of the windows are where they were"
+        assert poisoned[8] < edges[-2], "the last decile is a real one"
 
 
 def _lie(kind: Kind, total: np.ndarray, rng: np.random.Generator) -> np.ndarray:
