@@ -215,7 +215,7 @@ def _median_shares(counts: Sequence[Floats], bins: int) -> Floats:
     shares = [np.cumsum(one, axis=1) / one.sum(axis=1, keepdims=True) for one in tables if one.sum() > 0]
     if not shares:
         return np.zeros_like(counts[0])
-    return np.diff(np.median(shares, axis=0), prepend=0.0, axis=1).ravel()
+    return np.asarray(np.diff(np.median(shares, axis=0), prepend=0.0, axis=1).ravel())
 
 
 def _within_reach(counts: Sequence[Floats]) -> Floats:
