@@ -29,14 +29,14 @@ class TriggerSettings(Struct, frozen=True, kw_only=True):
         drift_share: share of the family that must be in drift; None: drift starts nothing.
         precision_drift: whether people's verdicts may start a run.
         within_s: how fresh the drift must be.
-        cooldown_s: after the end of the last run.
+        cooldown_s: after the end of the last run. Devices answer each question once a day: a run that begins sooner spends rounds and fails.
         schedule_every_s: a run at least this often; None: no schedule.
     """
 
     drift_share: Annotated[float, Meta(gt=0, le=1)] | None = None
     precision_drift: bool = False
     within_s: Seconds = 86_400.0
-    cooldown_s: Annotated[float, Meta(ge=0)] = 3_600.0
+    cooldown_s: Annotated[float, Meta(ge=0)] = 86_400.0
     schedule_every_s: Seconds | None = None
 
     @property

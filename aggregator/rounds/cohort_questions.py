@@ -26,6 +26,7 @@ from aggregator.rounds.runs import RoundRecord, TrainingRun
 from models.architecture import Architecture
 from protocol.names import DeviceId
 from protocol.questions import TRAINING_KINDS, AnswerLayout, Kind, Question, answer_layout, kind_of
+from protocol.refusals import MEANINGS, RefusalCode, read_refusal
 
 __all__ = [
     "CohortAnswer",
@@ -33,6 +34,7 @@ __all__ = [
     "ask_cohort",
     "ask_everybody",
     "draw_cohort",
+    "is_used_up",
     "layout_for",
     "log_round",
 ]
@@ -114,9 +116,8 @@ def ask_cohort(
         answer = attendance.ask(asked, cohort)
     except QuorumMissedError as missed:
         void = _record(run, words, cohort, missed.report, started_at)
-        return CohortAnswer(
-            record=msgspec.structs.replace(void, is_void=True, note=f"void: {missed}"), total=None
-        )
+        note = f"void: {missed}{_meanings(void)}"
+        return CohortAnswer(record=msgspec.structs.replace(void, is_void=True, note=note), total=None)
     parts = asked.layout.unpack(answer.total)
     n = float(parts["examples" if "examples" in parts else "votes"][0])
     record = msgspec.structs.replace(_record(run, words, cohort, answer, started_at), examples=round(n))
@@ -149,6 +150,12 @@ def ask_everybody(
     return ask_cohort(run, attendance, cohort, asked, words, started_at=started_at)
 
 
+def is_used_up(record: RoundRecord) -> bool:
+    """Whether most devices say that the windows they have now give no more answers of this kind: asking again is of no use today."""
+    codes = [read_refusal(refused.reason) for refused in record.refused]
+    return 2 * codes.count(RefusalCode.SNAPSHOT) > record.asked
+
+
 def log_round(run: TrainingRun, record: RoundRecord) -> None:
     """Say in the log what came of a question."""
     _log.info(
@@ -166,6 +173,12 @@ def log_round(run: TrainingRun, record: RoundRecord) -> None:
     for group in record.groups:
         if group.left_out:
             _log.warning("group_left_out", run=run.id, devices=group.devices, reason=group.left_out)
+
+
+def _meanings(record: RoundRecord) -> str:
+    """What the words mean in which devices refused, for whoever reads the run."""
+    codes = {read_refusal(refused.reason) for refused in record.refused} - {None}
+    return "".join(f"; {code} is: {MEANINGS[code]}" for code in sorted(filter(None, codes)))
 
 
 def _require_quorum(cohort: Cohort, shortage: str) -> None:

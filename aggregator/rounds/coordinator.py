@@ -32,7 +32,7 @@ from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.claims import plain_claim
 from aggregator.privacy.history import HeldRound
 from aggregator.rounds.attendance import Attendance, Pacing
-from aggregator.rounds.cohort_questions import CohortAnswer, log_round
+from aggregator.rounds.cohort_questions import CohortAnswer, is_used_up, log_round
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.journal import (
     ANCHOR,
@@ -206,6 +206,8 @@ class Coordinator:
             ),
         )
         if outcome is None or outcome.total is None:
+            if outcome is not None and run.finished_rounds and is_used_up(outcome.record):
+                return self._end_training(run, outcome.record)
             return self._count_void(run, policy, None if outcome is None else outcome.record)
         finished = run.finished_rounds + 1
         run = msgspec.structs.replace(self._keep(run, policy, outcome.record), finished_rounds=finished)
@@ -218,6 +220,14 @@ class Coordinator:
                 MOMENTS: outcome.model.moments.tobytes(),
             },
         )
+
+    def _end_training(self, run: TrainingRun, record: RoundRecord) -> TrainingRun:
+        """Go on with what is trained: owners let a copy of their windows answer so many rounds and no more (ten, unless they say otherwise)."""
+        done = f"devices answer no more rounds of training from the windows they have; {run.finished_rounds} of {run.rounds} are done"
+        record = msgspec.structs.replace(record, note=f"{record.note}; {done}")
+        _log.warning("training_ended_early", run=run.id, reason=done)
+        run = msgspec.structs.replace(run, rounds=run.finished_rounds, log=(*run.log, record), attempts=0)
+        return self._journal.commit(run, RunState.ASSESSING, done)
 
     def _assess(self, run: TrainingRun, policy: FamilySettings) -> TrainingRun:
         bundle, model = self._journal.champion(run), self._journal.model(run)

@@ -111,7 +111,7 @@ def test_what_a_family_is_held_to_that_says_nothing() -> None:
     )
     # Nothing starts by itself; drift is fresh for a day; a release gets an hour before the next run.
     assert TriggerSettings() == TriggerSettings(
-        drift_share=None, precision_drift=False, within_s=86_400.0, cooldown_s=3_600.0, schedule_every_s=None
+        drift_share=None, precision_drift=False, within_s=86_400.0, cooldown_s=86_400.0, schedule_every_s=None
     )
     assert [
         TriggerSettings(**on).is_on
