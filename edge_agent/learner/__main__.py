@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from models.bundles import ModelBundle
     from models.learning_runtimes import LearningModel
     from protocol.manifest import FeatureSpec
+    from protocol.training import TrainingSettings
 
 __all__ = ["main"]
 
@@ -110,7 +111,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
             f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
         )
     anchor = read_anchor(settings.paths, load_release_keys(settings.release_keys))
-    require_trained_near(anchor, bundle)
+    profile = require_trained_near(anchor, bundle)
     key = load_device_key(settings.paths.device_key)
 
     from edge_agent.learner.client_app import client_app
@@ -125,7 +126,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     model = _model(bundle, settings)
     columns = bundle.manifest.features
     account = DeviceAccount(settings.paths.privacy, settings.privacy, snapshots=settings.paths.snapshot)
-    kept = _rows(settings, account, invitation, columns)
+    kept = _rows(settings, account, invitation, columns, profile)
     _compare(bundle, model, kept.rows[-COMPARED_WINDOWS:])
     healthy = _as_judged(settings, columns, kept)
     learner = LocalLearner(
@@ -237,7 +238,11 @@ def _sum_participant(
 
 
 def _rows(
-    settings: Settings, account: DeviceAccount, invitation: TrainingInvitation, columns: FeatureSpec
+    settings: Settings,
+    account: DeviceAccount,
+    invitation: TrainingInvitation,
+    columns: FeatureSpec,
+    profile: TrainingSettings,
 ) -> BufferedRows:
     """The snapshot of windows of the release's own columns: what was buffered of others, nothing is taught of."""
     from edge_agent.detection_memory import read_scale
@@ -245,11 +250,16 @@ def _rows(
     from edge_agent.sample_buffer import fingerprint_of, read_rows
 
     most = settings.learner.maximum_examples
-    if most < settings.fewest_windows:
-        raise NotReadyError(
-            f"learner.maximum_examples = {most} is less than the {settings.fewest_windows} windows that answers are made from"
-            " (privacy.minimum_windows): raise it"
-        )
+    # Whoever signs a release may write one window into its profile: the owner's floor holds for what is answered, not for what is kept.
+    for what, counted, remedy in (
+        ("learner.maximum_examples", most, "raise it"),
+        ("maximum_examples of the release's training profile", profile.maximum_examples, "it wants another"),
+    ):
+        if counted < settings.fewest_windows:
+            raise NotReadyError(
+                f"{what} = {counted} is less than the {settings.fewest_windows} windows that answers are made from"
+                f" (privacy.minimum_windows): {remedy}"
+            )
     buffered = read_rows(settings.paths.buffer, columns, newest=max(most, settings.privacy.snapshot_windows))
     if not len(buffered) and fingerprint_of(settings.paths.buffer):
         raise NotReadyError(

@@ -207,3 +207,14 @@ def test_the_owner_trusts_a_release_on_the_command_line(
     assert "pump/2 is trusted" in capsys.readouterr().out
     assert trusted(device).release == "pump/2"
     assert trusted(device).columns == FEATURES.fingerprint
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a device believes the trust radius of the release that was approved, and has no figure of its own to hold it against:"
+    " who signs the first release may write any, and a person who approves one has to look (docs/privacy.md says so)",
+)
+def test_a_release_with_a_boundless_trust_radius_is_not_trained_on(device: Device) -> None:
+    install(device, 1, replace(PROFILE, trust_radius=1e6, update_norm=1e6))
+    with pytest.raises(NotReadyError):
+        require_trained_near(trusted(device), running(device))

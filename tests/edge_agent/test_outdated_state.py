@@ -24,6 +24,9 @@ from models.features import passthrough_spec, vibration_spec
 from models.standardiser import Standardiser
 from protocol.manifest import FeatureSpec
 from protocol.messages.payloads import TrainingInvitation
+from protocol.training import TrainingSettings
+
+PROFILE = TrainingSettings().settled()
 
 pytestmark = pytest.mark.edge
 
@@ -129,12 +132,15 @@ def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path:
         with pytest.raises(
             NotReadyError, match=r"1 windows are buffered; this device answers from 5 or more"
         ):
-            rows_to_learn(settings, account, invitation, SPEC)
+            rows_to_learn(settings, account, invitation, SPEC, PROFILE)
         with pytest.raises(NotReadyError, match="other columns than the release"):
-            rows_to_learn(settings, account, invitation, SWAPPED)
+            rows_to_learn(settings, account, invitation, SWAPPED, PROFILE)
         narrow = msgspec.structs.replace(settings, learner=LearnerSettings(maximum_examples=4))
         with pytest.raises(NotReadyError, match=r"maximum_examples = 4 is less than the 5 windows"):
-            rows_to_learn(narrow, account, invitation, SPEC)
+            rows_to_learn(narrow, account, invitation, SPEC, PROFILE)
+        one = msgspec.structs.replace(PROFILE, maximum_examples=1)
+        with pytest.raises(NotReadyError, match=r"training profile = 1 is less than the 5 windows"):
+            rows_to_learn(settings, account, invitation, SPEC, one)
 
 
 def test_a_disk_that_moves_nothing_is_told_and_stops_nothing(
