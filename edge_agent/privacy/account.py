@@ -211,6 +211,7 @@ class DeviceAccount:
                 check_attempt(standing, self._limits, is_counted=True)
                 if cover == Cover.NONE:
                     check_devices(standing, survivors, self._limits)
+                _refuse_passed(db, number, asked.kind)
             record_reveal(db, number, survivors, revealed_cost(asked.noise, len(survivors)))
             self._pass_time(db)
 
@@ -299,6 +300,18 @@ def _refuse_unnoised(noise: RoundNoise, devices: frozenset[DeviceId]) -> None:
         raise PrivacyRefusedError(
             RefusalCode.NOISE,
             f"the noise of {fewest} devices was announced, the sum would be over {len(devices)}",
+        )
+
+
+def _refuse_passed(db: sqlite3.Connection, number: int, kind: Kind) -> None:
+    """Refuse to open a sum after a later attempt of its kind was answered: else sums in a ring are solved for each device.
+
+    One learner forgets an attempt when it begins another; two of them at once must not remember one for each other.
+    """
+    (newest,) = db.execute("SELECT max(number) FROM answers WHERE kind = ?", (kind,)).fetchone()
+    if newest != number:
+        raise PrivacyRefusedError(
+            RefusalCode.ORDER, f"a later attempt at {kind} was answered by this device; this one is over"
         )
 
 

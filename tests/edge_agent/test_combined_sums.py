@@ -134,3 +134,25 @@ def test_without_the_rules_the_liar_sees_devices_alone(tmp_path: Path) -> None:
     liar = Liar(tmp_path, FREE, 1)
     liar.play(FIT)
     assert len(liar.alone()) >= FLEET // 2
+
+
+def test_two_learners_of_each_device_at_once_open_no_ring_of_sums(tmp_path: Path) -> None:
+    """Half of each group is the liar's. A + B, B + C and C + A give A's answer; a learner alone forgets an attempt when it begins another."""
+    names, liars = [DeviceId(name) for name in "abc"], {DeviceId("s1"), DeviceId("s2")}
+    pairs = {}
+    for name in names:
+        (tmp_path / name).mkdir()
+        pairs[name] = Owned(tmp_path / name, MANY), Owned(tmp_path / name, MANY)
+        for learner in pairs[name]:
+            learner.watch(400)
+            learner.snapshot()
+    ring = [(asked(SCALE), names[i], names[(i + 1) % 3]) for i in range(3)]
+    for question, one, other in ring:
+        pairs[one][0].mask(question, {one, other} | liars)
+        pairs[other][1].mask(question, {one, other} | liars)
+    # A device's shares and the liar's two are enough.
+    whole = [frozenset({one, other} | liars) for _, one, other in ring]
+    with pytest.raises(PrivacyRefusedError, match=r"a later attempt at evaluate.scale was answered"):
+        pairs[names[0]][0].account.reveal(ring[0][0], whole[0])
+    for (question, one, _), survivors in zip(ring[1:], whole[1:], strict=True):
+        pairs[one][0].account.reveal(question, survivors)

@@ -126,9 +126,11 @@ def test_two_learners_at_once_share_one_allowance(tmp_path: Path) -> None:
         account.check(question)
         account.check_cohort(question, devices(ALL))
         account.charge(question, now_s=0.0)
-    first.reveal(questions[0], devices(ALL))
+    with refused(RefusalCode.ORDER, "a later attempt"):
+        first.reveal(questions[0], devices(ALL))
+    second.reveal(questions[1], devices(ALL))
     with refused(RefusalCode.SNAPSHOT):
-        second.reveal(questions[1], devices(ALL))
+        first.reveal(questions[0], devices(ALL))
 
 
 # --- companions
@@ -182,9 +184,9 @@ def test_two_learners_that_were_both_asked_reveal_for_one_set_of_companions(tmp_
     for account, question, cohort in ((first, one, "abcd"), (second, other, "abef")):
         account.check_cohort(question, devices(cohort))
         account.charge(question, now_s=0.0)
-    first.reveal(one, devices("abcd"))
+    second.reveal(other, devices("abef"))
     with refused(RefusalCode.COHORT):
-        second.reveal(other, devices("abef"))
+        first.reveal(one, devices("abcd"))
 
 
 def test_a_cohort_that_was_fine_when_it_was_checked_is_looked_at_again_when_it_is_charged(
