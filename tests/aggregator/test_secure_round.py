@@ -223,3 +223,25 @@ def test_claim_of_exact_sums_says_that_nothing_limits_epsilon(tmp_path: Path) ->
     assert claim.server.epsilon is None
     assert claim.release.epsilon is None
     assert claim.noiseless_questions == (FIT,)
+
+
+@pytest.mark.parametrize(("devices", "false"), [(3, 2), (4, 2), (5, 3), (7, 4), (11, 7)])
+def test_so_many_false_devices_of_a_group_see_another_and_one_fewer_do_not(
+    tmp_path: Path, devices: int, false: int
+) -> None:
+    """The others are said to be lost: what is opened then is a sum of the smallest size, of one honest device and false ones."""
+    for held in (false, false - 1):
+        folder = tmp_path / str(held)
+        folder.mkdir()
+        w = World(folder, devices, floors=DevicePolicy(split_view_safe=True))
+        w.policy = replace(w.policy, stages=structs.replace(w.policy.stages, split_view_safe=True))
+        names = sorted(w.devices)
+        w.spoil = swallow(FIT, *names[1 + held :])
+        if held < false:
+            with pytest.raises(QuorumMissedError):
+                collect(w, quorum=min(held + 1, 3))
+            continue
+        result = collect(w, quorum=held + 1)
+        assert result.participants == tuple(names[: held + 1])
+        seen = result.total - naive_sum(list(range(1, held + 1)))
+        np.testing.assert_allclose(seen, update(0), atol=1e-3)
