@@ -67,9 +67,9 @@ def find_release(session: Session, family: str, version: int) -> Release:
 
 
 def is_approved(session: Session, release: str) -> bool:
-    """Whether a person approved a rollout of `release`, and nobody took the release back since."""
-    record = find_release(session, *split_release_id(release))
-    return record.approved_at is not None and record.withdrawn_at is None
+    """Whether a person approved a rollout of `release`, and nobody took the release back since; nobody approved one that is not there."""
+    record = session.get(Release, split_release_id(release))
+    return record is not None and record.approved_at is not None and record.withdrawn_at is None
 
 
 def count_devices(session: Session, families: Collection[str]) -> dict[str, int]:

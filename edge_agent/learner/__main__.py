@@ -111,7 +111,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
             f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
         )
     anchor = read_anchor(settings.paths, load_release_keys(settings.release_keys))
-    profile = require_trained_near(anchor, bundle)
+    profile = require_trained_near(anchor, bundle, widest=settings.privacy.maximum_trust_radius)
     key = load_device_key(settings.paths.device_key)
 
     from edge_agent.learner.client_app import client_app

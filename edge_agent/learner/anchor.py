@@ -148,8 +148,13 @@ def trust_active_release(paths: StatePaths, keys: TrustedKeys) -> str:
     return f"{active.release} is trusted{instead}; {trained}"
 
 
-def require_trained_near(anchor: Anchor, bundle: ModelBundle) -> TrainingSettings:
+def require_trained_near(anchor: Anchor, bundle: ModelBundle, *, widest: float) -> TrainingSettings:
     """The profile to train by, where the release that runs may be trained on.
+
+    Args:
+        anchor: what training stays near to.
+        bundle: the release that runs.
+        widest: trust radius that the owner puts up with (`OwnerLimits.maximum_trust_radius`).
 
     Raises:
         NotReadyError: it has another layout, other columns, profile or graph than the anchor, or none has a profile; or its parameters lie
@@ -171,12 +176,19 @@ def require_trained_near(anchor: Anchor, bundle: ModelBundle) -> TrainingSetting
         raise NotReadyError(
             f"{manifest.release} carries no training profile, so no device trains on it; publish a release that has one"
         )
+    radius, norm = anchor.profile.trust_radius or 0.0, anchor.profile.update_norm or 0.0
+    # Who signs releases chooses these; an approval may overlook them.
+    if not max(radius, norm) <= widest:
+        raise NotReadyError(
+            f"{anchor.release} says trust_radius = {radius:g} and update_norm = {norm:g}; this device trains within {widest:g}"
+            " (privacy.maximum_trust_radius), beyond which a model can be made to show one window"
+        )
     away = float(np.linalg.norm(np.asarray(bundle.parameters, np.float64) - anchor.parameters))
     # Written positively, so that NaN fails.
-    if not away <= (anchor.profile.trust_radius or 0.0):
+    if not away <= radius:
         raise NotReadyError(
             f"{manifest.release} lies {away:.4g} from {anchor.release}, the last release that was approved, whose trust radius is"
-            f" {anchor.profile.trust_radius or 0.0:g}: {how}"
+            f" {radius:g}: {how}"
         )
     return anchor.profile
 

@@ -69,6 +69,9 @@ class OwnerLimits(ChargeLimits, frozen=True, kw_only=True, forbid_unknown_fields
     fixed_companions: bool = True
     """Rounds of training from one snapshot are summed over the same devices each time: sums over changing ones are equations, and
     enough of them are solved for each device."""
+    maximum_trust_radius: Above = 1.0
+    """Widest trust radius of a release that this device trains near, in L2 norm of its parameters. On recordings of bearings units that
+    see one window alone begin .29 to .73 from a release; a release that says more is not measured here, and not believed."""
     fewest_exchanged: Positive = 3
     """Devices by which two sums of one kind must differ where they are not over the same: the difference is a sum, too. 3 is the
     smallest cohort. A very large number asks for the same devices every time."""

@@ -199,6 +199,8 @@ def make_device(
         f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\naggregator_key = "aggregator.pub.pem"\n'
         '[source]\nkind = "simulated"\n'
         + ("[learner]\nplain_answers = true\n" if fleet is None else fleet.table(tls))
+        # Last, so that a test may add to it. These worlds are about the road, and their models move as far as they like.
+        + "[privacy]\nmaximum_trust_radius = 200.0\n"
     )
     if fleet is not None:
         fleet.keys[device.id] = device.key.public_key()

@@ -168,7 +168,7 @@ def site(
     for device in cohort:
         # sums over changing devices within one set of windows are refused otherwise, and this is about who is silent
         with (device.directory / "agent.toml").open("a") as file:
-            file.write("[privacy]\nfixed_companions = false\nfewest_exchanged = 1\n")
+            file.write("fixed_companions = false\nfewest_exchanged = 1\n")
     return Site(server, tmp_path, cohort)
 
 

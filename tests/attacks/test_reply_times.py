@@ -24,7 +24,7 @@ from two_worlds import PROFILE, VICTIM, World, windows, without_parameter_limits
 from edge_agent.learner.local_learner import LocalLearner
 from edge_agent.learner.time_grid import TimeGrid
 
-pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PAIRS = 60
 UNLIKELY = 1e-4

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_loop_world import World, world
@@ -75,14 +77,26 @@ def test_what_was_prepared_for_other_rows_is_not_taken_up(world: World) -> None:
     assert world.pipeline.normal.judge.threshold != prepared.fit.judge.threshold
 
 
+MAY_END = threading.Event()
+
+
 @pytest.fixture
 def slow_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a device that has learnt thousands of windows."""
+    """As on a device that has learnt thousands of windows: a fit lasts until `make_ready`."""
+    fit = preparation._prepare
+
+    def slowly(*arguments: Any, **options: Any) -> preparation.Prepared:
+        MAY_END.wait()
+        return fit(*arguments, **options)
+
+    MAY_END.clear()
     monkeypatch.setattr(preparation, "_MANY_ROWS", 100)
+    monkeypatch.setattr(preparation, "_prepare", slowly)
 
 
 def make_ready(world: World) -> None:
     """Wait for the thread, as windows do not."""
+    MAY_END.set()
     begun = world.agent._model._preparation
     assert begun is not None
     wait_until(lambda: begun.done or begun.error, "the fit")

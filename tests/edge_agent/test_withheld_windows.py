@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import logging
 import re
-import signal
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_broker import ListeningFleet
 from agent_loop_world import SIGHT, World
-from agent_process_world import alarming_device, broker
-from agent_world import health_of_status, healthy, running_agent
+from agent_world import healthy
 from commands_world import order
-from mosquitto_broker import MosquittoBroker
 from outbox_world import WINDOW, anomaly, event, moment, send
 from test_commands_in_the_loop import results_of, words
-from waiting import wait_until
 
 from edge_agent.commands.status_table import print_status
 from edge_agent.errors import SourceError
 from edge_agent.outbox import Outbox
 from edge_agent.settings import OutboxSettings
 from protocol.messages.envelope import decode
-from protocol.messages.kinds import Kind
 from protocol.messages.payloads import AnomalyEvent, Health
 
-__all__ = ["broker"]  # the fixture
 pytestmark = pytest.mark.edge
 WITHHELD = "[privacy]\nsend_windows = false\n"
 
@@ -141,35 +132,3 @@ def test_an_anomaly_that_cannot_be_read_is_parked_because_a_window_may_be_in_it(
     outbox.put([event(2, anomaly())], now=moment())
     assert [entry.sequence for entry in send(outbox)] == [2]
     assert [parked.reason.partition(",")[0] for parked in outbox.parked] == ["no window may leave"]
-
-
-@pytest.mark.slow
-def test_an_agent_whose_owner_withdraws_them_sends_no_window_that_it_gathered_without_a_broker(
-    tmp_path: Path, broker: MosquittoBroker
-) -> None:
-    config = alarming_device(tmp_path, broker)
-    outbox = tmp_path / "state" / "outbox.sqlite"
-
-    def waiting() -> int:
-        with contextlib.closing(sqlite3.connect(outbox, timeout=5)) as database:
-            return int(database.execute("SELECT COUNT(*) FROM events WHERE kind = 'anomaly'").fetchone()[0])
-
-    with running_agent(config) as agent:
-        wait_until(lambda: health_of_status(config).get("anomalies", 0) >= 2, "two anomalies")  # type: ignore[operator] # a number
-        wait_until(lambda: waiting() >= 2, "both in the outbox")
-        agent.send_signal(signal.SIGKILL)
-        agent.wait()
-    config.write_text(config.read_text() + WITHHELD)
-    broker.start()
-    fleet = ListeningFleet(broker)
-    try:
-        with running_agent(config):
-            wait_until(
-                lambda: len({e.boot_id for e in fleet.of(Kind.ANOMALY)}) == 2, "anomalies of both starts"
-            )
-    finally:
-        fleet.close()
-    said = [event.data for event in fleet.of(Kind.ANOMALY)]
-    assert all(
-        isinstance(one, AnomalyEvent) and (one.window, one.window_withheld) == ("", True) for one in said
-    )

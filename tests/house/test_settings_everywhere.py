@@ -112,6 +112,7 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "privacy.attempts_per_reveal": (1, 5),
     "privacy.fits_per_snapshot": (1, 20),
     "privacy.fixed_companions": (True, False),
+    "privacy.maximum_trust_radius": (0.05, 2),
     "privacy.fewest_exchanged": (1, 16_384),
     "privacy.renewed_share": (0.1, 1),
     "privacy.snapshot_windows": (1, 512),
