@@ -100,12 +100,12 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
 
 
 def _opened_by(devices: int) -> str:
-    """How many false members read the rest of a group: all but one, by subtraction, or as many as may open its secrets."""
+    """How many false members read the rest of a group: with each of the others they are a sum that devices unmask, once the rest are
+    called lost."""
     others = devices - 1
-    threshold = (
-        plan(PlanRequest(cohort=devices, split_view_safe=True)).threshold if devices >= SMALLEST else others
-    )
-    whom = "the last one" if threshold >= others else "each of the others"
-    return (
-        f"{min(threshold, others)} of a group's {devices} devices in its hand everything that {whom} answers"
-    )
+    smallest = SMALLEST
+    if devices >= SMALLEST:
+        smallest = max(smallest, plan(PlanRequest(cohort=devices, split_view_safe=True)).threshold)
+    false = min(smallest - 1, others)
+    whom = "the last one" if false == others else "each of the others"
+    return f"{false} of a group's {devices} devices in its hand everything that {whom} answers"

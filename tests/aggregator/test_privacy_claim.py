@@ -329,22 +329,24 @@ def test_groups_are_counted_where_the_fewest_made_a_step(tmp_path: Path) -> None
         claim.poisoner
         == "a device moves the sum of its own group, and the model follows the median of 3 groups or more"
     )
-    assert "with 3 of a group's 4 devices in its hand" in claim.lying
+    assert "with 2 of a group's 4 devices in its hand" in claim.lying
 
 
 @pytest.mark.parametrize(
     ("devices", "told"),
     [
         (3, "2 of a group's 3"),
-        (4, "3 of a group's 4"),
-        (6, "5 of a group's 6"),
-        (7, "5 of a group's 7"),
-        (11, "8 of a group's 11"),
+        (4, "2 of a group's 4"),
+        (6, "4 of a group's 6"),
+        (7, "4 of a group's 7"),
+        (11, "7 of a group's 11"),
     ],
 )
-def test_as_many_as_may_open_its_secrets_read_the_rest_of_a_group(devices: int, told: str) -> None:
+def test_as_many_as_make_a_sum_with_each_of_the_others_read_the_rest_of_a_group(
+    devices: int, told: str
+) -> None:
     lying = who_learns_what(Mode.ROBUST, quorum=devices, multiplier=0.0, colluders=0, groups=1).lying
-    whom = "the last one" if devices <= 6 else "each of the others"
+    whom = "the last one" if devices == 3 else "each of the others"
     assert lying.endswith(f"with {told} devices in its hand everything that {whom} answers")
 
 
