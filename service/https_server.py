@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -132,7 +132,9 @@ class _InPieces:
                 body = body[PIECE_BYTES:]
             await send({**message, "body": bytes(body)} if "body" in message else message)
 
-        await self._app(scope, receive, send_pieces)
+        # Who breaks HTTP within a body has been told so by the connection itself; what we would say comes too late.
+        with suppress(h11.LocalProtocolError):
+            await self._app(scope, receive, send_pieces)
 
 
 class BoundedHttp(H11Protocol):

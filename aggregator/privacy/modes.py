@@ -100,8 +100,7 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
 
 
 def _opened_by(devices: int) -> str:
-    """How many false members read the rest of a group: with each of the others they are a sum that devices unmask, once the rest are
-    called lost."""
+    """How many false members read the rest of a group: with each of the others they are a sum that devices unmask, the rest called lost."""
     others = devices - 1
     smallest = SMALLEST
     if devices >= SMALLEST:

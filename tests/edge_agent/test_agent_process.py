@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import signal
 import sqlite3
 from pathlib import Path
@@ -308,7 +309,7 @@ def test_forged_and_replayed_invitations_over_mqtt_start_no_learner_and_do_not_e
             wait_until(lambda: learner_pid() is None, "the end of training with the run")
             fleet.tell(Kind.TRAINING, sign_invitation(honest, identity))
             wait_until(lambda: "has ended here before" in log(), "the copy to be ignored")
-            assert log().count("learner_started") == 1
+            assert len(re.findall(r"learner_started run=\S+ pid=", log())) == 1
     finally:
         fleet.close()
 
