@@ -17,6 +17,7 @@ os.environ |= {"FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
+from endless_budget import EndlessBudget
 from flower_secagg_device import Stopwatch
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -41,22 +42,6 @@ from protocol.secure_sum.messages import (
 from protocol.secure_sum.server_role import ServerPolicy, ServerRole
 
 MessageT = TypeVar("MessageT", bound=Struct)
-
-
-class EndlessBudget:
-    """A budget that is never spent; what a device persists about it is no part of these figures."""
-
-    def check(self, announcement: Announcement) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-    def check_cohort(self, announcement: Announcement, cohort: frozenset[DeviceId]) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-    def charge(self, announcement: Announcement) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-    def reveal(self, announcement: Announcement, survivors: frozenset[DeviceId]) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from fleet import audit
 from fleet.auth.claim_tokens import find_claim, use_claim
 from fleet.broker_accounts.passwords import BrokerPasswords
-from fleet.errors import BadRequestError, ConflictError, NotFoundError
+from fleet.device_commands import find_device
+from fleet.errors import BadRequestError, ConflictError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.errors import IdentityError, TopicError
@@ -115,9 +116,7 @@ def confirm(database: Database, device_id: str, password: str, *, passwords: Bro
 
 def revoke(session: Session, device_id: str, *, actor: str, now: float) -> Device:
     """Shut a device out; raises NotFoundError. Revoking twice changes nothing."""
-    device = session.get(Device, device_id)
-    if device is None:
-        raise NotFoundError(f"there is no device {device_id!r}")
+    device = find_device(session, device_id)
     if device.state != DeviceState.REVOKED:
         device.state, device.revoked_at, device.online = DeviceState.REVOKED, now, False
         audit.record(session, at=now, actor=actor, action="device_revoked", subject=device_id)

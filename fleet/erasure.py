@@ -24,8 +24,7 @@ from sqlalchemy import ColumnElement, CursorResult, Table, delete, false, null, 
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.device_commands import OUTSTANDING
-from fleet.errors import NotFoundError
+from fleet.device_commands import OUTSTANDING, find_device
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
@@ -95,9 +94,7 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
     Raises:
         NotFoundError: there is no such device.
     """
-    device = session.get(Device, device_id)
-    if device is None:
-        raise NotFoundError(f"there is no device {device_id!r}")
+    device = find_device(session, device_id)
     is_enrolled = device.state == DeviceState.ENROLLED
     kept = {**_OF_ROLLOUTS, **(_OF_ENROLLED if is_enrolled else {})}
     rows: dict[str, int] = {}

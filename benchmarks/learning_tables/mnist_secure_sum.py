@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
+from endless_budget import EndlessBudget
 from numpy.typing import NDArray
 
 from protocol.names import DeviceId
@@ -34,22 +35,6 @@ __all__ = ["secure_total"]
 HASH = bytes(32)
 
 
-class _EndlessBudget:
-    """A device that may take part in every round: nothing is counted here."""
-
-    def check(self, announcement: Announcement) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-    def check_cohort(self, announcement: Announcement, cohort: frozenset[DeviceId]) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-    def charge(self, announcement: Announcement) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-    def reveal(self, announcement: Announcement, survivors: frozenset[DeviceId]) -> None:
-        """See `protocol.secure_sum.budget.Budget`."""
-
-
 def secure_total(words: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint32]:
     """The sum modulo 2^32 of each device's words (d,), of which the server learns nothing else; all devices stay to the end."""
     names = [DeviceId(f"device-{at:03d}") for at in range(len(words))]
@@ -70,7 +55,7 @@ def secure_total(words: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint32]:
             identity_key=keys[name],
             roster=roster,
             policy=DevicePolicy(),
-            budget=_EndlessBudget(),
+            budget=EndlessBudget(),
             random_bytes=os.urandom,
         )
         for name in names

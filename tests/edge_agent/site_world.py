@@ -28,17 +28,17 @@ from protocol.topics import device_topic
 class Site:
     """The device of the configuration `agent`, enrolled at a fleet that is not started yet.
 
-    `tls` are the lines of fleet.toml for HTTPS; without them it speaks HTTP.
+    `extra` are more lines of fleet.toml: those for HTTPS, without which it speaks HTTP, or a database's.
     """
 
     def __init__(
-        self, folder: Path, broker: MosquittoBroker, agent: Path, *, port: int, tls: str = ""
+        self, folder: Path, broker: MosquittoBroker, agent: Path, *, port: int, extra: str = ""
     ) -> None:
         self.broker, self.folder, self.agent, self.log = broker, folder, agent, folder / "fleet.log"
         (folder / "fleet.password").write_text(f"{FLEET_PASSWORD}\n")
         self.config = folder / "fleet.toml"
         self.config.write_text(
-            f'listen = "127.0.0.1:{port}"\n{tls}data_dir = "data"\ntenant = "{TENANT}"\n'
+            f'listen = "127.0.0.1:{port}"\n{extra}data_dir = "data"\ntenant = "{TENANT}"\n'
             'release_keys = ["device/release.pub.pem"]\n'
             f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\npassword_file = "fleet.password"\n'
             'accounts = "none"\nreconnect_s = 0.1\n'
