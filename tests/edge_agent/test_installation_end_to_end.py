@@ -41,7 +41,9 @@ class RolloutSite(Site):
             bundle=make_bundle(1),
             extra=f'[fleet]\nurl = "{url}"\nca_file = "{ca}"\n',
         )
-        super().__init__(folder, broker, agent, port=port, extra='tls_cert = "tls.pem"\ntls_key = "tls.key"\n')
+        super().__init__(
+            folder, broker, agent, port=port, extra='tls_cert = "tls.pem"\ntls_key = "tls.key"\n'
+        )
         self._endpoint = FleetEndpoint(url=url, ca_file=ca)
         self._tokens = {role: self.token(role) for role in ("admin", "publisher")}
 
