@@ -203,18 +203,12 @@ def profile_of(rng: np.random.Generator) -> TrainingSettings:
 def without_parameter_limits() -> Iterator[None]:
     """Devices that believe any parameters, priors and terms, as often as they are asked: else a recorder mostly sees refusals.
 
-    What is left of the checks is what the code behind them cannot do without: names, shapes, and ±32 under example-level privacy.
+    What is left of the checks is what the code behind them cannot do without: names and shapes.
     """
 
     def has_shape(flat: Float, anchor: Anchor, _: float) -> None:
         if flat.shape != anchor.parameters.shape:
             raise QuestionRefusedError(RefusalCode.ARRAYS, "another number of parameters")
-        # The recorder's own find, two in 10,000: DP-SGD takes windows one by one, and longer, where an activation is beyond what float32
-        # measures. No model near a release does that, and none of this size within ±32: a limit that this code cannot do without.
-        profile = anchor.profile
-        is_private = profile is not None and profile.example_privacy is not None
-        if is_private and not np.abs(flat).max() <= question_checks.LARGEST_ASKED:
-            raise QuestionRefusedError(RefusalCode.ARRAYS, "parameters that DP-SGD is slow with")
 
     with (
         patch.object(question_checks, "_check_near", has_shape),
