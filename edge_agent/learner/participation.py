@@ -32,7 +32,7 @@ _log: Final = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 HEARTBEAT_EVERY_S: Final = 6.0
-"""Of the 10 s that are promised (`flower_client.HEARTBEAT_INTERVAL_S`): one lost heartbeat changes nothing."""
+"""The aggregator expects one every 10 s, and gives a device up after twice that: one lost heartbeat changes nothing."""
 
 
 class FlowerRoad(Protocol):

@@ -124,8 +124,9 @@ def _check_scale(arrays: Arrays, features: int) -> None:
     except LayoutError as error:
         raise _arrays(str(error)) from None
     least, most = _FREEDOM
-    if ((freedom != 0) & ((freedom < least) | (freedom > most))).any():
-        raise _arrays(f"a scale's freedom is 0, or within {least:g} and {most:g}; got {freedom.max():g}")
+    odd = freedom[(freedom != 0) & ((freedom < least) | (freedom > most))]
+    if len(odd):
+        raise _arrays(f"a scale's freedom is 0, or within {least:g} and {most:g}; got {odd[0]:g}")
 
 
 def _check_spread(question: CurveQuestion, arrays: Arrays, features: int) -> None:

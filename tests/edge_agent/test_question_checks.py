@@ -144,6 +144,13 @@ def test_a_wider_radius_does_not_widen_the_bound_on_one_parameter() -> None:
         check_question(asked, {"parameters": off(0, 1e18)}, wide, features=F)
 
 
+def test_a_refused_scale_names_the_sensor_figure_that_was_wrong_and_not_the_largest() -> None:
+    freedom = np.full(F, 8.0, np.float32)
+    freedom[1] = 0.25
+    with pytest.raises(QuestionRefusedError, match=r"within 0\.49 and 2001; got 0\.25"):
+        check_question(CovarianceQuestion(**ABOUT), prior() | {"scale_freedom": freedom}, ANCHOR, features=F)
+
+
 @pytest.mark.parametrize(
     "change",
     [
