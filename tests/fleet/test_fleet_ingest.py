@@ -1,22 +1,16 @@
-"""Ingest: stored once, acknowledged only when stored, nonsense refused, the view of a device kept true."""
+"""Ingest: stored once, acknowledged only when stored, nonsense refused."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
-from itertools import pairwise
 
 import pytest
-from fleet_world import NOW, TENANT, Machine, Told, anomaly, arrival, enrol_directly, health
-from hypothesis import given
-from hypothesis import strategies as st
-from sqlalchemy import func, select
+from fleet_world import NOW, Machine, anomaly, arrival, health
+from ingest_world import count, device, machine, store
+from sqlalchemy import select
 
-from fleet.housekeeping import Housekeeping
 from fleet.ingest.judging import Arrival, RefusalReason
-from fleet.ingest.sequences import containing, contains, gap_count, merge
 from fleet.ingest.store import EventStore
-from fleet.metrics import FleetMetrics
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database
 from fleet.storage.boot_tables import EventRange
@@ -25,7 +19,6 @@ from fleet.storage.event_tables import Anomaly, DriftRecord, HealthRecord, Insta
 from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import (
     AgentState,
-    DeathReason,
     DriftState,
     InstallStatus,
     InstallStep,
@@ -36,36 +29,13 @@ from protocol.messages.payloads import (
     Ack,
     Birth,
     BootAck,
-    Death,
     DriftReport,
     InstallReport,
     SensorShape,
     ShadowReport,
 )
 
-
-@pytest.fixture
-def store(database: Database) -> EventStore:
-    return EventStore(database, TENANT, FleetMetrics())
-
-
-@pytest.fixture
-def machine(database: Database) -> Machine:
-    machine = Machine(name="press-1")
-    enrol_directly(database, machine)
-    return machine
-
-
-def count(database: Database, table: type) -> int:
-    with database.read() as session:
-        return session.scalar(select(func.count()).select_from(table)) or 0
-
-
-def device(database: Database, name: str = "press-1") -> Device:
-    with database.read() as session:
-        row = session.get(Device, name)
-        assert row is not None
-        return row
+__all__ = ["machine", "store"]  # the fixtures
 
 
 def test_an_event_that_arrives_three_times_is_stored_once_and_acknowledged_each_time(
@@ -249,122 +219,6 @@ def test_messages_of_unknown_and_of_revoked_devices_are_neither_stored_nor_ackno
     assert {refusal.reason for refusal in result.refusals} == {RefusalReason.UNKNOWN_DEVICE}
 
 
-def test_a_last_will_takes_a_device_offline_each_time_it_is_true(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    will = machine.arrival(Death(reason=DeathReason.LOST), sequence=0)
-    for _ in range(2):
-        store.store([machine.arrival(health())])
-        assert device(database).online
-        store.store([will])
-        assert not device(database).online
-
-
-def test_the_will_of_an_earlier_boot_does_not_take_a_device_offline(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    old_will = machine.arrival(Death(reason=DeathReason.LOST), sequence=0, retained=True)
-    machine.boot = "boot-2"
-    store.store([machine.arrival(Birth(agent_version="0.1.0", hardware="rpi4", family="motor")), old_will])
-    assert device(database).online
-
-
-def test_late_events_of_an_earlier_boot_are_stored_but_do_not_turn_the_view_back(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    old = machine.arrival(health(release="motor/1"), sequence=1)
-    machine.boot = "boot-2"
-    store.store([machine.arrival(health(release="motor/2"), at=NOW + 100)])
-    store.store([old])
-    assert device(database).release == "motor/2"
-    assert count(database, HealthRecord) == 2
-
-
-def test_out_of_order_health_of_one_boot_does_not_turn_the_view_back(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    store.store([machine.arrival(health(release="motor/2"), sequence=8)])
-    store.store([machine.arrival(health(release="motor/1"), sequence=7)])
-    assert device(database).release == "motor/2"
-
-
-def test_drift_since_is_when_it_began_and_is_gone_after_recovery(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    store.store([machine.arrival(health(drifted=True, drift_score=1.2), at=NOW)])
-    store.store([machine.arrival(health(drifted=True, drift_score=1.4), at=NOW + 50)])
-    assert device(database).drift_since == NOW + 1
-    recovered = DriftReport(
-        release="motor/1", state=DriftState.RECOVERED, drift_score=0.2, observed_at_s=1, windows=1
-    )
-    store.store([machine.arrival(recovered, at=NOW + 60)])
-    assert (device(database).drifted, device(database).drift_since) == (False, None)
-
-
-def test_a_device_that_falls_silent_goes_offline_and_old_health_goes_away(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    store.store([machine.arrival(health()), machine.arrival(anomaly())])
-    clock = [NOW + 100]
-    keeper = Housekeeping(
-        database,
-        FleetMetrics(),
-        offline_after_s=120,
-        health_history_s=1000,
-        now=lambda: clock[0],
-        publisher=Told(),
-    )
-    keeper.tidy()
-    assert device(database).online
-    clock[0] = NOW + 122
-    keeper.tidy()
-    assert not device(database).online
-    clock[0] = NOW + 1002
-    keeper.tidy()
-    assert (count(database, HealthRecord), count(database, Anomaly)) == (0, 1)
-
-
-def test_how_many_devices_are_blind_is_a_metric(
-    database: Database, store: EventStore, machine: Machine
-) -> None:
-    metrics = FleetMetrics()
-    keeper = Housekeeping(
-        database,
-        metrics,
-        offline_after_s=120,
-        health_history_s=1000,
-        now=lambda: NOW,
-        publisher=Told(),
-    )
-    for state, blind in ((AgentState.WATCHING, 0.0), (AgentState.BLIND, 1.0)):
-        store.store([machine.arrival(health(state=state, interval_judged=0))])
-        keeper.tidy()
-        assert metrics.registry.get_sample_value("fedge_fleet_devices", {"state": "blind"}) == blind
-
-
-@given(st.lists(st.lists(st.integers(1, 60), max_size=12), max_size=8))
-def test_merged_ranges_hold_exactly_the_sequences_given_and_never_touch(batches: list[list[int]]) -> None:
-    ranges: tuple[tuple[int, int], ...] = ()
-    naive: set[int] = set()
-    for batch in batches:
-        ranges = merge(ranges, batch)
-        naive |= set(batch)
-    assert {n for first, last in ranges for n in range(first, last + 1)} == naive
-    assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
-    assert all(contains(ranges, n) == (n in naive) for n in range(62))
-    assert gap_count(ranges) == (max(naive) - min(naive) + 1 - len(naive) if naive else 0)
-
-
-@given(st.sets(st.integers(1, 60)), st.lists(st.integers(0, 62), max_size=10))
-def test_the_ranges_that_hold_sequences_are_those_a_plain_search_finds(
-    stored: set[int], asked: list[int]
-) -> None:
-    ranges = merge([], stored)
-    plain = [r for r in ranges if any(r[0] <= s <= r[1] for s in asked)]
-    assert containing(ranges, asked) == plain
-    assert [contains(ranges, s) for s in asked] == [s in stored for s in asked]
-
-
 def test_an_event_with_the_topic_of_another_kind_is_refused(store: EventStore, machine: Machine) -> None:
     event: Event = machine.event(health())
     message = arrival(event)
@@ -375,30 +229,3 @@ def test_an_event_with_the_topic_of_another_kind_is_refused(store: EventStore, m
         received_at=NOW,
     )  # fmt: skip - one line of fields
     assert [r.reason for r in store.store([wrong]).refusals] == [RefusalReason.MALFORMED]
-
-
-def test_a_device_that_falls_silent_goes_offline_though_the_clock_of_the_fleet_was_ahead_for_a_while(
-    database: Database,
-) -> None:
-    quiet, loud = Machine(name="quiet-1"), Machine(name="loud-1")
-    enrol_directly(database, quiet, loud)
-    store = EventStore(database, TENANT, FleetMetrics())
-
-    def hear(machine: Machine, received_at: float) -> None:
-        plain = machine.arrival(health())
-        store.store([replace(plain, received_at=received_at)])
-
-    hear(quiet, NOW + 1e7)
-    hear(loud, NOW + 1e7)
-    hear(loud, NOW)
-    Housekeeping(
-        database,
-        FleetMetrics(),
-        offline_after_s=90,
-        health_history_s=1e6,
-        now=lambda: NOW + 1,
-        publisher=Told(),
-    ).tidy()
-    with database.read() as session:
-        assert [session.get_one(Device, one.name).online for one in (quiet, loud)] == [False, True]
-        assert session.get_one(Device, "loud-1").last_seen == NOW

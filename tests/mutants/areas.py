@@ -113,6 +113,10 @@ AREAS = (
             "tests/edge_agent/test_agent_learner_supervisor.py",
             "tests/fleet/test_rollouts_decisions.py",
             "tests/fleet/test_rollouts_gates.py",
+            "tests/fleet/test_rollouts_invariants.py",
+            "tests/fleet/test_rollouts_patience.py",
+            "tests/fleet/test_rollouts_returns.py",
+            "tests/fleet/test_rollouts_states.py",
         ),
     ),
     Area(

@@ -1,0 +1,127 @@
+"""A rollout whose commands are carried out in memory, and the devices that report to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from fleet.rollouts.decisions import decide
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.progress import (
+    Command,
+    Decision,
+    Execution,
+    GiveBack,
+    GiveRelease,
+    Group,
+    MoveExecution,
+    Observations,
+    Report,
+    Rollout,
+    Running,
+)
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.verbs import Verb, carry_out
+from protocol.messages.kinds import InstallStatus
+from protocol.names import DeviceId
+
+
+def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
+    body: dict[str, Any] = {
+        "name": "r",
+        "release": "pump/2",
+        "groups": [{"percentage": 25, "soak_s": 10}, {"percentage": 100}],
+    }
+    plan = msgspec.convert(body | changes, RolloutPlan)
+    names = [DeviceId(f"d{number}") for number in range(devices)]
+    drawn = assign_groups("ro-1", names, [group.percentage for group in plan.groups])
+    return Rollout(
+        id="ro-1",
+        plan=plan,
+        state=RolloutState.READY,
+        since=0.0,
+        groups=tuple(
+            Group(number=number, name=group.name, soak_s=group.soak_s)
+            for number, group in enumerate(plan.groups)
+        ),
+        executions={
+            device: Execution(device=device, group=number)
+            for number, group in enumerate(drawn)
+            for device in group
+        },
+    )
+
+
+@dataclass
+class World:
+    """A rollout whose commands are carried out, and the desired state that each device would hold."""
+
+    rollout: Rollout
+    now: float = 0.0
+    observations: Observations = field(default_factory=Observations)
+    desired: dict[str, tuple[str | None, int]] = field(default_factory=dict)
+    log: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        running = Running(release="pump/1", returnable="pump/1", at=0.0)
+        self.observations = Observations(running=dict.fromkeys(self.rollout.executions, running))
+
+    def take(self, decision: Decision) -> list[Command]:
+        seen = Decision(self.rollout, self.now)
+        for command in decision.commands:
+            state = seen.rollout.state
+            seen.do(command)
+            match command:
+                case GiveRelease():
+                    assert state is RolloutState.RUNNING, "given the release outside RUNNING"
+                    self._want(command.device, self.rollout.plan.release)
+                case GiveBack():
+                    self._want(command.device, command.release)
+                case _:
+                    pass
+        assert seen.rollout == decision.rollout, "what the decision believes is not what its commands make"
+        assert seen.steps == decision.steps
+        self.rollout = decision.rollout
+        self.log.extend(decision.commands)
+        return decision.commands
+
+    def _want(self, device: str, release: str | None) -> None:
+        _, counter = self.desired.get(device, (None, 0))
+        self.desired[device] = (release, counter + 1)
+
+    def tick(self, seconds: float = 0.0) -> list[Command]:
+        self.now += seconds
+        return self.take(decide(self.rollout, self.observations, self.now))
+
+    def say(self, verb: Verb) -> None:
+        self.take(
+            carry_out(
+                self.rollout, verb, actor="bob", creator="ann", observations=self.observations, now=self.now
+            )
+        )
+
+    def report(self, device: str, status: InstallStatus) -> None:
+        execution = self.rollout.executions[DeviceId(device)]
+        key = self.rollout.given_id(execution)
+        if execution.returned_at is not None:
+            key = self.rollout.returned_id(execution)
+        reports = {**self.observations.reports, key: Report(status=status, at=self.now)}
+        self.observations = replace(self.observations, reports=reports)
+
+
+S = InstallStatus
+LIMITS = {"queued_s": 100, "in_progress_s": 60, "step_s": 30, "health_s": 20, "rollback_s": 40}
+
+
+def started(devices: int = 4, **changes: Any) -> tuple[World, list[str]]:
+    """A rollout under way in one group, and its devices."""
+    world = World(make_rollout(devices, **{"groups": [{"percentage": 100}], "timeout": LIMITS} | changes))
+    world.say(Verb.START)
+    return world, sorted(world.rollout.executions)
+
+
+def moves(commands: list[Command]) -> list[tuple[str, InstallStatus, str]]:
+    return [(c.device, c.state, c.reason) for c in commands if isinstance(c, MoveExecution)]
