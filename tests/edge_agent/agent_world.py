@@ -30,6 +30,7 @@ from models.int8_model import Int8Model
 from protocol.bundle import TrustedKeys, entries_for, open_bundle, pack_bundle
 from protocol.identity import private_key_pem
 from protocol.manifest import Manifest, ThresholdSpec
+from protocol.training import TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "models" / "golden"
@@ -53,7 +54,14 @@ def _reference() -> DriftReference:
     return fit_reference(rows, np.array([model.infer_and_score(row)[1] for row in rows]))
 
 
-def make_bundle(version: int = 1, *, threshold: float = 4.0, prior: FleetPrior | None = None) -> bytes:
+def make_bundle(
+    version: int = 1,
+    *,
+    threshold: float = 4.0,
+    prior: FleetPrior | None = None,
+    training: TrainingSettings | None = None,
+) -> bytes:
+    """A release; without a profile in `training` no learner stays on it."""
     model = Int8Model(int8_model())
     files = bundle_files(
         int8_model=int8_model(),
@@ -71,6 +79,7 @@ def make_bundle(version: int = 1, *, threshold: float = 4.0, prior: FleetPrior |
         features=SPEC,
         threshold=ThresholdSpec(score=threshold, quantile=0.99, margin=1.1, fitted_on=100),
         detector="network" if prior is None else "mixture",
+        training=training,
         files=entries_for(files),
     )
     return pack_bundle(manifest, files, RELEASE_KEY)

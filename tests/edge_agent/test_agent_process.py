@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import os
-import re
 import signal
 import sqlite3
 from pathlib import Path
 
-import msgspec
 import pytest
 from agent_broker import ListeningFleet
 from agent_process_world import INVITATION, RESEND, alarming_device, broker
-from agent_world import ARCHITECTURE, DEVICE, FAMILY, TENANT, health_of_status, running_agent, status_of
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from free_ports import free_port
+from agent_world import DEVICE, FAMILY, TENANT, health_of_status, running_agent, status_of
 from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
 
 from edge_agent.version import AGENT_VERSION
-from protocol.identity import public_key_pem
-from protocol.invitations import sign_invitation
 from protocol.messages.kinds import DeathReason, Kind
-from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, Birth, Death, TrainingInvitation
+from protocol.messages.payloads import AnomalyClosed, AnomalyEvent, Birth, Death
 from protocol.topics import device_topic, training_topic
 
 __all__ = ["broker"]  # the fixture
@@ -200,133 +189,3 @@ def test_an_invitation_is_declined_with_a_reason_and_detection_goes_on_where_no_
             wait_until(lambda: status_of(config)["learner"] == "no training run is open", "the clearing")
     finally:
         fleet.close()
-
-
-def test_a_killed_learner_is_replaced_and_an_orphan_ended_while_the_agent_watches_on(
-    tmp_path: Path, broker: MosquittoBroker
-) -> None:
-    broker.start()
-    fleet = ListeningFleet(broker)
-    (tmp_path / "ca.pem").write_text(_ca_certificate())
-    identity = ec.generate_private_key(ec.SECP256R1())
-    (tmp_path / "aggregator.pub.pem").write_bytes(public_key_pem(identity.public_key()))
-    flower = '[flower]\nca_file = "ca.pem"\naggregator_key = "aggregator.pub.pem"\n'
-    config = alarming_device(tmp_path, broker, RESEND + flower)
-    invitation = TrainingInvitation(
-        run_id="run-1",
-        family=FAMILY,
-        base_release="pump/1",
-        layout_sha256=ARCHITECTURE.layout_sha256,
-        flower_address=f"127.0.0.1:{free_port()}",
-        issued_at=0.0,
-        expires_at=4e9,
-    )
-
-    def learner_pid() -> int | None:
-        pid = status_of(config).get("learner_pid")
-        return pid if isinstance(pid, int) and Path(f"/proc/{pid}").exists() else None
-
-    try:
-        with running_agent(config) as agent:
-            fleet.tell(Kind.TRAINING, sign_invitation(invitation, identity))
-            wait_until(lambda: learner_pid() is not None, "the learner")
-            first = learner_pid()
-            assert first is not None
-            os.kill(first, signal.SIGKILL)
-            windows = health_of_status(config)["windows"]
-            wait_until(lambda: learner_pid() not in {None, first}, "another learner")
-            assert health_of_status(config)["windows"] > windows  # type: ignore[operator] # numbers
-            orphan = learner_pid()
-            agent.send_signal(signal.SIGKILL)
-            agent.wait()
-        with running_agent(config) as agent:
-            wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "the end of the orphan")
-            wait_until(lambda: learner_pid() is not None, "its successor")
-            last = learner_pid()
-            fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
-            wait_until(lambda: not Path(f"/proc/{last}").exists(), "the end of training with the run")
-            assert agent.poll() is None
-        assert "learner_crashed run=run-1 status=-9" in (tmp_path / "agent.log").read_text()
-    finally:
-        fleet.close()
-
-
-def test_forged_and_replayed_invitations_over_mqtt_start_no_learner_and_do_not_end_one(
-    tmp_path: Path, broker: MosquittoBroker
-) -> None:
-    broker.start()
-    fleet = ListeningFleet(broker)
-    identity, stranger = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    (tmp_path / "ca.pem").write_text(_ca_certificate())
-    (tmp_path / "aggregator.pub.pem").write_bytes(public_key_pem(identity.public_key()))
-    flower = '[flower]\nca_file = "ca.pem"\naggregator_key = "aggregator.pub.pem"\nhost = "127.0.0.1"\n'
-    config = alarming_device(tmp_path, broker, RESEND + flower)
-    honest = TrainingInvitation(
-        run_id="run-1",
-        family=FAMILY,
-        base_release="pump/1",
-        layout_sha256=ARCHITECTURE.layout_sha256,
-        flower_address=f"127.0.0.1:{free_port()}",
-        issued_at=0.0,
-        expires_at=4e9,
-    )
-
-    def changed(run_id: str, **changes: object) -> TrainingInvitation:
-        return msgspec.structs.replace(honest, run_id=run_id, **changes)
-
-    attacks = {
-        "unsigned": changed("unsigned"),
-        "by-a-stranger": sign_invitation(changed("by-a-stranger"), stranger),
-        "led-elsewhere": changed("led-elsewhere", signature=sign_invitation(honest, identity).signature),
-        "another-host": sign_invitation(changed("another-host", flower_address="10.0.0.1:9092"), identity),
-        "another-family": sign_invitation(changed("another-family", family="fan"), identity),
-        "too-late": sign_invitation(changed("too-late", expires_at=1.0), identity),
-    }
-
-    def log() -> str:
-        return (tmp_path / "agent.log").read_text()
-
-    def learner_pid() -> object:
-        return status_of(config).get("learner_pid")
-
-    def tell_and_see_ignored(name: str) -> None:
-        fleet.tell(Kind.TRAINING, attacks[name])
-        wait_until(lambda: f"invitation_ignored run={name!r}" in log(), f"{name} to be ignored")
-
-    try:
-        with running_agent(config):
-            wait_until(lambda: fleet.of(Kind.BIRTH), "the device")
-            for name in ("unsigned", "by-a-stranger", "led-elsewhere"):
-                tell_and_see_ignored(name)
-            assert "learner_started" not in log()
-            fleet.tell(Kind.TRAINING, sign_invitation(honest, identity))
-            wait_until(lambda: learner_pid() is not None, "the learner")
-            pid = learner_pid()
-            for name in ("another-host", "another-family", "too-late"):
-                tell_and_see_ignored(name)
-            assert learner_pid() == pid
-            fleet.publish(training_topic(TENANT, FAMILY), b"", retain=True)
-            wait_until(lambda: learner_pid() is None, "the end of training with the run")
-            fleet.tell(Kind.TRAINING, sign_invitation(honest, identity))
-            wait_until(lambda: "has ended here before" in log(), "the copy to be ignored")
-            assert len(re.findall(r"learner_started run=\S+ pid=", log())) == 1
-    finally:
-        fleet.close()
-
-
-def _ca_certificate() -> str:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-    day = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(day)
-        .not_valid_after(day + dt.timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
