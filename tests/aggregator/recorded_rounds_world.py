@@ -6,7 +6,6 @@ Half of the devices mask as production does; each of the others leaves out somet
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from aggregator_recorder import (
     masked_words,
     number_windows,
 )
+from masked_rounds_world import masked_collector
 from numpy.typing import NDArray
 from secrecy_statistics import chi_squared_of_bytes, correlation
 from waiting import AMPLE_S, wait_until
@@ -40,12 +40,10 @@ from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.reports import QuorumMissedError
-from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from edge_agent.sample_buffer import SampleBuffer
 from models.architecture import Architecture, initial_parameters, join_parameters, split_parameters
 from protocol.identity import fingerprint
-from protocol.names import DeviceId, FamilyName
+from protocol.names import DeviceId
 from protocol.questions import AssessQuestion, FitQuestion, Question, assess_layout, fit_layout
 from protocol.secure_sum.masks import MaskGenerator, expand_mask, pack_words, unpack_words
 from protocol.secure_sum.unmasking import Unmasking
@@ -229,18 +227,7 @@ def see(
     question, arrays = ROUNDS[number]
     seeds.clear()
     before = len(recorder.requests)
-    collector = SecureCollector(
-        server.stage_link(run),
-        roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(
-            norm_limit=10.0,
-            maximum_examples=PROFILE.maximum_examples,
-            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
-        ),
-        accounts=accounts,
-        family=FamilyName("press"),
-        random_bytes=os.urandom,
-    )
+    collector = masked_collector(server, run, cohort, accounts)
     asked = CohortQuestion(
         question=question,
         arrays=arrays,

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import flower_world as world
 import numpy as np
 import pytest
+from flower_rounds_world import bundle, server, tls
+from masked_rounds_world import fleet, masked_collector
 from numpy.typing import NDArray
 from waiting import AMPLE_S, wait_until
 
-from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
+from aggregator.flower.server import FlowerRun, FlowerServer
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohort_questions import layout_for
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
-from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
-from protocol.names import FamilyName
 from protocol.questions import Question, ScaleQuestion
 
+__all__ = ["bundle", "fleet", "server", "tls"]  # the fixtures
 pytestmark = pytest.mark.slow
 
 ARCHITECTURE = world.ARCHITECTURE
 LAYOUT_SHA256 = ARCHITECTURE.layout_sha256
 RUN = "run-1"
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> world.Tls:
-    return world.make_tls(tmp_path)
-
-
-@pytest.fixture
-def fleet(tls: world.Tls) -> Iterator[world.FamilyFleet]:
-    with world.FamilyFleet().serving(tls) as served:
-        yield served
-
-
-@pytest.fixture
-def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
-    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
-    with FlowerServer(settings, world.IDENTITY) as running:
-        yield running
 
 
 def ask(
@@ -58,18 +39,7 @@ def ask(
     arrays: Mapping[str, NDArray[np.float32]],
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
     layout = layout_for(ARCHITECTURE, question)
-    collector = SecureCollector(
-        server.stage_link(run),
-        roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(
-            norm_limit=10.0,
-            maximum_examples=world.PROFILE.maximum_examples,
-            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
-        ),
-        accounts=accounts,
-        family=FamilyName("press"),
-        random_bytes=os.urandom,
-    )
+    collector = masked_collector(server, run, cohort, accounts)
     total = collector.collect(
         CohortQuestion(
             question=question, arrays=arrays, layout=layout, admission=admit_update(norm_limit=10.0)
@@ -81,9 +51,8 @@ def ask(
 
 
 def test_a_part_of_the_prior_goes_through_masks(
-    tmp_path: Path, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
+    tmp_path: Path, bundle: bytes, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
 ) -> None:
-    bundle = world.build_bundle()
     cohort = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(3)]
     server.sync_roster({device.id: device.public_key for device in cohort})
     run, accounts = server.start_run(), PrivacyAccounts(tmp_path / "privacy.sqlite", {}, now=time.time)

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from ledger_world import (
+    COHORT,
+    EVERYBODY,
     FAMILY,
     SILENT,
     accounts_at,
-    devices,
-    fixed,
     gaussian,
     play,
     poisson,
@@ -30,9 +30,7 @@ from aggregator.privacy.ledger_entries import Outcome, PoissonCohort
 from aggregator.privacy.settings import FamilyBudget, NoiseSettings
 from protocol.names import FamilyName, RunId
 
-COHORT = devices(20)
 NOISE = gaussian(1.0, cohort=20, dropouts=4)
-EVERYBODY = fixed(20, 20)
 RUN = RunId("run-1")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from pathlib import Path
@@ -11,15 +10,16 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_world import (
+    COHORT,
+    EVERYBODY,
     FAMILY,
+    NOISE,
     SILENT,
     accounts_at,
-    devices,
-    fixed,
-    gaussian,
     play,
     poisson,
     question,
+    release_of,
     round_id,
 )
 from msgspec import structs
@@ -33,14 +33,10 @@ from aggregator.privacy.ledger_entries import Outcome
 from aggregator.privacy.modes import who_learns_what
 from aggregator.privacy.settings import FamilyBudget
 from aggregator.release_keys import create_key_files
-from protocol.bundle import entries_for, pack_bundle
-from protocol.manifest import FeatureSpec, Manifest, ModelSpec, Provenance, ThresholdSpec
+from protocol.manifest import Provenance
 from protocol.names import DeviceId, RunId
 from protocol.privacy_claim import Mode, PrivacyClaim
 
-COHORT = devices(20)
-NOISE = gaussian(1.0, cohort=20, dropouts=4, colluders=2)
-EVERYBODY = fixed(20, 20)
 RUN = RunId("run-2")
 
 
@@ -170,29 +166,6 @@ def config_in(folder: Path, families: tuple[str, ...] = ("motor",)) -> Path:
     return config
 
 
-def release_in(folder: Path, claim: PrivacyClaim | None) -> Path:
-    from aggregator.release_keys import read_private_key
-
-    manifest = Manifest(
-        family=FAMILY,
-        version=2,
-        created_at=0.0,
-        model=ModelSpec(
-            kind="dense-autoencoder",
-            layers=(2, 1, 2),
-            parameter_count=7,
-            layout_sha256=hashlib.sha256(b"").hexdigest(),
-        ),
-        features=FeatureSpec(kind="passthrough", names=("a", "b")),
-        threshold=ThresholdSpec(score=1.0, quantile=0.99, margin=1.0, fitted_on=1),
-        files=entries_for({"x": b"x"}),
-        provenance=Provenance(privacy=claim),
-    )
-    key = read_private_key(folder / "release.key", "signing_key")
-    (folder / "v2.fedge").write_bytes(pack_bundle(manifest, {"x": b"x"}, key))
-    return folder / "v2.fedge"
-
-
 def call(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(cli, ["privacy", *map(str, arguments)])
     return result.exit_code, result.output
@@ -212,7 +185,7 @@ def test_the_command_shows_a_family_in_words_and_as_json(tmp_path: Path) -> None
 def test_the_command_checks_a_release_against_the_ledger(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     accounts = played(tmp_path / "data")
-    release = release_in(tmp_path, accounts.claim(FAMILY, RUN))
+    release = release_of(tmp_path, Provenance(privacy=accounts.claim(FAMILY, RUN)))
     play(
         accounts, 6, COHORT, noise=NOISE, sampling=EVERYBODY
     )  # the ledger has grown since: still the same beginning
@@ -236,7 +209,7 @@ def cut_off(ledger: Path, *, last: int) -> None:
 
 def test_an_auditor_reads_a_release_with_its_public_key_alone(tmp_path: Path) -> None:
     config_in(tmp_path)
-    release = release_in(tmp_path, played(tmp_path / "data").claim(FAMILY, RUN))
+    release = release_of(tmp_path, Provenance(privacy=played(tmp_path / "data").claim(FAMILY, RUN)))
     public = next(path for path in tmp_path.iterdir() if "pub" in path.name)
     code, words = call("--release", release, "--release-key", public)
     assert code == 0
@@ -269,7 +242,7 @@ def test_the_command_asks_for_a_family_where_there_are_several(tmp_path: Path) -
 
 def test_a_release_that_is_not_what_was_signed_or_claims_nothing_is_refused(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    release = release_in(tmp_path, None)
+    release = release_of(tmp_path, Provenance())
     assert "carries no privacy claim" in call("--config", config, "--release", release)[1]
     release.write_bytes(release.read_bytes()[:-1] + b"y")
     code, said = call("--config", config, "--release", release)

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import flower_world as world
 import numpy as np
 import pytest
+from flower_rounds_world import ADMISSION, LAYOUT, PARAMETERS, bundle, fit, server, tls
+from masked_rounds_world import fleet, masked_collector
 from waiting import AMPLE_S, wait_until
 
-from aggregator.flower.server import FlowerRun, FlowerServer, FlowerServerSettings
+from aggregator.flower.server import FlowerRun, FlowerServer
 from aggregator.privacy.accounts import PrivacyAccounts
-from aggregator.rounds.admission import admit_update
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion, PlainCollector
 from aggregator.rounds.reports import CohortSum, QuorumMissedError
-from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
-from models.architecture import initial_parameters
-from protocol.names import FamilyName
-from protocol.questions import FitQuestion, fit_layout
 
+__all__ = ["bundle", "fleet", "server", "tls"]  # the fixtures
 pytestmark = pytest.mark.slow
-
-PARAMETERS = initial_parameters(world.ARCHITECTURE, 3)
-LAYOUT = fit_layout(len(PARAMETERS))
-
-
-@pytest.fixture(scope="module")
-def bundle() -> bytes:
-    return world.build_bundle()
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> world.Tls:
-    return world.make_tls(tmp_path)
-
-
-@pytest.fixture
-def fleet(tls: world.Tls) -> Iterator[world.FamilyFleet]:
-    with world.FamilyFleet().serving(tls) as served:
-        yield served
-
-
-@pytest.fixture
-def server(tmp_path: Path, tls: world.Tls) -> Iterator[FlowerServer]:
-    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
-    with FlowerServer(settings, world.IDENTITY) as running:
-        yield running
-
-
-def question(number: int) -> FitQuestion:
-    return FitQuestion(
-        run_id="run-1",
-        round_number=number,
-        layout_sha256=world.ARCHITECTURE.layout_sha256,
-        profile_sha256=world.PROFILE.sha256,
-    )
 
 
 def collect(
@@ -71,24 +31,13 @@ def collect(
     *,
     quorum: int,
 ) -> CohortSum:
-    collector = SecureCollector(
-        server.stage_link(run),
-        roster={device.id: device.key.public_key() for device in cohort},
-        policy=SumPolicy(
-            norm_limit=10.0,
-            maximum_examples=world.PROFILE.maximum_examples,
-            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
-        ),
-        accounts=accounts,
-        family=FamilyName("press"),
-        random_bytes=os.urandom,
-    )
+    collector = masked_collector(server, run, cohort, accounts)
     return collector.collect(
         CohortQuestion(
-            question=question(number),
+            question=fit(number),
             arrays={"parameters": PARAMETERS},
             layout=LAYOUT,
-            admission=admit_update(norm_limit=10.0),
+            admission=ADMISSION,
         ),
         Cohort(devices=tuple(device.id for device in cohort), quorum=quorum, enough=quorum),
         deadline_s=AMPLE_S,
@@ -117,10 +66,10 @@ def test_learner_processes_sum_under_masks_through_a_kill_and_answer_nothing_in_
         with pytest.raises(QuorumMissedError) as missed:
             PlainCollector(server.link(run)).collect(
                 CohortQuestion(
-                    question=question(3),
+                    question=fit(3),
                     arrays={"parameters": PARAMETERS},
                     layout=LAYOUT,
-                    admission=admit_update(norm_limit=10.0),
+                    admission=ADMISSION,
                 ),
                 Cohort(devices=tuple(device.id for device in cohort[1:]), quorum=1),
                 deadline_s=AMPLE_S,

@@ -5,7 +5,6 @@ The difference of two such sums is one device's own; before, with a selection of
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from itertools import combinations
@@ -13,20 +12,20 @@ from pathlib import Path
 
 import flower_world as world
 import pytest
+from flower_rounds_world import bundle, server, tls
+from masked_rounds_world import fleet, masked_collector
 from waiting import AMPLE_S, wait_until
 
-from aggregator.flower.server import FlowerServer, FlowerServerSettings
+from aggregator.flower.server import FlowerServer
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.rounds.admission import admit_assessment
 from aggregator.rounds.cohorts import Cohort
 from aggregator.rounds.collector import CohortQuestion
 from aggregator.rounds.reports import QuorumMissedError
-from aggregator.rounds.secure_collector import SecureCollector
-from aggregator.rounds.sum_policy import SecureSumSettings, SumPolicy
 from models.architecture import initial_parameters
-from protocol.names import FamilyName
 from protocol.questions import AssessQuestion, assess_layout
 
+__all__ = ["bundle", "fleet", "server", "tls"]  # the fixtures
 pytestmark = pytest.mark.slow
 
 ARRAYS = {"candidate": initial_parameters(world.ARCHITECTURE, 3)}
@@ -41,45 +40,29 @@ def revealed(device: world.Device) -> list[str]:
         return [survivors for (survivors,) in db.execute("SELECT survivors FROM reveals")]
 
 
-def test_row_2_three_of_four_learners_do_not_answer_what_the_four_have_answered(tmp_path: Path) -> None:
-    tls = world.make_tls(tmp_path)
-    settings = FlowerServerSettings(tls_cert=tls.cert, tls_key=tls.key, data_dir=tmp_path / "aggregator")
+def test_row_2_three_of_four_learners_do_not_answer_what_the_four_have_answered(
+    tmp_path: Path, bundle: bytes, tls: world.Tls, server: FlowerServer, fleet: world.FamilyFleet
+) -> None:
     accounts = PrivacyAccounts(tmp_path / "privacy.sqlite", {}, now=time.time)
-    with (
-        world.FamilyFleet().serving(tls) as fleet,
-        FlowerServer(settings, world.IDENTITY) as server,
-    ):
-        bundle = world.build_bundle()
-        devices = [
-            world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(4)
-        ]
-        server.sync_roster({device.id: device.public_key for device in devices})
-        collector = SecureCollector(
-            server.stage_link(server.start_run()),
-            roster={device.id: device.key.public_key() for device in devices},
-            policy=SumPolicy(
-                norm_limit=world.PROFILE.update_norm or 1.0,
-                maximum_examples=world.PROFILE.maximum_examples,
-                stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
-            ),
-            accounts=accounts,
-            family=FamilyName("press"),
-            random_bytes=os.urandom,
-        )
-        asked = CohortQuestion(question=QUESTION, arrays=ARRAYS, layout=LAYOUT, admission=admit_assessment())
-        with world.learners(devices, server.port):
-            wait_until(lambda: len(server.online_devices()) == 4, "all online")
+    devices = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(4)]
+    server.sync_roster({device.id: device.public_key for device in devices})
+    collector = masked_collector(
+        server, server.start_run(), devices, accounts, norm_limit=world.PROFILE.update_norm or 1.0
+    )
+    asked = CohortQuestion(question=QUESTION, arrays=ARRAYS, layout=LAYOUT, admission=admit_assessment())
+    with world.learners(devices, server.port):
+        wait_until(lambda: len(server.online_devices()) == 4, "all online")
 
-            def ask(cohort: tuple[world.Device, ...]) -> int:
-                names = tuple(device.id for device in cohort)
-                limits = Cohort(devices=names, quorum=len(names), enough=len(names))
-                return len(collector.collect(asked, limits, deadline_s=AMPLE_S).participants)
+        def ask(cohort: tuple[world.Device, ...]) -> int:
+            names = tuple(device.id for device in cohort)
+            limits = Cohort(devices=names, quorum=len(names), enough=len(names))
+            return len(collector.collect(asked, limits, deadline_s=AMPLE_S).participants)
 
-            assert ask(tuple(devices)) == 4
-            for cohort in [*combinations(devices, 3), tuple(devices)]:
-                with pytest.raises(QuorumMissedError) as missed:
-                    ask(cohort)
-                assert {each.reason for each in missed.value.report.refused} == {"refused: SNAPSHOT"}
-        everybody = str(sorted(device.id for device in devices)).replace("'", '"')
-        assert [revealed(device) for device in devices] == [[everybody]] * 4
+        assert ask(tuple(devices)) == 4
+        for cohort in [*combinations(devices, 3), tuple(devices)]:
+            with pytest.raises(QuorumMissedError) as missed:
+                ask(cohort)
+            assert {each.reason for each in missed.value.report.refused} == {"refused: SNAPSHOT"}
+    everybody = str(sorted(device.id for device in devices)).replace("'", '"')
+    assert [revealed(device) for device in devices] == [[everybody]] * 4
     accounts.close()

@@ -10,17 +10,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_world import (
+    COHORT,
+    EVERYBODY,
     FAMILY,
+    NOISE,
     SILENT,
     accounts_at,
-    devices,
     fixed,
-    gaussian,
     play,
     poisson,
     question,
+    release_of,
     round_id,
 )
 from msgspec import structs
@@ -32,15 +33,11 @@ from aggregator.privacy.claims import plain_claim
 from aggregator.privacy.ledger import GENESIS
 from aggregator.privacy.ledger_entries import Outcome
 from aggregator.privacy.settings import FamilyBudget
-from aggregator.release_keys import create_key_files, public_key_path, read_private_key
-from protocol.bundle import entries_for, pack_bundle
-from protocol.manifest import FeatureSpec, Manifest, ModelSpec, Provenance, ThresholdSpec
+from aggregator.release_keys import public_key_path
+from protocol.manifest import Provenance
 from protocol.names import RunId
 from protocol.privacy_claim import Mode, PrivacyClaim
 
-COHORT = devices(20)
-NOISE = gaussian(1.0, cohort=20, dropouts=4, colluders=2)
-EVERYBODY = fixed(20, 20)
 BUDGET = FamilyBudget(delta=1e-5, maximum_participations=30)
 NOW = 1_000_000.0
 
@@ -61,30 +58,10 @@ def played(
 def release_in(
     folder: Path, claim: PrivacyClaim, *, run: str = "run-1", family: str = FAMILY, **said: Any
 ) -> Path:
-    key = folder / "release.key"
-    if not key.exists():
-        create_key_files(key, Ed25519PrivateKey.generate())
     steps, drawn = 2, claim.devices if claim.rounds.dropouts is None else 19
     provenance = {"training_run": run, "rounds": steps, "participants": drawn, "privacy": claim} | said
-    manifest = Manifest(
-        family=family,
-        version=2,
-        created_at=provenance.pop("created_at", NOW + 1),
-        model=ModelSpec(
-            kind="dense-autoencoder",
-            layers=(2, 1, 2),
-            parameter_count=7,
-            layout_sha256=hashlib.sha256(b"").hexdigest(),
-        ),
-        features=FeatureSpec(kind="passthrough", names=("a", "b")),
-        threshold=ThresholdSpec(score=1.0, quantile=0.99, margin=1.0, fitted_on=1),
-        files=entries_for({"x": b"x"}),
-        provenance=Provenance(**provenance),
-    )
-    (folder / "v2.fedge").write_bytes(
-        pack_bundle(manifest, {"x": b"x"}, read_private_key(key, "signing_key"))
-    )
-    return folder / "v2.fedge"
+    created_at = provenance.pop("created_at", NOW + 1)
+    return release_of(folder, Provenance(**provenance), family=family, created_at=created_at)
 
 
 def verified(release: Path, ledger: Path) -> tuple[int, str]:
