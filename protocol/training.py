@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -96,6 +97,10 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Traceback (most recent call last):
     ValueError: momentum = 0.9 is for the optimizer sgd; adam has its own: leave momentum out
     """
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "method": "there is one way to train, and SCAFFOLD is gone: it let the server steer every step; leave method out, or try proximal"
+    }
 
     epochs: Annotated[int, Meta(ge=1, le=MAXIMUM_EPOCHS)] = 2
     batch_size: Count = 32

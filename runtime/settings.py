@@ -27,10 +27,13 @@ from msgspec import Struct
 from runtime.errors import SettingsError
 from runtime.key_paths import KeyPath, dotted
 
-__all__ = ["CONFIG_FILE", "Paths", "check_document", "load_settings", "read_settings"]
+__all__ = ["CONFIG_FILE", "GONE", "Paths", "check_document", "load_settings", "read_settings"]
 
 CONFIG_FILE: Final = "config_file"
 """A struct's field of this name is no key: the loader fills in the absolute path of the file."""
+
+GONE: Final = "GONE"
+"""A struct's class variable of this name says what became of keys that its table had once: key → a sentence without its full stop."""
 
 
 class Paths(tuple[Path, ...]):
@@ -119,10 +122,11 @@ def check_document(
     Raises:
         SettingsError: as `load_settings`.
     """
-    for path, table, valid in _tables(document, kind, ()):
+    for path, table, described in _tables(document, kind, ()):
+        valid = _fields(described, table)
         for key, value in table.items():
             if valid and key not in valid:
-                raise SettingsError(f"{place((*path, key))}: {_unknown(key, path, valid)}")
+                raise SettingsError(f"{place((*path, key))}: {_unknown(key, path, set(valid), described)}")
             if isinstance(value, float) and not math.isfinite(value):
                 sentence = f"{dotted((*path, key))} = {value} is not valid: give a finite number"
                 raise SettingsError(f"{place((*path, key))}: {sentence}")
@@ -143,7 +147,7 @@ def _overlay(document: dict[str, Any], kind: object, key: str, name: str, text: 
         path = tuple(parts[:depth])
         valid = _fields(kind, table)
         if valid is not None and part not in valid:
-            raise SettingsError(f"{name}: {_unknown(part, path, set(valid))}")
+            raise SettingsError(f"{name}: {_unknown(part, path, set(valid), kind)}")
         if valid is None and not _is_mapping(kind):
             raise SettingsError(f"{name}: {dotted(path)} is no table, so nothing can be set inside it")
         kind = _value_type(kind) if valid is None else valid[part]
@@ -175,25 +179,26 @@ def _toml_value(name: str, key: str, text: str) -> object:
     return document["value"]
 
 
-def _tables(value: object, kind: object, path: KeyPath) -> Iterator[tuple[KeyPath, dict[Any, Any], set[str]]]:
-    """Every table and list below `value` with the keys that it may have; the set is empty where any key goes."""
+def _tables(value: object, kind: object, path: KeyPath) -> Iterator[tuple[KeyPath, dict[Any, Any], object]]:
+    """Every table and list below `value` with its type."""
     if isinstance(value, dict):
         fields = _fields(kind, value)
-        yield path, value, set(fields or ())
+        yield path, value, kind
         for key, inner in value.items():
             yield from _tables(
                 inner, _value_type(kind) if fields is None else fields.get(key, object), (*path, key)
             )
     elif isinstance(value, list):
-        yield path, dict(enumerate(value)), set()
+        yield path, dict(enumerate(value)), object
         for index, inner in enumerate(value):
             yield from _tables(inner, _value_type(kind), (*path, index))
 
 
-def _unknown(key: str, path: KeyPath, valid: set[str]) -> str:
+def _unknown(key: str, path: KeyPath, valid: set[str], kind: object) -> str:
     from runtime.settings_messages import nearest
 
-    return f"unknown key {dotted((*path, key))!r}; {nearest(key, path, valid)}"
+    became = next((struct.GONE[key] for struct in _structs(kind) if key in getattr(struct, GONE, {})), None)
+    return f"unknown key {dotted((*path, key))!r}; {became or nearest(key, path, valid)}"
 
 
 def _path(wanted: type, value: object, folder: Path) -> object:
@@ -215,9 +220,13 @@ def _members(kind: object) -> list[Any]:
     return [] if kind is type(None) else [kind]
 
 
+def _structs(kind: object) -> list[Any]:
+    return [m for m in _members(kind) if isinstance(m, type) and issubclass(m, Struct)]
+
+
 def _fields(kind: object, table: Mapping[str, Any]) -> dict[str, Any] | None:
     """Key → type of the struct that `table` describes; None where its type is no struct."""
-    structs = [m for m in _members(kind) if isinstance(m, type) and issubclass(m, Struct)]
+    structs = _structs(kind)
     if not structs:
         return None
     tag_field = structs[0].__struct_config__.tag_field

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
@@ -30,6 +31,10 @@ class RoundSettings(Struct, frozen=True, kw_only=True):
         server_optimizer: what moves the model by the mean update (`aggregator.rounds.optimizers`).
         server_learning_rate: None takes the optimiser's own.
     """
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "norm_limit": "it is training.update_norm now, which devices read in their release; left out, it is a fifth of the trust radius"
+    }
 
     count: Annotated[int, Meta(ge=0, le=1000)] = 5
     attempts: Count = 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,11 @@ class Simulated(Struct, frozen=True, kw_only=True, tag="simulated", tag_field="k
 
 
 class Family(Struct, frozen=True, kw_only=True):
+    GONE: ClassVar[Mapping[str, str]] = {
+        "drift_part": "it is drift_share now",
+        "colour": "nothing has one now",
+    }
+
     name: str
     drift_share: Share | None = None
 
@@ -146,6 +152,16 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
             "program.toml:5: family[1].drift_share = 2 is not valid: expected a number above 0 and at most 1 (a share of 1)",
         ),
         ("[[family]]\n", {}, "program.toml:1: family[0].name is missing; it has no default"),
+        (
+            "[[family]]\nname = 'a'\ndrift_part = 0.1",
+            {},
+            "program.toml:3: unknown key 'family[0].drift_part'; it is drift_share now",
+        ),
+        (
+            "",
+            {"FIRST__COLOUR": "1"},
+            "FEDGE_X_FIRST__COLOUR: unknown key 'first.colour'; nothing has one now",
+        ),
         (
             "[[family]]\nname = 'a'\ndrift_share = 0.5",
             {},
