@@ -251,12 +251,15 @@ def check_trust_radius(profile: TrainingSettings, isolation: Isolation) -> Check
         said += f"; {isolation.weak} units that see fewer than {FEWEST_WINDOWS} of them learn on no device that finds the same"
     if radius > measured:
         said += f". profile.trust_radius is above {measured:.3g}, a quarter of that distance: leave it out, or set it lower"
+    conflict = profile.clip_conflict()
+    if conflict is not None:
+        said += f". profile.{conflict}"
     return Check(
         name="trust_radius",
         value=radius,
         limit=measured,
         is_passed=True,
-        is_warning=radius > measured,
+        is_warning=radius > measured or conflict is not None,
         reason=said,
     )
 

@@ -65,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     family: Annotated[tuple[FamilySettings, ...], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an address or name that is not valid, or a family that is there twice."""
+        """Raises ValueError for an address or name that is not valid, a family that is there twice, or a clip that is none."""
         try:
             check_name(self.tenant, "tenant")
         except TopicError as error:
@@ -75,6 +75,10 @@ class Settings(Struct, frozen=True, kw_only=True):
                 split_endpoint(getattr(self, key))
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from None
+        for family in self.family:
+            # Not the family's own to refuse: a release that says so already goes on.
+            if conflict := family.training.clip_conflict():
+                raise ValueError(f"family {family.name!r}: training.{conflict}")
         if len(self.families) != len(self.family):
             raise ValueError("two [[family]] tables have the same name; each family is configured once")
 

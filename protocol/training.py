@@ -148,6 +148,21 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         norm = self.update_norm or _UPDATE_SHARE * radius
         return msgspec.structs.replace(self, trust_radius=radius, update_norm=norm)
 
+    def clip_conflict(self, trust_radius: float | None = None) -> str | None:
+        """Why the update norm holds nobody back within the trust radius (its own, else this one); None where it does, or is left open.
+
+        >>> TrainingSettings(update_norm=10.0).clip_conflict(0.1)
+        'update_norm = 10 is beyond the trust radius of 0.1: one update could cross all that may be learned; leave update_norm out, \
+and 0.02 is taken, or give at most 0.1'
+        """
+        radius = self.trust_radius or trust_radius
+        if self.update_norm is None or radius is None or self.update_norm <= radius:
+            return None
+        return (
+            f"update_norm = {self.update_norm:g} is beyond the trust radius of {radius:g}: one update could cross all that may be learned;"
+            f" leave update_norm out, and {_UPDATE_SHARE * radius:g} is taken, or give at most {radius:g}"
+        )
+
 
 def _require_ranges(settings: Struct) -> None:
     """Hold a struct that was made by hand to what its fields' types say; a decoder checks them by itself, but for infinity."""

@@ -80,6 +80,8 @@ def why_no_work(run: TrainingRun, policy: FamilySettings, champion: ModelBundle)
             f"{release} carries no training profile, so its devices cannot be asked; publish a first release made by this version"
             " (`fedge-aggregator initial-release`) and roll it out"
         )
+    if conflict := policy.training.clip_conflict(champion.manifest.training.trust_radius):
+        return f"training.{conflict} (the next release follows {release})"
     if policy.detector == "mixture" and not can_mix(model):
         return (
             f'detector = "mixture" is for dense autoencoders of up to {MOST_MIXED_FEATURES} features, {release} is a {model.kind} of'

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
 from aggregator.family_file import load_spec
+from aggregator.initial_release import check_trust_radius
 from aggregator.release_keys import create_key_files, read_private_key, read_public_key
 from aggregator.settings import load_aggregator_settings
 from aggregator.tokens import TokenStore
@@ -21,6 +22,7 @@ from models.bundles import read_bundle
 from models.features import passthrough_spec, vibration_spec
 from models.int8_model import Int8Model
 from models.standardiser import fit_standardiser
+from models.trust_radius import Isolation
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.training import TrainingSettings
 from runtime.errors import SettingsError, StorageError
@@ -71,6 +73,11 @@ def test_paths_are_relative_to_the_settings_file(tmp_path: Path) -> None:
             "drift_share",
             "drift_shar",
             "aggregator.toml:16: unknown key 'family[0].trigger.drift_shar'; did you mean 'family[0].trigger.drift_share'?",
+        ),
+        (
+            "[family.trigger]",
+            "[family.training]\ntrust_radius = 0.1\nupdate_norm = 10\n[family.trigger]",
+            "family 'press': training.update_norm = 10 is beyond the trust radius of 0.1",
         ),
         ("ca_file", "zzz", "unknown key 'fleet.zzz'; valid here: ca_file"),
         ("0.5", "1.5", "family[0].trigger.drift_share = 1.5"),
@@ -225,6 +232,17 @@ def test_a_trust_radius_of_the_familys_own_stands_and_a_person_is_told_where_it_
     warning = "profile.trust_radius is above" in capsys.readouterr().err
     assert warning is warns
     assert any("profile.trust_radius" in said for said in bundle.manifest.provenance.warnings) is warns
+
+
+@pytest.mark.parametrize(("norm", "warns"), [(None, False), (0.1, False), (10.0, True)])
+def test_a_person_is_told_of_a_clip_that_is_beyond_the_measured_radius(
+    norm: float | None, warns: bool
+) -> None:
+    measured = Isolation(distance=0.4, windows=600, units=4, weak=0)
+    check = check_trust_radius(TrainingSettings(update_norm=norm).settled(measured.trust_radius), measured)
+    assert check.is_passed
+    assert check.is_warning is warns
+    assert ("profile.update_norm = 10 is beyond the trust radius of 0.1" in check.reason) is warns
 
 
 def test_the_same_recordings_give_the_same_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from msgspec import ValidationError, structs
 
 from aggregator.privacy.example_level import example_epsilon
 from aggregator.rounds.candidates import Candidate
+from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.provenance import describe_method, with_method
-from aggregator.rounds.runs import RoundRecord
+from aggregator.rounds.runs import RoundRecord, RunState
 from models.drift.reference import fit_reference
 from protocol.bundle import open_bundle
 from protocol.manifest import FeatureSpec, Provenance, ThresholdSpec
 from protocol.training import ExamplePrivacy, TrainingSettings
+from runtime.errors import SettingsError
+from runtime.settings import read_settings
 
 CANDIDATE = Candidate(
     family=FAMILY,
@@ -60,6 +64,32 @@ def test_ways_of_training_that_do_not_go_together_are_refused(changes: dict[str,
 )
 def test_the_others_go_together(changes: dict[str, object]) -> None:
     family(**changes)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("[rounds]\nnorm_limit = 10.0", "unknown key 'rounds.norm_limit'; it is training.update_norm now"),
+        ("[training]\nmethod = 'plain'", "unknown key 'training.method'; there is one way to train"),
+    ],
+)
+def test_a_key_of_an_older_file_is_told_what_became_of_it(tmp_path: Path, table: str, said: str) -> None:
+    file = tmp_path / "family.toml"
+    file.write_text(f"name = 'pump'\n{table}\n")
+    with pytest.raises(SettingsError, match=re.escape(f"family.toml:3: {said}")):
+        read_settings(file, FamilySettings)
+
+
+def test_a_clip_beyond_the_trust_radius_of_the_release_asks_nobody(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.policy = changed(POLICY, training=TrainingSettings(update_norm=50.5))
+    run = world.run()
+    assert run.state is RunState.FAILED
+    assert "training.update_norm = 50.5 is beyond the trust radius of 50" in run.detail
+    assert (
+        "leave update_norm out, and 10 is taken, or give at most 50 (the next release follows" in run.detail
+    )
+    assert not world.link.asked
 
 
 def test_sums_of_whole_windows_are_asked_for_unless_they_are_noised_or_windows_are_hidden() -> None:
