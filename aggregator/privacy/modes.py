@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from aggregator.privacy.history import HeldRound
 from protocol.privacy_claim import Mode
 from protocol.secure_sum.planner import PlanRequest, plan
 
-__all__ = ["LearnedBy", "fewest_groups", "lowest_quorum", "mode_of", "who_learns_what"]
+__all__ = [
+    "FEWEST_GROUPS",
+    "SMALLEST_SUM",
+    "LearnedBy",
+    "fewest_groups",
+    "lowest_quorum",
+    "mode_of",
+    "who_learns_what",
+]
 
-FEWEST_FOR_A_MEDIAN = 3
-SMALLEST = 3
-"""Devices of a sum; there is no smaller."""
+FEWEST_GROUPS: Final = 3
+"""Of fewer the median is the mean: a liar in one of two has half a voice."""
+
+SMALLEST_SUM: Final = 3
+"""Devices of a sum; devices refuse smaller ones by themselves (`protocol.secure_sum.device_rules.DevicePolicy`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +102,7 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
                     f" a snapshot of the windows; and with {_opened_by(quorum)}"
                 ),
                 poisoner=alone
-                if groups < FEWEST_FOR_A_MEDIAN
+                if groups < FEWEST_GROUPS
                 else f"a device moves the sum of its own group, and the model follows the median of {groups} groups or more",
             )
         case _:
@@ -102,8 +112,8 @@ def who_learns_what(mode: Mode, *, quorum: int, multiplier: float, colluders: in
 def _opened_by(devices: int) -> str:
     """How many false members read the rest of a group: with each of the others they are a sum that devices unmask, the rest called lost."""
     others = devices - 1
-    smallest = SMALLEST
-    if devices >= SMALLEST:
+    smallest = SMALLEST_SUM
+    if devices >= SMALLEST_SUM:
         smallest = max(smallest, plan(PlanRequest(cohort=devices, split_view_safe=True)).threshold)
     false = min(smallest - 1, others)
     whom = "the last one" if false == others else "each of the others"

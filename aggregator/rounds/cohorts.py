@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -21,10 +21,7 @@ from aggregator.privacy.ledger_entries import FixedCohort, PoissonCohort, Sampli
 from aggregator.privacy.poisson_draws import largest_draw, nominal_size
 from protocol.names import DeviceId
 
-__all__ = ["SMALLEST_SUM", "Cohort", "CohortSettings", "Group", "select_cohort"]
-
-SMALLEST_SUM: Final = 3
-"""Devices refuse smaller ones by themselves (`protocol.secure_sum.device_role.DevicePolicy`)."""
+__all__ = ["Cohort", "CohortSettings", "Group", "select_cohort"]
 
 
 class CohortSettings(Struct, frozen=True, kw_only=True):

@@ -49,7 +49,7 @@ from aggregator.rounds.privacy_plan import planned_questions
 from aggregator.rounds.refit import ask_next, record_of, refits, why_no_work
 from aggregator.rounds.releasing import Releasing
 from aggregator.rounds.reports import GroupSum, RoundCanceledError
-from aggregator.rounds.run_groups import is_grouped, mode_of, protection, with_groups
+from aggregator.rounds.run_groups import is_grouped, planned_mode, protection, with_groups
 from aggregator.rounds.runs import (
     WITH_DEVICES,
     RefitRecord,
@@ -172,7 +172,7 @@ class Coordinator:
                 attendance.shortage
                 or f"{len(joined)} devices joined within {policy.rounds.join_timeout_s:g} s, the quorum is {policy.cohort.minimum_devices}",
             )
-        run = msgspec.structs.replace(run, mode=mode_of(policy))
+        run = msgspec.structs.replace(run, mode=planned_mode(policy).value)
         run = self._grouped(run, policy, joined)
         if policy.secure_sum.enabled and self._accounts is not None:
             planned = planned_questions(run, policy, bundle, joined)

@@ -13,9 +13,10 @@ from msgspec import Struct
 
 from aggregator.errors import PrivacyPlanError
 from aggregator.privacy.adaptive_clipping import clip_bit_noise, update_noise_multiplier
+from aggregator.privacy.modes import SMALLEST_SUM
 from aggregator.privacy.settings import PrivacySettings
 from aggregator.rounds.assessment import ThresholdSettings
-from aggregator.rounds.cohorts import SMALLEST_SUM, CohortSettings
+from aggregator.rounds.cohorts import CohortSettings
 from aggregator.rounds.gate import GateSettings
 from aggregator.rounds.int8_settings import Int8Settings
 from aggregator.rounds.round_settings import RoundSettings

@@ -23,16 +23,14 @@ from typing import Final
 import numpy as np
 
 from aggregator.privacy.history import HeldRound
+from aggregator.privacy.modes import FEWEST_GROUPS
 from aggregator.rounds.cohorts import Group
 from protocol.names import DeviceId
 
-__all__ = ["FEWEST_EXCHANGED", "FEWEST_GROUPS", "Memory", "deal", "may_ask"]
+__all__ = ["FEWEST_EXCHANGED", "Memory", "deal", "may_ask"]
 
 FEWEST_EXCHANGED: Final = 3
 """Devices by which two groups must differ, or be the same."""
-
-FEWEST_GROUPS: Final = 3
-"""Of fewer the median is the mean: a liar in one of two has half a voice."""
 
 _MOST_MORE: Final = 3
 """Devices that a group may have beyond the smallest: so many newcomers may join one that stays otherwise."""

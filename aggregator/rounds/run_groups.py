@@ -16,15 +16,17 @@ from msgspec import structs
 
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import FixedCohort
-from aggregator.rounds.cohorts import SMALLEST_SUM, Cohort, Group
+from aggregator.privacy.modes import FEWEST_GROUPS, SMALLEST_SUM
+from aggregator.rounds.cohorts import Cohort, Group
 from aggregator.rounds.family import FamilySettings
-from aggregator.rounds.groups import FEWEST_GROUPS, Memory, deal, may_ask
+from aggregator.rounds.groups import Memory, deal, may_ask
 from aggregator.rounds.runs import RoundRecord, TrainingRun
 from protocol.names import DeviceId
+from protocol.privacy_claim import Mode
 from protocol.questions import FIT, KINDS, Kind
 from protocol.refusals import RefusalCode
 
-__all__ = ["is_grouped", "mode_of", "next_cohort", "protection", "with_groups"]
+__all__ = ["is_grouped", "next_cohort", "planned_mode", "protection", "with_groups"]
 
 
 def is_grouped(policy: FamilySettings) -> bool:
@@ -32,11 +34,11 @@ def is_grouped(policy: FamilySettings) -> bool:
     return policy.secure_sum.enabled and policy.privacy.noise is None
 
 
-def mode_of(policy: FamilySettings) -> str:
-    """``robust``, ``private`` or ``plain``: how the family's sums are taken (docs/secure-rounds.md)."""
+def planned_mode(policy: FamilySettings) -> Mode:
+    """How the family's sums shall be taken (docs/secure-rounds.md); a claim says how they were (`aggregator.privacy.modes.mode_of`)."""
     if is_grouped(policy):
-        return "robust"
-    return "private" if policy.secure_sum.enabled else "plain"
+        return Mode.ROBUST
+    return Mode.PRIVATE if policy.secure_sum.enabled else Mode.PLAIN
 
 
 def protection(run: TrainingRun, policy: FamilySettings) -> str:

@@ -21,6 +21,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from aggregator.errors import AnswerRefusedError, SumError
+from aggregator.privacy.modes import FEWEST_GROUPS
 from aggregator.rounds.assessment import (
     Assessment,
     ThresholdSettings,
@@ -30,7 +31,7 @@ from aggregator.rounds.assessment import (
 )
 from aggregator.rounds.combining import combine
 from aggregator.rounds.gate import GateSettings, check_candidate, failed_reasons
-from aggregator.rounds.groups import FEWEST_GROUPS, Memory, deal
+from aggregator.rounds.groups import Memory, deal
 from aggregator.rounds.reports import GroupSum
 from aggregator.rounds.trust_region import project
 from edge_agent.learner.anchor import Anchor
