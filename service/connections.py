@@ -15,9 +15,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections import Counter
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-__all__ = ["BoundedListener", "ConnectionBook", "Peer"]
+__all__ = ["BoundedListener", "ConnectionBook", "Peer", "has_place"]
 
 Peer = tuple[str, int]
 """Address and port of the other side."""
@@ -81,6 +82,14 @@ class ConnectionBook:
     def __len__(self) -> int:
         """How many connections are open."""
         return len(self._strangers) + len(self._known)
+
+
+def has_place(scope: Mapping[str, Any], caller: str) -> bool:
+    """Whether the connection of an ASGI request, which `caller` has proved to be its own, is not one too many; always where no book is kept."""
+    book, peer = scope.get("state", {}).get("connections"), scope.get("client")
+    if not isinstance(book, ConnectionBook) or peer is None:
+        return True
+    return book.know((peer[0], peer[1]), caller)
 
 
 class BoundedListener(socket.socket):

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access import TokenHolders
-from service.connections import ConnectionBook
+from service.connections import has_place
 from service.errors import UnauthenticatedError
 from service.problems import Problem
 
@@ -49,12 +49,7 @@ class TokenFirst:
             return Problem(
                 HTTPStatus.UNAUTHORIZED, str(error), path=scope["path"], headers={"connection": "close"}
             )
-        connections, peer = scope.get("state", {}).get("connections"), scope.get("client")
-        if (
-            isinstance(connections, ConnectionBook)
-            and peer is not None
-            and not connections.know((peer[0], peer[1]), caller.name)
-        ):
+        if not has_place(scope, caller.name):
             return Problem(
                 HTTPStatus.TOO_MANY_REQUESTS, "this token has too many connections open", path=scope["path"]
             )

@@ -11,6 +11,7 @@ is signed: the device can believe it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,7 +29,7 @@ from protocol.signed_requests import (
     read_request,
     sign_answer,
 )
-from service.connections import ConnectionBook
+from service.connections import has_place
 
 __all__ = ["Door", "Headers", "RefusalError", "StrangerError", "Visitor", "target_of"]
 
@@ -36,7 +37,7 @@ Headers = dict[str, list[str]]
 """Values by lower-case name, in the order in which they came."""
 
 
-def target_of(scope: dict[str, Any]) -> str:
+def target_of(scope: Mapping[str, Any]) -> str:
     """Path and query as they came, not as they were unescaped: two ways to write a path are two paths."""
     query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
     return f"{scope['raw_path'].decode('latin-1')}{query}"
@@ -77,7 +78,7 @@ class Door:
         self._roster, self._identity, self._steps = roster, identity, steps
         self._name: Final = fingerprint(identity.public_key())
 
-    def know(self, scope: dict[str, Any]) -> Visitor:
+    def know(self, scope: Mapping[str, Any]) -> Visitor:
         """Who sends the request with this head.
 
         Raises:
@@ -101,7 +102,7 @@ class Door:
             raise StrangerError("the request is signed for an aggregator with another key")
         return Visitor(member=member, request=request, headers=headers)
 
-    def admit(self, visitor: Visitor, scope: dict[str, Any]) -> None:
+    def admit(self, visitor: Visitor, scope: Mapping[str, Any]) -> None:
         """Take the request, which was never taken before and never will be again.
 
         Raises:
@@ -111,12 +112,7 @@ class Door:
         if not self._steps.take(claims):
             raise RefusalError(HTTPStatus.UNAUTHORIZED, encode_step(self._steps.step(claims.device_key)))
         # Not before: a request that was caught, sent once more, must take none of the device's places.
-        connections, peer = scope.get("state", {}).get("connections"), scope.get("client")
-        if (
-            isinstance(connections, ConnectionBook)
-            and peer is not None
-            and not connections.know((peer[0], peer[1]), visitor.member.device)
-        ):
+        if not has_place(scope, visitor.member.device):
             raise RefusalError(
                 HTTPStatus.TOO_MANY_REQUESTS, "the device has too many connections; close some"
             )

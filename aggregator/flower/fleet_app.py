@@ -86,7 +86,7 @@ class FleetApp:
         if scope["type"] != "http":
             return
         try:
-            visitor = self._door.know(dict(scope))
+            visitor = self._door.know(scope)
         except StrangerError as error:
             await Response(f"{error}", HTTPStatus.UNAUTHORIZED, {"connection": "close"})(scope, receive, send)
             return
@@ -117,8 +117,8 @@ class FleetApp:
                 del self._open[who]
 
     async def _answer(self, visitor: Visitor, scope: Scope, receive: Receive) -> bytes:
-        self._door.admit(visitor, dict(scope))
-        node_id, path = visitor.member.node_id, target_of(dict(scope))
+        self._door.admit(visitor, scope)
+        node_id, path = visitor.member.node_id, target_of(scope)
         action = path.removeprefix(PREFIX) if scope["method"] == "POST" and path.startswith(PREFIX) else ""
         if action == "push-messages":
             with self._one_more(f"{visitor.member.device} answers", ANSWERS_AT_ONCE):
