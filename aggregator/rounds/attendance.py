@@ -119,7 +119,7 @@ class Attendance:
         while True:
             self._raise_if_ending()
             now = pacing.now()
-            there = {d: stamp for d, stamp in self._session.joined().items() if d in self._roster}
+            there = self._there()
             self._left_out = self._silent.left_out(there, now)
             seen = frozenset(there) - self._left_out.keys()
             if seen - joined:
@@ -138,7 +138,7 @@ class Attendance:
 
     def present(self) -> frozenset[DeviceId]:
         """Who is there at this moment and was not silent of late."""
-        there = {d: stamp for d, stamp in self._session.joined().items() if d in self._roster}
+        there = self._there()
         return frozenset(there) - self._silent.left_out(there, self._pacing.now()).keys()
 
     def ask(self, asked: CohortQuestion, cohort: Cohort) -> CohortSum:
@@ -161,6 +161,10 @@ class Attendance:
             return ""
         who = "; ".join(silence.words(device) for device, silence in sorted(self._left_out.items()))
         return f"{self._asked} devices can be asked, the quorum is {fewest}: {who}"
+
+    def _there(self) -> dict[DeviceId, str]:
+        """Stamp of its joining by device of the family."""
+        return {device: stamp for device, stamp in self._session.joined().items() if device in self._roster}
 
     def _note(self, report: CohortReport, cohort: Cohort) -> None:
         joinings = self._session.joined()

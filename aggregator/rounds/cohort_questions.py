@@ -1,6 +1,6 @@
 """One question of a run to one cohort: who is drawn, what the sum was, and the record that is kept of it.
 
-Shared by training (`training`), comparing (`comparison`) and assessing (`training.assess_candidate`). A round below its quorum is void:
+Shared by training and assessing (`training`) and by the prior's questions (`refit`). A round below its quorum is void:
 the answer says so in its record and has no sum. Nothing here is persisted.
 """
 

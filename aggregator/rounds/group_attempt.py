@@ -115,7 +115,8 @@ class GroupAttempt:
                 count, most = self.taken_as, self.encoding.devices
             total = self.encoding.decode(words, most)
             check_sum(self.kind, self.layout.unpack(total), most, self.encoding.precision)
-            total = self.encoding.decode(words, count)
+            if count != most:
+                total = self.encoding.decode(words, count)
             if isinstance(self.encoding, NoisedEncoding):
                 self.clip_bits = self.encoding.clip_bits(words, count)
                 total = drop_noise_floor(total, self.layout, self.encoding)
