@@ -20,13 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from poisoning_lab.attacks import ATTACKS
 from poisoning_lab.campaign import ALL, NONE, Layers, Outcome, Poisoned, play, poisoners_of
-from poisoning_lab.figures import Figure, draw, means, quality, table
+from poisoning_lab.figures import Figure, draw, means, network_quality, table
 from poisoning_lab.fleets import Works, load_works
-
-from models import reference_model
 
 FLEETS: Final = ((12, 1), (17, 6), (30, 3), (30, 10))
 """Devices, and poisoners among them."""
@@ -73,15 +70,7 @@ def run_network(
 def _figure(
     works: Works, devices: int, poisoners: int, attack: str, layers: str, seed: int, found: Outcome
 ) -> Figure:
-    with np.errstate(all="ignore"):
-        scores = [
-            tuple(
-                np.nan_to_num(reference_model.infer(works.architecture, found.parameters, rows)[1], nan=0.0)
-                for rows in (machine.quiet, machine.end)
-            )
-            for machine in works.machines
-        ]
-    ap, recall, false_alarms = quality(scores, [found.threshold] * len(scores))  # type: ignore[arg-type] # pairs
+    ap, recall, false_alarms = network_quality(works, found.parameters, found.threshold)
     return Figure(
         set=works.name,
         detector="network",

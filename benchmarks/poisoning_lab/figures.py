@@ -15,7 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Figure", "average_precision", "draw", "means", "quality", "table"]
+from models import reference_model
+from poisoning_lab.fleets import Works
+
+__all__ = ["Figure", "average_precision", "draw", "means", "network_quality", "quality", "table"]
 
 Floats = NDArray[np.floating]
 
@@ -45,7 +48,11 @@ class Figure:
 
 
 def average_precision(quiet: Floats, end: Floats) -> float:
-    """Of scores; ties are broken against the detector. Mean precision at each positive, in falling order of score."""
+    """Of scores; mean precision at each positive, in falling order of score.
+
+    Ties are broken against the detector, and not one threshold as in `detection_tables.ranking`: a poisoned model may give
+    all rows one score, which is no detection.
+    """
     scores, labels = np.concatenate([quiet, end]), np.repeat([0, 1], [len(quiet), len(end)])
     order = np.lexsort((labels, -scores))
     hits = labels[order]
@@ -62,6 +69,19 @@ def quality(
         float(np.mean([np.mean(end > threshold) for (_, end), threshold in pairs])),
         float(np.mean([np.mean(quiet > threshold) for (quiet, _), threshold in pairs])),
     )
+
+
+def network_quality(works: Works, parameters: Floats, threshold: float) -> tuple[float, float, float]:
+    """`quality` of a network with these parameters (P,) on all machines; a score that is no number is 0."""
+    scores = []
+    with np.errstate(all="ignore"):
+        for machine in works.machines:
+            quiet, end = (
+                np.nan_to_num(reference_model.infer(works.architecture, parameters, rows)[1], nan=0.0)
+                for rows in (machine.quiet, machine.end)
+            )
+            scores.append((quiet, end))
+    return quality(scores, [threshold] * len(scores))
 
 
 Key = tuple[str, str, int, int, str, str]

@@ -12,12 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models import reference_model
 from models.architecture import split_parameters
 from models.trust_radius import first_layer_inputs
 from poisoning_lab.attacks import ATTACKS
 from poisoning_lab.campaign import ALL, Poisoned, play, poisoners_of
-from poisoning_lab.figures import quality
+from poisoning_lab.figures import network_quality
 from poisoning_lab.fleets import Works
 from protocol.training import TrainingSettings
 
@@ -61,14 +60,7 @@ def run_radius(works: Works, seeds: int) -> Iterator[dict[str, object]]:
                 found = play(
                     works, works.fleet(devices, seed), release, poisoned, ALL, seed=seed, profile=profile
                 )
-                scores = [
-                    (
-                        reference_model.infer(works.architecture, found.parameters, machine.quiet)[1],
-                        reference_model.infer(works.architecture, found.parameters, machine.end)[1],
-                    )
-                    for machine in works.machines
-                ]
-                ap, recall, _ = quality(scores, [found.threshold] * len(scores))
+                ap, recall, _ = network_quality(works, found.parameters, found.threshold)
                 line[f"ap_{poisoners}_of_{devices}"] = round(ap, 4)
                 line[f"recall_{poisoners}_of_{devices}"] = round(recall, 3)
             yield line
