@@ -7,7 +7,8 @@ numbers of its events have come, so that nothing that was erased can come a seco
 those that a device caused lose what they say.
 
 What the device makes from then on is stored as before while it is enrolled; so is what it had made and not delivered
-yet, but for gaps that were closed (`ingest.ranges`): with the events gone, nothing tells which of them had come. Of a revoked device only its id and its key stay, which keep it out.
+yet, but for gaps that were closed (`ingest.ranges`): with the events gone, nothing tells which of them had come. Of a
+revoked device only its id and its key stay, which keep it out.
 
 Not in the database's pages: SQLite overwrites what is deleted (`secure_delete`), PostgreSQL does at its next VACUUM.
 Not in backups, in logs of processes, or in models that learnt from the device.
