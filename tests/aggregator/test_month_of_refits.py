@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from aggregator.privacy.history import HeldRound
 from aggregator.privacy.ledger_entries import FixedCohort, Outcome, RoundClosed, RoundId, RoundOpened
@@ -86,6 +87,7 @@ class Refit:
     there: frozenset[DeviceId]
     answered: int = 0
     legal: int = 0
+    refused: list[RefusedDevice] = field(default_factory=list)
 
     def play(self) -> None:
         self.run = with_groups(self.run, FAMILY, self.there, self.fleet.ledger)
@@ -148,10 +150,7 @@ class Refit:
 
     def _refused(self, device: DeviceId, refusal: PrivacyRefusedError) -> None:
         self.fleet.refusals[refusal.code] += 1
-        self.refused = [
-            *getattr(self, "refused", []),
-            RefusedDevice(device=device, reason=write_refusal(refusal.code)),
-        ]
+        self.refused.append(RefusedDevice(device=device, reason=write_refusal(refusal.code)))
 
     def _note(
         self, kind: Kind, number: int, cohort: Cohort, groups: tuple[GroupRecord, ...], *, is_used: bool
@@ -178,27 +177,17 @@ class Refit:
             seconds=0.0,
             asked=len(cohort.devices),
             participants=(),
-            refused=tuple(getattr(self, "refused", ())),
+            refused=tuple(self.refused),
             lost=(),
             spared=(),
             groups=groups,
             is_void=not is_used,
         )
-        self.refused: list[RefusedDevice] = []
+        self.refused.clear()
         run = self.run
         finished = run.finished_rounds + (kind == FIT and is_used)
-        self.run = TrainingRun(
-            id=run.id,
-            family=run.family,
-            trigger="schedule",
-            reason="",
-            requested_by="",
-            rounds=ROUNDS,
-            state=RunState.ROUND,
-            created_at=0.0,
-            updated_at=0.0,
-            seed=run.seed,
-            groups=run.groups,
+        self.run = structs.replace(
+            run,
             finished_rounds=finished,
             attempts=0 if is_used else run.attempts + 1,
             log=(*run.log, record),

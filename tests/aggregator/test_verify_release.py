@@ -228,6 +228,17 @@ def rewritten(
     db.close()
 
 
+def verified_after(
+    folder: Path, change: Callable[[list[bytes]], list[bytes]], *, keeps_head: bool = False
+) -> tuple[int, str]:
+    """What is said of an honest release once the ledger was rewritten."""
+    accounts = played(folder)
+    release = release_in(folder, claim_of(accounts))
+    accounts.close()
+    rewritten(folder / "privacy.sqlite", change, keeps_head=keeps_head)
+    return verified(release, folder / "privacy.sqlite")
+
+
 def louder(bodies: list[bytes]) -> list[bytes]:
     """All noise ten times what it was."""
     changed = []
@@ -240,31 +251,19 @@ def louder(bodies: list[bytes]) -> list[bytes]:
 
 
 def test_a_ledger_with_an_entry_dropped_and_chained_anew_is_found_out(tmp_path: Path) -> None:
-    accounts = played(tmp_path)
-    release = release_in(tmp_path, claim_of(accounts))
-    accounts.close()
-    rewritten(tmp_path / "privacy.sqlite", lambda bodies: bodies[:3] + bodies[5:])
-    code, said = verified(release, tmp_path / "privacy.sqlite")
+    code, said = verified_after(tmp_path, lambda bodies: bodies[:3] + bodies[5:])
     assert code == 1
     assert "does NOT agree  entries of the ledger: the release says 7, the ledger 5" in said
     assert "does NOT agree  rounds, void: the release says 1, the ledger 0" in said
 
 
 def test_a_ledger_whose_opening_is_dropped_contradicts_itself(tmp_path: Path) -> None:
-    accounts = played(tmp_path)
-    release = release_in(tmp_path, claim_of(accounts))
-    accounts.close()
-    rewritten(tmp_path / "privacy.sqlite", lambda bodies: bodies[:1] + bodies[2:])
-    code, said = verified(release, tmp_path / "privacy.sqlite")
+    code, said = verified_after(tmp_path, lambda bodies: bodies[:1] + bodies[2:])
     assert (code, "run-1 train.fit 1.1 was never opened" in said) == (1, True)
 
 
 def test_a_ledger_that_was_rewritten_as_a_whole_agrees_with_no_release(tmp_path: Path) -> None:
-    accounts = played(tmp_path)
-    release = release_in(tmp_path, claim_of(accounts))
-    accounts.close()
-    rewritten(tmp_path / "privacy.sqlite", louder)
-    code, said = verified(release, tmp_path / "privacy.sqlite")
+    code, said = verified_after(tmp_path, louder)
     assert (code, "does NOT agree  digest of the ledger" in said) == (1, True)
 
 
@@ -272,11 +271,7 @@ def test_a_ledger_that_was_rewritten_as_a_whole_agrees_with_no_release(tmp_path:
 def test_a_ledger_that_was_rewritten_and_keeps_its_head_is_refused(
     tmp_path: Path, change: Callable[[list[bytes]], list[bytes]]
 ) -> None:
-    accounts = played(tmp_path)
-    release = release_in(tmp_path, claim_of(accounts))
-    accounts.close()
-    rewritten(tmp_path / "privacy.sqlite", change, keeps_head=True)
-    code, said = verified(release, tmp_path / "privacy.sqlite")
+    code, said = verified_after(tmp_path, change, keeps_head=True)
     assert code == 2
     assert "is broken at entry" in said
 

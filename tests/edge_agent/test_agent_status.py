@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,16 @@ from edge_agent.status import Status, read_status
 from protocol.messages.envelope import Event, decode, encode
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Health
+
+NOTHING_READ = Readings(
+    drift_score=0.0,
+    drifted=False,
+    outbox_events=0,
+    buffered_windows=0,
+    training_run=None,
+    install_step=InstallStep.IDLE,
+    memory_pss_bytes=0,
+)
 
 
 @pytest.fixture
@@ -62,32 +73,12 @@ def test_no_name_or_sentence_is_too_long_for_a_health_message(
     fresh: World, missing: tuple[str, ...], problems: tuple[str, ...]
 ) -> None:
     """The fleet refuses the whole message for one text beyond its bounds, and the device would fall silent."""
-    readings = Readings(
-        drift_score=0.0,
-        drifted=False,
-        outbox_events=0,
-        buffered_windows=0,
-        training_run=None,
-        install_step=InstallStep.IDLE,
-        memory_pss_bytes=0,
-        missing=missing,
-        problems=problems,
-    )
-    health = health_of(fresh.vitals, readings, 1.0)
+    health = health_of(fresh.vitals, replace(NOTHING_READ, missing=missing, problems=problems), 1.0)
     assert decode(encode(Event(source="a", boot_id="b", sequence=1, time=1.0, data=health))).data == health
 
 
 def test_a_figure_that_is_its_default_does_not_travel_with_every_health_message(fresh: World) -> None:
-    readings = Readings(
-        drift_score=0.0,
-        drifted=False,
-        outbox_events=0,
-        buffered_windows=0,
-        training_run=None,
-        install_step=InstallStep.IDLE,
-        memory_pss_bytes=7,
-    )
-    health = health_of(fresh.vitals, readings, 1.0)
+    health = health_of(fresh.vitals, replace(NOTHING_READ, memory_pss_bytes=7), 1.0)
     told = msgspec.to_builtins(health)
     assert told["memory_pss_bytes"] == 7
     assert {"anomaly_rate", "score_mean", "drift_score", "clipped_share", "commissioned_share"}.isdisjoint(

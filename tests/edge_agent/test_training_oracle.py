@@ -76,6 +76,39 @@ def windows(architecture: Architecture, n: int = 160) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
+def everything(architecture: Architecture, _flat: Float, _x: Float) -> NDArray[np.bool_]:
+    return np.ones(architecture.parameter_count, np.bool_)
+
+
+def learner_of(
+    architecture: Architecture,
+    profile: TrainingSettings,
+    rows: NDArray[np.float32],
+    *,
+    supports: Callable[..., NDArray[np.bool_]] = supported_entries,
+) -> LocalLearner:
+    """A device that trains on these windows, half of them each time: by dice that fall alike in every test."""
+    base = initial_parameters(architecture, 1)
+    return LocalLearner(
+        OracleModel(architecture),  # type: ignore[arg-type]  # the part of it that plain training needs
+        rows,
+        anchor=anchor(architecture.layout_sha256, base, profile),
+        champion=base,
+        maximum_examples=10_000,
+        random_bytes=random.Random(7).randbytes,
+        supports=supports,
+    )
+
+
+def question_to(architecture: Architecture, profile: TrainingSettings) -> FitQuestion:
+    return FitQuestion(
+        run_id="r",
+        round_number=1,
+        layout_sha256=architecture.layout_sha256,
+        profile_sha256=profile.sha256,
+    )
+
+
 def direction_of(rows: Float, target: int) -> tuple[Float, float]:
     """Whitened direction towards one row, and a threshold between it and the next."""
     centre = rows.mean(axis=0)
@@ -148,18 +181,8 @@ def read(
     )
     rows = windows(DENSE)
     base = initial_parameters(DENSE, 1)
-    learner = LocalLearner(
-        OracleModel(DENSE),  # type: ignore[arg-type]  # the part of it that plain training needs
-        rows,
-        anchor=anchor(DENSE.layout_sha256, base, profile),
-        champion=base,
-        maximum_examples=1000,
-        random_bytes=random.Random(7).randbytes,
-        supports=supports,
-    )
-    asked = FitQuestion(
-        run_id="r", round_number=1, layout_sha256=DENSE.layout_sha256, profile_sha256=profile.sha256
-    )
+    learner = learner_of(DENSE, profile, rows, supports=supports)
+    asked = question_to(DENSE, profile)
     training = np.flatnonzero(np.arange(len(rows)) % 5 != 4)
     found = 0
     for target in training[:: len(training) // TRIED][:TRIED]:
@@ -177,10 +200,6 @@ def read(
             was_read |= is_read(DENSE, start.astype(np.float64), update, rows[target].astype(np.float64))
         found += was_read
     return found
-
-
-def everything(architecture: Architecture, _flat: Float, _x: Float) -> NDArray[np.bool_]:
-    return np.ones(architecture.parameter_count, np.bool_)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -214,18 +233,8 @@ def test_no_part_of_a_window_is_read_off_a_convolution(
 ) -> None:
     profile = TrainingSettings(epochs=1, learning_rate=0.02, trust_radius=1e3, update_norm=200.0)
     rows, base = windows(CONVOLUTION), initial_parameters(CONVOLUTION, 1)
-    learner = LocalLearner(
-        OracleModel(CONVOLUTION),  # type: ignore[arg-type]  # as above
-        rows,
-        anchor=anchor(CONVOLUTION.layout_sha256, base, profile),
-        champion=base,
-        maximum_examples=1000,
-        random_bytes=random.Random(7).randbytes,
-        supports=supports,
-    )
-    asked = FitQuestion(
-        run_id="r", round_number=1, layout_sha256=CONVOLUTION.layout_sha256, profile_sha256=profile.sha256
-    )
+    learner = learner_of(CONVOLUTION, profile, rows, supports=supports)
+    asked = question_to(CONVOLUTION, profile)
     found = 0
     for target in np.flatnonzero(np.arange(len(rows)) % 5 != 4)[:: 128 // TRIED][:TRIED]:
         block, everybody = block_of(rows.astype(np.float64), int(target))
@@ -255,9 +264,7 @@ def test_a_gate_that_is_not_quite_shut_reads_no_window_either() -> None:
     rows, base = windows(DENSE, 1600), initial_parameters(DENSE, 1)
     exact = rows.astype(np.float64)
     training = np.flatnonzero(np.arange(len(rows)) % 5 != 4)
-    asked = FitQuestion(
-        run_id="r", round_number=1, layout_sha256=DENSE.layout_sha256, profile_sha256=profile.sha256
-    )
+    asked = question_to(DENSE, profile)
     found = {"everything": 0, "supported_entries": 0}
     for target in training[:: len(training) // 8][:8]:
         parts = [np.array(part, np.float64) for part in split_parameters(DENSE, base)]
@@ -268,15 +275,7 @@ def test_a_gate_that_is_not_quite_shut_reads_no_window_either() -> None:
         gradient = loss_and_gradient(DENSE, start, exact[training[training != target]])[1]
         expected = split_parameters(DENSE, -profile.learning_rate * gradient)
         for supports in (everything, supported_entries):
-            learner = LocalLearner(
-                OracleModel(DENSE),  # type: ignore[arg-type]  # as above
-                rows,
-                anchor=anchor(DENSE.layout_sha256, base, profile),
-                champion=base,
-                maximum_examples=10_000,
-                random_bytes=random.Random(7).randbytes,
-                supports=supports,
-            )
+            learner = learner_of(DENSE, profile, rows, supports=supports)
             errors = []
             for _ in range(4):
                 vector = learner.answer(asked, {"parameters": start})
@@ -316,18 +315,10 @@ def _leak(parts: Parts, rows: Float, target: Float) -> float:
 def test_such_parameters_are_not_even_trained_from(attack: Callable[[Parts, Float, int], None]) -> None:
     profile = TrainingSettings().settled(0.5)
     rows, base = windows(DENSE), initial_parameters(DENSE, 1)
-    learner = LocalLearner(
-        OracleModel(DENSE),  # type: ignore[arg-type]  # as above
-        rows,
-        anchor=anchor(DENSE.layout_sha256, base, profile),
-        champion=base,
-        maximum_examples=1000,
-    )
+    learner = learner_of(DENSE, profile, rows)
     parts = [np.array(part, np.float64) for part in split_parameters(DENSE, base)]
     attack(parts, rows.astype(np.float64), 3)
-    asked = FitQuestion(
-        run_id="r", round_number=1, layout_sha256=DENSE.layout_sha256, profile_sha256=profile.sha256
-    )
+    asked = question_to(DENSE, profile)
     with pytest.raises(QuestionRefusedError) as refused:
         learner.check(asked, {"parameters": join_parameters(DENSE, parts)})
     assert refused.value.code is RefusalCode.ARRAYS
@@ -352,15 +343,7 @@ def test_within_the_trust_region_no_unit_of_the_first_layer_is_a_gate_for_a_few_
 def test_a_classifier_which_has_no_labels_here_is_not_trained_at_all() -> None:
     classifier = Architecture(kind="dense-classifier", layers=(20, 8, 3))
     profile, base = TrainingSettings().settled(), initial_parameters(classifier, 1)
-    learner = LocalLearner(
-        OracleModel(classifier),  # type: ignore[arg-type]  # as above
-        windows(DENSE),
-        anchor=anchor(classifier.layout_sha256, base, profile),
-        champion=base,
-        maximum_examples=1000,
-    )
-    asked = FitQuestion(
-        run_id="r", round_number=1, layout_sha256=classifier.layout_sha256, profile_sha256=profile.sha256
-    )
+    learner = learner_of(classifier, profile, windows(DENSE))
+    asked = question_to(classifier, profile)
     with pytest.raises(LayoutError):
         learner.answer(asked, {"parameters": base})

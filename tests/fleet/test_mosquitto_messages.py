@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fleet_api_world import Fleet
 from fleet_world import TENANT, Machine, anomaly, closed
 from mosquitto_broker import MosquittoBroker
 from mosquitto_site import DEPLOYED, SENTINEL, Client, MosquittoSite
@@ -20,6 +23,20 @@ from service.roles import Role
 
 __all__ = ["site"]  # the fixture
 pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def fleet_and_device(site: MosquittoSite) -> Iterator[tuple[Fleet, Machine, str]]:
+    """A fleet that has reached the broker, and one device with its password there."""
+    machine = Machine(name="d-1")
+    password = site.add_devices(machine)["d-1"]
+    site.write_state()
+    site.broker.start()
+    with site.fleet() as fleet:
+        wait_until(
+            lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet to reach the broker"
+        )
+        yield fleet, machine, password
 
 
 def test_with_the_deployed_limits_no_event_is_dropped_while_the_fleet_reads_nothing_for_a_moment(
@@ -40,14 +57,7 @@ def test_with_the_deployed_limits_no_event_is_dropped_while_the_fleet_reads_noth
 def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after_the_broker_forgot(
     site: MosquittoSite,
 ) -> None:
-    machine = Machine(name="d-1")
-    password = site.add_devices(machine)["d-1"]
-    site.write_state()
-    site.broker.start()
-    with site.fleet() as fleet:
-        wait_until(
-            lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet to reach the broker"
-        )
+    with fleet_and_device(site) as (fleet, machine, password):
         device = site.connect("d-1", password)
         for said in (anomaly(episode="e"), closed("e")):
             event = machine.event(said)
@@ -76,12 +86,7 @@ def heard_as_normal(device: Client) -> int:
 def test_a_device_hears_which_of_its_events_will_never_be_stored_and_a_person_sees_them(
     site: MosquittoSite,
 ) -> None:
-    machine = Machine(name="d-1")
-    password = site.add_devices(machine)["d-1"]
-    site.write_state()
-    site.broker.start()
-    with site.fleet() as fleet:
-        wait_until(lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet")
+    with fleet_and_device(site) as (fleet, machine, password):
         device = site.connect("d-1", password)
         device.subscribe(device_topic(TENANT, "d-1", Kind.ACK))
         newer = encode(machine.event(anomaly())).decode().replace(".v1", ".v2")
