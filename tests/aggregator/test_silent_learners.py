@@ -15,15 +15,15 @@ import flower_world as world
 import numpy as np
 import pytest
 from aggregator_world import BoardInMemory
-from family_changes import changed, family
-from test_secure_rounds_over_flower import LAYOUT, PARAMETERS, bundle, fleet, question, server, tls
+from family_changes import family
+from flower_rounds_world import ADMISSION, LAYOUT, PARAMETERS, bundle, fit, server, tls
+from masked_rounds_world import fleet
 from waiting import AMPLE_S, wait_until
 
 from aggregator.federation import FlowerFederation
 from aggregator.flower.server import FlowerRun, FlowerServer
 from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.privacy.ledger_entries import Outcome
-from aggregator.rounds.admission import admit_update
 from aggregator.rounds.attendance import Attendance, Pacing
 from aggregator.rounds.cohort_link import DeviceReply, Ticket
 from aggregator.rounds.cohorts import Cohort
@@ -96,7 +96,7 @@ class Site:
             training=world.PROFILE,
             cohort={"minimum_devices": 3, "over_selection": 1.0},
             secure_sum={"stage_deadline_s": AMPLE_S, "grace_s": 0.5},
-            rounds={"deadline_s": AMPLE_S, "join_timeout_s": 60.0, "join_settle_s": 0.2},
+            rounds={"deadline_s": AMPLE_S, "join_timeout_s": AMPLE_S, "join_settle_s": 0.2},
         )
 
     @contextmanager
@@ -137,10 +137,10 @@ class Site:
         collector: Any = attendance._session.collector
         collector._clock = collector._link.clock
         asked = CohortQuestion(
-            question=question(self.rounds),
+            question=fit(self.rounds),
             arrays={"parameters": PARAMETERS},
             layout=LAYOUT,
-            admission=admit_update(norm_limit=10.0),
+            admission=ADMISSION,
         )
         return attendance.ask(asked, Cohort(devices=tuple(sorted(devices)), quorum=3))
 
@@ -218,7 +218,6 @@ def test_a_cohort_of_three_is_void_once_and_charges_whoever_sent_a_masked_input(
     site.cohort = site.cohort[:3]
     victim, link = site.cohort[-1], site.server.stage_link
     everybody = frozenset(device.id for device in site.cohort)
-    site.policy = changed(site.policy, rounds__join_timeout_s=600.0)
     with world.learners(site.cohort, site.server.port) as children:
         monkeypatch.setattr(
             site.server, "stage_link", lambda run: Stopper(link(run), stage, victim.id, children)
@@ -230,6 +229,6 @@ def test_a_cohort_of_three_is_void_once_and_charges_whoever_sent_a_masked_input(
             assert dict(missed.value.report.stages) == {victim.id: stage}
             assert site.charged() == [cost, cost, int(stage == SumStage.UNMASK)]
             assert site.outcomes() == [outcome]
-            assert attendance.gather() == everybody - {victim.id}, "and nobody waits ten minutes for it"
+            assert attendance.gather() == everybody - {victim.id}, "and nobody waits for it to join"
             assert f"press-2 did not answer {stage}" in attendance.shortage
             children[victim.id].kill()

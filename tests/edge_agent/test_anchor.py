@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from installation_world import ARCHITECTURE, FEATURES, KEYS, Device, make_bundle
+from installation_world import ARCHITECTURE, KEYS, Device, make_bundle
 from msgspec.structs import replace
 
-from edge_agent.cli import main
 from edge_agent.errors import NotReadyError
 from edge_agent.installation.active import read_active
 from edge_agent.learner.anchor import Anchor, read_anchor, require_trained_near, trust_active_release
@@ -39,17 +38,6 @@ def install(
     return device.fleet.offer(content, version)
 
 
-def test_a_release_that_nobody_approved_brings_no_program_that_trains(device: Device) -> None:
-    """Whoever signs releases also chooses the graph that trains: it could write windows into the update."""
-    install(device, 1)
-    content = make_bundle(2, training=PROFILE, seed=1, graph_suffix=b"leaks")
-    device.install(2, content=content)
-    with pytest.raises(NotReadyError, match=r"pump/2 has another training graph than pump/1.*trust-release"):
-        require_trained_near(trusted(device), running(device), widest=1.0)
-    approve(device, device.fleet.offer(content, 2))
-    assert require_trained_near(trusted(device), running(device), widest=1.0) == PROFILE
-
-
 def approve(device: Device, desired: DesiredState) -> None:
     device.submit(replace(desired, is_approved=True))
 
@@ -63,6 +51,17 @@ def running(device: Device) -> ModelBundle:
     active = read_active(paths.install_journal, paths.bundles, KEYS)
     assert active is not None
     return active.bundle
+
+
+def test_a_release_that_nobody_approved_brings_no_program_that_trains(device: Device) -> None:
+    """Whoever signs releases also chooses the graph that trains: it could write windows into the update."""
+    install(device, 1)
+    content = make_bundle(2, training=PROFILE, seed=1, graph_suffix=b"leaks")
+    device.install(2, content=content)
+    with pytest.raises(NotReadyError, match=r"pump/2 has another training graph than pump/1.*trust-release"):
+        require_trained_near(trusted(device), running(device), widest=1.0)
+    approve(device, device.fleet.offer(content, 2))
+    assert require_trained_near(trusted(device), running(device), widest=1.0) == PROFILE
 
 
 def test_without_a_release_there_is_nothing_to_stay_near_to(device: Device) -> None:
@@ -182,31 +181,6 @@ def test_a_release_without_a_profile_is_not_trained_on_and_says_what_would_help(
     install(device, 1, profile=None)
     with pytest.raises(NotReadyError, match=r"carries no training profile.*publish a release that has one"):
         require_trained_near(trusted(device), running(device), widest=1.0)
-
-
-def test_the_owner_trusts_a_release_on_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    device = Device(tmp_path / "state")
-    install(device, 1)
-    install(device, 2)
-    from cryptography.hazmat.primitives import serialization
-    from installation_world import RELEASE_KEY
-
-    (tmp_path / "release.pub.pem").write_bytes(
-        RELEASE_KEY.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    config = tmp_path / "agent.toml"
-    config.write_text(
-        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["release.pub.pem"]\n'
-        '[source]\nkind = "simulated"\n'
-    )
-    assert main(["trust-release", "--config", str(config)]) == 0
-    assert "pump/2 is trusted" in capsys.readouterr().out
-    assert trusted(device).release == "pump/2"
-    assert trusted(device).columns == FEATURES.fingerprint
 
 
 @pytest.mark.parametrize("bounds", [(1e6, 1e6), (1.01, 0.1), (0.5, 1.01)])

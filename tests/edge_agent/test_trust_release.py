@@ -7,7 +7,7 @@ from pathlib import Path
 
 import installation_world
 import pytest
-from agent_world import TRUSTED, healthy, make_bundle, write_device
+from agent_world import SPEC, TRUSTED, healthy, make_bundle, write_device
 from msgspec.structs import replace
 
 from edge_agent.cli import main
@@ -42,18 +42,15 @@ def anchored(device: Settings) -> str:
     return read_anchor(device.paths, TRUSTED).release
 
 
-def test_a_signed_release_that_runs_does_not_become_what_training_stays_near_to(device: Settings) -> None:
-    assert anchored(device) == "pump/1"
-    assert anchored(device) == "pump/1", "however often it is asked"
-
-
 def test_the_owner_trusts_what_runs_by_a_command(
     device: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    anchored(device)
+    assert anchored(device) == "pump/1"
+    assert anchored(device) == "pump/1", "however often it is asked"
     assert main(["trust-release", "--config", str(device.config_file)]) == 0
     assert "pump/2 is trusted instead of pump/1" in capsys.readouterr().out
     assert anchored(device) == "pump/2"
+    assert read_anchor(device.paths, TRUSTED).columns == SPEC.fingerprint
     assert main(["trust-release", "--config", str(device.config_file)]) == 0
     assert anchored(device) == "pump/2"
 

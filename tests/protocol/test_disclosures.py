@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 ROWS = [*ROUND_ROWS, *FLEET_ROWS]
 
 
-def test_page_is_of_this_code() -> None:
+def test_the_page_says_of_every_message_what_the_code_does() -> None:
     assert PAGE.read_text(encoding="utf-8") == disclosures.page(), (
         "python -m protocol.disclosures > docs/messages.md"
     )
