@@ -59,9 +59,9 @@ class Caller:
         response.begin()
         return Answer(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
 
-    def is_waiting(self) -> bool:
-        """Whether there is no answer yet, half a second later."""
-        return not select.select([self.socket], [], [], 0.5)[0]
+    def is_waiting(self, later_s: float = 0.5) -> bool:
+        """Whether there is no answer yet, so many seconds later."""
+        return not select.select([self.socket], [], [], later_s)[0]
 
     def is_ended(self) -> bool:
         """Whether the other side has ended the connection, having said whatever it said."""
