@@ -24,7 +24,7 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from edge_agent.errors import (
     FleetAnswerError,
@@ -37,7 +37,7 @@ from edge_agent.errors import (
 from edge_agent.pinned_tls import KnownTime, pinned_context
 from edge_agent.trusted_clock import boot_clock_s
 from protocol.errors import IdentityError
-from protocol.identity import TOKEN_LIFETIME_S, issue_token, key_from_compressed
+from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.commands import CommandResult, Commands
 from protocol.messages.payloads import DesiredState
@@ -200,7 +200,7 @@ class FleetClient:
         *,
         endpoint: FleetEndpoint,
         device: str,
-        key: EllipticCurvePrivateKey,
+        key: IdentityKey,
         clock: Callable[[], float] = time.time,
         hear: Callable[[float], None] = lambda _: None,
         boot: Callable[[], float] = boot_clock_s,

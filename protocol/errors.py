@@ -14,6 +14,7 @@
     │   └── UntrustedBundleError     signature wrong, or made by a key this device does not trust
     ├── IdentityError                the caller is not who it says
     │   ├── TokenError               a device token is malformed, expired or not signed by its key
+    │   ├── SealError                a signed message is another's, for another, changed, or over
     │   └── InvitationError          an invitation to training is not the pinned aggregator's, or not for this device now
     └── QuestionError                a round question or answer that does not fit `protocol.questions`
 """
@@ -31,6 +32,7 @@ __all__ = [
     "MessageTooLargeError",
     "ProtocolError",
     "QuestionError",
+    "SealError",
     "TokenError",
     "TopicError",
     "UnknownVersionError",
@@ -88,6 +90,10 @@ class TokenError(IdentityError):
 
 class InvitationError(IdentityError):
     """An invitation to training that this device does not follow: forged, changed, for others, over, or leading elsewhere."""
+
+
+class SealError(IdentityError):
+    """A signed message has no signature, another's, one for somebody else, or has ended."""
 
 
 class QuestionError(ProtocolError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from protocol.errors import IdentityError, TokenError
 
 __all__ = [
+    "IdentityKey",
     "compressed_key",
     "fingerprint",
     "issue_token",
@@ -51,6 +52,16 @@ class _Claims(msgspec.Struct, frozen=True, kw_only=True):
     aud: str
     iat: float
     exp: float
+
+
+class IdentityKey(Protocol):
+    """A P-256 private key, wherever it lies: `cryptography`'s own from a file, or one that a chip keeps to itself."""
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """Its public half."""
+
+    def sign(self, data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        """A DER ECDSA signature over `data`; the algorithm is always ECDSA with SHA-256."""
 
 
 def load_private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
@@ -109,7 +120,7 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     ).hexdigest()
 
 
-def sign_statement(key: ec.EllipticCurvePrivateKey, domain: str, statement: bytes) -> bytes:
+def sign_statement(key: IdentityKey, domain: str, statement: bytes) -> bytes:
     """Sign `statement` (ECDSA, SHA-256, DER) for one purpose, e.g. domain ``enrolment/v1``."""
     return key.sign(_framed(domain, statement), ec.ECDSA(hashes.SHA256()))
 
@@ -124,7 +135,7 @@ def verify_statement(key: ec.EllipticCurvePublicKey, domain: str, statement: byt
         ) from None
 
 
-def issue_token(key: ec.EllipticCurvePrivateKey, device: str, audience: str, now: float) -> str:
+def issue_token(key: IdentityKey, device: str, audience: str, now: float) -> str:
     """Make a device's bearer token for one audience (``fleet``), good for `TOKEN_LIFETIME_S` from `now` (Unix s)."""
     claims = msgspec.json.encode(_Claims(sub=device, aud=audience, iat=now, exp=now + TOKEN_LIFETIME_S))
     signed = _b64(_HEADER) + b"." + _b64(claims)

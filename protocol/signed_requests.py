@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta, Struct
 
 from protocol.errors import IdentityError
-from protocol.identity import fingerprint, sign_statement, verify_statement
+from protocol.identity import IdentityKey, fingerprint, sign_statement, verify_statement
 
 __all__ = [
     "ANSWER_HEADER",
@@ -119,7 +119,7 @@ class RequestSigner:
 
     def __init__(
         self,
-        key: ec.EllipticCurvePrivateKey,
+        key: IdentityKey,
         aggregator_key: ec.EllipticCurvePublicKey,
         *,
         clock: Callable[[], float],
@@ -213,7 +213,7 @@ def decode_step(body: bytes) -> Step | None:
         return None
 
 
-def sign_answer(key: ec.EllipticCurvePrivateKey, request: str, status: int, body: bytes) -> str:
+def sign_answer(key: IdentityKey, request: str, status: int, body: bytes) -> str:
     """The value of `ANSWER_HEADER`; `request` is the value of `REQUEST_HEADER` that is answered."""
     return _packed(sign_statement(key, ANSWER_DOMAIN, _answer_statement(request, status, body)))
 

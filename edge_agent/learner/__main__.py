@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from edge_agent.errors import AggregatorRefusedError, NotEnrolledError, NotReadyError
 from edge_agent.settings import Settings, load_agent_settings
 from protocol.errors import InvitationError
+from protocol.identity import IdentityKey
 from protocol.messages.payloads import TrainingInvitation
 from protocol.names import DeviceId
 from runtime.bounded_logs import log_to_stderr
@@ -29,7 +30,6 @@ from runtime.errors import FedgeError
 
 if TYPE_CHECKING:
     import numpy as np
-    from cryptography.hazmat.primitives.asymmetric import ec
     from numpy.typing import NDArray
 
     from edge_agent.learner.local_learner import LocalLearner
@@ -209,7 +209,7 @@ def _compare(bundle: ModelBundle, model: LearningModel, rows: NDArray[np.float32
 
 
 def _sum_participant(
-    settings: Settings, key: ec.EllipticCurvePrivateKey, learner: LocalLearner, account: DeviceAccount
+    settings: Settings, key: IdentityKey, learner: LocalLearner, account: DeviceAccount
 ) -> SumParticipant:
     from edge_agent.enrolled import load_enrolled
     from edge_agent.fleet_client import FleetClient, FleetEndpoint

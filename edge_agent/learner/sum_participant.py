@@ -32,6 +32,7 @@ from edge_agent.errors import QuestionRefusedError
 from edge_agent.privacy.account import AskedSum, DeviceAccount
 from edge_agent.privacy.limits import ChargeLimits
 from protocol.errors import ProtocolError
+from protocol.identity import IdentityKey
 from protocol.names import DeviceId
 from protocol.privacy_cost import RoundNoise
 from protocol.questions import (
@@ -109,7 +110,7 @@ class SumParticipant:
         self,
         device: DeviceId,
         *,
-        identity_key: ec.EllipticCurvePrivateKey,
+        identity_key: IdentityKey,
         roster: RosterSource,
         policy: DevicePolicy,
         budget: DeviceAccount,

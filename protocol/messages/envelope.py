@@ -3,11 +3,13 @@
 The event id is ``device/boot/sequence``: storing an event twice is seen, a gap is seen. `encode` is deterministic
 (field order of the structs), which the golden vectors of the tests hold fast.
 
-Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec; extension attributes `bootid`, `bootnumber`, `sequence`.
+Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec; extension attributes `bootid`, `bootnumber`, `sequence`,
+and those of a seal: `notafter`, `nonce`, `signature`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -31,6 +33,7 @@ from protocol.messages.payloads import (
     Payload,
     TrainingInvitation,
 )
+from protocol.messages.seals import Seal
 
 __all__ = ["Event", "decode", "encode", "kind_of", "read_identity"]
 
@@ -70,6 +73,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         sequence: position in the sender's stream of this boot.
         time: when the sender made the message, Unix seconds.
         data: the payload struct; its type decides the kind.
+        seal: its sender's signature (`protocol.sealed_events`), where the kind has one.
     """
 
     source: str
@@ -78,6 +82,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     data: Payload
     boot_number: int = 0
+    seal: Seal | None = None
 
     @property
     def id(self) -> str:
@@ -96,6 +101,9 @@ class _Wire(msgspec.Struct, frozen=True, kw_only=True):
     sequence: Count
     data: msgspec.Raw
     bootnumber: Count | msgspec.UnsetType = msgspec.UNSET
+    notafter: Count | msgspec.UnsetType = msgspec.UNSET
+    nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | msgspec.UnsetType = msgspec.UNSET
+    signature: Annotated[str, msgspec.Meta(max_length=128)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +145,9 @@ def encode(event: Event) -> bytes:
         sequence=event.sequence,
         data=msgspec.Raw(data),
         bootnumber=event.boot_number or msgspec.UNSET,
+        notafter=event.seal.not_after if event.seal else msgspec.UNSET,
+        nonce=event.seal.nonce if event.seal else msgspec.UNSET,
+        signature=event.seal.signature if event.seal else msgspec.UNSET,
     )
     payload = _encoder.encode(wire)
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -183,6 +194,7 @@ def decode(payload: bytes, expected: Kind | None = None) -> Event:
         time=wire.time.timestamp(),
         data=data,
         boot_number=wire.bootnumber or 0,
+        seal=_seal(wire),
     )
     if wire.id != event.id:
         raise MalformedMessageError(f"id {wire.id[:200]!r} is not source/bootid/sequence ({event.id!r})")
@@ -197,6 +209,13 @@ def read_identity(payload: bytes) -> tuple[str, int] | None:
     except (MessageTooLargeError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return identity.bootid, identity.sequence
+
+
+def _seal(wire: _Wire) -> Seal | None:
+    if wire.notafter is msgspec.UNSET or wire.nonce is msgspec.UNSET or wire.signature is msgspec.UNSET:
+        return None
+    digest = hashlib.sha256(wire.data).hexdigest()
+    return Seal(not_after=wire.notafter, nonce=wire.nonce, signature=wire.signature, data_sha256=digest)
 
 
 def _check_type(wire: _Wire) -> Kind:

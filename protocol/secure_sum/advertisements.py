@@ -17,7 +17,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.errors import IdentityError
-from protocol.identity import sign_statement, verify_statement
+from protocol.identity import IdentityKey, sign_statement, verify_statement
 from protocol.names import DeviceId
 from protocol.secure_sum.errors import AdvertisementError, AnnouncementMismatchError, KeyAgreementError
 from protocol.secure_sum.keys import check_public_key
@@ -44,7 +44,7 @@ def sign_advertisement(
     masking_key: bytes,
     self_mask: bytes,
     generators: tuple[MaskGenerator, ...],
-    identity_key: ec.EllipticCurvePrivateKey,
+    identity_key: IdentityKey,
 ) -> Advertisement:
     """Advertise two X25519 public keys and commit to a self-mask seed, for the announced round."""
     unsigned = Advertisement(

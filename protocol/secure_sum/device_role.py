@@ -30,6 +30,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
+from protocol.identity import IdentityKey
 from protocol.names import DeviceId
 from protocol.secure_sum.advertisements import sign_advertisement
 from protocol.secure_sum.budget import Budget
@@ -124,7 +125,7 @@ class DeviceRole:
         self,
         device: DeviceId,
         *,
-        identity_key: ec.EllipticCurvePrivateKey,
+        identity_key: IdentityKey,
         roster: Mapping[DeviceId, ec.EllipticCurvePublicKey],
         policy: DevicePolicy,
         budget: Budget,

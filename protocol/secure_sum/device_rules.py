@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from protocol.errors import IdentityError
-from protocol.identity import sign_statement, verify_statement
+from protocol.identity import IdentityKey, sign_statement, verify_statement
 from protocol.names import DeviceId
 from protocol.secure_sum.advertisements import advertisement_digest, check_advertisement, check_distinct_keys
 from protocol.secure_sum.errors import (
@@ -323,7 +323,7 @@ def check_seals(
         )
 
 
-def sign_survivors(cohort: Cohort, survivors: bytes, identity_key: ec.EllipticCurvePrivateKey) -> bytes:
+def sign_survivors(cohort: Cohort, survivors: bytes, identity_key: IdentityKey) -> bytes:
     """Sign the list of survivors this device was shown, for this cohort and round only."""
     return sign_statement(identity_key, _SURVIVORS_DOMAIN, cohort.graph_hash + survivors)
 
