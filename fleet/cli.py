@@ -11,7 +11,7 @@ from contextlib import closing
 
 import typer
 
-from fleet.commands import access, dead_letters, devices, orders, resources, rollouts, verdicts
+from fleet.commands import access, dead_letters, device_ca, devices, orders, resources, rollouts, verdicts
 from fleet.commands.connection import ConfigOption
 from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.claims, name="claims")
+app.add_typer(device_ca.device_ca, name="device-ca")
 app.add_typer(devices.devices, name="devices")
 devices.devices.command("command")(orders.command_devices)
 devices.devices.command("commands")(orders.list_commands)
