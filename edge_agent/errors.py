@@ -20,6 +20,7 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
     │       ├── FleetDeniedError     401 or 403: this device's key, claim token or clock is not accepted
     │       ├── FleetNotFoundError   404: there is no such thing
     │       └── FleetConflictError   409: the device is enrolled with another key
+    ├── UpdateTrustError         what the signed repository serves is not believed, or has ended; what was believed before stays
     ├── LearnerError             a training run goes on without this device; inference is not touched
     │   ├── NotReadyError             this device: no active model, too few windows, or the invitation is for another
     │   ├── QuestionRefusedError      the aggregator: a question that this device does not answer; only its code crosses
@@ -63,6 +64,7 @@ __all__ = [
     "SourceError",
     "SourceSilentError",
     "TrainingDivergedError",
+    "UpdateTrustError",
 ]
 
 
@@ -138,6 +140,10 @@ class FleetNotFoundError(FleetAnswerError):
 
 class FleetConflictError(FleetAnswerError):
     """409: what was asked contradicts what the fleet holds, e.g. a known device with another key."""
+
+
+class UpdateTrustError(EdgeAgentError):
+    """The signed repository is not known, not believed or not fresh: nothing new is installed until it is; what runs goes on."""
 
 
 class LearnerError(EdgeAgentError):

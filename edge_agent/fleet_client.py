@@ -34,8 +34,9 @@ from edge_agent.errors import (
     FleetTlsError,
     FleetUnreachableError,
 )
-from edge_agent.pinned_tls import KnownTime, pinned_context
+from edge_agent.pinned_tls import KnownTime, SlowPeerError, pinned_context
 from edge_agent.trusted_clock import boot_clock_s
+from edge_agent.update_trust import Fetched
 from protocol.errors import IdentityError
 from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
@@ -117,22 +118,28 @@ class FleetEndpoint:
         self._host, self._port = _host_and_port(url)
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._tls = pinned_context(ca_file, "fleet.ca_file", now)
+        self._tls = pinned_context(ca_file, "fleet.ca_file", now, is_paced=True)
 
     def exchange(
-        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        most_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> Answer:
-        """Send one request and read the whole answer (at most `MAX_PAYLOAD_BYTES`).
+        """Send one request and read the whole answer (at most `most_bytes`).
 
         Raises:
             FleetUnreachableError, FleetTlsError: the road.
             FleetAnswerError: an error status, or an answer that is too large.
         """
         with self.open(method, path, headers=headers, body=body) as response:
-            content = response.read(MAX_PAYLOAD_BYTES + 1)
-            if len(content) > MAX_PAYLOAD_BYTES:
+            content = response.read(most_bytes + 1)
+            if len(content) > most_bytes:
                 raise FleetAnswerError(
-                    f"{method} {path}: the answer exceeds {MAX_PAYLOAD_BYTES} bytes; is {self._url} really the fleet?"
+                    f"{method} {path}: the answer exceeds {most_bytes} bytes; is {self._url} really the fleet?"
                 )
             names = {name.lower(): value for name, value in response.getheaders()}
             return Answer(status=response.status, headers=names, body=content)
@@ -169,6 +176,8 @@ class FleetEndpoint:
                 said = f"does not speak TLS 1.2 or newer: {error.reason or error}; check [fleet] url"
             return FleetTlsError(f"{where} {said}")
         match error:
+            case SlowPeerError():
+                said = f"{error}; try again later"
             case TimeoutError():
                 said = f"was silent for {self._timeout_s:g} s; try again later"
             case ConnectionRefusedError():
@@ -274,6 +283,26 @@ class FleetClient:
                 return keys
         raise FleetAnswerError(f"the fleet's roster has more than {MAX_ROSTER_PAGES} pages; is it the fleet?")
 
+    def trust_file(self, name: str, most_bytes: int, etag: str = "") -> Fetched:
+        """A file of the signed repository; it is nobody's word, and believed by its signatures alone.
+
+        Args:
+            name: as the repository calls it, e.g. ``timestamp.json``.
+            most_bytes: what is longer is not read to its end.
+            etag: of the one that is known; where it is still that one, it costs some hundred bytes.
+
+        Raises:
+            FleetError: see `FleetEndpoint.exchange`; FleetNotFoundError: there is none.
+        """
+        headers = {**self._bearer(), **({"If-None-Match": etag} if etag else {})}
+        answer = self._in_time(
+            lambda: self._endpoint.exchange(
+                "GET", f"/v1/trust/{quote(name)}", headers=headers, most_bytes=most_bytes
+            )
+        )
+        is_unchanged = answer.status == 304
+        return Fetched(content=None if is_unchanged else answer.body, etag=answer.headers.get("etag", ""))
+
     @contextmanager
     def bundle(self, path: str, *, offset: int = 0) -> Iterator[BundleStream]:
         """Open the bundle at `path` (``DesiredState.bundle_path``) from byte `offset` on.
@@ -298,7 +327,7 @@ class FleetClient:
                         f"GET {path}: asked for bytes from {offset} on, got Content-Range {response.getheader('Content-Range')!r}"
                     )
                 start = offset
-            yield BundleStream(offset=start, chunks=iter(lambda: response.read(CHUNK_BYTES), b""))
+            yield BundleStream(offset=start, chunks=iter(lambda: response.read1(CHUNK_BYTES), b""))
 
     def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
         return self._in_time(
@@ -321,13 +350,16 @@ class FleetClient:
         return self._clock() if self._fleet_offset_s is None else self._fleet_offset_s + self._boot()
 
     def _headers(self) -> dict[str, str]:
+        return {**self._bearer(), "Accept": "application/json, application/octet-stream"}
+
+    def _bearer(self) -> dict[str, str]:
         token, good_until = self._token
         now = self._now()
         # A clock that was set back makes the cached token come from the future: made anew as well.
         if not good_until - TOKEN_LIFETIME_S <= now < good_until - TOKEN_LIFETIME_S / 2:
             token = issue_token(self._key, self._device, AUDIENCE, now)
             self._token = (token, now + TOKEN_LIFETIME_S)
-        return {"Authorization": f"Bearer {token}", "Accept": "application/json, application/octet-stream"}
+        return {"Authorization": f"Bearer {token}"}
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

@@ -8,6 +8,9 @@ that is out of date. So dates are ours to check, and not OpenSSL's, which knows 
     a time service keeps the clock ─► not before and not after hold, of the certificate and of the CA that signed it
     nobody knows the time          ─► only what ended before this version was made is refused
 
+And nobody dribbles an answer (`is_paced`): who sends fewer than `LEAST_BYTES_PER_S` on the average, head and body alike, is given up. A limit on silence alone
+lets a byte every few seconds hold a thread, and an update, for days.
+
 Decided in docs/decisions/0018; source: X509_VERIFY_PARAM_set_flags(3) (X509_V_FLAG_NO_CHECK_TIME).
 """
 
@@ -24,11 +27,15 @@ from edge_agent.trusted_clock import is_kept_by_a_time_service
 from edge_agent.version import MADE_AFTER_S
 from runtime.errors import SettingsError
 
-__all__ = ["KnownTime", "known_time", "pinned_context"]
+__all__ = ["KnownTime", "SlowPeerError", "known_time", "pinned_context"]
 
 KnownTime = Callable[[], float | None]
 """Unix seconds where they are known to be right, else None."""
 
+LEAST_BYTES_PER_S: Final = 100.0
+"""Of what a peer sends: a tenth of what GPRS gives."""
+PATIENCE_S: Final = 30.0
+"""For the first byte of an answer, and for pauses of a bad road, before the average counts."""
 _NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME: `ssl` has no name for it."""
 
@@ -38,14 +45,18 @@ def known_time() -> float | None:
     return time.time() if is_kept_by_a_time_service() else None
 
 
-def pinned_context(ca_file: Path, key: str, now: KnownTime | None = None) -> ssl.SSLContext:
+def pinned_context(
+    ca_file: Path, key: str, now: KnownTime | None = None, *, is_paced: bool = False
+) -> ssl.SSLContext:
     """A client's context that trusts `ca_file` alone; `key` is the setting that named it, `now` is `known_time` unless given.
+
+    `is_paced`: one question, one answer: who dribbles it is given up.
 
     Raises:
         SettingsError: the file cannot be read or holds no certificate.
     """
     context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.now = now or known_time
+    context.now, context.is_paced = now or known_time, is_paced
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= _NO_CHECK_TIME
     try:
@@ -57,8 +68,27 @@ def pinned_context(ca_file: Path, key: str, now: KnownTime | None = None) -> ssl
     return context
 
 
+class SlowPeerError(TimeoutError):
+    """The peer sends, and so slowly that nothing would ever come of it."""
+
+
 class _DatedSocket(ssl.SSLSocket):
-    """Looks at the dates as soon as it is known whose certificate it is, and before a byte is sent."""
+    """Looks at the dates as soon as it is known whose certificate it is, and before a byte is sent; counts what comes against the time."""
+
+    _since_s: float | None = None
+    _received = 0
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """As `ssl`; raises SlowPeerError."""
+        if isinstance(self.context, _PinnedContext) and self.context.is_paced:
+            now_s = self.context.clock()
+            self._since_s = now_s if self._since_s is None else self._since_s
+            spent_s = now_s - self._since_s
+            if spent_s > PATIENCE_S + self._received / LEAST_BYTES_PER_S:
+                raise SlowPeerError(f"sent {self._received} bytes in {spent_s:.0f} s, which leads nowhere")
+        count = super().recv_into(buffer, nbytes, flags)
+        self._received += count
+        return count
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of `ssl`
         super().do_handshake(block)
@@ -69,6 +99,8 @@ class _DatedSocket(ssl.SSLSocket):
 
 class _PinnedContext(ssl.SSLContext):
     now: KnownTime
+    is_paced = False
+    clock: Callable[[], float] = staticmethod(time.monotonic)
     sslsocket_class = _DatedSocket
 
 

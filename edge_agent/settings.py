@@ -38,6 +38,7 @@ __all__ = [
     "RemoteSettings",
     "Settings",
     "StatePaths",
+    "TrustSettings",
     "load_agent_settings",
 ]
 
@@ -61,6 +62,13 @@ class FleetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Refuse an address that is not encrypted."""
         if not self.url.startswith("https://"):
             raise ValueError(f"url = {self.url!r} is not valid: use https://host:port")
+
+
+class TrustSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom this device believes about releases and instructions."""
+
+    root: Path
+    """The first root.json of the fleet's signed repository; newer ones follow from it."""
 
 
 class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -290,6 +298,7 @@ class StatePaths:
         self.detector = root / "detector.json"
         self.drift = root / "drift.state"
         self.bundles = root / "bundles"
+        self.trust = root / "trust"
         self.install_journal = root / "install.json"
         self.outbox = root / "outbox.sqlite"
         self.buffer = root / "buffer"
@@ -326,6 +335,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: Text | None = None
     """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
+    trust: TrustSettings | None = None
     fleet: FleetSettings | None = None
     mqtt: MqttSettings | None = None
     flower: FlowerSettings | None = None

@@ -140,6 +140,15 @@ class TrustedClock:
             wall_s = self._look()
             return wall_s if self._offset_s is not None else None
 
+    def earliest_s(self) -> float:
+        """Unix seconds that it is at least: `known_s`, else the last time that was trusted, and what has passed since.
+
+        For what has an end: a clock that nobody set, years ahead, ends nothing, and one that was set back revives nothing.
+        """
+        with self._lock:
+            wall_s = self._look()
+            return wall_s if self._offset_s is not None else self._floor_now_s(self._boot())
+
     def hear(self, signed_at_s: float) -> None:
         """Something that was signed by whom this device trusts was made then: it cannot be earlier now.
 

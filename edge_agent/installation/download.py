@@ -104,7 +104,8 @@ def download(
             return pieces
         pieces += 1
         try:
-            _fetch(desired, source, store, patience=patience, on_progress=on_progress)
+            until_s = started + limits.deadline_s
+            _fetch(desired, source, store, patience=patience, until_s=until_s, on_progress=on_progress)
             trouble = "the connection ended early"
         except FleetUnreachableError as error:
             trouble = str(error)
@@ -135,6 +136,7 @@ def _fetch(
     store: BundleStore,
     *,
     patience: Patience,
+    until_s: float,
     on_progress: Callable[[float], None],
 ) -> None:
     have = store.part_bytes(desired.bundle_sha256)
@@ -154,7 +156,7 @@ def _fetch(
                 )
             part.write(chunk[known:])
             on_progress(received / desired.bundle_bytes)
-            if patience.is_interrupted():
+            if patience.is_interrupted() or patience.now() >= until_s:
                 return
 
 
