@@ -6,6 +6,7 @@
     ├── FleetError                   the fleet, or the road to it
     │   ├── FleetUnreachableError    no connection, no certificate it trusts, or the fleet failed: try again later
     │   └── FleetRefusedError        the fleet answered no (token, conflict, request); trying again will not help
+    ├── UntrustedListError           the fleet: its list of releases is signed by no key trusted here; nothing is added to it
     ├── ChampionError                the fleet's release in force cannot be built upon: untrusted, damaged or none there
     ├── UnknownRunError              who asked: no such run or family
     ├── RunConflictError             who asked: the family already trains, or the run has ended
@@ -58,6 +59,7 @@ __all__ = [
     "RunConflictError",
     "SumError",
     "UnknownRunError",
+    "UntrustedListError",
 ]
 
 
@@ -151,3 +153,7 @@ class AnswerRefusedError(RoundError):
 
 class SumError(RoundError):
     """A cohort's sum from which nothing can be read; the message says which part."""
+
+
+class UntrustedListError(AggregatorError):
+    """A list of releases that no trusted key signed: it is never extended, as signing it would be vouching for it."""

@@ -39,6 +39,7 @@ from fleet.api import (
     operations,
     releases,
     rollouts,
+    trust,
     verdicts,
 )
 from fleet.api.dependencies import Services
@@ -58,6 +59,8 @@ from fleet.releases import ReleaseStore, load_release_keys
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
+from fleet.trust.renewal import TrustRenewal
+from fleet.trust.repository import TrustRepository
 from runtime.errors import SettingsError
 from service.addresses import split_endpoint
 from service.application import create_application
@@ -89,6 +92,7 @@ ROUTERS: Final = tuple(
         enrolments,
         erasures,
         releases,
+        trust,
         rollouts,
         observations,
         verdicts,
@@ -110,6 +114,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     """
     metrics = FleetMetrics()
     store = ReleaseStore(database, settings.data_dir / "releases", load_release_keys(settings.release_keys))
+    repository = TrustRepository(settings.data_dir / "trust")
     events = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
     passwords = open_passwords(settings, secrets.token_bytes)
@@ -129,7 +134,12 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             now=time.time,
             publisher=outgoing,
         )
-        tasks: dict[str, Task] = {"rollouts": engine.run, "housekeeping": housekeeping.run}
+        renewal = TrustRenewal(repository, metrics.trust_expires, now=time.time)
+        tasks: dict[str, Task] = {
+            "rollouts": engine.run,
+            "housekeeping": housekeeping.run,
+            "trust": renewal.run,
+        }
         if settings.mqtt and broker:
             intake = Intake(events, outgoing, metrics, settings.mqtt, wake_rollouts=engine.wake)
             link = BrokerLink(
@@ -148,6 +158,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
             settings=settings,
             database=database,
             releases=store,
+            trust=repository,
             publisher=outgoing,
             events=events,
             metrics=metrics,

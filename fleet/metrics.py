@@ -84,6 +84,12 @@ class FleetMetrics:
             ["action", "status"],
             registry=registry,
         )
+        self.trust_expires = Gauge(
+            "fedge_fleet_trust_expires_seconds",
+            "Until what a role of the signed repository said ends",
+            ["role"],
+            registry=registry,
+        )
         self.devices = Gauge("fedge_fleet_devices", "Devices by what they are", ["state"], registry=registry)
 
     def count_commands(self, changes: Iterable[tuple[str, CommandStatus]]) -> None:

@@ -19,6 +19,7 @@ from fleet.metrics import FleetMetrics
 from fleet.releases import ReleaseStore
 from fleet.settings import Settings
 from fleet.storage.base import Database
+from fleet.trust.repository import TrustRepository
 from service.access import bearer_token, check_operator
 from service.errors import ForbiddenError
 from service.roles import Caller, Role
@@ -38,6 +39,7 @@ class Services:
     settings: Settings
     database: Database
     releases: ReleaseStore
+    trust: TrustRepository
     publisher: DesiredPublisher
     events: EventStore
     metrics: FleetMetrics
