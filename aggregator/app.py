@@ -53,12 +53,10 @@ from service.background import end_tasks
 from service.broker_account import BrokerAccount
 from service.connections import ConnectionBook
 from service.https_server import HttpsServer
-from service.listening import bind, check_certificate
+from service.listening import bind, places_for_callers
+from service.served_certificate import ServedCertificate, expose_days_left
 
 __all__ = ["Aggregator", "build_aggregator", "serve"]
-
-CONNECTIONS_OF_OPERATOR: Final = 64
-"""Of one token: commands, a dashboard, whatever gathers metrics."""
 
 START_PATIENCE_S: Final = 15.0
 """How long fleet and broker may take to come up beside us before the start fails."""
@@ -74,6 +72,7 @@ class Aggregator:
 
     settings: Settings
     api: FastAPI
+    certificate: ServedCertificate
     scheduler: RunScheduler
     fleet: FleetClient
     flower: FlowerServer
@@ -88,9 +87,10 @@ def build_aggregator(settings: Settings) -> Aggregator:
     """Read keys and secrets, open the database, build every adapter; nothing listens or connects yet.
 
     Raises:
-        SettingsError: a file that cannot be used.
+        SettingsError, StartError: a file that cannot be used.
         FlowerServerError: Flower's state cannot be opened.
     """
+    certificate = ServedCertificate(settings.tls_cert, settings.tls_key, time.time)
     signing_key = read_private_key(settings.signing_key, "signing_key")
     trusted = TrustedKeys(
         [signing_key.public_key(), *(read_public_key(path, "release_keys") for path in settings.release_keys)]
@@ -154,12 +154,14 @@ def build_aggregator(settings: Settings) -> Aggregator:
     tokens = TokenStore(settings.data_dir / DATABASE)
     registry = CollectorRegistry()
     registry.register(RunMetrics(store))
+    expose_days_left(registry, certificate)
     api = create_api(
         scheduler, tokens, registry, lambda: {"status": "ok", "broker_connected": board.is_connected}
     )
     return Aggregator(
         settings=settings,
         api=api,
+        certificate=certificate,
         scheduler=scheduler,
         fleet=fleet,
         flower=flower,
@@ -177,14 +179,8 @@ async def serve(aggregator: Aggregator) -> None:
     Raises:
         SettingsError, StartError, FlowerListenError, FleetError: the start failed; the message says what to mend.
     """
-    check_certificate(aggregator.settings.tls_cert, aggregator.settings.tls_key)
     listener = bind(split_endpoint(aggregator.settings.listen))
-    server = HttpsServer(
-        aggregator.api,
-        aggregator.settings.tls_cert,
-        aggregator.settings.tls_key,
-        ConnectionBook(of_caller=CONNECTIONS_OF_OPERATOR),
-    )
+    server = HttpsServer(aggregator.api, aggregator.certificate, ConnectionBook(in_all=places_for_callers()))
     loop, ending = asyncio.get_running_loop(), threading.Event()
 
     def end() -> None:

@@ -5,12 +5,14 @@ Opens no connection, binds no port and writes nothing; `app` finds the same mist
 
 from __future__ import annotations
 
+import time
+
 from aggregator.fleet_client import FleetClient
 from aggregator.identity import check_identity
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.settings import Settings
 from service.broker_account import BrokerAccount
-from service.listening import check_certificate
+from service.served_certificate import ServedCertificate
 
 __all__ = ["check_files"]
 
@@ -25,6 +27,6 @@ def check_files(settings: Settings) -> None:
     for path in settings.release_keys:
         read_public_key(path, "release_keys")
     check_identity(settings.data_dir)
-    check_certificate(settings.tls_cert, settings.tls_key)
+    ServedCertificate(settings.tls_cert, settings.tls_key, time.time)
     BrokerAccount(settings.mqtt, client_id="", draw=lambda: 0.0)
     FleetClient(settings.fleet).close()

@@ -24,7 +24,6 @@ from contextlib import asynccontextmanager, closing
 from typing import Final
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from fleet.api import (
@@ -42,10 +41,11 @@ from fleet.api import (
     trust,
     verdicts,
 )
+from fleet.api.body_sizes import largest_body
 from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
+from fleet.auth.callers import Callers
 from fleet.auth.claim_tokens import import_claims
-from fleet.auth.operator_tokens import OperatorTokens
 from fleet.broker_accounts.assembly import ACL_SERVICES, open_accounts, open_passwords, service_names
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.housekeeping import Housekeeping
@@ -66,18 +66,15 @@ from service.addresses import split_endpoint
 from service.application import create_application
 from service.background import end_tasks
 from service.broker_account import BrokerAccount
+from service.connections import ConnectionBook
 from service.event_source import EventSource
-from service.listening import bind, check_certificate
+from service.https_server import HttpsServer
+from service.listening import bind, places_for_callers
 from service.logs import configure_logging
 from service.secret_files import read_secret
+from service.served_certificate import ServedCertificate, expose_days_left
 
 __all__ = ["build_app", "check_files", "serve"]
-
-MAXIMUM_BODY_BYTES: Final = 256 * 1024
-"""The largest JSON body is a rollout plan: 20 groups, 20 rules and a query of 2000 characters stay under 20 KB."""
-
-UPLOADS: Final = frozenset({"/v1/releases"})
-"""Read in parts by their endpoints, with `maximum_bundle_bytes` as their limit."""
 
 RESTART_PAUSE_S: Final = 1.0
 """Before a background task that failed starts anew."""
@@ -106,8 +103,15 @@ Task = Callable[[], Awaitable[None]]
 _log = structlog.get_logger()
 
 
-def build_app(settings: Settings, database: Database) -> FastAPI:
+def build_app(
+    settings: Settings, database: Database, certificate: ServedCertificate | None = None
+) -> FastAPI:
     """The service as an ASGI app; its lifespan runs the MQTT connection, the rollout engine and housekeeping.
+
+    Args:
+        settings: of the service.
+        database: migrated.
+        certificate: what its listener shows, for the metrics.
 
     Raises:
         SettingsError: a key, password or claim file is not what the settings promise.
@@ -175,13 +179,14 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
 
     app = create_application(
         title="Fedge fleet",
-        tokens=OperatorTokens(database),
+        tokens=Callers(database),
         registry=metrics.registry,
         statuses=STATUSES,
-        maximum_body_bytes=MAXIMUM_BODY_BYTES,
-        uploads=UPLOADS,
+        largest_body=largest_body(settings.maximum_bundle_bytes),
         lifespan=lifespan,
     )
+    if certificate is not None:
+        expose_days_left(metrics.registry, certificate)
     for router in ROUTERS:
         app.include_router(router)
     return app
@@ -194,35 +199,28 @@ def serve(settings: Settings) -> None:
         StartError: the address cannot be bound, or the certificate cannot be used.
     """
     configure_logging(as_json=not sys.stderr.isatty())
-    if settings.tls_cert and settings.tls_key:
-        check_certificate(settings.tls_cert, settings.tls_key)
+    certificate = open_certificate(settings)
     # in this order: an address in use is told before the database is touched
     with (
-        closing(bind(split_endpoint(settings.listen))) as listening,
+        closing(bind(split_endpoint(settings.listen), is_plain=certificate is None)) as listening,
         closing(open_storage(settings.effective_database_url)) as database,
     ):
-        config = uvicorn.Config(
-            build_app(settings, database),
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
+        server = HttpsServer(
+            build_app(settings, database, certificate),
+            certificate,
+            ConnectionBook(in_all=places_for_callers()),
+            has_lifespan=True,
         )
         host, port = listening.getsockname()[:2]
         _log.info(
             "listening",
-            url=f"{'https' if settings.tls_cert else 'http'}://{host}:{port}",
+            url=f"{'http' if certificate is None else 'https'}://{host}:{port}",
             tenant=settings.tenant,
         )
-        server = uvicorn.Server(config)
 
         def stop(*_: object) -> None:
             server.should_exit = True
 
-        # uvicorn listens to signals only while it serves, and raises the one that stopped it once more when it is done:
-        # ours covers the moments before, and lets the database be closed after
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         server.run(sockets=[listening])
@@ -254,11 +252,17 @@ def _broker_account(mqtt: MqttSettings, boot_id: str) -> BrokerAccount:
     return BrokerAccount(mqtt, client_id=f"fedge-fleet-{boot_id}", draw=random.SystemRandom().random)
 
 
+def open_certificate(settings: Settings) -> ServedCertificate | None:
+    """What the settings have the service show; None on loopback without TLS. Raises StartError."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return ServedCertificate(settings.tls_cert, settings.tls_key, time.time)
+
+
 def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
     load_release_keys(settings.release_keys)
-    if settings.tls_cert and settings.tls_key:
-        check_certificate(settings.tls_cert, settings.tls_key)
+    open_certificate(settings)
     if settings.mqtt:
         _broker_account(settings.mqtt, "")
         for name, path in settings.mqtt.services.items():

@@ -8,7 +8,6 @@
     │   │   └── QuerySyntaxError     400  a device query that does not parse
     │   ├── NotFoundError            404  no such device, release, rollout, ...
     │   ├── ConflictError            409  contradicts what the fleet already holds
-    │   ├── TooLargeError            413  the body exceeds its limit
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
     └── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
 
@@ -28,7 +27,6 @@ __all__ = [
     "FleetError",
     "NotFoundError",
     "QuerySyntaxError",
-    "TooLargeError",
     "UnacceptableError",
 ]
 
@@ -55,10 +53,6 @@ class NotFoundError(CallerError):
 
 class ConflictError(CallerError):
     """The request contradicts what the fleet already holds."""
-
-
-class TooLargeError(CallerError):
-    """The body exceeds its limit."""
 
 
 class UnacceptableError(CallerError):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from service.access import TokenHolders, require
-from service.body_limit import BodyLimit
+from service.body_limit import BodyLimit, LargestBody
 from service.problems import PROBLEM_RESPONSES, StatusTable, install_problems
 from service.roles import Caller, Role
 from service.token_first import TokenFirst
 
 __all__ = ["create_application"]
+
+OPEN_PATHS: Final = frozenset({"/healthz"})
+"""Read by whatever watches over a service; what they answer is no secret, and they read no body."""
 
 Viewer = Annotated[Caller, Depends(require(Role.VIEWER))]
 
@@ -26,21 +29,19 @@ def create_application(
     tokens: TokenHolders,
     registry: CollectorRegistry,
     statuses: StatusTable,
-    maximum_body_bytes: int,
-    uploads: frozenset[str] = frozenset(),
-    open_paths: frozenset[str] | None = None,
+    largest_body: LargestBody,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """An app without routes of its own but ``/metrics`` and ``/v1/openapi.json``, both for viewers.
 
+    Nobody is served unknown, but at `OPEN_PATHS`.
+
     Args:
         title: the service's name in OpenAPI.
-        tokens: who holds which operator token.
+        tokens: who holds which token.
         registry: what ``/metrics`` shows.
         statuses: which of the service's errors is which HTTP status.
-        maximum_body_bytes: of any request but an upload.
-        open_paths: the only paths that do not need an operator's token, where all others do; it is then looked at before a body is read.
-        uploads: paths whose endpoints read the body themselves, in parts and with a limit of their own.
+        largest_body: of whom, and where.
         lifespan: what runs while the app does.
     """
     app = FastAPI(
@@ -52,10 +53,9 @@ def create_application(
         openapi_url=None,
         responses=PROBLEM_RESPONSES,
     )
-    app.state.tokens = tokens
-    app.add_middleware(BodyLimit, maximum_bytes=maximum_body_bytes, uploads=uploads)
-    if open_paths is not None:
-        app.add_middleware(TokenFirst, tokens=tokens, open_paths=open_paths)
+    # The last that is added is the first that a request meets.
+    app.add_middleware(BodyLimit, largest=largest_body)
+    app.add_middleware(TokenFirst, tokens=tokens, open_paths=OPEN_PATHS)
     install_problems(app, statuses)
 
     @app.get("/metrics", tags=["operations"], response_class=Response)

@@ -1,68 +1,66 @@
-"""Bounds every request body in bytes and time, before anything of it is kept.
+"""Bounds every request body in bytes and time, before anything of it is kept: by who sends it, and to where.
 
-FastAPI reads a JSON body before it looks at the caller's token, so without this a stranger could fill the memory or
-hold connections open for ever. A body that says it is too long is refused unread; one that does not say (chunked) is
-counted as it comes. An upload is larger: its endpoint reads it in parts, after the token, with its own limit; here
-only a sender that stalls is ended.
+A body that says it is too long is refused unread; one that does not say (chunked) is counted as it comes. It must come at
+`https_server.SLOWEST_BYTES_PER_S`, by what has come and not by what was promised: whoever stalls is ended as soon, however
+long the body is.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.https_server import transfer_time_s
 from service.problems import Problem
+from service.roles import Caller
 
-__all__ = ["BodyLimit"]
+__all__ = ["BodyLimit", "LargestBody"]
 
-BODY_TIME_S: Final = 20.0
-"""How long a whole body may take; at 256 KB that is a modem."""
-
-STALL_S: Final = 20.0
-"""How long the next part of an upload may take."""
+LargestBody = Callable[[Caller | None, str, str], int]
+"""How many bytes may this caller (None where nobody is asked) send with this method to this path?"""
 
 
 class BodyLimit:
-    """ASGI middleware: at most `maximum_bytes` within `body_time_s`; paths in `uploads` must only not stall."""
+    """ASGI middleware; behind `token_first`, which says who asks.
+
+    Args:
+        app: what comes behind.
+        largest: how much may come.
+        time_s: how long so many bytes may take.
+    """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        maximum_bytes: int,
-        uploads: frozenset[str] = frozenset(),
-        body_time_s: float = BODY_TIME_S,
-        stall_s: float = STALL_S,
+        self, app: ASGIApp, *, largest: LargestBody, time_s: Callable[[int], float] = transfer_time_s
     ) -> None:
-        self._app, self._maximum_bytes, self._uploads = app, maximum_bytes, uploads
-        self._body_time_s, self._stall_s = body_time_s, stall_s
+        self._app, self._largest, self._time_s = app, largest, time_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on with a `receive` that keeps the limits: 408 or 413 where it cannot."""
+        """Hand the request on with a `receive` that keeps the limits: 400, 408 or 413 where it cannot."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_upload = scope["path"] in self._uploads
-        too_large = f"the body may have at most {self._maximum_bytes} bytes"
-        if not is_upload and not self._fits(Headers(scope=scope).get("content-length", "0")):
-            answer = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large, path=scope["path"])
-            await answer(scope, receive, send)
+        most = self._largest(scope.get("state", {}).get("caller"), scope["method"], scope["path"])
+        too_large = f"the body may have at most {most} bytes"
+        if (refusal := _of_head(Headers(scope=scope), most, too_large)) is not None:
+            status, words = refusal
+            await Problem(status, words, path=scope["path"], headers={"connection": "close"})(
+                scope, receive, send
+            )
             return
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._body_time_s
-        taken, is_whole = 0, False
+        begun, taken, is_whole = clock(), 0, False
 
         async def bounded() -> Message:
             nonlocal taken, is_whole
             if is_whole:
                 return await receive()  # only waits for the disconnect, which may take as long as the answer
             try:
-                async with asyncio.timeout_at(clock() + self._stall_s if is_upload else deadline):
+                async with asyncio.timeout_at(begun + self._time_s(taken)):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(
@@ -70,16 +68,19 @@ class BodyLimit:
                 ) from None
             taken += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
-            if taken > self._maximum_bytes and not is_upload:
+            if taken > most:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large)
             return message
 
         await self._app(scope, bounded, send)
 
-    def _fits(self, content_length: str) -> bool:
-        # a number too long to be a length is not even parsed
-        return (
-            content_length.isdecimal()
-            and len(content_length) < 20
-            and int(content_length) <= self._maximum_bytes
-        )
+
+def _of_head(headers: Headers, most: int, too_large: str) -> tuple[HTTPStatus, str] | None:
+    lengths = headers.getlist("content-length")
+    if len(lengths) > 1 or (lengths and "transfer-encoding" in headers):
+        # Two answers to "where does it end?" are how a request is smuggled past whoever gives the other one (RFC 9112, 6.3).
+        return HTTPStatus.BAD_REQUEST, "a request says in one way how long its body is"
+    # A number too long to be a length is not even parsed.
+    if lengths and not (lengths[0].isdecimal() and len(lengths[0]) < 20 and int(lengths[0]) <= most):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large
+    return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
@@ -34,15 +35,19 @@ class ConnectionBook:
     """Counts open connections.
 
     Args:
-        of_caller: most connections of one known caller.
         of_address: most connections of strangers from one address (of IPv6: one /64, which is one customer's).
         of_strangers: most connections of strangers altogether.
+        in_all: most connections, known callers' too: each takes a descriptor, and a process that has none left can open no file.
     """
 
     def __init__(
-        self, *, of_caller: int, of_address: int = STRANGERS_OF_ADDRESS, of_strangers: int = STRANGERS
+        self,
+        *,
+        of_address: int = STRANGERS_OF_ADDRESS,
+        of_strangers: int = STRANGERS,
+        in_all: int = sys.maxsize,
     ) -> None:
-        self._of_caller, self._of_address, self._of_strangers = of_caller, of_address, of_strangers
+        self._of_address, self._of_strangers, self._in_all = of_address, of_strangers, in_all
         self._strangers: dict[Peer, str] = {}
         self._known: dict[Peer, str] = {}
         self._by_address: Counter[str] = Counter()
@@ -51,20 +56,24 @@ class ConnectionBook:
     def admit(self, peer: Peer) -> bool:
         """Count a new connection; False where it must be closed."""
         address = _network(peer[0])
-        if self._by_address[address] >= self._of_address or len(self._strangers) >= self._of_strangers:
+        if (
+            self._by_address[address] >= self._of_address
+            or len(self._strangers) >= self._of_strangers
+            or len(self) >= self._in_all
+        ):
             return False
         self._strangers[peer] = address
         self._by_address[address] += 1
         return True
 
-    def know(self, peer: Peer, caller: str) -> bool:
-        """Its request proved that this connection is `caller`'s; False where the caller has too many.
+    def know(self, peer: Peer, caller: str, most: int) -> bool:
+        """Its request proved that this connection is `caller`'s; False where the caller, who may have `most`, has too many.
 
         One that is not counted (a test without a listener) is let through.
         """
         if self._known.get(peer) == caller or (peer not in self._strangers and peer not in self._known):
             return True
-        if self._by_caller[caller] >= self._of_caller:
+        if self._by_caller[caller] >= most:
             return False
         self.leave(peer)
         self._known[peer] = caller
@@ -84,12 +93,12 @@ class ConnectionBook:
         return len(self._strangers) + len(self._known)
 
 
-def has_place(scope: Mapping[str, Any], caller: str) -> bool:
-    """Whether the connection of an ASGI request, which `caller` has proved to be its own, is not one too many; always where no book is kept."""
+def has_place(scope: Mapping[str, Any], caller: str, most: int) -> bool:
+    """Whether the connection of an ASGI request, which `caller` has proved to be its own, is not one more than `most`; always where no book is kept."""
     book, peer = scope.get("state", {}).get("connections"), scope.get("client")
     if not isinstance(book, ConnectionBook) or peer is None:
         return True
-    return book.know((peer[0], peer[1]), caller)
+    return book.know((peer[0], peer[1]), caller, most)
 
 
 class BoundedListener(socket.socket):

@@ -16,8 +16,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import h11
 import uvicorn
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.connections import BoundedListener, ConnectionBook
+from service.served_certificate import LOOK_S, ServedCertificate
 
 __all__ = ["SLOWEST_BYTES_PER_S", "HttpsServer", "transfer_time_s"]
 
@@ -48,6 +48,9 @@ FLUSH_S: Final = 30.0
 
 PIECE_BYTES: Final = 64 * 1024
 
+TICKS_OF_A_LOOK: Final = round(LOOK_S / 0.1)
+"""uvicorn ticks ten times a second."""
+
 
 def transfer_time_s(size: int) -> float:
     """How long `size` bytes may take on the slowest link."""
@@ -61,23 +64,28 @@ class HttpsServer(uvicorn.Server):
 
     Args:
         app: what answers.
-        tls_cert: PEM, leaf first.
-        tls_key: PEM.
+        certificate: what is shown; None only on loopback, where nothing leaves the machine.
         book: who may hold a connection.
+        has_lifespan: whether the app has a beginning and an end of its own.
     """
 
-    def __init__(self, app: ASGIApp, tls_cert: Path, tls_key: Path, book: ConnectionBook) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        certificate: ServedCertificate | None,
+        book: ConnectionBook,
+        *,
+        has_lifespan: bool = False,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 _InPieces(app),
                 # Not uvloop, which takes connections past the listener that counts them.
                 loop="asyncio",
-                ssl_certfile=tls_cert,
-                ssl_keyfile=tls_key,
                 log_config=None,
                 access_log=False,
                 ws="none",
-                lifespan="off",
+                lifespan="on" if has_lifespan else "off",
                 # There is no proxy before us: whoever sends X-Forwarded-For makes it up.
                 proxy_headers=False,
                 h11_max_incomplete_event_size=HEAD_BYTES,
@@ -86,24 +94,38 @@ class HttpsServer(uvicorn.Server):
                 server_header=False,
             )
         )
-        self._book = book
+        self._certificate, self._book = certificate, book
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with deadlines for TLS and a book of connections."""
         await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            tls = {
+                "ssl": self._certificate.context,
+                "ssl_handshake_timeout": HANDSHAKE_S,
+                "ssl_shutdown_timeout": FLUSH_S,
+            }
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(
                 self._protocol,
                 sock=BoundedListener(listener, self._book),
-                ssl=self.config.ssl,
                 backlog=self.config.backlog,
-                ssl_handshake_timeout=HANDSHAKE_S,
-                ssl_shutdown_timeout=FLUSH_S,
+                **tls,
             )
             for listener in sockets or []
         ]
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn's, and a look at the certificate's files now and then."""
+        if self._certificate is not None and counter % TICKS_OF_A_LOOK == 0:
+            self._certificate.look()
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["Caller", "Role", "allows"]
+__all__ = ["Caller", "CallerKind", "Role", "allows"]
 
 
 class Role(StrEnum):
@@ -30,17 +30,26 @@ _GRANTS: Final[dict[Role, frozenset[Role]]] = {
 }
 
 
+class CallerKind(StrEnum):
+    """What a caller proved: it holds an operator's token, an enrolled device's key, or a claim for a device to come."""
+
+    OPERATOR = "operator"
+    DEVICE = "device"
+    CLAIM = "claim"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who made a request: an operator token's name, or a device's id. `role` is None for a device."""
+    """Who made a request: an operator token's name, a device's id, or a claim. Only an operator has a `role`."""
 
     name: str
-    role: Role | None
+    role: Role | None = None
+    kind: CallerKind = CallerKind.OPERATOR
 
     @property
     def actor(self) -> str:
         """How an audit log names this caller."""
-        return f"device:{self.name}" if self.role is None else f"{self.role.value}:{self.name}"
+        return f"{self.kind.value if self.role is None else self.role.value}:{self.name}"
 
     @property
     def is_person(self) -> bool:

@@ -1,24 +1,32 @@
-"""The token before the body: FastAPI reads a JSON body before it looks at who sends it, so a stranger's is refused here, unread.
+"""Who asks is known from the head, before a byte of a body is read: FastAPI reads a body before it looks at who sends it.
 
-For services whose callers are all operators. Endpoints go on to say which role they need (`access.require`).
+::
+
+    head ─► one token ─► `TokenHolders`: whose? ─► a place for this caller's connection? ─► ``request.state.caller`` ─► the app
+              └ 401, unread, closed └ 401, 403                 └ 429
+
+Endpoints go on to say who of those may call them (`access`), and `body_limit` how much each may send.
 """
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access import TokenHolders
+from service.access import UNSAID, TokenHolders
 from service.connections import has_place
-from service.errors import UnauthenticatedError
+from service.errors import AccessError, ForbiddenError, UnauthenticatedError
 from service.problems import Problem
+from service.roles import CallerKind
 
 __all__ = ["TokenFirst"]
 
-SCHEME = "bearer "
+PLACES: Final = {CallerKind.OPERATOR: 64, CallerKind.DEVICE: 8, CallerKind.CLAIM: 4}
+"""Connections at once. Of an operator's token: commands, a dashboard, whatever gathers metrics. An agent has one or two."""
 
 
 class TokenFirst:
@@ -34,30 +42,34 @@ class TokenFirst:
         self._app, self._tokens, self._open_paths = app, tokens, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, or answer 401; 429 where its caller has too many connections."""
-        if scope["type"] == "http" and scope["path"] not in self._open_paths:
-            refusal = await self._refusal(scope)
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        """Hand the request on, or answer 401 or 403; 429 where its caller has too many connections."""
+        if scope["type"] == "lifespan" or scope.get("path") in self._open_paths:
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        refusal = await self._refusal(scope)
+        await (self._app if refusal is None else refusal)(scope, receive, send)
 
     async def _refusal(self, scope: Scope) -> Problem | None:
         try:
             caller = await run_in_threadpool(self._tokens.find_caller, _token(Headers(scope=scope)))
-        except UnauthenticatedError as error:
+        except AccessError as error:
+            status = HTTPStatus.FORBIDDEN if isinstance(error, ForbiddenError) else HTTPStatus.UNAUTHORIZED
+            return Problem(status, str(error), path=scope["path"], headers={"connection": "close"})
+        if not has_place(scope, caller.actor, PLACES[caller.kind]):
             return Problem(
-                HTTPStatus.UNAUTHORIZED, str(error), path=scope["path"], headers={"connection": "close"}
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"this {caller.kind} has too many connections open",
+                path=scope["path"],
             )
-        if not has_place(scope, caller.name):
-            return Problem(
-                HTTPStatus.TOO_MANY_REQUESTS, "this token has too many connections open", path=scope["path"]
-            )
+        scope.setdefault("state", {})["caller"] = caller
         return None
 
 
 def _token(headers: Headers) -> str:
     given = headers.getlist("authorization")
-    if len(given) != 1 or not given[0].lower().startswith(SCHEME):
-        raise UnauthenticatedError("this call needs one Authorization header: Bearer <token>")
-    return given[0][len(SCHEME) :].strip()
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise UnauthenticatedError(UNSAID)
+    return token.strip()

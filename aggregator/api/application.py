@@ -40,8 +40,7 @@ def create_api(
         tokens=tokens,
         registry=registry,
         statuses=STATUSES,
-        maximum_body_bytes=MAXIMUM_BODY_BYTES,
-        open_paths=frozenset({"/healthz"}),
+        largest_body=lambda _caller, _method, _path: MAXIMUM_BODY_BYTES,
     )
     api.state.scheduler = scheduler
     api.include_router(router)

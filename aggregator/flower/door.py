@@ -33,6 +33,9 @@ from service.connections import has_place
 
 __all__ = ["Door", "Headers", "RefusalError", "StrangerError", "Visitor", "target_of"]
 
+CONNECTIONS_OF_DEVICE: Final = 8
+"""A learner has two; those of one that was killed stay for a while."""
+
 Headers = dict[str, list[str]]
 """Values by lower-case name, in the order in which they came."""
 
@@ -112,7 +115,7 @@ class Door:
         if not self._steps.take(claims):
             raise RefusalError(HTTPStatus.UNAUTHORIZED, encode_step(self._steps.step(claims.device_key)))
         # Not before: a request that was caught, sent once more, must take none of the device's places.
-        if not has_place(scope, visitor.member.device):
+        if not has_place(scope, visitor.member.device, CONNECTIONS_OF_DEVICE):
             raise RefusalError(
                 HTTPStatus.TOO_MANY_REQUESTS, "the device has too many connections; close some"
             )

@@ -49,15 +49,13 @@ from service.addresses import Endpoint
 from service.connections import ConnectionBook
 from service.errors import StartError
 from service.https_server import HttpsServer
-from service.listening import bind, check_certificate
+from service.listening import bind, places_for_callers
+from service.served_certificate import ServedCertificate
 
 __all__ = ["FlowerRun", "FlowerServer", "FlowerServerSettings", "RunEnd", "Traffic"]
 
 RUN_HEARTBEAT_S: Final = 15.0
 """Flower ends a run whose heartbeat is 60 s late; a quarter of that forgives a busy machine."""
-
-CONNECTIONS_OF_DEVICE: Final = 8
-"""A learner has two; those of one that was killed stay for a while."""
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 5.0
@@ -137,7 +135,7 @@ class FlowerServer:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.port = settings.port
-        self.connections = ConnectionBook(of_caller=CONNECTIONS_OF_DEVICE)
+        self.connections = ConnectionBook(in_all=places_for_callers())
         self._server: HttpsServer | None = None
         self._threads: list[threading.Thread] = []
 
@@ -148,7 +146,7 @@ class FlowerServer:
             FlowerListenError: the address is taken, or the certificate or key cannot be used.
         """
         try:
-            check_certificate(self._settings.tls_cert, self._settings.tls_key)
+            certificate = ServedCertificate(self._settings.tls_cert, self._settings.tls_key, time.time)
             listener = bind(Endpoint(self._settings.host, self._settings.port))
         except StartError as error:
             raise FlowerListenError(f"the Fleet API (flower_listen): {error}") from None
@@ -163,7 +161,7 @@ class FlowerServer:
             self._messages,
             hold_s=self._settings.hold_s,
         )
-        self._server = HttpsServer(app, self._settings.tls_cert, self._settings.tls_key, self.connections)
+        self._server = HttpsServer(app, certificate, self.connections)
         self._stopping.clear()
         self._spawn("flower-fleet-api", lambda: self._serve(listener))
         self._spawn("flower-run-heartbeat", self._keep_runs_alive)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
-from fleet.auth import operator_tokens
-from fleet.auth.device_tokens import authenticate_device
 from fleet.broker_accounts.accounts import BrokerAccounts
 from fleet.broker_accounts.passwords import BrokerPasswords
 from fleet.desired import DesiredPublisher
@@ -20,9 +18,8 @@ from fleet.releases import ReleaseStore
 from fleet.settings import Settings
 from fleet.storage.base import Database
 from fleet.trust.repository import TrustRepository
-from service.access import bearer_token, check_operator
-from service.errors import ForbiddenError
-from service.roles import Caller, Role
+from service.access import bearer_token, caller_of, check_role, require_kind
+from service.roles import Caller, CallerKind, Role
 
 __all__ = [
     "Services",
@@ -50,37 +47,21 @@ class Services:
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """The services of the app that answers this request."""
     services: Services = request.app.state.services
     return services
 
 
-def require_device(
-    token: Annotated[str, Depends(bearer_token)], services: Annotated[Services, Depends(get_services)]
-) -> Caller:
-    """A dependency that lets enrolled devices pass: they sign a short-lived token with their identity key.
-
-    Raises:
-        UnauthenticatedError: no token, or none that an enrolled device signed.
-        ForbiddenError: an operator's token, or a device that was revoked.
-    """
-    if token.startswith(operator_tokens.PREFIX):
-        raise ForbiddenError("this call is for devices; an operator token was given")
-    with services.database.read() as session:
-        return authenticate_device(session, token, services.now())
+require_device: Final = require_kind(CallerKind.DEVICE)
+"""A dependency that lets enrolled devices pass: they sign a short-lived token with their identity key."""
 
 
-def require_device_or(*roles: Role) -> Callable[..., Caller]:
+def require_device_or(*roles: Role) -> Callable[..., Any]:
     """A dependency that lets enrolled devices pass, and operators as in `service.access.require`."""
 
-    def dependency(
-        request: Request,
-        token: Annotated[str, Depends(bearer_token)],
-        services: Annotated[Services, Depends(get_services)],
-    ) -> Caller:
-        if token.startswith(operator_tokens.PREFIX):
-            return check_operator(request.app.state.tokens, token, *roles)
-        return require_device(token, services)
+    async def dependency(request: Request, _token: Annotated[str, Depends(bearer_token)]) -> Caller:
+        caller = caller_of(request.state)
+        return caller if caller.kind is CallerKind.DEVICE else check_role(caller, *roles)
 
     return dependency

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
 from fleet.enrolment import Applicant, confirm, enrol
-from service.access import bearer_token
+from service.access import bearer_token, require_kind
 from service.json_bodies import json_body
+from service.roles import CallerKind
 
 __all__ = ["router"]
 
@@ -44,7 +45,7 @@ class EnrolmentResponse(BaseModel):
     mqtt: BrokerLogin
 
 
-@router.post("/enrolments", status_code=201)
+@router.post("/enrolments", status_code=201, dependencies=[Depends(require_kind(CallerKind.CLAIM))])
 async def enrol_device(
     claim: Annotated[str, Depends(bearer_token)],
     services: Annotated[Services, Depends(get_services)],

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device_or
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, equals
-from fleet.errors import TooLargeError
 from fleet.releases import bundle_path, count_devices, find_release
 from fleet.rollouts.operations import withdraw_release
 from fleet.storage.release_tables import Release
@@ -130,7 +129,7 @@ async def publish_release(
     manifest promises. 201 for a new release, 200 for the very bytes that were published before; 409 for other bytes under
     a version that exists, 413 beyond `maximum_bundle_bytes`, 422 for a bundle that no device would take.
     """
-    content = await _read_body(request, services.settings.maximum_bundle_bytes)
+    content = await request.body()
     release, is_new = await asyncio.to_thread(
         services.releases.publish, content, actor=caller.actor, now=services.now()
     )
@@ -265,16 +264,3 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if int(first) >= size:
         return None
     return int(first), min(int(last) + 1, size) if last else size
-
-
-async def _read_body(request: Request, maximum_bytes: int) -> bytes:
-    """The body in parts, ended as soon as it is too large; a length that is declared too large is not read at all."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > maximum_bytes:
-        raise TooLargeError(f"a bundle of {declared} bytes exceeds this fleet's {maximum_bytes}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > maximum_bytes:
-            raise TooLargeError(f"the bundle exceeds this fleet's {maximum_bytes} bytes")
-    return bytes(body)

@@ -10,7 +10,6 @@ from fleet.errors import (
     BrokerError,
     ConflictError,
     NotFoundError,
-    TooLargeError,
     UnacceptableError,
 )
 from protocol.errors import ProtocolError
@@ -23,7 +22,6 @@ STATUSES: Final[StatusTable] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
-    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid
     BrokerError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -10,7 +10,7 @@ from fleet.storage.device_tables import Device, DeviceState
 from protocol.errors import TokenError
 from protocol.identity import load_public_key, token_subject, verify_token
 from service.errors import ForbiddenError, UnauthenticatedError
-from service.roles import Caller
+from service.roles import Caller, CallerKind
 
 __all__ = ["AUDIENCE", "authenticate_device"]
 
@@ -33,4 +33,4 @@ def authenticate_device(session: Session, token: str, now: float) -> Caller:
         raise UnauthenticatedError(str(error)) from None
     if device.state == DeviceState.REVOKED:
         raise ForbiddenError(f"device {device.id!r} is revoked; an admin must enrol it anew under another id")
-    return Caller(name=device.id, role=None)
+    return Caller(name=device.id, kind=CallerKind.DEVICE)

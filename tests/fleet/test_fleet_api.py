@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 
 import pytest
 from fastapi.routing import APIRoute
-from fleet_api_world import Fleet, fleet, is_problem
-from fleet_world import NOW
+from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_world import NOW, Machine, enrol_directly
 
 from fleet.auth.operator_tokens import create_token, revoke_token
 from fleet.storage.access_tables import OperatorToken
 from service.roles import Role
 
-__all__ = ["fleet"]  # the fixture
+__all__ = ["fleet", "machine"]  # fixtures
 
 
 def test_nothing_but_health_is_open(fleet: Fleet) -> None:
@@ -71,21 +70,46 @@ def test_a_viewer_may_not_revoke_and_an_operator_may_not_publish(fleet: Fleet) -
     is_problem(fleet.call("GET", "/v1/audit", Role.OPERATOR), 403, "admin")
 
 
-@pytest.mark.parametrize("path", ["/v1/enrolments", "/v1/rollouts", "/v1/rollouts:preview"])
-def test_a_stranger_cannot_fill_the_memory_with_a_body(fleet: Fleet, path: str) -> None:
-    sent = 0
+def test_how_much_may_come_depends_on_who_sends_it_and_where_to(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    device, claim, large = machine.token(fleet.now()), fleet.claim(), b"x" * 300_000
+    is_problem(fleet.call("POST", "/v1/enrolments", "nobody", content=large), 401)
+    for path in ("/v1/enrolments", "/v1/releases"):
+        is_problem(fleet.call("POST", path, claim, content=large), 413, "at most 32768 bytes")
+        is_problem(fleet.call("POST", path, device, content=large), 413, "at most 131072 bytes")
+        is_problem(fleet.call("POST", path, Role.OPERATOR, content=large), 413, "at most 262144 bytes")
+    is_problem(fleet.call("POST", "/v1/rollouts", Role.PUBLISHER, content=large), 413, "at most 262144 bytes")
+    is_problem(fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=large), 413, "at most 100000 bytes")
+    is_problem(fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=b"x" * 99_000), 422)
+    is_problem(fleet.client.request("GET", "/healthz", content=b"x"), 413, "at most 0 bytes")
 
-    def endless() -> Iterator[bytes]:
-        nonlocal sent
-        for _ in range(200):
-            sent += 10_000
-            yield b"x" * 10_000
 
-    is_problem(fleet.client.request("POST", path, content=endless()), 413, "at most 262144 bytes")
+def test_a_device_and_a_claim_reach_their_own_calls_and_no_others(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    reached: dict[str, set[str]] = {}
+    for kind, token in (("device", machine.token(fleet.now())), ("claim", fleet.claim())):
+        for path, methods in fleet.call("GET", "/v1/openapi.json").json()["paths"].items():
+            for method in methods:
+                filled = re.sub(r"\{[^}]+\}", "1", path)
+                # A body that no call takes: who is refused for what it is was not refused for what it sent.
+                answer = fleet.call(method.upper(), filled, token, content=None if method == "get" else b"{}")
+                if answer.status_code != 403:
+                    reached.setdefault(kind, set()).add(f"{method} {path}")
+    assert reached == {
+        "device": {
+            "get /healthz",
+            "get /v1/device/commands",
+            "get /v1/device/desired",
+            "get /v1/device/roster",
+            "post /v1/device/results",
+            "get /v1/releases/{family}/{version}/bundle",
+        },
+        "claim": {"get /healthz", "post /v1/enrolments"},
+    }
 
 
 def test_unknown_paths_and_methods_are_problems_too(fleet: Fleet) -> None:
-    is_problem(fleet.client.get("/nowhere"), 404)
+    is_problem(fleet.call("GET", "/nowhere"), 404)
     is_problem(fleet.call("DELETE", "/v1/devices"), 405)
     is_problem(fleet.call("GET", "/v1/devices/none"), 404, "none")
     is_problem(fleet.call("GET", "/v1/releases/motor/abc"), 422, "version")

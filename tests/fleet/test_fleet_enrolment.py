@@ -114,7 +114,7 @@ def test_a_device_token_opens_the_devices_own_calls_until_it_expires(fleet: Flee
         fleet.call("GET", "/v1/device/desired", Machine(name="nobody").token(now)), 401, "not enrolled"
     )
     is_problem(fleet.call("GET", "/v1/device/desired", Role.ADMIN), 403, "for devices")
-    is_problem(fleet.call("GET", "/v1/devices", machine.token(now)), 401)
+    is_problem(fleet.call("GET", "/v1/devices", machine.token(now)), 403, "viewer")
 
 
 def test_a_revoked_device_is_shut_out_of_https_and_of_the_broker(fleet: Fleet, machine: Machine) -> None:

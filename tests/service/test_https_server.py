@@ -25,6 +25,7 @@ from service.addresses import Endpoint
 from service.connections import ConnectionBook
 from service.https_server import HttpsServer, transfer_time_s
 from service.listening import bind
+from service.served_certificate import ServedCertificate
 
 AT_ONCE = 30
 CALLER = "x-caller"
@@ -35,7 +36,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     if (name := request.headers.get(CALLER)) is not None:
         book, peer = scope["state"]["connections"], scope["client"]
-        if not book.know((peer[0], peer[1]), name):
+        if not book.know((peer[0], peer[1]), name, 2):
             await Response(status_code=429)(scope, receive, send)
             return
     if request.url.path == "/read":
@@ -68,7 +69,7 @@ def serving(folder: Path, book: ConnectionBook) -> Iterator[Site]:
     key.write_bytes(made.private_key_pem.bytes())
     listener = bind(Endpoint("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = HttpsServer(app, cert, key, book)
+    server = HttpsServer(app, ServedCertificate(cert, key, time.time), book)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     wait_until(lambda: server.started, "the server")
@@ -85,9 +86,7 @@ def serving(folder: Path, book: ConnectionBook) -> Iterator[Site]:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name in ("HANDSHAKE_S", "HEAD_S", "GRACE_S", "LINGER_S", "FLUSH_S"):
         monkeypatch.setattr(https_server, name, 0.4)
-    with serving(
-        tmp_path, ConnectionBook(of_caller=2, of_address=AT_ONCE, of_strangers=2 * AT_ONCE)
-    ) as found:
+    with serving(tmp_path, ConnectionBook(of_address=AT_ONCE, of_strangers=2 * AT_ONCE)) as found:
         yield found
 
 
@@ -175,7 +174,7 @@ def test_whoever_does_not_hang_up_after_the_last_answer_loses_the_place_all_the_
     monkeypatch.setattr(https_server, "LINGER_S", 0.1)
     # asyncio waits so long for the other side's end of TLS: here for longer than this test waits.
     monkeypatch.setattr(https_server, "FLUSH_S", AMPLE_S)
-    with serving(tmp_path, ConnectionBook(of_caller=2)) as site:
+    with serving(tmp_path, ConnectionBook()) as site:
         caller = site.connect()
         caller.sendall(last)
         assert status(caller) in {200, 400}
@@ -203,7 +202,7 @@ def test_an_answer_that_is_read_slowly_arrives_whole_though_it_takes_longer_than
 ) -> None:
     monkeypatch.setattr(https_server, "KEEP_ALIVE_S", 1)
     monkeypatch.setattr(https_server, "FLUSH_S", 0.3)
-    with serving(tmp_path, ConnectionBook(of_caller=2)) as site:
+    with serving(tmp_path, ConnectionBook()) as site:
         caller = site.connect()
         caller.sendall(b"GET /20000000 HTTP/1.1\r\nhost: x\r\n\r\n")
         received = 0
@@ -291,14 +290,14 @@ def test_strangers_of_one_address_have_few_places_and_known_callers_have_their_o
     ],
 )
 def test_addresses_of_one_customer_count_together(first: str, second: str, *, are_one: bool) -> None:
-    book = ConnectionBook(of_caller=1, of_address=1)
+    book = ConnectionBook(of_address=1)
     assert book.admit((first, 1))
     assert book.admit((second, 2)) is not are_one
-    assert book.know((first, 1), "a")
+    assert book.know((first, 1), "a", 1)
     assert book.admit((first, 3))
     book.leave((first, 1))
     book.leave((first, 1))
-    assert book.know((first, 3), "a")
+    assert book.know((first, 3), "a", 1)
 
 
 def test_whoever_sends_x_forwarded_for_is_still_who_it_is(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Where all callers are operators, the token is looked at before the body; and what an operator sends is bounded all the same."""
+"""The token is looked at before the body; and what a known caller sends is bounded all the same."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
+from service import token_first
 from service.access import require
 from service.application import create_application
 from service.connections import ConnectionBook
 from service.errors import UnauthenticatedError
-from service.roles import Caller, Role
+from service.roles import Caller, CallerKind, Role
 
 
 class Tokens:
@@ -34,8 +35,7 @@ def app() -> Any:
         tokens=Tokens(),
         registry=CollectorRegistry(),
         statuses={},
-        maximum_body_bytes=64 * 1024,
-        open_paths=frozenset({"/healthz"}),
+        largest_body=lambda _caller, _method, _path: 64 * 1024,
     )
 
     @made.post("/things")
@@ -121,10 +121,12 @@ def test_an_operators_strange_json_is_an_answer_and_never_an_error_of_ours(app: 
 
 
 def test_a_token_has_so_many_connections(app: Any) -> None:
-    book = ConnectionBook(of_caller=1)
-    for port in (1, 2):
+    book = ConnectionBook(of_address=100)
+    places = token_first.PLACES[CallerKind.OPERATOR]
+    for port in range(1, places + 2):
         assert book.admit(("127.0.0.1", port))
-    assert book.know(("127.0.0.1", 2), "a-operator")
+    for port in range(2, places + 2):
+        assert book.know(("127.0.0.1", port), "operator:a-operator", places)
 
     async def run() -> int:
         said: list[Message] = []

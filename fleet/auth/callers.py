@@ -1,0 +1,48 @@
+"""Everybody who may call the fleet, told apart by what their token looks like and known by what it proves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from fleet.auth import claim_tokens, operator_tokens
+from fleet.auth.device_tokens import authenticate_device
+from fleet.storage.base import Database
+from service.errors import UnauthenticatedError
+from service.roles import Caller, CallerKind
+
+__all__ = ["Callers"]
+
+DOTS_OF_A_DEVICE_TOKEN: Final = 2
+
+
+class Callers:
+    """Implements `service.access.TokenHolders`.
+
+    Args:
+        database: knows operators, devices and claims.
+        now: Unix seconds.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], float] = time.time) -> None:
+        self._database, self._now = database, now
+        self._operators = operator_tokens.OperatorTokens(database)
+
+    def find_caller(self, token: str) -> Caller:
+        """See `TokenHolders`; a claim of which no use is left still says who asks."""
+        if token.startswith(operator_tokens.PREFIX):
+            return self._operators.find_caller(token)
+        with self._database.read() as session:
+            if token.count(".") == DOTS_OF_A_DEVICE_TOKEN and not token.startswith(claim_tokens.PREFIX):
+                return authenticate_device(session, token, self._now())
+            try:
+                claim = claim_tokens.find_claim(session, token, self._now())
+            except UnauthenticatedError:
+                if token.startswith(claim_tokens.PREFIX):
+                    raise
+                raise UnauthenticatedError(
+                    f"this token is of nobody here; an operator's begins with {operator_tokens.PREFIX}, a claim with {claim_tokens.PREFIX}"
+                ) from None
+        # By the whole token: many claims may have been made under one name.
+        return Caller(name=claim.sha256[:32], kind=CallerKind.CLAIM)
