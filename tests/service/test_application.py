@@ -138,7 +138,7 @@ def test_a_request_that_is_not_valid_names_each_fault(http: TestClient) -> None:
             "detail": "Input should be a valid integer, unable to parse string as an integer",
         }
     ]
-    assert http.get("/nowhere").json()["detail"] == "Not Found"
+    assert http.get("/nowhere", headers=bearer(Role.VIEWER)).json()["detail"] == "Not Found"
 
 
 def test_a_token_is_random_and_only_its_digest_tells_it_again() -> None:
