@@ -135,6 +135,8 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Each renegotiation costs us far more than whoever asks for one.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # Nobody of ours resumes a session, and each ticket costs as much as a small answer.
+    context.num_tickets = 0
     # A key under a pass phrase is refused: without this, OpenSSL asks the terminal for it, and a service waits for ever.
     context.load_cert_chain(cert, key, password=_no_password)
     return context
