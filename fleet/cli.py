@@ -11,7 +11,17 @@ from contextlib import closing
 
 import typer
 
-from fleet.commands import access, dead_letters, device_ca, devices, orders, resources, rollouts, verdicts
+from fleet.commands import (
+    access,
+    dead_letters,
+    device_ca,
+    devices,
+    orders,
+    resources,
+    rollouts,
+    trust_changes,
+    verdicts,
+)
 from fleet.commands.connection import ConfigOption
 from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
@@ -38,6 +48,7 @@ devices.devices.command("diagnose")(orders.diagnose_device)
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
 app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
+app.add_typer(trust_changes.trust, name="trust")
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
 app.command("judge")(verdicts.judge)

@@ -50,7 +50,7 @@ def create_repository(
     """
     repository = TrustRepository(directory)
     for key in online_keys:
-        repository.add_online_key(key)
+        repository.online_keys.keep(key)
     root = first_root(
         [key.public_key() for key in root_keys],
         min(2, len(root_keys)),

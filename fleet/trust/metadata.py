@@ -32,6 +32,7 @@ __all__ = [
     "LISTING_LIFETIME_S",
     "MAXIMUM_METADATA_BYTES",
     "MAXIMUM_VERSION",
+    "AnyMetadata",
     "PublicKey",
     "SigningKey",
     "delegated_role",
@@ -48,7 +49,9 @@ __all__ = [
 
 SigningKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
+AnyMetadata = Metadata[Root] | Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp]
 T = TypeVar("T", Root, Targets, Snapshot, Timestamp)
+M = TypeVar("M", bound=AnyMetadata)
 
 DAY_S: Final = 86_400.0
 LIFETIME_S: Final = {
@@ -111,14 +114,14 @@ def read_key(key: Key) -> PublicKey:
     return found  # type: ignore[return-value] # as above
 
 
-def sign(metadata: Metadata[T], *keys: SigningKey) -> Metadata[T]:
+def sign(metadata: M, *keys: SigningKey) -> M:
     """Add each key's signature to what is there, and return `metadata`."""
     for key in keys:
         metadata.sign(CryptoSigner(key), append=True)
     return metadata
 
 
-def encode(metadata: Metadata[T]) -> bytes:
+def encode(metadata: AnyMetadata) -> bytes:
     """The file."""
     return metadata.to_bytes(_WRITTEN)
 
@@ -149,7 +152,7 @@ def read_metadata(content: bytes, kind: type[T], name: str) -> Metadata[T]:
     return metadata
 
 
-def signers_of(metadata: Metadata[T], delegator: Root | Targets, role: str) -> tuple[int, int]:
+def signers_of(metadata: AnyMetadata, delegator: Root | Targets, role: str) -> tuple[int, int]:
     """How many keys of `role` have validly signed, and how many must.
 
     Raises:

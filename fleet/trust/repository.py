@@ -32,18 +32,15 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from fleet.desired import next_counter
 from fleet.errors import NotFoundError, UnacceptableError
-from fleet.trust.key_files import load_private_key, write_private_key
 from fleet.trust.metadata import (
     LIFETIME_S,
-    SigningKey,
     encode,
     expiry,
-    public_key,
     read_metadata,
     remaining_s,
-    sign,
     signers_of,
 )
+from fleet.trust.online_keys import OnlineKeys
 from fleet.trust.published import NAME, Published, check_publication, rewritten, split_name
 from fleet.trust.rehearsal import check_devices_follow
 from runtime.durable_files import private_directory, read_bytes, write_durably
@@ -69,7 +66,7 @@ class TrustRepository:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._metadata = directory / "metadata"
-        self._keys = directory / "keys"
+        self.online_keys = OnlineKeys(directory / "keys")
 
     @property
     def exists(self) -> bool:
@@ -102,12 +99,17 @@ class TrustRepository:
             )
         return found
 
-    def add_online_key(self, key: SigningKey) -> None:
-        """Keep a private key for snapshot or timestamp, durably; used as soon as a root names it."""
-        private_directory(self._keys)
-        path = self._keys / f"{public_key(key.public_key()).keyid}.key"
-        if not path.exists():
-            write_private_key(path, key, passphrase=None)
+    def destroy_former_keys(self) -> None:
+        """Remove the online keys that a former root named and the present one does not; raises StorageError."""
+        with self._locked():
+            found = self._load()
+            if found is None:
+                return
+            roots = (
+                self._read(f"{number}.root.json", Root) for number in range(1, found.root.signed.version)
+            )
+            former = {keyid for root in roots for keyid in root.signed.keys}
+            self.online_keys.destroy(former - found.root.signed.keys.keys())
 
     def publish(
         self,
@@ -182,7 +184,7 @@ class TrustRepository:
         lists = {Targets.type: after.targets, **after.roles}
         meta = {f"{role}.json": MetaFile(metadata.signed.version) for role, metadata in lists.items()}
         made = Snapshot(next_counter(known, now), expires=expiry(now, LIFETIME_S[Snapshot.type]), meta=meta)
-        return self._sign(Metadata(made), after.root.signed)
+        return self.online_keys.sign(Metadata(made), after.root.signed)
 
     def _next_timestamp(
         self, after: Published, snapshot: Metadata[Snapshot], now: float
@@ -193,18 +195,7 @@ class TrustRepository:
             expires=expiry(now, LIFETIME_S[Timestamp.type]),
             snapshot_meta=MetaFile.from_data(snapshot.signed.version, encode(snapshot), ["sha256"]),
         )
-        return self._sign(Metadata(made), after.root.signed)
-
-    def _sign(self, metadata: Metadata[T], root: Root) -> Metadata[T]:
-        name, role = metadata.signed.type, root.roles[metadata.signed.type]
-        keys = [path for keyid in role.keyids if (path := self._keys / f"{keyid}.key").exists()]
-        if len(keys) < role.threshold:
-            named = ", ".join(keyid[:12] + "…" for keyid in role.keyids)
-            raise UnacceptableError(
-                f"root names {named} for {name}, and no such private key is in {self._keys};"
-                " restore it from a backup, or make new ones: fedge-fleet trust rotate online"
-            )
-        return sign(metadata, *(load_private_key(path, None) for path in keys))
+        return self.online_keys.sign(Metadata(made), after.root.signed)
 
     def _served(self, found: Published | None) -> dict[str, bytes]:
         """Every file that a device may ask for now."""

@@ -1,0 +1,234 @@
+"""``trust init|delegate|rotate|renew|publish``: what happens on the fleet's machine, before and after people sign.
+
+Preparing needs public keys only and changes nothing that devices see; publishing changes everything at once, or nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fleet.commands.connection import ConfigOption
+from fleet.commands.trust import FolderArgument, OutOption, open_repository, trust
+from protocol.trust_roles import AGENT_ROLE, FLEET_ROLE, family_role
+from runtime.errors import SettingsError
+
+# tuf and the database need not be waited for by a client command of the same program
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from fleet.trust.metadata import PublicKey
+    from fleet.trust.published import Published
+
+__all__ = ["trust"]
+
+rotate = typer.Typer(help="Prepare the change of a key, for people to sign.", no_args_is_help=True)
+trust.add_typer(rotate, name="rotate")
+
+KeyOption = Annotated[Path, typer.Option("--key", help="The new public key, PEM")]
+KeepOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-old",
+        help="The keys so far count beside it: for a change without haste; never for a stolen one",
+    ),
+]
+
+
+@trust.command("init")
+def init(
+    *,
+    config: ConfigOption,
+    root: Annotated[
+        list[Path], typer.Option("--root", help="A person's public key; once for each, three are usual")
+    ],
+    targets: Annotated[Path, typer.Option("--targets", help="Public key that names the other keys")],
+    fleet_key: Annotated[
+        Path, typer.Option("--fleet-key", help="Public half of the fleet's instruction key")
+    ],
+    family: Annotated[
+        list[str], typer.Option("--family", help="NAME=release.pub.pem; once for each model family")
+    ],
+    out: OutOption,
+    agent: Annotated[
+        Path | None, typer.Option("--agent", help="Public key that signs agent software")
+    ] = None,
+    threshold: Annotated[int, typer.Option("--threshold", help="How many of the root keys must sign")] = 2,
+) -> None:
+    """Prepare a repository: who may speak for what. Makes this fleet's online keys."""
+    from fleet.trust.ceremony import write_change
+    from fleet.trust.changes import check_root_keys
+    from fleet.trust.creation import first_root, first_targets
+    from fleet.trust.key_files import load_public_key
+    from fleet.trust.metadata import encode
+
+    repository, now = open_repository(config), time.time()
+    if repository.exists:
+        raise SettingsError(
+            f"{repository.directory} holds a repository already; change it with: fedge-fleet trust rotate, delegate"
+        )
+    root_keys = [_signing_key(path) for path in root]
+    check_root_keys(root_keys, threshold)
+    delegations: dict[str, list[PublicKey]] = {FLEET_ROLE: [load_public_key(fleet_key)]}
+    delegations |= {AGENT_ROLE: [_signing_key(agent)]} if agent else {}
+    for name, keys in _families(family).items():
+        delegations[family_role(name)] = list(keys)
+    first = first_root(root_keys, threshold, _signing_key(targets), repository.online_keys.make(), now)
+    files = {"1.root.json": encode(first), "1.targets.json": encode(first_targets(delegations, now))}
+    write_change(out, files, None)
+    _say_prepared(out)
+
+
+@trust.command("delegate")
+def delegate(
+    config: ConfigOption,
+    key: Annotated[list[Path], typer.Option("--key", help="Public key of who publishes it; may be repeated")],
+    out: OutOption,
+    family: Annotated[str | None, typer.Option("--family", help="A model family")] = None,
+    agent: Annotated[bool, typer.Option("--agent", help="Agent software instead of a family")] = False,
+) -> None:
+    """Prepare that exactly these keys sign a model family's releases, or agent software."""
+    if agent == (family is not None):
+        raise SettingsError("name one: --family NAME, or --agent")
+    role = AGENT_ROLE if family is None else family_role(family)
+    _prepare_delegation(config, role, [_signing_key(path) for path in key], out, is_kept=False)
+
+
+@rotate.command("root")
+def rotate_root(
+    config: ConfigOption,
+    key: Annotated[
+        list[Path], typer.Option("--key", help="Public key of each person from now on, those that stay too")
+    ],
+    out: OutOption,
+    threshold: Annotated[int, typer.Option("--threshold", help="How many of them must sign")] = 2,
+) -> None:
+    """Other people, or another key of one: signed by enough of the keys so far and enough of the new ones."""
+    from fleet.trust.changes import change_root_keys
+
+    keys = [_signing_key(path) for path in key]
+    _prepare(config, out, lambda before, now: change_root_keys(before, keys, threshold, now))
+
+
+@rotate.command("targets")
+def rotate_targets(config: ConfigOption, key: KeyOption, out: OutOption) -> None:
+    """Another key that names the other keys: root people sign that, and its holder signs what it names."""
+    from fleet.trust.changes import change_targets_key
+
+    new = _signing_key(key)
+    _prepare(config, out, lambda before, now: change_targets_key(before, new, now))
+
+
+@rotate.command("online")
+def rotate_online(config: ConfigOption, out: OutOption) -> None:
+    """New snapshot and timestamp keys, made here: root people sign them; the former are destroyed once it is published."""
+    from fleet.trust.changes import change_online_keys
+
+    keys = open_repository(config).online_keys.make()
+    _prepare(config, out, lambda before, now: change_online_keys(before, keys, now))
+
+
+@rotate.command("family")
+def rotate_family(
+    config: ConfigOption,
+    family: Annotated[str, typer.Option("--family", help="A model family")],
+    key: KeyOption,
+    out: OutOption,
+    keep_old: KeepOption = False,
+) -> None:
+    """Another release key: the holder of targets signs it, and the new key what is listed."""
+    _prepare_delegation(config, family_role(family), [_signing_key(key)], out, is_kept=keep_old)
+
+
+@rotate.command("fleet")
+def rotate_fleet(config: ConfigOption, key: KeyOption, out: OutOption, keep_old: KeepOption = False) -> None:
+    """Another instruction key (from: fedge-fleet instruction-key rotate): devices obey it once this is published."""
+    from fleet.trust.key_files import load_public_key
+
+    _prepare_delegation(config, FLEET_ROLE, [load_public_key(key)], out, is_kept=keep_old)
+
+
+@trust.command("renew")
+def renew(
+    config: ConfigOption,
+    role: Annotated[list[str], typer.Option("--role", help="root, targets or family-NAME; may be repeated")],
+    out: OutOption,
+) -> None:
+    """Prepare the same once more, good for a new while."""
+    from fleet.trust.changes import sign_anew
+
+    _prepare(config, out, lambda before, now: sign_anew(before, role, now))
+
+
+@trust.command("publish")
+def publish(folder: FolderArgument, config: ConfigOption) -> None:
+    """Publish a signed change: devices get it at their next look. A device that could not follow it stops it."""
+    from fleet.commands.on_server import changing, note
+    from fleet.trust.ceremony import read_change
+
+    contents = read_change(folder).contents
+    repository = open_repository(config)
+    published = repository.publish(contents, time.time())
+    repository.destroy_former_keys()
+    with changing(config) as session:
+        note(session, "trust_published", ", ".join(sorted(contents)), root=published.root.signed.version)
+    print(f"published: {', '.join(sorted(contents))}")
+
+
+def _prepare(config: Path, out: Path, change: Callable[[Published, float], Mapping[str, bytes]]) -> None:
+    from fleet.trust.ceremony import write_change
+
+    before = open_repository(config).published()
+    write_change(out, change(before, time.time()), before)
+    _say_prepared(out)
+
+
+def _prepare_delegation(
+    config: Path, role: str, keys: Iterable[PublicKey], out: Path, *, is_kept: bool
+) -> None:
+    from fleet.trust.changes import change_delegation
+    from fleet.trust.metadata import read_key
+
+    def change(before: Published, now: float) -> Mapping[str, bytes]:
+        kept = [read_key(key) for key in before.role_keys(role)] if is_kept else []
+        return change_delegation(before, role, [*kept, *keys], now)
+
+    _prepare(config, out, change)
+
+
+def _say_prepared(out: Path) -> None:
+    from fleet.trust.ceremony import read_change
+    from fleet.trust.words import change_words, missing_words
+
+    change = read_change(out)
+    print(*change_words(change), sep="\n")
+    print("to be signed:", *missing_words(change), sep="\n  ")
+    print(f"carry {out} to each of them: fedge-fleet trust sign {out} --key ...")
+
+
+def _signing_key(path: Path) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from fleet.trust.key_files import load_public_key
+
+    key = load_public_key(path)
+    if not isinstance(key, Ed25519PublicKey):
+        raise SettingsError(
+            f"{path} is a P-256 key; who signs metadata has an Ed25519 key: fedge-fleet trust keys create"
+        )
+    return key
+
+
+def _families(named: Iterable[str]) -> dict[str, list[Ed25519PublicKey]]:
+    """``motor=release.pub.pem`` → family and keys; the same family twice has two keys."""
+    found: dict[str, list[Ed25519PublicKey]] = {}
+    for text in named:
+        family, is_pair, path = text.partition("=")
+        if not is_pair:
+            raise SettingsError(f"--family {text!r} is not of the form NAME=release.pub.pem")
+        found.setdefault(family, []).append(_signing_key(Path(path)))
+    return found
