@@ -37,10 +37,12 @@ from edge_agent.errors import (
 from edge_agent.pinned_tls import KnownTime, SlowPeerError, pinned_context
 from edge_agent.trusted_clock import boot_clock_s
 from edge_agent.update_trust import Fetched
-from protocol.errors import IdentityError
+from protocol.errors import IdentityError, MessageError
 from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
 from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.commands import CommandResult, Commands
+from protocol.messages.envelope import CLOUD_EVENT, decode
+from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
 from protocol.names import DeviceId
 from runtime.errors import SettingsError
@@ -230,11 +232,11 @@ class FleetClient:
         Raises:
             FleetError: see `FleetEndpoint.exchange`; FleetAnswerError also for a malformed state.
         """
-        return self._word("/v1/device/desired", etag, DesiredState)
+        return self._word("/v1/device/desired", etag, DesiredState, Kind.DESIRED)
 
     def commands(self, etag: str = "") -> FleetWord[Commands]:
         """Ask what this device shall do and be; arguments and errors as `desired`."""
-        return self._word("/v1/device/commands", etag, Commands)
+        return self._word("/v1/device/commands", etag, Commands, Kind.COMMANDS)
 
     def tell_result(self, result: CommandResult) -> None:
         """Say what became of a command; for devices whose events do not reach the broker. Raises FleetError."""
@@ -248,17 +250,20 @@ class FleetClient:
             )
         )
 
-    def _word(self, path: str, etag: str, kind: type[T]) -> FleetWord[T]:
-        answer = self._ask(path, {"If-None-Match": etag} if etag else {})
+    def _word(self, path: str, etag: str, kind: type[T], said: Kind) -> FleetWord[T]:
+        known = {"If-None-Match": etag} if etag else {}
+        answer = self._ask(path, {"Accept": f"{CLOUD_EVENT}, application/problem+json", **known})
         if answer.status == 304:
             return FleetWord(state=None, etag=etag, is_unchanged=True)
         new_etag = answer.headers.get("etag", "")
         if answer.status == 204:
             return FleetWord(state=None, etag=new_etag, is_unchanged=False)
         try:
-            state = msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            state = decode(answer.body, said).data
+        except MessageError as error:
             raise FleetAnswerError(f"GET {path}: the fleet's answer is malformed: {error}") from None
+        if not isinstance(state, kind):
+            raise FleetAnswerError(f"GET {path}: the fleet answered with a {type(state).__name__}")
         return FleetWord(state=state, etag=new_etag, is_unchanged=False)
 
     def family_roster(self) -> dict[DeviceId, EllipticCurvePublicKey]:

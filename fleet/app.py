@@ -50,6 +50,8 @@ from fleet.broker_accounts.assembly import ACL_SERVICES, open_accounts, open_pas
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
+from fleet.instruction_key import InstructionKey
+from fleet.instructions import Instructions
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
@@ -121,6 +123,12 @@ def build_app(
     repository = TrustRepository(settings.data_dir / "trust")
     events = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
+    instructions = Instructions(
+        InstructionKey(settings.data_dir),
+        tenant=settings.tenant,
+        messages=EventSource("fleet", boot_id=boot_id, now=time.time),
+        now=time.time,
+    )
     passwords = open_passwords(settings, secrets.token_bytes)
     accounts = open_accounts(settings, database, passwords, session=boot_id)
     _import_claims(settings, database)
@@ -148,7 +156,7 @@ def build_app(
             intake = Intake(events, outgoing, metrics, settings.mqtt, wake_rollouts=engine.wake)
             link = BrokerLink(
                 broker,
-                EventSource("fleet", boot_id=boot_id, now=time.time),
+                instructions,
                 tenant=settings.tenant,
                 database=database,
                 intake=intake,
@@ -164,6 +172,7 @@ def build_app(
             releases=store,
             trust=repository,
             publisher=outgoing,
+            instructions=instructions,
             events=events,
             metrics=metrics,
             wake_rollouts=engine.wake,

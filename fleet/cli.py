@@ -16,6 +16,7 @@ from fleet.commands import (
     dead_letters,
     device_ca,
     devices,
+    instruction_key,
     orders,
     resources,
     rollouts,
@@ -45,6 +46,7 @@ devices.devices.command("commands")(orders.list_commands)
 devices.devices.command("cancel")(orders.cancel_command)
 devices.devices.command("settings")(orders.device_settings)
 devices.devices.command("diagnose")(orders.diagnose_device)
+app.add_typer(instruction_key.instruction_key, name="instruction-key")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
 app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")

@@ -33,7 +33,7 @@ class DesiredPublisher(Protocol):
 
 
 def desired_state(row: Desired, *, is_approved: bool = False) -> DesiredState:
-    """The message for a row. `is_approved` goes over HTTPS alone: no device believes it of a broker."""
+    """The word for a row; `is_approved`: a person approved a rollout of its release."""
     return DesiredState(
         execution=row.execution,
         release=row.release,

@@ -6,6 +6,7 @@
     ├── CallerError                  whoever called must change the request; becomes a 4xx problem
     │   ├── BadRequestError          400  the request does not mean anything here
     │   │   └── QuerySyntaxError     400  a device query that does not parse
+    │   ├── NotAcceptableError       406  the answer has a form that the caller cannot read
     │   ├── NotFoundError            404  no such device, release, rollout, ...
     │   ├── ConflictError            409  contradicts what the fleet already holds
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
@@ -25,6 +26,7 @@ __all__ = [
     "CallerError",
     "ConflictError",
     "FleetError",
+    "NotAcceptableError",
     "NotFoundError",
     "QuerySyntaxError",
     "UnacceptableError",
@@ -45,6 +47,10 @@ class BadRequestError(CallerError):
 
 class QuerySyntaxError(BadRequestError):
     """A device query does not parse; the message names the position and what would be valid."""
+
+
+class NotAcceptableError(CallerError):
+    """The answer has a form that the caller does not accept."""
 
 
 class NotFoundError(CallerError):

@@ -30,7 +30,14 @@ from protocol.names import MAX_RELEASE_VERSION, release_id, split_release_id
 from runtime.durable_files import private_directory, write_durably
 from runtime.errors import SettingsError, StorageError
 
-__all__ = ["ReleaseStore", "bundle_path", "count_devices", "find_release", "is_approved", "load_release_keys"]
+__all__ = [
+    "ReleaseStore",
+    "approved_among",
+    "bundle_path",
+    "count_devices",
+    "find_release",
+    "load_release_keys",
+]
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -66,10 +73,14 @@ def find_release(session: Session, family: str, version: int) -> Release:
     return release
 
 
-def is_approved(session: Session, release: str) -> bool:
-    """Whether a person approved a rollout of `release`, and nobody took the release back since; nobody approved one that is not there."""
-    record = session.get(Release, split_release_id(release))
-    return record is not None and record.approved_at is not None and record.withdrawn_at is None
+def approved_among(session: Session, releases: Collection[str]) -> set[str]:
+    """Those of `releases` of which a person approved a rollout, and that nobody took back since; none that is not there."""
+    records = (session.get(Release, split_release_id(release)) for release in releases)
+    return {
+        release_id(record.family, record.version)
+        for record in records
+        if record is not None and record.approved_at is not None and record.withdrawn_at is None
+    }
 
 
 def count_devices(session: Session, families: Collection[str]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 from protocol.messages.envelope import Event, encode
 from protocol.messages.payloads import Payload
@@ -11,7 +12,7 @@ __all__ = ["EventSource"]
 
 
 class EventSource:
-    """Makes messages of one process; not for several threads at once.
+    """Makes messages of one process; several threads may ask.
 
     Args:
         name: the service, e.g. ``fleet``.
@@ -21,12 +22,18 @@ class EventSource:
 
     def __init__(self, name: str, *, boot_id: str, now: Callable[[], float]) -> None:
         self._name, self._boot_id, self._now = name, boot_id, now
-        self._sequence = 0
+        self._sequences = count(1)
+
+    def event(self, data: Payload) -> Event:
+        """The next message."""
+        return Event(
+            source=self._name,
+            boot_id=self._boot_id,
+            sequence=next(self._sequences),
+            time=self._now(),
+            data=data,
+        )
 
     def message(self, data: Payload) -> bytes:
         """The next message, as it goes over the wire."""
-        self._sequence += 1
-        event = Event(
-            source=self._name, boot_id=self._boot_id, sequence=self._sequence, time=self._now(), data=data
-        )
-        return encode(event)
+        return encode(self.event(data))

@@ -13,6 +13,7 @@ from fleet.broker_accounts.accounts import BrokerAccounts
 from fleet.broker_accounts.passwords import BrokerPasswords
 from fleet.desired import DesiredPublisher
 from fleet.ingest.store import EventStore
+from fleet.instructions import Instructions
 from fleet.metrics import FleetMetrics
 from fleet.releases import ReleaseStore
 from fleet.settings import Settings
@@ -38,6 +39,7 @@ class Services:
     releases: ReleaseStore
     trust: TrustRepository
     publisher: DesiredPublisher
+    instructions: Instructions
     events: EventStore
     metrics: FleetMetrics
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread

@@ -18,12 +18,14 @@ from fleet.desired import desired_state
 from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
 from fleet.enrolment import revoke
-from fleet.errors import NotFoundError
-from fleet.releases import is_approved
+from fleet.errors import NotAcceptableError, NotFoundError
+from fleet.instructions import Word
+from fleet.releases import approved_among
 from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from protocol.identity import compressed_key, load_public_key
+from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
 from service.roles import Caller, Role
 
@@ -317,56 +319,71 @@ def read_roster(
     )
 
 
+_SEALED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {CLOUD_EVENT: {}},
+        "description": "the word as it is retained at the broker: a sealed CloudEvent",
+    },
+    304: {"description": "unchanged since If-None-Match"},
+    406: {"description": "the caller does not accept sealed CloudEvents: its agent is older than this fleet"},
+}
+
+
 @router.get(
     "/device/desired",
     tags=["for devices"],
-    responses={
-        204: {"description": "nothing is desired"},
-        304: {"description": "unchanged since If-None-Match"},
-    },
+    response_class=Response,
+    responses=_SEALED | {204: {"description": "nothing is desired"}},
 )
 def read_desired(
     caller: Annotated[Caller, Depends(require_device)],
     services: Annotated[Services, Depends(get_services)],
+    accept: Annotated[str, Header()] = "",
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """What the calling device shall run: the content of its retained MQTT message, and what only the fleet itself may say.
+    """What the calling device shall run, sealed for it by the fleet's instruction key: what its retained MQTT message says.
 
-    `is_approved`: a person approved a rollout of this release, and it was not withdrawn since. The retained message
-    never says so, whatever is true.
+    `is_approved`: a person approved a rollout of this release, and it was not withdrawn since. The ETag is of what is said, and
+    not of the seal, which is another one each time.
     """
     with services.database.read() as session:
         row = session.get(Desired, caller.name)
-        approved = row is not None and is_approved(session, row.release)
-    if row is None:
-        return Response(status_code=204)
-    return unless_unchanged(msgspec.json.encode(desired_state(row, is_approved=approved)), if_none_match)
+        approved = row is not None and row.release in approved_among(session, {row.release})
+    word = None if row is None else desired_state(row, is_approved=approved)
+    return _sealed_answer(services, caller, word, accept, if_none_match)
 
 
 @router.get(
     "/device/commands",
     tags=["for devices"],
-    responses={
-        204: {"description": "nothing was ever asked"},
-        304: {"description": "unchanged since If-None-Match"},
-    },
+    response_class=Response,
+    responses=_SEALED | {204: {"description": "nothing was ever asked"}},
 )
 def read_commands(
     caller: Annotated[Caller, Depends(require_device)],
     services: Annotated[Services, Depends(get_services)],
+    accept: Annotated[str, Header()] = "",
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Commands and settings of the calling device: the same content as its retained MQTT message."""
+    """Commands and settings of the calling device, sealed and with an ETag as what it shall run is."""
     with services.database.read() as session:
         word = words_for(session, [caller.name]).get(caller.name)
+    return _sealed_answer(services, caller, word, accept, if_none_match)
+
+
+def _sealed_answer(
+    services: Services, caller: Caller, word: Word | None, accept: str, if_none_match: str | None
+) -> Response:
+    """The word sealed for the caller; 204 where there is none, 304 where the caller has it."""
+    if accept and not any(kind in accept for kind in (CLOUD_EVENT, "application/*", "*/*")):
+        raise NotAcceptableError(
+            f"this fleet seals its instructions ({CLOUD_EVENT}), which this agent does not accept: it is older than the fleet;"
+            " install the fleet's version of the agent"
+        )
     if word is None:
         return Response(status_code=204)
-    return unless_unchanged(msgspec.json.encode(word), if_none_match)
-
-
-def unless_unchanged(body: bytes, if_none_match: str | None) -> Response:
-    """The JSON with its ETag, or 304 where the caller has it."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    etag = f'W/"{hashlib.sha256(msgspec.json.encode(word)).hexdigest()[:32]}"'
     if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
         return Response(status_code=304, headers={"ETag": etag})
-    return Response(body, media_type="application/json", headers={"ETag": etag})
+    message = services.instructions.message(word, caller.name)
+    return Response(message, media_type=CLOUD_EVENT, headers={"ETag": etag})

@@ -9,6 +9,7 @@ from fleet.errors import (
     BadRequestError,
     BrokerError,
     ConflictError,
+    NotAcceptableError,
     NotFoundError,
     UnacceptableError,
 )
@@ -20,6 +21,7 @@ __all__ = ["STATUSES"]
 
 STATUSES: Final[StatusTable] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
+    NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -3,13 +3,14 @@
 Acknowledgements travel at QoS 0: a lost one costs a second delivery of an event that is already stored, and waiting for
 the broker's word would let a slow broker hold up ingest. Desired states, and commands with settings, travel retained
 at QoS 1, and all of them again after every (re)connect, because an embedded broker forgets retained messages when it
-restarts.
+restarts, after some days, because what is sealed ends, and when the instruction key has changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import aiomqtt
@@ -21,9 +22,11 @@ from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.desired import desired_state
 from fleet.device_commands import words_for
 from fleet.ingest.judging import Arrival
+from fleet.instructions import RENEWED_AFTER_S, Instructions
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
+from fleet.releases import approved_among
 from fleet.storage.base import Database
 from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Desired
@@ -32,12 +35,17 @@ from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, DesiredState
 from protocol.topics import UPLINK_KINDS, device_topic, uplink_filter
 from service.broker_account import BrokerAccount
-from service.event_source import EventSource
 
 __all__ = ["BrokerLink"]
 
 RETAINED_AT_ONCE: Final = 20
 """Retained messages in flight: paho's own window for QoS 1."""
+
+ACKED_AT_ONCE: Final = 64
+"""Devices whose acknowledgements are sealed together, beside the loop: two milliseconds."""
+
+LOOKS_EVERY_S: Final = 30.0
+"""How often it is looked whether what is retained must be sealed anew."""
 
 _Waiting = tuple[Kind, str]
 
@@ -52,7 +60,7 @@ class BrokerLink:
     def __init__(
         self,
         account: BrokerAccount,
-        messages: EventSource,
+        instructions: Instructions,
         *,
         tenant: str,
         database: Database,
@@ -64,7 +72,7 @@ class BrokerLink:
     ) -> None:
         self._account = account
         self._accounts = accounts
-        self._messages = messages
+        self._instructions = instructions
         self._tenant = tenant
         self._database = database
         self._intake = intake
@@ -84,12 +92,12 @@ class BrokerLink:
         self._metrics.broker_connected.set(1)
         self._metrics.broker_connects.inc()
         try:
-            for kind, devices in (await asyncio.to_thread(self._devices_by_kind)).items():
-                self._outgoing.announce(devices, kind)
+            await self._announce_all()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(client))
                 tasks.create_task(self._publish_acks(client))
                 tasks.create_task(self._publish_retained(client))
+                tasks.create_task(self._renew())
                 if self._accounts:
                     tasks.create_task(self._accounts.keep(client.publish))
         finally:
@@ -118,16 +126,22 @@ class BrokerLink:
             await self._outgoing.acks_waiting.wait()
             waiting = self._outgoing.take_acks()
             while waiting:
-                device, acks = next(iter(waiting.items()))
-                topic = device_topic(self._tenant, device, Kind.ACK)
-                for ack in acks:
-                    try:
-                        await client.publish(topic, self._messages.message(ack), qos=0)
-                    except aiomqtt.MqttError:
-                        self._give_back(waiting)
-                        raise
-                    self._metrics.acks.inc()
-                del waiting[device]
+                some = dict(islice(waiting.items(), ACKED_AT_ONCE))
+                for device, messages in (await asyncio.to_thread(self._sealed, some)).items():
+                    topic = device_topic(self._tenant, device, Kind.ACK)
+                    for message in messages:
+                        try:
+                            await client.publish(topic, message, qos=0)
+                        except aiomqtt.MqttError:
+                            self._give_back(waiting)
+                            raise
+                        self._metrics.acks.inc()
+                    del waiting[device]
+
+    def _sealed(self, acks: Mapping[str, Sequence[Ack]]) -> dict[str, list[bytes]]:
+        return {
+            device: [self._instructions.message(ack, device) for ack in some] for device, some in acks.items()
+        }
 
     def _give_back(self, waiting: dict[str, tuple[Ack, ...]]) -> None:
         for device, acks in waiting.items():
@@ -152,21 +166,46 @@ class BrokerLink:
         words = await asyncio.to_thread(self._words_of, waiting)
         async with asyncio.TaskGroup() as tasks:
             for kind, device in waiting:
-                word = words.get((kind, device))
                 # an empty retained message is how MQTT forgets one
-                payload = b"" if word is None else self._messages.message(word)
+                payload = words.get((kind, device), b"")
                 topic = device_topic(self._tenant, device, kind)
                 tasks.create_task(client.publish(topic, payload, qos=1, retain=True))
         self._metrics.desired.inc(sum(kind is Kind.DESIRED for kind, _ in waiting))
 
-    def _words_of(self, waiting: Sequence[_Waiting]) -> dict[_Waiting, DesiredState | Commands]:
+    def _words_of(self, waiting: Sequence[_Waiting]) -> dict[_Waiting, bytes]:
         names = {device for _, device in waiting}
         with self._database.read() as session:
-            desired = session.scalars(select(Desired).where(Desired.device.in_(names)))
+            rows = session.scalars(select(Desired).where(Desired.device.in_(names))).all()
+            approved = approved_among(session, {row.release for row in rows})
             words: dict[_Waiting, DesiredState | Commands] = {}
-            words |= {(Kind.DESIRED, row.device): desired_state(row) for row in desired}
+            words |= {
+                (Kind.DESIRED, row.device): desired_state(row, is_approved=row.release in approved)
+                for row in rows
+            }
             words |= {(Kind.COMMANDS, device): word for device, word in words_for(session, names).items()}
-        return words
+        wanted = set(waiting)
+        return {
+            (kind, device): self._instructions.message(word, device)
+            for (kind, device), word in words.items()
+            if (kind, device) in wanted
+        }
+
+    async def _renew(self) -> None:
+        """Have what is retained sealed anew, before it ends and when another key seals."""
+        loop = asyncio.get_running_loop()
+        key, sealed_at = self._instructions.key_name(), loop.time()
+        while True:
+            await asyncio.sleep(LOOKS_EVERY_S)
+            if (
+                now_key := self._instructions.key_name()
+            ) == key and loop.time() - sealed_at < RENEWED_AFTER_S:
+                continue
+            key, sealed_at = now_key, loop.time()
+            await self._announce_all()
+
+    async def _announce_all(self) -> None:
+        for kind, devices in (await asyncio.to_thread(self._devices_by_kind)).items():
+            self._outgoing.announce(devices, kind)
 
     def _devices_by_kind(self) -> dict[Kind, Sequence[str]]:
         with self._database.read() as session:

@@ -16,9 +16,9 @@ from msgspec import Meta, Struct, field
 
 from protocol.limits import MAX_OUTSTANDING, MAX_REPORT_CHARS, MAX_SETTINGS
 from protocol.messages.fields import Positive, Text, Word
-from protocol.messages.kinds import CommandStatus, SettingSource
+from protocol.messages.kinds import CommandStatus, Kind, RefusalCode, SettingSource
 
-__all__ = ["Command", "CommandResult", "Commands", "SettingInForce", "Value"]
+__all__ = ["Command", "CommandResult", "Commands", "SettingInForce", "Value", "outdated"]
 
 Value = float | bool | Annotated[str, Meta(max_length=200)]
 
@@ -47,7 +47,8 @@ class CommandResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a command; the first word that is not IN_PROGRESS is the last.
 
     `code` says in one word why it was refused (`protocol.messages.kinds.RefusalCode`), `reason` in a sentence what
-    happened. `report` is base64 of what the command was to fetch.
+    happened. `report` is base64 of what the command was to fetch. With code ``outdated`` no command is meant but a word of the
+    kind `action`: `number` is the counter of the newest that the device has obeyed (`outdated`).
     """
 
     number: Positive
@@ -68,3 +69,18 @@ class SettingInForce(Struct, frozen=True, kw_only=True, omit_defaults=True):
     value: float | None
     source: SettingSource
     refused: Annotated[str, Meta(max_length=200)] = ""
+
+
+def outdated(kind: Kind, counter: int, known: int) -> CommandResult:
+    """What a device answers to a word of the fleet's own (DESIRED or COMMANDS) that is older than one it has obeyed.
+
+    A fleet that has lost its count, or whose key another one had, goes on beyond `known` then. The seal of the result is what it is
+    believed by: who could lift a counter without it could use all of them up.
+    """
+    return CommandResult(
+        number=known,
+        action=kind.value,
+        status=CommandStatus.REFUSED,
+        code=RefusalCode.OUTDATED,
+        reason=f"the word {counter} is not newer than {known}, which this device has obeyed",
+    )

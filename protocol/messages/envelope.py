@@ -35,7 +35,10 @@ from protocol.messages.payloads import (
 )
 from protocol.messages.seals import Seal
 
-__all__ = ["Event", "decode", "encode", "kind_of", "read_identity"]
+__all__ = ["CLOUD_EVENT", "Event", "decode", "encode", "kind_of", "read_identity"]
+
+CLOUD_EVENT: Final = "application/cloudevents+json"
+"""The media type of an encoded event (structured mode), where a message travels over HTTP."""
 
 VERSION: Final = 1
 LATEST_S: Final = 253_402_300_799.0

@@ -159,6 +159,9 @@ class RefusalCode(StrEnum):
     UNDER_WAY = "under-way"  # another of its kind has not ended
     NOT_READY = "not-ready"  # this device is in no state for it
     STALE = "stale"  # its number is not above those that were obeyed
+    OUTDATED = (
+        "outdated"  # not a command, but a whole word: its counter is not above that of one that was obeyed
+    )
 
 
 class SettingSource(StrEnum):

@@ -6,7 +6,6 @@ import socket
 import threading
 from pathlib import Path
 
-import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from https_world import Reply, Request, make_certificate, serving
@@ -25,6 +24,7 @@ from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.trial import TrialLimits
 from protocol.identity import verify_token
+from protocol.messages.envelope import CLOUD_EVENT, Event, encode
 from protocol.messages.kinds import InstallStatus
 from runtime.errors import FedgeError, SettingsError
 
@@ -45,7 +45,8 @@ def test_desired_state_is_asked_for_with_a_token_and_an_etag(tmp_path: Path) -> 
         assert verify_token(token, KEY.public_key(), "fleet", 1000.0) == "d1"
         if request.headers.get("if-none-match") == '"7"':
             return Reply(304, headers={"ETag": '"7"'})
-        return Reply(200, msgspec.json.encode(DESIRED), {"ETag": '"7"'})
+        said = Event(source="fleet", boot_id="b", sequence=1, time=0.0, data=DESIRED)
+        return Reply(200, encode(said), {"ETag": '"7"', "Content-Type": CLOUD_EVENT})
 
     with serving(tmp_path, answer) as server:
         fleet = client(server.url, server.ca_file)

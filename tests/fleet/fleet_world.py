@@ -33,7 +33,7 @@ from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
 from protocol.identity import fingerprint, issue_token, public_key_pem, sign_statement
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
-from protocol.messages.envelope import Event, decode, encode, kind_of
+from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, Health, Payload
 from protocol.topics import device_topic
@@ -137,6 +137,12 @@ def arrival(event: Event, *, retained: bool = False) -> Arrival:
         retained=retained,
         received_at=event.time + 1,
     )
+
+
+def word_of(answer: Any) -> Any:
+    """What a sealed answer over HTTPS says."""
+    assert answer.headers["content-type"] == CLOUD_EVENT, answer.text
+    return decode(answer.content).data
 
 
 def of_a_newer_agent(message: Arrival) -> Arrival:

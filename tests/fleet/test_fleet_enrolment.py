@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import NOW, TENANT, Machine, enrol_directly
+from fleet_world import NOW, TENANT, Machine, enrol_directly, word_of
 
 from fleet.broker_accounts.password_file import PasswordFile
 from fleet.broker_accounts.passwords import verify_password
@@ -144,7 +144,7 @@ def test_desired_state_carries_an_etag_that_saves_the_second_answer(fleet: Fleet
         )
     token = machine.token(fleet.now())
     first = fleet.call("GET", "/v1/device/desired", token)
-    assert first.json()["counter"] == 4
+    assert word_of(first).counter == 4
     again = fleet.call("GET", "/v1/device/desired", token, headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert fleet.call("GET", f"/v1/devices/{machine.name}").json()["desired_release"] == "motor/1"
