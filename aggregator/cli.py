@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.errors import FedgeError
+from runtime.printable import printable
 from service.roles import Role
 
 __all__ = ["main"]
@@ -51,7 +52,7 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except FedgeError as error:
-        print(f"fedge-aggregator: {error}", file=sys.stderr)
+        print(f"fedge-aggregator: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
 
 
@@ -127,7 +128,7 @@ def train(
         run = client.post("/v1/training-runs", {"family": family, "reason": reason, "rounds": rounds})
         if wait:
             run = _follow(client, run["id"], quiet=as_json)
-    print(json.dumps(run) if as_json else f"{run['id']} {run['state']}: {run['detail']}")
+    print(json.dumps(run) if as_json else printable(f"{run['id']} {run['state']}: {run['detail']}"))
     if wait and run["state"] != "COMPLETED":
         raise typer.Exit(1)
 
@@ -309,7 +310,7 @@ def initial_release(
     family, key = load_spec(spec), read_private_key(signing_key, "--signing-key")
     machines = read_recordings(features, family.features.spec(), delimiter=delimiter)
     for note in machines.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     with training_progress(quiet=as_json) as progress:
         made = train_release(
             family,
@@ -324,7 +325,7 @@ def initial_release(
     figures = {name: value for name, value in vars(made).items() if name != "content"}
     figures |= {"file": str(out), "bytes": len(made.content)}
     for warning in made.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     print(json.dumps(figures) if as_json else _sentence(figures))
 
 
@@ -350,7 +351,7 @@ def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
         run: dict[str, Any] = client.get(f"/v1/training-runs/{run_id}")
         line = f"{run['state']}: {run['detail']}"
         if not quiet and line != said:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
             said = line
         if run["state"] in FINAL:
             return run

@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+
+from runtime.printable import printable
 
 __all__ = ["print_run", "print_runs", "training_progress"]
 
@@ -19,7 +22,7 @@ def print_runs(items: Sequence[dict[str, Any]]) -> None:
     identity = Column("run", overflow="fold", no_wrap=True, min_width=len("run-1767225600-00000000"))
     table = Table(identity, "family", "state", "rounds", "trigger", "started", "release", "detail", box=None)
     for run in items:
-        table.add_row(
+        cells = (
             run["id"],
             run["family"],
             run["state"],
@@ -29,15 +32,16 @@ def print_runs(items: Sequence[dict[str, Any]]) -> None:
             run["release"] or "-",
             run["detail"],
         )
+        table.add_row(*(escape(printable(cell)) for cell in cells))
     _console().print(table if items else "no training run yet")
 
 
 def print_run(run: dict[str, Any]) -> None:
     """A run in full: state, rounds, who was silent, refused or in a group that was left out, and why, the gate's checks."""
     console = _console()
-    console.print(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}", markup=False)
+    console.print(printable(f"{run['id']}  {run['family']}  {run['state']}: {run['detail']}"), markup=False)
     if run.get("mode"):
-        console.print(f"mode {run['mode']}: {run['protection']}", markup=False)
+        console.print(printable(f"mode {run['mode']}: {run['protection']}"), markup=False)
     rounds = Table("round", "devices", "lost", "seconds", "note", box=None)
     for entry in run.get("rounds", []):
         rounds.add_row(
@@ -45,26 +49,29 @@ def print_run(run: dict[str, Any]) -> None:
             f"{len(entry['participants'])}/{entry['asked']}",
             str(len(entry["lost"])),
             f"{entry['seconds']:.2f}",
-            entry["note"],
+            escape(printable(entry["note"])),
         )
     console.print(rounds)
     for name in ("rounds", "refits", "assessments"):
         for entry in run.get(name, []):
             _print_absent(console, entry)
     for check in run.get("checks", []):
-        console.print(f"{_verdict(check)}  {check['reason']}", markup=False)
+        console.print(printable(f"{_verdict(check)}  {check['reason']}"), markup=False)
 
 
 def _print_absent(console: Console, entry: dict[str, Any]) -> None:
     stages, title = entry.get("stages", {}), f"{entry['kind']} {entry['number']}.{entry['attempt']}"
     for device in entry["lost"]:
-        console.print(f"{title}: {device} did not answer {stages.get(device, '')}".rstrip(), markup=False)
+        console.print(
+            printable(f"{title}: {device} did not answer {stages.get(device, '')}".rstrip()), markup=False
+        )
     for refused in entry["refused"]:
-        console.print(f"{title}: refused {refused['device']}: {refused['reason']}", markup=False)
+        console.print(printable(f"{title}: refused {refused['device']}: {refused['reason']}"), markup=False)
     for group in entry.get("groups", []):
         if group["left_out"]:
             console.print(
-                f"{title}: left out {', '.join(group['devices'])}: {group['left_out']}", markup=False
+                printable(f"{title}: left out {', '.join(group['devices'])}: {group['left_out']}"),
+                markup=False,
             )
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from runtime.errors import FedgeError
+from runtime.printable import printable
 
 __all__ = ["main"]
 
@@ -37,6 +38,6 @@ def _command_line(words: list[str]) -> int:
         error.show()
         return 2
     except FedgeError as error:
-        print(f"fedge-agent: {error}", file=sys.stderr)
+        print(f"fedge-agent: {printable(str(error))}", file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0

@@ -28,6 +28,7 @@ from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
 from runtime.errors import FedgeError, SettingsError
+from runtime.printable import printable
 
 __all__ = ["app", "main"]
 
@@ -97,5 +98,5 @@ def main() -> None:
     try:
         app()
     except (FedgeError, ProtocolError) as error:
-        print(f"fedge-fleet: {error}", file=sys.stderr)
+        print(f"fedge-fleet: {printable(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

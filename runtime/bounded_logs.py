@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
+from runtime.printable import OneLineFormatter, printable
+
 __all__ = ["BoundedLog", "LogBudget", "UnblockedHandler", "log_to_stderr"]
 
 BURST: Final = 30
@@ -129,11 +131,12 @@ def log_to_stderr(form: str, level: int = logging.INFO) -> logging.Filter:
     """Send the root logger's records to stderr, bounded; returns the filter, for further handlers."""
     bounded = BoundedLog(LogBudget(time.monotonic))
     handler = UnblockedHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(form))
+    handler.setFormatter(OneLineFormatter(form))
     handler.addFilter(bounded)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    logging.captureWarnings(capture=True)
     return bounded
 
 
@@ -142,10 +145,9 @@ def _word(message: str) -> str:
 
 
 def _one_line(message: str, more: int) -> str:
+    length, message = len(message), printable(message[: _LONGEST_LINE + 1])
     if len(message) > _LONGEST_LINE:
-        message = f"{message[:_LONGEST_LINE]}… ({len(message)} characters)"
-    if not message.isprintable():
-        message = "".join(c if c.isprintable() else " " for c in message)
+        message = f"{message[:_LONGEST_LINE]}… ({length} characters)"
     return f"{message} (and {more} more like it)" if more else message
 
 

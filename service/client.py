@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from runtime.printable import printable
 from service.addresses import is_loopback
 from service.errors import ClientError
 from service.secret_files import read_secret
@@ -120,6 +121,6 @@ def refusal_words(answer: httpx.Response) -> str:
     """Why a service refused: its problem document's words, or whatever stands in between said, cut short."""
     try:
         problem = answer.json()
-        return str(problem.get("detail") or problem["title"])[:500]
+        return printable(str(problem.get("detail") or problem["title"])[:500])
     except (ValueError, KeyError, AttributeError):
-        return answer.text[:200] or "no reason given"
+        return printable(answer.text[:200]) or "no reason given"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
 
 from runtime.bounded_logs import BoundedLog, LogBudget
+from runtime.printable import with_trace
 
 __all__ = ["configure_logging"]
 
@@ -29,9 +31,7 @@ def configure_logging(*, as_json: bool) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else _for_people
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -53,6 +53,16 @@ def configure_logging(*, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
     # Requests, database migrations and Flower's own talk would drown the events of a run.
     for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt", "alembic", "flwr"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+_people: Final = structlog.dev.ConsoleRenderer(colors=False)
+
+
+def _for_people(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+    """One line, whatever is in it, and a traceback under it that cannot be taken for one."""
+    trace = "\n".join(str(event.pop(key)) for key in ("stack", "exception") if key in event)
+    return with_trace(str(_people(logger, name, event)), trace)

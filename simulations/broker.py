@@ -28,6 +28,7 @@ from amqtt.session import Session
 from fleet.broker_accounts.passwords import verify_password
 from protocol.errors import TopicError
 from protocol.topics import DOWNLINK_KINDS, PREFIX, TRAINING, UPLINK_KINDS, parse_device_topic
+from runtime.bounded_logs import log_to_stderr
 from service.addresses import is_loopback, split_endpoint
 
 FLEET: Final = "fleet"
@@ -160,7 +161,7 @@ def main() -> int:
             f"broker: {options.listen} is not loopback; beyond this machine use Mosquitto (deploy/README.md)\n"
         )
         return 2
-    logging.basicConfig(level=logging.ERROR, format="broker: %(message)s")
+    log_to_stderr("broker: %(message)s", logging.ERROR)
     logging.getLogger("amqtt").setLevel(
         logging.CRITICAL
     )  # it prints tracebacks for what is told in one line below

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edge_agent.errors import ReleaseRefusedError
@@ -22,6 +23,7 @@ from protocol.errors import BundleError
 from protocol.manifest import Manifest
 from runtime.durable_files import read_bytes
 from runtime.errors import StorageError
+from runtime.printable import printable
 
 __all__ = ["account_of", "print_account", "print_findings", "release_findings"]
 
@@ -74,7 +76,7 @@ def print_account(account: dict[str, Any]) -> None:
     console.print(table)
     if (refused := account["last_refusal"]) is not None:
         console.print(
-            f"Declined last ({refused['code']}, {_date(refused['at_s'])}): {refused['words']}",
+            printable(f"Declined last ({refused['code']}, {_date(refused['at_s'])}): {refused['words']}"),
             highlight=False,
             markup=False,
         )
@@ -115,9 +117,13 @@ def release_findings(settings: Settings, file: Path) -> tuple[Manifest, list[Fin
 def print_findings(manifest: Manifest, findings: list[Finding]) -> None:
     """Print them for the owner of the device."""
     console = Console()
-    table = Table(title=f"What {manifest.release} claims, and what this device knows", show_header=False)
+    table = Table(
+        title=f"What {escape(manifest.release)} claims, and what this device knows", show_header=False
+    )
     for finding in findings:
-        table.add_row(f"[{_COLOURS[finding.verdict]}]{finding.verdict.value}[/]", finding.words)
+        table.add_row(
+            f"[{_COLOURS[finding.verdict]}]{finding.verdict.value}[/]", escape(printable(finding.words))
+        )
     console.print(table)
 
 

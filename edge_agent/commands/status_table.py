@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from edge_agent.process_sight import ProcessSight, ProcessState
 from edge_agent.status import Status
 from protocol.messages.kinds import SettingSource
 from protocol.messages.payloads import Health
+from runtime.printable import printable
 
 __all__ = ["print_status"]
 
@@ -24,7 +27,7 @@ def print_status(status: Status, sight: ProcessSight) -> None:
     health = status.health
     saved = 1.0 - health.telemetry_bytes / health.raw_bytes if health.raw_bytes else 0.0
     rows = [
-        ("state", told if is_running else f"[red]{told}[/red]"),
+        ("state", told),
         ("release", f"{health.release or 'none'}{' (on trial)' if status.is_trial else ''}"),
         (
             "windows",
@@ -74,11 +77,14 @@ def print_status(status: Status, sight: ProcessSight) -> None:
         ("install", health.install_step.value),
         *(("setting", text) for text in _settings_of(status)),
         *(("command", text) for text in status.commands),
-        *(("problem", f"[red]{problem}[/red]") for problem in status.problems),
+        *(("problem", problem) for problem in status.problems),
     ]
-    table = Table(title=f"{status.device} ({status.tenant}, {status.family})", show_header=False)
+    title = printable(f"{status.device} ({status.tenant}, {status.family})")
+    table = Table(title=escape(title), show_header=False)
     for name, value in rows:
-        table.add_row(name, value)
+        # What a fleet, a sensor or an error said is shown as it is, and does nothing to the terminal.
+        is_bad = name == "problem" or (name == "state" and not is_running)
+        table.add_row(name, Text(printable(value), "red" if is_bad else ""))
     Console().print(table)
 
 

@@ -6,6 +6,8 @@ import logging
 from collections import deque
 from typing import Final
 
+from runtime.printable import OneLineFormatter
+
 __all__ = ["LogRing"]
 
 _LONGEST_LINE: Final = 1000
@@ -20,7 +22,7 @@ class LogRing(logging.Handler):
 
     def __init__(self, maximum_chars: int = 64 * 1024) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        self.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         self._maximum = maximum_chars
         self._lines: deque[str] = deque()
         self._chars = 0

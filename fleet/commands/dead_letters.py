@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import print_json, print_rows, show_time
+from fleet.commands.printing import print_json, print_rows, say, show_time
 from service.client import ApiClient
 from service.errors import ClientError
 
@@ -90,7 +90,7 @@ def dead_letters_replay(
     if as_json:
         print_json(done)
     else:
-        print(f"{len(done['stored'])} stored, {len(done['refused'])} refused again")
+        say(f"{len(done['stored'])} stored, {len(done['refused'])} refused again")
 
 
 @dead_letters.command("drop")
@@ -112,7 +112,7 @@ def dead_letters_drop(
     if as_json:
         print_json(done)
     else:
-        print(f"{len(done['dropped'])} dropped")
+        say(f"{len(done['dropped'])} dropped")
 
 
 def _chosen(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import print_json, print_rows, show_number, show_time
+from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
 from service.errors import ClientError
 
 __all__ = ["devices"]
@@ -115,7 +115,7 @@ def devices_erase(
         print_json(done)
         return
     found = ", ".join(f"{count} of {table}" for table, count in done["rows"].items()) or "nothing was there"
-    print(f"erased: {device} ({found}). {goes_on}")
+    say(f"erased: {device} ({found}). {goes_on}")
 
 
 @devices.command("accept-normal")
@@ -150,9 +150,9 @@ def devices_accept_normal(
         print_json(done)
         return
     would = "would be told" if dry_run else "are told"
-    print(
+    say(
         f"{len(done['devices'])} devices {would} that what they set aside until {show_time(done['until_s'])} is normal:"
         f" {done['set_aside_windows']} windows by their last word"
     )
     for name, anomaly in done["held_back"].items():
-        print(f"held back: {name}, whose anomaly {anomaly} was judged a true alarm")
+        say(f"held back: {name}, whose anomaly {anomaly} was judged a true alarm")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import print_json, print_rows, print_table, show_number, show_time
+from fleet.commands.printing import print_json, print_rows, print_table, say, show_number, show_time
 from protocol.messages.kinds import CommandAction, CommandStatus
 from service.client import ApiClient
 from service.errors import ClientError
@@ -53,9 +53,9 @@ def command_devices(
     if as_json:
         print_json(given)
         return
-    print(f"{len(given['commands'])} devices {'would be' if dry_run else 'are'} told: {action.value}")
+    say(f"{len(given['commands'])} devices {'would be' if dry_run else 'are'} told: {action.value}")
     for name, reason in given["held_back"].items():
-        print(f"held back: {name}: {reason}")
+        say(f"held back: {name}: {reason}")
 
 
 def list_commands(
@@ -116,7 +116,7 @@ def device_settings(
                 print_json(done)
                 return
             would = "would be" if dry_run else "are"
-            print(f"{len(done['devices'])} devices {would} set; {len(done['unchanged'])} are so already")
+            say(f"{len(done['devices'])} devices {would} set; {len(done['unchanged'])} are so already")
             return
         else:
             rows = list(client.pages("/v1/devices:settings", {"query": query}, 1000))
@@ -156,7 +156,7 @@ def diagnose_device(
         file.write_bytes(content)
     except OSError as error:
         raise ClientError(f"cannot write {file}: {error.strerror}") from None
-    print(f"{file}: {view['reason']} (read it with: gzip -dc {file})")
+    say(f"{file}: {view['reason']} (read it with: gzip -dc {file})")
 
 
 def _wait(client: ApiClient, path: str, device: str, wait_s: float) -> dict[str, Any]:

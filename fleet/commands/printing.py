@@ -1,4 +1,7 @@
-"""How commands answer: a table for people, JSON for programs. Both go to standard output."""
+"""How commands answer: sentences and tables for people, JSON for programs, all on standard output.
+
+What a device or a person far away has written is shown as it is, and never does anything to a terminal.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["Columns", "print_json", "print_rows", "print_table", "show_number", "show_time"]
+from runtime.printable import printable, printable_json
+
+__all__ = ["Columns", "print_json", "print_rows", "print_table", "say", "show_number", "show_time"]
 
 Columns = Mapping[str, Callable[[dict[str, Any]], object]]
 """Heading → what of a row stands under it; None is shown as a dash."""
 
 
+def say(sentence: str) -> None:
+    """Print one line."""
+    print(printable(sentence))
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_rows(
@@ -38,9 +48,9 @@ def print_rows(
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under `columns`; None prints as a dash."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=escape(printable(title)), title_justify="left")
     for row in rows:
-        table.add_row(*("–" if cell is None else escape(str(cell)) for cell in row))
+        table.add_row(*("–" if cell is None else escape(printable(str(cell))) for cell in row))
     console = Console()
     # into a pipe or file nothing may be cut off
     console.print(table, soft_wrap=False) if console.is_terminal else Console(width=240).print(table)

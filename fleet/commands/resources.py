@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import print_json, print_rows, show_number, show_time
+from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import split_release_id
 from service.errors import ClientError
@@ -87,7 +87,7 @@ def releases_publish(
     if as_json:
         print_json(record)
     else:
-        print(f"published {record['id']} ({record['size_bytes']} bytes, SHA-256 {record['sha256'][:12]}…)")
+        say(f"published {record['id']} ({record['size_bytes']} bytes, SHA-256 {record['sha256'][:12]}…)")
 
 
 @releases.command("withdraw")
@@ -106,9 +106,9 @@ def releases_withdraw(
     if as_json:
         print_json(record)
         return
-    print(f"withdrawn: {record['id']} ({record['withdrawn_reason']})")
+    say(f"withdrawn: {record['id']} ({record['withdrawn_reason']})")
     if record["desired_devices"]:
-        print(f"{record['desired_devices']} devices shall still run it: roll another release out to them")
+        say(f"{record['desired_devices']} devices shall still run it: roll another release out to them")
 
 
 def anomalies(

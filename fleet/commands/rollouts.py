@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import print_json, print_rows, print_table, show_time
+from fleet.commands.printing import print_json, print_rows, print_table, say, show_time
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
 from runtime.settings import read_settings
@@ -285,9 +284,9 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
         ),
     )
     if view["waiting_for"]:
-        Console().print(f"It waits for: {view['waiting_for']}", highlight=False, markup=False)
+        say(f"It waits for: {view['waiting_for']}")
     if view["verbs"]:
-        Console().print(f"It obeys: {', '.join(view['verbs'])}", highlight=False)
+        say(f"It obeys: {', '.join(view['verbs'])}")
 
 
 def _failures(timeline: list[dict[str, Any]]) -> list[dict[str, Any]]:

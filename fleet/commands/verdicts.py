@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
-from fleet.commands.printing import print_json, print_table, show_number, show_time
+from fleet.commands.printing import print_json, print_table, say, show_number, show_time
 from fleet.storage.verdict_tables import Verdict
 
 __all__ = ["judge", "precision"]
@@ -28,11 +28,11 @@ def judge(
         if as_json:
             print_json(record)
             return
-        print(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
+        say(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
         if verdict is Verdict.FALSE_ALARM:
             # a verdict is about one alarm, an acceptance about all that a device set aside: nobody is taken by surprise
             device = client.get(f"/v1/anomalies/{anomaly}")["device"]
-            print(
+            say(
                 f"its windows stay apart until somebody accepts them: fedge-fleet devices accept-normal {device}"
             )
 
