@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import h11
@@ -154,9 +154,7 @@ class _InPieces:
                 body = body[PIECE_BYTES:]
             await send({**message, "body": bytes(body)} if "body" in message else message)
 
-        # Who breaks HTTP within a body has been told so by the connection itself; what we would say comes too late.
-        with suppress(h11.LocalProtocolError):
-            await self._app(scope, receive, send_pieces)
+        await self._app(scope, receive, send_pieces)
 
 
 class BoundedHttp(H11Protocol):
@@ -198,6 +196,16 @@ class BoundedHttp(H11Protocol):
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             # Half of the next head came with the request before.
             self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP: say so, if nothing was said yet. Whatever answers at this moment has nobody to answer."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
         """The next request did not come; where the answer is still on its way nobody can have sent it."""

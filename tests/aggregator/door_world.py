@@ -17,6 +17,7 @@ import flower_world as world
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flower_rounds_world import fit
+from odd_requests import head
 
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from protocol.identity import public_key_pem
@@ -74,11 +75,6 @@ class Caller:
         except OSError:
             return True
         return True
-
-
-def head(path: str, *headers: str, method: str = "POST") -> bytes:
-    """The head of a request."""
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: x", *headers, "", ""]).encode()
 
 
 @dataclass

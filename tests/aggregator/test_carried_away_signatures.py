@@ -11,7 +11,8 @@ from pathlib import Path
 import flower_world as world
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from door_world import DEVICE, KEY, PULL, PUSH, Site, head, serving, site, tls
+from door_world import DEVICE, KEY, PULL, PUSH, Site, serving, site, tls
+from odd_requests import head
 
 from edge_agent.errors import AggregatorRefusedError
 from protocol.signed_requests import (

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import flower_world as world
 import numpy as np
 import pytest
-from door_world import DEVICE, KEY, PULL, PUSH, Caller, Site, head, site, tls
+from door_world import DEVICE, KEY, PULL, PUSH, Caller, Site, site, tls
 from flower_rounds_world import fit
+from odd_requests import head
 from slow_link import relay
 from waiting import AMPLE_S, wait_until
 

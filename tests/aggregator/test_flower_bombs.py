@@ -13,8 +13,9 @@ from pathlib import Path
 
 import flower_world as world
 import pytest
-from door_world import PUSH, Answer, Caller, Site, head
+from door_world import PUSH, Answer, Caller, Site
 from flwr.proto.message_pb2 import Message
+from odd_requests import head
 from waiting import died, wait_until
 
 from protocol.errors import MalformedMessageError
