@@ -17,6 +17,7 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ __all__ = ["Aggregator", "build_aggregator", "serve"]
 
 START_PATIENCE_S: Final = 15.0
 """How long fleet and broker may take to come up beside us before the start fails."""
+
+BOOKS_EVERY_S: Final = 60.0
+"""Between two writings of when tokens were last used."""
 
 _chance: Final = random.SystemRandom()
 
@@ -151,7 +155,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         new_id=lambda: f"run-{int(time.time())}-{os.urandom(4).hex()}",
         watch_every_s=settings.watch_every_s,
     )
-    tokens = TokenStore(settings.data_dir / DATABASE)
+    tokens = TokenStore(settings.data_dir / DATABASE, time.time)
     registry = CollectorRegistry()
     registry.register(RunMetrics(store))
     expose_days_left(registry, certificate)
@@ -194,7 +198,10 @@ async def serve(aggregator: Aggregator) -> None:
         if ending.is_set():
             return
         await asyncio.to_thread(aggregator.flower.start)
-        board = asyncio.create_task(aggregator.board.run())
+        tasks = [
+            asyncio.create_task(aggregator.board.run()),
+            asyncio.create_task(_keep_books(aggregator.tokens)),
+        ]
         aggregator.scheduler.start()
         structlog.get_logger().info(
             "aggregator_started",
@@ -204,7 +211,7 @@ async def serve(aggregator: Aggregator) -> None:
         )
         await server.serve(sockets=[listener])
         await asyncio.to_thread(aggregator.scheduler.stop)
-        await end_tasks([board])
+        await end_tasks(tasks)
     finally:
         listener.close()
         await asyncio.to_thread(aggregator.flower.stop)
@@ -213,6 +220,15 @@ async def serve(aggregator: Aggregator) -> None:
         aggregator.store.close()
         aggregator.privacy.close()
     structlog.get_logger().info("aggregator_stopped")
+
+
+async def _keep_books(tokens: TokenStore) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(tokens.store_uses)
+        except sqlite3.Error as error:
+            structlog.get_logger().error("bookkeeping_failed", error=str(error))
+        await asyncio.sleep(BOOKS_EVERY_S)
 
 
 async def _check_surroundings(aggregator: Aggregator, ending: threading.Event) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,16 +18,14 @@ import typer
 
 from runtime.errors import FedgeError
 from runtime.printable import printable
-from service.roles import Role
+from service.token_commands import ListedRows, token_commands
 
 __all__ = ["main"]
 
 HELP = "Learn together: training runs over Flower, signing keys, the first release."
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
-tokens_cli = typer.Typer(no_args_is_help=True, help="Tokens of the operator API.")
 keys_cli = typer.Typer(no_args_is_help=True, help="Release signing keys.")
-cli.add_typer(tokens_cli, name="tokens")
 cli.add_typer(keys_cli, name="keys")
 
 Config = Annotated[Path, typer.Option("--config", help="aggregator.toml")]
@@ -54,6 +51,21 @@ def _one_line_errors() -> Iterator[None]:
     except FedgeError as error:
         print(f"fedge-aggregator: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def _token_rows(config: Path) -> Iterator[ListedRows]:
+    from aggregator.settings import load_aggregator_settings
+    from aggregator.tokens import DATABASE, TokenStore
+
+    with (
+        closing(TokenStore(load_aggregator_settings(config).data_dir / DATABASE, time.time)) as store,
+        store.rows() as rows,
+    ):
+        yield rows
+
+
+cli.add_typer(token_commands(_token_rows, prefix="ao_", told=_one_line_errors()), name="tokens")
 
 
 @cli.command()
@@ -247,24 +259,6 @@ def edge_tpu(
         raise typer.Exit(1)
 
 
-@tokens_cli.command("create")
-@_one_line_errors()
-def create_token(
-    config: Config,
-    name: Annotated[str, typer.Option("--name", help="who or what holds it")],
-    role: Annotated[Role, typer.Option("--role", help="viewer, operator or admin")] = Role.OPERATOR,
-) -> None:
-    """Print a new token, once."""
-    print(_token_store(config).create(name, role, now=time.time(), random_bytes=os.urandom))
-
-
-@tokens_cli.command("revoke")
-@_one_line_errors()
-def revoke_token(config: Config, name: Annotated[str, typer.Option("--name")]) -> None:
-    """Make a token void at once."""
-    _token_store(config).revoke(name)
-
-
 @keys_cli.command("create")
 @_one_line_errors()
 def create_key(out: Annotated[Path, typer.Option("--out", help="e.g. release.key")]) -> None:
@@ -336,13 +330,6 @@ def _sentence(figures: dict[str, Any]) -> str:
         f"{figures['detector']}; trust radius {figures['trust_radius']:.3g}; threshold {figures['threshold']:.4g}; sight {figures['sight']:.0%}; int8 error {figures['int8_error']:.2g};"
         f" {figures['bytes']} bytes in {figures['file']}"
     )
-
-
-def _token_store(config: Path) -> Any:
-    from aggregator.settings import load_aggregator_settings
-    from aggregator.tokens import DATABASE, TokenStore
-
-    return TokenStore(load_aggregator_settings(config).data_dir / DATABASE)
 
 
 def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import DeviceId, FamilyName, check_name, split_release_id
 from runtime.errors import SettingsError
 from service.client import refusal_words
-from service.secret_files import read_secret
+from service.token_file import TokenFile
 
 __all__ = ["FleetClient"]
 
@@ -40,7 +40,7 @@ class FleetClient:
     """
 
     def __init__(self, settings: FleetSettings) -> None:
-        token = read_secret(settings.token_file, "fleet.token_file")
+        token = TokenFile(settings.token_file, "fleet.token_file")
         try:
             context = ssl.create_default_context(cafile=str(settings.ca_file))
         except (OSError, ssl.SSLError) as error:
@@ -52,7 +52,7 @@ class FleetClient:
             base_url=self._url,
             verify=context,
             timeout=settings.timeout_s,
-            headers={"Authorization": f"Bearer {token}"},
+            auth=token,
         )
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class FleetClient:
         if answer.status_code == 429 or answer.status_code >= 500:
             raise FleetUnreachableError(words)
         if answer.status_code in {401, 403}:
-            words += "; check fleet.token_file (role publisher is needed)"
+            words += "; check fleet.token_file (role publisher is needed, for this family)"
         raise FleetRefusedError(words, answer.status_code)
 
 

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select
 
-from fleet.auth.operator_tokens import create_token
+from fleet.auth.operator_tokens import PREFIX, SessionRows
 from fleet.broker_accounts.passwords import hash_password
 from fleet.ingest.judging import Arrival
 from fleet.ingest.store import EventStore
@@ -50,6 +50,7 @@ from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyEvent, Health
 from protocol.topics import device_topic
 from service.roles import Role
+from service.tokens import TokenGrant, create_token
 from simulations.certificates import create_certificates
 
 TENANT = "bench"
@@ -161,7 +162,10 @@ def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> di
     database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
     enrol(database, names)
     with database.write() as session:
-        token = create_token(session, "bench", Role.VIEWER, time.time(), secrets.token_bytes)
+        grant = TokenGrant(name="bench", role=Role.VIEWER)
+        token = create_token(
+            SessionRows(session), grant, prefix=PREFIX, now=time.time(), random_bytes=secrets.token_bytes
+        )
     database.close()
     config.write_text(config.read_text().replace("PORT", str(port)))
     log = (folder / "log").open("w+")

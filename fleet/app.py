@@ -46,6 +46,8 @@ from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
 from fleet.auth.callers import Callers
 from fleet.auth.claim_tokens import import_claims
+from fleet.auth.operator_tokens import open_tokens
+from fleet.bookkeeping import Bookkeeping
 from fleet.broker_accounts.assembly import ACL_SERVICES, open_accounts, open_passwords, service_names
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
 from fleet.housekeeping import Housekeeping
@@ -121,6 +123,7 @@ def build_app(
     metrics = FleetMetrics()
     store = ReleaseStore(database, settings.data_dir / "releases", load_release_keys(settings.release_keys))
     repository = TrustRepository(settings.data_dir / "trust")
+    tokens = open_tokens(database, time.time)
     events = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
     instructions = Instructions(
@@ -151,6 +154,7 @@ def build_app(
             "rollouts": engine.run,
             "housekeeping": housekeeping.run,
             "trust": renewal.run,
+            "bookkeeping": Bookkeeping(database, tokens).run,
         }
         if settings.mqtt and broker:
             intake = Intake(events, outgoing, metrics, settings.mqtt, wake_rollouts=engine.wake)
@@ -188,7 +192,7 @@ def build_app(
 
     app = create_application(
         title="Fedge fleet",
-        tokens=Callers(database),
+        tokens=Callers(database, tokens, time.time),
         registry=metrics.registry,
         statuses=STATUSES,
         largest_body=largest_body(settings.maximum_bundle_bytes),

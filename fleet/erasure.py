@@ -113,7 +113,7 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
     said_by = (AuditEntry.actor == f"device:{device_id}") | (
         (AuditEntry.actor == "fleet") & (AuditEntry.subject == device_id)
     )
-    rows["audit_log"] = _run(session, update(AuditEntry).where(said_by).values(detail={}))
+    rows["audit_log"] = _run(session, update(AuditEntry).where(said_by).values(detail={}, salt=None))
     rows["sentences"] = sum(_unname(session, column, device_id) for column in _TOLD)
     _empty(device, _LETS_IN if is_enrolled else _KEEPS_OUT)
     rows = {name: count for name, count in sorted(rows.items()) if count}

@@ -10,7 +10,8 @@
     │   ├── NotFoundError            404  no such device, release, rollout, ...
     │   ├── ConflictError            409  contradicts what the fleet already holds
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
-    └── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
+    ├── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
+    └── AuditBrokenError             we: the audit log is not what was written; whoever holds the database must be asked
 
 Who calls, and may they (401, 403), a start that fails and a command line without its answer are `service.errors`; settings that are wrong and a disk that
 refuses or has lost something are `runtime.errors`.
@@ -21,6 +22,7 @@ from __future__ import annotations
 from runtime.errors import FedgeError
 
 __all__ = [
+    "AuditBrokenError",
     "BadRequestError",
     "BrokerError",
     "CallerError",
@@ -67,3 +69,7 @@ class UnacceptableError(CallerError):
 
 class BrokerError(FleetError):
     """The broker has not confirmed an account; what the fleet decided stands, and repeating the call waits anew."""
+
+
+class AuditBrokenError(FleetError):
+    """The audit log's chain does not hold; the text names the first line that does not fit."""

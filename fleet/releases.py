@@ -29,6 +29,7 @@ from protocol.errors import BundleError, TopicError
 from protocol.names import MAX_RELEASE_VERSION, release_id, split_release_id
 from runtime.durable_files import private_directory, write_durably
 from runtime.errors import SettingsError, StorageError
+from service.roles import Caller
 
 __all__ = [
     "ReleaseStore",
@@ -117,7 +118,7 @@ class ReleaseStore:
         self._directory = private_directory(directory)
         self._trusted = trusted
 
-    def publish(self, content: bytes, *, actor: str, now: float) -> tuple[Release, bool]:
+    def publish(self, content: bytes, *, caller: Caller, now: float) -> tuple[Release, bool]:
         """Verify a bundle and keep it durably. The same bytes again change nothing.
 
         Returns:
@@ -126,10 +127,12 @@ class ReleaseStore:
         Raises:
             UnacceptableError: not a bundle, damaged, not signed by a trusted release key, or its files are not what
                 its manifest promises: no device would take it, so no rollout shall begin with it.
+            ForbiddenError: the caller publishes for other families.
             ConflictError: this release id exists with other bytes; publish under a new version.
         """
         verified = self._verify(content)
         manifest = verified.manifest
+        caller.check_family(manifest.family)
         path = self._path(verified.sha256)
         # a file cut short by a damaged disk is replaced by the bytes we just verified
         if not path.exists() or path.stat().st_size != len(content):
@@ -149,7 +152,7 @@ class ReleaseStore:
                 size_bytes=len(content),
                 signed_by=verified.signed_by.hex(),
                 manifest=msgspec.to_builtins(manifest),
-                published_by=actor,
+                published_by=caller.actor,
                 published_at=now,
                 approved_at=None,
                 approved_by=None,
@@ -160,7 +163,7 @@ class ReleaseStore:
             audit.record(
                 session,
                 at=now,
-                actor=actor,
+                actor=caller.actor,
                 action="release_published",
                 subject=manifest.release,
                 sha256=verified.sha256,

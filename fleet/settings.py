@@ -83,6 +83,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     database_url: default is fleet.sqlite in data_dir.
     release_keys: Ed25519 PEM; releases signed by others are refused.
     offline_after_s: silence before a device counts as offline; four of the agent's 30 s health messages.
+    approved_families: families whose every rollout waits for a second person's approval, whatever its plan says; ``["*"]``: all.
     health_history_s: how long health messages are kept; a rollout judges hours, people look at days.
     """
 
@@ -95,6 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     release_keys: Annotated[tuple[Path, ...], Meta(min_length=1)]
     mqtt: MqttSettings | None = None
     enrolment: EnrolmentSettings = EnrolmentSettings()
+    approved_families: tuple[str, ...] = ()
     maximum_bundle_bytes: Annotated[int, Meta(ge=1, le=MAX_BUNDLE_BYTES)] = MAX_BUNDLE_BYTES
     offline_after_s: PositiveSeconds = 120.0
     health_history_s: PositiveSeconds = 7 * 86400.0

@@ -13,7 +13,7 @@ import httpx
 from runtime.printable import printable
 from service.addresses import is_loopback
 from service.errors import ClientError
-from service.secret_files import read_secret
+from service.token_file import TokenFile
 
 __all__ = ["ApiClient", "connect", "refusal_words"]
 
@@ -92,7 +92,7 @@ def connect(url: str | None, ca: Path | None, token_file: Path | None, *, servic
 
     Raises:
         ClientError: something is missing or unreadable, or the URL would send the token in clear.
-        SettingsError: the token file cannot be read or does not hold one line.
+        SettingsError: the token file cannot be read, is open to everybody, or does not hold one line.
     """
     if not url or token_file is None:
         raise ClientError(
@@ -104,15 +104,13 @@ def connect(url: str | None, ca: Path | None, token_file: Path | None, *, servic
         parts.scheme == "http" and not is_loopback(parts.hostname or "")
     ):
         raise ClientError(f"--url {url!r} must be https:// (http:// only to loopback)")
-    token = read_secret(token_file, "--token-file")
+    token = TokenFile(token_file, "--token-file")
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise ClientError(f"--ca {ca} holds no usable CA: {error}") from None
     return ApiClient(
-        httpx.Client(
-            base_url=url, verify=context, timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"}
-        ),
+        httpx.Client(base_url=url, verify=context, timeout=TIMEOUT_S, auth=token),
         service=service,
     )
 

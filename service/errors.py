@@ -7,6 +7,7 @@
     │   ├── UnauthenticatedError     401  no token, or one that nobody here issued or enrolled
     │   └── ForbiddenError           403  known, but not allowed to do this
     ├── InvalidBodyError             422  whoever called: the body is JSON, but not what this call takes
+    ├── TokenChangeError             whoever typed it: a token that cannot be made, rotated or revoked like this
     ├── StartError                   whoever started it: an address in use, a certificate that cannot be used
     └── ClientError                  whoever typed it: a service could not be asked, or it refused
 
@@ -24,6 +25,7 @@ __all__ = [
     "InvalidBodyError",
     "ServiceError",
     "StartError",
+    "TokenChangeError",
     "UnauthenticatedError",
 ]
 
@@ -46,6 +48,10 @@ class ForbiddenError(AccessError):
 
 class InvalidBodyError(ServiceError):
     """The body is not what this call takes; the text says which key, what stands there, and what would be valid."""
+
+
+class TokenChangeError(ServiceError):
+    """A token cannot be made, rotated or revoked as asked; the text says why, and what can be done."""
 
 
 class StartError(ServiceError):

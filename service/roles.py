@@ -1,7 +1,10 @@
 """What each role allows, as a pure rule.
 
-viewer < operator < admin. ``publisher`` stands beside them: it reads, publishes releases, and creates the rollout
-that its family's settings ask for (the aggregator holds one), but manages no device and no token.
+viewer < operator < admin. ``publisher`` stands beside them, for a program (the aggregator holds one): it publishes releases
+of its families and creates the rollouts that their settings ask for. It does not even read what is not needed for that.
+
+Behind a token stands a **person**, who answers for what is done with it; two tokens of one person are one person. What only
+people may do (approve) needs a token that a person holds in their own hand, and not one of a person's programs.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from service.errors import ForbiddenError
+
 __all__ = ["Caller", "CallerKind", "Role", "allows"]
 
 
 class Role(StrEnum):
-    """What an operator token allows. viewer < operator < admin; publisher may read and publish releases."""
+    """What an operator token allows. viewer < operator < admin; publisher publishes, and reads what that needs."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -25,7 +30,7 @@ class Role(StrEnum):
 _GRANTS: Final[dict[Role, frozenset[Role]]] = {
     Role.VIEWER: frozenset({Role.VIEWER}),
     Role.OPERATOR: frozenset({Role.VIEWER, Role.OPERATOR}),
-    Role.PUBLISHER: frozenset({Role.VIEWER, Role.PUBLISHER}),
+    Role.PUBLISHER: frozenset({Role.PUBLISHER}),
     Role.ADMIN: frozenset(Role),
 }
 
@@ -40,11 +45,20 @@ class CallerKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who made a request: an operator token's name, a device's id, or a claim. Only an operator has a `role`."""
+    """Who made a request: an operator token's name, a device's id, or a claim. Only an operator has a `role`.
+
+    Attributes:
+        person: who answers for the token; None: nobody, as behind a device or the aggregator.
+        is_program: a program holds the token, also where a person answers for it.
+        families: what a publisher publishes for; None: every family.
+    """
 
     name: str
     role: Role | None = None
     kind: CallerKind = CallerKind.OPERATOR
+    person: str | None = None
+    is_program: bool = False
+    families: frozenset[str] | None = None
 
     @property
     def actor(self) -> str:
@@ -53,8 +67,15 @@ class Caller:
 
     @property
     def is_person(self) -> bool:
-        """Whether people hold such a token: an operator's or an admin's, not a program's and not a device's."""
-        return self.role in {Role.OPERATOR, Role.ADMIN}
+        """Whether a person holds such a token in their own hand: not a program and not a device."""
+        return self.role in {Role.OPERATOR, Role.ADMIN} and self.person is not None and not self.is_program
+
+    def check_family(self, family: str) -> None:
+        """Raise ForbiddenError where the token is for other families."""
+        if self.families is not None and family not in self.families:
+            raise ForbiddenError(
+                f"token {self.name!r} is for {', '.join(sorted(self.families))}; family {family[:80]!r} is not among them"
+            )
 
 
 def allows(role: Role, *wanted: Role) -> bool:

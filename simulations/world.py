@@ -142,13 +142,32 @@ class World:
 
     def issue_tokens(self) -> None:
         """Make operator, publisher and claim tokens with the services' own commands."""
-        for role in ("admin", "publisher"):
+        somebody = ("--person", "sim")
+        for role, whose in (("admin", somebody), ("publisher", ("--family", self.scenario.family.name))):
             self._issue(
-                self.token_file(role), "fleet", "tokens", "create", "--role", role, "--name", f"sim-{role}"
+                self.token_file(role),
+                "fleet",
+                "tokens",
+                "create",
+                "--role",
+                role,
+                "--name",
+                f"sim-{role}",
+                *whose,
             )
         uses = str(len(self.devices))
         self._issue(self.directory / "devices" / "claim.token", "fleet", "claims", "create", "--uses", uses)
-        self._issue(self.aggregator_token_file, "aggregator", "tokens", "create", "--name", "sim")
+        self._issue(
+            self.aggregator_token_file,
+            "aggregator",
+            "tokens",
+            "create",
+            "--role",
+            "operator",
+            "--name",
+            "sim",
+            *somebody,
+        )
 
     def _issue(self, file: Path, service: str, *command: str) -> None:
         token = self.supervisor.run("tokens", service, *command, "--config", self._config(service))

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor, within
 from fleet.desired import desired_state
 from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
@@ -188,7 +188,7 @@ class BootView(BaseModel):
 
 @router.get("/devices")
 def list_devices(
-    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
     query: Annotated[
         str,
@@ -204,7 +204,8 @@ def list_devices(
 
     What a device is shown to run (`release`) is what it last said itself; `desired_release` is what it was told to run.
     """
-    rows = _VIEWS.where(device_filter(query)).order_by(Device.id).limit(limit + 1)
+    rows = _VIEWS.where(device_filter(query), within(Device.family, caller.families))
+    rows = rows.order_by(Device.id).limit(limit + 1)
     if cursor:
         rows = rows.where(Device.id > decode_cursor(cursor))
     with services.database.read() as session:

@@ -198,13 +198,14 @@ def list_drift(
 @router.get("/drift/summary")
 def summarise_drift(
     family: Annotated[str, Query(max_length=64)],
-    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> DriftSummary:
     """The share of a family that is in drift now: the one call that the aggregator's trigger polls.
 
     Counted are enrolled devices that were ever heard; `since` is when the first of those that drift now said so.
     """
+    caller.check_family(family)
     heard = select(Device.id, Device.drifted, Device.drift_since).where(
         Device.family == family, Device.state == DeviceState.ENROLLED, Device.last_seen.is_not(None)
     )

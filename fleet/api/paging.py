@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Final, Generic, TypeVar
 
 from fastapi import Path, Query
@@ -64,6 +64,11 @@ class RowView(BaseModel):
 def equals(column: InstrumentedAttribute[str], value: str | None) -> ColumnElement[bool]:
     """That `column` is `value`; where none is given, every row."""
     return true() if value is None else column == value
+
+
+def within(column: InstrumentedAttribute[str], values: Collection[str] | None) -> ColumnElement[bool]:
+    """That `column` is one of `values`; None: every row."""
+    return true() if values is None else column.in_(sorted(values))
 
 
 def newest_first(table: type[Row], cursor: str | None, limit: int) -> Select[Row]:

@@ -14,7 +14,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device_or
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, equals
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, equals, within
 from fleet.releases import bundle_path, count_devices, find_release
 from fleet.rollouts.operations import withdraw_release
 from fleet.storage.release_tables import Release
@@ -131,7 +131,7 @@ async def publish_release(
     """
     content = await request.body()
     release, is_new = await asyncio.to_thread(
-        services.releases.publish, content, actor=caller.actor, now=services.now()
+        services.releases.publish, content, caller=caller, now=services.now()
     )
     if not is_new:
         response.status_code = 200
@@ -146,14 +146,14 @@ def _show(services: Services, family: str, version: int) -> ReleaseView:
 
 @router.get("/releases")
 def list_releases(
-    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
     family: Annotated[str | None, Query(max_length=64)] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[ReleaseView]:
     """Releases, by family and version; `family` leaves out the others. Withdrawn ones are listed, and say why."""
-    rows = select(Release).where(equals(Release.family, family))
+    rows = select(Release).where(equals(Release.family, family), within(Release.family, caller.families))
     rows = rows.order_by(Release.family, Release.version).limit(limit + 1)
     if cursor:
         after_family, after_version = split_release_id(decode_cursor(cursor))
@@ -169,10 +169,11 @@ def list_releases(
 def show_release(
     family: str,
     version: int,
-    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> ReleaseView:
     """One release's record."""
+    caller.check_family(family)
     return _show(services, family, version)
 
 
@@ -207,7 +208,7 @@ def download_bundle(
     request: Request,
     family: str,
     version: int,
-    _caller: Annotated[Caller, Depends(require_device_or(Role.VIEWER))],
+    caller: Annotated[Caller, Depends(require_device_or(Role.VIEWER, Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
     range_header: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header()] = None,
@@ -218,6 +219,7 @@ def download_bundle(
     The ETag is the SHA-256, and a release never changes: with If-Range a device can never splice two releases together,
     and If-None-Match costs no bytes. 416 names the size where the range lies outside.
     """
+    caller.check_family(family)
     with services.database.read() as session:
         release = find_release(session, family, version)
     size, etag = release.size_bytes, f'"{release.sha256}"'

@@ -110,7 +110,14 @@ def create(
     With an ``Idempotency-Key`` that was used before: 200 and that rollout if the plan is the same, else 409.
     """
     rollout_id = _rollout_id(caller, idempotency_key or secrets.token_hex(16))
-    created = create_rollout(services.database, plan, rollout_id, actor=caller.actor, now=services.now())
+    created = create_rollout(
+        services.database,
+        plan,
+        rollout_id,
+        caller=caller,
+        now=services.now(),
+        approved_families=services.settings.approved_families,
+    )
     if not created:
         response.status_code = 200
     return _view(services, rollout_id)
@@ -121,8 +128,9 @@ def _view(services: Services, rollout_id: str) -> RolloutView:
         return view_rollout(session, rollout_id, services.now())
 
 
-@router.get("/rollouts", dependencies=[Depends(require(Role.VIEWER))])
+@router.get("/rollouts")
 def index(
+    caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     state: RolloutState | None = None,
     cursor: Cursor = None,
     limit: Limit = 100,
@@ -131,7 +139,7 @@ def index(
     """Rollouts, newest first, each with how many of its devices stand where; `state` leaves out the others."""
     before = decode_cursor(cursor) if cursor else None
     with services.database.read() as session:
-        found = list_rollouts(session, state=state, before=before, limit=limit + 1)
+        found = list_rollouts(session, state=state, families=caller.families, before=before, limit=limit + 1)
     return cut_page(found, limit, key=lambda rollout: rollout.id)
 
 
@@ -171,6 +179,14 @@ def carry_out(
     What follows at once (the first group gets the release, every device goes back) has happened when this answers. 409
     names the present state and the verbs that it obeys, or the rollout that still has one of the devices.
     """
-    carry_out_verb(services.database, services.publisher, rollout_id, verb, caller=caller, now=services.now())
+    carry_out_verb(
+        services.database,
+        services.publisher,
+        rollout_id,
+        verb,
+        caller=caller,
+        now=services.now(),
+        approved_families=services.settings.approved_families,
+    )
     services.wake_rollouts()
     return _view(services, rollout_id)

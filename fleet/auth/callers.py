@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +10,7 @@ from fleet.auth.device_tokens import authenticate_device
 from fleet.storage.base import Database
 from service.errors import UnauthenticatedError
 from service.roles import Caller, CallerKind
+from service.tokens import StoredTokens
 
 __all__ = ["Callers"]
 
@@ -21,13 +21,13 @@ class Callers:
     """Implements `service.access.TokenHolders`.
 
     Args:
-        database: knows operators, devices and claims.
+        database: knows devices and claims.
+        operators: knows operators.
         now: Unix seconds.
     """
 
-    def __init__(self, database: Database, now: Callable[[], float] = time.time) -> None:
-        self._database, self._now = database, now
-        self._operators = operator_tokens.OperatorTokens(database)
+    def __init__(self, database: Database, operators: StoredTokens, now: Callable[[], float]) -> None:
+        self._database, self._operators, self._now = database, operators, now
 
     def find_caller(self, token: str) -> Caller:
         """See `TokenHolders`; a claim of which no use is left still says who asks."""

@@ -1,69 +1,81 @@
-"""Operator tokens of the fleet (``fo_…``), in its database; `service.tokens` says how they are made."""
+"""Operator tokens of the fleet (``fo_…``), in its database; `service.tokens` says how they are made and end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import getpass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from fleet.errors import ConflictError, NotFoundError
+from fleet import audit
 from fleet.storage.access_tables import OperatorToken
 from fleet.storage.base import Database
-from protocol.names import check_name
-from service.errors import UnauthenticatedError
-from service.roles import Caller, Role
-from service.tokens import new_secret, token_digest
+from service.roles import Role
+from service.tokens import StoredTokens, TokenRecord
 
-__all__ = ["PREFIX", "OperatorTokens", "create_token", "revoke_token"]
+__all__ = ["PREFIX", "SessionRows", "open_tokens"]
 
 PREFIX: Final = "fo_"
 
+_FIELDS: Final = tuple(field.name for field in fields(TokenRecord))
 
-def create_token(
-    session: Session, name: str, role: Role, now: float, random_bytes: Callable[[int], bytes]
-) -> str:
-    """Store a new token and return its text, which nobody can recover later.
 
-    Raises:
-        ConflictError: a token of this name exists and is not revoked.
-        TopicError: `name` is not a valid name.
-    """
-    check_name(name, "token name")
-    existing = session.get(OperatorToken, name)
-    if existing is not None and existing.revoked_at is None:
-        raise ConflictError(
-            f"a token named {name!r} exists (role {existing.role}); revoke it or choose another name"
+class SessionRows:
+    """Implements `service.tokens.TokenRows` in a transaction of the fleet's database."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def find(self, name: str) -> TokenRecord | None:
+        """See `TokenRows`."""
+        return _record(self._session.get(OperatorToken, name))
+
+    def find_digest(self, digest: str) -> TokenRecord | None:
+        """See `TokenRows`."""
+        is_it = or_(OperatorToken.sha256 == digest, OperatorToken.earlier_sha256 == digest)
+        return _record(self._session.scalar(select(OperatorToken).where(is_it)))
+
+    def put(self, record: TokenRecord) -> None:
+        """See `TokenRows`."""
+        families = None if record.families is None else list(record.families)
+        self._session.merge(OperatorToken(**vars(record) | {"families": families}))
+        self._session.flush()
+
+    def note(self, action: str, name: str, at: float, **detail: object) -> None:
+        """See `TokenRows`: only who has a shell on the server changes tokens."""
+        audit.record(
+            self._session, at=at, actor=f"cli:{getpass.getuser()}", action=action, subject=name, **detail
         )
-    token = new_secret(random_bytes, prefix=PREFIX)
-    row = existing or OperatorToken(name=name)
-    row.role, row.sha256, row.created_at, row.revoked_at = role, token_digest(token), now, None
-    session.add(row)
-    return token
+
+    def all(self) -> list[TokenRecord]:
+        """Every token, by name."""
+        found = map(_record, self._session.scalars(select(OperatorToken).order_by(OperatorToken.name)))
+        return [record for record in found if record is not None]
 
 
-def revoke_token(session: Session, name: str, now: float) -> None:
-    """Make a token void from now on; raises NotFoundError where there is none of this name."""
-    row = session.get(OperatorToken, name)
+def open_tokens(database: Database, now: Callable[[], float]) -> StoredTokens:
+    """Who holds the tokens of this database."""
+
+    def opened(
+        kind: Callable[[], AbstractContextManager[Session]],
+    ) -> Callable[[], AbstractContextManager[SessionRows]]:
+        @contextmanager
+        def rows() -> Iterator[SessionRows]:
+            with kind() as session:
+                yield SessionRows(session)
+
+        return rows
+
+    return StoredTokens(opened(database.read), opened(database.write), now)
+
+
+def _record(row: OperatorToken | None) -> TokenRecord | None:
     if row is None:
-        raise NotFoundError(f"there is no token named {name!r}")
-    if row.revoked_at is None:
-        row.revoked_at = now
-
-
-class OperatorTokens:
-    """Implements `service.access.TokenHolders` over the fleet's database."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def find_caller(self, token: str) -> Caller:
-        """See `TokenHolders`."""
-        with self._database.read() as session:
-            row = session.scalar(select(OperatorToken).where(OperatorToken.sha256 == token_digest(token)))
-        if row is None or row.revoked_at is not None:
-            raise UnauthenticatedError(
-                "this operator token is unknown or revoked; make one with: fedge-fleet tokens create"
-            )
-        return Caller(name=row.name, role=Role(row.role))
+        return None
+    values = {name: getattr(row, name) for name in _FIELDS}
+    families = None if row.families is None else tuple(row.families)
+    return TokenRecord(**values | {"role": Role(row.role), "families": families})

@@ -19,7 +19,7 @@ from fleet.commands.connection import ConfigOption, JsonOption
 from fleet.commands.printing import print_rows, show_time
 from fleet.settings import load_fleet_settings
 from protocol.names import check_name
-from service.roles import Role
+from service.token_commands import ListedRows, token_commands
 
 # The database layer takes a second to import, which a client command of the same program need not wait for:
 # the imports inside the functions below are for that.
@@ -28,58 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["claims", "tokens"]
 
-tokens = typer.Typer(help="Operator tokens (on the server).", no_args_is_help=True)
 claims = typer.Typer(help="Claim tokens that let devices enrol (on the server).", no_args_is_help=True)
-
-
-@tokens.command("create")
-def tokens_create(
-    role: Annotated[Role, typer.Option(help="What the token may do")],
-    name: Annotated[str, typer.Option(help="Who will hold it; appears in the audit log")],
-    config: ConfigOption,
-) -> None:
-    """Print a new operator token. It cannot be shown again."""
-    from fleet.auth.operator_tokens import create_token
-
-    with _changing(config) as session:
-        token = create_token(session, name, role, time.time(), secrets.token_bytes)
-        _note(session, "token_created", name, role=role.value)
-    print(token)
-
-
-@tokens.command("list")
-def tokens_list(config: ConfigOption, as_json: JsonOption = False) -> None:
-    """Who holds tokens."""
-    from sqlalchemy import select
-
-    from fleet.storage.access_tables import OperatorToken
-
-    with _changing(config) as session:
-        rows: list[dict[str, Any]] = [
-            {"name": t.name, "role": t.role, "created_at": t.created_at, "revoked_at": t.revoked_at}
-            for t in session.scalars(select(OperatorToken).order_by(OperatorToken.name))
-        ]
-    print_rows(
-        rows,
-        "Operator tokens",
-        {
-            "name": lambda r: r["name"],
-            "role": lambda r: r["role"],
-            "created": lambda r: show_time(r["created_at"]),
-            "revoked": lambda r: show_time(r["revoked_at"]),
-        },
-        as_json=as_json,
-    )
-
-
-@tokens.command("revoke")
-def tokens_revoke(name: Annotated[str, typer.Option(help="Its name")], config: ConfigOption) -> None:
-    """Make a token void at once."""
-    from fleet.auth.operator_tokens import revoke_token
-
-    with _changing(config) as session:
-        revoke_token(session, name, time.time())
-        _note(session, "token_revoked", name)
 
 
 @claims.command("create")
@@ -131,6 +80,17 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
         },
         as_json=as_json,
     )
+
+
+@contextmanager
+def _token_rows(config: Path) -> Iterator[ListedRows]:
+    from fleet.auth.operator_tokens import SessionRows
+
+    with _changing(config) as session:
+        yield SessionRows(session)
+
+
+tokens = token_commands(_token_rows, prefix="fo_", told=lambda command: command)
 
 
 @contextmanager

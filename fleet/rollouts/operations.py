@@ -5,7 +5,9 @@ Called on worker threads. Desired states are announced after the transaction has
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from sqlalchemy import select
@@ -33,9 +35,18 @@ from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId, split_release_id
 from service.errors import ForbiddenError
-from service.roles import Caller
+from service.roles import Caller, Role
 
-__all__ = ["Targets", "carry_out_verb", "create_rollout", "preview_rollout", "withdraw_release"]
+__all__ = [
+    "EVERY_FAMILY",
+    "Targets",
+    "carry_out_verb",
+    "create_rollout",
+    "preview_rollout",
+    "withdraw_release",
+]
+
+EVERY_FAMILY: Final = "*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,49 +71,77 @@ def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> T
         return _find_targets(session, plan, rollout_id)
 
 
-def create_rollout(database: Database, plan: RolloutPlan, rollout_id: str, *, actor: str, now: float) -> bool:
+def create_rollout(
+    database: Database,
+    plan: RolloutPlan,
+    rollout_id: str,
+    *,
+    caller: Caller,
+    now: float,
+    approved_families: Collection[str] = (),
+) -> bool:
     """Store a rollout of `plan` for the devices that it means now; it waits for its start, or first for approval.
+
+    It waits for approval where the plan asks for it, where the settings do for its family, and where it takes out again what
+    somebody withdrew.
 
     Args:
         database: the fleet's.
         plan: checked already by its own type; whether it fits this fleet is checked here.
         rollout_id: draws the groups; the caller derives it from the Idempotency-Key.
-        actor: who asks, for the audit log and the approval by a second person.
+        caller: who asks, for the audit log and the approval by a second person.
         now: Unix seconds.
+        approved_families: whose rollouts always need approval (`Settings.approved_families`).
 
     Returns:
         Whether it is new: the same plan under the same id again changes nothing.
 
     Raises:
+        ForbiddenError: a publisher's token is for other families, or wants what was withdrawn.
         NotFoundError: the release, or the one to go back to, was never published here.
         QuerySyntaxError: the device query does not parse.
         ConflictError: the release was withdrawn and `force` is not set, or `rollout_id` has another plan.
         UnacceptableError: no device would get the release.
     """
+    if caller.role is Role.PUBLISHER:
+        caller.check_family(plan.family)
+        if plan.force:
+            raise ForbiddenError(f"{caller.actor} cannot roll out what a person withdrew: leave out force")
+    needs_approval = (
+        plan.require_approval or plan.force or _is_approved_family(plan.family, approved_families)
+    )
     with database.write() as session:
         if _is_known(session, plan, rollout_id):
             return False
         _check_releases(session, plan)
         targets = _find_targets(session, plan, rollout_id)
         rollout = _draft_rollout(plan, rollout_id, targets, now)
-        insert_rollout(session, rollout, created_by=actor)
+        insert_rollout(
+            session, rollout, created_by=caller.actor, author=caller.person, needs_approval=needs_approval
+        )
         decision = Decision(rollout, now)
         decision.do(
-            MoveRollout(state=RolloutState.WAITING_FOR_APPROVAL, reason="the plan asks for approval")
-            if plan.require_approval
+            MoveRollout(state=RolloutState.WAITING_FOR_APPROVAL, reason="a second person must approve it")
+            if needs_approval
             else MoveRollout(state=RolloutState.READY, reason="no approval needed")
         )
         write_decision(session, decision)
         audit.record(
             session,
             at=now,
-            actor=actor,
+            actor=caller.actor,
             action="rollout_created",
             subject=rollout_id,
             release=plan.release,
+            author=caller.person,
+            needs_approval=needs_approval,
             devices=len(rollout.executions),
         )
     return True
+
+
+def _is_approved_family(family: str, approved_families: Collection[str]) -> bool:
+    return family in approved_families or EVERY_FAMILY in approved_families
 
 
 def _is_known(session: Session, plan: RolloutPlan, rollout_id: str) -> bool:
@@ -173,6 +212,7 @@ def carry_out_verb(
     *,
     caller: Caller,
     now: float,
+    approved_families: Collection[str] = (),
 ) -> None:
     """Do what `caller` asks of a rollout, and all that follows at once.
 
@@ -181,24 +221,38 @@ def carry_out_verb(
     never wrong.
 
     Raises:
-        ForbiddenError: a program's token wants to approve.
+        ForbiddenError: a program wants to approve, or the author; a publisher wants anything but to start a rollout of its own
+            that needs no approval.
         NotFoundError: there is no such rollout.
         ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices, or its
             release was withdrawn since the rollout was created.
     """
     if verb is Verb.APPROVE and not caller.is_person:
         raise ForbiddenError(
-            f"{caller.actor} cannot approve rollout {rollout_id}: a person must, with an operator's or an admin's token"
+            f"{caller.actor} cannot approve rollout {rollout_id}: a person must, with an operator's or an admin's token of their own"
         )
+    if caller.role is Role.PUBLISHER and verb is not Verb.START:
+        raise ForbiddenError(f"{caller.actor} cannot {verb} a rollout: an operator can")
     with database.write() as session:
         rollout, record = find_rollout(session, rollout_id)
+        if caller.role is Role.PUBLISHER and (record.created_by != caller.actor or record.needs_approval):
+            raise ForbiddenError(
+                f"{caller.actor} cannot start rollout {rollout_id}: a publisher starts only what it created and nobody must approve"
+            )
         if verb is Verb.START:
+            if not record.needs_approval and _is_approved_family(record.family, approved_families):
+                raise ConflictError(
+                    f"rollouts of family {record.family} need approval since this one was created; create it anew"
+                )
             _check_devices_are_free(session, rollout_id)
             _check_releases(session, rollout.plan)
         observations = observe(session, rollout, now)
-        decision = carry_out(
-            rollout, verb, actor=caller.actor, creator=record.created_by, observations=observations, now=now
-        )
+        decision = carry_out(rollout, verb, actor=caller.actor, observations=observations, now=now)
+        if verb is Verb.APPROVE and (caller.person == record.author or caller.actor == record.created_by):
+            raise ForbiddenError(
+                f"rollout {rollout_id} was created by {record.created_by}, for whom {record.author} answers:"
+                " a second person must approve it, and another token of the same one is not a second"
+            )
         devices = write_decision(session, decision)
         if verb is Verb.APPROVE:
             _approve(session, rollout, caller.actor, now)

@@ -40,7 +40,9 @@ from protocol.names import DeviceId, split_release_id
 __all__ = ["find_rollout", "insert_rollout", "occupied_devices", "watched_rollouts", "write_decision"]
 
 
-def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> None:
+def insert_rollout(
+    session: Session, rollout: Rollout, *, created_by: str, author: str | None, needs_approval: bool
+) -> None:
     """Store a new rollout in its present state; its creation is the first line of the timeline."""
     session.add(
         RolloutRecord(
@@ -53,6 +55,8 @@ def insert_rollout(session: Session, rollout: Rollout, *, created_by: str) -> No
             since=rollout.since,
             created_at=rollout.since,
             created_by=created_by,
+            author=author,
+            needs_approval=needs_approval,
         )
     )
     session.flush()

@@ -1,7 +1,7 @@
 """What a person (or the aggregator) may tell a rollout to do.
 
 Pure, like `decisions`: a verb on a rollout in the wrong state is refused with the state and the verbs that would be
-valid. Whether the devices are free is the store's question, because it needs the other rollouts.
+valid. Whether the devices are free, and who may say it, is `fleet.rollouts.operations`' question.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def valid_verbs(state: RolloutState) -> list[Verb]:
 
 
 def carry_out(
-    rollout: Rollout, verb: Verb, *, actor: str, creator: str, observations: Observations, now: float
+    rollout: Rollout, verb: Verb, *, actor: str, observations: Observations, now: float
 ) -> Decision:
     """What `verb`, said by `actor` at Unix second `now`, does to `rollout`; includes what follows from it at once.
 
@@ -67,12 +67,11 @@ def carry_out(
         rollout: as it is stored now.
         verb: what is asked for.
         actor: who asks, as the audit log names them.
-        creator: who created the rollout; may not approve it too.
         observations: what is known of the devices: starting gives the release to the first group in the same decision.
         now: Unix seconds.
 
     Raises:
-        ConflictError: the rollout's state does not allow it, or the approver is `creator`.
+        ConflictError: the rollout's state does not allow it.
     """
     if rollout.state not in _VALID_IN[verb]:
         obeyed = ", ".join(valid_verbs(rollout.state)) or "no verb any more"
@@ -83,10 +82,6 @@ def carry_out(
     decision = Decision(rollout, now)
     match verb:
         case Verb.APPROVE:
-            if actor == creator:
-                raise ConflictError(
-                    f"rollout {rollout.id} was created by {creator}: a second person must approve it"
-                )
             decision.do(MoveRollout(state=RolloutState.READY, reason="approved", actor=actor))
         case Verb.START:
             decision.do(MoveRollout(state=RolloutState.RUNNING, reason="started", actor=actor))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -150,14 +150,21 @@ class ExecutionView(BaseModel):
 
 
 def list_rollouts(
-    session: Session, *, state: RolloutState | None, before: str | None, limit: int
+    session: Session,
+    *,
+    state: RolloutState | None,
+    families: Collection[str] | None,
+    before: str | None,
+    limit: int,
 ) -> list[RolloutSummary]:
-    """At most `limit` rollouts, newest first, that are older than rollout `before`; raises NotFoundError for it."""
+    """At most `limit` rollouts (of `families`; None: of all), newest first, that are older than rollout `before`; raises NotFoundError for it."""
     query = (
         select(RolloutRecord).order_by(RolloutRecord.created_at.desc(), RolloutRecord.id.desc()).limit(limit)
     )
     if state is not None:
         query = query.where(RolloutRecord.state == state)
+    if families is not None:
+        query = query.where(RolloutRecord.family.in_(sorted(families)))
     if before is not None:
         last = session.get(RolloutRecord, before)
         if last is None:

@@ -1,10 +1,14 @@
-"""Who may do what, and who did: operator tokens, claim tokens, the audit log. Secrets only as SHA-256."""
+"""Who may do what, and who did: operator tokens, claim tokens, the audit log. Secrets only as SHA-256.
+
+Migration 0011 makes the database refuse to change or delete a line of the audit log, but for emptying its detail. On SQLite
+altering that table (`batch_alter_table`) drops its triggers: a later migration that does must make them again.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, String
+from sqlalchemy import JSON, BigInteger, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
@@ -14,15 +18,23 @@ __all__ = ["AuditEntry", "ClaimToken", "OperatorToken"]
 
 
 class OperatorToken(Base):
-    """A person's or service's token. `sha256` of the whole token text; the token itself is printed once."""
+    """A person's or program's token: the fields of `service.tokens.TokenRecord`; the token itself is told once."""
 
     __tablename__ = "operator_tokens"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     role: Mapped[Role] = mapped_column(String(16))
+    person: Mapped[str | None] = mapped_column(String(64))
+    is_program: Mapped[bool]
+    families: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    earlier_sha256: Mapped[str | None] = mapped_column(String(64))
+    earlier_until: Mapped[float | None]
     created_at: Mapped[float]
+    rotated_at: Mapped[float | None]
+    expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
 
 
 class ClaimToken(Base):
@@ -39,7 +51,10 @@ class ClaimToken(Base):
 
 
 class AuditEntry(Base):
-    """One change, or one refusal worth knowing: when, who, what, to what."""
+    """One change, or one refusal worth knowing: when, who, what, to what; chained as `fleet.audit_chain` says.
+
+    `salt` is null where the detail was erased.
+    """
 
     __tablename__ = "audit_log"
 
@@ -51,3 +66,7 @@ class AuditEntry(Base):
     action: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(String(200))
     detail: Mapped[dict[str, Any]]
+    salt: Mapped[str | None] = mapped_column(String(32))
+    detail_sha256: Mapped[str] = mapped_column(String(64))
+    previous: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))

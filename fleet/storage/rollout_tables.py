@@ -17,7 +17,10 @@ __all__ = ["DesiredCounter", "RolloutExecution", "RolloutGroup", "RolloutRecord"
 
 
 class RolloutRecord(Base):
-    """One rollout: its plan as it was asked for, and its state since `since`."""
+    """One rollout: its plan as it was asked for, and its state since `since`.
+
+    `author` is the person who answers for the token that created it; null where nobody does (an aggregator).
+    """
 
     __tablename__ = "rollouts"
 
@@ -30,6 +33,8 @@ class RolloutRecord(Base):
     since: Mapped[float]
     created_at: Mapped[float] = mapped_column(index=True)
     created_by: Mapped[str] = mapped_column(String(200))
+    author: Mapped[str | None] = mapped_column(String(64))
+    needs_approval: Mapped[bool]
 
 
 class RolloutGroup(Base):

@@ -26,6 +26,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from flower_world import IDENTITY, Tls
 from free_ports import free_port
+from secret_file import secret_file
 from waiting import AMPLE_S, wait_until
 
 from aggregator.identity import IDENTITY_FILE
@@ -181,7 +182,7 @@ def write_config(
     directory: Path, tls: Tls, fleet_port: int, broker_port: int, family: str = "", **top: str
 ) -> Path:
     """aggregator.toml for family ``press``; `family` is appended to its section."""
-    (directory / "fleet.token").write_text(TOKEN)
+    secret_file(directory / "fleet.token", TOKEN)
     (directory / "data").mkdir(exist_ok=True)
     write_durably(directory / "data" / IDENTITY_FILE, private_key_pem(IDENTITY), mode=0o600)
     keys = {
@@ -234,10 +235,11 @@ class AggregatorProcess:
         import tomllib
 
         self.config, self._tls = config, tls
-        made = run_command("aggregator", "tokens", "create", "--name", "tester", "--config", str(config))
+        whose = ("--name", "tester", "--role", "operator", "--person", "tester")
+        made = run_command("aggregator", "tokens", "create", *whose, "--config", str(config))
         assert made.returncode == 0, made.stderr
         self.token_file = config.parent / "operator.token"
-        self.token_file.write_text(made.stdout)
+        secret_file(self.token_file, made.stdout)
         self.url = f"https://{tomllib.loads(config.read_text())['listen']}"
         self.http = httpx.Client(
             base_url=self.url,

@@ -24,9 +24,10 @@ from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.rounds.signing_gate import REQUIRED
 from aggregator.run_metrics import RunMetrics
 from aggregator.run_scheduler import RunScheduler
-from aggregator.tokens import ROLES, TokenStore
+from aggregator.tokens import PREFIX, ROLES, SqliteRows, TokenStore
 from aggregator.triggers import DriftSummary, TriggerSettings
 from service.roles import Role
+from service.tokens import TokenGrant, create_token
 
 
 class Driver:
@@ -57,11 +58,19 @@ class Drift:
         return self.summary
 
 
+def aggregator_token(rows: SqliteRows, role: Role) -> str:
+    grant = TokenGrant(name=role, role=role, person=f"a-{role}")
+    return create_token(rows, grant, prefix=PREFIX, now=1.0, random_bytes=os.urandom)
+
+
 class Service:
     """A service, its API, and a token of each role."""
 
     def __init__(self, tmp_path: Path, policy: FamilySettings) -> None:
-        self.store, self.tokens = RunStore(tmp_path / "a.sqlite"), TokenStore(tmp_path / "a.sqlite")
+        self.store, self.tokens = (
+            RunStore(tmp_path / "a.sqlite"),
+            TokenStore(tmp_path / "a.sqlite", lambda: 1.0),
+        )
         self.driver, self.drift, self.now = Driver(self.store), Drift(), 1000.0
         numbers = iter(range(1, 100))
         self.scheduler = RunScheduler(
@@ -78,7 +87,8 @@ class Service:
         registry.register(RunMetrics(self.store))
         self.api = create_api(self.scheduler, self.tokens, registry, lambda: {"status": "ok"})
         self.http = TestClient(self.api, raise_server_exceptions=False)
-        secrets = {role: self.tokens.create(role, role, now=1.0, random_bytes=os.urandom) for role in ROLES}
+        with self.tokens.rows() as rows:
+            secrets = {role: aggregator_token(rows, role) for role in ROLES}
         self.headers = {role: {"Authorization": f"Bearer {secret}"} for role, secret in secrets.items()}
 
     def post(self, role: Role, **body: object) -> tuple[int, dict[str, object]]:

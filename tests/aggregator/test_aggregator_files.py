@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,9 @@ from models.trust_radius import Isolation
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.training import TrainingSettings
 from runtime.errors import SettingsError, StorageError
-from service.errors import UnauthenticatedError
+from service.errors import TokenChangeError
 from service.roles import Caller, Role
+from service.tokens import TokenGrant, create_token, token_digest
 
 GOOD = """
 tls_cert = "server.pem"
@@ -123,26 +126,22 @@ def test_a_release_key_that_appears_meanwhile_is_not_overwritten(
     assert path.read_bytes() == b"somebody else's"
 
 
-def test_a_token_is_stored_as_a_hash_and_knows_its_role(tmp_path: Path) -> None:
-    tokens = TokenStore(tmp_path / "a.sqlite")
-    token = tokens.create("anna", Role.OPERATOR, now=1.0, random_bytes=os.urandom)
-    assert tokens.find_caller(token) == Caller(name="anna", role=Role.OPERATOR)
-    tokens.close()
-    assert token.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    tokens = TokenStore(tmp_path / "a.sqlite")
-    with pytest.raises(SettingsError, match="exists"):
-        tokens.create("anna", Role.VIEWER, now=2.0, random_bytes=os.urandom)
-    tokens.revoke("anna")
-    with pytest.raises(UnauthenticatedError, match="unknown or revoked"):
-        tokens.find_caller(token)
-    tokens.close()
+def test_tokens_of_an_older_aggregator_go_on_as_their_namesakes(tmp_path: Path) -> None:
+    secret = "ao_made long ago"
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as old, old:
+        old.execute(
+            "CREATE TABLE tokens (name TEXT PRIMARY KEY, role TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, created_at REAL NOT NULL) STRICT"
+        )
+        old.execute("INSERT INTO tokens VALUES ('Anna', 'operator', ?, 1.0)", (token_digest(secret),))
+    with closing(TokenStore(tmp_path / "a.sqlite", lambda: 2.0)) as tokens:
+        assert tokens.find_caller(secret) == Caller(name="Anna", role=Role.OPERATOR, person="anna")
 
 
 def test_nobody_publishes_at_the_aggregator(tmp_path: Path) -> None:
-    tokens = TokenStore(tmp_path / "a.sqlite")
-    with pytest.raises(SettingsError, match="valid are viewer, operator, admin"):
-        tokens.create("anna", Role.PUBLISHER, now=1.0, random_bytes=os.urandom)
-    tokens.close()
+    with closing(TokenStore(tmp_path / "a.sqlite", lambda: 1.0)) as tokens, tokens.rows() as rows:
+        grant = TokenGrant(name="anna", role=Role.PUBLISHER)
+        with pytest.raises(TokenChangeError, match="valid are viewer, operator, admin"):
+            create_token(rows, grant, prefix="ao_", now=1.0, random_bytes=os.urandom)
 
 
 SPEC = """

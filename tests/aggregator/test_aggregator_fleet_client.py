@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from flower_world import Tls, make_tls
 from free_ports import free_port
+from secret_file import secret_file
 from waiting import AMPLE_S
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError
@@ -65,7 +66,7 @@ def fleet(tls: Tls) -> Iterator[PagingFleet]:
 
 def settings(tls: Tls, port: int, token: str = TOKEN) -> FleetSettings:
     token_file = tls.ca.parent / "token"
-    token_file.write_text(token + "\n")
+    secret_file(token_file, token + "\n")
     return FleetSettings(
         url=f"https://127.0.0.1:{port}", ca_file=tls.ca, token_file=token_file, timeout_s=AMPLE_S
     )

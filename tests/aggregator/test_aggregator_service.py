@@ -35,6 +35,7 @@ from flower_world import (
     start_learner,
 )
 from free_ports import free_port
+from secret_file import secret_file
 from waiting import AMPLE_S, wait_until
 
 from aggregator import app
@@ -278,5 +279,5 @@ def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(
     assert "signing_key" in refusal(missing)
     assert "did you mean 'listen'" in refusal(write_config(tmp_path, tls, 1, 2, lisen="127.0.0.1:1"))
     good = write_config(tmp_path, tls, fleet.port, broker.port)
-    (tmp_path / "fleet.token").write_text("fo_wrong")
+    secret_file(tmp_path / "fleet.token", "fo_wrong")
     assert "401: unknown token; check fleet.token_file" in refusal(good)

@@ -65,8 +65,9 @@ class Site:
 
     def token(self, role: str) -> str:
         """A new token of the fleet's."""
+        whose = ("--family", "*") if role == "publisher" else ("--person", role)
         made = run_command(
-            "fleet", "tokens", "create", "--role", role, "--name", role, "--config", str(self.config)
+            "fleet", "tokens", "create", "--role", role, "--name", role, "--config", str(self.config), *whose
         )
         return made.stdout.split()[-1]
 

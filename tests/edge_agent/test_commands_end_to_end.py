@@ -21,6 +21,7 @@ from agent_world import DEVICE, faulty, healthy, make_bundle, running_agent, sta
 from command_line import run_command
 from free_ports import free_port
 from mosquitto_broker import MosquittoBroker
+from secret_file import secret_file
 from site_world import Site
 from waiting import wait_until
 
@@ -49,7 +50,7 @@ class CommandedSite(Site):
         )
         super().__init__(folder, broker, agent, port=self.port)
         self.machine([0, 400])
-        (folder / "admin.token").write_text(self.token("admin"))
+        secret_file(folder / "admin.token", self.token("admin"))
 
     def machine(self, rows: list[int]) -> None:
         """Which rows the machine runs through."""

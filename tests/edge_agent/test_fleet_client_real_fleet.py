@@ -86,8 +86,8 @@ class Fleet:
 def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "fleet")
     (tmp_path / "claim.token").write_text(fleet.cli("claims", "create", "--uses", "3"))
-    admin = fleet.cli("tokens", "create", "--role", "admin", "--name", "a")
-    publisher = fleet.cli("tokens", "create", "--role", "publisher", "--name", "p")
+    admin = fleet.cli("tokens", "create", "--role", "admin", "--name", "a", "--person", "a")
+    publisher = fleet.cli("tokens", "create", "--role", "publisher", "--name", "p", "--family", "*")
     with fleet.serving():
         settings = Settings(
             state_dir=tmp_path / "state",

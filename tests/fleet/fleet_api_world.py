@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from databases import Databases
 from fastapi.testclient import TestClient
-from fleet_world import NOW, TENANT, Machine, write_release_key
+from fleet_world import TENANT, Machine, operator_token, write_release_key
 
 from fleet.app import build_app
 from fleet.auth.claim_tokens import create_claim
-from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage.base import Database
@@ -29,7 +28,7 @@ class Fleet:
         self.tokens: dict[str, str] = {}
         with database.write() as session:
             for role in Role:
-                self.tokens[role] = create_token(session, f"a-{role}", role, NOW, secrets.token_bytes)
+                self.tokens[role] = operator_token(session, f"a-{role}", role)
 
     def call(self, method: str, path: str, role: str = Role.VIEWER, **arguments: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.tokens.get(role, role)}"} | arguments.pop("headers", {})

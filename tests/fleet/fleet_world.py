@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from free_ports import is_taken
 from mosquitto_broker import LocalCertificates
+from sqlalchemy.orm import Session
 from waiting import died, wait_until
 
+from fleet.auth.operator_tokens import PREFIX, SessionRows
 from fleet.ingest.judging import Arrival
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
@@ -37,6 +40,8 @@ from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, Health, Payload
 from protocol.topics import device_topic
+from service.roles import Role
+from service.tokens import TokenGrant, create_token
 
 TENANT = "demo"
 RELEASE_KEY = Ed25519PrivateKey.generate()
@@ -81,6 +86,13 @@ def write_release_key(path: Path, key: Ed25519PrivateKey = RELEASE_KEY) -> Path:
         )
     )
     return path
+
+
+def operator_token(session: Session, name: str, role: Role, now: float = NOW, **grant: Any) -> str:
+    """A new token of the fleet's; a person of the token's name answers for it, where somebody must."""
+    person = None if role is Role.PUBLISHER else name
+    given = TokenGrant(**{"name": name, "role": role, "person": person} | grant)
+    return create_token(SessionRows(session), given, prefix=PREFIX, now=now, random_bytes=secrets.token_bytes)
 
 
 @dataclass(kw_only=True)

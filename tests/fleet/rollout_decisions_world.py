@@ -97,11 +97,7 @@ class World:
         return self.take(decide(self.rollout, self.observations, self.now))
 
     def say(self, verb: Verb) -> None:
-        self.take(
-            carry_out(
-                self.rollout, verb, actor="bob", creator="ann", observations=self.observations, now=self.now
-            )
-        )
+        self.take(carry_out(self.rollout, verb, actor="bob", observations=self.observations, now=self.now))
 
     def report(self, device: str, status: InstallStatus) -> None:
         execution = self.rollout.executions[DeviceId(device)]

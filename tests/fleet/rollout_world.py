@@ -10,6 +10,7 @@ import msgspec
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.operations import carry_out_verb, create_rollout
 from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import RolloutView, view_rollout
 from fleet.storage.base import Database, open_database
@@ -21,6 +22,7 @@ from protocol.messages.kinds import AgentState, InstallStatus, InstallStep, Kind
 from service.roles import Caller, Role
 
 FAMILY = "pump"
+ANN = Caller(name="ann", role=Role.OPERATOR, person="ann")
 PLAN: dict[str, Any] = {
     "name": "pump v2",
     "release": "pump/2",
@@ -84,16 +86,18 @@ class RolloutWorld:
         self._made += 1
         rollout_id = f"ro-{self._made}"
         plan = msgspec.convert(PLAN | changes, RolloutPlan)
-        create_rollout(self.database, plan, rollout_id, actor="operator:ann", now=self.now)
+        create_rollout(self.database, plan, rollout_id, caller=ANN, now=self.now)
         return rollout_id
 
     def say(self, rollout_id: str, verb: Verb, actor: str = "operator:ann") -> None:
         role, _, name = actor.partition(":")
-        caller = Caller(name=name, role=Role(role))
+        caller = Caller(name=name, role=Role(role), person=name)
         carry_out_verb(self.database, self.publisher, rollout_id, verb, caller=caller, now=self.now)
 
     def started(self, **changes: Any) -> str:
         rollout_id = self.create(**changes)
+        if self.view(rollout_id).state is RolloutState.WAITING_FOR_APPROVAL:
+            self.say(rollout_id, Verb.APPROVE, actor="operator:bob")
         self.say(rollout_id, Verb.START)
         return rollout_id
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from secret_file import secret_file
 
 sys.path.append(str(Path(__file__).parents[1] / "edge_agent"))
 
@@ -48,7 +49,7 @@ class ErasingSite(Site):
         tls = 'tls_cert = "tls.pem"\ntls_key = "tls.key"\n'
         agent = alarming_device(folder / "device", broker)
         super().__init__(folder, broker, agent, port=port, extra=f'{tls}database_url = "{database_url}"\n')
-        (folder / "admin.token").write_text(self.token("admin"))
+        secret_file(folder / "admin.token", self.token("admin"))
         self.database = open_storage(database_url)
         self._endpoint = FleetEndpoint(url=self._url, ca_file=self._ca)
         self.listener = ListeningFleet(broker, acknowledges=False)

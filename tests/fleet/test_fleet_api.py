@@ -8,11 +8,12 @@ import secrets
 import pytest
 from fastapi.routing import APIRoute
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import NOW, Machine, enrol_directly
+from fleet_world import NOW, Machine, enrol_directly, operator_token
 
-from fleet.auth.operator_tokens import create_token, revoke_token
+from fleet.auth.operator_tokens import SessionRows
 from fleet.storage.access_tables import OperatorToken
 from service.roles import Role
+from service.tokens import revoke_token
 
 __all__ = ["fleet", "machine"]  # fixtures
 
@@ -49,10 +50,10 @@ def test_a_wrong_token_is_refused_whatever_it_looks_like(fleet: Fleet, token: st
 
 def test_a_revoked_token_is_refused(fleet: Fleet) -> None:
     with fleet.database.write() as session:
-        token = create_token(session, "leaver", Role.ADMIN, NOW, secrets.token_bytes)
+        token = operator_token(session, "leaver", Role.ADMIN)
     assert fleet.call("GET", "/v1/devices", token).status_code == 200
     with fleet.database.write() as session:
-        revoke_token(session, "leaver", NOW)
+        revoke_token(SessionRows(session), "leaver", NOW)
     is_problem(fleet.call("GET", "/v1/devices", token), 401, "revoked")
 
 

@@ -15,7 +15,7 @@ from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, write_rel
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from fleet import errors
+from fleet import audit, errors
 from fleet.app import check_files
 from fleet.auth.claim_tokens import import_claims
 from fleet.errors import FleetError
@@ -167,7 +167,7 @@ def test_what_a_writer_read_stays_true_until_it_commits(database: Database, data
             with through.write() as session:
                 # a number that is free is looked for and then taken, as every decision of the fleet is made
                 taken = session.scalar(select(func.count()).select_from(AuditEntry))
-                session.add(AuditEntry(at=NOW, actor="a", action="x", subject=str(taken), detail={}))
+                audit.record(session, at=NOW, actor="a", action="x", subject=str(taken))
 
     threads = [threading.Thread(target=write_many, args=(d,)) for d in (database, other, database)]
     for thread in threads:
@@ -183,7 +183,7 @@ def test_a_reader_sees_one_moment_from_its_first_look_to_its_last(database: Data
     with database.read() as reading:
         assert reading.scalar(select(func.count()).select_from(AuditEntry)) == 0
         with database.write() as session:
-            session.add(AuditEntry(at=NOW, actor="a", action="x", subject="s", detail={}))
+            audit.record(session, at=NOW, actor="a", action="x", subject="s")
         assert reading.scalar(select(func.count()).select_from(AuditEntry)) == 0
     with database.read() as reading:
         assert reading.scalar(select(func.count()).select_from(AuditEntry)) == 1
@@ -192,7 +192,7 @@ def test_a_reader_sees_one_moment_from_its_first_look_to_its_last(database: Data
 def test_a_write_that_raises_leaves_nothing(database: Database) -> None:
     def fail() -> None:
         with database.write() as session:
-            session.add(AuditEntry(at=NOW, actor="a", action="x", subject="s", detail={}))
+            audit.record(session, at=NOW, actor="a", action="x", subject="s")
             session.flush()
             raise RuntimeError
 

@@ -191,7 +191,11 @@ def test_a_person_withdraws_a_release_for_good_and_nobody_rolls_it_out_without_f
     late = fleet.call("POST", f"/v1/rollouts/{waiting}:start", Role.OPERATOR)
     is_problem(late, 409, "taken/2 was withdrawn (alarms on every cold start)")
     is_problem(roll_out(fleet, "taken", 2), 409, "must set force")
-    assert roll_out(fleet, "taken", 2, "start", force=True).json()["state"] == "RUNNING"
+    forced = roll_out(fleet, "taken", 2, force=True).json()
+    assert forced["state"] == "WAITING_FOR_APPROVAL", "one person may not undo what another withdrew"
+    for verb, role in (("approve", Role.ADMIN), ("start", Role.OPERATOR)):
+        done = fleet.call("POST", f"/v1/rollouts/{forced['id']}:{verb}", role).json()
+    assert done["state"] == "RUNNING"
 
 
 def test_a_release_that_is_being_rolled_out_is_rolled_back_and_not_withdrawn(fleet: Fleet) -> None:

@@ -26,15 +26,16 @@ from fleet_world import (
     fleet_process,
     health,
     kill,
+    operator_token,
     write_release_key,
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
+from secret_file import secret_file
 from sqlalchemy import select
 from waiting import AMPLE_S, wait_until
 
 from fleet.auth.claim_tokens import create_claim
-from fleet.auth.operator_tokens import create_token
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
@@ -89,7 +90,7 @@ class Site:
     def token(self, role: Role = Role.ADMIN) -> str:
         database = self.database()
         with database.write() as session:
-            token = create_token(session, f"a-{role}", role, NOW, secrets.token_bytes)
+            token = operator_token(session, f"a-{role}", role)
         database.close()
         return token
 
@@ -216,7 +217,7 @@ def test_desired_states_reach_devices_again_after_the_broker_was_killed_and_forg
 
 def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site) -> None:
     token_file = site.folder / "token"
-    token_file.write_text(site.token(Role.PUBLISHER))
+    secret_file(token_file, site.token(Role.PUBLISHER))
     (site.folder / "v1.fedge").write_bytes(bundle(1))
     site.config.write_text(
         "tls_cert = 'pki/server.pem'\ntls_key = 'pki/server.key'\n" + site.config.read_text()
@@ -226,6 +227,8 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         reach = ("--url", url, "--ca", str(site.certificates.ca_file), "--token-file", str(token_file))
         assert "published motor/1" in site.cli("releases", "publish", str(site.folder / "v1.fedge"), *reach)
         assert "motor/1" in site.cli("releases", "list", *reach)
+        assert "needs viewer" in site.cli("anomalies", *reach, status=1)
+        secret_file(token_file, site.token(Role.VIEWER))
         assert json.loads(site.cli("releases", "list", "--json", *reach))[0]["id"] == "motor/1"
         assert json.loads(site.cli("devices", "list", "--json", *reach)) == []
         assert json.loads(site.cli("anomalies", "--json", *reach)) == []
@@ -242,14 +245,14 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         assert "certificate" in site.cli(
             "devices", "list", "--url", url, "--token-file", str(token_file), status=1
         )
-        token_file.write_text("fo_wrong")
+        secret_file(token_file, "fo_wrong")
         assert "401" in site.cli("devices", "list", *reach, status=1)
     assert "no answer from the fleet" in site.cli("devices", "list", *reach, status=1)
 
 
 def test_an_alarm_is_judged_on_the_command_line(site: Site) -> None:
     machine, token_file = Machine(name="press-1"), site.folder / "token"
-    token_file.write_text(site.token(Role.OPERATOR))
+    secret_file(token_file, site.token(Role.OPERATOR))
     database = site.database()
     enrol_directly(database, machine)
     EventStore(database, TENANT, FleetMetrics()).store([machine.arrival(anomaly())])
@@ -265,14 +268,15 @@ def test_an_alarm_is_judged_on_the_command_line(site: Site) -> None:
 
 def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -> None:
     config = str(site.config)
-    token = site.cli("tokens", "create", "--role", "admin", "--name", "ann", "--config", config).strip()
+    create = ("tokens", "create", "--role", "admin", "--name", "ann", "--person", "ann", "--config", config)
+    token = site.cli(*create).strip()
     claim = site.cli("claims", "create", "--uses", "5", "--config", config).strip()
     assert token.startswith("fo_")
     assert claim.startswith("fc_")
     listed = site.cli("tokens", "list", "--json", "--config", config)
     assert "ann" in listed
     assert token not in listed
-    again = site.cli("tokens", "create", "--role", "admin", "--name", "ann", "--config", config, status=1)
+    again = site.cli(*create, status=1)
     assert "exists" in again
     with fleet_process(site.config, site.log):
         assert stat.S_IMODE(site.passwords.stat().st_mode) & 0o007 == 0

@@ -6,19 +6,19 @@ import secrets
 
 import msgspec
 import pytest
-from fleet_world import NOW
+from fleet_world import NOW, operator_token
 from sqlalchemy import select
 
 from fleet.auth.claim_tokens import create_claim, find_claim, import_claims, use_claim
-from fleet.auth.operator_tokens import OperatorTokens, create_token, revoke_token
+from fleet.auth.operator_tokens import PREFIX, SessionRows, open_tokens
 from fleet.enrolment import Applicant
-from fleet.errors import BadRequestError, ConflictError, NotFoundError
-from fleet.storage.access_tables import ClaimToken, OperatorToken
+from fleet.errors import BadRequestError
+from fleet.storage.access_tables import AuditEntry, ClaimToken, OperatorToken
 from fleet.storage.base import Database
-from protocol.errors import TopicError
 from runtime.errors import SettingsError
 from service.errors import UnauthenticatedError
 from service.roles import Caller, Role
+from service.tokens import rotate_token
 
 
 def claim(database: Database, *, uses: int = 1, lifetime_s: float | None = None) -> str:
@@ -126,47 +126,22 @@ def test_a_claim_that_was_spent_is_not_filled_up_by_the_next_start(database: Dat
         assert find_claim(session, LONG_ENOUGH, NOW).uses_left == 0
 
 
-def operator(database: Database, name: str, role: Role = Role.OPERATOR) -> str:
+def test_a_token_is_found_by_its_new_secret_and_by_the_old_one_and_lies_there_as_neither(
+    database: Database,
+) -> None:
     with database.write() as session:
-        return create_token(session, name, role, NOW, secrets.token_bytes)
-
-
-def test_an_operators_token_says_who_calls_and_in_which_role(database: Database) -> None:
-    tokens = {role: operator(database, f"a-{role}", role) for role in Role}
-    holders = OperatorTokens(database)
-    for role, token in tokens.items():
-        assert holders.find_caller(token) == Caller(name=f"a-{role}", role=role)
-        assert (token[:3], len(token)) == ("fo_", 46)
-    with pytest.raises(UnauthenticatedError, match="unknown or revoked"):
-        holders.find_caller(tokens[Role.ADMIN][:-1])
-
-
-def test_a_revoked_token_is_void_and_its_name_free_for_a_new_one(database: Database) -> None:
-    first, other = operator(database, "anna"), operator(database, "bert")
-    with database.write() as session:
-        revoke_token(session, "anna", NOW + 1)
-        revoke_token(session, "anna", NOW + 9)  # the second time changes nothing
-        row = session.get(OperatorToken, "anna")
-        assert row is not None
-        assert row.revoked_at == NOW + 1
-    holders = OperatorTokens(database)
-    with pytest.raises(UnauthenticatedError, match="unknown or revoked"):
-        holders.find_caller(first)
-    assert holders.find_caller(other).name == "bert"
-    second = operator(database, "anna", Role.ADMIN)
-    assert holders.find_caller(second) == Caller(name="anna", role=Role.ADMIN)
-    with pytest.raises(UnauthenticatedError):
-        holders.find_caller(first)
-
-
-def test_a_name_is_given_to_one_token_at_a_time_and_must_be_a_name(database: Database) -> None:
-    operator(database, "anna", Role.VIEWER)
-    with pytest.raises(ConflictError, match=r"'anna' exists \(role viewer\)"):
-        operator(database, "anna")
-    with pytest.raises(TopicError, match="token name"):
-        operator(database, "an na")
-    with database.write() as session, pytest.raises(NotFoundError, match="no token named 'bert'"):
-        revoke_token(session, "bert", NOW)
+        old = operator_token(session, "agg", Role.PUBLISHER, families=("pump",))
+        new = rotate_token(
+            SessionRows(session), "agg", prefix=PREFIX, now=NOW, random_bytes=secrets.token_bytes
+        )
+    holders = open_tokens(database, lambda: NOW)
+    expected = Caller(name="agg", role=Role.PUBLISHER, is_program=True, families=frozenset({"pump"}))
+    assert holders.find_caller(old) == holders.find_caller(new) == expected
+    with database.read() as session:
+        row = session.get_one(OperatorToken, "agg")
+        assert not [value for value in vars(row).values() if str(value) in {old, new}]
+        lines = [(line.action, line.subject) for line in session.scalars(select(AuditEntry))]
+    assert lines == [("token_created", "agg"), ("token_rotated", "agg")]
 
 
 APPLICATION = {

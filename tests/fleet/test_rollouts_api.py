@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,12 @@ import msgspec
 import pytest
 import tomli_w
 from fastapi.testclient import TestClient
-from fleet_world import write_release_key
+from fleet_world import operator_token, write_release_key
 from rollout_world import PLAN, RolloutWorld
 from typer.testing import CliRunner
 from waiting import wait_until
 
 from fleet.app import build_app
-from fleet.auth.operator_tokens import create_token
 from fleet.commands import rollouts as commands
 from fleet.settings import Settings
 from fleet.storage.device_tables import Device
@@ -38,7 +36,7 @@ EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 def tokens(world: RolloutWorld) -> dict[str, str]:
     with world.database.write() as session:
         return {
-            name: create_token(session, name, role, world.now, secrets.token_bytes)
+            name: operator_token(session, name, role, world.now)
             for name, role in [("vic", Role.VIEWER), ("ann", Role.OPERATOR), ("agg", Role.PUBLISHER)]
         }
 
@@ -105,7 +103,7 @@ def test_what_a_run_learnt_waits_for_a_person_with_the_rollout_of_the_example(
         "somebody other than its creator to approve it",
     )
     path = f"/v1/rollouts/{made['id']}"
-    assert api.post(f"{path}:start", headers=aggregator).status_code == 409
+    assert api.post(f"{path}:start", headers=aggregator).status_code == 403
     assert api.post(f"{path}:approve", headers=aggregator).status_code == 403
     assert api.post(f"{path}:approve").json()["waiting_for"] == "a person to start it"
     assert api.post(f"{path}:start").json()["state"] == "RUNNING"

@@ -80,9 +80,7 @@ def test_a_verb_works_where_it_is_listed_and_is_refused_with_the_list_elsewhere(
         rollout = replace(world.rollout, state=state)
 
     def said() -> list[Command]:
-        return carry_out(
-            rollout, verb, actor="bob", creator="ann", observations=Observations(), now=1.0
-        ).commands
+        return carry_out(rollout, verb, actor="bob", observations=Observations(), now=1.0).commands
 
     if verb in valid_verbs(state):
         assert said()

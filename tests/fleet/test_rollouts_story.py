@@ -12,6 +12,7 @@ from fleet.rollouts.verbs import Verb
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import DesiredCounter, RolloutRecord
 from protocol.messages.kinds import InstallStatus
+from service.errors import ForbiddenError
 
 
 def run_group(world: RolloutWorld, rollout: str, number: int, seconds: float = 11.0) -> None:
@@ -314,7 +315,7 @@ def test_approval_needs_a_second_person(world: RolloutWorld) -> None:
         ConflictError, match=r"WAITING_FOR_APPROVAL and cannot start; it obeys: approve, cancel"
     ):
         world.say(rollout, Verb.START)
-    with pytest.raises(ConflictError, match="a second person must approve"):
+    with pytest.raises(ForbiddenError, match="a second person must approve"):
         world.say(rollout, Verb.APPROVE)
     world.say(rollout, Verb.APPROVE, actor="operator:bob")
     world.say(rollout, Verb.START)

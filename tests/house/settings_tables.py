@@ -179,6 +179,7 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "maximum_bundle_bytes": (1, 2),
     "offline_after_s": (1.5, 2),
     "health_history_s": (1.5, 2),
+    "approved_families": (["pump"], ["*"]),
 }
 FLEETS = {
     "fleet": Program(

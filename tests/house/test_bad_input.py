@@ -31,15 +31,16 @@ from fleet_world import (
     broker_process,
     bundle,
     fleet_process,
+    operator_token,
     write_release_key,
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
+from secret_file import secret_file
 from waiting import AMPLE_S, wait_until
 
 from aggregator.release_keys import create_key_files
 from fleet.auth.claim_tokens import create_claim
-from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
 from protocol.messages.envelope import encode
 from protocol.messages.kinds import Kind
@@ -96,9 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ):
         database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
         with database.write() as session:
-            (folder / "token").write_text(
-                create_token(session, "agg", Role.PUBLISHER, NOW, secrets.token_bytes)
-            )
+            secret_file(folder / "token", operator_token(session, "agg", Role.PUBLISHER))
             claim = create_claim(
                 session, name="t", uses=1, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
             )

@@ -73,7 +73,7 @@ def test_roles_are_ordered_and_publisher_stands_beside_them() -> None:
     assert granted == {
         Role.VIEWER: {Role.VIEWER},
         Role.OPERATOR: {Role.VIEWER, Role.OPERATOR},
-        Role.PUBLISHER: {Role.VIEWER, Role.PUBLISHER},
+        Role.PUBLISHER: {Role.PUBLISHER},
         Role.ADMIN: {Role.VIEWER, Role.OPERATOR, Role.PUBLISHER, Role.ADMIN},
     }
 

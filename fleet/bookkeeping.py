@@ -1,0 +1,55 @@
+"""What is kept of people's doings as time passes: when each token was last used, and where the audit log ends.
+
+The log's head goes to the process's own log whenever it has moved: kept by whoever keeps that, it shows later whether lines
+were cut off the end (`fleet.audit_chain`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from fleet.audit import read_head
+from fleet.audit_chain import Head
+from fleet.storage.base import Database, why_not_stored
+from service.tokens import StoredTokens
+
+__all__ = ["Bookkeeping"]
+
+EVERY_S: Final = 60.0
+
+_log = structlog.get_logger()
+
+
+class Bookkeeping:
+    """Keeps books.
+
+    Args:
+        database: the fleet's.
+        tokens: its operators'.
+    """
+
+    def __init__(self, database: Database, tokens: StoredTokens) -> None:
+        self._database, self._tokens = database, tokens
+        self._head: Head | None = None
+
+    async def run(self) -> None:
+        """Keep them every `EVERY_S` until canceled."""
+        while True:
+            try:
+                await asyncio.to_thread(self.keep)
+            except SQLAlchemyError as error:
+                _log.error("bookkeeping_failed", error=why_not_stored(error))
+            await asyncio.sleep(EVERY_S)
+
+    def keep(self) -> None:
+        """Do it now."""
+        self._tokens.store_uses()
+        with self._database.read() as session:
+            head = read_head(session)
+        if head != self._head:
+            self._head = head
+            _log.info("audit_head", head=str(head))

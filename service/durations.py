@@ -1,0 +1,26 @@
+"""Lengths of time as people type them: ``90d``, ``24h``, ``15m``, ``30s``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from service.errors import ClientError
+
+__all__ = ["read_duration"]
+
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+
+
+def read_duration(text: str) -> float:
+    """Seconds; raises ClientError for anything else.
+
+    Examples:
+        >>> read_duration("24h")
+        86400.0
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ClientError(f"{text[:40]!r} is no length of time, e.g. 90d, 24h, 15m or 30s")
+    return int(match[1]) * _UNITS[match[2]]
