@@ -67,19 +67,14 @@ _POSTGRESQL = (
 
 
 def upgrade() -> None:
+    # Column by column, never by a new table: on SQLite that would drop one to which rows of others refer
     for table, columns in _TABLES:
-        with op.batch_alter_table(table, schema=None) as batch_op:
-            for column in columns:
-                batch_op.add_column(column.copy())
+        for column in columns:
+            op.add_column(table, column.copy())
     op.execute("UPDATE operator_tokens SET person = lower(name) WHERE role IN ('operator', 'admin')")
     op.execute(sa.text("UPDATE operator_tokens SET is_program = :yes WHERE role = 'publisher'").bindparams(yes=True))
     _name_authors()
     _chain()
-    for table, columns in _TABLES:
-        with op.batch_alter_table(table, schema=None) as batch_op:
-            for column in columns:
-                if column.server_default is not None:
-                    batch_op.alter_column(column.name, server_default=None)
     for statement in _SQLITE if op.get_bind().dialect.name == 'sqlite' else _POSTGRESQL:
         op.execute(statement)
 
@@ -122,6 +117,5 @@ def downgrade() -> None:
         op.execute('DROP TRIGGER audit_log_no_truncate ON audit_log')
         op.execute('DROP FUNCTION audit_log_append_only()')
     for table, columns in reversed(_TABLES):
-        with op.batch_alter_table(table, schema=None) as batch_op:
-            for column in columns:
-                batch_op.drop_column(column.name)
+        for column in columns:
+            op.drop_column(table, column.name)
