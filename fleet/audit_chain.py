@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleet.errors import AuditBrokenError
+from runtime.printable import printable
 
 __all__ = ["GENESIS", "AuditLine", "Head", "canonical", "chain", "one_line", "verify"]
 
@@ -88,10 +89,7 @@ def canonical(value: object) -> str:
 def one_line(value: Any) -> Any:
     """JSON data whose texts hold no control character and are not endless: what a stranger said cannot look like two lines."""
     if isinstance(value, str):
-        text = value[:LONGEST_TEXT]
-        if text.isprintable():
-            return text
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(value[:LONGEST_TEXT])
     if isinstance(value, Mapping):
         return {one_line(str(key)): one_line(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
 """Who may do what, and who did: operator tokens, claim tokens, the audit log. Secrets only as SHA-256.
 
-Migration 0011 makes the database refuse to change or delete a line of the audit log, but for emptying its detail. On SQLite
+Migration 0010 makes the database refuse to change or delete a line of the audit log, but for emptying its detail. On SQLite
 altering that table (`batch_alter_table`) drops its triggers: a later migration that does must make them again.
 """
 
