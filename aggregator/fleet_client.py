@@ -61,12 +61,12 @@ class FleetClient:
 
     def members(self, family: FamilyName) -> list[Member]:
         """See `ReleaseFleet.members`."""
-        query = {"query": f"family=={check_name(family, 'family')}"}
-        # A revoked device keeps its record; it must not keep its place in the roster.
+        query = {"query": f"family=={check_name(family, 'family')} and state==enrolled"}
+        # One that waits has no place in the roster yet, and one that was revoked none any more.
         return [
             _member(record)
             for record in self._pages("/v1/devices", query)
-            if record.get("family") == family and record.get("state") != "revoked"
+            if record.get("family") == family and record.get("state") == "enrolled"
         ]
 
     def releases(self, family: FamilyName) -> list[ReleaseRecord]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
 import statistics
 import sys
 import tempfile
@@ -25,11 +24,9 @@ import httpx
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleet")]
 
-from fleet_world import NOW, Machine, fleet_process  # noqa: E402 - needs the path above; the same site as in the tests
+from fleet_world import Machine, fleet_process, make_claims  # noqa: E402 - needs the path above; the same site as in the tests
 from mosquitto_site import MosquittoSite  # noqa: E402 - as above
 from waiting import wait_until  # noqa: E402 - as above
-
-from fleet.auth.claim_tokens import create_claim  # noqa: E402 - as above
 
 AT_ONCE = 8
 LOST = 100
@@ -44,20 +41,12 @@ def tell(accounts: int, name: str, value: float, unit: str) -> None:
 
 def enrol_in_bursts(site: MosquittoSite, url: str, bursts: int) -> tuple[list[float], int]:
     """Seconds of each burst until all its devices were connected, and how many devices were refused."""
-    with site.database.write() as session:
-        claim = create_claim(
-            session,
-            name="bench",
-            uses=bursts * AT_ONCE,
-            now=NOW,
-            lifetime_s=None,
-            random_bytes=secrets.token_bytes,
-        )
-    headers = {"Authorization": f"Bearer {claim}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60) as http, ThreadPoolExecutor(AT_ONCE) as pool:
+    claims = make_claims(site.database, bursts * AT_ONCE, now=time.time())
+    with httpx.Client(base_url=url, timeout=60) as http, ThreadPoolExecutor(AT_ONCE) as pool:
 
         def enrol(machine: Machine) -> bool:
-            answer = http.post("/v1/enrolments", json=machine.enrolment())
+            headers = {"Authorization": f"Bearer {claims.pop()}"}
+            answer = http.post("/v1/enrolments", json=machine.enrolment(), headers=headers)
             login = answer.raise_for_status().json()["mqtt"]
             return site.connect(login["username"], login["password"]).is_in
 

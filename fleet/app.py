@@ -27,6 +27,7 @@ import structlog
 from fastapi import FastAPI
 
 from fleet.api import (
+    admission,
     commands,
     dead_letters,
     device_settings,
@@ -45,11 +46,12 @@ from fleet.api.body_sizes import largest_body
 from fleet.api.dependencies import Services
 from fleet.api.statuses import STATUSES
 from fleet.auth.callers import Callers
-from fleet.auth.claim_tokens import import_claims
 from fleet.auth.operator_tokens import open_tokens
 from fleet.bookkeeping import Bookkeeping
-from fleet.broker_accounts.assembly import ACL_SERVICES, open_accounts, open_passwords, service_names
+from fleet.broker_accounts.assembly import open_accounts, open_passwords, service_names
 from fleet.broker_accounts.dynamic_security import DynamicSecurity
+from fleet.device_ca import DeviceCa
+from fleet.enrolment import Enrolments
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.instruction_key import InstructionKey
@@ -65,7 +67,6 @@ from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
 from fleet.trust.renewal import TrustRenewal
 from fleet.trust.repository import TrustRepository
-from runtime.errors import SettingsError
 from service.addresses import split_endpoint
 from service.application import create_application
 from service.background import end_tasks
@@ -80,6 +81,9 @@ from service.served_certificate import ServedCertificate, expose_days_left
 
 __all__ = ["build_app", "check_files", "serve"]
 
+RESERVED: Final = frozenset({"fleet", "aggregator", "broker", "training"})
+"""Names of services at the broker, in any case of letters; a device of such a name would be taken for one."""
+
 RESTART_PAUSE_S: Final = 1.0
 """Before a background task that failed starts anew."""
 
@@ -91,6 +95,7 @@ ROUTERS: Final = tuple(
         device_settings,
         normal,
         enrolments,
+        admission,
         erasures,
         releases,
         trust,
@@ -134,7 +139,15 @@ def build_app(
     )
     passwords = open_passwords(settings, secrets.token_bytes)
     accounts = open_accounts(settings, database, passwords, session=boot_id)
-    _import_claims(settings, database)
+    authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
+    authority.ensure(time.time())
+    entrance = Enrolments(
+        database,
+        authority,
+        tenant=settings.tenant,
+        reserved=RESERVED | {name.casefold() for name in service_names(settings)},
+        certificate_lifetime_s=settings.enrolment.certificate_lifetime_s,
+    )
     broker = settings.mqtt and _broker_account(settings.mqtt, boot_id)
 
     @asynccontextmanager
@@ -182,7 +195,7 @@ def build_app(
             wake_rollouts=engine.wake,
             passwords=passwords,
             accounts=accounts,
-            reserved_devices=ACL_SERVICES | service_names(settings),
+            enrolments=entrance,
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
         try:
@@ -247,18 +260,6 @@ async def _keep_running(name: str, task: Task) -> None:
         except Exception:  # noqa: BLE001 - whatever it was, it is logged and the task starts anew
             _log.critical("background_task_failed", task=name, exc_info=True)
         await asyncio.sleep(RESTART_PAUSE_S)
-
-
-def _import_claims(settings: Settings, database: Database) -> None:
-    path = settings.enrolment.claim_tokens_file
-    if path is None:
-        return
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read claim_tokens_file {path}: {error}") from None
-    with database.write() as session:
-        import_claims(session, lines, time.time())
 
 
 def _broker_account(mqtt: MqttSettings, boot_id: str) -> BrokerAccount:

@@ -13,6 +13,7 @@ import typer
 
 from fleet.commands import (
     access,
+    claims,
     dead_letters,
     device_ca,
     devices,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(access.tokens, name="tokens")
-app.add_typer(access.claims, name="claims")
+app.add_typer(claims.claims, name="claims")
 app.add_typer(device_ca.device_ca, name="device-ca")
 app.add_typer(devices.devices, name="devices")
 devices.devices.command("command")(orders.command_devices)

@@ -312,8 +312,8 @@ def find_device(session: Session, device: str) -> Device:
 def check_reachable(session: Session, device: str) -> Device:
     """A device that can be told something; raises as `find_device`, and ConflictError where it was shut out."""
     row = find_device(session, device)
-    if row.state == DeviceState.REVOKED:
-        raise ConflictError(f"device {device!r} is revoked: nobody can tell it anything")
+    if row.state != DeviceState.ENROLLED:
+        raise ConflictError(f"device {device!r} is {row.state}: nobody can tell it anything")
     return row
 
 

@@ -8,13 +8,15 @@
     operator   = "==" | "!="                 value may hold * for any characters
                | "=in=" | "=out="            value is (v1,v2,...)
                | "=lt=" | "=le=" | "=gt=" | "=ge="     of numbers
-    selector   = id hardware family state release agent_state
+    selector   = id family site state claim
+             | hardware reported_family release agent_state             from here on, what the device says of itself
                | online drifted identity_conflict is_provisional is_promise_provisional
                | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows obeyed
                | promised_per_1000 supported_per_1000 promise_horizon_left realised_alarms realised_windows
                  realised_low_per_1000 realised_high_per_1000 time_in_alarm_share
                | missing problems            one of the list is the value
-               | label name | "labels." label name
+               | "reported." label name
+             | label name | "labels." label name       as it was enrolled with, or a person assigned it
 
 ``hardware=in=(rpi4,rpi5) and site!=lab``, ``agent_state==blind or sight=lt=0.5``, ``missing==*``. A device without a
 label differs from every value of it, and one that never told a number is neither above nor below any. Values hold
@@ -35,6 +37,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, String, and_, false, func, not_, or_, select, true
 from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import InstrumentedAttribute
 
 from fleet.errors import QuerySyntaxError
 from fleet.storage.boot_tables import IdentityConflict
@@ -51,6 +54,9 @@ _TEXT_FIELDS: Final = {
     "id": Device.id,
     "hardware": Device.hardware,
     "family": Device.family,
+    "reported_family": Device.reported_family,
+    "site": Device.site,
+    "claim": Device.claim,
     "state": Device.state,
     "release": Device.release,
     "agent_state": Device.agent_state,
@@ -223,7 +229,7 @@ def _matches(selector: _Token, values: list[_Token]) -> ColumnElement[bool]:
         _check_state(name, values)
         column: ColumnElement[str] = sql_cast(_TEXT_FIELDS[name], String)
     else:
-        column = Device.labels[_label(selector)].as_string()
+        column = _label(selector)
     # NULL differs from everything: without coalesce a missing label would make != unknown instead of true
     return func.coalesce(or_(*(_equals(column, value) for value in values)), false())
 
@@ -293,12 +299,21 @@ def _flag(name: str, value: _Token) -> bool:
     return value.text == "true"
 
 
-def _label(selector: _Token) -> str:
+def _label(selector: _Token) -> ColumnElement[str]:
+    if selector.text.startswith("reported."):
+        return _of_labels(Device.reported_labels, selector.text.removeprefix("reported."))
+    if selector.text == "labels.site":  # how a site was written while it was a label
+        return Device.site.expression
     if selector.text.startswith("labels."):
-        return selector.text.removeprefix("labels.")
+        return _of_labels(Device.labels, selector.text.removeprefix("labels."))
     near = difflib.get_close_matches(selector.text, _FIELDS, n=1, cutoff=0.8)
     if near:
         raise QuerySyntaxError(
             f"device query, position {selector.position}: {selector.text!r} is no field; did you mean {near[0]!r}? (a label of that name is written labels.{selector.text})"
         )
-    return selector.text
+    return _of_labels(Device.labels, selector.text)
+
+
+def _of_labels(labels: InstrumentedAttribute[dict[str, str]], name: str) -> ColumnElement[str]:
+    text: ColumnElement[str] = labels[name].as_string()
+    return text

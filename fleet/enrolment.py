@@ -1,168 +1,315 @@
-"""How a device gets in: a claim token, a key of its own, and a signature that proves it holds that key.
+"""How a device gets in and stays in: a claim, a key of its own, a signature that proves it, and certificates for its connections.
 
-The same device with the same key may enrol again (its first answer got lost): it gets a new broker password and
-spends no further use of the claim. A known device with another key is refused: keys do not change silently.
+::
+
+    question ─► names, tenant, key, request, signature ─► known? ─┬─ no ──► the claim: open? of this family? ─► spent ─┐
+                                                                  └─ yes ─► same key? not revoked?                     ├─► waiting | certificate
+                                                                                                                       ┘
+What the device is (family, site, labels) is the claim's word, and later a person's (`fleet.admission`). What it says of itself is
+kept as reported. A device that is known by its key gets the same answer again whatever became of its claim: the first one may
+have been lost on the way. A claim is spent by nothing but a device that is let in, or waits for a person.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Collection
-from typing import Annotated, Final
+from dataclasses import dataclass
+from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from msgspec import Meta, Struct, field
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.auth.claim_tokens import find_claim, use_claim
-from fleet.broker_accounts.passwords import BrokerPasswords
-from fleet.device_commands import find_device
-from fleet.errors import BadRequestError, ConflictError
+from fleet.auth.claim_tokens import check_open, claim_id, find_claim, use_claim
+from fleet.auth.device_tokens import check_admitted
+from fleet.certificate_requests import requested_key
+from fleet.device_ca import DeviceCa
+from fleet.errors import BadRequestError, CallerError, ConflictError, UnacceptableError
+from fleet.ingest.rates import TokenBuckets
+from fleet.storage.access_tables import ClaimToken
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
+from protocol.enrolment import (
+    ENROLMENT_DOMAIN,
+    CertificateAnswer,
+    CertificateQuestion,
+    EnrolmentAnswer,
+    EnrolmentQuestion,
+    enrolment_statement,
+)
 from protocol.errors import IdentityError, TopicError
 from protocol.identity import fingerprint, load_public_key, public_key_pem, verify_statement
 from protocol.messages.kinds import Kind
 from protocol.names import check_name
 from protocol.topics import device_topic
-from service.errors import ForbiddenError
+from service.errors import ForbiddenError, UnauthenticatedError
 
-__all__ = ["Applicant", "confirm", "enrol", "revoke"]
+__all__ = ["Applicant", "Enrolments"]
 
-STATEMENT_DOMAIN: Final = "enrolment/v1"
+REFUSALS_AT_ONCE, SECONDS_PER_REFUSAL = 10, 60.0
+"""Refused enrolments by one claim that reach the audit log: whoever stole one must not fill it."""
+
+CLAIMS_REMEMBERED: Final = 10_000
+
+_log = structlog.get_logger()
 
 
-Label = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
-"""Without NUL: PostgreSQL keeps one in JSON, and then fails with each query for devices that meets it."""
+@dataclass(frozen=True, kw_only=True)
+class Applicant:
+    """Who asks, proven: it holds `identity` and `connection`. The rest is what it says of itself."""
+
+    device: str
+    identity: EllipticCurvePublicKey
+    connection: EllipticCurvePublicKey | None
+    family: str
+    hardware: str
+    labels: dict[str, str]
 
 
-class Applicant(Struct, frozen=True, kw_only=True):
-    """What a device says about itself: the body of ``POST /v1/enrolments``.
+class Enrolments:
+    """Lets devices in, and gives those that are in their certificates.
 
-    public_key: PEM of its P-256 identity key.
-    signature: base64 of a DER ECDSA signature over device id, newline, key fingerprint; proves that it holds the key.
+    Args:
+        database: the fleet's.
+        authority: signs certificates.
+        tenant: of this fleet.
+        reserved: names of services, which are never a device's, in lower case.
+        certificate_lifetime_s: how long a certificate is good.
     """
 
-    device: Annotated[str, Meta(min_length=1, max_length=64)]
-    public_key: Annotated[str, Meta(max_length=4096)]
-    hardware: Annotated[str, Meta(min_length=1, max_length=200)]
-    family: Annotated[str, Meta(min_length=1, max_length=64)]
-    labels: Annotated[dict[Label, Label], Meta(max_length=32)] = field(default_factory=dict)
-    signature: Annotated[bytes, Meta(max_length=768)]
+    def __init__(
+        self,
+        database: Database,
+        authority: DeviceCa,
+        *,
+        tenant: str,
+        reserved: Collection[str],
+        certificate_lifetime_s: float,
+    ) -> None:
+        self._database, self._authority = database, authority
+        self._tenant, self._reserved = tenant, frozenset(reserved)
+        self._lifetime_s = certificate_lifetime_s
+        self._refusals = TokenBuckets(1 / SECONDS_PER_REFUSAL, REFUSALS_AT_ONCE, most=CLAIMS_REMEMBERED)
 
+    def enrol(self, question: EnrolmentQuestion, claim: str, now: float) -> EnrolmentAnswer:
+        """Let a device in durably, or have it wait; to be asked again, which changes nothing and spends nothing.
 
-def enrol(
-    database: Database,
-    applicant: Applicant,
-    claim: str,
-    *,
-    tenant: str,
-    reserved: Collection[str],
-    now: float,
-    passwords: BrokerPasswords,
-) -> str:
-    """Enrol a device durably and return its new broker password. Its broker user name is its id.
+        Args:
+            question: as it came.
+            claim: the token's text.
+            now: Unix seconds.
 
-    The broker is told by whoever calls (`fleet.broker_accounts`), once this has returned.
+        Raises:
+            BadRequestError: a name, key, request or signature is not valid.
+            UnacceptableError: its settings name another tenant or family than the fleet or the claim.
+            UnauthenticatedError: the claim is unknown, expired, revoked or used.
+            ConflictError: the id is taken by another key or by a service, or the key by another id.
+            ForbiddenError: the device was revoked.
+        """
+        return self.admit(self._proven(question), claim, now)
 
-    Raises:
-        BadRequestError: id or key is not valid, or the signature is not by that key.
-        UnauthenticatedError: the claim token is unknown, expired or used up.
-        ConflictError: the id is taken by another key, by a service's broker account, or the key by another id.
-        ForbiddenError: the device was revoked.
-    """
-    key = _checked_key(applicant, tenant)
-    if applicant.device in reserved:
-        raise ConflictError(
-            f"device id {applicant.device!r} is the broker account of a service; choose another"
+    def admit(self, applicant: Applicant, claim: str, now: float) -> EnrolmentAnswer:
+        """As `enrol`, of a device that has proven who it is."""
+        try:
+            with self._database.write() as session:
+                return self._admit(session, applicant, find_claim(session, claim), now)
+        except (CallerError, ForbiddenError, UnauthenticatedError) as error:
+            self._note_refusal(applicant, claim, str(error), now)
+            raise
+
+    def renew(self, device_id: str, question: CertificateQuestion, now: float) -> CertificateAnswer:
+        """The next certificate of a device that has said who it is.
+
+        Raises:
+            BadRequestError: the request is not valid.
+            ForbiddenError: it is revoked, or waits.
+        """
+        key = requested_key(question.certificate_request, device_id)
+        with self._database.write() as session:
+            device = session.get_one(Device, device_id)
+            check_admitted(device)
+            _check_two_keys(device.fingerprint, key)
+            chain = self._certify(session, device, key, f"device:{device_id}", now)
+        return CertificateAnswer(certificate=chain)
+
+    def _proven(self, question: EnrolmentQuestion) -> Applicant:
+        try:
+            device_topic(self._tenant, question.device, Kind.BIRTH)  # the id must be usable as a topic level
+            check_name(question.family, "family")
+            identity = load_public_key(question.public_key.encode())
+            connection = requested_key(question.certificate_request, question.device)
+            statement = enrolment_statement(
+                device=question.device,
+                tenant=question.tenant,
+                family=question.family,
+                identity=identity,
+                certificate_request=question.certificate_request,
+            )
+            signature = base64.b64decode(question.signature, validate=True)
+            verify_statement(identity, ENROLMENT_DOMAIN, statement, signature)
+        except (TopicError, IdentityError) as error:
+            raise BadRequestError(str(error)) from None
+        except (binascii.Error, ValueError):
+            raise BadRequestError("signature is not base64") from None
+        if question.tenant != self._tenant:
+            raise UnacceptableError(
+                f"this fleet is tenant {self._tenant!r}, and the device's settings say {question.tenant[:80]!r}: "
+                f'set tenant = "{self._tenant}" in agent.toml; the claim is not used'
+            )
+        _check_two_keys(fingerprint(identity), connection)
+        return Applicant(
+            device=question.device,
+            identity=identity,
+            connection=connection,
+            family=question.family,
+            hardware=question.hardware,
+            labels=dict(question.labels),
         )
-    password, entry = passwords.new(applicant.device)
-    with database.write() as session:
-        token = find_claim(session, claim, now)
+
+    def _admit(
+        self, session: Session, applicant: Applicant, claim: ClaimToken, now: float
+    ) -> EnrolmentAnswer:
+        if applicant.device.casefold() in self._reserved:
+            raise ConflictError(f"device id {applicant.device!r} is the name of a service; choose another")
         device = session.get(Device, applicant.device)
+        is_new = device is None
         if device is None:
-            use_claim(session, token)
-            _admit(session, applicant, key, entry, now)
+            device = _take_in(session, applicant, claim, now)
         else:
-            _recognise(device, key)
-            device.broker_password_hash, device.enrolled_again_at = entry, now
-            device.hardware, device.family = applicant.hardware, applicant.family
-            device.labels = dict(applicant.labels)
+            _recognise(device, applicant)
+            device.enrolled_again_at = now
+        device.hardware, device.reported_labels = applicant.hardware, applicant.labels
+        device.reported_family = applicant.family
+        is_waiting = device.state == DeviceState.WAITING
+        if is_new or not is_waiting:
+            audit.record(
+                session,
+                at=now,
+                actor=f"claim:{claim_id(claim)}" if is_new else f"device:{device.id}",
+                action="device_enrolled_again"
+                if not is_new
+                else "device_waits"
+                if is_waiting
+                else "device_enrolled",
+                subject=device.id,
+                fingerprint=device.fingerprint,
+                family=device.family,
+                site=device.site,
+            )
+        chain = ""
+        if applicant.connection is not None and not is_waiting:
+            chain = self._certify(session, device, applicant.connection, f"device:{device.id}", now)
+        return EnrolmentAnswer(
+            status="waiting" if is_waiting else "enrolled",
+            device=device.id,
+            tenant=self._tenant,
+            family=device.family,
+            site=device.site,
+            labels=device.labels,
+            certificate=chain,
+        )
+
+    def _certify(
+        self, session: Session, device: Device, key: EllipticCurvePublicKey, actor: str, now: float
+    ) -> str:
+        issued = self._authority.issue(device.id, key, lifetime_s=self._lifetime_s, now=now)
+        device.certificate_serial, device.certificate_issuer = issued.serial, issued.issuer
+        device.certificate_ends_at = issued.ends_at
         audit.record(
             session,
             at=now,
-            actor=f"claim:{token.name}",
-            action="device_enrolled" if device is None else "device_enrolled_again",
-            subject=applicant.device,
-            fingerprint=fingerprint(key),
+            actor=actor,
+            action="certificate_issued",
+            subject=device.id,
+            serial=issued.serial,
+            ends_at=issued.ends_at,
         )
-    return password
+        return issued.chain
+
+    def _note_refusal(self, applicant: Applicant, claim: str, reason: str, now: float) -> None:
+        with self._database.write() as session:
+            try:
+                name = claim_id(find_claim(session, claim))
+            except UnauthenticatedError:
+                return  # a stranger: nobody's claim
+            _log.warning("enrolment_refused", device=applicant.device, claim=name, reason=reason)
+            if self._refusals.take(name, 1.0, now):
+                audit.record(
+                    session,
+                    at=now,
+                    actor=f"claim:{name}",
+                    action="enrolment_refused",
+                    subject=applicant.device,
+                    fingerprint=fingerprint(applicant.identity),
+                    reason=reason,
+                )
 
 
-def confirm(database: Database, device_id: str, password: str, *, passwords: BrokerPasswords) -> None:
-    """Check that what `enrol` returned still holds once the broker was told.
-
-    Raises:
-        ForbiddenError: the device was revoked meanwhile.
-        ConflictError: it was enrolled once more meanwhile, so another password holds.
-    """
-    with database.read() as session:
-        device = session.get_one(Device, device_id)
-        _check_not_revoked(device)
-        if passwords.recover(device_id, device.broker_password_hash) != password:
-            raise ConflictError(f"device {device_id!r} was enrolled once more meanwhile; repeat this call")
-
-
-def revoke(session: Session, device_id: str, *, actor: str, now: float) -> Device:
-    """Shut a device out; raises NotFoundError. Revoking twice changes nothing."""
-    device = find_device(session, device_id)
-    if device.state != DeviceState.REVOKED:
-        device.state, device.revoked_at, device.online = DeviceState.REVOKED, now, False
-        audit.record(session, at=now, actor=actor, action="device_revoked", subject=device_id)
+def _take_in(session: Session, applicant: Applicant, claim: ClaimToken, now: float) -> Device:
+    mark = fingerprint(applicant.identity)
+    other = session.scalar(select(Device).where(Device.fingerprint == mark))
+    if other is not None:
+        _check_not_revoked(other)
+        raise ConflictError(f"this key is already enrolled as device {other.id!r}; each device needs its own")
+    check_open(claim, now)
+    _check_terms(claim, applicant)
+    use_claim(claim, applicant.device, now)
+    device = Device(
+        id=applicant.device,
+        fingerprint=mark,
+        public_key=public_key_pem(applicant.identity).decode(),
+        family=claim.family,
+        site=claim.site,
+        labels=claim.labels,
+        claim=claim_id(claim),
+        state=DeviceState.WAITING if claim.needs_approval else DeviceState.ENROLLED,
+        enrolled_at=now,
+        hardware=applicant.hardware,
+    )
+    session.add(device)
     return device
 
 
-def _checked_key(applicant: Applicant, tenant: str) -> ec.EllipticCurvePublicKey:
-    try:
-        device_topic(tenant, applicant.device, Kind.BIRTH)  # the id must be usable as a topic level
-        check_name(applicant.family, "family")
-        key = load_public_key(applicant.public_key.encode())
-        statement = f"{applicant.device}\n{fingerprint(key)}".encode()
-        verify_statement(key, STATEMENT_DOMAIN, statement, applicant.signature)
-    except (TopicError, IdentityError) as error:
-        raise BadRequestError(str(error)) from None
-    return key
-
-
-def _admit(
-    session: Session, applicant: Applicant, key: ec.EllipticCurvePublicKey, entry: str, now: float
-) -> None:
-    other = session.scalar(select(Device.id).where(Device.fingerprint == fingerprint(key)))
-    if other is not None:
-        raise ConflictError(f"this key is already enrolled as device {other!r}; each device needs its own")
-    session.add(
-        Device(
-            id=applicant.device,
-            fingerprint=fingerprint(key),
-            public_key=public_key_pem(key).decode(),
-            hardware=applicant.hardware,
-            family=applicant.family,
-            labels=dict(applicant.labels),
-            enrolled_at=now,
-            broker_password_hash=entry,
+def _check_terms(claim: ClaimToken, applicant: Applicant) -> None:
+    if claim.for_device not in {None, applicant.device}:
+        raise UnacceptableError(
+            f"claim {claim_id(claim)} is for device {claim.for_device!r}, and this is {applicant.device!r}; the claim is not used"
         )
-    )
-
-
-def _recognise(device: Device, key: ec.EllipticCurvePublicKey) -> None:
-    if device.fingerprint != fingerprint(key):
-        raise ConflictError(
-            f"device {device.id!r} is enrolled with key {device.fingerprint[:12]}…, this is {fingerprint(key)[:12]}…; enrol the new key under another id"
+    if claim.family != applicant.family:
+        raise UnacceptableError(
+            f"claim {claim_id(claim)} is for family {claim.family!r}, and the device's settings say {applicant.family!r}: "
+            f'set family = "{claim.family}" in agent.toml, or bring a claim of that family; the claim is not used'
         )
+
+
+def _recognise(device: Device, applicant: Applicant) -> None:
+    mark = fingerprint(applicant.identity)
     _check_not_revoked(device)
+    if device.fingerprint != mark:
+        raise ConflictError(
+            f"device {device.id!r} is enrolled with key {device.fingerprint[:12]}…, this is {mark[:12]}…; enrol the new key under another id"
+        )
+    if device.family != applicant.family:
+        raise UnacceptableError(
+            f"device {device.id!r} is of family {device.family!r}, and its settings say {applicant.family!r}: "
+            f'set family = "{device.family}" in agent.toml; only a person changes a family (fedge-fleet devices assign)'
+        )
 
 
 def _check_not_revoked(device: Device) -> None:
     if device.state == DeviceState.REVOKED:
-        raise ForbiddenError(f"device {device.id!r} is revoked and cannot enrol again")
+        raise ForbiddenError(
+            f"device {device.id!r} is revoked and cannot enrol again, under this or any other name"
+        )
+
+
+def _check_two_keys(identity: str, connection: EllipticCurvePublicKey) -> None:
+    """The key of certificates is another than that which signs: what signs for good is never what TLS uses."""
+    if fingerprint(connection) == identity:
+        raise BadRequestError(
+            "the certificate request is for the identity key; make a connection key of its own for it"
+        )

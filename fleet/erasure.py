@@ -73,8 +73,11 @@ _OF_ENROLLED: Final[Mapping[str, _Stays]] = {
 _KEEPS_OUT: Final = frozenset(
     {"id", "fingerprint", "public_key", "state", "enrolled_at", "enrolled_again_at", "revoked_at"}
 )
-_LETS_IN: Final = _KEEPS_OUT | {"broker_password_hash", "hardware", "family"}
-"""Columns of a device that stay: what it enrolled with, as far as that is needed to let it in, or to keep it out."""
+_LETS_IN: Final = _KEEPS_OUT | {
+    *("broker_password_hash", "hardware", "family", "site", "labels", "claim"),
+    *("certificate_serial", "certificate_issuer", "certificate_ends_at"),
+}
+"""Columns of a device that stay: what it is by its claim, as far as that is needed to let it in, or to keep it out."""
 
 _TOLD: Final = (RolloutTransition.reason, RolloutGroup.reason, Release.withdrawn_reason)
 """Sentences of the fleet that may name a device and tell a figure of it."""
@@ -96,7 +99,7 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
         NotFoundError: there is no such device.
     """
     device = find_device(session, device_id)
-    is_enrolled = device.state == DeviceState.ENROLLED
+    is_enrolled = device.state != DeviceState.REVOKED
     kept = {**_OF_ROLLOUTS, **(_OF_ENROLLED if is_enrolled else {})}
     rows: dict[str, int] = {}
     for table in reversed(METADATA.sorted_tables):
@@ -158,7 +161,7 @@ def _empty(device: Device, kept: frozenset[str]) -> None:
         elif column.nullable:
             value = None
         else:
-            value = {} if column.name in {"labels", "heard"} else ""
+            value = {} if column.name in {"labels", "reported_labels", "heard"} else ""
         setattr(device, column.name, value)
 
 

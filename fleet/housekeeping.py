@@ -120,6 +120,7 @@ class Housekeeping:
             "online": enrolled & Device.online.is_(True),
             "drifted": enrolled & Device.drifted.is_(True),
             "blind": enrolled & (Device.agent_state == AgentState.BLIND),
+            "waiting": Device.state == DeviceState.WAITING,
             "revoked": Device.state == DeviceState.REVOKED,
         }
         with self._database.read() as session:

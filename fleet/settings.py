@@ -72,9 +72,9 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
 
 
 class EnrolmentSettings(Struct, frozen=True, kw_only=True):
-    """How devices get in. claim_tokens_file: lines ``<token> [uses]``, imported at start."""
+    """How devices get in. certificate_lifetime_s: how long a device's certificate is good; it asks for the next one before."""
 
-    claim_tokens_file: Path | None = None
+    certificate_lifetime_s: Annotated[float, Meta(ge=60, le=366 * 86400)] = 30 * 86400.0
 
 
 class Settings(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from msgspec import Meta, Struct, field
 
 from protocol.identity import fingerprint
+from protocol.labels import Label, Labels, OneLine
 from protocol.limits import MAX_NAME_CHARS
 
 __all__ = [
@@ -34,9 +35,6 @@ __all__ = [
 ENROLMENT_DOMAIN: Final = "enrolment/v2"
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
-Label = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""One line of text: a label is shown to people, and PostgreSQL cannot keep a NUL in JSON."""
-Labels = Annotated[dict[Label, Label], Meta(max_length=32)]
 Pem = Annotated[str, Meta(max_length=4096)]
 
 
@@ -55,7 +53,7 @@ class EnrolmentQuestion(Struct, frozen=True, kw_only=True):
     family: Name
     public_key: Pem
     certificate_request: Pem
-    hardware: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    hardware: OneLine
     labels: Labels = field(default_factory=dict)
     signature: Annotated[str, Meta(max_length=200)]
 

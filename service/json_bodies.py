@@ -13,25 +13,45 @@ from runtime.errors import SettingsError
 from runtime.settings import check_document
 from service.errors import InvalidBodyError
 
-__all__ = ["json_body"]
+__all__ = ["json_answer", "json_body", "json_schema", "read_json_body"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def json_body(kind: type[S], *, example: dict[str, Any]) -> Callable[..., S]:
     """A dependency: the body of the request as `kind`; raises InvalidBodyError. OpenAPI shows fields and `example`."""
-    (top,), components = msgspec.json.schema_components([kind], ref_template="{name}")
-    schema = _inline(top, components) | {"examples": [example]}
 
     def dependency(
-        document: Annotated[dict[str, Any], WithJsonSchema(schema), Body(title=kind.__name__)],
+        document: Annotated[
+            dict[str, Any], WithJsonSchema(json_schema(kind, example)), Body(title=kind.__name__)
+        ],
     ) -> S:
-        try:
-            return check_document(document, kind, place=lambda _: "the body is not valid")
-        except SettingsError as error:
-            raise InvalidBodyError(str(error)) from None
+        return read_json_body(document, kind)
 
     return dependency
+
+
+def read_json_body(document: dict[str, Any], kind: type[S]) -> S:
+    """A body that was parsed as `kind`; raises InvalidBodyError."""
+    try:
+        return check_document(document, kind, place=lambda _: "the body is not valid")
+    except SettingsError as error:
+        raise InvalidBodyError(str(error)) from None
+
+
+def json_schema(kind: type[msgspec.Struct], example: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`kind` as a JSON schema in one piece, as OpenAPI shows it."""
+    (top,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+    schema: dict[str, Any] = _inline(top, components)
+    return schema | ({"examples": [example]} if example is not None else {})
+
+
+def json_answer(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """`kind` as an answer in OpenAPI's `responses`."""
+    return {
+        "description": kind.__name__,
+        "content": {"application/json": {"schema": json_schema(kind)}},
+    }
 
 
 def _inline(schema: Any, components: dict[str, Any]) -> Any:

@@ -80,7 +80,7 @@ def agent_table(
         "fleet": {
             "url": f"https://{addresses.fleet}",
             "ca_file": "../../pki/ca.pem",
-            "claim_token_file": "../claim.token",
+            "claim_token_file": "claim.token",
         },
         "mqtt": {"url": addresses.broker_url, "ca_file": "../../pki/ca.pem"},
         "flower": {

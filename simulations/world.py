@@ -155,8 +155,12 @@ class World:
                 f"sim-{role}",
                 *whose,
             )
-        uses = str(len(self.devices))
-        self._issue(self.directory / "devices" / "claim.token", "fleet", "claims", "create", "--uses", uses)
+        claims = self._ask(
+            *("fleet", "claims", "create", "--family", self.scenario.family.name, "--unreleased"),
+            *("--site", "simulated", "--count", str(len(self.devices))),
+        )
+        for device, claim in zip(self.devices, claims.split(), strict=True):
+            _write_secret(self.device_directory(device) / "claim.token", claim.encode())
         self._issue(
             self.aggregator_token_file,
             "aggregator",
@@ -170,8 +174,10 @@ class World:
         )
 
     def _issue(self, file: Path, service: str, *command: str) -> None:
-        token = self.supervisor.run("tokens", service, *command, "--config", self._config(service))
-        _write_secret(file, token.strip().encode())
+        _write_secret(file, self._ask(service, *command).strip().encode())
+
+    def _ask(self, service: str, *command: str) -> str:
+        return self.supervisor.run("tokens", service, *command, "--config", self._config(service))
 
     def write_reference_recordings(self) -> tuple[Path, int]:
         """Record the reference machines of version 1; returns the NPZ and the rows of the shortest recording."""

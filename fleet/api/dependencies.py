@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fleet.broker_accounts.accounts import BrokerAccounts
 from fleet.broker_accounts.passwords import BrokerPasswords
 from fleet.desired import DesiredPublisher
+from fleet.enrolment import Enrolments
 from fleet.ingest.store import EventStore
 from fleet.instructions import Instructions
 from fleet.metrics import FleetMetrics
@@ -45,7 +46,7 @@ class Services:
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
     passwords: BrokerPasswords
     accounts: BrokerAccounts  # told after whatever lets a device in or shuts it out
-    reserved_devices: frozenset[str]  # broker accounts of services: no device may take these ids
+    enrolments: Enrolments
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 
 

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from fleet.admission import revoke
 from fleet.api.dependencies import Services, get_services, require_device
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor, within
 from fleet.desired import desired_state
 from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
-from fleet.enrolment import revoke
 from fleet.errors import NotAcceptableError, NotFoundError
 from fleet.instructions import Word
 from fleet.releases import approved_among
@@ -47,6 +47,9 @@ class DeviceView(BaseModel):
     `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people.
     `commands_counter` is that of the fleet's last word to it (commands and settings; it has heard it when `last_health.obeyed` is as
     great), `outstanding_commands` how many commands have not ended.
+    `family`, `site` and `labels` are what it is by its claim or by a person's word; `reported_family`, `reported_labels` and
+    `hardware` what it says of itself. `state` is `waiting` until a person approves it. `claim` let it in, None for one from before
+    claims had ids. Its certificate ends at `certificate_ends_at`.
     `identity_conflict` says, while it is so, that two devices use this identity, and which boots they are in. `limited_messages`
     came faster than a device may send (the last at `limited_at`), and were not taken.
     """
@@ -57,7 +60,11 @@ class DeviceView(BaseModel):
                 "id": "press-7",
                 "hardware": "rpi4",
                 "family": "rotating-machine",
-                "labels": {"site": "hall-1"},
+                "site": "hall-1",
+                "labels": {"line": "3"},
+                "reported_family": "rotating-machine",
+                "reported_labels": {"machine": "press"},
+                "claim": "09af31b2c477",
                 "state": "enrolled",
                 "online": True,
                 "public_key": "-----BEGIN PUBLIC KEY-----…",
@@ -92,13 +99,18 @@ class DeviceView(BaseModel):
                 "limited_messages": 0,
                 "last_seen": 1767225600.0,
                 "enrolled_at": 1767000000.0,
+                "certificate_ends_at": 1769592000.0,
             }
         }
     )
     id: str
     hardware: str
     family: str
+    site: str
     labels: dict[str, str]
+    reported_family: str | None
+    reported_labels: dict[str, str]
+    claim: str | None
     state: str
     online: bool
     public_key: str
@@ -121,6 +133,7 @@ class DeviceView(BaseModel):
     limited_messages: int
     last_seen: float | None
     enrolled_at: float
+    certificate_ends_at: float | None
 
     @classmethod
     def of(

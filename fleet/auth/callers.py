@@ -30,14 +30,14 @@ class Callers:
         self._database, self._operators, self._now = database, operators, now
 
     def find_caller(self, token: str) -> Caller:
-        """See `TokenHolders`; a claim of which no use is left still says who asks."""
+        """See `TokenHolders`; a claim that is over still says who asks."""
         if token.startswith(operator_tokens.PREFIX):
             return self._operators.find_caller(token)
         with self._database.read() as session:
             if token.count(".") == DOTS_OF_A_DEVICE_TOKEN and not token.startswith(claim_tokens.PREFIX):
                 return authenticate_device(session, token, self._now())
             try:
-                claim = claim_tokens.find_claim(session, token, self._now())
+                claim = claim_tokens.find_claim(session, token)
             except UnauthenticatedError:
                 if token.startswith(claim_tokens.PREFIX):
                     raise

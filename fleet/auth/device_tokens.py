@@ -12,7 +12,7 @@ from protocol.identity import load_public_key, token_subject, verify_token
 from service.errors import ForbiddenError, UnauthenticatedError
 from service.roles import Caller, CallerKind
 
-__all__ = ["AUDIENCE", "authenticate_device"]
+__all__ = ["AUDIENCE", "authenticate_device", "check_admitted"]
 
 AUDIENCE: Final = "fleet"
 
@@ -22,7 +22,7 @@ def authenticate_device(session: Session, token: str, now: float) -> Caller:
 
     Raises:
         UnauthenticatedError: no device token, of an unknown device, expired, or signed by another key.
-        ForbiddenError: the device is revoked.
+        ForbiddenError: the device is revoked, or waits for a person.
     """
     try:
         device = session.get(Device, token_subject(token))
@@ -31,6 +31,17 @@ def authenticate_device(session: Session, token: str, now: float) -> Caller:
         verify_token(token, load_public_key(device.public_key.encode()), AUDIENCE, now)
     except TokenError as error:
         raise UnauthenticatedError(str(error)) from None
-    if device.state == DeviceState.REVOKED:
-        raise ForbiddenError(f"device {device.id!r} is revoked; an admin must enrol it anew under another id")
+    check_admitted(device)
     return Caller(name=device.id, kind=CallerKind.DEVICE)
+
+
+def check_admitted(device: Device) -> None:
+    """Raise ForbiddenError unless the fleet lets this device in."""
+    if device.state == DeviceState.REVOKED:
+        raise ForbiddenError(
+            f"device {device.id!r} is revoked; with another key it may enrol under another id"
+        )
+    if device.state != DeviceState.ENROLLED:
+        raise ForbiddenError(
+            f"device {device.id!r} waits for a person: fedge-fleet devices approve {device.id}"
+        )

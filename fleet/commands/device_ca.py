@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.connection import ConfigOption
+from fleet.commands.on_server import changing, note
+from fleet.errors import ConflictError
 from fleet.settings import load_fleet_settings
 
 # cryptography need not be waited for by a client command of the same program
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from fleet.device_ca import DeviceCa
 
 __all__ = ["device_ca"]
@@ -46,6 +50,8 @@ def rotate(
     """Make the next CA, trusted beside the present one; `switch` makes it sign."""
     authority = _open(config)
     authority.rotate(time.time(), is_lost=lost)
+    with changing(config) as session:
+        note(session, "device_ca_rotated", "device-ca", is_lost=lost)
     then = "then devices get certificates that it takes" if lost else "then: fedge-fleet device-ca switch"
     print(
         f"{authority.trusted_file} holds the new CA: give it to the broker and have it read it (SIGHUP); {then}"
@@ -57,7 +63,50 @@ def switch(config: ConfigOption) -> None:
     """Sign with the next CA from now on, and destroy the former key."""
     authority = _open(config)
     authority.switch()
+    with changing(config) as session:
+        note(session, "device_ca_switched", "device-ca")
     print("the new CA signs; once devices have renewed: fedge-fleet device-ca forget")
+
+
+@device_ca.command("forget")
+def forget(
+    config: ConfigOption,
+    stolen: Annotated[
+        bool, typer.Option("--stolen", help="Also while devices hold certificates of it, which they lose")
+    ] = False,
+) -> None:
+    """Trust former CAs no more. Refused while an enrolled device holds a certificate of one that has not ended."""
+    authority = _open(config)
+    former = authority.former()
+    with changing(config) as session:
+        holders = _holders(session, former)
+        if holders and not stolen:
+            raise ConflictError(
+                f"{len(holders)} devices hold certificates of a former CA, e.g. {', '.join(holders[:5])}; they renew in "
+                "time, or at once where the broker refuses them. Was its key stolen, say so with --stolen"
+            )
+        authority.forget()
+        note(session, "device_ca_forgotten", "device-ca", former=former, devices=len(holders))
+    print(
+        f"{authority.trusted_file} holds the present CA only: give it to the broker and have it read it (SIGHUP)"
+    )
+
+
+def _holders(session: Session, former: list[str]) -> list[str]:
+    from sqlalchemy import select
+
+    from fleet.storage.device_tables import Device, DeviceState
+
+    held = (
+        select(Device.id)
+        .where(
+            Device.state == DeviceState.ENROLLED,
+            Device.certificate_issuer.in_(former),
+            Device.certificate_ends_at > time.time(),
+        )
+        .order_by(Device.id)
+    )
+    return [*session.scalars(held)]
 
 
 def _open(config: Path) -> DeviceCa:

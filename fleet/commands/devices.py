@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet.commands.claims import LabelsOption, UnreleasedOption, key_values
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
 from service.errors import ClientError
@@ -36,6 +37,7 @@ def devices_list(
             "device": lambda r: r["id"],
             "hardware": lambda r: r["hardware"],
             "family": lambda r: r["family"],
+            "site": lambda r: r["site"],
             "labels": lambda r: " ".join(f"{key}={value}" for key, value in r["labels"].items()),
             "state": lambda r: (
                 ("online" if r["online"] else "offline") if r["state"] == "enrolled" else r["state"]
@@ -89,6 +91,66 @@ def devices_revoke(
     """Shut a device out for good."""
     with connect(url, ca, token_file) as client:
         print_json(client.post(f"/v1/devices/{device}:revoke"))
+
+
+@devices.command("approve")
+def devices_approve(
+    device: str,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="Of its key, as the device shows it; asked for where it is left out")
+    ] = None,
+    *,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Let a device in that waits. Compare its key's fingerprint with the one that the device shows."""
+    with connect(url, ca, token_file) as client:
+        seen = client.get(f"/v1/devices/{device}")
+        print(
+            f"{device}: family {seen['family']}, site {seen['site'] or '–'}, says it is {seen['hardware']}\n"
+            f"key {seen['fingerprint']}"
+        )
+        if fingerprint is None:
+            if not typer.confirm("Does the device show the same key?"):
+                raise ClientError("nobody was approved")
+            fingerprint = seen["fingerprint"]
+        answer = client.post(f"/v1/devices/{device}:approve", {"fingerprint": fingerprint})
+    print(f"{device} is {answer['state']}: it gets its certificate when it asks next")
+
+
+@devices.command("refuse")
+def devices_refuse(
+    device: str, url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None
+) -> None:
+    """Keep a device out that waits, for good."""
+    with connect(url, ca, token_file) as client:
+        answer = client.post(f"/v1/devices/{device}:refuse")
+    print(f"{device} is {answer['state']}; its key does not get in under any name")
+
+
+@devices.command("assign")
+def devices_assign(
+    device: str,
+    *,
+    family: Annotated[str | None, typer.Option(help="Its family from now on")] = None,
+    site: Annotated[str | None, typer.Option(help="Where it stands")] = None,
+    label: LabelsOption = None,
+    remove_label: Annotated[list[str] | None, typer.Option(help="Name of a label that goes")] = None,
+    unreleased: UnreleasedOption = False,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Change what a device is: its family, site or labels. What is not given stays."""
+    wanted: dict[str, Any] = {"labels": key_values(label or []), "remove_labels": remove_label or []}
+    wanted |= {"is_unreleased": unreleased}
+    wanted |= {} if family is None else {"family": family}
+    wanted |= {} if site is None else {"site": site}
+    with connect(url, ca, token_file) as client:
+        seen = client.post(f"/v1/devices/{device}:assign", wanted)
+    labels = " ".join(f"{name}={value}" for name, value in seen["labels"].items())
+    print(f"{device}: family {seen['family']}, site {seen['site'] or '–'}, labels {labels or '–'}")
 
 
 @devices.command("erase")

@@ -73,7 +73,8 @@ def observe(
         case Birth() as birth:
             if _is_news(device, Thing.BIRTH, place):
                 device.agent_version, device.hardware = birth.agent_version, birth.hardware
-                device.family, device.labels = birth.family, dict(birth.labels)
+                # shown and never believed: what the device is, its claim says
+                device.reported_family, device.reported_labels = birth.family, dict(birth.labels)
             _hear_release(device, birth.release, place, received_at)
         case Health() as health:
             if _is_news(device, Thing.HEALTH, place):

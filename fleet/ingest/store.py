@@ -372,7 +372,7 @@ def _open_batch(session: Session, devices: Mapping[str, Device], accepted: Seque
 
 
 def _stranger(refusal: Refusal, device: Device | None) -> Refusal:
-    state = "not enrolled here" if device is None else "revoked"
+    state = "not enrolled here" if device is None else device.state
     return replace(
         refusal,
         reason=RefusalReason.UNKNOWN_DEVICE,

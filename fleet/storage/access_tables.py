@@ -38,16 +38,26 @@ class OperatorToken(Base):
 
 
 class ClaimToken(Base):
-    """What a flashed image carries to enrol with; good for `uses_left` more devices."""
+    """What lets one device in, and says what it is: its family, site and labels, and its id where `for_device` is given.
+
+    `name` is that of the batch it was made in. `needs_approval`: the device waits for a person. `used_by` is the device that
+    it let in; a used one lets nobody else in.
+    """
 
     __tablename__ = "claim_tokens"
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    name: Mapped[str] = mapped_column(String(64))
-    uses: Mapped[int]
-    uses_left: Mapped[int]
+    name: Mapped[str] = mapped_column(String(64), index=True)
+    family: Mapped[str] = mapped_column(String(64))
+    site: Mapped[str] = mapped_column(String(200))
+    labels: Mapped[dict[str, str]]
+    for_device: Mapped[str | None] = mapped_column(String(64))
+    needs_approval: Mapped[bool]
     created_at: Mapped[float]
-    expires_at: Mapped[float | None]
+    expires_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+    used_at: Mapped[float | None]
+    used_by: Mapped[str | None] = mapped_column(String(64))
 
 
 class AuditEntry(Base):

@@ -1,7 +1,7 @@
 """Devices as the fleet knows them, and what each shall run.
 
-`Device` joins what was enrolled (identity, hardware, labels) with what the device last said (online, release,
-drift, health). `Desired` is the fleet's wish: written by the rollout engine only, published by `fleet.mqtt`.
+`Device` joins what it was enrolled as (identity, family, site, labels: a claim's or a person's word) with what it says of itself
+(hardware, reported labels, online, release, drift, health), which is shown and decides nothing about who it is. `Desired` is the fleet's wish: written by the rollout engine only, published by `fleet.mqtt`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = ["Desired", "Device", "DeviceState"]
 class DeviceState(StrEnum):
     """Whether the fleet lets a device in."""
 
+    WAITING = "waiting"  # until a person approves it
     ENROLLED = "enrolled"
     REVOKED = "revoked"
 
@@ -28,7 +29,8 @@ class Device(Base):
     """One device. `release` is what it last said it runs; `boot_id` its latest boot; times are Unix seconds.
 
     `agent_state` is what its agent last said it does (`protocol.messages.kinds.AgentState`). `limited_messages` came faster
-    than a device may send, the last at `limited_at`; `dead_letters_dropped` had to make room for later ones.
+    than a device may send, the last at `limited_at`; `dead_letters_dropped` had to make room for later ones. `claim` is the id of
+    the claim that let it in. `certificate_issuer` is the device CA that signed its last certificate.
     """
 
     __tablename__ = "devices"
@@ -38,12 +40,20 @@ class Device(Base):
     public_key: Mapped[str]
     hardware: Mapped[str] = mapped_column(String(200), index=True)
     family: Mapped[str] = mapped_column(String(64), index=True)
+    site: Mapped[str] = mapped_column(String(200), default="", index=True)
     labels: Mapped[dict[str, str]]
+    reported_family: Mapped[str | None] = mapped_column(String(64))
+    reported_labels: Mapped[dict[str, str]] = mapped_column(default=dict)
+    claim: Mapped[str | None] = mapped_column(String(64))
     state: Mapped[DeviceState] = mapped_column(String(16), default=DeviceState.ENROLLED)
     enrolled_at: Mapped[float]
     enrolled_again_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
-    broker_password_hash: Mapped[str]  # Mosquitto $7$: what the broker's password file holds
+    certificate_serial: Mapped[str | None] = mapped_column(String(64))
+    certificate_issuer: Mapped[str | None] = mapped_column(String(64))
+    certificate_ends_at: Mapped[float | None]
+    # Mosquitto $7$: what the broker's password file holds; this one no password opens
+    broker_password_hash: Mapped[str] = mapped_column(default="$7$1$AAAA$AAAA")
     agent_version: Mapped[str | None] = mapped_column(String(200))
     online: Mapped[bool] = mapped_column(default=False)
     boot_id: Mapped[str | None] = mapped_column(String(64))

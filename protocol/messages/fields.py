@@ -8,9 +8,11 @@ from msgspec import Meta
 
 from protocol.limits import MAX_INTEGER
 
-__all__ = ["Count", "Name", "Positive", "Rate", "Sha256", "Text", "Word"]
+__all__ = ["Count", "Name", "Positive", "Rate", "Release", "Sha256", "Text", "Word"]
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Release = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._/-]*$(?!\n)")]
+"""``family/version``, as a device says it; whether there is one is another question."""
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Positive = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]

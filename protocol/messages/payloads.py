@@ -11,9 +11,10 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
+from protocol.labels import Labels, OneLine
 from protocol.limits import MAX_RANGES, MAX_REFUSED, MAX_SETTINGS
 from protocol.messages.commands import CommandResult, Commands, SettingInForce
-from protocol.messages.fields import Count, Name, Positive, Rate, Sha256, Text
+from protocol.messages.fields import Count, Name, Positive, Rate, Release, Sha256, Text, Word
 from protocol.messages.kinds import (
     AgentState,
     ClosedReason,
@@ -48,12 +49,12 @@ class Birth(Struct, frozen=True, kw_only=True):
     """A device is here: what it is and what it runs. Sent once per boot."""
 
     agent_version: Name
-    hardware: Name
-    family: Name
-    release: str | None = None
+    hardware: OneLine
+    family: Word
+    release: Release | None = None
     runtime: Text = ""
-    capabilities: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
+    capabilities: Annotated[tuple[Word, ...], Meta(max_length=32)] = ()
+    labels: Labels = field(default_factory=dict)
 
 
 class Death(Struct, frozen=True, kw_only=True):
@@ -176,7 +177,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     state: AgentState
-    release: str | None
+    release: Release | None
     uptime_s: float
     windows: Count = 0
     windows_over_threshold: Count = 0
@@ -276,7 +277,7 @@ class InstallReport(Struct, frozen=True, kw_only=True):
     status: InstallStatus
     progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reason: Text = ""
-    active_release: str | None = None
+    active_release: Release | None = None
     shadow: ShadowReport | UnsetType = UNSET
 
 

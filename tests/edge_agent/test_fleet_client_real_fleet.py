@@ -85,7 +85,7 @@ class Fleet:
 
 def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "fleet")
-    (tmp_path / "claim.token").write_text(fleet.cli("claims", "create", "--uses", "3"))
+    (tmp_path / "claim.token").write_text(fleet.cli("claims", "create", "--family", "pump", "--unreleased"))
     admin = fleet.cli("tokens", "create", "--role", "admin", "--name", "a", "--person", "a")
     publisher = fleet.cli("tokens", "create", "--role", "publisher", "--name", "p", "--family", "*")
     with fleet.serving():

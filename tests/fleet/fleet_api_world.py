@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from databases import Databases
 from fastapi.testclient import TestClient
-from fleet_world import TENANT, Machine, operator_token, write_release_key
+from fleet_world import TENANT, Machine, make_claims, operator_token, write_release_key
 
 from fleet.app import build_app
-from fleet.auth.claim_tokens import create_claim
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage.base import Database
@@ -34,21 +33,14 @@ class Fleet:
         headers = {"Authorization": f"Bearer {self.tokens.get(role, role)}"} | arguments.pop("headers", {})
         return self.client.request(method, path, headers=headers, **arguments)
 
-    def claim(self, uses: int = 1, lifetime_s: float | None = None) -> str:
-        with self.database.write() as session:
-            return create_claim(
-                session,
-                name="t",
-                uses=uses,
-                now=self.now(),
-                lifetime_s=lifetime_s,
-                random_bytes=secrets.token_bytes,
-            )
+    def claim(self, **terms: Any) -> str:
+        return make_claims(self.database, now=self.now(), **terms)[0]
 
     def now(self) -> float:
         return float(self.client.app.state.services.now())  # type: ignore[attr-defined] # a FastAPI app
 
-    def enrol(self, machine: Machine, claim: str, **changes: Any) -> Any:
+    def enrol(self, machine: Machine, claim: str | None = None, **changes: Any) -> Any:
+        claim = self.claim() if claim is None else claim
         return self.call("POST", "/v1/enrolments", claim, json=machine.enrolment(**changes))
 
 

@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import paho.mqtt.client as paho
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 from free_ports import is_taken
 from mosquitto_broker import LocalCertificates
 from sqlalchemy.orm import Session
 from waiting import died, wait_until
 
+from fleet.auth.claim_tokens import ClaimTerms, create_claims
 from fleet.auth.operator_tokens import PREFIX, SessionRows
 from fleet.ingest.judging import Arrival
 from fleet.storage.base import Database
@@ -34,6 +37,7 @@ from models.architecture import Architecture, initial_parameters
 from models.bundles import GoldenVectors, bundle_files
 from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
+from protocol.enrolment import ENROLMENT_DOMAIN, enrolment_statement
 from protocol.identity import fingerprint, issue_token, public_key_pem, sign_statement
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_of
@@ -46,6 +50,7 @@ from service.tokens import TokenGrant, create_token
 TENANT = "demo"
 RELEASE_KEY = Ed25519PrivateKey.generate()
 NOW = 1_767_225_600.0
+PEM = serialization.Encoding.PEM
 
 
 def bundle(
@@ -101,6 +106,7 @@ class Machine:
 
     name: str
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    connection: ec.EllipticCurvePrivateKey | None = None
     boot: str = "boot-1"
     number: int = 0
     sequence: int = 0
@@ -108,14 +114,40 @@ class Machine:
     def token(self, now: float, audience: str = "fleet") -> str:
         return issue_token(self.key, self.name, audience, now)
 
+    def request(self) -> str:
+        """A request for a certificate, for a connection key of its own each time."""
+        self.connection = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+        return builder.sign(self.connection, hashes.SHA256()).public_bytes(PEM).decode()
+
     def enrolment(self, **changes: Any) -> dict[str, Any]:
+        """The body of an enrolment; `changes` of what is signed are signed too."""
+        said: dict[str, Any] = {
+            "device": self.name,
+            "tenant": TENANT,
+            "family": "motor",
+            "public_key": public_key_pem(self.key.public_key()).decode(),
+            "hardware": "rpi4",
+            "labels": {"machine": "lathe"},
+        } | changes
+        said.setdefault("certificate_request", self.request())
+        statement = enrolment_statement(
+            identity=self.key.public_key(),
+            **{key: str(said[key]) for key in ("device", "tenant", "family", "certificate_request")},
+        )
+        signature = base64.b64encode(sign_statement(self.key, ENROLMENT_DOMAIN, statement)).decode()
+        return {"signature": signature} | said
+
+    def former_enrolment(self, **changes: Any) -> dict[str, Any]:
+        """The body as an agent of before this fleet's certificates sends it."""
         statement = f"{self.name}\n{fingerprint(self.key.public_key())}".encode()
         return {
             "device": self.name,
             "public_key": public_key_pem(self.key.public_key()).decode(),
             "hardware": "rpi4",
             "family": "motor",
-            "labels": {"site": "hall-1"},
+            "labels": {"machine": "lathe"},
             "signature": base64.b64encode(sign_statement(self.key, "enrolment/v1", statement)).decode(),
         } | changes
 
@@ -195,6 +227,13 @@ def health(**changes: Any) -> Health:
     return Health(**fields | changes)
 
 
+def make_claims(database: Database, count: int = 1, *, now: float = NOW, **terms: Any) -> list[str]:
+    """Claims of the family of every `Machine`, for a week."""
+    wanted = ClaimTerms(**{"name": "t", "family": "motor", "site": "hall-1"} | terms)
+    with database.write() as session:
+        return create_claims(session, wanted, count, now=now, random_bytes=secrets.token_bytes)
+
+
 def enrol_directly(database: Database, *machines: Machine) -> None:
     """Put devices into the database without HTTP."""
     with database.write() as session:
@@ -206,7 +245,8 @@ def enrol_directly(database: Database, *machines: Machine) -> None:
                     public_key=public_key_pem(machine.key.public_key()).decode(),
                     hardware="rpi4",
                     family="motor",
-                    labels={"site": "hall-1"},
+                    site="hall-1",
+                    labels={},
                     enrolled_at=NOW,
                     broker_password_hash="$7$1$AAAA$AAAA",
                 )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import httpx
 import pytest
 from fleet_api_world import is_problem
-from fleet_world import NOW, Machine, fleet_process
+from fleet_world import Machine, fleet_process, make_claims
 from mosquitto_site import MosquittoSite
 from mosquitto_world import site
 from waiting import AMPLE_S, wait_until
 
-from fleet.auth.claim_tokens import create_claim
 from fleet.broker_accounts import dynamic_security
 from protocol.messages.kinds import Kind
 from protocol.topics import device_topic
@@ -29,25 +28,18 @@ BURSTS, AT_ONCE, ACCOUNTS = 30, 8, 200
 @pytest.mark.slow
 def test_thirty_bursts_of_eight_enrolments_leave_no_device_outside(site: MosquittoSite) -> None:
     site.add_devices(*(Machine(name=f"old-{n}") for n in range(ACCOUNTS)))
-    with site.database.write() as session:
-        claim = create_claim(
-            session,
-            name="t",
-            uses=BURSTS * AT_ONCE,
-            now=NOW,
-            lifetime_s=None,
-            random_bytes=secrets.token_bytes,
-        )
+    claims = make_claims(site.database, BURSTS * AT_ONCE, now=time.time())
     site.write_state()
     site.broker.start()
     with (
         fleet_process(site.config, site.folder / "fleet.log") as (_, url),
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {claim}"}, timeout=AMPLE_S) as http,
+        httpx.Client(base_url=url, timeout=AMPLE_S) as http,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
 
         def enrol(machine: Machine) -> tuple[int, bool]:
-            answer = http.post("/v1/enrolments", json=machine.enrolment())
+            headers = {"Authorization": f"Bearer {claims.pop()}"}
+            answer = http.post("/v1/enrolments", json=machine.enrolment(), headers=headers)
             if answer.status_code != 201:
                 return answer.status_code, False
             login = answer.json()["mqtt"]
@@ -63,8 +55,7 @@ def test_a_revoked_device_is_thrown_out_and_stays_out(site: MosquittoSite) -> No
     site.write_state()
     site.broker.start()
     with site.fleet() as fleet:
-        claim = fleet.claim(uses=2)
-        logins = [fleet.enrol(Machine(name=name), claim).json()["mqtt"] for name in ("d-1", "d-2")]
+        logins = [fleet.enrol(Machine(name=name)).json()["mqtt"] for name in ("d-1", "d-2")]
         first, second = (site.connect(login["username"], login["password"]) for login in logins)
         assert first.is_in
         assert second.is_in
@@ -95,9 +86,9 @@ def test_without_a_broker_an_enrolment_is_refused_with_what_to_do_and_is_made_wh
     monkeypatch.setattr(dynamic_security, "PATIENCE_S", 0.2)
     known, unknown = Machine(name="d-1"), Machine(name="d-2")
     with site.fleet() as fleet:
-        claim = fleet.claim(uses=2)
-        for machine in (known, unknown):
-            is_problem(fleet.enrol(machine, claim), 503, machine.name, "repeat this call")
+        claim, other = fleet.claim(), fleet.claim()
+        for machine, own in ((known, claim), (unknown, other)):
+            is_problem(fleet.enrol(machine, own), 503, machine.name, "repeat this call")
         is_problem(fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN), 503, "d-2")
         site.broker.start()
         monkeypatch.undo()
@@ -115,10 +106,7 @@ def test_no_password_ever_stands_in_a_log(site: MosquittoSite) -> None:
     log = site.folder / "fleet.log"
     with ExitStack() as stack:
         _, url = stack.enter_context(fleet_process(site.config, log))
-        with site.database.write() as session:
-            claim = create_claim(
-                session, name="t", uses=1, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
-            )
+        (claim,) = make_claims(site.database, now=time.time())
         login = httpx.post(
             f"{url}/v1/enrolments",
             json=Machine(name="d-1").enrolment(),

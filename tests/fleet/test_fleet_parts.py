@@ -17,14 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet import audit, errors
 from fleet.app import check_files
-from fleet.auth.claim_tokens import import_claims
 from fleet.errors import FleetError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import Settings, load_fleet_settings
-from fleet.storage.access_tables import AuditEntry, ClaimToken
+from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Device
 from fleet.storage.schema import METADATA
@@ -64,7 +63,7 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch:
     [
         (MINIMAL + 'tls_crt = "x"', "fleet.toml:5: unknown key 'tls_crt'; did you mean 'tls_cert'?"),
         (MINIMAL + "[mqtt]\nulr='mqtt://127.0.0.1'", "did you mean 'mqtt.url'?"),
-        (MINIMAL + "[enrolment]\nclaims='x'", "claim_tokens_file"),
+        (MINIMAL + "[enrolment]\nclaims='x'", "certificate_lifetime_s"),
         (MINIMAL + "zzzz = 1", "valid here"),
         (MINIMAL.replace("tenant", "#"), "tenant is missing"),
         (MINIMAL.replace('"demo"', '"de/mo"'), "'de/mo'"),
@@ -200,20 +199,6 @@ def test_a_write_that_raises_leaves_nothing(database: Database) -> None:
         fail()
     with database.read() as session:
         assert session.scalars(select(AuditEntry)).all() == []
-
-
-def test_claim_tokens_are_imported_once_and_a_bad_line_is_named_without_its_token(
-    database: Database,
-) -> None:
-    lines = ["# ours", "", "claim-token-of-the-first-image 3", "claim-token-of-the-second-image"]
-    with database.write() as session:
-        assert import_claims(session, lines, NOW) == 2
-        assert import_claims(session, lines, NOW) == 0
-        assert sorted(session.scalars(select(ClaimToken.uses_left))) == [1, 3]
-        for line in ("short 1", "claim-token-of-the-third-image many", "claim-token-of-the-third-image 1 2"):
-            with pytest.raises(SettingsError, match="line 1") as caught:
-                import_claims(session, [line], NOW)
-            assert line.split()[0] not in str(caught.value)
 
 
 def test_waiting_acknowledgements_of_a_device_merge_and_fit_a_payload() -> None:

@@ -13,6 +13,7 @@ from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, h
 from fleet.api.paging import encode_cursor
 from fleet.device_query import device_filter
 from fleet.errors import QuerySyntaxError
+from fleet.ingest.judging import RefusalReason
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.device_tables import Device
@@ -184,7 +185,7 @@ def test_no_device_can_spoil_the_queries_of_all_with_a_text_that_a_database_cann
     result = EventStore(fleet.database, TENANT, FleetMetrics()).store(
         [machine.arrival(birth), machine.arrival(said)]
     )
-    assert not result.refusals
+    assert [one.reason for one in result.refusals] == [RefusalReason.MALFORMED], "the birth, for its label"
     for query in ("site==hall-1", "sight=lt=0.5", "missing==*", "problems==nothing", "is_provisional==true"):
         answer = fleet.call("GET", "/v1/devices", params={"query": query, "limit": 1000})
         assert answer.status_code == 200, answer.text
@@ -225,7 +226,8 @@ def queried(fleet: Fleet) -> Fleet:
         for name, (hardware, labels) in rows.items():
             row = session.get(Device, f"q-{name}")
             assert row is not None
-            row.hardware, row.labels, row.drifted = hardware, labels, name == "c"
+            row.hardware, row.labels, row.drifted = hardware, dict(labels), name == "c"
+            row.site = row.labels.pop("site", "")
             row.release, row.online = "motor/1" if name == "a" else None, False
     return fleet
 
@@ -245,7 +247,7 @@ def test_a_device_query_selects_what_it_says(queried: Fleet, query: str) -> None
         ("hardware=lt=5", "'hardware' is no number, so it has no =lt=; numbers are clipped_share"),
         ("sight=lt=low", "position 10: sight is 'low'; valid is a number"),
         ("sight==nan", "valid is a number"),
-        ("state==blind", "valid are enrolled, revoked (another question is agent_state)"),
+        ("state==blind", "valid are waiting, enrolled, revoked (another question is agent_state)"),
         ("agent_state==revoked", "watching, blind"),
         ("hardware==", "expected a value"),
         ("hardware=rpi4", "position 9"),

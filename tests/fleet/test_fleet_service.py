@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import secrets
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,6 +26,7 @@ from fleet_world import (
     fleet_process,
     health,
     kill,
+    make_claims,
     operator_token,
     write_release_key,
 )
@@ -35,7 +36,6 @@ from secret_file import secret_file
 from sqlalchemy import select
 from waiting import AMPLE_S, wait_until
 
-from fleet.auth.claim_tokens import create_claim
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
@@ -96,10 +96,7 @@ class Site:
 
     def claim(self) -> str:
         database = self.database()
-        with database.write() as session:
-            claim = create_claim(
-                session, name="t", uses=5, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
-            )
+        (claim,) = make_claims(database, now=time.time())
         database.close()
         return claim
 
@@ -270,7 +267,7 @@ def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -
     config = str(site.config)
     create = ("tokens", "create", "--role", "admin", "--name", "ann", "--person", "ann", "--config", config)
     token = site.cli(*create).strip()
-    claim = site.cli("claims", "create", "--uses", "5", "--config", config).strip()
+    claim = site.cli("claims", "create", "--family", "motor", "--unreleased", "--config", config).split()[0]
     assert token.startswith("fo_")
     assert claim.startswith("fc_")
     listed = site.cli("tokens", "list", "--json", "--config", config)

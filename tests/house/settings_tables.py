@@ -175,7 +175,7 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "mqtt.device_burst_events": (1, 2),
     "mqtt.device_bytes_per_s": (0.5, 20),
     "mqtt.device_burst_bytes": (131_072, 262_144),
-    "enrolment.claim_tokens_file": ("a", "b"),
+    "enrolment.certificate_lifetime_s": (60.5, 86400),
     "maximum_bundle_bytes": (1, 2),
     "offline_after_s": (1.5, 2),
     "health_history_s": (1.5, 2),

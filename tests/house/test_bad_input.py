@@ -12,6 +12,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from agent_world import healthy, running_agent, write_device
 from command_line import run_command
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_world import (
-    NOW,
     TENANT,
     DeviceClient,
     Machine,
@@ -31,6 +31,7 @@ from fleet_world import (
     broker_process,
     bundle,
     fleet_process,
+    make_claims,
     operator_token,
     write_release_key,
 )
@@ -40,7 +41,6 @@ from secret_file import secret_file
 from waiting import AMPLE_S, wait_until
 
 from aggregator.release_keys import create_key_files
-from fleet.auth.claim_tokens import create_claim
 from fleet.migrations.upgrade import open_storage
 from protocol.messages.envelope import encode
 from protocol.messages.kinds import Kind
@@ -98,9 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
         with database.write() as session:
             secret_file(folder / "token", operator_token(session, "agg", Role.PUBLISHER))
-            claim = create_claim(
-                session, name="t", uses=1, now=NOW, lifetime_s=None, random_bytes=secrets.token_bytes
-            )
+        (claim,) = make_claims(database, now=time.time())
         database.close()
         headers = {"Authorization": f"Bearer {claim}"}
         login = httpx.post(
