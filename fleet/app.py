@@ -39,6 +39,7 @@ from fleet.api import (
     operations,
     releases,
     rollouts,
+    roster,
     trust,
     verdicts,
 )
@@ -97,6 +98,7 @@ ROUTERS: Final = tuple(
         enrolments,
         admission,
         erasures,
+        roster,
         releases,
         trust,
         rollouts,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from fleet.admission import revoke
 from fleet.api.dependencies import Services, get_services, require_device
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, encode_cursor, within
+from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, within
 from fleet.desired import desired_state
 from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
@@ -23,8 +23,7 @@ from fleet.instructions import Word
 from fleet.releases import approved_among
 from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
-from fleet.storage.device_tables import Desired, Device, DeviceState
-from protocol.identity import compressed_key, load_public_key
+from fleet.storage.device_tables import Desired, Device
 from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
 from service.roles import Caller, Role
@@ -293,44 +292,6 @@ async def revoke_device(
     view = await asyncio.to_thread(shut_out)
     await services.accounts.update(device_id)
     return view
-
-
-class RosterView(BaseModel):
-    """Devices of the caller's family that are not shut out: id → identity key, a compressed P-256 point (base64)."""
-
-    family: str
-    devices: dict[str, str]
-    next_cursor: str | None
-
-
-@router.get("/device/roster", tags=["for devices"])
-def read_roster(
-    caller: Annotated[Caller, Depends(require_device)],
-    services: Annotated[Services, Depends(get_services)],
-    cursor: Cursor = None,
-    limit: Limit = 500,
-) -> RosterView:
-    """Who else is of the calling device's family, by id.
-
-    Devices check each other's keys in a secure sum against this list. It comes from the fleet and not from the aggregator, who
-    could otherwise fill a cohort with devices of its own and be left with one real answer in the sum.
-    """
-    with services.database.read() as session:
-        family = session.scalar(select(Device.family).where(Device.id == caller.name)) or ""
-        rows = (
-            select(Device.id, Device.public_key)
-            .where(Device.family == family, Device.state == DeviceState.ENROLLED)
-            .order_by(Device.id)
-            .limit(limit + 1)
-        )
-        if cursor:
-            rows = rows.where(Device.id > decode_cursor(cursor))
-        found = session.execute(rows).tuples().all()
-    return RosterView(
-        family=family,
-        devices={name: compressed_key(load_public_key(pem.encode())) for name, pem in found[:limit]},
-        next_cursor=encode_cursor(found[limit - 1][0]) if len(found) > limit else None,
-    )
 
 
 _SEALED: Final[dict[int | str, dict[str, Any]]] = {
