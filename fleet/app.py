@@ -242,7 +242,7 @@ def serve(settings: Settings) -> None:
         host, port = listening.getsockname()[:2]
         _log.info(
             "listening",
-            url=f"{'http' if certificate is None else 'https'}://{host}:{port}",
+            url=f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}",
             tenant=settings.tenant,
         )
 

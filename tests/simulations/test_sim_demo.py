@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
+from listeners import Listener, listeners
 from recordings import DATA, needs
 
 pytestmark = [
@@ -19,28 +21,29 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     home = tmp_path_factory.mktemp("demo")
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "simulations",
-                "run",
-                "demo",
-                "--data",
-                f"pronostia={DATA / 'pronostia'}",
-            ),
-            *("--json", str(home / "out.json"), "--report", str(home / "report.html")),
-            *("--directory", str(home / "world")),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.stderr == "", "the screen belongs to the user"
+    command = [
+        *(sys.executable, "-m", "simulations", "run", "demo", "--data", f"pronostia={DATA / 'pronostia'}"),
+        *("--json", str(home / "out.json"), "--report", str(home / "report.html")),
+        *("--directory", str(home / "world")),
+    ]
+    seen: set[Listener] = set()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        is_over = threading.Event()
+
+        def look() -> None:
+            while not is_over.wait(1.0):
+                seen.update(listeners(child.pid))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        out, err = child.communicate()
+        is_over.set()
+        looking.join()
+    assert child.returncode == 0, out[-2000:] + err[-2000:]
+    assert err == "", "the screen belongs to the user"
     assert (home / "report.html").stat().st_size > 10_000
-    return json.loads((home / "out.json").read_text())
+    found: dict[str, dict[str, object]] = json.loads((home / "out.json").read_text())
+    return found | {"listeners": {str(number): one for number, one in enumerate(sorted(seen))}}
 
 
 def figure(outcome: dict[str, dict[str, object]], name: str) -> float:
@@ -83,3 +86,11 @@ def test_the_json_tells_every_figure_of_the_last_screen(outcome: dict[str, dict[
         "seconds_per_round", "int8_error", "seconds_to_roll_out", "training_bytes", "update_bytes",
     ):  # fmt: skip
         assert figure(outcome, name) > 0, name
+
+
+def test_its_broker_fleet_and_aggregator_listen_on_four_ports_of_loopback_and_its_devices_nowhere(
+    outcome: dict[str, dict[str, object]],
+) -> None:
+    seen = list(outcome["listeners"].values())
+    assert len(seen) == 4, seen
+    assert all(isinstance(one, Listener) and one.is_loopback and one.protocol == "tcp" for one in seen), seen
