@@ -32,11 +32,11 @@ from aggregator.api.application import create_api
 from aggregator.errors import FleetUnreachableError
 from aggregator.exporter import SigningExporter
 from aggregator.federation import FlowerFederation
-from aggregator.fleet_client import FleetClient
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.identity import open_identity
 from aggregator.invitations import MqttInvitationBoard
 from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
+from aggregator.publishing import PublishingFleet, keep_listed, open_fleet
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.coordinator import Coordinator
@@ -78,7 +78,7 @@ class Aggregator:
     api: FastAPI
     certificate: ServedCertificate
     scheduler: RunScheduler
-    fleet: FleetClient
+    fleet: PublishingFleet
     flower: FlowerServer
     account: BrokerAccount
     board: MqttInvitationBoard
@@ -96,10 +96,9 @@ def build_aggregator(settings: Settings) -> Aggregator:
     """
     certificate = ServedCertificate(settings.tls_cert, settings.tls_key, time.time)
     signing_key = read_private_key(settings.signing_key, "signing_key")
-    trusted = TrustedKeys(
-        [signing_key.public_key(), *(read_public_key(path, "release_keys") for path in settings.release_keys)]
-    )
-    fleet = FleetClient(settings.fleet)
+    former = [read_public_key(path, "release_keys") for path in settings.release_keys]
+    trusted = TrustedKeys([signing_key.public_key(), *former])
+    fleet = open_fleet(settings, signing_key, former)
     identity = open_identity(settings.data_dir)
     boot_id = os.urandom(8).hex()
     account = BrokerAccount(settings.mqtt, client_id=f"fedge-aggregator-{boot_id}", draw=_chance.random)
@@ -201,6 +200,7 @@ async def serve(aggregator: Aggregator) -> None:
         tasks = [
             asyncio.create_task(aggregator.board.run()),
             asyncio.create_task(_keep_books(aggregator.tokens)),
+            asyncio.create_task(keep_listed(aggregator.fleet, aggregator.settings.families)),
         ]
         aggregator.scheduler.start()
         structlog.get_logger().info(

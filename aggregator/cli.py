@@ -323,6 +323,19 @@ def initial_release(
     print(json.dumps(figures) if as_json else _sentence(figures))
 
 
+@cli.command()
+@_one_line_errors()
+def publish(
+    bundle: Annotated[Path, typer.Argument(help="a .fedge bundle that signing_key signed")],
+    config: Config,
+) -> None:
+    """Hand a release to the fleet and list it in the signed repository; doing so again changes nothing."""
+    from aggregator.commands.publishing import publish_bundle
+
+    publish_bundle(bundle, config)
+    print(f"{bundle} is published and listed; roll it out with: fedge-fleet rollouts create")
+
+
 def _sentence(figures: dict[str, Any]) -> str:
     return (
         f"{figures['release']} from {figures['windows']} windows of {figures['machines']} machines: loss "

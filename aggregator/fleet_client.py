@@ -28,6 +28,8 @@ from service.token_file import TokenFile
 
 __all__ = ["FleetClient"]
 
+_JSON: dict[str, str] = {"Content-Type": "application/json"}
+
 PAGE: int = 500
 """Records asked for at a time; the fleet may give fewer and a cursor."""
 
@@ -89,6 +91,19 @@ class FleetClient:
         self._call(
             "POST", "/v1/releases", content=content, headers={"Content-Type": "application/octet-stream"}
         )
+
+    def release_list(self, role: str) -> bytes | None:
+        """What `role` lists now, unverified; None where it has listed nothing."""
+        try:
+            return self._call("GET", f"/v1/trust/roles/{quote(role, safe='')}").content
+        except FleetRefusedError as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def publish_list(self, role: str, content: bytes) -> None:
+        """Let the fleet publish a signed list of `role`; status 409: a newer one is published."""
+        self._call("POST", f"/v1/trust/roles/{quote(role, safe='')}", content=content, headers=_JSON)
 
     def start_rollout(self, template: Mapping[str, Any], release: str, name: str) -> str:
         """See `ReleaseFleet.start_rollout`."""

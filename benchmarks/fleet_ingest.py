@@ -30,9 +30,7 @@ from pathlib import Path
 
 import httpx
 import paho.mqtt.client as paho
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select
 
 from fleet.auth.operator_tokens import PREFIX, SessionRows
@@ -268,10 +266,6 @@ def ask(url: str, token: str, stop: threading.Event, latencies: list[float]) -> 
 
 
 def write_config(folder: Path) -> Path:
-    key = Ed25519PrivateKey.generate().public_key()
-    (folder / "release.pub.pem").write_bytes(
-        key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
     (folder / "fleet.password").write_text("bench-made-up")
     config = folder / "fleet.toml"
     config.write_text(
@@ -279,7 +273,6 @@ def write_config(folder: Path) -> Path:
         listen = "127.0.0.1:0"
         data_dir = "data"
         tenant = "{TENANT}"
-        release_keys = ["release.pub.pem"]
         [mqtt]
         url = "mqtts://127.0.0.1:PORT"
         ca_file = "ca.pem"

@@ -62,7 +62,8 @@ from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.link import BrokerLink
 from fleet.mqtt.outgoing import Outgoing
-from fleet.releases import ReleaseStore, load_release_keys
+from fleet.release_lists import note_listed
+from fleet.releases import ReleaseStore
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
@@ -128,8 +129,8 @@ def build_app(
         SettingsError: a key, password or claim file is not what the settings promise.
     """
     metrics = FleetMetrics()
-    store = ReleaseStore(database, settings.data_dir / "releases", load_release_keys(settings.release_keys))
     repository = TrustRepository(settings.data_dir / "trust")
+    store = ReleaseStore(database, settings.data_dir / "releases", repository)
     tokens = open_tokens(database, time.time)
     events = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
@@ -164,7 +165,12 @@ def build_app(
             now=time.time,
             publisher=outgoing,
         )
-        renewal = TrustRenewal(repository, metrics.trust_expires, now=time.time)
+        renewal = TrustRenewal(
+            repository,
+            metrics.trust_expires,
+            now=time.time,
+            watch=lambda published: note_listed(database, published, actor="fleet", now=time.time()),
+        )
         tasks: dict[str, Task] = {
             "rollouts": engine.run,
             "housekeeping": housekeeping.run,
@@ -277,7 +283,6 @@ def open_certificate(settings: Settings) -> ServedCertificate | None:
 
 def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
-    load_release_keys(settings.release_keys)
     open_certificate(settings)
     if settings.mqtt:
         _broker_account(settings.mqtt, "")

@@ -7,13 +7,11 @@ upload of the same bytes takes over; a row without its file cannot happen, short
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -22,13 +20,14 @@ from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.release_tables import Release
+from fleet.trust.repository import TrustRepository
 from models.bundles import read_bundle
 from models.errors import ModelError
-from protocol.bundle import TrustedKeys, VerifiedBundle, open_bundle
+from protocol.bundle import VerifiedBundle, open_bundle, peek_manifest
 from protocol.errors import BundleError, TopicError
 from protocol.names import MAX_RELEASE_VERSION, release_id, split_release_id
 from runtime.durable_files import private_directory, write_durably
-from runtime.errors import SettingsError, StorageError
+from runtime.errors import StorageError
 from service.roles import Caller
 
 __all__ = [
@@ -37,26 +36,9 @@ __all__ = [
     "bundle_path",
     "count_devices",
     "find_release",
-    "load_release_keys",
 ]
 
 CHUNK_BYTES: Final = 256 * 1024
-
-
-def load_release_keys(paths: Iterable[Path]) -> TrustedKeys:
-    """Read the pinned Ed25519 public keys; raises SettingsError naming the file that is none."""
-    keys: list[Ed25519PublicKey] = []
-    for path in paths:
-        try:
-            key = load_pem_public_key(path.read_bytes())
-        except OSError as error:
-            raise SettingsError(f"cannot read the release key {path}: {error.strerror}") from None
-        except ValueError:
-            raise SettingsError(f"the release key {path} is not a PEM public key") from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise SettingsError(f"the release key {path} is not an Ed25519 public key")
-        keys.append(key)
-    return TrustedKeys(keys)
 
 
 def bundle_path(family: str, version: int) -> str:
@@ -107,16 +89,16 @@ class ReleaseStore:
     Args:
         database: holds the records.
         directory: holds the bundles, one file each, named by its SHA-256; made where it is missing.
-        trusted: the keys one of which must have signed a bundle.
+        trust: says whose signature the releases of a family bear.
 
     Raises:
         StorageError: the directory cannot be made.
     """
 
-    def __init__(self, database: Database, directory: Path, trusted: TrustedKeys) -> None:
+    def __init__(self, database: Database, directory: Path, trust: TrustRepository) -> None:
         self._database = database
         self._directory = private_directory(directory)
-        self._trusted = trusted
+        self._trust = trust
 
     def publish(self, content: bytes, *, caller: Caller, now: float) -> tuple[Release, bool]:
         """Verify a bundle and keep it durably. The same bytes again change nothing.
@@ -125,7 +107,8 @@ class ReleaseStore:
             The release's record, and whether this call created it (False: the same bytes were there).
 
         Raises:
-            UnacceptableError: not a bundle, damaged, not signed by a trusted release key, or its files are not what
+            NotFoundError: this fleet has no signed repository yet.
+            UnacceptableError: not a bundle, damaged, not signed by a release key of its family, or its files are not what
                 its manifest promises: no device would take it, so no rollout shall begin with it.
             ForbiddenError: the caller publishes for other families.
             ConflictError: this release id exists with other bytes; publish under a new version.
@@ -158,6 +141,7 @@ class ReleaseStore:
                 approved_by=None,
                 withdrawn_at=None,
                 withdrawn_reason=None,
+                listed_at=None,
             )
             session.add(release)
             audit.record(
@@ -193,7 +177,9 @@ class ReleaseStore:
 
     def _verify(self, content: bytes) -> VerifiedBundle:
         try:
-            verified = open_bundle(content, self._trusted)
+            # unverified, it only says whose keys to look for: a key of one family signs nothing of another
+            keys = self._trust.published().family_keys(peek_manifest(content).family)
+            verified = open_bundle(content, keys)
             release_id(verified.manifest.family, verified.manifest.version)
             read_bundle(verified)
         except (BundleError, ModelError, TopicError) as error:

@@ -81,7 +81,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set about the fleet service.
 
     database_url: default is fleet.sqlite in data_dir.
-    release_keys: Ed25519 PEM; releases signed by others are refused.
     offline_after_s: silence before a device counts as offline; four of the agent's 30 s health messages.
     approved_families: families whose every rollout waits for a second person's approval, whatever its plan says; ``["*"]``: all.
     health_history_s: how long health messages are kept; a rollout judges hours, people look at days.
@@ -93,7 +92,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: Path
     database_url: Annotated[str, Meta(min_length=1)] | None = None
     tenant: str
-    release_keys: Annotated[tuple[Path, ...], Meta(min_length=1)]
     mqtt: MqttSettings | None = None
     enrolment: EnrolmentSettings = EnrolmentSettings()
     approved_families: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from protocol.names import ReleaseId, release_id
+from protocol.limits import MAX_NAME_CHARS
+from protocol.names import NAME_PATTERN, ReleaseId, release_id
 from protocol.privacy_claim import PrivacyClaim
 from protocol.training import TrainingSettings
 
@@ -26,15 +27,16 @@ __all__ = [
     "ThresholdSpec",
 ]
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+FamilyText = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}\Z", max_length=MAX_NAME_CHARS)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the bundle, in the order in which they are packed."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
     size: Annotated[int, Meta(ge=0)]
     sha256: Sha256
 
@@ -139,7 +141,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """
 
     format: Literal[1] = 1
-    family: Name
+    family: FamilyText
     version: Positive
     created_at: float
     model: ModelSpec

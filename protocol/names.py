@@ -14,6 +14,7 @@ from protocol.limits import MAX_NAME_CHARS
 
 __all__ = [
     "MAX_RELEASE_VERSION",
+    "NAME_PATTERN",
     "DeviceId",
     "FamilyName",
     "ReleaseId",
@@ -33,7 +34,8 @@ RunId = NewType("RunId", str)
 MAX_RELEASE_VERSION: Final = 999_999_999
 """Nine digits fit a 32-bit column of any database, and no family is released so often."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME: Final = re.compile(NAME_PATTERN)
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 

@@ -31,7 +31,6 @@ def fleet_table(scenario: Scenario, addresses: Addresses, *, is_mosquitto: bool)
         **_served_with_tls(),
         "data_dir": "data",
         "tenant": TENANT,
-        "release_keys": ["../pki/release.pub.pem"],
         "offline_after_s": scenario.offline_after_s,
         "mqtt": {
             **_broker_account(addresses, "fleet"),
@@ -53,7 +52,6 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
         "data_dir": "data",
         "tenant": TENANT,
         "signing_key": "../pki/release.key",
-        "release_keys": ["../pki/release.pub.pem"],
         "watch_every_s": 1.0,
         "fleet": {
             "url": f"https://{addresses.fleet}",

@@ -110,7 +110,7 @@ class Story:
         world.start_services(fleet_is_up=self.observer.fleet.is_up)
         self._say(chapter, f"training version 1 on {world.scenario.reference_machines} reference machines")
         bundle = self._make_first_release()
-        self.observer.publisher.post("/v1/releases", content=bundle.read_bytes())
+        world.publish_release(bundle.read_bytes())
         self._say(chapter, "starting the aggregator with its Flower server")
         world.start_aggregator(aggregator_is_up=self.observer.aggregator.is_up)
         self._say(chapter, "enrolling the devices")
@@ -250,7 +250,7 @@ class Story:
         family = self.world.scenario.family.name
         good = self.observer.publisher.download(f"/v1/releases/{family}/2/bundle")
         bad = harmful_release(good, version=3, signing_key=self.world.release_key, now=time.time())
-        self.observer.publisher.post("/v1/releases", content=bad)
+        self.world.publish_release(bad)
         self._say(chapter, "version 3 has a valid signature and a harmful threshold")
         self._start_rollout(3, rollout_groups(self.world.scenario))
         self._wait(lambda: self._rollout_state(3) == "ROLLED_BACK", "the rollback of version 3")

@@ -3,7 +3,7 @@
 ::
 
     <directory>/
-      pki/            throwaway CA, server certificate, release key
+      pki/            throwaway CA, server certificate, release key, root.json of the signed repository
       broker/         accounts (the fleet maintains them), Mosquitto's configuration
       fleet/          fleet.toml, database, bundles
       aggregator/     aggregator.toml, database
@@ -17,18 +17,24 @@ every password and key is made here, for this run.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import tomli_w
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.identity import open_identity
-from aggregator.release_keys import create_key_files
-from protocol.identity import public_key_pem
-from runtime.durable_files import write_quickly
+from aggregator.publishing import open_fleet
+from aggregator.release_keys import create_key_files, read_private_key
+from aggregator.settings import load_aggregator_settings
+from fleet.trust.creation import create_repository
+from protocol.identity import private_key_pem, public_key_pem
+from runtime.durable_files import private_directory, write_quickly
 from simulations.addresses import pick_addresses
 from simulations.certificates import Certificates, create_certificates
 from simulations.configurations import agent_table, aggregator_table, fleet_table
@@ -107,16 +113,17 @@ class World:
         """The world's hand on a device's machine."""
         return self.device_directory(device) / "machine.json"
 
-    def prepare(self) -> None:
-        """Write certificates, keys and every configuration; start nothing."""
+    def prepare(self, release_key: Ed25519PrivateKey | None = None, family: str | None = None) -> None:
+        """Write certificates, keys and every configuration; start nothing. A key and a family of a test may take the world's place."""
         create_certificates(self.certificates.directory)
-        create_key_files(self.release_key, Ed25519PrivateKey.generate())
+        create_key_files(self.release_key, release_key or Ed25519PrivateKey.generate())
         for name in ("broker", "fleet", "aggregator"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         identity = open_identity(self.directory / "aggregator" / "data")
         write_quickly(
             self.certificates.directory / "aggregator.pub.pem", public_key_pem(identity.public_key())
         )
+        self._create_repository(family or self.scenario.family.name)
         for service in ("fleet", "aggregator"):
             _write_secret(self.directory / service / "mqtt.password", secrets.token_urlsafe(24).encode())
         _write_toml(
@@ -139,6 +146,34 @@ class World:
                 source=self.machines.source_table(index, self.control_file(device).absolute()),
             )
             _write_toml(self.device_directory(device) / "agent.toml", table)
+
+    def _create_repository(self, family: str) -> None:
+        """The signed repository, with keys that nobody keeps: of this run, one ceremony is enough."""
+        data = private_directory(self.directory / "fleet" / "data")
+        instruction_key = ec.generate_private_key(ec.SECP256R1())
+        _write_secret(data / "instruction.key", private_key_pem(instruction_key))
+        release_key = read_private_key(self.release_key, "signing_key").public_key()
+        repository = create_repository(
+            data / "trust",
+            root_keys=[Ed25519PrivateKey.generate() for _ in range(3)],
+            targets_key=Ed25519PrivateKey.generate(),
+            online_keys=[Ed25519PrivateKey.generate() for _ in range(2)],
+            families={family: [release_key]},
+            fleet_key=instruction_key.public_key(),
+            now=time.time(),
+        )
+        write_quickly(self.root_file, repository.read("1.root.json"))
+
+    @property
+    def root_file(self) -> Path:
+        """The root of the signed repository, for devices to pin."""
+        return self.certificates.directory / "root.json"
+
+    def publish_release(self, bundle: bytes) -> None:
+        """Hand a bundle in and list it, as the aggregator does; raises AggregatorError."""
+        settings = load_aggregator_settings(Path(self._config("aggregator")))
+        with closing(open_fleet(settings, read_private_key(self.release_key, "signing_key"), ())) as fleet:
+            fleet.publish(bundle)
 
     def issue_tokens(self) -> None:
         """Make operator, publisher and claim tokens with the services' own commands."""

@@ -50,14 +50,14 @@ def make_repository(data_dir: Path, keys: Keys | None = None, *, now: float | No
     )
 
 
-def list_bundles(
+def next_list(
     repository: TrustRepository,
     bundles: Mapping[str, bytes],
     key: Ed25519PrivateKey,
     *,
     now: float | None = None,
-) -> None:
-    """Publish a list of `bundles` (release id → bytes) of one family, beside what its list holds already."""
+) -> tuple[str, str, bytes]:
+    """The next list of one family with `bundles` (release id → bytes) beside what is listed: its role, file name and content."""
     at = time.time() if now is None else now
     (role,) = {family_role(release.split("/")[0]) for release in bundles}
     known = repository.published().roles.get(role)
@@ -72,7 +72,20 @@ def list_bundles(
         for release, content in bundles.items()
     }
     version = known.signed.version + 1 if known else 1
-    repository.publish({f"{version}.{role}.json": sign_list(files, version, key, at)}, at)
+    return role, f"{version}.{role}.json", sign_list(files, version, key, at)
+
+
+def list_bundles(
+    repository: TrustRepository,
+    bundles: Mapping[str, bytes],
+    key: Ed25519PrivateKey,
+    *,
+    now: float | None = None,
+) -> None:
+    """Publish a list of `bundles` (release id → bytes) of one family, beside what its list holds already."""
+    at = time.time() if now is None else now
+    _, name, content = next_list(repository, bundles, key, now=at)
+    repository.publish({name: content}, at)
 
 
 class OneDevice(FetcherInterface):

@@ -34,6 +34,7 @@ class ReleaseView(BaseModel):
     """A release's record. `manifest.provenance` says which training run made it and what it was judged by.
 
     `approved_by` is the person who first approved a rollout of it, None where nobody did or only a publisher's token.
+    `listed_at` is when the signed repository began to list it, None where it does not: no device takes it then.
     `desired_devices` is how many devices shall run it now. Of those that are not withdrawn, the one with the most (of
     equals the newest) is what training builds upon and is judged against.
     """
@@ -53,6 +54,7 @@ class ReleaseView(BaseModel):
                 "desired_devices": 12,
                 "approved_at": 1767229200.0,
                 "approved_by": "operator:alice",
+                "listed_at": 1767225601.0,
                 "withdrawn_at": None,
                 "withdrawn_reason": None,
                 "manifest": {"format": 1, "family": "rotating-machine", "version": 2},
@@ -72,6 +74,7 @@ class ReleaseView(BaseModel):
     desired_devices: int
     approved_at: float | None
     approved_by: str | None
+    listed_at: float | None
     withdrawn_at: float | None
     withdrawn_reason: str | None
     manifest: dict[str, Any]
@@ -123,7 +126,7 @@ async def publish_release(
     caller: Annotated[Caller, Depends(require(Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
 ) -> ReleaseView:
-    """Publish a bundle (the raw bytes as body), signed by a release key this fleet trusts.
+    """Hand in a bundle (the raw bytes as body), signed by a release key of its family. Devices take it once it is listed too.
 
     It is verified before anything of it is kept, as a device would: signature, digests, and that the files are what the
     manifest promises. 201 for a new release, 200 for the very bytes that were published before; 409 for other bytes under

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
-from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import split_release_id
 from service.errors import ClientError
 
 __all__ = ["anomalies", "drift", "releases"]
 
-releases = typer.Typer(help="Releases: list, show, publish, withdraw.", no_args_is_help=True)
+releases = typer.Typer(
+    help="Releases: list, show, withdraw; fedge-aggregator publishes.", no_args_is_help=True
+)
 
 SinceOption = Annotated[float | None, typer.Option("--since", help="Received at or after, Unix seconds")]
 
@@ -45,6 +45,7 @@ def releases_list(
             "rounds": lambda r: r["provenance"]["rounds"],
             "learnt from": lambda r: r["provenance"]["participants"],
             "runs on": lambda r: r["desired_devices"],
+            "listed": lambda r: "yes" if r["listed_at"] else "NO",
             "approved": lambda r: r["approved_by"],
             "withdrawn": lambda r: r["withdrawn_reason"],
         },
@@ -63,31 +64,6 @@ def releases_show(
     family, version = split_release_id(release)
     with connect(url, ca, token_file) as client:
         print_json(client.get(f"/v1/releases/{family}/{version}"))
-
-
-@releases.command("publish")
-def releases_publish(
-    bundle: Annotated[Path, typer.Argument(help="A signed .fedge bundle")],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Publish a signed bundle (needs a publisher token)."""
-    try:
-        if bundle.stat().st_size > MAX_BUNDLE_BYTES:
-            raise ClientError(
-                f"{bundle} has {bundle.stat().st_size} bytes; a bundle has at most {MAX_BUNDLE_BYTES}"
-            )
-        content = bundle.read_bytes()
-    except OSError as error:
-        raise ClientError(f"cannot read the bundle {bundle}: {error.strerror}") from None
-    with connect(url, ca, token_file) as client:
-        record = client.upload("/v1/releases", content)
-    if as_json:
-        print_json(record)
-    else:
-        say(f"published {record['id']} ({record['size_bytes']} bytes, SHA-256 {record['sha256'][:12]}…)")
 
 
 @releases.command("withdraw")

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fleet.commands.connection import ConfigOption
+from fleet.commands.printing import say
 from runtime.errors import SettingsError
 
 # tuf and its libraries take half a second to import, which a client command of the same program need not wait for:
@@ -20,7 +21,7 @@ from runtime.errors import SettingsError
 if TYPE_CHECKING:
     from fleet.trust.repository import TrustRepository
 
-__all__ = ["FolderArgument", "OutOption", "open_repository", "trust"]
+__all__ = ["FolderArgument", "OutOption", "open_repository", "say_lines", "trust"]
 
 trust = typer.Typer(
     help="The signed repository that devices trust: its keys, its changes, what holds now.",
@@ -54,10 +55,10 @@ def keys_create(
 
     passphrase = None if no_passphrase else _new_passphrase(out, passphrase_file)
     public = write_key_pair(out, Ed25519PrivateKey.generate(), passphrase)
-    print(
+    say(
         f"{out} is the key: keep it on this machine or a stick in a safe, and a copy elsewhere; give it to nobody"
     )
-    print(
+    say(
         f"{public} is its public half, id {_id_of(public)}: give it to whoever prepares the change, and say the id by voice"
     )
 
@@ -65,7 +66,7 @@ def keys_create(
 @keys.command("show")
 def keys_show(public: Annotated[Path, typer.Argument(help="A public key, PEM")]) -> None:
     """Print the id of a public key, as `trust sign` and `trust show` name it."""
-    print(_id_of(public))
+    say(_id_of(public))
 
 
 @trust.command("sign")
@@ -81,12 +82,12 @@ def sign(
     from fleet.trust.words import change_words
 
     change = read_change(folder)
-    print(*change_words(change), sep="\n")
+    say_lines(change_words(change))
     if not yes and not typer.confirm("Is this what you were asked to sign, and are these the keys?"):
         raise SettingsError("nothing was signed")
     signed = change.sign(load_private_key(key, _asker(passphrase_file)))
     save_signatures(folder, change)
-    print(f"signed: {', '.join(signed)}")
+    say(f"signed: {', '.join(signed)}")
     _say_what_is_missing(folder)
 
 
@@ -115,12 +116,12 @@ def show(
     from fleet.trust.words import change_words, repository_words
 
     if folder is not None:
-        print(*change_words(read_change(folder)), sep="\n")
+        say_lines(change_words(read_change(folder)))
         _say_what_is_missing(folder)
         return
     if config is None:
         raise SettingsError("name the folder of a change, or --config fleet.toml for what holds now")
-    print(*repository_words(open_repository(config).published(), time.time()), sep="\n")
+    say_lines(repository_words(open_repository(config).published(), time.time()))
 
 
 @trust.command("root")
@@ -134,7 +135,7 @@ def root(
 
     published = open_repository(config).published()
     write_durably(out, encode(published.root))
-    print(f"{out}: root version {published.root.signed.version}; put it on devices as [trust] root")
+    say(f"{out}: root version {published.root.signed.version}; put it on devices as [trust] root")
 
 
 def open_repository(config: Path) -> TrustRepository:
@@ -145,14 +146,20 @@ def open_repository(config: Path) -> TrustRepository:
     return TrustRepository(load_fleet_settings(config).data_dir / "trust")
 
 
+def say_lines(lines: Iterable[str]) -> None:
+    """Print each line."""
+    for line in lines:
+        say(line)
+
+
 def _say_what_is_missing(folder: Path) -> None:
     from fleet.trust.ceremony import read_change
     from fleet.trust.words import missing_words
 
     if missing := list(missing_words(read_change(folder))):
-        print("still to be signed:", *missing, sep="\n  ")
+        say_lines(["still to be signed:", *(f"  {line}" for line in missing)])
     else:
-        print(
+        say(
             f"complete: carry {folder} to the fleet's machine, and there: fedge-fleet trust publish {folder} --config ..."
         )
 

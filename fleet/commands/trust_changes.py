@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.connection import ConfigOption
-from fleet.commands.trust import FolderArgument, OutOption, open_repository, trust
+from fleet.commands.printing import say
+from fleet.commands.trust import FolderArgument, OutOption, open_repository, say_lines, trust
 from protocol.trust_roles import AGENT_ROLE, FLEET_ROLE, family_role
 from runtime.errors import SettingsError
 
@@ -176,7 +177,7 @@ def publish(folder: FolderArgument, config: ConfigOption) -> None:
     repository.destroy_former_keys()
     with changing(config) as session:
         note(session, "trust_published", ", ".join(sorted(contents)), root=published.root.signed.version)
-    print(f"published: {', '.join(sorted(contents))}")
+    say(f"published: {', '.join(sorted(contents))}")
 
 
 def _prepare(config: Path, out: Path, change: Callable[[Published, float], Mapping[str, bytes]]) -> None:
@@ -205,9 +206,9 @@ def _say_prepared(out: Path) -> None:
     from fleet.trust.words import change_words, missing_words
 
     change = read_change(out)
-    print(*change_words(change), sep="\n")
-    print("to be signed:", *missing_words(change), sep="\n  ")
-    print(f"carry {out} to each of them: fedge-fleet trust sign {out} --key ...")
+    say_lines(change_words(change))
+    say_lines(["to be signed:", *(f"  {line}" for line in missing_words(change))])
+    say(f"carry {out} to each of them: fedge-fleet trust sign {out} --key ...")
 
 
 def _signing_key(path: Path) -> Ed25519PublicKey:

@@ -17,6 +17,7 @@ from fleet import audit
 from fleet.desired import DesiredPublisher
 from fleet.device_query import device_filter
 from fleet.errors import ConflictError, UnacceptableError
+from fleet.release_lists import check_listed
 from fleet.releases import find_release
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import RolloutPlan
@@ -100,7 +101,7 @@ def create_rollout(
         ForbiddenError: a publisher's token is for other families, or wants what was withdrawn.
         NotFoundError: the release, or the one to go back to, was never published here.
         QuerySyntaxError: the device query does not parse.
-        ConflictError: the release was withdrawn and `force` is not set, or `rollout_id` has another plan.
+        ConflictError: the release is not listed, or was withdrawn and `force` is not set, or `rollout_id` has another plan.
         UnacceptableError: no device would get the release.
     """
     if caller.role is Role.PUBLISHER:
@@ -179,6 +180,7 @@ def _check_releases(session: Session, plan: RolloutPlan) -> None:
             raise ConflictError(
                 f"release {release} was withdrawn ({record.withdrawn_reason}); a plan must set force to roll it out all the same"
             )
+        check_listed(record)
 
 
 def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:

@@ -17,7 +17,7 @@ class Release(Base):
 
     `approved_at` is set when a person approved a rollout of it, the first time; a publisher's token is no person.
     `withdrawn_at` is set when a rollout undid it, or a person took it back: nobody builds upon it, and another rollout
-    of it needs `force`.
+    of it needs `force`. `listed_at` is set while the signed repository lists it (`fleet.release_lists`): no device takes another.
     """
 
     __tablename__ = "releases"
@@ -34,3 +34,4 @@ class Release(Base):
     approved_by: Mapped[str | None] = mapped_column(String(200))
     withdrawn_at: Mapped[float | None]
     withdrawn_reason: Mapped[str | None]
+    listed_at: Mapped[float | None]

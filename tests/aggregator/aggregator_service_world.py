@@ -44,6 +44,7 @@ class HttpFleet:
 
     devices: list[dict[str, Any]] = field(default_factory=list)
     bundles: dict[str, bytes] = field(default_factory=dict)
+    lists: dict[str, bytes] = field(default_factory=dict)
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     drift_since: dict[str, float] = field(default_factory=dict)
     precision_drifted_since: float | None = None
@@ -83,6 +84,15 @@ class HttpFleet:
             if self.bundles.setdefault(release, content) != content:
                 return JSONResponse({"status": 409, "detail": f"{release} exists"}, 409)
             return JSONResponse({"id": release}, 201 if is_new else 200)
+
+        @app.get("/v1/trust/roles/{role}")
+        def listed(role: str) -> Response:
+            found = self.lists.get(role)
+            return Response(status_code=404) if found is None else Response(found)
+
+        @app.post("/v1/trust/roles/{role}", status_code=204)
+        async def publish_list(role: str, request: Request) -> None:
+            self.lists[role] = await request.body()
 
         @app.get("/v1/rollouts")
         def rollouts() -> dict[str, Any]:

@@ -12,7 +12,9 @@ import paho.mqtt.client as paho
 from agent_broker import FLEET_PASSWORD
 from agent_world import DEVICE, TENANT
 from command_line import run_command
+from installation_world import RELEASE_KEY
 from mosquitto_broker import MosquittoBroker
+from trust_world import Keys, make_repository
 from waiting import died, wait_until
 
 from edge_agent.enrolled import load_device_key
@@ -39,10 +41,10 @@ class Site:
         self.config = folder / "fleet.toml"
         self.config.write_text(
             f'listen = "127.0.0.1:{port}"\n{extra}data_dir = "data"\ntenant = "{TENANT}"\n'
-            'release_keys = ["device/release.pub.pem"]\n'
             f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\npassword_file = "fleet.password"\n'
             'accounts = "none"\nreconnect_s = 0.1\n'
         )
+        self.repository = make_repository(folder / "data", Keys(families={"pump": RELEASE_KEY}))
         self._enrol()
 
     def _enrol(self) -> None:

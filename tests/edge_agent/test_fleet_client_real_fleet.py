@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from command_line import run_command
-from cryptography.hazmat.primitives import serialization
 from https_world import make_certificate
 from installation_world import KEYS, RELEASE_KEY, REQUIREMENTS, TrustingProbe, make_bundle
+from trust_world import Keys, make_repository, next_list
 from waiting import died, wait_until
 
 from edge_agent.enrolled import load_device_key
@@ -38,12 +38,11 @@ class Fleet:
         folder.mkdir()
         self.folder, self.log, self.config = folder, folder / "fleet.log", folder / "fleet.toml"
         self.ca, _, _ = make_certificate(folder)
-        pem = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        (folder / "release.pub.pem").write_bytes(RELEASE_KEY.public_key().public_bytes(*pem))
+        self.repository = make_repository(folder / "data", Keys(families={"pump": RELEASE_KEY}))
         (folder / "fleet.password").write_text("made-up-fleet-password")
         self.config.write_text(
             'listen = "127.0.0.1:0"\ntls_cert = "tls.pem"\ntls_key = "tls.key"\ndata_dir = "data"\n'
-            'tenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
+            'tenant = "demo"\n'
             '[mqtt]\nurl = "mqtt://127.0.0.1:9"\npassword_file = "fleet.password"\naccounts = "password-file"\naccounts_file = "passwords"\n'
         )
         self.url = ""
@@ -117,7 +116,10 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
                 "its token was refused, and made once more by the fleet's time"
             )
 
-        fleet.call(publisher, "/v1/releases", make_bundle(1))
+        content = make_bundle(1)
+        fleet.call(publisher, "/v1/releases", content)
+        role, _, listed = next_list(fleet.repository, {"pump/1": content}, RELEASE_KEY)
+        fleet.call(publisher, f"/v1/trust/roles/{role}", listed)
         plan = {"name": "first", "release": "pump/1", "groups": [{"percentage": 100}]}
         rollout = fleet.call(admin, "/v1/rollouts", msgspec.json.encode(plan))
         fleet.call(admin, f"/v1/rollouts/{rollout['id']}:start")

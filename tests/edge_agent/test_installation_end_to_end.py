@@ -17,6 +17,7 @@ from https_world import make_certificate
 from installation_world import ask
 from mosquitto_broker import MosquittoBroker
 from site_world import Site
+from trust_world import next_list
 from waiting import wait_until
 
 from edge_agent.fleet_client import FleetEndpoint
@@ -54,7 +55,10 @@ class RolloutSite(Site):
 
     def roll_out(self, version: int, threshold: float = 4.0) -> str:
         """Publish a release and give it to the device; returns the rollout."""
-        self.call("publisher", "POST", "/v1/releases", make_bundle(version, threshold=threshold))
+        content = make_bundle(version, threshold=threshold)
+        self.call("publisher", "POST", "/v1/releases", content)
+        role, _, listed = next_list(self.repository, {f"pump/{version}": content}, RELEASE_KEY)
+        self.call("publisher", "POST", f"/v1/trust/roles/{role}", listed)
         plan = {"name": "r", "release": f"pump/{version}", "groups": [{"percentage": 100}]}
         rollout = self.call("admin", "POST", "/v1/rollouts", msgspec.json.encode(plan))["id"]
         self.call("admin", "POST", f"/v1/rollouts/{rollout}:start", b"")

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge_packages import CONSTRAINTS, ROOT, fingerprint, last_words
 from virtual_environment import VirtualEnvironment
 
@@ -100,14 +98,9 @@ def serve_once(environment: VirtualEnvironment, folder: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    key = Ed25519PrivateKey.generate().public_key()
-    (folder / "release.pub.pem").write_bytes(
-        key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
     config = folder / "fleet.toml"
     config.write_text(
-        f'listen = "{address}"\ndata_dir = "data"\ntenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
-        '[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
+        f'listen = "{address}"\ndata_dir = "data"\ntenant = "demo"\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
     )
     command = str(environment.folder / "bin" / "fedge-fleet")
     made = subprocess.run(

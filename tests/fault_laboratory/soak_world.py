@@ -29,7 +29,6 @@ from fault_laboratory.machine_faults import MachineFaults
 from fault_laboratory.recorded_disk import Snapshot, read_changes, replay, take_snapshot
 from fault_laboratory.road import Road
 
-from aggregator.release_keys import create_key_files
 from edge_agent.health import memory_pss_bytes
 from protocol.names import release_id
 from runtime.durable_files import write_quickly
@@ -147,10 +146,7 @@ class SoakWorld:
         """Everything up, every device commissioned on version 1."""
         world = self.world
         progress("certificates, keys and tokens")
-        world.prepare()
-        for file in (world.release_key, world.release_key.with_suffix(".pub.pem")):
-            file.unlink()
-        create_key_files(world.release_key, RELEASE_KEY)
+        world.prepare(RELEASE_KEY, FAMILY)
         rows = np.concatenate([healthy(CALM_ROWS, 5), faulty(FAULTY_ROWS, 6)])
         np.savez(world.directory / "rows.npz", rows=rows, feature_names=np.array(NAMES))
         for name in world.devices:
@@ -176,9 +172,9 @@ class SoakWorld:
 
     def publish(self, version: int, *, tries: int = 20) -> None:
         """Publish a good version; each has other bytes. Publishing it twice is no error."""
-        self.fleet.post(
-            "/v1/releases", content=make_bundle(version, threshold=THRESHOLD + version / 1000), tries=tries
-        )
+        content = make_bundle(version, threshold=THRESHOLD + version / 1000)
+        self.fleet.post("/v1/releases", content=content, tries=tries)
+        self.world.publish_release(content)
 
     def roll_out(self, version: int, *, tries: int = 20) -> None:
         """Give a version to every device, in two groups."""

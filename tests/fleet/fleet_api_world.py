@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from databases import Databases
 from fastapi.testclient import TestClient
-from fleet_world import TENANT, Machine, make_claims, operator_token, write_release_key
+from fleet_world import RELEASE_KEY, TENANT, Machine, make_claims, make_trust, operator_token
+from trust_world import next_list
 
 from fleet.app import build_app
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage.base import Database
+from fleet.trust.repository import TrustRepository
+from protocol.bundle import peek_manifest
 from service.roles import Role
 
 
@@ -36,6 +39,14 @@ class Fleet:
     def claim(self, **terms: Any) -> str:
         return make_claims(self.database, now=self.now(), **terms)[0]
 
+    def publish(self, content: bytes) -> None:
+        """Hand a bundle in and list it."""
+        assert self.call("POST", "/v1/releases", Role.PUBLISHER, content=content).status_code in {200, 201}
+        trust = TrustRepository(self.folder / "data" / "trust")
+        role, _, listed = next_list(trust, {str(peek_manifest(content).release): content}, RELEASE_KEY)
+        answer = self.call("POST", f"/v1/trust/roles/{role}", Role.PUBLISHER, content=listed)
+        assert answer.status_code == 204, answer.text
+
     def now(self) -> float:
         return float(self.client.app.state.services.now())  # type: ignore[attr-defined] # a FastAPI app
 
@@ -47,13 +58,12 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
-    write_release_key(folder / "release.pub.pem")
+    make_trust(folder / "data")
     (folder / "agg.password").write_text("made-up\n")
     (folder / "fleet.toml").write_text(
         f"""
         data_dir = "data"
         tenant = "{TENANT}"
-        release_keys = ["release.pub.pem"]
         maximum_bundle_bytes = 100000
         [mqtt]
         url = "mqtt://127.0.0.1:1"

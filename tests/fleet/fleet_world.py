@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from free_ports import is_taken
 from mosquitto_broker import LocalCertificates
 from sqlalchemy.orm import Session
+from trust_world import Keys, make_repository
 from waiting import died, wait_until
 
 from fleet.auth.claim_tokens import ClaimTerms, create_claims
@@ -33,6 +34,7 @@ from fleet.auth.operator_tokens import PREFIX, SessionRows
 from fleet.ingest.judging import Arrival
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
+from fleet.trust.repository import TrustRepository
 from models.architecture import Architecture, initial_parameters
 from models.bundles import GoldenVectors, bundle_files
 from models.drift.reference import fit_reference
@@ -50,6 +52,7 @@ from service.tokens import TokenGrant, create_token
 TENANT = "demo"
 RELEASE_KEY = Ed25519PrivateKey.generate()
 NOW = 1_767_225_600.0
+FAMILIES = ("motor", "pump", "fan", "counted", "taken", "busy")
 PEM = serialization.Encoding.PEM
 
 
@@ -82,6 +85,11 @@ def bundle(
         files=entries_for(files),
     )
     return pack_bundle(manifest, files, key)
+
+
+def make_trust(data_dir: Path) -> TrustRepository:
+    """A signed repository in which `RELEASE_KEY` speaks for every family of these tests."""
+    return make_repository(data_dir, Keys(families=dict.fromkeys(FAMILIES, RELEASE_KEY)))
 
 
 def write_release_key(path: Path, key: Ed25519PrivateKey = RELEASE_KEY) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from fastapi.testclient import TestClient
 from fleet_api_world import Fleet
-from fleet_world import NOW, TENANT, Machine, write_release_key
+from fleet_world import NOW, TENANT, Machine, make_trust
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import wait_until
@@ -128,7 +128,7 @@ class MosquittoSite:
                 "log_type all",
             ],
         )
-        write_release_key(folder / "release.pub.pem")
+        make_trust(folder / "data")
         self.passwords = {name: secrets.token_urlsafe() for name in ("fleet", "aggregator")}
         for name, password in self.passwords.items():
             (folder / f"{name}.password").write_text(f"{password}\n")
@@ -139,7 +139,6 @@ class MosquittoSite:
             data_dir = "data"
             database_url = "{database_url}"
             tenant = "{TENANT}"
-            release_keys = ["release.pub.pem"]
             [mqtt]
             url = "{self.broker.url}"
             ca_file = "{self.broker.ca_file}"

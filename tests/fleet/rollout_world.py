@@ -73,6 +73,7 @@ class RolloutWorld:
                         approved_by=None,
                         withdrawn_at=None,
                         withdrawn_reason=None,
+                        listed_at=self.now,
                     )
                 )
             for name in self.devices:

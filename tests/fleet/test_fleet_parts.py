@@ -11,7 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from databases import Databases
-from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, write_release_key
+from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,19 +37,16 @@ from service.errors import StartError
 MINIMAL = """
 data_dir = "data"
 tenant = "demo"
-release_keys = ["release.pub.pem"]
 """
 
 
 def settings_of(folder: Path, content: str) -> Settings:
-    write_release_key(folder / "release.pub.pem")
     (folder / "fleet.toml").write_text(content)
     return load_fleet_settings(folder / "fleet.toml")
 
 
 def test_paths_are_relative_to_the_file_and_the_database_lies_in_data_dir(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, MINIMAL)
-    assert settings.release_keys == (tmp_path / "release.pub.pem",)
     assert settings.effective_database_url == f"sqlite:///{tmp_path}/data/fleet.sqlite"
 
 
@@ -61,13 +58,13 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (MINIMAL + 'tls_crt = "x"', "fleet.toml:5: unknown key 'tls_crt'; did you mean 'tls_cert'?"),
+        (MINIMAL + 'tls_crt = "x"', "fleet.toml:4: unknown key 'tls_crt'; did you mean 'tls_cert'?"),
         (MINIMAL + "[mqtt]\nulr='mqtt://127.0.0.1'", "did you mean 'mqtt.url'?"),
         (MINIMAL + "[enrolment]\nclaims='x'", "certificate_lifetime_s"),
         (MINIMAL + "zzzz = 1", "valid here"),
         (MINIMAL.replace("tenant", "#"), "tenant is missing"),
         (MINIMAL.replace('"demo"', '"de/mo"'), "'de/mo'"),
-        (MINIMAL.replace('["release.pub.pem"]', "[]"), "release_keys"),
+        (MINIMAL + "release_keys = ['x']", "release_keys"),
         (MINIMAL + "listen = '127.0.0.1'", "not host:port"),
         (MINIMAL + "listen = '127.0.0.1:99999'", "not host:port"),
         (MINIMAL + "listen = '0.0.0.0:8443'", "reachable from other machines"),
@@ -98,9 +95,6 @@ def test_a_missing_file_of_settings_is_named(tmp_path: Path) -> None:
 def test_files_that_the_settings_name_are_checked_before_anything_starts(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, MINIMAL + "tls_cert = 'c'\ntls_key = 'k'")
     with pytest.raises(StartError, match="cannot be used"):
-        check_files(settings)
-    (tmp_path / "release.pub.pem").write_text("nonsense")
-    with pytest.raises(SettingsError, match="not a PEM public key"):
         check_files(settings)
     settings = settings_of(tmp_path, MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\npassword_file='p'")
     (tmp_path / "p").write_text("\n")

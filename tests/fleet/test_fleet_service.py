@@ -27,8 +27,8 @@ from fleet_world import (
     health,
     kill,
     make_claims,
+    make_trust,
     operator_token,
-    write_release_key,
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
@@ -59,7 +59,7 @@ class Site:
         self.log = folder / "fleet.log"
         self.passwords = folder / "passwords"
         self.config = folder / "fleet.toml"
-        write_release_key(folder / "release.pub.pem")
+        make_trust(folder / "data")
         (folder / "fleet.password").write_text("made-up-fleet-password")
         self.certificates = LocalCertificates(folder / "pki")
         self.config.write_text(
@@ -68,7 +68,6 @@ class Site:
             data_dir = "data"
             database_url = "{database_url}"
             tenant = "{TENANT}"
-            release_keys = ["release.pub.pem"]
             [mqtt]
             url = "mqtts://127.0.0.1:{self.port}"
             ca_file = "pki/ca.pem"
@@ -215,14 +214,16 @@ def test_desired_states_reach_devices_again_after_the_broker_was_killed_and_forg
 def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site) -> None:
     token_file = site.folder / "token"
     secret_file(token_file, site.token(Role.PUBLISHER))
-    (site.folder / "v1.fedge").write_bytes(bundle(1))
     site.config.write_text(
         "tls_cert = 'pki/server.pem'\ntls_key = 'pki/server.key'\n" + site.config.read_text()
     )
     with fleet_process(site.config, site.log) as (_, url):
         assert url.startswith("https://")
         reach = ("--url", url, "--ca", str(site.certificates.ca_file), "--token-file", str(token_file))
-        assert "published motor/1" in site.cli("releases", "publish", str(site.folder / "v1.fedge"), *reach)
+        headers = {"Authorization": f"Bearer {token_file.read_text()}"}
+        httpx.post(
+            f"{url}/v1/releases", content=bundle(1), headers=headers, verify=str(site.certificates.ca_file)
+        )
         assert "motor/1" in site.cli("releases", "list", *reach)
         assert "needs viewer" in site.cli("anomalies", *reach, status=1)
         secret_file(token_file, site.token(Role.VIEWER))

@@ -11,7 +11,7 @@ from alembic import command
 from cryptography.hazmat.primitives.asymmetric import ec
 from databases import Databases
 from fastapi.testclient import TestClient
-from fleet_world import operator_token, word_of, write_release_key
+from fleet_world import operator_token, word_of
 from rollout_world import PLAN, RolloutWorld
 from sqlalchemy import select, update
 
@@ -78,9 +78,7 @@ class Site:
 
 @pytest.fixture
 def site(world: RolloutWorld, tmp_path: Path) -> Iterator[Site]:
-    settings = Settings(
-        data_dir=tmp_path, tenant="demo", release_keys=(write_release_key(tmp_path / "release.pem"),)
-    )
+    settings = Settings(data_dir=tmp_path, tenant="demo")
     with TestClient(build_app(settings, world.database), raise_server_exceptions=False) as client:
         yield Site(client, world)
 

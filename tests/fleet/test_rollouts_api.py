@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import tomli_w
 from fastapi.testclient import TestClient
-from fleet_world import operator_token, write_release_key
+from fleet_world import operator_token
 from rollout_world import PLAN, RolloutWorld
 from typer.testing import CliRunner
 from waiting import wait_until
@@ -43,9 +43,7 @@ def tokens(world: RolloutWorld) -> dict[str, str]:
 
 @pytest.fixture
 def api(world: RolloutWorld, tokens: dict[str, str], tmp_path: Path) -> Iterator[TestClient]:
-    settings = Settings(
-        data_dir=tmp_path, tenant="demo", release_keys=(write_release_key(tmp_path / "release.pem"),)
-    )
+    settings = Settings(data_dir=tmp_path, tenant="demo")
     with TestClient(build_app(settings, world.database), raise_server_exceptions=False) as client:
         client.headers["Authorization"] = f"Bearer {tokens['ann']}"
         yield client

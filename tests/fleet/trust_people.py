@@ -32,7 +32,7 @@ class People:
         """Everybody has a key; the fleet has its settings and its instruction key."""
         self.site.mkdir(parents=True)
         (self.site / "instruction.pub.pem").write_bytes(instruction_pem())
-        self.config.write_text('data_dir = "data"\ntenant = "demo"\nrelease_keys = ["x"]\n')
+        self.config.write_text('data_dir = "data"\ntenant = "demo"\n')
         self.passphrase.write_text("the horse that reads\n")
         for name in ("alice", "bob", "carol", "tom", "rita"):
             self.make_key(name)

@@ -160,7 +160,6 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "data_dir": ("a", "/b"),
     "database_url": ("sqlite:////a", "postgresql+psycopg://b"),
     "tenant": ("a", "b"),
-    "release_keys": (["a.pem"], ["b.pem", "/c.pem"]),
     "mqtt.url": ("mqtt://127.0.0.1:1", "mqtts://broker.example"),
     "mqtt.username": ("a", "b"),
     "mqtt.password_file": ("a", "b"),

@@ -32,8 +32,8 @@ from fleet_world import (
     bundle,
     fleet_process,
     make_claims,
+    make_trust,
     operator_token,
-    write_release_key,
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
@@ -73,20 +73,22 @@ class Site:
     machine: Machine
     log: Path
 
-    def publish(self, path: Path) -> str:
-        reach = ("--url", self.url, "--token-file", str(self.token_file))
-        return one_line(run_command("fleet", "releases", "publish", str(path), *reach))
+    def publish(self, content: bytes) -> str:
+        headers = {"Authorization": f"Bearer {self.token_file.read_text()}"}
+        answer = httpx.post(f"{self.url}/v1/releases", content=content, headers=headers, timeout=AMPLE_S)
+        assert answer.status_code == 422
+        return str(answer.json()["detail"])
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     port, certificates = free_port(), LocalCertificates(folder / "pki")
-    write_release_key(folder / "release.pub.pem")
+    make_trust(folder / "data")
     (folder / "fleet.password").write_text(secrets.token_urlsafe())
     config, log = folder / "fleet.toml", folder / "fleet.log"
     config.write_text(
-        f'listen = "127.0.0.1:0"\ndata_dir = "data"\ntenant = "{TENANT}"\nrelease_keys = ["release.pub.pem"]\n'
+        f'listen = "127.0.0.1:0"\ndata_dir = "data"\ntenant = "{TENANT}"\n'
         f'[mqtt]\nurl = "mqtts://127.0.0.1:{port}"\nca_file = "pki/ca.pem"\npassword_file = "fleet.password"\n'
         f'accounts = "password-file"\naccounts_file = "passwords"\nreconnect_s = 0.1\n'
     )
@@ -127,11 +129,8 @@ def flipped(content: bytes) -> bytes:
     ],
     ids=["a flipped byte", "another key", "another layout", "truncated", "no bundle"],
 )
-def test_a_bundle_that_is_not_right_is_not_published(
-    site: Site, tmp_path: Path, content: bytes, says: str
-) -> None:
-    (tmp_path / "v3.fedge").write_bytes(content)
-    assert says in site.publish(tmp_path / "v3.fedge")
+def test_a_bundle_that_is_not_right_is_not_published(site: Site, content: bytes, says: str) -> None:
+    assert says in site.publish(content)
 
 
 def test_a_truncated_and_an_unknown_message_are_one_log_line_each_and_the_fleet_goes_on(site: Site) -> None:
@@ -239,12 +238,9 @@ def test_a_recording_that_is_none_is_one_line_in_either_program(
 
 
 def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
-    write_release_key(tmp_path / "release.pub.pem")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        (tmp_path / "fleet.toml").write_text(
-            f'listen = "{address}"\ndata_dir = "data"\ntenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
-        )
+        (tmp_path / "fleet.toml").write_text(f'listen = "{address}"\ndata_dir = "data"\ntenant = "demo"\n')
         line = refusal("fleet", "serve", "--config", str(tmp_path / "fleet.toml"))
         assert f"cannot listen on {address}" in line
         assert "choose another" in line
