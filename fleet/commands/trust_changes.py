@@ -20,10 +20,12 @@ from runtime.errors import SettingsError
 
 # tuf and the database need not be waited for by a client command of the same program
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from fleet.trust.metadata import PublicKey
     from fleet.trust.published import Published
+    from fleet.trust.repository import TrustRepository
 
 __all__ = ["trust"]
 
@@ -48,9 +50,6 @@ def init(
         list[Path], typer.Option("--root", help="A person's public key; once for each, three are usual")
     ],
     targets: Annotated[Path, typer.Option("--targets", help="Public key that names the other keys")],
-    fleet_key: Annotated[
-        Path, typer.Option("--fleet-key", help="Public half of the fleet's instruction key")
-    ],
     family: Annotated[
         list[str], typer.Option("--family", help="NAME=release.pub.pem; once for each model family")
     ],
@@ -60,21 +59,16 @@ def init(
     ] = None,
     threshold: Annotated[int, typer.Option("--threshold", help="How many of the root keys must sign")] = 2,
 ) -> None:
-    """Prepare a repository: who may speak for what. Makes this fleet's online keys."""
+    """Prepare a repository: who may speak for what. Makes this fleet's online keys, and its instruction key where there is none."""
     from fleet.trust.ceremony import write_change
     from fleet.trust.changes import check_root_keys
     from fleet.trust.creation import first_root, first_targets
-    from fleet.trust.key_files import load_public_key
     from fleet.trust.metadata import encode
 
-    repository, now = open_repository(config), time.time()
-    if repository.exists:
-        raise SettingsError(
-            f"{repository.directory} holds a repository already; change it with: fedge-fleet trust rotate, delegate"
-        )
+    repository, now = _empty_repository(config), time.time()
     root_keys = [_signing_key(path) for path in root]
     check_root_keys(root_keys, threshold)
-    delegations: dict[str, list[PublicKey]] = {FLEET_ROLE: [load_public_key(fleet_key)]}
+    delegations: dict[str, list[PublicKey]] = {FLEET_ROLE: [_instruction_key(config)]}
     delegations |= {AGENT_ROLE: [_signing_key(agent)]} if agent else {}
     for name, keys in _families(family).items():
         delegations[family_role(name)] = list(keys)
@@ -82,6 +76,40 @@ def init(
     files = {"1.root.json": encode(first), "1.targets.json": encode(first_targets(delegations, now))}
     write_change(out, files, None)
     _say_prepared(out)
+
+
+@trust.command("trial")
+def trial(
+    config: ConfigOption,
+    family: Annotated[
+        list[str], typer.Option("--family", help="NAME=release.pub.pem; once for each model family")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for root.json and the keys")],
+) -> None:
+    """Make and publish a repository at once, for a trial on one machine: one person holds every key, without a passphrase."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from fleet.trust.creation import create_repository
+    from fleet.trust.key_files import write_key_pair
+    from runtime.durable_files import private_directory, write_durably
+
+    directory = _empty_repository(config).directory
+    names = ("root-1", "root-2", "root-3", "targets")
+    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    private_directory(out)
+    for name, key in keys.items():
+        write_key_pair(out / f"{name}.key", key, None)
+    repository = create_repository(
+        directory,
+        root_keys=[keys[name] for name in names[:3]],
+        targets_key=keys["targets"],
+        online_keys=[Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()],
+        families=_families(family),
+        fleet_key=_instruction_key(config),
+        now=time.time(),
+    )
+    write_durably(out / "root.json", repository.read("1.root.json"), exclusive=True)
+    say(f"published; devices pin {out / 'root.json'}. For a trial only: who copies {out} can sign anything")
 
 
 @trust.command("delegate")
@@ -199,6 +227,23 @@ def _prepare_delegation(
         return change_delegation(before, role, [*kept, *keys], now)
 
     _prepare(config, out, change)
+
+
+def _empty_repository(config: Path) -> TrustRepository:
+    repository = open_repository(config)
+    if repository.exists:
+        raise SettingsError(
+            f"{repository.directory} holds a repository already; change it with: fedge-fleet trust rotate, delegate"
+        )
+    return repository
+
+
+def _instruction_key(config: Path) -> EllipticCurvePublicKey:
+    """The public half of this fleet's instruction key, which is made where there is none."""
+    from fleet.instruction_key import InstructionKey
+    from fleet.settings import load_fleet_settings
+
+    return InstructionKey(load_fleet_settings(config).data_dir).current().public_key()
 
 
 def _say_prepared(out: Path) -> None:

@@ -12,7 +12,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 import pytest
-from fleet_world import TENANT, Machine, enrol_directly, fleet_process, write_release_key
+from fleet_world import TENANT, Machine, enrol_directly, fleet_process
 from mosquitto_broker import LocalCertificates
 
 from fleet.auth.operator_tokens import create_token
@@ -76,7 +76,6 @@ class Site:
         self._read = 0
         self.machine, self.port = Machine(name="press-1"), 0
         self.tls = ssl.create_default_context(cafile=self.certificates.ca_file)
-        write_release_key(folder / "release.pub.pem")
         self.config = folder / "fleet.toml"
         self.config.write_text(
             f"""
@@ -85,7 +84,6 @@ class Site:
             tls_key = "pki/server.key"
             data_dir = "data"
             tenant = "{TENANT}"
-            release_keys = ["release.pub.pem"]
             """
         )
         database = open_storage(f"sqlite:///{folder / 'data' / 'fleet.sqlite'}")

@@ -92,15 +92,6 @@ def make_trust(data_dir: Path) -> TrustRepository:
     return make_repository(data_dir, Keys(families=dict.fromkeys(FAMILIES, RELEASE_KEY)))
 
 
-def write_release_key(path: Path, key: Ed25519PrivateKey = RELEASE_KEY) -> Path:
-    path.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return path
-
-
 def operator_token(session: Session, name: str, role: Role, now: float = NOW, **grant: Any) -> str:
     """A new token of the fleet's; a person of the token's name answers for it, where somebody must."""
     person = None if role is Role.PUBLISHER else name

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import run_command
 from fleet_door_world import Caller, Site, serving
-from fleet_world import fleet_process, write_release_key
+from fleet_world import fleet_process
 from listeners import Listener, addresses_of_this_machine, answers_plain_http, listeners, speaks_tls
 from odd_requests import head
 
@@ -35,11 +35,8 @@ BEYOND = (
 
 def plain(folder: Path, listen: str) -> Path:
     """A fleet.toml without TLS."""
-    write_release_key(folder / "release.pub.pem")
     path = folder / "fleet.toml"
-    path.write_text(
-        f'listen = "{listen}"\ndata_dir = "data"\ntenant = "demo"\nrelease_keys = ["release.pub.pem"]\n'
-    )
+    path.write_text(f'listen = "{listen}"\ndata_dir = "data"\ntenant = "demo"\n')
     return path
 
 

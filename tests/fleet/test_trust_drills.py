@@ -368,3 +368,17 @@ def test_a_root_that_ends_in_the_past_is_refused(people: People) -> None:
         people.repository.publish({"2.root.json": content}, time.time())
     assert people.repository.published().root.signed.version == 1
     assert (Snapshot.type, Timestamp.type) == ("snapshot", "timestamp")
+
+
+def test_a_trial_on_one_machine_is_one_command(tmp_path: Path) -> None:
+    people = People(tmp_path / "world")
+    people.move_in()
+    out = tmp_path / "keys"
+    words = ("trial", "--config", people.config, "--family", f"motor={people.public('rita')}", "--out", out)
+    people.run(*words)
+    list_bundles(people.repository, {"motor/1": b"one"}, people.private("rita"))
+    assert people.device("device").find("motor/1") is not None
+    assert (out / "root.json").read_bytes() == people.repository.read("1.root.json")
+    assert (out / "root-1.key").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(SettingsError, match="holds a repository already"):
+        people.run(*words)

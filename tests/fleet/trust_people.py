@@ -31,7 +31,6 @@ class People:
     def move_in(self) -> None:
         """Everybody has a key; the fleet has its settings and its instruction key."""
         self.site.mkdir(parents=True)
-        (self.site / "instruction.pub.pem").write_bytes(instruction_pem())
         self.config.write_text('data_dir = "data"\ntenant = "demo"\n')
         self.passphrase.write_text("the horse that reads\n")
         for name in ("alice", "bob", "carol", "tom", "rita"):
@@ -75,8 +74,6 @@ class People:
             self.public("tom"),
             "--family",
             f"motor={self.public('rita')}",
-            "--fleet-key",
-            self.site / "instruction.pub.pem",
         )  # fmt: skip - one command line
 
     def sign(self, change: Path, *names: str) -> Path:
