@@ -21,11 +21,14 @@ class Confirmation(BaseModel):
     confirm: str = Field(max_length=200)
 
 
-def check_confirmed(given: str | None, name: str, deed: str) -> None:
-    """Raise InvalidBodyError where `given` is not `name`; `deed` says what would be done, e.g. ``to revoke it``."""
+def check_confirmed(asked: Confirmation | None, name: str, deed: str) -> None:
+    """Raise InvalidBodyError where `asked` does not repeat `name`; `deed` says what would be done, e.g. ``erasing press-1``."""
+    given = None if asked is None else asked.confirm
     if given != name:
         said = "no confirm was sent" if given is None else f"confirm is {given[:80]!r}"
-        raise InvalidBodyError(f'{deed} cannot be undone, and {said}; to go on send {{"confirm": "{name}"}}')
+        raise InvalidBodyError(
+            f'{deed} cannot be undone, and {said}; to go on send {{"confirm": "{name[:80]}"}}'
+        )
 
 
 def ask_for_name(name: str, deed: str, *, yes: bool) -> None:

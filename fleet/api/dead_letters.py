@@ -18,6 +18,7 @@ from fleet.ingest.replay import drop, replay, select_letters, which
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device
 from service.access import require
+from service.confirmation import Confirmation, check_confirmed
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -90,6 +91,13 @@ class Chosen(BaseModel):
     reason: RefusalReason | None = None
     all: bool = False
     after: Annotated[int, Field(ge=0, le=MAXIMUM_ROW_ID)] = 0
+
+
+class ChosenForGood(Chosen):
+    """The same, to be dropped. `confirm` repeats the device, where there is none the reason, and of every letter "all"."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"device": "press-7", "confirm": "press-7"}})
+    confirm: str | None = Field(default=None, max_length=64)
 
 
 class ReplayView(BaseModel):
@@ -186,8 +194,10 @@ def drop_dead_letter(
     letter_id: RowId,
     caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
     services: Annotated[Services, Depends(get_services)],
+    asked: Confirmation | None = None,
 ) -> DropView:
-    """Drop one letter for good."""
+    """Drop one letter for good. 422 where `confirm` is not its id."""
+    check_confirmed(asked, str(letter_id), f"dropping letter {letter_id}")
     dropped = drop(services.database, [letter_id], actor=caller.actor, now=services.now())
     if not dropped:
         raise _unknown(letter_id)
@@ -196,12 +206,14 @@ def drop_dead_letter(
 
 @router.post("/dead-letters:drop")
 def drop_dead_letters(
-    chosen: Chosen,
+    chosen: ChosenForGood,
     caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
     services: Annotated[Services, Depends(get_services)],
 ) -> DropView:
-    """Drop letters for good, the oldest first."""
+    """Drop letters for good, the oldest first. 422 where `confirm` does not repeat what is chosen."""
     letters, more = _choose(services, chosen)
+    asked = None if chosen.confirm is None else Confirmation(confirm=chosen.confirm)
+    check_confirmed(asked, chosen.device or chosen.reason or "all", "dropping letters")
     dropped = drop(services.database, letters, actor=caller.actor, now=services.now())
     return DropView(dropped=dropped, more=more)
 

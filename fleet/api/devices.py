@@ -26,6 +26,7 @@ from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device
 from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
+from service.confirmation import Confirmation, check_confirmed
 from service.roles import Caller, Role
 
 __all__ = ["DeviceView", "router"]
@@ -277,12 +278,16 @@ async def revoke_device(
     device_id: str,
     caller: Annotated[Caller, Depends(require(Role.ADMIN))],
     services: Annotated[Services, Depends(get_services)],
+    asked: Confirmation | None = None,
 ) -> DeviceView:
-    """Shut a device out: of HTTPS and ingest at once, of the broker before this answers.
+    """Shut a device out for good: of HTTPS and ingest at once, of the broker before this answers.
+
+    422 where `confirm` is not its id.
 
     503 says that the broker has not confirmed; the device is revoked all the same, and the broker hears of it as soon as
     it answers.
     """
+    check_confirmed(asked, device_id, f"shutting out device {device_id[:80]}")
 
     def shut_out() -> DeviceView:
         with services.database.write() as session:

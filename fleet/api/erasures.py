@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from fleet.api.dependencies import Services, get_services
 from fleet.erasure import erase_device
-from fleet.errors import UnacceptableError
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.kinds import Kind
 from service.access import require
+from service.confirmation import Confirmation, check_confirmed
 from service.roles import Caller, Role
 
 __all__ = ["Erasure", "router"]
@@ -37,19 +37,12 @@ class Erasure(BaseModel):
     rows: dict[str, int]
 
 
-class ErasureAsked(BaseModel):
-    """`confirm` repeats the device's id: nothing brings back what is erased."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"confirm": "press-1"}})
-    confirm: str = Field(max_length=64)
-
-
 @router.post("/devices/{device_id}:erase")
 def erase(
     device_id: str,
-    asked: ErasureAsked,
     caller: Annotated[Caller, Depends(require(Role.ADMIN))],
     services: Annotated[Services, Depends(get_services)],
+    asked: Confirmation | None = None,
 ) -> Erasure:
     """Remove everything the device ever sent, for good; the audit log says who did it, when, and how many rows of what.
 
@@ -57,8 +50,7 @@ def erase(
     Of a revoked device only what keeps it out stays. 422 where `confirm` is not its id. Once more removes what has come
     since.
     """
-    if asked.confirm != device_id:
-        raise UnacceptableError(f"confirm is {asked.confirm!r}; to erase {device_id!r} it must be that id")
+    check_confirmed(asked, device_id, f"erasing what device {device_id[:80]} sent")
     with services.database.write() as session:
         rows = erase_device(session, device_id, actor=caller.actor, now=services.now())
         state = session.get_one(Device, device_id).state

@@ -20,6 +20,7 @@ from fleet.rollouts.operations import withdraw_release
 from fleet.storage.release_tables import Release
 from protocol.names import split_release_id
 from service.access import require
+from service.confirmation import Confirmation, check_confirmed
 from service.problems import Problem
 from service.roles import Caller, Role
 
@@ -100,11 +101,14 @@ class ReleaseView(BaseModel):
         return cls.of(find_release(session, family, version), count_devices(session, [family]))
 
 
-class Withdrawal(BaseModel):
-    """Why a release is withdrawn, for whoever would roll it out or build upon it."""
+class Withdrawal(Confirmation):
+    """Why a release is withdrawn, for whoever would roll it out or build upon it. `confirm` repeats its id."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"reason": "alarms on every cold start"}}
+        extra="forbid",
+        json_schema_extra={
+            "example": {"confirm": "rotating-machine/2", "reason": "alarms on every cold start"}
+        },
     )
     reason: str = Field(min_length=1, max_length=500)
 
@@ -194,6 +198,7 @@ def withdraw(
     It sends no device anywhere: `desired_devices` says how many shall still run it, until another release is rolled out to
     them. 409 names a rollout of it that is under way: roll that back instead. Withdrawing twice changes nothing.
     """
+    check_confirmed(asked, f"{family}/{version}", f"withdrawing release {family[:80]}/{version}")
     withdraw_release(
         services.database, family, version, reason=asked.reason, actor=caller.actor, now=services.now()
     )

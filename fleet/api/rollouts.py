@@ -28,6 +28,7 @@ from fleet.rollouts.views import (
     view_rollout,
 )
 from service.access import require
+from service.confirmation import Confirmation, check_confirmed
 from service.json_bodies import json_body
 from service.roles import Caller, Role
 
@@ -173,12 +174,16 @@ def carry_out(
     verb: Verb,
     caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
     services: Services = Depends(get_services),
+    asked: Confirmation | None = None,
 ) -> RolloutView:
     """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group.
 
     What follows at once (the first group gets the release, every device goes back) has happened when this answers. 409
-    names the present state and the verbs that it obeys, or the rollout that still has one of the devices.
+    names the present state and the verbs that it obeys, or the rollout that still has one of the devices. Rolling back withdraws
+    the release, for good: 422 where `confirm` is not the rollout's id; the other verbs need none.
     """
+    if verb is Verb.ROLLBACK:
+        check_confirmed(asked, rollout_id, f"rolling back rollout {rollout_id}, which withdraws its release,")
     carry_out_verb(
         services.database,
         services.publisher,

@@ -10,6 +10,7 @@ import typer
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, say, show_time
 from service.client import ApiClient
+from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
 __all__ = ["dead_letters"]
@@ -104,11 +105,14 @@ def dead_letters_drop(
     device: DeviceOption = None,
     reason: ReasonOption = None,
     all_of_them: AllOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Drop letters for good."""
     path, chosen = _chosen("drop", letter, device, reason, all_of_them=all_of_them)
+    name = device or reason or ("all" if letter is None else str(letter))
+    ask_for_name(name, "Dropping dead letters", yes=yes)
     with connect(url, ca, token_file) as client:
-        done = _carry_out(client, path, chosen)
+        done = _carry_out(client, path, (chosen or {}) | {"confirm": name})
     if as_json:
         print_json(done)
     else:
@@ -132,7 +136,7 @@ def _carry_out(client: ApiClient, path: str, chosen: dict[str, Any] | None) -> d
     done: dict[str, list[int]] = {}
     after, more = 0, True
     while more:
-        answer = client.post(path, chosen and chosen | {"after": after})
+        answer = client.post(path, chosen | {"after": after} if chosen and "all" in chosen else chosen)
         more = answer.pop("more")
         for fate, letters in answer.items():
             done.setdefault(fate, []).extend(letters)

@@ -9,6 +9,7 @@ import typer
 from fleet.commands.claims import LabelsOption, UnreleasedOption, key_values
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
+from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
 __all__ = ["devices"]
@@ -86,11 +87,16 @@ def devices_show(
 
 @devices.command("revoke")
 def devices_revoke(
-    device: str, url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None
+    device: str,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Shut a device out for good."""
+    ask_for_name(device, f"Shutting out device {device}", yes=yes)
     with connect(url, ca, token_file) as client:
-        print_json(client.post(f"/v1/devices/{device}:revoke"))
+        print_json(client.post(f"/v1/devices/{device}:revoke", {"confirm": device}))
 
 
 @devices.command("approve")
@@ -160,7 +166,7 @@ def devices_erase(
     ca: CaOption = None,
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Remove everything a device ever sent, for good; the audit log keeps who did it, when, and how many rows."""
     with connect(url, ca, token_file) as client:
@@ -170,8 +176,7 @@ def devices_erase(
             if state == "enrolled"
             else "It is revoked: only what keeps it out stays."
         )
-        if not yes and not typer.confirm(f"Erase everything that {device} ever sent? {goes_on}"):
-            raise ClientError("nothing was erased")
+        ask_for_name(device, f"{goes_on} Erasing everything that {device} ever sent", yes=yes)
         done = client.post(f"/v1/devices/{device}:erase", {"confirm": device})
     if as_json:
         print_json(done)

@@ -9,6 +9,7 @@ import typer
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
 from protocol.names import split_release_id
+from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
 __all__ = ["anomalies", "drift", "releases"]
@@ -74,11 +75,14 @@ def releases_withdraw(
     ca: CaOption = None,
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Take a release back: nobody builds upon it, and a rollout of it needs force. It cannot be undone."""
     family, version = split_release_id(release)
+    ask_for_name(release, f"Withdrawing release {release}", yes=yes)
+    asked = {"reason": reason, "confirm": release}
     with connect(url, ca, token_file) as client:
-        record = client.post(f"/v1/releases/{family}/{version}:withdraw", {"reason": reason})
+        record = client.post(f"/v1/releases/{family}/{version}:withdraw", asked)
     if as_json:
         print_json(record)
         return

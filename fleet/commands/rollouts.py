@@ -13,6 +13,8 @@ from fleet.commands.printing import print_json, print_rows, print_table, say, sh
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.verbs import Verb
 from runtime.settings import read_settings
+from service.client import ApiClient
+from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
 __all__ = ["rollouts"]
@@ -192,11 +194,29 @@ def _add_verb(verb: Verb, help_text: str) -> None:
         token_file: TokenFileOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        with connect(url, ca, token_file) as client:
-            view = client.post(f"/v1/rollouts/{rollout}:{verb.value}")
-        _print_rollout(view, as_json=as_json)
+        _say(verb, rollout, connect(url, ca, token_file), as_json=as_json)
 
     rollouts.command(verb.value, help=help_text)(command)
+
+
+def _say(verb: Verb, rollout: str, client: ApiClient, *, as_json: bool) -> None:
+    with client:
+        view = client.post(f"/v1/rollouts/{rollout}:{verb.value}", {"confirm": rollout})
+    _print_rollout(view, as_json=as_json)
+
+
+@rollouts.command("rollback")
+def rollback(
+    rollout: RolloutArgument,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Give every device back what it ran, and withdraw the release."""
+    ask_for_name(rollout, f"Rolling back {rollout}, which withdraws its release,", yes=yes)
+    _say(Verb.ROLLBACK, rollout, connect(url, ca, token_file), as_json=as_json)
 
 
 _add_verb(Verb.APPROVE, "Approve a rollout that someone else created.")
@@ -204,7 +224,6 @@ _add_verb(Verb.START, "Give the release to the first group.")
 _add_verb(Verb.PAUSE, "Give the release to nobody else until resumed.")
 _add_verb(Verb.RESUME, "Go on after a pause.")
 _add_verb(Verb.CANCEL, "Stop; who runs the release keeps it, who has not finished goes back.")
-_add_verb(Verb.ROLLBACK, "Give every device back what it ran, and withdraw the release.")
 _add_verb(Verb.TRIGGER_NEXT_GROUP, "Do not wait for the present group.")
 
 

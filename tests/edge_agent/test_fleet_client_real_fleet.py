@@ -166,7 +166,9 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         assert told is not None
         assert told.outstanding == ()
 
-        fleet.call(admin, f"/v1/devices/{enrolled.device}:revoke")
+        fleet.call(
+            admin, f"/v1/devices/{enrolled.device}:revoke", msgspec.json.encode({"confirm": enrolled.device})
+        )
         with pytest.raises(FleetDeniedError, match=r"the fleet answered 40[13]"):
             client.desired()
 

@@ -353,7 +353,7 @@ def test_a_revoked_device_that_was_erased_neither_speaks_nor_enrols_again(
     store = EventStore(fleet.database, TENANT, FleetMetrics())
     said = everything_it_can_say(machine)
     store.store(said)
-    fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN)
+    fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name})
     fleet.call("POST", f"/v1/devices/{machine.name}:erase", Role.ADMIN, json={"confirm": machine.name})
     assert counts(fleet.database, machine.name) == {}
     result = store.store([*said, machine.arrival(anomaly())])

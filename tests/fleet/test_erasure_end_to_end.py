@@ -132,7 +132,7 @@ def test_of_a_device_that_is_online_nothing_that_was_erased_comes_back_by_late_m
             assert not before & site.stored()
 
             # For good: it is online still, and speaks to nobody.
-            site.run("revoke", DEVICE)
+            site.run("revoke", DEVICE, "--yes")
             assert json.loads(site.run("erase", DEVICE, "--yes", "--json"))["state"] == "revoked"
             said = site.say_again()
             heard = len(site.listener.of(Kind.ANOMALY))

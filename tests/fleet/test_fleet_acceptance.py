@@ -77,7 +77,12 @@ def test_only_operators_accept_and_only_for_a_device_that_can_be_told(fleet: Fle
     ahead = fleet.call("POST", path, Role.OPERATOR, json={"until_s": fleet.now() + 3600})
     is_problem(ahead, 422, "lies 3600 s ahead")
     is_problem(fleet.call("POST", path, Role.OPERATOR, json={"until": 1}), 422, "until")
-    assert fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN).status_code == 200
+    assert (
+        fleet.call(
+            "POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name}
+        ).status_code
+        == 200
+    )
     is_problem(fleet.call("POST", path, Role.OPERATOR), 409, "revoked")
     assert (row(fleet, machine.name), audited(fleet, machine.name)) == (None, [])
 

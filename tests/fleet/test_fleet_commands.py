@@ -148,7 +148,7 @@ def test_a_release_is_withdrawn_and_whoever_still_runs_it_is_counted(
     enrol_directly(fleet.database, machine)
     EventStore(fleet.database, TENANT, FleetMetrics()).store([machine.arrival(health(release="motor/77"))])
     assert fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(77)).status_code == 201
-    shown = run("releases", "withdraw", "motor/77", "--reason", "alarms on cold starts")
+    shown = run("releases", "withdraw", "motor/77", "--reason", "alarms on cold starts", "--yes")
     assert "withdrawn: motor/77 (alarms on cold starts)" in shown
     assert "1 devices shall still run it: roll another release out to them" in shown
     assert "alarms on cold starts" in run("releases", "list")
@@ -204,7 +204,7 @@ def test_letters_are_replayed_and_dropped_to_the_last_however_many_one_call_take
         == "0 stored, 5 refused again"
     )
     first = json.loads(run("dead-letters", "list", "--device", machine.name, "--json"))[-1]["id"]
-    assert json.loads(run("dead-letters", "drop", str(first), "--json")) == {"dropped": [first]}
-    assert run("dead-letters", "drop", "--device", machine.name) == "4 dropped\n"
+    assert json.loads(run("dead-letters", "drop", str(first), "--json", "--yes")) == {"dropped": [first]}
+    assert run("dead-letters", "drop", "--device", machine.name, "--yes") == "4 dropped\n"
     with pytest.raises(ClientError, match="Name one, or give --device"):
         run("dead-letters", "drop", "--all", "--device", machine.name)

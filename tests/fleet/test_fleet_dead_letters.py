@@ -143,7 +143,9 @@ def test_letters_are_chosen_by_device_and_reason_and_dropped(fleet: Fleet, enrol
         is_problem(fleet.call("POST", path, Role.OPERATOR, json={}), 400, '"all": true')
         is_problem(fleet.call("POST", path, json={"device": enrolled.name}), 403, "operator")
     chosen = {"device": enrolled.name, "reason": "version"}
-    dropped = fleet.call("POST", "/v1/dead-letters:drop", Role.OPERATOR, json=chosen).json()
+    dropped = fleet.call(
+        "POST", "/v1/dead-letters:drop", Role.OPERATOR, json=chosen | {"confirm": enrolled.name}
+    ).json()
     assert len(dropped["dropped"]) == 1
     assert [one["reason"] for one in letters(fleet, enrolled)] == ["wrong_source"]
     assert len(letters(fleet, other)) == 1
@@ -169,9 +171,16 @@ def test_every_letter_has_its_turn_though_those_before_it_are_refused_again(
     )  # it made room when it had been chosen
     then = fleet.call("POST", "/v1/dead-letters:replay", Role.OPERATOR, json=asked).json()
     assert then == {"stored": [], "refused": [numbers[3]], "more": False}
-    dropped = fleet.call("POST", "/v1/dead-letters:drop", Role.OPERATOR, json=asked).json()
+    dropped = fleet.call(
+        "POST", "/v1/dead-letters:drop", Role.OPERATOR, json=asked | {"confirm": enrolled.name}
+    ).json()
     assert dropped == {"dropped": [numbers[3]], "more": False}
-    is_problem(fleet.call("POST", f"/v1/dead-letters/{numbers[3]}:drop", Role.OPERATOR), 404, str(numbers[3]))
+    gone = {"confirm": str(numbers[3])}
+    is_problem(
+        fleet.call("POST", f"/v1/dead-letters/{numbers[3]}:drop", Role.OPERATOR, json=gone),
+        404,
+        str(numbers[3]),
+    )
 
 
 def test_strangers_and_revoked_devices_fill_neither_the_letters_nor_the_audit_log(database: Database) -> None:

@@ -141,14 +141,14 @@ def test_only_operators_command_and_only_what_is_on_the_list(fleet: Fleet, devic
         is_problem(fleet.call("POST", path, role, json={"action": "diagnose"}), 403, "needs operator")
         is_problem(fleet.call("PUT", f"/v1/devices/{device.name}/settings", role, json={"settings": {}}), 403)
         is_problem(fleet.call("GET", f"{path}/1/report", role), 403)
-    is_problem(fleet.call("POST", path, device.token(fleet.now()), json={"action": "diagnose"}), 401)
+    is_problem(fleet.call("POST", path, device.token(fleet.now()), json={"action": "diagnose"}), 403)
     is_problem(give(fleet, "nobody"), 404, "nobody")
     is_problem(give(fleet, device.name, "dance"), 422, "action")
     is_problem(give(fleet, device.name, "accept-as-normal"), 422, "action")
     is_problem(give(fleet, device.name, "diagnose", afresh=True), 422, "afresh goes with recommission")
     is_problem(give(fleet, device.name, expires_in_s=1), 422, "expires_in_s")
     is_problem(fleet.call("GET", f"{path}/7"), 404, "no command 7")
-    fleet.call("POST", f"/v1/devices/{device.name}:revoke", Role.ADMIN)
+    fleet.call("POST", f"/v1/devices/{device.name}:revoke", Role.ADMIN, json={"confirm": device.name})
     is_problem(give(fleet, device.name), 409, "revoked")
 
 

@@ -336,7 +336,7 @@ def test_a_revoked_device_is_shut_out_of_https_of_the_broker_and_of_certificates
     fleet: Fleet, machine: Machine
 ) -> None:
     fleet.enrol(machine)
-    assert fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN).json()["state"] == "revoked"
+    assert fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name}).json()["state"] == "revoked"
     is_problem(fleet.call("GET", "/v1/device/desired", machine.token(fleet.now())), 403, "revoked")
     is_problem(renew(fleet, machine), 403, "revoked")
     assert machine.name not in (fleet.folder / "broker/passwords").read_text()
@@ -380,7 +380,9 @@ def test_an_enrolment_that_another_call_overtakes_promises_no_password_that_does
     update = PasswordFile.update
     meanwhile: list[Callable[[], Any]] = [
         lambda: fleet.enrol(machine, claim),
-        lambda: fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN),
+        lambda: fleet.call(
+            "POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name}
+        ),
     ]
 
     async def overtaken(self: PasswordFile, name: str) -> None:

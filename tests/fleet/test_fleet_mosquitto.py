@@ -60,7 +60,7 @@ def test_a_revoked_device_is_thrown_out_and_stays_out(site: MosquittoSite) -> No
         assert first.is_in
         assert second.is_in
         for _ in range(2):  # twice, since an answer may get lost
-            answer = fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN)
+            answer = fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN, json={"confirm": "d-2"})
             assert (answer.status_code, answer.json()["state"]) == (200, "revoked")
         second.turn(lambda: second.is_lost, "the broker to throw d-2 out")
         assert site.connect("d-2", logins[1]["password"]).greetings == ["Not authorized"]
@@ -89,7 +89,7 @@ def test_without_a_broker_an_enrolment_is_refused_with_what_to_do_and_is_made_wh
         claim, other = fleet.claim(), fleet.claim()
         for machine, own in ((known, claim), (unknown, other)):
             is_problem(fleet.enrol(machine, own), 503, machine.name, "repeat this call")
-        is_problem(fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN), 503, "d-2")
+        is_problem(fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN, json={"confirm": "d-2"}), 503, "d-2")
         site.broker.start()
         monkeypatch.undo()
         answer = wait_until(

@@ -149,7 +149,9 @@ def in_force(fleet: Fleet, family: str) -> dict[int, int]:
 
 def withdraw(fleet: Fleet, family: str, version: int, role: Role = Role.OPERATOR) -> Any:
     path = f"/v1/releases/{family}/{version}:withdraw"
-    return fleet.call("POST", path, role, json={"reason": "alarms on every cold start"})
+    return fleet.call(
+        "POST", path, role, json={"reason": "alarms on every cold start", "confirm": f"{family}/{version}"}
+    )
 
 
 def test_a_release_says_how_many_devices_shall_run_it_also_after_an_undo(fleet: Fleet) -> None:
@@ -165,7 +167,7 @@ def test_a_release_says_how_many_devices_shall_run_it_also_after_an_undo(fleet: 
     assert in_force(fleet, "counted") == {1: 1, 2: 2, 3: 0}
     assert fleet.call("GET", "/v1/releases/counted/2").json()["desired_devices"] == 2
     running = fleet.call("GET", "/v1/rollouts?state=RUNNING").json()["items"][0]["id"]
-    fleet.call("POST", f"/v1/rollouts/{running}:rollback", Role.OPERATOR)
+    fleet.call("POST", f"/v1/rollouts/{running}:rollback", Role.OPERATOR, json={"confirm": running})
     assert in_force(fleet, "counted") == {1: 3, 2: 0, 3: 0}
     assert fleet.call("GET", "/v1/releases/counted/2").json()["withdrawn_at"] is not None
 
@@ -177,6 +179,12 @@ def test_a_person_withdraws_a_release_for_good_and_nobody_rolls_it_out_without_f
         is_problem(withdraw(fleet, "taken", 2, role), 403, "needs operator")
     is_problem(withdraw(fleet, "taken", 9), 404, "taken/9")
     is_problem(fleet.call("POST", "/v1/releases/taken/2:withdraw", Role.OPERATOR, json={"reason": ""}), 422)
+    unconfirmed = {"reason": "alarms", "confirm": "taken/3"}
+    is_problem(
+        fleet.call("POST", "/v1/releases/taken/2:withdraw", Role.OPERATOR, json=unconfirmed),
+        422,
+        'confirm is \'taken/3\'; to go on send {"confirm": "taken/2"}',
+    )
     first = withdraw(fleet, "taken", 2)
     assert first.status_code == 200, first.text
     assert first.json()["withdrawn_reason"] == "alarms on every cold start"

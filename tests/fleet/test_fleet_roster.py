@@ -15,7 +15,7 @@ def test_roster_holds_the_keys_of_the_callers_family_and_no_revoked_device(fleet
     machines = [Machine(name=f"press-{i}") for i in range(4)]
     for machine in machines:
         enrol_directly(fleet.database, machine)
-    fleet.call("POST", "/v1/devices/press-3:revoke", Role.ADMIN)
+    fleet.call("POST", "/v1/devices/press-3:revoke", Role.ADMIN, json={"confirm": "press-3"})
     token = machines[0].token(fleet.now())
     first = fleet.call("GET", "/v1/device/roster?limit=2", token).json()
     assert sorted(first["devices"]) == ["press-0", "press-1"]

@@ -237,7 +237,7 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         assert "0 of 0 dead letters" in site.cli("dead-letters", "list", *reach)
         assert "Name one, or give" in site.cli("dead-letters", "drop", *reach, status=1)
         assert "needs operator" in site.cli("dead-letters", "replay", "--all", *reach, status=1)
-        refused = site.cli("devices", "revoke", "press-1", *reach, status=1)
+        refused = site.cli("devices", "revoke", "press-1", "--yes", *reach, status=1)
         assert refused.count("\n") == 1
         assert "needs admin" in refused
         assert "certificate" in site.cli(

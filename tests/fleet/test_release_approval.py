@@ -132,11 +132,13 @@ def test_a_release_that_was_taken_back_is_approved_no_more_and_its_predecessor_s
     assert site.api.get(first, headers=site.bearer("ann")).json()["state"] == "COMPLETED"
     second = site.roll_out("agg", "ann", "pump/3")
     assert site.is_approved
-    site.ask("ann", f"{second}:rollback")
+    site.ask("ann", f"{second}:rollback", {"confirm": second.rpartition("/")[2]})
     back, _ = site.confirmed()
     assert back is not None
     assert (back.release, back.is_approved) == ("pump/2", True)
-    site.ask("ann", "/v1/releases/pump/2:withdraw", {"reason": "alarms on every cold start"})
+    site.ask(
+        "ann", "/v1/releases/pump/2:withdraw", {"reason": "alarms on every cold start", "confirm": "pump/2"}
+    )
     assert not site.is_approved
 
 

@@ -227,8 +227,12 @@ def test_the_command_line_creates_shows_and_steers(run: Any, tmp_path: Path) -> 
     shown = run("show", rollout)
     assert "canary" in shown
     assert "obeys: pause, cancel, rollback, trigger-next-group" in shown
-    for verb, state in [("pause", "PAUSED"), ("resume", "RUNNING"), ("rollback", "ROLLING_BACK")]:
-        assert json.loads(run(verb, rollout, "--json"))["state"] == state
+    for verb, *yes, state in [
+        ("pause", "PAUSED"),
+        ("resume", "RUNNING"),
+        ("rollback", "--yes", "ROLLING_BACK"),
+    ]:
+        assert json.loads(run(verb, rollout, "--json", *yes))["state"] == state
     assert rollout in run("list", "--state", "ROLLING_BACK")
 
 
