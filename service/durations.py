@@ -21,6 +21,8 @@ def read_duration(text: str) -> float:
         86400.0
     """
     match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ClientError(f"{text[:40]!r} is no length of time, e.g. 90d, 24h, 15m or 30s")
+    if match is None or int(match[1]) == 0:
+        raise ClientError(
+            f"{text[:40]!r} is no length of time: a number above 0 with s, m, h or d, e.g. 90d or 24h"
+        )
     return int(match[1]) * _UNITS[match[2]]

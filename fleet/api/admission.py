@@ -14,6 +14,7 @@ from fleet.admission import Assignment, approve, assign, refuse
 from fleet.api.dependencies import Services, get_services
 from fleet.api.devices import DeviceView
 from service.access import require
+from service.confirmation import Confirmation, check_confirmed
 from service.json_bodies import json_body
 from service.roles import Caller, Role
 
@@ -45,8 +46,14 @@ async def approve_device(device_id: str, asked: ApprovalAsked, caller: Admin, se
 
 
 @router.post("/devices/{device_id}:refuse")
-async def refuse_device(device_id: str, caller: Admin, services: Fleet) -> DeviceView:
-    """Keep a device out that waits: its key is revoked, under any name. 409 where it is enrolled."""
+async def refuse_device(
+    device_id: str, caller: Admin, services: Fleet, asked: Confirmation | None = None
+) -> DeviceView:
+    """Keep a device out that waits: its key is revoked, under any name. 409 where it is enrolled.
+
+    422 where `confirm` is not its id.
+    """
+    check_confirmed(asked, device_id, f"refusing device {device_id[:80]}")
     return await _decide(
         services,
         device_id,

@@ -5,12 +5,11 @@ A token is printed once, one a line and nothing else on standard output, or writ
 
 from __future__ import annotations
 
-import re
 import secrets
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -18,13 +17,13 @@ from fleet.commands.connection import ConfigOption, JsonOption
 from fleet.commands.on_server import changing, note
 from fleet.commands.printing import print_rows, show_time
 from runtime.durable_files import write_durably
+from service.confirmation import YesOption, ask_for_name
+from service.durations import read_duration
 from service.errors import ClientError
 
 __all__ = ["claims", "key_values"]
 
 claims = typer.Typer(help="Claims that let devices enrol, one each (on the server).", no_args_is_help=True)
-
-SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 LabelsOption = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be given again")]
 UnreleasedOption = Annotated[
@@ -61,7 +60,7 @@ def claims_create(
             "labels": key_values(label or []),
             "for_device": device,
             "needs_approval": approve,
-            "lifetime_s": _seconds(valid),
+            "lifetime_s": read_duration(valid),
         },
         ClaimTerms,
         place=lambda _: "the claim is not valid",
@@ -125,9 +124,13 @@ def claims_list(config: ConfigOption, as_json: JsonOption = False) -> None:
 
 @claims.command("revoke")
 def claims_revoke(
-    which: Annotated[str, typer.Argument(help="The id of one, or the name of a batch")], config: ConfigOption
+    which: Annotated[str, typer.Argument(help="The id of one, or the name of a batch")],
+    config: ConfigOption,
+    *,
+    yes: YesOption = False,
 ) -> None:
     """Make claims void that were not used. Devices that they let in stay."""
+    ask_for_name(which, f"Revoking claims {which}", yes=yes)
     from fleet.auth.claim_tokens import claim_id, revoke_claims
 
     now = time.time()
@@ -152,13 +155,6 @@ def key_values(texts: list[str]) -> dict[str, str]:
     ):
         raise ClientError(f"--label {wrong[:80]!r} is not name=value, e.g. line=3")
     return {name: value for name, _, value in pairs}
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if found is None or int(found[1]) == 0:
-        raise ClientError(f"--valid {text[:40]!r} is not a number with s, m, h or d, e.g. 12h or 7d")
-    return int(found[1]) * SECONDS[found[2]]
 
 
 def _state(row: dict[str, Any], now: float) -> str:

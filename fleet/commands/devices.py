@@ -127,11 +127,16 @@ def devices_approve(
 
 @devices.command("refuse")
 def devices_refuse(
-    device: str, url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None
+    device: str,
+    url: UrlOption = None,
+    ca: CaOption = None,
+    token_file: TokenFileOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Keep a device out that waits, for good."""
+    ask_for_name(device, f"Refusing device {device}", yes=yes)
     with connect(url, ca, token_file) as client:
-        answer = client.post(f"/v1/devices/{device}:refuse")
+        answer = client.post(f"/v1/devices/{device}:refuse", {"confirm": device})
     print(f"{device} is {answer['state']}; its key does not get in under any name")
 
 

@@ -296,7 +296,12 @@ def test_a_claim_with_approval_has_its_device_wait_outside_until_a_person_has_se
 
 def test_a_device_that_a_person_refused_stays_out_under_any_name(fleet: Fleet, machine: Machine) -> None:
     fleet.enrol(machine, fleet.claim(needs_approval=True))
-    assert fleet.call("POST", f"/v1/devices/{machine.name}:refuse", Role.ADMIN).json()["state"] == "revoked"
+    assert (
+        fleet.call(
+            "POST", f"/v1/devices/{machine.name}:refuse", Role.ADMIN, json={"confirm": machine.name}
+        ).json()["state"]
+        == "revoked"
+    )
     mark = fingerprint(machine.key.public_key())
     path = f"/v1/devices/{machine.name}:approve"
     is_problem(fleet.call("POST", path, Role.ADMIN, json={"fingerprint": mark}), 409, "final")
@@ -304,7 +309,13 @@ def test_a_device_that_a_person_refused_stays_out_under_any_name(fleet: Fleet, m
     is_problem(fleet.enrol(Machine(name=f"{machine.name}-b", key=machine.key)), 403, "any other name")
     enrolled = Machine(name=f"{machine.name}-c")
     fleet.enrol(enrolled)
-    is_problem(fleet.call("POST", f"/v1/devices/{enrolled.name}:refuse", Role.ADMIN), 409, "revoke")
+    is_problem(
+        fleet.call(
+            "POST", f"/v1/devices/{enrolled.name}:refuse", Role.ADMIN, json={"confirm": enrolled.name}
+        ),
+        409,
+        "revoke",
+    )
 
 
 def test_a_certificate_is_renewed_by_the_identity_key_as_often_as_the_device_likes(
@@ -336,7 +347,12 @@ def test_a_revoked_device_is_shut_out_of_https_of_the_broker_and_of_certificates
     fleet: Fleet, machine: Machine
 ) -> None:
     fleet.enrol(machine)
-    assert fleet.call("POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name}).json()["state"] == "revoked"
+    assert (
+        fleet.call(
+            "POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name}
+        ).json()["state"]
+        == "revoked"
+    )
     is_problem(fleet.call("GET", "/v1/device/desired", machine.token(fleet.now())), 403, "revoked")
     is_problem(renew(fleet, machine), 403, "revoked")
     assert machine.name not in (fleet.folder / "broker/passwords").read_text()

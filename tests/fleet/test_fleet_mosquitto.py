@@ -89,7 +89,9 @@ def test_without_a_broker_an_enrolment_is_refused_with_what_to_do_and_is_made_wh
         claim, other = fleet.claim(), fleet.claim()
         for machine, own in ((known, claim), (unknown, other)):
             is_problem(fleet.enrol(machine, own), 503, machine.name, "repeat this call")
-        is_problem(fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN, json={"confirm": "d-2"}), 503, "d-2")
+        is_problem(
+            fleet.call("POST", "/v1/devices/d-2:revoke", Role.ADMIN, json={"confirm": "d-2"}), 503, "d-2"
+        )
         site.broker.start()
         monkeypatch.undo()
         answer = wait_until(

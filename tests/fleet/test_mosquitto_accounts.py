@@ -128,7 +128,12 @@ def test_an_account_that_is_not_this_fleets_is_never_touched_whoever_enrols_unde
         )
         for name in ("grafana", "d-2"):
             is_problem(fleet.enrol(Machine(name=name)), 409, name, "did not make")
-            assert fleet.call("POST", f"/v1/devices/{name}:revoke", Role.ADMIN, json={"confirm": name}).status_code == 200
+            assert (
+                fleet.call(
+                    "POST", f"/v1/devices/{name}:revoke", Role.ADMIN, json={"confirm": name}
+                ).status_code
+                == 200
+            )
         login = fleet.enrol(Machine(name="d-3")).json()["mqtt"]
         assert site.connect("d-3", login["password"]).is_in
         assert not site.connect("d-3", login["password"], client_id="d-1").is_in
