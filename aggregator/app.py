@@ -29,6 +29,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from aggregator.api.application import create_api
+from aggregator.doorkeeper import Doorkeeper
 from aggregator.errors import FleetUnreachableError
 from aggregator.exporter import SigningExporter
 from aggregator.federation import FlowerFederation
@@ -149,6 +150,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         families=settings.families,
         driver=coordinator,
         drift=fleet,
+        door=Doorkeeper(fleet, flower),
         stopping=stopping,
         now=time.time,
         new_id=lambda: f"run-{int(time.time())}-{os.urandom(4).hex()}",

@@ -71,6 +71,15 @@ class FleetClient:
             if record.get("family") == family and record.get("state") == "enrolled"
         ]
 
+    def shut_out(self) -> list[DeviceId]:
+        """See `aggregator.doorkeeper.ShutOut`."""
+        query = {"query": "state!=enrolled"}
+        return [
+            DeviceId(str(record["id"]))
+            for record in self._pages("/v1/devices", query)
+            if record.get("id") and record.get("state") != "enrolled"
+        ]
+
     def releases(self, family: FamilyName) -> list[ReleaseRecord]:
         """See `ReleaseFleet.releases`."""
         return [

@@ -19,14 +19,14 @@ from typing import Final, Protocol
 
 import structlog
 
-from aggregator.errors import FleetError, RunConflictError, UnknownRunError
+from aggregator.errors import FleetError, RosterError, RunConflictError, UnknownRunError
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
 from aggregator.triggers import DriftSummary, RunHistory, decide_trigger
 from protocol.names import FamilyName, RunId
 
-__all__ = ["DriftSource", "RunDriver", "RunScheduler"]
+__all__ = ["DriftSource", "Looking", "RunDriver", "RunScheduler"]
 
 JOIN_S: Final = 5.0
 """How long a stopping service waits for its threads; what they have committed is safe anyway."""
@@ -42,6 +42,13 @@ class DriftSource(Protocol):
 
     def drift(self, family: FamilyName) -> DriftSummary:
         """The family's drift now; raises FleetError."""
+
+
+class Looking(Protocol):
+    """What looks now and then; `aggregator.doorkeeper.Doorkeeper` implements it."""
+
+    def look(self) -> None:
+        """One look; raises FleetError, RosterError."""
 
 
 class RunDriver(Protocol):
@@ -62,7 +69,8 @@ class RunScheduler:
         stopping: set by `stop`; the driver looks at it too.
         now: Unix seconds.
         new_id: makes an identifier of a run, unique for ever.
-        watch_every_s: seconds between two looks at drift and schedule.
+        door: who shuts out revoked devices.
+        watch_every_s: seconds between two looks at drift and schedule, and at the door.
     """
 
     def __init__(
@@ -72,12 +80,14 @@ class RunScheduler:
         families: Mapping[str, FamilySettings],
         driver: RunDriver,
         drift: DriftSource,
+        door: Looking,
         stopping: threading.Event,
         now: Callable[[], float],
         new_id: Callable[[], str],
         watch_every_s: float,
     ) -> None:
         self.store, self._families, self._driver, self._drift = store, families, driver, drift
+        self._door = door
         self._stopping, self._now, self._new_id, self._watch_every_s = stopping, now, new_id, watch_every_s
         self._work = threading.Event()
         self._work.set()
@@ -135,7 +145,11 @@ class RunScheduler:
         return run
 
     def look(self) -> None:
-        """One look of the watcher at every family that may start by itself."""
+        """One look of the watcher at the door, and at every family that may start by itself."""
+        try:
+            self._door.look()
+        except (FleetError, RosterError) as error:
+            _log.warning("door_not_compared", reason=str(error))
         for family, policy in self._families.items():
             if not policy.trigger.is_on:
                 continue

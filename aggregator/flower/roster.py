@@ -10,7 +10,7 @@ Invariants: one key belongs to one device and the reverse; the file is the whole
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,6 +80,14 @@ class Roster:
         with self._lock:
             after = {str(device): self._entry(device, pem) for device, pem in sorted(public_keys.items())}
             _check_distinct(after)
+            if after != self._entries:
+                self._keep(after)
+                self._publish(after)
+
+    def dismiss(self, devices: Collection[DeviceId]) -> None:
+        """Take these out, durably; raises RosterError, and the roster is as before."""
+        with self._lock:
+            after = {device: entry for device, entry in self._entries.items() if device not in devices}
             if after != self._entries:
                 self._keep(after)
                 self._publish(after)

@@ -24,7 +24,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -190,6 +190,10 @@ class FlowerServer:
             RosterError: a bad name or key, or one key for two devices; the roster is as before.
         """
         self._roster.sync(public_keys)
+
+    def dismiss(self, devices: Collection[DeviceId]) -> None:
+        """Let these devices in no more, also in a run that is on; durable. Raises RosterError."""
+        self._roster.dismiss(devices)
 
     def roster(self) -> tuple[DeviceId, ...]:
         """Everybody who is let in."""

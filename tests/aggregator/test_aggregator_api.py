@@ -57,6 +57,9 @@ class Drift:
             raise self.failure
         return self.summary
 
+    def look(self) -> None:
+        """Implements `Looking`: nobody is shut out."""
+
 
 def aggregator_token(rows: SqliteRows, role: Role) -> str:
     grant = TokenGrant(name=role, role=role, person=f"a-{role}")
@@ -78,6 +81,7 @@ class Service:
             families={FAMILY: policy},
             driver=self.driver,
             drift=self.drift,
+            door=self.drift,
             stopping=threading.Event(),
             now=lambda: self.now,
             new_id=lambda: f"run-{next(numbers)}",

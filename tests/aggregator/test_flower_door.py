@@ -13,11 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flower_rounds_world import PARAMETERS, bundle, devices, fit, server, tls
 
+from aggregator.doorkeeper import Doorkeeper
 from aggregator.errors import FlowerListenError
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from edge_agent.errors import AggregatorAnswerError, AggregatorRefusedError
 from edge_agent.learner import flower_internals as device_side
 from edge_agent.learner.flower_client import FlowerClient
+from protocol.names import DeviceId
 from protocol.signed_requests import RequestSigner, decode_step
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,50 @@ def test_stranger_and_removed_device_are_refused(
     server.sync_roster({d.id: d.public_key for d in devices})
     assert member.pull() is None
     for client in (stranger, member):
+        client.close()
+
+
+class Fleet:
+    """Implements `ShutOut`."""
+
+    def __init__(self) -> None:
+        self.revoked: list[DeviceId] = []
+
+    def shut_out(self) -> list[DeviceId]:
+        return self.revoked
+
+
+def test_a_device_that_the_fleet_revokes_is_out_in_the_middle_of_a_run(
+    server: FlowerServer, devices: list[world.Device], tls: world.Tls
+) -> None:
+    fleet = Fleet()
+    keeper = Doorkeeper(fleet, server)
+    run = server.start_run()
+    link = server.link(run)
+    gone, stays = (world.connect(server.port, tls, d.key) for d in devices[:2])
+    for client in (gone, stays):
+        client.activate()
+    keeper.look()
+    assert len(server.roster()) == len(devices)
+    tickets = link.ask([devices[0].id], fit(), {"parameters": PARAMETERS}, lifetime_s=20, answer_size=9)
+    question = gone.pull()
+    assert question is not None
+    fleet.revoked = [devices[0].id, DeviceId("of-another-family")]
+    keeper.look()
+    assert devices[0].id not in server.roster()
+    assert len(server.roster()) == len(devices) - 1
+    for speak in (
+        gone.pull,
+        lambda: gone.reply(device_side.Message(device_side.RecordDict(), reply_to=question)),
+    ):
+        with pytest.raises(AggregatorRefusedError, match="roster"):
+            speak()
+    assert link.replies(list(tickets), wait_s=0.1) == []
+    assert stays.pull() is None
+    fleet.revoked = []
+    keeper.look()
+    assert devices[0].id not in server.roster(), "who is let in is settled when a run opens"
+    for client in (gone, stays):
         client.close()
 
 

@@ -58,18 +58,32 @@ def family(name: str, **trigger: object) -> FamilySettings:
     return family_changes.family(name, secure_sum={"enabled": False}, rounds={"count": 7}, trigger=trigger)
 
 
+class NoDoor:
+    """Implements `Looking`: somebody else's door, and it may be that nobody answers there."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.error: Exception | None = None
+
+    def look(self) -> None:
+        self.looks += 1
+        if self.error:
+            raise self.error
+
+
 class World:
     """A scheduler over these families at second 1000."""
 
     def __init__(self, folder: Path, *families: FamilySettings) -> None:
         self.store, self.fleet, self.now = RunStore(folder / "a.sqlite"), Fleet(), 1000.0
-        self.driver = Driver(self.store)
+        self.driver, self.door = Driver(self.store), NoDoor()
         numbers = iter(range(1, 100))
         self.scheduler = RunScheduler(
             store=self.store,
             families={each.name: each for each in families},
             driver=self.driver,
             drift=self.fleet,
+            door=self.door,
             stopping=threading.Event(),
             now=lambda: self.now,
             new_id=lambda: f"run-{next(numbers)}",
@@ -205,3 +219,10 @@ def test_a_fleet_that_is_away_is_said_once_until_it_is_back(tmp_path: Path) -> N
     assert warnings() == 0
     world.fleet.answers["b"] = FleetUnreachableError("away")
     assert warnings() == 1
+
+
+def test_a_door_that_cannot_be_compared_keeps_nobody_from_watching_drift(tmp_path: Path) -> None:
+    world = World(tmp_path, family("a", drift_share=0.5))
+    world.door.error = FleetUnreachableError("away")
+    world.scheduler.look()
+    assert (world.door.looks, world.fleet.asked) == (1, ["a"])
