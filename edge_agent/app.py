@@ -23,15 +23,17 @@ from edge_agent.agent import FAREWELL_S, Agent
 from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.aggregator_trust import distrust
 from edge_agent.boot_number import next_boot_number
+from edge_agent.certificate_keeper import CertificateKeeper
 from edge_agent.counted_bundles import CountedBundles
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.detection_memory import DetectionMemory
-from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
+from edge_agent.enrolled import Enrolled, check_settings, load_enrolled
 from edge_agent.errors import RestartNeededError
 from edge_agent.fetch_conditions import FetchConditions
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.fleet_poll import CommandRoad, FleetPoll
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
+from edge_agent.identity_key import open_identity
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.installer import Installer
@@ -68,7 +70,7 @@ from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth, DesiredState
 from runtime.bounded_logs import log_to_stderr
 from runtime.durable_files import private_directory
-from runtime.errors import FedgeError, SettingsError
+from runtime.errors import FedgeError
 
 __all__ = ["RESTART_NEEDED", "run"]
 
@@ -120,10 +122,7 @@ def _build(
     private_directory(settings.state_dir)
     clock = TrustedClock(paths.clock)
     process = ThisProcess(pid=os.getpid(), started_ticks=started_ticks(os.getpid()), clock=clock)
-    if enrolled.tenant != settings.tenant:
-        raise SettingsError(
-            f"{settings.config_file}: tenant = {settings.tenant!r}, but this device is enrolled in {enrolled.tenant!r}"
-        )
+    check_settings(settings, enrolled)
     waking = threading.Event()
     source = open_for_loop(settings.source, paths.source, time.monotonic, waking.set)
     stack.callback(source.close)
@@ -156,9 +155,8 @@ def _build(
         boot_id=secrets.token_hex(8),
         boot_number=next_boot_number(paths.boot, outbox, counters.starts),
     )
-    link = _link(settings, identity, enrolled, waking.set, clock.wall_s())
-    if link is not None:
-        stack.callback(link.close, FAREWELL_S)
+    link = _link(settings, identity, enrolled, waking.set, clock.wall_s(), stack)
+    certificate = _kept_certificate(settings, enrolled, fleet, clock, link, stack)
     desired, own_word = _roads(fleet, settings, link, waking.set, stack)
     commands = CommandFile(paths.commands)
     in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
@@ -196,7 +194,7 @@ def _build(
         wait=lambda s: _wait(waking, s),
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
-    diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password])
+    diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password] if enrolled.mqtt else [])
     executor = make_executor(
         settings,
         commands,
@@ -216,6 +214,7 @@ def _build(
         counters,
         now=lambda: moment_of(clock),
         polled=desired.take if desired else lambda: None,
+        certificate=certificate,
     )
     reporter = StatusReporter(
         settings,
@@ -287,23 +286,48 @@ def _fleet_client(settings: Settings, device: str, clock: TrustedClock) -> Fleet
     if settings.fleet is None:
         return None
     endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file, now=clock.known_s)
-    key = load_device_key(settings.paths.device_key)
+    key = open_identity(settings)
     return FleetClient(endpoint=endpoint, device=device, key=key, clock=clock.wall_s, hear=clock.hear)
 
 
 def _link(
-    settings: Settings, identity: Identity, enrolled: Enrolled, wake: Callable[[], None], now_s: float
+    settings: Settings,
+    identity: Identity,
+    enrolled: Enrolled,
+    wake: Callable[[], None],
+    now_s: float,
+    stack: ExitStack,
 ) -> MqttLink | None:
     if settings.mqtt is None:
         return None
-    return MqttLink(
+    link = MqttLink(
         settings.mqtt,
         client_id=identity.device,
         credentials=enrolled.mqtt,
+        certificate=settings.paths.connection if settings.mqtt.tls else None,
         will=last_will(identity, now_s),
         subscriptions=subscriptions(identity),
         wake=wake,
     )
+    stack.callback(link.close, FAREWELL_S)
+    return link
+
+
+def _kept_certificate(
+    settings: Settings,
+    enrolled: Enrolled,
+    fleet: FleetClient | None,
+    clock: TrustedClock,
+    link: MqttLink | None,
+    stack: ExitStack,
+) -> Callable[[], str]:
+    """Have the certificate for the broker renewed where there is a fleet to ask; returns what says what is wrong with it."""
+    if fleet is None:
+        return lambda: ""
+    keeper = CertificateKeeper(settings, enrolled, fleet, clock=clock, link=link)
+    stack.callback(keeper.close)
+    keeper.start()
+    return lambda: keeper.trouble
 
 
 def _roads(

@@ -57,12 +57,19 @@ class BoundedSocket:
         self._length = self._shift = self._left = 0
         self._head: bytearray | None = None
         self.bytes_sent = self.packets_read = 0
+        self.alert = ""
+        """What the broker's TLS said when it ended the connection; paho would swallow it."""
 
     def recv(self, count: int) -> bytes:
         """As `socket.recv`; raises `BrokerMisbehavesError` before a packet is collected that must not be."""
         if self._head is not None:
             return self._recv_topic(count, self._head)
-        data = self._inner.recv(count)
+        try:
+            data = self._inner.recv(count)
+        except ssl.SSLError as error:
+            if not isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+                self.alert = error.reason or str(error)
+            raise
         if self._left:
             self._left -= len(data)
         elif data:

@@ -1,6 +1,6 @@
-"""Who this device is, as enrolment left it in the state directory: ``enrolment.json`` and ``device.key``.
+"""Who this device is, as enrolment left it in the state directory: ``enrolment.json``. Reading and writing of that one file.
 
-Reading only; `edge_agent.enrolment` writes both once. The file is the fleet's answer to the enrolment as it came.
+The key that proves it is `edge_agent.identity_key`'s, the certificate for the broker `edge_agent.connection_certificate`'s.
 """
 
 from __future__ import annotations
@@ -9,35 +9,46 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from edge_agent.errors import NotEnrolledError
-from protocol.errors import IdentityError
-from protocol.identity import load_private_key
-from runtime.durable_files import read_bytes
+from edge_agent.settings import Settings
+from protocol.enrolment import Labels
+from protocol.limits import MAX_NAME_CHARS
+from runtime.durable_files import read_bytes, write_durably
+from runtime.errors import SettingsError
 
-__all__ = ["Enrolled", "MqttAccess", "load_device_key", "load_enrolled"]
+__all__ = ["Enrolled", "MqttAccess", "check_settings", "load_enrolled", "save_enrolled"]
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
 
 class MqttAccess(Struct, frozen=True, kw_only=True):
     """The broker account of this device; the password never appears in a repr."""
 
     username: Name
-    password: Name
+    password: Annotated[str, Meta(min_length=1, max_length=200)]
 
     def __repr__(self) -> str:
         return f"MqttAccess(username={self.username!r})"
 
 
 class Enrolled(Struct, frozen=True, kw_only=True):
-    """The content of ``enrolment.json``."""
+    """The content of ``enrolment.json``.
+
+    device, tenant, family, site, labels: the fleet's word; `family` is empty where an agent before certificates wrote the file.
+    fingerprint: of the identity key that enrolled; empty there, too.
+    is_waiting: a person at the fleet has not approved it yet.
+    """
 
     device: Name
     tenant: Name
-    mqtt: MqttAccess
+    family: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] = ""
+    site: str = ""
+    labels: Labels = field(default_factory=dict)
+    fingerprint: str = ""
+    is_waiting: bool = False
+    mqtt: MqttAccess | None = None
 
 
 def load_enrolled(path: Path) -> Enrolled:
@@ -57,16 +68,23 @@ def load_enrolled(path: Path) -> Enrolled:
         ) from None
 
 
-def load_device_key(path: Path) -> EllipticCurvePrivateKey:
-    """Read ``device.key``.
+def save_enrolled(path: Path, enrolled: Enrolled) -> None:
+    """Write ``enrolment.json``, mode 0600; raises StorageError."""
+    write_durably(path, msgspec.json.encode(enrolled), mode=0o600)
+
+
+def check_settings(settings: Settings, enrolled: Enrolled) -> None:
+    """Refuse an agent.toml that is not of this device's enrolment.
 
     Raises:
-        NotEnrolledError: it is missing or no P-256 key.
+        SettingsError: another tenant or family.
     """
-    content = read_bytes(path)
-    if content is None:
-        raise NotEnrolledError(f"there is no {path}: run `fedge-agent enrol --config agent.toml` once")
-    try:
-        return load_private_key(content)
-    except IdentityError as error:
-        raise NotEnrolledError(f"{path} is not a device key: {error}") from None
+    for what, says, known in (
+        ("tenant", settings.tenant, enrolled.tenant),
+        ("family", settings.family, enrolled.family),
+    ):
+        if known and says != known:
+            raise SettingsError(
+                f"{settings.config_file}: {what} = {says!r}, but this device is enrolled in {known!r} by its claim: write that, or enrol"
+                " it under another name with another claim"
+            )

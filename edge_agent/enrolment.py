@@ -2,10 +2,13 @@
 
 ::
 
-    device.key made (0600) ─► POST /v1/enrolments, signed by the key ─► enrolment.json (0600): id, tenant, broker account
+    identity key made ─► POST /v1/enrolments, signed by it ─┬─ waiting  ─► enrolment.json: a person must approve; asked again
+                         a fresh connection key asks for     └─ enrolled ─► connection.pem ─► enrolment.json
+                         its certificate
 
-The key is on disk before the fleet hears of it, so that a power cut in between leaves a device that can enrol again with
-the same key (the fleet answers that anew). The claim token is read, used, and neither stored nor logged.
+The identity key is on disk, or in its chip, before the fleet hears of it, and the certificate before ``enrolment.json``
+says that there is one: a power cut anywhere in between leaves a device that can enrol again with the same key (the fleet
+answers that anew, and spends no further claim). The claim token is read, used, and neither stored nor logged.
 """
 
 from __future__ import annotations
@@ -16,14 +19,18 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from edge_agent.enrolled import Enrolled, load_device_key
+from edge_agent.connection_certificate import accept_certificate, make_request
+from edge_agent.enrolled import Enrolled, MqttAccess, save_enrolled
 from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError
 from edge_agent.fleet_client import FleetEndpoint
+from edge_agent.identity_key import make_identity
+from edge_agent.pinned_tls import KnownTime, known_time
 from edge_agent.settings import Settings
-from protocol.identity import fingerprint, private_key_pem, public_key_pem, sign_statement
-from runtime.durable_files import private_directory, read_bytes, write_durably
+from protocol.enrolment import ENROLMENT_DOMAIN, EnrolmentAnswer, EnrolmentQuestion, enrolment_statement
+from protocol.identity import IdentityKey, fingerprint, public_key_pem, sign_statement
+from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
 
 __all__ = ["DEFAULT_NAME_DIGITS", "device_name", "enrol_device"]
@@ -33,18 +40,21 @@ log: Final = logging.getLogger(__name__)
 DEFAULT_NAME_DIGITS: Final = 12
 """Hex digits of the key's fingerprint in a device's name: 48 bits, unique in any fleet."""
 
-STATEMENT: Final = "enrolment/v1"
+PATH: Final = "/v1/enrolments"
 
 
-def enrol_device(settings: Settings) -> Enrolled:
-    """Enrol with the fleet of `settings` and write ``device.key`` and ``enrolment.json``; repeating it is harmless.
+class _Answer(EnrolmentAnswer, frozen=True, kw_only=True):
+    mqtt: MqttAccess | None = None
 
-    A repeated enrolment keeps key and name, and gets a new broker password.
+
+def enrol_device(settings: Settings, now: KnownTime = known_time) -> Enrolled:
+    """Ask the fleet of `settings` once, and keep what it answers; repeating it is harmless, and keeps key and name.
 
     Raises:
         SettingsError: no ``[fleet]``, no claim token file, or an unusable one.
-        FleetError: the fleet cannot be reached or refuses; one line says why and what to do.
+        FleetError: the fleet cannot be reached or refuses, or its answer is not for this device; one line says why and what to do.
         NotEnrolledError: ``device.key`` is there but damaged; remove it to begin anew as another device.
+        IdentityKeyError: the chip that holds the identity key does not sign.
         StorageError: the state directory cannot be written.
     """
     fleet = settings.fleet
@@ -55,52 +65,75 @@ def enrol_device(settings: Settings) -> Enrolled:
     token = _read_token(fleet.claim_token_file)
     paths = settings.paths
     private_directory(settings.state_dir)
-    if read_bytes(paths.device_key) is None:
-        pem = private_key_pem(ec.generate_private_key(ec.SECP256R1()))
-        write_durably(paths.device_key, pem, mode=0o600)
-    key = load_device_key(paths.device_key)
-    device = settings.device or device_name(key.public_key())
-    endpoint = FleetEndpoint(url=fleet.url, ca_file=fleet.ca_file)
-    path = "/v1/enrolments"
-    try:
-        answer = endpoint.exchange(
-            "POST",
-            path,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-            body=msgspec.json.encode(_request(settings, device, key)),
-        )
-    except FleetDeniedError as error:
-        raise FleetDeniedError(
-            f"{error} The claim token in {fleet.claim_token_file} may be used up or wrong; ask the fleet's operator for another",
-            status=error.status,
-        ) from None
-    except FleetConflictError as error:
-        raise FleetConflictError(
-            f"{error} To join as another device, remove {paths.device_key} and enrol again",
-            status=error.status,
-        ) from None
-    enrolled = _parse(answer.body, path, device)
-    write_durably(paths.enrolment, answer.body, mode=0o600)
-    log.info("device_enrolled device=%s tenant=%s", enrolled.device, enrolled.tenant)
+    identity = make_identity(settings)
+    public = identity.public_key()
+    device = settings.device or device_name(public)
+    connection_key, request = make_request(device)
+    body = _asked(
+        settings, fleet.claim_token_file, token, _question(settings, device, identity, request), now
+    )
+    answer = _parse(body, settings, device)
+    enrolled = Enrolled(
+        device=device,
+        tenant=answer.tenant,
+        family=answer.family,
+        site=answer.site,
+        labels=answer.labels,
+        fingerprint=fingerprint(public),
+        is_waiting=answer.status == "waiting",
+        mqtt=answer.mqtt,
+    )
+    if not enrolled.is_waiting:
+        accept_certificate(paths.connection, answer.certificate, connection_key, device=device, now_s=now())
+    save_enrolled(paths.enrolment, enrolled)
+    log.info("device_%s device=%s tenant=%s", answer.status, enrolled.device, enrolled.tenant)
     return enrolled
 
 
-def device_name(key: ec.EllipticCurvePublicKey) -> str:
+def device_name(key: EllipticCurvePublicKey) -> str:
     """The id a device enrols under: ``device-`` and the start of its key's fingerprint, so no two ever collide."""
     return f"device-{fingerprint(key)[:DEFAULT_NAME_DIGITS]}"
 
 
-def _request(settings: Settings, device: str, key: ec.EllipticCurvePrivateKey) -> dict[str, object]:
+def _asked(
+    settings: Settings, token_file: Path, token: str, question: EnrolmentQuestion, now: KnownTime
+) -> bytes:
+    assert settings.fleet is not None  # noqa: S101 - for the type checker; the caller asked
+    endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file, now=now)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    try:
+        return endpoint.exchange("POST", PATH, headers=headers, body=msgspec.json.encode(question)).body
+    except FleetDeniedError as error:
+        raise FleetDeniedError(
+            f"{error} The claim token in {token_file} may be used up or wrong; ask the fleet's operator for another",
+            status=error.status,
+        ) from None
+    except FleetConflictError as error:
+        where = settings.paths.device_key if settings.identity is None else "[identity] key from its token"
+        raise FleetConflictError(
+            f"{error} To join as another device, remove {where} and enrol again", status=error.status
+        ) from None
+
+
+def _question(settings: Settings, device: str, key: IdentityKey, request: str) -> EnrolmentQuestion:
     public = key.public_key()
-    statement = f"{device}\n{fingerprint(public)}".encode()
-    return {
-        "device": device,
-        "public_key": public_key_pem(public).decode(),
-        "hardware": settings.hardware,
-        "family": settings.family,
-        "labels": settings.labels,
-        "signature": base64.b64encode(sign_statement(key, STATEMENT, statement)).decode(),
-    }
+    statement = enrolment_statement(
+        device=device,
+        tenant=settings.tenant,
+        family=settings.family,
+        identity=public,
+        certificate_request=request,
+    )
+    return EnrolmentQuestion(
+        device=device,
+        tenant=settings.tenant,
+        family=settings.family,
+        public_key=public_key_pem(public).decode(),
+        certificate_request=request,
+        hardware=settings.hardware,
+        labels=settings.labels,
+        signature=base64.b64encode(sign_statement(key, ENROLMENT_DOMAIN, statement)).decode(),
+    )
 
 
 def _read_token(path: Path) -> str:
@@ -115,13 +148,18 @@ def _read_token(path: Path) -> str:
     return token
 
 
-def _parse(body: bytes, path: str, device: str) -> Enrolled:
+def _parse(body: bytes, settings: Settings, device: str) -> _Answer:
     try:
-        enrolled = msgspec.json.decode(body, type=Enrolled)
+        answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FleetAnswerError(f"POST {path}: the fleet's answer is not an enrolment: {error}") from None
-    if enrolled.device != device:
-        raise FleetAnswerError(
-            f"POST {path}: asked to enrol device {device!r}, the fleet answered for {enrolled.device!r}"
-        )
-    return enrolled
+        raise FleetAnswerError(f"POST {PATH}: the fleet's answer is not an enrolment: {error}") from None
+    for what, asked, said in (
+        ("device", device, answer.device),
+        ("tenant", settings.tenant, answer.tenant),
+        ("family", settings.family, answer.family),
+    ):
+        if asked != said:
+            raise FleetAnswerError(
+                f"POST {PATH}: asked to enrol {what} {asked!r}, the fleet answered for {said!r}"
+            )
+    return answer

@@ -30,7 +30,8 @@ What every program shares is in `runtime.errors`: `SettingsError` (the person wh
     │   ├── AggregatorUnreachableError  the road: refused, reset, silent, or the aggregator is restarting; try again later
     │   ├── AggregatorRefusedError    the aggregator does not know this device's key, or another answers than the pinned one
     │   └── AggregatorAnswerError     the aggregator answered something else than asked; drop this one message
-    └── NotEnrolledError         the device has no identity yet: `fedge-agent enrol`
+    ├── NotEnrolledError         the device has no identity yet: `fedge-agent enrol`
+    └── IdentityKeyError         the chip that holds the identity key: away, PIN refused, no such key; asking later may help
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ __all__ = [
     "FleetNotFoundError",
     "FleetTlsError",
     "FleetUnreachableError",
+    "IdentityKeyError",
     "InstallFailedError",
     "InstallTimeoutError",
     "InstallationError",
@@ -86,6 +88,10 @@ class RestartNeededError(EdgeAgentError):
 
 class NotEnrolledError(EdgeAgentError):
     """The state directory holds no device identity."""
+
+
+class IdentityKeyError(EdgeAgentError):
+    """The chip that holds the identity key does not give a signature, or a key that is not the one of its label."""
 
 
 class InstallationError(EdgeAgentError):

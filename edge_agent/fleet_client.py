@@ -1,51 +1,35 @@
-"""The device's side of the fleet's HTTPS API: desired state, bundles, enrolment.
+"""What an enrolled device asks of its fleet over HTTPS: desired state, commands, bundles, the family's roster, its certificate.
 
-Standard library only (`http.client`, `ssl`), because it stays in the resident agent. One connection per call; no
-redirects, no proxies, no cookies. The only trusted CA is the pinned one; there is no way to switch verification off.
-
-Every failure is one of the `FleetError`s of `edge_agent.errors` with one line that says what happened and what to do;
+Standard library only, because it stays in the resident agent. Every failure is one of the `FleetError`s of `edge_agent.errors`;
 nothing is retried here, because only the caller knows how urgent it is.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Final, Generic, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from edge_agent.errors import (
-    FleetAnswerError,
-    FleetConflictError,
-    FleetDeniedError,
-    FleetNotFoundError,
-    FleetTlsError,
-    FleetUnreachableError,
-)
-from edge_agent.pinned_tls import KnownTime, SlowPeerError, pinned_context
+from edge_agent.errors import FleetAnswerError, FleetDeniedError
+from edge_agent.fleet_endpoint import Answer, FleetEndpoint
 from edge_agent.trusted_clock import boot_clock_s
 from edge_agent.update_trust import Fetched
+from protocol.enrolment import CertificateAnswer, CertificateQuestion
 from protocol.errors import IdentityError, MessageError
 from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
-from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.commands import CommandResult, Commands
 from protocol.messages.envelope import CLOUD_EVENT, decode
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
 from protocol.names import DeviceId
-from runtime.errors import SettingsError
 
 __all__ = ["Answer", "BundleStream", "FleetClient", "FleetEndpoint", "FleetWord"]
 
@@ -59,16 +43,6 @@ CHUNK_BYTES: Final = 64 * 1024
 MAX_ROSTER_PAGES: Final = 100
 """50 000 devices at 500 a page: beyond any secure sum."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
-_OK: Final = frozenset({200, 201, 204, 206, 304})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A complete HTTP answer with a good status; header names are lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,103 +68,6 @@ class BundleStream:
 class _RosterPage(msgspec.Struct):
     devices: dict[str, str]
     next_cursor: str | None = None
-
-
-class _Problem(msgspec.Struct):
-    title: str = ""
-    detail: str = ""
-
-
-class FleetEndpoint:
-    """HTTPS to one fleet, verified against one pinned CA. Knows no identity.
-
-    Args:
-        url: ``https://host[:port]``.
-        ca_file: PEM of the CA that signs the fleet's certificate.
-        timeout_s: longest silence on the socket. 10 s: a phone link stalls for seconds, a dead peer forever.
-        now: what time is known, for dates of certificates; default the system's where a time service keeps it.
-
-    Raises:
-        SettingsError: not an https URL, or the CA file cannot be used.
-    """
-
-    def __init__(
-        self, *, url: str, ca_file: Path, timeout_s: float = 10.0, now: KnownTime | None = None
-    ) -> None:
-        self._host, self._port = _host_and_port(url)
-        self._url = url.rstrip("/")
-        self._timeout_s = timeout_s
-        self._tls = pinned_context(ca_file, "fleet.ca_file", now, is_paced=True)
-
-    def exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
-        most_bytes: int = MAX_PAYLOAD_BYTES,
-    ) -> Answer:
-        """Send one request and read the whole answer (at most `most_bytes`).
-
-        Raises:
-            FleetUnreachableError, FleetTlsError: the road.
-            FleetAnswerError: an error status, or an answer that is too large.
-        """
-        with self.open(method, path, headers=headers, body=body) as response:
-            content = response.read(most_bytes + 1)
-            if len(content) > most_bytes:
-                raise FleetAnswerError(
-                    f"{method} {path}: the answer exceeds {most_bytes} bytes; is {self._url} really the fleet?"
-                )
-            names = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(status=response.status, headers=names, body=content)
-
-    # The caller's own failures pass through untouched unless they are OSErrors: disk writes belong outside `open`
-    # or raise errors of ours.
-    @contextmanager
-    def open(
-        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Send one request and hand out the answer unread; raises as `exchange`, also while the caller reads."""
-        connection = http.client.HTTPSConnection(
-            self._host, self._port, timeout=self._timeout_s, context=self._tls
-        )
-        try:
-            connection.request(method, path, body=body, headers=dict(headers))
-            response = connection.getresponse()
-            if response.status not in _OK:
-                raise _refusal(f"{method} {path}", response, response.read(MAX_PAYLOAD_BYTES))
-            yield response
-        except (OSError, http.client.HTTPException) as error:
-            raise self._road_failure(error) from None
-        finally:
-            connection.close()
-
-    def _road_failure(self, error: Exception) -> FleetTlsError | FleetUnreachableError:
-        where = f"the fleet at {self._url}"
-        if isinstance(error, ssl.SSLError) and not isinstance(
-            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
-        ):
-            if isinstance(error, ssl.SSLCertVerificationError):
-                said = f"is not the one whose CA is pinned here: {error.verify_message}; check [fleet] url and ca_file"
-            else:
-                said = f"does not speak TLS 1.2 or newer: {error.reason or error}; check [fleet] url"
-            return FleetTlsError(f"{where} {said}")
-        match error:
-            case SlowPeerError():
-                said = f"{error}; try again later"
-            case TimeoutError():
-                said = f"was silent for {self._timeout_s:g} s; try again later"
-            case ConnectionRefusedError():
-                said = "refused the connection: nothing listens there; is it running?"
-            case socket.gaierror():
-                said = f"has no address: host {self._host!r} is unknown; check [fleet] url and DNS"
-            case http.client.HTTPException() | ConnectionError() | ssl.SSLError():
-                said = f"broke off the connection ({type(error).__name__}); try again later"
-            case _:
-                said = f"cannot be reached: {getattr(error, 'strerror', None) or error}"
-        return FleetUnreachableError(f"{where} {said}")
 
 
 class FleetClient:
@@ -249,6 +126,20 @@ class FleetClient:
                 body=body,
             )
         )
+
+    def certificate(self, request: str) -> str:
+        """Ask for the next certificate of this device: a PKCS#10 request, answered by a chain, both PEM. Raises FleetError."""
+        path = "/v1/device/certificate"
+        body = msgspec.json.encode(CertificateQuestion(certificate_request=request))
+        answer = self._in_time(
+            lambda: self._endpoint.exchange(
+                "POST", path, headers={**self._headers(), "Content-Type": "application/json"}, body=body
+            )
+        )
+        try:
+            return msgspec.json.decode(answer.body, type=CertificateAnswer).certificate
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FleetAnswerError(f"POST {path}: the fleet's answer is no certificate: {error}") from None
 
     def _word(self, path: str, etag: str, kind: type[T], said: Kind) -> FleetWord[T]:
         known = {"If-None-Match": etag} if etag else {}
@@ -365,48 +256,3 @@ class FleetClient:
             token = issue_token(self._key, self._device, AUDIENCE, now)
             self._token = (token, now + TOKEN_LIFETIME_S)
         return {"Authorization": f"Bearer {token}"}
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-        parts = urlsplit("")
-    if parts.scheme != "https" or not host or parts.path not in {"", "/"} or parts.query:
-        raise SettingsError(
-            f"[fleet] url {url!r} is not an HTTPS address; write https://host[:port], e.g. https://127.0.0.1:8443"
-        )
-    return host, port or 443
-
-
-def _date_s(response: http.client.HTTPResponse) -> float | None:
-    """When the fleet answered, by its own clock."""
-    try:
-        return parsedate_to_datetime(response.getheader("Date", "")).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _refusal(call: str, response: http.client.HTTPResponse, body: bytes) -> FleetAnswerError:
-    status, date_s = response.status, _date_s(response)
-    try:
-        problem = msgspec.json.decode(body, type=_Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        problem = _Problem()
-    said = " ".join((problem.detail or problem.title or http.client.responses.get(status, "")).split())[:300]
-    line = f"{call}: the fleet answered {status}: {said}"
-    match status:
-        case 401:
-            return FleetDeniedError(
-                f"{line}; is this device enrolled, and is its clock right?", status=status, date_s=date_s
-            )
-        case 403:
-            return FleetDeniedError(f"{line}; was this device or its claim revoked?", status=status)
-        case 404:
-            return FleetNotFoundError(line, status=status)
-        case 409:
-            return FleetConflictError(line, status=status)
-        case _:
-            return FleetAnswerError(line, status=status)

@@ -16,7 +16,7 @@ Back-pressure: a broker that acknowledges slowly fills `outgoing`; then `publish
 event again with its next turn. Whatever the broker does, what it makes this process hold is bounded in bytes, in both
 directions; what it may make it read is bounded in packets a second.
 
-MQTT 3.1.1, QoS 1, clean session, retained last will. Source: OASIS MQTT 3.1.1.
+MQTT 3.1.1, QoS 1, clean session, retained last will (OASIS).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -44,47 +45,44 @@ from edge_agent.bounded_client import (
 )
 from edge_agent.downlink_queue import DownlinkQueue
 from edge_agent.enrolled import MqttAccess
+from edge_agent.errors import NotEnrolledError
 from edge_agent.link import EventKey, Fate, Message, Outcome
-from edge_agent.pinned_tls import pinned_context
+from edge_agent.pinned_tls import pinned_context, show_certificate
 from edge_agent.reconnection import Reconnection
 from edge_agent.settings import MqttSettings
 
 __all__ = ["MqttLink"]
 
 log = logging.getLogger(__name__)
-
 _CONNECT_TIMEOUT_S: Final = 5.0
-_WELCOME_S: Final = 15.0
-"""How long a broker may take to answer a greeting."""
-_OUTGOING: Final = 64
-"""Messages that may wait for the owner; twice what the outbox has under way by default."""
-_OUTGOING_BYTES: Final = 256 * 1024
-"""The same in bytes; a single message may always wait."""
+_WELCOME_S: Final = 15.0  # how long a broker may take to answer a greeting
+_OUTGOING: Final = 64  # messages that may wait for the owner; twice what the outbox has under way by default
+_OUTGOING_BYTES: Final = 256 * 1024  # the same in bytes; a single message may always wait
 _UNACKNOWLEDGED: Final = 20
 """Messages that the broker has not acknowledged; the receive window of most brokers, and paho's own."""
-_UNACKNOWLEDGED_BYTES: Final = 64 * 1024
-"""The same in bytes, or one message: what a slow network carries between two pings."""
+_UNACKNOWLEDGED_BYTES: Final = 64 * 1024  # or one message: what a slow network carries between two pings
 _STALL_S: Final = 30.0
 _SLOWEST_BYTES_PER_S: Final = 1000.0
 """A message that the broker does not acknowledge for so long, and the time that its bytes take at 8 kbit/s, ends the connection."""
-_READ_PER_S: Final = 1000
-"""Packets: a broker that never stops talking must not take the processor from the detection."""
-_LOOK_EVERY_MS: Final = 1000
-"""How often an idle owner looks whether a ping is due or overdue."""
+_READ_PER_S: Final = (
+    1000  # packets: a broker that never stops talking must not take the processor from the detection
+)
+_LOOK_EVERY_MS: Final = 1000  # whether a ping is due or overdue
 _FIRST_DEAF_S, _LONGEST_DEAF_S = 60.0, 3600.0
 """How long a topic with a message that is too large is not listened to; doubles."""
 _LAST_WORDS_S: Final = 1.0
 
 
 class MqttLink:
-    """`edge_agent.link.Link` over paho-mqtt. Starts its thread at once; the broker may appear later."""
+    """`edge_agent.link.Link` over paho-mqtt. Starts its thread at once; `refusals` counts connections in a row without a welcome."""
 
     def __init__(
         self,
         settings: MqttSettings,
         *,
         client_id: str,
-        credentials: MqttAccess,
+        credentials: MqttAccess | None = None,
+        certificate: Path | None = None,
         will: Message,
         subscriptions: tuple[str, ...],
         wake: Callable[[], None],
@@ -95,7 +93,8 @@ class MqttLink:
         Args:
             settings: where the broker is.
             client_id: the device id; a second agent with the same id is thrown out by the broker.
-            credentials: from enrolment.
+            credentials: from enrolment, where the broker asks for a password.
+            certificate: PEM of key and certificate, read again for each connection; without it no broker is tried.
             will: retained by the broker when the device is lost.
             subscriptions: topics, QoS 1.
             wake: called from the link's thread when there is something to look at.
@@ -107,6 +106,7 @@ class MqttLink:
         self._settings = settings
         self._client_id = client_id
         self._credentials = credentials
+        self._certificate = certificate
         self._will = will
         self._subscriptions = subscriptions
         self._wake = wake
@@ -120,6 +120,7 @@ class MqttLink:
         self._settled = threading.Event()
         self._settled.set()
         self._stopping = threading.Event()
+        self._renewing = threading.Event()
         self._bell, self._rope = socket.socketpair()
         self._rope.setblocking(False)  # noqa: FBT003 - the standard library's own signature
         self._in_flight: dict[int, tuple[EventKey, int, float]] = {}
@@ -133,7 +134,7 @@ class MqttLink:
         self._line: BoundedSocket | None = None
         self._past_bytes = 0
         self.is_connected = False
-        self.connections = 0
+        self.connections = self.refusals = 0
         self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
         self._thread.start()
 
@@ -172,6 +173,11 @@ class MqttLink:
         """See `edge_agent.link.Link.take_messages`."""
         return self._downlinks.take()
 
+    def reconnect(self) -> None:
+        """Connect again, with the certificate that is there now; what is under way stays in the outbox."""
+        self._renewing.set()
+        self._ring()
+
     def close(self, timeout_s: float) -> None:
         """See `edge_agent.link.Link.close`."""
         if not self._settled.wait(timeout_s):
@@ -182,9 +188,8 @@ class MqttLink:
 
     def _ring(self) -> None:
         """Make the owner look at once."""
-        with contextlib.suppress(
-            OSError
-        ):  # full: it has been rung already; closed: nobody is left to hear it
+        # Full: it has been rung already; closed: nobody is left to hear it.
+        with contextlib.suppress(OSError):
             self._rope.send(b"!")
 
     def _run(self) -> None:
@@ -198,14 +203,21 @@ class MqttLink:
         """Connect and serve until the connection is lost or closed; returns whether there was one."""
         client = self._new_client()
         connections, complaints, was_reached, fate = self.connections, self._complaints, False, Fate.LOST
+        self._renewing.clear()  # what is read below is the newest there is
         try:
+            is_needed = self._credentials is None or (self._certificate and self._certificate.exists())
+            if self._tls is not None and self._certificate is not None and is_needed:
+                show_certificate(self._tls, self._certificate)
             client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
             self._line, was_reached = client.line, True
             self._serve(client)
-            if (connections, complaints) == (self.connections, self._complaints):
+            if self._renewing.is_set():
+                fate = Fate.UNSENT
+            elif (connections, complaints) == (self.connections, self._complaints):
                 # Some brokers hang up instead of answering that they refuse.
-                self._complain("the broker hung up; is this device enrolled, and not revoked?")
-        except BrokerMisbehavesError as error:
+                why = f" ({self._line.alert})" if self._line and self._line.alert else ""
+                self._complain(f"the broker hung up{why}; is this device enrolled, and not revoked?")
+        except (BrokerMisbehavesError, NotEnrolledError) as error:
             fate = Fate.UNSENT
             if isinstance(error, TooLargeDownlinkError):
                 self._turn_deaf(error.topic)
@@ -213,11 +225,11 @@ class MqttLink:
         except Exception as error:  # noqa: BLE001 - whatever a foreign library makes of a foreign sender ends this connection only
             self._complain(f"{type(error).__name__}: {error}; is the broker running and reachable?")
         finally:
+            self.refusals += int(was_reached and connections == self.connections)
             if (sock := client.socket()) is not None:
                 sock.close()
             self._forget_connection(Fate.UNSENT if self._stopping.is_set() else fate)
-            if (line := self._line) is not None:
-                self._past_bytes, self._line = self._past_bytes + line.bytes_sent, None
+            self._past_bytes, self._line = self.bytes_sent, None
         return was_reached
 
     def _new_client(self) -> BoundedClient:
@@ -229,7 +241,8 @@ class MqttLink:
             reconnect_on_failure=False,
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
-        client.username_pw_set(self._credentials.username, self._credentials.password)
+        if self._credentials is not None:
+            client.username_pw_set(self._credentials.username, self._credentials.password)
         client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
         if self._tls is not None:
             client.tls_set_context(self._tls)
@@ -269,7 +282,7 @@ class MqttLink:
             client.loop_misc()
             self._send_waiting(client)
             self._listen(client)
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._renewing.is_set():
                 client.hang_up(_LAST_WORDS_S)
                 return
             if client.line is not None:
@@ -348,7 +361,7 @@ class MqttLink:
         if self.is_connected:
             raise BrokerMisbehavesError("the broker answers a greeting twice")
         self.connections += 1
-        self.is_connected = True
+        self.is_connected, self.refusals = True, 0
         self._refused_topics = ""
         self._reconnection.connected(time.monotonic())
         self._wake()
@@ -356,7 +369,7 @@ class MqttLink:
     def _on_disconnect(
         self, _client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
-        if self.is_connected and not self._stopping.is_set():
+        if self.is_connected and not self._stopping.is_set() and not self._renewing.is_set():
             self._reconnection.lost(str(reason))
         self.is_connected = False  # the rest follows when the owner leaves the connection
         self._wake()

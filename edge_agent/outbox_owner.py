@@ -7,6 +7,7 @@ who knows that it is the same machine has them delivered (`take_over`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.enrolled import Enrolled, load_device_key
+from edge_agent.enrolled import Enrolled
 from edge_agent.errors import NotEnrolledError
 from edge_agent.event_store import EventStore
+from edge_agent.identity_key import load_device_key
 from edge_agent.outbox_entry import OutboxEntry
 from edge_agent.outbox_files import set_aside
 from edge_agent.version import AGENT_VERSION
@@ -50,11 +52,11 @@ class Owner:
 
 
 def owner_of(key_file: Path, enrolled: Enrolled) -> Owner:
-    """The identity that an enrolment and a key give."""
-    try:
-        key = fingerprint(load_device_key(key_file).public_key())
-    except NotEnrolledError:  # HTTPS needs it, and says so
-        key = ""
+    """The identity that an enrolment gives; one of a version that did not note its key had it in a file."""
+    key = enrolled.fingerprint
+    if not key:
+        with contextlib.suppress(NotEnrolledError):  # HTTPS needs it, and says so
+            key = fingerprint(load_device_key(key_file).public_key())
     return Owner(tenant=enrolled.tenant, device=enrolled.device, fingerprint=key)
 
 

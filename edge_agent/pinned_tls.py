@@ -23,11 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.errors import NotEnrolledError
 from edge_agent.trusted_clock import is_kept_by_a_time_service
 from edge_agent.version import MADE_AFTER_S
 from runtime.errors import SettingsError
 
-__all__ = ["KnownTime", "SlowPeerError", "known_time", "pinned_context"]
+__all__ = ["KnownTime", "SlowPeerError", "known_time", "pinned_context", "show_certificate"]
 
 KnownTime = Callable[[], float | None]
 """Unix seconds where they are known to be right, else None."""
@@ -70,6 +71,20 @@ def pinned_context(
 
 class SlowPeerError(TimeoutError):
     """The peer sends, and so slowly that nothing would ever come of it."""
+
+
+def show_certificate(context: ssl.SSLContext, file: Path) -> None:
+    """From now on show the certificate in `file` (PEM: key, then chain) to whom asks for one.
+
+    Raises:
+        NotEnrolledError: there is none yet, or it cannot be used.
+    """
+    try:
+        context.load_cert_chain(file)
+    except FileNotFoundError:
+        raise NotEnrolledError("this device has no certificate for the broker yet") from None
+    except OSError as error:
+        raise NotEnrolledError(f"{file} cannot be shown to the broker: {error.strerror or error}") from None
 
 
 class _DatedSocket(ssl.SSLSocket):

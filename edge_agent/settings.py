@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 
 from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.sources.settings import Seconds, SourceSettings
+from edge_agent.state_paths import StatePaths
 from models.detection.openings import AlarmRules
 from models.detection.promise import AlarmBudget
 from protocol.errors import TopicError
@@ -31,6 +32,7 @@ __all__ = [
     "FleetSettings",
     "FlowerSettings",
     "HealthSettings",
+    "IdentitySettings",
     "InferenceSettings",
     "LearnerSettings",
     "MqttSettings",
@@ -113,6 +115,19 @@ class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def port(self) -> int:
         """TCP port; 8883 or 1883 where the URL names none."""
         return urlsplit(self.url).port or (8883 if self.tls else 1883)
+
+
+class IdentitySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The chip that holds the identity key, behind its PKCS#11 library; without the table it is the file ``device.key``."""
+
+    module: Path
+    """The library, e.g. ``/usr/lib/x86_64-linux-gnu/libtpm2_pkcs11.so.1``."""
+    token: Text
+    """The token's label."""
+    key: Text = "fedge-device"
+    """The label of the key pair; `fedge-agent enrol` makes it where the token has none."""
+    pin_file: Path
+    """One line: the user PIN."""
 
 
 class FlowerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -285,43 +300,6 @@ class DebugSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     score_log: bool = False
 
 
-class StatePaths:
-    """Where everything lies in the state directory; names only, nothing is created."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.device_key = root / "device.key"
-        self.enrolment = root / "enrolment.json"
-        self.boot = root / "boot.json"
-        self.standardiser = root / "standardiser.json"
-        self.detection = root / "detection.json"
-        self.detector = root / "detector.json"
-        self.drift = root / "drift.state"
-        self.bundles = root / "bundles"
-        self.trust = root / "trust"
-        self.install_journal = root / "install.json"
-        self.outbox = root / "outbox.sqlite"
-        self.buffer = root / "buffer"
-        self.set_aside = root / "set_aside"
-        self.commissioning = root / "commissioning"
-        self.commissioning_progress = root / "commissioning.json"
-        self.recommission = root / "recommission.json"
-        self.outdated = root / "outdated"
-        self.clock = root / "clock.json"
-        self.commands = root / "commands.json"
-        self.source = root / "source.json"
-        self.status = root / "status.json"
-        self.counters = root / "counters.json"
-        self.score_log = root / "scores.csv"
-        self.privacy = root / "privacy.sqlite"
-        self.snapshot = root / "snapshot"
-        self.learner = root / "learner"
-        self.anchor = root / "anchor"
-        self.learner_stats = root / "learner_stats.json"
-        self.invitation = root / "learner" / "invitation.json"
-        self.ended_invitations = root / "learner" / "ended_invitations.json"
-
-
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of agent.toml. `config_file` is where it was read from, absolute; so are all paths."""
 
@@ -336,6 +314,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
     trust: TrustSettings | None = None
+    identity: IdentitySettings | None = None
     fleet: FleetSettings | None = None
     mqtt: MqttSettings | None = None
     flower: FlowerSettings | None = None

@@ -85,7 +85,8 @@ class Downlink:
 class Telemetry:
     """The device's voice and ear. One thread; `clock_s` arguments are monotonic seconds.
 
-    `now` reads both clocks of the device, `polled` gives a desired state that came over HTTPS, if any.
+    `now` reads both clocks of the device, `polled` gives a desired state that came over HTTPS, if any; `certificate` says what
+    is wrong with this device's certificate for the broker.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Telemetry:
         *,
         now: Callable[[], Moment],
         polled: Callable[[], DesiredState | None] = lambda: None,
+        certificate: Callable[[], str] = lambda: "",
     ) -> None:
         self._identity = identity
         self._outbox = outbox
@@ -104,6 +106,7 @@ class Telemetry:
         self._counters = counters
         self._now = now
         self._polled = polled
+        self._certificate = certificate
         self._sequence = 0
         self._connections = 0
         self._connected_s = 0.0
@@ -152,9 +155,9 @@ class Telemetry:
     def problems(self) -> tuple[str, ...]:
         """What a person should know of the road to the fleet, in sentences."""
         link = self._link
+        found = [trouble] if (trouble := self._certificate()) else []
         if link is None:
-            return self._outbox.problems()
-        found = []
+            return *found, *self._outbox.problems()
         if not link.is_connected:
             why = f" ({link.trouble})" if link.trouble else ""
             found.append(f"no broker: events wait in the outbox{why}")

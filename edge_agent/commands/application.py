@@ -40,13 +40,19 @@ def run(config: Config) -> int:
 
 
 @application.command()
-def enrol(config: Config) -> int:
-    """Enrol this device with its fleet, once, with the claim token that [fleet] names."""
-    from edge_agent.enrolment import enrol_device
+def enrol(
+    config: Config,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="where a person must approve: end with exit status 75")
+    ] = False,
+) -> int:
+    """Enrol this device with its fleet, once, with the claim token that [fleet] names.
 
-    enrolled = enrol_device(load_agent_settings(config))
-    print(f"enrolled as device {enrolled.device} of tenant {enrolled.tenant}")
-    return 0
+    Where a person must approve it, this waits and says so. `fedge-agent run` may watch meanwhile, and asks by itself.
+    """
+    from edge_agent.commands.enrolling import enrol_and_wait
+
+    return enrol_and_wait(load_agent_settings(config), is_patient=not no_wait)
 
 
 @application.command()

@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     # What costs nothing is checked before Flower and LiteRT are imported: a device that is not ready says so in 0.1 s.
     from edge_agent.aggregator_trust import AggregatorTrust
-    from edge_agent.enrolled import load_device_key
+    from edge_agent.identity_key import open_identity
     from edge_agent.learner.anchor import read_anchor, require_trained_near
     from edge_agent.learner.enrolled_files import read_active_bundle, read_invitation
     from edge_agent.release_keys import load_release_keys
@@ -112,7 +112,7 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
         )
     anchor = read_anchor(settings.paths, load_release_keys(settings.release_keys))
     profile = require_trained_near(anchor, bundle, widest=settings.privacy.maximum_trust_radius)
-    key = load_device_key(settings.paths.device_key)
+    key = open_identity(settings)
 
     from edge_agent.learner.client_app import client_app
     from edge_agent.learner.flower_client import FlowerClient

@@ -17,7 +17,7 @@ from mosquitto_broker import MosquittoBroker
 from trust_world import Keys, make_repository
 from waiting import died, wait_until
 
-from edge_agent.enrolled import load_device_key
+from edge_agent.identity_key import load_device_key
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage.device_tables import Device

@@ -125,7 +125,18 @@ def test_a_check_of_the_configuration_says_that_the_aggregators_key_is_missing_a
 
 
 def test_the_resident_process_imports_nothing_for_people() -> None:
-    heavy = ("typer", "rich", "httpx", "asyncio", "click", "flwr", "tensorflow", "pydantic", "requests")
+    heavy = (
+        "typer",
+        "rich",
+        "httpx",
+        "asyncio",
+        "click",
+        "flwr",
+        "tensorflow",
+        "pydantic",
+        "requests",
+        "pkcs11",
+    )
     script = f"import sys, edge_agent.app\nprint([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

@@ -9,10 +9,11 @@ import pytest
 from waiting import wait_until
 
 from edge_agent import fleet_poll
-from edge_agent.enrolled import Enrolled, load_device_key, load_enrolled
+from edge_agent.enrolled import Enrolled, load_enrolled
 from edge_agent.errors import FleetAnswerError, FleetUnreachableError, NotEnrolledError, NotReadyError
 from edge_agent.fleet_client import FleetWord
 from edge_agent.fleet_poll import CommandRoad, FleetPoll
+from edge_agent.identity_key import load_device_key
 from edge_agent.learner.enrolled_files import read_active_bundle
 from edge_agent.score_log import HEADER, ScoreLog
 from edge_agent.settings import StatePaths
@@ -61,6 +62,7 @@ def test_an_identity_never_shows_its_password(tmp_path: Path) -> None:
     )
     enrolled = load_enrolled(tmp_path / "e")
     assert isinstance(enrolled, Enrolled)
+    assert enrolled.mqtt is not None
     assert enrolled.mqtt.password == "hunter2"
     assert "hunter2" not in repr(enrolled)
 

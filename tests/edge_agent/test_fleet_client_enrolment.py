@@ -2,84 +2,92 @@
 
 from __future__ import annotations
 
-import base64
+import os
+import ssl
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from enrolling_fleet import EnrollingFleet, settings
 from https_world import Reply, Request, make_certificate, serving
 
-from edge_agent.enrolled import load_device_key, load_enrolled
+from edge_agent.connection_certificate import read_lifetime
+from edge_agent.enrolled import check_settings, load_enrolled
 from edge_agent.enrolment import device_name, enrol_device
 from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError, NotEnrolledError
-from edge_agent.settings import FleetSettings, Settings
-from protocol.identity import fingerprint, load_public_key, verify_statement
-from runtime.errors import SettingsError
+from edge_agent.identity_key import load_device_key
+from protocol.identity import fingerprint
+from runtime.errors import SettingsError, StorageError
 
 pytestmark = pytest.mark.edge
 
 
-def settings(root: Path, url: str, ca_file: Path, claim: str | None = "claim-1\n") -> Settings:
-    if claim is not None:
-        (root / "claim.token").write_text(claim)
-    return Settings(
-        state_dir=root / "state",
-        tenant="demo",
-        family="pump",
-        hardware="rpi4",
-        source={"kind": "simulated"},  # type: ignore[arg-type]  # not looked at here
-        release_keys=(),
-        labels={"site": "hall-1"},
-        fleet=FleetSettings(url=url, ca_file=ca_file, claim_token_file=root / "claim.token"),
-    )
+def certificates(pem: bytes) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(pem)
 
 
-def accept(request: Request) -> Reply:
-    """What the fleet does: check the claim and the signature, hand out a broker account."""
-    assert (request.method, request.path) == ("POST", "/v1/enrolments")
-    assert request.headers["authorization"] == "Bearer claim-1"
-    asked = msgspec.json.decode(request.body)
-    assert asked.keys() == {"device", "public_key", "hardware", "family", "labels", "signature"}
-    key = load_public_key(asked["public_key"].encode())
-    statement = f"{asked['device']}\n{fingerprint(key)}".encode()
-    verify_statement(key, "enrolment/v1", statement, base64.b64decode(asked["signature"]))
-    account = {"username": asked["device"], "password": "made-by-the-fleet"}
-    return Reply(201, msgspec.json.encode({"device": asked["device"], "tenant": "demo", "mqtt": account}))
-
-
-def test_enrolling_makes_a_private_key_and_keeps_the_account(tmp_path: Path) -> None:
-    with serving(tmp_path / "tls", accept) as server:
+def test_enrolling_makes_a_private_key_and_keeps_the_certificate_with_its_own(tmp_path: Path) -> None:
+    fleet = EnrollingFleet()
+    with serving(tmp_path / "tls", fleet) as server:
         mine = settings(tmp_path, server.url, server.ca_file)
         enrolled = enrol_device(mine)
     key = load_device_key(mine.paths.device_key)
     assert enrolled == load_enrolled(mine.paths.enrolment)
     assert enrolled.device == device_name(key.public_key()) == f"device-{fingerprint(key.public_key())[:12]}"
-    for path in (mine.paths.device_key, mine.paths.enrolment):
+    assert (enrolled.family, enrolled.site, enrolled.labels) == ("pump", "hall-1", {"line": "2"})
+    assert enrolled.fingerprint == fingerprint(key.public_key())
+    for path in (mine.paths.device_key, mine.paths.enrolment, mine.paths.connection):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    leaf, issuer = certificates(mine.paths.connection.read_bytes())
+    assert leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == enrolled.device
+    assert issuer == fleet.authority.certificate
+    assert leaf.public_key() != key.public_key(), "what TLS uses is another key than what signs for good"
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(mine.paths.connection)
 
 
-def test_enrolling_again_keeps_the_identity(tmp_path: Path) -> None:
-    with serving(tmp_path / "tls", accept) as server:
+def test_enrolling_again_keeps_the_identity_and_brings_another_connection_key(tmp_path: Path) -> None:
+    with serving(tmp_path / "tls", EnrollingFleet()) as server:
         mine = settings(tmp_path, server.url, server.ca_file)
         first = enrol_device(mine)
-        assert enrol_device(mine).device == first.device
+        before = certificates(mine.paths.connection.read_bytes())[0].public_key()
+        assert enrol_device(mine) == first
+    assert certificates(mine.paths.connection.read_bytes())[0].public_key() != before
+
+
+def test_a_device_that_waits_for_a_person_is_kept_as_waiting_and_asks_the_same_again(tmp_path: Path) -> None:
+    fleet = EnrollingFleet(approves=False)
+    with serving(tmp_path / "tls", fleet) as server:
+        mine = settings(tmp_path, server.url, server.ca_file)
+        waiting = enrol_device(mine)
+        assert waiting.is_waiting
+        assert load_enrolled(mine.paths.enrolment).is_waiting
+        assert not mine.paths.connection.exists()
+        fleet.approves = True
+        assert not enrol_device(mine).is_waiting
+    first, second = fleet.asked
+    assert (first.device, first.public_key) == (second.device, second.public_key)
+    assert mine.paths.connection.exists()
 
 
 def test_the_claim_token_is_neither_stored_nor_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(0)
-    with serving(tmp_path / "tls", accept) as server:
+    with serving(tmp_path / "tls", EnrollingFleet()) as server:
         mine = settings(tmp_path, server.url, server.ca_file)
         enrol_device(mine)
     stored = b"".join(path.read_bytes() for path in mine.state_dir.rglob("*") if path.is_file())
     assert b"claim-1" not in stored
     assert "claim-1" not in caplog.text
-    assert "made-by-the-fleet" not in caplog.text
+    assert "PRIVATE" not in caplog.text
 
 
+STRANGER = ec.generate_private_key(ec.SECP256R1())
 REFUSALS: dict[str, tuple[Callable[[Request], Reply], type[Exception], str]] = {
     "a used claim": (
         lambda _: Reply(401),
@@ -92,10 +100,61 @@ REFUSALS: dict[str, tuple[Callable[[Request], Reply], type[Exception], str]] = {
         "To join as another device, remove .*device.key",
     ),
     "no enrolment": (lambda _: Reply(201, b"{}"), FleetAnswerError, "the fleet's answer is not an enrolment"),
-    "another device": (
+    "an enrolment of a fleet before certificates": (
         lambda _: Reply(201, b'{"device":"x","tenant":"demo","mqtt":{"username":"x","password":"y"}}'),
         FleetAnswerError,
+        "the fleet's answer is not an enrolment",
+    ),
+    "another device": (
+        EnrollingFleet(answer={"device": "x"}),
+        FleetAnswerError,
         "the fleet answered for 'x'",
+    ),
+    "another tenant": (
+        EnrollingFleet(answer={"tenant": "x"}),
+        FleetAnswerError,
+        "enrol tenant 'demo', the fleet answered for 'x'",
+    ),
+    "another family": (
+        EnrollingFleet(answer={"family": "x"}),
+        FleetAnswerError,
+        "enrol family 'pump', the fleet answered for 'x'",
+    ),
+    "no certificate": (EnrollingFleet(answer={"certificate": ""}), FleetAnswerError, "does not parse"),
+    "half a certificate": (
+        EnrollingFleet(answer={"certificate": "-----BEGIN CERTIFICATE-----\nMIIB"}),
+        FleetAnswerError,
+        "does not parse",
+    ),
+    "a certificate for another key": (
+        EnrollingFleet(lie={"key": STRANGER.public_key()}),
+        FleetAnswerError,
+        "for another key than the one that it was asked for",
+    ),
+    "a certificate for another name": (
+        EnrollingFleet(lie={"name": "pump-9"}),
+        FleetAnswerError,
+        "it is for 'CN=pump-9'",
+    ),
+    "a certificate of another CA than the one beside it": (
+        EnrollingFleet(lie={"signed_by": STRANGER}),
+        FleetAnswerError,
+        "not signed by the device CA that came with it",
+    ),
+    "a server's certificate": (
+        EnrollingFleet(lie={"usage": ExtendedKeyUsageOID.SERVER_AUTH}),
+        FleetAnswerError,
+        "it is not for clients",
+    ),
+    "a certificate that never ends": (
+        EnrollingFleet(lie={"ends_days": 4000}),
+        FleetAnswerError,
+        "it is good from",
+    ),
+    "a certificate that had ended before this version was made": (
+        EnrollingFleet(lie={"begins_days": -4000, "ends_days": -3990}),
+        FleetAnswerError,
+        "it is good from",
     ),
 }
 
@@ -105,9 +164,20 @@ def test_a_refusal_is_one_clear_line_and_leaves_no_enrolment(tmp_path: Path, wha
     answer, kind, expected = REFUSALS[what]
     with serving(tmp_path / "tls", answer) as server:
         mine = settings(tmp_path, server.url, server.ca_file)
-        with pytest.raises(kind, match=expected):
+        with pytest.raises(kind, match=expected) as told:
             enrol_device(mine)
+    assert "\n" not in str(told.value)
     assert not mine.paths.enrolment.exists()
+    assert not mine.paths.connection.exists()
+
+
+def test_a_certificate_that_is_over_is_refused_where_the_date_is_known(tmp_path: Path) -> None:
+    fleet = EnrollingFleet(lie={"begins_days": -30, "ends_days": -1})
+    with serving(tmp_path / "tls", fleet) as server:
+        mine = settings(tmp_path, server.url, server.ca_file)
+        with pytest.raises(FleetAnswerError, match="by a clock that is kept"):
+            enrol_device(mine, time.time)
+        assert not enrol_device(mine, lambda: None).is_waiting, "a board without a clock cannot tell"
 
 
 @pytest.mark.parametrize("token", [None, "", "two words", "x" * 2000, "tökén"])
@@ -125,3 +195,79 @@ def test_a_damaged_device_key_is_not_replaced_silently(tmp_path: Path) -> None:
     with pytest.raises(NotEnrolledError, match="is not a device key"):
         enrol_device(mine)
     assert mine.paths.device_key.read_bytes() == b"-----BEGIN NOTHING-----"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 300, 700])
+def test_a_cut_certificate_file_counts_as_none_and_enrolling_again_mends_it(tmp_path: Path, cut: int) -> None:
+    with serving(tmp_path / "tls", EnrollingFleet()) as server:
+        mine = settings(tmp_path, server.url, server.ca_file)
+        enrolled = enrol_device(mine)
+        whole = mine.paths.connection.read_bytes()
+        mine.paths.connection.write_bytes(whole[:cut])
+        assert read_lifetime(mine.paths.connection, enrolled.device) is None
+        enrol_device(mine)
+        assert read_lifetime(mine.paths.connection, enrolled.device) is not None
+
+
+def test_a_disk_that_is_full_in_the_middle_leaves_a_device_that_can_enrol_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = EnrollingFleet()
+    with serving(tmp_path / "tls", fleet) as server:
+        mine = settings(tmp_path, server.url, server.ca_file)
+        for writes in (
+            0,
+            1,
+            1,
+        ):  # fails: the identity key; the certificate; the enrolment, as there is a key by now
+            left = [writes]
+
+            def replace(source: Path, target: Path, left: list[int] = left) -> None:
+                if left[0] == 0:
+                    raise OSError(28, "No space left on device")
+                left[0] -= 1
+                os.replace(source, target)  # noqa: PTH105 - what is replaced here is Path.replace itself
+
+            with monkeypatch.context() as disk:
+                disk.setattr(Path, "replace", replace)
+                with pytest.raises(StorageError, match="No space left"):
+                    enrol_device(mine)
+            assert not mine.paths.enrolment.exists()
+        enrolled = enrol_device(mine)
+    assert len({asked.public_key for asked in fleet.asked}) == 1, "one identity, however often it was asked"
+    assert load_enrolled(mine.paths.enrolment) == enrolled
+
+
+def test_a_secret_that_others_may_read_is_closed_to_them_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path / "tls", EnrollingFleet()) as server:
+        mine = settings(tmp_path, server.url, server.ca_file)
+        enrol_device(mine)
+    mine.paths.device_key.chmod(0o644)
+    load_device_key(mine.paths.device_key)
+    assert stat.S_IMODE(mine.paths.device_key.stat().st_mode) == 0o600
+    assert "secret_was_open" in caplog.text
+    assert "mode=0644" in caplog.text
+
+
+def test_a_secret_that_stays_open_to_others_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "device.key").touch(0o644)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", denied)
+    with pytest.raises(StorageError, match=r"has mode 0644, so others may read this secret.*chmod 600"):
+        load_device_key(tmp_path / "device.key")
+
+
+def test_settings_of_another_tenant_or_family_than_the_claims_are_told(tmp_path: Path) -> None:
+    with serving(tmp_path / "tls", EnrollingFleet()) as server:
+        enrolled = enrol_device(settings(tmp_path, server.url, server.ca_file))
+    for more in ({"tenant": "other"}, {"family": "other"}):
+        (what,) = more
+        with pytest.raises(SettingsError, match=f"{what} = 'other', but this device is enrolled in"):
+            check_settings(settings(tmp_path, "https://127.0.0.1:1", tmp_path, **more), enrolled)

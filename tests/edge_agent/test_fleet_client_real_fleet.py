@@ -16,10 +16,10 @@ from installation_world import KEYS, RELEASE_KEY, REQUIREMENTS, TrustingProbe, m
 from trust_world import Keys, make_repository, next_list
 from waiting import died, wait_until
 
-from edge_agent.enrolled import load_device_key
 from edge_agent.enrolment import enrol_device
 from edge_agent.errors import FleetDeniedError
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.identity_key import load_device_key
 from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.trial import TrialLimits
