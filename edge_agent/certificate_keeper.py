@@ -213,7 +213,8 @@ class CertificateKeeper:
                 self._asks = 0
             self.trouble = ""
         except FleetDeniedError as error:
-            self._tell(f"the fleet gives this device no certificate for the broker: {error}")
+            mended = "; run `fedge-agent enrol` with a claim of this fleet" if error.status == 401 else ""
+            self._tell(f"the fleet gives this device no certificate for the broker: {error}{mended}")
         except FedgeError as error:
             if self._is_urgent():
                 self._tell(f"no new certificate for the broker: {error}")
