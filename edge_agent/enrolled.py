@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 
 from edge_agent.errors import NotEnrolledError
 from edge_agent.settings import Settings
-from protocol.enrolment import Labels
+from protocol.labels import Labels
 from protocol.limits import MAX_NAME_CHARS
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import SettingsError
