@@ -13,6 +13,7 @@ import typer
 
 from fleet.commands import (
     access,
+    audit,
     claims,
     dead_letters,
     device_ca,
@@ -53,6 +54,7 @@ app.add_typer(dead_letters.dead_letters, name="dead-letters")
 app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
 app.add_typer(trust_changes.trust, name="trust")
+app.add_typer(audit.audit, name="audit")
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
 app.command("judge")(verdicts.judge)

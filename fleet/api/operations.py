@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import text
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, RowView, equals, newest_first, read_page
+from fleet.audit import read_head
 from fleet.storage.access_tables import AuditEntry
 from service.access import require
 from service.roles import Caller, Role
@@ -31,13 +32,23 @@ class HealthView(BaseModel):
 
 
 class AuditView(RowView):
-    """A line of the audit log."""
+    """A line of the audit log; `previous` is the `sha256` of the line before it (`fleet.audit_chain`)."""
 
     at: float
     actor: str
     action: str
     subject: str
     detail: dict[str, Any]
+    previous: str
+    sha256: str
+
+
+class HeadView(BaseModel):
+    """Where the audit log ends: its last line's id and digest. Kept elsewhere, it shows later whether an end was cut off."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"id": 412, "sha256": "9f" * 32}})
+    id: int
+    sha256: str
 
 
 @router.get("/healthz")
@@ -71,3 +82,14 @@ def list_audit(
     )
     with services.database.read() as session:
         return read_page(session, rows, AuditView, limit)
+
+
+@router.get("/v1/audit/head")
+def show_audit_head(
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+) -> HeadView:
+    """The end of the audit log, for whoever keeps it where the fleet cannot write."""
+    with services.database.read() as session:
+        head = read_head(session)
+    return HeadView(id=head.id, sha256=head.sha256)

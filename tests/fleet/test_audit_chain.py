@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from alembic import command
+from command_line import run_command
 from databases import Databases
 from fleet_world import NOW
 from rollout_world import RolloutWorld
@@ -192,3 +195,49 @@ def test_a_log_of_before_is_chained_and_its_people_keep_their_tokens(databases: 
         with pytest.raises(DBAPIError, match="append-only"), database.write() as session:
             session.execute(delete(AuditEntry).where(AuditEntry.id == 7))
         database.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, database: Database, database_url: str) -> Path:
+    """A settings file over the database."""
+    config = tmp_path / "fleet.toml"
+    config.write_text(f'data_dir = "data"\ntenant = "demo"\ndatabase_url = "{database_url}"\n')
+    return config
+
+
+def audited(config: Path, *words: str) -> tuple[int, str]:
+    done = run_command(
+        "fleet", "audit", *words, *(("--config", str(config)) if "--file" not in words else ())
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_verifier_tells_a_sound_log_from_one_that_was_cut_or_changed(
+    server: Path, database: Database, tmp_path: Path
+) -> None:
+    note(database, *"abc", why="one")
+    with database.read() as session:
+        kept = str(audit.read_head(session))
+    status, said = audited(server, "verify", "--head", kept)
+    assert (status, f"its head is {kept}" in said) == (0, True)
+    assert "give --head" in audited(server, "verify")[1]
+    out = tmp_path / "audit.jsonl"
+    assert audited(server, "export", "--out", str(out)) == (0, f"{out}: 3 lines\n")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert audited(server, "export", "--out", str(out))[0] == 1, "an export is never overwritten"
+    whole = out.read_text().splitlines()
+    for lines, head, words in [
+        (
+            whole[:-1],
+            ("--head", kept),
+            "line 3 was kept, but in this log it ends with line 2: its end was cut off",
+        ),
+        (whole[1:], (), "line 2 does not follow line 0"),
+        ([whole[0], whole[1].replace('"one"', '"two"'), whole[2]], (), "line 2 says something else"),
+        ([*whole, "{}"], (), "is no line of an export"),
+    ]:
+        out.write_text("".join(f"{line}\n" for line in lines))
+        status, said = audited(server, "verify", "--file", str(out), *head)
+        assert (status, words in said) == (1, True), said
+    assert "is not ID:SHA256" in audited(server, "verify", "--head", "3:x")[1]
+    assert "not both" in audited(server, "verify", "--file", str(out), "--config", str(server))[1]
