@@ -151,18 +151,24 @@ class CertificateKeeper:
     def _ask_to_be_let_in(self) -> float:
         """Ask again, as a person may have answered meanwhile, or enrolled this device by hand."""
         self._asks += 1
-        paths, words = self._settings.paths, "waits until a person at the fleet approves it"
+        name, key, words = (
+            self._enrolled.device,
+            self._enrolled.fingerprint,
+            "waits until a person at the fleet approves it",
+        )
+        told = f"{words} (fedge-fleet devices approve {name}; its key is {key})"
         try:
-            self._enrolled = load_enrolled(paths.enrolment)
+            self._enrolled = load_enrolled(self._settings.paths.enrolment)
             if self._enrolled.is_waiting:
                 self._enrolled = self._asked_again()
+        except FleetDeniedError as error:
+            told = f"the fleet does not let this device in: {error}"
         except FedgeError as error:
-            self._tell(f"{words}; nobody can be asked whether one did: {error}")
+            told = f"{words}; nobody can be asked whether one did: {error}"
         if not self._enrolled.is_waiting:
             self._asks, self.trouble = 0, ""
             return 0.0
-        if not self.trouble:
-            self._tell(f"{words} (fedge-fleet devices approve {self._enrolled.device})")
+        self._tell(told)
         return backoff_s(self._asks, first_s=_FIRST_PAUSE_S, maximum_s=_LONGEST_WAIT_S, draw=self._draw())
 
     def _asked_again(self) -> Enrolled:
@@ -170,10 +176,7 @@ class CertificateKeeper:
         if fleet is not None and fleet.claim_token_file is not None and fleet.claim_token_file.exists():
             return enrol_device(self._settings, self._clock.known_s)
         # The claim is deleted, as it should be once it is used: the fleet knows this device by its key.
-        try:
-            self._fetch()
-        except FleetDeniedError:
-            return enrolled
+        self._fetch()
         enrolled = structs.replace(enrolled, is_waiting=False)
         save_enrolled(self._settings.paths.enrolment, enrolled)
         return enrolled

@@ -39,7 +39,8 @@ def enrol_and_wait(
                 return 0
             if not asked:
                 print(
-                    f"device {enrolled.device} waits for a person at the fleet: fedge-fleet devices approve {enrolled.device}",
+                    f"device {enrolled.device} waits for a person at the fleet: fedge-fleet devices approve {enrolled.device}\n"
+                    f"the fingerprint of its key, for that person to compare: {enrolled.fingerprint}",
                     file=sys.stderr,
                 )
             if not is_patient:
