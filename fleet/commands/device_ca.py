@@ -13,6 +13,7 @@ from fleet.commands.connection import ConfigOption
 from fleet.commands.on_server import changing, note
 from fleet.errors import ConflictError
 from fleet.settings import load_fleet_settings
+from service.confirmation import YesOption, ask_for_name
 
 # cryptography need not be waited for by a client command of the same program
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def rotate(
 
 
 @device_ca.command("switch")
-def switch(config: ConfigOption) -> None:
+def switch(config: ConfigOption, yes: YesOption = False) -> None:
     """Sign with the next CA from now on, and destroy the former key."""
+    ask_for_name("device-ca", "Destroying the present key of the device CA", yes=yes)
     authority = _open(config)
     authority.switch()
     with changing(config) as session:
@@ -74,8 +76,10 @@ def forget(
     stolen: Annotated[
         bool, typer.Option("--stolen", help="Also while devices hold certificates of it, which they lose")
     ] = False,
+    yes: YesOption = False,
 ) -> None:
     """Trust former CAs no more. Refused while an enrolled device holds a certificate of one that has not ended."""
+    ask_for_name("device-ca", "Trusting former device CAs no more", yes=yes)
     authority = _open(config)
     former = authority.former()
     with changing(config) as session:
