@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from protocol.errors import BundleFormatError, BundleIntegrityError, UntrustedBundleError
 from protocol.limits import MAX_BUNDLE_BYTES, MAX_BUNDLE_FILES, MAX_MANIFEST_BYTES
 from protocol.manifest import FileEntry, Manifest
+from protocol.manifest_text import check_manifest_text
 
 __all__ = [
     "TrustedKeys",
@@ -180,14 +181,10 @@ def _split(content: bytes) -> tuple[bytes, bytes, bytes, memoryview]:
 
 
 def _parse(body: bytes) -> Manifest:
+    check_manifest_text(body)
     try:
-        manifest = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleFormatError(
-            f"the bundle's manifest is not of format 1 ({error}); this build reads format 1 only"
+            f"the bundle's manifest says what no manifest of format 1 may ({error}); this build reads no other format"
         ) from None
-    if len(manifest.files) > MAX_BUNDLE_FILES:
-        raise BundleFormatError(
-            f"the manifest names {len(manifest.files)} files; at most {MAX_BUNDLE_FILES} are allowed"
-        )
-    return manifest

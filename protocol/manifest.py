@@ -1,6 +1,7 @@
 """What a model bundle promises: its manifest.
 
-The manifest is the signed part; it names every file by size and SHA-256, so trusting it is trusting the bundle.
+The manifest is the signed part; it names every file by size and SHA-256, so trusting it is trusting the bundle. A signature says who made
+it and not that it is sane: each field is bounded to what a detector can mean, with room, and what is beyond is no manifest.
 `protocol.bundle` packs, signs, opens and verifies; `models.bundles` knows what the files mean.
 """
 
@@ -12,8 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from protocol.limits import MAX_NAME_CHARS
-from protocol.names import NAME_PATTERN, ReleaseId, release_id
+from protocol.limits import MAX_BUNDLE_BYTES, MAX_BUNDLE_FILES, MAX_INTEGER, MAX_NAME_CHARS
+from protocol.names import MAX_RELEASE_VERSION, NAME_PATTERN, ReleaseId, release_id
 from protocol.privacy_claim import PrivacyClaim
 from protocol.training import TrainingSettings
 
@@ -27,17 +28,22 @@ __all__ = [
     "ThresholdSpec",
 ]
 
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
-FamilyText = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}\Z", max_length=MAX_NAME_CHARS)]
-Positive = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(max_length=1000)]
+FamilyText = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}$(?!\n)", max_length=MAX_NAME_CHARS)]
+Positive = Annotated[int, Meta(ge=1, le=4_000_000)]
+"""A width, a length, a count of channels or parameters: at most what the largest model has parameters (`models.architecture`)."""
+
+Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Figure = Annotated[float, Meta(ge=-1e300, le=1e300)]
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the bundle, in the order in which they are packed."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
-    size: Annotated[int, Meta(ge=0)]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$(?!\n)")]
+    size: Annotated[int, Meta(ge=0, le=MAX_BUNDLE_BYTES)]
     sha256: Sha256
 
 
@@ -61,7 +67,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     kind: Literal["dense-autoencoder", "dense-classifier", "conv-autoencoder"]
-    layers: Annotated[tuple[Positive, ...], Meta(min_length=2)]
+    layers: Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=64)]
     parameter_count: Positive
     layout_sha256: Sha256
     convolution: ConvolutionSpec | None = None
@@ -81,10 +87,10 @@ class FeatureSpec(Struct, frozen=True, kw_only=True):
     """
 
     kind: Literal["vibration", "passthrough", "raw"]
-    names: tuple[Name, ...]
+    names: Annotated[tuple[Name, ...], Meta(max_length=4096)]
     window_samples: Positive = 1
     channels: Positive = 1
-    sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
+    sample_rate_hz: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -103,14 +109,17 @@ class ThresholdSpec(Struct, frozen=True, kw_only=True):
     `score` is what three of four of `fitted_on` devices need at most, by the `quantile` of their own healthy scores, × `margin`, and no more
     than half above or a third below that of the release before. A device may move it to its own healthy
     quantile, but only within [`personal_minimum`, `personal_maximum`] × `score`.
+
+    Scores are counted from 1e-5 to 1e5 (`protocol.grids.SCORE_GRID`), and a threshold beyond them by more than a decade is that of a
+    detector that alarms always or never.
     """
 
-    score: Annotated[float, Meta(gt=0)]
+    score: Annotated[float, Meta(ge=1e-6, le=1e6)]
     quantile: Annotated[float, Meta(gt=0, lt=1)]
-    margin: Annotated[float, Meta(gt=0)]
-    fitted_on: Annotated[int, Meta(ge=0)]
-    personal_minimum: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    personal_maximum: Annotated[float, Meta(ge=1)] = 2.0
+    margin: Annotated[float, Meta(gt=0, le=100)]
+    fitted_on: Count
+    personal_minimum: Annotated[float, Meta(ge=1e-3, le=1)] = 0.5
+    personal_maximum: Annotated[float, Meta(ge=1, le=100)] = 2.0
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
@@ -119,17 +128,17 @@ class Provenance(Struct, frozen=True, kw_only=True):
     `warnings` are the sentences of the gate that let it pass although somebody should look.
     """
 
-    training_run: str | None = None
-    trigger: str = "initial"
-    rounds: Annotated[int, Meta(ge=0)] = 0
-    participants: Annotated[int, Meta(ge=0)] = 0
-    examples: Annotated[int, Meta(ge=0)] = 0
-    parent: str | None = None
-    algorithm: str = ""
-    evaluation: dict[str, float] = field(default_factory=dict)
-    git_revision: str = ""
+    training_run: Text | None = None
+    trigger: Text = "initial"
+    rounds: Count = 0
+    participants: Count = 0
+    examples: Count = 0
+    parent: Text | None = None
+    algorithm: Text = ""
+    evaluation: Annotated[dict[Name, Figure], Meta(max_length=256)] = field(default_factory=dict)
+    git_revision: Text = ""
     privacy: PrivacyClaim | None = None
-    warnings: tuple[Annotated[str, Meta(max_length=1000)], ...] = ()
+    warnings: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -142,14 +151,14 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     format: Literal[1] = 1
     family: FamilyText
-    version: Positive
-    created_at: float
+    version: Annotated[int, Meta(ge=1, le=MAX_RELEASE_VERSION)]
+    created_at: Annotated[float, Meta(ge=0, le=1e11)]
     model: ModelSpec
     features: FeatureSpec
     threshold: ThresholdSpec
     detector: Literal["mixture", "network"] = "network"
     training: TrainingSettings | None = None
-    files: tuple[FileEntry, ...]
+    files: Annotated[tuple[FileEntry, ...], Meta(max_length=MAX_BUNDLE_FILES)]
     provenance: Provenance = field(default_factory=Provenance)
 
     @property

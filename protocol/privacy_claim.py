@@ -12,9 +12,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from protocol.limits import MAX_INTEGER
+
 __all__ = ["Mode", "PrivacyClaim", "PrivacyFigure", "RoundTally"]
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Amount = Annotated[float, Meta(ge=0, le=1e300)]
 Text = Annotated[str, Meta(max_length=1000)]
 
 
@@ -41,10 +44,10 @@ class PrivacyFigure(Struct, frozen=True, kw_only=True):
     adversary: Text
     adjacency: Text
     accountant: Text
-    epsilon: Annotated[float, Meta(ge=0)] | None
-    run_epsilon: Annotated[float, Meta(ge=0)] | None
-    noised_epsilon: Annotated[float, Meta(ge=0)] | None = None
-    idealised_epsilon: Annotated[float, Meta(ge=0)] | None = None
+    epsilon: Amount | None
+    run_epsilon: Amount | None
+    noised_epsilon: Amount | None = None
+    idealised_epsilon: Amount | None = None
 
 
 class RoundTally(Struct, frozen=True, kw_only=True):
@@ -83,8 +86,8 @@ class PrivacyClaim(Struct, frozen=True, kw_only=True):
     delta: Annotated[float, Meta(gt=0, lt=1)]
     mechanism: Text
     bits: Count
-    clip: float | None
-    noise_multiplier: Annotated[float, Meta(ge=0)]
+    clip: Amount | None
+    noise_multiplier: Amount
     sampling: Text
     sampling_enforced_by: Text
     maximum_participations: Count | None
@@ -92,10 +95,10 @@ class PrivacyClaim(Struct, frozen=True, kw_only=True):
     devices: Count
     colluders: Count
     rounds: RoundTally
-    noiseless_questions: tuple[str, ...]
-    not_covered: tuple[Text, ...]
+    noiseless_questions: Annotated[tuple[Text, ...], Meta(max_length=100)]
+    not_covered: Annotated[tuple[Text, ...], Meta(max_length=100)]
     ledger_entries: Count
-    ledger_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    ledger_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     mode: Mode | None = None
     quorum: Count | None = None
     groups: Count | None = None

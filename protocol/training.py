@@ -30,8 +30,8 @@ from msgspec import Meta, Struct
 __all__ = ["DEFAULT_TRUST_RADIUS", "MAXIMUM_EPOCHS", "ExamplePrivacy", "Optimizer", "TrainingSettings"]
 
 Optimizer = Literal["sgd", "adam"]
-Count = Annotated[int, Meta(ge=1)]
-Above = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1, le=10_000_000)]
+Above = Annotated[float, Meta(gt=0, le=1e6)]
 
 MAXIMUM_EPOCHS: Final = 1000
 """No question may keep a device busy without end."""
@@ -107,12 +107,12 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     learning_rate: Above = 0.05
     optimizer: Optimizer = "sgd"
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    proximal: Annotated[float, Meta(ge=0)] = 0.0
+    proximal: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     gradient_clip: Above | None = None
     maximum_examples: Count = 10_000
     example_privacy: ExamplePrivacy | None = None
-    maximum_staleness: Annotated[int, Meta(ge=0)] = 4
-    staleness_exponent: Annotated[float, Meta(ge=0)] = 0.5
+    maximum_staleness: Annotated[int, Meta(ge=0, le=10_000)] = 4
+    staleness_exponent: Annotated[float, Meta(ge=0, le=100)] = 0.5
     trust_radius: Above | None = None
     update_norm: Above | None = None
 

@@ -71,8 +71,8 @@ class ThresholdSettings(Struct, frozen=True, kw_only=True):
     """
 
     quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.999
-    margin: Annotated[float, Meta(gt=0)] = 1.1
-    personal_minimum: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    margin: Annotated[float, Meta(gt=0, le=100)] = 1.1
+    personal_minimum: Annotated[float, Meta(ge=1e-3, le=1)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
