@@ -138,7 +138,7 @@ class FleetClient:
         )
         try:
             return msgspec.json.decode(answer.body, type=CertificateAnswer).certificate
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FleetAnswerError(f"POST {path}: the fleet's answer is no certificate: {error}") from None
 
     def _word(self, path: str, etag: str, kind: type[T], said: Kind) -> FleetWord[T]:
@@ -172,7 +172,7 @@ class FleetClient:
             try:
                 page = msgspec.json.decode(answer.body, type=_RosterPage)
                 keys |= {DeviceId(name): key_from_compressed(point) for name, point in page.devices.items()}
-            except (msgspec.DecodeError, UnicodeDecodeError, IdentityError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, IdentityError, RecursionError) as error:
                 raise FleetAnswerError(f"GET {path}: the fleet's roster is malformed: {error}") from None
             cursor = page.next_cursor
             if cursor is None:

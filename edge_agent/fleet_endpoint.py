@@ -167,7 +167,7 @@ def _refusal(call: str, response: http.client.HTTPResponse, body: bytes) -> Flee
     status, date_s = response.status, _date_s(response)
     try:
         problem = msgspec.json.decode(body, type=_Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         problem = _Problem()
     said = " ".join((problem.detail or problem.title or http.client.responses.get(status, "")).split())[:300]
     line = f"{call}: the fleet answered {status}: {said}"

@@ -211,7 +211,7 @@ def make_golden_vectors(
 def _decode(content: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleContentError(f"{what} is not of format 1: {error}") from None
 
 

@@ -180,7 +180,7 @@ def _parse(token: str) -> tuple[_Claims, bytes, bytes]:
     try:
         header, claims, raw = (base64.urlsafe_b64decode(part + b"==") for part in parts)
         parsed = msgspec.json.decode(claims, type=_Claims)
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError) as error:
         raise TokenError(f"the device token does not parse: {error}") from None
     if header != _HEADER or len(raw) != 64:
         raise TokenError("a device token is signed with ES256")

@@ -181,7 +181,7 @@ def decode_question(text: str) -> Question:
     """Read a question; raises QuestionError where it is none this build knows."""
     try:
         question: Question = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise QuestionError(f"not a round question this build knows: {error}") from None
     return question
 

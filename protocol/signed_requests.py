@@ -103,7 +103,7 @@ def read_request(header: str, method: str, path: str) -> SignedRequest:
     try:
         claims, signature = (_unpacked(part) for part in header.removeprefix(SCHEME).split("."))
         parsed = msgspec.json.decode(claims, type=RequestClaims)
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise IdentityError(f"the request's signature does not parse: {error}") from None
     return SignedRequest(parsed, header, _statement(method, path, claims), signature)
 
@@ -209,7 +209,7 @@ def decode_step(body: bytes) -> Step | None:
     """Read `encode_step`; None where it is something else: a refusal in words."""
     try:
         return msgspec.json.decode(body, type=Step)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
 

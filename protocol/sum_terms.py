@@ -111,7 +111,7 @@ def decode_terms(text: str) -> SumTerms:
         raise QuestionError(f"terms of {len(text)} characters; at most {MAX_TERMS_BYTES} are read")
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise QuestionError(f"not the terms of a secure round this build knows: {error}") from None
 
 

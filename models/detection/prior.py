@@ -192,7 +192,7 @@ def decode_prior(content: bytes) -> FleetPrior:
         raise BundleContentError(f"a prior has at most {MOST_PRIOR_BYTES} bytes, got {len(content)}")
     try:
         file = _decoder.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleContentError(f"not a fleet's prior: {error}") from None
     f = file.features
     freedom = _unpack(file.scale_freedom, "<f4", f, "scale_freedom")

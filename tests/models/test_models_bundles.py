@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_samples import (
     AUTOENCODER,
     good_files,
@@ -18,7 +22,7 @@ from model_samples import (
 
 from models.bundles import FILES, PRIOR_FILE, GoldenVectors, read_bundle
 from models.detection.prior import encode_prior
-from models.errors import BundleContentError, GoldenMismatchError
+from models.errors import BundleContentError, GoldenMismatchError, ModelError
 from models.int8_model import Int8Model
 
 pytestmark = pytest.mark.edge
@@ -167,3 +171,23 @@ def test_golden_inputs_survive_json_exactly() -> None:
     assert np.array_equal(np.array(golden.inputs, np.float32).astype(float), np.array(golden.inputs))
     assert len(golden.inputs) == 8
     assert windows("autoencoder", 1).shape[1] == len(golden.inputs[0])
+
+
+@given(
+    file=st.sampled_from(["reference.json", "golden.json", PRIOR_FILE, "parameters.f32", "training.tflite"]),
+    cut=st.floats(0, 1),
+    piece=st.binary(max_size=40)
+    | st.sampled_from(
+        [b"[" * 5000, b'{"a":' * 5000, b"1e999", b"NaN", b"null", b"[[]]", b"\xff", b"1e308", b"-1"]
+    ),
+    rest=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_signed_file_holds_nothing_but_a_refusal_comes_out(
+    file: str, cut: float, piece: bytes, rest: bool
+) -> None:
+    files = good_files(small_prior())
+    at = int(cut * len(files[file]))
+    files[file] = files[file][:at] + piece + (files[file][at + len(piece) :] if rest else b"")
+    with suppress(ModelError):
+        read_bundle(verified(files, detector="mixture"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from typing import Any
@@ -13,8 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.bundle import TrustedKeys, key_id, open_bundle
-from protocol.errors import BundleError
+from protocol.errors import BundleError, IdentityError, QuestionError, TokenError
+from protocol.identity import token_subject
 from protocol.manifest import FeatureSpec, Manifest, ModelSpec, ThresholdSpec
+from protocol.questions import decode_question
+from protocol.signed_requests import decode_step, read_request
+from protocol.sum_terms import decode_terms
 from protocol.training import TrainingSettings
 
 pytestmark = pytest.mark.edge
@@ -194,3 +199,20 @@ def test_each_of_these_is_refused(path: tuple[Any, ...], value: Any) -> None:
 def test_json_that_means_two_things_or_none_is_refused(body: bytes, words: str) -> None:
     with pytest.raises(BundleError, match=words):
         opened(body)
+
+
+DEEP = b'{"x":' + b"[" * 2500
+
+
+def test_no_parser_of_a_strangers_words_is_overrun_by_nests() -> None:
+    header = base64.urlsafe_b64encode(b'{"alg":"ES256","typ":"JWT"}').rstrip(b"=").decode()
+    body = base64.urlsafe_b64encode(DEEP).rstrip(b"=").decode()
+    with pytest.raises(TokenError):
+        token_subject(f"{header}.{body}.{base64.urlsafe_b64encode(bytes(64)).rstrip(b'=').decode()}")
+    with pytest.raises(IdentityError):
+        read_request(f"Fedge {body}.{body}", "POST", "/")
+    assert decode_step(DEEP) is None
+    with pytest.raises(QuestionError):
+        decode_question(DEEP.decode())
+    with pytest.raises(QuestionError):
+        decode_terms(DEEP.decode())
