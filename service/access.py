@@ -59,11 +59,14 @@ def caller_of(state: Any) -> Caller:
     return caller
 
 
-def require(*roles: Role) -> Callable[..., Any]:
-    """A dependency that lets operators pass whose role allows what any of `roles` may."""
+def require(*roles: Role, in_person: bool = False) -> Callable[..., Any]:
+    """A dependency that lets operators pass whose role allows what any of `roles` may; `in_person`: no program."""
 
     async def dependency(request: Request, _token: Annotated[str, Depends(bearer_token)]) -> Caller:
-        return check_role(caller_of(request.state), *roles)
+        caller = check_role(caller_of(request.state), *roles)
+        if in_person:
+            caller.check_person("make this call")
+        return caller
 
     return dependency
 

@@ -70,6 +70,13 @@ class Caller:
         """Whether a person holds such a token in their own hand: not a program and not a device."""
         return self.role in {Role.OPERATOR, Role.ADMIN} and self.person is not None and not self.is_program
 
+    def check_person(self, deed: str) -> None:
+        """Raise ForbiddenError where no person holds the token in their own hand; `deed` is what only people do."""
+        if not self.is_person:
+            raise ForbiddenError(
+                f"{self.actor} cannot {deed}: a person must, with an operator's or an admin's token of their own"
+            )
+
     def check_family(self, family: str) -> None:
         """Raise ForbiddenError where the token is for other families."""
         if self.families is not None and family not in self.families:

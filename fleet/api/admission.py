@@ -36,8 +36,16 @@ class ApprovalAsked(BaseModel):
 
 
 @router.post("/devices/{device_id}:approve")
-async def approve_device(device_id: str, asked: ApprovalAsked, caller: Admin, services: Fleet) -> DeviceView:
-    """Let a device in that waits: it gets its certificate when it asks next. 409 where it has another key."""
+async def approve_device(
+    device_id: str,
+    asked: ApprovalAsked,
+    caller: Annotated[Caller, Depends(require(Role.ADMIN, in_person=True))],
+    services: Fleet,
+) -> DeviceView:
+    """Let a device in that waits: it gets its certificate when it asks next. 409 where it has another key.
+
+    403 for a program: only a person lets in who waits for one.
+    """
 
     def decide(session: Session) -> None:
         approve(session, device_id, fingerprint=asked.fingerprint, actor=caller.actor, now=services.now())

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
-from fleet.rollouts.operations import carry_out_verb, create_rollout, preview_rollout
+from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, preview_rollout
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
@@ -182,6 +182,7 @@ def carry_out(
     names the present state and the verbs that it obeys, or the rollout that still has one of the devices. Rolling back withdraws
     the release, for good: 422 where `confirm` is not the rollout's id; the other verbs need none.
     """
+    check_may_say(caller, verb)
     if verb is Verb.ROLLBACK:
         check_confirmed(asked, rollout_id, f"rolling back rollout {rollout_id}, which withdraws its release,")
     carry_out_verb(

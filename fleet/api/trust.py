@@ -85,7 +85,7 @@ async def publish_role(
     is withdrawn. 404 where nobody delegated to the role, 409 for a version that is not newer than the published one (fetch that,
     add to it, sign it anew), 422 for what its key may not say. The very list that is published changes nothing.
     """
-    caller.check_family(role.removeprefix("family-"))
+    caller.check_family(role.removeprefix("family-") if role.startswith("family-") else f"of role {role}")
     content = await request.body()
     await asyncio.to_thread(
         publish_list, services.database, services.trust, role, content, actor=caller.actor, now=services.now()

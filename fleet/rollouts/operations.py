@@ -42,6 +42,7 @@ __all__ = [
     "EVERY_FAMILY",
     "Targets",
     "carry_out_verb",
+    "check_may_say",
     "create_rollout",
     "preview_rollout",
     "withdraw_release",
@@ -229,12 +230,7 @@ def carry_out_verb(
         ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices, or its
             release was withdrawn since the rollout was created.
     """
-    if verb is Verb.APPROVE and not caller.is_person:
-        raise ForbiddenError(
-            f"{caller.actor} cannot approve rollout {rollout_id}: a person must, with an operator's or an admin's token of their own"
-        )
-    if caller.role is Role.PUBLISHER and verb is not Verb.START:
-        raise ForbiddenError(f"{caller.actor} cannot {verb} a rollout: an operator can")
+    check_may_say(caller, verb)
     with database.write() as session:
         rollout, record = find_rollout(session, rollout_id)
         if caller.role is Role.PUBLISHER and (record.created_by != caller.actor or record.needs_approval):
@@ -267,6 +263,14 @@ def carry_out_verb(
             devices=len(devices),
         )
     publisher.announce(devices)
+
+
+def check_may_say(caller: Caller, verb: Verb) -> None:
+    """Raise ForbiddenError where `caller` may say `verb` to no rollout at all."""
+    if verb is Verb.APPROVE:
+        caller.check_person("approve a rollout")
+    if caller.role is Role.PUBLISHER and verb is not Verb.START:
+        raise ForbiddenError(f"{caller.actor} cannot {verb} a rollout: an operator can")
 
 
 def _approve(session: Session, rollout: Rollout, actor: str, now: float) -> None:

@@ -14,6 +14,7 @@ from aggregator_world import FAMILY, POLICY, World
 from family_changes import changed
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
+from rights_table import address, routes, written_rights
 
 from aggregator import run_scheduler
 from aggregator.api.application import MAXIMUM_BODY_BYTES, create_api
@@ -107,15 +108,18 @@ def service(tmp_path: Path) -> Iterator[Service]:
     made.scheduler.stop()
 
 
-def test_only_healthz_is_open(service: Service) -> None:
-    assert service.http.get("/healthz").json() == {"status": "ok"}
-    paths = set(service.api.openapi()["paths"]) | {"/v1/openapi.json"}
-    paths.remove("/healthz")
-    assert len(paths) >= 5
-    for path in paths:
-        for method in ("GET", "POST"):
-            answer = service.http.request(method, path.format(run_id="run-1"))
-            assert answer.status_code in {401, 405, 422}, (method, path)
+def test_who_gets_in_is_what_is_written(service: Service) -> None:
+    rights = written_rights("aggregator")
+    assert set(routes(service.api, verbs=[])) == set(rights)
+    nobody = {"Authorization": "Bearer ao_" + "A" * 43}
+    wrong = []
+    for (method, path), who in rights.items():
+        for caller, headers in {**service.headers, "no token": {}, "unknown": nobody}.items():
+            status = service.http.request(method, address(path), headers=headers).status_code
+            if (status not in {401, 403}) is not (caller in who or "everybody" in who) or status >= 500:
+                wrong.append((method, path, caller, status))
+    assert wrong == []
+    assert len(rights) >= 7
 
 
 def test_a_viewer_may_look_and_an_operator_may_start(service: Service) -> None:

@@ -1,0 +1,39 @@
+"""Who may call what, as docs/people.md says it, and a way to ask every route of an application as everybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "people.md"
+_ROW = re.compile(r"^\| `([A-Z]+) (\S+)` \| (.+) \|$", re.MULTILINE)
+
+Call = tuple[str, str]
+
+
+def written_rights(service: str) -> dict[Call, frozenset[str]]:
+    """Method and path → who may, of the table that begins with ``| call of the <service> |``."""
+    table = PAGE.read_text().partition(f"| call of the {service} |")[2].partition("\n\n")[0]
+    return {(method, path): frozenset(who.split(", ")) for method, path, who in _ROW.findall(table)}
+
+
+def routes(app: Any, *, verbs: list[str]) -> Iterator[Call]:
+    """Every call of an application; the one that takes a verb is as many."""
+    yield ("GET", "/v1/openapi.json")
+    for path, methods in app.openapi()["paths"].items():
+        for method in methods:
+            if "{verb}" in path:
+                yield from ((method.upper(), path.replace("{verb}", verb)) for verb in verbs)
+            else:
+                yield method.upper(), path
+
+
+def address(path: str) -> str:
+    """A path with something in the place of each of its names that is not there."""
+    return re.sub(
+        r"\{(\w+)\}",
+        lambda match: "7" if match[1] in {"number", "version", "anomaly_id", "letter_id"} else "nobody",
+        path,
+    )
