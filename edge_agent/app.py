@@ -30,7 +30,7 @@ from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, check_settings, load_enrolled
 from edge_agent.errors import RestartNeededError
 from edge_agent.fetch_conditions import FetchConditions
-from edge_agent.fleet_client import FleetClient, FleetEndpoint
+from edge_agent.fleet_client import FleetClient, FleetEndpoint, FleetWord
 from edge_agent.fleet_poll import CommandRoad, FleetPoll
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.identity_key import open_identity
@@ -49,7 +49,6 @@ from edge_agent.outdated_state import set_outdated_aside
 from edge_agent.pipeline import Pipeline
 from edge_agent.process_sight import ThisProcess, announce_start, started_ticks
 from edge_agent.readiness import Device, read_conditions, refusal
-from edge_agent.release_keys import load_release_keys
 from edge_agent.remote.assembly import make_executor
 from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.fleet_settings import SettingsInForce
@@ -65,6 +64,7 @@ from edge_agent.status import load_counters
 from edge_agent.stop_signals import StopSignals
 from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
+from edge_agent.update_trust import LOOK_EVERY_S, UpdateTrust, open_trust
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth, DesiredState
@@ -130,8 +130,8 @@ def _build(
     fleet = _fleet_client(settings, enrolled.device, clock)
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
     fetching = FetchConditions(settings.installation, lambda: counters.update_bytes, clock.boot_s)
-    bundles = CountedBundles(fleet, counters)
-    installer = _installer(settings, source, fleet, bundles, fetching, choice)
+    trust = open_trust(settings, clock, None if fleet is None else fleet.trust_file)
+    installer = _installer(settings, source, fleet, CountedBundles(fleet, counters), trust, fetching, choice)
     stack.callback(installer.close)
     announce_start(paths.status, process)  # not before: another agent may have the directory
     if (active := installer.active()) is not None:
@@ -226,6 +226,7 @@ def _build(
         telemetry=telemetry,
         hands=hands,
         delegate=lambda: choice.running,
+        repository=trust.words,
     )
     agent = Agent(
         birth=_birth(settings),
@@ -239,7 +240,23 @@ def _build(
         clocks=clocks,
     )
     installer.start(wake=waking.set)
+    _keep_fresh(trust, fleet, installer.look_again, stack)
     return agent
+
+
+def _keep_fresh(
+    trust: UpdateTrust, fleet: FleetClient | None, on_change: Callable[[], None], stack: ExitStack
+) -> None:
+    """Ask what the signed repository says: at once, and from then on when it is due; nothing where there is none to ask."""
+
+    def ask(_etag: str) -> FleetWord[UpdateTrust]:
+        has_changed = trust.refresh()
+        return FleetWord(state=trust if has_changed else None, etag="", is_unchanged=not has_changed)
+
+    if fleet is not None:
+        poll = FleetPoll(ask, name="repository", every_s=LOOK_EVERY_S, is_needed=trust.is_due, wake=on_change)
+        stack.callback(poll.close)
+        poll.ask_soon()
 
 
 def _vitals(counters: Counters, wall_s: float, blind_after_windows: int) -> Vitals:
@@ -266,19 +283,20 @@ def _installer(
     source: Source,
     fleet: FleetClient | None,
     bundles: CountedBundles,
+    trust: UpdateTrust,
     fetching: FetchConditions,
     choice: DelegateChoice,
 ) -> Installer:
-    paths, keys = settings.paths, load_release_keys(settings.release_keys)
+    paths = settings.paths
     return open_installer(
         journal_file=paths.install_journal,
         bundles=paths.bundles,
-        keys=keys,
+        trust=trust,
         requirements=Requirements(family=settings.family, features=source.spec),
         source=bundles,
         ask_fleet=None if fleet is None else lambda: fleet.desired().state,
         hindrance=fetching.hindrance,
-        probe=ProbeWithDelegate(ChildProbe(keys), choice, keys),
+        probe=ProbeWithDelegate(ChildProbe(), choice),
     )
 
 

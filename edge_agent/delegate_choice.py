@@ -10,6 +10,7 @@ installer's worker after a release passed its probe, and once at the agent's sta
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -32,7 +33,7 @@ from models.delegate_child import DelegateQuestion
 from models.delegates import LIBRARY_NAMES, Delegate, DelegateVerdict, find_library, open_with_delegate
 from models.errors import InputError, ModelError
 from models.int8_model import Int8Model, WindowModel
-from protocol.bundle import TrustedKeys, open_bundle
+from protocol.bundle import open_listed
 from runtime.errors import FedgeError
 
 __all__ = ["ChildTrial", "DelegateChoice", "DelegateTrial", "ProbeWithDelegate"]
@@ -231,18 +232,18 @@ class ProbeWithDelegate:
     Args:
         probe: the probe of the model itself.
         choice: learns what is accepted.
-        keys: the pinned release keys.
     """
 
-    def __init__(self, probe: ModelProbe, choice: DelegateChoice, keys: TrustedKeys) -> None:
-        self._probe, self._choice, self._keys = probe, choice, keys
+    def __init__(self, probe: ModelProbe, choice: DelegateChoice) -> None:
+        self._probe, self._choice = probe, choice
 
     def run(self, release: str, content: bytes, is_interrupted: Callable[[], bool]) -> ProbeResult | None:
         """See `ModelProbe.run`."""
         result = self._probe.run(release, content, is_interrupted)
         if result is not None:
             try:
-                self._choice.prepare(read_bundle(open_bundle(content, self._keys)))
+                sha256 = hashlib.sha256(content).hexdigest()
+                self._choice.prepare(read_bundle(open_listed(content, sha256)))
             except (FedgeError, ModelError, OSError) as error:
                 log.warning("delegate_not_tried release=%s error=%s", release, error)
         return result

@@ -54,6 +54,7 @@ class StatusReporter:
         telemetry: Telemetry,
         hands: Hands,
         delegate: Callable[[], str] = lambda: "",
+        repository: Callable[[], str] = lambda: "",
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -63,7 +64,7 @@ class StatusReporter:
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._installation, self._learner, self._executor = hands.installation, hands.learner, hands.executor
-        self._delegate = delegate
+        self._delegate, self._repository = delegate, repository
         self._status_due_s = self._counters_due_s = self._memory_due_s = float("-inf")
         self._health_due_s = float("-inf")
         self._pss_bytes = 0
@@ -188,6 +189,7 @@ class StatusReporter:
             source_errors=vitals.counters.source_errors,
             inference_errors=vitals.counters.inference_errors,
             delegate=self._delegate(),
+            repository=self._repository(),
             promise=promise.text if promise is not None else "",
             drift_shapes=self._pipeline.normal.drift.shapes(),
             sends_windows=self._settings.privacy.send_windows,

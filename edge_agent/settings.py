@@ -10,7 +10,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
@@ -303,17 +303,21 @@ class DebugSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of agent.toml. `config_file` is where it was read from, absolute; so are all paths."""
 
+    GONE: ClassVar[Mapping[str, str]] = {
+        "release_keys": "releases are believed by the fleet's signed repository now: fetch its root.json from whoever runs the fleet"
+        ' (`fedge-fleet trust root`), put it beside this file, and write [trust] root = "root.json" instead; what is installed'
+        " here goes on running, and nothing that was kept is lost"
+    }
+
     state_dir: Path
     tenant: Text
     family: Text
     hardware: Text
     source: SourceSettings
-    release_keys: Annotated[tuple[Path, ...], Meta(min_length=1)]
-    """Ed25519 public key files (PEM); a release that none of them signed is refused."""
+    trust: TrustSettings
     device: Text | None = None
     """The name to enrol under; without one, ``device-`` and the start of the key's fingerprint."""
     labels: dict[str, str] = field(default_factory=dict)
-    trust: TrustSettings | None = None
     identity: IdentitySettings | None = None
     fleet: FleetSettings | None = None
     mqtt: MqttSettings | None = None

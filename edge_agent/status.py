@@ -47,7 +47,7 @@ class Status(Struct, frozen=True, kw_only=True):
     `written_boot_s` is the same moment in seconds since the start of the device that `kernel_boot` names, and
     `process_started` when the process was started, in the kernel's ticks: neither can be set. `clock_is_set` says whether
     the date is known.
-    `delegate` is what runs the model, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `parked` the newest events
+    `delegate` is what runs the model, `repository` which versions of the signed repository are believed, and until when, `promise` says how many false alarms there may be and were, `learner` says why it does or does not train, `link` how the broker is, `parked` the newest events
     that ended connections, `problems` what needs a person.
     `sends_windows`: whether the owner lets an anomaly take its raw window along.
     `settings` are those that a fleet may change, as they are; `commands` says what the fleet asked for, and what became of it.
@@ -79,6 +79,7 @@ class Status(Struct, frozen=True, kw_only=True):
     source_errors: int = 0
     inference_errors: int = 0
     delegate: str = ""
+    repository: str = ""
     promise: str = ""
     drift_shapes: tuple[SensorShape, ...] = ()
     sends_windows: bool = True

@@ -34,14 +34,18 @@ from protocol.bundle import TrustedKeys
 from runtime.errors import SettingsError, StorageError
 
 if TYPE_CHECKING:
+    from edge_agent.settings import Settings
+    from edge_agent.trusted_clock import TrustedClock
     from edge_agent.update_trust_client import Repository
 
-__all__ = ["NOBODY", "Fetch", "Fetched", "UpdateTrust", "read_root"]
+__all__ = ["LOOK_EVERY_S", "NOBODY", "Fetch", "Fetched", "UpdateTrust", "open_trust", "read_root"]
 
 log: Final = logging.getLogger(__name__)
 
 CHECK_EVERY_S: Final = 3600.0
 """How often it is asked whether something changed. An instruction asks at once; this bounds how long a taken-back key is obeyed."""
+LOOK_EVERY_S: Final = 60.0
+"""How often it is looked whether it is time; with it, how soon after the fleet is back something fresh is known."""
 WHOLE_EVERY_S: Final = 86_400.0
 """How often a newer root is looked for, though the timestamp did not change."""
 SOON_S: Final = 3 * 86_400.0
@@ -95,8 +99,11 @@ class UpdateTrust:
         self._trouble = self._unkept = ""
         self._believed = self._recall()
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         """Ask the fleet what the repository says now; what was believed before stays where that is not believed.
+
+        Returns:
+            Whether it says something else than before.
 
         Raises:
             FleetError: the road.
@@ -105,14 +112,14 @@ class UpdateTrust:
         with self._asking:
             if self._fetch is None:
                 raise UpdateTrustError("this device has no [fleet] to ask for the signed repository")
+            before = self._believed
             try:
                 self._ask(self._fetch)
             except (FleetError, UpdateTrustError) as error:
-                if str(error) != self._trouble:
-                    log.warning("repository_not_refreshed error=%s", error)
                 self._trouble = str(error)
                 raise
             self._trouble, self._asked_s = "", self._boot_s()
+            return self._believed is not before
 
     def is_due(self) -> bool:
         """Whether it is time to ask again: after an hour, and for as long as nothing fresh is known."""
@@ -249,6 +256,18 @@ class UpdateTrust:
         return (
             f"the signed repository must be signed anew by its people: {', '.join(soon)} ends" if soon else ""
         )
+
+
+def open_trust(settings: Settings, clock: TrustedClock, fetch: Fetch | None) -> UpdateTrust:
+    """The trust that agent.toml names; raises SettingsError as `read_root`."""
+    return UpdateTrust(
+        root=read_root(settings.trust.root),
+        files=TrustFiles(settings.paths.trust),
+        family=settings.family,
+        fetch=fetch,
+        earliest_s=clock.earliest_s,
+        boot_s=clock.boot_s,
+    )
 
 
 def read_root(path: Path) -> bytes:

@@ -34,6 +34,7 @@ __all__ = [
     "entries_for",
     "key_id",
     "open_bundle",
+    "open_listed",
     "pack_bundle",
     "peek_manifest",
 ]
@@ -133,7 +134,28 @@ def open_bundle(content: bytes, trusted: TrustedKeys) -> VerifiedBundle:
         raise UntrustedBundleError(
             f"the manifest's signature does not verify under release key {identifier.hex()[:12]}…; the file was altered or badly copied: fetch it again"
         ) from None
-    manifest = _parse(body)
+    return _opened(content, _parse(body), identifier, rest)
+
+
+def open_listed(content: bytes, sha256: str) -> VerifiedBundle:
+    """Open a bundle of which somebody trusted said the SHA-256: the signed repository, or what verified it here once.
+
+    Every byte is under that hash, the signature's too: whose key it was does not matter any more, so that a release outlives
+    the key it was made with for as long as it is listed.
+
+    Raises:
+        BundleIntegrityError: other bytes than that, or a file differs from the manifest.
+        BundleFormatError: as `open_bundle`.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise BundleIntegrityError(
+            f"the bundle's {len(content)} bytes do not have the SHA-256 {sha256[:12]}… that was promised; it was altered or badly copied"
+        )
+    body, identifier, _, rest = _split(content)
+    return _opened(content, _parse(body), identifier, rest)
+
+
+def _opened(content: bytes, manifest: Manifest, identifier: bytes, rest: memoryview) -> VerifiedBundle:
     files: dict[str, bytes] = {}
     for entry in manifest.files:
         part, rest = rest[: entry.size], rest[entry.size :]

@@ -14,11 +14,11 @@ from edge_agent.commands.status_table import print_status
 from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.pinned_tls import pinned_context
 from edge_agent.process_sight import ProcessState, sight_from_here
-from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.replay import ReplaySource
 from edge_agent.status import read_status, status_document
+from edge_agent.update_trust import read_root
 
 __all__ = ["application"]
 
@@ -142,7 +142,7 @@ def trust_release(config: Config) -> int:
     from edge_agent.learner.anchor import trust_active_release
 
     settings = load_agent_settings(config)
-    print(trust_active_release(settings.paths, load_release_keys(settings.release_keys)))
+    print(trust_active_release(settings.paths))
     return 0
 
 
@@ -152,7 +152,7 @@ def check_config(config: Config) -> int:
     from edge_agent.commands.columns_check import misfits
 
     settings = load_agent_settings(config)
-    keys = load_release_keys(settings.release_keys)
+    read_root(settings.trust.root)
     source = open_source(settings.source)
     source.close()
     if isinstance(source, ReplaySource):
@@ -164,11 +164,11 @@ def check_config(config: Config) -> int:
     if settings.flower is not None:
         AggregatorTrust(settings)
         pinned_context(settings.flower.ca_file, "flower.ca_file")
-    if found := misfits(settings.paths, source.spec, keys):
+    if found := misfits(settings.paths, source.spec):
         for misfit in found:
             print(f"{config}: {misfit}")
         return 1
     print(
-        f"{config} is fine: family {settings.family}, {source.spec.feature_count} features, {len(keys)} release key(s), state in {settings.state_dir}"
+        f"{config} is fine: family {settings.family}, {source.spec.feature_count} features, state in {settings.state_dir}"
     )
     return 0

@@ -7,14 +7,13 @@ from edge_agent.installation.active import read_active
 from edge_agent.outdated_state import foreign_state
 from edge_agent.settings import StatePaths
 from models.columns import describe_difference
-from protocol.bundle import TrustedKeys
 from protocol.manifest import FeatureSpec
 from runtime.errors import StorageError
 
 __all__ = ["misfits"]
 
 
-def misfits(paths: StatePaths, columns: FeatureSpec, keys: TrustedKeys) -> list[str]:
+def misfits(paths: StatePaths, columns: FeatureSpec) -> list[str]:
     """What does not fit a source of these columns, a sentence each; reads only."""
     found = []
     foreign, difference = foreign_state(paths, columns)
@@ -25,7 +24,7 @@ def misfits(paths: StatePaths, columns: FeatureSpec, keys: TrustedKeys) -> list[
             " the next start sets them aside and commissions anew"
         )
     try:
-        active = read_active(paths.install_journal, paths.bundles, keys)
+        active = read_active(paths.install_journal, paths.bundles)
     except (StorageError, ReleaseRefusedError) as error:
         return [*found, f"the installed release cannot be used: {error}"]
     if active is not None and (difference := describe_difference(active.bundle.manifest.features, columns)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +17,10 @@ from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.limits import OwnerLimits
 from edge_agent.privacy.release_check import Finding, Verdict, check_release
 from edge_agent.privacy.review import Given, Review
-from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import Settings
-from protocol.bundle import open_bundle
+from edge_agent.trusted_clock import TrustedClock
+from edge_agent.update_trust import open_trust
+from protocol.bundle import open_bundle, open_listed
 from protocol.errors import BundleError
 from protocol.manifest import Manifest
 from runtime.durable_files import read_bytes
@@ -98,13 +100,13 @@ def release_findings(settings: Settings, file: Path) -> tuple[Manifest, list[Fin
 
     Raises:
         StorageError: the file or the account cannot be read.
-        ReleaseRefusedError: it is no bundle, or none that a key of `release_keys` signed.
+        ReleaseRefusedError: it is no bundle, or none that the signed repository lists, nor one that a key of this family's signed.
     """
     content = read_bytes(file)
     if content is None:
         raise StorageError(f"there is no release {file}; name a .fedge file")
     try:
-        manifest = open_bundle(content, load_release_keys(settings.release_keys)).manifest
+        manifest = _trusted_manifest(settings, content)
     except BundleError as error:
         raise ReleaseRefusedError(f"{file} claims nothing: {error}") from None
     given: tuple[Given, ...] = ()
@@ -112,6 +114,15 @@ def release_findings(settings: Settings, file: Path) -> tuple[Manifest, list[Fin
         with _opened(settings) as account:
             given = account.given()
     return manifest, check_release(manifest, given, settings.family)
+
+
+def _trusted_manifest(settings: Settings, content: bytes) -> Manifest:
+    trust = open_trust(settings, TrustedClock(settings.paths.clock), None)
+    sha256 = hashlib.sha256(content).hexdigest()
+    manifest = open_listed(content, sha256).manifest
+    if not trust.has_listed(manifest.release, sha256, len(content)):
+        open_bundle(content, trust.release_keys())
+    return manifest
 
 
 def print_findings(manifest: Manifest, findings: list[Finding]) -> None:

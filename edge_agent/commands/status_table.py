@@ -75,6 +75,7 @@ def print_status(status: Status, sight: ProcessSight) -> None:
         ("broker", "connected" if status.broker_connected else "not connected"),
         ("learner", status.learner),
         ("install", health.install_step.value),
+        *((("repository", status.repository),) if status.repository else ()),
         *(("setting", text) for text in _settings_of(status)),
         *(("command", text) for text in status.commands),
         *(("problem", problem) for problem in status.problems),

@@ -13,7 +13,6 @@ from edge_agent.installation.journal import BundleRef
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.verification import verify
 from models.bundles import ModelBundle
-from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
 
 __all__ = ["ActiveRelease", "read_active"]
@@ -41,7 +40,7 @@ class ActiveRelease:
         return self.ref.release
 
 
-def read_active(journal_file: Path, bundles: Path, keys: TrustedKeys) -> ActiveRelease | None:
+def read_active(journal_file: Path, bundles: Path) -> ActiveRelease | None:
     """The active release as another process sees it (the learner, a status command); None while there is none.
 
     Takes no lock and changes nothing; the agent may swap right after.
@@ -54,5 +53,5 @@ def read_active(journal_file: Path, bundles: Path, keys: TrustedKeys) -> ActiveR
     if journal is None or journal.active is None:
         return None
     ref = journal.active
-    bundle = verify(BundleStore(bundles).read(ref.sha256), ref.sha256, keys)
+    bundle = verify(BundleStore(bundles).read(ref.sha256), ref.sha256)
     return ActiveRelease(ref=ref, bundle=bundle, generation=0, is_trial=journal.step() is InstallStep.TRIAL)

@@ -14,8 +14,8 @@ from edge_agent.installation.installer import Installer
 from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.probe import ChildProbe, ModelProbe
 from edge_agent.installation.trial import WindowRecord
+from edge_agent.installation.verification import ReleaseList
 from edge_agent.installation.wishes import AskFleet
-from protocol.bundle import TrustedKeys
 
 __all__ = ["open_installer"]
 
@@ -24,7 +24,7 @@ def open_installer(
     *,
     journal_file: Path,
     bundles: Path,
-    keys: TrustedKeys,
+    trust: ReleaseList,
     requirements: Requirements,
     source: BundleSource,
     ask_fleet: AskFleet | None = None,
@@ -37,7 +37,7 @@ def open_installer(
     Args:
         journal_file: ``install.json``.
         bundles: directory of bundles; created if missing.
-        keys: the pinned release keys.
+        trust: lets releases in.
         requirements: what this device can run.
         source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
         ask_fleet: what the fleet itself wants; None: whoever submits is believed.
@@ -52,8 +52,8 @@ def open_installer(
     tools = InstallTools(
         store=store,
         source=source,
-        probe=probe or ChildProbe(keys),
-        keys=keys,
+        probe=probe or ChildProbe(),
+        trust=trust,
         requirements=requirements,
         baseline=record.baseline,
         free_bytes=store.free_bytes,

@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 from msgspec import Struct, field
 
-from edge_agent.errors import InstallTimeoutError, ReleaseRefusedError
+from edge_agent.errors import FleetError, InstallTimeoutError, ReleaseRefusedError, UpdateTrustError
 from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.acceptance import (
     LEARNT_BYTES,
@@ -52,10 +52,9 @@ from edge_agent.installation.journal import Baseline, BundleRef
 from edge_agent.installation.probe import ModelProbe
 from edge_agent.installation.recovery import find_factory, find_staged
 from edge_agent.installation.trial import TrialLimits
-from edge_agent.installation.verification import has_hash, verify
+from edge_agent.installation.verification import ReleaseList, has_hash, verify
 from edge_agent.installation.wishes import AskFleet, Wishes
 from models.bundles import ModelBundle
-from protocol.bundle import TrustedKeys
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState
 from runtime.errors import FedgeError
@@ -84,7 +83,7 @@ class InstallTools:
         store: bundles on disk.
         source: where bundles come from.
         probe: tries models out.
-        keys: the pinned release keys.
+        trust: lets releases in.
         requirements: what this device can run.
         baseline: how detection goes at present.
         free_bytes: disk space left.
@@ -95,7 +94,7 @@ class InstallTools:
     store: BundleStore
     source: BundleSource
     probe: ModelProbe
-    keys: TrustedKeys
+    trust: ReleaseList
     requirements: Requirements
     baseline: Callable[[], Baseline | None]
     free_bytes: Callable[[], int]
@@ -138,12 +137,12 @@ class Effects:
         """The bundle `ref`, verified anew unless it is the one in memory; a damaged file is mended from another copy.
 
         Raises:
-            FedgeError: it is gone, damaged in every copy, or not trusted any more.
+            FedgeError: it is gone, or damaged in every copy.
         """
         if self._opened is None or self._opened[0] != ref:
             store = self._tools.store
             content = store.read(ref.sha256)
-            self._opened = (ref, verify(content, ref.sha256, self._tools.keys))
+            self._opened = (ref, verify(content, ref.sha256))
             try:
                 if store.mend(ref.sha256, content):
                     self.mended = ref.release
@@ -161,8 +160,8 @@ class Effects:
                 event = self._check(desired)
             case Download():
                 event = self._download(effect, patience, on_progress)
-            case Verify(desired=desired):
-                self._verify(desired)
+            case Verify():
+                self._verify(effect)
                 event = Verified()
             case Proceed():
                 event = Staged()
@@ -207,11 +206,7 @@ class Effects:
             patience.wait(ASK_AGAIN_S)
         if hindrance:
             return None if patience.is_interrupted() else FetchWaits(reason=hindrance)
-        source = (
-            self._tools.source
-            if effect.is_confirmed
-            else _Confirming(self._tools.source, effect, self._wishes)
-        )
+        source = _Gate(self._tools, effect, self._wishes)
         was_resumed = fetched > 0
 
         def fetch() -> int | None:
@@ -235,23 +230,34 @@ class Effects:
             return None if fetch() is None else Downloaded()
         return Downloaded()
 
-    def _verify(self, desired: DesiredState) -> None:
-        store, sha256 = self._tools.store, desired.bundle_sha256
+    def _verify(self, effect: Verify) -> None:
+        desired, store = effect.desired, self._tools.store
+        sha256 = desired.bundle_sha256
+        self._let_in(desired, is_proven=effect.is_proven)
         content = store.read(sha256) if store.has_intact(sha256) else store.read_part(sha256)
-        bundle = verify(content, sha256, self._tools.keys)
+        bundle = verify(content, sha256)
         check_fit(bundle.manifest, desired.release, self._tools.requirements)
         store.stage(sha256)
         store.mend(sha256, content)
         self._opened = (BundleRef(release=desired.release, sha256=sha256), bundle)
 
+    def _let_in(self, desired: DesiredState, *, is_proven: bool) -> None:
+        try:
+            self._tools.trust.check_listed(desired.release, desired.bundle_sha256, desired.bundle_bytes)
+        except (FleetError, UpdateTrustError) as error:
+            if not is_proven:
+                raise
+            # It was let in once and did well here: the way back does not depend on a repository that ended, nor on a network.
+            log.warning("release_not_listed_now release=%s error=%s", desired.release, error)
+
     def _fall_back(self, effect: FallBack) -> FellBack:
         tools, failures = self._tools, list[str]()
-        factory = find_factory(tools.store, tools.keys, tools.requirements)
+        factory = find_factory(tools.store, tools.trust, tools.requirements)
         brought = (factory.ref,) if factory is not None and factory.ref.sha256 not in effect.shunned else ()
         for ref in dict.fromkeys((*effect.bundles, *brought)):
             if self._opens(ref, failures):
                 return FellBack(bundle=ref, failure=None)
-        for found in find_staged(tools.store, tools.keys, tools.requirements, effect.shunned):
+        for found in find_staged(tools.store, tools.trust, tools.requirements, effect.shunned):
             if self._opens(found.ref, failures):
                 return FellBack(bundle=found.ref, failure=None, found_bytes=found.size_bytes)
         return FellBack(bundle=None, failure="; ".join(failures) or None)
@@ -266,16 +272,21 @@ class Effects:
         return True
 
 
-class _Confirming:
-    """A `BundleSource` that hands out nothing before the fleet has said that it wants it."""
+class _Gate:
+    """A `BundleSource` that hands out nothing that is not listed, nor before the fleet has said that it wants it."""
 
-    def __init__(self, source: BundleSource, effect: Download, wishes: Wishes) -> None:
-        self._source, self._desired, self._wishes = source, effect.desired, wishes
-        self._is_confirmed = False
+    def __init__(self, tools: InstallTools, effect: Download, wishes: Wishes) -> None:
+        self._tools, self._wishes = tools, wishes
+        self._desired, self._is_confirmed = effect.desired, effect.is_confirmed
+        self._is_listed = False
 
     def bundle(self, path: str, *, offset: int = 0) -> AbstractContextManager[BundleStream]:
-        """See `BundleSource.bundle`; raises ReleaseRefusedError, too."""
+        """See `BundleSource.bundle`; raises ReleaseRefusedError and UpdateTrustError, too."""
+        desired = self._desired
         if not self._is_confirmed:
-            self._wishes.confirm(self._desired)
+            self._wishes.confirm(desired)
             self._is_confirmed = True
-        return self._source.bundle(path, offset=offset)
+        if not self._is_listed:
+            self._tools.trust.check_listed(desired.release, desired.bundle_sha256, desired.bundle_bytes)
+            self._is_listed = True
+        return self._tools.source.bundle(path, offset=offset)

@@ -26,6 +26,7 @@ __all__ = [
     "FallBack",
     "FellBack",
     "FetchWaits",
+    "ListChanged",
     "Opened",
     "Probe",
     "Probed",
@@ -84,7 +85,7 @@ class FetchWaits:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """Signature, hashes and fit hold, and the file has its final name."""
+    """It is listed, hashes and fit hold, and the file has its final name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +160,11 @@ class ActiveLost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListChanged:
+    """The signed repository, as this device knows it, lists other releases than before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FellBack:
     """`bundle` is in memory (None: there is nothing to run); `failure` says that bundles were there, but none opens.
 
@@ -188,6 +194,7 @@ Event = (
     | TrialSilent
     | Stopped
     | ActiveLost
+    | ListChanged
     | FellBack
 )
 
@@ -213,9 +220,10 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Verify the file completely and give it its final name."""
+    """Verify the file completely and give it its final name; `is_proven`: it passed a trial here once."""
 
     desired: DesiredState
+    is_proven: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

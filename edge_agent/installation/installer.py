@@ -32,6 +32,7 @@ from edge_agent.installation.events import (
     Effect,
     Event,
     FallBack,
+    ListChanged,
     Prune,
     Reactivate,
     Restarted,
@@ -203,6 +204,10 @@ class Installer:
         self._inbox.put(Reactivate(execution=execution))
         return ""
 
+    def look_again(self) -> None:
+        """The signed repository says more than it did: where nothing runs, look whether something on the disk is listed now."""
+        self._inbox.put(ListChanged())
+
     def outcome(self, execution: str) -> InstallReport | None:
         """How an installation or reactivation ended, if it is remembered."""
         return self._journal.outcome_of(execution)
@@ -250,10 +255,15 @@ class Installer:
             if mended
             else "",
             self._wishes.problem,
+            *self._tools.trust.problems(),
         )
         return [text for text in found if text]
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, ListChanged):
+            if self._journal.active is not None or self._journal.attempt is not None:
+                return
+            event = ActiveLost(reason="nothing runs here, and the list of releases changed")
         if isinstance(event, Asked):
             wish = self._wishes.look_up(self._journal, event)
             if wish is None:
@@ -372,7 +382,7 @@ class Installer:
 
     def _adopt(self) -> Journal:
         tools = self._tools
-        journal = first_journal(tools.store, tools.keys, tools.requirements)
+        journal = first_journal(tools.store, tools.trust, tools.requirements)
         try:
             self._file.save(journal)
         except StorageError as error:  # found again at the next start; detection does not wait for a disk

@@ -6,6 +6,7 @@ and turns what happened into one clear line; `probe_child` is the other side.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import signal
@@ -21,7 +22,6 @@ from msgspec import Struct
 
 from edge_agent.errors import InstallFailedError, InstallTimeoutError
 from edge_agent.installation.probe_result import ProbeRequest, ProbeResult
-from protocol.bundle import TrustedKeys, open_bundle
 
 __all__ = ["ChildProbe", "ModelProbe", "ProbeLimits", "how_it_ended"]
 
@@ -59,19 +59,16 @@ class ChildProbe:
     """Probes in a child process.
 
     Args:
-        keys: the pinned release keys; the child gets the one that signed.
         limits: see `ProbeLimits`.
     """
 
-    def __init__(self, keys: TrustedKeys, limits: ProbeLimits | None = None) -> None:
-        self._keys = keys
+    def __init__(self, limits: ProbeLimits | None = None) -> None:
         self._limits = limits or ProbeLimits()
 
     def run(self, release: str, content: bytes, is_interrupted: Callable[[], bool]) -> ProbeResult | None:
         """See `ModelProbe.run`."""
-        key = self._keys.find(open_bundle(content, self._keys).signed_by)
         request = ProbeRequest(
-            release_key=key.public_bytes_raw().hex(),
+            bundle_sha256=hashlib.sha256(content).hexdigest(),
             memory_bytes=self._limits.memory_bytes,
             cpu_s=math.ceil(self._limits.wall_s),
             wall_s=math.ceil(self._limits.wall_s) + 5,

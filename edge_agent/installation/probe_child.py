@@ -4,7 +4,7 @@ Reads one request on stdin (a JSON line, then the bundle's bytes), limits itself
 writes one `ProbeResult` as JSON on stdout. Exit code 0 with a result, also a bad one; anything else is a crash.
 
 Limits are set after the interpreter's libraries are loaded and before a byte of the model is looked at, so that they
-count what the model costs. The child trusts nothing but the one release key that the agent found good.
+count what the model costs. The child takes nothing but the very bytes that the agent found good.
 
 Source: getrlimit(2).
 """
@@ -21,14 +21,13 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_agent.installation.probe_result import ProbeRequest, ProbeResult
 from models.bundles import ModelBundle, read_bundle
 from models.errors import ModelError
 from models.int8_model import Int8Model
 from models.training_model import TrainingModel
-from protocol.bundle import TrustedKeys, open_bundle
+from protocol.bundle import open_listed
 from protocol.errors import BundleError
 
 __all__ = ["main"]
@@ -71,8 +70,7 @@ def _limit(request: ProbeRequest) -> None:
 
 
 def _probe(content: bytes, request: ProbeRequest) -> ProbeResult:
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(request.release_key))
-    bundle = read_bundle(open_bundle(content, TrustedKeys([key])))
+    bundle = read_bundle(open_listed(content, request.bundle_sha256))
     model = Int8Model(bundle.int8_model, bundle.architecture.kind)
     worst = bundle.golden.check(model)
     latencies = _time(model, bundle)

@@ -10,11 +10,11 @@ __all__ = ["ProbeRequest", "ProbeResult"]
 class ProbeRequest(Struct, frozen=True, kw_only=True):
     """What to probe, under which limits.
 
-    `release_key` is the raw Ed25519 key, hex; `memory_bytes` is the address space the model may add; `cpu_s` and
+    `bundle_sha256` is that of the bytes that the agent found good; `memory_bytes` is the address space the model may add; `cpu_s` and
     `wall_s` end the process whatever it does.
     """
 
-    release_key: str
+    bundle_sha256: str
     memory_bytes: int
     cpu_s: int
     wall_s: int

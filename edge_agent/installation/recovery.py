@@ -1,8 +1,11 @@
-"""What to run where the journal does not say: what lies on the disk and verifies, because anything trusted beats watching nothing.
+"""What to run where the journal does not say: what lies on the disk and is listed, because anything trusted beats watching nothing.
 
 That is a new device, whose image may bring a factory bundle; one whose journal was damaged; and one where nothing opens that
 the journal names. Only the factory's bundle is known to work here: of any other it is not known whether it ever proved
 itself, so it is on trial like a release that was just installed, and is undone like one.
+
+Listed: in the signed repository as this device knows it, fresh or not. Where none is known yet (a new device, before it has
+asked for the first time) nothing is taken up; it is looked for again once one is known.
 """
 
 from __future__ import annotations
@@ -12,11 +15,11 @@ import logging
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.acceptance import Requirements, check_fit
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import KEPT_COMMITTED, BundleRef, Journal
-from edge_agent.installation.verification import verify
-from protocol.bundle import TrustedKeys
+from edge_agent.installation.verification import ReleaseList, verify
 from runtime.errors import FedgeError
 
 __all__ = ["Found", "find_factory", "find_staged", "first_journal"]
@@ -32,14 +35,14 @@ class Found(NamedTuple):
     size_bytes: int
 
 
-def first_journal(store: BundleStore, keys: TrustedKeys, requirements: Requirements) -> Journal:
+def first_journal(store: BundleStore, trust: ReleaseList, requirements: Requirements) -> Journal:
     """A journal made from what lies in the store; the replay counter starts anew.
 
-    Bundles of another family, or that do not verify, are passed over with a line in the log.
+    Bundles of another family, or that are not listed, are passed over with a line in the log.
     """
-    factory = find_factory(store, keys, requirements)
+    factory = find_factory(store, trust, requirements)
     brought = factory.ref if factory is not None else None
-    staged = find_staged(store, keys, requirements)
+    staged = find_staged(store, trust, requirements)
     if not staged or staged[0].ref == brought:
         if factory is None:
             return Journal()
@@ -51,13 +54,13 @@ def first_journal(store: BundleStore, keys: TrustedKeys, requirements: Requireme
     return journal.trying(newest.ref, newest.size_bytes, starts=0)
 
 
-def find_factory(store: BundleStore, keys: TrustedKeys, requirements: Requirements) -> Found | None:
+def find_factory(store: BundleStore, trust: ReleaseList, requirements: Requirements) -> Found | None:
     """The bundle that came with the device, if it can be run; it is staged as well, where the disk has room."""
     try:
         content = store.read_factory()
         if content is None:
             return None
-        found = _check(content, hashlib.sha256(content).hexdigest(), keys, requirements)
+        found = _check(content, hashlib.sha256(content).hexdigest(), trust, requirements)
     except FedgeError as error:
         log.error("factory_bundle_unusable error=%s", error)  # noqa: TRY400 - expected, no traceback
         return None
@@ -69,7 +72,7 @@ def find_factory(store: BundleStore, keys: TrustedKeys, requirements: Requiremen
 
 
 def find_staged(
-    store: BundleStore, keys: TrustedKeys, requirements: Requirements, shunned: Collection[str] = ()
+    store: BundleStore, trust: ReleaseList, requirements: Requirements, shunned: Collection[str] = ()
 ) -> list[Found]:
     """The staged bundles that can be run, but for those with a SHA-256 among `shunned`; the highest version first."""
     found = []
@@ -77,13 +80,17 @@ def find_staged(
         if sha256 in shunned:
             continue
         try:
-            found.append(_check(store.read(sha256), sha256, keys, requirements))
+            found.append(_check(store.read(sha256), sha256, trust, requirements))
         except FedgeError as error:
             log.warning("staged_bundle_unusable sha256=%s error=%s", sha256[:12], error)
     return sorted(found, key=lambda one: one.version, reverse=True)
 
 
-def _check(content: bytes, sha256: str, keys: TrustedKeys, requirements: Requirements) -> Found:
-    manifest = verify(content, sha256, keys).manifest
+def _check(content: bytes, sha256: str, trust: ReleaseList, requirements: Requirements) -> Found:
+    manifest = verify(content, sha256).manifest
+    if not trust.has_listed(manifest.release, sha256, len(content)):
+        raise ReleaseRefusedError(
+            f"{manifest.release} (SHA-256 {sha256[:12]}…) is not listed in the signed repository as this device knows it"
+        )
     check_fit(manifest, manifest.release, requirements)
     return Found(BundleRef(release=manifest.release, sha256=sha256), manifest.version, len(content))

@@ -31,7 +31,7 @@ def work_of(journal: Journal) -> Effect | None:
         InstallStep.DOWNLOADING: Download(
             desired=desired, is_confirmed=attempt.is_confirmed, is_deferred=attempt.is_deferred
         ),
-        InstallStep.VERIFYING: Verify(desired=desired),
+        InstallStep.VERIFYING: Verify(desired=desired, is_proven=journal.has_proven(bundle.sha256)),
         InstallStep.STAGED: Proceed(),
         InstallStep.PROBING: Probe(bundle=bundle),
         InstallStep.SHADOWING: Shadow(bundle=bundle),

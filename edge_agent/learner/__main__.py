@@ -98,19 +98,18 @@ def _run(config: Path, invitation_file: Path, stop: threading.Event) -> int:
     from edge_agent.identity_key import open_identity
     from edge_agent.learner.anchor import read_anchor, require_trained_near
     from edge_agent.learner.enrolled_files import read_active_bundle, read_invitation
-    from edge_agent.release_keys import load_release_keys
 
     settings = load_agent_settings(config)
     invitation = read_invitation(invitation_file)
     trust = AggregatorTrust(settings)
     assert settings.flower is not None  # noqa: S101 - for the type checker; without it there is no trust
     aggregator_key = trust.signer(invitation, time.time())
-    bundle = read_active_bundle(settings.paths, settings.release_keys)
+    bundle = read_active_bundle(settings.paths)
     if bundle.architecture.layout_sha256 != invitation.layout_sha256:
         raise NotReadyError(
             f"run {invitation.run_id} trains layout {invitation.layout_sha256[:12]}…, {bundle.manifest.release} has {bundle.architecture.layout_sha256[:12]}…"
         )
-    anchor = read_anchor(settings.paths, load_release_keys(settings.release_keys))
+    anchor = read_anchor(settings.paths)
     profile = require_trained_near(anchor, bundle, widest=settings.privacy.maximum_trust_radius)
     key = open_identity(settings)
 

@@ -39,7 +39,6 @@ from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.verification import verify
 from edge_agent.settings import StatePaths
 from models.bundles import ModelBundle
-from protocol.bundle import TrustedKeys
 from protocol.training import TrainingSettings
 from runtime.durable_files import private_directory, read_bytes, write_durably
 from runtime.errors import StorageError
@@ -99,7 +98,7 @@ def anchor_of(bundle: ModelBundle, *, approval: str = "") -> Anchor:
     )
 
 
-def read_anchor(paths: StatePaths, keys: TrustedKeys) -> Anchor:
+def read_anchor(paths: StatePaths) -> Anchor:
     """The anchor as it is by now: moved if the fleet has approved a release that is committed here, and kept.
 
     Raises:
@@ -110,7 +109,7 @@ def read_anchor(paths: StatePaths, keys: TrustedKeys) -> Anchor:
     held, approved = _load(paths.anchor), journal.approved
     is_new = approved is not None and (held is None or held.approval != approved.sha256)
     if approved is not None and is_new and journal.has_proven(approved.sha256):
-        return _adopt(paths, approved, keys, approval=approved.sha256)
+        return _adopt(paths, approved, approval=approved.sha256)
     if held is not None:
         return held
     first = journal.factory
@@ -118,17 +117,17 @@ def read_anchor(paths: StatePaths, keys: TrustedKeys) -> Anchor:
         raise NotReadyError(
             "no release has passed its trial here yet; there is none to keep a training near to"
         )
-    return _adopt(paths, first, keys, approval="")
+    return _adopt(paths, first, approval="")
 
 
-def trust_active_release(paths: StatePaths, keys: TrustedKeys) -> str:
+def trust_active_release(paths: StatePaths) -> str:
     """Make the release that runs the anchor, by the word of this device's owner; returns what happened, in words.
 
     Raises:
         NotReadyError: none runs, or it is still on trial.
         StorageError, ReleaseRefusedError: the disk refuses, or the bundle does not verify.
     """
-    active = read_active(paths.install_journal, paths.bundles, keys)
+    active = read_active(paths.install_journal, paths.bundles)
     if active is None:
         raise NotReadyError("no release is installed; there is none to trust")
     if active.is_trial:
@@ -193,9 +192,9 @@ def require_trained_near(anchor: Anchor, bundle: ModelBundle, *, widest: float) 
     return anchor.profile
 
 
-def _adopt(paths: StatePaths, ref: BundleRef, keys: TrustedKeys, *, approval: str) -> Anchor:
+def _adopt(paths: StatePaths, ref: BundleRef, *, approval: str) -> Anchor:
     try:
-        bundle = verify(BundleStore(paths.bundles).read(ref.sha256), ref.sha256, keys)
+        bundle = verify(BundleStore(paths.bundles).read(ref.sha256), ref.sha256)
     except (StorageError, ReleaseRefusedError) as error:
         raise NotReadyError(
             f"{ref.release}, which training shall stay near to, cannot be used: {error}"

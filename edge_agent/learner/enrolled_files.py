@@ -1,19 +1,17 @@
 """What the learner reads from the device's files before it joins: invitation and active bundle.
 
 Reading only. The agent and its installer go on writing meanwhile; their files are replaced atomically, so what is
-read here is one state or the next, never half of one. The bundle is verified again: signature, hashes, meaning.
+read here is one state or the next, never half of one. The bundle is verified again: hashes, meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from edge_agent.errors import NotReadyError, ReleaseRefusedError
 from edge_agent.installation.active import read_active
-from edge_agent.release_keys import load_release_keys
 from edge_agent.settings import StatePaths
 from models.bundles import ModelBundle
 from protocol.messages.payloads import TrainingInvitation
@@ -38,16 +36,14 @@ def read_invitation(path: Path) -> TrainingInvitation:
         raise NotReadyError(f"{path} holds no training invitation: {error}") from None
 
 
-def read_active_bundle(paths: StatePaths, release_keys: Iterable[Path]) -> ModelBundle:
+def read_active_bundle(paths: StatePaths) -> ModelBundle:
     """The bundle that detection runs now, verified again.
 
     Raises:
         NotReadyError: no release is installed, or its file no longer verifies.
-        SettingsError: a release key file cannot be used.
     """
-    keys = load_release_keys(release_keys)
     try:
-        active = read_active(paths.install_journal, paths.bundles, keys)
+        active = read_active(paths.install_journal, paths.bundles)
     except (StorageError, ReleaseRefusedError) as error:
         raise NotReadyError(f"the active release cannot be used: {error}") from None
     if active is None:

@@ -46,7 +46,6 @@ from edge_agent.settings import StatePaths
 from models.architecture import Architecture, initial_parameters
 from models.drift.reference import fit_reference
 from models.standardiser import Standardiser
-from protocol.bundle import TrustedKeys
 from protocol.identity import compressed_key, private_key_pem, public_key_pem
 from protocol.invitations import sign_invitation
 from protocol.manifest import FeatureSpec, ThresholdSpec
@@ -188,15 +187,10 @@ def make_device(
     device = Device(id=DeviceId(name), directory=root / name, key=ec.generate_private_key(ec.SECP256R1()))
     device.paths.root.mkdir(parents=True)
     device.paths.device_key.write_bytes(private_key_pem(device.key))
-    (device.directory / "release.pub.pem").write_bytes(
-        RELEASE_KEY.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
     (device.directory / "aggregator.pub.pem").write_bytes(public_key_pem(IDENTITY.public_key()))
     (device.directory / "agent.toml").write_text(
         'state_dir = "state"\ntenant = "demo"\nfamily = "press"\nhardware = "rpi4"\n'
-        f'release_keys = ["release.pub.pem"]\n[flower]\nca_file = "{tls.ca}"\naggregator_key = "aggregator.pub.pem"\n'
+        f'[trust]\nroot = "root.json"\n[flower]\nca_file = "{tls.ca}"\naggregator_key = "aggregator.pub.pem"\n'
         '[source]\nkind = "simulated"\n'
         + ("[learner]\nplain_answers = true\n" if fleet is None else fleet.table(tls))
         # Last, so that a test may add to it. These worlds are about the road, and their models move as far as they like.
@@ -207,7 +201,7 @@ def make_device(
         enrolled = Enrolled(device=name, tenant="demo", mqtt=MqttAccess(username=name, password="made-up"))
         device.paths.enrolment.write_bytes(msgspec.json.encode(enrolled))
     sha256 = hashlib.sha256(bundle).hexdigest()
-    verified = verify(bundle, sha256, TrustedKeys([RELEASE_KEY.public_key()]))
+    verified = verify(bundle, sha256)
     BundleStore(device.paths.bundles).adopt(sha256, bundle)
     ref = BundleRef(release=verified.manifest.release, sha256=sha256)
     JournalFile(device.paths.install_journal).save(Journal(active=ref, committed=(ref,), factory=ref))

@@ -22,7 +22,6 @@ from aggregator.rounds.reports import QuorumMissedError
 from edge_agent.errors import AggregatorAnswerError
 from edge_agent.learner.anchor import _keep, read_anchor
 from edge_agent.learner.flower_internals import Message, RecordDict
-from protocol.bundle import TrustedKeys
 
 pytestmark = pytest.mark.slow
 
@@ -179,7 +178,7 @@ def test_learner_that_is_not_ready_says_why_with_exit_code_3(
     assert other.wait() == 3
     # Somebody approved a release that is trained otherwise than the one that runs.
     world.invite(device, 1)
-    approved = read_anchor(device.paths, TrustedKeys([world.RELEASE_KEY.public_key()]))
+    approved = read_anchor(device.paths)
     _keep(device.paths.anchor, replace(approved, profile=replace(world.PROFILE, batch_size=1)))
     assert world.start_learner(device).wait() == 3
     log = (device.directory / "learner.log").read_text()

@@ -52,7 +52,7 @@ from runtime.errors import StorageError
 SIGHT = ProcessSight(boot_s=0.0, kernel_boot="another machine's")
 IDENTITY = Identity(tenant="demo", device="pump-07", family="pump", boot_id="b1")
 CONFIG = (
-    'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
+    'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\n[trust]\nroot = "r"\n'
     '[source]\nkind = "simulated"\n[detection]\ncommissioning_windows = 60\nreference_windows = 60\n'
     "[health]\nevery_s = 10\nstatus_every_s = 1\n"
 )

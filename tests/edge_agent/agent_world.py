@@ -1,4 +1,4 @@
-"""A device for tests: a state directory with identity, pinned key, factory bundle and a recording to watch.
+"""A device for tests: a state directory with identity, pinned root, factory bundle and a recording to watch.
 
 The models are the small real ones of tests/models/golden, so no TensorFlow is needed. A healthy row is standard
 normal, a faulty one lies far outside.
@@ -13,13 +13,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from trust_repository import TrustRepository
 
 from models.architecture import Architecture, initial_parameters
 from models.bundles import bundle_files, make_golden_vectors
@@ -97,6 +98,17 @@ def faulty(count: int, seed: int = 0) -> np.ndarray:
     return healthy(count, seed) + np.float32(7.0)
 
 
+def write_trust(directory: Path, *bundles: bytes) -> TrustRepository:
+    """A pinned root, and the repository that the image brought along, with these bundles on its list."""
+    repository = TrustRepository(FAMILY, release_key=RELEASE_KEY, now=datetime.now(UTC))
+    for bundle in bundles:
+        repository.list(manifest_of(bundle).release, bundle)
+    repository.publish()
+    repository.mirror(directory / "state" / "trust")
+    (directory / "root.json").write_bytes(repository.pinned)
+    return repository
+
+
 def write_device(
     directory: Path,
     *,
@@ -116,17 +128,13 @@ def write_device(
     (state / "device.key").write_bytes(private_key_pem(key))
     enrolment = {"device": DEVICE, "tenant": TENANT, "mqtt": {"username": DEVICE, "password": PASSWORD}}
     (state / "enrolment.json").write_text(json.dumps(enrolment))
-    (directory / "release.pub.pem").write_bytes(
-        RELEASE_KEY.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
+    write_trust(directory, *(() if bundle is None else (bundle,)))
     np.savez(directory / "rows.npz", rows=rows, feature_names=np.array(NAMES))
     (directory / "machine.json").write_text(json.dumps({"rows": [0, len(rows)], "loop": True}))
     config = directory / "agent.toml"
     config.write_text(
         f'state_dir = "state"\ntenant = "{TENANT}"\nfamily = "{FAMILY}"\nhardware = "rpi4"\n'
-        'release_keys = ["release.pub.pem"]\nlabels = { site = "hall-1" }\n'
+        'labels = { site = "hall-1" }\n[trust]\nroot = "root.json"\n'
         + (f'[mqtt]\nurl = "{mqtt_url}"\nreconnect_max_s = 0.5\n' if mqtt_url else "")
         + (f'ca_file = "{mqtt_ca}"\n' if mqtt_ca else "")
         + f'[source]\nkind = "replay"\npath = "rows.npz"\nkey = "rows"\nrow_every_s = 1.0\nspeed = {speed}\n'

@@ -70,7 +70,7 @@ class Device:
     def __init__(self, folder: Path) -> None:
         self.path, self.now_s, self.wall_s = folder / "commands.json", 0.0, 1000.0
         (folder / "agent.toml").write_text(
-            'state_dir = "."\ntenant = "t"\nfamily = "f"\nhardware = "h"\nrelease_keys = ["k"]\n[source]\nkind = "simulated"\n'
+            'state_dir = "."\ntenant = "t"\nfamily = "f"\nhardware = "h"\n[trust]\nroot = "r"\n[source]\nkind = "simulated"\n'
         )
         self.settings = load_agent_settings(folder / "agent.toml")
         self.deeds = {"recommission": Deed(self.clock), "diagnose": Deed(self.clock, is_repeatable=True)}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_agent.errors import FleetUnreachableError
+from edge_agent.errors import FleetUnreachableError, ReleaseRefusedError
 from edge_agent.fleet_client import BundleStream
 from edge_agent.installation.acceptance import Requirements
 from edge_agent.installation.bundle_store import BundleStore
@@ -27,7 +27,7 @@ from models.architecture import Architecture, initial_parameters
 from models.bundles import GoldenVectors, bundle_files, make_golden_vectors
 from models.drift.reference import DriftReference
 from models.int8_model import Int8Model
-from protocol.bundle import TrustedKeys, entries_for, pack_bundle
+from protocol.bundle import entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
 from protocol.messages.kinds import ShadowOutcome
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
@@ -35,8 +35,6 @@ from protocol.training import TrainingSettings
 
 MODELS = Path(__file__).parent / "installation_models"
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
-KEYS = TrustedKeys([RELEASE_KEY.public_key()])
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(4, 3, 4))
 FEATURES = FeatureSpec(kind="passthrough", names=("a", "b", "c", "d"), channels=4)
 REQUIREMENTS = Requirements(family="pump", features=FEATURES, reserve_bytes=1000)
@@ -150,6 +148,28 @@ class FleetInMemory:
 
 
 @dataclass
+class ListOfAll:
+    """A `ReleaseList` on which everything stands but for what is `taken` from it; `trouble` is what asking raises."""
+
+    taken: set[str] = field(default_factory=set)
+    trouble: Exception | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def check_listed(self, release: str, sha256: str, length: int) -> None:
+        self.asked.append(release)
+        if self.trouble is not None:
+            raise self.trouble
+        if sha256 in self.taken:
+            raise ReleaseRefusedError(f"{release} is not let in: the signed repository does not list it")
+
+    def has_listed(self, release: str, sha256: str, length: int) -> bool:
+        return sha256 not in self.taken
+
+    def problems(self) -> list[str]:
+        return []
+
+
+@dataclass
 class TrustingProbe:
     """A `ModelProbe` that finds every model good, and counts."""
 
@@ -178,6 +198,7 @@ class Device:
         self.root = root
         self.fleet = FleetInMemory()
         self.probe = TrustingProbe()
+        self.listed = ListOfAll()
         self.free_bytes = 10**9
         self.hindrance = ""
         self.overrides = overrides
@@ -191,7 +212,7 @@ class Device:
             store=store,
             source=self.overrides.get("source", self.fleet),  # type: ignore[arg-type]  # a port
             probe=self.overrides.get("probe", self.probe),  # type: ignore[arg-type]  # a port
-            keys=KEYS,
+            trust=self.listed,
             requirements=REQUIREMENTS,
             baseline=record.baseline,
             free_bytes=lambda: self.free_bytes,

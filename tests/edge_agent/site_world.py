@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,10 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 from agent_broker import FLEET_PASSWORD
-from agent_world import DEVICE, TENANT
+from agent_world import DEVICE, RELEASE_KEY, TENANT, manifest_of
 from command_line import run_command
-from installation_world import RELEASE_KEY
 from mosquitto_broker import MosquittoBroker
-from trust_world import Keys, make_repository
+from trust_world import Keys, list_bundles, make_repository
 from waiting import died, wait_until
 
 from edge_agent.identity_key import load_device_key
@@ -45,7 +45,18 @@ class Site:
             'accounts = "none"\nreconnect_s = 0.1\n'
         )
         self.repository = make_repository(folder / "data", Keys(families={"pump": RELEASE_KEY}))
+        self._bring_along(folder / "data" / "trust" / "metadata", agent.parent)
         self._enrol()
+
+    def _bring_along(self, metadata: Path, device: Path) -> None:
+        """The device pins this repository, and its image brought it along, with the factory's release listed."""
+        factory = device / "state" / "bundles" / "factory.fedge"
+        if factory.exists():
+            content = factory.read_bytes()
+            list_bundles(self.repository, {manifest_of(content).release: content}, RELEASE_KEY)
+        (device / "root.json").write_bytes(self.repository.read("1.root.json"))
+        shutil.rmtree(device / "state" / "trust")
+        shutil.copytree(metadata, device / "state" / "trust")
 
     def _enrol(self) -> None:
         database = open_storage(load_fleet_settings(self.config).effective_database_url)

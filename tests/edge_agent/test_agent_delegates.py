@@ -200,7 +200,7 @@ class FakeProbe:
 def test_a_release_is_tried_on_the_delegate_once_it_passed_its_probe(result, count) -> None:
     trial = FakeTrial(is_accepted=True)
     choice = DelegateChoice("gpu", Path("/opt/lib.so"), trial)
-    probe = ProbeWithDelegate(FakeProbe(result), choice, TRUSTED)
+    probe = ProbeWithDelegate(FakeProbe(result), choice)
     assert probe.run("pump/1", make_bundle(), lambda: False) is result
     assert len(trial.tried) == count
 

@@ -119,7 +119,7 @@ def test_a_learner_that_meets_a_damaged_journal_leaves_it_to_the_agent(tmp_path:
     paths = StatePaths(tmp_path)
     paths.install_journal.write_bytes(b"half of a jour")
     with pytest.raises(NotReadyError, match=r"install\.json is damaged"):
-        read_active_bundle(paths, ())
+        read_active_bundle(paths)
     assert paths.install_journal.read_bytes() == b"half of a jour"
     assert not list(tmp_path.glob("*.damaged"))
 

@@ -12,7 +12,8 @@ from runtime.errors import SettingsError
 
 pytestmark = pytest.mark.edge
 
-HEAD = 'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["release.pub.pem"]\n'
+TOP = 'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\n'
+HEAD = TOP + '[trust]\nroot = "root.json"\n'
 SOURCE = '[source]\nkind = "simulated"\nspeed = 60.0\n'
 
 
@@ -24,7 +25,7 @@ def _load(directory: Path, text: str) -> Settings:
 def test_paths_are_relative_to_the_file_and_limits_have_defaults(tmp_path: Path) -> None:
     settings = _load(tmp_path, HEAD + SOURCE + '[flower]\nca_file = "pki/ca.pem"\n')
     assert settings.state_dir == tmp_path / "state"
-    assert settings.release_keys == (tmp_path / "release.pub.pem",)
+    assert settings.trust.root == tmp_path / "root.json"
     assert settings.flower is not None
     assert settings.flower.ca_file == tmp_path / "pki" / "ca.pem"
     assert settings.paths.outbox == tmp_path / "state" / "outbox.sqlite"
@@ -82,13 +83,15 @@ def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
         ),
         (HEAD + SOURCE + "[detection]\nopens_after_windows = 0\n", "detection.opens_after_windows = 0"),
         (HEAD.replace('"demo"', '"my tenant"') + SOURCE, "tenant 'my tenant' is not a valid name"),
+        (TOP + SOURCE, "trust is missing; it has no default"),
+        (HEAD.replace('"root.json"', "[]") + SOURCE, "trust.root = [] is not valid"),
         (
-            HEAD.replace('["release.pub.pem"]', "[]") + SOURCE,
-            "release_keys = [] is not valid: expected a list of at least 1 entries of a path",
+            TOP + 'release_keys = ["release.pub.pem"]\n' + SOURCE,
+            "agent.toml:5: unknown key 'release_keys'; releases are believed by the fleet's signed repository now",
         ),
         (
-            HEAD.replace('["release.pub.pem"]', '"release.pub.pem"') + SOURCE,
-            "release_keys = 'release.pub.pem' is not valid",
+            'release_keys = ["k"]\n' + HEAD + SOURCE,
+            'write [trust] root = "root.json" instead; what is installed here goes on running, and nothing that was kept is lost',
         ),
         (HEAD + SOURCE + '[fleet]\nurl = "http://x"\nca_file = "ca.pem"\n', "use https://host:port"),
         (HEAD + SOURCE + '[fleet]\nurl = "https://x"\n', "fleet.ca_file is missing; it has no default"),
@@ -148,7 +151,7 @@ def test_an_agent_toml_of_before_the_privacy_table_is_still_read(
 ) -> None:
     file = tmp_path / "agent.toml"
     file.write_text(
-        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["r.pem"]\n'
+        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\n[trust]\nroot = "r"\n'
         '[source]\nkind = "simulated"\n'
         + (f"[learner]\nminimum_windows = {learner}\n" if learner else "")
         + (f"[privacy]\nminimum_windows = {privacy}\n" if privacy else "")

@@ -40,7 +40,7 @@ def settings(folder: Path, flower: str = PINNED) -> Settings:
     (folder / "none.pem").write_text("no key")
     table = f'[flower]\nca_file = "ca.pem"\n{flower}' if flower else ""
     (folder / "agent.toml").write_text(
-        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
+        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\n[trust]\nroot = "r"\n'
         f'{table}[source]\nkind = "simulated"\n'
     )
     return load_agent_settings(folder / "agent.toml", {})

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from installation_world import ARCHITECTURE, KEYS, Device, make_bundle
+from installation_world import ARCHITECTURE, Device, make_bundle
 from msgspec.structs import replace
 
 from edge_agent.errors import NotReadyError
@@ -43,12 +43,12 @@ def approve(device: Device, desired: DesiredState) -> None:
 
 
 def trusted(device: Device) -> Anchor:
-    return read_anchor(StatePaths(device.root), KEYS)
+    return read_anchor(StatePaths(device.root))
 
 
 def running(device: Device) -> ModelBundle:
     paths = StatePaths(device.root)
-    active = read_active(paths.install_journal, paths.bundles, KEYS)
+    active = read_active(paths.install_journal, paths.bundles)
     assert active is not None
     return active.bundle
 
@@ -122,7 +122,7 @@ def test_the_owners_word_moves_it_and_only_a_later_approval_moves_it_again(devic
     install(device, 3)
     paths = StatePaths(device.root)
     assert trusted(device).release == "pump/2"
-    assert trust_active_release(paths, KEYS) == (
+    assert trust_active_release(paths) == (
         "pump/3 is trusted instead of pump/2; training stays near it from the next run on"
     )
     assert trusted(device).release == "pump/3", "the approval of pump/2 is older"
@@ -136,7 +136,7 @@ def test_a_release_on_trial_is_not_trusted_by_hand(device: Device) -> None:
     install(device, 1)
     device.submit(device.fleet.offer(make_bundle(2), 2))
     with pytest.raises(NotReadyError, match="pump/2 is still on trial"):
-        trust_active_release(StatePaths(device.root), KEYS)
+        trust_active_release(StatePaths(device.root))
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
@@ -146,7 +146,7 @@ def test_a_damaged_or_lost_anchor_is_the_first_release_again_or_the_last_approva
     install(device, 1)
     second = install(device, 2)
     paths = StatePaths(device.root)
-    trust_active_release(paths, KEYS)
+    trust_active_release(paths)
     for expected in ("pump/1", "pump/2"):
         if damage is None:
             content = msgspec.msgpack.decode(paths.anchor.read_bytes())

@@ -120,7 +120,7 @@ def test_a_bundle_holds_what_a_person_would_look_at_and_neither_secret_nor_windo
 
 def test_a_bundle_fits_one_message_whatever_the_log_says_and_tells_what_was_cut(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text(
-        'state_dir = "."\ntenant = "t"\nfamily = "f"\nhardware = "h"\nrelease_keys = ["k"]\n[source]\nkind = "simulated"\n'
+        'state_dir = "."\ntenant = "t"\nfamily = "f"\nhardware = "h"\n[trust]\nroot = "r"\n[source]\nkind = "simulated"\n'
     )
     ring = LogRing(maximum_chars=1 << 20)
     noise = random.Random(1)

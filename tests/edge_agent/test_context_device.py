@@ -17,7 +17,7 @@ from test_agent_pipeline import Device
 from edge_agent.detector_file import read_context
 from edge_agent.judgement import Judged, Unjudged
 from edge_agent.learner.__main__ import _as_judged
-from edge_agent.settings import DetectionSettings, Settings, StatePaths
+from edge_agent.settings import DetectionSettings, Settings, StatePaths, TrustSettings
 from edge_agent.sources.settings import SimulatedSettings
 from models.detection.context import Context
 from models.detection.prior import FleetPrior, fleet_prior
@@ -236,7 +236,7 @@ def test_the_learner_tells_of_rows_in_the_context_that_is_in_force(
         family="f",
         hardware="h",
         source=SimulatedSettings(),
-        release_keys=(Path("key.pem"),),
+        trust=TrustSettings(root=Path("root.json")),
     )
     told = _as_judged(settings, SPEC, kept)
     assert told is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from https_world import Reply, Request, make_certificate, serving
-from installation_world import KEYS, REQUIREMENTS, TrustingProbe, ask, make_bundle
+from installation_world import REQUIREMENTS, ListOfAll, TrustingProbe, ask, make_bundle
 
 from edge_agent.errors import (
     FleetAnswerError,
@@ -250,7 +250,7 @@ def test_a_release_travels_over_a_breaking_tls_road_and_is_committed_in_the_back
         installer = open_installer(
             journal_file=tmp_path / "install.json",
             bundles=tmp_path / "bundles",
-            keys=KEYS,
+            trust=ListOfAll(),
             requirements=REQUIREMENTS,
             source=client(server.url, server.ca_file),
             limits=InstallLimits(trial=TrialLimits(windows=2)),

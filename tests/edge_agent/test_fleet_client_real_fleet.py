@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from command_line import run_command
 from https_world import make_certificate
-from installation_world import KEYS, RELEASE_KEY, REQUIREMENTS, TrustingProbe, make_bundle
+from installation_world import RELEASE_KEY, REQUIREMENTS, ListOfAll, TrustingProbe, make_bundle
 from trust_world import Keys, make_repository, next_list
 from waiting import died, wait_until
 
@@ -23,7 +23,7 @@ from edge_agent.identity_key import load_device_key
 from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.trial import TrialLimits
-from edge_agent.settings import FleetSettings, Settings
+from edge_agent.settings import FleetSettings, Settings, TrustSettings
 from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import CommandStatus, InstallStatus
 from protocol.messages.payloads import DesiredState
@@ -94,7 +94,7 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
             family="pump",
             hardware="rpi4",
             source={"kind": "simulated"},  # type: ignore[arg-type]  # not looked at here
-            release_keys=(),
+            trust=TrustSettings(root=tmp_path / "root.json"),
             fleet=FleetSettings(url=fleet.url, ca_file=fleet.ca, claim_token_file=tmp_path / "claim.token"),
         )
         enrolled = enrol_device(settings)
@@ -130,7 +130,7 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         installer = open_installer(
             journal_file=settings.paths.install_journal,
             bundles=settings.paths.bundles,
-            keys=KEYS,
+            trust=ListOfAll(),
             requirements=REQUIREMENTS,
             source=client,
             limits=InstallLimits(trial=TrialLimits(windows=2)),

@@ -220,7 +220,7 @@ def test_settings_of_the_list_go_over_the_file_and_stay_over_a_restart(device: D
         ("privacy.maximum_epsilon", 100.0),
         ("learner.plain_answers", True),
         ("remote.afresh", True),
-        ("release_keys", "mine.pem"),
+        ("trust.root", "mine.json"),
     ],
 )
 def test_no_value_makes_a_device_deaf_or_mad_and_nothing_of_the_owners_is_reached(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from installation_world import KEYS, OTHER_KEY, REQUIREMENTS, Device, make_bundle
+from installation_world import REQUIREMENTS, Device, ListOfAll, make_bundle
 
 from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.bundle_store import BundleStore
@@ -111,7 +111,7 @@ def test_the_bundle_of_the_highest_version_runs_on_trial_and_those_before_it_are
     store: BundleStore,
 ) -> None:
     refs = {version: put(store, make_bundle(version), f"pump/{version}") for version in (2, 10, 9, 1)}
-    journal = first_journal(store, KEYS, REQUIREMENTS)
+    journal = first_journal(store, ListOfAll(), REQUIREMENTS)
     assert (journal.active, journal.committed, journal.factory) == (refs[10], (refs[9], refs[2]), None)
     assert journal.attempt is not None
     assert (journal.attempt.step, journal.attempt.bundle) == (InstallStep.TRIAL, refs[10])
@@ -124,7 +124,7 @@ def test_a_factory_bundle_stays_the_factorys_where_a_newer_one_runs(
     content = make_bundle(1)
     (tmp_path / "bundles" / "factory.fedge").write_bytes(content)
     newer = put(store, make_bundle(2), "pump/2")
-    journal = first_journal(store, KEYS, REQUIREMENTS)
+    journal = first_journal(store, ListOfAll(), REQUIREMENTS)
     brought = BundleRef(release="pump/1", sha256=hashlib.sha256(content).hexdigest())
     assert (journal.active, journal.committed, journal.factory) == (newer, (), brought)
     assert journal.fallbacks() == (brought,), "where the newer one fails its trial"
@@ -133,19 +133,19 @@ def test_a_factory_bundle_stays_the_factorys_where_a_newer_one_runs(
 def test_bundles_of_other_families_are_passed_over_however_new(store: BundleStore) -> None:
     for family in ("fan", "valve"):
         put(store, make_bundle(7, family=family))
-    assert first_journal(store, KEYS, REQUIREMENTS) == Journal()
+    assert first_journal(store, ListOfAll(), REQUIREMENTS) == Journal()
     ours = put(store, make_bundle(1), "pump/1")
-    assert first_journal(store, KEYS, REQUIREMENTS).active == ours
+    assert first_journal(store, ListOfAll(), REQUIREMENTS).active == ours
 
 
-@pytest.mark.parametrize("content", [b"worn out", make_bundle(7, key=OTHER_KEY)], ids=["damaged", "forged"])
-def test_a_bundle_that_does_not_verify_is_passed_over_with_a_line_in_the_log(
+@pytest.mark.parametrize("content", [b"worn out", make_bundle(7)], ids=["damaged", "not listed"])
+def test_a_bundle_that_is_damaged_or_not_listed_is_passed_over_with_a_line_in_the_log(
     store: BundleStore, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     ours = put(store, make_bundle(1), "pump/1")
     bad = put(store, content)
     with caplog.at_level(logging.WARNING):
-        assert first_journal(store, KEYS, REQUIREMENTS).active == ours
+        assert first_journal(store, ListOfAll({bad.sha256}), REQUIREMENTS).active == ours
     (line,) = caplog.messages
     assert line.startswith(f"staged_bundle_unusable sha256={bad.sha256[:12]} error=")
 
@@ -155,7 +155,7 @@ def test_a_bundle_that_does_not_verify_is_passed_over_with_a_line_in_the_log(
 
 def test_bytes_that_were_not_promised_are_refused_by_their_number_and_the_promised_hash() -> None:
     with pytest.raises(ReleaseRefusedError) as refusal:
-        verify(b"seven b", "0123456789abcdef" * 4, KEYS)
+        verify(b"seven b", "0123456789abcdef" * 4)
     assert str(refusal.value) == (
         "the bundle's 7 bytes do not have the SHA-256 0123456789ab… that was promised; it was altered or badly copied"
     )

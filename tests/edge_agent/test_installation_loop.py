@@ -6,7 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from installation_world import KEYS, REQUIREMENTS, Device, FleetInMemory, TrustingProbe, device, make_bundle
+from installation_world import (
+    REQUIREMENTS,
+    Device,
+    FleetInMemory,
+    ListOfAll,
+    TrustingProbe,
+    device,
+    make_bundle,
+)
 from waiting import wait_until
 
 from edge_agent.installation.assembly import open_installer
@@ -265,7 +273,7 @@ def test_an_installer_is_opened_with_the_probe_and_the_limits_it_is_given(tmp_pa
     installer = open_installer(
         journal_file=tmp_path / "install.json",
         bundles=tmp_path / "bundles",
-        keys=KEYS,
+        trust=ListOfAll(),
         requirements=REQUIREMENTS,
         source=fleet,
         limits=InstallLimits(trial=TrialLimits(windows=1)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from installation_world import KEYS, OTHER_KEY, Device, ask, device, make_bundle
+from installation_world import Device, ask, device, make_bundle
 from msgspec.structs import replace
 
 from edge_agent.installation.active import read_active
@@ -37,7 +37,7 @@ def test_a_good_release_is_fetched_probed_tried_and_committed(device: Device) ->
 
 def test_another_process_reads_the_same_active_release(device: Device) -> None:
     def seen() -> tuple[str, bool, int] | None:
-        active = read_active(device.root / "install.json", device.root / "bundles", KEYS)
+        active = read_active(device.root / "install.json", device.root / "bundles")
         return (active.release, active.is_trial, active.generation) if active else None
 
     assert seen() is None
@@ -140,7 +140,9 @@ def test_a_newer_request_supersedes_a_trial_and_the_untried_release_stops_at_onc
 def test_a_superseded_trial_does_not_go_on_while_the_next_release_fails(device: Device) -> None:
     device.install(1)
     device.submit(device.fleet.offer(make_bundle(2), 2))
-    device.submit(device.fleet.offer(make_bundle(3, key=OTHER_KEY), 3))
+    offered = device.fleet.offer(make_bundle(3), 3)
+    device.listed.taken.add(offered.bundle_sha256)
+    device.submit(offered)
     assert device.reports[-1].status is InstallStatus.REJECTED
     assert device.reports[-1].active_release == device.release == "pump/1"
 

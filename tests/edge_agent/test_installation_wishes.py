@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from installation_world import KEYS, Device, ask, make_bundle
+from installation_world import Device, ask, make_bundle
 from msgspec.structs import replace
 
 from edge_agent.installation.acceptance import FARTHEST_JUMP
@@ -318,4 +318,3 @@ def test_a_factory_bundle_that_came_with_a_new_image_is_a_last_resort_too(tmp_pa
     staged(device, 1).unlink()
     device.restart()
     assert (device.release, device.installer.step()) == ("pump/5", InstallStep.IDLE)
-    assert KEYS

@@ -52,7 +52,7 @@ def test_the_blocker_of_this_test_really_blocks() -> None:
 def test_a_device_that_is_not_ready_says_so_before_flower_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text(
         'state_dir = "state"\ntenant = "demo"\nfamily = "press"\nhardware = "rpi4"\n'
-        'release_keys = ["k.pem"]\n[flower]\nca_file = "ca.pem"\n[source]\nkind = "simulated"\n'
+        '[trust]\nroot = "r"\n[flower]\nca_file = "ca.pem"\n[source]\nkind = "simulated"\n'
     )
     done = run(
         "from edge_agent.learner.__main__ import main\n"

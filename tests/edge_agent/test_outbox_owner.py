@@ -117,7 +117,7 @@ def test_of_a_former_name_nothing_is_lost_that_only_a_later_version_knows(tmp_pa
 def test_a_persons_commands_wait_for_an_agent_that_writes_just_now(tmp_path: Path) -> None:
     config = tmp_path / "agent.toml"
     config.write_text(
-        'state_dir = "."\ntenant = "demo"\nfamily = "f"\nhardware = "h"\nrelease_keys = ["k"]\n[source]\nkind = "simulated"\n'
+        'state_dir = "."\ntenant = "demo"\nfamily = "f"\nhardware = "h"\n[trust]\nroot = "r"\n[source]\nkind = "simulated"\n'
     )
     access = {"username": "pump-08", "password": "secret"}
     (tmp_path / "enrolment.json").write_text(

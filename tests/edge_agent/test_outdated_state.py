@@ -111,7 +111,7 @@ def test_files_that_could_not_be_moved_are_used_by_nobody(tmp_path: Path, source
 def test_nothing_is_trained_on_rows_of_other_columns_than_the_releases(tmp_path: Path) -> None:
     config = tmp_path / "agent.toml"
     config.write_text(
-        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["k.pem"]\n'
+        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\n[trust]\nroot = "r"\n'
         '[source]\nkind = "simulated"\n[privacy]\nminimum_windows = 5\n'
     )
     settings = load_agent_settings(config)

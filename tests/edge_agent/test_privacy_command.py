@@ -38,7 +38,7 @@ def give(budget: DeviceAccount, count: int, how: RoundNoise = ROUND) -> None:
 def config_in(folder: Path, privacy: str = "") -> Path:
     config = folder / "agent.toml"
     config.write_text(
-        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\nrelease_keys = ["r.pem"]\n'
+        'state_dir = "state"\ntenant = "demo"\nfamily = "pump"\nhardware = "rpi4"\n[trust]\nroot = "root.json"\n'
         f'[source]\nkind = "simulated"\n[privacy]\n{privacy}\n'
     )
     (folder / "state").mkdir()

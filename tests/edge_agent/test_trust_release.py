@@ -7,7 +7,7 @@ from pathlib import Path
 
 import installation_world
 import pytest
-from agent_world import SPEC, TRUSTED, healthy, make_bundle, write_device
+from agent_world import SPEC, healthy, make_bundle, write_device
 from msgspec.structs import replace
 
 from edge_agent.cli import main
@@ -39,7 +39,7 @@ def _adopted(settings: Settings, version: int) -> BundleRef:
 
 
 def anchored(device: Settings) -> str:
-    return read_anchor(device.paths, TRUSTED).release
+    return read_anchor(device.paths).release
 
 
 def test_the_owner_trusts_what_runs_by_a_command(
@@ -50,7 +50,7 @@ def test_the_owner_trusts_what_runs_by_a_command(
     assert main(["trust-release", "--config", str(device.config_file)]) == 0
     assert "pump/2 is trusted instead of pump/1" in capsys.readouterr().out
     assert anchored(device) == "pump/2"
-    assert read_anchor(device.paths, TRUSTED).columns == SPEC.fingerprint
+    assert read_anchor(device.paths).columns == SPEC.fingerprint
     assert main(["trust-release", "--config", str(device.config_file)]) == 0
     assert anchored(device) == "pump/2"
 
@@ -74,6 +74,6 @@ def test_a_persons_word_at_the_fleet_moves_it_once_that_release_is_committed_and
             device.fleet.wanted = replace(wish, is_approved=True)
         device.submit(wish)
         if version == 3:
-            assert read_anchor(paths, installation_world.KEYS).release == "pump/1", "it is on trial here"
+            assert read_anchor(paths).release == "pump/1", "it is on trial here"
         device.watch()
-        assert read_anchor(paths, installation_world.KEYS).release == ("pump/3" if version == 3 else "pump/1")
+        assert read_anchor(paths).release == ("pump/3" if version == 3 else "pump/1")

@@ -43,7 +43,7 @@ AGENT: dict[str, tuple[Any, Any]] = {
     "tenant": ("a", "b"),
     "family": ("a", "b"),
     "hardware": ("a", "b"),
-    "release_keys": (["a.pem"], ["b.pem", "/c.pem"]),
+    "trust.root": ("a.json", "/b.json"),
     "device": ("a", "b"),
     "labels": ({"site": "a"}, {"site": "b"}),
     "identity.module": ("/a.so", "/b.so"),
