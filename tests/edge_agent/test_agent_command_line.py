@@ -99,7 +99,7 @@ def test_wrong_use_is_one_line_and_status_2(words: tuple[str, ...], expected: st
     ("spoil", "expected"),
     [
         ("state/enrolment.json", "run `fedge-agent enrol"),
-        ("release.pub.pem", "is not a public key file"),
+        ("root.json", "trust.root"),
         ("rows.npz", "rows.npz"),
     ],
 )

@@ -38,8 +38,8 @@ def test_paths_are_relative_to_the_file_and_limits_have_defaults(tmp_path: Path)
 def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
     settings = _load(
         tmp_path,
-        HEAD
-        + 'labels = { site = "hall-1" }\n'
+        TOP
+        + 'labels = { site = "hall-1" }\n[trust]\nroot = "root.json"\n'
         + '[fleet]\nurl = "https://127.0.0.1:8443"\nca_file = "ca.pem"\nclaim_token_file = "claim.token"\n'
         + '[mqtt]\nurl = "mqtts://broker.example:8884"\nca_file = "ca.pem"\n'
         + '[flower]\nca_file = "ca.pem"\n'
@@ -106,7 +106,7 @@ def test_every_key_of_the_documented_example_is_known(tmp_path: Path) -> None:
         ("state_dir = ", "not valid TOML"),
         (
             HEAD + '[source]\nkind = "replay"\npath = "x.csv"\nrow_every_s = inf\n',
-            "agent.toml:9: source.row_every_s = inf is not valid: give a finite number",
+            "agent.toml:10: source.row_every_s = inf is not valid: give a finite number",
         ),
         (
             HEAD + '[source]\nkind = "replay"\npath = "x.csv"\nrow_every_s = 1e300\n',

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from installation_world import RELEASE_KEY, make_bundle
 from privacy_world import ALL, BARE, Owned, asked, devices, noise
+from trust_repository import TrustRepository
 
 from edge_agent.cli import main
 from edge_agent.errors import PrivacyRefusedError
@@ -181,11 +182,12 @@ def test_a_release_that_trained_on_this_device_and_claims_nothing_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = lived(tmp_path)
-    (tmp_path / "r.pem").write_bytes(
-        RELEASE_KEY.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
+    repository = TrustRepository(release_key=RELEASE_KEY, now=datetime.now(UTC))
+    listed = make_bundle(3, key=Ed25519PrivateKey.generate())
+    repository.list("pump/3", listed)
+    repository.publish()
+    repository.mirror(tmp_path / "state" / "trust")
+    (tmp_path / "root.json").write_bytes(repository.pinned)
     release = tmp_path / "v2.fedge"
     command = ["privacy", "--config", str(config), "--release", str(release)]
     assert main(command) == 2
@@ -202,4 +204,6 @@ def test_a_release_that_trained_on_this_device_and_claims_nothing_differs(
     assert finding["words"].startswith("this device answered 5 questions in run run-1, and opened 4 sums")
     release.write_bytes(make_bundle(2, key=Ed25519PrivateKey.generate()))
     assert main(command) == 2
-    assert "sign" in capsys.readouterr().err
+    assert "which is not trusted here" in capsys.readouterr().err
+    release.write_bytes(listed)
+    assert main(command) == 0, "whoever signed it: it is on the list"
