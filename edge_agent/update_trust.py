@@ -20,16 +20,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from edge_agent.errors import FleetError, FleetNotFoundError, ReleaseRefusedError, UpdateTrustError
-from edge_agent.update_trust_files import TIMESTAMP, TrustFiles
+from edge_agent.update_trust_files import TIMESTAMP, TrustFiles, is_same_role
 from protocol.bundle import TrustedKeys
 from runtime.errors import SettingsError, StorageError
 
@@ -97,6 +99,7 @@ class UpdateTrust:
         self._etag = ""
         self._asked_s = self._whole_s = float("-inf")
         self._trouble = self._unkept = ""
+        self._ahead: dict[str, bytes] = {}
         self._believed = self._recall()
 
     def refresh(self) -> bool:
@@ -190,8 +193,11 @@ class UpdateTrust:
         return f"{versions}; good until {_day(believed.ends_s[role])} ({role})"
 
     def _recall(self) -> Repository | None:
+        with suppress(UpdateTrustError):
+            if self._files.ahead.names():
+                self._walk(self._files.ahead.read, now_s=None, seen=self._ahead)
         try:
-            return self._walk(self._files.read, before=None, now_s=None)
+            return self._walk(self._files.read, now_s=None)
         except UpdateTrustError as error:
             log.warning("repository_not_known error=%s", error)
             return None
@@ -213,10 +219,27 @@ class UpdateTrust:
             etag = answer.etag if name == TIMESTAMP else etag
             return answer.content
 
-        self._believed = self._walk(read, before=self._believed, now_s=self._earliest_s())
-        self._etag, self._whole_s = etag, self._boot_s()
+        known = {} if self._believed is None else dict(self._believed.files)
+        for name, content in self._ahead.items():
+            known = {other: held for other, held in known.items() if not is_same_role(other, name)}
+            known[name] = content
+        seen: dict[str, bytes] = {}
         try:
-            self._files.keep(self._believed.files)
+            self._believed = self._walk(read, now_s=self._earliest_s(), known=known, seen=seen)
+        except (FleetError, UpdateTrustError):
+            if seen != self._ahead and not seen.items() <= known.items():
+                self._ahead = seen
+                self._keep(self._files.ahead, seen)
+            raise
+        self._etag, self._whole_s = etag, self._boot_s()
+        self._keep(self._files, self._believed.files)
+        if self._ahead:
+            self._ahead = {}
+            self._keep(self._files.ahead, {})
+
+    def _keep(self, files: TrustFiles, content: Mapping[str, bytes]) -> None:
+        try:
+            files.keep(content)
             self._unkept = ""
         except StorageError as error:  # it holds until the next start, which asks anew
             log.warning("repository_not_kept error=%s", error)
@@ -227,11 +250,16 @@ class UpdateTrust:
         return fetch(TIMESTAMP, _MOST_TIMESTAMP_BYTES, self._etag).content is None
 
     def _walk(
-        self, read: Callable[[str, int], bytes | None], *, before: Repository | None, now_s: float | None
+        self,
+        read: Callable[[str, int], bytes | None],
+        *,
+        now_s: float | None,
+        known: Mapping[str, bytes] = MappingProxyType({}),
+        seen: dict[str, bytes] | None = None,
     ) -> Repository:
         from edge_agent.update_trust_client import believe  # tuf: 4 MB that a status command does not need
 
-        return believe(self._root, self._family, read, before=before, now_s=now_s)
+        return believe(self._root, self._family, read, now_s=now_s, known=known, seen=seen)
 
     def _ended(self) -> str:
         """Why nothing is fresh, or empty."""

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -100,7 +101,13 @@ def check_root(root: bytes) -> int:
 
 
 def believe(
-    root: bytes, family: str, read: Read, *, before: Repository | None = None, now_s: float | None
+    root: bytes,
+    family: str,
+    read: Read,
+    *,
+    now_s: float | None,
+    known: Mapping[str, bytes] = MappingProxyType({}),
+    seen: dict[str, bytes] | None = None,
 ) -> Repository:
     """Walk from the pinned root to the releases of a family.
 
@@ -108,19 +115,22 @@ def believe(
         root: the pinned root.
         family: of this device; nothing of another is read.
         read: the repository's files.
-        before: what was believed last; nothing older is believed now.
         now_s: Unix seconds, the earliest that it can be; None: nothing has ended (for what was believed once already).
+        known: files that were verified before, as the repository calls them; nothing older is believed now.
+        seen: is given the files that were verified on the way, also where the end is not reached.
 
     Raises:
         UpdateTrustError: something is missing, not signed by whom it must be, older than before, or has ended.
         Exception: whatever `read` raises.
     """
-    known = before.files if before is not None else {}
     client = _Client(root, read, known, now_s)
     try:
         client.refresh()
     except (RepositoryError, DownloadError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise UpdateTrustError(f"the signed repository is not believed: {_words(error)}") from None
+    finally:
+        if seen is not None:
+            seen.update(client.files())
     trouble = ""
     try:
         # A path that nobody lists leads through every role that may list a release of the family.
@@ -180,15 +190,10 @@ class _Client(Updater):
         """What was believed."""
         trusted, role = self._trusted_set, family_role(family)
         targets = trusted.targets
-        roles = {"root": trusted.root, "timestamp": trusted.timestamp, "snapshot": trusted.snapshot}
-        signed = {**roles, **{name: one for name in self._bytes if (one := trusted.get(name)) is not None}}
-        files = {f"{n}.root.json": data for n, data in self._roots.items() if n > self._pinned}
-        for name, data in self._bytes.items():
-            if name in signed:
-                files[_file_name(name, signed[name].version)] = data
+        signed = {Root.type: trusted.root, **{name: trusted[name] for name in self._bytes if name in trusted}}
         keys = [Ed25519PublicKey.from_public_bytes(raw) for raw in _ed25519(targets, role)]
         return Repository(
-            files=files,
+            files=self.files(),
             versions={name: one.version for name, one in signed.items()},
             ends_s={name: one.expires.timestamp() for name, one in signed.items()},
             release_keys=TrustedKeys(keys),
@@ -197,9 +202,16 @@ class _Client(Updater):
             _client=self,
         )
 
+    def files(self) -> dict[str, bytes]:
+        """What was verified so far, under the repository's names: the way from the pinned root, and the roles."""
+        found = {f"{n}.root.json": data for n, data in self._roots.items() if n > self._pinned}
+        for name, data in self._bytes.items():
+            if name in self._trusted_set:
+                found[_file_name(name, self._trusted_set[name].version)] = data
+        return found
+
     def _load_local_metadata(self, rolename: str) -> bytes:
-        name = rolename if rolename in self._bytes else self._known_name(rolename)
-        data = self._bytes.get(rolename) or self._known.get(name)
+        data = self._bytes.get(rolename) or self._known.get(self._known_name(rolename))
         if data is None:
             raise FileNotFoundError(rolename)
         self._bytes[rolename] = data
