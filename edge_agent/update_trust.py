@@ -99,6 +99,7 @@ class UpdateTrust:
         self._etag = ""
         self._asked_s = self._whole_s = float("-inf")
         self._trouble = self._unkept = ""
+        self._is_doubted = False
         self._ahead: dict[str, bytes] = {}
         self._believed = self._recall()
 
@@ -119,9 +120,9 @@ class UpdateTrust:
             try:
                 self._ask(self._fetch)
             except (FleetError, UpdateTrustError) as error:
-                self._trouble = str(error)
+                self._trouble, self._is_doubted = str(error), isinstance(error, UpdateTrustError)
                 raise
-            self._trouble, self._asked_s = "", self._boot_s()
+            self._trouble, self._is_doubted, self._asked_s = "", False, self._boot_s()
             return self._believed is not before
 
     def is_due(self) -> bool:
@@ -178,6 +179,8 @@ class UpdateTrust:
         ended = self._ended()
         if ended:
             found = f"nothing new is installed: {ended}{f'; last answer: {self._trouble}' if self._trouble else ''}"
+        elif self._is_doubted:
+            found = f"the fleet serves a repository that this device does not believe, and what it knew holds: {self._trouble}"
         elif self._believed is not None and self._believed.family_trouble:
             found = f"nothing new is installed: {self._believed.family_trouble}"
         else:

@@ -98,9 +98,11 @@ def faulty(count: int, seed: int = 0) -> np.ndarray:
     return healthy(count, seed) + np.float32(7.0)
 
 
-def write_trust(directory: Path, *bundles: bytes) -> TrustRepository:
+def write_trust(
+    directory: Path, *bundles: bytes, repository: TrustRepository | None = None
+) -> TrustRepository:
     """A pinned root, and the repository that the image brought along, with these bundles on its list."""
-    repository = TrustRepository(FAMILY, release_key=RELEASE_KEY, now=datetime.now(UTC))
+    repository = repository or TrustRepository(FAMILY, release_key=RELEASE_KEY, now=datetime.now(UTC))
     for bundle in bundles:
         repository.list(manifest_of(bundle).release, bundle)
     repository.publish()
@@ -118,6 +120,7 @@ def write_device(
     mqtt_ca: Path | None = None,
     bundle: bytes | None = None,
     extra: str = "",
+    repository: TrustRepository | None = None,
 ) -> Path:
     """Everything `fedge-agent run` needs; returns agent.toml. `speed` is windows per second."""
     state = directory / "state"
@@ -128,7 +131,7 @@ def write_device(
     (state / "device.key").write_bytes(private_key_pem(key))
     enrolment = {"device": DEVICE, "tenant": TENANT, "mqtt": {"username": DEVICE, "password": PASSWORD}}
     (state / "enrolment.json").write_text(json.dumps(enrolment))
-    write_trust(directory, *(() if bundle is None else (bundle,)))
+    write_trust(directory, *(() if bundle is None else (bundle,)), repository=repository)
     np.savez(directory / "rows.npz", rows=rows, feature_names=np.array(NAMES))
     (directory / "machine.json").write_text(json.dumps({"rows": [0, len(rows)], "loop": True}))
     config = directory / "agent.toml"

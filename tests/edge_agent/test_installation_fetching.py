@@ -143,6 +143,18 @@ def test_a_download_that_never_ends_times_out(device: Device) -> None:
     )
 
 
+def test_a_bundle_that_drips_in_is_given_up_at_the_deadline_although_the_connection_never_breaks(
+    device: Device,
+) -> None:
+    offered = device.fleet.offer(make_bundle(1), 1)
+    device.fleet.chunk_bytes = 10
+    inbox = device.installer._inbox
+    device.fleet.on_chunk = lambda: inbox.wait(9.0)
+    [report] = device.submit(offered)
+    assert (report.status, "was not fetched in 60 s" in report.reason) == (InstallStatus.TIMED_OUT, True)
+    assert len(device.fleet.requests) == 1
+
+
 def test_a_fleet_that_sends_too_much_is_stopped(device: Device) -> None:
     desired = device.fleet.offer(make_bundle(1), 1)
     device.fleet.bundles[desired.bundle_path] += b"more"
