@@ -74,7 +74,7 @@ def agent_table(
         "device": device,
         "hardware": hardware,
         "labels": {"machine": machine},
-        "release_keys": ["../../pki/release.pub.pem"],
+        "trust": {"root": "../../pki/root.json"},
         "fleet": {
             "url": f"https://{addresses.fleet}",
             "ca_file": "../../pki/ca.pem",
