@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 from command_line import run_command
 from https_world import make_certificate
-from installation_world import RELEASE_KEY, REQUIREMENTS, ListOfAll, TrustingProbe, make_bundle
+from installation_world import RELEASE_KEY, REQUIREMENTS, TrustingProbe, make_bundle
 from trust_world import Keys, make_repository, next_list
 from waiting import died, wait_until
 
@@ -24,6 +25,8 @@ from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.trial import TrialLimits
 from edge_agent.settings import FleetSettings, Settings, TrustSettings
+from edge_agent.update_trust import UpdateTrust
+from edge_agent.update_trust_files import TrustFiles
 from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import CommandStatus, InstallStatus
 from protocol.messages.payloads import DesiredState
@@ -127,10 +130,17 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         assert desired.release == "pump/1"
         assert client.desired(etag).is_unchanged
 
+        trust = UpdateTrust(
+            root=fleet.repository.read("1.root.json"),
+            files=TrustFiles(tmp_path / "trust"),
+            family="pump",
+            fetch=client.trust_file,
+            earliest_s=time.time,
+        )
         installer = open_installer(
             journal_file=settings.paths.install_journal,
             bundles=settings.paths.bundles,
-            trust=ListOfAll(),
+            trust=trust,
             requirements=REQUIREMENTS,
             source=client,
             limits=InstallLimits(trial=TrialLimits(windows=2)),
