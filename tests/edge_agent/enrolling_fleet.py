@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from https_world import Reply, Request
 
-from edge_agent.settings import FleetSettings, Settings
+from edge_agent.settings import FleetSettings, Settings, TrustSettings
 from protocol.enrolment import ENROLMENT_DOMAIN, CertificateQuestion, EnrolmentQuestion, enrolment_statement
 from protocol.errors import IdentityError, TokenError
 from protocol.identity import load_public_key, verify_statement, verify_token
@@ -90,7 +90,7 @@ def settings(root: Path, url: str, ca_file: Path, claim: str | None = "claim-1\n
         family=more.get("family", "pump"),
         hardware="rpi4",
         source={"kind": "simulated"},  # type: ignore[arg-type]  # not looked at here
-        release_keys=(),
+        trust=TrustSettings(root=root / "root.json"),
         labels={"site": "hall-1"},
         fleet=FleetSettings(url=url, ca_file=ca_file, claim_token_file=root / "claim.token"),
     )
