@@ -305,7 +305,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     GONE: ClassVar[Mapping[str, str]] = {
         "release_keys": "releases are believed by the fleet's signed repository now: fetch its root.json from whoever runs the fleet"
-        ' (`fedge-fleet trust root`), put it beside this file, and write [trust] root = "root.json" instead; what is installed'
+        ' (`fedge-fleet trust root --out root.json`), put it beside this file, and write [trust] root = "root.json" instead; what is installed'
         " here goes on running, and nothing that was kept is lost"
     }
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from agent_world import running_agent, status_of
+from command_line import run_command
 from enrolling_fleet import EnrollingFleet
 from https_world import HttpsServer, serving
 from mosquitto_broker import MosquittoBroker
+from trust_repository import TrustRepository
 from waiting import died, wait_until
 
 from edge_agent.connection_certificate import read_lifetime
@@ -69,10 +71,12 @@ def broker(fleet: EnrollingFleet, tmp_path: Path) -> Iterator[MosquittoBroker]:
 def brought_up_to_date(folder: Path, server: HttpsServer, broker: MosquittoBroker) -> Path:
     """agent.toml as a person leaves it when the agent is updated: the same machine, its fleet and its broker."""
     config = folder / "agent.toml"
+    (folder / "root.json").write_bytes(TrustRepository().pinned)
     config.write_text(
-        config.read_text().replace(
-            'url = "mqtt://127.0.0.1:9"\n', f'url = "{broker.url}"\nca_file = "{broker.ca_file}"\n'
-        )
+        config.read_text()
+        .replace('url = "mqtt://127.0.0.1:9"\n', f'url = "{broker.url}"\nca_file = "{broker.ca_file}"\n')
+        .replace('release_keys = ["release.pub.pem"]\n', "")
+        + '[trust]\nroot = "root.json"\n'
         + f'[fleet]\nurl = "{server.url}"\nca_file = "{server.ca_file}"\n'
     )
     return config
@@ -104,7 +108,7 @@ def test_a_device_of_7cc0d60_gets_its_certificate_by_its_key_and_keeps_all_it_ha
     health = status["health"]
     assert isinstance(health, dict)
     assert health["buffered_windows"] >= ROWS
-    assert health["release"] == "pump/1"
+    assert health["release"] == "pump/1", "the repository lists nothing yet: what was let in once runs on"
     assert health["windows"] > 344, "the count goes on"
     assert health["anomalies"] >= ANOMALIES
     assert before <= kept_events(folder), "nobody has acknowledged them: they wait, under the same name"
@@ -113,6 +117,21 @@ def test_a_device_of_7cc0d60_gets_its_certificate_by_its_key_and_keeps_all_it_ha
     settings = load_agent_settings(config)
     with DeviceAccount(settings.paths.privacy, settings.privacy) as account:
         assert account.spending().participations == ANSWERS
+
+
+def test_the_configuration_of_7cc0d60_is_refused_with_what_to_write_and_not_a_byte_of_the_state_changes(
+    folder: Path,
+) -> None:
+    before = {path: path.read_bytes() for path in (folder / "state").rglob("*") if path.is_file()}
+    for command in ("run", "status", "check-config", "privacy", "enrol"):
+        told = run_command("edge_agent", command, "--config", str(folder / "agent.toml"))
+        assert told.returncode == 2
+        (line,) = told.stderr.splitlines()[-1:]
+        assert (
+            "unknown key 'release_keys'; releases are believed by the fleet's signed repository now" in line
+        )
+        assert 'write [trust] root = "root.json" instead' in line
+    assert {path: path.read_bytes() for path in (folder / "state").rglob("*") if path.is_file()} == before
 
 
 def test_a_device_of_7cc0d60_that_its_fleet_no_longer_knows_says_what_to_do_and_watches(
