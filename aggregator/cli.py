@@ -323,6 +323,21 @@ def initial_release(
     print(json.dumps(figures) if as_json else _sentence(figures))
 
 
+@cli.command("release-again")
+@_one_line_errors()
+def release_again(
+    bundle: Annotated[Path, typer.Argument(help="a .fedge bundle")],
+    release_key: Annotated[Path, typer.Option("--release-key", help="public key that signed it, PEM")],
+    signing_key: Annotated[Path, typer.Option("--signing-key", help="Ed25519 PEM that signs it from now on")],
+    version: Annotated[int, typer.Option("--version", min=1, help="its new number")],
+    out: Annotated[Path, typer.Option("--out", help="bundle to write, e.g. v9.fedge")],
+) -> None:
+    """Sign an old release's content anew under a new number: to go back to it, or because its key was stolen."""
+    from aggregator.commands.publishing import sign_again
+
+    print(sign_again(bundle, release_key, signing_key, version, out, now=time.time()))
+
+
 @cli.command()
 @_one_line_errors()
 def publish(

@@ -15,7 +15,8 @@ import typer
 from fleet.commands.connection import ConfigOption
 from fleet.commands.printing import say
 from fleet.commands.trust import FolderArgument, OutOption, open_repository, say_lines, trust
-from protocol.trust_roles import AGENT_ROLE, FLEET_ROLE, family_role
+from protocol.names import check_name
+from protocol.trust_roles import AGENT_ROLE, FLEET_ROLE, family_role, model_target
 from runtime.errors import SettingsError
 
 # tuf and the database need not be waited for by a client command of the same program
@@ -168,9 +169,16 @@ def rotate_family(
     key: KeyOption,
     out: OutOption,
     keep_old: KeepOption = False,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", help="A release that the thief listed, e.g. motor/7; may be repeated"),
+    ] = None,
 ) -> None:
     """Another release key: the holder of targets signs it, and the new key what is listed."""
-    _prepare_delegation(config, family_role(family), [_signing_key(key)], out, is_kept=keep_old)
+    dropped = [model_target(release) for release in drop or ()]
+    _prepare_delegation(
+        config, family_role(family), [_signing_key(key)], out, is_kept=keep_old, dropped=dropped
+    )
 
 
 @rotate.command("fleet")
@@ -191,6 +199,27 @@ def renew(
     from fleet.trust.changes import sign_anew
 
     _prepare(config, out, lambda before, now: sign_anew(before, role, now))
+
+
+@trust.command("software")
+def software(
+    config: ConfigOption,
+    file: Annotated[list[Path], typer.Argument(help="Agent software, e.g. a wheel, as it is handed out")],
+    out: OutOption,
+) -> None:
+    """Prepare that these files are listed as agent software, for the agent key to sign."""
+    from tuf.api.metadata import TargetFile
+
+    from fleet.trust.changes import change_list
+
+    try:
+        added = [
+            TargetFile.from_file(f"agent/{check_name(path.name, 'file')}", str(path), ["sha256"])
+            for path in file
+        ]
+    except OSError as error:
+        raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from None
+    _prepare(config, out, lambda before, now: change_list(before, AGENT_ROLE, now, added=added))
 
 
 @trust.command("publish")
@@ -217,14 +246,20 @@ def _prepare(config: Path, out: Path, change: Callable[[Published, float], Mappi
 
 
 def _prepare_delegation(
-    config: Path, role: str, keys: Iterable[PublicKey], out: Path, *, is_kept: bool
+    config: Path,
+    role: str,
+    keys: Iterable[PublicKey],
+    out: Path,
+    *,
+    is_kept: bool,
+    dropped: Iterable[str] = (),
 ) -> None:
     from fleet.trust.changes import change_delegation
     from fleet.trust.metadata import read_key
 
     def change(before: Published, now: float) -> Mapping[str, bytes]:
         kept = [read_key(key) for key in before.role_keys(role)] if is_kept else []
-        return change_delegation(before, role, [*kept, *keys], now)
+        return change_delegation(before, role, [*kept, *keys], now, dropped=dropped)
 
     _prepare(config, out, change)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 
-from tuf.api.metadata import Key, Metadata, Role, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Key, Metadata, Role, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from fleet.errors import NotFoundError, UnacceptableError
 from fleet.trust.metadata import (
@@ -27,6 +27,7 @@ from fleet.trust.published import Published, delegated_paths
 
 __all__ = [
     "change_delegation",
+    "change_list",
     "change_online_keys",
     "change_root_keys",
     "change_targets_key",
@@ -36,15 +37,16 @@ __all__ = [
 
 
 def change_delegation(
-    before: Published, role: str, keys: Sequence[PublicKey], now: float
+    before: Published, role: str, keys: Sequence[PublicKey], now: float, *, dropped: Iterable[str] = ()
 ) -> dict[str, bytes]:
     """Let exactly `keys` speak for a delegated role, which may be new; no keys: for nobody any more.
 
     Where none of them has signed the list that is published, the list is among the files: what is listed stays so under
-    the new key, or no device would find a release until the next one.
+    the new key (but for the targets in `dropped`), or no device would find a release until the next one.
 
     Raises:
         UnacceptableError: no role has such a name, or the fleet would be without its instruction key.
+        NotFoundError: what is to be dropped is not listed.
     """
     paths = delegated_paths(role)
     targets = _next_targets(before, now)
@@ -63,11 +65,29 @@ def change_delegation(
     files = {f"{targets.signed.version}.targets.json": encode(targets)}
     published = before.roles.get(role)
     if named and published is not None and not signers_of(published, targets.signed, role)[0]:
-        listed = deepcopy(published.signed)
-        listed.version += 1
-        listed.expires = expiry(now, LISTING_LIFETIME_S)
-        files[f"{listed.version}.{role}.json"] = encode(Metadata(listed))
+        files |= change_list(before, role, now, dropped=dropped)
     return files
+
+
+def change_list(
+    before: Published, role: str, now: float, *, dropped: Iterable[str] = (), added: Iterable[TargetFile] = ()
+) -> dict[str, bytes]:
+    """What `role` lists, without the targets in `dropped`, with those that are `added`; good for a new while.
+
+    Raises:
+        NotFoundError: what is to be dropped is not listed.
+    """
+    known = before.roles.get(role)
+    listed = deepcopy(known.signed) if known else Targets(version=1)
+    listed.version += 1 if known else 0
+    listed.expires = expiry(now, LISTING_LIFETIME_S)
+    for target in dropped:
+        if listed.targets.pop(target, None) is None:
+            raise NotFoundError(
+                f"{role} does not list {target}; it lists {', '.join(listed.targets) or 'nothing'}"
+            )
+    listed.targets |= {file.path: file for file in added}
+    return {f"{listed.version}.{role}.json": encode(Metadata(listed))}
 
 
 def change_root_keys(
@@ -121,10 +141,7 @@ def sign_anew(before: Published, roles: Iterable[str], now: float) -> dict[str, 
             targets = _next_targets(before, now)
             files[f"{targets.signed.version}.targets.json"] = encode(targets)
         elif role in before.roles:
-            listed = deepcopy(before.roles[role].signed)
-            listed.version += 1
-            listed.expires = expiry(now, LISTING_LIFETIME_S)
-            files[f"{listed.version}.{role}.json"] = encode(Metadata(listed))
+            files |= change_list(before, role, now)
         else:
             raise NotFoundError(
                 f"{role} has published nothing; there is root, targets, {', '.join(before.roles) or 'and no list'}"

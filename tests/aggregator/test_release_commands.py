@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from aggregator.cli import cli
 from aggregator.exporter import SigningExporter
-from aggregator.release_keys import create_key_files
+from aggregator.release_keys import create_key_files, read_public_key
 from aggregator.rounds.candidates import Candidate
 from aggregator.rounds.int8_settings import Int8Settings
 from aggregator.rounds.runs import Check
@@ -34,6 +34,7 @@ from test_models_edge_tpu import REPORT, program
 
 ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+OLD = TrustedKeys([KEY.public_key()])
 TRAINING = Path(__file__).parents[1] / "models" / "golden" / "autoencoder.training.tflite"
 
 
@@ -181,3 +182,26 @@ def test_silent_units_leave_the_int8_model_and_not_the_training_model() -> None:
     expected = reference_model.infer(ARCHITECTURE, parameters, x[None])[0][0]
     model = Int8Model(bundle.int8_model)
     np.testing.assert_allclose(model.infer(x), expected, atol=4 * model.output_scale)
+
+
+def test_an_old_release_is_signed_anew_under_a_new_number_and_key(files, tmp_path: Path) -> None:
+    bundle, former = files
+    new = create_key_files(tmp_path / "new.key", Ed25519PrivateKey.generate())
+    out = tmp_path / "v9.fedge"
+    words = ["release-again", bundle, "--release-key", former, "--signing-key", str(tmp_path / "new.key")]
+    told = CliRunner().invoke(cli, [*words, "--version", "9", "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    trusted = TrustedKeys([read_public_key(new, "key")])
+    made, old = (
+        read_bundle(open_bundle(out.read_bytes(), trusted)),
+        open_bundle(Path(bundle).read_bytes(), OLD),
+    )
+    assert (made.manifest.version, made.manifest.provenance.parent) == (9, "pump/2")
+    assert made.int8_model == old.files["model.int8.tflite"]
+    assert made.manifest.threshold == old.manifest.threshold
+    assert CliRunner().invoke(cli, [*words, "--version", "9", "--out", str(out)]).exit_code == 2
+    words[3] = str(new)
+    assert (
+        CliRunner().invoke(cli, [*words, "--version", "9", "--out", str(tmp_path / "v10.fedge")]).exit_code
+        == 2
+    )

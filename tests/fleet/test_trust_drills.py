@@ -16,7 +16,7 @@ from trust_world import OneDevice, list_bundles
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Timestamp
 
-from fleet.errors import ConflictError, UnacceptableError
+from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.trust.key_files import load_private_key, load_public_key
 from fleet.trust.metadata import DAY_S, encode, expiry, public_key, sign
 from protocol.trust_roles import FLEET_ROLE
@@ -237,6 +237,35 @@ def test_drill_a_release_key_is_stolen(people: People) -> None:
         list_bundles(people.repository, {"motor/2": b"two"}, stolen)
     list_bundles(people.repository, {"motor/2": b"two"}, people.private("rolf"))
     assert device.find("motor/2") is not None
+
+
+def test_what_a_thief_listed_is_dropped_with_his_key(people: People) -> None:
+    list_bundles(people.repository, {"motor/7": b"evil"}, people.private("rita"))
+    people.make_key("rolf")
+    words = ("rotate", "family", "--family", "motor", "--key", people.public("rolf"))
+    with pytest.raises(NotFoundError, match="does not list models/motor/8"):
+        people.prepare(*words, "--drop", "motor/8")
+    change = people.prepare(*words, "--drop", "motor/7")
+    assert "no longer: motor/7" in people.run("show", change)
+    people.publish(people.sign(change, "tom", "rolf"))
+    device = people.device("device")
+    assert device.find("motor/1") is not None
+    assert device.find("motor/7") is None
+
+
+def test_agent_software_is_listed_by_its_own_key_and_by_no_other(people: People) -> None:
+    people.make_key("agnes")
+    people.publish(people.sign(people.prepare("delegate", "--agent", "--key", people.public("agnes")), "tom"))
+    wheel = people.folder / "fedge-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    out = people.folder / "software"
+    people.run("software", wheel, "--config", people.config, "--out", out)
+    with pytest.raises(UnacceptableError, match="signs nothing"):
+        people.sign(out, "rita")
+    people.publish(people.sign(out, "agnes"))
+    found = people.device("device").refresh().get_targetinfo(f"agent/{wheel.name}")
+    assert found is not None
+    assert found.length == len(b"a wheel")
 
 
 def test_a_release_key_that_is_changed_without_haste_leaves_no_gap(people: People) -> None:
