@@ -32,7 +32,7 @@ def authenticate_device(session: Session, token: str, now: float) -> Caller:
     except TokenError as error:
         raise UnauthenticatedError(str(error)) from None
     check_admitted(device)
-    return Caller(name=device.id, kind=CallerKind.DEVICE)
+    return Caller(name=device.id, kind=CallerKind.DEVICE, families=frozenset({device.family}))
 
 
 def check_admitted(device: Device) -> None:

@@ -79,9 +79,10 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
         .outerjoin(Desired, Desired.device == Device.id)
         .where(RolloutExecution.rollout == rollout.id)
     ).all()
-    stored = {
-        f"{family}/{version}" for family, version in session.execute(select(Release.family, Release.version))
-    }
+    family = rollout.plan.family
+    # a device says itself what it runs: it is never sent back to a release that is not of its family
+    versions = session.scalars(select(Release.version).where(Release.family == family))
+    stored = {f"{family}/{version}" for version in versions}
     running: dict[DeviceId, Running] = {}
     revoked: set[DeviceId] = set()
     blind: set[str] = set()

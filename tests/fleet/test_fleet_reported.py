@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import NOW, TENANT, Machine, enrol_directly, health
+from fleet_world import NOW, TENANT, Machine, bundle, enrol_directly, health
 from rollout_world import FAMILY, RolloutWorld
 from sqlalchemy import select
 
@@ -187,3 +187,44 @@ def test_a_family_changes_between_rollouts_and_takes_the_wish_for_the_former_one
         assert session.get_one(Device, "d00").family == "other"
         (line,) = session.scalars(select(AuditEntry).where(AuditEntry.action == "device_assigned"))
         assert line.detail["before"]["family"] == FAMILY
+
+
+def test_a_device_that_says_it_runs_another_familys_release_is_never_sent_back_to_it(
+    world: RolloutWorld,
+) -> None:
+    with world.database.write() as session:
+        session.add(
+            Release(
+                family="hospital",
+                version=1,
+                sha256="0" * 64,
+                size_bytes=1,
+                signed_by="k",
+                manifest={},
+                published_by="p",
+                published_at=NOW,
+                listed_at=NOW,
+            )  # fmt: skip - one line of fields
+        )
+        session.get_one(Device, "d00").release = "hospital/1"
+    rollout = world.started(groups=[{"percentage": 100}])
+    world.tick()
+    given = world.desired("d00")
+    assert given is not None
+    assert given.release == "pump/2"
+    world.say(rollout, Verb.ROLLBACK)
+    world.tick()
+    assert world.desired("d00") is None
+    back = world.desired("d01")
+    assert back is not None
+    assert back.release == "pump/1"
+
+
+def test_a_device_fetches_the_bundles_of_its_own_family_alone(fleet: Fleet, machine: Machine) -> None:
+    enrol_directly(fleet.database, machine)
+    for family, version in (("motor", 1), ("pump", 1)):
+        content = bundle(version, family=family)
+        fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=content)
+    token = machine.token(fleet.now())
+    assert fleet.call("GET", "/v1/releases/motor/1/bundle", token).status_code == 200
+    is_problem(fleet.call("GET", "/v1/releases/pump/1/bundle", token), 403, "pump")
