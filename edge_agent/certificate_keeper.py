@@ -101,6 +101,7 @@ class CertificateKeeper:
         self._seen_s = 0.0
         self._share = _SHARE + _SPREAD * draw()
         self._asks = self._refusals = 0
+        self._is_lost = False
         self._not_before_s = float("-inf")
         self.trouble = ""
         """What a person should know, in a sentence; empty while all is well."""
@@ -202,16 +203,22 @@ class CertificateKeeper:
         lifetime = self._lifetime
         if lifetime is None:
             return True
-        if self._clock.wall_s() >= lifetime.begins_s + self._share * lifetime.length_s:
+        is_known = self._clock.known_s() is not None
+        if (is_known or not self._is_lost) and self._is_past(self._share, lifetime):
             return True
         kept_s = self._clock.boot_s() - self._seen_s
-        return self._clock.known_s() is None and kept_s >= _UNDATED_SHARE * lifetime.length_s
+        return not is_known and kept_s >= _UNDATED_SHARE * lifetime.length_s
+
+    def _is_past(self, share: float, lifetime: Lifetime) -> bool:
+        return self._clock.wall_s() >= lifetime.begins_s + share * lifetime.length_s
 
     def _ask(self, *, is_refused: bool) -> None:
         self._asks += 1
         try:
             self._fetch()
             self._look()
+            # One that was made this moment is not near its end: a clock that says so, and is not kept, is wrong.
+            self._is_lost = self._lifetime is not None and self._is_past(self._share, self._lifetime)
             if not is_refused and not self._is_due():
                 self._asks = 0
             self.trouble = ""
@@ -240,7 +247,7 @@ class CertificateKeeper:
         lifetime = self._lifetime
         if lifetime is None:
             return True
-        return self._clock.wall_s() >= lifetime.begins_s + _URGENT_SHARE * lifetime.length_s
+        return self._is_past(_URGENT_SHARE, lifetime)
 
     def _tell(self, words: str) -> None:
         if words != self.trouble:

@@ -121,6 +121,18 @@ def test_a_device_that_does_not_know_the_date_goes_by_the_time_that_nobody_can_s
         assert mine.later(2 * DAY_S) == 1
 
 
+def test_a_clock_that_is_years_ahead_and_kept_by_nobody_does_not_have_certificates_made_for_ever(
+    tmp_path: Path,
+) -> None:
+    with device(tmp_path) as mine:
+        mine.hands.is_known = False
+        mine.hands.wall += 20 * 365 * DAY_S
+        assert mine.later(0) == 1, "it may be right"
+        for _hour in range(48):
+            assert mine.later(3600) == 1, "it is not: the new one cannot be near its end"
+        assert mine.later(9 * DAY_S) == 2
+
+
 def test_a_broker_that_refuses_again_and_again_has_the_certificate_renewed_and_not_in_a_storm(
     tmp_path: Path,
 ) -> None:
