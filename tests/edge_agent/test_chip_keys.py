@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pkcs11
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from enrolling_fleet import EnrollingFleet, settings
 from https_world import serving
 
+from edge_agent import chip_key
 from edge_agent.chip_key import ChipKey
 from edge_agent.enrolment import device_name, enrol_device
 from edge_agent.errors import IdentityKeyError
@@ -105,11 +107,32 @@ def test_a_chip_that_went_away_for_a_moment_signs_again(chip: Chip) -> None:
     assert signs(key, public)
 
 
-def test_two_objects_of_one_process_share_the_chip(token: Chip) -> None:
+class CountedLibrary:
+    """A PKCS#11 library, and how often it was begun anew."""
+
+    beginnings = 0
+
+    def __init__(self, module: str) -> None:
+        self._library = pkcs11.lib(module)
+
+    def get_token(self, **names: str) -> pkcs11.Token:
+        return self._library.get_token(**names)
+
+    def reinitialize(self) -> None:
+        CountedLibrary.beginnings += 1
+        self._library.reinitialize()
+
+
+def test_two_objects_of_one_process_share_the_chip(token: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = ChipKey(token.settings), ChipKey(token.settings)
     first.make_if_missing()
     public = first.public_key()
-    assert second.public_key() == public
+    monkeypatch.setattr(chip_key, "pkcs11", SimpleNamespace(lib=CountedLibrary))
+    for _ in range(3):
+        assert second.public_key() == public
+        assert signs(second, public)
+        assert signs(first, public)
+    assert CountedLibrary.beginnings == 0, "neither ends the other's session"
     token.go_away()
     with pytest.raises(IdentityKeyError):
         sign_statement(second, "test/v1", b"said")
