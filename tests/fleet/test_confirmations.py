@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from databases import Databases, SqliteDatabases
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import TENANT, Machine, anomaly, bundle, enrol_directly, of_a_newer_agent
 from typer.testing import CliRunner
@@ -22,17 +23,23 @@ from service.roles import Role
 __all__ = ["fleet", "machine"]  # fixtures
 
 
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """SQLite alone: what is asked for twice does not hang on the database."""
+    return SqliteDatabases(tmp_path_factory.mktemp("databases"))
+
+
 def everything_final(fleet: Fleet, machine: Machine) -> dict[str, tuple[str, dict[str, Any]]]:
     """Path → the name that is to be repeated, and what else goes into the body."""
     enrol_directly(fleet.database, machine)
     EventStore(fleet.database, TENANT, FleetMetrics()).store([of_a_newer_agent(machine.arrival(anomaly()))])
-    family = f"f-{secrets.token_hex(4)}"
-    made = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(1, family=family))
+    version = 1 + secrets.randbelow(10**8)
+    made = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(version))
     assert made.status_code == 201, made.text
     (letter,) = fleet.call("GET", f"/v1/dead-letters?device={machine.name}").json()["items"]
     return {
         f"/v1/dead-letters/{letter['id']}:drop": (str(letter["id"]), {}),
-        f"/v1/releases/{family}/1:withdraw": (f"{family}/1", {"reason": "alarms"}),
+        f"/v1/releases/motor/{version}:withdraw": (f"motor/{version}", {"reason": "alarms"}),
         f"/v1/devices/{machine.name}:revoke": (machine.name, {}),
         f"/v1/devices/{machine.name}:erase": (machine.name, {}),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from databases import Databases, SqliteDatabases
 from fleet_api_world import Fleet, fleet
 from fleet_world import Machine, enrol_directly, operator_token
 from rights_table import Call, address, routes, written_rights
@@ -13,6 +14,13 @@ from fleet.storage.device_tables import Device, DeviceState
 from service.roles import Role
 
 __all__ = ["fleet"]  # the fixture
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """SQLite alone: who gets in does not hang on the database."""
+    return SqliteDatabases(tmp_path_factory.mktemp("databases"))
+
 
 RIGHTS = written_rights("fleet")
 
