@@ -31,7 +31,12 @@ keys = typer.Typer(help="Keys that people hold, on their own machines.", no_args
 trust.add_typer(keys, name="keys")
 
 PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="Read the passphrase there instead of asking for it")
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        envvar="FEDGE_TRUST_PASSPHRASE_FILE",
+        help="Read the passphrase there instead of asking for it",
+    ),
 ]
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of the change")]
 OutOption = Annotated[Path, typer.Option("--out", help="A new folder for the change")]

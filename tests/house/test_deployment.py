@@ -23,7 +23,7 @@ UNITS = sorted((ROOT / "deploy/systemd").glob("*"))
 BROKER_LOG = "/var/log/mosquitto/mosquitto.log"
 BROUGHT = {
     "ca.pem": "/srv/checkout/pki/ca.pem",
-    "release.pub.pem": "/etc/fedge/release.pub.pem",
+    "root.json": "/etc/fedge/root.json",
     "aggregator.pub.pem": "/srv/checkout/aggregator.pub.pem",
     "claim.token": "/srv/checkout/claim.token",
 }
@@ -48,6 +48,8 @@ def blocks(heading: str) -> list[list[str]]:
 
 
 SERVER, TOKENS = blocks("A server")
+CEREMONY = [step for block in blocks("The signed repository") for step in block]
+TYPED = "export FEDGE_TRUST_PASSPHRASE_FILE=/srv/checkout/passphrase"
 DEVICE, (SHOWN,) = blocks("A device")
 RESTART = SERVER.index("systemctl restart mosquitto.service")
 
@@ -105,8 +107,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         start_mosquitto(machine)  # as Debian's package does when it is installed
         server = Installed(machine, [])
         server.follow(SERVER, folder)
-        for step in TOKENS:
-            machine.run(step)
+        machine.path("/srv/checkout/passphrase").write_text("what everybody here types\n")
+        for step in [*TOKENS, *CEREMONY]:
+            machine.run(f"{TYPED}\n{step}")
         yield server
 
 
