@@ -13,7 +13,7 @@ docs/decisions/0033.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -23,11 +23,18 @@ from edge_agent.settings import IdentitySettings, Settings
 from protocol.errors import IdentityError
 from protocol.identity import IdentityKey, load_private_key, private_key_pem
 from runtime.durable_files import write_durably
+from runtime.errors import SettingsError
 
 if TYPE_CHECKING:
     from edge_agent.chip_key import ChipKey
 
-__all__ = ["load_device_key", "make_identity", "open_identity"]
+__all__ = ["check_chip", "load_device_key", "make_identity", "open_identity"]
+
+
+_MEANT: Final = {
+    "module": "name the PKCS#11 library of the chip by its whole path",
+    "pin_file": "write the token's user PIN into it, one line, mode 0600",
+}
 
 
 def open_identity(settings: Settings) -> IdentityKey:
@@ -59,6 +66,14 @@ def make_identity(settings: Settings) -> IdentityKey:
     key = _chip(settings.identity)
     key.make_if_missing()
     return key
+
+
+def check_chip(settings: IdentitySettings) -> None:
+    """Whether the files are there and python-pkcs11 is; the chip is not asked. Raises SettingsError, IdentityKeyError."""
+    for what, path in (("module", settings.module), ("pin_file", settings.pin_file)):
+        if not path.is_file():
+            raise SettingsError(f"[identity] {what} {path} is not there; {_MEANT[what]}")
+    _chip(settings)
 
 
 def load_device_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -11,7 +11,9 @@ import typer
 from edge_agent.aggregator_trust import AggregatorTrust
 from edge_agent.app import run as run_agent
 from edge_agent.commands.status_table import print_status
+from edge_agent.enrolled import check_settings, load_enrolled
 from edge_agent.fleet_client import FleetEndpoint
+from edge_agent.identity_key import check_chip
 from edge_agent.pinned_tls import pinned_context
 from edge_agent.process_sight import ProcessState, sight_from_here
 from edge_agent.settings import load_agent_settings
@@ -157,6 +159,10 @@ def check_config(config: Config) -> int:
     source.close()
     if isinstance(source, ReplaySource):
         print("\n".join(source.summary))
+    if settings.paths.enrolment.exists():
+        check_settings(settings, load_enrolled(settings.paths.enrolment))
+    if settings.identity is not None:
+        check_chip(settings.identity)
     if settings.fleet is not None:
         FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file)
     if settings.mqtt is not None and settings.mqtt.ca_file is not None:

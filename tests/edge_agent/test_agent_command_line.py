@@ -124,6 +124,25 @@ def test_a_check_of_the_configuration_says_that_the_aggregators_key_is_missing_a
     assert "run `fedge-aggregator identity` where the aggregator runs" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (
+            'module = "/nowhere/chip.so"\npin_file = "pin"\n',
+            "[identity] module /nowhere/chip.so is not there",
+        ),
+        ('module = "agent.toml"\npin_file = "none"\n', "write the token's user PIN into it"),
+    ],
+)
+def test_a_check_of_the_configuration_names_what_a_chip_lacks(
+    tmp_path: Path, broker: MosquittoBroker, table: str, expected: str
+) -> None:
+    config = alarming_device(tmp_path, broker, f'[identity]\ntoken = "fedge"\n{table}')
+    done = run_command("edge_agent", "check-config", "--config", str(config))
+    assert done.returncode == 2
+    assert expected in done.stderr
+
+
 def test_the_resident_process_imports_nothing_for_people() -> None:
     heavy = (
         "typer",

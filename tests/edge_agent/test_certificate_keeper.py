@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,6 +192,32 @@ def test_a_certificate_that_is_not_right_never_takes_the_place_of_one_that_works
         assert mine.path.read_bytes() == before
         assert mine.hands.reconnections == 0
         assert "certificate for this device is refused" in mine.keeper.trouble
+
+
+def test_a_disk_that_is_full_keeps_the_certificate_there_was_and_the_next_try_brings_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with device(tmp_path) as mine:
+        mine.later(0)
+        before = mine.path.read_bytes()
+        with monkeypatch.context() as disk:
+            disk.setattr(Path, "replace", full)
+            mine.later(0.85 * ONE_LIFE_S)
+        assert "No space left on device" in mine.keeper.trouble
+        assert mine.path.read_bytes() == before
+        mine.later(3600)
+        assert mine.path.read_bytes() != before
+        assert mine.keeper.trouble == ""
+
+
+def test_a_connection_key_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+    with device(tmp_path) as mine:
+        mine.path.chmod(0o644)
+        mine.later(0)
+        assert stat.S_IMODE(mine.path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("spoiled", [None, b"", b"-----BEGIN PRIVATE KEY-----\nMIG"])
