@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import random
 import ssl
 import stat
 import time
@@ -11,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from enrolling_fleet import EnrollingFleet, settings
+from enrolling_fleet import DeviceAuthority, EnrollingFleet, settings
 from https_world import Reply, Request, make_certificate, serving
 
-from edge_agent.connection_certificate import read_lifetime
+from edge_agent.connection_certificate import accept_certificate, make_request, read_lifetime
 from edge_agent.enrolled import check_settings, load_enrolled
 from edge_agent.enrolment import device_name, enrol_device
 from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError, NotEnrolledError
@@ -24,7 +27,11 @@ from edge_agent.identity_key import load_device_key
 from protocol.identity import fingerprint
 from runtime.errors import SettingsError, StorageError
 
-pytestmark = pytest.mark.edge
+pytestmark = [
+    pytest.mark.edge,
+    # of serial numbers that are none, while certificates are spoiled
+    pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning"),
+]
 
 
 def certificates(pem: bytes) -> list[x509.Certificate]:
@@ -271,3 +278,27 @@ def test_settings_of_another_tenant_or_family_than_the_claims_are_told(tmp_path:
         (what,) = more
         with pytest.raises(SettingsError, match=f"{what} = 'other', but this device is enrolled in"):
             check_settings(settings(tmp_path, "https://127.0.0.1:1", tmp_path, **more), enrolled)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_bytes_stand_in_a_certificate_it_is_refused_in_one_line_or_says_what_was_signed(
+    tmp_path: Path, seed: int
+) -> None:
+    authority, draw = DeviceAuthority(), random.Random(seed)
+    key, request = make_request("pump-07")
+    made = certificates(authority.issue(request).encode())[0]
+    leaf, told = made.public_bytes(serialization.Encoding.DER), []
+    for _ in range(500):
+        spoiled = bytearray(leaf)
+        for _change in range(draw.choice((1, 1, 2, 5))):
+            spoiled[draw.randrange(len(spoiled))] = draw.randrange(256)
+        body = base64.encodebytes(spoiled).decode()
+        chain = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n{authority.pem}"
+        try:
+            accept_certificate(tmp_path / "connection.pem", chain, key, device="pump-07", now_s=None)
+        except FleetAnswerError as error:
+            told.append(str(error))
+        else:
+            assert certificates(chain.encode())[0].tbs_certificate_bytes == made.tbs_certificate_bytes
+    assert told
+    assert not any("\n" in line for line in told)
