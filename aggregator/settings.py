@@ -34,7 +34,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 class FleetSettings(Struct, frozen=True, kw_only=True):
     """Where the fleet's HTTP API is; `token_file` holds a token of role publisher."""
 
-    url: Annotated[str, Meta(pattern="^https://[^/]+/?$")]
+    url: Annotated[str, Meta(pattern=r"^https://[^/]+/?$(?!\n)")]
     ca_file: Path
     token_file: Path
     timeout_s: Seconds = 20.0

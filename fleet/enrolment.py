@@ -28,7 +28,7 @@ from fleet.auth.claim_tokens import check_open, claim_id, find_claim, use_claim
 from fleet.auth.device_tokens import check_admitted
 from fleet.certificate_requests import requested_key
 from fleet.device_ca import DeviceCa
-from fleet.errors import BadRequestError, CallerError, ConflictError, UnacceptableError
+from fleet.errors import BadRequestError, CallerError, ConflictError, TooOftenError, UnacceptableError
 from fleet.ingest.rates import TokenBuckets
 from fleet.storage.access_tables import ClaimToken
 from fleet.storage.base import Database
@@ -53,7 +53,11 @@ __all__ = ["Applicant", "Enrolments"]
 REFUSALS_AT_ONCE, SECONDS_PER_REFUSAL = 10, 60.0
 """Refused enrolments by one claim that reach the audit log: whoever stole one must not fill it."""
 
-CLAIMS_REMEMBERED: Final = 10_000
+CERTIFICATES_AT_ONCE, SECONDS_PER_CERTIFICATE = 20, 60.0
+"""Certificates of one device. It needs one in weeks; each leaves lines in an audit log that nobody can shorten."""
+
+REMEMBERED: Final = 10_000
+"""Claims and devices that are counted for that; beyond it the oldest count begins anew."""
 
 _log = structlog.get_logger()
 
@@ -93,7 +97,8 @@ class Enrolments:
         self._database, self._authority = database, authority
         self._tenant, self._reserved = tenant, frozenset(reserved)
         self._lifetime_s = certificate_lifetime_s
-        self._refusals = TokenBuckets(1 / SECONDS_PER_REFUSAL, REFUSALS_AT_ONCE, most=CLAIMS_REMEMBERED)
+        self._refusals = TokenBuckets(1 / SECONDS_PER_REFUSAL, REFUSALS_AT_ONCE, most=REMEMBERED)
+        self._certificates = TokenBuckets(1 / SECONDS_PER_CERTIFICATE, CERTIFICATES_AT_ONCE, most=REMEMBERED)
 
     def enrol(self, question: EnrolmentQuestion, claim: str, now: float) -> EnrolmentAnswer:
         """Let a device in durably, or have it wait; to be asked again, which changes nothing and spends nothing.
@@ -109,6 +114,7 @@ class Enrolments:
             UnauthenticatedError: the claim is unknown, expired, revoked or used.
             ConflictError: the id is taken by another key or by a service, or the key by another id.
             ForbiddenError: the device was revoked.
+            TooOftenError: it asks again and again.
         """
         return self.admit(self._proven(question), claim, now)
 
@@ -127,6 +133,7 @@ class Enrolments:
         Raises:
             BadRequestError: the request is not valid.
             ForbiddenError: it is revoked, or waits.
+            TooOftenError: it asks again and again.
         """
         key = requested_key(question.certificate_request, device_id)
         with self._database.write() as session:
@@ -216,6 +223,10 @@ class Enrolments:
     def _certify(
         self, session: Session, device: Device, key: EllipticCurvePublicKey, actor: str, now: float
     ) -> str:
+        if not self._certificates.take(device.id, 1.0, now):
+            raise TooOftenError(
+                f"device {device.id!r} got {CERTIFICATES_AT_ONCE} certificates in a row; the next one in {SECONDS_PER_CERTIFICATE:.0f} s"
+            )
         issued = self._authority.issue(device.id, key, lifetime_s=self._lifetime_s, now=now)
         device.certificate_serial, device.certificate_issuer = issued.serial, issued.issuer
         device.certificate_ends_at = issued.ends_at
@@ -236,8 +247,8 @@ class Enrolments:
                 name = claim_id(find_claim(session, claim))
             except UnauthenticatedError:
                 return  # a stranger: nobody's claim
-            _log.warning("enrolment_refused", device=applicant.device, claim=name, reason=reason)
             if self._refusals.take(name, 1.0, now):
+                _log.warning("enrolment_refused", device=applicant.device, claim=name, reason=reason)
                 audit.record(
                     session,
                     at=now,

@@ -9,6 +9,7 @@
     │   ├── NotAcceptableError       406  the answer has a form that the caller cannot read
     │   ├── NotFoundError            404  no such device, release, rollout, ...
     │   ├── ConflictError            409  contradicts what the fleet already holds
+    │   ├── TooOftenError            429  the same again, faster than anybody needs it
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
     ├── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
     └── AuditBrokenError             we: the audit log is not what was written; whoever holds the database must be asked
@@ -31,6 +32,7 @@ __all__ = [
     "NotAcceptableError",
     "NotFoundError",
     "QuerySyntaxError",
+    "TooOftenError",
     "UnacceptableError",
 ]
 
@@ -61,6 +63,10 @@ class NotFoundError(CallerError):
 
 class ConflictError(CallerError):
     """The request contradicts what the fleet already holds."""
+
+
+class TooOftenError(CallerError):
+    """The caller asks for this faster than it can need it; the message says when to ask again."""
 
 
 class UnacceptableError(CallerError):

@@ -60,8 +60,8 @@ WINDOW: Final = 1024
 TIME_WINDOW_S: Final = 60.0
 """How long a signed request may be on its way: a slow link's TLS takes seconds."""
 
-Fingerprint = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Session = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
+Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+Session = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$(?!\n)")]
 Number = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 

@@ -70,7 +70,7 @@ class NoiseTerms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     noise_multiplier: Above
     maximum_dropouts: Count
     colluders: Count = 0
-    rotation_seed: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    rotation_seed: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
     delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
     clip_bit_noise: Above | UnsetType = UNSET
 

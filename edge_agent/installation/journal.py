@@ -38,7 +38,7 @@ class BundleRef(Struct, frozen=True, kw_only=True):
     """A bundle on this device's disk, by the SHA-256 of the whole file."""
 
     release: Annotated[str, Meta(min_length=1, max_length=200)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class Baseline(Struct, frozen=True, kw_only=True):

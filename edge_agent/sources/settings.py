@@ -73,7 +73,7 @@ class PluginSettings(
     source opened anew.
     """
 
-    factory: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    factory: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$(?!\n)")]
     speed: Speed = 1.0
     answers_within_s: Seconds = 60.0
     options: dict[str, bool | int | float | str | list[str | float]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from fleet.errors import (
     ConflictError,
     NotAcceptableError,
     NotFoundError,
+    TooOftenError,
     UnacceptableError,
 )
 from protocol.errors import ProtocolError
@@ -24,6 +25,7 @@ STATUSES: Final[StatusTable] = {
     NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
+    TooOftenError: HTTPStatus.TOO_MANY_REQUESTS,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid
     BrokerError: HTTPStatus.SERVICE_UNAVAILABLE,

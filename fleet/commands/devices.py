@@ -52,7 +52,7 @@ def devices_list(
             "unjudged": lambda r: _told(r, "unjudged_windows"),
             "set aside": lambda r: _told(r, "set_aside_windows"),
             "last seen": lambda r: show_time(r["last_seen"]),
-            "problem": lambda r: r["identity_conflict"] or next(iter(_told(r, "problems") or ()), None),
+            "problem": lambda r: next(iter(_problems(r)), None),
         },
         as_json=as_json,
     )
@@ -69,6 +69,16 @@ def _kept(device: dict[str, Any]) -> str | None:
     low, high = _told(device, "realised_low_per_1000"), _told(device, "realised_high_per_1000")
     provisional = ", provisional" if _told(device, "is_promise_provisional") else ""
     return f"{rate:.2g} ({low:.2g}–{high:.2g}) of {promised:.3g}{provisional}"
+
+
+def _problems(device: dict[str, Any]) -> list[str]:
+    """Sentences for people, the gravest first."""
+    said, family = device["reported_family"], device["family"]
+    return [
+        *filter(None, [device["identity_conflict"]]),
+        *([f"says that it is of family {said}, and is of {family}"] if said not in {None, family} else []),
+        *(_told(device, "problems") or ()),
+    ]
 
 
 def _told(device: dict[str, Any], name: str) -> Any:

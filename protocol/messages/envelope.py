@@ -105,7 +105,7 @@ class _Wire(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
     bootnumber: Count | msgspec.UnsetType = msgspec.UNSET
     notafter: Count | msgspec.UnsetType = msgspec.UNSET
-    nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | msgspec.UnsetType = msgspec.UNSET
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")] | msgspec.UnsetType = msgspec.UNSET
     signature: Annotated[str, msgspec.Meta(max_length=128)] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -22,6 +22,6 @@ class Seal(Struct, frozen=True, kw_only=True):
     """
 
     not_after: Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
-    nonce: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
     signature: Annotated[str, Meta(max_length=128)]
-    data_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    data_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]

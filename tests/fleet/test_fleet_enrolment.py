@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly, make_claims, word_of
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from fleet.broker_accounts.password_file import PasswordFile
 from fleet.broker_accounts.passwords import verify_password
+from fleet.device_ca import DeviceCa
+from fleet.enrolment import Enrolments
+from fleet.migrations.upgrade import open_storage
 from fleet.storage.access_tables import ClaimToken
 from fleet.storage.device_tables import Desired, Device, DeviceState
+from protocol.enrolment import EnrolmentQuestion
 from protocol.identity import fingerprint
+from service.errors import UnauthenticatedError
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -452,3 +460,49 @@ def test_desired_state_carries_an_etag_that_saves_the_second_answer(fleet: Fleet
 def test_a_device_state_reads_back_as_its_word(fleet: Fleet, machine: Machine) -> None:
     enrol_directly(fleet.database, machine)
     assert fleet.call("GET", f"/v1/devices/{machine.name}").json()["state"] == DeviceState.ENROLLED
+
+
+def test_a_device_that_asks_for_certificates_all_day_fills_no_audit_log(
+    fleet: Fleet, machine: Machine
+) -> None:
+    fleet.enrol(machine)
+    statuses = [renew(fleet, machine).status_code for _ in range(25)]
+    assert statuses == [200] * 19 + [429] * 6
+    is_problem(renew(fleet, machine), 429, "the next one in 60 s")
+    assert actions(fleet, machine.name).count("certificate_issued") == 20
+    assert fleet.enrol(Machine(name=f"{machine.name}-2")).status_code == 201, (
+        "another device is not kept waiting"
+    )
+
+
+def test_fifteen_processes_on_one_database_let_each_device_in_once_and_one_of_those_with_one_claim(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Each with connections and a lock of its own, as the fleet and its commands have them."""
+    databases = [open_storage(database_url) for _ in range(15)]
+    authority = DeviceCa(tmp_path, tenant=TENANT, random_bytes=secrets.token_bytes)
+    authority.ensure(NOW)
+    fleets = [
+        Enrolments(one, authority, tenant=TENANT, reserved=(), certificate_lifetime_s=86400.0)
+        for one in databases
+    ]
+    claims = make_claims(databases[0], 16)
+    contested = claims.pop()
+
+    def ask(number: int, claim: str, name: str) -> str:
+        question = msgspec.convert(Machine(name=name).enrolment(), EnrolmentQuestion)
+        try:
+            return fleets[number].enrol(question, claim, NOW).status
+        except UnauthenticatedError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(15) as pool:
+        all_in = list(pool.map(ask, range(15), claims, [f"each-{n}" for n in range(15)]))
+        one_in = list(pool.map(ask, range(15), [contested] * 15, [f"one-{n}" for n in range(15)]))
+    assert all_in == ["enrolled"] * 15
+    assert one_in.count("enrolled") == 1
+    assert sum("was used by another device" in words for words in one_in) == 14
+    with databases[0].read() as session:
+        assert session.scalar(select(func.count()).select_from(Device)) == 16
+    for one in databases:
+        one.close()
