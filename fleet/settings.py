@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -85,6 +85,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     approved_families: families whose every rollout waits for a second person's approval, whatever its plan says; ``["*"]``: all.
     health_history_s: how long health messages are kept; a rollout judges hours, people look at days.
     """
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "release_keys": "whose releases devices take is said by the signed repository: leave it out, and make one with"
+        " fedge-fleet trust init, see docs/releases.md"
+    }
 
     listen: str = "127.0.0.1:8443"
     tls_cert: Path | None = None

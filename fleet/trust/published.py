@@ -179,6 +179,8 @@ def _check_delegations(targets: Targets) -> None:
     if targets.targets or targets.delegations is None or targets.delegations.roles is None:
         raise UnacceptableError("targets must list no file itself, and delegate to roles by name")
     keys = targets.delegations.keys
+    if FLEET_ROLE not in targets.delegations.roles:
+        raise UnacceptableError("targets must name the fleet's instruction key, or devices would obey nobody")
     for role in targets.delegations.roles.values():
         kind = EllipticCurvePublicKey if role.name == FLEET_ROLE else Ed25519PublicKey
         if (

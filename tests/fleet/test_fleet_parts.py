@@ -64,7 +64,7 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch:
         (MINIMAL + "zzzz = 1", "valid here"),
         (MINIMAL.replace("tenant", "#"), "tenant is missing"),
         (MINIMAL.replace('"demo"', '"de/mo"'), "'de/mo'"),
-        (MINIMAL + "release_keys = ['x']", "release_keys"),
+        (MINIMAL + "release_keys = ['x']", "said by the signed repository"),
         (MINIMAL + "listen = '127.0.0.1'", "not host:port"),
         (MINIMAL + "listen = '127.0.0.1:99999'", "not host:port"),
         (MINIMAL + "listen = '0.0.0.0:8443'", "reachable from other machines"),
