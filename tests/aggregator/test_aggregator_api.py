@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from aggregator_world import FAMILY, POLICY, World
+from api_fuzzing import ask, operations
 from family_changes import changed
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
@@ -243,3 +244,20 @@ def test_a_fleet_that_is_away_stops_no_one(service: Service) -> None:
     service.drift.failure = FleetUnreachableError("away")
     service.scheduler.look()
     assert service.store.recent() == []
+
+
+@pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.long)])
+def test_whatever_is_asked_by_whomever_is_answered_as_documented(service: Service, examples: int) -> None:
+    tokens = {
+        str(role): headers["Authorization"].removeprefix("Bearer ")
+        for role, headers in service.headers.items()
+    }
+    everybody = {**tokens, "unknown": "ao_" + "A" * 43, "no token": None}
+    found = operations(service.api)
+    assert len(found) >= 6
+    wrong = [
+        line
+        for operation in found.values()
+        for line in ask(service.http, operation, everybody, examples=examples)
+    ]
+    assert not wrong, "\n".join(wrong)
