@@ -7,6 +7,8 @@ one write lock (`fleet.storage.base`), so of two that write at once the second f
 
 from __future__ import annotations
 
+import os
+import pwd
 import secrets
 from collections.abc import Iterator
 from dataclasses import fields
@@ -18,7 +20,7 @@ from sqlalchemy.orm import Session
 from fleet.audit_chain import AuditLine, Head, chain, one_line
 from fleet.storage.access_tables import AuditEntry
 
-__all__ = ["read_head", "read_lines", "record"]
+__all__ = ["person_on_server", "read_head", "read_lines", "record"]
 
 _FIELDS: Final = tuple(field.name for field in fields(AuditLine))
 _AT_ONCE: Final = 500
@@ -36,6 +38,15 @@ def record(session: Session, *, at: float, actor: str, action: str, subject: str
         salt=secrets.token_hex(16),
     )
     session.add(AuditEntry(**vars(line)))
+
+
+def person_on_server() -> str:
+    """How a line names who works on the server itself: by the user the process runs as, whatever the environment says."""
+    number = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"cli:{number}"
 
 
 def read_head(session: Session) -> Head:

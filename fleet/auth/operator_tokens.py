@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
@@ -47,9 +46,8 @@ class SessionRows:
 
     def note(self, action: str, name: str, at: float, **detail: object) -> None:
         """See `TokenRows`: only who has a shell on the server changes tokens."""
-        audit.record(
-            self._session, at=at, actor=f"cli:{getpass.getuser()}", action=action, subject=name, **detail
-        )
+        actor = audit.person_on_server()
+        audit.record(self._session, at=at, actor=actor, action=action, subject=name, **detail)
 
     def all(self) -> list[TokenRecord]:
         """Every token, by name."""

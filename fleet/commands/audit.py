@@ -17,7 +17,7 @@ import typer
 
 from fleet.audit_chain import AuditLine, Head, canonical, verify
 from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
-from fleet.commands.on_server import changing
+from fleet.commands.on_server import reading
 from fleet.commands.printing import print_rows, show_time
 from runtime.durable_files import write_durably
 from service.errors import ClientError
@@ -106,7 +106,7 @@ def _lines(config: Path | None, file: Path | None) -> Iterator[Iterator[AuditLin
     if (config is None) == (file is None):
         raise ClientError("which log? Give --config on the server, or --file with an export (not both)")
     if config is not None:
-        with changing(config) as session:
+        with reading(config) as session:
             yield read_lines(session)
     elif file is not None:
         with file.open("rb") as content:

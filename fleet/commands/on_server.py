@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +15,7 @@ from fleet.settings import load_fleet_settings
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["changing", "note"]
+__all__ = ["changing", "note", "reading"]
 
 
 @contextmanager
@@ -29,10 +28,19 @@ def changing(config: Path) -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def reading(config: Path) -> Iterator[Session]:
+    """A look at the database that the settings file names; nobody who writes waits for it."""
+    from fleet.migrations.upgrade import open_storage
+
+    url = load_fleet_settings(config).effective_database_url
+    with closing(open_storage(url)) as database, database.read() as session:
+        yield session
+
+
 def note(session: Session, action: str, subject: str, **detail: object) -> None:
     """Write the audit line of what this command did."""
     from fleet import audit
 
-    audit.record(
-        session, at=time.time(), actor=f"cli:{getpass.getuser()}", action=action, subject=subject, **detail
-    )
+    actor = audit.person_on_server()
+    audit.record(session, at=time.time(), actor=actor, action=action, subject=subject, **detail)
